@@ -31,10 +31,10 @@ from cxr_compare.scripts.runtime import choose_device, runs_on_gpu
 from cxr_compare.training.processes import GRACE
 from cxr_compare.training.rank import Rank
 
-MOST_FAILURES = 5  # in a row: what fails so often is not the single command's fault
-_POLL = 0.2  # s
-_GRACE = 60.0  # s, to end after Ctrl-C
-_REPORT_GRACE = GRACE / 3  # s: the first process may be about to report the same by itself
+MOST_FAILURES = 5  # failures in a row, after which the cause is not a single command
+_POLL = 0.2  # seconds
+_GRACE = 60.0  # seconds that a command has to end after Ctrl-C
+_REPORT_GRACE = GRACE / 3  # seconds: the first process may be about to report the same error
 _SAID = "cxr: "
 _PARENT = "CXR_ENDS_WITH"
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
@@ -159,16 +159,22 @@ class Running:
     Args:
         command: Command with its log file.
         child: Process of the command.
+
+    Attributes:
+        command: Command with its log file.
+        child: Process of the command.
+        status: Exit status as `has_ended` last read it; None while the command runs.
+        stopped: True if `stop` has asked the command to end.
     """
 
     def __init__(self, command: Command, child: Child) -> None:
         self.command = command
         self.child = child
-        self.status: int | None = None  # of its exit; None while it runs
-        self.stopped = False  # whether `stop` has asked it to end
+        self.status: int | None = None  # exit status; None while the command runs
+        self.stopped = False  # True if `stop` has asked the command to end
 
     def has_ended(self) -> bool:
-        """Return True if the command has ended."""
+        """Return True if the command has ended, and store its exit status in `status`."""
         self.status = self.child.poll()
         return self.status is not None
 
@@ -178,7 +184,7 @@ class Running:
         self.child.interrupt()
 
     def problem(self) -> str | None:
-        """Return the reason why the command failed, or None if it succeeded.
+        """Return the reason why the command failed, or None if it succeeded. It must have ended.
 
         The reason is the last line that the command wrote, if it wrote any.
 
@@ -286,12 +292,15 @@ def follow_parent() -> bool:
 
     Returns:
         True if a `cxr` command started this process, False if a user did.
+
+    Raises:
+        KeyboardInterrupt: The command that started this process has already ended.
     """
     parent = os.environ.pop(_PARENT, None)  # not for the processes that this one starts
     if parent is not None:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(parent):  # it had ended before
+        if os.getppid() != int(parent):  # the parent has ended before
             raise KeyboardInterrupt
     return parent is not None
 
@@ -310,7 +319,10 @@ def problem_of_status(status: int) -> str | None:
     """Return what the exit status of a `cxr` command means; None for success.
 
     Args:
-        status: Exit status of the process.
+        status: Exit status of the process; negative if a signal ended it.
+
+    Raises:
+        KeyboardInterrupt: The command was interrupted (status 130).
 
     Example:
         >>> problem_of_status(2), problem_of_status(-9)
@@ -332,19 +344,20 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
     The commands, such as the trainings of a sweep, run at the same time.
 
     Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         devices: Number of GPUs for each command.
         jobs: Number of commands that run at the same time.
 
     Returns:
-        One mapping of environment variables for each of the `jobs` slots.
+        One mapping of environment variables for each of the `jobs` commands, such as
+        ``{"CUDA_VISIBLE_DEVICES": "0"}``.
 
     Raises:
         InputError: The device does not exist, or the machine has too few GPUs.
     """
     if not runs_on_gpu(device):
         if device not in ("auto", "cpu"):
-            choose_device(device, devices)  # refuses it
+            choose_device(device, devices)  # raises the error
         if jobs == 1:
             return [{}]
         from cxr_compare.data_prep.contracts.processors import cpu_count
@@ -391,12 +404,19 @@ def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
 
 
 def own_rank(devices: int) -> Rank | None:
-    """Return number and address of this process among those of one training; None if it is alone.
+    """Return the rank of this process (its number and address) among those of one training.
 
-    They are read from the environment variables of a launcher, such as torchrun.
+    It is read from the environment variables of a launcher, such as torchrun or SLURM.
 
     Args:
-        devices: Number of processes that the user requested, one for each device.
+        devices: Number of processes that the user requested with ``--devices``; 1 by default.
+
+    Returns:
+        The rank; None if this process trains alone.
+
+    Raises:
+        InputError: `devices` is neither 1 nor the number of processes that the launcher has
+            started, or the launcher's variables are incomplete or contradict each other.
     """
     rank = Rank.from_environment(os.environ)
     if rank is None:
@@ -449,7 +469,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
         except KeyboardInterrupt:
             _end(children)
             if (ended := processes[0].poll()) in (_INTERRUPTED, _TERMINATED):
-                return int(ended or 0)  # it has reported it
+                return int(ended or 0)  # the first process has reported the interruption
             raise
         finally:
             for child in children:
@@ -481,13 +501,16 @@ def wait_for_processes(
 ) -> tuple[int, str]:
     """Wait for the processes of one training, and return their exit status and an error text.
 
+    If one process fails, the function does not wait for the others; the caller ends them.
+
     Args:
         processes: Processes of the training; the first one reports errors that all have.
         logs: Open log file of each process.
 
     Returns:
-        The exit status and an error text of the process that failed first. The text is empty if all
-        succeeded, or if the first process has printed it.
+        The exit status of the training (0 if all processes succeeded), and the error of the process
+        that failed first. The text is empty if all succeeded, or if the first process has printed
+        it.
     """
     while True:
         codes = [process.poll() for process in processes]

@@ -49,10 +49,13 @@ _PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode":
 
 
 def command_function(name: str) -> Callable[..., Any]:
-    """Return the Python function of a command of `cxr`, by the name of the function.
+    """Return the Python function of a command of `cxr`.
 
     Args:
-        name: Name of the function, such as ``tune``.
+        name: Name of the function, such as ``tune`` or ``import_predictions``.
+
+    Returns:
+        The function, such as `cxr_compare.tune`. Its module is imported now.
     """
     function: Callable[..., Any] = getattr(
         import_module(f"cxr_compare.scripts.commands.{name}"), name
@@ -159,7 +162,10 @@ def build_app() -> typer.Typer:
 
 
 def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function with the same parameters and docstring, from which typer makes a command.
+    """Return a function from which typer makes a command of the command line.
+
+    It has the parameters and the docstring of the command's Python function, and the option
+    ``--json``. It prints the result and returns the exit status.
 
     Args:
         function: Function of the command, such as `train`.

@@ -33,9 +33,9 @@ from cxr_compare.scripts.child_processes import (
     start,
 )
 
-_MOST_DEATHS = 3  # of a command's workers; the next one's is its own fault
-_POLL = 0.2  # s
-_PARTS = 10_000  # of a GPU, which Ray can tell apart
+_MOST_DEATHS = 3  # deaths of a command's workers, after which the command counts as failed
+_POLL = 0.2  # seconds
+_PARTS = 10_000  # parts of a GPU that Ray can tell apart
 _HOME = Path(__file__).resolve().parents[2]
 _ENDED_WITH_MACHINE = (143, -signal.SIGTERM)
 _FAILED = 2

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ALL = "all"
 _IMAGE_RULES = ("all", "common")
 _GOAL_METRICS = {"sensitivity": "recall", "specificity": "specificity"}
-"""The name of a protocol's goal in the report."""
+"""Name of a metric in the report, by its name in a goal of the protocol."""
 
 
 def _read_table(value: Any) -> Any:
@@ -41,15 +41,16 @@ def _table_texts(value: Any) -> list[str]:
 
 
 Table = Annotated[Any, Argument(read=_read_table, write=_table_texts, metavar="FILE")]
-"""A table in a file or, from Python, an array, a Series or a frame."""
+"""Parameter of a command that takes a table: a file or, from Python, an array, a Series or a frame.
+"""
 
 
 class ImageOptions(NamedTuple):
     """Values of the option ``--images`` of `cxr compare`.
 
     Attributes:
-        rule: ``all`` refuses systems that have predicted different images, ``common`` evaluates
-            only the images that every system has predicted.
+        rule: ``all`` refuses systems (detectors or classifiers) that have predicted different
+            images, ``common`` evaluates only the images that every system has predicted.
         folder: Folder of the image files that belong to labels in a table; None if there is none.
     """
 
@@ -61,9 +62,12 @@ def read_image_options(value: Any) -> ImageOptions:
     """Return the values of the option ``--images`` of `cxr compare`.
 
     Args:
-        value: ``all`` (refuse systems that were run on different images), ``common`` (evaluate the
-            images that every system was run on) or a folder of image files; or one of the words and
-            one folder.
+        value: ``all`` (refuse detectors or classifiers that were run on different images),
+            ``common`` (evaluate the images that all of them were run on) or a folder of image
+            files; or one of the words and one folder.
+
+    Returns:
+        The rule, and the folder of image files or None.
 
     Raises:
         ValueError: Two rules or two folders are given, or a value is neither a rule nor a folder.
@@ -125,9 +129,14 @@ def open_truth(
     """Make a data set in memory from true labels and true boxes that the user gives.
 
     Args:
-        truth: File or folder of labels, or labels as an array, a Series or a frame.
-        boxes: Table of the true boxes; None if there are no boxes or `truth` holds them.
-        patients: Patient id of each image; None if `truth` names the patients or they are unknown.
+        truth: File of labels (CSV with ``image_id`` and ``label``), file or folder of true boxes,
+            or labels in memory as an array, a Series or a frame.
+        boxes: Table of the true boxes with the columns ``image_id,x1,y1,x2,y2`` in px of the
+            original image, in a file or in memory; None if there are no boxes or `truth` holds
+            them.
+        patients: Patient id of each image: file with the columns ``image_id,patient_id``, or values
+            in memory in the order of the labels; None if `truth` names the patients or they are
+            unknown.
         columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
         target_names: Names of the targets (findings, or groups of findings) to evaluate; None if
             there is one only.
@@ -205,9 +214,10 @@ def open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSy
     """Turn a system's values in memory into predictions; folders and files stay as they are.
 
     Args:
-        system: System as it was given to the command.
+        system: System (detector or classifier) as it was given to the command.
         dataset: Data set that the values belong to.
-        split: Name of the split whose test images the values belong to.
+        split: Name of the split (division into training, validation and test images) whose test
+            images the values belong to.
 
     Returns:
         The system, whose members are folders or predictions.

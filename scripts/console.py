@@ -23,9 +23,9 @@ def silent(on: bool = True) -> Iterator[None]:
     """Show no messages and no progress within a ``with`` block, as in a call from Python.
 
     Args:
-        on: True shows nothing; False changes nothing.
+        on: True shows nothing. False changes nothing: what an outer block silences stays silent.
     """
-    before = _SILENT.set(on or _SILENT.get())  # what silences outside stays in force
+    before = _SILENT.set(on or _SILENT.get())  # an outer block that silences stays in force
     try:
         yield
     finally:
@@ -106,16 +106,16 @@ def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Show a progress bar during a ``with`` block.
 
     In a notebook the bar is part of the output of the cell. If stderr is no terminal (a log file or
-    CI), one line is printed at the end of the block, and
-    for a long block further lines say how long it will take.
+    CI), one line is printed at the end of the work, and for long work further lines say how long it
+    will take.
 
     Args:
-        description: Text before the bar.
+        description: Text before the bar, such as ``Reading images``.
         total: Number of steps, or None if it is unknown.
 
-    Returns:
-        A context manager. It gives a function that is called with the number of steps that were
-        done, by default 1.
+    Yields:
+        A function to be called with the number of steps that were done since its last call, by
+        default 1.
     """
     if not _SILENT.get() and in_notebook():
         yield from _notebook_progress(description, total)

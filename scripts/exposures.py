@@ -28,7 +28,9 @@ def _read_texts(value: str | Iterable[str] | Mapping[str, Any]) -> tuple[str, ..
 
 
 Exposures = Annotated[Sequence[str], Argument(read=_read_texts, metavar="NAME=FILE")]
-"""Texts NAME=FILE; from Python also a mapping from the name of a system to its file."""
+"""Parameter of a command that takes texts NAME=FILE or, from Python, a mapping from the name of a
+system to its file.
+"""
 
 
 def read_exposures(texts: Sequence[str], dataset: DataSet, mapping: Path | None) -> list[Exposure]:
@@ -71,6 +73,10 @@ def exposure_states(exposures: Iterable[Exposure]) -> list[dict[str, str]]:
 
     Args:
         exposures: Images that each system has seen in training, from `read_exposures`.
+
+    Returns:
+        For each list the name of the system and of its encoder, the source of the list, and digests
+        of its images and of its patients.
     """
     return [
         {

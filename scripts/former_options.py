@@ -146,13 +146,13 @@ REMOVED: dict[str, dict[str, str]] = {
         "split": "the split of the pilot's predictions counts; leave the option out",
     },
 }
-"""The advice for each removed option, by command function and parameter name."""
+"""Advice on what to do instead of each removed option, by command function and parameter name."""
 
 RENAMED: dict[str, dict[str, str]] = {
     "tune": {"promise": "guarantee"},
     "plan": {"promise": "guarantee"},
 }
-"""The present name of each renamed option, by command function and former parameter name."""
+"""Present name of each renamed option, by command function and former parameter name."""
 
 
 def current_keywords(function_name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,9 +40,12 @@ _MAIN_POLICY = "max_f1"
 def model_card(folder: Path, report: Path | None = None) -> str:
     """Return the model card of the system in a folder, or the cards of all systems of a report.
 
+    A model card describes a model for its users: training data, figures, thresholds and limits. A
+    system is a trained network with its threshold, or predictions of other software.
+
     Args:
         folder: Folder of a training (run), an export of its network, predictions or a report.
-        report: Report of `cxr compare` that evaluates the system; None takes metrics on its
+        report: Report of `cxr compare` that evaluates the system; None takes figures on its
             validation images.
 
     Returns:

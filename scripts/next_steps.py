@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cxr_compare.data_prep.store.dataset import DataSet, Target
 
 _OTHER_MODEL = {"detector": "chexnet_small", "classifier": "retinanet_small"}
-_MOST_SYSTEMS = 4  # in one suggested comparison
+_MOST_SYSTEMS = 4  # largest number of systems in a suggested comparison
 
 
 def next_steps(folder: Path, data: Path | None = None) -> list[str]:
@@ -29,11 +29,11 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
 
     Args:
         folder: Complete folder that a command of `cxr` made, such as a data set or a training.
-        data: Data set that the folder was made from. By default it is searched for beside the
-            folder.
+        data: Data set that the folder was made from; None searches for it beside the folder.
 
     Returns:
-        Command lines; empty if the folder is of no known kind.
+        Command lines such as ``cxr tune out/predictions --data out/data``; empty if there is
+        nothing to suggest for this kind of folder.
     """
     kind = folder_kind(folder)
     data = data or find_data_set(folder)
@@ -58,16 +58,17 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
 def data_set_steps(
     dataset: DataSet, *, source: Path | None = None, tables: Sequence[Path] = ()
 ) -> list[str]:
-    """Return commands that are usually useful next for a data set: training, or import.
+    """Return commands that are usually useful next for a data set, such as trainings.
 
-    A data set without images can only be used to evaluate predictions. For one without labels, or
-    with one class of labels, the first command prepares it again with labels. If no patient is
-    known, the last command prepares the images again with patients.
+    A data set without images can only be used to evaluate predictions, so its command imports some.
+    For a data set without labels the command prepares it again with labels, and for one with a
+    single class of labels it joins it with another data set. If no patient is known, a last command
+    prepares the images again with patients.
 
     Args:
         dataset: A prepared data set.
         source: Folder that it was prepared from; None if it is unknown.
-        tables: Tables of labels that it was prepared from.
+        tables: Files of labels that it was prepared from.
 
     Returns:
         Command lines in the order in which they are useful.
@@ -92,9 +93,10 @@ def data_set_steps(
 def trainings(dataset: DataSet, split: str = "default") -> list[str]:
     """Return commands that train on a data set: a classifier, and a detector if it has boxes.
 
-    If the audit (check of the data set) found an error, training would stop, so a command that
-    removes the error is returned. Of several targets (findings, or groups of findings), the
-    commands name the one with the most images of its rarer class.
+    If the audit (check of the data set) found an error, training would stop. Then the function
+    returns the command that draws the split anew if this removes the error, or else one that opens
+    the audit's page. Of several targets (findings, or groups of findings), the commands name the
+    one with the most training images of its rarer class.
 
     Args:
         dataset: A prepared data set.

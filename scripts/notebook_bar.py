@@ -26,6 +26,12 @@ class NotebookBar:
         description: Text before the numbers.
         total: Number of steps, or None if it is unknown.
 
+    Attributes:
+        description: Text before the numbers.
+        total: Number of steps, or None if it is unknown.
+        count: Number of steps that were done so far.
+        note: Text behind the numbers, such as the time left.
+
     Example:
         >>> bar = NotebookBar("Reading images", 4)
         >>> bar.count = 2
@@ -59,12 +65,15 @@ class NotebookBar:
         self._handle = display(self, display_id=True)
 
     def advance(self, count: int, note: str, *, is_last: bool = False) -> None:
-        """Set the number of steps that were done, and show it unless the last update is recent.
+        """Set the number of steps that were done, and redraw the bar.
+
+        To spare the browser, the bar is redrawn only if the last time was more than 0.2 seconds
+        ago.
 
         Args:
             count: Number of steps that were done so far.
             note: Text behind the numbers, such as the time left.
-            is_last: True always shows it.
+            is_last: True always redraws it.
         """
         self.count = count
         self.note = note

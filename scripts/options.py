@@ -58,6 +58,12 @@ def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...
     Args:
         value: Text such as ``0.1,0.5``, or several such texts or numbers.
 
+    Returns:
+        The numbers, in their order.
+
+    Raises:
+        ValueError: A part of a text is no number.
+
     Example:
         >>> read_numbers("0.85,0.80"), read_numbers([3, 4])
         ((0.85, 0.8), (3.0, 4.0))
@@ -92,7 +98,7 @@ Images = Annotated[tuple[int | str, ...], Argument(read=_read_images, metavar="N
 
 
 SettingsGiven: TypeAlias = str | Sequence[str] | Mapping[str, Any]
-"""Keys of a configuration: texts ``section.key=value``, or values by section and key."""
+"""New values of configuration keys: texts ``section.key=value``, or values by section and key."""
 
 
 def read_settings(value: SettingsGiven) -> list[str] | dict[str, Any]:
@@ -100,10 +106,11 @@ def read_settings(value: SettingsGiven) -> list[str] | dict[str, Any]:
 
     Args:
         value: Text ``section.key=value``, several of them, or a mapping from key to value, which
-            may be nested by section.
+            may be nested by section, such as ``{"training": {"epochs": 2}}``.
 
     Returns:
-        A list if texts were given, and a flat mapping from ``section.key`` if a mapping was given.
+        A list of texts if texts were given, or a flat mapping from ``section.key`` to value if a
+        mapping was given.
 
     Example:
         >>> read_settings({"training": {"epochs": 2}, "model.weights": Path("a.pth")})
@@ -133,6 +140,9 @@ def settings_words(value: SettingsGiven) -> list[str]:
     Args:
         value: Such texts, or a mapping from key to value.
 
+    Returns:
+        One text for each key. Values of a mapping are written as JSON.
+
     Example:
         >>> settings_words({"training": {"epochs": 2}, "model.weights": "none"})
         ['training.epochs=2', 'model.weights="none"']
@@ -156,16 +166,24 @@ Settings = Annotated[
 
 
 def config_names() -> list[str]:
-    """Return the names of the shipped configurations, which the shell offers as completions."""
+    """Return the names of the training configurations that come with the program, sorted.
+
+    The shell offers them as completions, such as ``retinanet_small``.
+    """
     return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.toml"))
 
 
 def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
     """Return which column of a table contains what, as texts ROLE=COLUMN.
 
+    ROLE says what the column contains, such as ``label``; COLUMN is its name in the table.
+
     Args:
         value: Text such as ``label=Finding,xmin=left``, several such texts, or a mapping from role
-            (what the column contains) to name of the column.
+            to name of the column.
+
+    Returns:
+        One text for each role.
 
     Example:
         >>> read_roles("label=Finding,xmin=left"), read_roles({"label": "Finding"})
@@ -202,6 +220,9 @@ def chosen_engine() -> EngineChoice:
     processes of this machine) or ``ray``. ``CXR_ADDRESS`` names the Ray cluster to join: ``auto``
     or HOST:PORT. Without an address the command starts a cluster on this machine, and ends it
     afterwards.
+
+    Returns:
+        Name of the engine and address of the cluster.
 
     Raises:
         InputError: The engine is unknown, or an address is set without the engine ``ray``.
@@ -326,11 +347,11 @@ def _split_of(source: Path, dataset: DataSet) -> str:
             here = made_on.get("content_id") == dataset.ids["content_id"]
             known = made_on.get("split") in dataset.ids["split_ids"]
             return str(made_on["split"]) if here and known else _USUAL_SPLIT
-    return _USUAL_SPLIT  # opening it reports what is wrong with it
+    return _USUAL_SPLIT  # the command that opens the folder reports what is wrong with it
 
 
 def split_name(system: str) -> tuple[str | None, Path]:
-    """Separate a text ``NAME=PATH`` into the name of a system and the path of its folder.
+    """Separate a text ``NAME=PATH`` into the name of a detector or classifier and its folder.
 
     A text without ``=`` has no name. A text that is an existing path is taken as a path.
 

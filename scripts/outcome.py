@@ -17,11 +17,12 @@ class Outcome(ShownAsText):
 
     Attributes:
         text: Lines for the user.
-        payload: Values that ``--json`` prints if no file holds them.
-        file: JSON file of the result, whose presence marks the folder as complete. Its name without
-            the suffix is the name of its schema.
-        page: Page or image for the user to look at.
-        next_steps: Command lines that are usually useful next.
+        payload: Values that ``--json`` prints if `file` is None.
+        file: JSON file of the result, whose presence marks the folder as complete; None if there is
+            none. Its name without the suffix is the name of its schema.
+        page: HTML page or image for the user to look at; None if there is none.
+        next_steps: Command lines that are usually useful next. If there are none and `page` is
+            given, a line that says to open the page.
         exit_status: Exit status of the command: 1 if it found a problem in the data, else 0.
         piped: True if the text itself is the result, which another program may read from stdout.
 

@@ -36,7 +36,7 @@ _COLLECTIONS = (list, Sequence, Mapping, dict, tuple)
 
 
 class HasFolder(Protocol):
-    """Object that was read from a folder or written into one, such as a data set."""
+    """Interface of an object that was read from a folder or written to one, like a data set."""
 
     @property
     def folder(self) -> Path | None:
@@ -44,7 +44,7 @@ class HasFolder(Protocol):
 
 
 AnyPath: TypeAlias = str | Path | HasFolder
-"""A path as a command accepts it. A command receives a `Path`; `as_path` tells mypy so."""
+"""A path as a command accepts it. The decorator makes it a `Path`; `as_path` tells mypy so."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,10 @@ class Parameter:
         default: Default value; `inspect.Parameter.empty` if a value is required.
         positional: True if the value is given by position, False for an option.
         variadic: True if the parameter takes all remaining positional values.
-        several: True if the parameter takes any number of values.
-        argument: Facts that the type does not tell.
-        help: Description from the docstring.
+        several: True if the parameter takes any number of values, of which `type` is the type of
+            one.
+        argument: Facts that the type does not tell, such as limits and the kind of folder.
+        help: Description from the docstring of the command, or else that of `argument`.
     """
 
     name: str
@@ -138,6 +139,9 @@ def as_path(value: AnyPath | None) -> Path | None:
     Args:
         value: Text, path or object with a folder; None stays None.
 
+    Returns:
+        The path; that of its folder for an object.
+
     Raises:
         InputError: The object exists in memory only and has no folder.
 
@@ -160,6 +164,9 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
 
     Args:
         function: Function of the command.
+
+    Returns:
+        Name, type, default and description of each parameter, as the command line needs them.
 
     Example:
         >>> def count(*, images: int = 3):
@@ -216,6 +223,9 @@ def declared_types(function: Callable[..., Any]) -> dict[str, Any]:
 
     Args:
         function: Function of a command.
+
+    Returns:
+        Types with the metadata of ``Annotated``, by the name of the parameter.
     """
     annotations = {
         name: annotation
@@ -270,9 +280,13 @@ def read_value(parameter: Parameter, value: Any) -> Any:
         parameter: The parameter of the command.
         value: Value from the command line or from Python; None stays None.
 
+    Returns:
+        The value, in which texts that name folders have become paths; a list or a tuple if the
+        parameter takes several values.
+
     Raises:
-        InputError: A folder is of the wrong kind, or a value is out of range or not among the
-            choices.
+        InputError: A folder is of the wrong kind, or a value cannot be read, is out of range or is
+            not among the choices.
     """
     if value is None:
         return None
@@ -315,6 +329,9 @@ def texts_of(value: Any) -> list[str]:
 
     Args:
         value: Value of a parameter, such as a number, a path or a list.
+
+    Returns:
+        One text for each item of a list or mapping; empty for None.
 
     Example:
         >>> texts_of({"training": {"epochs": 2}}), texts_of([3, "a"]), texts_of(None)

@@ -21,10 +21,12 @@ from cxr_compare.scripts.systems import predicts, system_folder
 from cxr_compare.serving.export_spec import is_export
 
 State = dict[str, str]
-"""Digests of one training seed of a system, by the step that made it: trained, predicted, tuned."""
+"""Digests of the files of one training seed of a system, by step: trained, predicted, tuned."""
 
 Finished = Literal["absent", "same", "shown otherwise"]
-"""A folder's report: none, one on this question, or one on it that shows other rows or images."""
+"""State of a report folder: it holds no finished report, one on the same systems, data and options
+(``same``), or one that only shows other rows or images (``shown otherwise``).
+"""
 
 _CHANGES = {
     "target": "another target is asked for",
@@ -86,10 +88,14 @@ def system_states(
 
 
 def usual_name(member: Path | Predictions) -> str:
-    """Return the default name of a system that the user did not name.
+    """Return the default name of a system (detector or classifier) to which the user gave no name.
 
     Args:
-        member: Folder of a training, an export or predictions; or predictions in memory.
+        member: Folder of a training, of an export of its network, or of predictions; or predictions
+            in memory.
+
+    Returns:
+        Name of the folder (for an export with that of its training), or of the predictions.
     """
     return system_folder(member) if isinstance(member, Path) else str(member)
 
@@ -163,9 +169,13 @@ def describe_difference(key: str, before: Any, now: Any) -> str:
     """Return how the settings of a call differ from those of a finished report, for a message.
 
     Args:
-        key: Name of the group of settings that differs, such as ``options``.
-        before: Value in the finished report.
-        now: Value of the present call.
+        key: Name of the group of settings that differs: ``systems`` (that are compared),
+            ``target``, ``data_set``, ``labels``, ``split`` or ``options``.
+        before: Value of the group in the finished report, such as a mapping of options.
+        now: Value of the group in the present call.
+
+    Returns:
+        Phrase that is appended to the message; empty if no single option differs.
 
     Example:
         >>> describe_difference("options", {"unit": "image"}, {"unit": "patient"})

@@ -43,7 +43,7 @@ class RunGiven(NamedTuple):
 
 
 PathsGiven: TypeAlias = AnyPath | Sequence[AnyPath]
-"""Runs and images as words, paths or opened runs: one of them, or several."""
+"""Runs and images as texts, paths or opened runs: one of them, or several."""
 
 
 def read_paths(value: PathsGiven | Sequence[PathsGiven]) -> tuple[str, ...]:
@@ -52,6 +52,9 @@ def read_paths(value: PathsGiven | Sequence[PathsGiven]) -> tuple[str, ...]:
     Args:
         value: Path of a training's folder (run) or of an image, an opened run, ``NAME=PATH``, or
             several of them, which may be nested.
+
+    Returns:
+        One text ``PATH`` or ``NAME=PATH`` for each training or image.
 
     Example:
         >>> read_paths([Path("out/a"), ["b.png", "A=out/c"]])
@@ -163,7 +166,7 @@ def is_run(path: Path) -> bool:
 
 
 def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
-    """Check that all runs can predict on this machine, before anything is written.
+    """Check that all trained networks can predict on this machine, before anything is written.
 
     This depends on the installed packages, on the program that computes (back end) and on the
     number format.
@@ -180,14 +183,22 @@ def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
 
 
 def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
-    """Load trainings (runs) and exports for prediction.
+    """Load trainings (runs) and exports of their networks for prediction.
 
-    If two have the same name, the names of their folders are added.
+    A run without a name that has the same name as another one gets the name of its folder. The user
+    sees which runs have no threshold or no out-of-distribution check.
 
     Args:
-        runs: Runs and exports.
-        options: The options ``policy`` (which threshold decides), ``backend`` (which program
-            computes), ``precision`` and ``device`` of the command.
+        runs: Runs and exports, each with its name or None.
+        options: The options ``policy`` (name of the rule whose threshold decides), ``backend``
+            (program that computes), ``precision`` and ``device`` of the command, by name.
+
+    Returns:
+        The loaded runs and exports, in the order of `runs`.
+
+    Raises:
+        InputError: A folder is damaged, two runs have the same name, there is no such threshold or
+            device, or a package is missing.
     """
     backend, precision, device = (options[key] for key in ("backend", "precision", "device"))
     gpu = backend == "auto" and runs_on_gpu(device)
@@ -227,10 +238,10 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
 
 
 def say_cautions(runs: Sequence[Run]) -> list[Run]:
-    """Print what limits all predictions of systems, such as that one may be only guessing.
+    """Print what limits all predictions of trained networks, such as that one may be guessing.
 
     Args:
-        runs: Loaded runs or exports.
+        runs: Loaded runs (folders of trainings) or exports of their networks.
 
     Returns:
         The same runs, as a list.
@@ -253,10 +264,11 @@ def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
 def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
     """Open the log of predictions that the option --log names, for a ``with`` block.
 
-    Without a folder the block gets None, and nothing is logged.
-
     Args:
-        folder: Folder of the log; None logs nothing.
+        folder: Folder of the log, which ``cxr monitor`` reads; None logs nothing.
+
+    Returns:
+        Context manager that gives the open log, or None if `folder` is None.
 
     Raises:
         InputError: The log cannot be written.
@@ -275,13 +287,13 @@ def note_parts(
 
     Args:
         log: Log of predictions; None without a log.
-        model: Run or export that predicts.
+        model: Run (trained network) or export (the network in another format) that predicts.
         dataset: Data set that is predicted.
         name: Name of the system in the log; None takes the name of the run.
 
     Returns:
-        A function of the predictions for some images, the pixel store and the seconds that they
-        took; None without a log.
+        A function that takes the predictions for some images, the pixel store (resized images) and
+        the seconds that the predictions took; None without a log.
     """
     if log is None:
         return None

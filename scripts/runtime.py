@@ -117,7 +117,7 @@ def load_model(folder: Path, device: str = "auto") -> Model:
 
     Args:
         folder: Folder of a training, or of an export of its network.
-        device: ``auto``, ``cpu`` or ``cuda``. An export ignores it.
+        device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``. An export ignores it.
 
     Returns:
         The loaded model.
@@ -166,12 +166,15 @@ def _too_old(torch: ModuleType) -> str | None:
 def choose_precision(
     name: Literal["auto", "fp32", "bf16", "fp16"], device: Literal["cpu", "cuda"]
 ) -> Literal["fp32", "bf16", "fp16"]:
-    """Return the number format to train in.
+    """Return the number format in which a training computes.
 
     Args:
-        name: ``fp32``, ``bf16``, ``fp16``, or ``auto``, which takes the format that suits the
-            device.
+        name: ``fp32``, ``bf16`` or ``fp16``; or ``auto``, which takes ``bf16`` if the device has
+            instructions for it, else ``fp16`` on a GPU with tensor cores, else ``fp32``.
         device: ``cpu`` or ``cuda``.
+
+    Returns:
+        ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
         InputError: ``fp16`` was chosen for a CPU.

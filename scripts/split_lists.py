@@ -32,7 +32,8 @@ def _read_checked(value: Any) -> Path:
 
 
 CheckedData = Annotated[AnyPath, Argument(read=_read_checked, metavar="DATA")]
-"""A data set, or the file of a split of others."""
+"""Parameter of `cxr check` that takes a data set, or a file with a split that somebody published.
+"""
 
 
 def check_split_file(

@@ -37,8 +37,8 @@ def is_values(value: Any) -> bool:
     """Return True for values in memory, such as an array or a frame, False for a path or a run.
 
     Args:
-        value: Scores, boxes, a path or an opened run: anything that a user may give as a system to
-            compare.
+        value: Scores, boxes, a path or an opened run (training): anything that a user may give as a
+            detector or classifier to compare.
 
     Example:
         >>> is_values([0.1, 0.9]), is_values("out/run"), is_values(["out/a", "out/b"])
@@ -55,8 +55,8 @@ def names_path(value: Any) -> bool:
     """Return True for a text, a path, or an object with a folder, such as an opened run.
 
     Args:
-        value: Scores, boxes, a path or an opened run: anything that a user may give as a system to
-            compare.
+        value: Scores, boxes, a path or an opened run (training): anything that a user may give as a
+            detector or classifier to compare.
 
     Example:
         >>> names_path("labels.csv"), names_path(["p1", "p2"])
@@ -104,7 +104,8 @@ class System(NamedTuple):
 
     Attributes:
         name: Name for people; None takes the name of the folder.
-        paths: One folder for each random seed: of a training, an export or predictions.
+        paths: One folder for each random seed: of a training, of an export of its network, or of
+            predictions.
     """
 
     name: str | None
@@ -113,7 +114,7 @@ class System(NamedTuple):
 
 @dataclass(frozen=True)
 class GivenValues:
-    """Scores or boxes of a system that Python passes as an array, a frame or a list.
+    """Scores or boxes of a detector or classifier that Python passes as array, frame or list.
 
     Attributes:
         value: Array, DataFrame or list.
@@ -128,9 +129,12 @@ class GivenValues:
 class GivenSystem(NamedTuple):
     """A system to compare, as the user gives it: paths, predictions or values in memory.
 
+    A system is a model, or the same model trained with several random seeds.
+
     Attributes:
         name: Name for people; None if the user gave none.
-        members: One entry for each random seed with which the model was trained.
+        members: One entry for each training seed: a path of a folder or file, opened predictions,
+            or scores or boxes in memory.
     """
 
     name: str | None
@@ -162,7 +166,7 @@ class ComparedSystem(NamedTuple):
 SystemsGiven: TypeAlias = (
     AnyPath | Sequence[AnyPath | System] | Mapping[str, AnyPath | Sequence[AnyPath]]
 )
-"""Systems as words of the command line, or sources by name: one, or one for each training seed."""
+"""Systems as texts ``NAME=PATH``, paths or opened folders, or by name; several paths are seeds."""
 
 
 def read_systems(value: SystemsGiven) -> list[System]:
@@ -215,7 +219,7 @@ def read_compared(value: Any) -> list[GivenSystem]:
             scores or boxes in memory.
 
     Returns:
-        One system for each text or name.
+        One system (detector or classifier) for each text or name.
 
     Example:
         >>> [(name, [str(m) for m in members]) for name, members in read_compared(
@@ -243,7 +247,11 @@ def compared_words(value: Any) -> list[str]:
     """Return systems to compare as words of the command line.
 
     Args:
-        value: Systems in any form that `read_compared` accepts.
+        value: Systems (detectors or classifiers) in any form that `read_compared` accepts.
+
+    Returns:
+        One text ``NAME=PATH[,PATH...]`` or ``PATH`` for each system. Values in memory are described
+        in place of a path, such as ``<list of 2>``.
     """
     texts = [(name, ",".join(map(str, members))) for name, members in read_compared(value)]
     return [text if name is None else f"{name}={text}" for name, text in texts]
@@ -274,15 +282,21 @@ def open_systems(
 ) -> dict[str, list[Predictions]]:
     """Open the predictions of each training seed of each system.
 
-    A system that was given as a training (run) is predicted into ``out/systems`` first.
+    A system that was given as a training (run) or an export of its network is first predicted into
+    ``out/systems``, and its threshold is chosen on validation images.
 
     Args:
         systems: Systems to compare.
-        test_set: Data set, target, and split whose test images are evaluated.
+        test_set: Data set, target (finding that is evaluated), and split (division into training,
+            validation and test images) whose test images are evaluated.
         out: Folder of the report, to which files are written.
 
     Returns:
         Predictions of each training seed, by the name of the system.
+
+    Raises:
+        InputError: Two systems have the same name, or a system belongs to another data set or to
+            findings that the data set does not label.
     """
     _require_fit(systems, test_set.dataset)
     opened: dict[str, list[Predictions]] = {}
@@ -348,7 +362,8 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
         options: dict[str, Any] = {}
         chosen_with = None if is_export(path) else model.inference_id()
         if own := decision_of_run(path, chosen_with, test_set):
-            as_run = Decision.from_dict(own)  # chosen anew: other batches, other last digits
+            # Chosen anew, because other batches change the last digits of scores.
+            as_run = Decision.from_dict(own)
             options = {"policies": tuple(as_run.thresholds), "options": as_run.options}
         decision = tune_predictions(predictions, test_set, **options)
         predictions.write_decision(target.name, decision.to_dict())
@@ -356,7 +371,7 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
 
 
 def predicts(path: Path) -> bool:
-    """Return True for the folder of an ended training (run) or an export; nothing is loaded.
+    """Return True for the folder of an ended training (run) or an export of its network.
 
     Args:
         path: Any path.
@@ -390,13 +405,16 @@ def predict_once(
     """Open the predictions of a model, or compute them if the folder holds none.
 
     Args:
-        model: Loaded network of a training (run) or an export.
+        model: Loaded network of a training (run), or an export of the network.
         path: Folder of the run or the export, for messages.
         dataset: Data set whose images are predicted.
-        folder: Predictions folder.
+        folder: Predictions folder to open or to make.
         split: Name of the split, which says which images are for validation and test.
         name: Name of the system; None takes that of the run.
-        **chosen: Further keywords of `predict_data_set`.
+        **chosen: Further keyword arguments of `predict_data_set`, such as ``image_ids``.
+
+    Returns:
+        The predictions, which are stored in `folder`.
 
     Raises:
         InputError: The folder holds predictions of another training.
@@ -434,8 +452,8 @@ def decision_of_run(
         inference_id: Digest of all that the model's predictions depend on; the rule must have been
             chosen with this digest. None skips this comparison. Use None for an export: it holds
             the rule of its run, whose digest differs.
-        test_set: Data set, target (finding that decides) and split for which the rule must have
-            been chosen.
+        test_set: Data set, target (finding that decides) and split (division into training,
+            validation and test images) for which the rule must have been chosen.
 
     Returns:
         The content of the rule's file, or None if there is no rule or it does not fit.
@@ -457,14 +475,18 @@ def predict_images(
 ) -> Predictions:
     """Predict chosen images with a training's model, and apply its decision rule to them.
 
-    If the training has a rule (threshold, calibration), its validation images are predicted as
-    well, because the rule was chosen on them.
+    If the training has a rule (threshold, calibration) that fits the data, its validation images
+    are included as well, because the rule was chosen on them.
 
     Args:
         run: Folder of the training.
-        test_set: Data set, target (finding that decides) and split of the images.
-        image_ids: Images to predict.
+        test_set: Data set, target (finding that decides) and split (division into training,
+            validation and test images) of the images.
+        image_ids: Ids of the images to predict.
         folder: Predictions folder to make.
+
+    Returns:
+        The predictions, with the decision rule if there is one.
     """
     model = load_model(run)
     decision = decision_of_run(run, model.inference_id(), test_set)

@@ -50,7 +50,7 @@ ANSWER_COLUMNS = (
 )
 """Columns of an answer in the tables of ``cxr predict --csv`` and of a visit to ``cxr serve``."""
 BOX_COLUMNS = ("finding", *EDGES, "score")
-"""Columns of an answer's boxes."""
+"""Columns of the table of an answer's boxes: finding, edges in px of the original, and score."""
 Status = Literal["ok", "doubtful"]
 """State of an answer: ``ok``, or ``doubtful`` if the image has a warning and no decision."""
 _KEYS = (
@@ -76,11 +76,11 @@ _KEYS = (
     "cautions",
 )
 _DECISIONS = {True: "positive", False: "negative", None: None}
-_SYSTEM = "\0"  # stands for a system's name
+_SYSTEM = "\0"  # placeholder for the name of a system in a sentence
 _GREY = "#9E9E9E"  # of what does not count
-_SHOWN_BOXES = 3  # in a line of text
-COLOUR = system_colour(0)  # of its shapes
-ARRAY = "array"  # what pixels without a file are called
+_SHOWN_BOXES = 3  # largest number of boxes in a line of text
+COLOUR = system_colour(0)  # colour of the shapes of a single answer
+ARRAY = "array"  # name of an image that was given as pixels, without a file
 _NOTEBOOK_PANEL = 360  # px
 _NOTE = (
     "Probability and threshold: chosen on the run's validation images ({policy}). Research use "
@@ -103,10 +103,10 @@ class Answer:
         kind: ``boxes`` for a detector, ``scores`` for a classifier.
         finding: Name for people of the finding that is decided, such as ``Lung opacity``.
         score: Score of the image in [0, 1], before calibration.
-        probability: Calibrated probability in [0, 1]; None if the run has no calibration.
+        probability: Calibrated probability in [0, 1]; None if the system has no calibration.
         policy: Name of the rule that chose the threshold on validation images, such as ``max_f1``
             (the threshold with the highest F1).
-        threshold: Lowest score at which an image is positive; None if the run has no threshold.
+        threshold: Lowest score at which an image is positive; None if the system has no threshold.
         computed_decision: Decision by score and threshold, also if there is a warning: True
             positive, False negative, None undecided. The attribute `decision` is the one to show.
         boxes: Boxes of a positive image, by falling score, with columns ``finding, x1, y1, x2, y2,
@@ -132,8 +132,8 @@ class Answer:
             the weights and the threshold. None if no use is known.
         seen_in_training: The use in `seen` as one word: ``train``, ``val``, ``no``, or ``unknown``
             if the training images are not known.
-        guard_distance: Log odds that the image is no frontal chest X-ray, by the run's
-            out-of-distribution check; None if the run has no check.
+        guard_distance: Log odds that the image is no frontal chest X-ray, by the system's
+            out-of-distribution check; None if the system has no check.
         finding_scores: Score of each finding that the model learned. For a detector it is that of
             the highest box of the finding, or 0 without a box.
         prediction: Boxes, activation map and texts that the overlay shows.
@@ -172,19 +172,21 @@ class Answer:
         """Make an `Answer` from the network's prediction for an image.
 
         Args:
-            prediction: Score, boxes and map of the image.
-            findings: Name of the finding of each box of `prediction`, in their order.
+            prediction: Score, boxes and activation map of the image.
+            findings: Name of the finding of each box of `prediction`, in their order, str ``(N,)``.
             described: Values of the other attributes of `Answer`, by name, such as
                 ``system="CheXNet"``. The image ``pixels`` is required.
 
         Returns:
-            The `Answer`, with the score, boxes and activation map of the prediction.
+            The `Answer`. Its boxes are those that count for the decision, by falling score and cut
+            at the edges of the image.
         """
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
         boxes = prediction.boxes[order]
         height, width = described["pixels"].shape
-        boxes[:, :4] = boxes[:, :4].clip(0, [width, height, width, height])  # maps are wider
+        # Boxes from a map may extend beyond the image.
+        boxes[:, :4] = boxes[:, :4].clip(0, [width, height, width, height])
         columns = findings[order], *boxes.T
         return cls(
             score=cast(float, prediction.score),
@@ -246,7 +248,10 @@ class Answer:
 
     @property
     def called(self) -> str:
-        """The decision as text: ``positive``, ``negative`` or a word for an undecided image."""
+        """The decision as text for people, such as ``POSITIVE``, ``negative`` or ``no answer``.
+
+        "no answer" means that there is a warning, so that the prediction must not be used.
+        """
         withheld = self.status != "ok"
         return replace(self.prediction, decision=self.decision, withheld=withheld).called
 
@@ -260,7 +265,13 @@ class Answer:
         return self.prediction.triage if self.status == "ok" else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as a dictionary of values that JSON can hold."""
+        """Return the prediction as a dictionary of values that JSON can hold.
+
+        Returns:
+            Values of the attributes of `Answer` that describe the prediction, by name. A decision
+            is ``positive``, ``negative`` or None. ``boxes`` is a list with one dictionary for each
+            box.
+        """
         return {key: getattr(self, key) for key in _KEYS} | {
             "decision": _DECISIONS[self.decision],
             "computed_decision": _DECISIONS[self.computed_decision],
@@ -295,6 +306,9 @@ class Answer:
 
         Args:
             answers: Predictions of all systems for this one image.
+
+        Returns:
+            One text with its kind for each warning; empty if there is none.
         """
         systems: dict[str, list[str]] = {}
         kinds: dict[str, WarningKind] = {}
@@ -317,6 +331,9 @@ class Answer:
 
         Args:
             answers: Predictions of all systems for this one image.
+
+        Returns:
+            Sentences without a full stop at the end; empty if no limit is known.
         """
         systems: dict[str, list[str]] = {}
         for answer in answers:
@@ -332,6 +349,9 @@ class Answer:
 
         Args:
             answers: Predictions of all systems for this one image.
+
+        Returns:
+            Sentences that begin with the name of the system; empty if no threshold has a guarantee.
         """
         return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.guarantees)]
 
@@ -387,7 +407,7 @@ def render_answers(
     """Draw an image beside the boxes or activation map of each system, with a legend.
 
     Args:
-        answers: Predictions of one or more systems for this one image.
+        answers: Predictions of one or more systems (detectors or classifiers) for this one image.
         panel: Longer side of each panel, px.
         draws_doubtful: True also draws, in grey, the boxes and maps of predictions with a warning.
 
@@ -427,7 +447,7 @@ def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
     """Draw predictions for an image as a matplotlib figure, for notebooks and `Figure.savefig`.
 
     Args:
-        answers: Predictions of one or more systems for this one image.
+        answers: Predictions of one or more systems (detectors or classifiers) for this one image.
         panel: Longer side of each panel, px.
 
     Returns:

@@ -44,7 +44,8 @@ from cxr_compare.serving.joint_answers import AnsweredBatch, answered_batches
 if TYPE_CHECKING:
     from cxr_compare.serving.run import Run
 
-_WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
+# Number of files from which worker processes pay: starting one takes as long as a few files.
+_WORTH_WORKERS = 16
 
 
 def _free_stem(stem: str, taken: set[str]) -> str:
@@ -70,8 +71,10 @@ def answer_files(
     """Predict image files with all systems, one file after another, and write the results.
 
     Args:
-        runs: Trained systems that predict: folders of `cxr train` (runs), or exports of them.
-        files: From `find_images`: the images that were decoded there, and the paths of the others.
+        runs: Trained systems that predict: folders of `cxr train` (runs), or exports of their
+            networks by `cxr export`.
+        files: Pair from `find_images`: the images that it has already decoded, and the paths of
+            image files that are still to be read.
         output: Where results are written: overlays, CSV table, DICOM objects and log. The caller
             has locked the CSV table with `reserved_table`.
         progress: Shows messages and the progress.
@@ -121,7 +124,7 @@ def answer_files(
 
         write_behind(write, answered)
     for folder in made:
-        with suppress(OSError):  # what was written stays
+        with suppress(OSError):  # a folder that is not empty stays
             folder.rmdir()
     if not writer.answered:
         raise InputError(f"none of {counted(count, 'file')} was answered; see above")
@@ -170,12 +173,13 @@ class _Writer:
     progress: Progress
     runs: Sequence[Run]
     objects: _DicomWriter | None = None
-    answered: int = 0  # images so far
-    left_out: dict[str, str] = field(default_factory=dict)  # files so far, and why
+    answered: int = 0  # number of images so far
+    # Reason for each file that was left out so far.
+    left_out: dict[str, str] = field(default_factory=dict)
     kept: list[Answer] = field(default_factory=list)
     _stems: set[str] = field(default_factory=set)
     _last: Path | None = None
-    _replaced: int = 0  # overlays of earlier calls
+    _replaced: int = 0  # number of overlays of earlier calls that were replaced
     _table: IO[str] | None = None
     _rows: Any = None
     _is_first: bool = True
@@ -303,7 +307,7 @@ class _DicomWriter:
     folder: Path
     algorithms: list[Algorithm]
     progress: Progress
-    written: int = 0  # images so far
+    written: int = 0  # number of images so far
     refused: int = 0  # DICOM images so far that no object can refer to
     others: int = 0  # images so far that are no DICOM
     _stems: set[str] = field(default_factory=set)

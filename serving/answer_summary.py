@@ -19,7 +19,7 @@ SUMMARY_COLUMNS = (
     "warnings",
     "seconds",
 )
-"""Columns of a summary."""
+"""Columns of the summary of predictions for many images, which has one row for each system."""
 _HEADINGS = ("system", "images", "positive", "negative", "no answer", "warnings", "time")
 _GAP = "  "
 
@@ -30,7 +30,7 @@ class SystemTally:
 
     Attributes:
         system: Display name of the system.
-        images: Number of images that the system was asked about and that could be read.
+        images: Number of images that could be read and that the system was to predict.
         positive: Number of images that the system decided as positive.
         negative: Number of images that the system decided as negative.
         no_answer: Number of images without a decision: they have a warning, triage refers them to a
@@ -84,7 +84,10 @@ class SystemTally:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Sentences on what limits the predictions, and on how many images the training used."""
+        """Sentences on what limits the predictions; empty if nothing is known to do so.
+
+        They are `run_cautions`, and one on how many of the images the training used.
+        """
         seen = seen_summary(
             self.system, self.images, self.trained_equal, self.trained_near, self.selected
         )
@@ -95,7 +98,11 @@ def summary_frame(tallies: Sequence[SystemTally]) -> pd.DataFrame:
     """Return the counts of several systems as a table with the columns `SUMMARY_COLUMNS`.
 
     Args:
-        tallies: Counts of each system's predictions.
+        tallies: Counts of each system's (detector's or classifier's) predictions.
+
+    Returns:
+        One row for each system: its name, the numbers of images, of positive and negative
+        decisions, of images without a decision and with a warning, and the seconds of computing.
     """
     return pd.DataFrame([tally.row for tally in tallies], columns=list(SUMMARY_COLUMNS))
 
@@ -106,7 +113,10 @@ def summary_lines(tallies: Sequence[SystemTally]) -> list[str]:
     A caution is a sentence on what limits the predictions of a system.
 
     Args:
-        tallies: Counts of each system's predictions.
+        tallies: Counts of each system's (detector's or classifier's) predictions.
+
+    Returns:
+        A line with headings, one line for each system, and one line for each caution.
 
     Example:
         >>> tally = SystemTally("CheXNet", images=3, positive=1, negative=2, seconds=0.51)

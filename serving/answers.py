@@ -15,33 +15,31 @@ from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row
 from cxr_compare.serving.answer_summary import SystemTally, summary_frame, summary_lines
 
 MOST_LINES = 10
-"""Number of images up to which each of them has its own line in a text."""
+"""Largest number of images for which a text has a line for each image; above it is a summary."""
 
 
 @dataclass(frozen=True)
 class Answers(Sequence[Answer]):
     """Predictions of one or more systems for image files, one image after another.
 
-    The text of a few predictions has a line for each. That of more than 10 images has a table with
-    one row for each system; `to_frame` then gives the single predictions.
+    A system is a trained detector or classifier. ``str()`` of a few predictions has a line for
+    each. If there are more than 10 images, it has a table with one row for each system; `to_frame`
+    then gives the single predictions.
 
     Attributes:
         answers: Predictions in the order of the images; one for each system on each image.
         left_out: Reason for each file that could not be predicted, by path.
-        exit_status: Exit status of the command: 1 if files were left out.
+        exit_status: Exit status of the command: 1 if files were left out or a DICOM object could
+            not be written, else 0.
         printed: True if the predictions were printed one by one. They are then not kept in
             `answers`.
         tallies: Counts of positive, negative and undecided images of each system.
-
-    The text of a few answers has a line for each. That of more than 10 images has a table with one
-
-    row for each system; `to_frame` then gives the single answers.
     """
 
-    answers: tuple[Answer, ...]  # of each image one a system
-    left_out: dict[str, str] = field(default_factory=dict)  # why, of each file without an answer
-    exit_status: int = 0  # 1 where files were left out
-    printed: bool = False  # whether they were printed as they came; none is then kept
+    answers: tuple[Answer, ...]  # one for each image and system
+    left_out: dict[str, str] = field(default_factory=dict)  # reason for each file without an answer
+    exit_status: int = 0  # 1 if files were left out
+    printed: bool = False  # True if they were printed one by one, and are not kept
     tallies: tuple[SystemTally, ...] = ()
 
     @overload
@@ -65,18 +63,23 @@ class Answers(Sequence[Answer]):
 
     @property
     def is_many(self) -> bool:
-        """True if there are so many images that the text is a summary."""
+        """True if there are more than 10 images, so that ``str()`` is a summary."""
         return any(tally.images > MOST_LINES for tally in self.tallies)
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Table with one row for each system: counts of images by decision, and seconds."""
+        """Table with one row for each system, with the columns `SUMMARY_COLUMNS`.
+
+        They are the system's name, the numbers of images by decision and with warnings, and
+        seconds.
+        """
         return summary_frame(self.tallies)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the predictions as a table with one row for each image and system.
 
-        The columns are those of ``cxr predict --csv``.
+        The columns are `ANSWER_COLUMNS`, as in ``cxr predict --csv``. The table is empty if the
+        predictions were printed and not kept.
         """
         rows = [answer_row(answer.to_dict()) for answer in self.answers]
         return pd.DataFrame(rows, columns=list(ANSWER_COLUMNS))
@@ -86,7 +89,10 @@ class Answers(Sequence[Answer]):
         return f"<{counted(len(self), 'answer')}{without}>"
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """Return all predictions for JSON, followed by an entry for each file that was left out."""
+        """Return all predictions for JSON, followed by an entry for each file that was left out.
+
+        An entry of a file that was left out has the status ``refused`` and the key ``problem``.
+        """
         problems = [Answer.refused(path, why) for path, why in self.left_out.items()]
         return [*(answer.to_dict() for answer in self.answers), *problems]
 
@@ -104,7 +110,11 @@ def remarks(answers: Sequence[Answer]) -> list[str]:
     the prediction can be trusted.
 
     Args:
-        answers: Predictions of all systems for this one image.
+        answers: Predictions of all systems (detectors and classifiers) for this one image.
+
+    Returns:
+        Lines that begin with the path of the image and ``WARNING:``, ``NOTE:`` or ``CAUTION:``;
+        empty if there is nothing to remark.
     """
     remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
     remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
@@ -118,7 +128,11 @@ def lines_of_image(answers: Sequence[Answer]) -> list[str]:
     """Return the lines that the command line prints for an image: remarks, then each prediction.
 
     Args:
-        answers: Predictions of all systems for this one image.
+        answers: Predictions of all systems (detectors and classifiers) for this one image.
+
+    Returns:
+        The lines without line breaks. The remarks are warnings, notes on the image, and cautions
+        (limits of the predictions).
     """
     return [*remarks(answers), *map(str, answers)]
 
@@ -127,7 +141,10 @@ def run_lines(answers: Iterable[Answer]) -> list[str]:
     """Return a line for each sentence that limits all predictions of a system, each once.
 
     Args:
-        answers: Predictions of any systems for any images.
+        answers: Predictions of any systems (detectors or classifiers) for any images.
+
+    Returns:
+        Lines that begin with ``CAUTION:``; empty if no such limit is known.
     """
     cautions = (text for answer in answers for text in answer.run_cautions)
     return [f"CAUTION: {text}" for text in dict.fromkeys(cautions)]

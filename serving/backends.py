@@ -54,19 +54,27 @@ def require_torch(run: Path) -> None:
     try:
         require_packages(f"{run} (a run)", "train", TRAIN_PACKAGES)
     except InputError:
-        require_kind(run, "run")  # no package helps with a folder that is no run
+        require_kind(run, "run")  # if the folder is no run, this error is the one to show
         raise
 
 
 def open_model(folder: Path, **options: Any) -> Model:
-    """Load the model of a run or an export.
+    """Load the network of a run or an export.
+
+    A run is the folder that ``cxr train`` wrote; an export is a folder with its network in another
+    format, from ``cxr export``.
 
     Args:
-        folder: Folder of a training by `cxr train` (run), or of an export of its network.
-        options: Options of `TrainedModel.open`. An export ignores them.
+        folder: Folder of a run or an export.
+        options: Keyword arguments of `TrainedModel.open`, such as ``device``. For an export they
+            are ignored.
 
     Returns:
         The loaded model.
+
+    Raises:
+        InputError: The folder is neither a run nor an export, it is damaged, or a package is
+            missing.
     """
     if is_export(folder):
         from cxr_compare.serving.exported_model import ExportedModel
@@ -86,7 +94,7 @@ class ChosenBackend(NamedTuple):
             programs.
         backend: Program that computes the network.
         precision: Number format of the computation: ``fp32``, ``bf16`` or ``int8``.
-        words: Sentence that says what was chosen; empty if there was no choice.
+        words: Sentence that says what was chosen, with the reason or the folder.
     """
 
     folder: Path  # a run for torch, else an export
@@ -100,9 +108,9 @@ def choose_backend(
     backend: _Backend | None = None,
     precision: Precision | None = None,
     *,
-    needs_torch: str | None = None,  # the option that torch alone can follow
-    gpu: bool = False,  # whether torch would compute on one: `auto` then takes it
-    data: Path | None = None,  # for the command that makes an export
+    needs_torch: str | None = None,  # option that only torch supports
+    gpu: bool = False,  # True if torch would use a GPU: `auto` then takes torch
+    data: Path | None = None,  # data set in the advice on how to make an export
 ) -> ChosenBackend:
     """Choose the program that predicts (the back end), without loading it.
 
@@ -197,7 +205,7 @@ def _why_not(
         package = PACKAGES[format]
         return f"--backend {format}: {package} is not installed; pip install {package}"
     from cxr_compare.serving.exported_model import (
-        openvino_computes_bf16,  # numpy: not for cxr --help
+        openvino_computes_bf16,  # imports numpy, which cxr --help does not need
     )
 
     if precision == "bf16" and format == "openvino" and not openvino_computes_bf16():

@@ -55,7 +55,7 @@ _PREDICTS_WITH = (
 
 def export_run(
     run: Path,
-    out: Path,  # new or empty; it appears whole or not at all
+    out: Path,  # new or empty; it appears only when it is complete
     format: Format,  # noqa: A002
     precision: Precision,
     dataset: DataSet | None = None,

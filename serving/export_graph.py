@@ -38,7 +38,7 @@ from cxr_compare.serving.export_spec import (
 from cxr_compare.serving.exported_model import without_telemetry
 
 _OPSET = 17
-_TRACED_BATCH = 2  # of one, tracing would take the batch for a constant
+_TRACED_BATCH = 2  # with a batch of one, tracing would fix the batch size to 1
 _GATES = {"Sigmoid", "HardSigmoid", "HSigmoid", "Swish", "HSwish"}
 # In networks with gates (EfficientNet, MobileNetV3) these operations take longer in integers,
 # because of the conversions around them. Both networks were 1.3 times as fast with them in bf16.
@@ -158,7 +158,8 @@ def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
         of the input.
 
     Raises:
-        InputError: The network cannot be exported.
+        InputError: The network cannot be exported, because a detector has no anchors at fixed
+            positions or a classifier's head reads a class token.
     """
     if isinstance(model, DenseDetector):
         return anchors_of(model)[1], None
@@ -198,7 +199,7 @@ def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
 def calibration_images(
     seen: pd.DataFrame, dataset: DataSet, split: str, *, most: int = 300, seed: int = 0
 ) -> list[str]:
-    """Choose the training images on which the value ranges of an int8 export are measured.
+    """Choose the training images that give the value ranges of an export in 8-bit integers.
 
     Validation and test images are never chosen, because they evaluate the export and the system.
     The default is 300 images: more change the ranges little.
@@ -268,7 +269,7 @@ def quantise(
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
-        )  # of its libraries; what comes of it is evaluated afterwards
+        )  # warnings of its libraries; the result is evaluated afterwards
         if spec.format == "onnx":
             import onnx
 

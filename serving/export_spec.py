@@ -21,14 +21,14 @@ MODEL_FILES: dict[Format, tuple[str, ...]] = {
     "onnx": ("model.onnx",),
     "openvino": ("model.xml", "model.bin"),
 }
-"""The network by format; the first file is the one to open."""
+"""Files of the exported network by its format; the first one is the one to open."""
 EXPORT_FILE = "export.json"
 ANCHORS_FILE = "anchors.npy"
 PREPROCESS_FILE = "preprocess.json"
 EVALUATION_FILE = "evaluated.parquet"
-"""In a run's `validation_folder`: label, score and patient of its validation images."""
+"""Table with label, score and patient of a run's validation images, in its `validation_folder`."""
 INPUT = "images"
-"""The graph's input: uint8 ``(B, 1, S, S)``, store pixels; the graph normalises them."""
+"""Name of the graph's input: uint8 ``(B, 1, S, S)``, the resized pixels, which it normalises."""
 OUTPUTS = {"boxes": ("logits", "offsets"), "scores": ("logits", "maps")}
 """The graph's outputs by kind, float32: ``(B, A, K)`` and ``(B, A, 4)``, or ``(B, K)`` and
 ``(B, K, h, w)``. Boxes are decoded outside of it."""
@@ -40,7 +40,7 @@ _HASH_BLOCK = 1 << 20
 
 
 def is_export(folder: Path) -> bool:
-    """Return True for the complete folder of an exported network; nothing is loaded.
+    """Return True if a folder holds a complete exported network. Nothing is loaded.
 
     Args:
         folder: Any path.
@@ -169,6 +169,9 @@ class ExportSpec:
 
         Args:
             folder: Folder of the export.
+
+        Raises:
+            InputError: The file is missing or damaged.
         """
         path = Path(folder) / EXPORT_FILE
         content = read_json(path, "export")

@@ -103,8 +103,9 @@ class Session(Protocol):
             images: Pixels, uint8 ``(B, 1, S, S)``.
 
         Returns:
-            Arrays by name of the output: ``logits`` and ``offsets`` of a detector, ``logits`` and
-            ``maps`` of a classifier.
+            Float32 arrays by name of the output, for K findings. Of a detector with A anchors they
+            are ``logits`` ``(B, A, K)`` and ``offsets`` ``(B, A, 4)``; of a classifier ``logits``
+            ``(B, K)`` and ``maps`` ``(B, K, h, w)``, the activation maps.
         """
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
@@ -114,6 +115,9 @@ class Session(Protocol):
 
         Args:
             batches: Batches of images, uint8 ``(B, 1, S, S)``.
+
+        Yields:
+            The outputs of each batch, as the method `run` returns them.
         """
 
 
@@ -122,8 +126,9 @@ def open_session(
     spec: ExportSpec,
     *,
     many: bool = False,  # several batches are under way: more images a second, each takes longer
-    shares: bool = False,  # others need the processor, too, such as who decodes images
-    batch_size: int | None = None,  # where that is fixed, the network is made for it: faster
+    shares: bool = False,  # True leaves processors to other work, such as decoding images
+    # If it is fixed, the network is compiled for it, which is faster.
+    batch_size: int | None = None,
 ) -> Session:
     """Load an exported network.
 
@@ -242,7 +247,7 @@ class _OpenVinoSession:
         return self._read(self._request, len(images))
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
-        counts: deque[int] = deque()  # of the parts of each batch
+        counts: deque[int] = deque()  # number of parts of each batch
 
         def parts() -> Iterator[np.ndarray]:
             for images in batches:
@@ -295,6 +300,8 @@ class ExportedModel:
     """A network that was exported to ONNX or OpenVINO, with the preprocessing of its input.
 
     Attributes:
+        tta: Test-time augmentation; always None, because an export has none.
+        maps: Kind of activation map of a classifier; always ``cam``.
         folder: Folder of the export.
         spec: Inputs, outputs and origin of the network, from ``export.json``.
         preprocess: Size of the square input. The network itself normalises the pixels.
@@ -321,6 +328,10 @@ class ExportedModel:
 
         Args:
             folder: Folder of the export.
+
+        Raises:
+            InputError: The description of the network or of its preprocessing is missing or
+                damaged.
         """
         folder = Path(folder)
         spec = ExportSpec.read(folder)
@@ -330,8 +341,11 @@ class ExportedModel:
         """Return this model restricted to some findings, which get the names of a data set.
 
         Args:
-            names: Name in the data set, by the name that the model learned. Other findings are left
-                out.
+            names: Name in the data set, by the name that the model learned, such as ``{"opacity":
+                "lung_opacity"}``. Other findings are left out.
+
+        Raises:
+            InputError: The model did not learn a key of `names`, or two findings get the same name.
         """
         require_names(names, self.learnt, self.folder)
         return replace(self, names=names)
@@ -348,12 +362,12 @@ class ExportedModel:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings that the model predicts, under the names that the data set uses."""
+        """Findings that the model predicts, under the names of `names` if it is given."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     @property
     def precision(self) -> str:
-        """Number format of the computation."""
+        """Number format of the computation: ``fp32``, ``bf16`` or ``int8``."""
         return self.spec.precision
 
     @property
@@ -396,6 +410,9 @@ class ExportedModel:
 
         Args:
             batch_size: Number of images in every batch.
+
+        Returns:
+            The network, which is loaded at the first call with this batch size.
         """
         if batch_size not in self._streaming:
             self._streaming[batch_size] = open_session(
@@ -414,7 +431,8 @@ class ExportedModel:
         """Compute boxes from the outputs of a detector's network.
 
         Args:
-            outputs: Arrays by name, from `Session.run`.
+            outputs: Float32 arrays by name, from `Session.run`: ``logits`` ``(B, A, K)`` and
+                ``offsets`` ``(B, A, 4)`` for A anchors and K findings.
 
         Returns:
             Boxes of each image in px of the network's square input; None for an image whose output
@@ -446,7 +464,8 @@ class ExportedModel:
                 than one batch.
 
         Yields:
-            The predictions of each batch, as tables.
+            The predictions of each batch, as tables: boxes of a detector, or scores and activation
+            maps of a classifier.
         """
         groups = [
             [str(image_id) for image_id in image_ids[start : start + batch_size]]
@@ -472,20 +491,22 @@ class ExportedModel:
             return part.with_findings(self.names)
         frame = cast(Frame, self.spec.map_frame)
         frames = [placement(image_id).frame_to_original(frame) for image_id in image_ids]
-        shares = sigmoid(output["logits"].astype(np.float64))  # as of a run, in float64
+        shares = sigmoid(output["logits"].astype(np.float64))  # in float64, as a run computes them
         part = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
         return part.with_findings(self.names)
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
-        """Measure the cost of the export: its size, its training, and the time for one image.
+        """Measure the time for one image; return it with the export's size and training facts.
 
         Args:
-            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; noise by default.
+            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; None takes noise.
                 Real images matter for a detector, because decoding takes longer if there are more
                 boxes.
 
         Returns:
-            Figures by name, such as the latency in ms; times are those of a batch of one image.
+            Figures by name, such as ``parameters``, ``size_bytes``, ``train_seconds`` and
+            ``latency_ms``, the median time of a batch of one image in ms. None stands for an
+            unknown figure.
         """
         size = self.spec.size
         if sample_images is None:

@@ -34,7 +34,7 @@ class Tensor(Protocol):
 
 
 GivenImage: TypeAlias = Union[str, Path, np.ndarray, Image.Image, Tensor, "Dataset"]
-"""An image as a caller has it."""
+"""An image in any form in which a caller may give it to `Run.predict`."""
 _BYTES = bytes | bytearray | memoryview
 _EXPECTED = "a path, a PIL image, an array or tensor of pixels, or a pydicom data set"
 _ONE_OF = "uint8, or float in [0, 1], of shape (H, W), (H, W, 3) or (3, H, W)"
@@ -46,19 +46,21 @@ class ReadImage:
     """One image that a user gave for prediction, after reading.
 
     Attributes:
-        name: Path of the file, or a word such as ``array``.
+        name: Path of the file, or ``array`` for pixels without a file.
         image: The decoded image.
-        warnings: Reasons in the header of a DICOM object why it is no frontal chest X-ray; None for
-            a file, whose header is checked later.
+        warnings: Reasons why a pydicom data set in memory is no frontal chest X-ray; None for
+            others, which are checked later.
     """
 
     name: str
     image: DecodedImage
-    warnings: tuple[Warned, ...] | None = None  # of its header; None where the file is looked at
+    warnings: tuple[Warned, ...] | None = None  # None if the file is checked later
 
 
 def is_several(image: Any) -> bool:
-    """Return True for a list or another iterable of images, False for anything else.
+    """Return True if a value holds several images: a list, or another iterable of images.
+
+    A path, an array, a tensor, a mapping, bytes, a pydicom data set and a table are not several.
 
     Args:
         image: Any value that a user gives as an image or as images.

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 WarningKind = Literal["other_image", "negative", "turned", "age", "synthetic_run", "damaged"]
 GUARD_NAME = "guard.json"
-"""Its file in a run folder."""
+"""Name of the file of the out-of-distribution check (guard) in the folder of a training."""
 MIN_IMAGES = 50
 MIN_PATIENTS = 5
-"""Training images and their patients below which no guard is learned."""
+"""Smallest numbers of training images, and of their patients, for which a check is learned."""
 _MOST_IMAGES = 600
 _DRAWN = 600
 _FOLDS = MIN_PATIENTS
@@ -59,11 +59,11 @@ _HIGHEST_LIMIT = 1.5
 _LARGEST_VALUE = 8.0
 _LARGEST_SQUARE = 16.0
 _TINY = 1e-6
-_COLOURED = 16.0  # of `DecodedImage.colour`
-_LEAST_SPREAD = 1.0  # standard deviation of grey values, of 255
+_COLOURED = 16.0  # lowest `DecodedImage.colour` of a colour image
+_LEAST_SPREAD = 1.0  # lowest standard deviation of grey values (0 to 255) of an image with contrast
 _AGES = (2.0, 12.0, 18.0)  # years at which an age group begins: ICH E11
 _AGE_GROUPS = ("under 2", "2 to 11", "12 to 17", "18 or more")
-_RARE = 0.01  # of training images: of such an age group a run has learned nothing
+_RARE = 0.01  # share of training images below which an age group counts as not learned
 _ORIENTATIONS = {
     "RF": "mirrored, with the patient's right at the right",
     "RH": "upside down",
@@ -80,16 +80,23 @@ _TURNS: tuple[tuple[WarningKind, str, Callable[[np.ndarray], np.ndarray]], ...] 
 
 
 class Warned(str):
-    """Text of a warning, with its kind for programs.
+    """Text of a warning about an image (a string), with its kind for programs.
 
     Attributes:
-        kind: Kind of the warning for programs, such as ``negative`` or ``turned``.
+        kind: ``other_image`` (of another kind than the training images), ``negative``, ``turned``,
+            ``age``, ``synthetic_run`` (the system learned from synthetic images) or ``damaged``.
     """
 
     kind: WarningKind
 
     def __new__(cls, message: str, kind: WarningKind = "other_image") -> Self:
-        """Make one; most say that it is an image of another kind than the run was trained for."""
+        """Make a warning.
+
+        Args:
+            message: Text of the warning, a sentence without a full stop.
+            kind: Kind of the warning; by default the image is of another kind than the training
+                images.
+        """
         warned = super().__new__(cls, message)
         warned.kind = kind
         return warned
@@ -100,7 +107,8 @@ class GuardFit:
     """Fitted parameters of the logistic model that recognises images without a chest, float32.
 
     An image is described by D = K + E + 14 numbers: K principal components of its layout (ranks of
-    its grey values), E principal components of its edges, and 14 overall statistics.
+    its grey values), E principal components of its edge statistics, for each of these two the part
+    that the components leave out, and 12 overall statistics.
 
     Attributes:
         layout_mean: Mean layout of the training images.
@@ -144,12 +152,13 @@ class Guard:
 
     Attributes:
         size: Side of the square images that the check was learned from, px.
-        limit: Log odds from which an image counts as no frontal chest X-ray.
+        limit: Log odds (from the method `score`) from which an image counts as no frontal chest
+            X-ray.
         images: Number of training images that the check was learned from.
         false_alarms: Share of the training images that reach the limit, in [0, 1]. Each image is
             scored by a fit without its patient.
         ages: Number of training images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or
-            more years, in this order; None if few ages are known.
+            more years, in this order; None if fewer than 50 ages are known.
     """
 
     size: int
@@ -176,17 +185,21 @@ class Guard:
         system: str = "this run",
         score: float | None = None,
     ) -> tuple[Warned, ...]:
-        """Return the reasons why an image may be no frontal chest X-ray, as sentences.
+        """Return the reasons why an image may not suit the system.
 
-        The sentences have no full stop at the end. The tuple is empty if there is no such reason.
+        Either the image does not look like a frontal chest X-ray, or the patient's age is rare
+        among the training images.
 
         Args:
-            image: The decoded image, or its pixels. A decoded image also gives the age of the
-                patient.
+            image: The decoded image, or its pixels, uint8 ``(H, W)``. A decoded image also gives
+                the age of the patient.
             square: The image resized into a square with black borders, uint8 ``(size, size)``; None
                 makes it from `image`.
             system: Name of the system in the sentences.
-            score: Log odds from `score` for this image; None computes them.
+            score: Log odds from the method `score` for this image; None computes them.
+
+        Returns:
+            Sentences without a full stop, each with its kind; empty if there is no such reason.
         """
         decoded = image if isinstance(image, DecodedImage) else None
         pixels = image.pixels if isinstance(image, DecodedImage) else image
@@ -271,6 +284,12 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
         path: File of the image; None if the image was given as an array.
         image: The decoded image. None reads it from `path`, except for a DICOM file, of which then
             only the header is checked.
+
+    Returns:
+        One text with its kind for each warning; empty if there is none.
+
+    Raises:
+        InputError: The image was to be read from `path`, and cannot be decoded.
     """
     reason = None
     is_dicom = False
@@ -282,7 +301,8 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
         return tuple(map(Warned, warnings))
     image = image or read_image(str(path))
     height, width = image.pixels.shape
-    if not is_dicom and min(height, width) < SMALLEST_SIDE:  # a header has said so
+    # For a DICOM file the check of the header reports this.
+    if not is_dicom and min(height, width) < SMALLEST_SIDE:
         warnings.append(f"{width} x {height} px is too small for an X-ray")
     if cv2.meanStdDev(image.pixels)[1].item() < _LEAST_SPREAD:
         warnings.append("without contrast: the whole image has one grey value, or nearly so")
@@ -314,6 +334,9 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
 
     Args:
         image: The decoded image.
+
+    Returns:
+        Phrases without a full stop; empty if there is nothing to know.
     """
     notes: tuple[str, ...] = ()
     if image.record["inverted"]:
@@ -327,14 +350,19 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
 def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Progress) -> None:
     """Learn the out-of-distribution check of a training from its images, and store it in the run.
 
-    The check recognises images that are no frontal chest X-ray. An existing check is kept.
+    The check recognises images that are no frontal chest X-ray. An existing check is kept. With
+    fewer than 50 training images or 5 patients, no check is stored and the user gets a note.
 
     Args:
         run: Folder of the training, into which ``guard.json`` is written.
         dataset: Data set of the run.
-        split: Name of the split whose training images the check learns from.
+        split: Name of the split (which images are for training, validation and test) whose training
+            images the check learns from.
         size: Side of the square images that the network reads, px.
         progress: Shows messages and the progress.
+
+    Raises:
+        InputError: The stored check is damaged, or an earlier version made it.
     """
     path = run / GUARD_NAME
     if path.is_file():
@@ -407,14 +435,14 @@ def fit_guard(
 
 
 def count_ages(years: np.ndarray) -> tuple[int, ...] | None:
-    """Count images by age group.
+    """Count images by the age group of their patients.
 
     Args:
         years: Ages in years, NaN where unknown, shape ``(N,)``.
 
     Returns:
         The number of images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or more years;
-        None if too few ages are known.
+        None if fewer than 50 ages are known.
 
     Example:
         >>> count_ages(np.repeat([1.0, 60.0], [10, 90]))
@@ -490,7 +518,7 @@ def _logistic(terms: np.ndarray, is_outside: np.ndarray) -> np.ndarray:
     """Fit ridge logistic regression by Newton's method; both classes have the same weight."""
     weight = np.where(is_outside == 1, 0.5 / is_outside.mean(), 0.5 / (1 - is_outside.mean()))
     penalty = np.full(terms.shape[1], _PENALTY)
-    penalty[-1] = _TINY  # the constant is free
+    penalty[-1] = _TINY  # the constant is not penalised
     beta = np.zeros(terms.shape[1])
     for _ in range(30):
         share = 1 / (1 + np.exp(-np.clip(terms @ beta, -30, 30)))

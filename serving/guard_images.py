@@ -17,7 +17,7 @@ import numpy as np
 from cxr_compare.data_prep.images.fingerprint import grey_ranks
 from cxr_compare.data_prep.store.preprocess import letterbox
 
-STATISTICS_VERSION = 1  # of what is measured here: a guard holds for the same statistics only
+STATISTICS_VERSION = 1  # version of these statistics; a guard of another version is refused
 _SIDE = 128  # longest side, px, at which an image is looked at
 _LAYOUT_SIDE = 24
 _SQUARE = 64
@@ -56,6 +56,9 @@ class ImageStatistics:
 
         Args:
             images: Images, uint8 ``(H, W)`` of any shape.
+
+        Returns:
+            The statistics, one row for each image.
         """
         rows = [_statistics(image) for image in images]
         return cls(
@@ -73,14 +76,16 @@ class ImageStatistics:
 
 
 def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Scale an image as `size` says, then to 128 px, and cut off its flat borders.
+    """Scale an image to a square of `size` px, then to 128 px at most, and cut off flat borders.
 
     An image that was already resized to that square gives the same result as its original.
 
     Args:
         pixels: The image, uint8 ``(H, W)``.
-        size: Side of the square images that the network reads, px; the image is first resized to
-            it.
+        size: Side of the square images that the network reads, px.
+
+    Returns:
+        The scaled part of the image, uint8 ``(h, w)`` with h and w at most 128.
     """
     square = pixels if pixels.shape == (size, size) else letterbox(pixels, size)[0]
     if size > _SIDE:
@@ -90,7 +95,7 @@ def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def _without_borders(image: np.ndarray) -> np.ndarray:
     """Cut rows and columns at the margin that show next to nothing; at least 16 px stay."""
-    for _ in range(2):  # again where something was cut: a border may hide behind another
+    for _ in range(2):  # repeated after a cut, because a border may have another one inside it
         before = image.size
         for _ in range(2):  # rows, then columns
             ordered = np.sort(image, axis=1, kind="stable")
@@ -244,17 +249,17 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Make an image that is no chest X-ray from one training image or two.
+    """Make an image that is no frontal chest X-ray from one training image or two.
 
-    The out-of-distribution check learns from such images what it must recognise.
+    The out-of-distribution check learns to recognise such images, such as negatives and crops.
 
     Args:
         image: A training image, uint8 ``(H, W)``.
-        other: Another training image, for the kinds of image that need two.
-        rng: Random generator, which chooses the kind of change.
+        other: Another training image, uint8, for the changes that need two.
+        rng: Random generator, which also chooses the kind of change.
 
     Returns:
-        The changed image, uint8 ``(H, W)``.
+        The changed image, uint8 ``(h, w)``; a crop is smaller than the original.
     """
     ways = (
         _negative,

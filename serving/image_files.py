@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cxr_compare.serving.answer import Answer
     from cxr_compare.serving.run import Run
 
-# of file names
+# Ends of the names of files that are written
 OVERLAY_END = "-overlay.png"
 REPORT_END = "-sr.dcm"
 CAPTURE_END = "-sc.dcm"
@@ -30,25 +30,29 @@ CAPTURE_END = "-sc.dcm"
 
 @dataclass(frozen=True)
 class AnswerOutput:
-    """Where predictions for image files are written; several destinations may be set.
+    """Destinations of the predictions for image files; several destinations may be set.
 
     Attributes:
-        overlays: Folder for one PNG file of each image; None draws none.
-        csv: CSV table to write, or None.
-        dicom: Folder for a structured report and an image with the overlay of each DICOM image;
-            None writes neither.
-        log: Open log of predictions, which `cxr monitor` reads; None writes no log.
+        overlays: Folder for one PNG file of each image, with the boxes or maps drawn in; None draws
+            none.
+        csv: CSV table to write; None writes none.
+        dicom: Folder for two DICOM objects of each DICOM image: a structured report, and an image
+            with the overlay. None writes neither.
+        log: Open log of predictions, which ``cxr monitor`` reads; None writes no log.
         printed_as: ``text`` or ``json``, the form in which predictions are printed; None in a call
             from Python, which prints nothing.
         has_lines: True if printed text has a line for each image and system.
         has_summary: True if printed text ends with a table that has a row for each system.
+
+    Raises:
+        InputError: `csv` is a folder or no regular file, or a package for `dicom` is missing.
     """
 
     overlays: Path | None  # folder of the PNG files; None draws none
     csv: Path | None = None  # table to write
     dicom: Path | None = None  # folder of a report and an overlay for each DICOM image
-    log: AnswerLog | None = None  # for the monitor
-    # what stdout gets as answers come; None keeps them instead
+    log: AnswerLog | None = None  # log that cxr monitor reads
+    # None prints nothing, and keeps the answers instead
     printed_as: Literal["text", "json"] | None = None
     has_lines: bool = True
     has_summary: bool = False
@@ -92,7 +96,7 @@ def find_images(
         other files, which are not decoded yet.
 
     Raises:
-        InputError: No file shows an image.
+        InputError: No file shows an image, or all of them were written by an earlier call.
     """
     files = [path for path in find_image_files(sources) if not output.wrote(path)]
     if not files:

@@ -27,6 +27,9 @@ class Answering(Protocol):
         Args:
             images: Path (or ``array`` for pixels without a file) and decoded image of each.
             of_files: Warnings about each image's file; None makes them from the path.
+
+        Returns:
+            One entry for each image, in their order.
         """
 
 
@@ -48,6 +51,8 @@ class AnsweredBatch(NamedTuple):
 def warnings_of_files(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[Warned, ...]]:
     """Return the warnings about image files (header, colour, size), which hold for any system.
 
+    A system is a trained detector or classifier.
+
     Args:
         images: Path (or `ARRAY` for pixels without a file) and decoded image of each.
 
@@ -66,7 +71,7 @@ def answers_by_image(
     """Predict decoded images with several systems.
 
     Args:
-        runs: Systems that predict.
+        runs: Systems (trained detectors or classifiers) that predict.
         images: Path (or `ARRAY` for pixels without a file) and decoded image of each.
         of_files: Warnings of `file_warnings` for each image; None makes them here.
         on_run: Function that is called after each system with its position in `runs` and the
@@ -98,7 +103,7 @@ def answered_batches(
     """Predict image files in batches with several systems.
 
     Args:
-        runs: Systems that predict.
+        runs: Systems (trained detectors or classifiers) that predict.
         files: Files that were read, or could not be read.
         size: Number of files in a batch. The first batch has one file, so that its result appears
             without waiting until others are read.

@@ -74,6 +74,9 @@ class MeasuredAuroc:
         Args:
             system: Display name of the system.
 
+        Returns:
+            The sentence, without a full stop; None if the whole interval lies above 0.5.
+
         Example:
             >>> MeasuredAuroc(0.52, 0.43, 0.61, "validation", 68).caution("RetinaNet")
             'RetinaNet was not shown to be better than guessing: AUROC 0.52 (95 % interval 0.43 to \
@@ -93,17 +96,18 @@ class MeasuredAuroc:
 
 
 def validation_auroc(folder: Path) -> MeasuredAuroc | None:
-    """Compute the AUROC of a training on its validation images, with an interval over patients.
+    """Return the AUROC of a training on its validation images, with an interval over patients.
 
     The training has selected its weights on these images, so the AUROC is rather too high. A system
     that does not exceed chance here will not do so elsewhere.
 
     Args:
-        folder: Folder of the training (run), or of an export of its network, which has stored the
-            AUROC of the run.
+        folder: Folder of the training (run), whose AUROC is computed; or of an export of its
+            network, which has stored the AUROC of the run.
 
     Returns:
-        The AUROC; None if the labels and scores of the images are not stored, or a class is absent.
+        The AUROC; None if the labels and scores of the images are not stored, or all images have
+        the same label.
 
     Source:
         Obuchowski 1997, clustered by patient.
@@ -135,14 +139,17 @@ def _stored_auroc(folder: Path) -> MeasuredAuroc | None:
 
 
 def run_of_export(folder: Path, info: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the training that an exported network comes from; None if not found.
+    """Return the folder of the training (run) that an exported network comes from.
 
-    An export holds no patient ids. The images from which it learned are read from its run (folder
-    of the training), which lies above the export or where it was when the export was made.
+    An export holds no patient ids. The images from which it learned are read from its run, which is
+    searched two levels above the export and where it was when the export was made.
 
     Args:
         folder: Folder of the export.
-        info: Facts about the training that the export has stored.
+        info: Facts about the training that the export has stored, as in ``run.json``.
+
+    Returns:
+        Folder of the run; None if it is at neither place, or is another training.
     """
     candidates = [folder.absolute().parent.parent]
     if info.get("folder"):
@@ -160,8 +167,8 @@ class TrainingImages:
     """Images that the training of a system used, as far as they are known.
 
     Attributes:
-        lookup: Fingerprints that recognise the images and near copies; None if they cannot be
-            found.
+        lookup: Table that finds an image or a near copy of it among the images of the training;
+            None if the training's list of images cannot be found.
         is_complete: False if the training began with weights whose own training images are unknown.
     """
 
@@ -176,6 +183,9 @@ class TrainingImages:
             folder: Folder of the training (run), or of an export of its network, whose run is
                 searched for.
             info: Content of ``run.json``, which an export has stored as well.
+
+        Returns:
+            The images of the training; those of a training whose list is not found are unknown.
         """
         run = run_of_export(folder, info) if is_export(folder) else folder
         path = None if run is None else run / SEEN_FILE
@@ -189,6 +199,10 @@ class TrainingImages:
 
         Args:
             image: The decoded image.
+
+        Returns:
+            Role of the image in the training (``train`` or ``val``), and whether the training used
+            a near copy rather than equal pixels; None if no use is known.
         """
         if self.lookup is None:
             return None
@@ -238,6 +252,9 @@ def seen_summary(
         n_near: Number of these of which the system learned from a near copy.
         n_selected: Number of these that served, themselves or as near copies, to select the weights
             and the threshold.
+
+    Returns:
+        The sentence, without a full stop; None if the training used none of the images.
 
     Example:
         >>> seen_summary("CheXNet", 140, 85, 6, 20)

@@ -48,15 +48,15 @@ _MAP_LIMIT = 1e-3  # as a share of the largest value of the original's maps
 _UNMATCHED_LIMIT = 0.01
 # A lower precision gives other numbers, so the quality of the answers is compared. Two trainings
 # that differ only in their seed differ by more than this limit.
-_DROP_LIMIT = 0.02  # of AUROC and of AP50 on validation images
+_DROP_LIMIT = 0.02  # largest fall of AUROC and of AP50 on validation images
 _CHANGED_LIMIT = 0.05  # share of validation images whose decision changes at the frozen threshold
 
 _SAME_BOX = 0.9  # IoU of one box computed twice; the corners' limit is far stricter
-_MOST_IMAGES = 16  # of validation that a float32 export is compared on
+_MOST_IMAGES = 16  # number of validation images on which a float32 export is compared
 _PHANTOMS = 6
 _PHANTOM_SIZE = 256
 _BATCH = 8
-_LEAST_MAP = 1e-30  # of a map that is zero everywhere
+_LEAST_MAP = 1e-30  # smallest divisor, for a map that is zero everywhere
 _LEAST_PASSING = 0.25  # share of candidates that stay below the least score, to reach every limit
 
 
@@ -145,7 +145,12 @@ class Proof:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the differences as values for ``card.json``, which describes the export."""
+        """Return the differences as values for ``card.json``, which describes the export.
+
+        Returns:
+            ``verdict`` (``kept`` or ``refused``), ``precision``, ``images``, and ``measures``: one
+            dictionary for each difference.
+        """
         return {
             "verdict": "kept" if all(measure.holds for measure in self.measures) else "refused",
             "precision": self.precision,
@@ -202,6 +207,10 @@ def prove(
 
     Returns:
         The differences, each with its limit.
+
+    Raises:
+        InputError: At a lower precision than float32, the data set is missing, the run has no
+            threshold, or the validation images are all positive or all negative.
     """
     ids = pd.Index(sorted(validation), name="image_id")
     if exported.precision == "fp32":
@@ -313,10 +322,10 @@ def _same_boxes(case: str, pairs: Iterable[Sequence[Boxes]]) -> list[Measure]:
 class _BoxDifference(NamedTuple):
     """Differences between two sets of boxes, among those that matter."""
 
-    boxes: int  # of the side that has more
-    unmatched: int  # of both sides
+    boxes: int  # number of boxes of the side that has more
+    unmatched: int  # number of boxes without a partner, of both sides
     score: float  # largest difference of matched scores
-    corner: float  # of matched corners, px
+    corner: float  # largest difference of matched corners, px
 
 
 def match_boxes(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:

@@ -84,7 +84,8 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         name: Name of the system. By default it is the name of the run.
         validation_of: Finding, or group of findings, for whose decision threshold only the
             validation images are predicted; None predicts validation and test images.
-        image_ids: Ids of the only images to predict; None predicts all validation and test images.
+        image_ids: Ids of the images to predict, and no others; None predicts all validation and
+            test images.
         made_before: Predictions of the same model, whose rows are copied instead of computed again;
             None if there are none.
         engine: Processes or machines that predict; None predicts in this process.
@@ -131,7 +132,8 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             at_once = batch_size or model.batch_size
             parts = (
                 model.predict(store, todo, sizes, at_once)
-                if engine is None or isinstance(store, Features)  # not worth sending
+                # Features need too little computing to be sent to workers.
+                if engine is None or isinstance(store, Features)
                 else predict_parts(engine, model, store, todo, sizes, at_once)
             )
             if on_part is not None:
@@ -162,13 +164,13 @@ def open_source(
     """Open the input of a model: the pixels of a data set, or features from another program.
 
     Args:
-        model: Run or export that predicts.
+        model: Run (trained network) or export (the network in another format) that predicts.
         dataset: Data set of the images.
         progress: Shows the progress if pixels are stored first.
         engine: Processes that resize and store the pixels; None does so in this process.
 
     Returns:
-        The pixel store, or the features folder to which the model was fitted.
+        The pixel store (folder of resized images), or the features to which the model was fitted.
 
     Raises:
         InputError: The features folder was moved or changed, or an image cannot be read.
@@ -202,7 +204,8 @@ def predict_validation(
 
     Args:
         run: Folder of a complete training.
-        test_set: Data set, target (finding that decides) and split of the training.
+        test_set: Data set, target (finding that decides) and split (which images are for training,
+            validation and test) of the training.
         progress: Shows messages and the progress.
         device: Device that computes.
 
@@ -239,7 +242,8 @@ def freeze_decision(
 
     Args:
         run: Folder of a complete training.
-        test_set: Data set, target (finding that decides) and split of the training.
+        test_set: Data set, target (finding that decides) and split (which images are for training,
+            validation and test) of the training.
         progress: Shows messages and the progress.
         device: Device that computes.
     """
@@ -269,8 +273,12 @@ def describe_system(model: Model, name: str | None) -> dict[str, Any]:
     """Return the entries of ``predictions.json`` that describe the system.
 
     Args:
-        model: Run or export that predicts.
+        model: Run (trained network) or export (the network in another format) that predicts.
         name: Name of the system for people; None takes the name of the run.
+
+    Returns:
+        Values for JSON by name, such as the name, the findings, digests of the network and its
+        training, the number format, and the data sets of the training.
     """
     info = model.info
     usual = str(model.info["name"])
@@ -307,7 +315,7 @@ def _recipe_of(run: Path | None) -> dict[str, Any]:
     try:
         config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
         model = config["model"]
-    except (ValueError, KeyError):  # a damaged one: the methods say less
+    except (ValueError, KeyError):  # a damaged file: the methods then say less
         return {}
     facts = read_json(run / "run.json", "run")
     if "features" in model:
@@ -335,7 +343,7 @@ def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress)
     missing, and a message says so.
 
     Args:
-        model: Run or export that predicts.
+        model: Run (trained network) or export (the network in another format) that predicts.
         writer: Writer of the predictions folder.
         progress: Shows the message.
     """
@@ -428,7 +436,7 @@ class _PartPredictor:
 
     folder: Path
     names: tuple[tuple[str, str], ...] | None
-    how: tuple[tuple[str, Any], ...]  # a run is opened with
+    how: tuple[tuple[str, Any], ...]  # arguments with which a run is opened
     store: Path
     batch_size: int
     options: Mapping[str, Any]
@@ -455,6 +463,9 @@ def open_store(folder: Path) -> PixelStore:
 
     Args:
         folder: Folder of the pixel store.
+
+    Returns:
+        The opened pixel store, on this machine.
 
     Raises:
         InputError: The pixel store is not on this machine, and the object store does not hold it
@@ -495,7 +506,7 @@ def predict_parts(
     Args:
         engine: Processes or machines that predict.
         model: The loaded model.
-        store: Square images by image id.
+        store: Pixel store (folder of resized square images).
         image_ids: Images to predict, in order.
         sizes: Size of the original images, with columns ``image_id, width, height`` in px.
         batch_size: Number of images predicted at a time.

@@ -45,12 +45,12 @@ _SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest 
 
 
 class OperatingPoint(NamedTuple):
-    """The stored decision rule of a run (threshold and other rules), or why it has none.
+    """The stored decision rule of a trained network (threshold and others), or why it has none.
 
     Attributes:
-        decision: Rule that was chosen on validation images; None if the run cannot decide.
+        decision: Rule that was chosen on validation images; None if the network cannot decide.
         policy: Name of the rule that chose the threshold in use, such as ``max_f1``.
-        undecided_because: Reason why the run cannot decide; None if it can.
+        undecided_because: Reason why the network cannot decide; None if it can.
     """
 
     decision: Decision | None
@@ -72,9 +72,9 @@ class Run:
             threshold decides. None takes ``max_f1``, or the first policy that the run was tuned
             for.
         device: Device that computes: ``auto``, ``cpu`` or ``cuda``.
-        precision: Number format of the computation. Images stay undecided if the threshold was
-            chosen at another one. An export ignores it: it has its own format, and was checked
-            against the run.
+        precision: Number format of the computation, ``fp32`` or ``bf16``. Images stay undecided if
+            the threshold was chosen at the other one. An export ignores it: it has its own format,
+            and was checked against the run.
         next_steps: Command lines that are usually useful next.
         test_auroc: AUROC on the test images of a report; None if no report is given.
 
@@ -112,7 +112,10 @@ class Run:
             policy: Name of the policy whose threshold decides, see `wanted_policy` of the class.
                 None takes the default.
             device: ``auto``, ``cpu`` or ``cuda``.
-            precision: Number format of the computation; an export ignores it.
+            precision: Number format of the computation, ``fp32`` or ``bf16``; an export ignores it.
+
+        Returns:
+            The run, whose network is not loaded yet.
 
         Raises:
             InputError: The folder holds no run or export, or the training has not ended.
@@ -125,10 +128,10 @@ class Run:
         """Load all that a prediction needs, so that errors are raised before the first image.
 
         Returns:
-            The object itself.
+            This object itself.
 
         Raises:
-            InputError: A file is damaged, there is no threshold of `wanted_policy`, or the run
+            InputError: A file is damaged, there is no threshold of `wanted_policy`, or the network
                 reads features that another program computed, not images.
         """
         require_reads_images(self.folder, getattr(self.model, "given_features", None))
@@ -138,7 +141,10 @@ class Run:
 
     @cached_property
     def model(self) -> Model:
-        """The trained or exported model."""
+        """The loaded network: a `TrainedModel` for a run, an `ExportedModel` for an export.
+
+        It is loaded when this property is first read.
+        """
         return open_model(self.folder, precision=self.precision, device=self.device)
 
     @property
@@ -180,9 +186,10 @@ class Run:
 
     @property
     def triage(self) -> Triage | None:
-        """Two thresholds: below the one an image is ruled out, from the other on it is ruled in.
+        """Two thresholds on the score, with which the system rules images out or in.
 
-        Images between them are referred to a reader. None if the run was not tuned for triage, or
+        An image below the lower threshold is ruled out, one from the upper threshold on is ruled
+        in, and those between are referred to a reader. None if the run was not tuned for triage, or
         if another policy (rule that chose a threshold) decides.
         """
         decision = self.decision
@@ -199,7 +206,11 @@ class Run:
 
     @property
     def decision(self) -> Decision | None:
-        """Rules that were chosen on validation images, such as thresholds; None if unusable."""
+        """Decision rule that was chosen on validation images: thresholds, calibration and others.
+
+        None if the run has no such rule, or if it was chosen with other weights or another
+        precision.
+        """
         return self.operating_point.decision
 
     @property
@@ -242,12 +253,13 @@ class Run:
         if not isinstance(self.model, ExportedModel):
             return self.model.run.synthetic
         info = self.model.info
-        name = str((info.get("data_set") or {}).get("name"))  # all that older exports hold
+        # Older exports hold nothing else about it.
+        name = str((info.get("data_set") or {}).get("name"))
         return bool(info.get("synthetic", re.search("synthetic|phantom", name, re.IGNORECASE)))
 
     @cached_property
     def guard(self) -> Guard | None:
-        """Check that recognises images other than frontal chest X-rays; None without one."""
+        """Check that recognises images other than frontal chest X-rays; None without a check."""
         path = self.folder / GUARD_NAME
         return Guard.read(path) if path.is_file() else None
 
@@ -362,6 +374,13 @@ class Run:
 
         Args:
             images: Images in any form that `predict` accepts.
+
+        Yields:
+            The prediction of the next image, with its decision.
+
+        Raises:
+            InputError: An image cannot be read or needs a conversion, or the network's output is
+                not finite.
         """
         for image in images:
             given = read_given(image)
@@ -451,10 +470,14 @@ class Run:
         return self.guard.warnings(image, square, self.name, distance), distance
 
     def decided(self, part: Part) -> DecidedOutput:
-        """Apply the decision rule of the run to some predictions, without images that have failed.
+        """Apply the decision rule of the run to predictions of its network.
 
         Args:
-            part: Predictions of the run's network for some images.
+            part: Predictions of the network for some images.
+
+        Returns:
+            Score, probability and decision of each image, and the boxes that count. Images on which
+            the network failed are left out.
         """
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
         kind = {"system": self.name, "kind": self.model.kind}
@@ -469,14 +492,15 @@ class Run:
         square_of: Callable[[str], np.ndarray],
         seconds: float,
     ) -> None:
-        """Write the decided predictions for some images of a data set into a log.
+        """Write the predictions for some images of a data set, with their decisions, into a log.
 
         Args:
             add: The method `AnswerLog.add` of the log.
-            images: Table of the images of the data set, by ``image_id``.
+            images: Table of the images of the data set, indexed by ``image_id``.
             part: Predictions of the run's network for some images.
-            square_of: Function that returns the resized image that the network read, by image id.
-            seconds: Time that the predictions took, in seconds.
+            square_of: Function that returns the square image that the network read, uint8 ``(S,
+                S)``, by image id.
+            seconds: Time that the predictions of all these images took, in seconds.
         """
         output = self.decided(part)
         for image_id in part.images["image_id"]:
@@ -496,7 +520,14 @@ class Run:
             add(image_id, str(header["patient_id"]), header, [row], each)
 
     def log_row(self) -> dict[str, Any]:
-        """Return the row of the log for an image that this run could not predict."""
+        """Return the row of the log of predictions for an image that this run could not predict.
+
+        For an image that was predicted, the caller replaces the values that differ.
+
+        Returns:
+            Name of the system and its target (finding that decides), policy, threshold, the status
+            ``failed``, and the decision None.
+        """
         chosen = None if self.decision is None else self.decision.thresholds[self.policy].threshold
         return {
             "system": self.name,

@@ -28,8 +28,11 @@ class ModelSection(_Section):
     Attributes:
         policy: Name of the policy (rule that chose a threshold on validation images) whose
             threshold decides; None takes ``max_f1``.
-        backend: Program that computes; None takes ``torch`` for a run. ``auto`` takes the fastest.
-        precision: Number format of the computation; None takes ``fp32`` for a run.
+        backend: Program that computes the networks: ``torch``, ``onnx``, ``openvino``, or ``auto``
+            for the fastest. None takes ``torch`` for a run (folder of a training), and the program
+            of its format for an export.
+        precision: Number format of the computation: ``fp32``, ``bf16`` or ``int8``. None takes
+            ``fp32`` for a run, and its own format for an export.
         device: ``cpu`` for the processor, ``cuda`` for a GPU; ``auto`` takes a GPU if there is one.
     """
 

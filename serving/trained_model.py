@@ -48,7 +48,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "classifier": build_classifier,
     GIVEN_FEATURES: build_feature_classifier,
 }
-_MOST_IMAGES = 16  # at a time
+_MOST_IMAGES = 16  # largest number of images that are predicted at a time
 # Pixels of one batch on a CPU. A larger batch does not fit its caches, and takes longer an image.
 _BATCH_PIXELS = 8 * 224**2
 
@@ -58,12 +58,13 @@ class TrainedModel:
     """The trained network of a run (folder of a training), with the preprocessing of its input.
 
     Attributes:
+        backend: Program that computes; always ``torch``.
         run: Run folder of the model.
         model: Network in evaluation mode.
         preprocess: Size and normalisation of the pixels that the network was trained with. They
             have no effect if the network reads features that another program computed.
-        precision: Number format of the computation.
-        device: Device that computes, such as ``cpu``.
+        precision: Number format of the computation: ``fp32`` or ``bf16``.
+        device: Device that computes: ``cpu`` or ``cuda``.
         views: Versions of each image, such as mirrored, whose outputs are joined; the plain image
             comes first. A single view means no test-time augmentation.
         maps: Method by which a classifier's activation maps are made, such as ``cam``.
@@ -99,12 +100,15 @@ class TrainedModel:
         """Load the trained network of a complete run (folder of a training).
 
         Args:
-            folder: Run folder.
-            precision: Number format of the computation.
-            device: ``auto``, ``cpu`` or ``cuda``.
+            folder: Folder of the training.
+            precision: Number format of the computation: ``fp32`` or ``bf16``.
+            device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
             views: Versions of each image, such as mirrored, whose boxes a detector joins. The first
                 is the plain image; more are test-time augmentation.
             maps: Method of a classifier's activation maps, such as ``cam``.
+
+        Returns:
+            The network in evaluation mode on the device, with its preprocessing.
 
         Raises:
             InputError: The training has not ended, the weights do not fit the architecture, or the
@@ -131,8 +135,11 @@ class TrainedModel:
         """Return this model restricted to some findings, which get the names of a data set.
 
         Args:
-            names: Name in the data set, by the name that the model learned. Other findings are left
-                out.
+            names: Name in the data set, by the name that the model learned, such as ``{"opacity":
+                "lung_opacity"}``. Other findings are left out.
+
+        Raises:
+            InputError: The model did not learn a key of `names`, or two findings get the same name.
         """
         require_names(names, self.learnt, self.run.folder)
         return replace(self, names=names)
@@ -187,7 +194,7 @@ class TrainedModel:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Findings that the model predicts, under the names that the data set uses."""
+        """Findings that the model predicts, under the names of `names` if it is given."""
         return self.learnt if self.names is None else tuple(self.names.values())
 
     def inference_id(self) -> str:
@@ -220,15 +227,17 @@ class TrainedModel:
         return plain.inference_id()
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
-        """Measure the cost of the model: its size, its training, and the time for one image.
+        """Measure the time for one image; return it with its size and training facts.
 
         Args:
-            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; noise by default.
+            sample_images: Images to measure the time with, uint8 ``(N, S, S)``; None takes noise.
                 Real images matter for a detector, because decoding takes longer if there are more
                 boxes.
 
         Returns:
-            Figures by name, such as the latency in ms; times are those of a batch of one image.
+            Figures by name, such as ``parameters``, ``size_bytes``, ``flops``, ``train_seconds``
+            and ``latency_ms``, the median time of a batch of one image in ms. None stands for an
+            unknown figure.
         """
         if self.given_features is not None:
             return self._cost_of_last_layer()
@@ -282,7 +291,8 @@ class TrainedModel:
             batch_size: Number of images that are predicted at a time.
 
         Yields:
-            The predictions of each batch.
+            The predictions of each batch, as tables: boxes of a detector, or scores and activation
+            maps of a classifier.
         """
         require_images(source, image_ids)
         batches = read_ahead(self._batches(source, image_ids, batch_size))
@@ -360,16 +370,17 @@ class MultiViewDetector(nn.Module):
     def forward(self, images: Tensor) -> Detections:
         """Return the boxes of each image, as `Detector` does in evaluation mode.
 
-        The entry of an image is None if the network's output for any view (version of the image) is
-        not finite.
-
         Args:
             images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+
+        Returns:
+            Boxes of each image in px of the square image; None for an image for which the network's
+            output for any view (version of the image) is not finite.
         """
         size = images.shape[-1]
         failed = set()
         parts: list[Boxes] = []
-        views: list[int] = []  # of each box
+        views: list[int] = []  # number of the view of each box
         for number, view in enumerate(self.views):
             with _with_size(self.model, view.canvas_size(size)):
                 detections = self.model(_render_view(images, view))

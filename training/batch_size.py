@@ -19,7 +19,7 @@ from cxr_compare.training.task import TrainingTask
 
 _N_STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
 _TRANSIENT = 1.5  # factor for gradients of activations, beside what is saved for them
-_CUDA_SHARE = 0.9  # of the device's memory, which is fragmented in a long training
+_CUDA_SHARE = 0.9  # share of the device's memory, because memory is fragmented in a long training
 
 _Losses = Callable[[Any, Any], dict[str, Tensor]]
 _MakeBatch = Callable[[int], Any]
@@ -50,7 +50,7 @@ def largest_share(
         training_losses: Function that computes the losses by name from a model and a batch.
         limit: Largest number of images that is tried.
         device: ``cpu`` or ``cuda``.
-        precision: Number format of the training, such as ``fp32``.
+        precision: Number format of the computation: ``fp32``, ``bf16`` or ``fp16``.
         budget: Bytes of main memory that may be used; None sets no limit. It is ignored on CUDA.
 
     Returns:
@@ -63,7 +63,7 @@ def largest_share(
         trial = _unless_out_of_memory(lambda: copy.deepcopy(model).to(device).train())
         if trial is None:  # not even the model fits
             return 0
-        trial.to(memory_format=torch.channels_last)  # as it is trained
+        trial.to(memory_format=torch.channels_last)  # the memory format of the training
 
         def measured(size: int) -> int:
             return saved_bytes(trial, make_batch(size).to(device), training_losses, precision)
@@ -96,17 +96,20 @@ def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
 def estimate_memory(
     model: nn.Module, measure: Callable[[int], int], small: int, large: int
 ) -> Callable[[int], int]:
-    """Extrapolate the memory of a training step to any batch size, from two batches.
+    """Extrapolate the memory of a training step to any batch size, from two small batches.
+
+    The estimate is the memory of the weights, their gradients and the optimiser's state, plus what
+    the forward pass stores, which grows with the number of images.
 
     Args:
-        model: The model.
+        model: The model that is trained.
         measure: Function that returns, for a number of images, the bytes that the forward pass
             stores for the backward pass.
         small: Number of images of the smaller batch.
         large: Number of images of the larger batch. It may equal `small`.
 
     Returns:
-        A function that returns the estimated bytes for a number of images.
+        A function that takes a number of images and returns the estimated bytes.
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     state = _N_STATES * weights
@@ -131,11 +134,16 @@ def _largest_power_of_two(fits: Callable[[int], bool], limit: int, start: int = 
 def saved_bytes(model: nn.Module, batch: Any, training_losses: _Losses, precision: str) -> int:
     """Count the bytes that the forward pass of a batch stores for the backward pass.
 
+    The weights of the model are not counted.
+
     Args:
         model: The model, on the device of the batch.
-        batch: A training batch.
+        batch: A training batch, as the task's function `collate` makes it.
         training_losses: Function that computes the losses by name from a model and a batch.
-        precision: Number format of the training, such as ``fp32``.
+        precision: Number format of the computation: ``fp32``, ``bf16`` or ``fp16``.
+
+    Returns:
+        Number of bytes. A storage that several tensors share counts once.
     """
     bytes_by_address: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -189,7 +197,7 @@ _MOST = 256  # images of a batch: beyond it no device is faster, and learning is
 _MIN_STEPS = 8  # steps that an epoch has at least
 
 
-_MEMORY_SHARE = 0.8  # of the free memory: the system and the loaders need some
+_MEMORY_SHARE = 0.8  # share of the free memory, because the system and the loaders need some
 
 
 _BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
@@ -200,8 +208,9 @@ def choose_batch_size(
 ) -> TrainedConfig:
     """Return the configuration of a training with a number of images as its batch size.
 
-    If the batch size is ``auto``, the largest that fits in memory is searched. Otherwise, for a
-    training on a CPU, it is checked that the configured batch fits in main memory.
+    If the configured batch size is ``auto``, the function searches the largest one that fits in
+    memory. If it is a number and the training runs on a CPU, the function checks that a batch of
+    this size fits in main memory.
 
     Args:
         settings: Configuration of the training, from its TOML file.
@@ -210,11 +219,11 @@ def choose_batch_size(
         progress: Shows messages.
 
     Returns:
-        A copy of `settings` whose batch size is a number.
+        `settings` itself if its batch size is a number, else a copy with a number.
 
     Raises:
-        InputError: Not even one image for each device fits in memory, or the configured batch does
-            not.
+        InputError: Not even one image for each device fits in memory, or, on a CPU, at most half of
+            the configured batch fits.
     """
     batch_size = settings.training.batch_size
     if batch_size == "auto":
@@ -243,6 +252,9 @@ def with_batch_size(settings: TrainedConfig, batch_size: int | str) -> TrainedCo
     Args:
         settings: Configuration of the training, from its TOML file.
         batch_size: Number of images, or ``auto``, which searches the largest number that fits.
+
+    Returns:
+        The copy; `settings` does not change.
     """
     training = settings.training.model_copy(update={"batch_size": batch_size})
     return settings.model_copy(update={"training": training})
@@ -279,7 +291,10 @@ def largest_batch(
         settings: Configuration of the training, from its TOML file.
         task: Network, images, losses and metrics of the training.
         hardware: Devices, number format and number of processes that load images.
-        most: Largest number that is tried.
+        most: Largest batch size that is tried, for all devices together.
+
+    Returns:
+        Number of images for all devices together; 0 if not even one image for each fits.
     """
     share = largest_share(
         task.model,
@@ -300,7 +315,14 @@ def first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -
         task: Network, images, losses and metrics of the training.
         size: Number of images.
         seed: Random seed of the order of the images.
-        weights: Weights of the images in random draws with replacement; None draws each image once.
+        weights: Weight of each training image in random draws with replacement, shape (number of
+            training images,); None draws each image once.
+
+    Returns:
+        The batch, as the function `collate` of the task makes it.
+
+    Raises:
+        InputError: An image cannot be loaded.
     """
     sampler = SeededSampler(len(task.train), seed=seed, weights=weights)
     return require_loaded(next(iter(BatchLoader(task.train, task.collate, size, sampler))))

@@ -44,7 +44,8 @@ class ClassifierTask(TrainingTask):
 
     Args:
         config: Configuration of the classifier.
-        dataset: Data set with images, labels and splits.
+        dataset: Data set with images, labels and splits (which images are for training and
+            validation).
         target: Finding, or group of findings, that is learned.
         store: Pixel store: the images of the data set, resized to squares.
         augmentation: Random change of each training image; None changes nothing.
@@ -83,10 +84,10 @@ class ClassifierTask(TrainingTask):
 
         Args:
             model: Classifier of this task, or a copy of it.
-            batch: Training batch.
+            batch: Training batch: images with the labels of their findings.
 
         Returns:
-            The scalar loss, under its name.
+            The scalar loss, under the name ``classification``.
         """
         # A trial copy of the model must not fill the features of the model itself.
         features = self._train_features if model is self.model else None
@@ -101,7 +102,7 @@ class ClassifierTask(TrainingTask):
         labels is unknown.
 
         Args:
-            batch: Training or validation batch.
+            batch: Training or validation batch: images with the labels of their findings.
         """
         return float(batch.targets.isfinite().sum()) / len(self.findings)
 
@@ -112,10 +113,10 @@ class ClassifierTask(TrainingTask):
 
         Args:
             model: Classifier in evaluation mode.
-            batch: Validation batch.
+            batch: Validation batch: images with the labels of their findings.
 
         Returns:
-            The scalar loss under its name, and the scores with the labels.
+            The scalar loss under the name ``classification``, and the scores with the labels.
         """
         losses, scores = validation_losses(model, batch, self._criterion, self._val_features)
         return losses, ScoredBatch(scores.cpu().numpy(), batch.targets.numpy())
@@ -154,15 +155,18 @@ class ClassifierTask(TrainingTask):
 
 
 def start_channels(start: StartWeights | None) -> dict[str, str]:
-    """Return how the initial weights' network fills its three input channels from a grey image.
+    """Return how a network with initial weights makes its three input channels from a grey image.
+
+    ``same`` repeats the normalised grey image in all three channels. ``imagenet`` normalises each
+    channel as a colour of ImageNet.
 
     Args:
-        start: Weights from a file or a run that a classifier starts from; None for random or
-            published ones.
+        start: Weights from a file or a training from which a classifier starts; None for random or
+            published weights.
 
     Returns:
-        ``{"channels": "same"}`` or ``{"channels": "imagenet"}``, as `build_classifier` takes it;
-        empty if unknown.
+        ``{"channels": "same"}`` or ``{"channels": "imagenet"}``, as keyword argument for
+        `build_classifier`; empty if `start` is None or if a file does not tell it.
     """
     if start is None:
         return {}

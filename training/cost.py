@@ -66,7 +66,6 @@ def count_flops(model: nn.Module, image_size: int) -> int:
         >>> count_flops(build_classifier("small_cnn", image_size=64), 64) > 1_000_000
         True
     """
-    # Without Triton, as in a container, torch warns; nothing counted here is written in it.
     # Where Triton is absent, as in a container, torch warns; nothing counted here is written in it.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     from torch.utils.flop_counter import FlopCounterMode
@@ -104,7 +103,7 @@ def measure_latency(
         image_size: Side S of the images, px.
         repeats: Number of timed runs.
         images: Images, uint8 (N, 1, S, S); None takes one image of noise.
-        device: Device that computes.
+        device: Device that computes, such as ``cpu``.
         precision: ``fp32``, or ``bf16`` by autocast.
 
     Returns:
@@ -152,7 +151,7 @@ def describe_device(device: torch.device) -> str:
     """Return the model name of a device, such as ``AMD EPYC 9654, 2 threads``, or its kind.
 
     Args:
-        device: Device of torch.
+        device: Device of torch, such as ``torch.device("cpu")``.
     """
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))

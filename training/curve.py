@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 ModelKind = Literal["detector", "classifier", "mixed"]
 MODELS: tuple[ModelKind, ...] = ("classifier", "detector", "mixed")
-"""The mixed model is the detector that starts from the classifier of all labels."""
+"""Kinds of models of a learning curve, in the order of their training.
+
+A mixed model is a detector that starts from the weights of the classifier of all labels.
+"""
 
 _SETTING_NAMES = {
     "detector": "--detector or its settings",
@@ -95,6 +98,9 @@ class CurveRun:
 class CurvePlan:
     """All trainings of a learning curve: detector and classifier on growing shares of the patients.
 
+    A split says which images of the data set are for training, validation and test. For each share,
+    a smaller split has only that share of the training and validation patients.
+
     Attributes:
         folder: Folder of the curve.
         data: Folder of the data set.
@@ -103,8 +109,7 @@ class CurvePlan:
         shares: Shares of the training and validation patients, ascending, each in (0, 1], such as
             ``(0.25, 1.0)``.
         seeds: Random seeds, from 0. Each gives a draw of the patients and initial weights.
-        parts: Name of the smaller split with a share of the patients, by name of the whole split,
-            share and seed.
+        parts: Name of each smaller split, by ``(name of the whole split, share, seed)``.
         mixed: True also trains the mixed model: a detector that starts from the weights of the
             classifier.
         equal: Quantity that is the same for all shares: the number of optimiser ``steps`` or of
@@ -126,10 +131,11 @@ class CurvePlan:
 
         Args:
             dataset: Data set of the curve.
-            splits: Names of its splits.
+            splits: Names of the whole splits of the data set whose test images evaluate the models.
 
         Returns:
-            Settings by name, ready for JSON.
+            Settings by name, as values for JSON: both configurations, the shares of the patients,
+            the digest of each split, and others.
         """
         ids = dataset.ids
         return {
@@ -143,13 +149,17 @@ class CurvePlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """Return what the curve's folder stores about an earlier call; None if it stores nothing.
+        """Return the settings of an earlier call if this call may continue its curve.
 
-        A later call may add seeds and the mixed model, but must not change other settings.
+        A later call may add seeds and the mixed model (a detector that starts from the weights of
+        the classifier), but must not change other settings.
 
         Args:
             started: Settings of the present call, from the method `started`.
-            file: Name of the JSON file in the folder that stores the settings.
+            file: Name of the JSON file in the curve's folder that stores the settings.
+
+        Returns:
+            Content of that file; None if the folder has no such file.
 
         Raises:
             InputError: The folder holds a curve with other settings.
@@ -191,6 +201,9 @@ class CurvePlan:
 
         Args:
             model: Kind of the model: detector, classifier or mixed.
+
+        Returns:
+            The trainings, none of which need have begun.
         """
         runs = []
         for split, share, seed in self.parts:
@@ -210,6 +223,9 @@ class CurvePlan:
 
         Args:
             run: Training of the curve.
+
+        Returns:
+            The configuration, with the split, random seed and number of epochs of this training.
         """
         base = self.classifier if run.model == "classifier" else self.detector
         training = base.training
@@ -377,12 +393,14 @@ def add_parts(
 def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
     """Check that no patient is in the test images of two splits, as in a cross-validation.
 
+    A split says which images are for training, validation and test.
+
     Args:
         dataset: Data set with the splits.
         splits: Names of the splits, each of which has test images.
 
     Raises:
-        InputError: A patient has test images in two splits.
+        InputError: A patient has test images in two splits, or a split is named twice.
     """
     patients_by_split: dict[str, set[str]] = {}
     patients = patient_groups(dataset.images)

@@ -57,7 +57,8 @@ class DetectorTask(TrainingTask):
 
     Args:
         config: Configuration of the detector.
-        dataset: Data set with images, boxes and splits.
+        dataset: Data set with images, boxes and splits (which images are for training and
+            validation).
         target: Finding, or group of findings, that is learned.
         store: Pixel store: the images of the data set, resized to squares.
         augmentation: Random change of each training image with its boxes; None changes nothing.
@@ -98,10 +99,10 @@ class DetectorTask(TrainingTask):
 
         Args:
             model: Detector of this task, or a copy of it.
-            batch: Training batch.
+            batch: Training batch: images with their true boxes.
 
         Returns:
-            Scalar losses by name.
+            Scalar losses by name, such as those of classes and of box positions.
         """
         if self._box_counts is not None:
             counts = batch.dropped._asdict()
@@ -113,7 +114,7 @@ class DetectorTask(TrainingTask):
         """Return the number of images of a batch, by which its mean losses are weighted.
 
         Args:
-            batch: Training or validation batch.
+            batch: Training or validation batch: images with their true boxes.
         """
         return len(batch)
 
@@ -124,10 +125,11 @@ class DetectorTask(TrainingTask):
 
         Args:
             model: Detector in evaluation mode.
-            batch: Validation batch.
+            batch: Validation batch: images with their true boxes.
 
         Returns:
-            Scalar losses by name, and predicted and true boxes.
+            Scalar losses by name; and the ids of the images with tables of their predicted and true
+            boxes, in px of the resized images.
         """
         losses, detected = validation_losses(model, batch)
         true = [
@@ -169,10 +171,16 @@ class DetectorTask(TrainingTask):
         return captions, boxes
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Return how many training boxes augmentation dropped in all epochs; None if it is off.
+        """Return how many training boxes augmentation dropped in all epochs together.
+
+        Augmentation drops a box that it moves out of the image, makes too small or hides.
 
         Args:
-            history: One row of figures for each epoch.
+            history: One row of figures for each epoch, as in ``metrics.csv``.
+
+        Returns:
+            Number of training boxes, and of those dropped for each reason; None if the training has
+            no augmentation.
         """
         if self._box_counts is None:
             return None

@@ -37,7 +37,7 @@ class WeightAverage(WeightAveraging):
             stage: Stage of Lightning, such as ``fit``.
         """
         self._average_model = RampedAverage(pl_module, self._decay)
-        self._average_model.module.to(pl_module.device)  # its layers are not there yet
+        self._average_model.module.to(pl_module.device)  # its layers are not on the device yet
 
 
 class RampedAverage(AveragedModel):

@@ -114,7 +114,7 @@ class EpochRecord(Callback):
         self._train_batches: list[_Batch] = []
         self._val_batches: list[_Batch] = []
         self._outputs: list[Any] = []
-        self._start_time = 0.0  # of the epoch, s; the others likewise
+        self._start_time = 0.0  # start of the epoch, s; the other times likewise
         self._start_processor_time = 0.0
         self._trained_time = 0.0
         self._validated_time = 0.0
@@ -125,6 +125,9 @@ class EpochRecord(Callback):
 
         The typical loss is that of a batch in the first epoch. Later losses are compared with it,
         so that divergence is noticed.
+
+        Returns:
+            ``history`` (one row of metrics for each epoch) and ``usual_loss``.
         """
         return {"history": self.history, "usual_loss": self._usual}
 
@@ -170,7 +173,7 @@ class EpochRecord(Callback):
             trainer: Lightning's trainer, which runs the training.
             pl_module: Lightning's module, which holds the model and the task.
             outputs: Losses and number of images that `Loop.training_step` returned.
-            batch: Training batch.
+            batch: Training batch; it is not used.
             batch_idx: Number of the batch in the epoch, from 0.
         """
         self._train_batches.append((outputs["losses"], outputs["weight"]))
@@ -200,9 +203,10 @@ class EpochRecord(Callback):
             trainer: Lightning's trainer, which runs the training.
             pl_module: Lightning's module, which holds the model and the task.
             outputs: Losses, predictions and number of images that `Loop.validation_step` returned.
-            batch: Validation batch.
+            batch: Validation batch; it is not used.
             batch_idx: Number of the batch in the epoch, from 0.
-            dataloader_idx: Number of the loader; there is one only.
+            dataloader_idx: Number of the loader, always 0, because there is only one; it is not
+                used.
         """
         self._val_batches.append((outputs["losses"], outputs["weight"]))
         self._outputs.append(outputs["output"])
@@ -217,6 +221,10 @@ class EpochRecord(Callback):
         Args:
             trainer: Lightning's trainer, which runs the training.
             pl_module: Lightning's module, which holds the model and the task.
+
+        Raises:
+            InputError: The training has diverged, or the metric that selects the best epoch is not
+                measured or not finite.
         """
         share = _EpochShare(
             _Means(self._train_batches),
@@ -339,7 +347,8 @@ class _Means:
     def __init__(self, batches: Sequence[_Batch] = ()) -> None:
         self._sums: dict[str, float] = {}
         self._weight = 0.0
-        self._batches: list[tuple[float, float]] = []  # sum of the losses of each, and its weight
+        # Sum of the losses of each batch, and its weight.
+        self._batches: list[tuple[float, float]] = []
         for losses, weight in batches:
             self._add(losses.values, weight)
 
@@ -383,7 +392,7 @@ class _EpochShare(NamedTuple):
 
     train: _Means
     val: _Means
-    outputs: list[Any]  # of its validation batches
+    outputs: list[Any]  # outputs of its validation batches
     waited: float  # s, for batches that were not loaded yet
 
 

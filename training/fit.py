@@ -139,7 +139,7 @@ def _quiet() -> Iterator[None]:
 
 
 _EXPECTED = (
-    # On a CPU, whose cores learn.
+    # On a CPU, where all cores compute, so that this process loads the images itself.
     r".*does not have many workers.*",
     # Frozen batch norm stays in evaluation mode.
     r".*module\(s\) in eval mode at the start of training.*",

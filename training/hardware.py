@@ -13,7 +13,7 @@ from cxr_compare.data_prep.contracts.processors import cpu_count
 _LARGEST_BATCH = 256  # images; beyond it no device is faster, and learning is slower
 
 
-_MOST_LOADERS = 8  # of a device, see docs/results.md
+_MOST_LOADERS = 8  # loading processes for each device, see docs/results.md
 
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where batches pass between processes
@@ -48,6 +48,9 @@ class Hardware(NamedTuple):
         Args:
             settings: Configuration, of which the key ``training.workers`` is used.
             shared_by: Number of training processes on this machine.
+
+        Returns:
+            A copy with the number of loading processes.
         """
         training = settings.training
         if training.workers != "auto" or self.device == "cpu":
@@ -60,7 +63,8 @@ class Hardware(NamedTuple):
         if _SHARED_MEMORY.is_dir():  # Windows has none, and passes batches through its page file
             pixels_per_loader = 2 * -(-images // self.devices) * settings.data.image_size**2
             free = shutil.disk_usage(_SHARED_MEMORY).free
-            room = free // (shared_by * pixels_per_loader) - 1  # one loads for validation
+            # One process loads validation images.
+            room = free // (shared_by * pixels_per_loader) - 1
             loaders = max(0, min(loaders, room))
         return self._replace(loaders=loaders)
 

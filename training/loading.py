@@ -28,7 +28,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an exception means that memory ran out, on a CPU or a GPU.
 
     Args:
-        error: The exception.
+        error: The exception that was raised.
 
     Example:
         >>> is_out_of_memory(MemoryError())
@@ -72,7 +72,14 @@ class NamedRows(Dataset[Any]):
         return len(self._rows)
 
     def __getitem__(self, key: Any) -> Any:
-        """Return the sample, or an `Unreadable`."""
+        """Load one row of the data set.
+
+        Args:
+            key: Number of the row, or ``(row, seed)``, where the seed determines the augmentation.
+
+        Returns:
+            The sample of the data set, or an `Unreadable` with the reason if it cannot be loaded.
+        """
         row = key[0] if isinstance(key, tuple) else key
         try:
             return self._rows[key]
@@ -81,10 +88,14 @@ class NamedRows(Dataset[Any]):
             return Unreadable(f"image {image_id}: cannot be loaded ({_first_line(error)})")
 
     def batch(self, samples: Sequence[Any]) -> Any:
-        """Join samples into a batch; return an `Unreadable` if this fails.
+        """Join samples into a batch.
 
         Args:
-            samples: Samples of the data set.
+            samples: Samples of the data set, from `__getitem__`. Some may be an `Unreadable`.
+
+        Returns:
+            The batch; or an `Unreadable` with the reason if a sample is one or if they cannot be
+            joined.
         """
         for sample in samples:
             if isinstance(sample, Unreadable):
@@ -195,6 +206,9 @@ def require_loaded(batch: Any) -> Any:
     Args:
         batch: A batch, or an `Unreadable` with the reason.
 
+    Returns:
+        The batch itself.
+
     Raises:
         InputError: The batch could not be loaded; the message names its images.
     """
@@ -212,7 +226,10 @@ def errors_name_images(image_ids: Sequence[str], work: str) -> Iterator[None]:
 
     Args:
         image_ids: Ids of the images that the block works on.
-        work: Name of the work, for the message.
+        work: Name of the work, for the message, such as ``epoch 1: learning``.
+
+    Raises:
+        InputError: The block failed for another reason than lack of memory or a lost process.
 
     Example:
         >>> try:

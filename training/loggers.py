@@ -26,10 +26,13 @@ _NOT_METRICS = (  # columns of an epoch that do not measure the model
 
 
 def metrics_of(row: dict[str, Any]) -> dict[str, float]:
-    """Return the entries of an epoch's row that measure the model, without losses and times.
+    """Return those figures of an epoch that measure the model, without losses, times and the rate.
 
     Args:
-        row: All values of the epoch by name.
+        row: All figures of the epoch by their names in ``metrics.csv``.
+
+    Returns:
+        Metrics by name, such as ``auroc`` or ``ap50``.
 
     Example:
         >>> metrics_of({"epoch": 1, "train_loss": 0.7, "auroc": 0.8, "seconds": 3.0})
@@ -59,6 +62,9 @@ def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
     Args:
         names: Names of the loggers, such as ``["tensorboard"]``.
         run: Folder of the training.
+
+    Returns:
+        One logger of Lightning for each name; empty if none was chosen.
     """
     builders = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
     return [build(run) for name, build in builders.items() if name in names]
@@ -143,11 +149,13 @@ def _wandb(run: RunFolder) -> Logger:
 def log_start(
     loggers: Sequence[Logger], settings: dict[str, Any], history: Sequence[dict[str, Any]]
 ) -> None:
-    """Log the settings, and for a resumed training the epochs that a logger lacks.
+    """Log the settings of a training, and the earlier epochs that a logger lacks.
+
+    There are earlier epochs if the training was interrupted and is now resumed.
 
     Args:
-        loggers: Loggers of the run; there may be none.
-        settings: Content of the configuration.
+        loggers: Loggers of the training; there may be none.
+        settings: Content of the configuration, by section and key.
         history: One row of metrics for each earlier epoch; empty for a new training.
     """
     for logger in loggers:
@@ -169,10 +177,12 @@ def _logged_epochs(logger: Logger) -> set[int]:
 
 
 def log_row(loggers: Sequence[Logger], row: dict[str, Any]) -> None:
-    """Log the losses and metrics of an epoch with every logger.
+    """Log the figures of an epoch with every logger: losses, metrics, learning rate and times.
+
+    Figures that are not finite are left out.
 
     Args:
-        loggers: Loggers of the run; there may be none.
+        loggers: Loggers of the training; there may be none.
         row: Values of the epoch, by their names in ``metrics.csv``.
     """
     for logger in loggers:

@@ -56,12 +56,17 @@ class Loop(LightningModule):
         self._step_images = step_images  # images of a whole batch, times accumulated batches
         self._ends_with_spare = ends_with_spare  # see `SeededSampler`
         self._images_of_step: list[str] = []  # images behind the gradient
-        self._previous_numbers: list[_NamedNumbers] = []  # of the step before, maybe not arrived
-        self._current_numbers: list[_NamedNumbers] = []  # of this step
+        # Numbers of the step before, which may not have arrived in main memory.
+        self._previous_numbers: list[_NamedNumbers] = []
+        self._current_numbers: list[_NamedNumbers] = []  # numbers of this step
         self._weight = 0.0  # images of this step so far
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser, and a learning-rate schedule that advances with each step."""
+        """Build the optimiser, and a learning-rate schedule that advances with each step.
+
+        Returns:
+            Lists of the optimiser and of the schedule, as Lightning takes them.
+        """
         # Fused steps unscale by themselves, too late to see whether the gradient is finite. None
         # leaves torch its own choice, one pass over all weights on a GPU; False is one for each.
         fused = True if self._scaler is None else None
@@ -76,9 +81,10 @@ class Loop(LightningModule):
         """Send a batch to a GPU while the GPU computes; the loader has pinned its memory.
 
         Args:
-            batch: Batch in main memory.
+            batch: Batch in main memory: images with labels or true boxes.
             device: Device of the model.
-            dataloader_idx: Number of the loader; there is one only.
+            dataloader_idx: Number of the loader, always 0, because there is only one; it is not
+                used.
 
         Returns:
             The batch on the device.
@@ -91,16 +97,17 @@ class Loop(LightningModule):
         """Compute the losses of a batch; raise an error if a loss is not finite.
 
         Args:
-            batch: Training batch.
+            batch: Training batch: images with labels or true boxes.
             batch_idx: Number of the batch in the epoch, from 0.
 
         Returns:
-            The sum of the losses (``loss``), each of them (``losses``), and the number of images by
-            which they are weighted (``weight``).
+            The sum of the losses (``loss``), each loss by name (``losses``), and the number of
+            images by which they are weighted (``weight``).
 
         Raises:
-            InputError: A loss is not finite; the message names the images. On a GPU the error is
-                raised one step later.
+            InputError: A loss is not finite, the batch could not be loaded, or its computation
+                fails; the message names the images. On a GPU a loss that is not finite raises the
+                error one step later.
         """
         self._images_of_step += require_loaded(batch).image_ids
         # The guarantee of bit-exact resuming. By step, not by epoch: a loader draws too when it
@@ -203,12 +210,16 @@ class Loop(LightningModule):
         """Compute the losses of a batch, and the output from which the metrics are computed.
 
         Args:
-            batch: Validation batch.
+            batch: Validation batch: images with labels or true boxes.
             batch_idx: Number of the batch in the epoch, from 0.
 
         Returns:
             The losses (``losses``), the output of the model (``output``), and the number of images
             by which the losses are weighted (``weight``).
+
+        Raises:
+            InputError: The batch could not be loaded, or its computation fails; the message names
+                the images.
         """
         require_loaded(batch)
         with errors_name_images(batch.image_ids, f"epoch {self.current_epoch + 1}: validation"):

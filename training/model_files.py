@@ -59,13 +59,14 @@ _WRAPPER_KEYS = ("state_dict", "model", "model_state_dict")  # under which other
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Write the weights and the `architecture` of a model.
+    """Write a model to a folder: its weights, and its architecture (how the network is built).
 
     Each of the two files appears only when it is complete.
 
     Args:
-        model: A detector or classifier of this program (a `StoreModel`).
-        folder: Folder for `model.safetensors` and `model.json`.
+        model: A detector or classifier of this program (a `StoreModel`), with an attribute
+            ``architecture``: a dictionary with ``kind``, ``name`` and ``arguments``.
+        folder: Folder for ``model.safetensors`` and ``model.json``.
     """
     # Contiguous and on the CPU: the file then does not depend on where the model was trained.
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -92,7 +93,7 @@ def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_architecture(model: nn.Module, folder: Path) -> None:
-    """Write how a network is built (its architecture) into the folder of a training.
+    """Write to ``model.json`` in a training's folder how its network is built (its architecture).
 
     Args:
         model: Model with an attribute ``architecture``: a dictionary with ``kind``, ``name`` and
@@ -103,13 +104,16 @@ def save_architecture(model: nn.Module, folder: Path) -> None:
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:
-    """Read from a run how its network is built: ``kind``, ``name`` and ``arguments``.
+    """Read from ``model.json`` in a training's folder how its network is built (its architecture).
 
-    A training stores them so that the same network can be built again. Names of earlier versions of
-    the program are translated into present ones.
+    Names of earlier versions of the program are translated into present ones.
 
     Args:
         folder: Folder of the training.
+
+    Returns:
+        ``kind`` (``detector`` or ``classifier``), ``name`` of the architecture, and ``arguments``,
+        the keyword arguments of the function that builds the network.
 
     Raises:
         InputError: The file is missing or damaged.
@@ -190,6 +194,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Args:
         path: Path of the file.
+
+    Returns:
+        The tensors by name, on the CPU.
 
     Raises:
         InputError: The file is missing or damaged, or contains something else than tensors by name.

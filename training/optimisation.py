@@ -88,6 +88,9 @@ def build_schedule(optimiser: Optimizer, settings: TrainingSettings, steps: int)
         optimiser: Optimiser from `build_optimiser`.
         settings: Name of the schedule, number of epochs, and warm-up.
         steps: Number of optimiser steps of the whole training.
+
+    Returns:
+        The schedule; its method ``step`` is called after each optimiser step.
     """
     if settings.schedule == "one_cycle":
         # At least one falling step: OneCycleLR divides by the length of the fall.

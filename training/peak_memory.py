@@ -23,7 +23,7 @@ class PeakMemory:
     """Peak memory of a model while it computes on a device, measured from now on.
 
     On CUDA it is the memory that torch allocated. On a CPU it is the largest resident memory of the
-    process, as Linux counts it, without mapped files (such as the pixel store) and without
+    process, as Linux counts it, without mapped files (such as the stored images) and without
     processes that load data. Memory that the process used before is subtracted, except for the
     model's weights.
 

@@ -75,7 +75,9 @@ def draw_penalties(trials: Sequence[dict[str, Any]], path: Path) -> None:
     the penalty on large coefficients. The penalty that was kept is marked.
 
     Args:
-        trials: One row for each finding and penalty, as in the run's ``metrics.csv``.
+        trials: One row for each finding and penalty, as in the probe's ``metrics.csv``:
+            ``finding``, ``penalty``, ``train_loss``, ``val_loss``, and ``kept`` (1 for the kept
+            penalty, else 0).
         path: PNG file to write.
     """
     findings = list(dict.fromkeys(trial["finding"] for trial in trials))

@@ -213,10 +213,16 @@ def open_features(settings: ProbeConfig) -> Features | None:
 
 
 def describe_features(features: Features) -> dict[str, Any]:
-    """Return facts about features of another program for ``run.json``, to find them again later.
+    """Return facts for ``run.json`` that tell later from which features a probe was fitted.
+
+    A probe is a linear layer on frozen features. Here another program computed the features.
 
     Args:
-        features: Features that a probe (a linear layer on frozen features) was fitted to.
+        features: Features that the probe was fitted to.
+
+    Returns:
+        Folder of the features, their digest (``features_id``), and the name of the ``encoder`` that
+        computed them.
     """
     return {
         "folder": path_to_record(features.folder),

@@ -22,20 +22,20 @@ Value = TypeVar("Value")
 
 _SILENCE = timedelta(minutes=10)  # a process that does not answer for so long is lost
 _PATIENCE = timedelta(days=30)  # the first may decode a whole archive while the others wait
-_POLL = 0.05  # s
+_POLL = 0.05  # seconds
 _SAME_TIME = 2.0  # s: a cause that ends all processes ends them within this time
-_LINE_BYTES = 2048  # of an error line that is sent to the first process
+_LINE_BYTES = 2048  # largest size of an error line that is sent to the first process
 _LOST = re.compile(r"gloo|NCCL|[Cc]onnection (was )?(closed|reset|refused)|Broken pipe")
 
-GRACE = 6.0  # s
-"""Time in which whatever ended another process may end this one, too."""
+GRACE = 6.0  # seconds
+"""Seconds in which the cause that ended another process may end this one as well."""
 
 
 def is_lost_process(error: BaseException) -> bool:
     """Return True if an error means that another process of the training no longer answers.
 
     Args:
-        error: The exception.
+        error: The exception that was raised.
 
     Example:
         >>> is_lost_process(RuntimeError("[/gloo/pair.cc:534] Connection closed by peer [::1]"))

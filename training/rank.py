@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     pass
 
 
-_FIRST_PORT = 15_000  # of the ports for SLURM's jobs
+_FIRST_PORT = 15_000  # first of the ports for SLURM's jobs
 
 
 _N_PORTS = 10_000
@@ -55,6 +55,9 @@ class Rank:
 
         Args:
             environment: Environment variables by name.
+
+        Returns:
+            The rank; None if there is only one process.
 
         Raises:
             InputError: A variable is missing or no number, or the ranks contradict each other.

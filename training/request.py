@@ -59,6 +59,9 @@ class Request:
             devices: Number of processes that share each batch.
             options: Values of the attributes ``resume`` and ``despite_audit``.
 
+        Returns:
+            The training, which can begin.
+
         Raises:
             InputError: The configuration or the data set cannot be read, or the data set lacks what
                 this training needs, such as boxes or positive images.
@@ -149,13 +152,20 @@ class Request:
             )
 
     def audit_errors(self, progress: Progress) -> list[str]:
-        """Return the errors that the audit (check of the data set) found and the training ignores.
+        """Return the errors of the data set that this training ignores, and show them to the user.
+
+        The errors come from the audit (``cxr check``), which looks for faults that would make
+        results wrong. If it has not been run, the function compares only the patients and the equal
+        images of the split's roles, and shows a note.
 
         Args:
             progress: Shows messages.
 
+        Returns:
+            One sentence for each error; empty if there are none.
+
         Raises:
-            InputError: The audit found errors, and `despite_audit` is False.
+            InputError: There are errors, and `despite_audit` is False.
         """
         audited, errors = require_no_errors(
             self.dataset, self.split, despite_errors=self.despite_audit

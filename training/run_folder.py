@@ -48,7 +48,7 @@ class RunFolder:
         return f"<RunFolder of '{info['name']}': {kept}, {self.folder}>"
 
     def __str__(self) -> str:
-        """Summary of a complete run: the kept epoch, and the figures to look at."""
+        """Return a summary of a complete training: best epoch, metric, and paths of the figures."""
         info = self.info
         if "penalties" in info:
             figure = self.folder / "curves.png"
@@ -70,12 +70,15 @@ class RunFolder:
         """Start a training in a new or empty folder.
 
         Args:
-            folder: The folder.
+            folder: Path of the folder, which is made if necessary.
             config: Complete configuration in TOML.
             seen: Table of the images that the training uses: ``image_id, patient_id, role``, where
                 the role is ``train`` (learned from) or ``val`` (used to select the weights).
             started: Facts that must be unchanged when the training is resumed, such as data set
                 ids.
+
+        Returns:
+            The run folder, which holds the configuration and the table of images.
 
         Raises:
             InputError: The folder holds another training or other files.
@@ -179,12 +182,15 @@ class RunFolder:
     def validation(self) -> Path:
         """Folder with the predictions for validation images, and the decision rule chosen on them.
 
-        The rule consists of thresholds, calibration and further rules.
+        The decision rule says how a score becomes a decision, by a threshold, a calibration and
+        others.
         """
         return self.folder / "validation"
 
     def decision_file(self, target: str) -> Path:
         """Return the path of the stored decision rule: thresholds, calibration and further rules.
+
+        The file need not exist.
 
         Args:
             target: Name of the finding, or group of findings, that is decided.
@@ -219,7 +225,9 @@ class RunFolder:
     def seen(self) -> pd.DataFrame:
         """Table of the images from which the training learned (train) or selected weights (val).
 
-        The columns `FINGERPRINTS` recognise copies of these images.
+        Its columns are ``image_id``, ``patient_id`` and ``role``. The columns ``pixel_sha256``
+        (equal for equal pixels) and ``perceptual_hash`` (similar for copies of an image) serve to
+        recognise copies of these images; older trainings may lack them.
         """
         return read_table(self.folder / "seen.parquet", "seen")
 
@@ -247,7 +255,7 @@ class RunFolder:
         write_csv(pd.DataFrame(list(rows)), self.folder / "metrics.csv", float_format="%.6g")
 
     def complete(self, payload: dict[str, Any]) -> None:
-        """Write `run.json`, which marks the run as complete.
+        """Write ``run.json``, whose presence marks the training as complete.
 
         Args:
             payload: Facts about the training, as values for JSON, in addition to those that

@@ -13,8 +13,8 @@ class SeededSampler(Sampler[tuple[int, int]]):
 
     The seed of a pair determines the random augmentation of its image. A training therefore gets
     the same images for any number of loading processes, and also after it was resumed. Several
-    processes together draw the batches that one process would draw. No row is drawn twice, except
-    as `ends_with_spare` says.
+    processes together draw the batches that one process would draw. Without `weights`, no row is
+    drawn twice in an epoch, except as `ends_with_spare` says.
 
     Args:
         n_rows: Number of rows N.

@@ -175,7 +175,7 @@ def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool
 
 
 def with_loading_of(settings: Config, before: Config) -> Config:
-    """Return a run's stored configuration with the new settings that may change on resumption.
+    """Return a training's stored configuration with the new settings that may change on resumption.
 
     These settings are the number of loading processes, and the batch size if an optimiser step
     still has the same number of images.
@@ -183,6 +183,10 @@ def with_loading_of(settings: Config, before: Config) -> Config:
     Args:
         settings: Configuration of the present call.
         before: Stored configuration of the training that is resumed.
+
+    Returns:
+        A copy of `before` with those new settings; `before` itself for a probe (fit of a linear
+        layer).
     """
     now = settings.training
     then = before.training

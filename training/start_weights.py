@@ -22,9 +22,14 @@ PUBLISHED_WEIGHTS = ("imagenet", "coco")
 
 @dataclass(frozen=True)
 class StartWeights(Checkpoint):
-    """Initial weights from a file or an earlier training, with all images that were used for them.
+    """Initial weights of a training, from a file or from an earlier training.
 
     Attributes:
+        source: File or folder that the weights come from, as the user gave it.
+        state: Tensors by their names in the file.
+        findings: Names of the network's outputs in their order; None for a file of another program.
+        network: Name of the network, such as ``resnet18``; None for a file of another program.
+        arguments: Arguments that the network was built with, by name; empty if unknown.
         run: Folder of the training (run) that made the weights; None for a file of another program.
     """
 
@@ -68,17 +73,18 @@ class StartWeights(Checkpoint):
 
     @property
     def pixels(self) -> Preprocess | None:
-        """Size and normalisation of the images that the initial weights learned from.
+        """Size and normalisation of the images from which the initial weights learned.
 
-        None if they are unknown.
+        None for a file of another program.
         """
         return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
 
     @property
     def normalisation(self) -> dict[str, float]:
-        """Mean and standard deviation of the pixels that the initial weights learned from.
+        """Mean and standard deviation of the pixels from which the initial weights learned.
 
-        Empty if they are unknown.
+        The keys are ``mean`` and ``std``, for grey values that are scaled to [0, 1]. The dictionary
+        is empty if they are unknown.
         """
         known = self.pixels or self.public
         return {} if known is None else {"mean": known.mean, "std": known.std}
@@ -111,7 +117,13 @@ class StartWeights(Checkpoint):
         return ["; ".join(phrases)]
 
     def record(self) -> dict[str, Any]:
-        """Return facts about the initial weights for ``run.json``: file, data sets and findings."""
+        """Return facts about the initial weights for ``run.json``.
+
+        Returns:
+            Values for JSON by name. For weights of an earlier training: the path, the name, kind,
+            target, findings, seed and data set of that training, and the numbers of its images and
+            patients. For another file: its path, and that its images are unknown.
+        """
         if self.run is None:
             return {"weights": self.source, "trained_on": "unknown"}
         started = self.run.started
@@ -128,7 +140,9 @@ class StartWeights(Checkpoint):
         """Add the images that were used for the initial weights to the table of a new training.
 
         An image has the role ``train`` if the initial weights or the new training learned from it.
-        Other images keep their role, such as ``val``.
+        Other images keep their role, such as ``val``. If another patient's image has the same id in
+        both tables, the id of the earlier one gets the name of its training's folder and a colon in
+        front.
 
         Args:
             images: Images of the new training: ``image_id, patient_id, role``.

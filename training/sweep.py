@@ -57,12 +57,13 @@ _STATES = {
 class SweepPlan:
     """Settings of a sweep: trainings (trials) that vary some keys of one configuration.
 
-    The number of trials is no part of it.
+    The plan does not include the number of trials, so that a later call may ask for more.
 
     Attributes:
         folder: Folder of the sweep.
         config: Configuration that the trials share. The first trial uses it unchanged.
-        space: Distribution of the values of each varied key, by ``section.key``.
+        space: Distribution of the values of each varied key of the configuration, by
+            ``section.key``.
         objective: Name of the metric on validation images by which trials are compared, such as
             ``auroc``.
         direction: ``maximize`` if a larger value of `objective` is better, else ``minimize``.
@@ -94,6 +95,9 @@ class SweepPlan:
             folder: Folder of the sweep.
             seed: Random seed of the proposals.
             pruning: True stops a trial early if its metric is behind the median of the others.
+
+        Returns:
+            The plan; no file is written.
 
         Raises:
             InputError: A key cannot be varied, or a value is not allowed for it.
@@ -128,11 +132,15 @@ class SweepPlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """Return what the sweep's folder stores about an earlier call; None if it stores nothing.
+        """Return the settings of an earlier call if this call may continue its sweep.
 
         Args:
-            started: Settings of the present call, from the method `started`.
-            file: Name of the JSON file in the folder that stores the settings.
+            started: Settings of the present call, from the method `started`, and ``data_set``: the
+                ids of the data set.
+            file: Name of the JSON file in the sweep's folder that stores the settings.
+
+        Returns:
+            Content of that file; None if the folder has no such file.
 
         Raises:
             InputError: The folder holds a sweep with other settings or data.
@@ -196,8 +204,8 @@ class Sweep:
             load_if_exists=True,
         )
         self._running: dict[int, Trial] = {}
-        self._pruning_reasons: dict[int, str] = {}  # by trial
-        self._reported: set[tuple[int, int]] = set()  # trial, epoch
+        self._pruning_reasons: dict[int, str] = {}  # reason by number of the trial
+        self._reported: set[tuple[int, int]] = set()  # pairs of trial and epoch
 
     def run_folder(self, number: int) -> Path:
         """Return the folder of a trial's training; its configuration and its log lie beside it.
@@ -212,6 +220,10 @@ class Sweep:
 
         Args:
             started: Settings from `SweepPlan.started`, and facts about the data set.
+
+        Returns:
+            Values for JSON by name: the settings, the best trial (None if none has ended), the
+            range of the metric over the trials, and all trials.
         """
         plan = self.plan
         records = self.records()
@@ -256,7 +268,13 @@ class Sweep:
             shutil.copytree(folder / run, copy, ignore=without, dirs_exist_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return settings and outcome of each started trial, as ``sweep.json`` stores them."""
+        """Return settings and outcome of each trial (training) that was started.
+
+        Returns:
+            One dictionary for each trial, as in ``sweep.json``: its number, state (such as
+            ``complete`` or ``pruned``), metric, epochs, settings by ``section.key``, seconds, the
+            reason if it did not end normally, and its folder.
+        """
         return [self._record(trial) for trial in self._started()]
 
     def _started(self, *states: TrialState) -> list[FrozenTrial]:
@@ -279,11 +297,14 @@ class Sweep:
         }
 
     def propose(self, trials: int, *, several: bool) -> Iterator[tuple[int, Path | None]]:
-        """Yield trials (trainings) until there are enough; those of an earlier call come first.
+        """Yield trials (trainings) until there are enough.
+
+        Trials that an earlier, interrupted call left unfinished come first.
 
         Args:
-            trials: Number of trials of the whole sweep.
-            several: True if several trials run at the same time.
+            trials: Number of trials of the whole sweep, including those of earlier calls.
+            several: True if several trials run at the same time. The proposed settings then keep
+                away from those of running trials.
 
         Yields:
             The number of a trial and its configuration file. The file is None if there is nothing
@@ -414,11 +435,12 @@ class Sweep:
         """Record the metric of a trial that has ended, or the reason why its training failed.
 
         Args:
-            number: Number of the trial.
+            number: Number of the trial, from 0.
             problem: Reason of the failure; None if the training has ended normally.
 
         Returns:
-            True if the trial has no metric, because it failed.
+            True if the trial has no metric, because its training failed or the metric is undefined
+            on the validation images.
         """
         trial = self._running.pop(number)
         if self.plan.pruning:

@@ -114,7 +114,10 @@ class TrainingTask(ModelTask, ABC):
 
         Args:
             model: The network of this task or a copy of it.
-            batch: A training batch.
+            batch: A training batch: images with labels or true boxes.
+
+        Returns:
+            Scalar losses by name.
         """
 
     @abstractmethod
@@ -134,7 +137,7 @@ class TrainingTask(ModelTask, ABC):
 
         Args:
             model: The network of this task.
-            batch: A validation batch.
+            batch: A validation batch: images with labels or true boxes.
 
         Returns:
             Scalar losses by name, and the output (predictions and labels) for `validation_metrics`.
@@ -170,6 +173,10 @@ class TrainingTask(ModelTask, ABC):
 
         Args:
             history: One row of metrics for each epoch.
+
+        Returns:
+            Number of training boxes, and of those dropped for each reason, in all epochs together;
+            None if they are not counted.
         """
         return None
 

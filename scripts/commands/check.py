@@ -48,27 +48,28 @@ def check(
     if the labels name readers, the command also writes label_review.html and label_review.csv,
     which list labels and boxes to look at again. Exit status 1 means that the audit found an error.
 
-    Of a file, which is a split that anybody published, the command prints how many test images have
-    a patient who is in training, and writes nothing (docs/splits.md). Exit status 1 means that
-    there is one.
+    If DATA is a file with a split that somebody published, the command prints how many of its test
+    images show a patient who is also in training (docs/splits.md). It writes nothing. Exit status 1
+    means that there is such an image.
 
     Args:
-        data: Data set that cxr prepare made; or the split of others: a table with a column of
-            images or patients and one of roles (train, val, test), or, with --train, the list of
-            its test images.
-        split: Report only on this split and on the images themselves. The files always cover all
-            splits.
+        data: Data set that cxr prepare made. Or a split that somebody published: a table with a
+            column of images or patients and a column of roles (train, val, test); or, with --train,
+            the list of its test images.
+        split: Report only on this split (which images are for training, validation and test) and on
+            the images themselves. The files always cover all splits.
         strict: Exit with status 1 on warnings, too. Without it only errors do so.
         no_pixels: Read the tables only. This is faster, and the page shows no images.
-        runs: A run or a predictions folder whose scores and boxes are compared with the labels.
-            Only images that the model never learned from are reviewed, so the runs of a
-            cross-validation together review the whole data set.
-        target: Target whose labels are reviewed. Needed only if the data set has several targets.
-        train: List of the training images of a split of others, one image a line; several lists
-            count together.
-        mapping: File that says of which patient an image is, for a split of others: rsna_to_nih.csv
-            or RSNA's own JSON mapping, a CSV with image_id and patient_id, or a prepared data set.
-            The word rsna takes the RSNA mapping beside the split or in this folder.
+        runs: Run (folder of cxr train) or predictions folder whose scores and boxes are compared
+            with the labels. Only images that the model never learned from are reviewed, so the runs
+            of a cross-validation together review the whole data set.
+        target: Target (a finding, or a group of findings) whose labels are reviewed. Needed only if
+            the data set has several targets.
+        train: List of the training images of a published split, one image on each line. Give the
+            option several times if there are several lists.
+        mapping: File that names the patient of each image of a published split: rsna_to_nih.csv or
+            RSNA's own JSON mapping, a CSV with image_id and patient_id, or a prepared data set. The
+            word rsna takes the RSNA mapping beside the split or in this folder.
 
     Returns:
         The problems that the audit found, the most serious first; or the counts of shared patients.

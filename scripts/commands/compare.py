@@ -49,8 +49,9 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.result import Report, ReportsByTarget
 
-_SEED = 0  # of the bootstrap and of random picks
-_CASES = 8  # drawn of each kind: four in the report, others on pages
+_SEED = 0  # random seed of the bootstrap and of random picks
+# Cases that are drawn of each kind: four in the report, the others on pages of their own.
+_CASES = 8
 
 
 @command
@@ -81,15 +82,19 @@ def compare(
 ) -> Report | ReportsByTarget:
     """Evaluate systems on the same test images, and write the report.
 
-    Thresholds come from validation images only. A finished report belongs to one question: the
-    command refuses to write a report on another question into its folder, unless --overwrite is
-    given. If only the rows of the table (--metrics) change, the report is written again.
+    A system is a detector or classifier, of this program or of others, or a person who reads the
+    images. Thresholds come from validation images only. A finished report belongs to its systems,
+    its data and its options: the command refuses to write another report into its folder, unless
+    --overwrite is given. If only the rows of the table (--metrics) change, the report is written
+    again.
 
     Args:
-        systems: Predictions folders or runs, each as PATH or NAME=PATH. Several training seeds of
-            one system are written NAME=PATH,PATH,... A run is predicted and tuned first. The first
-            system is the reference. From Python you can also give scores or boxes by name, as
-            arrays, Series or frames.
+        systems: Predictions folders (of cxr predict, import or ensemble) or runs (folders of cxr
+            train), each as PATH or NAME=PATH. Several training seeds of one system are written
+            NAME=PATH,PATH,... A run is predicted and tuned first. The first system is the
+            reference, with which the others are compared. From Python you can also give scores or
+            boxes by name, as arrays, Series or frames.
+        data: Data set that cxr prepare made.
         truth: Labels, in place of --data: a CSV (image_id, label 0, 1 or empty, and if known
             patient_id, study_id and role), or true boxes as COCO JSON, as a CSV, or as a folder of
             COCO, YOLO or CSV files. The systems are then result files, as in cxr import. From
@@ -104,10 +109,11 @@ def compare(
             are columns of the CSV of the truth (docs/formats.md).
         out: Report folder to make. Without it nothing is written, and each call predicts its runs
             again.
-        target: Target to evaluate, if the data set has several. Give the option several times, or
-            give 'all', for one report on each target and a page that links them.
-        split: Split whose test images are evaluated. By default it is the split that the systems
-            were made on.
+        target: Target (a finding, or a group of findings) to evaluate, if the data set has several.
+            Give the option several times, or give 'all', for one report on each target and a page
+            that links them.
+        split: Split (which images are for training, validation and test) whose test images are
+            evaluated. By default it is the split that the systems were made on.
         images: What happens if the systems were run on different images. all, the default, refuses
             them; common evaluates the images that every system was run on. With --truth also the
             folder of the image files (PNG, JPEG, DICOM), whose pixels the report then shows; they
@@ -123,18 +129,19 @@ def compare(
         reference_error: Error of the labels that serve as the reference, from which AUROC,
             sensitivity and specificity against the true disease are computed. Write 0.05 for the
             share of wrong labels in each class, or sensitivity=0.95,specificity=0.98 of the labels.
-        unit: study or patient computes the image-level figures also for whole studies or patients,
-            each with the highest score of its images.
-        policy: Rule that chooses a threshold, written as in cxr tune, in addition to the policies
-            that were tuned. threshold=T needs no validation images.
+        unit: Also compute the image-level figures for whole studies (study) or patients (patient),
+            each with the highest score of its images. The default is image, which computes them for
+            images only.
+        policy: Policy (rule that chooses a threshold), written as in cxr tune, in addition to the
+            policies that were tuned. threshold=T needs no validation images.
         metrics: Rows of the report's table and of table.tex, in their order, such as
             precision,recall,f1; or recall@specificity>=0.90 for a figure at another threshold.
             docs/metrics.md names all metrics.
         reference_by: reader evaluates the systems also by the labels of each single reader, and
             says whether the verdict stays the same.
         exposure: Images that a system or its encoder has seen before, as NAME=FILE: a list with its
-            source (docs/splits.md). The report says which share of the test images it is,
-            and gives the AUROC without them. Images whose labels were seen are refused.
+            source (docs/splits.md). The report says which share of the test images it is, and gives
+            the AUROC without them. Images whose labels were seen are refused.
         mapping: Mapping from RSNA's images to NIH's (rsna_to_nih.csv, RSNA's own JSON, or the
             folder of one), for an --exposure that lists names of NIH's images.
         overwrite: Write the finished report in this folder again, also on another question. Without
@@ -142,8 +149,7 @@ def compare(
 
     Returns:
         The report: the verdict, its figures as tables, and the path of its page. For several
-            targets
-        it is a mapping with one report for each.
+        targets it is a mapping from the name of the target to its report.
 
     Raises:
         InputError: Systems, data and options do not fit each other, or the folder holds something
@@ -213,7 +219,7 @@ def compare(
             "seed": _SEED,
             "prevalence": prevalence,
             "unit": unit,
-            # Left out where it is not given: a finished report of before is still the same report.
+            # Left out if it is not given, so that a report of an earlier version is still the same.
             **({} if reference_error is None else {"reference_error": reference_error}),
         },
         shown={"cases": _CASES, "thumbnails": files.MOST_THUMBNAILS},
@@ -237,20 +243,25 @@ def compare(
 class ReportRequest:
     """The options of one call of `cxr compare`, in the form in which they apply to each target.
 
+    A target is a finding, or a group of findings, that is evaluated.
+
     Attributes:
-        protocol: The question: target and margin and, if a protocol file fixed it, all other
-            choices.
-        policies: Policies of ``--policy``. Policies that the rows of the table name are added to
-            them.
-        evaluated: Keyword arguments of `compare_predictions`.
-        shown: Keyword arguments of `write_report`.
-        metrics: Rows of the report's table, as the user wrote them.
+        protocol: Target and margin (largest acceptable disadvantage) of the comparison and, if a
+            protocol file fixed them before the test images were used, all other choices.
+        policies: Policies (rules that choose a threshold) of ``--policy``. Policies that the rows
+            of the table name are added to them.
+        evaluated: Options on which the figures depend, as keyword arguments of
+            `compare_predictions`.
+        shown: Options on which only the look of the report depends, as keyword arguments of
+            `write_report`.
+        metrics: Rows of the report's table, as the user wrote them, such as ``precision``.
         rows: The same rows after parsing.
         by_readers: True evaluates the systems also by the labels of each reader.
-        exposures: Images that systems or their encoders have seen before.
+        exposures: Images that systems or their encoders have seen before, one object for each
+            system.
         overwrite: True writes a finished report again.
-        image_folder: Folder of the image files that the report shows; None for a data set, and for
-            a truth without images.
+        image_folder: Folder of the image files that the report shows, with labels in a table; None
+            if the images are those of a data set, or if there are none.
     """
 
     protocol: Protocol
@@ -270,12 +281,18 @@ class ReportRequest:
         """Compare the systems on one target, and write the report.
 
         Args:
-            systems: Systems to compare.
-            test_set: Data set, target, and split whose test images are evaluated.
+            systems: Systems (detectors, classifiers or persons) to compare.
+            test_set: Data set, target (finding that is evaluated), and split (division into
+                training, validation and test images) whose test images are evaluated.
             out: Report folder; None writes nothing.
 
         Returns:
-            The report. A finished report on the same question is opened and not made again.
+            The report. If `out` holds a finished report on the same systems, data and options, it
+            is opened and not made again.
+
+        Raises:
+            InputError: `out` holds another report or other files, or the systems do not fit the
+                data set.
         """
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
@@ -327,16 +344,17 @@ class ReportRequest:
     def question(
         self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path
     ) -> dict[str, Any]:
-        """Return the question as the report stores it: systems with decisions, data and options.
+        """Return what determines a report's figures, by which a later call recognises the report.
 
         Args:
-            systems: Systems that are compared.
+            systems: Systems (detectors, classifiers or persons) that are compared.
             test_set: Test images with their labels, boxes and patients.
-            out: Report folder, which holds the predictions and decisions of systems that were given
-                as runs.
+            out: Report folder, which holds the predictions and decision rules of systems that were
+                given as runs (folders of trainings).
 
         Returns:
-            Dictionary of plain JSON values.
+            Values for JSON: digests of each system's files, the target, digests of the data set,
+            its labels and its split, and the options.
         """
         target = test_set.target.name
         ids = test_set.ids
@@ -362,7 +380,7 @@ class ReportRequest:
             "shown": {
                 **self.shown,
                 "metrics": ",".join(self.metrics),
-                # Left out where it is not given, as above.
+                # Left out if it is not given, as above.
                 **({} if self.image_folder is None else {"images": str(self.image_folder)}),
             },
         }

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _STARTED = "curve.started.json"
 _RUNS = "runs"
-_REPLICATES = 1000  # of the bootstrap
+_REPLICATES = 1000  # bootstrap replicates
 
 
 def _read_shares(sizes: str | Iterable[float]) -> list[float]:
@@ -60,7 +60,7 @@ def _read_shares(sizes: str | Iterable[float]) -> list[float]:
     """
     texts = sizes.split(",") if isinstance(sizes, str) else [str(size) for size in sizes]
     try:
-        # Splits and runs are named by the share: as it is named, so it is.
+        # Names of splits and runs contain the share, so it is rounded as in the name.
         shares = sorted({float(f"{float(text):g}") for text in texts if text.strip()})
     except ValueError:
         raise InputError(f"curve --sizes {sizes}: are not numbers, as 0.125,0.25,0.5,1") from None
@@ -88,38 +88,41 @@ def curve(
     detector_set: Settings = None,
     classifier_set: Settings = None,
 ) -> Outcome:
-    """Train both on growing shares of the patients: which is better?
+    """Train detector and classifier on growing shares of the patients.
 
-    The command trains the detector and the classifier on each share with each seed, and evaluates
-    all of these runs on the same test patients. The page shows the figures by the number of
-    annotated images and by the time that annotation takes. If the command is interrupted, run it
-    again: it continues.
+    The command trains both models on each share with each seed, and evaluates all of these runs on
+    the same test patients. The page shows which model is better, by the number of annotated images
+    and by the time that annotation takes. If the command is interrupted, run it again: it
+    continues.
 
     Args:
-        detector: Configuration of the detector.
-        classifier: Configuration of the classifier.
+        detector: Configuration of the detector: a name that cxr configs lists, or a TOML file.
+        classifier: Configuration of the classifier: a name that cxr configs lists, or a TOML file.
+        data: Data set that cxr prepare made.
         out: Folder for the runs, the page and the figure.
-        sizes: Shares of the training and validation patients, with commas. The patients of a
-            smaller share are all in the larger ones.
+        sizes: Shares of the training and validation patients, each above 0 and at most 1, with
+            commas. The patients of a smaller share are all in the larger ones.
         seeds: Number of trainings of each model on each share. Each training draws other patients
             and other initial weights.
-        split: Split to train and test on. Give it several times for the folds of a
-            cross-validation, which test different patients.
+        split: Split (which images are for training, validation and test) to train and test on. Give
+            it several times for the folds of a cross-validation, which test different patients.
         mixed: Also train a third model, a detector that has labels for all images and boxes for a
             share of them. It starts from the weights of the classifier that learned all labels, and
             has the backbone of that classifier.
-        equal: steps trains on a small share for as many steps as on the whole set. epochs trains on
-            it for as many epochs, and so for fewer steps.
+        equal: steps (the default) trains on a small share for as many optimiser steps as on the
+            whole set. epochs trains on it for as many epochs, and so for fewer steps.
         label_seconds: Time that it takes a person to label one image, in seconds.
         box_seconds: Time that it takes a person to draw one box, in seconds.
         jobs: Number of trainings that run at the same time. Each is a process with its own devices.
-        set_: Replace a key of both configurations. cxr configs NAME shows every key.
+        set_: Replace a key of both configurations, such as training.epochs=20. cxr configs NAME
+            shows every key.
         detector_set: Replace a key of the detector's configuration. It takes precedence over --set.
         classifier_set: Replace a key of the classifier's configuration. It takes precedence over
             --set.
 
     Returns:
-        The findings as sentences. The JSON file of the folder holds the figures of every share.
+        What the curve shows, as sentences. The JSON file of the folder holds the figures of every
+        share.
 
     Raises:
         InputError: The folder holds another curve, a share is too small to learn from, or a

@@ -19,14 +19,17 @@ def ensemble(
     out: AnyPath,
     name: str | None = None,
 ) -> Predictions:
-    """Join detectors by box fusion, classifiers by mean probability.
+    """Join several systems into one, by box fusion or mean probability.
 
-    Every member has the same weight. The new predictions folder names its members, adds up their
-    computing cost, and lists every patient that any member has learned from. An image that one
-    member failed to predict counts as failed.
+    Boxes of detectors are fused, and probabilities of classifiers are averaged. Every member has
+    the same weight. The new predictions folder names its members, adds up their computing cost, and
+    lists every patient that any member has learned from. An image that one member failed to predict
+    counts as failed.
 
     Args:
-        predictions: Predictions folders to join, such as those of folds, seeds or different models.
+        predictions: Predictions folders (of cxr predict or import) to join, such as those of folds,
+            seeds or different models. All are of detectors, or all of classifiers.
+        data: Data set that cxr prepare made.
         out: Predictions folder to make.
         name: Name of the system in the report. By default it is made of the names of the members.
 

@@ -47,10 +47,10 @@ def export(
     images: str | None = None,
     predictions: AnyPath | None = None,
 ) -> Outcome | ExportSummary:
-    """Write a run to use without torch, or a data set's labels.
+    """Write a run for use without torch, or the labels of a data set.
 
-    Only runs of cxr train can be exported. Networks of other software cannot, of which only the
-    predictions are known here.
+    Only runs (folders of cxr train) can be exported. A network of other software cannot, because
+    only its predictions are known here.
 
     An exported run is kept only if its boxes, scores, maps and decisions agree with those of the
     run; card.json holds the differences. The options --precision and --data apply to a run. The
@@ -60,7 +60,7 @@ def export(
     hold.
 
     Args:
-        source: Run or data set to export.
+        source: Run (folder of cxr train) or data set (folder of cxr prepare) to export.
         out: Folder to make, by position or as --out. For a run it is RUN/exports/FORMAT-PRECISION
             by default.
         format: For a run: onnx or openvino. For a data set: coco, voc, yolo, kaggle (CSV of the
@@ -70,15 +70,15 @@ def export(
         data: Data set that the run was trained on. Its validation images check the export, and its
             training images calibrate int8. Without it fp32 is checked on synthetic images.
         split: Also write the roles (train, val, test) of this split, such as 'default'.
-        target: Write only the findings of this target. kaggle holds a single target, so it needs
-            this option if the data set has several.
+        target: Write only the findings of this target (a finding, or a group of findings). kaggle
+            holds a single target, so it needs this option if the data set has several.
         reader: Reader whose labels are written. By default the reference labels of all readers are
             written.
         images: How images are put beside the labels: png or jpeg (8 bits at the original size, as
             the models see them), link, copy or none. The default is jpeg for voc, none for coco and
             kaggle, and png otherwise.
-        predictions: Predictions folder that cxr tune has decided. Its decisions are written in
-            place of the labels, for an annotator to correct in cvat or label-studio.
+        predictions: Predictions folder for which cxr tune has chosen a threshold. Its decisions are
+            written in place of the labels, for an annotator to correct in cvat or label-studio.
 
     Returns:
         A summary of what was written. For a run it says how far the export's answers differ from

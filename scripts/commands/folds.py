@@ -15,15 +15,17 @@ _FILES = {"folds.csv", "folds.md", _PLOT, _MARKER}
 
 @command
 def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
-    """Mean over the folds of a cross-validation, with intervals.
+    """Average reports over the folds of a cross-validation.
 
-    The figures are those to expect of this training recipe on data sets like this one. Holm's
-    method over all pairs of systems says which systems differ. First make folds with cxr split
-    --folds 5 --test-folds. For each fold NAME-0, NAME-1, ... then train, predict, tune and compare
-    with --split of that fold. Give the reports of all folds.
+    The command gives the mean of each figure over the folds, with an interval. The means are those
+    to expect of this training recipe on data sets like this one. Holm's method over all pairs of
+    systems says which systems differ. First make one split (which images are for training,
+    validation and test) for each fold with cxr split --folds 5 --test-folds. For each fold NAME-0,
+    NAME-1, ... then train, predict, tune and compare with --split of that fold. Give the reports of
+    all folds.
 
     Args:
-        reports: Report folders, one for each fold, on the same systems.
+        reports: Report folders of cxr compare, one for each fold, on the same systems.
         out: Folder for the table and the plot.
 
     Returns:

@@ -50,18 +50,19 @@ def import_predictions(
     .txt for each image, with lines "class cx cy w h confidence" (Ultralytics: save_txt=True
     save_conf=True). Scores lie between 0 and 1. All boxes are kept, also those that overlap.
 
-    A Parquet file holds features, from which cxr train probe fits a classifier: the column image_id
-    and one column of lists, or columns f0, f1, ... of numbers. With grid_h and grid_w the features
-    are those of a grid of cells, row by row, all numbers of the first cell first; the grid covers
-    the image, or its part x1, y1, x2, y2.
+    A Parquet file holds features, from which cxr train probe fits a classifier (a linear layer):
+    the column image_id and one column of lists, or columns f0, f1, ... of numbers. With grid_h and
+    grid_w the features are those of a grid of cells, row by row, all numbers of the first cell
+    first; the grid covers the image, or its part x1, y1, x2, y2.
 
     Args:
         file: CSV (in Python also a DataFrame), COCO results JSON, folder of YOLO files, or Parquet
             file of features.
+        data: Data set that cxr prepare made.
         out: Predictions folder or features folder to make.
         name: Name of the system in the report, or of the encoder of features.
-        finding: Finding that is meant by rows without one. Needed only if the data set has several
-            findings.
+        finding: Finding of the rows that name none, such as lung_opacity. Needed only if the data
+            set has several findings.
         columns: Columns of the CSV as ROLE=COLUMN, for the roles image, score and finding, such as
             "image=Image Index,score=prob". A role that is left out is found by the usual names.
         images: Images that the software was run on; only for files of boxes. all: every image (but
@@ -70,21 +71,23 @@ def import_predictions(
             each line.
         class_names: Class names of YOLO files in their order, with commas, or a data.yaml. By
             default data.yaml in the folder or in a folder above it.
-        split: Split whose validation and test images are expected in the file. Other images may be
-            missing.
+        split: Split (which images are for training, validation and test) whose validation and test
+            images are expected in the file. Other images may be missing.
         ignore_unknown: Leave out images and findings that the data set does not have. Without it
             they are refused, and the message names them.
         coco_truth: COCO annotation file whose image and category ids the results use. Its images
             count as those that the software was run on.
-        key: key.csv of the blind study (cxr overlay --blind) in which FILE was read.
+        key: key.csv of the blind study (cxr overlay --blind) in which FILE was read; it names the
+            image behind each number.
         explain: Average precision that another program gave on the test images, such as 0.4712;
             only for boxes. The command says which rules (COCO, Pascal VOC, Ultralytics, RSNA and
-            variants) would give this figure, and how many arbitrary figures they would give, too.
-            Give the option again for further figures of the same program, which are explained
+            variants) would give this figure, and how many arbitrary figures they would give as
+            well. Give the option again for further figures of the same program, which are explained
             together: ap75=0.31 (at IoU 0.75), score0.3=0.44 (of boxes with a score of at least
             0.3).
-        revision: Revision of the encoder of features, such as a version or a commit.
-        licence: Licence of the encoder of features.
+        revision: Revision of the encoder of features, such as a version or a commit; 'unknown' if
+            nobody knows it.
+        licence: Licence of the encoder of features, such as MIT; 'unknown' if nobody knows it.
 
     Returns:
         The imported predictions, or the imported features.

@@ -44,14 +44,14 @@ def monitor(
     since: str | None = None,
     simulate: bool = False,
 ) -> Outcome:
-    """Test a system in use for changes, by patient.
+    """Test from its log whether a system in use has changed.
 
     If nothing changes, the chance that any figure ever raises an alarm is at most 5 %, however
-    often the same log is read. The command watches the rate of positive calls, scores,
-    out-of-distribution distances, failures, and the mix of views, sex, age and makers. With
-    --labels it also watches sensitivity, specificity and PPV. It writes monitor.html, monitor.csv,
-    monitor.json, and monitor.prom for Prometheus. Exit status 1 means that something has changed,
-    and 2 that nothing can be tested.
+    often the same log is read. A patient counts once in 28 days. The command watches the rate of
+    positive decisions, scores, out-of-distribution distances, failures, and the mix of views, sex,
+    age and makers. With --labels it also watches sensitivity, specificity and PPV. It writes
+    monitor.html, monitor.csv, monitor.json, and monitor.prom for Prometheus. Exit status 1 means
+    that something has changed, and 2 that nothing can be tested.
 
     Args:
         log: Folder that --log of cxr serve, pacs or predict wrote, with plain or gzip-compressed
@@ -61,10 +61,12 @@ def monitor(
         labels: CSV of images whose truth a person has established: label (1 or 0), and image_id
             (the name of the image) or image (its name in the log). Choose these images without
             regard to the system's answer.
-        reference: Predictions, or a run that cxr tune has decided; needs --data. Sensitivity,
-            specificity and the first weeks of use are compared with its validation images.
-        data: Data set of the reference.
-        target: Watch this target alone. Needed with --reference if the log has several targets.
+        reference: Predictions folder, or run (folder of cxr train), for which cxr tune has chosen a
+            threshold; needs --data. Sensitivity, specificity and the first weeks of use are
+            compared with its validation images.
+        data: Data set (of cxr prepare) that the reference was made on.
+        target: Watch only this target (a finding, or a group of findings). Needed with --reference
+            if the log has several targets.
         since: Leave out answers before this day, written as 2026-03-01. Use it after the cause of
             an alarm has been dealt with.
         simulate: Also say how many patients it takes to detect a change of each figure.

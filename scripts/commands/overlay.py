@@ -31,8 +31,8 @@ from cxr_compare.scripts.systems import (
 )
 
 _PANEL = 480  # side of a panel, px
-_BLIND_PANEL = 1024  # the same of images to read
-_SEED = 0  # of the random sample, and of the order in which readers see images
+_BLIND_PANEL = 1024  # side of an image for a reader, px
+_SEED = 0  # random seed of the sample, and of the order in which readers see images
 
 
 @command
@@ -48,20 +48,24 @@ def overlay(
     policy: str = "max_f1",
     blind: bool = False,
 ) -> Outcome:
-    """Draw image, truth and each system side by side, one PNG an image.
+    """Draw image, truth and each system side by side, one PNG per image.
 
-    If cxr tune has not decided a system, its boxes with a score of at least 0.5 are drawn, and its
-    answer is marked as undecided.
+    If cxr tune has chosen no threshold for a system, its boxes with a score of at least 0.5 are
+    drawn, and its decision is marked as undecided.
 
     Args:
-        systems: Predictions folders or runs, each as PATH or NAME=PATH. A run predicts the images
-            that are drawn.
+        systems: Predictions folders (of cxr predict, import or ensemble) or runs (folders of cxr
+            train), each as PATH or NAME=PATH. A run predicts the images that are drawn.
+        data: Data set that cxr prepare made.
         out: Folder for the PNG files.
-        target: Target whose truth is drawn. Needed only if the data set has several targets.
-        image: Id of an image to draw, in place of a random sample. May be given several times.
-        split: Split whose test images are drawn. By default it is the split of the systems.
+        target: Target (a finding, or a group of findings) whose truth is drawn. Needed only if the
+            data set has several targets.
+        image: Id of an image to draw. Without it a random sample is drawn.
+        split: Split (which images are for training, validation and test) whose test images are
+            drawn. By default it is the split of the systems.
         limit: Largest number of images to draw. If there are more, a random sample is drawn.
-        policy: Rule that chose the threshold by which systems decide. cxr tune must have chosen it.
+        policy: Policy (rule that chose a threshold, such as max_f1) by whose threshold systems
+            decide. cxr tune must have used it.
         blind: Make the files of a reader study and draw no systems: numbered images in random
             order, key.csv with their names, read.html to mark and rate them on, and review.csv for
             ratings alone. cxr readers --key and cxr import --key read the filled-in forms.

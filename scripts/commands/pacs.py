@@ -43,7 +43,7 @@ def pacs(
     dry_run: bool = False,
     settings: SettingsPath = None,
 ) -> Outcome:
-    """Answer for an archive's chest radiographs; send the results back.
+    """Predict the chest X-rays of an archive, and send the results back.
 
     For each image the command sends a structured report (TID 1500) and a Secondary Capture with the
     overlay to the study of the image. It does so once for each image. An image that is skipped is
@@ -54,7 +54,7 @@ def pacs(
     CXR_PACS_SEND_. The exit status is 1 if something failed, and 2 if nothing could be done.
 
     Args:
-        runs: Runs or exports, each as PATH or NAME=PATH.
+        runs: Runs (folders of cxr train) or exports (of cxr export), each as PATH or NAME=PATH.
         dicomweb: URL of the archive's DICOMweb service, from which images are fetched.
         listen: Receive images by C-STORE instead, as AE:PORT from this machine alone, or as
             AE@0.0.0.0:PORT from other machines.
@@ -64,10 +64,14 @@ def pacs(
         watch: Seconds between two searches of the archive. Without it the archive is searched once.
         journal: SQLite file that records which images are done. It stores hashes of the identifiers
             only.
-        dry_run: Fetch and answer, but send and record nothing. Each answer is printed.
+        log: Folder in which each prediction is recorded for cxr monitor (docs/serving.md#log). It
+            holds no names of patients.
+        dry_run: Fetch and predict, but send and record nothing. Each prediction is printed.
+        settings: TOML file with the models and limits of this station; its keys are in
+            docs/serving.md#settings. Keys that it leaves out keep their defaults.
 
     Returns:
-        The numbers of images that were answered, were skipped and failed.
+        The numbers of images that were predicted, were skipped and failed.
 
     Raises:
         InputError: An address is wrong, options do not fit each other, or an archive does not

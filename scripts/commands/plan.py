@@ -72,17 +72,18 @@ def plan(
     target: str | None = None,
     out: AnyPath | None = None,
 ) -> StudyPlan | GuaranteePlan:
-    """Plan the patients of a study or a guarantee.
+    """Compute how many patients a study or a guarantee needs.
 
     Give the difference that would matter in practice, not the one that a pilot study happened to
-    find.
+    find. A guarantee is a threshold whose figure, such as the sensitivity, holds for new patients
+    with a given confidence.
 
     Args:
         pilot: One or two predictions folders of a pilot study, as PATH or NAME=PATH, with --data;
             several training seeds are written NAME=PATH,PATH. It may also be the folder of one cxr
             readers analysis. Without a pilot the plan follows from --auroc and --prevalence.
         guarantee: Plan the number of validation patients for this guarantee instead, written as in
-            cxr tune.
+            cxr tune, such as sensitivity>=0.90@0.90.
         expect: True value that is expected of the guaranteed figure at the threshold. Give two
             values for a guarantee of two figures, and the PPV and the sensitivity for a guarantee
             of PPV.
@@ -94,7 +95,7 @@ def plan(
             found. By default it is 0.8.
         auroc: Assumed AUROC of one system, or of two.
         prevalence: Assumed share of test patients with the disease, such as 0.3. For a guarantee of
-            PPV it is the share of validation patients.
+            PPV it is the share among the validation patients.
         correlation: Assumed correlation of the scores of the two systems within a class, by default
             0.5.
         images: Assumed number of images of a patient. 1,2,4 makes one plan for each number; rsna or
@@ -112,7 +113,8 @@ def plan(
         reader_deviation: Assumed standard deviation of the readers' AUROCs, such as 0.03, if there
             is no pilot.
         data: Data set of the pilot's predictions.
-        target: Target of the pilot. Needed only if its data set has several targets.
+        target: Target (a finding, or a group of findings) of the pilot. Needed only if its data set
+            has several targets.
         out: Folder for the figures and plan.json. It must be new or hold a plan.
 
     Returns:

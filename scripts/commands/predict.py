@@ -63,45 +63,58 @@ def predict(
     maps: Literal["cam", "gradcam", "layercam"] = "cam",
     log: Log = None,
 ) -> Answers | Predictions:
-    """Answer for images, or predict a data set's val and test images.
+    """Predict images, or the validation and test images of a data set.
 
     For single images the command prints one line for each image and system (decision, calibrated
     probability, boxes in px) and draws one PNG for each image. For a folder, or for more than 10
     images, it prints a table with one row for each system. It says which images trained a run, and
     which run was not shown to be better than guessing. With --data it writes the boxes or scores of
     a data set, for cxr tune and cxr compare; if it is interrupted, run it again. Exit status 1
-    means that some files were left out, and 2 that no file could be answered.
+    means that some files were left out, and 2 that no file could be predicted.
 
     Args:
-        paths: Runs or exports, each as PATH or NAME=PATH, followed by images (DICOM, PNG, JPEG,
-            TIFF, ...) or folders of images. With --data give one run and no images.
+        paths: Runs (folders of cxr train) or exports (of cxr export), each as PATH or NAME=PATH,
+            followed by images (DICOM, PNG, JPEG, TIFF, ...) or folders of images. With --data give
+            one run and no images.
         out: Folder for the PNG files, by default 'predicted'; from Python none are drawn by
             default. With --data it is the predictions folder to make.
         data: Data set whose validation and test images are predicted.
+        policy: Policy (rule that chose a threshold on validation images) whose threshold decides,
+            such as sensitivity>=0.95. By default it is max_f1.
         csv: CSV file to write, with one row for each image and system.
         dicom: Folder for DICOM objects: for each DICOM image a structured report (TID 1500) and a
             Secondary Capture of the overlay, both in the study of the image.
         overlay: Draw the overlays, one PNG for each image. --no-overlay writes none, which is
             faster.
-        strict: Refuse images with a warning. Without it they are answered, and the warning is
-            shown.
+        strict: Refuse images with a warning, such as one that is no frontal chest X-ray. Without it
+            they are predicted, and the warning is shown in place of a decision.
         verbose: Print one line for each image and system also for a folder or for many images.
             Without it, such a call prints one row for each system.
-        split: Split whose validation and test images are predicted, with --data. By default it is
-            the split that the run learned from.
+        split: Split (which images are for training, validation and test) whose validation and test
+            images are predicted, with --data. By default it is the split that the run learned from.
         batch_size: Number of images that are predicted at a time. By default it follows from the
-            back end and the image size. Lower it if memory is short.
+            model and the device. Lower it if memory is short.
+        backend: Program that computes the network: torch (the default for a run), onnx or openvino
+            (an export of the run by cxr export), or auto, the fastest of those with the given
+            --precision.
+        precision: Number format of the computation: fp32 (the default for a run), or the faster
+            bf16 or, for exports only, int8. A threshold that was chosen in one format does not fit
+            another.
+        device: cpu computes on the processor, cuda on a GPU. auto takes a GPU if there is one.
         finding: Predict only this finding of the model, with --data. LEARNT=NAME renames it to the
             name in the data set, such as pneumonia=lung_opacity.
-        tta: Test-time augmentation of a detector: flip,scale0.8,scale1.2 or some of them.
+        tta: Test-time augmentation of a detector, which joins the boxes of several versions of an
+            image: flip (mirrored), scale0.8 and scale1.2 (resized), or some of them with commas.
         maps: Method of a classifier's activation maps, which show where it sees the finding.
             layercam has a finer grid than cam and gradcam.
+        log: Folder in which each prediction is recorded for cxr monitor (docs/serving.md#log). It
+            holds no names of patients.
 
     Returns:
-        The answers, image by image; with --data the predictions of the data set.
+        The predictions, image by image; with --data the predictions of the data set.
 
     Raises:
-        InputError: A path is wrong, options do not fit each other, or no image could be answered.
+        InputError: A path is wrong, options do not fit each other, or no image could be predicted.
 
     Example:
         cxr predict out/retinanet out/chexnet image.dcm
@@ -161,7 +174,7 @@ def predict(
         how["device"] = "cpu"
     how |= {"tta": tta, "maps": maps}
     name, run = split_name(words[0])
-    chosen = _choose_backend(run, data, how)  # first, as reading the data set takes time
+    chosen = _choose_backend(run, data, how)  # before the data set is read, which takes time
     from cxr_compare.data_prep.store.dataset import DataSet
     from cxr_compare.data_prep.work.engine import open_engine
     from cxr_compare.serving.predict_folder import predict_data_set
@@ -236,7 +249,14 @@ def parse_finding_names(texts: list[str]) -> dict[str, str]:
     A text without ``=`` keeps the name that the model learned.
 
     Args:
-        texts: Texts ``LEARNT=NAME``, as given for the option ``--finding``.
+        texts: Texts ``LEARNT=NAME``, as given for the option ``--finding``, such as
+            ``pneumonia=lung_opacity``.
+
+    Returns:
+        Name in the data set, by the name that the model learned.
+
+    Raises:
+        InputError: A text has another form, or names the same finding of the model a second time.
     """
     names: dict[str, str] = {}
     for text in texts:

@@ -38,7 +38,7 @@ def _read_targets(
     return dict(map(_read_target, [value] if isinstance(value, str) else value))
 
 
-# What a file of labels is, by the end of its name, where it is no table.
+# Format of a file of labels that is no table, by the end of its name.
 _LABEL_FILES = {".xml": "cvat", ".json": "label-studio"}
 _TEMPLATE = {
     "images.csv": "image_id,patient_id,path,view,sex,age_years\n"
@@ -116,10 +116,11 @@ def prepare(
         out: Data set folder to make of several others.
         name: Name of the data set in reports. By default it is the name of the folder.
         size: Also store the pixels of each image at this size, in px.
-        target: Define a target as NAME=FINDING,FINDING. An image is positive if any of these
-            findings is present.
-        split: Default split. 'official' takes the split of the publisher. A CSV with image_id or
-            patient_id and role takes yours. Without the option the split is drawn by patient.
+        target: Define a target (what is evaluated) as NAME=FINDING,FINDING. An image is positive if
+            any of these findings is present.
+        split: Default split (which images are for training, validation and test). 'official' takes
+            the split of the publisher. A CSV with image_id or patient_id and role (train, val or
+            test) takes yours. Without the option the split is drawn by patient.
         val: Share of patients for validation, between 0 and 1.
         test: Share of patients for test, between 0 and 1.
         reference: How the labels of several readers of one image are joined: majority, any, all or
@@ -164,7 +165,7 @@ def prepare(
     given = [as_path(path) for path in paths]
     if template is not None:
         return _write_template([*given, *([] if out is None else [out])])
-    # The last one is the folder to make, whatever its name, where it is no file.
+    # The last path is the folder to make, whatever its name, unless it is a file.
     named_last = given[-1:] if out is None else ()
     kinds = {
         path: None if path in named_last and not path.is_file() else _label_format(path)

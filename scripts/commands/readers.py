@@ -21,9 +21,9 @@ from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import Systems, read_systems
 
-_POLICY = "max_f1"  # decides, of systems that are predictions folders
+_POLICY = "max_f1"  # policy by which systems that are predictions folders decide
 _LEVEL = 0.95  # coverage of the intervals
-_FALSE_POSITIVES = 0.5  # per image, at which FROC gives the sensitivity
+_FALSE_POSITIVES = 0.5  # false positives per image at which FROC gives the sensitivity
 
 
 def read_hit_rule(value: str | HitRule) -> HitRule:
@@ -101,20 +101,22 @@ def readers(
             blind study.
         out: Folder for the page and the tables.
         truth: CSV of the truth with the columns case, label (0 or 1) and, if known, patient.
-        data: Data set whose images are the cases, in place of --truth.
-        target: Target whose labels are the truth. Needed only if the data set has several targets.
-        system: A system that read the same cases alone: NAME=FILE (CSV with case, score and, if
-            known, decision) or, with --data, NAME=PREDICTIONS.
+        data: Data set (of cxr prepare) whose images are the cases, in place of --truth.
+        target: Target (a finding, or a group of findings) whose labels are the truth. Needed only
+            if the data set has several targets.
+        system: A system (detector or classifier) that read the same cases alone: NAME=FILE (CSV
+            with case, score and, if known, decision) or, with --data, NAME=PREDICTIONS.
         readers: random: the result holds for other readers like these. fixed: it holds for these
             readers alone.
         positive_from: Lowest rating that counts as a positive call.
-        key: key.csv of the blind study (cxr overlay --blind).
+        key: key.csv of the blind study (cxr overlay --blind), which names the image behind each
+            number.
         lesions: CSV of the lesions, for marks with --truth: case, x1, y1, x2, y2 or lesion (its
             name) and, if wanted, weight.
         hit: When a mark hits a lesion. centre: its centre lies in the lesion. iou:0.2: mark and
             lesion overlap with at least this IoU. distance:40: their centres are at most 40 px
             apart.
-        rename: New names of modalities, such as 0=without,1=with.
+        rename: New names of modalities as OLD=NEW, such as 0=without,1=with.
 
     Returns:
         The comparisons as sentences, every figure, and the path of the page.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _GRACE = 3  # seconds that requests under way get when the server ends
 _TOKEN_VARIABLE = "CXR_TOKEN"  # noqa: S105 - its name
-# signs
+# Numbers of characters
 _SHORTEST_TOKEN = 16
 _LONGEST_TOKEN = 4096
 
@@ -51,14 +51,14 @@ def serve(
     settings: SettingsPath = None,
     log: Log = None,
 ) -> Outcome:
-    """Serve a page and an HTTP interface that answer for chest X-rays.
+    """Serve a page and an HTTP interface that predict chest X-rays.
 
-    The answers are those of cxr predict. No upload is stored. The command prints the address of the
-    page. Programs use the paths below /v1, which openapi.json describes. Press Ctrl-C to end the
-    server.
+    The predictions are those of cxr predict. No upload is stored. The command prints the address of
+    the page. Programs use the paths below /v1, which openapi.json describes. Press Ctrl-C to end
+    the server.
 
     Args:
-        runs: Runs or exports, each as PATH or NAME=PATH.
+        runs: Runs (folders of cxr train) or exports (of cxr export), each as PATH or NAME=PATH.
         port: Port to listen on. 0 takes a free one.
         host: Address to listen on. If other machines can reach it, a token is required.
         token: File with the token that clients must send (Authorization: Bearer TOKEN). Other users
@@ -66,6 +66,10 @@ def serve(
             CXR_TOKEN.
         report: Report folder of cxr compare. The page then shows the figures of the systems on test
             images, and links the report.
+        settings: TOML file with the models and limits of the server; its keys are in
+            docs/serving.md#settings. Keys that it leaves out keep their defaults.
+        log: Folder in which each prediction is recorded for cxr monitor (docs/serving.md#log). It
+            holds no names of patients.
 
     Returns:
         The number of the signal that ended the server, once it has ended.
@@ -155,7 +159,11 @@ def read_token(file: Path | None) -> str | None:
         file: File with the token; None reads the environment variable ``CXR_TOKEN``.
 
     Returns:
-        The token; None if neither is given.
+        The token; None if `file` is None and the variable is not set.
+
+    Raises:
+        InputError: The file cannot be read, or other users may read it; or the token is shorter
+            than 16 characters, too long, or not printable ASCII.
     """
     if file is None:
         token = os.environ.get(_TOKEN_VARIABLE)
@@ -168,7 +176,7 @@ def read_token(file: Path | None) -> str | None:
             with file.open(encoding="utf-8") as opened:
                 if os.name != "nt" and stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
                     raise InputError(f"{origin}: others may read it; run: chmod 600 {file}")
-                token = opened.read(_LONGEST_TOKEN + 2)  # and the end of its line
+                token = opened.read(_LONGEST_TOKEN + 2)  # two more for the line break
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not text"
             raise InputError(f"{origin}: {(reason or 'cannot be read').lower()}") from None

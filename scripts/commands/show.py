@@ -42,13 +42,14 @@ def show(
     """Describe a folder, print its model card, or describe this machine.
 
     Args:
-        folder: Folder to describe: a data set, run, export, predictions or report.
+        folder: Folder to describe: a data set, run (of cxr train), export, predictions, report, or
+            another folder that a command of cxr made.
         machine: Describe this machine instead: processor, memory and torch.
         card: Print the model card of the run, export or predictions, or those of all systems of a
             report: Markdown in the layout of Mitchell et al. 2019, with the metadata block of the
             Hugging Face Hub. Predictions of other software have a card, too.
-        report: Report of cxr compare whose figures the card has. Without it the card of a run has
-            figures on validation images.
+        report: Report of cxr compare from which the model card takes its figures. Without it the
+            card of a run has figures on validation images.
 
     Returns:
         The facts, each with its name, or the model card.
@@ -123,7 +124,11 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         folder: Path of the folder.
 
     Returns:
-        Facts by name.
+        Facts by name, such as ``kind``, which says what the folder holds. For a folder of such
+        folders, a description of each by its name.
+
+    Raises:
+        InputError: The folder does not exist, was not made by cxr, or is unfinished.
     """
     if not folder.is_dir():
         what = "a file; give its folder" if folder.exists() else "no such folder"

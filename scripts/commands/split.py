@@ -33,7 +33,11 @@ def split(
 ) -> Outcome:
     """Make another split by patient; copies of an image stay together.
 
+    A split gives each patient one role: training (train), validation (val) or test. Trainings,
+    predictions and reports name the split that they use.
+
     Args:
+        data: Data set that cxr prepare made.
         name: Name of the new split, for cxr train --set data.split=NAME.
         val: Share of patients for validation, by default 0.15.
         test: Share of patients for test, by default 0.2. It has no meaning with --from or
@@ -45,9 +49,11 @@ def split(
         method: balanced (the default) gives each role its share of each class, finding, view and
             source. hash assigns a patient by a hash of id and seed, so no patient changes its role
             when images are added.
-        file: CSV that gives the split: image_id or patient_id, role and, if wanted, fold.
-        keep_test_of: Keep the test images of this split, and draw validation images again.
-        replace: Draw the existing split of this name again, with its former options where none are
+        file: CSV that gives the split: image_id or patient_id, role (train, val or test) and, if
+            wanted, fold.
+        keep_test_of: Name of a split whose test images are kept, while validation images are drawn
+            again (the option --from).
+        replace: Draw the existing split of this name again, with its former options if none are
             given. Train the runs of this split again afterwards.
         strict: Refuse a --file that leaves images without a role. Without it such images are in no
             role.

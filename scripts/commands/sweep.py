@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _STARTED = "sweep.started.json"
 _SWEEP = "sweep.json"
-_SEED = 0  # of the settings that are tried
+_SEED = 0  # random seed of the settings that are tried
 _OWN = {_STARTED, _SWEEP, "sweep.html", "best", "trials", "study.journal", "study.journal.lock"}
 
 
@@ -65,6 +65,7 @@ def sweep(
 
     Args:
         config: Configuration to start from: a name that cxr configs lists, or a TOML file.
+        data: Data set that cxr prepare made.
         out: Folder of the sweep, which holds the trials, the page and the best run.
         over: Key to vary, with its values: KEY=8,16,32, KEY=true,false or a range KEY=1e-4..1e-3. A
             range whose ends differ tenfold or more is searched on a log scale; linear:1..40 or

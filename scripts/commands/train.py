@@ -49,6 +49,13 @@ def train(
         config: Training configuration: a name that cxr configs lists, or a TOML file.
         data: Data set folder that cxr prepare made.
         out: Run folder to make.
+        set_: Replace a key of the configuration, such as training.epochs=20 or
+            model.architecture=fcos; cxr configs NAME shows every key.
+        despite_audit: Train although the audit (cxr check) found an error in the data set. The
+            figures of such a training may be wrong.
+        device: cpu computes on the processor, cuda on a GPU. auto takes a GPU if there is one.
+        devices: Number of GPUs that share each batch of the training. On a processor it is the
+            number of processes that do so.
 
     Returns:
         The trained run, which can predict images.
@@ -85,7 +92,7 @@ def train(
             _train(asked, device, rank)
     except KeyboardInterrupt:
         if rank is not None and rank.rank:
-            raise SystemExit(_INTERRUPTED) from None  # the first one says it
+            raise SystemExit(_INTERRUPTED) from None  # the first process reports it
         raise
     if rank is not None and (rank.rank or is_child):
         return None  # type: ignore[return-value]  # the first process, or its parent, shows it

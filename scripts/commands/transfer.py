@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SYSTEMS = "systems"
-_REPLICATES = 2000  # of the bootstrap
+_REPLICATES = 2000  # bootstrap replicates
 _LOCAL_POSITIVES = [10, 50]  # positive patients on whom thresholds are chosen anew
-_SEED = 0  # of the bootstrap and of the local draws
+_SEED = 0  # random seed of the bootstrap and of the local draws
 
 
 def _read_same(value: str | Iterable[str] | Mapping[str, str]) -> dict[str, list[str]]:
@@ -85,13 +85,15 @@ def transfer(
     also chosen on 10 and on 50 positive images of the new data set.
 
     Args:
-        paths: Runs or exports, and data sets, in any order, each as PATH or NAME=PATH.
+        paths: Runs (folders of cxr train) or exports (of cxr export), and data sets (of cxr
+            prepare), in any order, each as PATH or NAME=PATH.
         out: Folder for the page, the table and the predictions.
         same: Two findings that count as the same, such as lung_opacity=pneumonia, if a data set has
             only one of them.
-        target: Target to evaluate on. Needed only if a data set has several targets.
-        policy: Rule that chooses the threshold by which systems decide. The same rule chooses the
-            thresholds on images of the new data set.
+        target: Target (a finding, or a group of findings) to evaluate on. Needed only if a data set
+            has several targets.
+        policy: Policy (rule that chooses a threshold, written as in cxr tune) by which systems
+            decide. The same rule chooses the thresholds on images of the new data set.
 
     Returns:
         Each loss of performance as a sentence, every figure, and the path of the page.

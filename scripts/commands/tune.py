@@ -44,38 +44,43 @@ def tune(
     rule_out: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
     rule_in: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
 ) -> Decision:
-    """Choose image scores, boxes and thresholds on validation.
+    """Choose thresholds, calibration and boxes on validation images.
 
-    A detector's box is left out if it overlaps a more confident box too much. A classifier's boxes
-    are cut out of its activation maps, and validation images choose the level of the cut and how
-    many boxes an image has.
+    The command also chooses how boxes become a score of the image. A detector's box is left out if
+    it overlaps a more confident box too much. A classifier's boxes are cut out of its activation
+    maps, and validation images choose the level of the cut and how many boxes an image has.
 
     Args:
-        predictions: Predictions folder or run. With a run, cxr predict and later reports decide by
-            what is chosen here.
-        target: Target to decide on. Needed only if the data set has several targets.
-        policy: Rule that chooses a threshold: max_f1, youden, sensitivity>=F, specificity>=F,
-            cost:FN/FP (costs of a miss and of a false alarm; add @P for prevalence P) or
-            threshold=T (a threshold that you give). By default max_f1, sensitivity>=0.95 and
-            specificity>=0.90.
-        guarantee: Choose a threshold whose figure holds for new patients with confidence C:
-            sensitivity>=F@C, specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or
-            false_positives_per_image<=F@C, or two of them joined by & before the @C.
+        predictions: Predictions folder (of cxr predict, import or ensemble) or run (folder of cxr
+            train). With a run, cxr predict and later reports decide by what is chosen here.
+        data: Data set that cxr prepare made.
+        target: Target (a finding, or a group of findings) to decide on. Needed only if the data set
+            has several targets.
+        policy: Policy (rule that chooses a threshold): max_f1, youden, sensitivity>=F,
+            specificity>=F (the figure is at least F on validation), cost:FN/FP (costs of a miss and
+            of a false alarm; add @P for prevalence P) or threshold=T (a threshold that you give).
+            By default max_f1, sensitivity>=0.95 and specificity>=0.90.
+        guarantee: Choose a threshold whose figure is at least F (or at most F) for new patients
+            with confidence C: sensitivity>=F@C, such as sensitivity>=0.90@0.90, specificity>=F@C,
+            localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or false_positives_per_image<=F@C, or
+            two of them joined by & before the @C.
         calibration: Method that turns a score into a probability, by default platt. choose takes
             the method with the lowest log loss on held-out folds of validation patients.
-        reduction: Method that turns the boxes of an image into one score. Of several methods (by
-            default all) the first is taken, unless another has a higher AUROC on validation by more
-            than chance.
-        boxes_by: Figure of ranked boxes, such as ap50_decided, by which validation images choose
-            the allowed overlap of boxes or the cut of maps. If the primary figure of your study is
-            a figure of boxes, name it here.
+        reduction: Method that turns the boxes of an image into one score: max (the highest score of
+            a box), top_k (the mean of the three highest, where a missing box counts 0) or noisy_or
+            (1 minus the product of 1 - score). Of several methods (by default all) the first is
+            taken, unless another has a higher AUROC on validation by more than chance.
+        boxes_by: Metric of boxes ranked by their score, such as ap50_decided, by which validation
+            images choose the allowed overlap of boxes or the cut of maps. If the primary figure of
+            your study is a figure of boxes, name it here.
         rule_out: Triage: images below the threshold of this guarantee of sensitivity are ruled out.
             Images that are neither ruled out nor ruled in are referred to a reader.
         rule_in: Triage: images at or above the threshold of this guarantee of specificity or PPV
             are ruled in.
 
     Returns:
-        The decision, which is also stored with the predictions.
+        The decision rule (thresholds, calibration and others), which is also stored with the
+        predictions.
 
     Raises:
         InputError: The options do not fit each other or the system, or there is no validation image

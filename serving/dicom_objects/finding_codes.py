@@ -9,7 +9,7 @@ import highdicom.sr as hd
 from cxr_compare.data_prep.formats.finding_names import display_name, finding_name
 
 PRIVATE_SCHEME = "99CXRCOMPARE"
-# characters of a code and of its meaning
+# Largest numbers of characters of a code and of its meaning
 _MOST_VALUE = 16
 _MOST_MEANING = 64
 # Terms of DICOM for chest X-rays (PS3.16, CID 6101 and 6104) come first, because they name what is
@@ -51,6 +51,9 @@ def private_code(name: str, meaning: str) -> hd.CodedConcept:
     Args:
         name: Code value, such as ``lung_opacity``.
         meaning: Text that is shown to people.
+
+    Returns:
+        The concept, whose meaning is cut to 64 characters.
     """
     value = name
     if len(value) > _MOST_VALUE or not value.isascii():
@@ -66,6 +69,9 @@ def finding_code(finding: str) -> hd.CodedConcept:
 
     Args:
         finding: Name of the finding, such as ``lung_opacity``, or its display name.
+
+    Returns:
+        A term of DICOM or SNOMED CT; a private code of this program if neither has the finding.
     """
     name = finding_name(finding)
     if name in _FINDING_CODES:

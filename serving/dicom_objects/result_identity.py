@@ -25,9 +25,10 @@ from cxr_compare.serving.dicom_objects.source_header import Source
 SOFTWARE = "cxr-compare"
 RESEARCH_USE = "Research use only, not a medical device."
 Kind = Literal["sr", "sc"]
-"""A structured report, or a Secondary Capture."""
-_SERIES_NUMBERS: dict[Kind, int] = {"sr": 9901, "sc": 9902}  # behind what a hospital numbers
-LONG_TEXT = 1024  # characters
+"""Kind of a DICOM result: ``sr``, a structured report, or ``sc``, a Secondary Capture."""
+# Numbers that are higher than those of a hospital's series.
+_SERIES_NUMBERS: dict[Kind, int] = {"sr": 9901, "sc": 9902}
+LONG_TEXT = 1024  # largest number of characters of a long text
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,19 @@ def to_bytes(instance: Dataset) -> bytes:
 
 
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
-    """Return the description of series, instance and equipment of a DICOM object with predictions.
+    """Return the arguments that describe the series, the object and the program in a DICOM result.
+
+    A result is a DICOM object with predictions for an image.
 
     Args:
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
         source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        algorithms: Name and settings of each system that predicted the image.
+        algorithms: Name and settings of each system (trained network with its threshold) that
+            predicted the image.
 
     Returns:
-        Arguments of highdicom's classes, by name.
+        Keyword arguments of highdicom's classes, such as ``series_instance_uid`` and
+        ``manufacturer``.
     """
     header = source.header
     names = ", ".join(algorithm.name for algorithm in algorithms)
@@ -127,7 +132,11 @@ def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> 
     Args:
         source_uid: SOP Instance UID of the source image.
         kind: ``sr`` for a structured report, ``sc`` for a Secondary Capture.
-        algorithms: Name and settings of each system that predicted the image.
+        algorithms: Name and settings of each system (trained network with its threshold) that
+            predicted the image.
+
+    Returns:
+        A UID that begins with 2.25.
     """
     return derived_uid("instance", kind, str(source_uid), _as_json(algorithms))
 
@@ -137,12 +146,12 @@ def _as_json(algorithms: Sequence[Algorithm]) -> list[dict[str, Any]]:
 
 
 def derived_uid(*parts: Any) -> UID:
-    """Return a DICOM UID that depends only on given parts and on the version of the program.
+    """Return a DICOM UID that depends only on the given parts and on the version of the program.
 
     Equal parts give an equal UID. It begins with 2.25, the root for UIDs from numbers.
 
     Args:
-        parts: Values that JSON can hold.
+        parts: Values that JSON can hold, such as ``"instance"`` and a UID of the source image.
     """
     text = json.dumps([SOFTWARE, software_version(), *parts], sort_keys=True)
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}")
@@ -167,7 +176,7 @@ def plain_text(text: str, most: int) -> str:
 
 @contextmanager
 def single_names_allowed() -> Iterator[None]:
-    """Suppress highdicom's warning about patients' names of one part within a ``with`` block.
+    """Suppress highdicom's warning about a patient name of a single part within a ``with`` block.
 
     Anonymised images have such names.
     """

@@ -25,7 +25,7 @@ def dicom_results(
 
     Args:
         source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        answers: One prediction for each system.
+        answers: One prediction for each system (trained network with its threshold).
         algorithms: Name and settings of each system, in the order of `answers`.
         kinds: Kinds of objects to make: ``sr`` for a structured report, ``sc`` for a Secondary
             Capture (image with the boxes or maps drawn in).
@@ -34,7 +34,8 @@ def dicom_results(
         The DICOM object of each kind.
 
     Raises:
-        InputError: There is no prediction, or a report cannot refer to such a source image.
+        InputError: There is no prediction, the numbers of predictions and systems differ, or a
+            structured report cannot refer to this kind of source image (SOP class).
     """
     makers = {"sr": structured_report, "sc": overlay_capture}
     return {kind: makers[kind](source, answers, algorithms) for kind in kinds}

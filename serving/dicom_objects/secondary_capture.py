@@ -47,9 +47,12 @@ def overlay_capture(
 
     Args:
         source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        answers: One prediction for each system.
+        answers: One prediction for each system (trained network with its threshold).
         algorithms: Name and settings of each system, in the order of `answers`.
         made: Time of creation; None takes the present time.
+
+    Returns:
+        The DICOM object, of the same patient and study as the image.
     """
     titled = [replace(answer, image=_TITLE) for answer in answers]
     drawn = render_answers(titled, panel=_PANEL, draws_doubtful=False)
@@ -68,8 +71,12 @@ def secondary_capture(
     Args:
         source: Header facts of the image that was predicted, such as patient, study and UIDs.
         rgb: The image with boxes and maps drawn in, uint8 ``(h, w, 3)``.
-        algorithms: Name and settings of each system that predicted the image.
+        algorithms: Name and settings of each system (trained network with its threshold) that
+            predicted the image.
         made: Time of creation; None takes the present time.
+
+    Returns:
+        The DICOM object, uncompressed RGB.
 
     Raises:
         InputError: `rgb` has another shape or type.

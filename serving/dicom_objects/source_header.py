@@ -105,12 +105,13 @@ class Source:
     Texts are in UTF-8. Values that the standard does not allow are left out.
 
     Attributes:
-        header: UIDs, patient, study and image size. If the source image has all elements of the
-            exposure's geometry, these as well.
+        header: UIDs, patient, study, size and modality of the image. If the source image has valid
+            PatientOrientation and ImagerPixelSpacing, these as well; if not, the modality is
+            ``OT``.
         instance_number: Number of the image in its series; 1 if the source has none.
         frames: Number of frames.
         orientation: Directions of the rows and columns, such as ``("L", "F")``; empty if unknown.
-        radiograph: True if the modality is plain radiography.
+        radiograph: True if the modality is plain radiography (CR, DX, DR or RG).
         lossy: True if the image went through a lossy compression.
         chest: True if the header says that the image shows a chest.
     """
@@ -129,6 +130,9 @@ class Source:
 
         Args:
             source: Header of a DICOM file, from `read_source`.
+
+        Returns:
+            The facts, in a header of its own that leaves out all other attributes.
 
         Raises:
             InputError: The header has no UIDs to refer to, no size, or a PatientID that cannot be
@@ -160,7 +164,10 @@ class Source:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return all facts as values for JSON, so that another process can restore them."""
+        """Return all facts as values for JSON, so that another process can restore them.
+
+        The header is a text in base64.
+        """
         buffer = io.BytesIO()
         self.header.save_as(buffer, implicit_vr=False, little_endian=True)
         header = base64.b64encode(buffer.getvalue()).decode()
@@ -262,9 +269,11 @@ def _is_valid(vr: str, keyword: str, text: str) -> bool:
         return False
     if "\\" in text or (keyword == "PatientSex" and text not in ("M", "F", "O")):
         return False
-    if keyword in ("PatientSize", "PatientWeight") and not text.strip("+0.eE-"):  # zero: unknown
+    # 0 stands for unknown.
+    if keyword in ("PatientSize", "PatientWeight") and not text.strip("+0.eE-"):
         return False
-    if vr == "PN" and any(group.count("^") > 4 for group in text.split("=")):  # five parts
+    # A name has at most five parts.
+    if vr == "PN" and any(group.count("^") > 4 for group in text.split("=")):
         return False
     try:
         validate_value(vr, text, RAISE)

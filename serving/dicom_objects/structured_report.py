@@ -67,12 +67,16 @@ def structured_report(
 
     Args:
         source: Header facts of the image that was predicted, such as patient, study and UIDs.
-        answers: One prediction for each system.
+        answers: One prediction for each system (trained network with its threshold).
         algorithms: Name and settings of each system, in the order of `answers`.
         made: Time of creation; None takes the present time.
 
+    Returns:
+        The DICOM object, of the same patient and study as the image.
+
     Raises:
-        InputError: There is no prediction, or the numbers of predictions and systems differ.
+        InputError: There is no prediction, the numbers of predictions and systems differ, or a
+            structured report cannot refer to this kind of source image (SOP class).
 
     Source:
         DICOM PS3.16, TID 1500, 1501 and 1410.
@@ -83,7 +87,8 @@ def structured_report(
             "each, and at least one"
         )
     report_uid = result_uid(source.header.SOPInstanceUID, "sr", algorithms)
-    _region(source, hd.GraphicTypeValues.POINT, np.zeros((1, 2)))  # also where there is no box
+    # Raises the error for an unsuitable image even if there is no box.
+    _region(source, hd.GraphicTypeValues.POINT, np.zeros((1, 2)))
     groups: list[hd.Template] = []
     for answer, algorithm in zip(answers, algorithms, strict=True):
         identified = _identified(algorithm)

@@ -40,15 +40,19 @@ def open_connections(
 ) -> Connections:
     """Open the connections to the archive with the images and to the destination of the results.
 
-    A connection without encryption gets a warning.
+    A connection without encryption gets a warning, unless it stays on this machine.
 
     Args:
         settings: Addresses, certificates and AE titles.
         progress: Shows the warnings.
         open_archives: Exit stack that closes the connections at the end of the program.
 
+    Returns:
+        Both connections. Nothing was sent through them yet.
+
     Raises:
-        InputError: An address, an AE title or a certificate is wrong.
+        InputError: An address, an AE title, a certificate or the credentials in the environment are
+            wrong, or images are received and no destination is set.
     """
     if settings.listening_address is not None:
         own_title = settings.listening_address.title

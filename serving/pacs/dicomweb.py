@@ -61,11 +61,15 @@ class Credentials:
         """Read the variables ``PREFIX_TOKEN``, or ``PREFIX_USER`` and ``PREFIX_PASSWORD``.
 
         Args:
-            environment: Environment variables.
+            environment: Environment variables by name.
             prefix: Beginning of their names, such as ``CXR_PACS``.
 
+        Returns:
+            The credentials; without a token and a user if no variable is set.
+
         Raises:
-            InputError: Only one of user and password is set, or a token and a user are both set.
+            InputError: Only one of user and password is set, a token and a user are both set, or a
+                value has a control character.
         """
         token, user, password = (
             environment.get(f"{prefix}_{name}") or None for name in ("TOKEN", "USER", "PASSWORD")
@@ -83,7 +87,16 @@ class Credentials:
         return cls(prefix, token, user, password)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Put them on a request; `requests` takes them off where it is led to another host."""
+        """Add the credentials to a request. The package `requests` calls this for each request.
+
+        If the archive redirects to another host, `requests` removes them.
+
+        Args:
+            request: The prepared request.
+
+        Returns:
+            The request with the header ``Authorization``; unchanged without credentials.
+        """
         if self.token:
             request.headers["Authorization"] = f"Bearer {self.token}"
         elif self.user and self.password:
@@ -123,10 +136,17 @@ class LeftOutImage:
 class DicomWebArchive:
     """An archive that is reached by DICOMweb (DICOM over HTTP) at a URL.
 
+    Every method that sends a request raises `UnreachableError` if the archive does not answer in
+    time, `RefusedError` if it refuses this one request, and another `InputError` if the
+    credentials, the certificate or the URL are wrong.
+
     Args:
         url: URL of the DICOMweb service, such as ``https://pacs.example/dicom-web``.
         credentials: Token, or user and password, that are sent with each request.
         patience: Rule for repeating a request that the archive does not answer.
+
+    Attributes:
+        shown: The URL as messages show it.
 
     Raises:
         InputError: The URL contains credentials, or is not that of a DICOMweb service.
@@ -156,13 +176,14 @@ class DicomWebArchive:
         """Search the archive for one study, in order to learn whether it answers.
 
         Args:
-            modality: Modality of the study, as a DICOM code.
+            modality: Modality of the study, as a DICOM code such as ``CR``.
             since: First study date, ``YYYYMMDD``; None for any.
             waits: True repeats the request until the archive answers, or for as long as the
                 archive's `Patience` allows. False asks once.
 
         Raises:
             UnreachableError: The archive has not answered.
+            InputError: The credentials, the certificate or the URL are wrong.
         """
         with suppress(RefusedError):  # it answers
             search = partial(self._search(modality, since), limit=1)
@@ -196,13 +217,17 @@ class DicomWebArchive:
     def images(
         self, study: str, modalities: Sequence[str]
     ) -> Iterator[ArchivedImage | LeftOutImage]:
-        """Yield the images of a study, and those series and images that are left out.
+        """List the images of a study, and those series and images that are left out.
 
         A series without a modality is included. Results of this program are always left out.
 
         Args:
             study: StudyInstanceUID.
             modalities: Modalities to include, as DICOM codes such as ``CR`` and ``DX``.
+
+        Yields:
+            UIDs of an image to predict; or the UID of a series or image that is left out, with the
+            reason.
         """
         search = partial(self._client.search_for_series, study, fields=[_MODALITY, _MANUFACTURER])
         for series, entry in self._list(search, _SERIES, "a list of series").items():
@@ -228,6 +253,13 @@ class DicomWebArchive:
 
         Args:
             image: Study, series and instance UID of the image.
+
+        Returns:
+            The DICOM object, header and pixels.
+
+        Raises:
+            RefusedError: The archive refuses this image, or sends another one.
+            UnreachableError: The archive has not answered in time.
         """
         dataset = self._ask(
             lambda: self._client.retrieve_instance(image.study, image.series, image.uid),
@@ -238,10 +270,16 @@ class DicomWebArchive:
         return dataset
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Send DICOM results to the archive. A result that it already has counts as stored.
+        """Send DICOM results to the archive.
+
+        A result that the archive already has counts as stored.
 
         Args:
             results: DICOM objects, such as structured reports.
+
+        Raises:
+            RefusedError: The archive does not store a result.
+            UnreachableError: The archive has not answered in time.
         """
         answer = self._ask(lambda: self._store(results), "results")
         failed = [

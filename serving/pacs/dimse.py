@@ -39,7 +39,7 @@ _SUCCESS = 0x0000
 _DUPLICATE = 0x0111
 _OUT_OF_RESOURCES = 0xA700
 _TIMEOUT = 60.0  # seconds
-_HANDSHAKE_SECONDS = 5.0  # one that says nothing holds up others for so long
+_HANDSHAKE_SECONDS = 5.0  # a caller that sends nothing delays others for at most this time
 _TITLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,14}[\x21-\x7e])?")
 _TEMPORARY = ".part"
 _RESERVE = 1 << 17  # bytes that received images leave free, in which the journal can go on
@@ -64,7 +64,7 @@ class Address:
         """Read an address ``AE@host:port``, or ``AE:port`` if there is a default host.
 
         Args:
-            text: The address.
+            text: The address, such as ``ORTHANC@127.0.0.1:4242``.
             option: Name of the option that gave it, for messages.
             host: Default host; None requires a host in the text.
 
@@ -144,6 +144,12 @@ class Tls:
         """Return the TLS settings for receiving images (`listening`).
 
         Only senders with a certificate of the authority are accepted.
+
+        Returns:
+            The settings for the listening socket.
+
+        Raises:
+            InputError: A file cannot be read, or holds no key or certificate in the PEM format.
         """
         context = self._filled(_Listening(ssl.PROTOCOL_TLS_SERVER))
         context.verify_mode = ssl.CERT_REQUIRED
@@ -153,6 +159,12 @@ class Tls:
         """Return the TLS settings for sending results (`StorePeer`).
 
         The certificate of the peer must name its host.
+
+        Returns:
+            The settings for the connection.
+
+        Raises:
+            InputError: A file cannot be read, or holds no key or certificate in the PEM format.
         """
         return self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
@@ -180,6 +192,13 @@ class StorePeer:
         title: AE title of this program as the sender.
         patience: Rule for repeating a request that the peer does not answer.
         tls: Certificates for TLS; None sends without encryption.
+
+    Attributes:
+        shown: The address as text, ``AE@host:port``.
+        address: AE title, host and port of the peer.
+
+    Raises:
+        InputError: A certificate cannot be read.
     """
 
     def __init__(
@@ -204,10 +223,14 @@ class StorePeer:
             raise UnreachableError(f"{self.shown}: {outage.reason}") from None
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Send DICOM results to the peer. A result that it already has counts as stored.
+        """Send DICOM results to the peer. A result that the peer already has counts as stored.
 
         Args:
             results: DICOM objects, such as structured reports.
+
+        Raises:
+            RefusedError: The peer does not take or store a result.
+            UnreachableError: The peer has not answered in time.
         """
         self._patience.run(lambda: self._store(results), self.shown)
 
@@ -268,6 +291,9 @@ class Inbox:
 
     Args:
         folder: Path of the folder, which is made if necessary.
+
+    Attributes:
+        arrived: Event that is set when an image arrives, so that another thread can wait for it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -335,7 +361,10 @@ def listening(
         tls: Files for TLS; None listens without encryption.
 
     Yields:
-        The address with the port that was opened.
+        The given address.
+
+    Raises:
+        InputError: The port cannot be opened, or a certificate cannot be read.
     """
     entity = AE(ae_title=address.title)
     entity.require_called_aet = True

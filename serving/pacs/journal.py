@@ -74,6 +74,8 @@ def writing(path: Path) -> Iterator[None]:
 def digest(uid: str) -> str:
     """Return the digest that stands for a UID in the journal, in file names and in messages.
 
+    The journal records which images are predicted, see `Journal`.
+
     Args:
         uid: A DICOM UID.
 
@@ -94,8 +96,8 @@ def job_id(systems: Sequence[dict[str, Any]], destination: str) -> str:
     change, all images are therefore answered again.
 
     Args:
-        systems: Facts about each system, such as name, digest of the weights and threshold, as
-            values for JSON.
+        systems: Facts about each system (trained network with its threshold), such as name, digest
+            of the weights and threshold, as values for JSON.
         destination: Address to which results are sent, such as ``ARCHIVE@pacs:104`` or a URL.
     """
     text = json.dumps([*systems, destination], sort_keys=True)
@@ -313,7 +315,8 @@ def _require_version(connection: sqlite3.Connection, path: Path) -> None:
         return
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if version == 1 and tables == {"images", "studies", "results"}:
-        new = f"DROP TABLE studies; {_STUDIES}"  # they said how many instances, and not which
+        # Version 1 stored the number of instances of a study, not their names.
+        new = f"DROP TABLE studies; {_STUDIES}"
     elif version or tables:
         raise InputError(
             f"--journal {path}: is not a journal of this version of cxr pacs; give another file"

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 # seconds
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 16.0
-_FEW = 3  # times that a request is sent which breaks the archive rather than meeting it down
+_FEW = 3  # number of times that a request is sent which fails while the archive is up
 
 
 class UnreachableError(InputError):
@@ -76,6 +76,8 @@ class Patience:
 
         Raises:
             UnreachableError: The function has failed for longer than `seconds`.
+            RefusedError: The function has failed three times with an outage that concerns only this
+                request (`is_down` is False).
         """
         end = self.clock() + self.seconds
         wait = _FIRST_WAIT

@@ -25,7 +25,8 @@ from cxr_compare.serving.pacs.tally import Tally
 from cxr_compare.serving.pacs.worker import Worker
 from cxr_compare.serving.run import Run
 
-_RETRY_SECONDS = 5.0  # until received images are tried again where the destination is away
+# Time until received images are tried again if the destination does not answer.
+_RETRY_SECONDS = 5.0
 
 
 def run_station(

@@ -36,7 +36,7 @@ from cxr_compare.serving.pacs.station_settings import StationSettings
 from cxr_compare.serving.pacs.tally import Tally
 from cxr_compare.serving.run import Run
 
-_UNCHANGED_STUDIES_LISTED = 100  # in each search after the first
+_UNCHANGED_STUDIES_LISTED = 100  # number of them in each search after the first
 
 
 class _StoredImage(NamedTuple):
@@ -74,11 +74,15 @@ class Worker:
         """Prepare the work and open the journal.
 
         Args:
-            settings: Choice of images and handling of warnings.
-            systems: Loaded runs, which answer for each image.
-            destination: Archive that results are sent to.
-            say: Shows a line to the user.
-            emit: Writes a line of a result.
+            settings: Which images are predicted, what happens to an image with a warning, and where
+                the journal is.
+            systems: Loaded runs (trained networks with their thresholds), which predict each image.
+            destination: Archive to which results are sent.
+            say: Function that shows one line to the user.
+            emit: Function that prints one line of a prediction.
+
+        Raises:
+            InputError: The journal is damaged, or another process uses it.
         """
         self._settings = settings
         self._systems = systems
@@ -102,6 +106,10 @@ class Worker:
         Args:
             archive: Archive to search.
             folder: Folder for the images while they are predicted.
+
+        Raises:
+            UnreachableError: The archive or the destination has not answered in time, or the disk
+                is full.
         """
         self._work_through(islice(self._fetch_new(archive, folder), self._settings.limit))
 
@@ -112,6 +120,9 @@ class Worker:
 
         Args:
             inbox: Folder of the received images.
+
+        Raises:
+            UnreachableError: The destination has not answered in time, or the disk is full.
         """
         inbox.arrived.clear()
 

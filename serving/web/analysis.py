@@ -43,7 +43,7 @@ from cxr_compare.serving.web.uploads import Decoded, Decoder
 
 _LOG = logging.getLogger("cxr.serve")
 Include = Literal["overlay", "maps", "sr", "sc"]
-_MOST_REPORTS = 2  # under way
+_MOST_REPORTS = 2  # largest number of report requests in progress
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES = (1, 2, 4, 8, 16, 32)
 _WAKE = 0.2  # seconds after which a thread without work looks whether it shall end
@@ -113,11 +113,11 @@ class _Waiting:
 class Batcher:
     """Queue of uploaded images, which a thread predicts in batches with all systems.
 
-    Images that wait at the same time are predicted together. After each batch the function
-    `on_batch` is called with its number of images and its duration in seconds.
+    Images that wait at the same time are predicted together.
 
     Args:
-        systems: Loaded runs or exports that predict each image.
+        systems: Loaded runs (trained networks with their thresholds) or exports of their networks,
+            which predict each image.
         settings: Settings of the server, of which the size of the queue and of a batch are used.
         on_batch: Function that is called after each batch with its number of images and its
             duration in seconds.
@@ -169,15 +169,21 @@ class Batcher:
     async def answer(
         self, called: str, image: DecodedImage, of_file: tuple[Warned, ...] = ()
     ) -> list[Answer]:
-        """Return the prediction of each system for one image. A cancelled request leaves the queue.
+        """Put one image into the queue, and wait for the prediction of each system for it.
+
+        If the request is cancelled, its image leaves the queue.
 
         Args:
             called: Name of the image in the predictions, such as its file name.
             image: The decoded image.
             of_file: Warnings about the file, from `serving.guard.file_warnings`.
 
+        Returns:
+            One prediction of each system, in the order of the systems.
+
         Raises:
-            Refused: The queue is full.
+            Refused: The queue is full (status 429).
+            InputError: The output of a network is not finite.
         """
         loop = asyncio.get_running_loop()
         waiting = _Waiting(called, image, of_file, loop, loop.create_future())
@@ -268,10 +274,19 @@ class Server:
     """State of the web server: its systems, its queue of images, its limits and its metrics.
 
     Args:
-        systems: Runs or exports with which the server predicts.
+        systems: Systems (trained networks with their thresholds) with which the server predicts.
         settings: Settings of the server.
         missed_together: Share of positive images that every system decides as negative; None if
             unknown.
+
+    Attributes:
+        status: ``starting`` until a first image was predicted, then ``ok``, at the end
+            ``stopping``.
+        decoder: Processes that decode uploads.
+        batcher: Queue of images, and the thread that predicts them.
+        places: Limit on the number of uploads in progress.
+        reports: Limit on the number of requests for a table of predictions in progress.
+        metrics: Counters for Prometheus.
     """
 
     def __init__(
@@ -296,7 +311,10 @@ class Server:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the decoder and the batcher in an ``async with`` block, and stop both at its end."""
+        """Run the decoding processes and the predicting thread in an ``async with`` block.
+
+        Both are stopped at the end of the block.
+        """
         await self.decoder.start()
         self.batcher.start()
         warming = asyncio.create_task(self._warm_up())
@@ -316,7 +334,7 @@ class Server:
             try:
                 await self.batcher.answer("blank", image)
                 break
-            except Refused:  # it stops
+            except Refused:  # the server stops
                 return
             except Exception as error:  # noqa: BLE001 - such as a GPU's memory that others hold
                 _LOG.error("not ready: %s: %s", type(error).__name__, error)
@@ -363,8 +381,11 @@ class Server:
             request_id: Identifier of the request in the log.
             name: File name that the client gave.
             content: Bytes of the upload.
-            include: Additional parts of the response: ``maps``, ``overlay``, ``sr`` or ``sc``
-                (DICOM objects).
+            include: Additional parts of the response: ``maps`` (activation maps), ``overlay`` (a
+                PNG drawing), ``sr`` (DICOM structured report) or ``sc`` (DICOM Secondary Capture).
+
+        Returns:
+            The response, with facts about the image and one prediction of each system.
 
         Raises:
             Refused: The upload cannot be predicted, or the queue is full; the error says why.

@@ -78,7 +78,7 @@ _PIXELS: dict[str, Any] = {
         }.items()
     },
 }
-RESULT_FORMATS = (  # columns of a visit beside an answer's
+RESULT_FORMATS = (  # columns of a visit's table besides those of an answer
     "undecided_because",
     "threshold_probability",
     "systems_disagree",
@@ -103,6 +103,11 @@ class Files:
     Args:
         examples: Folder of example images; None shows synthetic images.
         report: Report folder; None if there is no report.
+
+    Attributes:
+        page: Path of each file of the HTML page, by file name.
+        examples: Path of each example image, by file name.
+        report: Path of each file of the report, by its path in the report folder.
     """
 
     def __init__(self, examples: Path | None, report: Path | None) -> None:
@@ -208,7 +213,10 @@ async def analyze(
     responses={**ERRORS, 200: _PIXELS},
 )
 async def pixels(request: Request) -> Response:
-    """Send the image at full depth, before any window, as rows of little-endian uint16."""
+    """Decode an uploaded image, and send its pixels back at full depth, before any window.
+
+    The body of the response has the rows from above as little-endian uint16.
+    """
     server = _server(request)
     _, content = await _upload(request)
     with server.places.take():
@@ -236,7 +244,7 @@ async def pixels(request: Request) -> Response:
 async def report_csv(entries: _Visit) -> Response:
     """Return predictions that a client has kept as a CSV table. Nothing is stored.
 
-    The table has one row for each image and system.
+    The table has one row for each image and system (trained network).
     """
     sheet = io.StringIO(newline="")
     rows = csv.DictWriter(sheet, (*ANSWER_COLUMNS, *RESULT_FORMATS))
@@ -296,7 +304,7 @@ async def page_file(request: Request, name: str) -> Response:
 
 @router.get("/report/{name:path}", include_in_schema=False)
 async def report_file(request: Request, name: str) -> Response:
-    """Send a file of the report."""
+    """Send a file of the report of `cxr compare` that the server was started with."""
     response = _file(_files(request).report, name)
     response.headers["Content-Security-Policy"] = _REPORT_POLICY
     return response
@@ -304,9 +312,9 @@ async def report_file(request: Request, name: str) -> Response:
 
 @router.post("/report/open", include_in_schema=False, status_code=204)
 async def open_report(request: Request) -> Response:
-    """Set a cookie that lets the browser follow links to the report.
+    """Set a cookie with which the browser may follow links to the report.
 
-    The browser has sent the token before; a link cannot send it.
+    The page calls this with the token in a header; a link cannot send that header.
     """
     cookie = request.app.state.cookie.header(request.headers.get("Origin", ""))
     return Response(status_code=204, headers={"Set-Cookie": cookie})
@@ -386,10 +394,10 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def not_now(server: Server) -> Refused:
-    """Return the error for a request that comes while the server starts or stops.
+    """Return the error (status 503) for a request that comes while the server starts or stops.
 
     Args:
-        server: State of the server.
+        server: State of the server, whose ``status`` the message names.
     """
     message = f"the server is {server.status}; try again"
     return Refused(503, server.status, message, {"Retry-After": "5"})

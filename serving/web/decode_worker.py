@@ -27,9 +27,11 @@ from cxr_compare.serving.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.guard import file_warnings
 
 READY = b"ready"  # what a process says when it can decode
-ASKED = struct.Struct("<??")  # of a file: whether full depth and what DICOM objects take are wanted
-ANSWERED = struct.Struct("<I")  # before each answer: length of its JSON; pixels lie in memory
-_LEAST_BYTES = 1 << 30  # of address space beyond what the imports take
+# Request for a file: two flags, for full depth and for the header facts of DICOM results.
+ASKED = struct.Struct("<??")
+# Before each answer: length of its JSON; the pixels are in shared memory.
+ANSWERED = struct.Struct("<I")
+_LEAST_BYTES = 1 << 30  # address space beyond that of the imports
 _BYTES_A_PIXEL = 20
 _SPARE_SECONDS = 5
 
@@ -69,7 +71,7 @@ def _take_limits(max_pixels: int) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     most = used + _LEAST_BYTES + _BYTES_A_PIXEL * max_pixels
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold the image
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain the image
 
 
 def _answer(path: Path, *, deep: bool, source: bool) -> tuple[bytes, list[np.ndarray]]:

@@ -35,13 +35,14 @@ _METHODS = ("GET", "HEAD", "POST")
 _MOST_CLIENTS = 4096
 _DRAIN_SECONDS = 2.0
 _DRAIN_BYTES = 256 << 20
-_MOST_BYTES = 512 << 20  # of all bodies that have come and are worked on
+_MOST_BYTES = 512 << 20  # largest size of all request bodies in memory
 # A body must grow by at least so many bytes in each interval of so many seconds.
 _LEAST_BYTES = 16 << 10
 _PACE_SECONDS = 5.0
-_BURST_SECONDS = 10.0  # of the rate, that a client may send at once
+_BURST_SECONDS = 10.0  # seconds of the rate that a client may use at once
 _LEAST_BURST = 20.0
-_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")  # of RFC 9110, lower case
+# Form of RFC 9110, in lower case.
+_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")
 _LARGEST_PORT = 65535
 _CACHE = b"cache-control"
 _POLICY = b"content-security-policy"
@@ -72,6 +73,9 @@ def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
 
     Args:
         headers: Names and values of the headers of the response.
+
+    Returns:
+        Names and values of all headers.
     """
     headers = list(headers)
     present = {name.lower() for name, _ in headers} & {_CACHE, _POLICY}
@@ -98,12 +102,15 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, address: str) -> float:
-        """Count a request, and return the seconds after which the client may send the next one.
-
-        The value is 0 if the request is allowed.
+        """Count a request, and return after how many seconds the client may send it.
 
         Args:
-            address: IP address of the client.
+            address: IP address of the client. IPv6 addresses of one /64 network count as one
+                client.
+
+        Returns:
+            0 if the request is allowed now; otherwise it must be refused, and the value is in
+            seconds.
         """
         if self._rate <= 0:
             return 0.0
@@ -131,12 +138,12 @@ def _network(address: str) -> str:
 class _Progress:
     """Progress of a request."""
 
-    until: float  # when more of its body, or all, must have come
+    until: float  # time at which more of its body, or all, must have arrived
     read: int = 0  # bytes of its body
-    paced: int = 0  # of these when `until` was set
-    whole: bool = False  # whether all of it came
-    begun: bool = False  # whether the response has begun
-    refused: Refused | None = None  # why its body is not read on
+    paced: int = 0  # bytes that had arrived when `until` was set
+    whole: bool = False  # True if the whole body has arrived
+    begun: bool = False  # True if the response has begun
+    refused: Refused | None = None  # reason why its body is not read further
 
 
 class ReportCookie:
@@ -208,7 +215,13 @@ class Gate:
         self._most_held = max(_MOST_BYTES, settings.max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer it."""
+        """Pass a request on to the application, or answer it with a refusal.
+
+        Args:
+            scope: Facts about the request, by the ASGI specification.
+            receive: ASGI function that returns the next message of the client.
+            send: ASGI function that sends a message to the client.
+        """
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
@@ -268,7 +281,8 @@ class Gate:
         if message["type"] == "http.request":
             came = len(message.get("body", b""))
             progress.read += came
-            self.bytes_in_memory += came  # not what a client says that it will send
+            # Counted from received bytes, not from the length that the client states.
+            self.bytes_in_memory += came
             progress.whole = not message.get("more_body", False)
             if progress.read - progress.paced >= _LEAST_BYTES:
                 progress.paced = progress.read

@@ -28,7 +28,7 @@ class ServeSettings:
         seconds: Time limit of a request, in seconds.
         strict: True refuses an image with a warning, such as one that is no frontal chest X-ray.
         queue: Number of images that may wait. Further ones are refused with status 429.
-        batch: Number of images that a system predicts at a time.
+        batch: Number of images that a network predicts at a time.
         workers: Number of processes that decode uploads.
         rate: Requests a second that one client may send; 0 sets no limit.
         examples: Folder of example images; None shows synthetic images.

@@ -48,6 +48,10 @@ class Refused(Exception):  # noqa: N818 - an answer
 
         Args:
             request_id: Id of the request, as in the log.
+
+        Returns:
+            ``request_id``, and ``error`` with ``code``, ``message`` and, for a warning, its
+            ``kind``.
         """
         error = {"code": self.code, "message": self.message}
         error |= {"kind": self.kind} if self.kind else {}
@@ -92,7 +96,7 @@ class ErrorAnswer(_Model):
 
 
 class FindingScore(_Model):
-    """Score of one finding that a system learned.
+    """Score of one finding that a system (trained network) learned.
 
     Attributes:
         finding: Name of the finding.
@@ -122,7 +126,16 @@ class Frame(_Model):
 
 
 class Box(FindingScore, Frame):
-    """Box of a positive image, with its score, in px of the original image."""
+    """Box of a positive image, with its score, in px of the original image.
+
+    Attributes:
+        finding: Name of the finding.
+        score: Score in [0, 1]; a higher score means more suspicion.
+        x1: Left edge, px.
+        y1: Upper edge, px.
+        x2: Right edge, px.
+        y2: Lower edge, px.
+    """
 
 
 class ActivationMap(_Model):
@@ -159,9 +172,18 @@ class _System(_Model):
 
 
 class SystemAnswer(_System):
-    """Prediction of one system for the image, with its decision.
+    """Prediction of one system (trained network with its threshold) for the image.
 
     Attributes:
+        system: Name of the system for people.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier.
+        model_id: Digest of all that decides a prediction, such as the weights.
+        backend: Program that computes: ``torch``, ``onnx`` or ``openvino``.
+        finding: Name for people of the finding that is decided.
+        policy: Name of the rule that chose the threshold on validation images, such as ``max_f1``.
+        threshold: Lowest score at which an image is positive; null if the system has none.
+        threshold_probability: Calibrated probability at the threshold; null without calibration.
+        undecided_because: Reason why the system cannot decide on any image; null if it can.
         status: ``doubtful`` if there is a warning, and therefore no decision; else ``ok``.
         decision: Decision at the stored threshold; null if the system is undecided or `status` is
             ``doubtful``.
@@ -271,7 +293,7 @@ class DicomObjects(_Model):
 
 
 class AnalyzeAnswer(_Model):
-    """Predictions of all systems for one image: the response to an upload.
+    """Predictions of all systems (trained networks) for one image: the response to an upload.
 
     Attributes:
         request_id: Id of the request, as in the log.
@@ -340,7 +362,7 @@ class VisitEntry(AnalyzeAnswer):
 
 
 class Figure(_Model):
-    """Value of one metric of a system, with its 95 % interval if it has one.
+    """Value of one metric of a detector or classifier, with its 95 % interval if it has one.
 
     Attributes:
         metric: Short name of the metric, such as ``auroc``.
@@ -393,6 +415,15 @@ class SystemFacts(_System):
     """Facts about a system (trained network with its threshold) of this server.
 
     Attributes:
+        system: Name of the system for people.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier.
+        model_id: Digest of all that decides a prediction, such as the weights.
+        backend: Program that computes: ``torch``, ``onnx`` or ``openvino``.
+        finding: Name for people of the finding that is decided.
+        policy: Name of the rule that chose the threshold on validation images, such as ``max_f1``.
+        threshold: Lowest score at which an image is positive; null if the system has none.
+        threshold_probability: Calibrated probability at the threshold; null without calibration.
+        undecided_because: Reason why the system cannot decide on any image; null if it can.
         findings: Findings that the system learned.
         precision: Number format of the computation, such as ``fp32``.
         image_size: Side of the square image that the network reads, px.
@@ -440,7 +471,7 @@ class Limits(_Model):
 
 
 class ModelsAnswer(_Model):
-    """The systems with which this server predicts.
+    """The systems (trained networks with their thresholds) with which this server predicts.
 
     Attributes:
         systems: Facts about each system.
@@ -509,4 +540,4 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         504: "Answering took too long",
     }.items()
 }
-"""Responses of what takes an upload."""
+"""Error responses of the routes that take an upload, by HTTP status, for the OpenAPI document."""

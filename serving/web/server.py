@@ -47,7 +47,7 @@ def build_app(
     """Build the web application that predicts uploaded images with some systems.
 
     Args:
-        systems: Loaded runs (trained networks with their thresholds) or exports of them.
+        systems: Loaded runs (trained networks with their thresholds) or exports of their networks.
         settings: Limits and addresses of the server.
         report: Report folder of cxr compare on these systems, or None.
 
@@ -65,7 +65,7 @@ def build_app(
         version=metadata.version("cxr-compare"),
         summary="What lesion detectors and image classifiers say of a chest X-ray.",
         description=RESEARCH_USE,
-        docs_url=None,  # its scripts would come from elsewhere
+        docs_url=None,  # its scripts would be loaded from another server
         redoc_url=None,
         lifespan=lambda app: server.running(),
     )
@@ -200,7 +200,7 @@ def run_server(
     """Serve on a socket until a signal ends the server.
 
     Args:
-        systems: Loaded runs (trained networks with their thresholds) or exports of them.
+        systems: Loaded runs (trained networks with their thresholds) or exports of their networks.
         settings: Limits and addresses of the server.
         listening: Socket that is bound to the address.
         report: Report folder of cxr compare on these systems, or None.
@@ -224,7 +224,7 @@ def run_server(
         build_app(systems, settings, report=report),
         http=PatientProtocol,
         log_config=None,
-        access_log=False,  # it would name paths and addresses
+        access_log=False,  # an access log would name paths and addresses
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_IDLE,

@@ -50,12 +50,17 @@ _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
 class ServedSystem:
-    """A run or export that the server predicts with, and facts about it that do not change.
+    """A system that the server predicts with, and facts about it that do not change.
 
     Args:
-        run: Loaded run (trained network with its threshold) or export.
+        run: Loaded run (trained network with its threshold) or export of it.
         report: Metrics of the system; None if none are known.
         report_url: Address of the report on this server; None without a report.
+
+    Attributes:
+        run: The loaded run or export.
+        algorithm: Name and settings of the system, for DICOM results.
+        facts: Facts about the system, as the HTTP interface sends them.
     """
 
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
@@ -93,6 +98,9 @@ class ServedSystem:
         Args:
             answer: The prediction, from `Run.answer`.
             maps: True includes the activation map of a classifier.
+
+        Returns:
+            The prediction with the score of each finding, the boxes and, if requested, the map.
         """
         shared = {k: v for k, v in answer.to_dict().items() if k in SystemAnswer.model_fields}
         scores = answer.finding_scores.items()
@@ -136,7 +144,7 @@ def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
     """Return True if one system decides that an image is positive and another that it is negative.
 
     Args:
-        answers: Predictions of all systems for this one image.
+        answers: Predictions of all systems (detectors and classifiers) for this one image.
 
     Returns:
         True or False; None if fewer than two systems decide.
@@ -147,10 +155,13 @@ def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
 
 @cache
 def versions_of(backends: frozenset[str]) -> dict[str, str]:
-    """Return the versions of Python, of this program and of the packages of the back ends.
+    """Return the versions of Python, numpy, this program and the packages that compute networks.
 
     Args:
-        backends: Names of the back ends, such as ``torch`` or ``onnx``.
+        backends: Names of the programs that compute networks: ``torch``, ``onnx`` or ``openvino``.
+
+    Returns:
+        Version by name of the package.
     """
     packages = ["cxr-compare", "numpy", *(_PACKAGES[backend] for backend in sorted(backends))]
     versions = {"python": platform.python_version()}
@@ -158,14 +169,15 @@ def versions_of(backends: frozenset[str]) -> dict[str, str]:
 
 
 def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFigures | None]:
-    """Return each system's figures (AUROC and others), from a report or from validation images.
+    """Return the figures of each system (AUROC and others), from a report or validation images.
 
     Args:
-        systems: Runs or exports.
-        folder: Report folder; None takes figures on validation images.
+        systems: Runs (trained networks with their thresholds) or exports of their networks.
+        folder: Report folder of `cxr compare`; None takes the figures on validation images.
 
     Returns:
-        The figures of each system; None for a system without figures.
+        One entry for each system: its figures in the report, or else on its validation images; None
+        if it has no figures.
 
     Raises:
         InputError: The report evaluates none of the systems.
@@ -188,8 +200,9 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
     """Return the share of positive images that every system decided as negative.
 
     Args:
-        systems: Runs or exports.
-        folder: Report folder, for test images; None takes validation images.
+        systems: Runs (trained networks with their thresholds) or exports of their networks.
+        folder: Report folder of `cxr compare`, for test images; None takes validation images. These
+            are also taken if the report does not evaluate all systems at the served thresholds.
 
     Returns:
         The share, as the only value in `figures`; None if not all systems have decided the same

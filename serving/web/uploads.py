@@ -299,15 +299,20 @@ class Decoder:
         self._all.clear()
 
     async def decode(self, content: bytes, *, deep: bool = False, source: bool = False) -> Decoded:
-        """Decode an uploaded file as a viewer would show the image.
+        """Decode an uploaded file to 8-bit grey, as a viewer would show the image.
 
         Args:
             content: Bytes of the upload.
             deep: True also returns the pixels with all bits, before any window.
             source: True also returns the header facts that DICOM results copy.
 
+        Returns:
+            The decoded image with its warnings.
+
         Raises:
-            Refused: The upload is too large, is no image, or takes too long.
+            Refused: The upload is too large, is no image, is damaged or takes too long; too many
+                others wait; or `source` is True and the file is no DICOM file that results can
+                refer to.
         """
         if len(content) > self._settings.max_bytes:
             limit = f"{self._settings.max_bytes / MEBIBYTE:,.4g} MiB"
@@ -380,7 +385,7 @@ class Decoder:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # of a client that left, nobody asks for it
+            task.exception()  # read here, because nobody reads the error of a client that left
 
     def _replace(self, worker: _Worker) -> None:
         worker.kill()
