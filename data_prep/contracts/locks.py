@@ -55,6 +55,7 @@ class LockFile:
         before_wait: Callable[[], object] | None,
         *,
         protected: Path | None = None,
+        first_wait_s: float = _FIRST_WAIT_S,
     ) -> None:
         """Take the lock.
 
@@ -65,13 +66,15 @@ class LockFile:
                 None refuses instead of waiting.
             protected: The file or folder that the lock protects, for the message; by default the
                 folder of the lock file.
+            first_wait_s: Seconds to wait for a lock that another process may be about to release,
+                before the lock counts as taken.
 
         Raises:
             InputError: Another process has the lock, or the file cannot be made.
         """
         self._path = path
         self._lock = filelock.FileLock(path, thread_local=False)
-        wait_s = _FIRST_WAIT_S
+        wait_s = first_wait_s
         while not self._lock.is_locked:
             make_folder(path.parent)
             try:
@@ -194,7 +197,7 @@ def remove_abandoned_folders(parent: Path, pattern: str) -> None:
     for folder in parent.glob(pattern):
         with suppress(InputError, OSError):  # a running process has it, or it has just gone
             if _belongs_to_this_user(folder):
-                with closing(LockFile(folder / LOCK_NAME, None)) as lock:
+                with closing(LockFile(folder / LOCK_NAME, None, first_wait_s=0)) as lock:
                     if _IS_WINDOWS:  # Windows removes no open file
                         lock.close()
                     shutil.rmtree(folder)

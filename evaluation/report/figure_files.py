@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
@@ -49,14 +50,27 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
         Paths of the PNG, PDF and SVG files.
     """
     written = []
+    box = _edges(figure)
     with WRITING_SVG, mpl.rc_context({"svg.hashsalt": "figure", "pdf.fonttype": 42}):
         for kind, undated in _UNDATED.items():
             to = path.with_suffix(f".{kind}")
             figure.savefig(
-                to, format=kind, dpi=_DPI, facecolor="white", bbox_inches="tight", metadata=undated
+                to, format=kind, dpi=_DPI, facecolor="white", bbox_inches=box, metadata=undated
             )
             written.append(to)
     return written
+
+
+def _edges(figure: Figure) -> Bbox:
+    """Lay a figure out and return its tight bounding box with a margin, in inches.
+
+    With ``bbox_inches="tight"`` matplotlib would do both again for each file.
+    """
+    figure.set_dpi(_DPI)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    margin: float = mpl.rcParams["savefig.pad_inches"]
+    return figure.get_tightbbox().padded(margin)
 
 
 _FILES = {"roc": "roc", "pr": "precision_recall", "froc-iou": "froc", "calibration": "calibration"}
@@ -70,8 +84,6 @@ def save_figures(
     charts: Sequence[Chart],
     markers: Sequence[tuple[str, str]],
     confusion: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]],
-    cases: Sequence[Path],
-    maps: Sequence[str] = (),
 ) -> None:
     """Write the figures for a paper as PNG, PDF and SVG, each with its caption in a text file.
 
@@ -86,8 +98,6 @@ def save_figures(
             thresholds were chosen.
         confusion: Title and counts ``tp``, ``fp``, ``tn``, ``fn`` of each confusion matrix: one row
             for each system, one column for each rule; counts are None without a threshold.
-        cases: Image files of drawn examples, which are placed one below the other; empty for none.
-        maps: Sentences on how activation maps are drawn, one for each system with maps.
     """
     figures = {}
     notes = {}
@@ -112,18 +122,25 @@ def save_figures(
         figures["confusion"] = draw_confusion(confusion)
     for name, figure in figures.items():
         save_figure(figure, folder / name)
-    names = list(figures)
-    if cases:
-        _save_plate(cases, folder / "cases.png")
-        names.append("cases")
-        notes["cases"] = " ".join(sentence("map_legend", text, template=CHARTS) for text in maps)
-    for name in names:
-        caption = sentence("caption", name, about, notes.get(name, ""), template=CHARTS)
-        write_text(folder / f"{name}.txt", f"{caption}\n")
+        _write_caption(folder, name, about, notes.get(name, ""))
 
 
-def _save_plate(cases: Sequence[Path], path: Path) -> None:
-    """Write images one below the other, with at least 300 dpi and at most 17 cm wide."""
+def _write_caption(folder: Path, name: str, about: str, notes: str) -> None:
+    caption = sentence("caption", name, about, notes, template=CHARTS)
+    write_text(folder / f"{name}.txt", f"{caption}\n")
+
+
+def save_plate(folder: Path, about: str, cases: Sequence[Path], maps: Sequence[str]) -> None:
+    """Write a figure of example images one below the other as PNG, with its caption in a text file.
+
+    The figure has at least 300 dpi and is at most 17 cm wide.
+
+    Args:
+        folder: Folder for the files ``cases.png`` and ``cases.txt``, which must exist.
+        about: Sentence on what was evaluated, which is part of the caption.
+        cases: Image files of drawn examples, at least one.
+        maps: Sentences on how activation maps are drawn, one for each system with maps.
+    """
     images = [Image.open(case) for case in cases]
     width = max(image.width for image in images)
     plate = Image.new("RGB", (width, sum(image.height for image in images)), "white")
@@ -132,7 +149,9 @@ def _save_plate(cases: Sequence[Path], path: Path) -> None:
         plate.paste(image, (0, top))
         top += image.height
     dpi = max(_PLATE_DPI, plate.width / _PLATE_INCHES)
-    plate.save(path, dpi=(dpi, dpi))
+    plate.save(folder / "cases.png", dpi=(dpi, dpi))
+    notes = " ".join(sentence("map_legend", text, template=CHARTS) for text in maps)
+    _write_caption(folder, "cases", about, notes)
 
 
 def _draw_forest(parts: Sequence[ForestPart]) -> Figure:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.compare.comparison import Comparison
@@ -31,31 +33,41 @@ def _draw_cases(
     most: int,
     progress: Callable[..., None] | None,
 ) -> tuple[_Drawn, list[str]]:
-    """Draw the images of all categories, one image at a time.
+    """Draw the images of all categories, as many at a time as there are processors.
 
     Returns:
         The cases of each category, and the ids of the images whose file cannot be read.
     """
     make_folder(folder)
-    drawn = []
+
+    def draw(image_id: str, anchor: str) -> DrawnCase | None:
+        try:
+            pixels = source.test_set.dataset.read_original(image_id)
+        except InputError:
+            return None
+        to_png(source.draw(image_id, pixels, panel=PANEL), folder / f"{anchor}.png")
+        gap = gaps.get(image_id, 0.0)
+        return DrawnCase.from_image(source, image_id, pixels, anchor=anchor, most=most, gap=gap)
+
+    drawn: _Drawn = [(category, []) for category in categories]
     missing = []
-    for category in categories:
-        cases = []
-        for position, image_id in enumerate(category.image_ids):
-            try:
-                pixels = source.test_set.dataset.read_original(image_id)
-            except InputError:
-                missing.append(image_id)
-                continue
-            anchor = _anchor(category, position)
-            to_png(source.draw(image_id, pixels, panel=PANEL), folder / f"{anchor}.png")
-            gap = gaps.get(image_id, 0.0)
-            cases.append(
-                DrawnCase.from_image(source, image_id, pixels, anchor=anchor, most=most, gap=gap)
-            )
-            if progress is not None:
-                progress()
-        drawn.append((category, cases))
+    with ThreadPoolExecutor(cpu_count(), "cases") as pool:
+        pending = [
+            (cases, image_id, pool.submit(draw, image_id, _anchor(category, position)))
+            for category, cases in drawn
+            for position, image_id in enumerate(category.image_ids)
+        ]
+        try:
+            for cases, image_id, drawing in pending:
+                case = drawing.result()
+                if case is None:
+                    missing.append(image_id)
+                    continue
+                cases.append(case)
+                if progress is not None:
+                    progress()
+        finally:
+            pool.shutdown(cancel_futures=True)
     return drawn, missing
 
 

@@ -1,14 +1,15 @@
 """Page of a report, ``report.html``: one self-contained file that begins with the answer.
 
 A few figures, three examples, three charts and the cases are visible at once. Everything else is
-folded, and checklists and provenance are in ``details.html``. Images are read, drawn and encoded
-one at a time, and their number is limited, so the size of the file and the memory do not grow with
-the data set.
+folded, and checklists and provenance are in ``details.html``. Each processor reads,
+draws and encodes one image at a time, and their number is limited, so the size of the file and the
+memory do not grow with the data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from cxr_compare.evaluation.report.charts import (
     without_decision_curve,
 )
 from cxr_compare.evaluation.report.cost_table import cost_rows
-from cxr_compare.evaluation.report.figure_files import save_figures
+from cxr_compare.evaluation.report.figure_files import save_figures, save_plate
 from cxr_compare.evaluation.report.further_tables import further_tables
 from cxr_compare.evaluation.report.gallery import Gallery, case_places, draw_galleries
 from cxr_compare.evaluation.report.images_page import write_images_page
@@ -113,40 +114,38 @@ def write_report(
     titles = {"title": title, "finding": finding, "data_name": dataset.name}
     write_paper_files(comparison, out, rows, method_texts)
     gaps = disagreement(comparison.decisions, comparison.names)
-    galleries = draw_galleries(
-        comparison,
-        dataset,
-        out / files.OVERLAYS,
-        gaps,
-        per_category=cases,
-        seed=seed,
-        progress=progress,
-    )
-    tables = report_tables(comparison, rows)
-    confusion = []
-    for name, result in comparison.systems.items():
-        confusion.append(
-            [
-                (f"{name}\n{policy_text(policy)}", result.confusion.get(policy))
-                for policy in comparison.policies
-            ]
+    # Example images are drawn beside the figures: encoding an image leaves Python to other threads.
+    with ThreadPoolExecutor(1, "galleries") as background:
+        drawing = background.submit(
+            draw_galleries,
+            comparison,
+            dataset,
+            out / files.OVERLAYS,
+            gaps,
+            per_category=cases,
+            seed=seed,
+            progress=progress,
         )
-    save_figures(
-        out / files.FIGURES,
-        sentence(
-            "about",
-            comparison.names,
-            inside_sentence(finding),
-            tables["counts"],
-            template=CHARTS,
-        ),
-        forest=tables["forest"],
-        charts=charts,
-        markers=policy_markers(comparison.policies),
-        confusion=confusion,
-        cases=[out / files.OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples],
-        maps=[key.text for key in galleries[0].map_legend],
-    )
+        tables = report_tables(comparison, rows)
+        about = sentence(
+            "about", comparison.names, inside_sentence(finding), tables["counts"], template=CHARTS
+        )
+        save_figures(
+            out / files.FIGURES,
+            about,
+            forest=tables["forest"],
+            charts=charts,
+            markers=policy_markers(comparison.policies),
+            confusion=_confusion_matrices(comparison),
+        )
+        galleries = drawing.result()
+    if galleries[0].examples:
+        save_plate(
+            out / files.FIGURES,
+            about,
+            [out / files.OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples],
+            [key.text for key in galleries[0].map_legend],
+        )
     write_images_page(
         comparison,
         dataset,
@@ -184,6 +183,19 @@ def write_report(
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
         write_text(out / name, html)
     return out / files.PAGE
+
+
+def _confusion_matrices(
+    comparison: Comparison,
+) -> list[list[tuple[str, Mapping[str, int] | None]]]:
+    """Return the title and counts of each confusion matrix: a row a system, a column a policy."""
+    return [
+        [
+            (f"{name}\n{policy_text(policy)}", result.confusion.get(policy))
+            for policy in comparison.policies
+        ]
+        for name, result in comparison.systems.items()
+    ]
 
 
 def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ MATRICES = [[("A", {"tp": 3, "fn": 1, "fp": 0, "tn": 0})]]
 
 
 def save(comparison, folder, confusion=MATRICES):
-    of = {"charts": report_charts(comparison), "markers": [], "cases": []}
+    of = {"charts": report_charts(comparison), "markers": []}
     save_figures(folder, "A on x.", forest=forest_parts(comparison), confusion=confusion, **of)
 
 
