@@ -178,7 +178,7 @@ def formats_table() -> str:
     """Return a table of the formats that ``cxr prepare`` reads."""
     lines = ["| `--format` | the folder holds |", "|---|---|"]
     for name, known in FORMATS.items():
-        labels = (known.title, *range(2, len(known.sources) + 1))
+        labels = (known.title, *("another source" for _ in known.sources[1:]))
         places = [f"[{n}](https://{at})" for n, at in zip(labels, known.sources, strict=False)]
         title = ", ".join(places) + ": " * bool(places)
         lines.append(f"| [`{name}`](#{name}) | {title}{known.folder} |")
