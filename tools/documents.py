@@ -233,11 +233,17 @@ def other_keys() -> str:
 def networks_table() -> str:
     """Return a table of all networks, by the models that can be built on them."""
     groups = {
-        "detector and classifier": [n for n in NETWORKS.values() if n.detector and n.classifier],
-        "classifier": [n for n in NETWORKS.values() if not n.detector],
-        "detector": [n for n in NETWORKS.values() if not n.classifier],
-        "maps of 32 px a cell only": [n for n in NETWORKS.values() if n.strides == (32,)],
-        "maps of 16 px a cell only": [n for n in NETWORKS.values() if n.strides == (16,)],
+        "backbone of a detector and of a classifier": [
+            n for n in NETWORKS.values() if n.detector and n.classifier
+        ],
+        "backbone of a classifier only": [n for n in NETWORKS.values() if not n.detector],
+        "backbone of a detector only": [n for n in NETWORKS.values() if not n.classifier],
+        "activation maps with cells of 32 px only": [
+            n for n in NETWORKS.values() if n.strides == (32,)
+        ],
+        "activation maps with cells of 16 px only": [
+            n for n in NETWORKS.values() if n.strides == (16,)
+        ],
         "no ImageNet weights": [n for n in NETWORKS.values() if n.weights is None],
     }
     rows = [f"| {what} | {', '.join(f'`{n.name}`' for n in of)} |" for what, of in groups.items()]

@@ -460,13 +460,15 @@ _TRIAGE_METRICS = (
     _triage(
         "ruled_out",
         "Ruled out by triage",
-        "Share of the images that triage rules out: their score is below its lower threshold.",
+        "Share of the images that triage (calling by two thresholds) rules out: their score is "
+        "below the lower threshold.",
         direction="none",
     ),
     _triage(
         "referred",
         "Referred to a reader by triage",
-        "Share of the images that triage neither rules out nor rules in, so that a reader decides.",
+        "Share of the images that triage (calling by two thresholds) neither rules out nor rules "
+        "in, so that a reader decides.",
         direction="lower",
         table=TablePosition("first", 8),
         highlights=("summary",),
@@ -474,7 +476,8 @@ _TRIAGE_METRICS = (
     _triage(
         "ruled_in",
         "Ruled in by triage",
-        "Share of the images that triage rules in: their score reaches its upper threshold.",
+        "Share of the images that triage (calling by two thresholds) rules in: their score reaches "
+        "the upper threshold.",
         direction="none",
     ),
 )
