@@ -261,11 +261,9 @@ The columns of the table are:
 - **meaning**: what the metric measures. If several metrics share a row, N stands for the number in
   the name of each (`1_8` means 1/8). Thresholds, score cuts and calibrations are always chosen on
   validation images.
-- **better**: "lower" if a lower value is better, "ideal" with the value that is best, and "–" if
-  neither higher nor lower is better. If the column is empty, higher is better.
-- **images**: the images on which the metric is computed. *Boxed* images are those whose lesions all
-  have boxes.
-- **undefined if**: the cases in which the metric has no value. The cell of the metric in a report
+- **better**: whether a higher or a lower value is better, or which value is best.
+- **computed**: the images on which the metric is computed.
+- **undefined**: the cases in which the metric has no value. The cell of the metric in a report
   is then empty, never 0, and a note says why. Every metric is undefined if there are no images.
 
 A metric is also undefined if the compared system (a detector or classifier) lacks something that
@@ -288,10 +286,14 @@ specificity. Such a metric can be primary only together with its other half:
 The command `python tools/documents.py` writes this page and `metrics.schema.json` from
 `evaluation/metrics/registry.py`.
 
-| name | title | meaning | better | images | undefined if |
+| name | title | meaning | better | computed | undefined |
 |---|---|---|---|---|---|
 """
-_BETTER: dict[Direction, str] = {"higher": "", "lower": "lower", "none": "–"}
+_BETTER: dict[Direction, str] = {
+    "higher": "higher is better",
+    "lower": "lower is better",
+    "none": "neither higher nor lower is better",
+}
 _LACKS: dict[Need, str] = {
     "threshold": "the system has no threshold",
     "boxes": "the system has no boxes",
@@ -337,14 +339,15 @@ def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
         "not_called": "images called negative",
     }[metric.share_of]
     if metric.boxed:
-        images = images.replace("all images", "images").replace("images", "boxed images")
-    undefined = metric.undefined * (metric.undefined not in _SAID_ABOVE)
+        images = f"{images.removeprefix('all ')} whose lesions all have boxes"
+    reasons = [metric.undefined] * (metric.undefined not in _SAID_ABOVE)
+    reasons += [_LACKS[need] for need in metric.needs]
     cells = (
         metric.title,
         metric.meaning,
-        _BETTER.get(metric.direction, f"ideal: {metric.ideal or 0:g}"),
-        images,
-        ", or ".join(filter(None, [undefined, *(_LACKS[need] for need in metric.needs)])),
+        _BETTER.get(metric.direction, f"{metric.ideal or 0:g} is best"),
+        f"on {images}",
+        "undefined if " + ", or ".join(reasons or ["there is no image"]),
     )
     numbers = re.search(r"(?<=_)[\d_]+$", metric.name) if anonymous else None
     if numbers is None:

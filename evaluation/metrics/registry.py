@@ -339,6 +339,7 @@ def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[M
     """Return the metric of the mean over all rates, then the metrics of the single rates."""
     froc = partial(_boxed, family=f"froc_{hit}", needs=("boxes",))
     prefix = "froc" if hit == "iou" else f"froc_{hit}"
+    found_by = "by the IoU of a box" if hit == "iou" else "by the centre of a box"
     mean = froc(
         f"{prefix}_mean",
         f"{title}, mean",
@@ -350,7 +351,8 @@ def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[M
         froc(
             f"{prefix}_at_{rate.replace('/', '_')}",
             f"{title}, at {rate}",
-            f"Share of the lesions that are found, at {rate} false positives per image.",
+            f"Share of the lesions that are found ({found_by}), at {rate} false positives per "
+            "image.",
             table=TablePosition("rates", rank),
         )
         for rate in RATE_LABELS
