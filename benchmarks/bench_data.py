@@ -32,6 +32,7 @@ from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
 from cxr_compare.data_prep.store import pixel_store as stored
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.store.pixel_store_writer import SHARD_IMAGES, PixelStoreWriter
 from cxr_compare.data_prep.store.preprocess import letterbox
@@ -286,26 +287,32 @@ def prepare_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     arguments: dict[str, Any] = {"paths": paths, "size": size, "scratch": str(setting.scratch)}
     single = "1 processor"
     every = f"{cores} processors"
+    measured = " with hashes, fingerprint and text search"
     plain = "a loop of pydicom, cv2, np.save"
     pillow = "a loop with Pillow for JPEG"
     candidates = {
-        single: Candidate.from_setup(prepare, workers=1, **arguments),
+        single: Candidate.from_setup(prepare, workers=1, measure=False, **arguments),
+        single + measured: Candidate.from_setup(prepare, workers=1, measure=True, **arguments),
         plain: Candidate.from_setup(plain_prepare, pillow=False, **arguments),
         pillow: Candidate.from_setup(plain_prepare, pillow=True, **arguments),
     }
     if cores > 1:
-        candidates[every] = Candidate.from_setup(prepare, workers=cores, **arguments)
+        for name, measure in ((every, False), (every + measured, True)):
+            candidates[name] = Candidate.from_setup(
+                prepare, workers=cores, measure=measure, **arguments
+            )
     note = (
         "the loop has no LUT or window, no hash, no record, nothing to go on with after a kill, "
         "and no processes beside it"
     )
     work = f"prepare {n_images:,} images at {size} px"
-    pairs = [(single, plain), (single, pillow), (every, plain), (every, pillow)]
+    pairs = [(single, plain), (single, pillow), (every, plain), (every, pillow), (every, single)]
+    pairs += [(single + measured, pillow), (every + measured, single + measured)]
     rows = [Row(work, "images/s", a, b, note=note) for a, b in pairs if a in candidates]
     return setting.meter.measure(candidates, rows, warm=False, most=_ROUNDS)
 
 
-def prepare(paths: str, size: int, scratch: str, workers: int) -> Run:
+def prepare(paths: str, size: int, scratch: str, workers: int, measure: bool) -> Run:
     """Set up the preparation of images by our program.
 
     Args:
@@ -313,17 +320,27 @@ def prepare(paths: str, size: int, scratch: str, workers: int) -> Run:
         size: Side of the stored images, px.
         scratch: Folder for temporary files.
         workers: Number of processes.
+        measure: True to compute the hashes, the fingerprint and the other facts of each image as
+            well, as ``cxr prepare`` does; False to store pixels only, as for a second size.
 
     Returns:
         The work.
     """
     images = _as_table(named := [Path(line) for line in _lines(paths)], len(named))
-    folder = Path(scratch) / f"prepared-{workers}"
+    folder = Path(scratch) / f"prepared-{workers}-{measure}"
+    tasks = [
+        DecodeTask(
+            image_id, Path(path), (size,), measure=measure, sha256=None if measure else sha256
+        )
+        for image_id, path, sha256 in images.itertuples(index=False)
+    ]
 
     def build() -> float:
         shutil.rmtree(folder, ignore_errors=True)
-        build_pixel_store(folder, images, Path("/"), size, engine=LocalEngine(workers))
-        return float(len(images))
+        with PixelStoreWriter(folder, size) as writer:
+            for row in decode_all(tasks, engine=LocalEngine(workers)):
+                writer.add(row.image_id, *row.squares[size])
+        return float(len(tasks))
 
     return build
 

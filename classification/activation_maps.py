@@ -18,14 +18,15 @@ MapMethod = Literal["cam", "gradcam", "layercam"]
 class ScoredMaps(NamedTuple):
     """Logits of a batch, and activation maps that show which regions support them.
 
-    B is the number of images, K the number of findings. A map has h x w cells.
+    B is the number of images, K the number of findings (disease signs). A map has h x w cells.
 
     Attributes:
         logits: Logit of each image and finding, float32 (B, K). It does not depend on the method by
             which the maps are made.
         maps: Activation maps without rescaling, float32 (B, K, h, w). Maps of different images have
             the same scale.
-        frame: Outer edges of the maps, xyxy in px of the square images that the network reads.
+        frame: Outer edges ``(x1, y1, x2, y2)`` of the maps, in px of the square images that the
+            network reads.
     """
 
     logits: Tensor
@@ -42,16 +43,17 @@ class _LayerGradients(NamedTuple):
 
 
 def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam") -> ScoredMaps:
-    """Compute the logits of a batch, and for each finding a map that shows which cells support it.
+    """Compute the logits of a batch, and for each finding a map of the regions that support it.
 
     Args:
-        model: The classifier. Its mode does not change.
-        images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+        model: The classifier, with K findings (disease signs). Its mode does not change.
+        images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
         method: ``cam`` gives the contribution of each cell to the logit. ``gradcam`` gives the
             positive part of ``cam`` divided by the number of cells, which is what Grad-CAM computes
             for a head of a mean and one linear layer. ``layercam`` gives finer maps: those before
-            the last halving, weighted by their gradients. If the head reads a class token, every
-            method gives the tokens that the last block reads, weighted by their gradients.
+            the last halving, weighted by their gradients. ``none`` gives the maps of ``cam``. If
+            the last layer reads the class token of a transformer, every method gives the tokens
+            that the last block reads, weighted by their gradients.
 
     Returns:
         Logits (B, K), maps (B, K, h, w), and the outer edges of the maps in px of the square

@@ -34,7 +34,7 @@ _PROBE_SIZE = 128  # px: every network here reads images of this size
 
 
 class PooledNorm(nn.Module):
-    """A layer norm of pooled features, applied to the maps before they are pooled.
+    """A layer norm of pooled features (means over the image), applied to the maps before pooling.
 
     The layer computes its mean and variance from the pooled maps. Therefore pooling its output
     gives the same values as normalising the pooled maps, and class activation maps stay exact.
@@ -57,10 +57,13 @@ class PooledNorm(nn.Module):
         self.eps = norm.eps
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Normalise maps, float (B, C, h, w), and return maps of the same shape.
+        """Normalise feature maps so that their means over the cells become layer-normalised.
 
         Args:
             maps: Maps before pooling, float (B, C, h, w).
+
+        Returns:
+            Normalised maps, float (B, C, h, w).
         """
         pooled = maps.float().mean(dim=(2, 3))  # (B, C)
         variance = pooled.var(dim=1, correction=0)  # (B,)
@@ -134,25 +137,25 @@ def _remove_last_halving(layers: nn.Module) -> None:
 
 
 class TimmTrunk(nn.Module):
-    """A network of timm without its last layers, whose output is a grid of feature maps.
+    """A network of the package timm without its last layers; it outputs a grid of feature maps.
 
-    The tokens of a transformer become cells of the grid. If the removed head has a norm after the
-    pooling, its published weights are kept. If the head reads a class token, the map has a single
-    cell with this token.
+    The tokens of a transformer become cells of the grid. The removed last layers are called the
+    head. If the head has a norm after the pooling, this norm and its published weights are kept. If
+    the head reads a class token, each map has a single cell with the value of this token.
 
     Args:
-        name: Name of the network, ``timm:NAME``.
+        name: ``timm:NAME``, where NAME is timm's name of the network, such as ``timm:resnet18``.
         image_size: Side of the images, px.
 
     Attributes:
-        size_arguments: Arguments of timm for a network that is built for a single image size; else
-            empty.
+        size_arguments: Arguments of ``timm.create_model`` for a network that is built for one image
+            size, such as ``{"img_size": 384}``; empty if timm's own size is used or any size fits.
         reads_token: True if the head reads a class token instead of the map.
         stride: Distance of neighbouring cells of the map, px of the input, as timm states it.
 
     Raises:
-        InputError: The head has a norm that cannot be applied to maps, or timm cannot build the
-            network.
+        InputError: The head has a norm that cannot be applied to maps, or timm does not know or
+            cannot build the network.
     """
 
     size_arguments: dict[str, int]
@@ -197,11 +200,14 @@ class TimmTrunk(nn.Module):
         return maps
 
     def as_maps(self, output: Tensor) -> Tensor:
-        """Convert timm's output to maps of shape (B, C, h, w).
+        """Convert the output of a timm network to maps with the channels first.
 
         Args:
             output: Tokens (B, N, C), of which class tokens before those of the grid are left out;
-                or maps with the channels first or last.
+                or maps with the channels first (B, C, h, w) or last (B, h, w, C).
+
+        Returns:
+            Maps (B, C, h, w).
         """
         if output.ndim == 3:
             cells = output[:, -(self._side**2) :].transpose(1, 2)  # (B, C, h * w)
@@ -213,7 +219,10 @@ class TimmTrunk(nn.Module):
         """Return weights whose position embedding is interpolated to this network's token grid.
 
         Args:
-            state: Weights by name, from a network for images of another size.
+            state: Weights by name, from the same network for images of any size.
+
+        Returns:
+            The weights by name, of which only position embeddings are changed.
         """
         resized = dict(state)
         own_embedding = getattr(self.network, "pos_embed", None)
@@ -240,8 +249,8 @@ class Trunk:
     """A network without its last (classification) layer, and the geometry of its feature maps.
 
     Attributes:
-        layers: Module that computes maps, float (B, channels, h, w), from images, float (B, 3, S,
-            S).
+        layers: Module that computes maps, float (B, channels, h, w), from normalised pixels, float
+            (B, 3, S, S).
         channels: Number of channels of the last maps.
         grid: Positions of the cells of the last maps.
     """
@@ -256,10 +265,10 @@ def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE_SIZ
 
     Args:
         name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
-            ``timm:NAME``.
-        last_stride: Stride of the last maps, px a cell. 16 removes the last halving of the maps;
-            None keeps the stride of the network.
-        image_size: Side of the images, px.
+            ``timm:NAME`` for a network of the package timm.
+        last_stride: Stride of the last maps: distance of neighbouring cells in px of the input. 16
+            removes the last halving of the maps; None keeps the stride of the network, usually 32.
+        image_size: Side of the square images, px.
 
     Returns:
         The network, the number of channels of its last maps, and the positions of their cells.
@@ -323,12 +332,14 @@ def _build_timm_trunk(name: str, image_size: int) -> Trunk:
 
 @cache
 def trunk_stages(name: str) -> list[list[str]]:
-    """Group the names of a network's children into stages. At each new stage the maps are smaller.
+    """Group the names of a network's layers into stages; at each new stage the maps are smaller.
 
-    A child without weights belongs to the stage before it.
+    The layers are the children of the network without its pooling and last layer. A layer without
+    weights belongs to the stage before it.
 
     Args:
-        name: Name of a network in `networks.registry.NETWORKS`.
+        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``; not one of
+            timm.
 
     Returns:
         A list of names for each stage, from the input on.

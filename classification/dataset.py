@@ -24,14 +24,15 @@ class LabelBatch(ImageBatch):
     """A batch of images with labels, from which a classifier learns.
 
     Attributes:
-        targets: Labels, float32 (B, K): 1 present, 0 absent, NaN unknown.
+        targets: Labels of the B images for K findings (disease signs), float32 (B, K): 1 present, 0
+            absent, NaN unknown.
     """
 
     targets: Tensor  # float32 (B, K): 1 present, 0 absent, NaN unknown
 
 
 class ImageLabelDataset(ImageDataset[_LabelSample]):
-    """Images with the label of each finding.
+    """Images with their labels for each finding (disease sign), from which a classifier learns.
 
     The table `annotations` has the index ``image_id`` and a column for each finding, with 1 for
     present, 0 for absent and NaN for unknown. The labels of an image without a row are unknown.
@@ -69,13 +70,13 @@ class ImageLabelDataset(ImageDataset[_LabelSample]):
 
 
 def collate(samples: Sequence[_LabelSample]) -> LabelBatch:
-    """Stack samples of one size into a batch, whose memory is a copy.
+    """Stack images with their labels into a batch, whose memory is a copy.
 
     Args:
-        samples: B samples of the same size.
+        samples: B samples of an `ImageLabelDataset`, whose images have the same size, S x S px.
 
     Returns:
-        The batch, with images uint8 (B, 1, S, S) and targets float32 (B, K).
+        The batch, with images uint8 (B, 1, S, S) and labels of K findings, float32 (B, K).
     """
     targets = torch.from_numpy(np.stack([sample.targets for sample in samples]))  # (B, K)
     return LabelBatch.from_samples(samples, targets)

@@ -27,12 +27,12 @@ _NO_GRID = "its output is not a grid of square cells over the image"
 
 @dataclass(frozen=True)
 class Grid:
-    """Positions of the cells of a square map in its image, the same for rows and columns.
+    """Positions of the cells of a square feature map in its image, the same for rows and columns.
 
     Attributes:
-        stride: Distance of neighbouring cells, px of the input.
-        centre: Distance from the edge of the image to the middle of the first cell, px; 0.5 for a
-            pixel.
+        stride: Distance of neighbouring cells, in px of the input image.
+        centre: Distance from the left (or upper) edge of the image to the middle of the first cell,
+            in px. With the defaults, the cells are the pixels of the image.
 
     Example:
         >>> Grid(stride=32, centre=16.0).frame(7, 7)
@@ -43,15 +43,23 @@ class Grid:
     centre: float = 0.5
 
     def tiling(self) -> Grid:
-        """Return a grid with the same stride whose first cell begins at the edge of the image."""
+        """Return a grid with the same stride whose first cell begins at the edge of the image.
+
+        Returns:
+            The grid, whose cells cover the image from its edge on without gaps.
+        """
         return Grid(self.stride, self.stride / 2)
 
     def frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer edges of a map of cells: x1, y1, x2, y2 in px of the input image.
+        """Return the outer edges of a map whose cells are squares with the stride as their side.
 
         Args:
             height: Height of the map, in cells.
             width: Width of the map, in cells.
+
+        Returns:
+            Edges x1, y1, x2, y2 in px of the input image, whose upper left corner is (0, 0). They
+            may lie outside the image.
         """
         start = self.centre - self.stride / 2
         return start, start, start + width * self.stride, start + height * self.stride
@@ -70,7 +78,7 @@ class TracedMaps(NamedTuple):
 
 
 def trace_grid(layers: nn.Module, image_size: int) -> TracedMaps:
-    """Find the positions of the cells of a network's output, without computing values.
+    """Find where in the image the cells of a network's output lie, without computing values.
 
     If branches with different centres meet, as in ResNet-D, the mean of their centres is taken.
 
@@ -79,7 +87,7 @@ def trace_grid(layers: nn.Module, image_size: int) -> TracedMaps:
         image_size: Side S of the image, px.
 
     Returns:
-        The grid of the output and its number of channels.
+        Positions of the cells of the output, and its number of channels C.
 
     Raises:
         InputError: The output is not a square grid of cells.

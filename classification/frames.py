@@ -28,15 +28,19 @@ def scores_frames(
 
     Args:
         image_ids: Ids of the B images.
-        scores: Scores before calibration, in [0, 1], shape (B, K).
+        scores: Scores before calibration, in [0, 1], of B images and K findings (disease signs),
+            shape (B, K).
         maps: Raw activation maps, shape (B, K, h, w).
         method: Name of the method of the maps, such as ``cam``.
-        findings: Names of the K findings.
-        frames: Outer edges of each image's map in px of its original, from
-            `Placement.frame_to_original`.
+        findings: Names of the K findings, such as ``["mass"]``.
+        frames: Outer edges ``(x1, y1, x2, y2)`` of each image's maps in px of the original image,
+            as `data_prep.store.placement.Placement.frame_to_original` returns them.
 
     Returns:
-        The status of each image (``ok`` or ``failed``), and both tables.
+        The status of each image (``ok`` or ``failed``), and two tables. ``scores`` has the columns
+        ``image_id``, ``finding`` and ``score``. ``maps`` has ``image_id``, ``finding``, ``method``,
+        ``grid_h``, ``grid_w``, ``values`` (row by row) and the edges ``x1``, ``y1``, ``x2``,
+        ``y2``.
 
     Example:
         >>> maps = np.zeros((1, 1, 2, 2))

@@ -17,15 +17,15 @@ GIVEN_FEATURES = "given_features"
 
 
 class FeatureClassifier(ImageClassifier):
-    """A linear layer on the mean of features that another program computed for each image.
+    """A linear layer on the mean over the features that another program computed for each image.
 
     The function `build_feature_classifier` builds it. In place of pixels it reads features, float32
     (B, 1, C, h, w), as `data_prep.store.features` gives them. It can make activation maps if the
     features form a grid of more than one cell.
 
     Args:
-        channels: Number C of features of each cell.
-        n_findings: Number of findings.
+        channels: Number C of features of each cell of the grid.
+        n_findings: Number of findings (disease signs) to predict.
         has_maps: True if the features form a grid of more than one cell.
     """
 
@@ -42,7 +42,10 @@ class FeatureClassifier(ImageClassifier):
         """Return given features in the form of maps, float32 (B, C, h, w).
 
         Args:
-            images: Features of B images, float32 (B, 1, C, h, w).
+            images: Features of B images in a grid of h x w cells, float32 (B, 1, C, h, w).
+
+        Returns:
+            The features, float32 (B, C, h, w).
 
         Raises:
             InputError: The features have another number of channels.
@@ -71,13 +74,16 @@ class FeatureClassifier(ImageClassifier):
         return requested if self._has_maps else NO_MAPS
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the outer edges of a map: always a square of side 1, which the map fills.
+        """Return the outer edges of an activation map: always a square of side 1.
 
         The size of the image from which the features were computed is unknown.
 
         Args:
             height: Height of the map, in cells; not used.
             width: Width of the map, in cells; not used.
+
+        Returns:
+            The edges x1, y1, x2, y2: ``(0.0, 0.0, 1.0, 1.0)``.
         """
         return (0.0, 0.0, 1.0, 1.0)
 
@@ -90,13 +96,13 @@ def build_feature_classifier(
     Args:
         channels: Number C of features of each cell.
         grid: Rows and columns of cells; (1, 1) for features of the whole image.
-        n_findings: Number K of findings.
+        n_findings: Number of findings (disease signs) to predict.
 
     Returns:
         The classifier, whose weights are random until `classification.probe.fit_layer` fits them.
 
     Raises:
-        InputError: A number is below 1.
+        InputError: `channels`, a number of `grid` or `n_findings` is below 1.
 
     Example:
         >>> import torch

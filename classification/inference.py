@@ -33,23 +33,27 @@ def predict_scores(
 
     Args:
         model: The classifier. It is moved to ``device``.
-        batches: Ids and pixels of some images at a time; square grey images as the pixel store
-            resized them, uint8 (B, 1, S, S).
-        findings: Names of the K findings, in the order of the model's outputs.
+        batches: Ids and pixels of some images at a time. The pixels are those of B square grey
+            images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
+        findings: Names of the K findings (disease signs), such as ``["mass"]``, in the order of the
+            model's outputs.
         placement: Function that returns, for an image id, the position of the original image in its
             resized square.
-        device: Device that computes.
-        precision: ``bf16`` computes the backbone in bfloat16 (autocast). Logits and maps are always
-            float32.
+        device: Device that computes, such as ``cuda``.
+        precision: ``fp32`` for float32, or ``bf16`` to compute the backbone in bfloat16 (autocast).
+            Logits and maps are always float32.
         maps: Method of the activation maps, such as ``cam``; see `activation_maps`. The scores are
             the same for all methods.
 
     Yields:
-        For each batch a `Part` with the tables ``scores`` and ``maps``, in px of the original
-        image; only ``scores`` if the classifier reads features of whole images.
+        For each batch a `Part`: the status of each image (``ok``, or ``failed`` if the output is
+        not finite), and the tables ``scores`` and ``maps`` (with edges in px of the original
+        image), as `scores_frames` makes them; only ``scores`` if the classifier reads features of
+        whole images.
 
     Raises:
-        InputError: The model has another number of findings, or the method is unknown.
+        InputError: `findings` has another number of names than the model has findings, or the
+            method of the maps is unknown.
     """
     require_findings(findings, model.n_findings, "classifier")
     device = torch.device(device)
@@ -84,10 +88,12 @@ def compute_features(
 
     Args:
         model: The classifier. It is moved to ``device``, and its mode does not change.
-        batches: Ids and pixels of some images at a time. Pixels are those of the pixel store, uint8
-            (B, 1, S, S), or features of another program.
-        device: Device that computes.
-        precision: ``bf16`` computes the backbone in bfloat16 (autocast).
+        batches: Ids and pixels of some images at a time. The pixels are those of B square grey
+            images of S x S px (resized, with black borders), uint8 (B, 1, S, S); for a
+            `classification.given_features.FeatureClassifier`, the features of another program,
+            float32 (B, 1, C, h, w), take their place.
+        device: Device that computes, such as ``cuda``.
+        precision: ``fp32`` for float32, or ``bf16`` to compute the backbone in bfloat16 (autocast).
 
     Yields:
         Features of each batch, float32 (B, C).

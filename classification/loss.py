@@ -22,11 +22,12 @@ def masked_cross_entropy(
     """Compute the mean binary cross entropy over the known labels of a batch.
 
     Args:
-        logits: Outputs of the model, shape (B, K).
+        logits: Outputs of the model for B images and K findings (disease signs), shape (B, K).
         targets: Labels, shape (B, K): 1 present, 0 absent, a value between them after label
             smoothing, or NaN unknown.
-        pos_weight: Weight of the positives of each finding, shape (K,), on the device of the
-            logits.
+        pos_weight: Factor of the loss of positive labels, for each finding, shape (K,), or one for
+            all, shape (1,); on the device of the logits. None counts positive and negative labels
+            alike.
 
     Returns:
         A float32 scalar; 0, without gradient, if no label is known.
@@ -50,10 +51,12 @@ def build_criterion(positive_weight: float | Literal["balanced"], targets: np.nd
         positive_weight: Factor of the loss of each positive label. ``balanced`` takes the number of
             negatives per positive of each finding, limited to 0.01 to 100; it is 1 for a finding
             without positives or without negatives.
-        targets: Labels of the training images, shape (N, K), as in `masked_cross_entropy`.
+        targets: Labels of the N training images for K findings (disease signs), shape (N, K): 1
+            present, 0 absent, NaN unknown.
 
     Returns:
-        A function of logits and labels, both (B, K), that returns a scalar.
+        A function of the logits and labels of a batch, both of shape (B, K), that returns the mean
+        loss of the known labels as a scalar.
     """
     if positive_weight == 1:
         return masked_cross_entropy
@@ -102,12 +105,13 @@ def training_losses(
     smoothing: float = 0.0,
     pooled_features: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Compute the loss of a training batch, under the name ``classification``.
+    """Compute the loss of a classifier on a training batch.
 
     Args:
         model: The classifier in training mode.
         batch: Images and labels. All labels may be unknown.
-        criterion: Function that computes the loss from logits and labels.
+        criterion: Function that computes the loss from logits and labels, such as the result of
+            `build_criterion`.
         smoothing: Label smoothing: share of each label that is moved to one half (Szegedy et al.
             2016, with two classes for each finding), so that 0.1 turns 1 into 0.95.
         pooled_features: Cache of the features before the last layer by image id, for a frozen
@@ -115,7 +119,7 @@ def training_losses(
             keeps no cache.
 
     Returns:
-        The scalar loss, under the name ``classification``.
+        A dictionary with the scalar loss under the key ``classification``.
     """
     targets = batch.targets * (1 - smoothing) + smoothing / 2
     return {"classification": criterion(_logits(model, batch, pooled_features), targets)}
@@ -127,7 +131,7 @@ def validation_losses(
     criterion: Criterion = masked_cross_entropy,
     pooled_features: dict[str, Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Compute the loss of a validation batch, without gradient, and its scores.
+    """Compute the loss of a classifier on a validation batch, without gradient, and its scores.
 
     The model runs once in evaluation mode, so batch-norm statistics and the mode of the model do
     not change. The targets are not smoothed.
@@ -135,12 +139,14 @@ def validation_losses(
     Args:
         model: The classifier.
         batch: Images and labels. All labels may be unknown.
-        criterion: Function that computes the loss from logits and labels.
-        pooled_features: Cache of the features before the last layer by image id. Missing features
-            are computed and added. None keeps no cache.
+        criterion: Function that computes the loss from logits and labels, such as the result of
+            `build_criterion`.
+        pooled_features: Cache of the features before the last layer by image id, for a frozen
+            backbone. Missing features are computed and added. None keeps no cache.
 
     Returns:
-        The loss under the name ``classification``, and the scores, float64 (B, K) in [0, 1].
+        A dictionary with the scalar loss under the key ``classification``; and the scores of the B
+        images for K findings, float64 (B, K) in [0, 1].
     """
     with evaluation_mode(model), torch.no_grad():
         logits = _logits(model, batch, pooled_features)
@@ -154,6 +160,9 @@ def sigmoid_scores(logits: Tensor) -> Tensor:
 
     Args:
         logits: Outputs of the model, any shape.
+
+    Returns:
+        Scores, float64, of the same shape.
 
     Example:
         >>> sigmoid_scores(torch.tensor([0.0]))

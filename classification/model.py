@@ -32,10 +32,13 @@ _POOLED_NORM = re.compile(r"^(?:classifier\.0|head\.norm|fc_norm)\.")
 
 
 class ImageClassifier(StoreModel):
-    """A network that computes one logit for each finding; `build_classifier` builds it.
+    """An image classifier with one logit for each finding (disease sign).
+
+    The function `build_classifier` builds it. The network without its last layer (the trunk)
+    computes feature maps; their means over the image (pooled features) go into one linear layer.
 
     Args:
-        trunk: Network without its last layer.
+        trunk: Network without its last layer, with the positions of the cells of its maps.
         n_findings: Number K of findings.
         preprocess: Size and normalisation of the pixels that the network reads.
         dropout: Share of the pooled features that is set to zero in training, in [0, 1).
@@ -80,7 +83,8 @@ class ImageClassifier(StoreModel):
         """Compute the last feature maps, from which logits and activation maps are made.
 
         Args:
-            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
+                S).
 
         Returns:
             Maps after any activation function, float32 (B, C, h, w).
@@ -94,10 +98,15 @@ class ImageClassifier(StoreModel):
         The channels differ if `by_colour` is True.
 
         Args:
-            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
+                S).
 
         Returns:
             Normalised pixels, float32 (B, 3, S, S).
+
+        Raises:
+            InputError: The images are not uint8, or their shape is not that of images of the size
+                that the model reads.
         """
         pixels = super().pixels(images)
         return pixels * self._gain + self._shift if self.by_colour else pixels
@@ -112,9 +121,11 @@ class ImageClassifier(StoreModel):
 
     @cached_property
     def before_halving(self) -> tuple[nn.Module, Grid]:
-        """Layer of the backbone that halves the maps last, and the positions of the cells it reads.
+        """Last layer of the backbone that halves its feature maps, and the grid of its input.
 
-        The method ``layercam`` makes activation maps from the finer maps before this layer.
+        The grid has the positions, in the image, of the cells of the feature maps that the layer
+        reads. The method ``layercam`` makes activation maps from them, because they are finer than
+        the last maps.
 
         Raises:
             InputError: The backbone is not a sequence of layers.
@@ -131,25 +142,31 @@ class ImageClassifier(StoreModel):
         return self.trunk[n_before], grid.tiling() if cells_tile_image else grid
 
     def logits(self, features: Tensor) -> Tensor:
-        """Compute the logits (B, K) of maps (B, C, h, w), in float32 also under autocast.
+        """Compute the logits of the findings from feature maps, in float32 also under autocast.
 
         Args:
             features: Maps from the method `features`, float32 (B, C, h, w).
+
+        Returns:
+            Logits of the K findings, float32 (B, K).
         """
         return self.head(features.mean(dim=(2, 3)))
 
     def head(self, pooled: Tensor) -> Tensor:
-        """Compute the logits (B, K) of pooled features (B, C), in float32 also under autocast.
+        """Compute the logits of the findings from pooled features, in float32 also under autocast.
 
         Args:
-            pooled: Mean of each map over its cells, float32 (B, C).
+            pooled: Mean of each of the C feature maps over its cells, float32 (B, C).
+
+        Returns:
+            Logits of the K findings, float32 (B, K).
         """
         with torch.autocast(pooled.device.type, enabled=False):
             logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
 
     def map_method(self, requested: str) -> str:
-        """Return the method by which activation maps are made when a method is requested.
+        """Return the method by which activation maps are made if a user requests a method.
 
         Args:
             requested: Name of the requested method: ``cam``, ``gradcam`` or ``layercam``.
@@ -194,10 +211,14 @@ class ImageClassifier(StoreModel):
         return self._grid.frame(height, width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logit of each finding, float32 (B, K).
+        """Compute the logit of each finding.
 
         Args:
-            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
+                S).
+
+        Returns:
+            Logits of the K findings, float32 (B, K).
         """
         return self.logits(self.features(images))
 
@@ -214,25 +235,27 @@ def build_classifier(
     std: float | None = None,
     channels: Literal["same", "imagenet"] = "same",
 ) -> ImageClassifier:
-    """Build a classifier with one sigmoid output for each finding.
+    """Build an image classifier with one logit (for a sigmoid) for each finding, a disease sign.
 
-    The model is in training mode and reads uint8 (B, 1, S, S). Every network gets the same head:
-    the mean over its last maps and one linear layer. With this head class activation maps are
-    exact.
+    The model is in training mode and reads square grey images, uint8 (B, 1, S, S). Every network
+    gets the same head: the mean over its last maps and one linear layer. With this head class
+    activation maps are exact.
 
     Args:
-        backbone: Name of the network, see `configs.model_settings.ClassifierModelSettings`.
-        n_findings: Number of findings K.
-        image_size: Side of the pixel store's images, px.
-        last_stride: Stride of the last feature maps, px a cell. 16 leaves out the last halving,
-            which gives more cells with the same parameters. None keeps the network's own stride,
-            usually 32.
+        backbone: Name of a network in `networks.registry.NETWORKS`, such as ``densenet121``, or
+            ``timm:NAME`` for a network of the package timm.
+        n_findings: Number K of findings to predict.
+        image_size: Side S of the images, px.
+        last_stride: Stride of the last feature maps: distance of neighbouring cells in px of the
+            image. 16 leaves out the last halving, which gives more cells with the same parameters.
+            None keeps the network's own stride, usually 32.
         dropout: Share of the pooled features that is set to zero in training, in [0, 1).
-        weights: ``imagenet``, or None for random weights. `start_from` loads weights of a file.
-        mean: Mean of the pixels in [0, 1] that is subtracted. None takes that of the network's
-            published weights.
-        std: Standard deviation by which the pixels are divided. None takes that of the published
-            weights.
+        weights: ``imagenet`` for published weights, or None for random ones. `start_from` loads
+            weights of a file.
+        mean: Number that is subtracted from the pixels, which are scaled to [0, 1]. None takes the
+            mean that belongs to the network's published weights.
+        std: Number that the pixels are then divided by. None takes the standard deviation that
+            belongs to the published weights.
         channels: Content of the network's three input channels. ``same`` repeats the grey image
             three times. ``imagenet`` normalises the grey image by ImageNet's mean and standard
             deviation of each colour, as public CheXNets were trained.
@@ -303,9 +326,10 @@ def start_from(model: ImageClassifier, checkpoint: Checkpoint, findings: Sequenc
 
     Args:
         model: Classifier from `build_classifier`. It stays unchanged if the weights do not fit.
-        checkpoint: The weights, with their findings and network if these are known.
-        findings: Findings that the model is to learn, in the order of its outputs. If it is empty,
-            no row of the last layer is loaded.
+        checkpoint: The weights of a file or run, with the names of their findings (disease signs)
+            and of their network if these are known.
+        findings: Names of the findings that the model is to learn, such as ``["mass"]``, in the
+            order of its outputs. If it is empty, no row of the last layer is loaded.
 
     Returns:
         A sentence that says which part was loaded and which was not.

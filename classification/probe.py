@@ -18,8 +18,10 @@ class LabelledFeatures:
     """Features of N images, with the images' labels and patients.
 
     Attributes:
-        features: Features after pooling over the image, not standardised, float32 (N, C), finite.
-        targets: Labels, float32 (N, K): 1 present, 0 absent, NaN unknown.
+        features: C features of each image, which a network computed, as means over the image and
+            not standardised, float32 (N, C), finite.
+        targets: Labels for K findings (disease signs), float32 (N, K): 1 present, 0 absent, NaN
+            unknown.
         patients: Id of the patient of each image, N texts.
     """
 
@@ -30,14 +32,14 @@ class LabelledFeatures:
 
 @dataclass(frozen=True)
 class PenaltyTrial:
-    """One fit of a logistic regression with one penalty, and its losses.
+    """Losses of one fit of a logistic regression with one penalty, for one finding (disease sign).
 
     Attributes:
         finding: Position of the finding among the labels, from 0.
         penalty: Factor of the penalty on large coefficients, see `fit_layer`.
         train_loss: Mean cross entropy of the training images, without the penalty.
         val_loss: Cross entropy of the validation images: the mean over patients of the mean of
-            their images.
+            their images. NaN if no label of the validation images is known.
         kept: True for the penalty that was chosen for this finding.
     """
 
@@ -50,14 +52,17 @@ class PenaltyTrial:
 
 @dataclass(frozen=True)
 class FittedLayer:
-    """A fitted linear layer, and how its penalties were chosen.
+    """A linear layer that was fitted as logistic regressions, with the trials of their penalties.
 
-    It takes features as they are, because the weights include the standardising.
+    There is one logistic regression for each of the K findings (disease signs), with C features.
+    The layer takes features as they are, because the weights include the standardising.
 
     Attributes:
         weight: Weights, float64 (K, C).
         bias: Biases, float64 (K,).
-        trials: One fit for each finding and penalty, in this order.
+        trials: Result of the fit for each finding and penalty: all penalties of the first finding,
+            the largest first, then those of the second finding, and so on. A finding in `constant`
+            has one trial only.
         constant: Positions of findings, from 0, whose known training labels are all equal. Their
             weights are 0.
     """
@@ -82,7 +87,10 @@ class _Fit:
 def fit_layer(
     train: LabelledFeatures, validation: LabelledFeatures, penalties: Sequence[float]
 ) -> FittedLayer:
-    """Fit a logistic regression for each finding, and choose its penalty on validation patients.
+    """Fit a logistic regression for each finding, and choose its penalty on validation images.
+
+    A finding is a disease sign. The features are those that a fixed network computed for each
+    image.
 
     Features are standardised by the mean and the standard deviation of all training images. The
     loss is the mean cross entropy of the training images plus a penalty: half the squared norm of
@@ -91,12 +99,14 @@ def fit_layer(
     returned layer includes the standardising, so that it takes features as they are.
 
     Args:
-        train: Training images.
-        validation: Validation images, of other patients.
+        train: Features, labels and patients of the training images.
+        validation: Features, labels and patients of the validation images, which are of other
+            patients.
         penalties: Factors to choose from, all above 0, such as ``[0.01, 100.0]``.
 
     Returns:
-        The layer. For a finding without a known validation label, the largest factor is kept.
+        The layer with the chosen penalties. For a finding without a known validation label, the
+        largest factor is kept.
 
     Example:
         >>> features = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)

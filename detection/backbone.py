@@ -35,10 +35,10 @@ def group_norm(channels: int) -> nn.GroupNorm:
         channels: Number of channels, a multiple of 8.
 
     Returns:
-        The layer.
+        The layer, with a weight and a bias for each channel.
 
     Raises:
-        InputError: The channels are not a multiple of 8.
+        InputError: `channels` is not a positive multiple of 8.
 
     Source:
         Wu and He 2018, Group Normalization.
@@ -96,18 +96,22 @@ NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
 
 
 def build_body(name: str, norm: str) -> nn.Module:
-    """Build the backbone of a detector (a network without pooling and classifier), not yet trained.
+    """Build the backbone of a detector: a network without pooling and classifier, untrained.
 
     Args:
-        name: Name of a network in `networks.registry.NETWORKS`, or ``timm:NAME``. Its layers must
-            be its children in forward order, and it must be possible to build it on torch's meta
-            device.
-        norm: Normalisation of its layers: ``frozen`` batch norm, live ``batch`` norm, or ``group``
-            norm. ``batch`` leaves a network without batch norm as it is.
+        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet50``, or
+            ``timm:NAME`` for a network of the package timm. The layers of the network must be its
+            children in forward order, and it must be possible to build it on torch's meta device.
+        norm: Normalisation of its layers: ``frozen`` (batch norm with fixed statistics and
+            weights), ``batch`` (batch norm that learns) or ``group`` (group norm). ``batch`` leaves
+            a network without batch norm as it is.
+
+    Returns:
+        The backbone with random weights.
 
     Raises:
-        InputError: There is no such network or norm, or the network accepts images of one size
-            only.
+        InputError: There is no such network or norm, the network accepts images of one size only,
+            or ``frozen`` or ``group`` is given for a network without batch norm.
     """
     if find_network(name, "detector").fixed_size:
         raise InputError(
@@ -190,8 +194,12 @@ def body_stages(name: str, body: nn.Module) -> list[list[nn.Module]]:
     Networks of timm keep their own stages; for example, ConvNeXt has no stage of 2 px.
 
     Args:
-        name: Name of the backbone's network.
-        body: The backbone inside the feature pyramid of `DetectorStart.pyramid`.
+        name: Name of the backbone's network, such as ``resnet50``.
+        body: The backbone, as it is inside the feature pyramid that `DetectorStart.pyramid`
+            returns.
+
+    Returns:
+        The layers of each stage, in forward order. The layers are those of `body`, not copies.
     """
     if name.startswith(TIMM):
         return timm_stages(body.get_submodule("model"))
@@ -205,11 +213,12 @@ class DetectorStart(NamedTuple):
     """Backbone and settings from which `build_detector` builds every detector.
 
     Attributes:
-        backbone: Name of the network.
-        norm: Normalisation of its layers: ``frozen`` batch norm, ``batch`` norm or ``group`` norm.
+        backbone: Name of the network, such as ``resnet50``.
+        norm: Normalisation of its layers: ``frozen`` (batch norm with fixed statistics and
+            weights), ``batch`` (batch norm that learns) or ``group`` (group norm).
         body: Network without its classification layer, with random or published weights.
         preprocess: Size and normalisation of the pixels that the network reads.
-        n_findings: Number of findings that the detector predicts.
+        n_findings: Number of findings (disease signs) that the detector predicts.
     """
 
     backbone: str
@@ -234,10 +243,14 @@ class DetectorStart(NamedTuple):
 
         Args:
             channels: Number of channels of every level.
-            p6_from_c5: True computes P6 from C5 (as torchvision's v2), False from P5 (v1).
+            p6_from_c5: True computes P6 from C5, as version 2 of torchvision's RetinaNet does;
+                False computes P6 from P5, as version 1 does.
             strides: Strides of the levels that are computed from maps of the backbone, px.
-            pooled_top: True adds a single level above these, with every second cell of P5, as in
-                Faster R-CNN; False adds P6 and P7.
+            pooled_top: True adds a single level above these, which takes every second cell of the
+                highest of them, as in Faster R-CNN; False adds P6 and P7.
+
+        Returns:
+            The backbone and the pyramid as one module, which maps pixels to the maps of each level.
 
         Raises:
             InputError: The network has no maps of one of the strides.
@@ -282,10 +295,15 @@ class DetectorStart(NamedTuple):
         """Return the backbone as a network that outputs its feature maps of some strides.
 
         Args:
-            strides: Strides of the maps, px: distance of neighbouring cells in px of the input.
+            *strides: Strides of the maps, such as 8, 16 and 32: distance of neighbouring cells of a
+                map, in px of the input image.
 
         Returns:
-            The network, and the number of channels of the maps of each stride.
+            The network, which returns a dictionary of maps from fine to coarse, and the number of
+            channels of the maps of each stride.
+
+        Raises:
+            InputError: The backbone has no maps of one of the strides.
         """
         # A pyramid is built although it is not used: its random values are part of a seed's.
         pyramid: Any = self.pyramid(8, strides=strides)

@@ -17,7 +17,8 @@ class HeadPass(NamedTuple):
     B is the number of images, A the number of anchors of an image.
 
     Attributes:
-        outputs: Outputs of the heads by name, float32, each (B, A, ...).
+        outputs: Outputs of the heads (the layers that score anchors and fit boxes) by name, such as
+            ``cls_logits``, float32, each (B, A, ...).
         anchors: Anchors of each image, float32 (A, 4) xyxy in px of the square images that the
             network reads.
         level_sizes: Number of anchors on each level of the feature pyramid; the sum is A.
@@ -36,8 +37,8 @@ class DenseDetector(Detector):
     detector in three points:
 
     - Background (class 0) is never a detection.
-    - An image whose output is not finite is reported. torchvision returns no boxes for it, which
-      would look like a negative image.
+    - An image whose output is not finite gets None instead of boxes. torchvision returns an empty
+      list of boxes for it, which would look like a negative image.
     - At most 100 boxes are kept for each finding, not for all findings together.
 
     Attributes:
@@ -55,17 +56,20 @@ class DenseDetector(Detector):
         """Return the part of the heads' outputs from which `decode_boxes` computes boxes.
 
         Args:
-            outputs: Outputs of the heads by name, each (B, A, ...).
+            outputs: Outputs of the heads by name, such as ``cls_logits``, each (B, A, ...) for B
+                images and A anchors.
 
         Returns:
-            Logits of the findings (B, A, K), and offsets of the boxes from the anchors (B, A, 4).
+            Logits of the K findings without background (B, A, K), and offsets of the boxes from the
+            anchors (B, A, 4), as for `decode_anchors`.
         """
 
     def run(self, images: Tensor, targets: Targets | None = None) -> HeadPass:
-        """Run backbone and heads.
+        """Run the backbone and the heads (the layers that score anchors and fit boxes) over images.
 
         Args:
-            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
+            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
+                S, S)``.
             targets: True boxes of each image; not used by this method.
 
         Returns:
@@ -93,7 +97,11 @@ class DenseDetector(Detector):
         batch is computed at once.
 
         Args:
-            passed: Output of the method `run` for the same images.
+            passed: Output of the method `run` for the images.
+
+        Returns:
+            For each image its boxes in px of the square images, by falling score, at most 100 of
+            each finding; None for an image whose output is not finite.
         """
         outputs = {name: output.detach() for name, output in passed.outputs.items()}
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
@@ -109,9 +117,16 @@ class DenseDetector(Detector):
         """Compute the boxes of all images of a batch at once, by the rules of `decode_boxes`.
 
         Args:
-            logits: Logits of the findings (without background), float32 (B, A, K).
-            offsets: Offsets of the boxes from the anchors, float32 (B, A, 4).
-            passed: Output of the network, which holds the anchors.
+            logits: Logits of the K findings (without background) for B images and A anchors,
+                float32 (B, A, K).
+            offsets: Offsets of the boxes from the anchors, float32 (B, A, 4), as for
+                `decode_anchors`.
+            passed: Output of the method `run`, of which the anchors and the numbers of anchors on
+                each level are read.
+
+        Returns:
+            For each image its boxes in px of the square images, by falling score; None for an image
+            whose output is not finite.
         """
         n_images, _, n_findings = logits.shape
         finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
@@ -142,6 +157,9 @@ def image_list(pixels: Tensor) -> ImageList:
 
     Args:
         pixels: Normalised pixels, float (B, 3, S, S).
+
+    Returns:
+        The pixels with the size of each image, (S, S).
     """
     return ImageList(pixels, [(pixels.shape[2], pixels.shape[3])] * len(pixels))
 
@@ -149,7 +167,8 @@ def image_list(pixels: Tensor) -> ImageList:
 def decode_anchors(offsets: Tensor, anchors: Tensor) -> Tensor:
     """Compute boxes by moving and scaling anchors by predicted offsets.
 
-    This function replaces torchvision's, which would send a constant to the device at each call.
+    This function replaces that of torchvision, which would send a constant to the GPU at each call.
+    The logarithms are limited, so that a box is at most 62.5 times as wide or high as its anchor.
 
     Args:
         offsets: Offsets (N, 4): shift of the centre along x and y as shares of the anchor's width

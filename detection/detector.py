@@ -38,9 +38,12 @@ class LesionBatch(ImageBatch):
     """A batch of images with lesion boxes, from which a detector learns.
 
     Attributes:
-        boxes: True boxes of each image, float32 (N, 4) xyxy in px of the batch's images.
-        labels: Number of the finding of each box, from 1, int64 (N,) for each image.
-        dropped: Numbers of boxes that augmentation has dropped in all images of the batch.
+        boxes: For each image, its N true boxes, float32 (N, 4) xyxy in px of the images of the
+            batch.
+        labels: For each image, the number of the finding (disease sign) of each box, from 1, int64
+            (N,).
+        dropped: Numbers of boxes that augmentation (random changes of training images) has removed,
+            summed over the images of the batch.
     """
 
     boxes: list[Tensor]
@@ -52,8 +55,8 @@ class LesionBatch(ImageBatch):
 class LesionDataset(ImageDataset[_LesionSample]):
     """Images with their lesion boxes. An image without a box shows no lesion.
 
-    The table `annotations` has the columns ``image_id, finding, x1, y1, x2, y2`` in px of the
-    original image.
+    The table `annotations` has one row for each box, with the columns ``image_id, finding, x1, y1,
+    x2, y2``; the edges are in px of the original image.
 
     Attributes:
         mosaic: Probability, in [0, 1], that a training sample is a mosaic of its own image and
@@ -123,13 +126,13 @@ class LesionDataset(ImageDataset[_LesionSample]):
 
 
 def collate(samples: Sequence[_LesionSample]) -> LesionBatch:
-    """Stack samples of one size into a batch, whose memory is a copy.
+    """Stack images with lesion boxes into a batch, whose memory is a copy.
 
     Args:
-        samples: B samples of the same size.
+        samples: B samples of a `LesionDataset`, whose images have the same size, S x S px.
 
     Returns:
-        The batch, with images uint8 (B, 1, S, S).
+        The batch, with images uint8 (B, 1, S, S) and their boxes.
     """
     dropped = zip(*(sample.dropped for sample in samples), strict=True)
     return LesionBatch.from_samples(
@@ -154,15 +157,16 @@ class Detector(StoreModel):
 
     The method `run` computes the output that losses and boxes share, and the methods `losses` and
     `detections` take this output. `detection.model.build_detector` sets `architecture`,
-    `preprocess` and `n_findings`.
+    `preprocess` and `n_findings`. A finding is a disease sign, such as a mass; the numbers of
+    findings are 1 to K.
 
     Attributes:
-        resolved: Values that were chosen for arguments that the caller left out, by name of the
-            argument.
+        resolved: Values that were chosen for arguments of the constructor that the caller left out,
+            by name of the argument, such as ``anchor_sizes``.
         class_layers: Parts of the names of those layers whose size depends on the number of
-            findings.
-        coco_without_epsilon: True if the published COCO weights have batch norms with an epsilon of
-            0.
+            findings, such as ``cls_logits``.
+        coco_without_epsilon: True if the published COCO weights of this detector have batch norms
+            with an epsilon of 0.
         body_path: Name of the module that is the backbone, without any feature pyramid. It can
             receive weights of other networks.
     """
@@ -187,9 +191,11 @@ class Detector(StoreModel):
         """Run the network once over images.
 
         Args:
-            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
-            targets: True boxes and labels, for networks that read them in training, such as a
-                denoising DETR.
+            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
+                S).
+            targets: True boxes and labels of each image, as `build_targets` returns them, for
+                networks that read them in training, such as a denoising DETR; None without true
+                boxes.
 
         Returns:
             The output, in any form that `losses` and `detections` of the class accept.
@@ -203,7 +209,10 @@ class Detector(StoreModel):
 
         Args:
             passed: Output of the method `run` for the same images.
-            targets: True boxes and labels of each image.
+            targets: True boxes and labels of each image, as `build_targets` returns them.
+
+        Returns:
+            The losses by name, such as ``classification``.
         """
 
     @abstractmethod
@@ -211,11 +220,19 @@ class Detector(StoreModel):
         """Compute the boxes of each image in float32, without a gradient.
 
         Args:
-            passed: Output of the method `run` for the same images.
+            passed: Output of the method `run` for the images.
+
+        Returns:
+            For each image its boxes (xyxy in px of the square images, with scores and numbers of
+            findings) by falling score, at most 100 of each finding; None for an image whose output
+            has a NaN or an infinity.
         """
 
     def fetch_coco(self) -> dict[str, Tensor]:
-        """Download torchvision's COCO weights of this detector.
+        """Read torchvision's COCO weights of this detector, which may have to be downloaded.
+
+        Returns:
+            Tensors by the names that torchvision gives them.
 
         Raises:
             InputError: There are no such weights for this detector.
@@ -227,16 +244,20 @@ class Detector(StoreModel):
     ) -> Detections:
         """Keep the best boxes of each image and finding, without those that overlap a better one.
 
-        On a GPU the program waits three times: for the candidates, the suppression and the results.
+        A box is left out if its score is below 0.001, or if its IoU with a better box of the same
+        finding is above 0.6. On a GPU the program waits three times: for the candidates, the
+        suppression and the results.
 
         Args:
-            boxes: Boxes, float32 (B, N, 4) xyxy in px of the square images.
+            boxes: N candidate boxes of each of B images, float32 (B, N, 4) xyxy in px of the square
+                images. They are clipped to the image.
             scores: Scores in [0, 1], float32 (B, N).
             labels: Numbers of the findings, 1 to K, int64 (B, N).
             finite: False for an image whose output is not finite, bool (B,).
 
         Returns:
-            The boxes of each image; None for an image whose output is not finite.
+            For each image the boxes that remain, by falling score, at most 100 of each finding;
+            None for an image whose output is not finite.
         """
         size = float(self.preprocess.size)
         n_findings = self.n_findings
@@ -267,11 +288,14 @@ class Detector(StoreModel):
         """Return losses in training mode and `Detections` in evaluation mode, as torchvision does.
 
         Args:
-            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
-            targets: True boxes and labels of each image; needed in training mode.
+            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
+                S, S)``.
+            targets: True boxes and labels of each image, as `build_targets` returns them; needed in
+                training mode.
 
         Returns:
-            Scalar losses by name, or the detections of each image.
+            In training mode scalar losses by name; in evaluation mode the boxes of each image, as
+            `detections` returns them.
 
         Raises:
             ValueError: There are no targets in training mode.
@@ -291,13 +315,14 @@ def training_losses(model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
 
     Args:
         model: The detector in training mode.
-        batch: Images with their boxes.
+        batch: Images with their true boxes.
 
     Returns:
-        Scalar losses by name.
+        Scalar losses by name, such as ``classification``.
 
     Raises:
-        InputError: A box or label is not usable; the message names the image.
+        InputError: A box is not finite, has no area or lies outside its image, or a label is not a
+            number from 1 to the number of findings; the message names the image.
     """
     return model(batch.images, build_targets(batch, model.n_findings))
 
@@ -310,10 +335,14 @@ def validation_losses(model: Detector, batch: LesionBatch) -> tuple[dict[str, Te
 
     Args:
         model: The detector.
-        batch: Images with their boxes.
+        batch: Images with their true boxes.
 
     Returns:
-        Scalar losses by name, and the detections of each image in px of the resized square image.
+        Scalar losses by name, such as ``classification``; and for each image its predicted boxes in
+        px of the resized square image, or None if the output for the image is not finite.
+
+    Raises:
+        InputError: A true box or label is not valid, see `build_targets`.
     """
     targets = build_targets(batch, model.n_findings)
     with evaluation_mode(model), torch.no_grad():
@@ -329,16 +358,17 @@ def build_targets(batch: LesionBatch, n_findings: int) -> Targets:
     of the images at once.
 
     Args:
-        batch: Images, boxes and labels.
-        n_findings: Number of findings K.
+        batch: Images with their true boxes and labels.
+        n_findings: Number K of findings (disease signs) that the model predicts.
 
     Returns:
-        For each image ``boxes`` (N, 4) xyxy in px of the resized square image, and ``labels`` (N,),
-        1 to K.
+        For each image a dictionary with ``boxes``, float32 (N, 4) xyxy in px of the resized square
+        image, and ``labels``, int64 (N,), the number of each box's finding from 1 to K. Both are on
+        the device of the images.
 
     Raises:
-        InputError: A box is not finite, has no area or lies wholly outside the image, or a label is
-            outside 1 to K.
+        InputError: A box is not finite, has no area or lies wholly outside the image, a label is
+            outside 1 to K, or an image has another number of boxes than of labels.
     """
     for image_id, boxes, labels in zip(batch.image_ids, batch.boxes, batch.labels, strict=True):
         if boxes.shape != (len(labels), 4):
@@ -393,22 +423,26 @@ def predict_boxes(
 
     Args:
         model: The detector. It is moved to ``device``.
-        batches: Ids and pixels of some images at a time; square grey images as the pixel store
-            resized them, uint8 (B, 1, S, S).
-        findings: Names of the K findings, in the order of the labels.
+        batches: Ids and pixels of some images at a time. The pixels are those of B square grey
+            images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
+        findings: Names of the K findings (disease signs) that the detector predicts, such as
+            ``["mass"]``, in the order of their numbers.
         placement: Function that returns, for an image id, the position of the original image in its
             resized square.
         images: Size of the original images, with columns ``image_id, width, height`` in px. Boxes
             are clipped to it.
-        device: Device that computes.
-        precision: ``bf16`` computes backbone and heads in bfloat16 (autocast). Boxes are always
-            decoded in float32.
+        device: Device that computes, such as ``cuda``.
+        precision: ``fp32`` for float32, or ``bf16`` to compute backbone and heads in bfloat16
+            (autocast). Boxes are always decoded in float32.
 
     Yields:
-        For each batch a `Part` with the table ``boxes``, in px of the original image.
+        For each batch a `Part`: the status of each image (``ok``, or ``failed`` if the output is
+        not finite), and the table ``boxes`` with ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``,
+        ``y2`` in px of the original image, and ``score``.
 
     Raises:
-        InputError: The model has another number of findings, or the size of an image is unknown.
+        InputError: `findings` has another number of names than the model has findings, or the size
+            of an image is unknown.
     """
     require_findings(findings, model.n_findings, "detector")
     sizes = images.set_index("image_id")

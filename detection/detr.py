@@ -67,14 +67,16 @@ class _MaskedMaps(nn.Module):
 
 
 class LesionDetr(Detector):
-    """A DETR that reads images of the pixel store: RT-DETR, D-FINE or Deformable DETR.
+    """A DETR (transformer that detects) for grey images: RT-DETR, D-FINE or Deformable DETR.
 
-    The class differs from the package transformers in three points:
+    It reads images of the pixel store, a folder of images resized to squares.
+
+    The class differs from the networks of the package transformers in three points:
 
     - Losses are divided by the number of images of a batch, not by the number of boxes, so that a
       batch has the same weight on two devices as on one.
     - Losses and matching are computed in float32 under autocast.
-    - An image whose output is not finite is reported.
+    - An image whose output is not finite gets None instead of boxes.
 
     `configs.model_settings.RtDetrSettings` explains the settings. Deformable DETR makes no
     denoising queries. RT-DETR and D-FINE have at most as many queries as their maps have cells.
@@ -86,7 +88,8 @@ class LesionDetr(Detector):
         channels: Width of the transformer.
         encoder_layers: Number of encoder layers.
         decoder_layers: Number of decoder layers, each with its own losses.
-        denoising: Number of queries that are made of true boxes in training; 0 makes none.
+        denoising: Number of queries that training makes of true boxes with added noise; 0 makes no
+            such queries.
 
     Source:
         Zhao et al. 2024, DETRs Beat YOLOs on Real-time Object Detection (RT-DETR); Peng et al.
@@ -153,9 +156,11 @@ class LesionDetr(Detector):
         """Run the network on a batch of images.
 
         Args:
-            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
-            targets: True boxes and labels of each image. From these, RT-DETR and D-FINE make
-                denoising queries in training.
+            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
+                S, S)``.
+            targets: True boxes and labels of each image, as `detection.detector.build_targets`
+                returns them. From these, RT-DETR and D-FINE make denoising queries in training.
+                None without true boxes; the method `losses` then cannot be called.
 
         Returns:
             Logits and boxes of the queries, and the arguments of the loss.
@@ -175,15 +180,16 @@ class LesionDetr(Detector):
         return {"class_labels": target["labels"] - 1, "boxes": boxes}
 
     def losses(self, passed: _Pass, targets: Targets) -> dict[str, Tensor]:
-        """Compute the losses of a DETR with the package transformers, per image of the batch.
+        """Compute the losses with the package transformers, divided by the number of images.
 
         Args:
             passed: Output of the method `run` for the same images, which was called with targets.
-            targets: True boxes and labels of each image.
+            targets: True boxes and labels of each image, as `detection.detector.build_targets`
+                returns them.
 
         Returns:
-            Scalar losses by name, summed over all decoder layers and over matched and denoising
-            queries, and divided by the number of images.
+            Scalar losses by name, such as ``bbox``, summed over all decoder layers and over matched
+            and denoising queries, and divided by the number of images.
 
         Raises:
             ValueError: `run` was called without targets.
@@ -216,7 +222,11 @@ class LesionDetr(Detector):
         a box, so no suppression of overlaps is needed.
 
         Args:
-            passed: Output of the method `run` for the same images.
+            passed: Output of the method `run` for the images.
+
+        Returns:
+            For each image at most 100 boxes of each finding, in px of the square images, by falling
+            score; None for an image whose output is not finite.
         """
         corners = box_convert(passed.boxes.detach(), "cxcywh", "xyxy") * self.preprocess.size
         scores = passed.logits.detach().sigmoid()

@@ -22,14 +22,16 @@ _UNMATCHED = 1e-5
 
 
 def match_cells(boxes: Tensor, cells: Tensor, level_sizes: Sequence[int], radius: float) -> Tensor:
-    """Find which true box each cell of the feature maps learns; the smallest of several.
+    """Find which true box each cell of the feature maps learns to predict, for the detector FCOS.
 
     A cell learns a box that contains the cell's middle, if the middle lies near the centre of the
-    box, and if the size of the box belongs to the cell's pyramid level.
+    box, and if the size of the box belongs to the cell's level of the feature pyramid. If several
+    boxes fit, the cell learns the one with the smallest area.
 
     Args:
-        boxes: True boxes of an image, xyxy px, shape ``(T, 4)``.
-        cells: Cells of all levels, from the finest to the coarsest, xyxy px, shape ``(A, 4)``.
+        boxes: True boxes of an image, xyxy in px of the square image, shape ``(T, 4)``.
+        cells: Squares that the cells of all levels cover, from the finest level to the coarsest,
+            xyxy in the same px, shape ``(A, 4)``.
         level_sizes: Number of cells of each level; the sum is A.
         radius: Largest distance of a cell's middle from the centre of a box, in sides of the cell.
 
@@ -69,19 +71,25 @@ def match_cells(boxes: Tensor, cells: Tensor, level_sizes: Sequence[int], radius
 def fcos_losses(
     outputs: dict[str, Tensor], cells: Tensor, matched: Tensor, targets: Targets
 ) -> dict[str, Tensor]:
-    """Compute the losses of each image, per cell that learns a box, and their means over images.
+    """Compute the losses of the detector FCOS for a batch: means over the images.
+
+    The losses of an image are sums over cells, divided by the number of cells that learn a box (by
+    1 if there are none). There are B images, A cells of the feature maps and K findings.
 
     Args:
-        outputs: ``cls_logits`` ``(B, A, K + 1)``, ``bbox_regression`` ``(B, A, 4)`` and
-            ``bbox_ctrness`` ``(B, A, 1)``, float32.
-        cells: Cells of all levels, xyxy px, shape ``(A, 4)``.
+        outputs: Outputs of the network, float32: ``cls_logits`` ``(B, A, K + 1)``,
+            ``bbox_regression`` ``(B, A, 4)`` and ``bbox_ctrness`` ``(B, A, 1)``.
+        cells: Squares that the cells of all levels cover, xyxy in px of the square images, shape
+            ``(A, 4)``.
         matched: Row of the true box that each cell learns, -1 for a cell that learns no box, shape
-            ``(B, A)``.
-        targets: True boxes and labels of each image.
+            ``(B, A)``, from `match_cells`.
+        targets: True boxes and labels of each image, as `detection.detector.build_targets` returns
+            them.
 
     Returns:
-        ``classification`` (focal loss), ``bbox_regression`` (generalised IoU) and ``bbox_ctrness``
-        (cross-entropy of the centredness).
+        Scalar losses by name: ``classification`` (focal loss), ``bbox_regression`` (generalised
+        IoU) and ``bbox_ctrness`` (cross entropy of the centredness: how near the middle of the cell
+        is to the centre of its box).
 
     Source:
         Tian et al. 2019, FCOS; the losses of ``torchvision.models.detection.fcos.FCOSHead``.

@@ -43,10 +43,13 @@ def decode_boxes(
     boxes of each finding are kept.
 
     Args:
-        logits: Logits of the findings without background, float32 ``(B, A, K)``.
-        offsets: Offsets of the anchors' centres and sides, float32 ``(B, A, 4)``.
+        logits: Logits of the K findings (disease signs) without background, for B images and A
+            anchors, float32 ``(B, A, K)``.
+        offsets: Offsets of the boxes from the anchors, float32 ``(B, A, 4)``: shift of the centre
+            along x and y as shares of the anchor's width and height, then the logarithms of the
+            factors for width and height.
         anchors: Anchors, float32 ``(A, 4)`` xyxy in px of the square images that the network reads.
-        level_sizes: Number of anchors on each level; their sum is A.
+        level_sizes: Number of anchors on each level of the feature pyramid; their sum is A.
         size: Side of the square image, px, to which boxes are clipped.
 
     Returns:
@@ -75,7 +78,8 @@ def best_boxes(boxes: Boxes) -> Boxes:
     """Keep at most 100 boxes of each finding with a score of at least 0.001, by falling score.
 
     Args:
-        boxes: Boxes (N, 4) xyxy of one image, with scores and labels (N,).
+        boxes: Boxes of one image: corners (N, 4) xyxy, scores (N,), and labels (N,), which are the
+            numbers of the findings.
 
     Returns:
         The boxes that were kept.
@@ -102,7 +106,7 @@ def suppress_boxes(
     double precision, as in torchvision.
 
     Args:
-        boxes: N boxes with scores and labels.
+        boxes: N boxes of one image, with scores and labels (numbers of the findings).
         iou_threshold: Largest IoU of two kept boxes of one label, in [0, 1].
         most_per_label: Largest number of kept boxes of one label; None for any number.
 
@@ -182,20 +186,25 @@ def boxes_frames(
     placement: Callable[[str], Placement],
     sizes: pd.DataFrame,
 ) -> Part:
-    """Return the predicted boxes of a batch as the table ``boxes``, in px of the original images.
+    """Return the predicted boxes of a batch as a table, in px of the original images.
 
     Args:
         image_ids: Ids of the B images.
         detected: Boxes of each image in px of its resized square, with labels from 1. None marks an
             image whose output is not finite; it becomes ``failed``.
-        findings: Names of the findings, in the order of the labels.
+        findings: Names of the findings (disease signs), such as ``["mass"]``, in the order of the
+            labels.
         placement: Function that returns, for an image id, the position of the original image in its
             resized square.
         sizes: Columns ``width, height`` of the original images in px, by image id. Boxes are
             clipped to them, and dropped if no area is left.
 
     Returns:
-        The status of each image (``ok`` or ``failed``), and the table ``boxes``.
+        The status of each image (``ok`` or ``failed``), and the table ``boxes`` with the columns
+        ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` and ``score``.
+
+    Raises:
+        InputError: The size of an image is unknown.
 
     Example:
         >>> one = Boxes(np.array([[8.0, 8.0, 24.0, 16.0]]), np.array([0.5]), np.array([1]))

@@ -51,19 +51,24 @@ def build_detector(
     """Build a detector in training mode, which reads square grey images, uint8 (B, 1, S, S).
 
     Args:
-        architecture: A name in `networks.registry.DETECTORS`, or the entry point of another package
-            (docs/architectures.md).
+        architecture: A name in `networks.registry.DETECTORS`, such as ``retinanet``, or the entry
+            point of another package (docs/architectures.md).
         backbone: Name of a network in `networks.registry.NETWORKS`, such as ``resnet50``, or
             ``timm:NAME``.
-        norm: Normalisation of the backbone: ``frozen``, ``batch`` or ``group``.
+        norm: Normalisation of the backbone: ``frozen`` (batch norm with fixed statistics and
+            weights), ``batch`` (batch norm that learns) or ``group`` (group norm).
         weights: ``imagenet`` (for the backbone), ``coco`` (for a RetinaNet, all but the class
             layer), or None for random weights. Published weights are downloaded on first use or
             read from an installed package. `start_from` loads weights of a file or a run.
-        n_findings: Number of findings K. Label k is the k-th finding, and 0 is background.
+        n_findings: Number K of findings (disease signs) to predict. Label k is the k-th finding,
+            and 0 is background.
         image_size: Side S of the images, px.
-        mean: Mean of the pixels, in [0, 1]. None takes that of the backbone's published weights.
-        std: Standard deviation of the pixels. None takes that of the published weights.
-        settings: Settings of the architecture, which `configs.model_settings` explains.
+        mean: Number that is subtracted from the pixels, which are scaled to [0, 1]. None takes the
+            mean that belongs to the backbone's published weights.
+        std: Number that the pixels are then divided by. None takes the standard deviation that
+            belongs to these weights.
+        **settings: Settings of the architecture by name, such as ``fpn_channels=256``, which
+            `configs.model_settings` explains.
 
     Returns:
         The detector. Its weights are random unless `weights` names published ones.
@@ -139,8 +144,10 @@ def start_from(model: Detector, checkpoint: Checkpoint, findings: Sequence[str] 
 
     Args:
         model: Detector from `build_detector`. It stays unchanged if the weights do not fit.
-        checkpoint: The weights, with their findings and network if these are known.
-        findings: Findings that the model is to learn, in the order of the labels; empty if unknown.
+        checkpoint: The weights of a file or run, with the names of their findings (disease signs)
+            and of their network if these are known.
+        findings: Names of the findings that the model is to learn, such as ``["mass"]``, in the
+            order of the labels; empty if unknown.
 
     Returns:
         A sentence that says which part was loaded and which was not.
@@ -268,7 +275,7 @@ def load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
 
     Args:
         body: Backbone from `detection.backbone.build_body`.
-        checkpoint: The weights.
+        checkpoint: The weights, from a file or a run.
         name: Name of the backbone's network, such as ``resnet50``, for messages.
 
     Raises:

@@ -42,9 +42,10 @@ def build_anchors(
     """Build the anchors of five pyramid levels.
 
     Args:
-        sizes: Side of the smallest anchor of each level, px. None takes torchvision's sizes at 512
-            px, scaled to the image size. They are at least two strides of the finest level, because
-            a lesion between two smaller anchors would overlap neither by half.
+        sizes: Side of the smallest anchor of each of the five levels, px, such as ``(32, 64, 128,
+            256, 512)``. None takes torchvision's sizes for images of 512 px, scaled to the image
+            size. The sizes that None takes begin at two strides of the finest level or more,
+            because a lesion between two smaller anchors would overlap neither by half.
         ratios: Height divided by width of the anchors, such as ``(0.5, 1.0, 2.0)``. Each is used
             with every size.
         image_size: Side of the images, px.
@@ -56,7 +57,8 @@ def build_anchors(
         The generator, and the sizes and ratios that it was built with.
 
     Raises:
-        InputError: There are not five sizes, or a size or ratio is out of range.
+        InputError: There are not five sizes, a size is below 1 px, there is no ratio, or a ratio is
+            not above 0.
 
     Example:
         >>> build_anchors(None, (1.0,), 512, stride=8, steps=3).arguments["anchor_sizes"]
@@ -119,8 +121,7 @@ def box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tens
 def iou_losses(kind: str, boxes: Tensor, true_boxes: Tensor) -> Tensor:
     """Compute a loss from the overlap of each predicted box with its true box.
 
-    torchvision's functions index by a mask, for which the program waits for the GPU. This function
-    does not wait.
+    The results are those of torchvision, whose functions wait for the GPU; this function does not.
 
     Args:
         kind: ``giou``, ``diou`` or ``ciou``: the generalised, distance or complete IoU loss.
@@ -242,12 +243,15 @@ class _Head(RetinaNetHead):
 
 
 class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's RetinaNet for images of the pixel store, with a feature pyramid, P3 to P7.
+    """torchvision's RetinaNet for grey images, with a feature pyramid, P3 to P7 (8 to 128 px).
+
+    It reads images of the pixel store, a folder of images resized to squares.
 
     Head ``v1`` is that of torchvision's ``retinanet_resnet50_fpn``: plain convolutions, L1 box
     loss, P6 from P5. Head ``v2`` is that of ``retinanet_resnet50_fpn_v2``: group norm in the heads,
     generalised IoU loss, P6 from C5. `configs.model_settings.RetinaNetSettings` explains the
-    settings. Each of the `anchor_sizes` is used in three scales: 2^0, 2^(1/3) and 2^(2/3).
+    settings. Each of the `anchor_sizes` is used in three scales: 2^0, 2^(1/3) and 2^(2/3). The
+    heads are the two stacks of convolutions that score anchors and fit boxes.
 
     Args:
         start: Backbone, its preprocessing, and the number of findings.
@@ -299,10 +303,12 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         """Return logits and offsets of the head, without the background class.
 
         Args:
-            outputs: Outputs of the heads by name, each (B, A, ...).
+            outputs: Outputs of the heads for B images and A anchors: ``cls_logits`` (B, A, K + 1)
+                and ``bbox_regression`` (B, A, 4).
 
         Returns:
-            Logits of the findings (B, A, K), and offsets of the boxes from the anchors (B, A, 4).
+            Logits of the K findings (B, A, K), and offsets of the boxes from the anchors (B, A, 4),
+            as for `decode_anchors`.
         """
         return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
 
@@ -311,7 +317,8 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
 
         Args:
             passed: Output of the method `run` for the same images.
-            targets: True boxes and labels of each image.
+            targets: True boxes and labels of each image, as `detection.detector.build_targets`
+                returns them.
 
         Returns:
             Losses ``classification`` and ``bbox_regression``, each a mean over the images.
@@ -320,11 +327,16 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
             return self.compute_loss(targets, passed.outputs, passed.anchors)
 
     def fetch_coco(self) -> dict[str, Tensor]:
-        """Download torchvision's COCO weights of the model with the same head.
+        """Read torchvision's COCO weights of the model with the same head.
+
+        They are downloaded if torch's cache lacks them.
+
+        Returns:
+            Tensors by the names that torchvision gives them.
 
         Raises:
-            InputError: The model has other sizes than torchvision's, or the file cannot be
-                downloaded.
+            InputError: The model has another backbone or other sizes than torchvision's, or the
+                file cannot be downloaded.
         """
         arguments = self.architecture["arguments"]
         sizes = [arguments[key] for key in ("backbone", "fpn_channels", "head_convs")]

@@ -53,15 +53,17 @@ def _mean_losses(
 
 
 class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's FCOS with a feature pyramid, P3 to P7: one box for each cell, and no anchors.
+    """torchvision's FCOS for grey images: one box for each cell of P3 to P7, and no anchors.
+
+    P3 to P7 are the levels of a feature pyramid, with cells of 8 to 128 px.
 
     `configs.model_settings.FCOSSettings` explains the settings. The heads use the group norm of
     `detection.backbone.group_norm`.
 
     Args:
-        start: Backbone, its preprocessing, and the number of findings.
+        start: Backbone, its preprocessing, and the number of findings (disease signs).
         fpn_channels: Number of channels of the feature pyramid.
-        head_convs: Number of convolutions of each head.
+        head_convs: Number of convolutions of each head (the layers that score cells and fit boxes).
 
     Source:
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
@@ -90,7 +92,12 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         logarithm of the sides.
 
         Args:
-            outputs: Outputs of the heads by name, each (B, A, ...).
+            outputs: Outputs of the heads for B images and A cells: ``cls_logits`` (B, A, K + 1),
+                ``bbox_regression`` (B, A, 4) and ``bbox_ctrness`` (B, A, 1).
+
+        Returns:
+            Logits of the K findings (B, A, K), and offsets of the boxes from the cells (B, A, 4),
+            as for `detection.dense.decode_anchors`.
         """
         both = torch.cat([outputs["bbox_ctrness"], outputs["cls_logits"]], dim=2)  # (B, A, K + 2)
         log_probability = functional.logsigmoid(both)
@@ -108,7 +115,8 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
 
         Args:
             passed: Output of the method `run` for the same images.
-            targets: True boxes and labels of each image.
+            targets: True boxes and labels of each image, as `detection.detector.build_targets`
+                returns them.
 
         Returns:
             Losses by name, each computed for every image and then averaged over the images.
@@ -159,14 +167,17 @@ class _SSDLiteMaps(nn.Module):
 
 
 class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's SSDLite: a light detector with default boxes on six maps of falling size.
+    """torchvision's SSDLite for grey images: a light detector with boxes on six maps.
+
+    A default box is what other detectors call an anchor: a box of fixed place and size that the
+    detector moves and scales. The six feature maps have falling size.
 
     The default boxes of the finest map have a fifth of the image's side. torchvision learns nothing
     from an image without boxes. Here the three largest background losses of such an image count,
     which are as many as count for one default box that is matched to a true box.
 
     Args:
-        start: Backbone, its preprocessing, and the number of findings.
+        start: Backbone, its preprocessing, and the number of findings (disease signs).
 
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
@@ -187,10 +198,12 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         """Return logits of each finding against all other classes, and offsets of the boxes.
 
         Args:
-            outputs: Outputs of the heads by name, each (B, A, ...).
+            outputs: Outputs of the heads for B images and A default boxes: ``cls_logits`` (B, A, K
+                + 1) and ``bbox_regression`` (B, A, 4).
 
         Returns:
-            Logits (B, A, K), and offsets (B, A, 4) from the default boxes.
+            Logits of the K findings (B, A, K), and offsets from the default boxes (B, A, 4), as for
+            `detection.dense.decode_anchors`.
         """
         classes, offsets = outputs["cls_logits"], outputs["bbox_regression"]
         logits = _logits(classes.log_softmax(2)[..., 1:], classes)
@@ -200,13 +213,14 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
         """Compute torchvision's losses for each image, and their means over the images.
 
-        For an image without boxes, torchvision defines no classification loss. The background
-        losses of the anchors with the largest losses are used instead, as many as torchvision
-        samples for each positive anchor.
+        For an image without boxes, torchvision defines no classification loss. The three largest
+        background losses of its default boxes are used instead, as many as torchvision samples for
+        each default box that is matched to a true box.
 
         Args:
             passed: Output of the method `run` for the same images.
-            targets: True boxes and labels of each image.
+            targets: True boxes and labels of each image, as `detection.detector.build_targets`
+                returns them.
 
         Returns:
             Losses by name, each computed for every image and then averaged over the images.
@@ -239,15 +253,15 @@ class _ProposalPass(NamedTuple):
 
 
 class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's Faster R-CNN with a feature pyramid, P2 to P6.
+    """torchvision's Faster R-CNN for grey images, with a feature pyramid, P2 to P6 (4 to 64 px).
 
-    Losses are means over the images of torchvision's loss of one image. Anchors, and the rule that
-    assigns a proposal to a pyramid level, are torchvision's at 512 px, scaled to the image size.
-    Each level has the single size that `anchor_sizes` names
-    (`configs.model_settings.FasterRCNNSettings`).
+    A first network proposes boxes (proposals), which a second one classifies and refines. Losses
+    are means over the images of torchvision's loss of one image. Anchors, and the rule that assigns
+    a proposal to a pyramid level, are torchvision's at 512 px, scaled to the image size. Each level
+    has the single size that `anchor_sizes` names (`configs.model_settings.FasterRCNNSettings`).
 
     Args:
-        start: Backbone, its preprocessing, and the number of findings.
+        start: Backbone, its preprocessing, and the number of findings (disease signs).
         fpn_channels: Number of channels of the feature pyramid.
         box_channels: Width of the layers that classify a proposal.
         anchor_sizes: Side of the anchors of each of the five levels, px; None chooses them by the
@@ -292,10 +306,11 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         )
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _ProposalPass:
-        """Run backbone and proposal network.
+        """Run the backbone and the network that proposes boxes over images.
 
         Args:
-            images: Square grey images as the pixel store resized them, uint8 ``(B, 1, S, S)``.
+            images: B square grey images of S x S px (resized, with black borders), uint8 ``(B, 1,
+                S, S)``.
             targets: True boxes of each image; not used by this method.
 
         Returns:
@@ -336,10 +351,12 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
 
         Args:
             passed: Output of the method `run` for the same images.
-            targets: True boxes and labels of each image.
+            targets: True boxes and labels of each image, as `detection.detector.build_targets`
+                returns them.
 
         Returns:
-            The means, by name of the loss.
+            The means, by name of the loss: ``objectness`` and ``proposal_regression`` of the
+            proposal network, ``classification`` and ``bbox_regression`` of the second network.
         """
         device = passed.objectness.device
         devices = [] if device.type == "cpu" else [device]
@@ -378,7 +395,11 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         """Classify the proposals, refine their boxes, and return the best boxes of each image.
 
         Args:
-            passed: Output of the method `run` for the same images.
+            passed: Output of the method `run` for the images.
+
+        Returns:
+            For each image at most 100 boxes of each finding, in px of the square images, by falling
+            score; None for an image whose output is not finite.
         """
         logits, offsets = self._classified(passed, passed.proposals)
         finite = passed.objectness.isfinite().all(1) & passed.offsets.isfinite().all((1, 2))

@@ -26,14 +26,15 @@ def find_network(name: str, kind: ModelKind) -> Network:
 
     Args:
         name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
-            ``timm:NAME`` for a network of timm.
+            ``timm:NAME`` for the network NAME of the Python package timm.
         kind: ``detector`` or ``classifier``.
 
     Returns:
-        Its facts, such as its input size; for ``timm:NAME`` they come from timm's settings.
+        Facts about the network, such as the size of image it reads; for ``timm:NAME`` they come
+        from the settings of the package timm.
 
     Raises:
-        InputError: There is no such network for this kind of model.
+        InputError: The name is unknown, or this kind of model cannot use the network.
 
     Example:
         >>> find_network("resnet18", "detector").family
@@ -47,13 +48,17 @@ def find_network(name: str, kind: ModelKind) -> Network:
 
 
 def describe_timm_network(name: str) -> Network:
-    """Return the facts about a network ``timm:NAME``, from timm's own settings.
+    """Return the facts about a network of the Python package timm, from timm's own settings.
 
-    The images are grey, so mean and standard deviation of the pixels are those of timm averaged
-    over the three colours.
+    The images are grey, so the mean and the standard deviation of the pixels are those of timm
+    averaged over the three colours.
 
     Args:
-        name: A name such as ``timm:resnet18``.
+        name: ``timm:NAME``, where NAME is timm's name of the network, such as ``timm:resnet18``.
+
+    Returns:
+        The facts in the form in which the registry has those of other networks: mean and standard
+        deviation of the pixels, and the size of the images if the network reads only one size.
 
     Raises:
         InputError: timm has no network of this name.
@@ -75,9 +80,11 @@ def build_network(name: str, **timm_arguments: Any) -> nn.Module:
     """Build a whole network with random weights.
 
     Args:
-        name: Name of a network in `networks.registry.NETWORKS`, or ``timm:NAME``, which is built
-            without its last layer.
-        timm_arguments: Arguments of ``timm.create_model``; only for networks of timm.
+        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
+            ``timm:NAME`` for a network of the Python package timm, which is built without its last
+            layer.
+        **timm_arguments: Arguments of ``timm.create_model``, such as ``img_size=224``; networks
+            that are not of timm ignore them.
 
     Returns:
         The network in training mode.
@@ -100,15 +107,15 @@ def build_network(name: str, **timm_arguments: Any) -> nn.Module:
 
 
 def build_timm_network(name: str, *, pretrained: bool = False, **timm_arguments: Any) -> nn.Module:
-    """Build a network of timm without its last layer.
+    """Build a network of the Python package timm without its last layer.
 
     Args:
-        name: Name of the network, such as ``timm/resnet18``.
+        name: Name of the network, ``timm:NAME`` or timm's name alone, such as ``timm:resnet18``.
         pretrained: True for published weights, which are downloaded; False for random weights.
-        **timm_arguments: Further arguments of ``timm.create_model``.
+        **timm_arguments: Further arguments of ``timm.create_model``, such as ``img_size=224``.
 
     Returns:
-        The network.
+        The network in training mode, which outputs pooled features instead of classes.
 
     Raises:
         InputError: timm cannot build the network, or its weights cannot be downloaded.
@@ -164,10 +171,10 @@ def feature_layers(network: nn.Module) -> nn.Module:
     """Return the layers of a torchvision network before its pooling, in forward order.
 
     Args:
-        network: A network of torchvision.
+        network: A network of torchvision, such as a ResNet, from `build_network`.
 
     Returns:
-        A module whose children are these layers.
+        A module whose children are these layers. The layers are not copied.
 
     Example:
         >>> list(dict(feature_layers(build_network("resnet18")).named_children()))[-1]
@@ -182,14 +189,14 @@ def feature_layers(network: nn.Module) -> nn.Module:
 
 
 def timm_stages(network: nn.Module) -> list[list[nn.Module]]:
-    """Group the layers of a network of timm into stages; after each stage the maps get smaller.
+    """Group the layers of a timm network into stages; after each stage the maps get smaller.
 
     A plain transformer, whose maps all have one size, is divided into four stages with equal
     numbers of blocks. Tensors that belong to no layer, such as the position embedding, are in the
     first stage.
 
     Args:
-        network: A network of timm.
+        network: A network of the Python package timm, from `build_timm_network`.
 
     Returns:
         The layers of each stage, in forward order.

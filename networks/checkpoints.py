@@ -23,13 +23,14 @@ STEP_COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights from a file or a training, from which a model can start.
+    """Weights from a file or a training run, from which a model can start.
 
     Attributes:
         source: File or folder that the weights come from, for messages.
         state: Tensors by their names in the file.
-        findings: Names of the outputs in their order; None if the file does not tell them.
-        network: Name of the network, such as ``resnet18``; None if the file does not tell it.
+        findings: Names of the findings (disease signs), such as ``mass``, that the outputs of the
+            network are for, in their order; None if the file does not name them.
+        network: Name of the network, such as ``resnet18``; None if the file does not name it.
         arguments: Arguments that the network was built with, by name; empty if unknown.
 
     Example:
@@ -66,10 +67,11 @@ def fit_layers(
     Args:
         layers: Layers that need weights.
         checkpoint: The weights.
-        name: Name of the network that the layers belong to, for messages.
-        kind: Kind of the model, for messages.
-        rename: Function that translates a name from `tensor_names.name_in_body` into the name in
-            `layers`. The default changes nothing.
+        name: Name of the network that the layers belong to, such as ``resnet18``, for messages.
+        kind: Kind of the model, ``detector`` or ``classifier``, for messages.
+        rename: Function that translates the name of a tensor, after
+            `networks.tensor_names.name_in_body` has translated it from the file's name, into the
+            name in `layers`. The default changes nothing.
 
     Returns:
         Tensors by their names in `layers`. Step counters of batch norm are missing, because old
@@ -112,9 +114,13 @@ def describe_difference(
     Args:
         file_shapes: Shapes of the checkpoint's tensors, by their names in this program.
         own_shapes: Shapes of the network's tensors, by the same names.
-        checkpoint: The checkpoint, which may name its network.
-        name: Name of the network that the tensors were expected to be of.
-        kind: Kind of the model that reads the checkpoint.
+        checkpoint: The checkpoint (weights from a file or run), which may name its network.
+        name: Name of the network that the tensors were expected to be of, such as ``resnet18``.
+        kind: Kind of the model that reads the checkpoint: ``detector`` or ``classifier``.
+
+    Returns:
+        The end of an error message: the difference, such as another network, and what the user can
+        set or choose instead.
 
     Example:
         >>> checkpoint = Checkpoint("w.pth", {}, network="resnet18")
@@ -150,16 +156,17 @@ def describe_difference(
 def guess_network(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -> str | None:
     """Guess which network of the registry the tensors of a checkpoint belong to.
 
-    All tensors before the last layer must have the same names and shapes, with two exceptions:
-    statistics of norms may be missing, and the first layer may read one grey channel.
+    All tensors before the last layer must have the same names and shapes as in the network, with
+    two exceptions: statistics of batch norms may be missing, and the first layer may read one grey
+    channel instead of three colours.
 
     Args:
-        shapes: Shapes of the checkpoint's tensors by name.
+        shapes: Shapes of the checkpoint's tensors by their names in the file.
         names: Names of the networks to compare with; by default all in
             `networks.registry.NETWORKS`.
 
     Returns:
-        The name of the first network that fits; None if none does.
+        The name of the first network that fits, such as ``resnet18``; None if no network fits.
     """
     file_shapes = {name_in_body(key): shape for key, shape in _without_norm_state(shapes).items()}
     for name in names:
@@ -192,18 +199,20 @@ def _feature_shapes(name: str) -> dict[str, tuple[int, ...]]:
 def match_names(
     keys: Iterable[str], rename: Callable[[str], str], *, source: str
 ) -> dict[str, str]:
-    """Find this program's name for each tensor of a checkpoint; step counters are left out.
+    """Find this program's name for each tensor of a checkpoint.
+
+    The step counters of batch norm are left out, because they change nothing.
 
     Args:
         keys: Names of the tensors in the checkpoint.
         rename: Function from the name in the checkpoint to the name in this program.
-        source: Name of the checkpoint, for messages.
+        source: File or folder of the checkpoint, for messages.
 
     Returns:
-        Name in the checkpoint, by name in this program.
+        For each name in this program, the name in the checkpoint.
 
     Raises:
-        InputError: Two tensors get the same name.
+        InputError: `rename` gives two tensors the same name.
 
     Example:
         >>> match_names(["module.fc.bias"], name_in_body, source="w.pth")
@@ -220,12 +229,12 @@ def match_names(
 
 
 def require_finite(value: Any, key: str, source: str) -> None:
-    """Check that all values of a tensor are finite.
+    """Check that all values of a tensor are finite numbers.
 
     Args:
         value: The tensor.
         key: Name of the tensor in the checkpoint.
-        source: Name of the checkpoint, for messages.
+        source: File or folder of the checkpoint, for messages.
 
     Raises:
         InputError: A value is NaN or infinite.

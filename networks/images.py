@@ -38,7 +38,7 @@ class ImageBatch:
     """A batch of images for a model. Subclasses add labels or boxes, which stay in main memory.
 
     Attributes:
-        image_ids: Ids of the B images.
+        image_ids: Ids of the B images of the batch.
         images: Images resized to squares with black borders, uint8 (B, 1, S, S). The model
             normalises them.
     """
@@ -51,9 +51,12 @@ class ImageBatch:
         """Stack images of one size into a batch, whose memory is a copy.
 
         Args:
-            samples: Images of the same size.
-            targets: Values of the further fields of a subclass, such as labels, in the order of the
-                fields.
+            samples: B images of the same size, S x S px.
+            *targets: Values of the fields that a subclass adds, such as labels, in the order of
+                these fields.
+
+        Returns:
+            The batch, with images uint8 (B, 1, S, S).
 
         Example:
             >>> sample = ImageSample("a", np.zeros((8, 8), np.uint8))
@@ -67,19 +70,27 @@ class ImageBatch:
         return len(self.image_ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Return the same batch with its images on another device; other fields do not move.
+        """Return the same batch with its images on another device; labels and boxes do not move.
 
         Args:
             device: Device, such as ``cuda``.
-            non_blocking: True to copy from page-locked memory while the program continues.
+            non_blocking: True to let the program continue while images are copied from page-locked
+                memory; False to wait for the copy.
 
         Returns:
-            The batch.
+            A new batch.
         """
         return replace(self, images=self.images.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """Return the same batch in page-locked memory; `DataLoader` calls this method."""
+        """Return the same batch with its images in page-locked memory.
+
+        A GPU copies from this memory faster. `DataLoader` calls this method. Labels and boxes do
+        not move.
+
+        Returns:
+            A new batch.
+        """
         return replace(self, images=self.images.pin_memory())
 
 
@@ -88,16 +99,19 @@ _Sample = TypeVar("_Sample", bound=ImageSample)
 
 @dataclass(eq=False)
 class ImageDataset(Dataset[_Sample], ABC):
-    """Images of a pixel store (folder of resized images) with their labels or boxes.
+    """Images of a pixel store (a folder of images resized to squares) with their labels or boxes.
 
-    Each subclass defines the kind of annotation.
+    Each subclass defines the kind of annotation. ``dataset[row]`` is the image of a row as it is
+    stored, and ``dataset[row, seed]`` is the image changed at random by `augmentation`.
 
     Attributes:
         store: Object whose method `image` returns the pixels of an image id.
         image_ids: Ids of the images, in the order of the rows.
-        annotations: Table of the labels or boxes; each subclass says which columns it has.
-        findings: Findings in the order of the model's outputs.
-        augmentation: Random change of each training image; None changes nothing.
+        annotations: Table of the labels or boxes, which may also have those of other images; each
+            subclass says which columns it has.
+        findings: Names of the findings (disease signs) to learn, such as ``mass``, in the order of
+            the model's outputs.
+        augmentation: Random change of each image that is read with a seed; None changes nothing.
 
     Raises:
         InputError: The store lacks an image.

@@ -8,12 +8,12 @@ from torch import nn
 
 
 class MeasuredLayer(NamedTuple):
-    """Name of a layer, and stride and number of the feature maps that it outputs.
+    """Name of a layer, with the stride and the number of the feature maps that it outputs.
 
     Attributes:
-        name: Name of the layer in the network.
-        stride: Distance of neighbouring cells of its maps, in px of the input.
-        channels: Number of its maps.
+        name: Name of the layer in the network, such as ``layer1``.
+        stride: Distance of neighbouring cells of the feature maps, in px of the input image.
+        channels: Number of feature maps (channels).
     """
 
     name: str
@@ -43,11 +43,11 @@ def copy_without_values(layers: nn.Module) -> nn.Module:
 
 
 def measure_layers(layers: nn.Module, image_size: int) -> list[MeasuredLayer]:
-    """Measure the maps that each child of a network outputs.
+    """Measure stride and number of the feature maps that each child of a network outputs.
 
     Args:
         layers: A network whose children are its layers in forward order.
-        image_size: Side S of the input (1, 3, S, S), px.
+        image_size: Side S of the square input images (1, 3, S, S), px.
 
     Returns:
         One entry for each child, in forward order.

@@ -13,11 +13,13 @@ class PublicCheckpoint:
     """A public classifier of chest X-rays: its outputs, its input and its training data.
 
     Attributes:
-        maker: Name of the publisher.
-        findings: Names of the outputs in their order; empty if they are not known.
-        last: Name of the tensors of the last layer, such as ``classifier``.
-        mean: Mean of the pixels that were subtracted in training, for pixels scaled to [0, 1].
-        std: Standard deviation of the pixels, on the same scale.
+        maker: Name of the publisher, such as ``torchxrayvision``, for messages.
+        findings: Names of the findings (disease signs), such as ``mass``, that the outputs are for,
+            in their order; empty if they are not known.
+        last: Name of the last layer, such as ``classifier``, with which the names of its tensors
+            begin.
+        mean: Number that was subtracted from the pixels in training, for pixels scaled to [0, 1].
+        std: Number that the pixels were then divided by, on the same scale.
         channels: ``imagenet`` if each of the network's three input channels gets the grey image
             normalised as a colour of ImageNet, ``same`` if all three get the same values.
         size: Side of its training images, px.
@@ -104,17 +106,18 @@ _PUBLIC = {  # by the network and the number of channels that its first layer re
 
 
 def recognise_public_checkpoint(checkpoint: Checkpoint) -> PublicCheckpoint | None:
-    """Return facts about the public classifier that a checkpoint contains, or None.
+    """Return facts about the public chest X-ray classifier that a checkpoint contains, if any.
 
-    It is recognised by names and shapes of its tensors.
+    The classifier is recognised by names and shapes of its tensors.
 
     Args:
         checkpoint: Weights as they were read from a file.
 
     Returns:
-        The facts, with the name of the last layer in this checkpoint. The findings are empty if a
-        torchxrayvision network has an unusual number of outputs. None for a checkpoint of `cxr
-        train`, and for an unknown network.
+        The facts, with the name of the last layer in this checkpoint. The names of the outputs are
+        left empty if a torchxrayvision network has an unusual number of outputs. None for a
+        checkpoint whose outputs are named (one of a training by `cxr train`), and for an unknown
+        network.
 
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and

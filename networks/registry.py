@@ -28,8 +28,8 @@ class PackagedWeights:
     Attributes:
         package: Name of the package for pip, and of the module that contains the file.
         version: Version of the package.
-        file: Path of the file in the module.
-        sha256: SHA-256 digest of the file.
+        file: Path of the file, relative to the folder of the module.
+        sha256: SHA-256 digest of the file, in hexadecimal digits.
     """
 
     package: str
@@ -53,19 +53,22 @@ class Network:
     Attributes:
         name: Name in configurations; the name in torchvision if torchvision has the network.
         title: Name for readers.
-        family: Kind of layers, such as ``resnet``, which decides how the network is built.
-        weights: Published ImageNet weights: ``torchvision`` for the first ones of torchvision, a
-            file in a package, or None for none.
+        family: Kind of network, such as ``resnet``, which decides how the network is built.
+        weights: Source of published ImageNet weights: ``torchvision`` for the first version that
+            torchvision offers, or a file in a Python package. None if there are no such weights, or
+            if the package timm gives them.
         detector: True if a detector can use the network.
         classifier: True if a classifier can use the network.
-        strides: Strides of the last feature maps that a classifier can choose between: distance of
-            neighbouring cells, px of the input.
+        strides: Strides of the last feature maps that a classifier can choose between. A stride is
+            the distance of neighbouring cells of the maps, in px of the input image. Empty for a
+            network of the package timm.
         min_size: Side of the smallest image that the network reads, px.
         fixed_size: Side of the only images that the network reads, px; None if any size is
             possible.
         mean: Mean that the weights expect to be subtracted from pixels in [0, 1], averaged over the
             colours.
-        std: Standard deviation that the weights expect the pixels to be divided by, likewise.
+        std: Standard deviation that the weights then expect the pixels to be divided by, averaged
+            over the colours as well.
     """
 
     name: str
@@ -137,13 +140,14 @@ _NOT_A_NETWORK = {"resnet121": "densenet121 or resnet101"}
 
 
 def network_names(kind: ModelKind) -> tuple[str, ...]:
-    """Return the names of the networks that a kind of model may use as backbone.
+    """Return the names of the networks that a kind of model may use as its backbone.
 
     Args:
         kind: ``detector`` or ``classifier``.
 
     Returns:
-        Names that `model.backbone` of a configuration accepts.
+        Names that the key ``model.backbone`` of a training configuration accepts, such as
+        ``resnet18``; it also accepts ``timm:NAME``.
     """
     return tuple(name for name, network in NETWORKS.items() if getattr(network, kind))
 
@@ -152,7 +156,7 @@ def describe_unknown(name: object, kind: ModelKind) -> str:
     """Return the end of an error message about an unknown network, with the names that exist.
 
     Args:
-        name: Unknown name.
+        name: Name of a network that does not exist, as the user wrote it.
         kind: Kind of model that needs the network: ``detector`` or ``classifier``.
 
     Returns:

@@ -22,13 +22,15 @@ Trainable = Literal["all", "head", "head_first", "stages", "none"] | int
 class StoreModel(nn.Module, ABC):
     """A model that reads images of a pixel store, and whose backbone can be frozen in stages.
 
-    A pixel store is a folder of images resized to squares with black borders.
+    A pixel store is a folder of images resized to squares with black borders. Frozen layers keep
+    their weights in training. Detectors and classifiers are subclasses.
 
     Attributes:
-        architecture: Description with the keys ``kind``, ``name`` and ``arguments``, from which the
-            same network can be built again.
+        architecture: Description from which the same network can be built again, with the keys
+            ``kind`` (``detector`` or ``classifier``), ``name`` (such as ``retinanet``) and
+            ``arguments``.
         preprocess: Size and normalisation of the pixels that the model reads.
-        n_findings: Number of findings that the model predicts.
+        n_findings: Number of findings (disease signs) that the model predicts.
     """
 
     architecture: dict[str, Any]
@@ -39,20 +41,26 @@ class StoreModel(nn.Module, ABC):
     @property
     @abstractmethod
     def stages(self) -> Sequence[Sequence[nn.Module]]:
-        """Layers of the backbone in stages, from the input on; each stage has smaller maps."""
+        """Layers of the backbone in stages, from the input on.
+
+        After each stage the feature maps are smaller. Training can freeze the backbone stage by
+        stage.
+        """
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalise grey images, and repeat the grey channel three times.
 
         Args:
-            images: Square grey images as the pixel store resized them, uint8 (B, 1, S, S).
+            images: B square grey images of S x S px (resized, with black borders), uint8 (B, 1, S,
+                S).
 
         Returns:
-            Normalised pixels, float32 (B, 3, S, S).
+            Normalised pixels (mean subtracted, divided by the standard deviation), float32 (B, 3,
+            S, S).
 
         Raises:
-            InputError: The images are not uint8, or their sides differ from those that the model
-                reads.
+            InputError: The images are not uint8, or their shape is not that of images of the size
+                that the model reads.
         """
         size = self.preprocess.size
         if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
@@ -70,7 +78,7 @@ class StoreModel(nn.Module, ABC):
 
         Args:
             trainable: Stages that learn. ``all``: all stages. ``head`` and ``none``: no stage.
-                ``head_first``: no stage in the first epoch, then all. ``stages``: one stage in the
+                ``head_first``: no stage in the first epoch, then all. ``stages``: no stage in the
                 first epoch and one more in each further epoch, from the deepest on (the gradual
                 unfreezing of ULMFiT, Howard and Ruder 2018). A number: so many of the deepest
                 stages.
@@ -100,6 +108,9 @@ class StoreModel(nn.Module, ABC):
 
         Args:
             mode: True for training mode, False for evaluation mode.
+
+        Returns:
+            The model itself, as for other modules of torch.
         """
         super().train(mode)
         for layer in self._frozen:
@@ -108,15 +119,15 @@ class StoreModel(nn.Module, ABC):
 
 
 def require_findings(findings: Sequence[str], n_findings: int, model: str) -> None:
-    """Check that there are as many findings as outputs of a model.
+    """Check that as many findings (disease signs) are named as a model has outputs.
 
     Args:
-        findings: Names that were given to the outputs.
+        findings: Names of the findings that the outputs are for, such as ``["mass"]``.
         n_findings: Number of outputs of the model.
         model: Name of the model, for the message.
 
     Raises:
-        InputError: The number of findings is not `n_findings`.
+        InputError: The number of names is not `n_findings`.
     """
     if len(findings) != n_findings:
         raise InputError(

@@ -47,6 +47,9 @@ def name_in_body(key: str) -> str:
     Args:
         key: Name of the tensor in the file, such as ``module.densenet121.features.conv0.weight``.
 
+    Returns:
+        Name of the tensor in this program, such as ``conv0.weight``.
+
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py``, mlmed/torchxrayvision
         ``models.py`` and lukemelas/EfficientNet-PyTorch ``model.py``, as published.
@@ -72,11 +75,12 @@ def _rename_lite_part(match: re.Match[str]) -> str:
 def detector_renamer(keys: Collection[str]) -> Callable[[str], str]:
     """Return a function that translates tensor names of a detector's file into this program's.
 
-    Files from before torchvision 0.14 number the convolutions of a head 0, 2, 4 and 6, because they
-    count the ReLU layers between them. FCOS still numbers them in this way.
+    The names are those of torchvision. Files from before torchvision 0.14 number the convolutions
+    of a head (the layers that score boxes) 0, 2, 4 and 6, because they count the ReLU layers
+    between them; this program numbers them 0, 1, 2 and 3. FCOS still numbers them in the old way.
 
     Args:
-        keys: Names of all tensors in the file, by which FCOS is recognised.
+        keys: Names of all tensors in the file, by which the detector FCOS is recognised.
 
     Returns:
         A function from the name in the file to the name in this program.

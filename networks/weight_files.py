@@ -25,12 +25,16 @@ _COCO = {
 
 
 def fetch_imagenet(name: str, **timm_arguments: Any) -> dict[str, Tensor]:
-    """Read the ImageNet weights of a network from timm, a Python package or torchvision's file.
+    """Read the published ImageNet weights of a network, which may have to be downloaded.
+
+    They come from the package timm, from a file in another Python package, or from torchvision's
+    file, according to the network.
 
     Args:
-        name: Name of a network in `networks.registry.NETWORKS`, or ``timm:NAME``.
-        timm_arguments: Arguments of ``timm.create_model``, such as the image size of a network that
-            depends on it.
+        name: Name of a network in `networks.registry.NETWORKS`, such as ``resnet18``, or
+            ``timm:NAME`` for a network of timm.
+        **timm_arguments: Arguments of ``timm.create_model``, such as ``img_size=384`` for a network
+            that is built for one image size; other networks ignore them.
 
     Returns:
         Tensors by their names in the file.
@@ -54,8 +58,11 @@ def fetch_imagenet(name: str, **timm_arguments: Any) -> dict[str, Tensor]:
 def fetch_coco(head: str) -> dict[str, Tensor]:
     """Read the weights of torchvision's RetinaNet that was trained on COCO.
 
+    They are downloaded if torch's cache lacks them.
+
     Args:
-        head: ``v1`` or ``v2``, the version of the model.
+        head: Version of torchvision's model: ``v1`` (``retinanet_resnet50_fpn``) or ``v2``
+            (``retinanet_resnet50_fpn_v2``).
 
     Returns:
         Tensors by the names that torchvision gives them.
@@ -70,7 +77,7 @@ def read_packaged_weights(weights: PackagedWeights) -> dict[str, Tensor]:
     """Read a file of weights inside a Python package, without running code of the package.
 
     Args:
-        weights: Package, file and digest of the weights.
+        weights: Name of the package, path of the file in it, and the file's SHA-256 digest.
 
     Returns:
         Tensors by their names in the file.

@@ -106,7 +106,7 @@ def read_given(image: Any) -> ReadImage:
 def _of_pixels(pixels: np.ndarray) -> ReadImage:
     """Return uint8 pixels, ``(H, W)`` or ``(H, W, 3)``, as a decoded image."""
     grey = pixels if pixels.ndim == 2 else grey_from_rgb(pixels)
-    return ReadImage(ARRAY, DecodedImage(grey, decode_record(grey, [])))
+    return ReadImage(ARRAY, DecodedImage(grey, decode_record([])))
 
 
 def _is_dicom(image: Any) -> bool:

@@ -13,7 +13,8 @@ TEXT_LINE_CHARACTERS = 7
 _TEXT_SIDE = 1024  # px; larger images are shrunk to it
 _STROKE = 11  # px; strokes are thinner, ribs are not
 _MIN_CONTRAST = 40  # grey levels of a stroke above or below its surroundings
-_NOISE_FACTOR = 2.0  # the contrast must also be this multiple of the noise (95 % quantile)
+_NOISE_FACTOR = 2.0  # the contrast must also be this multiple of the noise
+_NOISE_QUANTILE = 0.95  # of the contrast of all pixels
 _LETTER_HEIGHTS = (5, 48)  # px
 _MAX_PARTS = 600  # an image with more is noise or a mesh; the tallest parts are used
 _CROSSED_QUANTILE = 0.9  # quantile of the number of strokes that the rows of a part cross
@@ -76,7 +77,7 @@ class _Parts(NamedTuple):
 
 
 def _find_parts(strokes: np.ndarray) -> _Parts:
-    noise = _quantile(strokes[::7, ::7], 0.95)
+    noise = _grey_quantile(strokes[::7, ::7], _NOISE_QUANTILE)
     least = max(_MIN_CONTRAST, _NOISE_FACTOR * noise)
     mask = cv2.threshold(strokes, least, 255, cv2.THRESH_BINARY)[1]
     contours = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
@@ -111,7 +112,21 @@ def _quantile(values: np.ndarray, share: float) -> float:
     below = int(position)
     ends = [below, min(below + 1, values.size - 1)]
     low, high = (float(value) for value in np.partition(values, ends, axis=None)[ends])
-    weight = position - below
+    return _between(low, high, position - below)
+
+
+def _grey_quantile(greys: np.ndarray, share: float) -> float:
+    """Return the same as `_quantile` for many values from 0 to 255, which are faster to count."""
+    position = (greys.size - 1) * share
+    below = int(position)
+    up_to = np.cumsum(np.bincount(greys.ravel(), minlength=256))
+    ends = [below, min(below + 1, greys.size - 1)]
+    low, high = (float(grey) for grey in np.searchsorted(up_to, ends, side="right"))
+    return _between(low, high, position - below)
+
+
+def _between(low: float, high: float, weight: float) -> float:
+    """Return the value between two others, rounded as `numpy.quantile` rounds it."""
     if weight < 0.5:
         return low + (high - low) * weight
     return high - (high - low) * (1 - weight)

@@ -27,7 +27,6 @@ DECODE_COLUMNS = (
     "window_width",
     "inverted",
     "orientation",
-    "pixel_sha256",
     "warnings",
     "burned_in_annotation",
 )
@@ -78,10 +77,10 @@ class DecodedImage:
         height, width = self.pixels.shape
         return f"<DecodedImage: {width} x {height} px, view {self.header.get('view') or 'unknown'}>"
 
-    @property
+    @cached_property
     def pixel_sha256(self) -> str:
         """SHA-256 of the pixels, 64 hexadecimal digits, which is the same for equal images."""
-        return str(self.record.get("pixel_sha256") or pixel_digest(self.pixels))
+        return pixel_digest(self.pixels)
 
     @cached_property
     def perceptual_hash(self) -> str | None:
@@ -96,25 +95,23 @@ class DecodedImage:
         return bytes(cv2.imencode(".png", self.pixels)[1])
 
 
-def decode_record(pixels: np.ndarray, notes: Iterable[str], **facts: Any) -> dict[str, Any]:
+def decode_record(notes: Iterable[str], **facts: Any) -> dict[str, Any]:
     """Return how an image was decoded, as a row of a data set's decode table.
 
     Args:
-        pixels: The displayed image, uint8, shape ``(H, W)``.
         notes: Notes and warnings about the decoding, which are stored without repetition.
         **facts: Values of further columns of the table by name, such as ``bits``.
 
     Returns:
-        The values by column, except ``image_id``; None for a column without a value.
+        The values by column, as `DECODE_COLUMNS` lists them; None for a column without a value.
 
     Example:
-        >>> decode_record(np.zeros((2, 2), np.uint8), ["turned"], bits=8)["warnings"]
+        >>> decode_record(["turned"], bits=8)["warnings"]
         'turned'
     """
     record: dict[str, Any] = dict.fromkeys(DECODE_COLUMNS)
     record.update(facts)
     record["inverted"] = bool(facts.get("inverted", False))
-    record["pixel_sha256"] = pixel_digest(pixels)
     record["warnings"] = "; ".join(dict.fromkeys(notes)) or None
     return record
 

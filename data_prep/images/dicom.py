@@ -135,7 +135,6 @@ def _read(
     row_mm, column_mm = pixel_spacing(header)
     doubts += noise_doubts(pixels)
     record = decode_record(
-        pixels,
         [*notes, *doubts, *map(plain_reason, caught)],
         transfer_syntax=str(header.file_meta.TransferSyntaxUID),
         decoder=frame.decoder,

@@ -176,7 +176,6 @@ def _read_by_pillow(
     doubts += noise_doubts(pixels)
     notes += [*doubts, *map(plain_reason, caught)]
     record = decode_record(
-        pixels,
         notes,
         decoder=decoder,
         bits=grey.bits,

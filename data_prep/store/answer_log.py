@@ -171,7 +171,7 @@ class AnswerLog:
             self.add(name, None, {}, answers, seconds)
             return
         # Without a patient id, files with the same pixels belong to one patient.
-        patient = image.patient or f"pixels:{image.record['pixel_sha256']}"
+        patient = image.patient or f"pixels:{image.pixel_sha256}"
         self.add(image.instance or name, patient, image.header, answers, seconds)
 
     def add(

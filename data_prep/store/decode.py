@@ -138,6 +138,7 @@ def _decode(task: DecodeTask, path: Path) -> DecodedRow:
         facts["file_bytes"] = status.st_size
         facts["file_mtime_ns"] = status.st_mtime_ns
         facts["file_sha256"] = file_digest(path, "sha256")
+        facts["pixel_sha256"] = image.pixel_sha256
         facts.update(image_facts(image.pixels))
     squares = {size: letterbox(image.pixels, size) for size in task.sizes}
     return DecodedRow(task.image_id, facts=facts, squares=squares)

@@ -116,7 +116,7 @@ def pixels_checksum(pixels: np.ndarray) -> int:
     Args:
         pixels: Grey values, uint8, of any shape.
     """
-    digest = hashlib.sha256(pixels.tobytes()).digest()
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
     return int.from_bytes(digest[:8], "little", signed=True)
 
 

@@ -134,7 +134,7 @@ class PixelStoreWriter:
             file = self._open_shard(shard)
             self._sha256.pop(shard_name(shard), None)
             file.seek(self._shard_bytes(row))
-            file.write(pixels.tobytes())
+            file.write(np.ascontiguousarray(pixels).data)
         self._rows[image_id] = _IndexRow(
             shard,
             row,

@@ -19,6 +19,7 @@ from cxr_compare.data_prep.work.chunks import (
     apply_timed,
     map_in_chunks,
 )
+from cxr_compare.data_prep.work.freed_memory import keep_freed_memory
 from cxr_compare.data_prep.work.worker_processes import begin_worker, worker_context
 
 _CHUNKS_PER_WORKER = 4
@@ -63,6 +64,7 @@ class LocalEngine:
             The results in the order of the rows.
         """
         if self.workers <= 1:
+            keep_freed_memory()
             yield from map(function, rows)
             return
         yield from map_in_chunks(_WorkerPool(function, self.workers), rows, on_crash)

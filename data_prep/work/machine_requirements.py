@@ -19,6 +19,7 @@ import cv2
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.work.freed_memory import keep_freed_memory
 from cxr_compare.data_prep.work.store_addresses import store_address
 
 _CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
@@ -77,6 +78,7 @@ def prepare_machine(requirements: MachineRequirements) -> None:
     # threads share are rounded in another order.
     os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(1)
+    keep_freed_memory()
     machine = f"CXR_ENGINE=ray: the machine {platform.node()}"
     if requirements.code != _code_digest():
         raise InputError(

@@ -43,8 +43,8 @@ class WeightedAveragePrecision:
     none at any threshold; they are counted for each patient once, before any weighting.
 
     Args:
-        matches: Predicted boxes of all images, with the IoU thresholds at which each matches a true
-            box.
+        matches: Predicted boxes of all images in the order of falling scores, with the IoU
+            thresholds at which each matches a true box.
         clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
@@ -141,13 +141,13 @@ def average_precision(
 
     Args:
         boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
-            ``y2`` (original px) and ``score`` (in [0, 1]), or as the outputs of a detection library
-            that `cxr_compare.boxes_table` reads, one for each image. The table may be empty. Boxes
-            of images that are not in `image_ids` are ignored.
-        truth: True boxes, in one of the same two forms, without scores.
-        image_ids: Ids of all images that are evaluated, with and without boxes, each once. The ids
-            may be left out if `boxes` and `truth` are lists that hold one output for each image, in
-            the same order.
+            ``y2`` (original px) and ``score`` (in [0, 1]), or as a list of the outputs of a
+            detection library (torchvision, Ultralytics or supervision), one for each image. The
+            table may be empty. Boxes of images that are not in `image_ids` are ignored.
+        truth: True boxes of the lesions, in one of the same two forms, without scores.
+        image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
+            allowed if `boxes` and `truth` are lists that hold one output for each image, in the
+            same order.
 
     Returns:
         The figures ``ap50`` and ``ap`` in [0, 1]; both are None if no image has a true box.
@@ -180,8 +180,9 @@ def unchecked_average_precision(
     Training calls it at each validation, on boxes that the network has just predicted.
 
     Args:
-        boxes: Valid predicted boxes, as a table like that of `average_precision`.
-        truth: Valid true boxes, as such a table without scores.
+        boxes: Valid predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``,
+            ``x2``, ``y2`` (original px) and ``score`` (in [0, 1]).
+        truth: Valid true boxes, as a table with the same columns except ``score``.
         image_ids: Ids of all images that are evaluated, each once, shape ``(images,)``.
 
     Returns:
@@ -201,7 +202,10 @@ def unchecked_average_precision(
 
 
 def coco_average_precision(pairs: BoxPairs) -> dict[str, float | None]:
-    """Compute `average_precision` from pairs of predicted and true boxes.
+    """Compute COCO's AP50 and AP from pairs of predicted and true boxes of one class.
+
+    AP50 is the average precision at an IoU threshold of 0.5; AP is its mean over the thresholds
+    0.50, 0.55, ... 0.95.
 
     A predicted box whose IoU with every true box is below 0.5 matches none. If a predicted and a
     true box have an IoU of 0.5 or more with each other only, they match where this IoU reaches the
@@ -209,7 +213,8 @@ def coco_average_precision(pairs: BoxPairs) -> dict[str, float | None]:
     that of pycocotools on all boxes.
 
     Args:
-        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
+            makes them.
 
     Returns:
         The figures ``ap50`` and ``ap`` in [0, 1]; both are None if there is no true box.
@@ -310,11 +315,12 @@ def coco_annotations(
     Args:
         image: Number of the image of each box, shape ``(N,)``.
         corners: Corners xyxy in original px, shape ``(N, 4)``.
-        scores: Scores, shape ``(N,)``. They are left out for true boxes, whose score is set to 1.
+        scores: Score of each box, shape ``(N,)``; None for true boxes, whose scores are set to 1.
 
     Returns:
-        One dictionary for each box. Its ids start at 1, because pycocotools uses 0 for "not
-        matched".
+        One dictionary for each box, with the keys of a COCO annotation: ``id``, ``image_id``,
+        ``category_id`` (always 1), ``bbox`` (left, top, width, height), ``area``, ``iscrowd``
+        (always 0) and ``score``. Ids start at 1, because pycocotools uses 0 for "not matched".
 
     Example:
         >>> (box,) = coco_annotations(np.array([7]), np.array([[1.0, 2.0, 4.0, 8.0]]))

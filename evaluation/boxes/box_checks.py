@@ -133,7 +133,9 @@ def check_inside(table: pd.DataFrame, where: str, sizes: np.ndarray, *, sides: s
     read as widths and heights.
 
     Args:
-        table: Table of N boxes with the columns of `check_edges`, edges in px.
+        table: Table of N boxes with the columns ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2``
+            (px). An optional column ``place`` holds a text for each row that says where it is in
+            its file, such as "line 3".
         where: Name of the file or argument that holds the rows. The message starts with it.
         sizes: Width and height in px of the image of each row, shape ``(N, 2)``; NaN where they are
             unknown.
@@ -184,8 +186,9 @@ def check_shares(table: pd.DataFrame, where: str) -> None:
     """Check that edges are shares of the image's size and not pixels, as YOLO files need them.
 
     Args:
-        table: Table with the columns of `check_edges`; the edges are shares of the image's width
-            and height, in [0, 1].
+        table: Table with the columns ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2``; the edges are
+            shares of the image's width and height, in [0, 1]. An optional column ``place`` holds a
+            text for each row that says where it is in its file, such as "line 3".
         where: Name of the file or folder that holds the rows. The message starts with it.
 
     Raises:
@@ -267,24 +270,24 @@ def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
 def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Index:
     """Check the arguments of a box metric: predicted boxes, true boxes and image ids.
 
-    Boxes of images that are not in `image_ids` are allowed. But if none of a table's images is in
-    `image_ids`, the table is refused, unless the other table has images in common with both. An id
-    that equals one of `image_ids` except for upper or lower case or the file's ending is refused as
-    well.
+    Boxes of images that are not in `image_ids` are allowed. But a table is refused if none of its
+    images is in `image_ids`, unless it has images in common with the other table, and the other
+    table has images in common with `image_ids`. An id that equals one of `image_ids` except for
+    upper or lower case or the file's ending is refused as well.
 
     Args:
-        boxes: Predicted boxes with the columns ``image_id``, ``x1``, ``y1``, ``x2``, ``y2``
-            (original px) and ``score`` (in [0, 1]).
-        truth: True boxes with the same columns except ``score``.
+        boxes: DataFrame of predicted boxes with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
+            ``y2`` (original px) and ``score`` (in [0, 1]).
+        truth: DataFrame of true boxes with the same columns except ``score``.
         image_ids: Ids of all images that are evaluated, each once.
 
     Returns:
         The image ids as an index, in the given order.
 
     Raises:
-        InputError: A column is missing, a box or a score is invalid, an id in `image_ids` repeats,
-            no image of a table is in `image_ids`, or a table spells the id of an image in another
-            way than `image_ids`.
+        InputError: A table is no DataFrame, a column is missing, a box or a score is invalid, an id
+            in `image_ids` repeats, no image of a table is in `image_ids`, or a table spells the id
+            of an image in another way than `image_ids`.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})

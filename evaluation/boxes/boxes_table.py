@@ -31,14 +31,15 @@ _SIDES = {"width": "float64", "height": "float64"}
 
 
 def is_detector_output(value: Any) -> bool:
-    """Return True if a value is a list of a detector's outputs or of COCO results.
+    """Return True if a value is a list of a detector's outputs, or of COCO results or annotations.
 
     Args:
         value: Any value, such as the predictions that a user gives.
 
     Returns:
-        True if the value is a list or tuple whose first item is the output of a detection library
-        or a COCO result, which `boxes_table` reads; False otherwise.
+        True if the value is a list or tuple whose first item is the output of torchvision,
+        Ultralytics or supervision for one image, or a COCO result or annotation; False otherwise.
+        `boxes_table` reads such lists.
 
     Example:
         >>> is_detector_output([{"boxes": []}]), is_detector_output([0.1, 0.9])
@@ -124,20 +125,20 @@ def boxes_table(
               ``filename, xmin, ymin, xmax, ymax, confidence`` or ``image_id, x, y, w, h, score``.
               Rows whose edges and score are all empty stand for images without boxes and give no
               box.
-        image_ids: Id of each image, in the order of the outputs. COCO results and DataFrames need
-            no ids, because they name their images. Ultralytics results need none if they hold the
-            paths of their images; the file names without their endings are then the ids.
-        box_format: Format of the boxes: ``xyxy`` (two corners), ``xywh`` (left, top, width,
-            height) or ``cxcywh`` (centre, width, height). None takes the usual format: ``xywh`` for
-            COCO's ``bbox``, the format that a DataFrame's column names or a torchvision
-            ``BoundingBoxes`` tensor state, and ``xyxy`` for everything else.
+        image_ids: Id of each image, in the order of the outputs. None is allowed for COCO results
+            and DataFrames, because they name their images, and for Ultralytics results that hold
+            the paths of their images; the file names without their endings are then the ids.
+        box_format: Format of the boxes: ``xyxy`` (two corners), ``xywh`` (left, top, width, height)
+            or ``cxcywh`` (centre, width, height). None takes the usual format: ``xywh`` for COCO's
+            ``bbox``, the format that a DataFrame's column names or a torchvision ``BoundingBoxes``
+            tensor state, and ``xyxy`` for everything else.
         image_sizes: Width and height of each image in px, as a dictionary by image id or as a
             DataFrame with ``image_id``, ``width`` and ``height``. If sizes are given, boxes that
-            reach far outside their images are refused.
+            reach far outside their images are refused. None if no size is known.
         in_shares: True if the boxes are shares of the image's width and height, in [0, 1]. They are
             converted to px, so `image_sizes` is needed.
         class_names: Names of the class numbers, as a sequence from class 0 or as a dictionary by
-            number.
+            number; None keeps the numbers.
 
     Returns:
         One row for each box, with ``image_id`` and ``x1``, ``y1``, ``x2``, ``y2`` in px of the
@@ -146,9 +147,9 @@ def boxes_table(
         outputs.
 
     Raises:
-        InputError: The outputs are of none of these kinds, their number is not that of
-            `image_ids`, or a box or a score is invalid. The message names the output, the image and
-            the value.
+        InputError: The outputs are of none of these kinds, their number is not that of `image_ids`,
+            a box or a score is invalid, a class has no name, or an image of boxes in shares has no
+            size. The message names the output, the image and the value.
 
     Example:
         >>> import cxr_compare
@@ -195,18 +196,21 @@ def box_arguments(
     the same order, and the positions become the ids.
 
     Args:
-        boxes: Predicted boxes, in a form that `boxes_table` reads.
-        truth: True boxes, in a form that `boxes_table` reads, without scores.
+        boxes: Predicted boxes, in a form that `boxes_table` reads: a DataFrame, a list of the
+            outputs of a detection library with one for each image, or COCO results.
+        truth: True boxes, in one of the same forms, without scores.
         image_ids: Ids of all images that are evaluated, or None if `boxes` and `truth` are lists
             that hold one output for each image.
-        one_class: If True, tables with several classes are refused.
+        one_class: If True, a table whose column ``finding`` names several classes is refused.
 
     Returns:
         The table of predicted boxes, the table of true boxes, and the image ids.
 
     Raises:
-        InputError: An argument has no form that `boxes_table` reads, or a table has several classes
-            although `one_class` is True.
+        InputError: `boxes` or `truth` has no form that `boxes_table` reads, a table has several
+            classes although `one_class` is True, an image id is missing, or `image_ids` is None
+            although `boxes` and `truth` are not two lists of the same length with one output for
+            each image.
 
     Example:
         >>> outputs = [{"boxes": [[0, 0, 4, 2]], "scores": [0.9]}]

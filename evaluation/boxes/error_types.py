@@ -26,7 +26,8 @@ def count_error_types(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
     box has its highest IoU with it; otherwise it is missed.
 
     Args:
-        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
+            makes them. Each true box is a lesion.
         cut: Score from which on boxes are called.
 
     Returns:

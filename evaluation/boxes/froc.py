@@ -125,13 +125,14 @@ def froc(
 
     Args:
         boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
-            ``y2`` (original px) and ``score`` (in [0, 1]), or as the outputs of a detection library
-            that `cxr_compare.boxes_table` reads, one for each image. The 100 most confident boxes
-            of each image count. Boxes of images that are not in `image_ids` are ignored.
-        truth: True boxes, in one of the same two forms, without scores.
-        image_ids: Ids of all images that are evaluated, with and without boxes, each once. The ids
-            may be left out if `boxes` and `truth` are lists that hold one output for each image, in
-            the same order.
+            ``y2`` (original px) and ``score`` (in [0, 1]), or as a list of the outputs of a
+            detection library (torchvision, Ultralytics or supervision), one for each image. The 100
+            most confident boxes of each image count. Boxes of images that are not in `image_ids`
+            are ignored.
+        truth: True boxes, one for each lesion, in one of the same two forms, without scores.
+        image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
+            allowed if `boxes` and `truth` are lists that hold one output for each image, in the
+            same order.
         hit: Rule by which a box hits a lesion. With ``iou``, the IoU of the two must be at least
             0.2; with ``centre``, the centre of the box must lie in the lesion's box.
 
@@ -165,10 +166,12 @@ def froc_curve(hits: LesionHits) -> FrocCurve:
 
     Args:
         hits: Lesions with the marks (predicted boxes, or boxes or points that a reader set) that
-            find them, and the marks that hit no lesion, see `find_lesions`.
+            find them, and the marks that hit no lesion.
 
     Returns:
-        The curve of `froc`; empty if there is no lesion.
+        The share of lesions that are found against the mean number of false positives (marks that
+        hit no lesion) per image, from (0, 0) to the point at which every mark counts; empty if
+        there is no lesion.
 
     Source:
         Chakraborty 1989.

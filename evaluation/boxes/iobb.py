@@ -23,15 +23,15 @@ class WeightedIobb:
 
     IoBB (intersection over the detected bounding box) is the share of a predicted box's area that
     lies on a true box. Boxes with a score of at least a cut are called. A true box is found if the
-    IoBB of some called box with it reaches a threshold, one of `IOBB_THRESHOLDS`. A called box
-    whose IoBB with every true box is below the threshold is a false positive. The share of found
-    boxes and the number of false positives are reported together, because a system that covers the
-    whole image with boxes finds every true box.
+    IoBB of some called box with it reaches a threshold; the thresholds are 0.1, 0.25 and 0.5
+    (`IOBB_THRESHOLDS`). A called box whose IoBB with every true box is below the threshold is a
+    false positive. The share of found boxes and the number of false positives are reported
+    together, because a system that covers the whole image with boxes finds every true box.
 
     The figures are computed for many weightings of the patients at once.
 
     Args:
-        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        pairs: Pairs of predicted and true boxes of the same image, as `pair_boxes` makes them.
         clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 
@@ -92,9 +92,9 @@ class WeightedIobb:
             cuts: Score cut of each row of `weight`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:
-            The share of lesions found at each of the three `IOBB_THRESHOLDS`, then the false
-            positives per image at each of them, shape ``(R, 6)``. All are NaN in rows without a
-            cut; the shares are NaN in rows without a lesion.
+            The share of lesions found at each of the IoBB thresholds 0.1, 0.25 and 0.5, then the
+            false positives per image at each of them, shape ``(R, 6)``. All are NaN in rows without
+            a cut; the shares are NaN in rows without a lesion.
         """
         n_thresholds = len(IOBB_THRESHOLDS)
         sums = sums_at_row_cuts(self._cached_counts, 2 * n_thresholds, weight, cuts)

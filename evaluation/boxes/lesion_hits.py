@@ -138,8 +138,10 @@ def find_lesions(pairs: BoxPairs, rule: HitRule = HIT_RULES["iou"]) -> LesionHit
     A lesion may be hit by several boxes, and a box may hit several lesions.
 
     Args:
-        pairs: Pairs of predicted and true boxes, see `pair_boxes`. Each true box is a lesion.
-        rule: Rule by which a predicted box hits a lesion.
+        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
+            makes them. Each true box is a lesion.
+        rule: Rule by which a predicted box hits a lesion; by default, the IoU of the two must be at
+            least 0.2.
 
     Returns:
         The lesions, each with the highest score of a box that hits it, and the predicted boxes as

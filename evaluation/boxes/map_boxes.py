@@ -178,11 +178,13 @@ def cell_size_text(maps: pd.DataFrame) -> str:
     """Describe how many cells a system's maps have and how large one cell is.
 
     Args:
-        maps: Table of maps with at least one row, see `map_peaks`; ``values`` are not needed.
+        maps: Table with one activation map in each row, at least one: ``grid_h`` and ``grid_w``,
+            the numbers of cells down and across, and ``x1``, ``x2``, the left and right edge of the
+            map in original px.
 
     Returns:
-        A phrase for reports. Where the cells of the maps differ in width, it gives the smallest and
-        the largest width.
+        A phrase for reports. It has the numbers of cells of the smallest map. Where the cells of
+        the maps differ in width, it gives the smallest and the largest width.
 
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [8],
@@ -205,7 +207,10 @@ def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
     The same range is used for every map, so a faint map stays faint when it is drawn or cut.
 
     Args:
-        maps: Table of the maps of the validation images, see `map_peaks`.
+        maps: Table of the activation maps of the validation images, one row for each map, with
+            ``image_id``; ``grid_h`` and ``grid_w``, the numbers of cells down and across;
+            ``values``, the flat list of raw values; and ``x1``, ``y1``, ``x2``, ``y2``, the outer
+            frame in original px.
 
     Returns:
         The lower end, which is 0 (no evidence), and the upper end, which is the 99th percentile of
@@ -278,15 +283,15 @@ def map_parts(grid: Floats, cut: float) -> MapParts:
 class MapBoxRule:
     """Rule that cuts an activation map into boxes, one around each part at or above a level.
 
-    An absolute level is the same raw value for all maps of a system, so a faint map gives no box.
-    A relative level lies between the lowest and the highest value of each map. With either kind, a
+    An absolute level is the same raw value for all maps of a system, so a faint map gives no box. A
+    relative level lies between the lowest and the highest value of each map. With either kind, a
     map whose highest value is below 2 % of the map scale gives no box. With a relative level, a map
     whose values are all equal gives none.
 
     Attributes:
         level: Level of the cut, in (0, 1).
         relative: True if the level is a share of the range of each single map, False if it is a
-            share of the map scale, which is the same for all maps (see `map_scale`).
+            share of the map scale, a range of raw values that is the same for all maps of a system.
         most: Largest number of boxes of an image. If there are more parts, those with the highest
             values are taken. None takes all parts.
 
@@ -339,14 +344,14 @@ class MapBoxRule:
     ) -> CutBoxes:
         """Cut one activation map into boxes.
 
-        The score of a box is the score of the image, times the highest value of the part as a
-        share of the map scale (at most 1). Boxes with a score below 0.001 are left out.
+        The score of a box is the score of the image, times the highest value of the part as a share
+        of the map scale (at most 1). Boxes with a score below 0.001 are left out.
 
         Args:
             grid: Raw values of the cells of the map, before any scaling, shape ``(H, W)``.
             frame: Rectangle of the original image that the map covers, in original px.
             score: Score of the image, in [0, 1].
-            scale: Lower and upper end of the map scale in raw values, see `map_scale`.
+            scale: Lower and upper end of the map scale in raw values, such as ``(0.0, 2.0)``.
 
         Returns:
             The boxes in the reading order of their parts, or from the highest value to the lowest
@@ -385,9 +390,11 @@ class MapBoxRule:
         boxes of images with a low score rank below those of images with a high score.
 
         Args:
-            maps: Table of maps, see `map_peaks`.
+            maps: Table of activation maps, one row for each map, with ``image_id``; ``grid_h`` and
+                ``grid_w``, the numbers of cells down and across; ``values``, the flat list of raw
+                values; and ``x1``, ``y1``, ``x2``, ``y2``, the outer frame in original px.
             scores: Score of each image in [0, 1], indexed by image id.
-            scale: Lower and upper end of the map scale in raw values, see `map_scale`.
+            scale: Lower and upper end of the map scale in raw values, such as ``(0.0, 2.0)``.
 
         Returns:
             Table of boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
@@ -424,14 +431,19 @@ def map_box_candidates(
     """Cut activation maps into boxes by every rule among which the validation images choose.
 
     Args:
-        maps: Table of maps, see `map_peaks`.
+        maps: Table of activation maps, one row for each map, with ``image_id``; ``grid_h`` and
+            ``grid_w``, the numbers of cells down and across; ``values``, the flat list of raw
+            values; and ``x1``, ``y1``, ``x2``, ``y2``, the outer frame in original px.
         scores: Score of each image in [0, 1], indexed by image id.
-        scale: Lower and upper end of the map scale in raw values, see `map_scale`.
+        scale: Lower and upper end of the range of raw values that is the same for all maps of a
+            system, as `map_scale` computes it.
 
     Returns:
-        Each rule with its boxes, in the order of preference: of equally good rules the earlier one
-        is chosen. Relative levels with at most one box an image come first, then relative levels
-        with at most two boxes, then absolute levels.
+        Each rule with its boxes (a table with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in
+        original px and ``score``), in the order of preference: of equally good rules the earlier
+        one is chosen. Each rule keeps the parts of a map whose values reach a level. First come
+        rules with a level relative to the range of each map and at most one box an image, then such
+        rules with at most two boxes, then rules with a level relative to `scale`.
 
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],

@@ -247,13 +247,14 @@ def match_boxes(
 
     Args:
         boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
-            ``y2`` (original px) and ``score`` (in [0, 1]), or as the outputs of a detection library
-            that `cxr_compare.boxes_table` reads, one for each image. The 100 most confident boxes
-            of each image count. Boxes of images that are not in `image_ids` are ignored.
+            ``y2`` (original px) and ``score`` (in [0, 1]), or as a list of the outputs of a
+            detection library (torchvision, Ultralytics or supervision), one for each image. The 100
+            most confident boxes of each image count. Boxes of images that are not in `image_ids`
+            are ignored.
         truth: True boxes, in one of the same two forms, without scores.
         image_ids: Ids of all images that are evaluated, with and without boxes, each once. Boxes of
-            equal score on different images are ranked in this order. The ids may be left out if
-            `boxes` and `truth` are lists that hold one output for each image, in the same order.
+            equal score on different images are ranked in this order. None is allowed if `boxes` and
+            `truth` are lists that hold one output for each image, in the same order.
         iou_thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
 
     Returns:
@@ -287,10 +288,14 @@ def match_pairs(
     *,
     best_only: bool = False,
 ) -> BoxMatches:
-    """Match predicted to true boxes as `match_boxes` does, from pairs of them.
+    """Match predicted to true boxes at several IoU thresholds at once, from pairs of them.
+
+    The predicted boxes of an image are matched in the order of falling scores. Each is matched to
+    the unmatched true box with which its IoU is highest, if that IoU reaches the threshold.
 
     Args:
-        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
+            makes them.
         iou_thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
         best_only: If True, a predicted box can match only the true box with which its IoU is
             highest, and matches none if that true box is matched already. This is the rule of
@@ -346,7 +351,8 @@ def greedy_matches(
     matched, as pycocotools does.
 
     Args:
-        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
+            makes them.
         usable: True for the pairs that may match, shape ``(pairs,)``.
         thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
 

@@ -24,7 +24,7 @@ class WeightedMeanIou:
     averaged over the images with a lesion. An image without a called box has an IoU of 0.
 
     Args:
-        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        pairs: Pairs of predicted and true boxes of the same image, as `pair_boxes` makes them.
         clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
 

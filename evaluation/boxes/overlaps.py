@@ -87,7 +87,7 @@ class OverlappingBoxes:
                 least 0.1; None keeps all boxes.
 
         Returns:
-            The rows of `boxes` that stay, in their order, see `kept`.
+            The rows of `boxes` that stay, in their order; the method `kept` says which ones stay.
         """
         if limit is None:
             return self.boxes
@@ -204,7 +204,7 @@ class OverlapRule:
                 ``score``.
 
         Returns:
-            The boxes that stay, in their order, see `without_overlaps`.
+            The boxes that stay after greedy non-maximum suppression in each image, in their order.
         """
         return without_overlaps(boxes, self.limit)
 
@@ -257,8 +257,8 @@ class StoredPairs:
                 least 0.1; None keeps all boxes.
 
         Returns:
-            Pairs of the boxes that stay, see `OverlappingBoxes.kept`. Of these, the 100 most
-            confident of each image count.
+            Pairs of the boxes that stay after greedy non-maximum suppression. Of these boxes, the
+            100 most confident of each image count.
         """
         return self.pairs.subset(self.stored.kept(limit)[self.pairs.boxes.row])
 

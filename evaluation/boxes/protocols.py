@@ -88,9 +88,10 @@ class KnownProtocol(NamedTuple):
 
 
 class ProtocolEvaluator:
-    """Evaluator that computes the figure of one set of boxes by any protocol.
+    """Evaluator that computes the average precision of one set of boxes by any protocol.
 
-    A protocol is a set of rules by which a program evaluates boxes, such as the IoU threshold.
+    A protocol is a set of rules by which a program evaluates boxes, such as the IoU threshold. A
+    protocol may also ask for the score of the RSNA challenge 2018 instead of an average precision.
     Boxes are matched once for each combination of rules that affects the matching.
 
     Args:
@@ -99,6 +100,10 @@ class ProtocolEvaluator:
         truth: True boxes with the same columns except ``score``. An optional column ``crowd`` is
             True for COCO's crowds: boxes around groups of objects that were not boxed singly.
         image_ids: Ids of all images that are evaluated, each once.
+
+    Attributes:
+        value: Function that takes a protocol and returns the figure by this protocol, in [0, 1];
+            NaN where it is undefined.
 
     Raises:
         InputError: There is no predicted box or no true box on these images.
@@ -407,12 +412,13 @@ def explain(
             is larger. A text such as ``"0.470"`` keeps its last digit; a number does not.
         boxes: Predicted boxes, as a table with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2``
             (original px), ``score`` (in [0, 1]) and, if there are several classes, ``finding``; or
-            as the outputs of a detection library that `cxr_compare.boxes_table` reads.
+            as a list of the outputs of a detection library (torchvision, Ultralytics or
+            supervision), one for each image.
         truth: True boxes, in one of the same two forms, without scores. An optional column
             ``crowd`` is True for COCO's crowds.
-        image_ids: Ids of all images that are evaluated, with and without boxes, each once. The ids
-            may be left out if `boxes` and `truth` are lists that hold one output for each image, in
-            the same order.
+        image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
+            allowed if `boxes` and `truth` are lists that hold one output for each image, in the
+            same order.
 
     Returns:
         A dictionary with these keys:

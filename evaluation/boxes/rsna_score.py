@@ -27,7 +27,8 @@ class WeightedRsnaScore:
     with neither is left out.
 
     Args:
-        pairs: Pairs of predicted and true boxes, see `pair_boxes`.
+        pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
+            makes them.
         clusters: Patient of each image as a whole number from 0 to P - 1, shape ``(images,)``.
         n_clusters: Number of patients, P.
         cuts: Score cuts at which a call of the object computes the RSNA score, and from which

@@ -21,8 +21,9 @@ class Background:
         audit: Errors that the command ``cxr check`` found in the whole data set or in its division
             into training, validation and test images; empty if it found none, and `None` if nothing
             was checked.
-        elsewhere: Names of the data sets other than `data_name` on which each system was trained,
-            by the name of the system. Systems that were trained on `data_name` only are absent.
+        elsewhere: Names of the data sets on which each system was trained, other than the evaluated
+            one, by the name of the system. A data set with the name `data_name` but other images is
+            listed, too. Systems that were trained on the evaluated data set only are absent.
 
     Example:
         >>> Background("RSNA", audit=()).audit_text
@@ -69,9 +70,11 @@ class Background:
 
     @property
     def audit_text(self) -> str:
-        """Clause for reports that says if any patient has images in two roles.
+        """Clause for reports on what ``cxr check`` found in the data set.
 
-        The roles are training, validation and test; ``cxr check`` looks for such patients.
+        It says that the check found no error, which errors it found, or that it was not run. Among
+        other things, the check looks for patients who have images in more than one of the roles
+        training, validation and test.
         """
         if self.audit is None:
             return "whether each patient has one role was not checked (run cxr check)"

@@ -27,21 +27,23 @@ _CALLED_FAMILIES = (
 class BoxFigures:
     """All figures of one system's predicted boxes, for many weightings of the patients at once.
 
-    Some figures depend on the ranking of the boxes by score: average precision, FROC and AFROC. The
-    others use called boxes, whose score is at least a cut: the RSNA 2018 score, IoBB (share of a
-    predicted box that lies on a true box) and mIoU (mean IoU).
+    Some figures depend on the ranking of the boxes by score: average precision, FROC (share of the
+    lesions that are found, against false positives per image) and AFROC (the same share, against
+    images without a lesion that have a false positive). The others use called boxes, whose score is
+    at least a cut: the RSNA 2018 score, IoBB (share of a predicted box that lies on a true box) and
+    mIoU (mean IoU of the region of all called boxes with the region of all true boxes).
 
     Args:
-        pairs: Pairs of predicted and true boxes, on those evaluated images whose lesions are all
-            boxed.
+        pairs: Pairs of predicted and true boxes of the same image, with their IoU. The images are
+            those of `evaluated` whose lesions are all boxed.
         evaluated: The evaluated images with their labels and patients.
-        called: True if the system has a score cut, so that the figures of called boxes are
-            computed as well.
+        called: True if the system has a score cut, so that the figures of called boxes are computed
+            as well.
 
     Attributes:
         pairs: Pairs of predicted and true boxes, as in the argument.
-        finds: Lesions with the boxes that hit them, by the name of the rule of a hit: ``iou`` or
-            ``centre``.
+        finds: Lesions with the boxes that hit them, by the rule of a hit: ``iou`` (IoU of at least
+            0.2) or ``centre`` (centre of the predicted box in the true box).
     """
 
     def __init__(self, pairs: BoxPairs, evaluated: EvaluationSet, *, called: bool) -> None:

@@ -36,8 +36,9 @@ def list_cautions(
     Args:
         background: Facts about the data set and the training of the systems.
         figures: Figures of all systems and their paired differences, with intervals.
-        failures: Table that `failure_table` returns. It also says how well the label can be
-            predicted from metadata and image borders alone. The table may be empty.
+        failures: Table of the failure analysis, as `failure_table` returns it. Its rows on how well
+            the label can be predicted from metadata and image borders alone are used. The table may
+            be empty.
         notes: Notes of the comparison for its report. Those that say what may make the conclusion
             wrong are included.
 

@@ -78,7 +78,7 @@ class Claim:
             estimates: Figures and paired differences of a comparison.
             first: Name of the first system.
             second: Name of the second system.
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``recall``.
             policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
                 without a threshold, such as ``auroc``.
 
@@ -97,7 +97,8 @@ class Claim:
         """Result of the comparison: ``first``, ``second``, ``same``, ``open`` or ``unknown``.
 
         With ``first`` or ``second``, that system was shown to have the higher figure, because the
-        printed interval of the difference excludes 0. `Standing` describes the other values.
+        printed interval of the difference excludes 0. ``same``: the figures are equal. ``open``: no
+        difference was shown. ``unknown``: the difference has no interval.
         """
         if self.difference.excludes_zero:
             return "first" if self.difference.estimate > 0 else "second"
@@ -107,7 +108,7 @@ class Claim:
 
     @property
     def equal(self) -> bool:
-        """True if the two systems have the same value of the figure."""
+        """True if both systems have the same value of the figure, apart from rounding errors."""
         return same(*self.values)
 
     @property
@@ -133,7 +134,7 @@ class Claim:
 
     @property
     def level(self) -> float:
-        """Coverage of the interval, such as 0.95 for a single comparison."""
+        """Coverage of the interval of the difference, such as 0.95 for a single comparison."""
         return family_level(self.comparisons)
 
     @property
@@ -153,8 +154,10 @@ class Claim:
     def difference_values(self) -> dict[str, Any]:
         """Values that templates of sentences about the difference need, by name.
 
-        They are the difference, its interval and coverage, the number of comparisons, and the
-        reason if there is no interval.
+        They are ``estimate`` (the difference), ``low`` and ``high`` (ends of its interval),
+        ``bounded`` (True if there is an interval), ``level`` (coverage of the interval), ``reason``
+        (reason why there is no interval, or empty) and ``comparisons`` (number of comparisons for
+        which the interval is widened).
         """
         return {
             "estimate": self.difference.estimate,
@@ -168,7 +171,7 @@ class Claim:
 
 
 def decide_together(claims: Sequence[Claim]) -> list[Claim]:
-    """Widen the intervals of several claims by Holm's method, so that they hold together.
+    """Widen the intervals of several claims by Holm's method, for the number of claims.
 
     A family is a set of claims that are corrected together for their number. With 95 % probability
     no claim of the family is shown falsely. A claim is shown if its widened interval excludes 0, so

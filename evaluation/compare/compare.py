@@ -71,9 +71,10 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
 ) -> Comparison:
     """Evaluate systems on the same test images, and compare them with intervals by patient.
 
-    The thresholds, the calibration and the rule for boxes of each system are chosen on the
-    validation images. If ``cxr tune`` has chosen and stored them before, they must be equal.
-    Intervals come from a bootstrap in which all systems share the resampled patients.
+    The thresholds, the calibration (function from scores to probabilities) and the rule for boxes
+    (which predicted boxes are evaluated) of each system are chosen on the validation images. If
+    ``cxr tune`` has chosen and stored them before, they are chosen again, and must be equal to the
+    stored ones. Intervals come from a bootstrap in which all systems share the resampled patients.
 
     Args:
         systems: Systems with their output by display name, in the order in which they are shown.
@@ -87,16 +88,18 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             raised. With ``common``, the images on which all systems ran are taken.
         policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems of which
             ``cxr tune`` stored no thresholds.
-        replicates: Number of bootstrap resamples.
+        replicates: Number of bootstrap resamples of the patients.
         seed: Random seed of the bootstrap.
         protocol: Question of the comparison: primary figure, margin, reference system, subgroups
             and so on. By default, AUROC is the primary figure, and the comparison counts as
             exploratory.
-        prevalence: Share of positive images where the systems will be used, such as ``"0.05"`` or
-            ``"12/240"``, for which the positive and negative predictive values are computed; see
-            `Prevalence.parse` for its forms. `None` leaves these values out.
-        reference_error: Sensitivity and specificity of the labels against the true disease, for
-            which figures are corrected; see `ReferenceAccuracy.from_text` for its forms. `None`
+        prevalence: Share of positive images where the systems will be used, for which the positive
+            and negative predictive values are computed: a share such as ``"0.05"``, a share with
+            its 95 % interval such as ``"0.05:0.03-0.08"``, or counts such as ``"12/240"``. `None`
+            leaves these values out.
+        reference_error: Share of wrong labels, such as ``"0.05"``, or the sensitivity and
+            specificity of the labels against the true disease, such as
+            ``"sensitivity=0.95,specificity=0.98"``, for which figures are corrected. `None`
             corrects nothing.
         unit: With ``study`` or ``patient``, figures are computed by study or patient as well as by
             image.
@@ -114,8 +117,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
 
     Raises:
         InputError: The systems ran on different images, stored thresholds and rules of a system
-            were chosen on other validation images, a system lacks the primary figure of a protocol
-            that was declared in a file, or an argument cannot be read.
+            were chosen on other validation images or differ from those that are chosen now, a
+            system lacks the primary figure of a protocol that was declared in a file, or an
+            argument cannot be read.
 
     Example:
         >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
@@ -277,7 +281,8 @@ def name_models(
         For each system, a dictionary from the name of a model to the model.
 
     Raises:
-        InputError: A system has no model, or its name is that of another system's seed.
+        InputError: A system has no model, or two models would get the same name, such as those of a
+            system called ``A #1`` and of the first seed of a system called ``A``.
 
     Example:
         >>> name_models({"A": ["first", "second"]})

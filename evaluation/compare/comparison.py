@@ -44,19 +44,26 @@ class Comparison:
         systems: Output of each system by its display name, in the order of the report; the first is
             the reference system, which the others are compared with.
         estimates: All figures of systems and all paired differences, by image, with intervals.
-        tests: Table of paired tests, see `evaluation.compare.paired_tests`.
-        failures: Table of the failure analysis, see `evaluation.compare.failure_analysis`.
+        tests: Table of tests of the differences between systems, one row for each test, as
+            `paired_tests` returns it. Some columns are ``metric``, ``first`` and ``second`` (names
+            of the systems), ``method`` and ``p_value``.
+        failures: Table of the failure analysis, as `failure_table` returns it: one row for each
+            figure in a group of images or lesions, or of a kind of error. Some columns are
+            ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``, ``metric`` and
+            ``estimate``.
         decisions: Table with one row for each image and system: ``image_id``, ``system``,
             ``label``, ``score``, ``probability``, ``decision_RULE`` for each rule that chose a
             threshold (such as ``decision_max_f1``), ``localised`` (True if the system points at a
-            lesion; known only for positive images whose lesions are all boxed), ``point_x`` and
-            ``point_y`` (original px), ``x_class`` (kind of image, such as ``normal``) and
-            ``patient_id``.
+            lesion; known only for positive images whose lesions are all boxed),
+            ``localised_tolerant`` (the same, if a miss by one cell of an activation map is
+            permitted), ``point_x`` and ``point_y`` (point that the system gives on the image,
+            original px) and ``patient_id``. There may also be ``x_class`` (kind of image, such as
+            ``normal``) and ``triage`` (``ruled_out``, ``referred`` or ``ruled_in``).
         notes: Notes for readers of the report, such as the number of images that are left out.
         provenance: Ids, seeds, versions and commands that make the result reproducible; the report
             shows them.
-        records: What is known about the training of each system, such as its recipe, by display
-            name, for the methods section of the report.
+        records: What is known about the training of each system, such as its configuration
+            (``recipe``), by display name, for the methods section of the report.
         split: Name of the split, the division of the images into training, validation and test
             images.
         replicates: Number of bootstrap resamples; `None` where it is unknown.
@@ -71,8 +78,11 @@ class Comparison:
             0.90 with 90 % confidence), each with the guaranteed rates as observed on the test
             images.
         patients_known: False if no patient is known, so that each image counts as a patient.
-        by_reader: Primary difference by the labels of each reader, one dictionary a reader; empty
-            if it was not computed.
+        by_reader: Differences of the systems in the primary figure if the labels of one reader
+            (radiologist), or those of the reference standard, are taken as the truth: one
+            dictionary for each source of labels and difference, with ``labels_of`` (name of the
+            reader), ``difference`` (such as ``A - B``), ``estimate``, ``ci_low``, ``ci_high`` and
+            other keys; empty if it was not computed.
         labelled: Labels and scores of the images (studies, patients) that decide the comparison;
             `None` where they are unknown.
         reference: Stated sensitivity and specificity of the labels against the true disease; `None`
@@ -160,7 +170,10 @@ class Comparison:
 
     @property
     def seeds(self) -> dict[str, int]:
-        """Number of training runs behind each system, for the systems of which it is known."""
+        """Number of training runs (random seeds) of each system, by its display name.
+
+        Systems of which the number is unknown are left out.
+        """
         seeds = {name: result.seeds for name, result in self.systems.items()}
         return {name: count for name, count in seeds.items() if count is not None}
 

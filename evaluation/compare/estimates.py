@@ -140,6 +140,10 @@ class Estimate(Interval):
     bootstrap then resamples validation patients as well, and each resample makes the choice again,
     so that the interval includes the uncertainty of the choice.
 
+    The first arguments are the fields of `Interval`: `estimate` (the figure or the difference),
+    `low` and `high` (ends of its 95 % interval; NaN where a value is missing) and `note` (the
+    reason why it is missing, or a remark).
+
     Attributes:
         method: Name of the method of the interval, such as "Obuchowski 1997, clustered by patient";
             empty without an interval.
@@ -147,8 +151,9 @@ class Estimate(Interval):
             training seeds); `None` if there is no interval.
         counts: Number of images and patients on which the figure is computed.
         family: For a difference, the two ends of its interval if it is one of 1, 2, 3, ...
-            comparisons that are to hold together. The interval for k comparisons has the coverage
-            ``family_level(k)``.
+            comparisons, whose intervals are to contain all true differences at once with 95 %
+            probability. The interval for k comparisons has the coverage ``1 - 0.05 / k``. Empty if
+            these intervals were not computed.
         fixed_choice_interval: Ends of the interval that ignores the uncertainty of validation
             choices, if the resamples make these choices again for the interval itself; otherwise
             `None`.
@@ -201,7 +206,8 @@ class Estimate(Interval):
         """Return the difference with the wider interval that it has among several comparisons.
 
         Args:
-            comparisons: Number of comparisons that are to hold together, at least 1.
+            comparisons: Number of comparisons whose intervals are to contain all true differences
+                at once with 95 % probability, at least 1.
 
         Returns:
             The difference with the wider interval. It has no interval if the one for this number of
@@ -263,13 +269,14 @@ def choices_text(choices: Mapping[str, bool]) -> str:
 
 
 def family_level(comparisons: int) -> float:
-    """Return the coverage that each of several intervals needs if all are to hold with 95 %.
+    """Return the coverage with which several intervals contain all true values at once with 95 %.
 
     Args:
-        comparisons: Number of intervals that are to hold at once.
+        comparisons: Number of intervals.
 
     Returns:
-        ``1 - 0.05 / comparisons``, which is the Bonferroni correction.
+        Coverage that each of the intervals needs: ``1 - 0.05 / comparisons``, which is the
+        Bonferroni correction.
 
     Example:
         >>> family_level(1), family_level(2)
@@ -279,14 +286,15 @@ def family_level(comparisons: int) -> float:
 
 
 def family_levels(n_systems: int) -> list[float]:
-    """Return the coverage that each interval needs if 1, 2, 3, ... intervals are to hold at once.
+    """Return the coverage with which 1, 2, 3, ... intervals contain all true values at once.
 
     Args:
         n_systems: Number of systems in the comparison.
 
     Returns:
-        `family_level` of 1, 2, 3, ..., up to the largest number of differences that a comparison of
-        this number of systems states.
+        Coverage that each of k intervals needs so that all k contain the true values with 95 %
+        probability, ``1 - 0.05 / k``, for k = 1, 2, 3, ... up to the largest number of differences
+        that a comparison of this number of systems states.
 
     Example:
         >>> family_levels(2)[:2], len(family_levels(2))
@@ -306,10 +314,10 @@ class Estimates:
         target: Name of the finding, or group of findings, that is evaluated, such as
             ``lung_opacity``.
         unit: Unit that is counted: ``image``, ``study`` or ``patient``.
-        systems: Figures of each system by its display name and by metric, the reference system
-            first.
+        systems: Figures of each system by its display name, the reference system first, and by the
+            key of the figure (group of images, rule for the threshold, metric).
         differences: Paired differences, first minus second system, by the names of both systems and
-            by metric.
+            by the key of the figure.
 
     Example:
         >>> Estimates("opacity", "study", systems={"A": {}}, differences={}).plural_unit
@@ -332,9 +340,10 @@ class Estimates:
 
     @property
     def contrast_level(self) -> float:
-        """Coverage of each interval if all differences from the reference system are to hold.
+        """Coverage with which the differences from the reference system are all correct with 95 %.
 
-        It is ``1 - 0.05 / k``, where k is the number of systems other than the reference system.
+        Each interval needs the coverage ``1 - 0.05 / k`` (Bonferroni), where k is the number of
+        systems other than the reference system.
         """
         return family_level(len(self.systems) - 1)
 
@@ -450,7 +459,9 @@ class Estimates:
         """Return a table of all figures and differences, one in each row.
 
         The columns are those of `COLUMNS`, such as ``system``, ``metric``, ``estimate``, ``ci_low``
-        and ``ci_high``. An undefined figure is NaN. Figures on further groups of images come last.
+        and ``ci_high``. An undefined figure is NaN. Thresholds come last, and so do figures that
+        count images without a result or a known label, or that are corrected for errors of the
+        labels.
         """
         rows = [
             {
@@ -488,8 +499,8 @@ class Estimates:
         """Read figures and differences from a table that `table` returned.
 
         Args:
-            table: Table with the columns of `COLUMNS`, of one finding or group of findings (column
-                ``target``) and one ``unit``.
+            table: Table as the method `table` returns it, of one finding or group of findings
+                (column ``target``) and one ``unit``.
 
         Returns:
             The figures and differences. The wider intervals for several comparisons are missing,
@@ -557,12 +568,12 @@ def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
 class PairTests:
     """Look-up in a table of paired tests of systems.
 
-    Except for `single_p_value` and `rows_of`, only tests on all images are looked up. Only tests
-    that treat patients as independent are used.
+    Except for `single_p_value` and `rows_of`, only tests on all evaluated images (not on a group of
+    them) are looked up. Only tests that treat patients as independent are used.
 
     Attributes:
-        table: Table that `paired_tests` returns, with the rows of one unit (image, study or
-            patient) only; empty if there are no tests.
+        table: Table that `paired_tests` returns, one row for each test, with the rows of one unit
+            (image, study or patient) only; empty if there are no tests.
 
     Example:
         >>> PairTests().p_value("A", "B", ("auroc", "")) is None
@@ -595,14 +606,13 @@ class PairTests:
     ) -> float | None:
         """Return the p-value of one difference, not adjusted for the number of comparisons.
 
-        It belongs to the interval of this difference alone, so it is not adjusted for the number
-        of comparisons.
+        It agrees with the interval that the difference has if it is considered alone.
 
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
-                "max_f1")``; the rule is empty for a figure without a threshold.
+            key: Short name of the metric and rule that chose the threshold, such as
+                ``("recall", "max_f1")``; the rule is empty for a figure without a threshold.
             subgroup: Name of the group of images, such as ``vs_normal`` (positive and normal
                 images); all evaluated images by default.
 
@@ -646,9 +656,9 @@ class PairTests:
         Args:
             first: Name of one system.
             second: Name of the other system.
-            key: Short name of the metric and rule that chose the threshold, such as ``("recall",
-                "max_f1")``; the rule is empty for a figure without a threshold.
-            column: Name of the column, one of `TEST_COLUMNS` of `paired_tests`.
+            key: Short name of the metric and rule that chose the threshold, such as
+                ``("recall", "max_f1")``; the rule is empty for a figure without a threshold.
+            column: Name of the column of the table, such as ``p_value`` or ``standard_error``.
             subgroup: Name of the group of images, such as ``vs_normal`` (positive and normal
                 images); all evaluated images by default.
 

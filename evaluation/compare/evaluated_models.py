@@ -48,7 +48,8 @@ class EvaluatedModel:
     Attributes:
         name: Name of the system, with the number of the training seed if there are several.
         system: The system with all its stored output.
-        decision: Thresholds, calibration and rules that were chosen on the validation images.
+        decision: Thresholds, calibration, and rules for image scores and boxes, which were chosen
+            on the validation images.
         output: Predictions of the system for the evaluated images.
         scorecard: Object that computes all figures of the model on the evaluated images.
     """
@@ -61,7 +62,11 @@ class EvaluatedModel:
 
     @property
     def first_line(self) -> str:
-        """Line of text with the name and the figures that need no threshold, without intervals."""
+        """Line of text with the name and figures that need no threshold, without intervals.
+
+        The figures are AUROC, average precision and figures of boxes and points, as far as there
+        are any.
+        """
         once = {
             key.metric: figure for key, figure in self.scorecard.once.items() if key.subgroup == ALL
         }
@@ -92,8 +97,14 @@ class EvaluatedModel:
             system: Display name of the system, for the column ``system``.
 
         Returns:
-            Table with the columns of `Comparison.decisions` except ``patient_id``. If the model has
-            triage, there is also a column ``triage``: ``ruled_out``, ``referred`` or ``ruled_in``.
+            Table with ``image_id``, ``system``, ``label`` (1.0 or 0.0), ``score``, ``probability``
+            (NaN without calibration), ``decision_RULE`` for each rule that chose a threshold (such
+            as ``decision_max_f1``; True if called positive), ``point_x`` and ``point_y`` (point
+            that the model gives, original px), ``localised`` (True if the point lies on a lesion;
+            missing but for positive images whose lesions are all boxed) and ``localised_tolerant``
+            (the same, if a miss by one cell of an activation map is permitted). There is a column
+            ``triage`` (``ruled_out``, ``referred`` or ``ruled_in``) if the model has triage, and
+            ``x_class`` (kind of image, such as ``normal``) if it is known.
         """
         scorecard = self.scorecard
         evaluated = scorecard.evaluated
@@ -211,8 +222,8 @@ class UnitEvaluation:
         scorecards: Objects that compute the figures by study or patient, by display name of the
             system, one for each training seed; empty if figures are by image only.
         notes: Notes for the report about the studies or patients.
-        tests: Table of bootstrap tests of the paired differences; `None` if figures are by image
-            only.
+        tests: Table of bootstrap tests of the paired differences, one row for each, as
+            `resampled_tests` returns it; `None` if figures are by image only.
     """
 
     estimates: Estimates | None = None
@@ -337,13 +348,13 @@ def with_uncounted_images(
 ) -> tuple[Estimates, dict[str, Scorecards]]:
     """Add the main figures on all test images, including those that other figures leave out.
 
-    An image that a model did not run on, or whose label is unknown, is left out of all other
-    figures. Here such images count once against each system (subgroup ``all_against``) and once in
-    its favour (subgroup ``all_for``). In the first subgroup, an image without a result gets the
-    wrong decision and the worst rank, and an image of unknown label gets the opposite of what the
-    system decides at the main threshold. In the second, both are the other way round. An image with
-    neither a result nor a label counts as positive. Studies and patients with such an image are
-    treated alike.
+    The main figures are AUROC, accuracy, sensitivity, specificity and F1. An image that a model did
+    not run on, or whose label is unknown, is left out of all other figures. Here such images count
+    once against each system (subgroup ``all_against``) and once in its favour (subgroup
+    ``all_for``). In the first subgroup, an image without a result gets the wrong decision and the
+    worst rank, and an image of unknown label gets the opposite of what the system decides at the
+    main threshold. In the second, both are the other way round. An image with neither a result nor
+    a label counts as positive. Studies and patients with such an image are treated alike.
 
     Args:
         estimates: Figures by image, without the images that are left out.
@@ -418,8 +429,10 @@ def uncounted_scorecard(
             of the data set.
         policy: Rule for the threshold, such as ``max_f1``. An image of unknown label gets its label
             from the decision at this threshold.
-        against: True if images without a result or a label count against the system, False if they
-            count in its favour, see `with_uncounted_images`.
+        against: True if images without a result or a label count against the system: without a
+            result, the image gets the wrong decision and the worst rank; without a label, it gets
+            the opposite of the system's decision as its label. False if both are the other way
+            round.
         unit: What the scorecard evaluates: ``image``, ``study`` or ``patient``.
 
     Returns:

@@ -62,11 +62,13 @@ class Exposure:
 
 @dataclass(frozen=True)
 class UnseenFigure:
-    """AUROC of a system on all test images and on those that were not seen in training.
+    """AUROC of a system on all test images and on those that a system has not seen in training.
+
+    The system that has seen the other test images may be this one or another one of the comparison.
 
     Attributes:
         system: Display name of the system.
-        on_all: AUROC on all test images.
+        on_all: AUROC on all test images; None if it is undefined.
         on_unseen: AUROC on the test images that were not seen; None if it is undefined.
         difference: AUROC on the unseen test images minus AUROC on all test images; None if it is
             undefined.
@@ -81,7 +83,12 @@ class UnseenFigure:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as a dictionary of JSON values."""
+        """Return the figures as a dictionary of JSON values.
+
+        The keys are ``system``, ``all``, ``unseen``, ``difference`` and ``note``. Each of ``all``,
+        ``unseen`` and ``difference`` is None, or a dictionary with ``estimate``, ``low`` and
+        ``high``.
+        """
         return {
             "system": self.system,
             "all": _values(self.on_all),
@@ -93,9 +100,9 @@ class UnseenFigure:
 
 @dataclass(frozen=True)
 class ExposureResult:
-    """Number of test images that a system has seen in training, and all figures without them.
+    """Number of test images that a system has seen in training, and AUROCs without these images.
 
-    The figures of the systems that have not seen these images are given for comparison: if they
+    The AUROCs of the systems that have not seen these images are given for comparison: if they
     change in the same way, the unseen images are easier or harder.
 
     Attributes:
@@ -141,7 +148,12 @@ class ExposureResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as a dictionary of JSON values for the file ``metrics.json``."""
+        """Return the result as a dictionary of JSON values for the file ``metrics.json``.
+
+        It has the system, its encoder and the source of the list, the five counts, ``labels``
+        (``seen`` or ``unseen``), ``metric`` (``auroc``), ``figures`` (one dictionary for each
+        system) and ``text`` (the result in sentences).
+        """
         return {
             "system": self.exposure.system,
             "encoder": self.exposure.encoder,

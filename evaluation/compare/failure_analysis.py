@@ -66,9 +66,12 @@ def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
             height of a pixel in mm) and ``view``, such as ``AP``.
 
     Returns:
-        By name of the grouping, such as ``lesion_size``, the name of the group of each lesion,
-        shape ``(lesions,)``; an empty name where it is unknown. A grouping is left out if all
-        lesions are in one group.
+        By name of the grouping, the name of the group of each lesion, shape ``(lesions,)``; an
+        empty name where it is unknown. The groupings are ``lesion_size`` (area as a share of the
+        image), ``lesion_size_mm``, ``lesion_count`` (number of lesions in the image), ``third``
+        (upper, middle or lower third of the image), ``side`` (left or right half of the image) and
+        ``view``. A grouping is left out if all lesions are in one group, or if its columns are
+        missing.
     """
     corners = pairs.truth.corners
     image = pairs.truth.image
@@ -103,7 +106,7 @@ def trusted_spacing(images: pd.DataFrame) -> Floats:
 
     Returns:
         Width and height of a pixel in mm, shape ``(images, 2)``. Both are NaN where they are
-        unknown, or where the width of the image in mm is outside `FIELD_WIDTH_MM`.
+        unknown, or where the width of the image is below 250 or above 500 mm (`FIELD_WIDTH_MM`).
     """
     names = ["spacing_col_mm", "spacing_row_mm"]
     if not set(names) <= set(images):
@@ -156,13 +159,14 @@ def with_tests(
     """Complete the p-values of the gaps between groups of images, such as women and men.
 
     A gap is the difference in a figure between a group and the rest of the images. If the group or
-    the rest has few patients, the p-value of the gap is replaced by that of a permutation test. A
-    permutation test does not show the variation between training seeds, so if a system has several
-    seeds, the larger of the two p-values is taken. At last all p-values are corrected together by
-    Holm's method.
+    the rest has fewer than 30 patients, the p-value of the gap is replaced by that of a permutation
+    test. A permutation test does not show the variation between training seeds, so if a system has
+    several seeds, the larger of the two p-values is taken. At last all p-values are corrected
+    together by Holm's method.
 
     Args:
-        table: Table that `Shares.table` returned; it is changed in place.
+        table: Table that `Shares.table` returned, one row for each figure or gap; it is changed in
+            place.
         scorecards: Scorecards by display name of the system, one for each training seed; a
             scorecard computes all figures of one trained model on the evaluated images.
         groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
@@ -216,7 +220,7 @@ def permuted_p_values(
     """Compute permutation p-values of the gaps between a group of images and the rest.
 
     A gap is the difference in a figure between the group and the rest. A p-value is computed for a
-    figure only if the group or the rest has fewer than `FEW` patients with images that the figure
+    figure only if the group or the rest has fewer than 30 patients with images that the figure
     uses: positive images for sensitivity and localised sensitivity (the share of positive images
     that are called positive and on whose lesion the system points), negative images for
     specificity, and each of both classes for AUROC. Thresholds are fixed.
@@ -230,8 +234,8 @@ def permuted_p_values(
         outside: True for the images of the rest, shape ``(N,)``.
 
     Returns:
-        P-values in [0, 1] by short name of the metric and name of the system. The name is ``FIRST -
-        OTHER`` for the difference between the gaps of two systems.
+        P-values in [0, 1] by short name of the metric and name of the system. The name is
+        ``FIRST - OTHER`` for the difference between the gaps of two systems.
     """
     evaluated = evaluation_set_of(scorecards)
     p_values: dict[tuple[str, str], float] = {}
@@ -307,8 +311,11 @@ def failure_table(
 
     Returns:
         Table with the columns of `FAILURE_COLUMNS`, one row for each figure of a system or
-        difference of two systems. Column ``topic`` names the grouping, such as ``sex``, and column
-        ``group`` the group of images in it, such as ``F``.
+        difference of two systems. Column ``topic`` names the grouping, such as ``sex``, or the
+        subject, such as ``errors``, and column ``group`` the group of images in it, such as ``F``.
+        Further columns are ``system``, ``policy`` (rule for the threshold), ``metric``,
+        ``estimate``, the ends of its interval ``ci_low`` and ``ci_high``, ``count`` and ``of``
+        (numerator and denominator of a share) and ``p_value``.
 
     Example:
         >>> from cxr_compare.evaluation.compare.common_images import common_test_images
@@ -669,7 +676,8 @@ def add_at_prevalence(
 
     Predictive values are the share of positives among the images called positive, and of negatives
     among the others. The expected cost at a point of the cost curve is ``(1 - sensitivity) x share
-    + (1 - specificity) x (1 - share)``, with ``share`` being each of the numbers in `COST_SHARES`.
+    + (1 - specificity) x (1 - share)``, with ``share`` being each of the numbers 0, 0.1, ... 1: the
+    part that missed positives have in the total cost.
 
     Args:
         shares: Collection of figures, to which the predictive values and expected costs are added.

@@ -108,7 +108,7 @@ class GoalResult:
 
     @property
     def method(self) -> str:
-        """Name of the method of the interval, which depends on the images of each patient."""
+        """Name of the method of the interval, another one if patients have several images."""
         method = "exact (Clopper-Pearson)"
         if self.n_images > self.n_patients:
             method += " of the effective number of images by patient (Korn and Graubard)"
@@ -118,8 +118,9 @@ class GoalResult:
     def values(self) -> dict[str, Any]:
         """Values that the template of a sentence about the goal needs, by name.
 
-        ``digits`` is a number of decimals at which the printed ends of the interval lie on the same
-        side of the goal as the unrounded ones.
+        They are ``figure`` (title of the metric), ``estimate``, ``low``, ``high``, ``at_least``,
+        ``standing`` and ``digits``, a number of decimals at which the printed ends of the interval
+        lie on the same side of the goal as the unrounded ones.
         """
         return {
             "figure": METRICS[self.metric].title_in_sentence,

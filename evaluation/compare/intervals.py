@@ -96,9 +96,10 @@ def resampled_figures(
         resamples: Bootstrap samples of the patients: number of patients, number of resamples and
             random seed.
         unit: What the scorecards evaluate: ``image``, ``study`` or ``patient``.
-        kept: Function that returns True for the key of a figure whose interval is computed from
-            resamples. The other figures have an estimate without an interval. By default, all but
-            numbers of images are computed.
+        kept: Function that takes the key of a figure (group of images, rule for the threshold,
+            metric) and returns True if the interval of the figure is computed from resamples. The
+            other figures have an estimate without an interval. By default, these are the numbers of
+            true and false positives and negatives.
         advance: Function that is called after each step with the number of resamples in it, for a
             progress bar.
 
@@ -203,12 +204,15 @@ class SystemFigures:
 
     @cached_property
     def by_seed(self) -> list[dict[MetricKey, float | None]]:
-        """Figures of the model of each training seed by key; `None` where one is undefined."""
+        """Figures of the model of each training seed by key; `None` where one is undefined.
+
+        A key has the group of images, the rule for the threshold and the metric.
+        """
         return [scorecard.estimates() for scorecard in self.scorecards]
 
     @cached_property
     def values(self) -> dict[MetricKey, float | None]:
-        """Mean of each figure over the training seeds by key; `None` where a seed has none."""
+        """Mean of each figure over the training seeds by key; `None` where any seed has none."""
         means: dict[MetricKey, float | None] = {}
         for key in dict.fromkeys(key for figures in self.by_seed for key in figures):
             values = [figures.get(key) for figures in self.by_seed]
@@ -218,7 +222,11 @@ class SystemFigures:
 
     @cached_property
     def reasons(self) -> dict[MetricKey, str]:
-        """Reason for each figure that at least one training seed of the system cannot have."""
+        """Reason, by key, for each figure that at least one training seed of the system lacks.
+
+        A key has the group of images, the rule for the threshold and the metric. A reason is a
+        phrase.
+        """
         if len(self.scorecards) == 1:
             return self.scorecards[0].missing()
         return {
@@ -293,8 +301,10 @@ class Replicates:
                 scorecard computes all figures of one trained model on the evaluated images.
             resamples: Bootstrap samples of the patients: number of patients, number of resamples
                 and random seed.
-            kept: Function that returns True for the key of a figure whose replicates are computed.
-                By default, those of all figures but numbers of images are.
+            kept: Function that takes the key of a figure (group of images, rule for the threshold,
+                metric) and returns True if the replicates of the figure are computed. By default,
+                they are computed for all figures but the numbers of true and false positives and
+                negatives.
             advance: Function that is called after each step with the number of resamples in it, for
                 a progress bar.
 

@@ -62,12 +62,15 @@ def margin_statement(
         figure: Name of the figure as it is written inside a sentence.
         difference: Figure of the other system minus that of the reference system, with an interval
             that is widened for the number of contrasts.
-        margin: The margin, in the unit of the figure, above 0.
+        margin: How much worse than the reference system the other may be and still count as not
+            worse, in the unit of the figure, above 0.
         contrasts: Number of comparisons with the reference system for which the interval is
             widened.
 
     Returns:
-        The statement, with the result of `against_margin` and the values for its sentence.
+        The statement, from which a template writes the sentence. Its values contain ``standing``,
+        the result of `against_margin`, and the difference turned round, reference system minus
+        other system.
 
     Example:
         >>> statement = margin_statement("A", "B", "AUROC", Interval(0.0, -0.02, 0.03), 0.05)

@@ -101,8 +101,8 @@ def bootstrap_p_value(replicates: Floats, patients: float | None = None) -> floa
 
     The p-value is twice the share of replicates on that side of 0 which has fewer; replicates of
     exactly 0 count on both sides. 1 is added to both counts, so that the p-value is never 0. If the
-    effective number of patients is given, the p-value is enlarged so that it agrees with an
-    interval whose percentiles are expanded by `expanded_level`.
+    effective number of patients is given, the p-value is enlarged so that it agrees with a
+    percentile interval that is widened for few patients by `expanded_level`.
 
     Args:
         replicates: Values of the difference on R bootstrap resamples, shape ``(R,)``; NaN where it
@@ -141,8 +141,9 @@ def resampled_tests(estimates: Estimates, differences: Differences) -> pd.DataFr
             estimates over the seeds.
 
     Returns:
-        Table with the columns of `TEST_COLUMNS`: one row for the AUROC of each system, without a
-        p-value, and one for each difference.
+        Table with the columns of `TEST_COLUMNS`, such as ``first`` and ``second`` (names of the
+        systems), ``metric``, ``method`` and ``p_value``: one row for the AUROC of each system,
+        without a p-value, and one for each difference.
     """
     rows = [
         _resampled_test(estimates, (name, ""), key, estimate)
@@ -256,12 +257,16 @@ def paired_tests(
         scorecards: Scorecards by display name of the system, one for each training seed; a
             scorecard computes all figures of one trained model on the evaluated images.
         differences: Replicates of the paired differences (their values on bootstrap resamples), or
-            estimates over training seeds. Without them, the rows of the bootstrap have no p-value.
+            estimates over training seeds, by names of the two systems and key of the figure. With
+            `None`, the rows of the bootstrap have no p-value.
         more: Table of further tests with the same columns, such as those of figures by study or
             patient, to be added; `None` adds none.
 
     Returns:
-        Table of tests with the columns of `TEST_COLUMNS`.
+        Table with one row for each test and the columns of `TEST_COLUMNS`, such as ``first`` and
+        ``second`` (names of the systems), ``metric``, ``policy`` (rule for the threshold),
+        ``method``, ``estimate`` (first minus second system) and ``p_value``. A row on the AUROC of
+        one system has an empty ``second`` and no p-value.
 
     Source:
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.

@@ -41,6 +41,12 @@ class Protocol:
         declared: True if a protocol file fixed the question before the test images were used.
         file_sha256: SHA-256 of the protocol file in hexadecimal digits; `None` without a file.
 
+    Raises:
+        InputError: A metric is unknown or cannot alone decide which system is better, a metric or
+            the goals need a rule for the threshold that is missing, the rule is invalid or not
+            needed, the metric is about boxes but `unit` is not ``image``, or `margin` lies outside
+            (0, 1).
+
     Example:
         >>> Protocol(metric="auroc", margin=0.02, subgroups=("view",)).subgroups
         ('view',)
@@ -192,7 +198,11 @@ class Protocol:
         return self.unit
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the protocol as a dictionary of JSON values, to be stored with a report."""
+        """Return the protocol as a dictionary of JSON values, to be stored with a report.
+
+        There is one key for each attribute, and ``analysis``, which is ``confirmatory`` if a file
+        declared the question and otherwise ``exploratory``.
+        """
         kind = "confirmatory" if self.declared else "exploratory"
         return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
 

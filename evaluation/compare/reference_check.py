@@ -102,7 +102,14 @@ class HeadlineLabels:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as a dictionary for ``metrics.json``; an unknown number is None."""
+        """Return the result as a dictionary for ``metrics.json``; an unknown number is None.
+
+        Its keys are ``first``, ``second``, ``metric`` and ``level`` of the difference,
+        ``n_labels``, ``fewest`` and ``fewest_share`` (fewest wrong labels, as a number and as a
+        share), ``most_harmful`` (ids of the images with these labels), ``share_at_random`` (share
+        of labels, if random ones are wrong), ``at_random`` (results at each share that was tried)
+        and ``text``.
+        """
         rows = self.found.most_harmful
         return {
             "first": self.claim.first,

@@ -269,7 +269,8 @@ class Scorecard:
 
         Args:
             output: Predictions of the model for the evaluated images.
-            decision: Thresholds, calibration and rules that were chosen on the validation images.
+            decision: Thresholds, calibration, and rules for image scores and boxes, which were
+                chosen on the validation images.
             evaluated: The evaluated images with their labels, patients and true boxes.
 
         Returns:
@@ -452,9 +453,10 @@ class Scorecard:
             weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``, such as
                 how often each patient was drawn in each of R bootstrap resamples.
             chosen: Choices that each row makes on its validation patients, by name, shape ``(R,)``
-                each: the threshold by the name of its rule (such as ``max_f1``), and the rule and
-                the score cut for boxes by the keys `BOX_RULE` and `BOX_CUT`. NaN where a row could
-                choose nothing. All other choices are fixed.
+                each: the threshold by the name of its rule (such as ``max_f1``), the rule for boxes
+                by the key `BOX_RULE` (its index among the candidates of `box_choice`), and the
+                score cut of boxes by the key `BOX_CUT`. NaN where a row could choose nothing. All
+                other choices are fixed.
 
         Returns:
             All figures, and those that depend on `chosen` a second time with the choice fixed.
@@ -640,7 +642,7 @@ class Scorecard:
         """Return the reason why a figure on all images is undefined.
 
         Args:
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``recall``.
             policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
                 without a threshold, such as ``auroc``.
 

@@ -334,8 +334,10 @@ class Shares:
                 and random seed.
 
         Returns:
-            Table with the columns of `FAILURE_COLUMNS`. A difference has the system ``A - B``, and
-            the gap between a group and the rest has the group ``GROUP - rest`` and a p-value.
+            Table with the columns of `FAILURE_COLUMNS`, such as ``topic``, ``group``, ``system``,
+            ``metric``, ``estimate``, ``ci_low`` and ``ci_high``. A difference has the system
+            ``A - B``, and the gap between a group and the rest has the group ``GROUP - rest`` and a
+            p-value.
         """
         values = self._values(resamples) if self._shares else {}
         figures = {key: self._figure(key, *of, resamples) for key, of in values.items()}

@@ -62,7 +62,10 @@ _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "me
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact about each image, such as its view, as predictors of a logistic model.
+    """One fact about each image, such as its view, in the form that a logistic model needs.
+
+    A fact becomes one or more numbers (predictors) for each image. Images with the same value of
+    the fact share them.
 
     Attributes:
         name: Name of the fact as it is shown to people.
@@ -114,8 +117,8 @@ class TargetLabels:
 
     Attributes:
         positive: True for positive images, shape ``(N,)``.
-        fold: Cross-validation fold of each image, from 0 to ``MOST_FOLDS - 1``, the same for all
-            images of a patient, shape ``(N,)``.
+        fold: Cross-validation fold of each image, from 0 to at most 4, the same for all images of a
+            patient, shape ``(N,)``.
         patient: Patient of each image as a whole number from 0, shape ``(N,)``.
     """
 
@@ -273,12 +276,14 @@ def measure_shortcuts(
 
     Returns:
         One dictionary for each finding and fact, the highest AUROC first, with the keys ``target``
-        (finding), ``fact`` (name of the fact), ``kind`` (kind of the fact), ``auroc``, ``ci_low``
-        and ``ci_high`` (95 % interval), ``n_images``, ``n_positive`` and ``n_known``, the number of
-        images for which the fact is known. Facts that are the same for all images are left out, and
-        so are findings with fewer than 20 images of a class. If systems are given, most
-        dictionaries also have ``beyond``: by system, the AUROC of the system minus that of the fact
-        on the same pairs of images.
+        (finding), ``fact`` (name of the fact), ``kind`` (``person``, ``file``, ``picture`` for the
+        whole image, ``border``, ``together`` for all facts of the kinds person, file and border, or
+        ``siblings``), ``auroc``, ``ci_low`` and ``ci_high`` (95 % interval), ``n_images``,
+        ``n_positive`` and ``n_known``, the number of images for which the fact is known. Facts that
+        are the same for all images are left out, and so are findings with fewer than 20 images of a
+        class. If systems are given, the dictionaries also have ``beyond``: by system, the AUROC of
+        the system minus that of the fact on the same pairs of images. It is left out for siblings,
+        and for the border if it is known for some images only.
 
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],

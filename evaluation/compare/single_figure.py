@@ -99,7 +99,9 @@ class FigureEstimate:
         joined.
 
         Returns:
-            Table with the columns of `TIDY_COLUMNS`; unknown values are NaN or missing.
+            Table with the columns ``system``, ``metric``, ``policy`` (rule for the threshold),
+            ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``, ``n_images``,
+            ``n_patients`` and ``n_positive``; unknown values are NaN or missing.
         """
         low, high = self.interval or (np.nan, np.nan)
         row = {
@@ -162,19 +164,22 @@ def estimate(
     Args:
         metric: Short name of a metric, such as ``auroc``, ``recall`` (sensitivity), ``brier`` or
             ``ap50``; ``docs/metrics.md`` lists all.
-        y_true: Labels of the images, 0 or 1, shape ``(N,)``. For a metric of boxes, the true boxes
-            in a form that `cxr_compare.boxes_table` reads; every lesion must have a box.
+        y_true: Labels of the images, 0 or 1, shape ``(N,)``. For a metric of boxes, the true boxes:
+            a DataFrame with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), or another
+            form that `cxr_compare.boxes_table` reads; every lesion must have a box.
         y_score: Scores of the images, shape ``(N,)``; for a metric of calibration, probabilities in
-            [0, 1]. For a metric of boxes, the predicted boxes in a form that
-            `cxr_compare.boxes_table` reads.
-        patients: Patient of each image, any names, shape ``(N,)``. Without them, images are taken
-            as independent.
-        image_ids: Id of each image, each once, shape ``(N,)``. For a metric of boxes they are
-            needed, unless both arguments are lists that hold one output for each image.
+            [0, 1]. For a metric of boxes, the predicted boxes in the form of the true ones, with a
+            column ``score`` (in [0, 1]).
+        patients: Patient of each image, any names, shape ``(N,)``. With `None`, images are taken as
+            independent.
+        image_ids: Id of each image, each once, shape ``(N,)``; `None` numbers the images. For a
+            metric of boxes the ids are needed, unless `y_true` and `y_score` are lists that hold
+            one output for each image.
         threshold: Score from which on an image (or a box, for a metric of called boxes) is called
-            positive, in [0, 1]. Metrics at a threshold need it. It must not have been chosen on
-            these images.
-        replicates: Number of bootstrap resamples.
+            positive, in [0, 1]. Metrics at a threshold need it; `None` for all others. It must not
+            have been chosen on these images.
+        replicates: Number of bootstrap resamples. The AUROC needs them only if Obuchowski's method
+            gives no interval.
         seed: Random seed of the bootstrap.
 
     Returns:

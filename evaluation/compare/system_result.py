@@ -29,19 +29,20 @@ class SystemResult:
             ``(points,)`` each; empty where they are unknown.
         confusion: Numbers of images ``tp``, ``fp``, ``tn`` and ``fn`` (true and false positives and
             negatives) by name of the rule that chose the threshold.
-        boxes: Table of the evaluated boxes on the test images, in original px. Those of a
-            classifier are cut out of its activation maps. `None` without boxes.
+        boxes: Table of the evaluated boxes on the test images with ``image_id``, ``x1``, ``y1``,
+            ``x2``, ``y2`` (original px) and ``score``. Those of a classifier are cut out of its
+            activation maps. `None` without boxes.
         maps: Table of activation maps, one row for each image; `None` without maps.
         map_scale: Lower and upper end of the scale on which all maps are drawn, in raw values;
             `None` without maps.
-        cost: Number of parameters, number of FLOPs and latency, by name; a value is `None` if it
-            was not measured.
+        cost: Size and time of the system by name, such as ``parameters``, ``flops`` and
+            ``latency_ms`` (time for one image in ms); a value is `None` if it was not measured.
         froc: FROC curve by name of the rule by which a box hits a lesion, ``iou`` or ``centre``;
             empty without boxes.
         seeds: Number of training runs of the system; `None` where it is unknown, as for other
             software and readers.
-        decisions: Thresholds, calibration and rules that were chosen on validation images, for each
-            training seed.
+        decisions: Thresholds, calibration, and rules for image scores and boxes, which were chosen
+            on validation images, for each training seed.
         training_id: Id of the training, which a training run and the models exported from it share;
             `None` where it is unknown.
         exported: True if the system is a model that was exported from a training run.

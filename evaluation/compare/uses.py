@@ -17,9 +17,10 @@ class TestSetUses:
     The more often the same test images are used, the likelier it is that a result is due to chance.
 
     Attributes:
-        entries: All uses from the first to the present one, each a dictionary with ``when`` (time),
-            ``split_id`` (id of the division into training, validation and test images), ``target``
-            (finding), ``systems`` (names) and ``protocol`` (SHA-256 of the protocol file).
+        entries: All uses from the first to the present one, each a dictionary with ``when`` (time
+            in UTC, ISO 8601), ``split_id`` (id of the division into training, validation and test
+            images), ``target`` (finding), ``systems`` (names) and ``protocol`` (SHA-256 of the
+            protocol file).
         problem: Reason why the uses are unknown; empty if they are known.
         protocol: SHA-256 of the file that declared the question of the present comparison; `None`
             without such a file.
@@ -39,7 +40,7 @@ class TestSetUses:
     def before_protocol(self) -> int | None:
         """Number of uses of the test images before the present protocol file was first used.
 
-        `None` if the number is unknown.
+        `None` if the number is unknown. Without a protocol file the number has no meaning.
         """
         if self.problem:
             return None
@@ -55,7 +56,11 @@ class TestSetUses:
         return sentence("uses", count=len(self.entries), n_sets=len(systems))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the numbers of uses as a dictionary of JSON values, to be stored with a report."""
+        """Return the numbers of uses as a dictionary of JSON values, to be stored with a report.
+
+        The keys are ``count`` (all uses; None if unknown), ``before_protocol`` (uses before the
+        protocol file was first used; None if unknown or without a file) and ``text`` (a sentence).
+        """
         return {
             "count": None if self.problem else len(self.entries),
             "before_protocol": self.before_protocol if self.protocol else None,

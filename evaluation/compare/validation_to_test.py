@@ -33,8 +33,8 @@ def validation_to_test(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
     A threshold does better on the images on which it was chosen than on others. To find out what is
     to be expected on test images, patients of validation and test are exchanged 1,000 times at
     random, and each time the threshold is chosen again. From this follows a range for each figure
-    on test. If validation and test patients come from the same population, the ranges of all
-    figures at one threshold hold together with 95 % probability. If a system has several training
+    on test. If validation and test patients come from the same population, all figures at one
+    threshold lie in their ranges at once with 95 % probability. If a system has several training
     seeds, the first one is taken.
 
     Args:
@@ -43,10 +43,12 @@ def validation_to_test(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
         seed: Random seed of the exchanges.
 
     Returns:
-        Table with the columns of `FAILURE_COLUMNS`. There are two rows for each system, rule for
-        the threshold (such as ``max_f1``) and metric: one with the figure on validation, and one
-        with the figure on test, whose ``ci_low`` and ``ci_high`` are the ends of the expected
-        range.
+        Table with the columns of `FAILURE_COLUMNS`, such as ``group``, ``system``, ``policy``,
+        ``metric`` and ``estimate``. There are two rows for each system, rule for the threshold
+        (``policy``, such as ``max_f1``) and metric (sensitivity, specificity and accuracy): one
+        with the figure on validation images (``group`` is ``validation``), and one with the figure
+        on test images (``group`` is ``test``), whose ``ci_low`` and ``ci_high`` are the ends of the
+        expected range.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxes

@@ -337,7 +337,7 @@ def _group_values(claims: Sequence[Claim]) -> dict[str, Any]:
 
 
 def _further_conclusions(question: _Question) -> list[Conclusion]:
-    """Conclude about figures other than the primary one, with intervals that hold together."""
+    """Conclude about figures other than the primary one, with intervals that Holm widens."""
     reference = question.systems[0]
     claims: list[Claim] = []
     for metric in highlighted("verdict"):
@@ -409,7 +409,8 @@ def _systems_with_map_boxes(figures: Estimates, claim: Claim) -> list[str]:
 def _margin_conclusions(question: _Question) -> list[Conclusion]:
     """Compare each other system with the reference system and the margin, in each primary figure.
 
-    The intervals are widened so that all of them hold together with 95 % probability.
+    The intervals are widened so that all of them contain the true differences at once with 95 %
+    probability.
     """
     margin = question.protocol.margin
     if margin is None:

@@ -57,8 +57,9 @@ class Conclusion:
 
     Attributes:
         statement: The sentence.
-        kind: Subject of the sentence: ``primary``, ``margin``, ``pair`` or ``operating_point``;
-            `ConclusionKind` describes them.
+        kind: Subject of the sentence: ``primary`` (the primary figure), ``margin`` (the primary
+            figure, compared with a margin of non-inferiority), ``pair`` (another figure) or
+            ``operating_point`` (the figures at one threshold, such as sensitivity and specificity).
         claims: Differences that the sentence is about, each with the interval that decides if it is
             shown.
         decided: True if the sentence says that something was shown.
@@ -74,7 +75,7 @@ class Conclusion:
 
     @property
     def text(self) -> str:
-        """The sentence; if the comparison was not declared beforehand, its beginning says so."""
+        """The sentence; if `secondary` is True, it begins by saying that it confirms nothing."""
         if self.secondary:
             return f"{sentence('secondary_start')} {self.statement.text}"
         return self.statement.text
@@ -100,12 +101,13 @@ class Verdict:
     Attributes:
         opening: Phrase on the evaluated images, with which the main sentence (headline) begins.
         main: Main sentence without this phrase.
-        kind: Kind of the result: ``decided``, ``open``, ``single`` or ``unknown``; `HeadlineKind`
-            describes them.
+        kind: Kind of the result: ``decided`` (a difference was shown, or goals were met or missed),
+            ``open`` (no difference was shown, or not for every pair), ``single`` (there is only one
+            system) or ``unknown`` (a figure or an interval is missing).
         scope_parts: Limits of what the comparison shows.
         conclusions: Further comparisons of pairs of systems.
         claims: Differences in the primary figure between all pairs of systems, with intervals that
-            hold together.
+            are widened for the number of these differences by Holm's method.
         cautions: Notes on what may make the result wrong, the most harmful first.
         better_than_chance: Sentence that no system was shown to be better than chance; `None` if a
             system was shown to be better, or if this is unknown.
@@ -164,7 +166,7 @@ class Verdict:
     def further_claims(self) -> tuple[Claim, ...]:
         """Differences of systems in the sentences below the main one.
 
-        Their intervals are widened so that they hold together.
+        Their intervals are widened for the number of these differences by Holm's method.
         """
         claims: list[Claim] = []
         for conclusion in self.conclusions:
@@ -178,7 +180,7 @@ class Verdict:
         Args:
             first: Display name of the first system.
             second: Display name of the second system.
-            metric: Short name of the metric.
+            metric: Short name of the metric, such as ``recall``.
             policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
                 without a threshold, such as ``auroc``.
 
@@ -204,7 +206,7 @@ class AnswerContext:
         same_training: Systems that use the same training as an earlier one, such as a training run
             and a model exported from it: name of the earlier system by the name of the later one.
         unequal: Training conditions that are not equal in all systems: for each condition, its
-            value by system, as `unequal_conditions` finds them.
+            value by system, such as ``{"input size": {"A": "128 px", "B": "96 px"}}``.
         n_synthetic: Number of evaluated images that were drawn by a program and are no radiographs.
         cautions: Notes on what may make the result wrong, the most harmful first.
         uses_before: Number of uses of the test images before the protocol file was first used;

@@ -75,13 +75,17 @@ class BoxCandidate(NamedTuple):
 class BoxChoice:
     """Choice, on validation images, of the rule that selects or makes a system's boxes.
 
+    A system is a detector or a classifier. Of a detector's boxes that overlap too much, the rule
+    keeps the best; for a classifier, it cuts boxes out of activation maps.
+
     The rule with the highest value of a figure, such as the mean sensitivity of the FROC curve, is
     chosen. The class also chooses the score from which a box counts as called (the cut), by the
     RSNA 2018 score.
 
     Among rules with equal figures, the one with the highest AP50 (average precision at IoU 0.5) is
     chosen, and among rules that are equal in AP50 too, the earliest. Among cuts with equal RSNA
-    scores, the lowest is chosen. If no image has a lesion, the first rule is chosen, and no cut.
+    scores, the lowest is chosen. If no image has a lesion, the first rule is chosen, and there is
+    no cut.
 
     Attributes:
         candidates: Rules to choose from, the simplest first.
@@ -113,11 +117,11 @@ class BoxChoice:
 
     @property
     def is_open(self) -> bool:
-        """True if there is a choice: several rules, and a lesion on the validation images."""
+        """True if there are several rules to choose from, and a validation image has a lesion."""
         return len(self.candidates) > 1 and self.n_positive > 0
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
-        """Prepare to choose the rule and the cut again on weighted patients.
+        """Prepare to choose the rule for boxes and the score cut again on weighted patients.
 
         The bootstrap weights each patient by the number of times that the patient was drawn.
         `ValidationChoice.refit` in `evaluation.decisions.refitted_choices` describes the protocol.
@@ -215,7 +219,7 @@ class BoxChoice:
         return None if np.isnan(cut) else cut
 
     def figures(self) -> list[dict[str, str | float | None]]:
-        """Return the figures of each candidate rule on the validation images, as a record.
+        """Return the figures of each candidate rule on the validation images.
 
         Returns:
             One dictionary for each candidate rule. The key ``boxes`` has the rule in words. The
@@ -246,7 +250,9 @@ class BoxChoice:
 
 
 def choosing_figures() -> tuple[str, ...]:
-    """Return the names of the figures that can choose the rule for a system's boxes.
+    """Return the names of the figures by whose highest value the rule for boxes can be chosen.
+
+    The rule selects a detector's boxes, or cuts a classifier's activation maps into boxes.
 
     Returns:
         Short names of the metrics that rank boxes by score, such as ``froc_mean``: average
@@ -260,14 +266,14 @@ def choosing_figures() -> tuple[str, ...]:
 
 
 def check_boxes_by(metric: str) -> None:
-    """Check that a figure can choose the rule for a system's boxes.
+    """Check the name of the figure by whose highest value the rule for boxes is chosen.
 
     Args:
         metric: Short name of a figure, such as ``froc_mean``, as the command-line option
             ``--boxes-by`` gives it.
 
     Raises:
-        InputError: The figure is not one of `choosing_figures`.
+        InputError: `metric` is not one of the names that `choosing_figures` returns.
 
     Example:
         >>> check_boxes_by("froc_mean")
@@ -281,12 +287,12 @@ def check_boxes_by(metric: str) -> None:
 def box_figure(
     metric: str, pairs: BoxPairs, clusters: Integers, n_clusters: int
 ) -> _FigureOfWeights:
-    """Prepare the computation of one figure of ranked boxes for many weightings of patients.
+    """Prepare to compute a figure of boxes, such as AP50, for many weightings of patients.
 
     Args:
         metric: Short name of the figure, such as ``ap50``; one of `choosing_figures`. The RSNA 2018
             score is the highest over all score cuts.
-        pairs: Predicted boxes paired with the true boxes.
+        pairs: Predicted boxes paired with the true boxes of the same image.
         clusters: Patient of each image as an index from 0, shape ``(images,)``.
         n_clusters: Number P of patients.
 

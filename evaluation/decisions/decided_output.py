@@ -44,11 +44,12 @@ class DecidedOutput:
             (original px).
         boxes: Boxes that are shown and evaluated, as a table: ``image_id``, ``x1``, ``y1``, ``x2``,
             ``y2`` (original px), ``score``; for a detector also ``finding``.
-        maps: Table of activation maps, one row for each image; `None` without maps.
-        levels: Raw value of the activation maps at which the contour of each probability is drawn,
-            by probability, see `map_levels`.
+        maps: Table of activation maps, one row for each image, with the columns `MAP_COLUMNS` of
+            `evaluation.decisions.system_output`; `None` without maps.
+        levels: Contours that are drawn on activation maps: for each probability, such as 0.5, the
+            raw value of the maps at which its contour is drawn, see `map_levels`.
         calibrated: True if the keys of `levels` are calibrated probabilities, False if they are
-            scores.
+            scores or if there are no maps.
         threshold: Threshold of the score, from which an image is positive; `None` without one.
         above: Score from which triage rules images in (calls them positive without a reader);
             `None` if triage rules no image in.
@@ -141,7 +142,7 @@ class DecidedOutput:
         return shown_box_cut(boxes[:, 4], decision, threshold)
 
     def findings_of(self, image_id: str) -> npt.NDArray[Any]:
-        """Return the finding, such as "opacity", of each predicted box of an image.
+        """Return the finding (disease sign), such as "opacity", of each predicted box of an image.
 
         Args:
             image_id: Id of the image.
@@ -183,16 +184,18 @@ def decide(
 ) -> DecidedOutput:
     """Apply a system's thresholds and rules to its output, image by image.
 
+    A system is a detector, a classifier or a reader.
+
     Args:
         name: Name of the system as reports show it.
-        evidence: Output of the system on the images.
+        evidence: Output of the system (scores, boxes or maps) on the images.
         decision: Thresholds, calibration and rule for boxes, as chosen on validation images; `None`
             leaves all images undecided.
         policy: Name of the rule that chose the threshold, such as ``max_f1``; its threshold
             decides. If it is one of the guarantees of triage, the images that triage refers to a
             reader get no decision.
-        levels: Raw map value at which the contour of each probability is drawn, see `map_levels`;
-            None draws no contours.
+        levels: For each probability, the raw value of the activation maps at which its contour is
+            drawn, see `map_levels`; None draws no contours.
 
     Returns:
         Scores, decisions, boxes, maps and points of all images.
@@ -256,8 +259,9 @@ def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
             `None` if they were not chosen yet.
 
     Returns:
-        Raw map value by probability; empty for a system without maps. Without a calibration, scores
-        take the place of probabilities.
+        For each probability that is drawn, the raw value of the maps at which its contour is drawn;
+        empty for a system without maps. Without a calibration, scores take the place of
+        probabilities.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
@@ -279,12 +283,13 @@ def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float
     value.
 
     Args:
-        maps: Table of activation maps with one row for each image, see `map_peaks`; None for a
-            system without maps.
+        maps: Table of activation maps with one row for each image and the columns `MAP_COLUMNS` of
+            `evaluation.decisions.system_output`; None for a system without maps.
         probabilities: Probability of each image with a map, by image id.
 
     Returns:
-        Raw map value by probability; empty without maps.
+        For each probability that is drawn, the raw value of the maps at which its contour is drawn;
+        empty without maps.
 
     Example:
         >>> levels_at(None, pd.Series(dtype=float))
@@ -307,7 +312,7 @@ def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None
     Args:
         scores: Scores of the image's boxes, shape ``(boxes,)``.
         decision: True for a positive image, False for a negative one, None for an undecided one.
-        threshold: Threshold of the image score; None without one.
+        threshold: Threshold of the image score; None if there is no threshold.
 
     Returns:
         Lowest score of the boxes to show; infinity if no box is shown.

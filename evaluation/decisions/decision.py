@@ -133,11 +133,12 @@ class Decision:
 
     @property
     def fixed_choices(self) -> dict[Need, str]:
-        """Choices on validation images that bootstrap resamples do not make again.
+        """Choices on validation images that the bootstrap does not make again on its resamples.
 
-        A dictionary from the part of the system that a metric depends on (such as ``probability``,
-        a key of `evaluation.metrics.metric.NEEDS`) to the name of the choice (such as
-        ``calibration``).
+        The interval of a metric that depends on such a choice leaves out the uncertainty of the
+        choice. The result is a dictionary from what a metric needs (a key of
+        `evaluation.metrics.metric.NEEDS`, such as ``probability``) to the name of the choice on
+        which this depends (such as ``calibration``).
         """
         choices: dict[Need, str] = {}
         if self.map_boxes and self.box_choice is None:
@@ -235,8 +236,9 @@ class Decision:
         Args:
             policy: Guarantee as text, such as ``sensitivity>=0.90@0.90`` (sensitivity at least 0.90
                 with 90 % confidence), see `evaluation.decisions.guarantees.read_guarantee`.
-            observed: Observed rate on test images, by figure. A figure that is undefined on the
-                test images is absent. `None` if the guarantee was not compared with test images.
+            observed: Observed rate on test images, by name of the figure, such as ``sensitivity``.
+                A figure that is undefined on the test images is absent. `None` if the guarantee was
+                not compared with test images.
 
         Returns:
             The line, such as "guaranteed: sensitivity at least 0.90 with 90 % confidence, ...".
@@ -338,8 +340,8 @@ class Decision:
         Files of earlier versions can be read, too.
 
         Args:
-            payload: Content of the file ``decisions/TARGET.json``, in which the command ``cxr
-                tune`` stores a decision.
+            payload: Content of the file ``decisions/TARGET.json``, which the command ``cxr tune``
+                wrote; TARGET is the name of the finding that the decision is for.
 
         Returns:
             The decision, without the attributes that are not stored.
@@ -392,7 +394,7 @@ class Decision:
         )
 
     def difference(self, derived: Decision) -> str | None:
-        """Find the first difference between this stored decision and one that was derived now.
+        """Find the first difference between this decision, which was stored, and one derived now.
 
         Figures that an earlier version did not store count as no difference. The thresholds of
         policies (rules for the threshold) that the stored decision lacks count as no difference

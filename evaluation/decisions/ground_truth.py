@@ -37,7 +37,7 @@ def no_boxes() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Labels, roles (such as validation and test), patients and true boxes of images.
+    """Labels, roles (validation, test and so on), patients and true boxes of images.
 
     The labels are of one finding, such as "opacity", which an image may show (positive) or not
     (negative).
@@ -65,9 +65,10 @@ class GroundTruth:
             `evaluation.compare.shortcuts`. May be empty.
         synthetic: Ids of the images that were drawn by the command ``cxr synth`` and are no
             radiographs.
-        ids: Ids that decide whether a stored decision belongs to this ground truth: ``content_id``
-            (of the images), ``labels_id`` (of the labels), ``split`` and ``split_id`` (name and id
-            of the division into training, validation and test images). Empty if there are none.
+        ids: Ids that tell whether thresholds that were stored before belong to this ground truth:
+            ``content_id`` (of the images), ``labels_id`` (of the labels), ``split`` and
+            ``split_id`` (name and id of the division into training, validation and test images).
+            Empty if there are none.
         data_name: Name of the data set; empty if there is none.
         source: Folder or file that the ground truth was read from, for error messages.
 
@@ -188,6 +189,8 @@ class GroundTruth:
 class EvaluationSet:
     """Images that every system of a comparison is evaluated on, with their ground truth.
 
+    A system is a detector, a classifier or a reader.
+
     Attributes:
         image_ids: Ids of the images, sorted, shape ``(N,)``.
         y_true: True for positive images, shape ``(N,)``.
@@ -198,9 +201,9 @@ class EvaluationSet:
         truth: True boxes of the finding on these images: ``image_id``, ``x1``, ``y1``, ``x2``,
             ``y2`` in original px.
         x_class: Kind of each image, such as ``normal``, shape ``(N,)``; `None` if unknown.
-        tolerance: Width and height, in original px, by which the point of a system may miss a
-            lesion on each image, shape ``(N, 2)``. It is the size of one cell of the activation
-            map, of the system with the coarsest maps. `None` if no system has maps.
+        tolerance: Width and height, in original px, by which the point at which a system sees the
+            lesion may miss it on each image, shape ``(N, 2)``. It is the size of one cell of the
+            activation map, of the system with the coarsest maps. `None` if no system has maps.
 
     Example:
         >>> images = EvaluationSet(

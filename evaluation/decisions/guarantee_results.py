@@ -81,6 +81,9 @@ def guarantee_results(
 ) -> list[GuaranteeResult]:
     """Compare the guarantees of a system's thresholds with the rates on test images.
 
+    A guarantee says that, at the threshold, a figure such as the sensitivity is at least a bound,
+    with a stated confidence. A system is a detector, a classifier or a reader.
+
     Args:
         system: Name of the system.
         decision: Thresholds and rules of the system, as chosen on validation images.
@@ -147,8 +150,9 @@ def locate_predictions(
     """Find where a system points on each image, and compare the point with the lesions.
 
     The point is the centre of the most confident box, or the peak of the activation map. Guarantees
-    of the localised sensitivity (share of positive images that are called positive and whose point
-    lies on a lesion) and of false positives per image use the result.
+    (figures that hold for new patients with a stated confidence) of the localised sensitivity
+    (share of positive images that are called positive and whose point lies on a lesion) and of
+    false positives per image use the result.
 
     A box of a detector is shown on an image that is called positive if the box score is not below
     the threshold. The box with the highest score of such an image is always shown.

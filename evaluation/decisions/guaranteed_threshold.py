@@ -65,7 +65,7 @@ _MOST_PATIENTS = 5_000
 
 
 class FalseBoxes(NamedTuple):
-    """Predicted boxes that overlap no lesion, on all images.
+    """Predicted boxes on which there is no lesion (false positives), on all images.
 
     Attributes:
         image: Index of the image of each box, from 0, shape ``(B,)``.
@@ -82,7 +82,7 @@ class FalseBoxes(NamedTuple):
 
 
 class Localisation(NamedTuple):
-    """Points that a system gives on the images, compared with the lesions.
+    """Points at which a system sees the lesion on N images, compared with the true lesions.
 
     The point of an image is the centre of its most confident box, or the peak of its activation
     map.
@@ -177,7 +177,8 @@ def share_p_values(
         images: Number of counted images of each patient, at least 1, shape ``(P,)``.
         floor: Share in (0, 1) that is tested: one number for all rows, or one for each row, shape
             ``(R,)``.
-        error: Significance level that the p-values will be compared with, in (0, 1).
+        error: Significance level that the p-values will be compared with, in (0, 1). The
+            corrections and bets that the p-values rest on are chosen for this level.
         whole: True if an image is either good or not, so that a single image is a binomial trial.
             False if an image can be partly good, as with false positives per image.
 
@@ -601,7 +602,7 @@ def _propose_thresholds(images: GuaranteeImages, ratio: float) -> tuple[Floats, 
 def patients_needed(
     good: Floats, images: Integers, floor: float, error: float, *, whole: bool = True
 ) -> float:
-    """Estimate how many patients are needed to show that a share of images reaches a floor.
+    """Estimate how many patients are needed to show that a share of images is above a floor.
 
     The share is that of the good images among the counted ones. For a sensitivity, the positive
     images are counted, and those called positive are good. The patients are assumed to be like
@@ -610,7 +611,8 @@ def patients_needed(
     Args:
         good: Number of good images of each patient at hand, shape ``(P,)``.
         images: Number of counted images of each patient at hand, at least 1, shape ``(P,)``.
-        floor: Share that shall be shown to be reached, in (0, 1).
+        floor: Lowest acceptable share, in (0, 1), such as a sensitivity of 0.9. The test shall
+            reject that the true share is below it.
         error: Significance level of the test, in (0, 1).
         whole: True if an image is either good or not; False if an image can be partly good, as with
             false positives per image.

@@ -57,7 +57,7 @@ class GuaranteedRate(NamedTuple):
 
     @property
     def floor(self) -> float:
-        """Smallest share of good images that fulfils the bound, in [0, 1].
+        """Smallest share of good images at which the figure fulfils its bound, in [0, 1].
 
         For a sensitivity, good images are the positive images that are called positive. For false
         positives per image, at most `MAX_FALSE_POSITIVES` (5) are counted on an image, and the
@@ -74,7 +74,7 @@ class GuaranteedRate(NamedTuple):
 
     @property
     def count_key(self) -> str:
-        """Key of the number of validation patients of this figure, in a stored decision."""
+        """Key of the number of validation patients of this figure, in `Decision.validation`."""
         return f"patients_{self.figure}"
 
     @property

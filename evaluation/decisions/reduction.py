@@ -42,11 +42,12 @@ class Reduction:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Reduction | None:
-        """Read the rule from the dictionary that a stored decision holds.
+        """Read the rule from the file in which the thresholds and rules of a system are stored.
 
         Args:
-            payload: Entry ``reduction`` of the file ``decisions/TARGET.json``, in which ``cxr
-                tune`` stores a decision; None or empty for a system that gives image scores.
+            payload: Entry ``reduction`` of the file ``decisions/TARGET.json``, which the command
+                ``cxr tune`` wrote (TARGET is the name of a finding), such as ``{"rule": "max",
+                "min_score": 0.0}``; None or empty for a system that gives image scores.
 
         Returns:
             The rule; `None` if there is no entry.

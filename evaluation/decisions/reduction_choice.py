@@ -22,9 +22,7 @@ _USUAL_SHARE = 0.9
 
 @dataclass(frozen=True)
 class ReductionChoice:
-    """Chosen rule that combines the box scores of an image to its score.
-
-    The rule was chosen on validation images.
+    """Rule, chosen on validation images, that combines the box scores of an image to its score.
 
     Attributes:
         reduction: The rule; `None` for a system that gives image scores and no boxes.
@@ -63,7 +61,8 @@ def choose_reduction(
     validation is small: with 68 images in a fold it cost 0.010 of AUROC on test.
 
     Args:
-        output: Output of the system on the N validation images.
+        output: Output of the detector (or of a system that gives image scores) on the N validation
+            images.
         y_true: Labels of the validation images, 0 or 1, shape ``(N,)``.
         patients: Patient of each validation image, shape ``(N,)``.
         rules: Names of the rules to choose from (``max``, ``noisy_or``, ``top_k``, see

@@ -59,6 +59,9 @@ def choose_again(
 ) -> dict[System, dict[str, Floats]]:
     """Make the choices of all systems again on the same resamples of the validation patients.
 
+    A system is a detector, a classifier or a reader; a choice is, for example, its threshold. Other
+    validation patients might have led to other choices.
+
     Args:
         choices: For each system, the choices that it made on validation images, such as thresholds
             or a rule for boxes.

@@ -103,7 +103,7 @@ thresholds and its calibration may not fit new images.
 
 
 def sentence(kind: str, /, **values: Any) -> str:
-    """Return a sentence about a decision, from a template of this module.
+    """Return a sentence about a system's thresholds and rules, from a template of this module.
 
     Args:
         kind: Name of the template, such as ``triage_rule``.
@@ -121,7 +121,7 @@ def sentence(kind: str, /, **values: Any) -> str:
 
 
 def note(kind: NoteKind, template: str, /, **values: Any) -> Note:
-    """Return a note about a decision for a report, with a sentence from a template.
+    """Return a note for a report about how thresholds were chosen, with a sentence from a template.
 
     Args:
         kind: Kind of the note, such as ``not_tuned``; reports decide by it where the note is

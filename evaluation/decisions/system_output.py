@@ -82,7 +82,8 @@ class System:
             the original image, ``score`` in [0, 1]; empty for a classifier.
         maps: Activation maps of a classifier, with the columns of `MAP_COLUMNS`; empty if the
             system has none.
-        findings: Findings that count: an image is positive if any of them is present.
+        findings: Names of the findings (disease signs) that are evaluated, such as
+            ``("opacity",)``: an image is positive if any of them is present.
         decision: Thresholds, calibration and rules that ``cxr tune`` stored for the evaluated
             finding, as a dictionary (`Decision.from_dict` reads it); `None` if they were not chosen
             yet.
@@ -136,6 +137,8 @@ class System:
 class SystemOutput:
     """Output of a system on N chosen images, for the evaluated finding or findings.
 
+    A system is a detector, a classifier or a reader; a finding is a disease sign.
+
     Attributes:
         system: The system.
         image_ids: Ids of the images, unique, shape ``(N,)``; the system ran on all of them.
@@ -177,7 +180,10 @@ class SystemOutput:
 
     @cached_property
     def overlapping(self) -> OverlappingBoxes:
-        """Boxes of a detector on the chosen images, with the pairs of boxes that overlap."""
+        """Boxes of a detector on the chosen images, with the pairs of boxes that overlap.
+
+        From these pairs, rules of non-maximum suppression with different limits select boxes.
+        """
         return OverlappingBoxes.from_boxes(self.predicted_boxes)
 
     @cached_property
@@ -186,7 +192,11 @@ class SystemOutput:
 
     @cached_property
     def maps(self) -> pd.DataFrame | None:
-        """Activation map of each chosen image, as a table with one row for each image.
+        """Activation map of each chosen image that has one, as a table with one row for each image.
+
+        The columns are those of `MAP_COLUMNS`: ``grid_h`` and ``grid_w`` (numbers of rows and
+        columns of cells), ``values`` (values of the cells), the edges of the map in px of the
+        original image, and others.
 
         If there are several evaluated findings, the map is that of the finding with the highest
         score on the image. None for a system without maps.
@@ -234,7 +244,7 @@ class SystemOutput:
         return combined
 
     def points(self) -> pd.DataFrame | None:
-        """Return the point that the system gives on each image.
+        """Return the point at which the system sees the lesion on each image.
 
         It is the centre of the most confident box, or the peak of the activation map.
 

@@ -287,6 +287,8 @@ class ValidationScores:
     def too_few_for(self, policy: str) -> str:
         """Return the reason if there are too few images to measure how far a threshold varies.
 
+        The bootstrap measures it, by choosing the threshold again on resampled patients.
+
         Args:
             policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``.
 

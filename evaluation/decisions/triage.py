@@ -35,6 +35,8 @@ class Triage:
         ci_high: Upper end of the 95 % interval of this share.
         why: Sentences with the reasons why no image is ruled out, ruled in or referred; empty
             without such a reason.
+        STANDINGS: The three results of triage for an image: ``ruled_out``, ``referred`` and
+            ``ruled_in``.
 
     Example:
         >>> Triage(0.25, 0.75).rule
@@ -132,11 +134,12 @@ class Triage:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Triage | None:
-        """Read a triage from the dictionary that a stored decision holds.
+        """Read a triage from the file in which the thresholds and rules of a system are stored.
 
         Args:
-            payload: Entry ``triage`` of the file ``decisions/TARGET.json``, in which ``cxr tune``
-                stores a decision; None without triage.
+            payload: Entry ``triage`` of the file ``decisions/TARGET.json``, which the command ``cxr
+                tune`` wrote (TARGET is the name of a finding): the attributes of the triage by
+                name; None without triage.
 
         Returns:
             The triage; `None` if there is no entry.

@@ -246,7 +246,7 @@ def checked_decision(
 
 
 def validation_scores(system: System, decision: Decision, truth: GroundTruth) -> pd.DataFrame:
-    """Compute the image scores of the validation images as for test images.
+    """Compute the scores of the validation images in the same way as those of test images.
 
     Args:
         system: System with its output on the validation images.

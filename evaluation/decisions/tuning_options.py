@@ -64,7 +64,7 @@ class TuningOptions:
         return tuple(guarantee for guarantee in (self.rule_out, self.rule_in) if guarantee)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Return the options as a dictionary, as the file of a decision stores them.
+        """Return the options as a dictionary, as ``cxr tune`` stores them with the thresholds.
 
         Returns:
             A dictionary of plain JSON values; None if all options have their default.
@@ -90,8 +90,9 @@ class TuningOptions:
         """Read the options from the dictionary that `to_dict` returned.
 
         Args:
-            payload: Entry ``options`` of the file ``decisions/TARGET.json``, in which ``cxr tune``
-                stores a decision; None or empty for the default options.
+            payload: Entry ``options`` of the file ``decisions/TARGET.json``, which the command
+                ``cxr tune`` wrote (TARGET is the name of a finding); None or empty for the default
+                options.
 
         Returns:
             The options.

@@ -161,16 +161,20 @@ class CalibrationFigures:
     ``brier`` and ``log_loss`` are mean losses over the images. ``ece`` and ``ece_equal_mass`` are
     the mean gap between the observed share of positive images and the mean probability over bins
     (`equal_width_bins`, `equal_mass_bins`), weighted by the number of images in each bin.
-    ``calibration_slope`` and ``calibration_intercept`` are fitted jointly: ``logit P(y) = intercept
-    + slope * logit(p)``. ``calibration_in_the_large`` is the intercept with a slope of 1. Where a
-    logarithm is taken, probabilities are limited to [`CLIP`, 1 - `CLIP`], with `CLIP` = 0.0001. The
-    bins are formed from the images without weights and stay the same under all weights.
+    ``calibration_slope`` and ``calibration_intercept`` are fitted jointly:
+    ``logit P(y) = intercept + slope * logit(p)``. ``calibration_in_the_large`` is the intercept
+    with a slope of 1. Where a logarithm is taken, probabilities are limited to [`CLIP`, 1 -
+    `CLIP`], with `CLIP` = 0.0001. The bins are formed from the images without weights and stay the
+    same under all weights.
 
     Args:
         y_true: Labels of the images, 0 (finding absent) or 1 (present), shape ``(N,)``.
         probability: Predicted probabilities that the finding is present, in [0, 1], shape ``(N,)``.
         clusters: Index of the patient of each image, from 0 to P - 1, shape ``(N,)``. None: every
             image counts as a separate patient.
+
+    Attributes:
+        n_clusters: Number of patients, P.
 
     Raises:
         InputError: A probability is outside [0, 1].

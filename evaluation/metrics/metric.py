@@ -137,12 +137,14 @@ class Metric:
             or in).
         formula: Function from `Counts` to the value; None for a metric that does not follow from
             the four counts.
-        test: Statistical test of the difference of two systems on the same images: ``obuchowski``,
-            ``mcnemar``, ``bootstrap`` or ``none``.
+        test: Statistical test of the difference of two systems on the same images: ``obuchowski``
+            (of AUROCs, clustered by patient), ``mcnemar`` (of decisions, clustered by patient),
+            ``bootstrap`` (by resampled patients) or ``none``.
         table: Table of the report that shows the metric, and the metric's order in that table.
         highlights: Shorter lists of the report that show the metric as well: ``abstract``,
-            ``paper``, ``subgroups``, ``summary``, ``targets`` (the page that joins reports on
-            several findings) or ``verdict`` (conclusions in words below the main one).
+            ``paper`` (table for a paper), ``subgroups`` (tables of subgroups), ``summary`` (main
+            table of the page), ``targets`` (the page that joins reports on several findings) or
+            ``verdict`` (conclusions in words below the main one).
         unbounded: True if values can lie outside [-1, 1]; such a metric is never drawn on an axis
             with other metrics.
         partners: Short names of the metrics to read together with this one, such as specificity for

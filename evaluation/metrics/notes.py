@@ -12,7 +12,7 @@ NoteKind = Literal[
     "copies",  # test images that look like copies of training images
     "exposure",  # test images that an encoder has seen before
     "validation",  # a deficiency of the validation images
-    "not_tuned",  # a system that was not tuned
+    "not_tuned",  # a system for which cxr tune had chosen no thresholds before
     "seeds",  # several training seeds
     "unit",  # figures by study or patient
     "uses",  # earlier uses of the test images
@@ -62,8 +62,9 @@ class Note(NamedTuple):
 
     @property
     def about_decisions(self) -> bool:
-        """True if the remark only says that thresholds were not chosen on validation images.
+        """True if the remark only says that ``cxr tune`` had chosen no thresholds before.
 
-        The reader then need not do anything.
+        The thresholds of the system were then chosen during the comparison, on the validation
+        images. The reader need not do anything.
         """
         return self.kind == "not_tuned"

@@ -503,14 +503,15 @@ _PARTS: tuple[Part, ...] = ("first", "localisation", "rates", "further", "none")
 
 
 def family(name: str) -> tuple[str, ...]:
-    """Return the names of the metrics that one function computes together, in its order.
+    """Return the names of the metrics that one function computes together.
 
     Args:
         name: Name of the group of metrics, a key of `COMPUTED_BY` such as ``counts`` or
             ``ranking``.
 
     Returns:
-        Short names of metrics; empty for an unknown group.
+        Short names of metrics, in the order in which the function returns their values; empty for
+        an unknown group.
 
     Example:
         >>> family("counts")
@@ -520,11 +521,13 @@ def family(name: str) -> tuple[str, ...]:
 
 
 def highlighted(*lists: Highlight) -> tuple[str, ...]:
-    """Return the names of the metrics in given short lists of the report, in its order.
+    """Return the names of the metrics in given short lists of the report, in the report's order.
 
     Args:
-        *lists: Names of short lists: ``abstract``, ``paper``, ``subgroups``, ``summary``,
-            ``targets`` or ``verdict``. A metric that is in at least one of them is returned.
+        *lists: Names of short lists: ``abstract``, ``paper`` (table for a paper), ``subgroups``
+            (tables of subgroups), ``summary`` (main table of the page), ``targets`` (page that
+            joins the reports on several findings) or ``verdict`` (conclusions in words). A metric
+            that is in at least one of them is returned.
 
     Returns:
         Short names of metrics, such as ``auroc``.
@@ -599,7 +602,7 @@ def why_undefined(metric: str) -> str:
         metric: Short name of the metric, such as ``recall``.
 
     Returns:
-        A clause without a full stop; a general clause for an unknown metric.
+        A clause without a full stop; for an unknown metric, "undefined on these images".
 
     Example:
         >>> why_undefined("recall")

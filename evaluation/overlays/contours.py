@@ -132,7 +132,8 @@ class ActivationGrid:
     def shows_cell(self) -> bool:
         """True if the grid cell with the highest value is drawn instead of contours.
 
-        This is so where the map reaches a level, but no contour would point at a location.
+        This is so where the map reaches a level, but has fewer than 8 grid cells along one side, or
+        the area of every contour would be larger than a third of the map's frame.
         """
         return bool(self.reached) and not self.contoured
 

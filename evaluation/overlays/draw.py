@@ -226,7 +226,8 @@ def draw_overlay(
         title: First line of the text below the plain image, such as the image's id.
         facts: Second line of the text below the plain image; may be empty.
         panel: Longer side of each of the images in px.
-        faint: True to draw also boxes that score below the system's cut for boxes, thin and grey.
+        faint: True to draw also boxes that score below ``box_cut`` of the prediction, thin and
+            grey.
 
     Returns:
         RGB pixels, shape ``(height, width, 3)``.

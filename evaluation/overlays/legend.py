@@ -35,8 +35,8 @@ def legend(
 
     Args:
         predictions: What each system predicts for the image.
-        drawn: Shapes that are drawn for each of the predictions, in the same order; see
-            `prediction_shapes`.
+        drawn: Lines and texts that are drawn for each of the predictions, in the same order, as
+            `prediction_shapes` returns them.
 
     Returns:
         Entries of the legend, one for each kind of shape that is drawn, system by system.

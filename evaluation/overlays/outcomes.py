@@ -44,15 +44,16 @@ def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
     """Return the code that says how one system's prediction for one image compares with the truth.
 
     Args:
-        prediction: What the system predicts for the image; its decision and the location of its
-            point are used.
+        prediction: What the system predicts for the image. Its decision is used, and whether its
+            most suspicious point (box centre or peak of an activation map) lies on a true lesion.
         truth: Label of the image; the boxes are not used here.
 
     Returns:
         A key of `OUTCOMES`: ``placed``, ``near``, ``found`` or ``misplaced`` (called positive and
-        positive; the point on a lesion, close to it, not evaluated, or elsewhere), ``missed``
-        (called negative, but positive), ``alarm`` (called positive, but negative), ``clear``
-        (called negative and negative), ``undecided`` (no decision) or ``unknown`` (no label).
+        positive; the point lies on a lesion, within one map cell of it, at a position that was not
+        evaluated, or elsewhere), ``missed`` (called negative, but positive), ``alarm`` (called
+        positive, but negative), ``clear`` (called negative and negative), ``undecided`` (no
+        decision) or ``unknown`` (no label).
 
     Example:
         >>> outcome_kind(ImagePrediction("A", "#E06C00", decision=True), ImageTruth(0.0))
@@ -77,8 +78,8 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
     """Return whether one system's prediction for one image is right, with a short text.
 
     Args:
-        prediction: What the system predicts for the image; its decision and the location of its
-            point are used.
+        prediction: What the system predicts for the image. Its decision is used, and whether its
+            most suspicious point (box centre or peak of an activation map) lies on a true lesion.
         truth: Label of the image; the boxes are not used here.
 
     Returns:
@@ -101,8 +102,8 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
 def describe_score(prediction: ImagePrediction) -> str:
     """Describe the score of an image beside its threshold, as in ``score 0.910 ≥ 0.300``.
 
-    If more than eight boxes pass the cut for boxes, the text also says that eight of them are
-    drawn.
+    If more than eight boxes have a score of at least ``prediction.box_cut``, the text also says
+    that eight of them are drawn.
 
     Args:
         prediction: What the system predicts for the image.

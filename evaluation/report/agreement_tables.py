@@ -13,14 +13,18 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def reader_verdict_tables(comparison: Comparison) -> list[Table]:
-    """Return a table of the main difference of systems if each radiologist's labels are true.
+    """Return a table of the main result if the labels of a single radiologist count as the truth.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
 
     Returns:
-        A list with one table; an empty list if there are no labels of single radiologists.
+        A list with one table; an empty list if there are no labels of single radiologists. A row of
+        the table is a difference of two systems in the primary metric by the labels of one
+        radiologist, or of the reference standard. Its columns are the numbers of images and of
+        positive ones, the difference with its interval, the better system, and whether this verdict
+        is that of the reference standard.
     """
     if not comparison.by_reader:
         return []
@@ -62,8 +66,9 @@ def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:
             ``max_f1``.
 
     Returns:
-        One table for each system after the first; an empty list if there are no decisions by this
-        rule.
+        One table for each system after the first: numbers of positive, of negative and of all
+        images, with a row each for both right, only one of the two right, and both wrong. An empty
+        list if there are no decisions by this rule.
     """
     column = f"decision_{policy}"
     if column not in comparison.decisions:
@@ -109,8 +114,10 @@ def combination_table(comparison: Comparison) -> Table | None:
             tests, and the decision of each system on each test image.
 
     Returns:
-        One row for each pair of systems with Cohen's kappa, and AUROC, sensitivity and specificity
-        of both systems combined. None if agreement was not evaluated.
+        Rows with Cohen's kappa of each pair of systems, and rows with AUROC, sensitivity and
+        specificity of two systems combined: by the mean of their probabilities (with its gain over
+        each of the two), by a positive call if either system calls the image positive, and by one
+        if both do. None if agreement was not evaluated.
     """
     failures = comparison.failures
     pairs = failures[failures["topic"].isin(["combined", "agreement"])]

@@ -12,7 +12,7 @@ import pandas as pd
 from cxr_compare.evaluation.report.templates import CASES, sentence
 
 CASES_PER_CATEGORY = 8
-"""Drawn of each kind; the first four stand in the report, the others on linked pages."""
+"""Number of drawn cases of each kind; four of them are in the report, the rest on linked pages."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,15 @@ def select_cases(
     decisions by the rule ``policy`` are left out.
 
     Args:
-        decisions: One row for each image and system with ``image_id``, ``system``, ``label``,
-            ``score`` and ``decision_POLICY``, as in ``Comparison.decisions``.
+        decisions: One row for each image and system with ``image_id``, ``system``, ``label`` (1.0,
+            0.0 or NaN), ``score`` and ``decision_POLICY`` (True if called positive). Optional
+            columns are ``localised`` (True if the system points at a lesion),
+            ``localised_tolerant`` (True also if it misses the lesion by at most one cell of an
+            activation map) and ``x_class`` (kind of image, such as ``normal``).
         systems: Names of the systems (detectors or classifiers), in the order in which they are
             shown.
-        policy: Rule by which thresholds were chosen, such as ``max_f1``; names the column
-            ``decision_POLICY``.
+        policy: Rule by which thresholds were chosen, such as ``max_f1``; the column of decisions is
+            then called ``decision_max_f1``.
         per_category: Largest number of images of each kind of outcome, such as misses.
         seed: Random seed for drawing some of the images that all systems decide rightly.
 

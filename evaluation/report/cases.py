@@ -40,7 +40,7 @@ from cxr_compare.evaluation.systems.stored_predictions import (
 
 @dataclass(frozen=True)
 class CaseSource:
-    """Reads for one image at a time its labels, boxes and predictions, and draws them.
+    """Reader of the labels, boxes and predictions of one test image at a time, which draws them.
 
     Attributes:
         test_set: Data set, with the finding to evaluate and its test images.
@@ -66,10 +66,14 @@ class CaseSource:
             pixels: Grey values of the original image, uint8, shape ``(height, width)``. None reads
                 them from the data set.
             panel: Length of the longer side of each of the images in px.
-            faint: True to draw also boxes that score below the cut for boxes, thin and grey.
+            faint: True to draw, thin and grey, also boxes whose score is below the score from which
+                boxes are drawn in the system's colour.
 
         Returns:
             RGB pixels of all images side by side, uint8, shape ``(height, width, 3)``.
+
+        Raises:
+            InputError: `pixels` is None and the image file cannot be read.
         """
         return draw_overlay(
             self.test_set.dataset.read_original(image_id) if pixels is None else pixels,
@@ -89,8 +93,8 @@ class CaseSource:
             image_id: Id of the image.
 
         Returns:
-            Label, boxes (None unless every lesion has one), kind of a negative image, and
-            radiologists' boxes, ready for drawing.
+            Label, boxes (None unless every lesion has one), kind of a negative image (such as
+            ``normal``), and radiologists' boxes, ready for drawing.
         """
         test_set = self.test_set
         boxes = None

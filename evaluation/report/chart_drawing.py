@@ -155,7 +155,7 @@ def marker_style(marker: str, colour: str) -> dict[str, Any]:
         colour: Colour of the marker, ``#RRGGBB``.
 
     Returns:
-        Keywords of matplotlib's ``plot``.
+        Keywords of matplotlib's ``plot``, such as ``{"linestyle": "", "marker": "s", ...}``.
     """
     style = {"linestyle": "", "color": colour, "marker": "o" if marker == "." else marker}
     if marker == "o":
@@ -220,7 +220,7 @@ def _spread(heights: Sequence[float], low: float, high: float) -> list[float]:
 
 
 def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: Chart) -> Figure:
-    """Draw a chart with a legend of systems and markers below it, for a file of its own.
+    """Draw a chart with a legend of systems and markers below it, for a separate file.
 
     Args:
         chart: The chart whose curves and markers the legend explains.

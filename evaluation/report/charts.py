@@ -94,8 +94,9 @@ def report_charts(comparison: Comparison) -> list[Chart]:
             tests, and the decision of each system on each test image.
 
     Returns:
-        The charts in this order. A chart that would be empty, such as FROC where no system predicts
-        boxes, is left out.
+        The charts in this order; FROC has one chart for each of two rules by which a box hits a
+        lesion. A chart that would be empty, such as FROC where no system predicts boxes, is left
+        out.
     """
     systems = _read_systems(comparison)
     policies = comparison.policies
@@ -134,7 +135,7 @@ def without_decision_curve(comparison: Comparison) -> str:
 
 
 def cost_charts(comparison: Comparison) -> list[Chart]:
-    """Return charts of the main metric against FLOPs and against time per image.
+    """Return charts of the primary metric against FLOPs and against time per image.
 
     A chart needs at least two systems with a known cost. The chart of times is left out where
     systems were timed on different devices.
@@ -167,12 +168,12 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
 
     Args:
         chart: The chart.
-        policies: Rules by which thresholds were chosen, such as ``max_f1``; the first rule has the
-            first marker, and so on.
+        policies: Rules by which thresholds were chosen, such as ``["max_f1", "youden"]``; the first
+            rule has the first marker (a circle), and so on.
 
     Returns:
-        SVG text and explanation for each system's line and for each marker in the chart. Empty
-        where the names are written beside the points.
+        SVG text and explanation for each system's line and for each marker in the chart. Empty for
+        a chart in which the names of the systems are written beside their points.
     """
     if chart.names_beside:
         return []

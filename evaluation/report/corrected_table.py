@@ -25,7 +25,9 @@ def corrected_table(comparison: Comparison, policy: str) -> Table | None:
             ``max_f1``.
 
     Returns:
-        The table; None if the user stated no error rate of the labels.
+        The table, with one row for each system and metric (AUROC, sensitivity, specificity) and one
+        for each difference in AUROC, and the columns "By the labels" and "Corrected". None if the
+        user stated no error rate of the labels.
     """
     if comparison.reference is None:
         return None

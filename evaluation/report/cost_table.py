@@ -30,7 +30,7 @@ COST_KEYS = (
     "precision",
     "image_size",
 )
-"""What `cxr predict` records of a system; what it does not know is null."""
+"""Keys of the costs that ``cxr predict`` records of a system; an unknown cost is null."""
 
 
 _AT_THRESHOLD = ("accuracy", "recall", "specificity", "precision", "f1")
@@ -59,7 +59,8 @@ def cost_rows(comparison: Comparison) -> list[Row]:
             tests, and the decision of each system on each test image.
 
     Returns:
-        One row for each quantity: its title, then one text for each system.
+        One row for each quantity: its title, such as "Training time", then one text for each
+        system, such as "12.5 min".
     """
     costs = [system.cost for system in comparison.systems.values()]
     joined = any(cost.get("made_of") for cost in costs)
@@ -83,7 +84,10 @@ def cost_frame(comparison: Comparison) -> pd.DataFrame:
             tests, and the decision of each system on each test image.
 
     Returns:
-        One row for each system, with NaN or None where a value is unknown.
+        One row for each system: ``system``, ``policy`` (rule for the threshold), AUROC, accuracy,
+        sensitivity, specificity, precision and F1 with the ends of their intervals (such as
+        ``auroc``, ``auroc_low`` and ``auroc_high``), and costs such as ``parameters``, ``flops``
+        and ``latency_ms``. A value is NaN or None where it is unknown.
     """
     policy = comparison.main_policy
     rows = []

@@ -23,9 +23,11 @@ def write_data_files(
 ) -> None:
     """Write the files of a report that programs read.
 
-    These are ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``, ``decisions.parquet``, a
-    description of each model in ``cards/``, and ``report.zip``. ``metrics.json`` is written last,
-    so its presence shows that the folder is complete.
+    These are ``metrics.csv`` (all metrics), ``tests.csv`` (tests of differences), ``where.csv``
+    (metrics in groups of images and lesions), ``costs.csv`` (size and time of each system),
+    ``decisions.parquet`` (scores and decisions for each image), a description of each model in
+    ``cards/``, and ``report.zip``. ``metrics.json`` holds all tables but the decisions; it is
+    written last, so its presence shows that the folder is complete.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,

@@ -70,10 +70,12 @@ class DrawnCase:
         data_url: The encoded image as an address that begins with ``data:``.
         panels: Views of the image side by side: plain, with the true lesions, and with the
             prediction of each system.
-        outcomes: For each system a key of `OUTCOMES` such as ``missed``, which says whether it is
-            right.
+        outcomes: For each system a code that says whether it is right, such as ``placed`` (found,
+            at the right position), ``missed``, ``alarm`` (false alarm) or ``clear`` (correctly
+            called negative).
         lesion: Area of the largest true box in percent of the image; None without true boxes.
-        gap: How differently the systems rank this image, from 0 to 1, see `disagreement`.
+        gap: How differently the systems rank this image among all test images by score, from 0
+            (equal ranks) to 1.
         crop: Part of the image that the drawing ``brief`` shows, as the attribute ``viewBox`` of
             SVG.
         brief: Main shapes of all systems over one another as SVG, without texts.
@@ -106,12 +108,13 @@ class DrawnCase:
         """Draw one example image as SVG over the embedded pixels.
 
         Args:
-            source: Reads labels, true boxes and predictions of the image.
+            source: Object that reads labels, true boxes and predictions of the image.
             image_id: Id of the image to draw.
             pixels: Grey values of the original image, uint8, shape ``(height, width)``.
             anchor: Name of the example in addresses on its page, such as ``all-miss-01``.
             most: Largest size of the encoded image in bytes.
-            gap: How differently the systems rank this image, from 0 to 1, see `disagreement`.
+            gap: How differently the systems rank this image among all test images by score, from 0
+                (equal ranks) to 1.
 
         Returns:
             The drawn image, with one view each for the plain image, the true lesions and each

@@ -30,7 +30,8 @@ def error_table(comparison: Comparison) -> Table | None:
             tests, and the decision of each system on each test image.
 
     Returns:
-        The table; None if no system predicts boxes.
+        The table, with one row for each kind of error and one column for each system: the number
+        with its interval. None if no system predicts boxes.
     """
     failures = comparison.failures
     names = comparison.names

@@ -11,15 +11,18 @@ from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
 
 def exposure_tables(comparison: Comparison) -> list[Table]:
-    """Return tables of metrics with and without test images that a model may have seen in training.
+    """Return tables of AUROCs with and without test images that a system has seen in training.
+
+    The user gives lists of images that a system, or the pretrained encoder in it, has seen.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
 
     Returns:
-        One table for each user-given list of seen images that contains a test image; an empty list
-        if there is none.
+        One table for each list that contains a test image, with one row for each system: AUROC on
+        all test images, AUROC on the others, and the difference. An empty list if there is no such
+        list.
     """
     return [_table(result) for result in comparison.exposures if result.n_seen]
 

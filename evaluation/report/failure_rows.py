@@ -34,7 +34,8 @@ def figure_texts(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         rows: Rows of the table ``where.csv`` (metrics within groups of images or lesions) on one
-            metric in one group.
+            metric in one group, with the columns ``system``, ``estimate``, ``ci_low``, ``ci_high``
+            and ``note``.
 
     Returns:
         Value with interval as text, one for each system, then one for each difference.
@@ -47,7 +48,8 @@ def first_interval(rows: pd.DataFrame) -> Interval:
     """Return the value and the interval in the first of some table rows.
 
     Args:
-        rows: Rows with the columns ``estimate``, ``ci_low`` and ``ci_high``; may be empty.
+        rows: Rows with the columns ``estimate``, ``ci_low``, ``ci_high`` and ``note``; may be
+            empty.
 
     Returns:
         The value with its interval; an undefined value if there is no row.

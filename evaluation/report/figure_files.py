@@ -78,8 +78,8 @@ def save_figures(
     Args:
         folder: Folder for the files, which must exist.
         about: Sentence on what was evaluated, which is part of each caption.
-        forest: Parts of the forest plot (values with intervals, and their differences); empty for
-            no such plot.
+        forest: Parts of the forest plot (values of the systems with intervals, and differences of
+            the systems); empty for no such plot.
         charts: Charts of the report; ROC, precision-recall, FROC and calibration charts are
             written.
         markers: Shape of the marker (as matplotlib calls it) and text of each rule by which

@@ -72,13 +72,13 @@ OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside one folder 
 
 
 def study_files(kind: str) -> set[str]:
-    """Return the names of the files that `write_study` writes.
+    """Return the names of the files in which a study, such as a learning curve, is stored.
 
     Args:
-        kind: Short name of the study, with which the names begin, such as ``curve``.
+        kind: Short name of the study, with which the file names begin, such as ``curve``.
 
     Returns:
-        The file names.
+        The names of its page, its JSON file and its CSV file.
 
     Example:
         >>> sorted(study_files("curve"))

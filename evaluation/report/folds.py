@@ -45,8 +45,9 @@ class Folds:
         splits: Name of the division into training, validation and test images that each report
             uses.
         systems: Names of the compared detectors and classifiers, equal in all reports.
-        figures: Values of all metrics, one row for each value and fold: the columns `KEYS`,
-            ``fold`` (from 0) and ``estimate``.
+        figures: Values of all metrics, one row for each value and fold: ``target`` (evaluated
+            finding), ``unit`` (image, study or patient), ``subgroup``, ``system``, ``policy`` (rule
+            for the threshold), ``metric``, ``fold`` (from 0) and ``estimate``.
         n_images: Number of test images of each fold.
         provenance: For each report, versions, ids and seeds as in its ``metrics.json``.
     """
@@ -112,8 +113,11 @@ class Folds:
     def table(self) -> pd.DataFrame:
         """Mean, standard deviation and interval of every metric over the folds.
 
-        Differences of two systems also have a p-value, adjusted for the number of pairs of systems
-        by Holm's method (column ``p_holm``). See `summarise_folds` for the other columns.
+        Its columns are ``target`` (evaluated finding), ``unit``, ``subgroup``, ``system``,
+        ``policy`` (rule for the threshold) and ``metric``, then ``mean``, ``sd``, ``ci_low``,
+        ``ci_high``, ``n_folds``, ``note`` and each fold's value as ``fold_1`` and so on.
+        Differences of two systems (``A - B``) also have a p-value in ``p_holm``, adjusted for the
+        number of pairs of systems by Holm's method.
         """
         table = summarise_folds(self.figures)
         p_values = table.pop("p")
@@ -205,8 +209,8 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row for each combination of `KEYS`, with ``mean``, ``sd``, the ends of the 95 % interval
-        ``ci_low`` and ``ci_high``, the p-value ``p``, and each fold's value as ``fold_1`` and so
-        on.
+        ``ci_low`` and ``ci_high``, ``n_folds``, ``note`` (says in how many folds the metric is
+        undefined), the p-value ``p`` of a mean of 0, and each fold's value as ``fold_1`` and so on.
 
     Source:
         Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md reports the coverage of

@@ -37,7 +37,8 @@ class ForestPart:
     Attributes:
         title: Title above the rows.
         rows: Rows from top to bottom.
-        ticks: Ticks of the axis, each with its position in percent of the axis and its text.
+        ticks: Ticks of the axis, each with its position in percent of the axis and its text, such
+            as ``(50.0, "0.85")``.
     """
 
     title: str
@@ -46,7 +47,7 @@ class ForestPart:
 
 
 def forest_parts(comparison: Comparison) -> list[ForestPart]:
-    """Return the two parts of the forest plot: the main metric of each system, and differences.
+    """Return the two parts of the forest plot: the primary metric of each system, and differences.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,

@@ -36,7 +36,8 @@ def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str
 
     Returns:
         A table, a list of tables, or None, under the name by which the page's template uses it,
-        such as ``published`` or ``subgroups``.
+        such as ``published`` or ``subgroups``; and the text above the tables of groups as
+        ``groups_lead``.
     """
     policy = comparison.main_policy
     return {

@@ -144,7 +144,8 @@ def draw_galleries(
             tests, and the decision of each system on each test image.
         dataset: The data set under evaluation, which has the pixels.
         folder: Folder for the drawn images as PNG files.
-        gaps: How differently the systems rank each image, by image id, see `disagreement`.
+        gaps: How differently the systems rank each image by score, from 0 (equal ranks) to 1, by
+            image id.
         per_category: Largest number of images of each kind of outcome, such as misses.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         progress: Function without arguments, called once for each drawn image; None for no such
@@ -187,9 +188,10 @@ def overlay_files(
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         folder: Folder of the PNG files.
-        per_category: Largest number of images of each kind of outcome, such as misses; as for
-            `draw_galleries`.
-        seed: Random seed for the images that all systems decide rightly, as for `draw_galleries`.
+        per_category: Largest number of images of each kind of outcome, such as misses; the same
+            number as in the call of `draw_galleries`.
+        seed: Random seed for drawing some of the images that all systems decide rightly; the same
+            as in the call of `draw_galleries`.
 
     Returns:
         File name such as ``all-miss-01.png`` by image id, for the files that exist.

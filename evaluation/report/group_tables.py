@@ -77,7 +77,8 @@ def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
             ``max_f1``.
 
     Returns:
-        The tables; an empty list if the analysis plan names no subgroup.
+        The tables, with one row for each subgroup and one column for each system and each
+        difference from the first system; an empty list if the analysis plan names no subgroup.
     """
     keys = {key for _, key, _ in comparison.estimates}
     subgroups = [
@@ -130,7 +131,8 @@ def group_tables(comparison: Comparison) -> list[Table]:
             tests, and the decision of each system on each test image.
 
     Returns:
-        The tables; an empty list if groups were not evaluated.
+        The tables, with one row for each group, and columns for each system and for its difference
+        from all other images; an empty list if groups were not evaluated.
     """
     failures = comparison.failures
     if failures.empty:

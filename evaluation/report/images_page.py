@@ -75,10 +75,12 @@ def write_images_page(
             tests, and the decision of each system on each test image.
         dataset: The data set under evaluation, which has the pixels.
         out: Folder of the report.
-        titles: Texts in the head of the page, by their names in the page's template.
-        drawn: For images with a large drawing, by image id: file name of its page and name on that
-            page, see `case_places`.
-        gaps: How differently the systems rank each image, by image id, see `disagreement`.
+        titles: Texts in the head of the page: ``title``, ``finding`` (name of the finding as shown
+            to readers) and ``data_name`` (name of the data set).
+        drawn: For images with a large drawing, by image id: file name of its page (empty for the
+            report itself) and name of the drawing on that page, such as ``["", "all-miss-01"]``.
+        gaps: How differently the systems rank each image by score, from 0 (equal ranks) to 1, by
+            image id.
         most: Largest number of small versions. Images that a system gets wrong are chosen first,
             then others at random.
         seed: Random seed of this choice.

@@ -116,8 +116,12 @@ def is_calibrated(record: Mapping[str, Any]) -> bool:
     """Return True if the scores of a system were calibrated on validation images.
 
     Args:
-        record: Facts about the system, with ``decision["calibration"]["method"]`` where it has a
-            threshold; the method ``none`` means uncalibrated scores.
+        record: Facts about the system. The method is in
+            ``record["decision"]["calibration"]["method"]``, such as ``platt``; ``none``, or no
+            decision or calibration, means uncalibrated scores.
+
+    Returns:
+        True if there is a method of calibration.
 
     Example:
         >>> is_calibrated({"decision": {"calibration": {"method": "platt"}}})

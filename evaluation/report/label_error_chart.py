@@ -24,7 +24,8 @@ def label_error_charts(comparison: Comparison) -> list[Chart]:
             tests, and the decision of each system on each test image.
 
     Returns:
-        A list with one chart; an empty list if the main conclusion is about no difference in AUROC.
+        A list with one chart, which has a curve with a band for each of the two systems of the main
+        conclusion; an empty list if the main conclusion states no difference in AUROC.
     """
     labels = comparison.wrong_labels
     if labels is None:

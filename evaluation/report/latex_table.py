@@ -37,7 +37,8 @@ def latex_table(comparison: Comparison, table: Table) -> str:
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        table: The table to write, whose columns are systems and differences of systems.
+        table: The table to write, such as the main table of metrics: its columns are systems and
+            differences of systems.
 
     Returns:
         Content of a ``.tex`` file.

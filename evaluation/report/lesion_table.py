@@ -25,7 +25,9 @@ def lesion_table(comparison: Comparison) -> Table | None:
             tests, and the decision of each system on each test image.
 
     Returns:
-        The table; None if the comparison has no metrics by kind of lesion.
+        The table, with one row for each kind of lesion: its name, the number of lesions, the share
+        that each system finds, and the differences from the first system. None if the comparison
+        has no metrics by kind of lesion.
     """
     failures = comparison.failures
     failures = failures[failures["topic"].str.startswith(LESION_TOPIC)]

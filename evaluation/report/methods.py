@@ -36,7 +36,7 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        dataset: The data set under evaluation.
+        dataset: The data set under evaluation; its images, labels and split are described.
 
     Returns:
         The contents under the names by which the page's templates use them, such as ``paragraphs``,
@@ -107,13 +107,14 @@ def _answer(topic: str, run: dict[str, Any], template: str) -> str:
 
 @cache
 def read_entries(name: str) -> dict[str, dict[str, Any]]:
-    """Return the entries of a TOML file that lies beside this module, such as references.
+    """Return the entries of a TOML file beside this module: literature references or checklists.
 
     Args:
         name: File name without suffix: ``references`` or ``checklists``.
 
     Returns:
-        The fields of each entry by the entry's ``key``, in the order of the file.
+        The fields of each entry, such as ``title``, by the entry's ``key``, in the order of the
+        file.
     """
     text = Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")
     return {entry["key"]: entry for entry in tomllib.loads(text)["entry"]}

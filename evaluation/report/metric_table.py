@@ -78,7 +78,9 @@ def metric_table(comparison: Comparison, part: Part = "first") -> Table:
             (sensitivity at single rates of false positives) or ``further`` (all other metrics).
 
     Returns:
-        The table; it has no rows if no metric of this table was computed.
+        The table, with one row for each metric, and one column for each system and for each
+        difference of the first system from another; it has no rows if no metric of this table was
+        computed.
     """
     return table_of_keys(comparison, figure_keys(comparison, part))
 
@@ -93,7 +95,9 @@ def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
             rows.
 
     Returns:
-        The table; rows with the same subgroup and rule share a heading.
+        The table, with one row for each metric, one column for each system, and one for each
+        difference of the first system from another; rows with the same subgroup and rule share a
+        heading.
     """
     systems = comparison.names
     contrasts = [(systems[0], other) for other in systems[1:]]
@@ -247,8 +251,8 @@ def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        part: Which table: ``first``, ``localisation``, ``rates`` or ``further``, see
-            `metric_table`.
+        part: Which table: ``first`` (main metrics), ``localisation`` (boxes and points), ``rates``
+            (sensitivity at single rates of false positives) or ``further`` (all other metrics).
 
     Returns:
         Metric, subgroup and rule for the threshold of each row, each once.
@@ -302,8 +306,8 @@ def difference_cell(
         key: Short name of the metric and rule for its threshold (empty for none); None if the
             difference is no part of the main conclusion, so that there is no such correction.
         gap: The difference, first minus second, with its interval.
-        whisker: Positions of the difference and its interval on the axis of the rows around; None
-            draws nothing.
+        whisker: Positions of the difference and its interval on the axis that it shares with the
+            other rows; None draws nothing.
 
     Returns:
         The cell with value and interval as text.
@@ -319,10 +323,12 @@ def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
 
     Args:
         figure: The value with its interval.
-        whisker: Positions of value and interval on the axis of the rows around; None draws nothing.
+        whisker: Positions of value and interval on the axis that the value shares with the other
+            rows; None draws nothing.
 
     Returns:
-        The cell with value and interval as text, and the reason if the value is undefined.
+        The cell with value and interval as text, and with the note of `figure`, such as the reason
+        why the value is undefined.
     """
     fixed = ""
     if figure.fixed_choice_interval is not None:
@@ -369,7 +375,9 @@ def every_pair_table(comparison: Comparison) -> Table | None:
             tests, and the decision of each system on each test image.
 
     Returns:
-        The table; None for fewer than three systems or if no difference is defined.
+        The table, with one row for each metric and pair of systems: the difference with its
+        interval, and its p-value adjusted over all pairs by Holm's method. None for fewer than
+        three systems or if no difference is defined.
     """
     systems = comparison.names
     if len(systems) < 3:

@@ -155,7 +155,11 @@ class ModelCard:
 
     @property
     def weights(self) -> Start:
-        """Source of the weights from which training started, see `starting_weights`."""
+        """Source of the weights from which training started, such as ``torchvision``.
+
+        It is ``random`` without pretrained weights, ``own`` for the user's own weights, and
+        ``unknown`` if nothing is recorded; otherwise it names the publisher of ImageNet weights.
+        """
         return starting_weights(self.record.get("recipe"))
 
     @property
@@ -175,7 +179,10 @@ class ModelCard:
 
     @property
     def training_data(self) -> list[tuple[str, str]]:
-        """Known facts about the training data, as pairs of title and text; may be empty."""
+        """Known facts about the training data, as pairs of title and text; may be empty.
+
+        An example of a pair is ``("Data set", "rsna")``.
+        """
         known = self.record.get("trained_on")
         if not isinstance(known, Mapping):
             return []

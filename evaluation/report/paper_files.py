@@ -29,8 +29,10 @@ def write_paper_files(
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         out: Folder of the report.
-        rows: Rows of the table, see `table_rows`; if empty, the metrics that a paper usually has.
-        method_texts: Result of `methods`, from which checklists and references are taken.
+        rows: Rows of the table, each a metric and the rule for its threshold; if empty, the metrics
+            that a paper usually has.
+        method_texts: Result of `methods`. Its filled-in checklists (``checklists``) and its cited
+            literature (``references``) are taken.
     """
     table = summary_table(comparison, rows, paper=True)
     texts = {

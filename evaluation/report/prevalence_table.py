@@ -18,7 +18,9 @@ def prevalence_table(comparison: Comparison) -> Table | None:
             tests, and the decision of each system on each test image.
 
     Returns:
-        The table of positive and negative predictive value; None if the user stated no prevalence.
+        The table, with one row each for the positive and the negative predictive value, and one
+        column for each system and each difference from the first system; None if the user stated no
+        prevalence.
     """
     failures = comparison.failures[comparison.failures["topic"] == "prevalence"]
     rows = []

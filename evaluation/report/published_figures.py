@@ -22,8 +22,10 @@ def published_figures() -> list[dict[str, Any]]:
     They are the entries of ``published.toml``.
 
     Returns:
-        The entries of ``published.toml``, one dictionary each, with ``system``, ``metric``,
-        ``value``, ``sources`` and others.
+        One dictionary for each entry, with ``system`` (name), ``metric``, ``value``, ``sources``
+        (names of the image collections, such as ``rsna``), ``findings`` (names), ``data`` (the
+        studied data in words), ``source`` (publication), ``comparable`` (how far it can be
+        compared) and, if published, ``interval``.
     """
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
     figures: list[dict[str, Any]] = tomllib.loads(text)["figure"]
@@ -31,7 +33,7 @@ def published_figures() -> list[dict[str, Any]]:
 
 
 def published_table(comparison: Comparison, sources: Collection[str], policy: str) -> Table | None:
-    """Return a table of published results on the same data and finding, beside the own ones.
+    """Return a table of published results on the same data and finding, beside those measured here.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
@@ -41,7 +43,9 @@ def published_table(comparison: Comparison, sources: Collection[str], policy: st
             ``max_f1``.
 
     Returns:
-        The table; None if there is no published result on such data and finding.
+        The table, with one row for each published value: name of the published system, metric,
+        published value, value of each system of the comparison, source, and how far the values can
+        be compared. None if there is no published result on such data and finding.
     """
     rows = []
     for published in published_figures():

@@ -88,7 +88,8 @@ def write_report(
         out: Folder of the report; it is made if necessary.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         cases: Largest number of example images of each kind of outcome, such as misses.
-        rows: Rows of the main table, see `table_rows`; if empty, the usual metrics.
+        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
+            usual metrics.
         thumbnails: Largest number of small images on ``images.html``.
         progress: Function without arguments, called once for each drawn image; None for no such
             call.

@@ -32,36 +32,58 @@ class ReportContent(Protocol):
 
     @property
     def payload(self) -> dict[str, Any]:
-        """Content of ``metrics.json``, the file of a report that programs read."""
+        """Content of ``metrics.json``, the file of a report that programs read.
+
+        Some keys are ``answer`` (the conclusion in sentences), ``systems`` (their names),
+        ``metrics`` (one dictionary for each value), ``tests`` and ``provenance``.
+        """
 
     @property
     def figures(self) -> pd.DataFrame:
         """Table with one row for each metric of a system and of a difference of two systems.
 
-        A row has the metric, the rule by which its threshold was chosen (``policy``), the value and
-        its 95 % interval. Rows by study or by patient follow those by image, if they were computed.
+        Some columns are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``, ``system``
+        (``A - B`` for a difference), ``policy`` (rule by which the threshold was chosen),
+        ``metric``, ``estimate``, and the ends of its 95 % interval, ``ci_low`` and ``ci_high``.
+        Rows by study or by patient follow those by image, if they were computed.
         """
 
     @property
     def tests(self) -> pd.DataFrame:
-        """Table of the tests of differences, one row for each pair of systems and metric."""
+        """Table of the tests of differences between systems, one row for each test.
+
+        Some columns are ``first`` and ``second`` (names of the systems), ``metric``, ``policy``
+        (rule by which the threshold was chosen), ``method``, ``estimate`` (first minus second
+        system), ``p_value`` and ``p_holm`` (corrected by Holm's method). A row on the AUROC of a
+        single system has an empty ``second`` and no p-value.
+        """
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Table of metrics in groups of images, lesions and patients, such as age groups."""
+        """Table of metrics in groups of images and lesions, such as age groups, and of errors.
+
+        Some columns are ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``,
+        ``metric``, ``estimate``, the ends of its interval, ``ci_low`` and ``ci_high``, and
+        ``p_value``.
+        """
 
     @property
     def decisions(self) -> pd.DataFrame:
         """Table with one row for each test image and system: label, score and decisions.
 
-        A calibrated probability is added where there is one. For each rule by which a threshold was
-        chosen, such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the
-        image positive.
+        Some columns are ``image_id``, ``system``, ``label`` (1.0 or 0.0), ``score`` and
+        ``probability`` (NaN without calibration). For each rule by which a threshold was chosen,
+        such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the image
+        positive.
         """
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Main table of the report as texts: metrics by row, systems and differences by column."""
+        """Main table of the report as texts: metrics by row, systems and differences by column.
+
+        The index has two levels: a heading (rule for the threshold) and the title of the metric. A
+        cell holds a value with its interval, such as ``0.912 (0.880 to 0.940)``.
+        """
 
     @property
     def charts(self) -> Sequence[Chart]:
@@ -94,8 +116,8 @@ class FreshContent:
     Attributes:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        rows: Rows of the main table, see `table_rows`; if empty, the metrics that a paper usually
-            has.
+        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
+            metrics that a paper usually has.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         overlays: File name of the drawn version of each example image, by image id.
         made_charts: Result of `report_charts`, if it was computed before; None computes it when
@@ -110,41 +132,63 @@ class FreshContent:
 
     @cached_property
     def payload(self) -> dict[str, Any]:
-        """Content of ``metrics.json``, the file of a report that programs read."""
+        """Content of ``metrics.json``, the file of a report that programs read.
+
+        Some keys are ``answer`` (the conclusion in sentences), ``systems`` (their names),
+        ``metrics`` (one dictionary for each value), ``tests`` and ``provenance``.
+        """
         return metrics_json(self.comparison)
 
     @cached_property
     def figures(self) -> pd.DataFrame:
         """Table with one row for each metric of a system and of a difference of two systems.
 
-        A row has the metric, the rule by which its threshold was chosen (``policy``), the value and
-        its 95 % interval. Rows by study or by patient follow those by image, if they were computed.
+        Some columns are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``, ``system``
+        (``A - B`` for a difference), ``policy`` (rule by which the threshold was chosen),
+        ``metric``, ``estimate``, and the ends of its 95 % interval, ``ci_low`` and ``ci_high``.
+        Rows by study or by patient follow those by image, if they were computed.
         """
         return all_units(self.comparison)
 
     @cached_property
     def tests(self) -> pd.DataFrame:
-        """Table of the tests of differences, one row for each pair of systems and metric."""
+        """Table of the tests of differences between systems, one row for each test.
+
+        Some columns are ``first`` and ``second`` (names of the systems), ``metric``, ``policy``
+        (rule by which the threshold was chosen), ``method``, ``estimate`` (first minus second
+        system), ``p_value`` and ``p_holm`` (corrected by Holm's method). A row on the AUROC of a
+        single system has an empty ``second`` and no p-value.
+        """
         return tests_table(self.comparison)
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """Table of metrics in groups of images, lesions and patients, such as age groups."""
+        """Table of metrics in groups of images and lesions, such as age groups, and of errors.
+
+        Some columns are ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``,
+        ``metric``, ``estimate``, the ends of its interval, ``ci_low`` and ``ci_high``, and
+        ``p_value``.
+        """
         return failures_table(self.comparison)
 
     @property
     def decisions(self) -> pd.DataFrame:
         """Table with one row for each test image and system: label, score and decisions.
 
-        A calibrated probability is added where there is one. For each rule by which a threshold was
-        chosen, such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the
-        image positive.
+        Some columns are ``image_id``, ``system``, ``label`` (1.0 or 0.0), ``score`` and
+        ``probability`` (NaN without calibration). For each rule by which a threshold was chosen,
+        such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the image
+        positive.
         """
         return self.comparison.decisions
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Main table of the report as texts: metrics by row, systems and differences by column."""
+        """Main table of the report as texts: metrics by row, systems and differences by column.
+
+        The index has two levels: a heading (rule for the threshold) and the title of the metric. A
+        cell holds a value with its interval, such as ``0.912 (0.880 to 0.940)``.
+        """
         return summary_frame(self.comparison, self.rows)
 
     @cached_property
@@ -200,15 +244,22 @@ class FreshContent:
 class StoredContent:
     """Content of a report, read from its folder when it is needed.
 
+    All attributes but `payload` and `decisions` raise `InputError` if the folder has no
+    ``result.json``, because an older version of the program wrote it.
+
     Attributes:
-        folder: Folder of the report.
+        folder: Folder of the report, which ``cxr compare`` wrote.
     """
 
     folder: Path
 
     @cached_property
     def payload(self) -> dict[str, Any]:
-        """Content of ``metrics.json``, the file of a report that programs read."""
+        """Content of ``metrics.json``, the file of a report that programs read.
+
+        Some keys are ``answer`` (the conclusion in sentences), ``systems`` (their names),
+        ``metrics`` (one dictionary for each value), ``tests`` and ``provenance``.
+        """
         return read_json(self.folder / files.METRICS, "metrics")
 
     @cached_property
@@ -235,34 +286,52 @@ class StoredContent:
     def figures(self) -> pd.DataFrame:
         """Table with one row for each metric of a system and of a difference of two systems.
 
-        A row has the metric, the rule by which its threshold was chosen (``policy``), the value and
-        its 95 % interval. Rows by study or by patient follow those by image, if they were computed.
+        Some columns are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``, ``system``
+        (``A - B`` for a difference), ``policy`` (rule by which the threshold was chosen),
+        ``metric``, ``estimate``, and the ends of its 95 % interval, ``ci_low`` and ``ci_high``.
+        Rows by study or by patient follow those by image, if they were computed.
         """
         return self._table("metrics")
 
     @cached_property
     def tests(self) -> pd.DataFrame:
-        """Table of the tests of differences, one row for each pair of systems and metric."""
+        """Table of the tests of differences between systems, one row for each test.
+
+        Some columns are ``first`` and ``second`` (names of the systems), ``metric``, ``policy``
+        (rule by which the threshold was chosen), ``method``, ``estimate`` (first minus second
+        system), ``p_value`` and ``p_holm`` (corrected by Holm's method). A row on the AUROC of a
+        single system has an empty ``second`` and no p-value.
+        """
         return self._table("tests")
 
     @cached_property
     def failures(self) -> pd.DataFrame:
-        """Table of metrics in groups of images, lesions and patients, such as age groups."""
+        """Table of metrics in groups of images and lesions, such as age groups, and of errors.
+
+        Some columns are ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``,
+        ``metric``, ``estimate``, the ends of its interval, ``ci_low`` and ``ci_high``, and
+        ``p_value``.
+        """
         return self._table("where")
 
     @cached_property
     def decisions(self) -> pd.DataFrame:
         """Table with one row for each test image and system: label, score and decisions.
 
-        A calibrated probability is added where there is one. For each rule by which a threshold was
-        chosen, such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the
-        image positive.
+        Some columns are ``image_id``, ``system``, ``label`` (1.0 or 0.0), ``score`` and
+        ``probability`` (NaN without calibration). For each rule by which a threshold was chosen,
+        such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the image
+        positive.
         """
         return read_table(self.folder / files.DECISIONS, "decisions")
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Main table of the report as texts: metrics by row, systems and differences by column."""
+        """Main table of the report as texts: metrics by row, systems and differences by column.
+
+        The index has two levels: a heading (rule for the threshold) and the title of the metric. A
+        cell holds a value with its interval, such as ``0.912 (0.880 to 0.940)``.
+        """
         stored = self._stored["summary"]
         index = pd.MultiIndex.from_tuples([tuple(row[:2]) for row in stored["rows"]])
         texts = [row[2:] for row in stored["rows"]]
@@ -312,8 +381,8 @@ def write_result(
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         out: Folder of the report.
-        rows: Rows of the main table, see `table_rows`; if empty, the metrics that a paper usually
-            has.
+        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
+            metrics that a paper usually has.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         overlays: File name of the drawn version of each example image, by image id; None if no
             image was drawn.

@@ -23,7 +23,8 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        rows: Rows of the main table, see `table_rows`; if empty, the usual metrics.
+        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
+            usual metrics.
 
     Returns:
         Tables and texts under the names by which the page's template uses them, such as ``main``.

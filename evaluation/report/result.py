@@ -74,7 +74,8 @@ class Report:
         Args:
             comparison: Result of comparing systems (detectors or classifiers): metrics with
                 intervals, tests, and the decision of each system on each test image.
-            rows: Rows of `table`, see `table_rows`; if empty, the metrics that a paper usually has.
+            rows: Rows of `table`, each a metric and the rule for its threshold; if empty, the
+                metrics that a paper usually has.
             seed: Random seed for drawing some of the images that all systems decide rightly.
             cases_source: Function without arguments that returns an object which draws test images,
                 for `overlay`; None if there are no image files.
@@ -126,7 +127,11 @@ class Report:
         return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``metrics.json``, the file of a report that programs read."""
+        """Return the content of ``metrics.json``, the file of a report that programs read.
+
+        Some keys are ``answer`` (the conclusion in sentences), ``systems`` (their names),
+        ``metrics`` (one dictionary for each value), ``tests`` and ``provenance``.
+        """
         return self._payload
 
     @property
@@ -140,7 +145,7 @@ class Report:
 
     @property
     def next_steps(self) -> list[str]:
-        """Usual next steps of a user, such as opening the page; empty without a folder."""
+        """Usual next steps of a user in words, such as to open the page; empty without a folder."""
         return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
 
     @property
@@ -168,43 +173,69 @@ class Report:
 
     @property
     def systems(self) -> list[str]:
-        """Names of the compared detectors and classifiers; differences are "first minus other"."""
+        """Names of the compared detectors and classifiers, the reference system first."""
         return list(self._payload["systems"])
 
     @property
     def table(self) -> pd.DataFrame:
-        """Main table of the report as texts: metrics and differences with 95 % intervals."""
+        """Main table of the report as texts: metrics by row, systems and differences by column.
+
+        The index has two levels: a heading (rule for the threshold) and the title of the metric. A
+        cell holds a value with its interval, such as ``0.912 (0.880 to 0.940)``.
+        """
         return self.content.summary
 
     @property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each system and metric, with the value and its 95 % interval."""
+        """Table with one row for each system and metric, with the value and its 95 % interval.
+
+        Some columns are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``, ``system``,
+        ``policy`` (rule by which the threshold was chosen), ``metric``, ``estimate``, ``ci_low``
+        and ``ci_high``.
+        """
         table = self.content.figures
         return table[table["system"].isin(self.systems)].reset_index(drop=True)
 
     @property
     def differences(self) -> pd.DataFrame:
-        """Table with one row for each metric and difference of two systems, named ``A - B``."""
+        """Table with one row for each metric and difference of two systems.
+
+        The column ``system`` holds the name of the difference, ``A - B``. Some other columns are
+        ``unit``, ``subgroup``, ``policy`` (rule by which the threshold was chosen), ``metric``,
+        ``estimate``, ``ci_low`` and ``ci_high``.
+        """
         table = self.content.figures
         return table[~table["system"].isin(self.systems)].reset_index(drop=True)
 
     @property
     def tests(self) -> pd.DataFrame:
-        """Table of the tests of differences, one row for each pair of systems and metric."""
+        """Table of the tests of differences between systems, one row for each test.
+
+        Some columns are ``first`` and ``second`` (names of the systems), ``metric``, ``policy``
+        (rule by which the threshold was chosen), ``method``, ``estimate`` (first minus second
+        system), ``p_value`` and ``p_holm`` (corrected by Holm's method). A row on the AUROC of a
+        single system has an empty ``second`` and no p-value.
+        """
         return self.content.tests
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Table of metrics in groups of images, lesions and patients, such as age groups."""
+        """Table of metrics in groups of images and lesions, such as age groups, and of errors.
+
+        Some columns are ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``,
+        ``metric``, ``estimate``, the ends of its interval, ``ci_low`` and ``ci_high``, and
+        ``p_value``.
+        """
         return self.content.failures
 
     @property
     def decisions(self) -> pd.DataFrame:
         """Table with one row for each test image and system: label, score and decisions.
 
-        A calibrated probability is added where there is one. For each rule by which a threshold was
-        chosen, such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the
-        image positive.
+        Some columns are ``image_id``, ``system``, ``label`` (1.0 or 0.0), ``score`` and
+        ``probability`` (NaN without calibration). For each rule by which a threshold was chosen,
+        such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the image
+        positive.
         """
         return self.content.decisions
 
@@ -217,7 +248,9 @@ class Report:
         """Return a table with one row for each system or difference and metric, by image.
 
         Returns:
-            A DataFrame with the columns of `TIDY_COLUMNS`. In a row of a difference the column
+            A DataFrame with the columns ``system``, ``metric``, ``policy`` (rule for the
+            threshold), ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``,
+            ``n_images``, ``n_patients`` and ``n_positive``. In a row of a difference the column
             ``system`` is ``A - B``, and ``p_value`` is not corrected for several comparisons; it is
             NaN without a test. Undefined values are NaN. ``n_patients`` is missing where patients
             are unknown.
@@ -303,8 +336,9 @@ class Report:
         """Draw one chart of the report with matplotlib.
 
         Args:
-            name: ``roc``, ``pr`` (precision-recall), ``froc-iou``, ``froc-centre``, ``calibration``
-                or ``net-benefit``.
+            name: ``roc``, ``pr`` (precision-recall), ``froc-iou`` (a box finds a lesion by its
+                IoU), ``froc-centre`` (by its centre), ``calibration`` or ``net-benefit`` (decision
+                curve).
 
         Returns:
             A matplotlib figure with the chart and its legend.
@@ -326,13 +360,15 @@ class Report:
         """Write the report into a folder: ``report.html``, tables, figures and drawn images.
 
         Args:
-            folder: Folder to write; it must not hold anything else.
+            folder: Folder to write; it may be missing or empty. The files of an earlier report in
+                it are replaced, but a report that was opened from its folder needs an empty one.
 
         Returns:
             The report in the new folder.
 
         Raises:
-            InputError: The folder holds something other than a report.
+            InputError: The folder holds something other than a report, or it is not empty and this
+                report was opened from its folder.
         """
         folder = Path(folder)
         if self.writer is not None:

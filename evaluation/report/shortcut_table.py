@@ -21,7 +21,9 @@ def shortcut_table(comparison: Comparison) -> Table | None:
             tests, and the decision of each system on each test image.
 
     Returns:
-        The table; None if this was not computed.
+        The table, with one row for each prediction and for each system: its AUROC with the
+        interval, and for a system the difference from the strongest prediction. None if this was
+        not computed.
     """
     failures = comparison.failures
     shortcuts = failures[failures["topic"] == "shortcut"]

@@ -75,7 +75,8 @@ def summary_table(
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        rows: Metrics in the order of the rows; if empty, the default rows.
+        rows: Metrics with the rules for their thresholds, in the order of the rows; if empty, the
+            default rows.
         paper: True to add to the default rows those that a paper usually has, such as accuracy.
 
     Returns:
@@ -103,7 +104,8 @@ def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.D
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        rows: Metrics in the order of the rows; if empty, the metrics that a paper usually has.
+        rows: Metrics with the rules for their thresholds, in the order of the rows; if empty, the
+            metrics that a paper usually has.
 
     Returns:
         One row for each metric, indexed by heading (the rule for the threshold) and metric; one

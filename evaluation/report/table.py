@@ -38,7 +38,8 @@ class Cell:
     Attributes:
         text: The value as text, such as ``0.912``.
         ends: The interval as text, such as ``0.880 to 0.940``; empty without an interval.
-        note: Reason why the value is undefined; empty if it is defined.
+        note: Reason why the value is undefined or has no interval, or a remark on the value; may be
+            empty.
         whisker: Positions at which value and interval are drawn; None if they are not drawn.
         known: True if the value is defined.
         fixed: A second interval as text, computed as if the choices on validation images (such as
@@ -188,7 +189,10 @@ class Table:
 
     @property
     def reasons(self) -> str:
-        """Reasons why values of the table are undefined, each once, separated by semicolons."""
+        """Notes on values of the table, each once, separated by semicolons.
+
+        A note is the reason why a value is undefined or has no interval, or another remark.
+        """
         return "; ".join(dict.fromkeys(cell.note for cell in self._cells() if cell.note))
 
     def _cells(self) -> Iterator[Cell]:

@@ -22,6 +22,8 @@ from cxr_compare.evaluation.report.templates import TABLES, render, sentence
 def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
     """Join the reports on several findings in one ``metrics.csv`` and one ``report.html``.
 
+    The page has a section for each finding, with its main metrics and a link to its report.
+
     Args:
         out: Folder with one report folder for each finding (disease sign), named after the finding.
         targets: The findings in the order of the page; each has a name and a name for readers.

@@ -25,8 +25,11 @@ def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
             tests, and the decision of each system on each test image.
 
     Returns:
-        The data for the page's script, and a table of positions with one row for each image and one
-        column for each system, see `explore_thresholds`.
+        The data for the page's script, and a table with one row for each image and one column for
+        each system. The data are the numbers of ``positives`` and ``negatives``, and for each
+        system (``systems``) its thresholds with the counts at each (``steps``), and the rules for
+        thresholds in words (``policies``). The table holds the number, from 0, of the highest
+        threshold that the score of the image reaches; -1 if it reaches none, NaN without a score.
     """
     thresholds = {name: result.thresholds for name, result in comparison.systems.items()}
     counts, places = explore_thresholds(comparison.decisions, comparison.names, thresholds)
@@ -54,9 +57,11 @@ def explore_thresholds(
             ``max_f1``; None where there is no threshold.
 
     Returns:
-        The counts for the page's script, and a table with one row for each image and one column for
-        each system: the number of a threshold, -1 if the score is below all thresholds, NaN without
-        a score.
+        The counts for the page's script (``positives``, ``negatives``, and ``steps`` with a
+        dictionary for each system: thresholds ``at``, ``tp`` and ``fp`` at each, and numbers
+        ``frozen`` of the chosen thresholds), and a table with one row for each image and one column
+        for each system: the number of a threshold, -1 if the score is below all thresholds, NaN
+        without a score.
     """
     rows = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
     labels = rows.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1

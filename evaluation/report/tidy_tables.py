@@ -16,8 +16,10 @@ def all_units(comparison: Comparison) -> pd.DataFrame:
             tests, and the decision of each system on each test image.
 
     Returns:
-        One row for each metric of a system or of a difference, with value and interval. Rows by
-        study or patient are present if they were computed.
+        One row for each metric of a system or of a difference (``A - B``), with columns such as
+        ``unit``, ``subgroup``, ``system``, ``policy`` (rule for the threshold), ``metric``,
+        ``estimate``, ``ci_low`` and ``ci_high``. Rows by study or patient are present if they were
+        computed.
     """
     of_units = None if comparison.by_unit is None else comparison.by_unit.table()
     return _by_unit(comparison, pd.concat([comparison.metrics, of_units], ignore_index=True))
@@ -31,7 +33,8 @@ def tests_table(comparison: Comparison) -> pd.DataFrame:
             tests, and the decision of each system on each test image.
 
     Returns:
-        One row for each test, with p-values before and after Holm's correction.
+        One row for each test, with columns such as ``first`` and ``second`` (names of the systems),
+        ``metric``, ``method``, ``p_value`` and ``p_holm`` (after Holm's correction).
     """
     return _by_unit(comparison, comparison.tests_with_holm.reset_index(drop=True))
 
@@ -44,7 +47,9 @@ def failures_table(comparison: Comparison) -> pd.DataFrame:
             tests, and the decision of each system on each test image.
 
     Returns:
-        One row for each value in a group, such as the AUROC of a system in an age group.
+        One row for each value in a group, such as the AUROC of a system in an age group, with
+        columns such as ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``,
+        ``metric``, ``estimate``, ``ci_low`` and ``ci_high``.
     """
     return _by_unit(comparison, comparison.failures.infer_objects())
 

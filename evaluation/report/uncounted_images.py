@@ -25,7 +25,9 @@ def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
             ``max_f1``.
 
     Returns:
-        The table; None if no image was left out, or no such value is defined.
+        The table, with one row for each system and metric (AUROC, sensitivity, specificity,
+        accuracy), and columns for the value without these images, with all counted as wrong, and
+        with all counted as right. None if no image was left out, or no such value is defined.
     """
     rows = []
     for name in comparison.names:

@@ -78,9 +78,10 @@ def _replaced(text: str) -> str:
 
 
 def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy of a table that speaks of images instead of patients, see `image_wording`.
+    """Return a copy of a table that speaks of images instead of patients.
 
-    The columns `COUNTS`, which count patients, become empty.
+    The texts are changed as by `image_wording`. The columns ``n_patients`` and
+    ``effective_patients``, which count patients, become empty.
 
     Args:
         table: Table with texts and counts; it is not changed.
@@ -98,9 +99,10 @@ def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def image_worded_record(value: Any) -> Any:
-    """Return a copy of a JSON value that speaks of images instead of patients, see `image_wording`.
+    """Return a copy of a JSON value that speaks of images instead of patients.
 
-    Values under the keys `COUNTS`, which count patients, become None.
+    The texts are changed as by `image_wording`. Values under the keys ``n_patients`` and
+    ``effective_patients``, which count patients, become None.
 
     Args:
         value: Dictionary, list, text or number, as JSON has them; it is not changed.

@@ -23,7 +23,9 @@ def validation_to_test_table(comparison: Comparison) -> Table | None:
             tests, and the decision of each system on each test image.
 
     Returns:
-        The table; None if no threshold was chosen.
+        The table, with one row for each system and rule for the threshold, and two columns for each
+        of the three metrics. A value on test images outside its expected range is marked ▲. None if
+        no threshold was chosen.
     """
     failures = comparison.failures
     if failures.empty:

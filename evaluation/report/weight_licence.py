@@ -14,8 +14,8 @@ def starting_weights(recipe: Mapping[str, Any] | None) -> Start:
 
     Args:
         recipe: Configuration of the training as stored with the predictions, with the network's
-            settings under ``["config"]["model"]``; None if unknown, as for predictions of another
-            program.
+            settings (``weights`` and ``backbone``) under ``["config"]["model"]``; None if unknown,
+            as for predictions of another program.
 
     Returns:
         ``random`` without pretrained weights; the publisher of ImageNet weights (``torchvision``,

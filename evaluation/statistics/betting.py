@@ -319,8 +319,9 @@ def _log_evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
 class StartWeights(NamedTuple):
     """Division of the wealth of `change_evidence` among the supposed days of a change.
 
-    Every bettor supposes that a change begins after one day, and bets on the change from then on.
-    All values are logarithms of shares of the wealth 1 at the beginning.
+    That function measures the evidence for a change of a mean by the wealth of bettors, who have a
+    wealth of 1 together at the beginning. Each bettor supposes that the change begins after one
+    day, and bets on the change from then on. All values are logarithms of shares of that wealth.
 
     Attributes:
         starting: Logarithm of the share whose bets start between each day and the next one, shape
@@ -336,9 +337,11 @@ class StartWeights(NamedTuple):
 def start_weights(days: npt.NDArray[np.int64]) -> StartWeights:
     """Compute which share of the wealth of `change_evidence` starts to bet after each day.
 
-    Every bettor supposes that a change begins after one day, and starts to bet on the change then.
-    Bettors whose day has no value bet like those who start after the day before it. The first
-    bettors start right after the reference, which is day 0.
+    That function measures the evidence for a change of a mean by the wealth of bettors, who have a
+    wealth of 1 together at the beginning. Each bettor supposes that the change begins after one
+    day, and starts to bet on the change then. Bettors whose day has no value bet like those who
+    start after the day before it. The first bettors start right after the reference, which is day
+    0.
 
     Args:
         days: Distinct days that have values, in ascending order, shape ``(D,)``; the first is 0,

@@ -82,7 +82,7 @@ def obuchowski_positives(
 
     The variance that these tables use leaves out the covariance of the two binormal parameters. The
     tables therefore ask for more patients than a simulated study needs (docs/plan.md), and the
-    result is reported only beside the number that `sample_size` computes.
+    result is reported only beside the number that `evaluation.statistics.sample_size` computes.
 
     Args:
         aurocs: True AUROCs of the two systems, which differ, in (0, 1).

@@ -61,6 +61,9 @@ class RawScores:
 
         The file is ``decisions/<target>.json`` in a folder of predictions (``<target>`` is the name
         of the finding to detect). It has the dictionary under the key ``calibration``.
+
+        Returns:
+            ``{"method": "none"}``.
         """
         return {"method": "none"}
 
@@ -111,6 +114,11 @@ class PlattScaling:
 
         The file is ``decisions/<target>.json`` in a folder of predictions (``<target>`` is the name
         of the finding to detect). It has the dictionary under the key ``calibration``.
+
+        Returns:
+            A dictionary of plain JSON values with the keys ``method``, ``slope``, ``intercept``,
+            ``no_box`` and ``clip`` (scores are limited to [clip, 1 - clip] before the logit), and
+            ``temperature`` for temperature scaling.
         """
         facts: dict[str, Any] = {"method": self.method, "slope": self.slope}
         if self.method == "temperature":
@@ -153,6 +161,10 @@ class IsotonicScaling:
 
         The file is ``decisions/<target>.json`` in a folder of predictions (``<target>`` is the name
         of the finding to detect). It has the dictionary under the key ``calibration``.
+
+        Returns:
+            A dictionary of plain JSON values with the keys ``method``, ``scores`` and
+            ``probabilities`` (the knots), and ``levels`` (number of different probabilities).
         """
         return {
             "method": "isotonic",

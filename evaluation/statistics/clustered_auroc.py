@@ -176,8 +176,8 @@ def auroc_over_seeds(*systems: Sequence[AurocParts]) -> ClusteredEstimate:
     A system is a model that was trained once or several times, with different random seeds.
 
     Args:
-        *systems: AUROCs of one system's trainings, or of two systems' trainings, one sequence for
-            each system. All are on the same images.
+        *systems: AUROCs of one system's trainings, or of two systems' trainings, from
+            `auroc_parts`, one sequence for each system. All are on the same images.
 
     Returns:
         The mean over the trainings of one system, or the difference of two means, first minus

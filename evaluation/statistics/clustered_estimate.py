@@ -83,7 +83,10 @@ class ClusteredEstimate:
 
     @property
     def exact(self) -> bool:
-        """True for an AUROC of exactly 0 or 1, which gets the exact binomial interval."""
+        """True for an AUROC of exactly 0 or 1, which gets the exact binomial interval.
+
+        It must have more than one trial (attribute `trials`).
+        """
         return self.bounded and self.value in (0.0, 1.0) and self.trials > 1
 
     @property
@@ -157,10 +160,10 @@ class ClusteredEstimate:
     def freedom_between(self) -> float:
         """Degrees of freedom of the variance between readers or training seeds.
 
-        The variance may have several parts between readers or seeds (mean squares), one for each
-        system. Each part then counts with the smallest of their degrees of freedom, because a part
-        of two readers makes a test too liberal beside one of many. The value is 0 if there is no
-        such part.
+        The variance may have several parts between readers or seeds (mean squares), one for each of
+        the compared systems. The result is the number of parts times the smallest of their degrees
+        of freedom: if one system has two readers only, a test is too liberal, however many readers
+        the other system has. The value is 0 if there is no such part.
         """
         fewest = min((freedom for _, freedom in self.squares), default=0.0)
         return len(self.squares) * fewest

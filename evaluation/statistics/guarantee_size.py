@@ -36,8 +36,9 @@ class GuaranteedShare:
             positives of an image.
         images: Number of images of each patient that count, or the name of a data set (``rsna`` or
             ``nih``) whose measured numbers of images per patient are used.
-        within: Correlation of two images of a patient, in [0, 1), on a normal scale that is cut at
-            a limit to decide which images are good.
+        within: How much alike two images of a patient are, in [0, 1). In the simulation, each image
+            has a normal random number and is good if this number is below a limit; this is the
+            correlation of the numbers of two images of one patient.
         p_values: Function that computes the p-value of each sample, shape ``(R,)``. Its arguments
             are the number of good images of each patient (shape ``(R, patients)``), the number of
             images of each patient that count (shape ``(patients,)``), `floor` and `error`.
@@ -117,7 +118,7 @@ class GuaranteedShare:
         return float(probability[is_shown].sum())
 
     def fewest(self, chance: float) -> int | None:
-        """Find the smallest number of validation patients that gives the guarantee often enough.
+        """Find the smallest number of patients for which validation often gives the guarantee.
 
         Args:
             chance: Smallest probability, in (0, 1), with which validation must give the guarantee,

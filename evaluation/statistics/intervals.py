@@ -135,7 +135,10 @@ class Interval:
         return float(2 * scipy.special.ndtr(-abs(self.estimate) / reach * quantile))
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return ``estimate``, ``low`` and ``high`` for JSON, with None instead of NaN.
+        """Return estimate and interval as a dictionary for JSON, with None instead of NaN.
+
+        Returns:
+            A dictionary with the keys ``estimate``, ``low`` and ``high``.
 
         Example:
             >>> Interval(0.8).to_dict()
@@ -145,7 +148,10 @@ class Interval:
         return {name: float(end) if math.isfinite(end) else None for name, end in ends.items()}
 
     def reversed(self) -> Interval:
-        """Return the difference and its interval with the opposite sign: second minus first.
+        """Return a difference and its interval with the opposite sign: second minus first.
+
+        Returns:
+            The reversed difference, with the same note.
 
         Example:
             >>> Interval(0.1, -0.2, 0.3).reversed()

@@ -255,14 +255,15 @@ def crossing(
 
     The effort is the number of annotated training images times the seconds that one image takes.
 
-    The difference of two lines is a line, too, so its zero has a closed form. Like Fieller's
-    interval, the interval holds all efforts at which no difference of the two models is shown
-    (two-sided, pointwise, by the random draws of both curves). A crossing is shown if this interval
-    lies within the range of efforts at which both models were trained. One model is then shown to
-    be ahead at the lower end of that range and the other at the upper end, each with an error of
-    2.5 %. Curves that do not cross in that range are therefore said to cross in at most 5 % of
-    studies. A crossing is not shown if a model has only one training at each size, because its
-    curve then describes a few trained models only, or if a power law does not fit the points.
+    On logarithmic scales, the curves are straight lines. The difference of two lines is a line,
+    too, so its zero has a closed form. Like Fieller's interval, the interval holds all efforts at
+    which no difference of the two models is shown (two-sided, pointwise, by the random draws of
+    both curves). A crossing is shown if this interval lies within the range of efforts at which
+    both models were trained. One model is then shown to be ahead at the lower end of that range and
+    the other at the upper end, each with an error of 2.5 %. Curves that do not cross in that range
+    are therefore said to cross in at most 5 % of studies. A crossing is not shown if a model has
+    only one training at each size, because its curve then describes a few trained models only, or
+    if a power law does not fit the points.
 
     Args:
         first: Curve of the first model.

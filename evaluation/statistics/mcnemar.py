@@ -94,6 +94,8 @@ def mcnemar_test(
 ) -> McNemar:
     """Test whether two systems decide equally many images correctly: McNemar's test by patient.
 
+    A system is a model with a decision threshold, or a reader.
+
     The p-value and the interval use two different variances, so they may disagree if p is near
     0.05: the p-value uses the variance under equal shares and the normal distribution, the interval
     the variance around the observed difference and Student's t.
@@ -136,13 +138,15 @@ def mcnemar_test(
 def clustered_mcnemar(
     first_right: Floats, second_right: Floats, clusters: Integers, n_clusters: int
 ) -> McNemar:
-    """Run the test of `mcnemar_test` with patients numbered from 0, and with several seeds.
+    """Test whether two systems decide equally many images correctly, by patient and training seed.
 
-    There are ``N`` images of ``K`` patients. Let ``n`` be a patient's number of images, and let
-    ``d`` be the number that only the first system gets right minus the number that only the second
-    gets right. Under equal shares the variance is ``K / (K - 1) x sum of d^2 / N^2`` (the pooled
-    share cancels). Around the observed difference ``D`` the variance is the sum of
-    ``((d - n D) / N)^2`` over patients, with each term corrected for the patient's share of the
+    This is the test of `mcnemar_test`, for patients that are numbered from 0 and for models that
+    were trained with several random seeds. There are ``N`` images of ``K`` patients. Let ``n`` be a
+    patient's number of images, and let ``d`` be the number that only the first system gets right
+    minus the number that only the second gets right. If both systems had equal true shares of
+    correct decisions, the variance of the difference of the shares is ``K / (K - 1) x sum of d^2 /
+    N^2`` (the pooled share cancels). Around the observed difference ``D`` the variance is the sum
+    of ``((d - n D) / N)^2`` over patients, with each term corrected for the patient's share of the
     images (`without_leverage`). If all patients have equally many images, this is ``K / (K - 1)``
     times the plain sum. The interval uses Student's t with degrees of freedom from the patients.
 
@@ -150,12 +154,13 @@ def clustered_mcnemar(
         first_right: 1 if the first system decides the image correctly, else 0, shape ``(N,)``, or
             ``(seeds, N)`` for several training seeds; difference and test are then those of
             Obuchowski and Rockette.
-        second_right: The same for the second system, shape ``(N,)`` or ``(seeds, N)``.
+        second_right: Likewise for the second system, shape ``(N,)`` or ``(seeds, N)``.
         clusters: Number of the patient of each image, from 0, shape ``(N,)``.
         n_clusters: Number of patients.
 
     Returns:
-        The test. It has no interval where there is only one patient.
+        The difference of the shares with its interval, and the p-values. There is no interval if
+        there is only one patient.
 
     Source:
         Obuchowski 1998; for several seeds, Obuchowski and Rockette 1995.

@@ -27,8 +27,8 @@ def part_minus_whole(part: Sequence[AurocParts], whole: Sequence[AurocParts]) ->
     The two AUROCs are correlated, because the part is contained in the whole.
 
     Args:
-        part: AUROC on some of the images, from `auroc_parts`, one for each training seed of a
-            model.
+        part: AUROC on some of the images, from `evaluation.statistics.clustered_auroc.auroc_parts`,
+            one for each training seed of a model.
         whole: AUROC on all images, in the same order of training seeds and with the same numbering
             of patients.
 

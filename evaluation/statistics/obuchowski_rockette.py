@@ -82,7 +82,7 @@ class OverallTest:
             hold for these readers only).
         freedom: Degrees of freedom of numerator and denominator. The second one is infinite for
             chi-square.
-        p_value: p-value of this hypothesis.
+        p_value: p-value of this hypothesis; None if it is not known.
     """
 
     statistic: float
@@ -94,9 +94,10 @@ class OverallTest:
 class Components:
     """Variance components of a metric in a study in which every reader reads with every system.
 
-    The metric is computed for each reader and system, such as the AUROC. A system is a way of
-    reading, such as with or without a program's help. The components are estimates, so `reader` and
-    `interaction` may be negative.
+    The metric, such as the AUROC, is computed for each reader and system. A system is a way of
+    reading, such as with or without a program's help. A case is what is read at once, such as an
+    image; "over cases" means: due to the sampling of cases. The components are estimates, so
+    `reader` and `interaction` may be negative.
 
     Attributes:
         reader: ``Var(R)``, variance between readers.
@@ -120,6 +121,8 @@ class ProgramComponents:
     """Variance components of the differences between human readers and a program that reads alone.
 
     There is one difference "reader minus program" of a metric, such as the AUROC, for each reader.
+    A case is what is read at once, such as an image; "over cases" means: due to the sampling of
+    cases.
 
     Attributes:
         mean_square: Mean square between the readers' values of the metric. The R package RJafroc
@@ -163,6 +166,9 @@ class MultiReaderAnalysis:
 def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:
     """Compute the covariance of several metrics over cases, from leave-one-case-out values.
 
+    A case is a unit that is sampled, such as a patient. The covariance is that of estimates from
+    samples of so many cases.
+
     Args:
         replicates: Value of each metric when each case is left out in turn, shape ``(cases,
             figures)``. NaN if the metric does not use the case; only cases that two metrics both
@@ -205,9 +211,9 @@ def analyse_crossed(
 ) -> MultiReaderAnalysis:
     """Analyse a reader study in which every reader reads all cases with every system.
 
-    A system is a way of reading, such as with or without a program's help. For differences, mean
-    squares and covariances are pooled over all systems, as in published programs. For the mean of
-    one system, those of this system are used.
+    A system is a way of reading, such as with or without a program's help. A case is what is read
+    at once, such as an image. For differences, mean squares and covariances are pooled over all
+    systems, as in published programs. For the mean of one system, those of this system are used.
 
     Args:
         figures: Value of a metric, such as the AUROC, for each system (row) and reader (column),
@@ -273,8 +279,8 @@ def analyse_nested(
     """Analyse a reader study in which every system has its own readers or training seeds.
 
     A system is a way of reading or a model; the training seeds of a model are treated as its
-    readers. All readers see the same cases. The reader of a system with a single reader must be
-    fixed, because the spread between readers is then unknown.
+    readers. All readers see the same cases (images or patients). The reader of a system with a
+    single reader must be fixed, because the spread between readers is then unknown.
 
     Args:
         figures: For each system, the value of a metric, such as the AUROC, of each of its readers,
@@ -287,9 +293,9 @@ def analyse_nested(
             cases only.
         freedom: Degrees of freedom of the covariance; infinite if it can be taken as known because
             there are many cases.
-        floor_mean_square: True to take the mean square between readers as at least
-            ``Var(error) - Cov2``, its expectation for readers that do not differ. With two or three
-            readers, the mean square is often smaller by chance.
+        floor_mean_square: True to take the mean square between readers as at least ``Var(error) -
+            Cov2``, its expectation for readers that do not differ. With two or three readers, the
+            mean square is often smaller by chance.
 
     Returns:
         Means, differences and the overall test.

@@ -117,8 +117,8 @@ class ExchangedPatients:
     def draw_exchanges(self, count: int, rng: np.random.Generator) -> Exchanges:
         """Draw random exchanges of patients between the group and all other images.
 
-        The result lists the images that are inside the group, which is the form that the functions
-        of `auroc_gap` take.
+        The result lists the images that are inside the group after each exchange. The functions
+        that `auroc_gap` returns take it in this form.
 
         Args:
             count: Number of exchanges to draw.

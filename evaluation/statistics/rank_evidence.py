@@ -68,11 +68,12 @@ def sequential_ranks(values: npt.ArrayLike) -> Floats:
 def rank_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Compute the evidence, after each day, that independent values have changed.
 
-    The evidence is the wealth of bettors who bet that the ranks of the values are not uniform. The
-    bettors start with a wealth of 1 in all, and each starts to bet after another day. If nothing
-    changes, the evidence ever reaches 1 / p with a probability of at most p. A bet on a change that
-    began when n values were there becomes smaller by n / N once there are N values, because later
-    values are also ranked among changed ones.
+    Each value is ranked among all values up to it; if nothing changes, these ranks are uniform. The
+    evidence is the wealth of bettors who bet that the ranks are not uniform. The bettors start with
+    a wealth of 1 together, and each starts to bet after another day. If nothing changes, the
+    evidence ever reaches 1 / p with a probability of at most p. A bet on a change that began when n
+    values were there becomes smaller by n / N once there are N values, because later values are
+    also ranked among changed ones.
 
     Args:
         values: Values of one series, any real numbers, shape ``(n,)``, in the order in which they
@@ -109,8 +110,9 @@ def rank_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 def rank_start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Estimate after which day a series of values changed, as a share for each day.
 
-    Each bettor of `rank_evidence` supposes that the change began after one day. The share of a day
-    is the share of the bettors' final wealth that belongs to the bettors of this day.
+    The function `rank_evidence` measures the evidence for a change by the wealth of bettors, each
+    of whom supposes that the change began after one day and bets on it. The share of a day is the
+    share of the bettors' final wealth that belongs to the bettors of this day.
 
     Args:
         values: Values of one series, any real numbers, shape ``(n,)``, in the order in which they

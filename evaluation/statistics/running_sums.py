@@ -76,7 +76,7 @@ def _box_counts(
 
 
 class RunningRows:
-    """Running sums along rows of whole numbers, in which values are searched in all rows at once.
+    """Running sums along rows of whole numbers, with a fast search for values in all rows at once.
 
     Args:
         counts: Whole numbers of at least 0, shape ``(R, n)``; each row is summed separately.

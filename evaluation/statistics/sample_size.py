@@ -59,6 +59,9 @@ class PossibleErrors(NamedTuple):
 
         Args:
             level: Coverage of the interval, in (0, 1), such as 0.95.
+
+        Returns:
+            Half the widths, shape ``(possibilities,)``.
         """
         return np.asarray(scipy.special.stdtrit(self.freedom, (1 + level) / 2) * self.errors)
 
@@ -85,6 +88,9 @@ class CautiousErrors(NamedTuple):
 
         Args:
             level: Coverage of the interval, in (0, 1), such as 0.95.
+
+        Returns:
+            Half the widths, shape ``(possibilities,)``.
         """
         tail = (1 + level) / 2
         squared = scipy.special.stdtrit(self.freedom, tail) ** 2 * self.between
@@ -480,7 +486,8 @@ def _mean_squares(freedom: int) -> Floats:
 class CrossedPlan:
     """Plan of a study in which readers read all cases with both of two modalities.
 
-    A modality is a way of reading, such as with or without a system's help.
+    A modality is a way of reading, such as with or without a system's help. A case is what is read
+    at once, such as the images of a patient.
 
     Attributes:
         components: Variance components of a pilot study (`analyse_crossed`), or assumed ones.

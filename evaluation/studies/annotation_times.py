@@ -13,7 +13,8 @@ class Times:
         label: Seconds for the label of an image (disease present or not).
         box: Seconds for drawing one box around a lesion, in addition to the label of its image.
         name: Name of this pair of times, shown on a button of the result page.
-        sources: Where the two times come from, one text for each; empty if not stated.
+        sources: Texts that say where the time of a label and the time of a box come from; empty if
+            not stated.
 
     Example:
         >>> Times(label=2.0, box=10.0).hours(n_images=1800, n_boxes=0)

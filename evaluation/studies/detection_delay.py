@@ -35,7 +35,8 @@ class DetectionDelay:
     Attributes:
         key: Key of the monitored figure, such as ``call_rate@CheXNet``.
         title: Title of the monitored figure, such as "Call rate".
-        change: Kind of the simulated change, such as ``half_more``.
+        change: Kind of the simulated change, such as ``half_more`` (the figure becomes 1.5 times as
+            large) or ``doubled``.
         was: Mean of the figure over the patients of the first weeks, before the change, in [0, 1].
         becomes: Mean of the figure over the patients after the change, in [0, 1].
         patients: Median number of patients from the change to the alarm; None if the alarm was not
@@ -80,8 +81,9 @@ def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDela
 
     Patients of the reference, the first weeks of the log, are drawn with replacement: first 500
     unchanged ones, then changed ones. For a mean score, each changed score is 0.3 standard
-    deviations higher. For any other figure, so many randomly chosen patients get the value 1 (or 0)
-    that the mean changes as stated in the result.
+    deviations higher. For any other figure, randomly chosen patients get the value 1 (or 0), as
+    many as it takes for the mean to change from the value ``was`` to the value ``becomes`` that the
+    result states.
 
     Args:
         monitoring: Result of `evaluation.studies.monitoring.monitor_log`: the monitored figures of

@@ -44,7 +44,8 @@ def figure_evidence(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Flo
 def figure_start_shares(kind: str, values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """Estimate after which day a monitored figure changed, as a share for each day.
 
-    A high share says that a change after this day explains the values well.
+    A figure is, for example, the share of positive calls of a model in use. A high share of a day
+    says that a change after this day explains the values well.
 
     Args:
         kind: Kind of the figure, such as ``call_rate`` or ``score_mean``, a key of

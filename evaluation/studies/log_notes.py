@@ -59,9 +59,10 @@ def system_notes(
     """Yield notes on systems (models) that appear, stop or change threshold within a log.
 
     Args:
-        stream: Log with one row for each image and system, ordered by the column ``time``.
+        stream: Log with one row for each image and system, ordered by the column ``time``; also
+            with the columns ``system`` and ``threshold``.
         weeks: Rows of the first weeks of this log, which are the reference for later changes.
-        first_weeks: Systems, classes and quantiles that these first weeks define.
+        first_weeks: Systems that are monitored, and other facts that these first weeks define.
 
     Yields:
         Sentences on systems that are new, are ignored because there are too many, or no longer

@@ -60,7 +60,8 @@ def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[Sho
 
     Args:
         row: The monitored figure, such as the call rate.
-        monitoring: Result of `monitor_log`, which has the days of the log.
+        monitoring: Result of `evaluation.studies.monitoring.monitor_log`, which has the days of the
+            log.
 
     Yields:
         The chart of the means with a legend, then the chart of the evidence.

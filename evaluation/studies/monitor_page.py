@@ -64,8 +64,8 @@ class WrittenMonitor:
     Attributes:
         text: Text for the terminal.
         page: Path of the page ``monitor.html``.
-        status: Exit status of the command: 1 if a figure has changed, 2 if no figure can be tested
-            any more, else 0.
+        status: Exit status of the command: 1 if a figure has changed, 2 if no figure is tested
+            although the first days of the log, the reference, are over, else 0.
 
     Example:
         >>> WrittenMonitor("Quiet.", Path("monitor.html"), 0).status

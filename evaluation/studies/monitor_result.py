@@ -132,6 +132,8 @@ class Change:
 class MeanInterval:
     """Mean over patients of a monitored figure, with its 95 % interval.
 
+    A figure is, for example, the share of positive calls of a model in use.
+
     Attributes:
         mean: Mean, in [0, 1]; None if there is no patient.
         low: Lower end of the interval; None if there is no patient.

@@ -33,8 +33,9 @@ MOST_SYSTEMS = 20
 class FirstWeeks(NamedTuple):
     """Systems, classes and quantiles that the first weeks of a log define for the whole log.
 
-    The log has the answers of systems (models in use). Later days are compared with these first
-    weeks.
+    The log has the answers of systems (models in use), such as their scores. Later days are
+    compared with these first weeks. A class is a group of images whose share is monitored, such as
+    those of the view AP, or those with a score above a quantile.
 
     Attributes:
         systems: Names of the monitored systems: those with the most answers, at most 20.
@@ -112,12 +113,16 @@ class FigureBlock(NamedTuple):
 
 
 def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
-    """Determine the classes, quantiles and systems of the first weeks of a log.
+    """Determine the systems, classes and quantiles of the first weeks of a log.
 
-    These define the figures that are monitored in the whole log. A system is a model in use.
+    These define the figures that are monitored in the whole log. The log has the answers of systems
+    (models in use). A class is a group of images whose share is monitored, such as those of the
+    view AP.
 
     Args:
-        weeks: Rows of the first weeks, one for each image and system.
+        weeks: Rows of the log in the first weeks, one for each image and system, with the columns
+            ``system``, ``status``, ``score``, ``guard_distance``, ``seconds``, ``patient``,
+            ``view``, ``sex``, ``age_band`` and ``maker``.
         window: Number of days within which all images of a patient count as one value.
 
     Returns:
@@ -150,18 +155,22 @@ def _score_ends(scores: pd.Series) -> tuple[float, float]:
 def figure_blocks(
     log: pd.DataFrame, first_weeks: FirstWeeks, *, is_first_weeks: bool = False
 ) -> Iterator[FigureBlock]:
-    """Yield the monitored figures of a log: of each system, each pair of systems, and the headers.
+    """Yield the monitored figures of a log: of systems, of pairs of systems, and of image headers.
 
-    A system is a model in use. The figures are, for example, a system's call rate, the share of
-    images on which two systems disagree, and the share of images with the view AP.
+    A system is a model in use; the log has its answers, such as scores. The figures are, for
+    example, the call rate of a system, the share of images on which two systems disagree, and the
+    share of images whose header states the view AP.
 
     Args:
-        log: The log or a part of it, such as its first weeks, one row for each image and system.
-        first_weeks: Systems, classes and quantiles that the first weeks of the log define.
+        log: The log or a part of it, such as its first weeks, with one row for each image and
+            system. It has all columns of a log, as `evaluation.studies.monitoring.monitor_log`
+            completes them.
+        first_weeks: Systems, classes (such as views) and quantiles that the first weeks of the log
+            define, from `read_first_weeks`.
         is_first_weeks: True if `log` has the first weeks only.
 
     Yields:
-        Figures of the same kind and system.
+        One block for each kind of figure and system: the figures on the same images.
     """
     for system in first_weeks.systems:
         yield from _blocks_of_system(log[log["system"] == system], system, first_weeks)

@@ -47,7 +47,7 @@ class PlanBasis:
 
     @property
     def first(self) -> Plan:
-        """First of the plans. It has the assumptions that all plans share."""
+        """First of the plans. Assumptions that all plans share can be read from it."""
         return next(iter(self.plans.values()))
 
     @property

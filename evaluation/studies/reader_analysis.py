@@ -285,7 +285,7 @@ class ReaderAnalysis:
             metric: Short name of the metric, such as ``auroc``.
 
         Returns:
-            The rows, in the order of the study.
+            The differences, in the order of the study.
         """
         modalities = self.study.modalities
         return [row for row in self.rows_of("difference", metric) if row.second in modalities]

@@ -32,7 +32,8 @@ def reader_chart(analysis: ReaderAnalysis) -> Chart:
     the cases alone.
 
     Args:
-        analysis: Result of the analysis of a reader study.
+        analysis: Result of the analysis of a reader study, from
+            `evaluation.studies.reader_analysis.analyse_readers`.
 
     Returns:
         The chart: ROC curves if readers rated cases, weighted AFROC curves if they marked lesions,
@@ -85,7 +86,8 @@ def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
     the cases alone.
 
     Args:
-        analysis: Result of the analysis of a reader study.
+        analysis: Result of the analysis of a reader study, from
+            `evaluation.studies.reader_analysis.analyse_readers`.
 
     Yields:
         One chart for each reader, in the order of the readings.

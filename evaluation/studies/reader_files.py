@@ -125,7 +125,8 @@ def read_readings(
             ``review.csv`` of a blind study, a JSON file in the format of COCO results, or a folder
             of predictions in this program's format.
         name: Name of the reader, with the modality (way of reading) after a colon if there are
-            several, such as ``R1`` or ``R1:with AI``; None if `path` is a table of readings.
+            several, such as ``R1`` or ``R1:with AI``; None if `path` is a table of readings, which
+            names the readers itself.
         key: File ``key.csv`` of the blind study, which says which image each number of the form
             stands for; None for other inputs.
         findings: Names of the findings whose boxes in a folder of predictions are read as marks,

@@ -45,7 +45,8 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
     The files are ``readers.csv``, ``readers.json`` and, last, ``readers.html``.
 
     Args:
-        analysis: Result of the analysis of a reader study.
+        analysis: Result of the analysis of a reader study, from
+            `evaluation.studies.reader_analysis.analyse_readers`.
         out: Folder that the files are written into.
 
     Returns:

@@ -34,7 +34,8 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     excludes 0; the sentence quotes this interval.
 
     Args:
-        analysis: Result of the analysis of a reader study.
+        analysis: Result of the analysis of a reader study, from
+            `evaluation.studies.reader_analysis.analyse_readers`.
 
     Returns:
         The sentences, in the order of the result page.
@@ -120,7 +121,8 @@ def component_sentences(analysis: ReaderAnalysis) -> list[str]:
     conclusions of the study are drawn.
 
     Args:
-        analysis: Result of the analysis of a reader study.
+        analysis: Result of the analysis of a reader study, from
+            `evaluation.studies.reader_analysis.analyse_readers`.
 
     Returns:
         One sentence for each modality (way of reading) and system; empty without a system.
@@ -301,7 +303,8 @@ def reader_notes(analysis: ReaderAnalysis) -> list[str]:
     """Return warnings on the results of a reader study, such as that it has few patients.
 
     Args:
-        analysis: Result of the analysis of a reader study.
+        analysis: Result of the analysis of a reader study, from
+            `evaluation.studies.reader_analysis.analyse_readers`.
 
     Returns:
         The warnings as sentences; empty if there is nothing to warn of.

@@ -20,9 +20,9 @@ def evaluate_by_readers(
 ) -> Comparison:
     """Compare the same models again with the labels of each human reader as the truth.
 
-    It shows whether the conclusion depends on whose labels are used. Only the labels of the test
-    images change. The models' predictions and thresholds stay unchanged, because the validation
-    images keep the labels of the reference standard (the data set's usual labels).
+    The result shows whether the conclusion depends on whose labels are used. Only the labels of the
+    test images change. The models' predictions and thresholds stay unchanged, because the
+    validation images keep the labels of the reference standard (the data set's usual labels).
 
     Args:
         comparison: Comparison of the models with the labels of the reference standard.

@@ -94,7 +94,12 @@ class StudyPlan(ShownAsText):
     def rows(self) -> list[dict[str, Any]]:
         """Needed numbers of patients, as one dictionary for each plan and requirement.
 
-        A requirement is a difference to show or a half-width of the interval to reach.
+        A requirement is a difference to show or a half-width of the interval to reach. The keys are
+        ``plan`` (name of the plan, which may be empty); numbers of the design, such as ``seeds`` or
+        ``readers``; the requirement, ``power`` or ``wanted_half_width``; ``patients`` (needed
+        number of patients, None if no number is enough); and, if there is such a number,
+        ``positives``, ``standard_error``, ``half_width`` and, with a pilot study,
+        ``patients_range`` (95 % range of the needed number).
         """
         rows: list[dict[str, Any]] = []
         for name, plan in self.basis.plans.items():
@@ -109,6 +114,8 @@ class StudyPlan(ShownAsText):
 
     def shows(self, power: float, difference: float) -> Callable[[PlannedStudy], bool]:
         """Return a function that checks whether a planned study shows a difference often enough.
+
+        To show a difference means that the two-sided test of the study is significant.
 
         Args:
             power: Probability with which the study must show the difference, in (0, 1).
@@ -210,7 +217,7 @@ def plan_study(
 
     Args:
         basis: Plans with their assumptions, from `plans_assumed`, `plans_of_readers` or
-            `plans_of_predictions`.
+            `plans_of_predictions` of `evaluation.studies.plan_basis`.
         difference: Smallest difference of two AUROCs that matters, such as 0.05. If None, it is the
             difference of the two assumed AUROCs.
         half_width: Largest allowed half-width of the confidence interval, on average; None if there
@@ -222,8 +229,8 @@ def plan_study(
         The plan; it computes the numbers of patients when they are first read.
 
     Raises:
-        InputError: Neither a difference nor a half-width is given, or a difference is given
-            although the study has one system only.
+        InputError: Neither a difference nor a half-width is given, a difference is given although
+            the study has one system only, or a power is given without a difference.
 
     Example:
         >>> from cxr_compare.evaluation.studies.plan_basis import plans_assumed

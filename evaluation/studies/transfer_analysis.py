@@ -161,13 +161,15 @@ def evaluate_cell(
     added later by `add_drops`.
 
     Args:
-        cell: Names of system and data set, without results.
+        cell: Results that hold the names of system and data set only; the other fields are filled
+            in.
         test: Scores of the test images, without images that the system was trained or selected on.
         val: Scores of the validation images, on which new thresholds are chosen (without images
             that the system was trained on).
         decision: Threshold and calibration that were chosen on the system's own data set; None if
             there are none.
-        options: Rule for thresholds, numbers of local patients, and numbers of resamples.
+        options: Rule for thresholds, numbers of positive patients of this data set with whom new
+            thresholds are chosen, and numbers of resamples.
 
     Returns:
         The cell with its results; if the test images are all positive or all negative, with a note
@@ -325,8 +327,9 @@ class EvaluatedSet:
     Attributes:
         name: Name of the data set.
         finding: Name of the disease finding as it is printed, such as "lung opacity".
-        shortcut: Result of the best prediction from metadata or image borders alone; None if there
-            is no such prediction.
+        shortcut: Result of the best prediction from metadata or image borders alone, with the keys
+            ``fact`` (such as ``view``), ``auroc``, ``ci_low`` and ``ci_high`` among others; None if
+            there is no such prediction.
 
     Example:
         >>> EvaluatedSet("NIH", "lung opacity", None).name
@@ -394,12 +397,13 @@ def evaluate_transfer(
     notes: Sequence[str] = (),
     advance: Callable[[], object] = lambda: None,
 ) -> Transfer:
-    """Evaluate systems (models) on data sets, and log that their test images were used.
+    """Evaluate systems (models) on data sets, and log that the test images were used.
 
     Args:
         evaluated: Pairs of a system and a data set, each with the predictions of the system on this
             data set.
-        options: Rule for thresholds, numbers of local patients, and numbers of resamples.
+        options: Rule for thresholds, numbers of positive patients of a data set with whom new
+            thresholds are chosen, and numbers of resamples.
         notes: Sentences from earlier steps, which the result keeps.
         advance: Function that is called once, without arguments, for each pair, for a progress bar.
 

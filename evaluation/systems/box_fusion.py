@@ -24,13 +24,17 @@ OVERLAP = 0.5
 
 
 class BoxGroups(NamedTuple):
-    """Groups of predicted boxes with the same image and finding; only boxes of one group are fused.
+    """Groups of predicted boxes with the same image and finding (disease sign).
+
+    Several detectors predict boxes of the same lesions. Their boxes are fused (replaced by means)
+    within a group only.
 
     Attributes:
         labels: Index of the group of each box, from 0, shape ``(N,)``.
-        images: Distinct image ids, sorted; the image of group ``g`` is at ``g // len(findings)``.
-        findings: Distinct names of findings (the disease signs), such as ``mass``, sorted; the
-            finding of group ``g`` is at ``g % len(findings)``.
+        images: Distinct image ids, sorted; the image of group ``g`` is ``images[g //
+            len(findings)]``.
+        findings: Distinct names of findings, such as ``mass``, sorted; the finding of group ``g``
+            is ``findings[g % len(findings)]``.
 
     Example:
         >>> table = pd.DataFrame({"image_id": ["b", "a", "b"], "finding": ["mass"] * 3})
@@ -62,12 +66,14 @@ class BoxGroups(NamedTuple):
         """Return boxes as a table with the names of image and finding, clipped to their images.
 
         Args:
-            boxes: Boxes in px of the original image, whose ``labels`` are indices of these groups.
+            boxes: Boxes in px of the original image. The label of each box is the index of its
+                group.
             sizes: Sizes of images, columns ``image_id, width, height`` in px. Boxes of an image
                 without a size are not clipped at its right and lower edge.
 
         Returns:
-            One row for each box, with image id, finding, corners and score.
+            One row for each box, with ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in
+            px of the original image, and ``score``.
         """
         image, finding = np.divmod(boxes.labels, max(len(self.findings), 1))
         table = sizes.set_index("image_id")[["width", "height"]].reindex(self.images)
@@ -118,11 +124,11 @@ def best_box_fusion(
 
     Weighted box fusion, in contrast, takes the mean over every overlapping box. The low-scoring
     duplicates of one detector, which remain because stored boxes are only suppressed at IoU 0.6,
-    then pull the score down: on RSNA, AP50 was 0.371 instead of 0.425.
+    then lower the score: on RSNA, AP50 was 0.371 instead of 0.425.
 
     Args:
-        boxes: The boxes of all detectors together, N in all. Only boxes with an equal ``labels``
-            value (one image and finding, see `BoxGroups`) are fused.
+        boxes: The boxes of all detectors together, N in all. Only boxes with the same label (number
+            of the group of image and finding, see `BoxGroups`) are fused.
         models: Index of the detector of each box, from 0, shape ``(N,)``.
         weights: Weight of each detector, above 0, in the order of these indices.
         iou_threshold: Two boxes overlap if their intersection over union is above this value, in

@@ -29,9 +29,9 @@ def describe_training_data(system: Predictions) -> dict[str, str] | str:
 
     Returns:
         Texts such as ``{"data set": "rsna", "train": "900 images of 700 patients"}``: the names of
-        the data sets, one text each for training (``train``) and validation (``val``) images, and
-        under ``unknown`` the members of an ensemble without such a list. The text ``unknown`` if no
-        training images are listed.
+        the data sets; one text each for training (``train``) and validation (``val``) images; and
+        under ``unknown``, for an ensemble, the names of its models without such a list. If no
+        training images are listed, the text ``unknown`` instead of the dictionary.
     """
     seen = system.seen
     if seen is None:
@@ -78,7 +78,7 @@ def training_id(info: Mapping[str, Any]) -> str:
     changes the id. Predictions that were imported from other software name no run.
 
     Args:
-        info: Content of ``predictions.json`` as a dictionary.
+        info: Content of the file ``predictions.json`` in a folder of predictions, as a dictionary.
 
     Returns:
         The id of the training run, or the id of these predictions (``inference_id``) where the
@@ -96,7 +96,7 @@ def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the data sets of a training run and of the runs whose weights it started from.
 
     Args:
-        run: Content of the run's ``run.json`` as a dictionary.
+        run: Content of ``run.json``, the file in the folder of a training run, as a dictionary.
 
     Returns:
         Dictionaries with ``name`` and ``content_id`` (a digest of the images); the run's own data
@@ -151,7 +151,8 @@ def notes_on_seen_images(
 
     Args:
         name: Name of the detector or classifier as shown to readers.
-        system: Its stored predictions, which may list its training images.
+        system: Stored predictions of this detector or classifier, which may list its training
+            images.
         split: The data set, with the finding to evaluate and the division of its images into
             validation and test images.
         image_ids: Ids of the test images under evaluation.
@@ -208,7 +209,7 @@ def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
 
     Args:
         name: Name of the detector or classifier as shown to readers.
-        system: Its stored predictions.
+        system: Stored predictions of this detector or classifier.
         dataset: The data set under evaluation.
 
     Raises:

@@ -49,19 +49,20 @@ def join_systems(
     *,
     weights: Sequence[float] | None = None,
 ) -> list[str]:
-    """Write the predictions of an ensemble of several detectors or of several classifiers.
+    """Write the predictions of an ensemble: several detectors, or several classifiers, as one.
 
-    Boxes of detectors are fused (`best_box_fusion`); probabilities of classifiers, and activation
-    maps where they have the same grid, are averaged. If writing was interrupted, the next call goes
-    on where it stopped.
+    Boxes of detectors that overlap are fused to mean boxes (`best_box_fusion`). Probabilities of
+    classifiers, and activation maps if all have the same grid, are averaged. If writing was
+    interrupted, the next call goes on where it stopped.
 
     Args:
         members: Stored predictions of two or more detectors, or of two or more classifiers, for the
-            same findings and images.
+            same findings (disease signs) and images.
         dataset: The data set on whose images all members made their predictions.
         out: Folder to make, which then holds the ensemble's predictions in the same format as those
             of a single model.
-        name: Name of the ensemble; None joins the names of the members, as in ``A + B``.
+        name: Name of the ensemble; None joins the names of the members, as in ``A + B``, or counts
+            members of equal names, as in ``A x 3``.
         weights: Weight of each member, from 1e-6 to 1e6, in the order of ``members``; None for
             equal weights.
 
@@ -69,9 +70,10 @@ def join_systems(
         Remarks for the user, one sentence each, such as that activation maps were left out.
 
     Raises:
-        InputError: There are fewer than two members, a member is given twice, members mix boxes and
-            scores or differ in findings, images or data set, the weights are invalid, or the folder
-            holds something else.
+        InputError: There are fewer than two members, a member is given twice, some members are
+            detectors and some are classifiers, members differ in findings, images or data set, the
+            weights are invalid, or the folder holds something else than an interrupted start of the
+            same ensemble.
     """
     _check_members(members, dataset)
     kinds = {member.kind for member in members}

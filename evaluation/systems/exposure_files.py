@@ -28,6 +28,8 @@ _IMAGE_COLUMNS = ("imageid", *column_names("file"))
 class SeenList:
     """List of images that an encoder or a whole model has seen in training, read from a text file.
 
+    An encoder is a network that computes features, on which a further model was trained.
+
     Attributes:
         names: Names of the images without folder and file suffix, each once.
         kind: ``image_id`` if the names are ids of the data set under evaluation, ``nih_image`` if
@@ -51,12 +53,13 @@ def read_seen_list(path: Path) -> SeenList:
 
     Args:
         path: Text file. It begins with the line ``# source: TEXT`` (where the list comes from),
-            then ``# labels: unseen`` or ``# labels: seen`` and, if only an encoder inside the model
-            saw the images, ``# encoder: NAME``. The next line is ``image_id`` or ``nih_image``, and
+            then ``# labels: unseen`` or ``# labels: seen`` (whether training used the labels of the
+            images) and, if only an encoder (network that computes features) inside the model saw
+            the images, ``# encoder: NAME``. The next line is ``image_id`` or ``nih_image``, and
             each further line names one image.
 
     Returns:
-        The names of the images and what the first lines state.
+        The names of the images, and the facts that the first lines state.
 
     Raises:
         InputError: There is no such file, its source, its labels or the column name is missing, or
@@ -116,7 +119,9 @@ def read_seen_list(path: Path) -> SeenList:
 def read_exposure(
     system: str, path: Path, dataset: DataSet, mapping: Path | None = None
 ) -> Exposure:
-    """Find the images of a data set that a detector or classifier, or its encoder, saw in training.
+    """Find the images of a data set that a detector or classifier saw in training, from a list.
+
+    The list is of the whole model, or of its encoder, the part that computes features.
 
     Images are found by their id and, if ``mapping`` is given, by their file name in the NIH data
     set, from which the RSNA images were taken. A patient counts as seen if any image of the patient

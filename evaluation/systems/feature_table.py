@@ -44,10 +44,10 @@ _SHOWN = 3  # largest number of names that a message lists
 
 @dataclass(frozen=True)
 class Encoder:
-    """The pretrained network that computed the features of images.
+    """The pretrained network that computed features (numbers that describe an image) of images.
 
     Attributes:
-        name: Name of the network, as its makers call it.
+        name: Name of the network, as its makers call it, such as ``RAD-DINO``.
         revision: Version, commit or date of its weights, such as ``v1.0``.
         licence: Licence of its weights, such as ``CC BY 4.0``.
     """
@@ -83,7 +83,10 @@ def import_features(
     split: str = "default",
     ignore_unknown: bool = False,
 ) -> Features:
-    """Copy image features of a pretrained network from a Parquet file into a features folder.
+    """Copy image features of a pretrained network from a Parquet file into a folder.
+
+    The features are numbers that the network computed for each image. The folder has the format of
+    this program's features.
 
     A small classifier (a probe) can then be trained on the features. Each row of the file is one
     image. Its features are a list of numbers in one column, or single numbers in the columns ``f0,
@@ -104,7 +107,7 @@ def import_features(
             file.
 
     Returns:
-        The features, read back from the new folder.
+        The features, opened in the new folder.
 
     Raises:
         InputError: The file cannot be read, a column is missing or holds neither features nor a

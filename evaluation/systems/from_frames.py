@@ -44,11 +44,11 @@ def truth_from_values(
     """Make a data set in memory from labels in a Python array, list, Series or frame.
 
     Args:
-        truth: Labels as an array, list or Series, shape ``(N,)``: 1 or True if the finding is
-            present, 0 or False if absent, NaN or None if unknown. Alternatively, a DataFrame with a
-            column of labels and, where known, ``image_id``, ``patient_id``, ``study_id``, ``role``
-            (``val`` for validation images, ``test`` for test images) and further columns by which
-            results can be grouped, such as ``sex``.
+        truth: Labels as an array, list or Series, shape ``(N,)``: 1 or True if the finding (disease
+            sign) is present, 0 or False if absent, NaN or None if unknown. Alternatively, a
+            DataFrame with a column of labels and, where known, ``image_id``, ``patient_id``,
+            ``study_id``, ``role`` (``val`` for validation images, ``test`` for test images) and
+            further columns by which results can be grouped, such as ``sex``.
         boxes: Boxes of the true lesions: a DataFrame ``image_id, x1, y1, x2, y2`` in px of the
             original image, or a CSV file. A positive image without a row counts as an image whose
             boxes are unknown. None without boxes.
@@ -57,8 +57,8 @@ def truth_from_values(
             ``patient_id``, and without that column every image counts as a separate patient.
 
     Returns:
-        The data set, and the ids of its images in the order of ``truth``. Without roles, all images
-        are test images.
+        The data set, and the ids of its images in the order of ``truth``. Images without ids are
+        called ``image-1`` and so on. Without roles, all images are test images.
 
     Raises:
         InputError: A label is neither 0, 1 nor missing, an image id repeats, a box is impossible or
@@ -111,10 +111,11 @@ def predictions_from_values(
 
     Args:
         name: Name of the detector or classifier as shown to readers.
-        value: Scores in [0, 1], higher for a more likely finding: an array, list, tensor or Series,
-            shape ``(N,)``, in the order of ``image_ids``; a Series indexed by image id; or a
-            DataFrame ``image_id, score``. Alternatively boxes: a DataFrame ``image_id, x1, y1, x2,
-            y2, score`` in px of the original image, or outputs of a detection library (see
+        value: Scores in [0, 1], higher if the finding (disease sign) is more likely: an array,
+            list, tensor or Series, shape ``(N,)``, in the order of ``image_ids``; a Series indexed
+            by image id; or a DataFrame ``image_id, score``. Alternatively boxes: a DataFrame
+            ``image_id, x1, y1, x2, y2, score`` in px of the original image, or outputs of a
+            detection library, such as a list of dictionaries as torchvision returns them (see
             `boxes_table`).
         dataset: The data set that contains the images.
         image_ids: Ids of the images in the order of ``value``; None if ``value`` itself names the
@@ -196,7 +197,8 @@ def numbered_ids(count: int) -> pd.Index:
         count: Number of images.
 
     Returns:
-        The ids, counted from 1, with leading zeros.
+        The ids, such as ``image-01``, counted from 1 and with as many leading zeros as sorting
+        needs.
 
     Example:
         >>> numbered_ids(11)[[0, 10]].tolist()

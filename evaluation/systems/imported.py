@@ -58,10 +58,11 @@ _ROUNDING = 0.01  # px by which rounded shares may reach beyond their image
 
 @contextmanager
 def without_garbage_collector() -> Iterator[None]:
-    """Switch off Python's garbage collector inside a ``with`` block or decorated function.
+    """Switch off Python's search for reference cycles in a ``with`` block or decorated function.
 
-    Rows read from files contain no reference cycles, and the search for them takes a fifth of the
-    time of reading.
+    The garbage collector makes this search. Rows read from files contain no reference cycles, and
+    the search for them takes a fifth of the time of reading. Afterwards the collector is on again
+    if it was on before.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -90,9 +91,10 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
 ) -> Predictions:
     """Read the predictions of any detector or classifier, or of a human reader, into memory.
 
-    A table with ``x1, y1, x2, y2`` contains boxes in px of the original image; any other table
-    contains image scores. If the source has scores, a validation or test image without a score
-    counts as failed. The arguments are the options of the command ``cxr import``.
+    A table with the columns ``x1, y1, x2, y2`` (or other names of edges that are recognised)
+    contains boxes in px of the original image; any other table contains image scores. If the source
+    has scores, a validation or test image without a score counts as failed. The arguments are the
+    options of the command ``cxr import``.
 
     Args:
         source: The predictions: a CSV file or other table, a folder of YOLO text files, a COCO
@@ -117,8 +119,9 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
             to refuse the source.
         coco_truth: COCO annotation file in which a COCO results file's image and category numbers
             have names; None if the results need no names.
-        key: File ``key.csv`` of a study with human readers (see `write_reader_study`), if
-            ``source`` is the form that a reader filled in; None for any other source.
+        key: File ``key.csv`` of a study with human readers (see
+            `evaluation.systems.reader_form.write_reader_study`), if ``source`` is the form that a
+            reader filled in; None for any other source.
         explain: Average precision that other software reported for these boxes, such as
             ``["0.470"]``, perhaps followed by further values such as ``"ap75=0.31"`` (at IoU 0.75).
             The function then searches for the rules of evaluation that give this value, see
@@ -272,14 +275,14 @@ def _read(
 def ids_by_name(dataset: DataSet) -> dict[str, str]:
     """Map every name by which an image may be called to its image id.
 
-    Names are the id itself, the id as a file name in exports of this package, and the name of the
-    image's file without folder and suffix.
+    Names are the id itself, the name that files of this image have in exports of this package, and
+    the name of the image's own file without folder and suffix.
 
     Args:
         dataset: Data set that contains the images.
 
     Returns:
-        Image id by name. A file name that two images share is left out.
+        A dictionary from each name to the image id. A file name that two images share is left out.
     """
     images = dataset.images.sort_values("image_id")
     ids = images["image_id"].tolist()
@@ -295,11 +298,11 @@ def ids_by_name(dataset: DataSet) -> dict[str, str]:
 
 
 def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
-    """Replace names of images by image ids; an unknown name stays as it is.
+    """Replace names of images by their ids in a data set; an unknown name stays as it is.
 
     Args:
         names: Names of images, one for each row, with or without a suffix such as ``.png``.
-        ids: Image id by name, see `ids_by_name`.
+        ids: Dictionary from each known name to the image id, as `ids_by_name` returns it.
 
     Returns:
         The ids, in the order of ``names``.

@@ -19,15 +19,15 @@ from cxr_compare.evaluation.systems.shortcuts import shortcut_facts
 
 @dataclass(frozen=True)
 class LabelledSplit:
-    """A data set with the finding to evaluate and a division of its images into val and test.
+    """A data set, the disease finding to evaluate in it, and a division into val and test images.
 
     Metrics are computed on the ``test`` images. Thresholds, and everything else that turns outputs
     into decisions, are chosen on the ``val`` (validation) images.
 
     Attributes:
-        dataset: Images, labels, true boxes and divisions of the data set.
-        target: What is to be detected: a name, and the findings (disease signs) any of which makes
-            an image positive.
+        dataset: The data set: images, labels, true boxes and divisions of the images.
+        target: The finding to evaluate: a name, and the disease signs any of which makes an image
+            positive.
         split: Name of the division of the data set into training, validation and test images; a
             data set may have several.
     """
@@ -104,8 +104,9 @@ class LabelledSplit:
     def truth_with_facts(self) -> GroundTruth:
         """The tables of `truth`, and metadata and border pixels of the test images.
 
-        From these facts a baseline guesses labels without seeing the lungs, to find out whether the
-        images give the labels away. The ids of synthetic images are added, too.
+        A baseline guesses labels from these facts, without the lungs. If it guesses well, models
+        may have learned to predict labels from such facts, too. The ids of synthetic images are
+        added, too.
         """
         rows = self.images["image_id"].isin(self.image_ids("test"))
         decode = self.dataset.optional_table("decode")
@@ -153,14 +154,14 @@ class LabelledSplit:
     def seen_by(
         self, system: Predictions, image_ids: pd.Index, roles: Sequence[str] = ("train", "val")
     ) -> SeenImages:
-        """Find images on which a detector or classifier was trained or its checkpoint was chosen.
+        """Find images that a detector or classifier has seen: it was trained or selected on them.
 
         Args:
             system: Stored predictions of the detector or classifier, which may list its training
                 images.
             image_ids: Ids of the images to look for.
-            roles: Use in training that counts: ``train`` (weights were fitted on the image) or
-                ``val`` (the checkpoint was chosen on it).
+            roles: Uses of an image in training that count as seen: ``train`` (weights were fitted
+                on the image), ``val`` (the checkpoint was chosen on it), or both.
 
         Returns:
             The seen images: those with the same id or patient as a training image, and those with

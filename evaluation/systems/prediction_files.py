@@ -91,7 +91,7 @@ def read_source(
     coco_truth: str | Path | None = None,
     class_names: str | Path | Sequence[str] | None = None,
 ) -> RawPredictions:
-    """Read every row of predictions: a DataFrame, YOLO folder, COCO results or CSV file.
+    """Read every row of predictions from a DataFrame, YOLO folder, COCO results or CSV file.
 
     Args:
         source: The file, folder or DataFrame to read.
@@ -104,8 +104,8 @@ def read_source(
             sources.
 
     Returns:
-        The rows, with images and findings named as in the source, and remarks on how they were
-        read.
+        The rows, with images and findings (disease signs) named as in the source, and remarks on
+        how they were read.
 
     Raises:
         InputError: The source is missing or malformed. The message names the row or entry.

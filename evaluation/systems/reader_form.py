@@ -52,7 +52,8 @@ def write_reader_study(
         dataset: The data set that contains the images.
         image_ids: Ids of the images to be read.
         out: Folder to make.
-        finding: Name of the finding that readers look for, such as ``Lung opacity``.
+        finding: Name of the finding (disease sign) that readers look for, such as ``Lung opacity``,
+            as the page shows it.
         panel: Largest length of the longer side of a written image in px.
         seed: Random seed of the order of the images.
         progress: Function without arguments, called after each written image; None for no such
@@ -101,9 +102,9 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
         key: The file ``key.csv`` of the same study, which gives the image id of each number.
 
     Returns:
-        A table with ``image_id``, ``score`` and ``row`` (the line in the form). If the form has
-        boxes, ``x1, y1, x2, y2`` follow in px of the original image; they are NaN in a row that
-        rates the whole image.
+        A table with ``image_id``, ``score`` and ``row`` (number of the line in the form, from 2).
+        If the form has boxes, ``x1, y1, x2, y2`` follow in px of the original image; they are NaN
+        in a row that rates the whole image.
 
     Raises:
         InputError: The form has a number that the key lacks, a number repeats in the key, no score

@@ -47,7 +47,7 @@ def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row for each row of ``images``, indexed by ``image_id``, with one column for each known
-        fact.
+        fact, such as ``age_years``; missing values where a fact of an image is unknown.
     """
     rows = pd.Index(decode["image_id"]).get_indexer(pd.Index(images["image_id"]))
     columns = {
@@ -79,7 +79,8 @@ def measure_shortcuts(
 ) -> list[dict[str, Any]]:
     """Measure how well metadata and border pixels alone predict each label of a data set.
 
-    The values and their computation are those of `evaluation.compare.shortcuts.measure_shortcuts`.
+    A high AUROC means that a model may predict the label without looking at the lungs. The values
+    and their computation are those of `evaluation.compare.shortcuts.measure_shortcuts`.
 
     Args:
         images: Table of images, one row each, with ``image_id``, ``patient_id`` and metadata such

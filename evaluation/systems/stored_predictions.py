@@ -58,8 +58,8 @@ def read_system(
 
     Args:
         predictions: Stored predictions of the detector or classifier.
-        target: What is to be detected; only rows of the findings that make an image positive are
-            read.
+        target: The finding to evaluate: a name and the disease signs any of which makes an image
+            positive. Only rows of these signs are read.
         image_ids: Ids of the images whose rows are read; None for all predicted images.
         maps: True to read activation maps too, which are large.
 
@@ -99,8 +99,8 @@ def read_output(
 
     Args:
         predictions: Stored predictions of the detector or classifier.
-        target: What is to be detected; only rows of the findings that make an image positive are
-            read.
+        target: The finding to evaluate: a name and the disease signs any of which makes an image
+            positive. Only rows of these signs are read.
         image_ids: Ids of the images, shape ``(N,)``; the model must have been run on all of them.
         maps: True to read activation maps too, which are large.
 
@@ -116,7 +116,7 @@ def read_output(
 def read_system_of_split(
     predictions: Predictions, split: LabelledSplit, roles: Sequence[str] = ("val", "test")
 ) -> System:
-    """Load the predictions of one model for the validation images, the test images, or both.
+    """Load the predictions of one model for the validation or test images of a data set, or both.
 
     The result also lists labelled validation images that the model was trained on; in a correct
     division of the data there are none.
@@ -141,19 +141,22 @@ def read_system_of_split(
 
 
 def tune_predictions(predictions: Predictions, split: LabelledSplit, **options: Any) -> Decision:
-    """Choose on validation images how a model's outputs become decisions (thresholds, calibration).
+    """Choose a model's thresholds and calibration on the validation images of a data set.
+
+    They turn the outputs of the model into decisions.
 
     Args:
         predictions: Stored predictions of a detector or classifier.
         split: The data set, with the finding to evaluate and its validation images.
-        **options: Further keywords of `evaluation.decisions.tuning.tune`, such as the rules by
-            which thresholds are chosen.
+        **options: Further keywords of `evaluation.decisions.tuning.tune`, such as
+            ``policies=["max_f1"]``, the rules by which thresholds are chosen.
 
     Returns:
         The chosen thresholds, the calibration and the way in which boxes become an image score.
 
     Raises:
-        InputError: No such choice is possible, see `evaluation.decisions.tuning.tune`.
+        InputError: A rule is unknown, an image has no valid score, or an option does not fit the
+            model, see `evaluation.decisions.tuning.tune`.
     """
     return tuning.tune(read_system_of_split(predictions, split, ["val"]), split.truth, **options)
 
@@ -171,11 +174,12 @@ def checked_decision(
 
     Args:
         name: Name of the detector or classifier as shown to readers.
-        predictions: Its stored predictions, perhaps with stored thresholds.
+        predictions: Stored predictions of this detector or classifier. They may include thresholds
+            that the command ``cxr tune`` chose before.
         split: The data set, with the finding to evaluate and its validation images.
         policies: Rules to choose thresholds, such as ``max_f1``, for a model without stored
             thresholds.
-        extra_policies: Rules to be used in addition to those of the stored thresholds.
+        extra_policies: Rules by which thresholds are chosen in addition to the stored ones.
 
     Returns:
         Thresholds and calibration as chosen now, and remarks for the reader of the report.
@@ -250,7 +254,7 @@ def compare_predictions(
         split: The data set, with the finding to evaluate and its validation and test images.
         images: ``all`` refuses models that ran on different test images; ``common`` takes the
             images on which all models ran.
-        **options: Further keywords of `compare_systems`.
+        **options: Further keywords of `compare_systems`, such as ``policies``.
 
     Returns:
         All metrics with intervals and differences, and the conclusion on the better model.
@@ -273,10 +277,11 @@ def compare_predictions(
 
 
 def with_audit(background: Background, split: LabelledSplit) -> Background:
-    """Add to the background of a comparison the errors that ``cxr check`` finds in the data set.
+    """Add the errors that the command ``cxr check`` finds in a data set to a comparison's facts.
 
     Args:
-        background: Facts that the report of a comparison shows beside the metrics.
+        background: Facts that the report of a comparison shows beside the metrics, to which the
+            errors are added.
         split: The data set and its division into validation and test images, which are checked.
 
     Returns:
@@ -297,7 +302,7 @@ def with_audit(background: Background, split: LabelledSplit) -> Background:
 def pilot_of_predictions(
     systems: Mapping[str, Predictions | Sequence[Predictions]], split: LabelledSplit
 ) -> dict[str, list[AurocParts]]:
-    """Return how much each test patient adds to the AUROC of each model, to plan a larger study.
+    """Compute each model's AUROC, and each test patient's contribution to it, to plan a study.
 
     Args:
         systems: Stored predictions by display name; models that differ only in the training seed
@@ -305,7 +310,8 @@ def pilot_of_predictions(
         split: The data set, with the finding to evaluate and its test images.
 
     Returns:
-        For each name, one set of contributions of the patients for each training seed.
+        For each name, a list with one object for each training seed: the AUROC with the
+        contribution of each patient, from which the precision of a larger study can be computed.
 
     Raises:
         InputError: `compare_predictions` would refuse the input, or all test images are positive or
@@ -364,8 +370,8 @@ def validation_scores(
 
     Args:
         predictions: Stored predictions of a detector or classifier.
-        decision: How the model's outputs become decisions: how boxes become an image score, the
-            calibration and the thresholds.
+        decision: Thresholds and rules of the model, of which the rule is used by which boxes become
+            an image score.
         split: The data set, with the finding to evaluate and its validation images.
 
     Returns:

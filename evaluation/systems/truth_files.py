@@ -63,8 +63,8 @@ def truth_set(
         say: Function that shows the user a sentence, such as which columns were recognised.
         boxes: A CSV file of true boxes, if ``path`` is a CSV file of labels; None without true
             boxes or if ``path`` contains them.
-        columns: Names of columns that are not recognised by themselves, as ROLE=COLUMN, such as
-            ``label=opacity``.
+        columns: Meanings of columns whose names are not recognised, as ROLE=COLUMN, such as
+            ``label=opacity`` for a column ``opacity`` that holds the labels.
 
     Returns:
         The data set in memory.

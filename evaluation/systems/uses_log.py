@@ -21,7 +21,9 @@ def log_use(
     systems: Mapping[str, Sequence[Predictions]],
     protocol: str | None = None,
 ) -> TestSetUses:
-    """Record in a data set's log that its test images are used for a comparison; return all uses.
+    """Record in a data set's log that its test images are used for a comparison.
+
+    All uses until now are returned.
 
     Many uses of the same test images make a good result by chance more likely. The log is a file in
     the data set's folder with one JSON object per line.

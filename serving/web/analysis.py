@@ -311,7 +311,7 @@ class Server:
     async def _warm_up(self) -> None:
         """Answer for a blank image, so that the first request need not wait for it."""
         blank = np.zeros((64, 64), np.uint8)
-        image = DecodedImage(blank, decode_record(blank, []))
+        image = DecodedImage(blank, decode_record([]))
         while True:
             try:
                 await self.batcher.answer("blank", image)

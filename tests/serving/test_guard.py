@@ -254,7 +254,7 @@ def test_what_is_stored_as_a_negative_gets_a_note_and_no_warning(tmp_path: Path)
 
 
 def _of_age(pixels: np.ndarray, years: float | None) -> DecodedImage:
-    return DecodedImage(pixels, decode_record(pixels, []), header={"age_years": years})
+    return DecodedImage(pixels, decode_record([]), header={"age_years": years})
 
 
 @pytest.mark.parametrize(
