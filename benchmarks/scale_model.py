@@ -499,7 +499,10 @@ def verdict(work: Work, outcomes: Sequence[Outcome]) -> str:
     """
     good = [g for g in outcomes if g.rate >= _GOOD * outcomes[0].rate * g.workers]
     workers = counted(good[-1].workers, "worker")
-    return f"`{work.name}` keeps {_GOOD:.0%} of the ideal up to {workers}.".replace("%", " %")
+    return (
+        f"Up to {workers}, `{work.name}` reaches at least {_GOOD:.0%} of the ideal speed (that of "
+        "one worker times the number of workers)."
+    ).replace("%", " %")
 
 
 def document(
@@ -531,10 +534,11 @@ def document(
     lines += [
         f"![{drawn}]({PICTURE})",
         "",
-        f"Simulated with the stage times of {content.get('machine', 'one machine')}{measured_by}: "
-        f"{images:,} images, {works[0].bandwidth * 8 / 1e9:g} Gbit/s, "
-        f"{works[0].latency * 1000:g} ms a request; "
-        + ", ".join(f"{w.chunk} images a chunk for {w.name}" for w in works)
+        "The speed with more workers was simulated. The time of each stage of the work is that of "
+        f"{content.get('machine', 'one machine')}{measured_by}. The simulation assumes "
+        f"{images:,} images, a network of {works[0].bandwidth * 8 / 1e9:g} Gbit/s and "
+        f"{works[0].latency * 1000:g} ms for each request. A worker gets "
+        + " and ".join(f"{w.chunk} images at a time with `{w.name}`" for w in works)
         + "."
         + _store_words(works),
         "",
@@ -544,14 +548,23 @@ def document(
     said = (verdict(work, [each for each in outcomes if each.work == work.name]) for work in works)
     lines += [" ".join(said), ""]
     if measured := content.get("measured"):
-        lines += ["Against what was measured:", "", *measured_table(works, measured), ""]
+        lines += [
+            "Measured and simulated speed of one and two workers:",
+            "",
+            *measured_table(works, measured),
+            "",
+        ]
     return "\n".join(lines).rstrip()
 
 
 def _store_words(works: Sequence[Work]) -> str:
     """Return a sentence on whether the simulation includes the store's own time."""
     known = any(s.seconds for work in works for s in work.stages if s.where == "store")
-    return "" if known else " The store's own time was not measured and is left at 0."
+    return (
+        ""
+        if known
+        else " The time that an object store itself takes was not measured and is taken as 0."
+    )
 
 
 def main(

@@ -17,8 +17,8 @@ def growth_lines(growth: Mapping[str, Any]) -> list[str]:
     side = growth["side"]
     workers = growth["workers"]
     return [
-        f"Measured on {origin_words(growth)}, {workers} workers, with made-up files ({side} px) "
-        "and the smallest network:",
+        f"The speed of `prepare` and `predict` was measured on {origin_words(growth)}, {workers} "
+        f"workers, with made-up files ({side} px) and the smallest network:",
         "",
         "| command | engine | images | images/s | driver, MiB |",
         "|---|---|---|---|---|",
@@ -36,10 +36,10 @@ def engines_lines(engines: Mapping[str, Any]) -> list[str]:
     """Return the lines on the time that Ray takes compared with the local pool."""
     ratios = engines["ratios"]
     return [
-        f"Ray took {float(np.median(ratios)):.2f} times as long as the local pool on the same "
-        f"{engines['rows']:,} rows, PNG of {engines['side']} px "
-        f"(median of {len(ratios)} rounds, {min(ratios):.2f} to {max(ratios):.2f}; "
-        f"`{engines['command']}`).",
+        f"With Ray, reading and shrinking {engines['rows']:,} images (PNG of {engines['side']} px) "
+        f"took {float(np.median(ratios)):.2f} times as long as with the processes of one machine "
+        f"(the local engine). This is the median of {len(ratios)} rounds, which gave "
+        f"{min(ratios):.2f} to {max(ratios):.2f} (`{engines['command']}`).",
         "",
     ]
 

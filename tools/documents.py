@@ -26,7 +26,7 @@ from cxr_compare.configs.describe import _Key, _keys
 from cxr_compare.configs.settings import config_class
 from cxr_compare.data_prep.formats.registry import FORMATS
 from cxr_compare.evaluation.decisions.guaranteed_threshold import patients_needed
-from cxr_compare.evaluation.metrics.metric import NEEDS, Direction, Metric
+from cxr_compare.evaluation.metrics.metric import Direction, Metric, Need
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.networks.registry import DETECTORS, NETWORKS
 from cxr_compare.scripts.cli import command_function
@@ -178,7 +178,7 @@ def formats_table() -> str:
     """Return a table of the formats that ``cxr prepare`` reads."""
     lines = ["| `--format` | the folder holds |", "|---|---|"]
     for name, known in FORMATS.items():
-        labels = (known.title, *range(2, len(known.sources) + 1))
+        labels = (known.title, *("another source" for _ in known.sources[1:]))
         places = [f"[{n}](https://{at})" for n, at in zip(labels, known.sources, strict=False)]
         title = ", ".join(places) + ": " * bool(places)
         lines.append(f"| [`{name}`](#{name}) | {title}{known.folder} |")
@@ -233,11 +233,17 @@ def other_keys() -> str:
 def networks_table() -> str:
     """Return a table of all networks, by the models that can be built on them."""
     groups = {
-        "detector and classifier": [n for n in NETWORKS.values() if n.detector and n.classifier],
-        "classifier": [n for n in NETWORKS.values() if not n.detector],
-        "detector": [n for n in NETWORKS.values() if not n.classifier],
-        "maps of 32 px a cell only": [n for n in NETWORKS.values() if n.strides == (32,)],
-        "maps of 16 px a cell only": [n for n in NETWORKS.values() if n.strides == (16,)],
+        "backbone of a detector and of a classifier": [
+            n for n in NETWORKS.values() if n.detector and n.classifier
+        ],
+        "backbone of a classifier only": [n for n in NETWORKS.values() if not n.detector],
+        "backbone of a detector only": [n for n in NETWORKS.values() if not n.classifier],
+        "activation maps with cells of 32 px only": [
+            n for n in NETWORKS.values() if n.strides == (32,)
+        ],
+        "activation maps with cells of 16 px only": [
+            n for n in NETWORKS.values() if n.strides == (16,)
+        ],
         "no ImageNet weights": [n for n in NETWORKS.values() if n.weights is None],
     }
     rows = [f"| {what} | {', '.join(f'`{n.name}`' for n in of)} |" for what, of in groups.items()]
@@ -252,33 +258,51 @@ name in `metrics.csv` and `metrics.json`. The [glossary](glossary.md) explains o
 
 The columns of the table are:
 
-- **meaning**: what the metric measures. N stands for a number in the name of the metric (`1_8`
-  means 1/8). Thresholds, score cuts and calibrations are always chosen on validation images.
-- **better**: "lower" if a lower value is better, "ideal" with the value that is best, and "–" if
-  neither higher nor lower is better. If the column is empty, higher is better.
-- **images**: the images on which the metric is computed. *Boxed* images are those whose lesions all
-  have boxes.
-- **undefined if**: the cases in which the metric has no value. Its cell in a report is then empty,
-  never 0, and a note says why. Every metric is undefined if there are no images.
+- **meaning**: what the metric measures. If several metrics share a row, N stands for the number in
+  the name of each (`1_8` means 1/8). Thresholds, score cuts and calibrations are always chosen on
+  validation images.
+- **better**: whether a higher or a lower value is better, or which value is best.
+- **computed**: the images on which the metric is computed.
+- **undefined**: the cases in which the metric has no value. The cell of the metric in a report
+  is then empty, never 0, and a note says why. Every metric is undefined if there are no images.
 
-A metric is also undefined if the system lacks something that the metric needs. The last column
-names each need by one word:
+A metric is also undefined if the compared system (a detector or classifier) lacks something that
+the metric needs:
 
-{needs}
+- **Threshold**: it is chosen on validation images by a policy (a rule such as the best F1).
+- **Boxes**: a detector predicts them. Those of a classifier are cut out of its activation maps, if
+  validation images chose how.
+- **Score cut of boxes**: the score from which a box counts, if validation images chose it.
+- **Probability**: a score that was calibrated on validation images.
+- **Triage**: two thresholds, by which `cxr tune` rules images out or in.
 
-Not every metric can be the primary figure of a protocol. A primary figure must be one for which
-higher is better. Some metrics are one half of an operating point, and a system can raise them at
-the cost of the other half. Such a metric can be primary only together with its other half:
+Not every metric can be the primary figure of a protocol, by which one system is called better.
+A primary figure must be one for which higher is better. Some metrics are one half of an operating
+point, such as sensitivity: a system can raise them at the cost of the other half, such as
+specificity. Such a metric can be primary only together with its other half:
 
 {halves}
 
 The command `python tools/documents.py` writes this page and `metrics.schema.json` from
 `evaluation/metrics/registry.py`.
 
-| name | title | meaning | better | images | undefined if |
+| name | title | meaning | better | computed | undefined |
 |---|---|---|---|---|---|
 """
-_BETTER: dict[Direction, str] = {"higher": "", "lower": "lower", "none": "–"}
+_BETTER: dict[Direction, str] = {
+    "higher": "higher is better",
+    "lower": "lower is better",
+    "none": "neither higher nor lower is better",
+}
+_LACKS: dict[Need, str] = {
+    "threshold": "the system has no threshold",
+    "boxes": "the system has no boxes",
+    "box_cut": "no score cut of boxes was chosen",
+    "point": "the system has neither boxes nor activation maps",
+    "cell": "no system has an activation map",
+    "probability": "the system has no probability",
+    "triage": "the system has no triage",
+}
 _SAID_ABOVE = ("there is no image", Metric.undefined)
 
 
@@ -301,21 +325,29 @@ def metrics_page() -> str:
         if not metric.why_not_primary
         if (able := [name for name in metric.partners if not METRICS[name].why_not_primary])
     )
-    needs = "\n".join(f"- no `{need}`: {why}" for need, why in NEEDS.items())
-    return _INTRODUCTION.format(halves=halves, needs=needs) + "\n".join(lines) + "\n"
+    return _INTRODUCTION.format(halves=halves) + "\n".join(lines) + "\n"
 
 
 def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
     """Return the cells of a metric without its name; if `anonymous`, with N for each number."""
-    images = (metric.share_of or "all").replace("called", "called positive")
-    images = images.replace("not_called positive", "called negative")
-    undefined = metric.undefined * (metric.undefined not in _SAID_ABOVE)
+    images = {
+        None: "all images",
+        "all": "all images",
+        "positive": "positive images",
+        "negative": "negative images",
+        "called": "images called positive",
+        "not_called": "images called negative",
+    }[metric.share_of]
+    if metric.boxed:
+        images = f"{images.removeprefix('all ')} whose lesions all have boxes"
+    reasons = [metric.undefined] * (metric.undefined not in _SAID_ABOVE)
+    reasons += [_LACKS[need] for need in metric.needs]
     cells = (
         metric.title,
         metric.meaning,
-        _BETTER.get(metric.direction, f"ideal: {metric.ideal or 0:g}"),
-        f"{images} boxed".removeprefix("all ") if metric.boxed else images,
-        "; ".join(filter(None, [undefined, *(f"no `{need}`" for need in metric.needs)])),
+        _BETTER.get(metric.direction, f"{metric.ideal or 0:g} is best"),
+        f"on {images}",
+        "undefined if " + ", or ".join(reasons or ["there is no image"]),
     )
     numbers = re.search(r"(?<=_)[\d_]+$", metric.name) if anonymous else None
     if numbers is None:

@@ -423,25 +423,25 @@ def explain(
     Returns:
         A dictionary with these keys:
 
-        - ``best``: the best protocol: of those that give all figures, the one with the fewest
-          changes to a known protocol, or the nearest one if none gives them. It is a dictionary
-          with ``value`` (the first figure by this protocol), ``protocol`` (name of the known
-          protocol), ``changes`` (list of the changed rules in words) and ``rules`` (all rules in
-          words);
-        - ``next_best``: a list of up to four further protocols, in the same form;
-        - ``within``: True if the best protocol gives every figure within its tolerance;
-        - ``found``: True if the best protocol counts as found;
-        - ``chance``: share of arbitrary figures, at most 0.15 from the reported ones, that some
-          protocol with at most as many changes as the best one would give;
-        - ``figure``, ``further`` and ``tolerance``: the first figure, the further figures, and the
-          tolerance of the first figure;
-        - ``n_tried``: number of protocols that were tried;
-        - ``n_within``: numbers of protocols that give the figures with 0, 1 and 2 changes;
-        - ``cxr``: name and value of the figure that cxr-compare itself computes;
-        - ``main_rule``: the rule of the best protocol that, applied alone, brings the figure of
-          cxr-compare nearest to that of the best protocol. It is None if no rule differs, or if the
-          best protocol is the RSNA score;
-        - ``text``: the answer in words.
+            - ``best``: the best protocol: of those that give all figures, the one with the fewest
+              changes to a known protocol, or the nearest one if none gives them. It is a dictionary
+              with ``value`` (the first figure by this protocol), ``protocol`` (name of the known
+              protocol), ``changes`` (list of the changed rules in words) and ``rules`` (all rules
+              in words);
+            - ``next_best``: a list of up to four further protocols, in the same form;
+            - ``within``: True if the best protocol gives every figure within its tolerance;
+            - ``found``: True if the best protocol counts as found;
+            - ``chance``: share of arbitrary figures, at most 0.15 from the reported ones, that some
+              protocol with at most as many changes as the best one would give;
+            - ``figure``, ``further`` and ``tolerance``: the first figure, the further figures, and
+              the tolerance of the first figure;
+            - ``n_tried``: number of protocols that were tried;
+            - ``n_within``: numbers of protocols that give the figures with 0, 1 and 2 changes;
+            - ``cxr``: name and value of the figure that cxr-compare itself computes;
+            - ``main_rule``: the rule of the best protocol that, applied alone, brings the figure of
+              cxr-compare nearest to that of the best protocol. It is None if no rule differs, or if
+              the best protocol is the RSNA score;
+            - ``text``: the answer in words.
 
     Raises:
         InputError: There is no predicted box or no true box on the images, a box or a score is

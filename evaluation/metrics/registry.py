@@ -62,8 +62,8 @@ _IMAGE_METRICS = (
     _decision(
         "accuracy",
         "Accuracy",
-        "Share of images called correctly; where few are positive, calling all negative scores "
-        "high.",
+        "Share of images called correctly; if few images are positive, calling all of them "
+        "negative scores high.",
         formula=lambda c: (c.tp + c.tn) / (c.positive + c.negative),
         undefined=_no_image,
         share_of="all",
@@ -74,7 +74,7 @@ _IMAGE_METRICS = (
     _decision(
         "precision",
         "Precision",
-        "Of the images called positive, the share that is positive; falls with the prevalence.",
+        "Of the images called positive, the share that is positive; it falls with the prevalence.",
         formula=lambda c: c.tp / c.called,
         undefined="no image is called positive",
         share_of="called",
@@ -136,7 +136,7 @@ _IMAGE_METRICS = (
     _decision(
         "npv",
         "Negative predictive value",
-        "Of the images called negative, the share that is negative; rises where few are positive.",
+        "Of the images called negative, the share that is negative; it rises if few are positive.",
         formula=lambda c: c.tn / c.not_called,
         undefined="no image is called negative",
         share_of="not_called",
@@ -146,7 +146,7 @@ _IMAGE_METRICS = (
         "lr_positive",
         "LR+",
         "Factor by which a positive call multiplies the odds of the finding: sensitivity / "
-        "(1 − specificity); does not depend on the prevalence.",
+        "(1 − specificity). It does not depend on the prevalence.",
         formula=lambda c: c.tp * c.negative / (c.fp * c.positive),
         undefined="no negative image is called positive, or a class is absent",
         partners=("lr_negative",),
@@ -178,13 +178,13 @@ def _matched_metrics(percent: int) -> tuple[Metric, Metric]:
         matched(
             f"matched_recall_{percent}",
             f"Sensitivity at specificity {level}",
-            f"Sensitivity where specificity is {level}, {how}. Needs no validation.",
+            f"Sensitivity where specificity is {level}, {how}. No validation image is needed.",
             highlights=("verdict",) if percent == MATCHED_PERCENT[0] else (),
         ),
         matched(
             f"matched_specificity_{percent}",
             f"Specificity at sensitivity {level}",
-            f"Specificity where sensitivity is {level}, {how}. Needs no validation.",
+            f"Specificity where sensitivity is {level}, {how}. No validation image is needed.",
         ),
     )
 
@@ -216,7 +216,7 @@ _COUNT_METRICS = (
     ),
 )
 
-_OF_THIS_CALIBRATION = "It and its interval are of this fitted calibration."
+_OF_THIS_CALIBRATION = "The figure and its interval describe the calibration that was fitted."
 _NO_FIT = "a class is absent, or the probabilities are all equal or separate the classes"
 _probability = partial(Metric, family="calibration", needs=("probability",))
 _loss = partial(_probability, undefined=_no_image, direction="lower")
@@ -242,13 +242,15 @@ _CALIBRATION_METRICS = (
     _loss(
         "ece_equal_mass",
         "ECE, equal mass",
-        "The same over bins cut at the deciles of the probabilities, equal values in one bin.",
+        "Expected calibration error: mean gap between expected and observed share of positives "
+        "over ten bins that are cut at the deciles of the probabilities; equal values are in one "
+        "bin.",
     ),
     _fitted(
         "calibration_slope",
         "Calibration slope",
         "Slope of the logistic regression, with intercept, of the label on the probability's "
-        "log-odds (limited to ±9.21); 1 is ideal, below 1 the probabilities are too extreme. "
+        "log-odds (limited to ±9.21); 1 is ideal, and below 1 the probabilities are too extreme. "
         + _OF_THIS_CALIBRATION,
         undefined=_NO_FIT,
         ideal=1.0,
@@ -256,15 +258,17 @@ _CALIBRATION_METRICS = (
     _fitted(
         "calibration_intercept",
         "Calibration intercept",
-        "Intercept of that regression; 0 is ideal. " + _OF_THIS_CALIBRATION,
+        "Intercept of the logistic regression of the label on the probability's log-odds; 0 is "
+        "ideal. " + _OF_THIS_CALIBRATION,
         undefined=_NO_FIT,
         ideal=0.0,
     ),
     _fitted(
         "calibration_in_the_large",
         "Calibration in the large",
-        "Intercept with the slope fixed at 1; 0 is ideal, above 0 the probabilities are too low on "
-        "average. " + _OF_THIS_CALIBRATION,
+        "Intercept of the logistic regression of the label on the probability's log-odds with the "
+        "slope fixed at 1; 0 is ideal, above 0 the probabilities are too low on average. "
+        + _OF_THIS_CALIBRATION,
         undefined="a class is absent",
         ideal=0.0,
     ),
@@ -278,16 +282,16 @@ _LOCALISATION_METRICS = (
     _point(
         "pointing_accuracy",
         "Pointing accuracy (hit rate)",
-        "Of the positive images, the share whose scored point (centre of the most confident box, "
-        "or of the highest cell of the activation map) lies on a true lesion, at any threshold.",
+        "Share of the positive images whose point (centre of the most confident box, or of the "
+        "highest cell of the activation map) lies on a true lesion, whatever the threshold is.",
         needs=("point",),
         table=TablePosition("localisation", 2),
     ),
     _point(
         "pointing_accuracy_tolerant",
         "Pointing accuracy within one cell",
-        "The same with the true boxes widened on each side by one cell of the coarsest activation "
-        "map of all compared systems.",
+        "Pointing accuracy if a point may miss a true box by one map cell: the true boxes are "
+        "widened on each side by one cell of the coarsest activation map of all compared systems.",
         needs=("point", "cell"),
         table=TablePosition("localisation", 2),
     ),
@@ -295,29 +299,32 @@ _LOCALISATION_METRICS = (
         "ap50",
         "AP50",
         "COCO average precision of the boxes (pycocotools) at an IoU of at least 0.5, of all boxes "
-        "that a detector stored, as papers report it. Images without lesions take part, with the "
-        "100 most confident boxes per image, equal scores by image id; too high with few positive "
-        "images.",
+        "that a detector stored, as papers report it. Images without lesions take part. At most "
+        "100 boxes per image count, the most confident ones; boxes of equal scores are ordered by "
+        "image id. With few positive images AP50 is too high.",
         table=TablePosition("localisation", 3),
         highlights=("abstract", "subgroups", "verdict"),
     ),
     _coco(
         "ap",
         "AP[.5:.95]",
-        "The same, averaged over IoUs from 0.5 to 0.95: rewards exact outlines.",
+        "COCO average precision of the boxes (pycocotools), averaged over IoU thresholds from 0.5 "
+        "to 0.95, of all boxes that a detector stored; it rewards exact outlines.",
         table=TablePosition("localisation", 4),
     ),
     _coco_decided(
         "ap50_decided",
         "AP50 of the decided boxes",
-        "AP50 of the boxes that are left, and drawn, after validation chose how much boxes may "
-        "overlap. It equals AP50 for boxes that are cut out of a map.",
+        "AP50 of the decided boxes, which are drawn: the boxes that are left after validation "
+        "images chose how much boxes may overlap. For boxes that are cut out of an activation map "
+        "it equals AP50.",
         table=TablePosition("localisation", 4),
     ),
     _coco_decided(
         "ap_decided",
         "AP[.5:.95] of the decided boxes",
-        "The same, averaged over IoUs from 0.5 to 0.95.",
+        "AP[.5:.95] of the decided boxes: those that are left after validation images chose how "
+        "much boxes may overlap.",
         table=TablePosition("localisation", 4),
     ),
 )
@@ -332,6 +339,7 @@ def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[M
     """Return the metric of the mean over all rates, then the metrics of the single rates."""
     froc = partial(_boxed, family=f"froc_{hit}", needs=("boxes",))
     prefix = "froc" if hit == "iou" else f"froc_{hit}"
+    found_by = "by the IoU of a box" if hit == "iou" else "by the centre of a box"
     mean = froc(
         f"{prefix}_mean",
         f"{title}, mean",
@@ -343,7 +351,8 @@ def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[M
         froc(
             f"{prefix}_at_{rate.replace('/', '_')}",
             f"{title}, at {rate}",
-            f"Sensitivity per lesion at {rate} false positives per image.",
+            f"Share of the lesions that are found ({found_by}), at {rate} false positives per "
+            "image.",
             table=TablePosition("rates", rank),
         )
         for rate in RATE_LABELS
@@ -355,23 +364,26 @@ _BOX_METRICS = (
     *_froc_metrics(
         "iou",
         "FROC",
-        "Sensitivity per lesion, averaged over 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per "
-        "image, over all images; the most sensitive point within a rate counts (no interpolation). "
-        "A box finds a lesion by an IoU of at least 0.2; further boxes on it count as neither.",
+        "Share of the lesions that are found, averaged over 1/8, 1/4, 1/2, 1, 2, 4 and 8 false "
+        "positives per image. A box finds a lesion by an IoU of at least 0.2; further boxes on the "
+        "same lesion count neither as found lesions nor as false positives. At each rate, the "
+        "highest share with at most that many false positives counts (no interpolation).",
         6,
     ),
     *_froc_metrics(
         "centre",
         "FROC by centre",
-        "The same, but a box finds a lesion by its centre on it, borders included.",
+        "Share of the lesions that are found, averaged over 1/8 to 8 false positives per image as "
+        "for the FROC mean, but a box finds a lesion if its centre lies on the lesion or its "
+        "border.",
         7,
     ),
     _boxed(
         "wafroc",
         "Weighted AFROC",
-        "Chance that a lesion, found as in FROC, scores above the highest false positive of an "
-        "image without lesions (ties half, a lesion not found lowest); lesions of an image share "
-        "its weight.",
+        "Chance that the box which finds a lesion (IoU of at least 0.2) scores above the highest "
+        "false positive of an image without lesions. A tie counts half, and a lesion that is not "
+        "found has the lowest score. The lesions of an image share its weight.",
         undefined="no evaluated image has a true box, or every one has",
         family="afroc",
         needs=("boxes",),
@@ -380,8 +392,9 @@ _BOX_METRICS = (
     _called_boxes(
         "rsna_score",
         "RSNA 2018 score",
-        "Mean over images of TP / (TP + FP + FN), averaged over IoUs above 0.4 to 0.75, of boxes "
-        "from the score cut that validation chose.",
+        "Score of the RSNA challenge of 2018: mean over images of TP / (TP + FP + FN), averaged "
+        "over IoU thresholds above 0.4 to 0.75. Only boxes count whose score reaches a cut that "
+        "validation images chose.",
         family="rsna",
         undefined="no evaluated image has a true box or a called one",
         table=TablePosition("localisation", 5),
@@ -390,9 +403,10 @@ _BOX_METRICS = (
         _called_boxes(
             f"iobb_accuracy_{percent}",
             f"IoBB accuracy at {percent} %",
-            "Of the true boxes, the share on which a called box (from the score cut that "
-            f"validation chose) has at least {percent} % of its own area; large boxes raise it: "
-            "read it with the false positives per image.",
+            "Share of the true boxes on which a called box lies with at least "
+            f"{percent} % of its own area. A box is called if its score reaches a cut that "
+            "validation images chose. Large boxes raise the figure, so read it with the false "
+            "positives per image.",
             family="iobb",
             table=TablePosition("localisation", 10 + percent),
             partners=(f"iobb_false_marks_{percent}",),
@@ -403,7 +417,8 @@ _BOX_METRICS = (
         _called_boxes(
             f"iobb_false_marks_{percent}",
             f"False positives per image (overlap < {percent} %)",
-            f"Called boxes with less than {percent} % of their area on any true box, per image.",
+            f"Number of called boxes per image that lie with less than {percent} % of their own "
+            "area on any true box.",
             family="iobb",
             direction="lower",
             table=TablePosition("localisation", 11 + percent),
@@ -413,17 +428,18 @@ _BOX_METRICS = (
     _called_boxes(
         "miou",
         "mIoU",
-        "IoU of the region of all called boxes (from the score cut that validation chose) with the "
-        "region of all true boxes, averaged over the images with a lesion, as in CheXlocalize; an "
-        "image without a called box counts 0.",
+        "IoU of the region of all called boxes with the region of all true boxes, averaged over "
+        "the images with a lesion, as in CheXlocalize. A box is called if its score reaches a cut "
+        "that validation images chose; an image without a called box counts 0.",
         family="miou",
         table=TablePosition("localisation", 9),
     ),
     _point(
         "localised_sensitivity",
         "Localised sensitivity",
-        "Of the positive images, the share called positive with the scored point (box centre or "
-        "map peak) on a true lesion, borders included; without a point it is a miss.",
+        "Share of the positive images that are called positive and whose point (centre of the most "
+        "confident box, or peak of the activation map) lies on a true lesion or its border. An "
+        "image without a point counts as missed.",
         partners=("specificity",),
         needs=("threshold", "point"),
         table=TablePosition("localisation", 1),
@@ -432,8 +448,8 @@ _BOX_METRICS = (
     _point(
         "localised_sensitivity_tolerant",
         "Localised sensitivity within one cell",
-        "The same with the true boxes widened on each side by one cell of the coarsest activation "
-        "map of all compared systems.",
+        "Localised sensitivity if a point may miss a true box by one map cell: the true boxes are "
+        "widened on each side by one cell of the coarsest activation map of all compared systems.",
         partners=("specificity",),
         needs=("threshold", "point", "cell"),
         table=TablePosition("localisation", 1),
@@ -446,13 +462,15 @@ _TRIAGE_METRICS = (
     _triage(
         "ruled_out",
         "Ruled out by triage",
-        "Share of images below the threshold of the guarantee that rules out.",
+        "Share of the images that triage (calling by two thresholds) rules out: their score is "
+        "below the lower threshold.",
         direction="none",
     ),
     _triage(
         "referred",
         "Referred to a reader by triage",
-        "Share of images neither ruled out nor ruled in: the price of what triage guarantees.",
+        "Share of the images that triage (calling by two thresholds) neither rules out nor rules "
+        "in, so that a reader decides.",
         direction="lower",
         table=TablePosition("first", 8),
         highlights=("summary",),
@@ -460,7 +478,8 @@ _TRIAGE_METRICS = (
     _triage(
         "ruled_in",
         "Ruled in by triage",
-        "Share of images from the threshold of the guarantee that rules in on.",
+        "Share of the images that triage (calling by two thresholds) rules in: their score reaches "
+        "the upper threshold.",
         direction="none",
     ),
 )
