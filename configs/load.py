@@ -109,7 +109,6 @@ def _rename_old_keys(content: dict[str, Any]) -> None:
     training = content.get("training")
     if not isinstance(model, dict) or not isinstance(training, dict):
         return  # a damaged configuration: the check reports what is wrong
-        return  # a damaged one, of which the check says what is wrong
     if content.get("kind") == "classifier" and "architecture" in model:
         model["backbone"] = model.pop("architecture")
     layers = model.pop("trainable_layers", None)

@@ -111,7 +111,6 @@ def build_detector(
     model: Detector = build(*bound.args, **bound.kwargs)
     model.preprocess = preprocess
     model.n_findings = n_findings
-    model.preprocess, model.n_findings = preprocess, n_findings
     arguments = {
         "architecture": architecture,
         "backbone": backbone,

@@ -365,7 +365,6 @@ class _Means:
             loss = sum(part_loss * part_weight for part_loss, part_weight in parts if part_weight)
             whole._batches.append((loss / weight if weight else 0.0, weight))
         return whole
-        return whole
 
     @property
     def losses(self) -> list[float]:

@@ -104,7 +104,6 @@ def _complete_training(
         task.model.preprocess.to_json(run.folder / "preprocess.json")
     began = time.perf_counter()
     memory = PeakMemory(task.model, device)
-    began, memory = time.perf_counter(), PeakMemory(task.model, device)
     result = _fit(settings, task, run, hardware, rank, progress)
     if not is_first:
         return

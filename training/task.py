@@ -234,4 +234,3 @@ def mean_of_defined(figures: Sequence[float | None]) -> float:
     """
     defined = [figure for figure in figures if figure is not None]
     return float(np.mean(defined)) if defined else float("nan")
-    return float(np.mean(defined)) if defined else float("nan")

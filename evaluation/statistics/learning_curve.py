@@ -553,9 +553,9 @@ def _reason(
     if not (first.fits and second.fits):
         return "the points do not lie on a power law"
     if measured is None:
-        return "no effort was measured by both models"
+        return "the two curves have no number of images or epochs in common"
     if interval == (0.0, math.inf):
         return "the curves are not shown to differ in slope"
     if not (measured.low <= interval.low and interval.high <= measured.high):
-        return "the interval reaches beyond the effort that both models measured"
+        return "the interval reaches beyond the numbers of images or epochs at which both were measured"
     return ""

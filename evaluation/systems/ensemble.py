@@ -332,7 +332,6 @@ def _joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, l
     """
     parts: list[pd.DataFrame] = []
     unknown: list[str] = []
-    parts, unknown = [], []
     for member in members:
         unknown += [*member.info.get("seen_unknown", [])]
         seen = member.seen
