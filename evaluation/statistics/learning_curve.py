@@ -557,5 +557,5 @@ def _reason(
     if interval == (0.0, math.inf):
         return "the curves are not shown to differ in slope"
     if not (measured.low <= interval.low and interval.high <= measured.high):
-        return "the interval reaches beyond the numbers of images or epochs at which both were measured"
+        return "the interval reaches beyond the measured numbers of images or epochs"
     return ""
