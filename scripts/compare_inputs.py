@@ -11,6 +11,7 @@ from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.scripts import console
+from cxr_compare.scripts.options import read_target
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.systems import (
     ComparedSystem,
@@ -104,8 +105,8 @@ def open_truth(
         boxes: Table of the true boxes; None if there are no boxes or `truth` holds them.
         patients: Patient id of each image; None if `truth` names the patients or they are unknown.
         columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
-        target_names: Names of the targets (findings, or groups of findings) to evaluate; None if
-            there is one only.
+        target_names: Names of the targets (findings, or groups of findings) to evaluate, or for
+            labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
 
     Returns:
         The data set and, for labels in memory, the image ids in the order of the labels (None for a
@@ -122,7 +123,8 @@ def open_truth(
         further = [value for value in (boxes, patients) if value is not None]
         if any(not isinstance(value, Path) for value in further):
             raise InputError("compare: with truth in a file, boxes and patients are files, too")
-        dataset = truth_set(truth, patients, console.say, boxes, columns)
+        defined = dict(read_target(text) for text in target_names or () if "=" in text)
+        dataset = truth_set(truth, patients, console.say, boxes, columns, defined)
     else:
         dataset, order = truth_from_values(truth, boxes=boxes, patients=patients)
     chosen_targets(dataset, target_names)  # refuses a wrong name before results are read
@@ -250,19 +252,35 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
     Args:
         dataset: Data set with its targets.
         names: Names of targets, or ``all`` for all targets of the data set. None takes the only
-            target.
+            target. NAME=FINDING,FINDING names a target that has these findings.
 
     Returns:
         The targets without repetition, in the order of the names.
 
     Raises:
-        InputError: There is no such target, or there are several and `names` is None.
+        InputError: There is no such target, or it has other findings, or there are several targets
+            and `names` is None.
     """
     if names and _ALL in names and _ALL not in dataset.targets:
         return list(dataset.targets.values())
     if not names:
         return [dataset.target()]
-    return [dataset.target(name) for name in dict.fromkeys(names)]
+    return [_chosen_target(dataset, text) for text in dict.fromkeys(names)]
+
+
+def _chosen_target(dataset: DataSet, text: str) -> Target:
+    """Return the target that NAME or NAME=FINDING,FINDING names."""
+    if "=" not in text:
+        return dataset.target(text)
+    name, findings = read_target(text)
+    target = dataset.targets.get(name)
+    if target is None or set(target.any_of) != set(findings):
+        raise InputError(
+            f"--target {text}: {dataset.folder} has no such target, and the targets of a data set "
+            f"are fixed; prepare it anew with cxr prepare --target {text}, or choose one of "
+            f"{', '.join(dataset.targets)}"
+        )
+    return target
 
 
 def read_protocol_or_margin(

@@ -108,7 +108,8 @@ def compare(
         out: Report folder to make. Without it nothing is written, and each call predicts its runs
             again.
         target: Target to evaluate, if the data set has several. Give the option several times, or
-            give 'all', for one report on each target and a page that links them.
+            give 'all', for one report on each target and a page that links them. With --truth FILE
+            also NAME=FINDING,FINDING, as in cxr prepare.
         split: Split whose test images are evaluated. By default it is the split that the systems
             were made on.
         images: What happens if the systems were run on different images. all, the default, refuses
@@ -166,7 +167,7 @@ def compare(
         raise InputError("compare: give at least one system")
     if out is None or overwrite or not (out / files.METRICS).is_file():
         require_predictable(compared)  # here already, as reading the data set takes time
-    single_target = target[0] if target and len(target) == 1 else None
+    single_target = target[0].partition("=")[0] if target and len(target) == 1 else None
     image_options = read_image_options(images)
     question = read_protocol_or_margin(protocol, margin, single_target)
     from cxr_compare.evaluation.report.summary_table import table_rows

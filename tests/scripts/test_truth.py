@@ -14,10 +14,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.systems.truth_files import truth_set
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.prepare import prepare
+from cxr_compare.scripts.compare_inputs import chosen_targets
 from tests.scripts.small_sets import cxr, refusal, table_set
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions" / "my-two-result-files.md"
@@ -319,3 +321,27 @@ def _any_data_set(folder: Path) -> Path:
     states = {"opacity": ["present", "absent"] * 3}
     roles = ["train", "train", "val", "val", "test", "test"]
     return table_set(folder, list("abcdef"), states, width=100, height=80, split=roles)
+
+
+def test_two_spellings_are_asked_about_and_joined_to_one_target(tables, capsys):
+    ids = [f"i{number:02d}" for number in range(24)]
+    labels = ["opacitiy", *["opacity"] * 11, *["normal"] * 12]
+    scores = [1.0] * 12 + [0.0] * 12
+    pd.DataFrame({"image_id": ids, "label": labels}).to_csv(tables / "t.csv", index=False)
+    pd.DataFrame({"image_id": ids, "score": scores}).to_csv(tables / "s.csv", index=False)
+    call = ["compare", tables / "s.csv", "--truth", tables / "t.csv", "--replicates", "100"]
+    assert cxr(*call) == 2
+    asked = capsys.readouterr().err
+    assert "'opacitiy' of 1 image" in asked
+    assert "--target opacity=opacity,opacitiy" in asked
+    joined = ["opacity=opacity,opacitiy"]
+    report = compare([str(tables / "s.csv")], truth=tables / "t.csv", target=joined, replicates=100)
+    (row,) = report.to_frame().query("metric == 'auroc'").to_dict("records")
+    assert (row["estimate"], row["n_images"], row["n_positive"]) == (1.0, 24, 12)
+
+
+def test_a_target_is_defined_for_a_truth_and_not_for_a_data_set(tables, tmp_path):
+    data = _any_data_set(tmp_path)
+    with pytest.raises(InputError, match=r"opacity=opacity,other: .*cxr prepare --target"):
+        chosen_targets(DataSet.open(data), ["opacity=opacity,other"])
+    assert [t.name for t in chosen_targets(DataSet.open(data), ["opacity=opacity"])] == ["opacity"]
