@@ -203,7 +203,7 @@ def network() -> LesionRetinaNet:
 
 def test_a_detector_is_compared_without_a_box_and_with_as_many_as_there_may_be(network):
     proof = prove(run_of(Detector(network, numpy=False)), Detector(network, numpy=True))
-    assert proof.images == "6 phantom images"
+    assert proof.images == "6 synthetic images"
     proof.require("out")
     compared = {
         measure.case: measure.value
@@ -212,7 +212,7 @@ def test_a_detector_is_compared_without_a_box_and_with_as_many_as_there_may_be(n
     }
     assert compared.pop("images without a detection") == 0
     assert 1100 < compared["images at every limit"] <= 6 * 2 * 100  # images, findings, boxes
-    assert set(compared) == {"phantom images", "a black image", "images at every limit"}
+    assert set(compared) == {"synthetic images", "a black image", "images at every limit"}
 
 
 def test_a_detector_whose_boxes_lie_elsewhere_is_refused(network: LesionRetinaNet) -> None:
