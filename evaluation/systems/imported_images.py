@@ -91,7 +91,7 @@ class SplitImages:
             f"{self._what_to_do()}"
         )
 
-    def _roles_of(self, images: set[str]) -> str:
+    def _roles_of(self, images: frozenset[str]) -> str:
         """Return a phrase on the roles that images have; empty without an image."""
         counts = {role: len(images & self.ids(role)) for role in _NOUNS}
         parts = [counted_phrase(n, _NOUNS[role]) for role, n in counts.items() if n]

@@ -185,7 +185,7 @@ def test_no_image_of_yolo_is_lost_by_a_name(yolo):
         ("1 .5 .5 .2 .2 .5", {}, r"c\.txt, line 1: class 1 .*--class-names"),
         ("1 .5 .5 .2 .2 .5", {"class_names": "opacity"}, "line 1: class 1 .* 1 classes "),
         ("0 .5 .5 .2 .2 .5", {"class_names": "no.yaml"}, r"^no\.yaml: .*No such file"),
-        ("0 .5 .5 .2 .2 .5", {"class_names": "mass"}, r"1 findings .*\('mass'\).*line 1"),
+        ("0 .5 .5 .2 .2 .5", {"class_names": "mass"}, r"1 finding is .*\('mass'\).*line 1"),
         ("0 .5 .5 .2 .2 .5", {"images": "some"}, "^--images some: .*all, listed"),
     ],
 )
@@ -245,7 +245,7 @@ def test_boxes_are_clipped_counted_and_limited(run, capsys):
         ("image_id,score\nc,0.5\nc,0.6\n", "row 3 .*image 'c' .*opacity"),
         ("image_id,p\nc,0.5\n", "column 'score' .*image_id, p; .*--columns score="),
         ("case,score\nc,0.5\n", "column 'image_id' .*case, score; .*--columns image="),
-        ("image_id,score,finding\nc,0.5,hernia\n", r"1 findings .*\('hernia'\).*row 2"),
+        ("image_id,score,finding\nc,0.5,hernia\n", r"1 finding is .*\('hernia'\).*row 2"),
         ("image_id,x1,y1,score\nc,1,2,0.5\n", "has x1, y1; .*x1, y1, x2 and y2"),
         ("image_id,x1,y1,x2,y2,score\nc,9,9,9,20,0.5\n", "row 2, image 'c': x1=9, y1=9"),
         ("image_id,x1,y1,x2,y2,score\nc,200,9,220,20,0.5\n", "beyond the image of 100 x 80"),
