@@ -25,8 +25,10 @@ from cxr_compare.data_prep.contracts.temporary_folders import use_private_tempor
 from cxr_compare.data_prep.store.identify_folder import WrongFolderError
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
+from cxr_compare.scripts.configuration_options import refuse_configuration_words
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
 from cxr_compare.scripts.former_options import current_words
+from cxr_compare.scripts.missing_options import missing_options_message
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.parameters import Parameter, description, parameters_of
 
@@ -134,9 +136,15 @@ class _Command(TyperCommand):
 
     def make_context(self, info_name: Any, args: Any, *rest: Any, **options: Any) -> Any:
         words = current_words(self._function_name, args)
+        function = command_function(self._function_name)
         app = typer.Typer(add_completion=False, **_PLAIN)
-        app.command(self.name)(typer_command(command_function(self._function_name)))
-        return get_command(app).make_context(info_name, words, *rest, **options)
+        app.command(self.name)(typer_command(function))
+        try:
+            # typer removes the words that it has read from the list
+            return get_command(app).make_context(info_name, [*words], *rest, **options)
+        except _TyperError as error:
+            _explain(error, function, words)
+            raise
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """Return the first paragraph of the docstring without importing the module."""
@@ -145,6 +153,20 @@ class _Command(TyperCommand):
         functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
         function = next(node for node in functions if node.name == name)
         return (ast.get_docstring(function) or "").partition("\n\n")[0]
+
+
+def _explain(error: Exception, function: Callable[..., Any], words: list[str]) -> None:
+    """Refuse words that typer cannot read with the command that the user probably means.
+
+    Raises:
+        InputError: A required option is missing, or an option is a key of a configuration.
+    """
+    if hasattr(error, "option_name"):  # there is no such option
+        refuse_configuration_words(function, words)
+    elif type(error).__name__ == "MissingParameter":
+        message = missing_options_message(function, words)
+        if message is not None:
+            raise InputError(message)
 
 
 def build_app() -> typer.Typer:

@@ -11,6 +11,7 @@ from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.scripts import console
+from cxr_compare.scripts.options import read_target
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.systems import (
     ComparedSystem,
@@ -23,7 +24,7 @@ from cxr_compare.scripts.systems import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr_compare.evaluation.systems.prediction_files import ColumnNames
+    from cxr_compare.scripts.result_columns import ResultColumns
 
 _ALL = "all"
 _IMAGE_RULES = ("all", "common")
@@ -94,31 +95,6 @@ Images = Annotated[
 ]
 
 
-def split_column_roles(roles: Sequence[str]) -> tuple[ColumnNames, tuple[str, ...]]:
-    """Separate the column names of files with predictions from those of the file with true labels.
-
-    Args:
-        roles: Texts ROLE=COLUMN, which say what a column contains, such as ``score=Probability``.
-            The roles ``result_image`` (image id) and ``score`` belong to predictions, all others to
-            labels.
-
-    Returns:
-        The names of the columns of the predictions, and the texts that belong to the labels.
-    """
-    from cxr_compare.evaluation.systems.prediction_files import ColumnNames
-
-    fields = {"result_image": "image", "score": "score"}
-    of_results = {}
-    of_truth = []
-    for text in roles:
-        role, _, column = text.partition("=")
-        if role in fields and column:
-            of_results[fields[role]] = column
-        else:
-            of_truth.append(text)
-    return ColumnNames(**of_results), tuple(of_truth)
-
-
 def open_truth(
     truth: Any,
     boxes: Any,
@@ -138,8 +114,8 @@ def open_truth(
             in memory in the order of the labels; None if `truth` names the patients or they are
             unknown.
         columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
-        target_names: Names of the targets (findings, or groups of findings) to evaluate; None if
-            there is one only.
+        target_names: Names of the targets (findings, or groups of findings) to evaluate, or for
+            labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
 
     Returns:
         The data set and, for labels in memory, the image ids in the order of the labels (None for a
@@ -156,7 +132,8 @@ def open_truth(
         further = [value for value in (boxes, patients) if value is not None]
         if any(not isinstance(value, Path) for value in further):
             raise InputError("compare: with truth in a file, boxes and patients are files, too")
-        dataset = truth_set(truth, patients, console.say, boxes, columns)
+        defined = dict(read_target(text) for text in target_names or () if "=" in text)
+        dataset = truth_set(truth, patients, console.say, boxes, columns, defined)
     else:
         dataset, order = truth_from_values(truth, boxes=boxes, patients=patients)
     chosen_targets(dataset, target_names)  # refuses a wrong name before results are read
@@ -173,7 +150,8 @@ def open_result_files(
     dataset: DataSet,
     truth: Any,
     order: pd.Index | None,
-    names: ColumnNames,
+    columns: ResultColumns,
+    targets: Sequence[Target],
 ) -> list[ComparedSystem]:
     """Read files and values in memory with the predictions of systems.
 
@@ -184,7 +162,8 @@ def open_result_files(
         truth: The true labels as the user gave them. If they are a COCO file, it says which images
             and classes the ids in COCO results mean.
         order: Image ids in the order of arrays of scores; None if the labels are in a file.
-        names: Names of the columns in a CSV file of predictions.
+        columns: Names of the columns in tables of predictions.
+        targets: Targets to evaluate. If there is one, rows without a finding are about it.
 
     Returns:
         The systems with their predictions.
@@ -194,12 +173,12 @@ def open_result_files(
     """
     coco = truth if isinstance(truth, Path) and truth.suffix == ".json" else None
     opened: list[ComparedSystem] = []
-    for given_name, members in systems:
-        first = members[0]
-        usual = first.stem if isinstance(first, Path) else f"system {len(opened) + 1}"
-        name = given_name or usual
+    target = targets[0] if len(targets) == 1 else None
+    names = [_system_name(system, number) for number, system in enumerate(systems, start=1)]
+    columns.require_known(names, [path for system in systems for path in system.paths])
+    for name, (_, members) in zip(names, systems, strict=True):
         opened_members = [
-            _open_member(member, name, dataset, coco, order, names) for member in members
+            _open_member(member, name, dataset, coco, order, columns, target) for member in members
         ]
         for member, predictions in zip(members, opened_members, strict=True):
             if predictions.kind == "boxes" and predictions.boxes.empty:
@@ -208,6 +187,12 @@ def open_result_files(
                 console.say(f"{name}: {note}")
         opened.append(ComparedSystem(name, [*opened_members]))
     return opened
+
+
+def _system_name(system: GivenSystem, number: int) -> str:
+    """Return the name of a system: the given one, that of its first file, or its number."""
+    first = system.members[0]
+    return system.name or (first.stem if isinstance(first, Path) else f"system {number}")
 
 
 def open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSystem:
@@ -239,16 +224,32 @@ def _open_member(
     dataset: DataSet,
     coco: Path | None,
     order: pd.Index | None,
-    names: ColumnNames,
+    columns: ResultColumns,
+    target: Target | None,
 ) -> Predictions:
     from cxr_compare.evaluation.systems.from_frames import predictions_from_values
     from cxr_compare.evaluation.systems.imported import read_predictions
+    from cxr_compare.evaluation.systems.reading_advice import advice_for_result_file
 
     if isinstance(member, GivenValues):
-        return predictions_from_values(name, member.value, dataset, order)
+        own_columns = columns.names(name)
+        return predictions_from_values(name, member.value, dataset, order, columns=own_columns)
     if isinstance(member, Predictions):
         return member
-    return read_predictions(member, dataset, name=name, coco_truth=coco, columns=names)
+    return read_predictions(
+        member,
+        dataset,
+        name=name,
+        coco_truth=coco,
+        columns=columns.names(name, member),
+        usual_finding=None if target is None else _usual_finding(target),
+        advice=advice_for_result_file(name),
+    )
+
+
+def _usual_finding(target: Target) -> str:
+    """Return the finding of rows without one: that with the target's name, or its first."""
+    return target.name if target.name in target.any_of else target.any_of[0]
 
 
 def _caption(table: Any) -> str:
@@ -261,19 +262,35 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
     Args:
         dataset: Data set with its targets.
         names: Names of targets, or ``all`` for all targets of the data set. None takes the only
-            target.
+            target. NAME=FINDING,FINDING names a target that has these findings.
 
     Returns:
         The targets without repetition, in the order of the names.
 
     Raises:
-        InputError: There is no such target, or there are several and `names` is None.
+        InputError: There is no such target, or it has other findings, or there are several targets
+            and `names` is None.
     """
     if names and _ALL in names and _ALL not in dataset.targets:
         return list(dataset.targets.values())
     if not names:
         return [dataset.target()]
-    return [dataset.target(name) for name in dict.fromkeys(names)]
+    return [_chosen_target(dataset, text) for text in dict.fromkeys(names)]
+
+
+def _chosen_target(dataset: DataSet, text: str) -> Target:
+    """Return the target that NAME or NAME=FINDING,FINDING names."""
+    if "=" not in text:
+        return dataset.target(text)
+    name, findings = read_target(text)
+    target = dataset.targets.get(name)
+    if target is None or set(target.any_of) != set(findings):
+        raise InputError(
+            f"--target {text}: {dataset.folder} has no such target, and the targets of a data set "
+            f"are fixed; prepare it anew with cxr prepare --target {text}, or choose one of "
+            f"{', '.join(dataset.targets)}"
+        )
+    return target
 
 
 def read_protocol_or_margin(

@@ -194,6 +194,29 @@ def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...
     return _read_names(value)
 
 
+def read_target(text: str) -> tuple[str, tuple[str, ...]]:
+    """Read the definition of a target from a text NAME=FINDING,FINDING.
+
+    Args:
+        text: Name of the target, and the findings that it joins.
+
+    Returns:
+        The name and the findings.
+
+    Raises:
+        InputError: The name or the findings are missing.
+
+    Example:
+        >>> read_target("opacity=lung_opacity,pneumonia")
+        ('opacity', ('lung_opacity', 'pneumonia'))
+    """
+    name, _, members = text.partition("=")
+    findings = tuple(member.strip() for member in members.split(",") if member.strip())
+    if not name.strip() or not findings:
+        raise InputError(f"--target {text!r}: write NAME=FINDING,FINDING")
+    return name.strip(), findings
+
+
 class EngineChoice(NamedTuple):
     """Where images are decoded and predicted and networks are trained.
 

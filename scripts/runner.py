@@ -22,6 +22,7 @@ from cxr_compare.data_prep.work.local_copies import local_folders
 from cxr_compare.data_prep.work.store_addresses import find_store_addresses, with_store_addresses
 from cxr_compare.scripts import console
 from cxr_compare.scripts.command_line import command_line
+from cxr_compare.scripts.configuration_options import refuse_configuration_keywords
 from cxr_compare.scripts.former_options import current_keywords
 from cxr_compare.scripts.parameters import (
     declared_types,
@@ -56,6 +57,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def run(*positional: Any, progress: bool = False, **keywords: Any) -> R:
         keywords = current_keywords(function.__name__, keywords)
+        refuse_configuration_keywords(function, keywords)
         call = signature.bind(*positional, **keywords)
         call.apply_defaults()
         record = with_store_addresses(command_line(run, call.arguments))

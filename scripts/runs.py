@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from cxr_compare.data_prep.store.prediction_writer import Part
     from cxr_compare.serving.backends import Model
     from cxr_compare.serving.run import Run
+
+
+_MOST_RUNS = 4  # that a message suggests
 
 
 class RunGiven(NamedTuple):
@@ -71,11 +75,12 @@ RunsAndImages = Annotated[
 Runs = Annotated[PathsGiven, Argument(read=read_paths, metavar="RUN|EXPORT ...")]
 
 
-def parse_runs(words: Sequence[str]) -> list[RunGiven]:
+def parse_runs(words: Sequence[str], command: str) -> list[RunGiven]:
     """Read the words of a command that takes only trainings (runs) and exports of their networks.
 
     Args:
         words: Words ``PATH`` or ``NAME=PATH``.
+        command: Beginning of the command line for messages, such as ``cxr serve``.
 
     Returns:
         For each word the name of the system, None without a name, and its folder.
@@ -85,11 +90,37 @@ def parse_runs(words: Sequence[str]) -> list[RunGiven]:
     """
     runs = [_named_path(text) for text in words]
     for _, path in runs:
+        kind = folder_kind(path) if path.is_dir() else None
+        if kind is not None and kind.name in ("data set", "predictions", "report"):
+            what = "holds predictions" if kind.name == "predictions" else f"is {kind.with_article}"
+            raise InputError(
+                f"{path}: {what}, and {command} needs a run of cxr train or an "
+                f"export of one; {_command_with_runs(path, command)}"
+            )
         if not is_run(path):
             raise InputError(
                 f"{path}: is neither a run of cxr train nor an export of one; give such a folder"
             )
     return runs
+
+
+def _command_with_runs(folder: Path, command: str) -> str:
+    """Return the command with the runs beside a folder, or the one that makes a run."""
+    beside = find_folders(folder.parent).get("run", [])
+    if beside:
+        return f"run: {command} {shlex.join(map(str, beside[:_MOST_RUNS]))}"
+    kind = folder_kind(folder)
+    if kind is None or kind.name != "data set":
+        return f"run: {command} RUN"
+    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.scripts.next_steps import trainings
+
+    steps = trainings(DataSet.open(folder))
+    if not steps or not steps[0].startswith("cxr train"):
+        return f"run: {command} RUN"
+    words = shlex.split(steps[0])
+    run = shlex.quote(words[words.index("--out") + 1])
+    return f"train one first: {steps[0]}; then run: {command} {run}"
 
 
 def sort_paths(words: Sequence[str]) -> tuple[list[RunGiven], list[Path]]:
@@ -110,6 +141,13 @@ def sort_paths(words: Sequence[str]) -> tuple[list[RunGiven], list[Path]]:
     sources = []
     for text in words:
         name, path = given = _named_path(text)
+        if path.is_dir() and (kind := folder_kind(path)) is not None and kind.name == "data set":
+            others = [word for word in words if word != text and is_run(_named_path(word).path)]
+            command = shlex.join(["cxr", "predict", *(others or ["RUN"]), "--data", str(path)])
+            raise InputError(
+                f"{path}: is a data set; to predict its validation and test images, run: {command} "
+                "--out OUT"
+            )
         if is_run(path):
             runs.append(given)
         elif name is not None:
@@ -157,7 +195,7 @@ def is_run(path: Path) -> bool:
         require_kind(path, "run")
         return True
     if kind is not None and kind.name == "data set":
-        raise InputError(f"{path}: is a data set; give it as --data, or give its images")
+        raise InputError(f"{path}: is a data set; give a run of cxr train")
     if kind is not None and kind.name == "predictions":
         raise InputError(f"{path}: holds predictions; give the run that made them")
     if kind is None and "run" in find_folders(path):

@@ -117,6 +117,29 @@ class Proof:
     images: str
     measures: tuple[Measure, ...]
 
+    def summary(self) -> str:
+        """Return one line that says how far the export agrees with its run.
+
+        Example:
+            >>> measures = (Measure("4 images", "image scores differ by", 2e-6, 1e-4),
+            ...     Measure("4 images", "decisions changed:", 0, 0))
+            >>> Proof("fp32", "4 images", measures).summary()
+            'Answers as its run on 4 images: 2 of 2 checks hold; scores differ by at most 2e-06'
+        """
+        checks = [measure for measure in self.measures if measure.limit is not None]
+        holding = sum(measure.holds for measure in checks)
+        facts = [f"{holding} of {len(checks)} checks hold"]
+        facts += [
+            f"{measure.name.removesuffix(' falls by')} {measure.original:.3g} to "
+            f"{measure.exported:.3g}"
+            for measure in self.measures
+            if measure.original is not None
+        ]
+        apart = [measure.value for measure in self.measures if "scores" in measure.name.split()]
+        if apart:
+            facts.append(f"scores differ by at most {max(apart):.2g}")
+        return f"Answers as its run on {self.images}: {'; '.join(facts)}"
+
     def require(self, what: str) -> None:
         """Raise an error if the export predicts otherwise than its run, beyond the limits.
 
@@ -215,7 +238,7 @@ def prove(
     ids = pd.Index(sorted(validation), name="image_id")
     if exported.precision == "fp32":
         if store is None:
-            case = "phantom images"
+            case = "synthetic images"
             images = _phantoms(run.model.preprocess.size)
         else:
             rows = np.linspace(0, len(ids) - 1, min(_MOST_IMAGES, len(ids))).astype(int)

@@ -15,6 +15,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.notebook import html_lines
+from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.loose_images import find_image_files, read_loose_images
@@ -59,7 +60,7 @@ class OperatingPoint(NamedTuple):
 
 
 @dataclass(eq=False, repr=False)
-class Run:
+class Run(OpenedFromFolder):
     """A trained network with its decision rule, opened from a run or from an export of it.
 
     A run is the folder of a training by `cxr train`; an export holds the same network in another

@@ -89,6 +89,13 @@ def test_folder_as_text_is_refused_like_one_as_path(opens):
     assert messages[0] == messages[1]
 
 
+@pytest.mark.parametrize("name", ["DataSet", "Predictions", "Run", "Report"])
+def test_a_folder_given_to_a_class_is_answered_with_the_right_call(name, tmp_path):
+    for folder in ("out/data", Path("out/data")):
+        with pytest.raises(cxr_compare.InputError, match=rf"{name}\.open\('out/data'\)$"):
+            getattr(cxr_compare, name)(folder)
+
+
 def test_editors_and_type_checkers_see_the_names_that_are_there():
     tree = ast.parse(Path(cxr_compare.__file__).read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))

@@ -15,6 +15,7 @@ _SINGULAR_VERBS = {
     "do": "does",
     "carry": "carries",
     "come": "comes",
+    "count": "counts",
     "occur": "occurs",
     "appear": "appears",
 }

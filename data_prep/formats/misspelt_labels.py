@@ -47,7 +47,8 @@ class MisspeltLabel:
         text = (
             f"label '{self.name}' of {counted(len(self.image_ids), 'image')} ({shown}): did you "
             f"mean '{self.meant}' ({counted(self.n_meant, 'image')})? As a finding of its own it "
-            "gives these images a wrong label. Correct it in the table, and prepare a new folder"
+            "gives these images a wrong label. Correct it in the table, and run the command again, "
+            "with a new folder if it makes one"
         )
         if self.is_finding:
             text += f"; or join both by --target {self.meant}={self.meant},{self.name}"

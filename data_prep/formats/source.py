@@ -19,7 +19,11 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
-from cxr_compare.data_prep.formats.targets import target_from_findings, targets_from_findings
+from cxr_compare.data_prep.formats.targets import (
+    target_from_findings,
+    targets_from_findings,
+    without_joined,
+)
 
 FINDING_KEY = ["image_id", "finding"]
 _ROLE_TABLES = ("split", "official")
@@ -113,6 +117,9 @@ class SourceTables:
     def with_targets(self, targets: Mapping[str, Sequence[str]]) -> SourceTables:
         """Return a copy with targets that the user defined, which replace those of the same name.
 
+        Findings that a user's target joins as spellings of the finding with its name are no targets
+        of their own.
+
         Args:
             targets: By name of a target, the findings of which any makes an image positive.
 
@@ -135,7 +142,7 @@ class SourceTables:
                     f"{', '.join(sorted(findings)) or 'none'}"
                 )
             added[name] = target_from_findings(name, members)
-        return replace(self, targets={**self.targets, **added})
+        return replace(self, targets=without_joined({**self.targets, **added}, targets))
 
     def reader_notes(self, rule: str) -> list[str]:
         """Return sentences on how often the people who labelled disagree, and on undecided labels.

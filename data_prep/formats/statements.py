@@ -123,6 +123,9 @@ def _all_absent(names: Sequence[str]) -> bool:
     return bool(names) and all(name.startswith(_ABSENT) for name in names)
 
 
+_SHOWN = 6  # largest number of findings that a note lists
+
+
 class _Statements:
     """Labels and boxes of images, gathered table by table and reader by reader."""
 
@@ -254,6 +257,34 @@ def _only_finding(tables: Sequence[LabelTable], class_names: Sequence[str]) -> s
     return findings.pop() if len(findings) == 1 else ""
 
 
+def _implied_note(absent: pd.DataFrame, tables: Sequence[LabelTable]) -> str:
+    """Return a note on images that count as negative although no row says so of the finding.
+
+    Args:
+        absent: One row for each such label: columns ``image_id``, ``finding`` and ``reader``.
+        tables: The label tables.
+    """
+    counts = absent.drop_duplicates(["image_id", "finding"])["finding"].value_counts(sort=False)
+    counts = counts.sort_index().sort_values(ascending=False, kind="stable")
+    most = [*counts.iloc[:_SHOWN].items()]
+    parts = [f"{count:,} for {finding}" for finding, count in most[1:]]
+    if len(counts) > _SHOWN:
+        parts.append(f"others for {counted(len(counts) - _SHOWN, 'more finding')}")
+    first = f"{counted(int(most[0][1]), 'image', 'count')} as negative for {most[0][0]}"
+    negatives = " and ".join([", ".join([first, *parts[:-1]]), parts[-1]] if parts else [first])
+    has_labels = any(table.has("label") for table in tables)
+    advice = (
+        "add a row with the image and the label 'unknown'"
+        if has_labels
+        else "empty the cell that says that the image shows nothing"
+    )
+    return (
+        f"{', '.join(table.path.name for table in tables)}: {negatives}, because their rows name "
+        f"other findings only, or say that the image shows nothing. If nobody looked for a finding "
+        f"on an image, {advice}"
+    )
+
+
 def read_labels_and_boxes(
     builder: SourceBuilder, tables: Sequence[LabelTable]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -290,10 +321,7 @@ def read_labels_and_boxes(
     implied = _stacked(stated.implied, LABEL_KEY).merge(labelled, how="left", indicator="_in")
     absent = implied.loc[implied["_in"] == "left_only", LABEL_KEY].assign(state="absent")
     if len(absent):
-        builder.notes.append(
-            f"{counted(len(absent), 'finding', 'are')} absent because the rows of an image do not "
-            "name them, or state that the image shows nothing"
-        )
+        builder.notes.append(_implied_note(absent, tables))
     idle = stated.boxed_normal
     if idle:
         builder.notes.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from cxr_compare.data_prep.formats.finding_names import display_name
@@ -31,6 +31,38 @@ def targets_from_findings(
     return targets | (
         {"any_finding": target_from_findings("any_finding", findings)} if any_finding else {}
     )
+
+
+def without_joined(
+    targets: Mapping[str, Mapping[str, Any]], defined: Mapping[str, Collection[str]]
+) -> dict[str, dict[str, Any]]:
+    """Leave out the targets of findings that the user joined as other spellings of a finding.
+
+    A user's target that is named after one of its findings, such as ``opacity`` of ``opacity`` and
+    ``opacitiy``, says that its findings are one. The others then are no targets of their own,
+    unless the user defined them, too.
+
+    Args:
+        targets: All targets by name, as ``dataset.json`` stores them.
+        defined: Findings of each target that the user defined, by its name.
+
+    Example:
+        >>> targets = targets_from_findings(["opacity", "opacitiy"])
+        >>> list(without_joined(targets, {"opacity": ["opacity", "opacitiy"]}))
+        ['opacity']
+    """
+    joined = {
+        finding
+        for name, findings in defined.items()
+        if name in findings
+        for finding in findings
+        if finding not in defined
+    }
+    return {
+        name: dict(target)
+        for name, target in targets.items()
+        if name not in joined or list(target["any_of"]) != [name]
+    }
 
 
 def target_from_findings(name: str, findings: Iterable[str]) -> dict[str, Any]:

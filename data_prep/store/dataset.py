@@ -18,6 +18,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.contracts.schemas import (
     FINGERPRINTS,
     REFERENCE_READER,
@@ -118,7 +119,7 @@ def _refuse_links_out_of(folder: Path) -> None:
 
 
 @dataclass
-class DataSet:
+class DataSet(OpenedFromFolder):
     """A prepared data set of chest X-rays: its tables, labels, boxes, splits and images.
 
     Each table is read from the folder when it is first used. Several people (readers) may have

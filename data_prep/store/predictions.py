@@ -14,6 +14,7 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.notebook import html_lines
+from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     read_table,
@@ -30,7 +31,7 @@ SEEN_FILE = "seen.parquet"
 
 
 @dataclass
-class Predictions:
+class Predictions(OpenedFromFolder):
     """Complete predictions of one system (a model or a human reader) for the images of a data set.
 
     Each table is read from the folder when it is first used.

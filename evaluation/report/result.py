@@ -19,11 +19,13 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
+from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS, PairTests
 from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
 from cxr_compare.evaluation.report.summary_table import TableRow
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ from cxr_compare.evaluation.report.report_content import FreshContent, ReportCon
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Report(OpenedFromFolder):
     """Result of comparing detectors and classifiers: conclusion, tables, charts and drawn images.
 
     Attributes:
@@ -112,7 +114,8 @@ class Report:
         return f"<Report of {systems} on {self._payload['target']}: {images} test images, {where}>"
 
     def __str__(self) -> str:
-        lines = [self.headline, *(f"Caution: {caution}" for caution in self.cautions)]
+        lines = [self.headline, *given_threshold_lines(self.figures)]
+        lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += self._answer.get("readers", [])
         if wrong_labels := self._payload.get("wrong_labels"):
             lines.append(wrong_labels["text"])

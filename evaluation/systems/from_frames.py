@@ -29,9 +29,12 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_checks import near_ids
 from cxr_compare.evaluation.boxes.boxes_table import boxes_table, is_coco, is_detector_output
 from cxr_compare.evaluation.systems.imported import read_predictions
+from cxr_compare.evaluation.systems.prediction_files import ColumnNames
+from cxr_compare.evaluation.systems.reading_advice import ReadingAdvice
 
 FINDING = "finding"
 """Name of the finding if the labels have no name."""
+_ADVICE = ReadingAdvice()  # a table in memory can be changed, and no option is needed
 _LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 _ROLE_NAMES = ("role", "split", "subset", "partition")
 _ROLE_SYNONYMS = {"validation": "val", "valid": "val", "dev": "val", "training": "train"}
@@ -106,6 +109,7 @@ def predictions_from_values(
     dataset: DataSet,
     image_ids: pd.Index | None = None,
     split: str = "default",
+    columns: ColumnNames | None = None,
 ) -> Predictions:
     """Make predictions in memory from the image scores or the boxes of a detector or classifier.
 
@@ -122,6 +126,7 @@ def predictions_from_values(
             image of each score or box.
         split: Name of the division of the data set into validation and test images; a prediction is
             expected for each of these images.
+        columns: Names of the columns of a DataFrame; None for the usual names.
 
     Returns:
         The predictions, in memory.
@@ -141,7 +146,8 @@ def predictions_from_values(
         frame = _without_class_number(value, dataset)
     else:
         frame = _score_frame(name, value, image_ids)
-    return read_predictions(frame, dataset, name=name, split=split)
+        columns = None
+    return read_predictions(frame, dataset, name=name, split=split, columns=columns, advice=_ADVICE)
 
 
 def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame:
@@ -172,7 +178,9 @@ def _predicted_boxes(
         )
     boxes = boxes.drop(columns="finding", errors="ignore")
     run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
-    return read_predictions(boxes, dataset, name=name, split=split, images=run_images)
+    return read_predictions(
+        boxes, dataset, name=name, split=split, images=run_images, advice=_ADVICE
+    )
 
 
 def _truth_frame(truth: Any) -> pd.DataFrame:

@@ -40,6 +40,7 @@ from cxr_compare.evaluation.boxes.box_checks import (
 )
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
+from cxr_compare.evaluation.systems.imported_images import SplitImages
 from cxr_compare.evaluation.systems.prediction_files import (
     FRAME,
     ColumnNames,
@@ -48,6 +49,7 @@ from cxr_compare.evaluation.systems.prediction_files import (
     read_source,
 )
 from cxr_compare.evaluation.systems.reader_form import read_review
+from cxr_compare.evaluation.systems.reading_advice import IMPORT, ReadingAdvice
 
 __all__ = ["ColumnNames", "import_file", "read_predictions"]
 
@@ -88,6 +90,8 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     coco_truth: str | Path | None = None,
     key: str | Path | None = None,
     explain: Sequence[float | str] = (),
+    usual_finding: str | None = None,
+    advice: ReadingAdvice = IMPORT,
 ) -> Predictions:
     """Read the predictions of any detector or classifier, or of a human reader, into memory.
 
@@ -126,14 +130,18 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
             ``["0.470"]``, perhaps followed by further values such as ``"ap75=0.31"`` (at IoU 0.75).
             The function then searches for the rules of evaluation that give this value, see
             `cxr_compare.metrics.explain_figure`. Empty for no search.
+        usual_finding: Finding of rows that name none, if the source may also name the findings of
+            its rows; None if the data set or `finding` decides.
+        advice: What error messages and notes tell the user to do.
 
     Returns:
         The predictions. ``info["notes"]`` says what was left out, clipped or assumed, and
         ``info["explained"]`` holds the explanation that ``explain`` asked for.
 
     Raises:
-        InputError: The source is malformed, or a row has an unknown image or finding, a score
-            outside [0, 1], an impossible box, or a second score for one image and finding.
+        InputError: The source is malformed, or has no test image of the split, or a row has an
+            unknown image or finding, a score outside [0, 1], an impossible box, or a second score
+            for one image and finding.
 
     Example:
         >>> read_predictions("no-such.csv", "data", name="Other")
@@ -144,45 +152,44 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
     names = columns or ColumnNames()
     where = FRAME if isinstance(source, pd.DataFrame) else str(Path(source))
-    raw = _read(source, names, class_names, coco_truth, key)
+    raw = _read(source, names, class_names, coco_truth, key, advice)
     image_names = raw.rows["image_id"]
     ids = ids_by_name(dataset)
-    ran = _images_run(images if key is None else "listed", ids, ignore_unknown)
+    ran = _images_run(images if key is None else "listed", ids, ignore_unknown, advice)
     notes = raw.notes
     explained: dict[str, Any] = {}
     has_findings = "finding" in raw.rows
     table = raw.rows
     table["image_id"] = ids_from_names(image_names, ids)
     check_names(image_names, table["image_id"], where, table["place"])
-    table["finding"] = _findings(table, where, dataset, finding)
-    table = _only_known(table, where, dataset, ignore_unknown, raw)
+    usual_finding = usual_finding or _finding_of_only_target(dataset)
+    table["finding"] = _findings(table, where, dataset, finding, usual_finding, advice)
+    table = _only_known(table, where, dataset, ignore_unknown, raw, advice)
     check_scores(table, where)
     kind = "boxes" if "x1" in table else "scores"
     if table.empty and kind == "scores":  # only boxes may be absent
         raise InputError(f"{where}: has a header but no row of scores")
-    listed = set(table["image_id"].unique()) | set(_listed_files(raw, where, ids, ignore_unknown))
-    if kind == "boxes":
-        rows = _boxes(table, where, dataset, raw)
-        ran, assumed = _assumed_run(ran, raw, listed, dataset, split, ids)
+    files = _listed_files(raw, where, ids, ignore_unknown, advice)
+    of_split = SplitImages(dataset, split, frozenset(table["image_id"]) | set(files), advice)
+    gives_boxes = kind == "boxes"
+    if gives_boxes and ran is None:
+        ran, assumed = of_split.assumed_run(raw.ran, ids)
         notes += assumed
-        if explain:
-            truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
-            truth = truth[has_findings | truth["finding"].isin(table["finding"].unique())]
-            truth = pd.concat([truth, _crowds(raw, where, dataset, ids)])
-            roles = dataset.split(split)
-            test = pd.Index(roles.loc[roles["role"] == "test", "image_id"])
-            explanation = explain_figure(explain, table, truth, test)
-            explained = {"explained": explanation}
-            notes.append(explanation["text"])
-    elif explain:
+    if key is None:  # a reader may have read other images
+        of_split.require_evaluated(where, ran if gives_boxes else None)
+    if explain and not gives_boxes:
         raise InputError(f"{where}: --explain is of boxes, and these are scores; leave it out")
-    else:
-        rows = _scores(table, where)
-    status = _images(listed, dataset, split, kind == "boxes", ran)
-    advice = _advice_on_empty_images(dataset) if kind == "boxes" else None
-    notes += _image_notes(status, listed, ran, advice)
-    if kind == "boxes" and raw.ran is not None:
-        notes += _coco_notes(status, listed, coco_truth)
+    rows = _boxes(table, where, dataset, raw) if gives_boxes else _scores(table, where)
+    if explain:
+        truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
+        truth = truth[has_findings | truth["finding"].isin(table["finding"].unique())]
+        truth = pd.concat([truth, _crowds(raw, where, dataset, ids)])
+        test = dataset.image_ids("test", split)
+        explained = {"explained": explain_figure(explain, table, truth, test)}
+        notes.append(explained["explained"]["text"])
+    status = of_split.status(ran, gives_boxes=gives_boxes)
+    listed_by = None if raw.ran is None else coco_truth
+    notes += of_split.notes(status, ran, gives_boxes=gives_boxes, listed_by=listed_by)
     settings: list[Any] = [kind, names.image, names.score, names.finding, finding, split]
     settings.append("all" if ran is None else sorted(ran))
     if raw.in_shares:
@@ -210,17 +217,10 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     return Predictions.from_part(info, Part(status, {kind: rows}))
 
 
-def _advice_on_empty_images(dataset: DataSet) -> str:
-    """Return advice on images without a box on which the detector was not run."""
-    if dataset.is_in_memory:  # made by `truth_set`
-        return "leave those out of the true boxes' images"
-    return "name those that were (cxr import --images FILE)"
-
-
 def _crowds(raw: RawPredictions, where: str, dataset: DataSet, ids: dict[str, str]) -> pd.DataFrame:
     """Return the true boxes that COCO marks as crowds, with the data set's ids and findings."""
     crowds = raw.crowds.assign(image_id=ids_from_names(raw.crowds["image_id"], ids), crowd=True)
-    crowds["finding"] = _findings(raw.crowds, where, dataset, None)
+    crowds["finding"] = _findings(raw.crowds, where, dataset, None, None, IMPORT)
     return crowds
 
 
@@ -259,10 +259,11 @@ def _read(
     class_names: str | Path | Sequence[str] | None,
     coco_truth: str | Path | None,
     key: str | Path | None,
+    advice: ReadingAdvice,
 ) -> RawPredictions:
     """Read the rows of a source, or of the filled-in form of a reader study."""
     if key is None or isinstance(source, pd.DataFrame):
-        return read_source(source, names, coco_truth, class_names)
+        return read_source(source, names, coco_truth, class_names, advice)
     rows = read_review(Path(source), Path(key))
     rows["place"] = "row " + rows.pop("row").astype(str)
     read_images = tuple(rows["image_id"].unique())
@@ -317,7 +318,10 @@ def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
 
 
 def _images_run(
-    run_on: str | Path | Iterable[str], ids: dict[str, str], ignore_unknown: bool
+    run_on: str | Path | Iterable[str],
+    ids: dict[str, str],
+    ignore_unknown: bool,
+    advice: ReadingAdvice,
 ) -> set[str] | None:
     """Return the ids of the images that the system ran on; None for all val and test images."""
     if isinstance(run_on, str) and run_on in ("all", "listed"):
@@ -336,27 +340,38 @@ def _images_run(
     unknown = next((number for number, image in matches.items() if image is None), None)
     if unknown is not None and not ignore_unknown:
         raise InputError(
-            f"{where} {unknown}: {names[unknown]!r} is no image of the data set; correct it, or "
-            "leave it out with cxr import --ignore-unknown"
+            f"{where} {unknown}: {names[unknown]!r} is no image of the data set; correct the "
+            f"names, or {advice.unknown_rows}"
         )
     return {image for image in matches.values() if image is not None}
 
 
 def _listed_files(
-    raw: RawPredictions, where: str, ids: dict[str, str], ignore_unknown: bool
+    raw: RawPredictions,
+    where: str,
+    ids: dict[str, str],
+    ignore_unknown: bool,
+    advice: ReadingAdvice,
 ) -> Iterable[str]:
     """Return the ids of the images that have a file, even an empty one."""
     unknown = [name for name in raw.listed if name not in ids]
     if unknown and not ignore_unknown:
         raise InputError(
             f"{where}: {unknown[0]}.txt has the name of no image of the data set ({len(unknown)} "
-            "such files); rename them, or leave them out with cxr import --ignore-unknown"
+            f"such files); rename them, or {advice.unknown_files}"
         )
     return [ids[name] for name in raw.listed if name in ids]
 
 
-def _findings(raw: pd.DataFrame, where: str, dataset: DataSet, finding: str | None) -> pd.Series:
-    """Return each row's finding: the source's own, else `finding`, else the only one there is."""
+def _findings(
+    raw: pd.DataFrame,
+    where: str,
+    dataset: DataSet,
+    finding: str | None,
+    usual_finding: str | None,
+    advice: ReadingAdvice,
+) -> pd.Series:
+    """Return each row's finding: the source's own, `finding`, the usual one, or the only one."""
     dataset_findings = _known_findings(dataset)
     if "finding" in raw:
         if finding is not None:
@@ -367,11 +382,20 @@ def _findings(raw: pd.DataFrame, where: str, dataset: DataSet, finding: str | No
             prepared_name = finding_name(name)
             names[name] = prepared_name if prepared_name in dataset_findings else name
         return renamed(raw["finding"], names)
+    finding = finding or usual_finding
     if finding is None and len(dataset_findings) != 1:
         raise InputError(
-            f"{where}: names no finding; cxr import --finding: {' or '.join(dataset_findings)}"
+            f"{where}: names no finding of {', '.join(dataset_findings)}; {advice.finding}"
         )
     return pd.Series(finding or dataset_findings[0], index=raw.index, dtype=TEXT)
+
+
+def _finding_of_only_target(dataset: DataSet) -> str | None:
+    """Return the finding after which the only target is named, where it has several spellings."""
+    targets = list(dataset.targets.values())
+    if len(targets) != 1 or targets[0].name not in targets[0].any_of:
+        return None
+    return targets[0].name
 
 
 def _known_findings(dataset: DataSet) -> list[str]:
@@ -379,10 +403,15 @@ def _known_findings(dataset: DataSet) -> list[str]:
 
 
 def _only_known(
-    rows: pd.DataFrame, where: str, dataset: DataSet, ignore_unknown: bool, raw: RawPredictions
+    rows: pd.DataFrame,
+    where: str,
+    dataset: DataSet,
+    ignore_unknown: bool,
+    raw: RawPredictions,
+    advice: ReadingAdvice,
 ) -> pd.DataFrame:
     """Refuse rows of images and findings that the data set lacks, or leave them out with a note."""
-    for column, known, noun, advice in (
+    for column, known, noun, also in (
         ("image_id", dataset.images["image_id"], "images", raw.advice),
         ("finding", _known_findings(dataset), "findings", ""),
     ):
@@ -395,12 +424,12 @@ def _only_known(
             examples += ", ..."
         if not ignore_unknown:
             first = rows.loc[is_unknown, "place"].iloc[0]
+            missing = counted_phrase(len(names), f"{noun} are")
             near = near_ids(names[:_SHOWN], known) if column == "image_id" else {}
             questions = "".join(f"; is {wrong!r} image {right!r}?" for wrong, right in near.items())
             raise InputError(
-                f"{where}: {len(names)} {noun} are not in {dataset.folder} ({examples}), the first "
-                f"at {first}{questions}; correct them{advice}, or leave them out with cxr import "
-                "--ignore-unknown"
+                f"{where}: {missing} not in {dataset.folder} ({examples}), the first "
+                f"at {first}{questions}; correct them{also}, or {advice.unknown_rows}"
             )
         raw.notes.append(
             counted_phrase(len(names), f"{noun} unknown to the data set left out ({examples}).")
@@ -472,77 +501,3 @@ def _boxes(raw: pd.DataFrame, where: str, dataset: DataSet, source: RawPredictio
             "confident of an image."
         )
     return kept.sort_index()[["image_id", "finding", *EDGES, "score"]].reset_index(drop=True)
-
-
-def _assumed_run(
-    ran: set[str] | None,
-    raw: RawPredictions,
-    listed: set[str],
-    dataset: DataSet,
-    split: str,
-    ids: dict[str, str],
-) -> tuple[set[str] | None, list[str]]:
-    """Return the images that a detector ran on where no option names them, and notes.
-
-    None stands for all val and test images. A COCO annotation file lists the images. Without such a
-    file, a detector with boxes on test images but on no validation image is taken as not run on
-    validation images. Otherwise, images that were never run would decide its threshold.
-    """
-    if ran is not None:
-        return ran, []
-    roles = dataset.split(split)
-    val, test = (set(roles.loc[roles["role"] == role, "image_id"]) for role in ("val", "test"))
-    if raw.ran is not None:
-        evaluated = val | test
-        return {ids[name] for name in raw.ran if name in ids} & evaluated, []
-    if not val or listed & val or not listed & test:
-        return None, []
-    note = (
-        f"No validation image has a box, and test images have: the {len(val):,} are counted as "
-        "not run, and no threshold is chosen on them; if they were run, name them in a file (cxr "
-        "import --images FILE)."
-    )
-    return test, [note]
-
-
-def _images(
-    listed: set[str], dataset: DataSet, split: str, gives_boxes: bool, ran: set[str] | None
-) -> pd.DataFrame:
-    """Return the status of every image with a row or a file, and of every val and test image."""
-    roles = dataset.split(split)
-    evaluated = roles.loc[roles["role"].isin(["val", "test"]), "image_id"]
-    was_run = listed
-    if gives_boxes:
-        was_run = listed | (set(evaluated) if ran is None else ran)
-    image_ids = pd.Index(sorted(was_run | set(evaluated)), dtype=TEXT)
-    is_ok = is_member(image_ids, list(was_run))
-    reason = "not listed as run" if gives_boxes else "no score in the file"
-    images = pd.DataFrame({"image_id": image_ids, "status": np.where(is_ok, "ok", "failed")})
-    images["reason"] = pd.Series([None if ok else reason for ok in is_ok], dtype=object)
-    return images
-
-
-def _image_notes(
-    images: pd.DataFrame, listed: set[str], ran: set[str] | None, advice: str | None
-) -> list[str]:
-    """Return notes on what was assumed of images without a row; `advice` is None for scores."""
-    notes = []
-    n_without_row = int((~is_member(images["image_id"], list(listed))).sum())
-    if advice and ran is None and n_without_row:
-        notes.append(
-            f"{n_without_row} val and test images have no box: taken as run, with nothing found; "
-            f"if some were not run, {advice}."
-        )
-    failed = int((images["status"] == "failed").sum())
-    if failed:
-        notes.append(f"{failed} val and test images have no row: counted as failed.")
-    return notes
-
-
-def _coco_notes(images: pd.DataFrame, listed: set[str], truth: str | Path | None) -> list[str]:
-    """Return a note on images without a box that count as run because an annotation lists them."""
-    empty = (images["status"] == "ok") & ~is_member(images["image_id"], list(listed))
-    if not empty.any():
-        return []
-    counts = counted_phrase(int(empty.sum()), "images have no box")
-    return [f"{counts}: run, for {Path(str(truth)).name} lists them, with nothing found."]

@@ -23,9 +23,11 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
+from cxr_compare.evaluation.systems.reading_advice import ReadingAdvice
 
 FRAME = "the DataFrame"
 """Name of a DataFrame in error messages, where a file has its path."""
+_WITHOUT_OPTIONS = ReadingAdvice()
 _COCO_SIDES = "COCO's bbox is x, y, width, height"
 _SHOWN = 5
 
@@ -90,6 +92,7 @@ def read_source(
     names: ColumnNames,
     coco_truth: str | Path | None = None,
     class_names: str | Path | Sequence[str] | None = None,
+    advice: ReadingAdvice = _WITHOUT_OPTIONS,
 ) -> RawPredictions:
     """Read every row of predictions from a DataFrame, YOLO folder, COCO results or CSV file.
 
@@ -102,6 +105,7 @@ def read_source(
             such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
             the text files; without such a file, all boxes must be of class 0. Not used for other
             sources.
+        advice: What error messages tell the user to do.
 
     Returns:
         The rows, with images and findings (disease signs) named as in the source, and remarks on
@@ -116,15 +120,15 @@ def read_source(
         [0.5]
     """
     if isinstance(source, pd.DataFrame):
-        return _read_frame(source, names)
+        return _read_frame(source, names, advice)
     source = Path(source)
     if source.is_dir():
-        return _read_yolo(source, class_names)
+        return _read_yolo(source, class_names, advice)
     if not source.is_file():
         raise InputError(f"{source}: no such file or folder")
     if _looks_like_json(source):
-        return _read_coco(source, None if coco_truth is None else Path(coco_truth))
-    return _read_csv(source, names)
+        return _read_coco(source, None if coco_truth is None else Path(coco_truth), advice)
+    return _read_csv(source, names, advice)
 
 
 def _looks_like_json(path: Path) -> bool:
@@ -141,6 +145,7 @@ class _Columns:
     finding: str | None
     box: dict[str, str]  # columns by role, such as xmin or width; empty if rows have no boxes
     guessed: tuple[str, ...]  # phrases such as "Image Index as image_id"
+    correction: str  # how the user names other columns
 
     @property
     def read(self) -> list[str]:
@@ -153,10 +158,7 @@ class _Columns:
         """Sentence on the columns that were guessed; empty if none was."""
         if not self.guessed:
             return []
-        return [
-            f"Columns recognised: {', '.join(self.guessed)} (name others with --columns "
-            "ROLE=COLUMN, such as score=prob)."
-        ]
+        return [f"Columns recognised: {', '.join(self.guessed)} ({self.correction})."]
 
     @property
     def sides(self) -> str:
@@ -166,17 +168,23 @@ class _Columns:
         return f"the columns {', '.join(self.box.values())} are read as {_FORMS[tuple(self.box)]}"
 
 
-def _find_columns(table: pd.DataFrame, names: ColumnNames, where: str) -> _Columns:
+def _find_columns(
+    table: pd.DataFrame, names: ColumnNames, where: str, advice: ReadingAdvice
+) -> _Columns:
     """Find the columns by the configured names, else by names that `cxr prepare` recognises."""
     header = [str(column) for column in table.columns]
-    image = _one_column(header, "image", names.image, column_names("file"), where)
-    score = _one_column(header, "score", names.score, column_names("score"), where)
+
+    def one_column(kind: str, configured: str, synonyms: Sequence[str]) -> str:
+        column = _one_column(header, kind, configured, synonyms, where)
+        if column is None:
+            raise InputError(_missing_column(header, kind, configured, where, advice))
+        return column
+
+    image = one_column("image", names.image, column_names("file"))
+    score = one_column("score", names.score, column_names("score"))
     finding = names.finding if names.finding in header else None
     if finding is None and names.finding != ColumnNames.finding:
-        raise InputError(
-            f"{where}: column '{names.finding}' is missing; it has {', '.join(header[:20])}; name "
-            "the column of findings by --columns finding=COLUMN"
-        )
+        raise InputError(_missing_column(header, "finding", names.finding, where, advice))
     box = _box_columns([column for column in header if column not in (image, score)], where)
     if finding is None and box:
         finding = _class_column(table, {image, score, *box.values()})
@@ -191,7 +199,7 @@ def _find_columns(table: pd.DataFrame, names: ColumnNames, where: str) -> _Colum
     ]
     if box and list(box.values()) != EDGES:
         guessed.append(f"{', '.join(box.values())} as {_FORMS[tuple(box)]}")
-    columns = _Columns(image, score, finding, box, tuple(guessed))
+    columns = _Columns(image, score, finding, box, tuple(guessed), advice.name_others)
     for column in columns.read:
         if header.count(column) > 1:
             raise InputError(f"{where}: column '{column}' appears twice; keep one")
@@ -200,21 +208,25 @@ def _find_columns(table: pd.DataFrame, names: ColumnNames, where: str) -> _Colum
 
 def _one_column(
     header: list[str], kind: str, configured: str, synonyms: Sequence[str], where: str
-) -> str:
-    """Find the column of image ids or of scores."""
+) -> str | None:
+    """Find the column of image ids or of scores; None if there is no such column."""
     if header.count(configured) == 1:
         return configured
     if configured in header:
         raise InputError(f"{where}: column '{configured}' appears twice; keep one")
     is_default = configured == getattr(ColumnNames, kind)
-    match = find_column(header, (configured, *synonyms)) if is_default else None
-    if match is None:
-        raise InputError(
-            f"{where}: column '{configured}' is missing; it has {', '.join(header[:20])}; name the "
-            f"column of {'image ids' if kind == 'image' else 'scores'} by --columns {kind}=COLUMN "
-            f"(cxr import), or call it {configured}"
-        )
-    return match
+    return find_column(header, (configured, *synonyms)) if is_default else None
+
+
+def _missing_column(
+    header: list[str], kind: str, configured: str, where: str, advice: ReadingAdvice
+) -> str:
+    """Return the error message about a column that a table does not have."""
+    usual = getattr(ColumnNames, kind)
+    return (
+        f"{where}: column '{configured}' is missing; it has {', '.join(header[:20])}; "
+        f"{advice.name_column(kind, usual)}"
+    )
 
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -312,19 +324,19 @@ def as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
     return numbers
 
 
-def _read_csv(path: Path, names: ColumnNames) -> RawPredictions:
+def _read_csv(path: Path, names: ColumnNames, advice: ReadingAdvice) -> RawPredictions:
     table = read_text_table(path, ())
     if len(table.columns) == 1:
         table = read_text_table(path, (names.image, names.score))
-    columns = _find_columns(table, names, str(path))
+    columns = _find_columns(table, names, str(path), advice)
     places = [f"row {line}" for line in table.index + 2]  # line 1 is the header
     table = table[columns.read].reset_index(drop=True).assign(place=places)
     rows = _plain_table(table, columns, str(path))
     return RawPredictions(rows, path.read_bytes(), notes=columns.notes, sides=columns.sides)
 
 
-def _read_frame(frame: pd.DataFrame, names: ColumnNames) -> RawPredictions:
-    columns = _find_columns(frame, names, FRAME)
+def _read_frame(frame: pd.DataFrame, names: ColumnNames, advice: ReadingAdvice) -> RawPredictions:
+    columns = _find_columns(frame, names, FRAME, advice)
     table = frame[columns.read].reset_index(drop=True)
     content = table.to_csv(index=False).encode()
     for column in (columns.image, columns.finding):
@@ -340,7 +352,7 @@ def _read_frame(frame: pd.DataFrame, names: ColumnNames) -> RawPredictions:
     return RawPredictions(rows, content, notes=columns.notes, sides=columns.sides)
 
 
-def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
+def _read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPredictions:
     """Read COCO results, a list of ``image_id, category_id, bbox [x, y, width, height], score``."""
     results = read_json_file(path)
     if not isinstance(results, list):
@@ -358,12 +370,13 @@ def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
     categories = sorted(map(str, table["category"].unique()))
     if len(categories) > 1:
         raise InputError(
-            f"{path}: holds categories {', '.join(categories[:_SHOWN])}; name them by the "
-            "annotation file they come from (cxr import --coco-truth)"
+            f"{path}: holds categories {', '.join(categories[:_SHOWN])} without their names; "
+            f"{advice.annotations}"
         )
-    advice = ", or name the annotation file that the image ids are of (cxr import --coco-truth)"
     rows = table.drop(columns="category")
-    return RawPredictions(rows, path.read_bytes(), advice=advice, sides=_COCO_SIDES)
+    return RawPredictions(
+        rows, path.read_bytes(), advice=f", {advice.annotations}", sides=_COCO_SIDES
+    )
 
 
 def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
@@ -436,7 +449,9 @@ _YAML_SUFFIXES = (".yaml", ".yml")
 _NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")
 
 
-def _read_yolo(folder: Path, class_names: str | Path | Sequence[str] | None) -> RawPredictions:
+def _read_yolo(
+    folder: Path, class_names: str | Path | Sequence[str] | None, advice: ReadingAdvice
+) -> RawPredictions:
     """Read a folder with one ``.txt`` for each image, directly or in ``labels/``."""
     labels = folder / "labels" if (folder / "labels").is_dir() else folder
     files = [
@@ -465,8 +480,7 @@ def _read_yolo(folder: Path, class_names: str | Path | Sequence[str] | None) -> 
     elif (table["class"] != 0).any():
         first = table[table["class"] != 0].iloc[0]
         raise InputError(
-            f"{labels}: {first['place']}: class {first['class']}: name the classes, in the order "
-            "of their numbers, or the data.yaml that names them (cxr import --class-names)"
+            f"{labels}: {first['place']}: class {first['class']} has no name; {advice.class_names}"
         )
     raw.rows = table.drop(columns="class")
     return raw

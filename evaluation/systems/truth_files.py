@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, ty
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.formats.coco import COCO
 from cxr_compare.data_prep.formats.csv_files import CSV
+from cxr_compare.data_prep.formats.misspelt_labels import misspelt_labels
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.formats.table import TABLE
 from cxr_compare.data_prep.formats.yolo import YOLO
@@ -49,6 +50,7 @@ def truth_set(
     say: Callable[[str], None],
     boxes: Path | None = None,
     columns: tuple[str, ...] = (),
+    targets: Mapping[str, Sequence[str]] | None = None,
 ) -> DataSet:
     """Read labels and true boxes from files as a data set in memory, without image files.
 
@@ -65,6 +67,8 @@ def truth_set(
             boxes or if ``path`` contains them.
         columns: Meanings of columns whose names are not recognised, as ROLE=COLUMN, such as
             ``label=opacity`` for a column ``opacity`` that holds the labels.
+        targets: Findings of each target (what is evaluated) that the user defines, by its name;
+            None for a target of each finding.
 
     Returns:
         The data set in memory.
@@ -84,7 +88,10 @@ def truth_set(
     options = ReadOptions(columns=columns)
     if labels is TABLE:
         options = replace(options, labels=label_files)
-    tables = labels.read_source(path, options, say)
+    tables = labels.read_source(path, options, say).with_targets(targets or {})
+    joined = [target["any_of"] for target in tables.targets.values()]
+    for label in misspelt_labels(tables.findings, joined):
+        say(f"WARNING: {label.question[:1].upper()}{label.question[1:]}")
     for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
         raise InputError(f"{path}: {image}: {reason}; correct it")
     if tables.boxes.empty and tables.findings.empty:

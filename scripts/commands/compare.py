@@ -20,6 +20,7 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import (
+    ImageOptions,
     Images,
     Table,
     chosen_targets,
@@ -28,12 +29,12 @@ from cxr_compare.scripts.compare_inputs import (
     open_values,
     read_image_options,
     read_protocol_or_margin,
-    split_column_roles,
 )
 from cxr_compare.scripts.exposures import Exposures, exposure_states, read_exposures
 from cxr_compare.scripts.options import DataFolder, Names, own_split, read_roles
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.report_question import Finished, finished_report, system_states, usual_name
+from cxr_compare.scripts.result_columns import split_column_roles
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import (
     ComparedSystem,
@@ -105,13 +106,15 @@ def compare(
         patients: CSV image_id,patient_id for a --truth without patients, so that intervals are
             computed by patient. From Python it may be an array in the order of the labels.
         columns: Names of columns as ROLE=COLUMN, with --truth. The role score names the column of
-            scores in the result files, and result_image their column of image ids. All other roles
-            are columns of the CSV of the truth (docs/formats.md).
+            scores in all result files, and result_image their column of image ids. For the file of
+            one system write SYSTEM.score, SYSTEM.image or SYSTEM.finding, such as A.score=prob;
+            SYSTEM is its name, or the name of its file without suffix. All other roles are columns
+            of the CSV of the truth (docs/formats.md).
         out: Report folder to make. Without it nothing is written, and each call predicts its runs
             again.
         target: Target (a finding, or a group of findings) to evaluate, if the data set has several.
             Give the option several times, or give 'all', for one report on each target and a page
-            that links them.
+            that links them. With --truth FILE also NAME=FINDING,FINDING, as in cxr prepare.
         split: Split (which images are for training, validation and test) whose test images are
             evaluated. By default it is the split that the systems were made on.
         images: What happens if the systems were run on different images. all, the default, refuses
@@ -169,7 +172,7 @@ def compare(
         raise InputError("compare: give at least one system")
     if out is None or overwrite or not (out / files.METRICS).is_file():
         require_predictable(compared)  # here already, as reading the data set takes time
-    single_target = target[0] if target and len(target) == 1 else None
+    single_target = target[0].partition("=")[0] if target and len(target) == 1 else None
     image_options = read_image_options(images)
     question = read_protocol_or_margin(protocol, margin, single_target)
     from cxr_compare.evaluation.report.summary_table import table_rows
@@ -178,24 +181,21 @@ def compare(
         check_policy(name)
     rows = table_rows(metrics)
     target_names = [question.target] if question.target else target
-    if data is not None and image_options.folder is not None:
-        raise InputError(
-            f"--images {image_options.folder}: is for --truth, because the data set {data} has its "
-            "own images; leave it out"
-        )
+    _refuse_options_of_truth(data, image_options, columns)
     if data is not None and truth is None and boxes is None and patients is None:
         dataset = DataSet.open(data)
         split = own_split(split, [path for system in compared for path in system.paths], dataset)
         opened = [open_values(system, dataset, split) for system in compared]
     elif truth is not None and data is None:
-        names, columns_of_truth = split_column_roles(columns)
+        result_columns, columns_of_truth = split_column_roles(columns)
         dataset, order = open_truth(truth, boxes, patients, columns_of_truth, target_names)
         if image_options.folder is not None:
             from cxr_compare.evaluation.systems.image_folder import with_image_files
 
             dataset = with_image_files(dataset, image_options.folder, console.say)
         split = own_split(split, [], dataset)
-        opened = open_result_files(compared, dataset, truth, order, names)
+        evaluated = chosen_targets(dataset, target_names)
+        opened = open_result_files(compared, dataset, truth, order, result_columns, evaluated)
         if not dataset.image_ids("val").size and not policy:
             console.say(
                 "Without validation images no threshold is chosen; --policy threshold=T gives one"
@@ -237,6 +237,22 @@ def compare(
     if out is None:
         raise InputError("compare: several targets need a folder for their reports; give --out")
     return _compare_targets(request, opened, test_sets, out)
+
+
+def _refuse_options_of_truth(
+    data: Path | None, images: ImageOptions, columns: Sequence[str]
+) -> None:
+    """Refuse options that describe files of labels and results, beside a prepared data set."""
+    if data is not None and images.folder is not None:
+        raise InputError(
+            f"--images {images.folder}: is for --truth, because the data set {data} has its own "
+            "images; leave it out"
+        )
+    if data is not None and columns:
+        raise InputError(
+            f"--columns {columns[0]}: is for --truth; name the columns of a result file where it "
+            "is read, with cxr import --columns"
+        )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from cxr_compare.serving.export_spec import PACKAGES
 if TYPE_CHECKING:
     from cxr_compare.data_prep.export.export import ExportSummary
     from cxr_compare.serving.export_spec import Format, Precision
+    from cxr_compare.serving.parity import Proof
 
 _RUN_FORMATS = ("onnx", "openvino")
 
@@ -46,6 +47,7 @@ def export(
     reader: str | None = None,
     images: str | None = None,
     predictions: AnyPath | None = None,
+    verbose: bool = False,
 ) -> Outcome | ExportSummary:
     """Write a run for use without torch, or the labels of a data set.
 
@@ -79,6 +81,8 @@ def export(
             kaggle, and png otherwise.
         predictions: Predictions folder for which cxr tune has chosen a threshold. Its decisions are
             written in place of the labels, for an annotator to correct in cvat or label-studio.
+        verbose: For a run: print each check of the export against the run. Without it one line says
+            how far they agree.
 
     Returns:
         A summary of what was written. For a run it says how far the export's answers differ from
@@ -115,8 +119,16 @@ def export(
     }
     if format in _RUN_FORMATS:
         _refuse(for_data, f"is for a data set's labels, not for --format {format}")
-        return _export_run(source, out, cast("Format", format), precision or "fp32", data)
-    for_runs = {"precision": precision, "data": data}
+        exported, proof = _export_run(
+            source, out, cast("Format", format), precision or "fp32", data
+        )
+        checks = [f"  {measure.words()}" for measure in proof.measures] if verbose else []
+        return Outcome(
+            "\n".join([proof.summary(), *checks, f"Export: {exported}"]),
+            {"export": str(exported), **proof.to_json()},
+            next_steps=(f"cxr predict {shlex.quote(str(exported))} IMAGE",),
+        )
+    for_runs = {"precision": precision, "data": data, "verbose": verbose or None}
     _refuse(for_runs, f"is for a run; --format {format} writes a data set's labels")
     if out is None:
         raise InputError("export: give the folder to make behind the data set, or as --out")
@@ -134,7 +146,8 @@ def _export_run(
     format: Format,  # noqa: A002
     precision: Precision,
     data: Path | None,
-) -> Outcome:
+) -> tuple[Path, Proof]:
+    """Export a run; return the folder of the export and how far it agrees with the run."""
     kind = folder_kind(run)
     if kind is not None and kind.name == "predictions":
         raise InputError(
@@ -156,14 +169,8 @@ def _export_run(
     dataset = None if data is None else DataSet.open(data)
     size = Preprocess.from_json(run / "preprocess.json").size
     store = None if dataset is None else dataset.make_store(size, console)
-    console.say(f"Exporting as {format} {precision}, and holding it against the run")
-    proof = export_run(run, out, format, precision, dataset, store)
-    measures = [f"  {measure.words()}" for measure in proof.measures]
-    return Outcome(
-        "\n".join([*measures, f"Export: {out}"]),
-        {"export": str(out), **proof.to_json()},
-        next_steps=(f"cxr predict {shlex.quote(str(out))} IMAGE",),
-    )
+    console.say(f"Exporting as {format} {precision}, and checking it against the run")
+    return out, export_run(run, out, format, precision, dataset, store)
 
 
 def _export_labels(

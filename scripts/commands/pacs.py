@@ -98,7 +98,7 @@ def pacs(
         recorded = {"--watch": watch, "--log": log}
         _refuse(recorded, "pacs --dry-run: {} is for a station that records; leave it out")
     _require_fit(peers, settings, listen, send_to)
-    named = parse_runs(read_paths(runs))
+    named = parse_runs(read_paths(runs), "cxr pacs")
     options = chosen.models.model_dump()
     require_backends(named, options)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values

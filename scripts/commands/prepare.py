@@ -18,7 +18,7 @@ from cxr_compare.data_prep.work.engine import open_engine
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import data_set_steps
-from cxr_compare.scripts.options import Names, chosen_engine, read_roles
+from cxr_compare.scripts.options import Names, chosen_engine, read_roles, read_target
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
@@ -35,7 +35,7 @@ def _read_targets(
     """
     if isinstance(value, Mapping):
         return {name: tuple(findings) for name, findings in value.items()}
-    return dict(map(_read_target, [value] if isinstance(value, str) else value))
+    return dict(map(read_target, [value] if isinstance(value, str) else value))
 
 
 # Format of a file of labels that is no table, by the end of its name.
@@ -117,7 +117,8 @@ def prepare(
         name: Name of the data set in reports. By default it is the name of the folder.
         size: Also store the pixels of each image at this size, in px.
         target: Define a target (what is evaluated) as NAME=FINDING,FINDING. An image is positive if
-            any of these findings is present.
+            any of these findings is present. If NAME is one of them, the others count as spellings
+            of it, and are no targets of their own unless you define them, too.
         split: Default split (which images are for training, validation and test). 'official' takes
             the split of the publisher. A CSV with image_id or patient_id and role (train, val or
             test) takes yours. Without the option the split is drawn by patient.
@@ -289,17 +290,3 @@ def _source_and_out(
         f"cxr prepare SOURCE OUT: {len(both)} folders given; tables before them end in .csv, .tsv, "
         ".txt or .xlsx; to put prepared sets into one, say cxr prepare SET SET ... --out OUT"
     )
-
-
-def _read_target(text: str) -> tuple[str, tuple[str, ...]]:
-    """Read NAME=FINDING,FINDING.
-
-    Example:
-        >>> _read_target("opacity=lung_opacity,pneumonia")
-        ('opacity', ('lung_opacity', 'pneumonia'))
-    """
-    name, _, members = text.partition("=")
-    findings = tuple(member.strip() for member in members.split(",") if member.strip())
-    if not name.strip() or not findings:
-        raise InputError(f"--target {text!r}: write NAME=FINDING,FINDING")
-    return name.strip(), findings

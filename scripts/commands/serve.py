@@ -89,7 +89,7 @@ def serve(
     log = as_path(log)
     chosen = read_settings_file(as_path(settings))
     require_packages("serve", "serve", _NEEDED)
-    named = parse_runs(read_paths(runs))
+    named = parse_runs(read_paths(runs), "cxr serve")
     options = chosen.models.model_dump()
     require_backends(named, options)
     from cxr_compare.serving.web.limits import MEBIBYTE, ServeSettings

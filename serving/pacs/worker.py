@@ -22,6 +22,7 @@ from cxr_compare.data_prep.images.dicom_header import header_facts
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.radiograph_check import why_no_radiograph
 from cxr_compare.serving.answer import Answer
+from cxr_compare.serving.answers import image_cautions
 from cxr_compare.serving.dicom_objects.result_identity import SOFTWARE, Algorithm
 from cxr_compare.serving.dicom_objects.results import dicom_results
 from cxr_compare.serving.dicom_objects.source_header import Source, read_source
@@ -305,6 +306,8 @@ class Worker:
         self.tally.results.update(result_digests)
         for text in image_warnings:
             self._emit(f"{_name(image)}  WARNING: {text}")
+        for text in image_cautions(answers):
+            self._emit(f"{_name(image)}  CAUTION: {text}")
         for answer in answers:
             self._emit(str(answer))
 

@@ -17,6 +17,7 @@ from cxr_compare.evaluation.systems.stored_predictions import compare_prediction
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.prepare import prepare
+from cxr_compare.scripts.commands.split import split
 from tests.scripts.small_sets import table_set, write_source
 
 
@@ -56,7 +57,9 @@ def test_scores_come_in_and_images_without_one_are_failed(run, capsys):
     assert predictions.scores["score"].tolist() == [0.25, 0.0, 1.0]
     assert set(predictions.scores["finding"]) == {"opacity"}
     assert statuses(predictions) == {"c": "ok", "d": "ok", "e": "ok", "f": "failed"}
-    assert "1 val and test images have no row" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "1 of 2 test images" in shown
+    assert "(f)" in shown  # the image that is missing
     assert predictions.info["trained_on"] == "unknown"
 
 
@@ -78,10 +81,11 @@ def test_columns_of_a_wide_table_can_be_named(run):
 @pytest.mark.parametrize(
     ("images", "expected"),
     [("all", {"c": "ok", "d": "ok", "e": "ok", "f": "ok"}),
-     ("listed", {"c": "ok", "d": "failed", "e": "failed", "f": "failed"})],
+     ("listed", {"c": "ok", "d": "failed", "e": "ok", "f": "failed"})],
 )  # fmt: skip
 def test_an_image_without_boxes_had_nothing_or_was_not_run(run, images, expected):
-    predictions = run("image_id,x1,y1,x2,y2,score\nc,10,10,30,40,0.5\n", images=images)
+    box = "10,10,30,40,0.5"
+    predictions = run(f"image_id,x1,y1,x2,y2,score\nc,{box}\ne,{box}\n", images=images)
     assert predictions.kind == "boxes"
     assert statuses(predictions) == expected
 
@@ -134,13 +138,13 @@ _YOLO = {"labels/c.txt": "0 0.25 0.5 0.3 0.5 0.75\n0 0.5 0.5 1.00004 1 0.5\n", "
 
 
 def test_yolo_predictions_become_pixels_of_the_original(yolo, capsys):
-    predictions = yolo(_YOLO)
+    predictions = yolo({**_YOLO, "labels/e.txt": ""})
     assert predictions.boxes[EDGES].to_numpy().tolist() == [[10, 20, 40, 60], [0, 0, 100, 80]]
     assert predictions.boxes["score"].tolist() == [0.75, 0.5]
     assert set(predictions.boxes["finding"]) == {"opacity"}
     assert set(statuses(predictions).values()) == {"ok"}
     shown = capsys.readouterr().err
-    assert "2 val and test images have no box" in shown
+    assert "1 of 2 test images have no box" in shown
     assert "clipped" not in shown  # 0.002 px are rounding
 
 
@@ -178,10 +182,10 @@ def test_no_image_of_yolo_is_lost_by_a_name(yolo):
         ("0 50 40 30 20 .5", {}, r"c\.txt, line 1, image 'c': x1=35, y1=30, x2=65, y2=50 .*pixels"),
         ("0 .5 .5 0 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=50, y1=32, x2=50"),
         ("0 .5 nan .1 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=45, y1=nan"),
-        ("1 .5 .5 .2 .2 .5", {}, r"c\.txt, line 1: class 1: .*--class-names"),
+        ("1 .5 .5 .2 .2 .5", {}, r"c\.txt, line 1: class 1 .*--class-names"),
         ("1 .5 .5 .2 .2 .5", {"class_names": "opacity"}, "line 1: class 1 .* 1 classes "),
         ("0 .5 .5 .2 .2 .5", {"class_names": "no.yaml"}, r"^no\.yaml: .*No such file"),
-        ("0 .5 .5 .2 .2 .5", {"class_names": "mass"}, r"1 findings .*\('mass'\).*line 1"),
+        ("0 .5 .5 .2 .2 .5", {"class_names": "mass"}, r"1 finding is .*\('mass'\).*line 1"),
         ("0 .5 .5 .2 .2 .5", {"images": "some"}, "^--images some: .*all, listed"),
     ],
 )
@@ -241,7 +245,7 @@ def test_boxes_are_clipped_counted_and_limited(run, capsys):
         ("image_id,score\nc,0.5\nc,0.6\n", "row 3 .*image 'c' .*opacity"),
         ("image_id,p\nc,0.5\n", "column 'score' .*image_id, p; .*--columns score="),
         ("case,score\nc,0.5\n", "column 'image_id' .*case, score; .*--columns image="),
-        ("image_id,score,finding\nc,0.5,hernia\n", r"1 findings .*\('hernia'\).*row 2"),
+        ("image_id,score,finding\nc,0.5,hernia\n", r"1 finding is .*\('hernia'\).*row 2"),
         ("image_id,x1,y1,score\nc,1,2,0.5\n", "has x1, y1; .*x1, y1, x2 and y2"),
         ("image_id,x1,y1,x2,y2,score\nc,9,9,9,20,0.5\n", "row 2, image 'c': x1=9, y1=9"),
         ("image_id,x1,y1,x2,y2,score\nc,200,9,220,20,0.5\n", "beyond the image of 100 x 80"),
@@ -341,6 +345,60 @@ def test_validation_images_of_a_detector_that_ran_on_test_alone_are_not_empty(
     assert "No validation image has a box" in capsys.readouterr().err
 
 
+def test_test_images_of_a_detector_that_ran_on_validation_alone_are_not_empty(run, capsys):
+    text = "image_id,x1,y1,x2,y2,score\nc,10,10,30,40,0.5\n"
+    assert statuses(run(text)) == {"c": "ok", "d": "ok", "e": "failed", "f": "failed"}
+    assert "No test image has a box" in capsys.readouterr().err
+
+
+_BOX = "10,10,30,40,0.5"
+
+
+@pytest.fixture
+def two_splits(tmp_path: Path) -> Path:
+    """Six images, of which the split 'official' evaluates a and b, the images that train here."""
+    data = small_set(tmp_path / "two")
+    table = DataSet.open(data).split()
+    roles = ["val", "test", "train", "train", "train", "train"]
+    pd.DataFrame({"image_id": table["image_id"], "role": roles}).to_csv(
+        tmp_path / "official.csv", index=False
+    )
+    split(data, name="official", file=tmp_path / "official.csv")
+    return data
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["image_id,score\na,0.5\nb,0.6\n", f"image_id,x1,y1,x2,y2,score\na,{_BOX}\nb,{_BOX}\n"],
+)
+def test_predictions_of_another_split_alone_are_refused_and_that_split_is_named(
+    run, two_splits, tmp_path, text
+):
+    with pytest.raises(InputError, match=r"none of the 4 .*2 training images.*--split official"):
+        run(text, data=two_splits)
+    assert not (tmp_path / "out").exists()
+    assert set(statuses(run(text, data=two_splits, split="official")).values()) == {"ok"}
+
+
+def test_predictions_of_no_evaluated_image_say_what_the_images_are(run, data):
+    with pytest.raises(InputError, match=r"has 2 training images; predict the validation and test"):
+        run("image_id,score\na,0.5\nb,0.6\n")
+
+
+def test_boxes_that_lie_partly_on_another_split_are_not_taken_as_run_elsewhere(
+    run, two_splits, tmp_path, capsys
+):
+    roles = ["val", "test", "test", "train", "train", "train"]
+    wider = pd.DataFrame({"image_id": list("abcdef"), "role": roles})
+    wider.to_csv(tmp_path / "wider.csv", index=False)
+    split(two_splits, name="wider", file=tmp_path / "wider.csv")
+    text = f"image_id,x1,y1,x2,y2,score\na,{_BOX}\nb,{_BOX}\nc,{_BOX}\n"
+    predictions = run(text, data=two_splits)
+    expected = dict.fromkeys("abc", "ok") | dict.fromkeys("def", "failed")
+    assert statuses(predictions) == expected
+    assert "--split wider" in capsys.readouterr().err
+
+
 def test_validation_images_that_are_named_were_run(run, tmp_path):
     (tmp_path / "run.txt").write_text("c\nd\nf\n")
     text = "image_id,x1,y1,x2,y2,score\ne,10,10,30,40,0.5\n"
@@ -438,7 +496,7 @@ def test_folder_instead_of_a_file_and_a_blank_name_are_refused(data, tmp_path):
     with pytest.raises(InputError, match="holds no prediction file"):
         import_predictions(tmp_path, data=data, out=tmp_path / "out", name="Other")
     ids = DataSet.open(data).images["image_id"]
-    (tmp_path / "preds.csv").write_text(f"image_id,score\n{ids.iloc[0]},0.5\n")
+    (tmp_path / "preds.csv").write_text(f"image_id,score\n{ids.iloc[2]},0.5\n")
     with pytest.raises(InputError, match=r"out: .*--name"):
         import_predictions(tmp_path / "preds.csv", data=data, out=tmp_path / "out", name=" ")
     assert not (tmp_path / "out").exists()

@@ -134,6 +134,9 @@ def test_a_misspelt_label_is_asked_about_and_the_frequent_target_is_trained(
     )
     assert "did you mean" not in str(joined.info["notes"])
     assert (joined.labels(joined.targets["opacity"]) == 1).sum() == N_IMAGES // 2
+    assert list(joined.targets) == ["opacity"]
+    (step, *_) = joined.next_steps or ()
+    assert "data.target" not in step
 
 
 def test_what_was_shown_before_the_images_are_decoded_is_not_said_again(films, tmp_path, capsys):

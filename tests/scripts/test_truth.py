@@ -14,11 +14,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.systems.truth_files import truth_set
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.prepare import prepare
-from tests.scripts.small_sets import cxr, refusal
+from cxr_compare.scripts.compare_inputs import chosen_targets
+from tests.scripts.small_sets import cxr, refusal, table_set
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions" / "my-two-result-files.md"
 BLOCK = re.compile(r"```(?:python|bash)\n(.*?)```", re.DOTALL)
@@ -236,3 +238,110 @@ def test_a_list_of_patients_may_have_the_names_of_columns_that_other_tables_have
         compare_files(folder, patients=path / "patients.csv") for path in (folder, tmp_path)
     )
     pd.testing.assert_frame_equal(same.to_frame(), other.to_frame())
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """Labels of eight images, and two score files whose columns have different names."""
+    ids = [f"i{number}" for number in range(8)]
+    labels = [0, 1] * 4
+    scores = [label * 0.5 + 0.1 for label in labels]
+    wrong = [0.9 - score for score in scores]
+    frames = {
+        "truth": pd.DataFrame({"image_id": ids, "label": labels}),
+        "a": pd.DataFrame({"image_id": ids, "prob": wrong, "p_a": scores}),
+        "b": pd.DataFrame({"case": ids, "p_b": scores}),
+    }
+    for name, frame in frames.items():
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("second", ["Net v1.0", "b"])  # its name, or that of its file
+def test_columns_are_named_for_the_file_of_one_system(tables, second):
+    named = ["a.score=p_a", f"{second}.score=p_b", f"{second}.image=case"]
+    report = compare(
+        [str(tables / "a.csv"), f"Net v1.0={tables / 'b.csv'}"],
+        truth=tables / "truth.csv", columns=named, replicates=100,
+    )  # fmt: skip
+    figures = report.to_frame().query("metric == 'auroc'").set_index("system")["estimate"]
+    assert figures[["a", "Net v1.0"]].tolist() == [1.0, 1.0]
+
+
+def test_columns_of_a_frame_are_named_for_its_system(tables):
+    frames = {name: pd.read_csv(tables / f"{name}.csv") for name in ("a", "b")}
+    named = ["a.score=p_a", "b.score=p_b", "b.image=case"]
+    truth = pd.read_csv(tables / "truth.csv")
+    report = compare(frames, truth=truth, columns=named, replicates=100)
+    figures = report.to_frame().query("metric == 'auroc'").set_index("system")["estimate"]
+    assert figures[["a", "b"]].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (["c.score=p_b"], r"c\.score=p_b: .*'c'; the systems are a, b"),
+        (["b.scores=p_b"], r"b\.scores=p_b: .*SYSTEM\.score"),
+        ([], r"b\.csv: column 'image_id' .*--columns b\.image=COLUMN"),
+        (["b.image=case"], r"b\.csv: column 'score' .*--columns b\.score=COLUMN"),
+    ],
+)
+def test_a_column_that_is_not_found_is_named_for_its_file(tables, named, message):
+    systems = [str(tables / "a.csv"), str(tables / "b.csv")]
+    with pytest.raises(InputError, match=message) as error:
+        compare(systems, truth=tables / "truth.csv", columns=named)
+    assert "import" not in str(error.value)
+
+
+def test_what_to_do_about_unknown_images_is_possible_in_compare(tables):
+    pd.DataFrame({"image_id": ["i0", "other"], "score": 0.5}).to_csv(tables / "c.csv", index=False)
+    with pytest.raises(InputError, match=r"c\.csv: 1 image is .*'other'.*remove") as error:
+        compare([str(tables / "c.csv")], truth=tables / "truth.csv")
+    assert "ignore-unknown" not in str(error.value)
+
+
+def test_scores_without_a_finding_are_about_the_chosen_target(tables):
+    labels = pd.read_csv(tables / "truth.csv")
+    rows = [(i, f, int(v)) for i, v in labels.itertuples(index=False) for f in ("mass", "nodule")]
+    several = pd.DataFrame(rows, columns=["image_id", "finding", "state"])
+    several.to_csv(tables / "several.csv", index=False)
+    options = {"columns": ["a.score=p_a"], "replicates": 100}
+    report = compare(
+        [str(tables / "a.csv")], truth=tables / "several.csv", target=["nodule"], **options
+    )
+    assert report.to_frame().query("metric == 'auroc'")["estimate"].tolist() == [1.0]
+
+
+def test_columns_of_result_files_beside_a_data_set_are_refused(tables, tmp_path):
+    with pytest.raises(InputError, match=r"--columns score=p_a: .*cxr import"):
+        compare([str(tables / "a.csv")], data=_any_data_set(tmp_path), columns=["score=p_a"])
+
+
+def _any_data_set(folder: Path) -> Path:
+    states = {"opacity": ["present", "absent"] * 3}
+    roles = ["train", "train", "val", "val", "test", "test"]
+    return table_set(folder, list("abcdef"), states, width=100, height=80, split=roles)
+
+
+def test_two_spellings_are_asked_about_and_joined_to_one_target(tables, capsys):
+    ids = [f"i{number:02d}" for number in range(24)]
+    labels = ["opacitiy", *["opacity"] * 11, *["normal"] * 12]
+    scores = [1.0] * 12 + [0.0] * 12
+    pd.DataFrame({"image_id": ids, "label": labels}).to_csv(tables / "t.csv", index=False)
+    pd.DataFrame({"image_id": ids, "score": scores}).to_csv(tables / "s.csv", index=False)
+    call = ["compare", tables / "s.csv", "--truth", tables / "t.csv", "--replicates", "100"]
+    assert cxr(*call) == 2
+    asked = capsys.readouterr().err
+    assert "'opacitiy' of 1 image" in asked
+    assert "--target opacity=opacity,opacitiy" in asked
+    joined = ["opacity=opacity,opacitiy"]
+    report = compare([str(tables / "s.csv")], truth=tables / "t.csv", target=joined, replicates=100)
+    (row,) = report.to_frame().query("metric == 'auroc'").to_dict("records")
+    assert (row["estimate"], row["n_images"], row["n_positive"]) == (1.0, 24, 12)
+
+
+def test_a_target_is_defined_for_a_truth_and_not_for_a_data_set(tables, tmp_path):
+    data = _any_data_set(tmp_path)
+    with pytest.raises(InputError, match=r"opacity=opacity,other: .*cxr prepare --target"):
+        chosen_targets(DataSet.open(data), ["opacity=opacity,other"])
+    assert [t.name for t in chosen_targets(DataSet.open(data), ["opacity=opacity"])] == ["opacity"]

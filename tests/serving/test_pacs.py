@@ -28,11 +28,13 @@ pytest.importorskip("highdicom", reason="needs the extra pacs")
 pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage
 from cxr_compare.data_prep.store.answer_log import AnswerLog
 from cxr_compare.data_prep.store.answer_log_reader import read_log
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.dicom_objects.result_identity import SOFTWARE
 from cxr_compare.serving.guard import Warned
+from cxr_compare.serving.known_limits import seen_caution
 from cxr_compare.serving.pacs.connections import Connections, check_connections
 from cxr_compare.serving.pacs.dicomweb import (
     ArchivedImage,
@@ -70,6 +72,7 @@ class System:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.warned: tuple[str, ...] = ()
+        self.seen: SeenImage | None = None
         self.model = SimpleNamespace(
             batch_size=2, backend="onnx", precision="fp32", inference_id=lambda: "0123"
         )
@@ -83,7 +86,7 @@ class System:
         return [
             Answer(
                 called, self.name, "scores", "Lung opacity", 0.75, 0.5, self.policy, 0.25, True,
-                boxes, self.warned, pixels=image.pixels,
+                boxes, self.warned, pixels=image.pixels, seen=self.seen,
             )
             for called, image in images
         ]  # fmt: skip
@@ -333,6 +336,19 @@ def test_strict_skips_what_a_warning_speaks_against(desk: Desk) -> None:
     shelf = Shelf(radiograph())
     assert list(desk.run(shelf, strict=True).tally.skipped.values()) == [desk.system.warned[0]]
     assert shelf.stored == []
+
+
+@pytest.mark.parametrize("role", ["train", "val", None])
+def test_an_image_that_the_training_used_has_a_caution_and_is_still_answered(desk, role):
+    desk.system.seen = None if role is None else SeenImage(role, is_near=False)
+    shelf = Shelf(radiograph())
+    worker = desk.run(shelf)
+    cautions = [line for line in desk.lines if "  CAUTION: " in line]
+    name = f"image {digest('1.2.3.1')[:12]}"
+    sentence = seen_caution(desk.system.seen, "CheXNet")
+    assert cautions == ([] if role is None else [f"{name}  CAUTION: {sentence}"])
+    assert len(worker.tally.answered) == 1
+    assert len(shelf.stored) == 2
 
 
 def test_failure_is_reported_without_identifiers_and_retried_by_the_next_run(desk: Desk) -> None:

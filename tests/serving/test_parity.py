@@ -20,7 +20,7 @@ from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.serving.parity import Proof, match_boxes, prove
+from cxr_compare.serving.parity import Measure, Proof, match_boxes, prove
 
 SIZE = 64
 TARGET = Target("opacity", ("mass", "nodule"), "Opacity")
@@ -203,7 +203,7 @@ def network() -> LesionRetinaNet:
 
 def test_a_detector_is_compared_without_a_box_and_with_as_many_as_there_may_be(network):
     proof = prove(run_of(Detector(network, numpy=False)), Detector(network, numpy=True))
-    assert proof.images == "6 phantom images"
+    assert proof.images == "6 synthetic images"
     proof.require("out")
     compared = {
         measure.case: measure.value
@@ -212,7 +212,7 @@ def test_a_detector_is_compared_without_a_box_and_with_as_many_as_there_may_be(n
     }
     assert compared.pop("images without a detection") == 0
     assert 1100 < compared["images at every limit"] <= 6 * 2 * 100  # images, findings, boxes
-    assert set(compared) == {"phantom images", "a black image", "images at every limit"}
+    assert set(compared) == {"synthetic images", "a black image", "images at every limit"}
 
 
 def test_a_detector_whose_boxes_lie_elsewhere_is_refused(network: LesionRetinaNet) -> None:
@@ -340,3 +340,17 @@ def test_lower_precision_needs_the_data_set() -> None:
     answers = Scored("scores", GOOD)
     with pytest.raises(InputError, match=r"--precision int8: .*--data"):
         prove(run_of(answers, decided_at(0.5)), answers)
+
+
+def test_summary_counts_the_checks_that_hold_and_names_the_largest_difference() -> None:
+    measures = (
+        Measure("4 images", "image scores differ by", 1e-6, 1e-4),
+        Measure("a black image", "scores of boxes differ by", 3e-5, 1e-4),
+        Measure("4 images", "boxes compared:", 12),  # a count, and no check
+        Measure("4 images", "AUROC falls by", 0.03, 0.02, 0.91, 0.88),
+    )
+    summary = Proof("int8", "4 images", measures).summary()
+    assert "on 4 images: 2 of 3 checks hold" in summary
+    assert "AUROC 0.91 to 0.88" in summary
+    assert summary.endswith("at most 3e-05")
+    assert "\n" not in summary

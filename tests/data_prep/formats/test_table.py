@@ -452,3 +452,26 @@ def test_no_finding_says_nothing_of_support_devices_and_laterals_go_whatever_col
     bare = table.replace("Frontal/Lateral,", "").replace("Frontal,", "").replace("Lateral,", "")
     states_bare = states_of(read_table(tmp_path, bare), "a")
     assert states_bare == {"lung_opacity": "absent", "support_devices": "present"}
+
+
+def test_images_that_count_as_negative_are_counted_by_finding_and_file(tmp_path):
+    rows = "file,label\na.png,mass\nb.png,normal\nc.png,nodule\nd.png,mass\n"
+    tables = read_table(tmp_path, rows)
+    (note,) = [note for note in tables.notes if "negative" in note]
+    absent = tables.findings[tables.findings["state"] == "absent"]
+    assert absent["finding"].value_counts().to_dict() == {"nodule": 3, "mass": 2}
+    assert note.startswith("labels.csv: 3 images count as negative for nodule and 2 for mass")
+    # What the note says to do has the effect that it says.
+    corrected = read_table(tmp_path / "again", f"{rows}a.png,unknown\n")
+    (note,) = [note for note in corrected.notes if "negative" in note]
+    assert "2 images count as negative for mass and 2 for nodule" in note
+
+
+def test_spellings_that_a_target_joins_are_no_targets_of_their_own(tmp_path):
+    tables = read_table(tmp_path, "file,label\na.png,mass\nb.png,masss\nc.png,edema\n")
+    joined = {"mass": ["mass", "masss"]}
+    assert list(tables.with_targets(joined).targets) == ["edema", "mass"]
+    asked_for = {**joined, "masss": ["masss"]}
+    assert set(tables.with_targets(asked_for).targets) == {"edema", "mass", "masss"}
+    group = {"any": ["mass", "edema"]}  # another name: a group, whose members stay
+    assert set(tables.with_targets(group).targets) == {"edema", "mass", "masss", "any"}

@@ -1,0 +1,98 @@
+"""Advice in messages about files of predictions, in the words of the command that reads them."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ReadingAdvice:
+    """What a user can do about a file of predictions that was misread.
+
+    The same file is read by several commands, which have different options. Each attribute is a
+    phrase for the end of an error message or a note.
+
+    Attributes:
+        column_option: How the user names a column, with ``{role}`` in the place of image, score or
+            finding; empty if the command has no option for it.
+        unknown_rows: What to do with rows of images or findings that the data set lacks.
+        unknown_files: What to do with files of images that the data set lacks.
+        finding: How the user says which finding the rows are about.
+        annotations: How the user gives the COCO annotation file that explains ids.
+        class_names: How the user names the numbered classes of YOLO files.
+        empty_images: What to do if a detector was not run on images without a box.
+        images_run: How the user names the images that a detector was run on; empty if the command
+            has no option for it.
+        split: How the user chooses another split of the data set; empty if there is only one.
+    """
+
+    column_option: str = ""
+    unknown_rows: str = "remove these rows"
+    unknown_files: str = "remove them from the folder"
+    finding: str = "add a column 'finding' with the finding of each row"
+    annotations: str = "use the names of images and findings"
+    class_names: str = "put a data.yaml with their names beside the files"
+    empty_images: str = "leave those out of the true boxes' images"
+    images_run: str = ""
+    split: str = ""
+
+    @property
+    def name_others(self) -> str:
+        """Phrase on how the user names other columns than those that were recognised."""
+        if not self.column_option:
+            return "rename the columns if others are meant"
+        return f"name others with {self.column_option.replace('{role}', 'ROLE')}"
+
+    def name_column(self, role: str, usual_name: str) -> str:
+        """Return how the user says which column contains something.
+
+        Args:
+            role: What the column contains: ``image``, ``score`` or ``finding``.
+            usual_name: Name of a column that is recognised without an option.
+
+        Example:
+            >>> IMPORT.name_column("score", "score")
+            'name the column of scores by --columns score=COLUMN, or call it score'
+            >>> ReadingAdvice().name_column("image", "image_id")
+            'call the column of image ids image_id'
+        """
+        content = {"image": "image ids", "score": "scores", "finding": "findings"}[role]
+        if not self.column_option:
+            return f"call the column of {content} {usual_name}"
+        option = self.column_option.replace("{role}", role)
+        return f"name the column of {content} by {option}, or call it {usual_name}"
+
+
+IMPORT = ReadingAdvice(
+    column_option="--columns {role}=COLUMN",
+    unknown_rows="leave them out with --ignore-unknown",
+    unknown_files="leave them out with --ignore-unknown",
+    finding="say which one with --finding FINDING",
+    annotations="name the annotation file that they come from with --coco-truth FILE",
+    class_names="name the classes in the order of their numbers, or the data.yaml that names them, "
+    "with --class-names",
+    empty_images="name those that were in a file, with --images FILE",
+    images_run="name them in a file, with --images FILE",
+    split="--split",
+)
+"""Advice for `cxr import`."""
+
+
+def advice_for_result_file(system: str) -> ReadingAdvice:
+    """Return the advice for a result file that `cxr compare --truth` reads.
+
+    Args:
+        system: Name of the system to which the file belongs.
+
+    Example:
+        >>> advice_for_result_file("Net A").column_option
+        "--columns 'Net A.{role}=COLUMN'"
+    """
+    word = shlex.quote(f"{system}.ROLE=COLUMN").replace("ROLE=COLUMN", "{role}=COLUMN")
+    return ReadingAdvice(
+        column_option=f"--columns {word}",
+        unknown_rows="remove their rows from the file",
+        finding="choose one with --target, or add a column 'finding' with the finding of each row",
+        annotations="give the annotation file that they come from as --truth",
+    )

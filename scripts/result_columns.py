@@ -1,0 +1,106 @@
+"""Names of columns in result files, for all files or for the file of one system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr_compare.data_prep.contracts.errors import InputError
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.systems.prediction_files import ColumnNames
+
+_ROLES = ("image", "score", "finding")  # of one system's file
+_ROLES_OF_ALL = {"result_image": "image", "score": "score"}
+
+
+@dataclass(frozen=True)
+class ResultColumns:
+    """Names of the columns of result files, as the option ``--columns`` gives them.
+
+    Attributes:
+        of_all: Name of a column by its role (``image``, ``score`` or ``finding``) in every file.
+        of_one: The same for the files of one system, by its name or by the name of a file without
+            suffix.
+
+    Example:
+        >>> columns = ResultColumns({"score": "prob"}, {"B": {"score": "p_mass"}})
+        >>> columns.names("A").score, columns.names("B").score
+        ('prob', 'p_mass')
+    """
+
+    of_all: Mapping[str, str] = field(default_factory=dict)
+    of_one: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def names(self, system: str, file: Path | None = None) -> ColumnNames:
+        """Return the names of the columns in one file.
+
+        Args:
+            system: Name of the system.
+            file: File of the system; None for a table in memory.
+        """
+        from cxr_compare.evaluation.systems.prediction_files import ColumnNames
+
+        by_file = {} if file is None else self.of_one.get(file.stem, {})
+        return ColumnNames(**{**self.of_all, **by_file, **self.of_one.get(system, {})})
+
+    def require_known(self, systems: Sequence[str], files: Sequence[Path]) -> None:
+        """Refuse the name of a system that is not compared.
+
+        Args:
+            systems: Names of all systems.
+            files: Result files of all systems.
+
+        Raises:
+            InputError: A name is neither a system nor a file without suffix.
+        """
+        known = {*systems, *(file.stem for file in files)}
+        for name, columns in self.of_one.items():
+            if name not in known:
+                role, column = next(iter(columns.items()))
+                raise InputError(
+                    f"--columns {name}.{role}={column}: no system is called '{name}'; the systems "
+                    f"are {', '.join(systems)}"
+                )
+
+
+def split_column_roles(roles: Sequence[str]) -> tuple[ResultColumns, tuple[str, ...]]:
+    """Separate the column names of files with predictions from those of the file with true labels.
+
+    Args:
+        roles: Texts ROLE=COLUMN, which say what a column contains, such as ``score=Probability``.
+            The roles ``result_image`` (image id) and ``score`` belong to the predictions of all
+            systems. SYSTEM.image, SYSTEM.score and SYSTEM.finding belong to the predictions of one
+            system. All others belong to the labels.
+
+    Returns:
+        The names of the columns of the predictions, and the texts that belong to the labels.
+
+    Raises:
+        InputError: A text names a system, but no role of its file, or no column.
+
+    Example:
+        >>> results, of_truth = split_column_roles(["B.score=p_mass", "label=Finding"])
+        >>> results.of_one, of_truth
+        ({'B': {'score': 'p_mass'}}, ('label=Finding',))
+    """
+    of_all: dict[str, str] = {}
+    of_one: dict[str, dict[str, str]] = {}
+    of_truth = []
+    for text in roles:
+        role, _, column = text.partition("=")
+        system, dot, own_role = role.rpartition(".")
+        if dot and "=" in text:
+            if own_role not in _ROLES or not system or not column:
+                raise InputError(
+                    f"--columns {text}: for the file of one system write SYSTEM.image=COLUMN, "
+                    "SYSTEM.score=COLUMN or SYSTEM.finding=COLUMN"
+                )
+            of_one.setdefault(system, {})[own_role] = column
+        elif role in _ROLES_OF_ALL and column:
+            of_all[_ROLES_OF_ALL[role]] = column
+        else:
+            of_truth.append(text)
+    return ResultColumns(of_all, of_one), tuple(of_truth)

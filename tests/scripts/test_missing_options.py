@@ -1,0 +1,21 @@
+"""A call without a required option is answered with the whole command."""
+
+import shlex
+
+import pytest
+
+from tests.scripts.small_sets import refusal
+
+
+@pytest.mark.parametrize(
+    ("call", "added"),
+    [
+        (["import", "p/effnet b0.csv", "--data", "d", "--out", "o"], ["--name", "effnet b0"]),
+        (["import", "p/effnet.csv", "--name=E"], ["--data", "DATA", "--out", "OUT"]),
+        (["train", "chexnet_small", "--data", "d"], ["--out", "OUT"]),
+    ],
+)
+def test_the_whole_command_is_shown_with_a_suggested_name(call, added, capsys):
+    line = refusal(capsys, *call)
+    assert shlex.split(line.partition("run: ")[2]) == ["cxr", *call, *added]
+    assert all(option in line.partition("run: ")[0] for option in added if option[0] == "-")
