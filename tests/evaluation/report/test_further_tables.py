@@ -113,9 +113,9 @@ def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(failures
             "9",
             "0.600 (0.500 to 0.700)",
             "0.700 (0.600 to 0.800)",
-            "0.250 (0.150 to 0.350); p 0.200",
-            "0.350 (0.250 to 0.450); p 0.200",
-            "−0.450 (−0.550 to −0.350); p 0.200",
+            "0.250 (0.150 to 0.350); Holm p 0.200",
+            "0.350 (0.250 to 0.450); Holm p 0.200",
+            "−0.450 (−0.550 to −0.350); Holm p 0.200",
         ),
     }
 
@@ -131,9 +131,9 @@ def test_the_lowest_group_is_named_with_whether_it_is_shown_and_a_shown_gap_is_m
     failures.loc[gap, "p_holm"] = 0.04
     (grid,) = group_tables(failures_of_two)
     assert lowest_groups(grid) == {"RetinaNet": ("Sex: F", False), "CheXNet": ("Sex: F", True)}
-    assert grid.rows[0][5] == "● 0.350 (0.250 to 0.450); p 0.040"
+    assert grid.rows[0][5] == "● 0.350 (0.250 to 0.450); Holm p 0.040"
     failures.loc[gap, "ci_low"] = -0.003  # p of another method does not show it alone
-    assert group_tables(failures_of_two)[0].rows[0][5] == "0.350 (−0.003 to 0.450); p 0.040"
+    assert group_tables(failures_of_two)[0].rows[0][5] == "0.350 (−0.003 to 0.450); Holm p 0.040"
 
 
 def test_two_groups_have_one_difference_for_both(failures_of_two):
