@@ -247,7 +247,7 @@ Secondary finding, which explains but does not confirm:
 {%- endmacro %}
 
 {% macro brief_power(reach) -%}
-a next study of this size: differences of {{ reach|number }} or more
+smallest difference that a study of this size can show: {{ reach|number }}
 {%- endmacro %}
 
 {% macro one_run_each(n_systems) -%}
