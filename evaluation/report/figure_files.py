@@ -173,6 +173,8 @@ def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]
     """
     size = 2.5 * max(map(len, rows)), 2.4 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
+    # Room between the labels below a matrix and the title of the next, in inches.
+    figure.get_layout_engine().set(h_pad=0.12)
     grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
     for line, matrices in zip(grid, rows, strict=True):
         for axes, (title, counts) in zip(line, matrices, strict=True):
