@@ -4,7 +4,12 @@
     python tools/measure_page.py out/quickstart/report/report.html --opening docs/report.png
     python tools/measure_page.py http://127.0.0.1:8000/ --opening docs/serving.png
 
-An address is the page of a running ``cxr serve``: its opening is its second example, analyzed.
+An address is the page of a running ``cxr serve``: its opening is its second example, analyzed. The
+picture ``docs/serving.png`` is of the models of ``scripts/quickstart``. Start this server first:
+
+    cxr serve out/quickstart/retinanet out/quickstart/chexnet --report out/quickstart/report
+
+The example is a synthetic image, so that the picture may be published.
 """
 
 from __future__ import annotations

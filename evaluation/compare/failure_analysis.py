@@ -534,7 +534,7 @@ def _shortcut_rows(
     compared = [row for row in guesses if "beyond" in row and row["kind"] != _WHOLE_IMAGE]
     for name, gap in compared[0]["beyond"].items() if compared else ():  # the strongest is first
         ends = gap.interval or (None, None)
-        note = "over pairs of images in one fold"
+        note = "AUROC from images of the same fold only"
         rows.append(row_of(compared[0], BEYOND_SHORTCUT, name, gap.value, ends, note))
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 

@@ -247,7 +247,7 @@ Secondary finding, which explains but does not confirm:
 {%- endmacro %}
 
 {% macro brief_power(reach) -%}
-a next study of this size: differences of {{ reach|number }} or more
+smallest difference that a study of this size can show: {{ reach|number }}
 {%- endmacro %}
 
 {% macro one_run_each(n_systems) -%}
@@ -379,14 +379,16 @@ chance (0.5).
 
 {% macro note_shortcut(fact, auroc, systems) -%}
 The label can be predicted without the lungs, from {{ fact }}, with AUROC {{ auroc|number }}
-(5-fold, by patient). On the same pairs of images, those within one fold,
+in 5-fold cross-validation by patient. Compared with this prediction on the same images,
 {% set texts = [] -%}
 {%- for name, row in systems.items() -%}
 {%- set interval = "95 % interval " ~ span(row.low, row.high) if row.bounded else "not tested" -%}
 {{- texts.append(name ~ " (" ~ row.auroc|number ~ ", difference " ~ row.difference|number ~ ", "
    ~ interval ~ ")") or "" -}}
 {%- endfor -%}
-{{ texts|listing }} {{ "was" if systems|length == 1 else "were" }} not shown to exceed that.
+{{ texts|listing }} {{ "was" if systems|length == 1 else "were" }} not shown to be better. Each of
+these AUROCs compares only images of the same fold, so it can differ from the system's AUROC
+elsewhere.
 {%- endmacro %}
 
 {% macro note_elsewhere(groups, data_set) -%}

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 from PIL import Image
 
@@ -191,7 +192,8 @@ def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]
         Figure with the matrices in a grid.
     """
     size = 2.5 * max(map(len, rows)), 2.4 * len(rows)
-    figure = Figure(figsize=size, layout="constrained")
+    # The padding, in inches, keeps the labels below a matrix clear of the title of the next.
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.12))
     grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
     for line, matrices in zip(grid, rows, strict=True):
         for axes, (title, counts) in zip(line, matrices, strict=True):

@@ -14,13 +14,12 @@ from cxr_compare.evaluation.report.agreement_tables import (
 from cxr_compare.evaluation.report.corrected_table import corrected_table
 from cxr_compare.evaluation.report.error_types import error_table
 from cxr_compare.evaluation.report.exposure_tables import exposure_tables
-from cxr_compare.evaluation.report.group_tables import group_tables, subgroup_tables
+from cxr_compare.evaluation.report.group_tables import group_tables, groups_lead, subgroup_tables
 from cxr_compare.evaluation.report.lesion_table import lesion_table
 from cxr_compare.evaluation.report.prevalence_table import prevalence_table
 from cxr_compare.evaluation.report.published_figures import published_table
 from cxr_compare.evaluation.report.shortcut_table import shortcut_table
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.report.uncounted_images import uncounted_table
 from cxr_compare.evaluation.report.validation_to_test import validation_to_test_table
 
@@ -51,7 +50,7 @@ def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str
         "errors": error_table(comparison),
         "where": _where_tables(comparison),
         "groups": group_tables(comparison),
-        "groups_lead": sentence("groups_lead", template=TABLES),
+        "groups_lead": groups_lead(comparison),
     }
 
 

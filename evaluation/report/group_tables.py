@@ -24,9 +24,11 @@ from cxr_compare.evaluation.report.failure_rows import (
 )
 from cxr_compare.evaluation.report.lesion_table import LESION_TOPIC
 from cxr_compare.evaluation.report.metric_table import SUBGROUPS
+from cxr_compare.evaluation.report.p_value_conflicts import conflict_kind
 from cxr_compare.evaluation.report.table import Table, figure_text
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 _OTHER_TOPICS = frozenset(
     {
@@ -146,6 +148,27 @@ def group_tables(comparison: Comparison) -> list[Table]:
         _group_table(comparison, rows, str(metric))
         for metric, rows in failures[is_group].groupby("metric", sort=False)
     ]
+
+
+def groups_lead(comparison: Comparison) -> str:
+    """Return the text above the tables of groups.
+
+    The text explains large p-values beside large differences if there are any.
+
+    Args:
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+
+    Returns:
+        The text in whole sentences.
+    """
+    failures = comparison.failures
+    tests = failures[failures["p_holm"].notna()] if "p_holm" in failures else failures.iloc[:0]
+    conflict = any(
+        conflict_kind(Interval.from_row(row), row["p_holm"]) in ("interval_only", "skewed")
+        for row in tests.to_dict("records")
+    )
+    return sentence("groups_lead", len(tests), conflict, template=TABLES)
 
 
 def _group_table(comparison: Comparison, failures: pd.DataFrame, metric: str) -> Table:

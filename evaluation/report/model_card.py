@@ -26,9 +26,11 @@ from cxr_compare.evaluation.report.error_types import error_table
 from cxr_compare.evaluation.report.group_tables import group_tables
 from cxr_compare.evaluation.report.interval_facts import is_calibrated
 from cxr_compare.evaluation.report.summary_table import summary_table
+from cxr_compare.evaluation.report.table import Cell
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.report.weight_licence import Start, starting_weights
+from cxr_compare.evaluation.statistics.figure_text import DASH
 
 _HUB_METRICS = {"auroc": "roc_auc", "recall": "recall", "precision": "precision", "f1": "f1"}
 """Names of metrics on the Hugging Face Hub; other metrics keep their own names."""
@@ -99,6 +101,8 @@ class CardEvaluation:
         hub: Values for the metadata block that the Hugging Face Hub reads.
         synthetic: Number of synthetic images among the images.
         bounded: True if the metrics have intervals; False if only their values are stored.
+        left_out: Headings of tables that are left out because the model has no threshold, such as
+            ``At the threshold for best F1``.
     """
 
     images: Literal["test", "validation"]
@@ -111,6 +115,7 @@ class CardEvaluation:
     hub: Sequence[HubFigure] = ()
     synthetic: int = 0
     bounded: bool = True
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -299,18 +304,21 @@ def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
     figures = comparison.estimates
     position = comparison.names.index(name)
     table = summary_table(comparison, paper=True)
-    sections = [
-        CardTable(
-            group.heading,
-            ("Figure", "Value (95 % interval)"),
-            tuple((str(row[0]), str(row[1 + position])) for row in group.rows),
-        )
-        for group in table.groups
-    ]
+    sections = []
+    left_out = []
+    for group in table.groups:
+        known = [row for row in group.rows if _is_known(row[1 + position])]
+        if not known:
+            left_out.append(group.title)
+            continue
+        rows = tuple((str(row[0]), str(row[1 + position])) for row in known)
+        sections.append(CardTable(group.heading, ("Figure", "Value (95 % interval)"), rows))
     groups = []
     for of_metric in group_tables(comparison):
         # The columns are the group, its images, each system, and each difference from the rest.
         column = 2 + position
+        if all(row[column] == DASH for row in of_metric.rows):
+            continue
         difference = column + len(comparison.names)
         groups.append(
             CardTable(
@@ -345,7 +353,12 @@ def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
         errors=[(str(row[0]), str(row[1 + position])) for row in (errors.rows if errors else ())],
         hub=hub,
         synthetic=comparison.background.synthetic,
+        left_out=left_out,
     )
+
+
+def _is_known(cell: str | Cell) -> bool:
+    return not isinstance(cell, Cell) or cell.known
 
 
 def card_files(names: Iterable[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from cxr_compare.evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW
 from cxr_compare.evaluation.report.charts import report_charts
 from cxr_compare.evaluation.report.error_types import error_table
 from cxr_compare.evaluation.report.further_tables import further_tables
-from cxr_compare.evaluation.report.group_tables import group_tables, subgroup_tables
+from cxr_compare.evaluation.report.group_tables import group_tables, groups_lead, subgroup_tables
 from cxr_compare.evaluation.statistics.figure_text import DASH
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
@@ -113,9 +113,9 @@ def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(failures
             "9",
             "0.600 (0.500 to 0.700)",
             "0.700 (0.600 to 0.800)",
-            "0.250 (0.150 to 0.350); p 0.200",
-            "0.350 (0.250 to 0.450); p 0.200",
-            "−0.450 (−0.550 to −0.350); p 0.200",
+            "0.250 (0.150 to 0.350); Holm p 0.200",
+            "0.350 (0.250 to 0.450); Holm p 0.200",
+            "−0.450 (−0.550 to −0.350); Holm p 0.200",
         ),
     }
 
@@ -131,9 +131,23 @@ def test_the_lowest_group_is_named_with_whether_it_is_shown_and_a_shown_gap_is_m
     failures.loc[gap, "p_holm"] = 0.04
     (grid,) = group_tables(failures_of_two)
     assert lowest_groups(grid) == {"RetinaNet": ("Sex: F", False), "CheXNet": ("Sex: F", True)}
-    assert grid.rows[0][5] == "● 0.350 (0.250 to 0.450); p 0.040"
+    assert grid.rows[0][5] == "● 0.350 (0.250 to 0.450); Holm p 0.040"
     failures.loc[gap, "ci_low"] = -0.003  # p of another method does not show it alone
-    assert group_tables(failures_of_two)[0].rows[0][5] == "0.350 (−0.003 to 0.450); p 0.040"
+    assert group_tables(failures_of_two)[0].rows[0][5] == "0.350 (−0.003 to 0.450); Holm p 0.040"
+
+
+def test_lead_of_groups_counts_the_tests_and_explains_a_large_p_beside_a_large_difference(
+    failures_of_two,
+):
+    lead = groups_lead(failures_of_two)  # 0.250 (0.150 to 0.350) with p 0.200
+    assert "over all 3 tests" in lead
+    assert "by up to 3," in lead
+    failures = failures_of_two.failures
+    gaps = failures["p_holm"].notna()
+    failures.loc[gaps, "p_holm"] = 0.04  # as the intervals say, so nothing needs an explanation
+    assert "by up to" not in groups_lead(failures_of_two)
+    failures.loc[gaps, "p_holm"] = float("nan")
+    assert "Holm" not in groups_lead(failures_of_two)
 
 
 def test_two_groups_have_one_difference_for_both(failures_of_two):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.failure_analysis import FAILURE_COLUMNS
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.report.data_files import write_data_files
@@ -75,6 +76,28 @@ def test_figures_have_their_intervals_and_are_those_of_this_system(trained):
     assert "0.891" not in figures  # of RetinaNet
     data = section(card_of_comparison(trained, "CheXNet").to_markdown(), "Evaluation data")
     assert "12 test images of 12 patients, 6 positive" in data
+
+
+def test_card_without_a_threshold_has_no_empty_table_and_says_why(trained):
+    metrics = trained.metrics.copy()
+    at_threshold = (metrics["system"] == "CheXNet") & (metrics["policy"] != "")
+    metrics.loc[at_threshold, ["estimate", "ci_low", "ci_high"]] = float("nan")
+    untuned = replace(
+        trained,
+        systems={**trained.systems, "CheXNet": replace(trained.systems["CheXNet"], thresholds={})},
+        estimates=Estimates.from_table(metrics),
+    )
+    card = card_of_comparison(untuned, "CheXNet")
+    assert [table.title.split(",")[0] for table in card.evaluation.figures] == [
+        "Without a threshold"
+    ]
+    assert len(card.evaluation.left_out) == 1
+    assert "threshold" in card.evaluation.left_out[0]
+    figures = section(card.to_markdown(), "Quantitative analyses")
+    assert "| AUROC | 0.862 (0.812 to 0.902) |" in figures
+    assert "| – |" not in figures
+    assert "has no threshold" in figures
+    assert card_of_comparison(untuned, "RetinaNet").evaluation.left_out == []
 
 
 def test_operating_points_are_the_thresholds_and_the_main_one_is_marked(trained):

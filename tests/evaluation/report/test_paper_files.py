@@ -2,7 +2,10 @@
 
 import zipfile
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
 from cxr_compare.evaluation.report.data_files import write_data_files
+from cxr_compare.evaluation.report.figure_files import draw_confusion
 from cxr_compare.evaluation.report.paper_files import write_paper_files
 from cxr_compare.evaluation.report.summary_table import summary_table, table_rows
 
@@ -65,3 +68,16 @@ def test_table_holds_the_rows_that_were_asked_for_in_their_order(comparison, tmp
     write_files(comparison, tmp_path, table_rows(["f1", " recall", "auroc", "f1"]))
     text = (tmp_path / "table.tex").read_text()
     assert rows_of(text) == ["F1", "Sensitivity (recall)", "AUROC"]
+
+
+def test_labels_of_a_confusion_matrix_stay_clear_of_the_matrix_below():
+    counts = {"tp": 42, "fn": 3, "fp": 26, "tn": 71}
+    rows = [[(f"{name}\nbest F1", counts)] * 3 for name in ("A", "B", "C")]
+    figure = draw_confusion(rows)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    above, below = figure.axes[0], figure.axes[3]
+    lowest = min(label.get_window_extent(renderer).y0 for label in above.get_xticklabels())
+    gap = (lowest - below.title.get_window_extent(renderer).y1) / figure.dpi
+    assert gap > 0.15  # inches

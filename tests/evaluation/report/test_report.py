@@ -12,6 +12,7 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.background import Background
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
+from cxr_compare.evaluation.compare.paired_tests import TEST_COLUMNS
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.compare.system_result import SystemResult
@@ -591,18 +592,82 @@ def test_id_of_a_case_opens_it(browser, comparison, image_set, tmp_path):
     assert browser.evaluate(f"{link}.closest('.case').classList.contains('open')")
 
 
-def test_labels_of_neighbouring_difference_axes_do_not_overlap(browser, three, image_set, tmp_path):
-    page = write_report(three, image_set, tmp_path / "report")
-    browser.open(page, 1280, 900)
-    gaps = browser.evaluate(
-        """[...document.querySelectorAll("#figures tr.section")].flatMap((row) => {
-          const spans = [...row.querySelectorAll(".axis i")].map((i) => i.getBoundingClientRect())
-            .filter((at) => at.width).sort((a, b) => a.left - b.left);
-          return spans.slice(1).map((at, place) => at.left - spans[place].right);
-        })"""
+def with_systems(comparison, n_systems, low, high):
+    """Return the comparison with copies of CheXNet, and differences with this interval."""
+    copies = [f"Reader {number}" for number in range(3, n_systems + 1)]
+    difference = comparison.metrics["system"] == "RetinaNet - CheXNet"
+    metrics = comparison.metrics.copy()
+    metrics.loc[difference, ["ci_low", "ci_high"]] = low, high
+    own = metrics[metrics["system"] == "CheXNet"]
+    tables = [metrics]
+    for name in copies:
+        tables.append(own.assign(system=name))
+        tables.append(metrics[difference].assign(system=f"RetinaNet - {name}"))
+    decisions = [comparison.decisions]
+    for name in copies:
+        own = comparison.decisions[comparison.decisions["system"] == "CheXNet"]
+        decisions.append(own.assign(system=name))
+    return replace(
+        comparison,
+        systems={**comparison.systems, **{name: SystemResult() for name in copies}},
+        estimates=Estimates.from_table(pd.concat(tables, ignore_index=True)),
+        decisions=pd.concat(decisions, ignore_index=True),
     )
-    assert len(gaps) >= 3  # two axes with at least two labels each
-    assert min(gaps) > 2
+
+
+@pytest.mark.parametrize("n_systems", [2, 3, 4])
+def test_labels_of_difference_axes_do_not_touch(
+    browser, comparison, image_set, tmp_path, n_systems
+):
+    for low, high in ((-0.9, 0.9), (-0.93, 0.3), (-0.02, 0.03)):
+        page = write_report(
+            with_systems(comparison, n_systems, low, high), image_set, tmp_path / f"report{low}"
+        )
+        for width in (1280, 800, 390):
+            browser.open(page, width, 900)
+            gaps = browser.evaluate(
+                """[...document.querySelectorAll("#figures tr.section")].flatMap((row) => {
+                  const spans = [...row.querySelectorAll(".axis i")]
+                    .map((i) => i.getBoundingClientRect())
+                    .filter((at) => at.width).sort((a, b) => a.left - b.left);
+                  return spans.slice(1).map((at, place) => at.left - spans[place].right);
+                })"""
+            )
+            assert gaps  # an axis has at least two labels
+            assert min(gaps) > 2, (low, width)
+
+
+def test_menu_is_whole_on_a_phone(browser, comparison, image_set, tmp_path):
+    page = write_report(comparison, image_set, tmp_path / "report")
+    for width in (390, 320):
+        browser.open(page, width, 844)
+        right = browser.evaluate(
+            """[...document.querySelectorAll(".contents a")]
+              .map((link) => link.getBoundingClientRect().right)"""
+        )
+        assert len(right) >= 7
+        assert max(right) <= width
+
+
+def test_page_explains_a_difference_whose_p_value_and_interval_conflict(written, comparison):
+    metrics = comparison.metrics.copy()
+    difference = metrics["system"] == "RetinaNet - CheXNet"
+    chosen = difference & (metrics["metric"] == "recall") & (metrics["policy"] == "max_f1")
+    assert chosen.any()
+
+    def kinds_of(estimate, low, high, p_value):
+        metrics.loc[chosen, ["estimate", "ci_low", "ci_high"]] = estimate, low, high
+        row = {"unit": "image", "subgroup": "all", "policy": "max_f1", "metric": "recall"}
+        row |= {"first": "RetinaNet", "second": "CheXNet", "independent": "patients"}
+        tests = pd.DataFrame([row | {"method": "a test", "p_value": p_value}])
+        tests = tests.reindex(columns=TEST_COLUMNS)
+        changed = replace(comparison, estimates=Estimates.from_table(metrics), tests=tests)
+        figures = re.search(r'<section id="figures">.*?</section>', written(changed), re.DOTALL)[0]
+        return set(re.findall(r'data-conflict="(\w+)"', figures))
+
+    assert "skewed" in kinds_of(0.438, -0.1, 0.6, 1.0)
+    assert "interval_only" in kinds_of(0.44, 0.1, 0.8, 0.06)
+    assert "skewed" not in kinds_of(0.1, -0.2, 0.4, 0.5)
 
 
 ACT = """
