@@ -304,10 +304,10 @@ class Worker:
             self.journal.record(image, "sent")
         self.tally.answered.add(image)
         self.tally.results.update(result_digests)
-        for text in image_warnings:
-            self._emit(f"{_name(image)}  WARNING: {text}")
-        for text in image_cautions(answers):
-            self._emit(f"{_name(image)}  CAUTION: {text}")
+        for warning in image_warnings:
+            self._emit(f"{_name(image)}  WARNING: {warning}")
+        for caution in image_cautions(answers):
+            self._emit(f"{_name(image)}  CAUTION: {caution}")
         for answer in answers:
             self._emit(str(answer))
 
