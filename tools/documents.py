@@ -270,16 +270,18 @@ A metric is also undefined if the compared system (a detector or classifier) lac
 the metric needs:
 
 - **Threshold**: it is chosen on validation images by a policy (a rule such as the best F1).
-- **Boxes**: a detector predicts them. Those of a classifier are cut out of its activation maps, if
-  validation images chose how.
-- **Score cut of boxes**: the score from which a box counts, if validation images chose it.
+- **Boxes**: a detector predicts boxes. A classifier has boxes only if `cxr tune` chose, on
+  validation images, how boxes are cut out of its activation maps.
+- **Score cut of boxes**: the score from which a box counts, which is chosen on validation images.
 - **Probability**: a score that was calibrated on validation images.
-- **Triage**: two thresholds, by which `cxr tune` rules images out or in.
+- **Triage**: two thresholds that `cxr tune` chose. Images below the lower threshold are ruled out,
+  images from the upper threshold on are ruled in.
 
-Not every metric can be the primary figure of a protocol, by which one system is called better.
-A primary figure must be one for which higher is better. Some metrics are one half of an operating
-point, such as sensitivity: a system can raise them at the cost of the other half, such as
-specificity. Such a metric can be primary only together with its other half:
+A protocol (the plan of a comparison) names a primary figure: the metric by which one system is
+called better than another. Not every metric can be the primary figure: higher values of it must be
+better. Some metrics, such as sensitivity, can be raised at the cost of another metric, such as
+specificity, by choosing another threshold. Such a metric can be the primary figure only together
+with the other metric:
 
 {halves}
 

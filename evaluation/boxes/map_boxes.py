@@ -428,7 +428,7 @@ _ABSOLUTE_LEVELS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 def map_box_candidates(
     maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
 ) -> list[tuple[MapBoxRule, pd.DataFrame]]:
-    """Cut activation maps into boxes by every rule among which the validation images choose.
+    """Cut activation maps into boxes by every rule that is tried on the validation images.
 
     Args:
         maps: Table of activation maps, one row for each map, with ``image_id``; ``grid_h`` and

@@ -264,7 +264,7 @@ class StoredPairs:
 
 
 def overlap_candidates(stored: StoredPairs) -> list[tuple[OverlapRule, BoxPairs]]:
-    """Remove overlapping boxes by every rule among which the validation images choose.
+    """Remove overlapping boxes by every rule that is tried on the validation images.
 
     Args:
         stored: Stored boxes of the validation images, paired with the true boxes.

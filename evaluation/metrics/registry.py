@@ -315,16 +315,16 @@ _LOCALISATION_METRICS = (
     _coco_decided(
         "ap50_decided",
         "AP50 of the decided boxes",
-        "AP50 of the decided boxes, which are drawn: the boxes that are left after validation "
-        "images chose how much boxes may overlap. For boxes that are cut out of an activation map "
-        "it equals AP50.",
+        "AP50 of the decided boxes, which are drawn: the stored boxes without those that overlap a "
+        "more confident box by more than a limit, which is chosen on validation images. For boxes "
+        "that are cut out of an activation map it equals AP50.",
         table=TablePosition("localisation", 4),
     ),
     _coco_decided(
         "ap_decided",
         "AP[.5:.95] of the decided boxes",
-        "AP[.5:.95] of the decided boxes: those that are left after validation images chose how "
-        "much boxes may overlap.",
+        "AP[.5:.95] of the decided boxes: the stored boxes without those that overlap a more "
+        "confident box by more than a limit, which is chosen on validation images.",
         table=TablePosition("localisation", 4),
     ),
 )
@@ -393,8 +393,8 @@ _BOX_METRICS = (
         "rsna_score",
         "RSNA 2018 score",
         "Score of the RSNA challenge of 2018: mean over images of TP / (TP + FP + FN), averaged "
-        "over IoU thresholds above 0.4 to 0.75. Only boxes count whose score reaches a cut that "
-        "validation images chose.",
+        "over IoU thresholds above 0.4 to 0.75. Only boxes count whose score reaches a cut, which "
+        "is chosen on validation images.",
         family="rsna",
         undefined="no evaluated image has a true box or a called one",
         table=TablePosition("localisation", 5),
@@ -404,8 +404,8 @@ _BOX_METRICS = (
             f"iobb_accuracy_{percent}",
             f"IoBB accuracy at {percent} %",
             "Share of the true boxes on which a called box lies with at least "
-            f"{percent} % of its own area. A box is called if its score reaches a cut that "
-            "validation images chose. Large boxes raise the figure, so read it with the false "
+            f"{percent} % of its own area. A box is called if its score reaches a cut, which is "
+            "chosen on validation images. Large boxes raise the figure, so read it with the false "
             "positives per image.",
             family="iobb",
             table=TablePosition("localisation", 10 + percent),
@@ -418,7 +418,8 @@ _BOX_METRICS = (
             f"iobb_false_marks_{percent}",
             f"False positives per image (overlap < {percent} %)",
             f"Number of called boxes per image that lie with less than {percent} % of their own "
-            "area on any true box.",
+            "area on any true box. A box is called if its score reaches a cut, which is chosen on "
+            "validation images.",
             family="iobb",
             direction="lower",
             table=TablePosition("localisation", 11 + percent),
@@ -429,8 +430,8 @@ _BOX_METRICS = (
         "miou",
         "mIoU",
         "IoU of the region of all called boxes with the region of all true boxes, averaged over "
-        "the images with a lesion, as in CheXlocalize. A box is called if its score reaches a cut "
-        "that validation images chose; an image without a called box counts 0.",
+        "the images with a lesion, as in CheXlocalize. A box is called if its score reaches a cut, "
+        "which is chosen on validation images; an image without a called box counts 0.",
         family="miou",
         table=TablePosition("localisation", 9),
     ),

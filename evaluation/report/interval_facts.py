@@ -35,8 +35,9 @@ class IntervalFacts:
             images). Empty groups of comparisons are left out.
         pairs: True if a table has p-values that are adjusted over all pairs of systems.
         has_thresholds: True if at least one system has a threshold.
-        chosen: True if validation images chose the threshold of at least one system.
-        calibrated: True if validation images calibrated the scores of at least one system.
+        chosen: True if the threshold of at least one system was chosen on validation images.
+        calibrated: True if the scores of at least one system were calibrated on validation
+            images.
     """
 
     methods: tuple[str, ...]

@@ -83,8 +83,8 @@ class RowGroup:
         count: Text after the heading, such as the number of images; may be empty.
         thresholds: Threshold of each system (detector or classifier) as text; empty if no threshold
             is used.
-        chosen_on: For each system a text on how many positive validation images chose its
-            threshold.
+        chosen_on: For each system a text that gives the number of positive validation images on
+            which its threshold was chosen.
         ticks: Ticks of the axis on which differences are drawn: position in percent of the axis,
             and text.
         n_positive: Number of positive images behind the rows; None if unknown, or if the rows are

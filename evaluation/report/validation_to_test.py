@@ -15,8 +15,8 @@ _OUTSIDE = " ▲"
 def validation_to_test_table(comparison: Comparison) -> Table | None:
     """Return a table of sensitivity, specificity and accuracy on validation and on test images.
 
-    Both are at the thresholds that the validation images chose; the values on test images are shown
-    with the range that was to be expected from validation.
+    The thresholds were chosen on validation images. Beside each value on test images the table has
+    the range that was to be expected from the value on validation images.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,

@@ -32,16 +32,21 @@ class GuaranteedShare:
             of false positives per image is guaranteed, this is 1 minus that number divided by
             `most_marks`.
         error: Accepted probability that the guarantee is wrong, in (0, 1).
-        expected: Expected true value at the chosen threshold: a share, or the mean number of false
-            positives of an image.
+        expected: Value that the guaranteed quantity is assumed to have in the whole population, at
+            the threshold that validation will choose: a share, such as a sensitivity of 0.9, or the
+            mean number of false positives of an image. It must be better than what is guaranteed.
         images: Number of images of each patient that count, or the name of a data set (``rsna`` or
             ``nih``) whose measured numbers of images per patient are used.
         within: How much alike two images of a patient are, in [0, 1). In the simulation, each image
             has a normal random number and is good if this number is below a limit; this is the
             correlation of the numbers of two images of one patient.
-        p_values: Function that computes the p-value of each sample, shape ``(R,)``. Its arguments
-            are the number of good images of each patient (shape ``(R, patients)``), the number of
-            images of each patient that count (shape ``(patients,)``), `floor` and `error`.
+        p_values: Test by which validation decides whether the share exceeds `floor`, such as
+            `share_below_p_values`. R validation sets are simulated at a time; the function returns
+            one p-value for each, shape ``(R,)``. Its arguments are the number of good images of
+            each patient (shape ``(R, patients)``), the number of images of each patient that count
+            (shape ``(patients,)``), `floor` and `error`. It is not called if the probability is
+            computed without these simulated sets: for a share with one image per patient, and if
+            `simulated` is given.
         most_marks: Largest number of false positives that are counted in one image, if their mean
             number is guaranteed; 0 if a share is guaranteed.
         simulated: Function that returns, for a number of patients, the probability that validation
@@ -49,7 +54,9 @@ class GuaranteedShare:
             false positives; None otherwise.
 
     Example:
-        >>> share = GuaranteedShare(0.8, 0.1, 0.9, images=1, within=0.0, p_values=None)
+        >>> from cxr_compare.evaluation.statistics.clustered_share import share_below_p_values
+        >>> test = share_below_p_values
+        >>> share = GuaranteedShare(0.8, 0.1, 0.9, images=1, within=0.0, p_values=test)
         >>> round(share.chance(50), 3), share.fewest(0.8)
         (0.616, 75)
     """

@@ -48,7 +48,7 @@ def tune(
 
     The command also chooses how boxes become a score of the image. A detector's box is left out if
     it overlaps a more confident box too much. A classifier's boxes are cut out of its activation
-    maps, and validation images choose the level of the cut and how many boxes an image has.
+    maps; the level of the cut and the number of boxes of an image are chosen on validation images.
 
     Args:
         predictions: Predictions folder (of cxr predict, import or ensemble) or run (folder of cxr
@@ -70,9 +70,10 @@ def tune(
             a box), top_k (the mean of the three highest, where a missing box counts 0) or noisy_or
             (1 minus the product of 1 - score). Of several methods (by default all) the first is
             taken, unless another has a higher AUROC on validation by more than chance.
-        boxes_by: Metric of boxes ranked by their score, such as ap50_decided, by which validation
-            images choose the allowed overlap of boxes or the cut of maps. If the primary figure of
-            your study is a figure of boxes, name it here.
+        boxes_by: Metric of boxes ranked by their score, such as ap50_decided. The allowed overlap
+            of boxes, or the cut of maps, is the one with the best value of this metric on
+            validation images. If the primary figure of your study is a figure of boxes, name it
+            here.
         rule_out: Triage: images below the threshold of this guarantee of sensitivity are ruled out.
             Images that are neither ruled out nor ruled in are referred to a reader.
         rule_in: Triage: images at or above the threshold of this guarantee of specificity or PPV
