@@ -26,7 +26,14 @@ from tools.full_size.protocol import Protocol, read_protocol
 from tools.full_size.record import EndedStep, add_step, ended_steps
 from tools.full_size.rehearsal_folders import write_rehearsal
 from tools.full_size.requirements import require_disk, require_gpu, require_images
-from tools.full_size.results import POOLED_TITLE, Figure, check_goals
+from tools.full_size.results import (
+    CHALLENGE_TITLE,
+    LEAK_TITLE,
+    LEAKY_FOLDS_TITLE,
+    POOLED_TITLE,
+    Figure,
+    check_goals,
+)
 from tools.full_size.runner import remaining_seconds, run_here, run_steps
 from tools.full_size.steps import Step, study_steps
 
@@ -318,72 +325,84 @@ class Kill(BaseException):
     """The end of a process at any moment."""
 
 
-@pytest.mark.slow
-def test_killed_rehearsal_goes_on_and_ends_with_a_table_and_a_page(images, tmp_path, capsys):
+def small_study(*, detector: bool) -> dict:
+    """The protocol with two systems, one seed and a hundred replicates."""
     changed = content()
-    changed["system"] = [
-        {"name": "Detector", "config": "retinanet_quickstart"},
-        {"name": "Probe", "config": "probe", "seeds": [0]},
-    ]
-    changed["question"]["reference"] = "Detector"
+    stand_ins = changed["rehearsal"]["system"]
+    systems = [("Probe", 2), ("Other", 0 if detector else 1)]
+    changed["system"] = [{"name": name, "config": "chexnet", "seeds": [0]} for name, _ in systems]
+    changed["question"]["reference"] = "Probe"
     changed["goal"] = [
-        {"metric": "auroc", "on": "pooled", "systems": ["Detector"], "at_least": 0.9},
-        {"metric": "ap50", "on": "folds", "systems": ["Detector"]},
+        {"metric": "auroc", "on": "pooled", "systems": ["Probe"], "at_least": 0.9},
+        {"metric": "ap50", "on": "folds", "systems": ["Other"]},
     ]
     changed["rehearsal"] |= {
         "seeds": [0],
+        "replicates": 100,
         "challenge_share": 0.2,
-        "system": [
-            stand_in | {"name": name}
-            for stand_in, name in zip(
-                (changed["rehearsal"]["system"][number] for number in (0, 2)),
-                ("Detector", "Probe"),
-                strict=True,
-            )
-        ],
+        "system": [stand_ins[number] | {"name": name} for name, number in systems],
     }
+    return changed
+
+
+def rehearse_with_a_kill(images: Path, tmp_path: Path, changed: dict) -> list[str]:
+    """Kill a rehearsal in its first prediction, let it go on, and return all commands that ran."""
     path = written(tmp_path, changed)
     out = tmp_path / "out"
     ran: list[str] = []
-
-    def killed(words, log):
-        if words[:2] == ("cxr", "predict"):
-            raise Kill
-        ran.append(" ".join(words))
-        return run_here(words, log)
 
     def runs(words, log):
         ran.append(" ".join(words))
         return run_here(words, log)
 
+    def killed(words, log):
+        if words[:2] == ("cxr", "predict"):
+            raise Kill
+        return runs(words, log)
+
     with pytest.raises(Kill):
         program.run_study(path, out, rehearsal=True, data=images, run=killed)
-    before = ended_steps(out)
-    assert [name.split()[0] for name in before][-1] == "train"
+    assert [name.split()[0] for name in ended_steps(out)][-1] == "train"
     program.run_study(path, out, rehearsal=True, data=images, run=runs)
-    assert f"{len(before)} of " in capsys.readouterr().out
     assert set(Counter(ran).values()) == {1}  # nothing was run twice
+    ended = len(ran)
+    program.run_study(path, out, rehearsal=True, data=images, run=runs)
+    assert len(ran) == ended  # and nothing again
+    assert len(json.loads((out / "record.json").read_text())["calls"]) == 3
+    return ran
 
+
+@pytest.mark.slow
+def test_killed_rehearsal_goes_on_and_ends_with_a_table_and_a_page(images, tmp_path):
+    changed = small_study(detector=False)
+    changed["data"]["challenge"] = ""
+    changed["leak"]["used"] = 0
+    rehearse_with_a_kill(images, tmp_path, changed)
+    out = tmp_path / "out"
     table = pd.read_csv(out / "results.csv")
     pooled = table[(table["on"] == POOLED_TITLE) & (table["metric"] == "auroc")]
-    assert {"Detector", "Probe"} <= set(pooled["system"])
-    assert table["estimate"].notna().any()
-    assert {"ap50", "rsna_score"} <= set(table["metric"])
+    assert {"Probe", "Other"} <= set(pooled["system"])
     truth = pd.read_csv(out / "tables" / "pooled" / "truth.csv")
     assert truth["image_id"].is_unique  # each image was tested in one fold
     assert truth["patient_id"].nunique() < len(truth)
-    clean = pd.read_csv(out / "tables" / "clean" / "truth.csv")
-    assert set(clean["image_id"]) <= set(truth["image_id"])
-    page = (out / "results.html").read_text()
-    assert "rehearsal" in page
+    assert "rehearsal" in (out / "results.html").read_text()
     record = json.loads((out / "record.json").read_text())
-    assert len(record["calls"]) == 2
     assert record["calls"][0]["versions"]["torch"]
-    assert record["seeds"]["trainings"] == {"Detector": [0], "Probe": [0]}
-
-    ran.clear()
-    program.run_study(path, out, rehearsal=True, data=images, run=runs)
-    assert ran == []
+    assert record["seeds"]["trainings"] == {"Probe": [0], "Other": [0]}
     changed["folds"]["seed"] = 1
     with pytest.raises(InputError, match="another protocol"):
         program.run_study(written(tmp_path, changed), out, rehearsal=True, data=images)
+
+
+@pytest.mark.slow
+@pytest.mark.release
+def test_rehearsal_has_the_challenge_and_the_price_of_the_leak(images, tmp_path):
+    rehearse_with_a_kill(images, tmp_path, small_study(detector=True))
+    out = tmp_path / "out"
+    table = pd.read_csv(out / "results.csv")
+    assert {CHALLENGE_TITLE, LEAK_TITLE, LEAKY_FOLDS_TITLE} <= set(table["on"])
+    price = table[(table["on"] == LEAK_TITLE) & (table["metric"] == "auroc")]
+    assert set(price["system"]) == {"Probe", "Other"}
+    clean, leaky = (pd.read_csv(out / "tables" / name / "truth.csv") for name in ("clean", "leaky"))
+    pd.testing.assert_frame_equal(clean, leaky)  # the same images and patients: a paired difference
+    assert "have a patient who is also in training" in (out / "results.md").read_text()

@@ -69,10 +69,12 @@ class TrainingKeys(Section):
     Attributes:
         seeds: Random seeds of the trainings, one training for each.
         epochs: Number of epochs of every training; none stops early.
+        replicates: Number of bootstrap replicates of each comparison.
     """
 
     seeds: Seeds
     epochs: int = Field(ge=1)
+    replicates: int = Field(default=2000, ge=100)
 
 
 class SystemKeys(Section):
@@ -178,6 +180,7 @@ class RehearsalKeys(Section):
         seeds: Random seeds of the trainings.
         leak_seeds: Random seeds of the trainings on the leaky split.
         epochs: Number of epochs.
+        replicates: Number of bootstrap replicates of each comparison.
         image_size: Side of the images, px.
         challenge_share: Share of the images that stand in for those of the challenge.
         challenge_seed: Random seed of their draw.
@@ -189,6 +192,7 @@ class RehearsalKeys(Section):
     seeds: Seeds
     leak_seeds: Seeds
     epochs: int = Field(ge=1)
+    replicates: int = Field(default=2000, ge=100)
     image_size: Side
     challenge_share: Share
     challenge_seed: Seed = 0
@@ -256,7 +260,9 @@ class Protocol(Section):
             update={
                 "data": self.data.model_copy(update={"image_size": small.image_size}),
                 "folds": self.folds.model_copy(update={"number": small.folds, "used": small.used}),
-                "training": TrainingKeys(seeds=small.seeds, epochs=small.epochs),
+                "training": TrainingKeys(
+                    seeds=small.seeds, epochs=small.epochs, replicates=small.replicates
+                ),
                 "system": systems,
                 "leak": self.leak.model_copy(
                     update={"used": min(self.leak.used, small.used), "seeds": small.leak_seeds}

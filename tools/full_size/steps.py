@@ -177,7 +177,7 @@ def _evaluated_split(protocol: Protocol, out: Path, arm: Arm, split: str) -> Ite
             members.setdefault(system.name, []).append(str(predictions))
     words = ["cxr", "compare", *(f"{name}={','.join(paths)}" for name, paths in members.items())]
     words += ["--data", str(data), "--split", split, "--protocol", str(out / QUESTION)]
-    words += ["--out", str(_report(out, arm, split))]
+    words += ["--out", str(_report(out, arm, split)), *_replicates(protocol)]
     yield Step(f"compare {data.name} {split}", "compare", tuple(words))
 
 
@@ -192,13 +192,16 @@ def _pooled_steps(protocol: Protocol, out: Path) -> Iterator[Step]:
     names = [
         f"{system.name}={_tables(protocol, tables / POOLED, system)}" for system in protocol.system
     ]
-    yield _compared(tables / POOLED, names, out / "reports" / POOLED, "compare all folds together")
+    yield _compared(
+        protocol, tables / POOLED, names, out / "reports" / POOLED, "compare all folds together"
+    )
     if not protocol.leak.used:
         return
     for system in protocol.system:
         clean = _tables(protocol, tables / "clean", system, leaky=True)
         leaky = _tables(protocol, tables / "leaky", system, leaky=True)
         yield _compared(
+            protocol,
             tables / "clean",
             [f"by image={leaky}", f"by patient={clean}"],
             out / "reports" / f"leak-{_word(system.name)}",
@@ -206,9 +209,15 @@ def _pooled_steps(protocol: Protocol, out: Path) -> Iterator[Step]:
         )
 
 
-def _compared(tables: Path, systems: list[str], report: Path, name: str) -> Step:
+def _replicates(protocol: Protocol) -> tuple[str, str]:
+    return ("--replicates", str(protocol.training.replicates))
+
+
+def _compared(
+    protocol: Protocol, tables: Path, systems: list[str], report: Path, name: str
+) -> Step:
     words = ["cxr", "compare", "--truth", str(tables / "truth.csv"), *systems]
-    return Step(name, "compare", (*words, "--out", str(report)))
+    return Step(name, "compare", (*words, "--out", str(report), *_replicates(protocol)))
 
 
 def _tables(protocol: Protocol, folder: Path, system: SystemKeys, *, leaky: bool = False) -> str:
