@@ -329,7 +329,7 @@ def small_study(*, detector: bool) -> dict:
     """The protocol with two systems, one seed and a hundred replicates."""
     changed = content()
     stand_ins = changed["rehearsal"]["system"]
-    systems = [("Probe", 2), ("Other", 0 if detector else 1)]
+    systems = [("Probe", 2 if detector else 1), ("Other", 0 if detector else 1)]
     changed["system"] = [{"name": name, "config": "chexnet", "seeds": [0]} for name, _ in systems]
     changed["question"]["reference"] = "Probe"
     changed["goal"] = [
@@ -342,6 +342,8 @@ def small_study(*, detector: bool) -> dict:
         "challenge_share": 0.2,
         "system": [stand_ins[number] | {"name": name} for name, number in systems],
     }
+    if not detector:  # the same small network twice, as two systems
+        changed["rehearsal"]["system"][1]["set"] = {"training.learning_rate": 1e-4}
     return changed
 
 

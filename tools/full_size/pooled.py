@@ -18,6 +18,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_output
 from tools.full_size.protocol import Protocol
@@ -54,7 +55,8 @@ def pooled_scores(protocol: Protocol, out: Path, arm: Arm) -> pd.DataFrame:
 
 def _probabilities(folder: Path, test_set: LabelledSplit, ids: pd.Index) -> pd.Series:
     predictions = Predictions.open(folder)
-    decision = predictions.decision(test_set.target.name)
+    stored = predictions.decision(test_set.target.name)
+    decision = None if stored is None else Decision.from_dict(stored)
     if decision is None or decision.calibration is None:
         raise InputError(f"{folder}: has no calibration; run cxr tune on it again")
     output = read_output(predictions, test_set.target, ids, maps=False)

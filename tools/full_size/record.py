@@ -54,6 +54,7 @@ def start_record(out: Path, source: Path, read: ReadProtocol, *, rehearsal: bool
         "protocol": protocol.name,
         "protocol_sha256": read.sha256,
         "rehearsal": rehearsal,
+        "folders": {"training": protocol.data.training, "challenge": protocol.data.challenge},
         "seeds": {
             "folds": protocol.folds.seed,
             "trainings": {system.name: protocol.seeds_of(system) for system in protocol.system},

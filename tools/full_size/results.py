@@ -125,10 +125,10 @@ def _of_folds(folder: Path, on: str) -> Iterator[Figure]:
 
 
 def _figure(on: str, row: dict[str, Any], value: str, n_images: int) -> Figure:
-    numbers = [
+    estimate, low, high = (
         np.nan if row[key] is None else float(row[key]) for key in (value, "ci_low", "ci_high")
-    ]
-    return Figure(on, row["system"], row["metric"], *numbers, n_images)
+    )
+    return Figure(on, row["system"], row["metric"], estimate, low, high, n_images)
 
 
 def check_goals(protocol: Protocol, figures: Sequence[Figure]) -> list[GoalResult]:

@@ -172,8 +172,8 @@ def _evaluated_split(protocol: Protocol, out: Path, arm: Arm, split: str) -> Ite
                 system.name,
                 arm,
             )  # fmt: skip
-            words = ("cxr", "tune", str(predictions), "--data", str(data))
-            yield Step(f"tune {title}", "tune", words, system.name, arm)
+            chosen = ("cxr", "tune", str(predictions), "--data", str(data))
+            yield Step(f"tune {title}", "tune", chosen, system.name, arm)
             members.setdefault(system.name, []).append(str(predictions))
     words = ["cxr", "compare", *(f"{name}={','.join(paths)}" for name, paths in members.items())]
     words += ["--data", str(data), "--split", split, "--protocol", str(out / QUESTION)]
