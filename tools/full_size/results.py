@@ -245,9 +245,10 @@ def write_results(out: Path) -> Path:
         leaked, tested = leaked_images(protocol, out)
         leak = (
             f"In the folds that were split by image, {leaked:,} of {tested:,} test images "
-            f"({leaked / tested:.1%}) have a patient who is also in training. A positive "
-            "difference in the rows below is the price of this leak: what it adds to a figure."
-        ).replace("%)", " %)")
+            f"({100 * leaked / tested:.1f} %) have a patient who is also in training. Of the "
+            f'figures "{LEAK_TITLE}" a positive difference is the price of this leak: what it '
+            "adds to a figure."
+        )
     lines = [f"# {protocol.name}", ""]
     if record["rehearsal"]:
         lines += [REHEARSED, ""]
@@ -269,6 +270,14 @@ REHEARSED = (
 )
 
 
+def _is_known(figures: Sequence[Figure], on: str, metric: str) -> bool:
+    """Return True if a metric is defined for any system on these images."""
+    return any(
+        (figure.on, figure.metric) == (on, metric) and not np.isnan(figure.estimate)
+        for figure in figures
+    )
+
+
 def _write_page(
     out: Path,
     protocol: Protocol,
@@ -283,9 +292,7 @@ def _write_page(
     sections = []
     for on in dict.fromkeys(figure.on for figure in figures):
         systems = dict.fromkeys(figure.system for figure in figures if figure.on == on)
-        shown = [
-            name for name in metrics if any((on, system, name) in by_key for system in systems)
-        ]
+        shown = [name for name in metrics if _is_known(figures, on, name)]
         rows = [
             [system, *(_cell(by_key.get((on, system, name))) for name in shown)]
             for system in systems
