@@ -33,7 +33,11 @@ def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarra
         present = members.dropna()
     else:
         present = pd.Series(list(members), dtype=TEXT).dropna()
-    flags = pc.is_in(_as_text(values), value_set=_as_text(present))  # type: ignore[attr-defined]
+    text = _as_text(values)
+    value_set = _as_text(present)
+    if not text.null_count and text.equals(value_set):  # as in tables of the same images
+        return np.ones(len(text), dtype=bool)
+    flags = pc.is_in(text, value_set=value_set)  # type: ignore[attr-defined]
     return np.asarray(flags.to_numpy(zero_copy_only=False), dtype=bool)
 
 
@@ -55,7 +59,10 @@ def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np
         [1, -1]
     """
     text = _as_text(values)
-    indices = pc.index_in(text, value_set=_as_text(members)).fill_null(-1)  # type: ignore[attr-defined]
+    value_set = _as_text(members)
+    if not text.null_count and text.equals(value_set):  # as in tables of the same images
+        return np.arange(len(text), dtype=np.int64)
+    indices = pc.index_in(text, value_set=value_set).fill_null(-1)  # type: ignore[attr-defined]
     rows = indices.to_numpy(zero_copy_only=False).astype(np.int64)
     if text.null_count:  # a missing value is equal to a missing member, but means nothing
         rows[text.is_null().to_numpy(zero_copy_only=False)] = -1

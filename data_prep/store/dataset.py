@@ -472,7 +472,7 @@ class DataSet:
             order of the images table.
         """
         images = self.images
-        states = self.findings[self.findings["finding"].isin(target.any_of)]
+        states = self.findings[is_member(self.findings["finding"], target.any_of)]
         row = positions(states["image_id"], images["image_id"])
 
         def count(state: str) -> np.ndarray:
