@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.text import TEXT
 
 Labels = pd.Series | pd.DataFrame | None
@@ -163,6 +164,9 @@ def _better_fold(values: list[float], sizes: list[float], rounding: float) -> in
     Among folds with nearly the least value, the one with fewer samples is better. A comparison
     within `rounding` is undecided; with a rounding of 0 every comparison counts.
     """
+    lowest, second = sorted(values)[:2]
+    if second - lowest > _NEAR + _NEAR_SHARE * lowest + 3 * rounding:
+        return values.index(lowest)  # no other fold is nearly as good, however they are compared
     best = 0
     least = values[0]
     fewest = sizes[0]
@@ -210,16 +214,17 @@ def _samples(
     """Return the samples: the rows of images, and the stratum of each sample."""
     chosen = [np.unique(code, return_index=True)[1], np.arange(len(code))]  # groups, images
     frame = pd.DataFrame(index=image_ids) if strata is None else pd.DataFrame(strata)
-    frame = frame.reindex(image_ids)
+    rows = positions(image_ids, frame.index)
     for name in frame.columns:
-        if pd.DataFrame(strata)[name].dtype == bool:
-            chosen.append(np.flatnonzero(frame[name].eq(True)))
+        if frame[name].dtype == bool:
+            chosen.append(np.flatnonzero((rows >= 0) & frame[name].to_numpy()[rows]))
             continue
-        level = pd.factorize(frame[name].astype(TEXT), sort=True, use_na_sentinel=False)[0]
+        texts = frame[name].astype(TEXT).array.take(rows, allow_fill=True)
+        level = pd.factorize(texts, sort=True, use_na_sentinel=False)[0]
         common = np.argsort(-np.bincount(level), kind="stable")[:_MOST_LEVELS]
         chosen += [np.flatnonzero(level == value) for value in common]
-    chosen = [rows for rows in chosen if len(rows)]
-    return np.concatenate(chosen), np.repeat(np.arange(len(chosen)), [len(r) for r in chosen])
+    chosen = [some for some in chosen if len(some)]
+    return np.concatenate(chosen), np.repeat(np.arange(len(chosen)), [len(s) for s in chosen])
 
 
 def _unevenness(
