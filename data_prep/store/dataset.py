@@ -472,7 +472,8 @@ class DataSet:
             order of the images table.
         """
         images = self.images
-        states = self.findings[is_member(self.findings["finding"], target.any_of)]
+        is_part = is_member(self.findings["finding"], target.any_of)
+        states = self.findings.loc[is_part, ["image_id", "state"]]
         row = positions(states["image_id"], images["image_id"])
 
         def count(state: str) -> np.ndarray:
