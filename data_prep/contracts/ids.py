@@ -120,8 +120,8 @@ def is_strictly_increasing(values: pd.Series | pd.Index) -> bool:
         values: N texts, such as image ids. If one is missing, the answer is False.
 
     Example:
-        >>> is_strictly_increasing(pd.Series(["a", "b"])), is_strictly_increasing(pd.Series(["a", "a"]))
-        (True, False)
+        >>> is_strictly_increasing(pd.Series(["a", "b", "b"]))
+        False
     """
     return _rises(_as_text(values))
 

@@ -281,7 +281,6 @@ def test_many_images_are_found_as_one_is(tmp_path):
         store.image("z")
 
 
-
 def test_images_are_read_only_views(tmp_path):
     fill(tmp_path, range(3))
     image = PixelStore.open(tmp_path).image("i00001")
