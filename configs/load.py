@@ -381,6 +381,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
 def _suggestion(key: str, known: list[str]) -> str:
     """Suggest the key that is meant: by a synonym, else the nearest, its own section first."""
     section, _, leaf = key.rpartition(".")
+    section = re.sub(r"\.\d+", "", section)  # the number of one of several tables [[section]]
     for candidate in known:
         if leaf.lower() in _SYNONYMS.get(candidate, ()):
             return f"; did you mean '{candidate}'?"

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.audit.image_groups import (
 )
 from cxr_compare.data_prep.audit.problem import Problem, Severity
 from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 
 _PATIENTS = "find out whose image it is and correct the ids, or remove one copy"
@@ -101,12 +102,14 @@ def _check(
     """Report groups of copies with several roles, labels or patients, and other repeats."""
     if copies.empty:
         return []
-    twins = copies.merge(images[["image_id", "patient_id", "patient_id_source"]], on="image_id")
+    # A merge would look at all images, although there are few copies.
+    is_copy = is_member(images["image_id"], copies["image_id"])
+    of_copies = images.loc[is_copy, ["image_id", "patient_id", "patient_id_source"]]
+    twins = copies.merge(of_copies, on="image_id")
     problems = []
     for name, split in splits.items():
-        apart = rows_that_differ(
-            twins.merge(evaluated_images(split), on="image_id"), "group", "role"
-        )
+        roles = evaluated_images(split[is_member(split["image_id"], twins["image_id"])])
+        apart = rows_that_differ(twins.merge(roles, on="image_id"), "group", "role")
         text = f"split '{name}': {what} in more than one role{note}"
         leak = _problem(f"{kind}_leak", "error", text, apart, "role", "")
         problems.append(replace(leak, split=name))

@@ -11,6 +11,7 @@ import scipy  # its parts are loaded when they are first used
 
 from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
 from cxr_compare.data_prep.audit.image_groups import labels_of_images
+from cxr_compare.data_prep.contracts.codes import renumber_codes
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -173,7 +174,9 @@ def _examples(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, list[str]
     Images are ranked by their distance from the medians of mean grey, width / height and the greys
     of the border, each divided by its mean distance; the pieces of the border count as one.
     """
-    measured = images.merge(decode.reindex(columns=["image_id", "mean_grey", "border_greys"]))
+    measured = images[["image_id", "patient_id", "width", "height"]].merge(
+        decode.reindex(columns=["image_id", "mean_grey", "border_greys"])
+    )
     measured = measured.dropna(subset=["mean_grey", "border_greys", "width", "height"])
     if len(measured) < 2 * _EXAMPLES:
         return {}
@@ -183,10 +186,11 @@ def _examples(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, list[str]
     )
     away = abs(facts - np.median(facts, axis=0))
     away /= np.maximum(away.mean(axis=0), 1e-9)
-    measured["away"] = away[:, 0] + away[:, 1] + away[:, 2:].mean(axis=1)
-    order = measured.sort_values("away", kind="stable")
+    order = np.argsort(away[:, 0] + away[:, 1] + away[:, 2:].mean(axis=1), kind="stable")
+    patient = pd.factorize(measured["patient_id"])[0]
+    ids = measured["image_id"]
     return {
-        name: [*rows.drop_duplicates("patient_id")["image_id"][:_EXAMPLES]]
+        name: [*ids.iloc[rows[~pd.Series(patient[rows]).duplicated().to_numpy()][:_EXAMPLES]]]
         for name, rows in (("typical", order), ("oddest", order[::-1]))
     }
 
@@ -235,12 +239,13 @@ def _common_values(values: pd.Series, order: Sequence[str] = ()) -> tuple[list[s
     index_of_code = np.full(len(texts) + 1, len(names))
     index_of_code[kept] = np.arange(len(names))
     index_of_code[-1] = len(names) + 1  # code -1: missing
-    used, indices = np.unique(index_of_code[codes], return_inverse=True)
+    used, indices = renumber_codes(index_of_code[codes])
     all_names = [*names, "other", MISSING]
     return [all_names[value] for value in used], indices
 
 
 def _patients_by_value(codes: np.ndarray, patient: np.ndarray, n_values: int) -> np.ndarray:
     n_patients = int(patient.max()) + 1 if len(patient) else 0
-    pairs = np.unique(codes.astype(np.int64) * max(n_patients, 1) + patient)
-    return np.bincount(pairs // max(n_patients, 1), minlength=n_values)
+    has_value = np.zeros((n_values, n_patients), dtype=bool)
+    has_value[codes, patient] = True
+    return np.count_nonzero(has_value, axis=1)

@@ -12,8 +12,7 @@ from cxr_compare.data_prep.audit.image_groups import (
     rows_that_differ,
 )
 from cxr_compare.data_prep.audit.problem import Problem
-from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
+from cxr_compare.data_prep.contracts.ids import is_member, positions
 
 
 def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
@@ -27,9 +26,11 @@ def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A sorted table with columns ``patient_id, image_id, role``.
     """
-    rows = images[["patient_id", "image_id"]].merge(evaluated_images(split), on="image_id")
-    rows["group"] = rows["image_id"].map(patient_groups(images))
-    leaks = rows_that_differ(rows, "group", "role")
+    evaluated = evaluated_images(split)
+    row = positions(evaluated["image_id"], images["image_id"])
+    patient = images["patient_id"].array.take(row, allow_fill=True)
+    known = evaluated.assign(patient_id=patient)[row >= 0]
+    leaks = rows_that_differ(known, "patient_id", "role")
     columns = ["patient_id", "image_id", "role"]
     return leaks[columns].sort_values(columns, ignore_index=True)
 

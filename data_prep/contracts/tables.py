@@ -21,7 +21,7 @@ from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.ids import is_member, is_strictly_increasing
 from cxr_compare.data_prep.contracts.json_files import SCHEMA_VERSION
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS, Column, Rule, Schema
 from cxr_compare.data_prep.contracts.text import TEXT, from_arrow, to_arrow
@@ -75,7 +75,7 @@ def _broken_rule(frame: pd.DataFrame, schema: Schema) -> str | None:
             if broken:
                 return broken
     keys = list(schema.unique)
-    row = _first(frame.duplicated(keys, keep=False)) if keys else None
+    row = _first(_repeats(frame, keys)) if keys else None
     if row is not None:
         return f"{' + '.join(keys)} must be unique; {_position(frame, row)} repeats one"
     for rule in schema.rules:
@@ -85,6 +85,14 @@ def _broken_rule(frame: pd.DataFrame, schema: Schema) -> str | None:
             values = ", ".join(f"{c}={frame[c][row]:g}" for c in shown)
             return f"{rule.text}; {_position(frame, row)}: {values}"
     return None
+
+
+def _repeats(frame: pd.DataFrame, keys: list[str]) -> np.ndarray:
+    """Flag the rows whose key is also that of another row."""
+    first = frame[keys[0]]
+    if len(keys) == 1 and first.dtype == TEXT and is_strictly_increasing(first):
+        return np.zeros(len(frame), dtype=bool)  # tables of images are sorted by id
+    return frame.duplicated(keys, keep=False).to_numpy()
 
 
 def _broken_rule_of_column(frame: pd.DataFrame, name: str, column: Column) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def _text_dtype() -> Any:
@@ -32,6 +33,31 @@ Example:
     >>> pd.Series([1.5, np.nan]).astype(TEXT).fillna("").tolist()
     ['1.5', '']
 """
+
+
+def bytes_from_hex(texts: pd.Series | pd.Index) -> np.ndarray:
+    """Convert a column of hexadecimal digits to bytes, without a Python object for each text.
+
+    Args:
+        texts: Texts of hexadecimal digits, none missing.
+
+    Returns:
+        The bytes of all texts, one text after the other, uint8.
+
+    Raises:
+        ValueError: A text has another character.
+
+    Example:
+        >>> bytes_from_hex(pd.Series(["00ff", "10"])).tolist()
+        [0, 255, 16]
+    """
+    column = pa.array(texts.astype(TEXT), type=pa.large_string(), from_pandas=True)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    one_list = pa.LargeListArray.from_arrays([0, len(column)], column)
+    nothing = pa.scalar("", pa.large_string())
+    digits = pc.binary_join(one_list, nothing)[0].as_py()  # type: ignore[attr-defined]
+    return np.frombuffer(bytes.fromhex(digits), np.uint8)
 
 
 def from_arrow(table: pa.Table) -> pd.DataFrame:

@@ -129,15 +129,11 @@ def _pairs_of_table(
     table = np.sort(keys << np.uint64(40) | np.arange(n, dtype=np.uint64))
     keys = table >> np.uint64(40)
     rows = (table & np.uint64((1 << 40) - 1)).astype(np.int64)
-    rows_left = np.arange(n)
+    rows_left = np.flatnonzero(keys[:-1] == keys[1:])
     step = 1
     budget = max(_PAIRS_PER_TABLE * n, _PAIRS_AT_LEAST)
     codes: list[np.ndarray] = []
-    while True:
-        rows_left = rows_left[rows_left + step < n]
-        rows_left = rows_left[keys[rows_left] == keys[rows_left + step]]
-        if not len(rows_left):
-            return np.concatenate([np.empty(0, np.int64), *codes]), True
+    while len(rows_left):
         budget -= len(rows_left)
         if budget < 0:
             return np.concatenate([np.empty(0, np.int64), *codes]), False
@@ -147,12 +143,23 @@ def _pairs_of_table(
             other = rows[part + step]
             counts = np.bitwise_count(words[one] ^ words[other])
             # In every turn the bits of a word differ by at least this number.
-            least = np.minimum(counts, WORD_BITS - counts).sum(axis=1, dtype=np.int16)
+            least = _sum_of_words(np.minimum(counts, WORD_BITS - counts))
             one = one[least <= max_distance]
             other = other[least <= max_distance]
             near = turned_distances(words[one] ^ words[other])[0] <= max_distance
             codes.append(np.minimum(one, other)[near] * n + np.maximum(one, other)[near])
         step += 1
+        rows_left = rows_left[rows_left + step < n]
+        rows_left = rows_left[keys[rows_left] == keys[rows_left + step]]
+    return np.concatenate([np.empty(0, np.int64), *codes]), True
+
+
+def _sum_of_words(counts: np.ndarray) -> np.ndarray:
+    """Add the counts of all words; for a few words this is faster than a sum along the rows."""
+    total = counts[:, 0].astype(np.int16)
+    for word in range(1, counts.shape[1]):
+        total += counts[:, word]
+    return total
 
 
 def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text import TEXT, bytes_from_hex
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import close_pairs
 from cxr_compare.data_prep.duplicates.patient_groups import connected_components
 from cxr_compare.data_prep.images.fingerprint import HASH_BITS, TURNS, grey_ranks, squash
@@ -228,7 +228,7 @@ def hashes_to_bytes(texts: pd.Index) -> np.ndarray:
         >>> hashes_to_bytes(pd.Index(["ff" * 32])).shape
         (1, 32)
     """
-    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, HASH_BITS // 8)
+    return bytes_from_hex(texts).reshape(-1, HASH_BITS // 8)
 
 
 def _correlate(

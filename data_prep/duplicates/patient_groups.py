@@ -52,12 +52,15 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
         ['p', 'p']
     """
     patient = images.set_index("image_id")["patient_id"].sort_index()
+    columns = key_columns(links)
+    if not columns:
+        return patient
     codes, names = pd.factorize(patient, sort=True)
     # Patients and keys are the two kinds of nodes of one graph; its components are the groups.
     starts = [codes[:0]]
     ends = [codes[:0]]
     n_nodes = len(names)
-    for keys in key_columns(links):
+    for keys in columns:
         key_codes, unique = pd.factorize(keys.reindex(patient.index))
         has_key = key_codes >= 0
         starts.append(codes[has_key])

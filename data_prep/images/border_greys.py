@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from cxr_compare.data_prep.contracts.text import bytes_from_hex
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -91,6 +93,5 @@ def read_border_greys(column: pd.Series) -> np.ndarray:
     texts = column[is_known]
     if (texts.str.len() != 2 * N_PIECES).any():
         raise ValueError(f"Expected {2 * N_PIECES} hexadecimal digits an image")
-    levels = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8)
-    greys[is_known] = levels.reshape(-1, N_PIECES)
+    greys[is_known] = bytes_from_hex(texts).reshape(-1, N_PIECES)
     return greys

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.text import TEXT
 
 Labels = pd.Series | pd.DataFrame | None
@@ -14,6 +17,7 @@ _MOST_LEVELS = 50  # values of a text column that are balanced; rarer ones are n
 # Largest number of equal folds from which parts are joined; it limits the precision of the shares.
 _MOST_FOLDS = 50
 _SHARE_ERROR = 0.002
+_GROUPS_AT_ONCE = 4096  # groups whose terms are computed together, which limits the memory
 _JOININGS = 200  # random ways in which folds are joined to parts
 # Tolerances of NumPy's isclose, by which scikit-learn compares folds.
 _NEAR = 1e-8
@@ -106,20 +110,21 @@ def equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
     of_stratum = samples.sum(axis=0)
     weight = 1 / (n_folds * of_stratum * len(of_stratum))
     fold_samples = np.zeros((n_folds, samples.shape[1]))
-    spread = np.empty((n_folds, samples.shape[1]))
-    total = np.zeros_like(of_stratum)
-    squares = np.zeros_like(of_stratum)
+    # Of each stratum, n_folds squared times the variance of its samples over folds: as it is, as it
+    # would be in each fold, and its root. All but the root are whole numbers, so no sum is rounded.
+    variance = np.zeros_like(of_stratum)
+    variances = np.empty_like(fold_samples)
+    deviations = np.empty_like(fold_samples)
     sizes = samples.sum(axis=1).tolist()
     fold_sizes = [0.0] * n_folds
     fold = np.empty(len(samples), dtype=np.int64)
-    for group in np.argsort(-np.std(samples, axis=1), kind="stable").tolist():
-        added = samples[group]
-        total += added
-        twice = 2 * n_folds * added
-        alone = n_folds * added * added
-        np.multiply(fold_samples, twice, out=spread)
-        spread += squares + alone - total * total  # n_folds squared times the variance
-        values = (np.sqrt(spread, out=spread) @ weight).tolist()
+    order = np.argsort(-np.std(samples, axis=1), kind="stable")
+    for group, added, factor, change in _variance_terms(samples, order, n_folds):
+        variance += change
+        np.multiply(fold_samples, factor, out=variances)
+        np.add(variances, variance, out=variances)
+        np.sqrt(variances, out=deviations)
+        values = (deviations @ weight).tolist()
         best = _better_fold(values, fold_sizes, _ROUNDING)
         if best < 0:
             share = np.repeat((fold_samples / of_stratum)[None], n_folds, axis=0)
@@ -127,10 +132,30 @@ def equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
             share[diagonal, diagonal] = (fold_samples + added) / of_stratum
             best = _better_fold(share.std(axis=1).mean(axis=1).tolist(), fold_sizes, 0.0)
         fold[group] = best
-        squares += twice * fold_samples[best] + alone
+        variance[:] = variances[best]
         fold_samples[best] += added
         fold_sizes[best] += sizes[group]
     return fold
+
+
+def _variance_terms(
+    samples: np.ndarray, order: np.ndarray, n_folds: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield each group with its samples and the terms by which it changes the variances.
+
+    If a group is added to a fold, n_folds squared times the variance of a stratum grows by
+    ``factor`` times the samples that the fold had, plus ``change``. Both terms are computed for
+    many groups at once.
+    """
+    before = np.zeros(samples.shape[1])
+    for start in range(0, len(order), _GROUPS_AT_ONCE):
+        groups = order[start : start + _GROUPS_AT_ONCE]
+        added = samples[groups]
+        total = before + added.cumsum(axis=0)
+        # (total - added) ** 2 - total ** 2
+        change = n_folds * added**2 + added * (added - 2 * total)
+        before = total[-1]
+        yield from zip(groups.tolist(), added, 2 * n_folds * added, change, strict=True)
 
 
 def _better_fold(values: list[float], sizes: list[float], rounding: float) -> int:
@@ -139,6 +164,9 @@ def _better_fold(values: list[float], sizes: list[float], rounding: float) -> in
     Among folds with nearly the least value, the one with fewer samples is better. A comparison
     within `rounding` is undecided; with a rounding of 0 every comparison counts.
     """
+    lowest, second = sorted(values)[:2]
+    if second - lowest > _NEAR + _NEAR_SHARE * lowest + 3 * rounding:
+        return values.index(lowest)  # no other fold is nearly as good, however they are compared
     best = 0
     least = values[0]
     fewest = sizes[0]
@@ -186,16 +214,17 @@ def _samples(
     """Return the samples: the rows of images, and the stratum of each sample."""
     chosen = [np.unique(code, return_index=True)[1], np.arange(len(code))]  # groups, images
     frame = pd.DataFrame(index=image_ids) if strata is None else pd.DataFrame(strata)
-    frame = frame.reindex(image_ids)
+    rows = positions(image_ids, frame.index)
     for name in frame.columns:
-        if pd.DataFrame(strata)[name].dtype == bool:
-            chosen.append(np.flatnonzero(frame[name].eq(True)))
+        if frame[name].dtype == bool:
+            chosen.append(np.flatnonzero((rows >= 0) & frame[name].to_numpy()[rows]))
             continue
-        level = pd.factorize(frame[name].astype(TEXT), sort=True, use_na_sentinel=False)[0]
+        texts = frame[name].astype(TEXT).array.take(rows, allow_fill=True)
+        level = pd.factorize(texts, sort=True, use_na_sentinel=False)[0]
         common = np.argsort(-np.bincount(level), kind="stable")[:_MOST_LEVELS]
         chosen += [np.flatnonzero(level == value) for value in common]
-    chosen = [rows for rows in chosen if len(rows)]
-    return np.concatenate(chosen), np.repeat(np.arange(len(chosen)), [len(r) for r in chosen])
+    chosen = [some for some in chosen if len(some)]
+    return np.concatenate(chosen), np.repeat(np.arange(len(chosen)), [len(s) for s in chosen])
 
 
 def _unevenness(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.patient_groups import key_columns, patient_groups
 from cxr_compare.data_prep.splits.balanced_folds import Labels, balanced_parts
@@ -177,7 +177,8 @@ def extend_split(
     # Images with a role are counted by patient, so that old and new patients are balanced together.
     unit = group.where(state.isna(), patient)
     drawn = _draw_roles(unit[state != _UNUSED], strata, rule, state.groupby(unit).first().dropna())
-    state = state.where(state.notna(), unit.map(drawn).astype(TEXT))
+    of_unit = drawn.array.take(positions(unit, drawn.index), allow_fill=True)
+    state = state.where(state.notna(), pd.Series(of_unit, index=state.index))
     state[is_new & doubtful & ~state.str.startswith("train")] = _UNUSED
     if len(evaluated):
         state[is_new & _is_split_up(state, linked)] = _UNUSED
@@ -225,13 +226,15 @@ def _read_states(state: pd.Series, names: pd.Index) -> tuple[np.ndarray, np.ndar
 
 def _from_states(state: pd.Series) -> pd.DataFrame:
     """Build the split table from the state of each image, as `_draw_roles` writes it."""
-    parts = {text: text.split(" ") for text in state.unique()}
-    fold = state.map({text: None if f == "-" else int(f) for text, (_, f) in parts.items()})
+    code, texts = pd.factorize(state)
+    parts = [text.split(" ") for text in texts]
+    roles = pd.array([role for role, _ in parts], dtype=TEXT)
+    folds = pd.array([None if fold == "-" else int(fold) for _, fold in parts], dtype="Int64")
     return pd.DataFrame(
         {
             "image_id": state.index.to_numpy(),
-            "role": state.map({text: role for text, (role, _) in parts.items()}).to_numpy(),
-            "fold": fold.astype("Int64").array,
+            "role": roles.take(code, allow_fill=True),
+            "fold": folds.take(code, allow_fill=True),
         }
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 
@@ -26,14 +26,17 @@ def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
     """
     ids = pd.Index(images["image_id"])
     reference = findings[findings["reader"] == REFERENCE_READER]
-    classes = pd.Series(index=ids, dtype=TEXT)
     absent = reference.loc[reference["state"] == "absent", "image_id"]
-    classes[is_member(ids, absent)] = "absent"
     present = reference[reference["state"] == "present"]
-    frequency = present["finding"].map(present["finding"].value_counts())
-    ordered = present.assign(frequency=frequency).sort_values(["frequency", "finding"])
-    rarest = ordered.drop_duplicates("image_id").set_index("image_id")["finding"].astype(TEXT)
-    classes = classes.where(~is_member(ids, rarest.index), rarest.reindex(ids))
+    finding, names = pd.factorize(present["finding"], sort=True)
+    rarest_first = np.argsort(np.bincount(finding, minlength=len(names)), kind="stable")
+    rank_of_finding = np.argsort(rarest_first)
+    row = positions(present["image_id"], ids)
+    rank = np.full(len(ids), len(names))
+    np.minimum.at(rank, row[row >= 0], rank_of_finding[finding[row >= 0]])
+    rank[(rank == len(names)) & ~is_member(ids, absent)] = -1
+    class_names = pd.array([*names[rarest_first], "absent"], dtype=TEXT)
+    classes = pd.Series(class_names.take(rank, allow_fill=True), index=ids)
     if "x_class" not in images.columns:
         return classes
     stated = images.set_index("image_id")["x_class"].astype(TEXT)
@@ -65,7 +68,7 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     code, names = pd.factorize(present["finding"], sort=True)
     if len(names) < 2:
         return strata[several]
-    row = strata.index.get_indexer(pd.Index(present["image_id"]))
+    row = positions(present["image_id"], strata.index)
     flags = np.zeros((len(strata), len(names)), dtype=bool)
     flags[row[row >= 0], code[row >= 0]] = True
     columns = [f"present: {name}" for name in names]

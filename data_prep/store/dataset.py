@@ -482,7 +482,8 @@ class DataSet(OpenedFromFolder):
             order of the images table.
         """
         images = self.images
-        states = self.findings[self.findings["finding"].isin(target.any_of)]
+        is_part = is_member(self.findings["finding"], target.any_of)
+        states = self.findings.loc[is_part, ["image_id", "state"]]
         row = positions(states["image_id"], images["image_id"])
 
         def count(state: str) -> np.ndarray:

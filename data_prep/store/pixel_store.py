@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.ids import find_one
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.placement import Placement
@@ -30,6 +31,9 @@ INFO_KIND = "pixels"
 """Kind of that file; see `data_prep.contracts.records`."""
 NO_CHECKSUM = 0
 """Checksum in the index of an image for which none was recorded."""
+
+
+_FEW_LOOKUPS = 20  # number of images from which on a dictionary of all ids is worth its time
 
 
 class PixelSource(Protocol):
@@ -141,6 +145,7 @@ class PixelStore:
         self.ids = pd.Index(index["image_id"].sort_values(), name="image_id")
         self.sha256: dict[str, str] = info.get("sha256", {})  # of each shard by its name
         self._shards_in_memory: dict[int, np.ndarray] = {}
+        self._n_lookups = 0
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -222,12 +227,14 @@ class PixelStore:
         return self.index[["scale_x", "scale_y", "offset_x", "offset_y"]].to_numpy()
 
     def _position_of(self, image_id: str) -> int:
-        try:
-            return self._position_by_id[image_id]
-        except KeyError:
-            raise InputError(
-                f"{self.folder}: holds no image '{image_id}'; run cxr prepare again"
-            ) from None
+        self._n_lookups += 1
+        if self._n_lookups > _FEW_LOOKUPS:
+            position = self._position_by_id.get(image_id, -1)
+        else:
+            position = find_one(image_id, self.index["image_id"])
+        if position < 0:
+            raise InputError(f"{self.folder}: holds no image '{image_id}'; run cxr prepare again")
+        return position
 
     def _shard(self, shard: int) -> np.ndarray:
         if shard not in self._shards_in_memory:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy  # its parts load when they are first used
 
+from cxr_compare.data_prep.contracts.codes import renumber_codes
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
@@ -192,14 +193,17 @@ def auroc_of_facts(facts: Sequence[Fact], truth: TargetLabels) -> AurocParts | N
     rng = np.random.default_rng(0)
     for fold in range(MOST_FOLDS):
         inside = truth.fold == fold
+        scored = np.flatnonzero(inside)
         rows = np.flatnonzero(~inside)
         if len(rows) > _FIT_ROWS:
             rows = np.sort(rng.choice(rows, _FIT_ROWS, replace=False))
         design = np.hstack([fact.table[fact.codes[rows]] for fact in facts])
         weights = _fit(design, np.ones((1, len(rows))), truth.positive[rows][None])[0]
         parts = np.split(weights, np.cumsum([fact.table.shape[1] for fact in facts])[:-1])
+        logits = np.zeros(len(scored))
         for fact, part in zip(facts, parts, strict=True):
-            scores[inside] += (fact.table @ part)[fact.codes[inside]]
+            logits += (fact.table @ part)[fact.codes[scored]]
+        scores[scored] = logits
     return truth.auroc(scores.round(9), truth.fold)
 
 
@@ -211,7 +215,7 @@ def _categorical(values: pd.Series, known: np.ndarray) -> tuple[np.ndarray, np.n
     rare = counts < _RARE_IMAGES
     rare[-1] &= counts[-1] == 0
     target = np.where(rare, len(counts), np.arange(len(counts)))
-    used, codes = np.unique(target[codes], return_inverse=True)
+    used, codes = renumber_codes(target[codes])
     return codes, np.eye(len(used))
 
 
@@ -233,7 +237,7 @@ def _numeric(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndar
     table = np.stack([*columns, np.zeros(levels + 1)], axis=1)
     table[levels] = 0
     table[levels, -1] = 1  # missing values get a weight of their own
-    used, codes = np.unique(codes, return_inverse=True)
+    used, codes = renumber_codes(codes)
     return codes, table[used]
 
 
@@ -303,8 +307,8 @@ def measure_shortcuts(
     )
     single = _facts(images, of_images)
     border = _border_facts(of_images)
-    fold = patient_folds(images["patient_id"].to_numpy())
-    patient = pd.factorize(images["patient_id"])[0]
+    patient, names = pd.factorize(images["patient_id"])
+    fold = patient_folds(np.asarray(names, dtype=object))[patient]
     rows = []
     truths = labels.reindex(images["image_id"]).to_numpy(np.float64)
     for column, target in enumerate(labels.columns):

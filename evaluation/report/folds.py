@@ -90,11 +90,8 @@ class Folds:
                         f"{folder}: other {kind} than {folders[0]} ({fact} instead of {facts[0]}); "
                         "folds are reports on the same systems and data"
                     )
-        tested = [
-            read_table(folder / DECISIONS, "decisions")[["image_id", "patient_id"]]
-            for folder in folders
-        ]
-        _require_disjoint(folders, [set(images["patient_id"]) for images in tested])
+        tested = [read_table(folder / DECISIONS, "decisions") for folder in folders]
+        _require_disjoint(folders, [_patients(images) for images in tested])
         frames = [
             pd.DataFrame(report["metrics"]).assign(fold=n) for n, report in enumerate(reports)
         ]
@@ -180,6 +177,11 @@ class Folds:
             "provenance": provenance(),
         }
         write_json(out / "folds.json", "folds", payload)
+
+
+def _patients(images: pd.DataFrame) -> set[str]:
+    """Return the patients of test images; where they are unknown, each image counts as one."""
+    return set(images["patient_id" if "patient_id" in images.columns else "image_id"])
 
 
 def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:

@@ -249,7 +249,9 @@ def auroc_parts(
     # A tie is half a point, so all sums are exact in binary.
     points = np.zeros(len(truth))
     rivals = np.zeros(len(truth))
-    parts = [slice(None)] if folds is None else [folds == fold for fold in np.unique(folds)]
+    parts: list[slice | Integers] = [slice(None)]
+    if folds is not None:
+        parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
     for rows in parts:
         points[rows], rivals[rows] = _points(truth[rows], scores[rows])
     n_pairs = rivals[truth].sum()
@@ -289,14 +291,26 @@ class _Points(NamedTuple):
 
 
 def _points(truth: npt.NDArray[np.bool_], scores: Floats) -> _Points:
-    points = np.zeros(len(truth))
-    rivals = np.zeros(len(truth))
-    for of_class, sign in ((truth, 1.0), (~truth, -1.0)):
-        others = np.sort(sign * scores[~of_class])
-        own = sign * scores[of_class]
-        below = np.searchsorted(others, own, side="left")
-        points[of_class] = (below + np.searchsorted(others, own, side="right")) / 2
-        rivals[of_class] = len(others)
+    order = np.argsort(scores)
+    ranked = scores[order]
+    is_positive = truth[order]
+    # Images with equal scores form a run; all sums are taken up to the end of each run.
+    is_end = np.ones(len(ranked), dtype=bool)
+    is_end[:-1] = ranked[1:] != ranked[:-1]
+    end = np.flatnonzero(is_end)
+    length = np.diff(end, prepend=-1)
+    positives_so_far = np.cumsum(is_positive)[end]
+    positives = np.diff(positives_so_far, prepend=0)
+    negatives = length - positives
+    n_positive = np.count_nonzero(truth)
+    # A positive image beats the negative ones below it, a negative one loses to those above it.
+    negatives_below = end + 1 - positives_so_far - negatives
+    positives_above = n_positive - positives_so_far
+    of_positive = np.repeat(negatives_below + negatives / 2, length)
+    of_negative = np.repeat(positives_above + positives / 2, length)
+    points = np.empty(len(truth))
+    points[order] = np.where(is_positive, of_positive, of_negative)
+    rivals = np.where(truth, len(truth) - n_positive, n_positive).astype(np.float64)
     return _Points(points, rivals)
 
 

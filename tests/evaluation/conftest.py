@@ -1,7 +1,7 @@
 """A small comparison with pixels, made by hand: nothing here was learned or tuned."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -89,6 +89,16 @@ class ImageSet:
     def target_boxes(self, target: Target) -> pd.DataFrame:
         rows = [(name, "lung_opacity", *LESION) for name, row in IMAGES.items() if row[0]]
         return pd.DataFrame(rows, columns=["image_id", "finding", "x1", "y1", "x2", "y2"])
+
+
+@pytest.fixture(scope="module")
+def no_chart_files() -> Iterator[None]:
+    """No report of the module writes its charts as files, which takes a second a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
+        )
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,8 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     )
     monkeypatch.setattr("cxr_compare.scripts.commands.curve._train_all", found.train_all)
     monkeypatch.setattr("cxr_compare.scripts.commands.curve._predict", found.predict)
+    # No test here is about the intervals.
+    monkeypatch.setattr("cxr_compare.scripts.commands.curve._REPLICATES", 100)
     return found
 
 

@@ -97,6 +97,8 @@ def sets(tmp_path: Path, monkeypatch: Any, prepared: list[Path]) -> tuple[Path, 
         "cxr_compare.serving.predict_folder.predict_data_set",
         lambda model, dataset, out, split, terminal, name: model.predict(dataset, out, name),
     )
+    # The tests of the analysis compare its intervals with others; here these need not be fine.
+    monkeypatch.setattr("cxr_compare.scripts.commands.transfer._REPLICATES", 200)
     return home, away, run
 
 

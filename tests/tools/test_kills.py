@@ -44,7 +44,7 @@ def attack(tmp_path, monkeypatch):
         command = [sys.executable, str(script), str(tmp_path / "disk" / "out")]
         monkeypatch.setattr(material, "cxr_command", lambda *words: command)
         draw = random.Random(2)  # noqa: S311
-        plan = kills.Plan(kills=6, most=3, share=0.5, draw=draw)
+        plan = kills.Plan(kills=6, most=3, share=0.5, draw=draw, pause=0.1)
         return kills.attack("train", tmp_path, tmp_path / "disk", plan)
 
     return attack

@@ -145,6 +145,8 @@ class Plan:
         share: Most changes in the folder before a kill, as a share of those of an unkilled command.
         draw: Source of the random moments.
         forked: True forks the commands from this process.
+        pause: Longest time between a change in the folder and the kill, and the time after the kill
+            in which the processes that the command started may end, s.
     """
 
     kills: int
@@ -152,6 +154,7 @@ class Plan:
     share: float
     draw: random.Random
     forked: bool = False
+    pause: float = 1.0
 
 
 class Ended(NamedTuple):
@@ -321,14 +324,15 @@ def kill_command(attacked: Attacked, row: str, most: int, plan: Plan) -> tuple[i
     for _ in range(plan.draw.randint(1, most)):
         command = attacked.begin()
         count_changes(command, attacked.disk, plan.draw.randint(1, most_changes))
-        time.sleep(plan.draw.uniform(0, 1))  # otherwise each kill would follow a written file
+        # Without a pause, each kill would directly follow a written file.
+        time.sleep(plan.draw.uniform(0, plan.pause))
         if command.poll() is not None:
             command.communicate()
             break
         os.kill(command.pid, signal.SIGKILL)
         command.communicate()
         kills += 1
-        time.sleep(1)
+        time.sleep(plan.pause)
         wrong += [f"{row}: still runs: {each}" for each in attacked.running()]
     return kills, wrong
 

@@ -5,7 +5,13 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_compare.data_prep.contracts.ids import is_member, positions, renamed
+from cxr_compare.data_prep.contracts.ids import (
+    find_one,
+    is_member,
+    is_strictly_increasing,
+    positions,
+    renamed,
+)
 from cxr_compare.data_prep.contracts.text import TEXT
 
 texts = st.lists(st.one_of(st.none(), st.sampled_from(["", "a", "b", "é", "NA"])), max_size=12)
@@ -34,6 +40,26 @@ def test_positions_are_those_of_get_indexer(values, members):
 
 def test_of_equal_members_the_first_counts_and_a_missing_one_is_no_match():
     assert positions(as_series(["a", None]), pd.Series(["z", None, "a", "a"])).tolist() == [2, -1]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "é", "z"])))
+def test_of_the_same_texts_each_is_at_its_first_position(values):
+    series = as_series(values)
+    assert positions(series, series).tolist() == [values.index(value) for value in values]
+    assert is_member(series, series).tolist() == [True] * len(values)
+
+
+@given(texts)
+def test_one_text_is_found_where_it_is_first(members):
+    for value in ("a", "", "é"):
+        expected = members.index(value) if value in members else -1
+        assert find_one(value, as_series(members)) == expected
+
+
+@given(texts)
+def test_texts_increase_if_sorting_changes_nothing_and_none_repeats(values):
+    expected = None not in values and values == sorted(set(values))
+    assert is_strictly_increasing(as_series(values)) == expected
 
 
 @given(texts)

@@ -53,9 +53,16 @@ def test_missing_column_is_named():
         tables.validate_table(BOXES.drop(columns="reader"), "boxes")
 
 
-def test_repeated_key_is_named():
-    frame = pd.DataFrame({"image_id": ["a", "a"], "role": "train", "fold": 0})
-    with pytest.raises(InputError, match="row 0, image_id 'a'"):
+@pytest.mark.parametrize("ids", ["ab", "ba"])
+def test_ids_in_any_order_are_accepted(ids):
+    frame = pd.DataFrame({"image_id": list(ids), "role": "train", "fold": 0})
+    assert tables.validate_table(frame, "split")["image_id"].tolist() == list(ids)
+
+
+@pytest.mark.parametrize(("ids", "row"), [("aa", 0), ("abb", 1), ("bab", 0)])
+def test_repeated_key_is_named(ids, row):
+    frame = pd.DataFrame({"image_id": list(ids), "role": "train", "fold": 0})
+    with pytest.raises(InputError, match=f"row {row}, image_id '{ids[row]}'"):
         tables.validate_table(frame, "split")
 
 

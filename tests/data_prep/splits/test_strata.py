@@ -22,6 +22,15 @@ def test_the_class_is_the_sources_own_and_else_the_rarest_finding():
     assert own.fillna("unknown").tolist() == ["x", "mass", "y", "unknown"]
 
 
+def test_of_two_equally_rare_findings_the_first_by_name_is_the_class():
+    images = pd.DataFrame({"image_id": ["a", "b"]})
+    findings = pd.DataFrame({"image_id": ["a", "a", "b"], "finding": ["mass", "edema", "mass"]})
+    labels = findings.assign(reader="reference", state="present")
+    assert image_classes(images, labels).tolist() == ["edema", "mass"]
+    equal = labels.iloc[:2]
+    assert image_classes(images, equal).fillna("unknown").tolist() == ["edema", "unknown"]
+
+
 def test_strata_that_tell_nothing_are_left_out(tmp_path):
     tables = make_set(tmp_path, 10)
     strata = image_strata(tables.images, tables.findings)

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -259,6 +260,25 @@ def test_unknown_image_and_wrong_shape_are_refused(tmp_path):
 
 
 # Reading
+
+
+def test_one_image_is_shown_without_a_python_object_for_each_id(tmp_path):
+    fill(tmp_path, range(2_000))
+    store = PixelStore.open(tmp_path)
+    tracemalloc.start()
+    assert store.image("i01234")[0, 0] == 1234 % 256
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000  # a dictionary of 2,000 ids takes 250 kB
+
+
+def test_many_images_are_found_as_one_is(tmp_path):
+    fill(tmp_path, range(50))
+    store = PixelStore.open(tmp_path)
+    for number in [*reversed(range(50)), *range(50)]:
+        assert store.image(f"i{number:05d}")[0, 0] == number
+    with pytest.raises(InputError, match="'z'"):
+        store.image("z")
 
 
 def test_images_are_read_only_views(tmp_path):

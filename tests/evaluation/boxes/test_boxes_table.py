@@ -194,10 +194,11 @@ def test_box_metrics_take_outputs_of_libraries_and_any_sequence_of_ids(metric):
     truth = EXPECTED.drop(columns="score").assign(x1=EXPECTED["x1"] + 1)
     expected = metric(EXPECTED, truth, pd.Index(IDS))
     drawn = [{"boxes": truth.loc[truth["image_id"] == name, EDGES].to_numpy()} for name in IDS]
-    for boxes in (torchvision_outputs(), ultralytics_results(), coco_results()):
-        for ids in (IDS, tuple(IDS), np.array(IDS), pd.Series(IDS, index=[4, 5, 6])):
-            found = metric(boxes, drawn, ids)
-            assert plain(found) == plain(expected)
+    of_libraries = (torchvision_outputs(), ultralytics_results(), coco_results())
+    sequences = (tuple(IDS), np.array(IDS), pd.Series(IDS, index=[4, 5, 6]))
+    for boxes, ids in zip(of_libraries, sequences, strict=True):
+        assert plain(metric(boxes, drawn, ids)) == plain(expected)
+    assert plain(metric(EXPECTED, truth, IDS)) == plain(expected)
 
 
 def test_average_precision_of_torchmetrics_inputs_is_that_of_torchmetrics():

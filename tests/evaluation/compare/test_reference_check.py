@@ -15,6 +15,7 @@ from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference
 from cxr_compare.evaluation.statistics.reference_error import ReferenceAccuracy, corrected_auroc
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
+pytestmark = pytest.mark.usefixtures("no_chart_files")
 POLICY = "threshold=0.5"
 
 

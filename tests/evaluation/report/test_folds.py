@@ -107,6 +107,18 @@ def test_reports_that_are_no_folds_are_refused(tmp_path, reports, change, fact):
         Folds.read([reports[0], strange])
 
 
+def test_images_of_unknown_patients_count_as_patients(tmp_path):
+    folders = []
+    for number, ids in enumerate((["a", "b"], ["c", "d"], ["d", "e"])):
+        folder = write_report(tmp_path / f"unknown-{number}", number, patients=ids)
+        decisions = pd.read_parquet(folder / "decisions.parquet").drop(columns="patient_id")
+        write_table(decisions, folder / "decisions.parquet", "decisions")
+        folders.append(folder)
+    assert Folds.read(folders[:2]).n_images == (2, 2)
+    with pytest.raises(InputError, match="1 patient"):
+        Folds.read(folders[1:])
+
+
 def test_one_report_is_no_cross_validation(reports):
     with pytest.raises(InputError, match=r"^folds"):
         Folds.read(reports[:1])

@@ -12,6 +12,8 @@ from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS
 from cxr_compare.evaluation.report.result import Report
 from tests.scripts.small_sets import table_set, write_predictions
 
+pytestmark = pytest.mark.usefixtures("no_chart_files")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

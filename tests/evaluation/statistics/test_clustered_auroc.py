@@ -172,6 +172,21 @@ def test_an_auroc_with_ties_is_that_of_scikit_learn():
     assert found.value == pytest.approx(roc_auc_score(positive, scores))
 
 
+@pytest.mark.parametrize("levels", [1, 3, 1_000])
+def test_each_image_contributes_the_pairs_that_it_wins(levels):
+    rng = np.random.default_rng(levels)
+    positive = rng.random(60) < 0.4
+    scores = rng.integers(0, levels, 60)
+    found = auroc_parts(positive, scores, np.arange(60), 60)
+    won = (scores[positive][:, None] > scores[~positive]) + 0.5 * (
+        scores[positive][:, None] == scores[~positive]
+    )
+    excess = won - won.mean()
+    assert found.value == won.mean()
+    assert found.of_positive[positive] == pytest.approx(excess.sum(axis=1) / won.size)
+    assert found.of_negative[~positive] == pytest.approx(excess.sum(axis=0) / won.size)
+
+
 def test_classes_wholly_apart_have_the_exact_interval_of_pairs_of_patients():
     truth = np.arange(40) < 8
     for scores, value in ((1.0 * truth, 1.0), (-1.0 * truth, 0.0)):

@@ -13,6 +13,7 @@ from cxr_compare.evaluation.systems.from_frames import (
     truth_from_values,
 )
 
+pytestmark = pytest.mark.usefixtures("no_chart_files")
 N = 120
 
 
