@@ -110,7 +110,7 @@ def find_one(value: str, members: pd.Series | pd.Index) -> int:
         1
     """
     text = pa.scalar(value, pa.large_string())
-    return int(pc.index(_as_text(members), text).as_py())  # type: ignore[attr-defined]
+    return int(pc.index(_as_text(members), text).as_py())
 
 
 def is_strictly_increasing(values: pd.Series | pd.Index) -> bool:

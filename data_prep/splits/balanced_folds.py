@@ -219,7 +219,7 @@ def _samples(
         if frame[name].dtype == bool:
             chosen.append(np.flatnonzero((rows >= 0) & frame[name].to_numpy()[rows]))
             continue
-        texts = frame[name].astype(TEXT).array.take(rows, allow_fill=True)
+        texts = pd.Series(frame[name].astype(TEXT).array.take(rows, allow_fill=True))
         level = pd.factorize(texts, sort=True, use_na_sentinel=False)[0]
         common = np.argsort(-np.bincount(level), kind="stable")[:_MOST_LEVELS]
         chosen += [np.flatnonzero(level == value) for value in common]
