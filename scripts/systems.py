@@ -103,7 +103,7 @@ class System(NamedTuple):
     """A system to compare: one model, or the same model trained with several random seeds.
 
     Attributes:
-        name: Name for people; None takes the name of the folder.
+        name: Name in tables and figures; None takes the name of the first folder of `paths`.
         paths: One folder for each random seed: of a training, of an export of its network, or of
             predictions.
     """

@@ -62,18 +62,20 @@ class Exposure:
 
 @dataclass(frozen=True)
 class UnseenFigure:
-    """AUROC of a system on all test images and on those that a system has not seen in training.
+    """AUROC of a system with and without the test images that one of the systems has seen.
 
-    The system that has seen the other test images may be this one or another one of the comparison.
+    A list of images says which of them one system of the comparison, or its encoder, has seen in
+    training. This class has the AUROC of that system or of another one, so that both are compared
+    on the same images.
 
     Attributes:
         system: Display name of the system.
         on_all: AUROC on all test images; None if it is undefined.
-        on_unseen: AUROC on the test images that were not seen; None if it is undefined.
+        on_unseen: AUROC on the test images that are not on the list; None if it is undefined.
         difference: AUROC on the unseen test images minus AUROC on all test images; None if it is
             undefined.
-        reason: Reason why a figure or its interval is undefined or unsure; empty without such a
-            reason.
+        reason: Reason why an AUROC or its confidence interval is undefined or unsure; empty without
+            such a reason.
     """
 
     system: str

@@ -76,16 +76,19 @@ def _box_counts(
 
 
 class RunningRows:
-    """Running sums along rows of whole numbers, with a fast search for values in all rows at once.
+    """Running sums along rows of whole numbers, and a fast search in these sums.
+
+    The search finds for each row the first position at which its running sum reaches a value. One
+    call answers for all rows.
 
     Args:
         counts: Whole numbers of at least 0, shape ``(R, n)``; each row is summed separately.
 
     Example:
-        >>> rows = RunningRows(np.array([[1, 0, 2], [0, 3, 1]]))
+        >>> rows = RunningRows(np.array([[1, 1, 2], [0, 3, 1]]))
         >>> rows.sums.tolist()
-        [[1, 1, 3], [0, 3, 4]]
-        >>> rows.search(np.array([[2], [3]])).tolist()
+        [[1, 2, 4], [0, 3, 4]]
+        >>> rows.search(np.array([[3], [2]])).tolist()  # the sums 4 and 3 are the first to reach
         [[2], [1]]
     """
 

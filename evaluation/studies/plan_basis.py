@@ -198,7 +198,9 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
         readers: Numbers of readers, at least 2; 3, 5 and 10 if empty.
 
     Returns:
-        The plans and numbers of the pilot study.
+        One plan for each number of trainings. A plan computes the precision of the study for any
+        number of patients. The field ``facts`` has the AUROCs and the variances of the pilot study,
+        and ``compares`` is True for two systems.
 
     Raises:
         InputError: The pilot study has no variance components, or a number of readers is below 2.
