@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cxr_compare.data_prep.contracts.text import bytes_from_hex
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -88,6 +86,9 @@ def read_border_greys(column: pd.Series) -> np.ndarray:
         >>> read_border_greys(pd.Series(["00" * 8 + "ff" * 8, None]))[:, [0, 15]].tolist()
         [[0.0, 255.0], [nan, nan]]
     """
+    # Imported here: processes that decode images start without pandas.
+    from cxr_compare.data_prep.contracts.text import bytes_from_hex
+
     greys = np.full((len(column), N_PIECES), np.nan, np.float32)
     is_known = column.notna().to_numpy()
     texts = column[is_known]
