@@ -184,7 +184,7 @@ def test_threshold_says_what_chose_it_and_its_fixed_interval_is_folded(written, 
         figures[key] = replace(
             figures[key], fixed_choice_interval=(0.6251, 0.7249), n_chosen_on=1234
         )
-    html = written()
+    html = written().replace("\u00a0", " ")
     table = html[html.index('id="figures"') : html.index('id="curves"')]
     assert "score ≥ 0.500<small>chosen on 1,234 positive validation images</small>" in table
     assert "0.625 to 0.725" not in table
