@@ -19,6 +19,12 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
+from cxr_compare.data_prep.formats.joined_spellings import (
+    join_coverage,
+    join_labels,
+    rename_findings,
+    spellings_of_targets,
+)
 from cxr_compare.data_prep.formats.targets import (
     target_from_findings,
     targets_from_findings,
@@ -117,8 +123,9 @@ class SourceTables:
     def with_targets(self, targets: Mapping[str, Sequence[str]]) -> SourceTables:
         """Return a copy with targets that the user defined, which replace those of the same name.
 
-        Findings that a user's target joins as spellings of the finding with its name are no targets
-        of their own.
+        A target that is named after one of its findings says that the others are spellings of that
+        finding: their labels and boxes become those of the one finding. An image is then present if
+        it is present under any spelling.
 
         Args:
             targets: By name of a target, the findings of which any makes an image positive.
@@ -142,7 +149,21 @@ class SourceTables:
                     f"{', '.join(sorted(findings)) or 'none'}"
                 )
             added[name] = target_from_findings(name, members)
-        return replace(self, targets=without_joined({**self.targets, **added}, targets))
+        joined = spellings_of_targets(targets)
+        every = without_joined({**self.targets, **added}, targets)
+        if not joined:
+            return replace(self, targets=every)
+        for target in every.values():
+            target["any_of"] = list(
+                dict.fromkeys(joined.get(finding, finding) for finding in target["any_of"])
+            )
+        return replace(
+            self,
+            targets=every,
+            findings=join_labels(self.findings, joined),
+            boxes=rename_findings(self.boxes, joined),
+            box_coverage=join_coverage(self.box_coverage, joined),
+        )
 
     def reader_notes(self, rule: str) -> list[str]:
         """Return sentences on how often the people who labelled disagree, and on undecided labels.

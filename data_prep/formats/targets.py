@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from cxr_compare.data_prep.formats.finding_names import display_name
+from cxr_compare.data_prep.formats.joined_spellings import spellings_of_targets
 
 
 def targets_from_findings(
@@ -51,13 +52,7 @@ def without_joined(
         >>> list(without_joined(targets, {"opacity": ["opacity", "opacitiy"]}))
         ['opacity']
     """
-    joined = {
-        finding
-        for name, findings in defined.items()
-        if name in findings
-        for finding in findings
-        if finding not in defined
-    }
+    joined = spellings_of_targets(defined)
     return {
         name: dict(target)
         for name, target in targets.items()

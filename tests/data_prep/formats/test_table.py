@@ -475,3 +475,22 @@ def test_spellings_that_a_target_joins_are_no_targets_of_their_own(tmp_path):
     assert set(tables.with_targets(asked_for).targets) == {"edema", "mass", "masss"}
     group = {"any": ["mass", "edema"]}  # another name: a group, whose members stay
     assert set(tables.with_targets(group).targets) == {"edema", "mass", "masss", "any"}
+
+
+def test_labels_and_boxes_of_a_joined_spelling_are_those_of_the_one_finding(tmp_path):
+    rows = (
+        "file,label,x1,y1,x2,y2\na.png,mass,1,1,5,5\nb.png,masss,2,2,6,6\nc.png,edema,,,,\n"
+        "d.png,normal,,,,\n"
+    )
+    joined = read_table(tmp_path, rows).with_targets({"mass": ["mass", "masss"]})
+
+    assert joined.targets["mass"]["any_of"] == ["mass"]
+    assert set(joined.findings["finding"]) == {"mass", "edema"}
+    mass = joined.findings[joined.findings["finding"] == "mass"]
+    present = mass.groupby("image_id")["state"].agg(list).to_dict()
+    assert present == {"a": ["present"], "b": ["present"], "c": ["absent"], "d": ["absent"]}
+    assert dict(zip(joined.boxes["image_id"], joined.boxes["finding"], strict=True)) == {
+        "a": "mass",
+        "b": "mass",
+    }
+    assert not joined.box_coverage.duplicated(["image_id", "finding", "reader"]).any()
