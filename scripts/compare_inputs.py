@@ -134,6 +134,7 @@ def open_truth(
             raise InputError("compare: with truth in a file, boxes and patients are files, too")
         defined = dict(read_target(text) for text in target_names or () if "=" in text)
         dataset = truth_set(truth, patients, console.say, boxes, columns, defined)
+        target_names = without_definitions(target_names)
     else:
         dataset, order = truth_from_values(truth, boxes=boxes, patients=patients)
     chosen_targets(dataset, target_names)  # refuses a wrong name before results are read
@@ -276,6 +277,19 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
     if not names:
         return [dataset.target()]
     return [_chosen_target(dataset, text) for text in dict.fromkeys(names)]
+
+
+def without_definitions(names: list[str] | None) -> list[str] | None:
+    """Return names of targets without the findings that define them.
+
+    Args:
+        names: Targets as NAME or NAME=FINDING,FINDING; None for none.
+
+    Example:
+        >>> without_definitions(["opacity=opacity,opacitiy", "edema"])
+        ['opacity', 'edema']
+    """
+    return None if names is None else [text.partition("=")[0] for text in names]
 
 
 def _chosen_target(dataset: DataSet, text: str) -> Target:

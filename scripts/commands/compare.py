@@ -29,6 +29,7 @@ from cxr_compare.scripts.compare_inputs import (
     open_values,
     read_image_options,
     read_protocol_or_margin,
+    without_definitions,
 )
 from cxr_compare.scripts.exposures import Exposures, exposure_states, read_exposures
 from cxr_compare.scripts.options import DataFolder, Names, own_split, read_roles
@@ -189,6 +190,8 @@ def compare(
     elif truth is not None and data is None:
         result_columns, columns_of_truth = split_column_roles(columns)
         dataset, order = open_truth(truth, boxes, patients, columns_of_truth, target_names)
+        if isinstance(truth, Path):  # the data set was read with the targets that are defined here
+            target_names = without_definitions(target_names)
         if image_options.folder is not None:
             from cxr_compare.evaluation.systems.image_folder import with_image_files
 
