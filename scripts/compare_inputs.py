@@ -129,6 +129,8 @@ def open_truth(
 
     order = None
     if isinstance(truth, Path):
+        if not truth.exists():
+            raise InputError(f"{truth}: no such file or folder")
         further = [value for value in (boxes, patients) if value is not None]
         if any(not isinstance(value, Path) for value in further):
             raise InputError("compare: with truth in a file, boxes and patients are files, too")
@@ -277,6 +279,29 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
     if not names:
         return [dataset.target()]
     return [_chosen_target(dataset, text) for text in dict.fromkeys(names)]
+
+
+def require_given_thresholds(policies: Sequence[str] | None) -> None:
+    """Say or refuse what needs validation images, for a truth that has none.
+
+    Args:
+        policies: Rules by which thresholds are chosen, such as ``max_f1``, or ``threshold=0.5`` for
+            a given one; None or empty if the user named no rule, which is said and accepted.
+
+    Raises:
+        InputError: A rule chooses a threshold on validation images.
+    """
+    if not policies:
+        console.say(
+            "Without validation images no threshold is chosen; --policy threshold=T gives one"
+        )
+        return
+    for policy in policies:
+        if not policy.startswith("threshold="):
+            raise InputError(
+                f"--policy {policy}: this rule chooses a threshold on validation images, and the "
+                "truth has none; give --policy threshold=T, or a column 'role' with val and test"
+            )
 
 
 def without_definitions(names: list[str] | None) -> list[str] | None:

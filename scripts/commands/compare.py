@@ -29,6 +29,7 @@ from cxr_compare.scripts.compare_inputs import (
     open_values,
     read_image_options,
     read_protocol_or_margin,
+    require_given_thresholds,
     without_definitions,
 )
 from cxr_compare.scripts.exposures import Exposures, exposure_states, read_exposures
@@ -199,10 +200,8 @@ def compare(
         split = own_split(split, [], dataset)
         evaluated = chosen_targets(dataset, target_names)
         opened = open_result_files(compared, dataset, truth, order, result_columns, evaluated)
-        if not dataset.image_ids("val").size and not policy:
-            console.say(
-                "Without validation images no threshold is chosen; --policy threshold=T gives one"
-            )
+        if not dataset.image_ids("val").size:
+            require_given_thresholds(policy)
     else:
         raise InputError(
             "compare: give --data SET, or --truth FILE with or without --boxes CSV, --patients CSV"

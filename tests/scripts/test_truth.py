@@ -345,3 +345,21 @@ def test_a_target_is_defined_for_a_truth_and_not_for_a_data_set(tables, tmp_path
     with pytest.raises(InputError, match=r"opacity=opacity,other: .*cxr prepare --target"):
         chosen_targets(DataSet.open(data), ["opacity=opacity,other"])
     assert [t.name for t in chosen_targets(DataSet.open(data), ["opacity=opacity"])] == ["opacity"]
+
+
+def test_a_rule_that_needs_validation_images_is_refused_for_a_truth_without_them(tables, capsys):
+    ids = [f"i{number:02d}" for number in range(24)]
+    labels = [number % 2 for number in range(24)]
+    pd.DataFrame({"image_id": ids, "label": labels}).to_csv(tables / "t.csv", index=False)
+    pd.DataFrame({"image_id": ids, "score": np.linspace(0, 1, 24)}).to_csv(
+        tables / "s.csv", index=False
+    )
+    call = ["compare", tables / "s.csv", "--truth", tables / "t.csv", "--replicates", "100"]
+    assert cxr(*call, "--policy", "max_f1") == 2
+    assert "--policy max_f1" in capsys.readouterr().err
+    assert cxr(*call, "--policy", "threshold=0.5") == 0
+
+
+def test_a_truth_that_does_not_exist_is_called_missing(tables, capsys):
+    assert cxr("compare", tables / "s.csv", "--truth", tables / "none.csv") == 2
+    assert "none.csv: no such file" in capsys.readouterr().err
