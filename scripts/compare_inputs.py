@@ -282,11 +282,13 @@ def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
 
 
 def require_given_thresholds(policies: Sequence[str] | None) -> None:
-    """Say or refuse what needs validation images, for a truth that has none.
+    """Refuse rules that choose a threshold, for true labels without validation images.
+
+    Without a rule, the user is told that no threshold is chosen.
 
     Args:
         policies: Rules by which thresholds are chosen, such as ``max_f1``, or ``threshold=0.5`` for
-            a given one; None or empty if the user named no rule, which is said and accepted.
+            a given one; None or empty if the user named no rule.
 
     Raises:
         InputError: A rule chooses a threshold on validation images.

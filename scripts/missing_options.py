@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.parameters import Parameter, parameters_of
 
@@ -41,11 +42,10 @@ def missing_options_message(function: Callable[..., Any], words: Sequence[str]) 
     for parameter in missing:
         added += [parameter.option, _suggestion(parameter, words)]
     names = [parameter.option for parameter in missing]
-    options = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
     verb = "is" if len(missing) == 1 else "are"
     name = command_name(function.__name__)
     command = shlex.join(["cxr", name, *words, *added])
-    return f"{name}: {options} {verb} missing; run: {command}"
+    return f"{name}: {listing(names)} {verb} missing; run: {command}"
 
 
 def _suggestion(parameter: Parameter, words: Sequence[str]) -> str:

@@ -218,7 +218,7 @@ def read_target(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 class EngineChoice(NamedTuple):
-    """Where images are decoded and predicted and networks are trained.
+    """Processes or machines that decode and predict images and train networks.
 
     Environment variables choose it, see `chosen_engine`.
 

@@ -1,4 +1,4 @@
-"""Where the time of a classifier's bf16 training step goes on this processor, and what changes it.
+"""Measurement of a classifier's bf16 training step: time of its operations, and batch sizes.
 
     python -m tools.classifier_step
 

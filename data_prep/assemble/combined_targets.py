@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.formats.source import SourceTables, reference_rows
-from cxr_compare.data_prep.formats.targets import target_from_findings, without_joined
+from cxr_compare.data_prep.formats.targets import target_from_findings
 
 Targets = Mapping[str, Mapping[str, Any]]
 
@@ -87,7 +87,8 @@ def merge_targets(
         )
         notes.append(f"finding '{name}' was made of the findings that each set labels: {origins}")
     notes += _partly_labelled(findings, known)
-    return replace(tables, targets=without_joined(targets, user_targets), notes=tuple(notes))
+    tables = replace(tables, targets=targets, notes=tuple(notes))
+    return tables.with_joined_spellings(user_targets)
 
 
 def reference_only(table: pd.DataFrame) -> pd.DataFrame:

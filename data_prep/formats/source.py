@@ -28,7 +28,7 @@ from cxr_compare.data_prep.formats.joined_spellings import (
 from cxr_compare.data_prep.formats.targets import (
     target_from_findings,
     targets_from_findings,
-    without_joined,
+    without_spellings,
 )
 
 FINDING_KEY = ["image_id", "finding"]
@@ -149,17 +149,25 @@ class SourceTables:
                     f"{', '.join(sorted(findings)) or 'none'}"
                 )
             added[name] = target_from_findings(name, members)
-        joined = spellings_of_targets(targets)
-        every = without_joined({**self.targets, **added}, targets)
+        return replace(self, targets={**self.targets, **added}).with_joined_spellings(targets)
+
+    def with_joined_spellings(self, defined: Mapping[str, Sequence[str]]) -> SourceTables:
+        """Return a copy in which the spellings that the user's targets join are one finding.
+
+        Args:
+            defined: Findings of each target that the user defined, by its name. The tables have
+                these targets already.
+
+        Returns:
+            The same tables with the labels, boxes and targets of the one finding.
+        """
+        joined = spellings_of_targets(defined)
         if not joined:
-            return replace(self, targets=every)
-        for target in every.values():
-            target["any_of"] = list(
-                dict.fromkeys(joined.get(finding, finding) for finding in target["any_of"])
-            )
+            return self
+        targets = without_spellings(self.targets, joined)
         return replace(
             self,
-            targets=every,
+            targets=targets,
             findings=join_labels(self.findings, joined),
             boxes=rename_findings(self.boxes, joined),
             box_coverage=join_coverage(self.box_coverage, joined),

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from cxr_compare.data_prep.formats.finding_names import display_name
-from cxr_compare.data_prep.formats.joined_spellings import spellings_of_targets
 
 
 def targets_from_findings(
@@ -34,30 +33,30 @@ def targets_from_findings(
     )
 
 
-def without_joined(
-    targets: Mapping[str, Mapping[str, Any]], defined: Mapping[str, Collection[str]]
+def without_spellings(
+    targets: Mapping[str, Mapping[str, Any]], name_by_spelling: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """Leave out the targets of findings that the user joined as other spellings of a finding.
+    """Name the one finding in targets of findings that are spellings of it.
 
-    A user's target that is named after one of its findings, such as ``opacity`` of ``opacity`` and
-    ``opacitiy``, says that its findings are one. The others then are no targets of their own,
-    unless the user defined them, too.
+    The target of a spelling alone is left out.
 
     Args:
         targets: All targets by name, as ``dataset.json`` stores them.
-        defined: Findings of each target that the user defined, by its name.
+        name_by_spelling: Name of the finding by its other spelling.
 
     Example:
-        >>> targets = targets_from_findings(["opacity", "opacitiy"])
-        >>> list(without_joined(targets, {"opacity": ["opacity", "opacitiy"]}))
-        ['opacity']
+        >>> targets = targets_from_findings(["opacity", "opacitiy"], any_finding=True)
+        >>> joined = without_spellings(targets, {"opacitiy": "opacity"})
+        >>> {name: target["any_of"] for name, target in joined.items()}
+        {'opacity': ['opacity'], 'any_finding': ['opacity']}
     """
-    joined = spellings_of_targets(defined)
-    return {
-        name: dict(target)
-        for name, target in targets.items()
-        if name not in joined or list(target["any_of"]) != [name]
-    }
+    renamed = {}
+    for name, target in targets.items():
+        if name in name_by_spelling and list(target["any_of"]) == [name]:
+            continue
+        findings = (name_by_spelling.get(finding, finding) for finding in target["any_of"])
+        renamed[name] = {**target, "any_of": list(dict.fromkeys(findings))}
+    return renamed
 
 
 def target_from_findings(name: str, findings: Iterable[str]) -> dict[str, Any]:

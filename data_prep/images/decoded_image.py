@@ -39,8 +39,8 @@ class DecodedImage:
 
     Attributes:
         pixels: Grey values, uint8 (H, W). 0 is black, and air is dark.
-        record: How the file was decoded (bits, window, warnings and others): by name, the columns
-            of a data set's decode table except ``image_id``.
+        record: How the file was decoded (bits, window, warnings and others): values by name of
+            the columns `DECODE_COLUMNS`.
         spacing_row_mm: Distance between rows in mm as the header states it; None if it states none.
         spacing_col_mm: Distance between columns in mm as the header states it; None if it states
             none.

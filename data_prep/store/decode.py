@@ -64,7 +64,7 @@ class DecodedRow:
         facts: By name: columns of the decode table (how the file was decoded) except ``image_id``,
             and columns of the images table: ``height`` and ``width`` of the original in px,
             ``spacing_row_mm``, ``spacing_col_mm``, and ``view``, ``sex`` and ``age_years`` as the
-            header states them. If the image was measured, ``file_sha256`` as well.
+            header states them. If the image was measured, also its digests and measured facts.
         squares: By side in px, a pair: the resized square, uint8 (side, side), and the position of
             the original image in it.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from cxr_compare.evaluation.metrics.prose import listing
+
 _GIVEN = "threshold="
 _SHOWN = {"recall": "sensitivity", "specificity": "specificity", "f1": "F1"}
 
@@ -24,8 +26,9 @@ def given_threshold_lines(figures: pd.DataFrame) -> list[str]:
     Example:
         >>> row = {"system": "A", "policy": "threshold=0.5", "subgroup": "all"}
         >>> figures = [{**row, "metric": "recall", "estimate": 0.75}]
-        >>> given_threshold_lines(pd.DataFrame(figures))
-        ['At the given threshold 0.5, which no validation image chose: A has sensitivity 0.750.']
+        >>> (line,) = given_threshold_lines(pd.DataFrame(figures))
+        >>> line.partition(": ")[2]
+        'A has sensitivity 0.750.'
     """
     rows = figures[(figures["subgroup"] == "all") & figures["metric"].isin(list(_SHOWN))]
     lines = []
@@ -39,15 +42,11 @@ def given_threshold_lines(figures: pd.DataFrame) -> list[str]:
             known = estimates.dropna()
             parts = [f"{text} {known[name]:.3f}" for name, text in _SHOWN.items() if name in known]
             if parts:
-                of_systems.append(f"{system} has {_joined(parts)}")
+                of_systems.append(f"{system} has {listing(parts)}")
         if of_systems:
             threshold = str(policy).removeprefix(_GIVEN)
             lines.append(
-                f"At the given threshold {threshold}, which no validation image chose: "
+                f"At the given threshold {threshold}, which was not chosen on validation images: "
                 f"{'; '.join(of_systems)}."
             )
     return lines
-
-
-def _joined(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,12 @@ class SplitImages:
         """Return the ids of the images with a role, such as ``test``, in the chosen split."""
         return set(self.dataset.image_ids(role, self.split))
 
-    @property
+    @cached_property
     def evaluated(self) -> set[str]:
         """Ids of the validation and test images of the chosen split."""
         return self.ids("val") | self.ids("test")
 
-    @property
+    @cached_property
     def other_split(self) -> str | None:
         """Name of the split to which the images belong instead of the chosen one, if there is one.
 

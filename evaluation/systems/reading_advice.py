@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ReadingAdvice:
-    """What a user can do about a file of predictions that was misread.
+    """Advice to a user about a file of predictions that was misread.
 
     The same file is read by several commands, which have different options. Each attribute is a
     phrase for the end of an error message or a note.

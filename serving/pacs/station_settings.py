@@ -11,7 +11,7 @@ from cxr_compare.serving.pacs.dimse import Address, Tls
 
 @dataclass(frozen=True)
 class StationSettings:
-    """Where images come from, which of them are predicted, and where the results go.
+    """Settings of a station: source of the images, choice of them, and receiver of the results.
 
     Attributes:
         url: URL of the DICOMweb service from which images are fetched; None if other machines send

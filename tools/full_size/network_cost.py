@@ -1,4 +1,4 @@
-"""What one image costs a network: operations of a training step, and of a prediction."""
+"""Cost of one image: operations of a training step, and of a prediction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AUGMENTED = 40  # images whose augmentation is timed
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What one image costs a network.
+    """Cost of one image in a network.
 
     Attributes:
         forward: Operations of a prediction, FLOP.

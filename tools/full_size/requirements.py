@@ -1,4 +1,4 @@
-"""What must be there before the study starts; each refusal is one line."""
+"""Requirements of the study, which are checked before it starts; each refusal is one line."""
 
 from __future__ import annotations
 

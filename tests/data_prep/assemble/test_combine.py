@@ -293,6 +293,22 @@ def test_the_state_follows_from_what_the_set_asked_about():
     assert made.findings.duplicated(["image_id", "finding", "reader"]).sum() == 0
 
 
+def test_spellings_that_a_target_joins_are_one_finding_of_the_combined_set():
+    asked = {
+        "one": pd.concat(
+            [
+                rows("a", {"mass": "absent", "masss": "present"}),
+                rows("b", {"mass": "absent", "masss": "absent"}),
+            ]
+        )
+    }
+    made = merge(asked, {"mass": ["mass", "masss"]})
+    states = made.findings.set_index("image_id")
+    assert set(states["finding"]) == {"mass"}
+    assert states["state"].to_dict() == {"a": "present", "b": "absent"}
+    assert made.targets["mass"]["any_of"] == ["mass"]
+
+
 def test_boxes_go_along_and_are_whole_only_where_those_of_every_present_finding_are():
     boxes = pd.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""What is printed at a threshold that the user gave."""
+"""Lines that are printed for a threshold that the user gave."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def lines_of(**options) -> list[str]:
 
 def test_a_given_threshold_and_its_figures_are_printed():
     (line,) = lines_of(policy=["threshold=0.5"])
-    assert "given threshold 0.5, which no validation image chose" in line
+    assert "given threshold 0.5, which was not chosen on validation images" in line
     # By hand: A finds 3 of 4 positives and calls 1 of 4 negatives; F1 is 6 / 8.
     assert "A has sensitivity 0.750, specificity 0.750 and F1 0.750" in line
     assert "B has sensitivity 1.000, specificity 1.000 and F1 1.000" in line
