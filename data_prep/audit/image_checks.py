@@ -112,6 +112,7 @@ def check_images(images: pd.DataFrame, decode: pd.DataFrame) -> list[Problem]:
 
 
 _LEAST_BORDERS = 50
+_BORDER_RIDGE = 0.01
 _TURNED = -0.4  # fit of the border: 1 for an upright image, -1 for a turned one
 
 
@@ -128,12 +129,21 @@ def _turned(decode: pd.DataFrame) -> pd.Series:
         return pd.Series(dtype=TEXT)
     greys = read_border_greys(measured["border_greys"]).astype(np.float64)
     greys = greys - greys.mean(axis=1, keepdims=True)
-    turned = [greys / (greys.std(axis=1, keepdims=True) + 1)]
-    for _ in range(3):
-        top, bottom, left, right = np.split(turned[-1], 4, axis=1)
-        turned.append(np.hstack([left[:, ::-1], right[:, ::-1], bottom, top]))
-    rows = turned[0][:, None] - np.stack(turned[1:], axis=1)  # (N, 3, 16)
-    product = np.tensordot(rows, rows, ([0, 1], [0, 1])) / (3 * len(rows))
-    weights = np.linalg.solve(product + 0.01 * np.eye(len(product)), rows.mean(axis=(0, 1)))
-    fit = (rows @ weights).min(axis=1)
-    return measured["image_id"].iloc[np.argsort(fit)[: (fit < _TURNED).sum()]]
+    upright = greys / (greys.std(axis=1, keepdims=True) + 1)
+    # An image is a row of greys, so turning it is a product with a matrix. What changes when it is
+    # turned by one, two and three quarters is the product with one of these:
+    quarter = _turn_by_a_quarter(np.eye(upright.shape[1]))
+    changes = [np.eye(len(quarter)) - np.linalg.matrix_power(quarter, turns) for turns in (1, 2, 3)]
+    products = upright.T @ upright / len(upright)
+    product = sum(change.T @ products @ change for change in changes) / len(changes)
+    mean = sum(upright.mean(axis=0) @ change for change in changes) / len(changes)
+    weights = np.linalg.solve(product + _BORDER_RIDGE * np.eye(len(quarter)), mean)
+    fit = (upright @ np.stack([change @ weights for change in changes], axis=1)).min(axis=1)
+    found = np.flatnonzero(fit < _TURNED)
+    return measured["image_id"].iloc[found[np.argsort(fit[found], kind="stable")]]
+
+
+def _turn_by_a_quarter(greys: np.ndarray) -> np.ndarray:
+    """Return the border greys, shape ``(N, 16)``, of images that are turned by 90 degrees."""
+    top, bottom, left, right = np.split(greys, 4, axis=1)
+    return np.hstack([left[:, ::-1], right[:, ::-1], bottom, top])

@@ -21,6 +21,7 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
     auroc_over_seeds,
     auroc_parts,
+    auroc_parts_of_levels,
 )
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
@@ -173,7 +174,11 @@ def auroc_of_fact(fact: Fact, truth: TargetLabels) -> AurocParts | None:
         for chosen in (cells, cells[truth.positive])
     )
     weights = _fit(fact.table, n.sum(axis=0) - n, hits.sum(axis=0) - hits)
-    return truth.auroc((weights @ fact.table.T)[truth.fold, fact.codes], truth.fold)
+    scores = weights @ fact.table.T
+    n_patients = int(truth.patient.max()) + 1
+    return auroc_parts_of_levels(
+        truth.positive, fact.codes, scores, truth.patient, n_patients, folds=truth.fold
+    )
 
 
 def auroc_of_facts(facts: Sequence[Fact], truth: TargetLabels) -> AurocParts | None:

@@ -245,33 +245,105 @@ def auroc_parts(
     """
     truth = np.asarray(y_true, dtype=bool)
     scores = np.asarray(y_score, dtype=np.float64)
-    patients = np.asarray(clusters)
-    # A tie is half a point, so all sums are exact in binary.
     points = np.zeros(len(truth))
     rivals = np.zeros(len(truth))
-    parts: list[slice | Integers] = [slice(None)]
-    if folds is not None:
-        parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
-    for rows in parts:
-        points[rows], rivals[rows] = _points(truth[rows], scores[rows])
+    for rows in _rows_of_folds(folds):
+        positive = truth[rows]
+        counts = _outscored(scores[rows], positive, ~positive)
+        points[rows] = np.where(positive, *counts.points)
+        rivals[rows] = np.where(positive, *counts.rivals)
     n_pairs = rivals[truth].sum()
     if not n_pairs:
         return None
     value = float(points[truth].sum() / n_pairs)
     added = (points - value * rivals) / n_pairs
+    return _parts_of_patients(value, added, truth, np.asarray(clusters), n_clusters, folds)
+
+
+def auroc_parts_of_levels(
+    y_true: npt.ArrayLike,
+    levels: Integers,
+    level_scores: Floats,
+    clusters: Integers,
+    n_clusters: int,
+    *,
+    folds: Integers,
+) -> AurocParts | None:
+    """Compute the AUROC of scores that are equal for all images of the same level and fold.
+
+    The result is that of `auroc_parts`. The images are counted by level where `auroc_parts` sorts
+    them, which is several times faster for many images with few levels.
+
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        levels: Level of each image, from 0 to L - 1, shape ``(N,)``.
+        level_scores: Score of each level in each of F folds, shape ``(F, L)``.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
+        n_clusters: Number of patients.
+        folds: Number of the cross-validation fold of each image, from 0 to F - 1, shape ``(N,)``;
+            an image is compared only with images of its fold.
+
+    Returns:
+        The AUROC with the contributions; None if no fold has images of both classes.
+
+    Example:
+        >>> one_fold, levels = np.zeros(4, int), np.array([0, 1, 1, 2])
+        >>> parts = auroc_parts_of_levels(
+        ...     [0, 0, 1, 1], levels, np.array([[0.1, 0.4, 0.8]]), np.arange(4), 4, folds=one_fold)
+        >>> parts.value
+        0.875
+    """
+    truth = np.asarray(y_true, dtype=bool)
+    n_levels = level_scores.shape[1]
+    cells = np.asarray(folds, dtype=np.int64) * n_levels + levels
+    # Of each fold and level: the numbers of images of the classes, points and rivals of an image.
+    positives, negatives = (
+        np.bincount(cells[of_class], minlength=level_scores.size).reshape(level_scores.shape)
+        for of_class in (truth, ~truth)
+    )
+    counts = [_outscored(*rows) for rows in zip(level_scores, positives, negatives, strict=True)]
+    n_pairs = sum(float(fold.rivals[0] * fold.rivals[1]) for fold in counts)
+    if not n_pairs:
+        return None
+    points = np.stack([fold.points for fold in counts], axis=1)  # (2, F, L)
+    rivals = np.array([fold.rivals for fold in counts]).T[:, :, None]  # (2, F, 1)
+    value = float((points[0] * positives).sum() / n_pairs)
+    of_positive, of_negative = ((points - value * rivals) / n_pairs).reshape(2, -1)
+    added = np.where(truth, of_positive[cells], of_negative[cells])
+    return _parts_of_patients(value, added, truth, np.asarray(clusters), n_clusters, folds)
+
+
+def _rows_of_folds(folds: Integers | None) -> list[slice | Integers]:
+    """Return the rows of each fold; without folds, one slice of all rows."""
+    if folds is None:
+        return [slice(None)]
+    return [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+
+
+def _parts_of_patients(
+    value: float,
+    added: Floats,
+    truth: npt.NDArray[np.bool_],
+    patients: Integers,
+    n_patients: int,
+    folds: Integers | None,
+) -> AurocParts:
+    """Sum the contribution of each image, `added`, by patient and class."""
     of_classes = []
     images = []
     for of_class in (truth, ~truth):
         owner = patients[of_class]
-        sums = np.bincount(owner, weights=added[of_class], minlength=n_clusters)
+        sums = np.bincount(owner, weights=added[of_class], minlength=n_patients)
         of_classes.append(np.asarray(sums, np.float64))
-        images.append(np.bincount(owner, minlength=n_clusters))
+        images.append(np.bincount(owner, minlength=n_patients))
     return AurocParts(
         value,
         of_positive=of_classes[0],
         of_negative=of_classes[1],
         images=np.stack(images, axis=1).astype(np.float64),
-        trials=sum(_pairs_of_patients(truth[rows], patients[rows]) for rows in parts),
+        trials=sum(
+            _pairs_of_patients(truth[rows], patients[rows]) for rows in _rows_of_folds(folds)
+        ),
     )
 
 
@@ -283,35 +355,44 @@ def _pairs_of_patients(truth: npt.NDArray[np.bool_], patients: Integers) -> int:
     return int(min(n_with_positive, n_with_negative, n_patients // 2))
 
 
-class _Points(NamedTuple):
-    """For each image, numbers of rightly ranked and of all images of the other class."""
+class _Outscored(NamedTuple):
+    """For an image of either class, the images of the other class that it ranks rightly.
 
-    points: Floats
-    rivals: Floats
+    Attributes:
+        points: For each score, two arrays: the number of negative images that a positive image
+            with this score outscores, and the number of positive images that outscore a negative
+            image with this score. A tie is half a point, so all sums are exact in binary.
+        rivals: Number of all negative images, and of all positive images.
+    """
+
+    points: tuple[Floats, Floats]
+    rivals: tuple[float, float]
 
 
-def _points(truth: npt.NDArray[np.bool_], scores: Floats) -> _Points:
+def _outscored(scores: Floats, positives: npt.NDArray, negatives: npt.NDArray) -> _Outscored:
+    """Count images of the other class, given the numbers of images of both classes at each score.
+
+    The scores need not be sorted, and may repeat. For single images the numbers are 0 or 1.
+    """
     order = np.argsort(scores)
     ranked = scores[order]
-    is_positive = truth[order]
-    # Images with equal scores form a run; all sums are taken up to the end of each run.
+    # Equal scores form a run; all sums are taken up to the end of each run.
     is_end = np.ones(len(ranked), dtype=bool)
     is_end[:-1] = ranked[1:] != ranked[:-1]
     end = np.flatnonzero(is_end)
     length = np.diff(end, prepend=-1)
-    positives_so_far = np.cumsum(is_positive)[end]
-    positives = np.diff(positives_so_far, prepend=0)
-    negatives = length - positives
-    n_positive = np.count_nonzero(truth)
+    positives_so_far = np.cumsum(positives[order])[end]
+    negatives_so_far = np.cumsum(negatives[order])[end]
+    n_positive = positives_so_far[-1] if len(end) else 0
+    n_negative = negatives_so_far[-1] if len(end) else 0
+    of_positive = np.empty(len(ranked))
+    of_negative = np.empty(len(ranked))
     # A positive image beats the negative ones below it, a negative one loses to those above it.
-    negatives_below = end + 1 - positives_so_far - negatives
-    positives_above = n_positive - positives_so_far
-    of_positive = np.repeat(negatives_below + negatives / 2, length)
-    of_negative = np.repeat(positives_above + positives / 2, length)
-    points = np.empty(len(truth))
-    points[order] = np.where(is_positive, of_positive, of_negative)
-    rivals = np.where(truth, len(truth) - n_positive, n_positive).astype(np.float64)
-    return _Points(points, rivals)
+    negatives_below = negatives_so_far - np.diff(negatives_so_far, prepend=0) / 2
+    positives_above = n_positive - positives_so_far + np.diff(positives_so_far, prepend=0) / 2
+    of_positive[order] = np.repeat(negatives_below, length)
+    of_negative[order] = np.repeat(positives_above, length)
+    return _Outscored((of_positive, of_negative), (float(n_negative), float(n_positive)))
 
 
 def auroc_difference(

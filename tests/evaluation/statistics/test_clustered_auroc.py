@@ -10,6 +10,7 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_difference,
     auroc_over_seeds,
     auroc_parts,
+    auroc_parts_of_levels,
 )
 from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedom
 
@@ -141,6 +142,28 @@ def test_with_folds_only_images_of_one_fold_are_compared():
     assert shifted.estimate().interval == pytest.approx(parts.estimate().interval)
     whole = auroc_parts(truth, scores, owner, 40, folds=np.zeros(len(truth), int))
     assert whole.variance == auroc_parts(truth, scores, owner, 40).variance
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_given_by_level_give_the_same_parts_as_scores_given_by_image(seed):
+    truth, _, owner = draw_images(seed)
+    rng = np.random.default_rng(seed)
+    levels = rng.integers(0, 6, len(truth))
+    level_scores = rng.integers(0, 4, (3, 7)).astype(float)  # with ties; level 6 has no image
+    folds = owner % 3
+    by_level = auroc_parts_of_levels(truth, levels, level_scores, owner, 40, folds=folds)
+    by_image = auroc_parts(truth, level_scores[folds, levels], owner, 40, folds=folds)
+    assert by_level.value == by_image.value
+    np.testing.assert_array_equal(by_level.contributions, by_image.contributions)
+    np.testing.assert_array_equal(by_level.images, by_image.images)
+    assert by_level.trials == by_image.trials
+
+
+def test_levels_without_a_fold_of_both_classes_have_no_auroc():
+    folds = np.array([0, 0, 1, 1])
+    scores = np.zeros((2, 1))
+    args = (np.zeros(4, int), scores, np.arange(4), 4)
+    assert auroc_parts_of_levels([1, 1, 0, 0], *args, folds=folds) is None
 
 
 def test_without_a_fold_of_both_classes_there_is_no_auroc():
