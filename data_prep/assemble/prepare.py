@@ -255,8 +255,8 @@ def _build(
             shutil.rmtree(folder)
     outcomes = _ingest(tables, out, options, again["image_id"])
     tables, decode = complete_tables(tables, outcomes)
-    reader_notes = tables.reader_notes(options.read.reference)
-    tables = replace(tables, notes=(*reader_notes, *tables.notes))
+    label_notes = tables.label_notes(options.read.reference)
+    tables = replace(tables, notes=(*label_notes, *tables.notes))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")

@@ -457,14 +457,29 @@ def test_no_finding_says_nothing_of_support_devices_and_laterals_go_whatever_col
 def test_images_that_count_as_negative_are_counted_by_finding_and_file(tmp_path):
     rows = "file,label\na.png,mass\nb.png,normal\nc.png,nodule\nd.png,mass\n"
     tables = read_table(tmp_path, rows)
-    (note,) = [note for note in tables.notes if "negative" in note]
+    (note,) = tables.label_notes("majority")
     absent = tables.findings[tables.findings["state"] == "absent"]
     assert absent["finding"].value_counts().to_dict() == {"nodule": 3, "mass": 2}
     assert note.startswith("labels.csv: 3 images count as negative for nodule and 2 for mass")
     # What the note says to do has the effect that it says.
     corrected = read_table(tmp_path / "again", f"{rows}a.png,unknown\n")
-    (note,) = [note for note in corrected.notes if "negative" in note]
+    (note,) = corrected.label_notes("majority")
     assert "2 images count as negative for mass and 2 for nodule" in note
+
+
+def test_images_are_counted_as_negative_after_spellings_were_joined(tmp_path):
+    rows = "file,label\na.png,mass\nb.png,normal\nc.png,masss\nd.png,mass\n"
+    tables = read_table(tmp_path, rows)
+    assert "3 images count as negative for masss and 2 for mass," in tables.label_notes("any")[0]
+    (note,) = tables.with_targets({"mass": ["mass", "masss"]}).label_notes("any")
+    assert "1 image counts as negative for mass," in note
+
+
+def test_images_that_are_left_out_do_not_count_as_negative(tmp_path):
+    rows = "file,label\na.png,mass\nb.png,normal\nb.png,nodule\nc.png,nodule\n"
+    tables = read_table(tmp_path, rows)
+    assert list(reasons(tables)) == ["b.png"]
+    assert "1 image counts as negative for mass and 1 for nodule" in tables.label_notes("any")[0]
 
 
 def test_spellings_that_a_target_joins_are_no_targets_of_their_own(tmp_path):
