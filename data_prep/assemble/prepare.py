@@ -110,19 +110,21 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     for size in options.sizes:
         store_folder(out, size)  # refuses a size that no store may have
     key = _read_key(options, out, source)
-    tables = _read(source, out, options).with_targets(options.targets)
+    tables = _read(source, out, options)
     default = _user_split(options, tables)
     if key is not None:
         tables, new_names = pseudonymise(tables, key)
         if isinstance(default, tuple):
             roles, how = default
             default = roles.assign(image_id=roles["image_id"].map(new_names)), how
+    source_id = _source_id(tables)
+    tables = tables.with_targets(options.targets)
     settings = {
         "source_format": options.format,
         "source_root": path_to_record(source),
-        "source_id": _source_id(tables),
         **asdict(options.rule),
         **_user_choices(options, key),
+        "source_id": source_id,  # compared after the options, which explain more
     }
     if options.exclude is not None:
         listed = read_exclusions(options.exclude)
