@@ -117,7 +117,10 @@ def _with_corrected_labels(dataset: DataSet, made_by: Sequence[str], again: str)
     folders = [Path(word) == dataset.folder for word in made_by]
     if not labels or not any(folders):
         return []
-    words = [again if is_folder else _word(word) for word, is_folder in zip(made_by, folders, strict=True)]
+    words = [
+        again if is_folder else _word(word)
+        for word, is_folder in zip(made_by, folders, strict=True)
+    ]
     targets = joining_targets(labels, dataset.info["settings"].get("targets", {}))
     for name, findings in targets.items():
         words += ["--target", _word(f"{name}={','.join(findings)}")]

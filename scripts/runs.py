@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.store.identify_folder import (
     find_folders,
     folder_kind,
@@ -340,6 +341,7 @@ def note_parts(
     return lambda part, store, s: run.note_part(log.add, images, part, store.image, s)
 
 
+@with_known_keywords
 def load(
     run: str | Path, *, device: str = "auto", precision: Literal["fp32", "bf16"] = "fp32"
 ) -> Run:

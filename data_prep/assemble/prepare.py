@@ -33,7 +33,7 @@ from cxr_compare.data_prep.assemble.journal import Journal, typed_rows
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.assemble.summary import Summary, summarise
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.pseudonyms import (
@@ -221,9 +221,12 @@ def _read(source: Path, out: Path, options: PrepareOptions) -> SourceTables:
     tables = read_source(source, options.format, options.read, options.show, out=str(out))
     if options.strict and len(tables.excluded):
         first = tables.excluded.iloc[0]
+        labels = " and ".join(map(str, options.read.labels))
+        rows = f"; see its rows in {labels}" if labels else ""
+        left_out = counted(len(tables.excluded), "image", "are")
         raise InputError(
-            f"{source}: {first['path']}: {first['reason']} ({len(tables.excluded)} such images; "
-            "without --strict they are left out)"
+            f"{tables.root / first['path']}: {first['reason']}{rows} ({left_out} left out without "
+            "--strict)"
         )
     return tables
 
@@ -333,7 +336,10 @@ def _ingest(
         for row, path, labelled in zip(rows, todo["path"], sizes, strict=True):
             outcome = journal_row(row, root / path, labelled)
             if options.strict and outcome["error"]:
-                raise InputError(f"{outcome['error']}: {row.image_id} (--strict)")
+                raise InputError(
+                    f"{root / path}: {outcome['error']} (image '{row.image_id}' is left out "
+                    "without --strict)"
+                )
             if not outcome["error"]:
                 for size, store in stores.items():
                     store.add(row.image_id, *row.squares[size])

@@ -61,9 +61,9 @@ class ImpliedNegatives:
         Example:
             >>> rows = [("a", "mass", "r", "absent"), ("b", "mass", "r", "present")]
             >>> findings = pd.DataFrame(rows, columns=["image_id", "finding", "reader", "state"])
-            >>> implied = ImpliedNegatives(findings.iloc[:1, :3], lambda rows: f"{len(rows)} absent")
+            >>> implied = ImpliedNegatives(findings.iloc[:1, :3], lambda rows: f"{len(rows)} row")
             >>> implied.note(findings)
-            '1 absent'
+            '1 row'
         """
         absent = findings.loc[findings["state"] == "absent", list(self.labels.columns)]
         remaining = self.labels.merge(absent)

@@ -194,7 +194,7 @@ class SourceTables:
         return [*self._reader_notes(rule), *([implied] if implied else [])]
 
     def _reader_notes(self, rule: str) -> list[str]:
-        """Return sentences on how often the people who labelled disagree, and on undecided labels."""
+        """Return sentences on labels on which the people who labelled disagree or are undecided."""
         is_reference = self.findings["reader"] == REFERENCE_READER
         readers = self.findings[~is_reference]
         reference = self.findings[is_reference].merge(readers[FINDING_KEY].drop_duplicates())

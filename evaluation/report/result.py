@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
@@ -274,6 +275,7 @@ class Report(OpenedFromFolder):
             p_values.append(float(stored.iloc[0]) if len(stored) else np.nan)
         return table.assign(p_value=p_values)[list(TIDY_COLUMNS)]
 
+    @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
         """Return the test images that the report shows as examples, such as misses.
 
@@ -296,6 +298,7 @@ class Report(OpenedFromFolder):
         rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
 
+    @with_known_keywords
     def overlay(self, *image_ids: str, panel: int = 360) -> Figure:
         """Draw test images: plain, with the true lesions, and with the prediction of each system.
 
@@ -335,6 +338,7 @@ class Report(OpenedFromFolder):
         with Image.open(self.folder / files.OVERLAYS / name) as image:
             return np.asarray(image.convert("RGB"))
 
+    @with_known_keywords
     def plot(self, name: str = "roc") -> Figure:
         """Draw one chart of the report with matplotlib.
 
@@ -359,6 +363,7 @@ class Report(OpenedFromFolder):
         markers = policy_markers(self.content.policies)
         return draw_with_legend(charts[name], [marker for marker in markers if marker[0] in drawn])
 
+    @with_known_keywords
     def save(self, folder: str | Path) -> Report:
         """Write the report into a folder: ``report.html``, tables, figures and drawn images.
 

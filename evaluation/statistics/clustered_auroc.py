@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -314,6 +315,7 @@ def _points(truth: npt.NDArray[np.bool_], scores: Floats) -> _Points:
     return _Points(points, rivals)
 
 
+@with_known_keywords
 def auroc_difference(
     y_true: npt.ArrayLike,
     first: npt.ArrayLike,

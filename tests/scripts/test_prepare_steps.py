@@ -129,9 +129,12 @@ def test_a_misspelt_label_is_asked_about_and_the_frequent_target_is_trained(
         f"cxr prepare {films}/misspelt.csv {films}/films {tmp_path}/out-2 --workers 0 "
         "--target opacity=opacity,opacitiy"
     )
-    assert cli.run_command(
-        prepare, *shlex.split(corrected)[2:5], workers=0, target=["opacity=opacity,opacitiy"]
-    ) == 0
+    assert (
+        cli.run_command(
+            prepare, *shlex.split(corrected)[2:5], workers=0, target=["opacity=opacity,opacitiy"]
+        )
+        == 0
+    )
     joined = DataSet.open(tmp_path / "out-2")
     joined.next_steps = next_steps(joined.folder)
     assert "did you mean" not in str(joined.info["notes"])
