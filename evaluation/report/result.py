@@ -256,11 +256,14 @@ class Report(OpenedFromFolder):
             threshold), ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``,
             ``n_images``, ``n_patients`` and ``n_positive``. In a row of a difference the column
             ``system`` is ``A - B``, and ``p_value`` is not corrected for several comparisons; it is
-            NaN without a test. Undefined values are NaN. ``n_patients`` is missing where patients
-            are unknown.
+            NaN without a test. Undefined values are NaN. A metric that is undefined for every
+            system, such as an average precision without true boxes, has no row. ``n_patients`` is
+            missing where patients are unknown.
         """
         table = self.content.figures
-        table = table[table["unit"] == "image"].reset_index(drop=True)
+        table = table[table["unit"] == "image"]
+        by_metric = table.groupby(["subgroup", "metric", "policy"])["estimate"]
+        table = table[by_metric.transform("count") > 0].reset_index(drop=True)
         by_image = self.tests[self.tests["unit"] == "image"] if len(self.tests) else self.tests
         tests = PairTests(by_image)
         pairs = {f"{a} - {b}": (a, b) for a in self.systems for b in self.systems if a != b}

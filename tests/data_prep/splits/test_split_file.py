@@ -70,7 +70,7 @@ def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image_id,split\ni0000,train\n", "'role'"),
+        ("image_id,split\ni0000,train\n", "column role"),
         ("role\ntrain\n", "needs a column image_id or patient_id"),
         ("image_id,role\ni0000,trian\n", "line 2: role='trian'"),
         (

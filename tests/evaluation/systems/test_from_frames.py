@@ -66,6 +66,22 @@ def test_figures_are_those_of_sklearn_and_of_the_functions_of_arrays(table):
     assert figures["B", "average_precision"] == pytest.approx(precision)
 
 
+def test_a_figure_that_no_system_has_is_no_row_of_the_frame(table):
+    frame = compared(table, table["label"].to_numpy()).to_frame()
+    assert frame["estimate"].notna().all()
+    assert {"auroc", "average_precision"} <= set(frame["metric"])
+    assert not frame["metric"].str.startswith(("ap", "froc")).any()
+
+
+@pytest.mark.parametrize("by_id", [False, True], ids=["array", "series"])
+def test_logits_are_refused_by_the_name_of_their_system(table, by_id):
+    labels = table.set_index("image_id")["label"]
+    logits = pd.Series(3 * np.log(table["a"] + 0.5).to_numpy(), index=labels.index)
+    scores = {"Net": logits if by_id else logits.to_numpy(), "B": table["b"].to_numpy()}
+    with pytest.raises(InputError, match=r"^Net: row .*logits"):
+        cxr_compare.compare(scores, truth=labels if by_id else labels.to_numpy())
+
+
 def test_a_role_gives_thresholds_and_none_gives_figures_without_any(table):
     without = compared(table, table["label"].to_numpy())
     assert set(without.to_frame().dropna(subset="estimate")["policy"]) == {""}
