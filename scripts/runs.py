@@ -269,9 +269,11 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
         if run.undecided_because:
             console.say(f"{run.name}: undecided: {run.undecided_because}")
         if run.guard is None:
+            from cxr_compare.serving.guard import how_to_add_guard
+
             console.say(
-                f"{run.name}: has no guard, which tells what is no chest X-ray; the same cxr train "
-                "command adds it, where there are enough training images"
+                f"{run.name}: has no guard, which tells what is no chest X-ray; "
+                f"{how_to_add_guard(run.folder)}"
             )
     return loaded
 
