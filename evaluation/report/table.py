@@ -320,8 +320,9 @@ def _row_texts(table: Table, row: Row) -> list[str]:
 
 def _marked(table: Table, cell: str | Cell) -> str:
     """Return the text of a cell with the letter of its footnote."""
-    has_note = isinstance(cell, Cell) and cell.note
-    return f"{cell} [{table.footnotes[cell.note]}]" if has_note else str(cell)
+    if isinstance(cell, Cell) and cell.note:
+        return f"{cell} [{table.footnotes[cell.note]}]"
+    return str(cell)
 
 
 def footnote_lines(table: Table) -> list[str]:
