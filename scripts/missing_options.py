@@ -45,7 +45,7 @@ def missing_options_message(
         return None
     added: list[str] = []
     for parameter in options:
-        added += [parameter.option, _suggestion(parameter, words)]
+        added += [parameter.option, _suggestion(function, parameter, words)]
     placeholders = [_placeholder(parameter) for parameter in arguments]
     names = [*placeholders, *(parameter.option for parameter in options)]
     verb = "is" if len(names) == 1 else "are"
@@ -69,10 +69,11 @@ def _placeholder(parameter: Parameter) -> str:
     return parameter.argument.metavar or parameter.name.strip("_").upper()
 
 
-def _suggestion(parameter: Parameter, words: Sequence[str]) -> str:
+def _suggestion(function: Callable[..., Any], parameter: Parameter, words: Sequence[str]) -> str:
     """Return a value of an option: a name from the first file, else the option in capitals."""
     placeholder = _placeholder(parameter)
     first = words[0] if words and not words[0].startswith("-") else ""
-    if parameter.name == "name" and first:
+    is_data_set = parameters_of(function)[0].argument.folder_kind == "data set"
+    if parameter.name == "name" and first and not is_data_set:
         return Path(first).stem or placeholder
     return placeholder

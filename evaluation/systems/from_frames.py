@@ -75,6 +75,9 @@ def truth_from_values(
     ids = pd.Index(frame["image_id"])
     if patients is not None:
         frame["patient_id"] = _patients_by_image(patients, ids)
+        unnamed = frame["patient_id"].isna().to_numpy()
+        if unnamed.any():
+            raise InputError(f"patients: image '{ids[int(unnamed.argmax())]}' has no patient")
     images = _images_table(frame)
     finding = str(frame.attrs.get("finding") or FINDING)
     findings = _findings_table(frame, finding)

@@ -82,7 +82,7 @@ def _write_template(folders: Sequence[Path]) -> Outcome:
 
 @command
 def prepare(
-    *paths: AnyPath,
+    *paths: Annotated[AnyPath, Argument(metavar="[LABELS ...] SOURCE OUT")],
     format: str | None = None,  # noqa: A002 - the option's own name
     out: AnyPath | None = None,
     name: str | None = None,

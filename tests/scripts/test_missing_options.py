@@ -14,6 +14,7 @@ from tests.scripts.small_sets import refusal
         (["import", "p/effnet b0.csv", "--data", "d", "--out", "o"], ["--name", "effnet b0"]),
         (["import", "p/effnet.csv", "--name=E"], ["--data", "DATA", "--out", "OUT"]),
         (["train", "chexnet_small", "--data", "d"], ["--out", "OUT"]),
+        (["split", "set"], ["--name", "NAME"]),  # a split is not named after its data set
     ],
 )
 def test_the_whole_command_is_shown_with_a_suggested_name(call, added, capsys):

@@ -82,6 +82,26 @@ def test_logits_are_refused_by_the_name_of_their_system(table, by_id):
         cxr_compare.compare(scores, truth=labels if by_id else labels.to_numpy())
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["array", "list of arrays"])
+def test_scores_without_a_name_are_refused_with_how_to_name_them(table, several):
+    scores = table["a"].to_numpy()
+    with pytest.raises(InputError, match=r"no name; .*\{\"A\": scores\}"):
+        cxr_compare.compare([scores, scores] if several else scores, truth=table["label"])
+
+
+def test_a_frame_of_scores_and_an_empty_list_are_refused_by_name(table):
+    with pytest.raises(InputError, match="DataFrame of 120> has no name"):
+        cxr_compare.compare(table[["a", "b"]], truth=table["label"])
+    with pytest.raises(InputError, match=r"^A: is empty"):
+        cxr_compare.compare({"A": []}, truth=table["label"])
+
+
+def test_a_missing_patient_is_reported_for_the_argument_that_has_it(table):
+    patients = table["patient_id"].where(table.index != 3).to_numpy()
+    with pytest.raises(InputError, match=r"^patients: image 'image-004'"):
+        compared(table, table["label"].to_numpy(), patients=patients)
+
+
 def test_a_role_gives_thresholds_and_none_gives_figures_without_any(table):
     without = compared(table, table["label"].to_numpy())
     assert set(without.to_frame().dropna(subset="estimate")["policy"]) == {""}
