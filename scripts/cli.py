@@ -159,12 +159,14 @@ def _explain(error: Exception, function: Callable[..., Any], words: list[str]) -
     """Refuse words that typer cannot read with the command that the user probably means.
 
     Raises:
-        InputError: A required option is missing, or an option is a key of a configuration.
+        InputError: A required option or argument is missing, or an option is a key of a
+            configuration.
     """
     if hasattr(error, "option_name"):  # there is no such option
         refuse_configuration_words(function, words)
     elif type(error).__name__ == "MissingParameter":
-        message = missing_options_message(function, words)
+        missing = getattr(getattr(error, "param", None), "name", None)
+        message = missing_options_message(function, words, missing)
         if message is not None:
             raise InputError(message)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from cxr_compare.data_prep.contracts.disk_space import disk_errors
+from cxr_compare.data_prep.contracts.keywords import refuse_unknown_keywords
 from cxr_compare.data_prep.contracts.locks import remove_leftovers
 from cxr_compare.data_prep.contracts.provenance import recorded_command
 from cxr_compare.data_prep.work.local_copies import local_folders
@@ -49,8 +50,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         The command, with the same parameters and the additional keyword ``progress``.
 
     Raises:
-        InputError: Raised when the command is called: a folder is of the wrong kind, a value is out
-            of range or not among the choices, or an option was removed.
+        InputError: Raised when the command is called: a keyword is unknown, a folder is of the
+            wrong kind, a value is out of range or not among the choices, or an option was removed.
     """
     signature = inspect.signature(function)
 
@@ -58,6 +59,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     def run(*positional: Any, progress: bool = False, **keywords: Any) -> R:
         keywords = current_keywords(function.__name__, keywords)
         refuse_configuration_keywords(function, keywords)
+        refuse_unknown_keywords(function.__name__, keywords, signature.parameters)
         call = signature.bind(*positional, **keywords)
         call.apply_defaults()
         record = with_store_addresses(command_line(run, call.arguments))

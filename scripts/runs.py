@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.store.identify_folder import (
     find_folders,
     folder_kind,
@@ -268,9 +269,11 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
         if run.undecided_because:
             console.say(f"{run.name}: undecided: {run.undecided_because}")
         if run.guard is None:
+            from cxr_compare.serving.guard import how_to_add_guard
+
             console.say(
-                f"{run.name}: has no guard, which tells what is no chest X-ray; the same cxr train "
-                "command adds it, where there are enough training images"
+                f"{run.name}: has no guard, which tells what is no chest X-ray; "
+                f"{how_to_add_guard(run.folder)}"
             )
     return loaded
 
@@ -340,6 +343,7 @@ def note_parts(
     return lambda part, store, s: run.note_part(log.add, images, part, store.image, s)
 
 
+@with_known_keywords
 def load(
     run: str | Path, *, device: str = "auto", precision: Literal["fp32", "bf16"] = "fp32"
 ) -> Run:

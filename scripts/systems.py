@@ -221,15 +221,29 @@ def read_compared(value: Any) -> list[GivenSystem]:
     Returns:
         One system (detector or classifier) for each text or name.
 
+    Raises:
+        InputError: Values in memory have no name, or there are none.
+
     Example:
         >>> [(name, [str(m) for m in members]) for name, members in read_compared(
         ...     {"A": "out/a", "B": [0.1, 0.9]})]
         [('A', ['out/a']), ('B', ['<list of 2>'])]
     """
     if isinstance(value, Mapping):
-        return [GivenSystem(name, _members(source)) for name, source in value.items()]
+        systems = [GivenSystem(name, _members(source)) for name, source in value.items()]
+        for system in systems:
+            if not system.members:
+                raise InputError(f"{system.name}: is empty; give its scores or boxes")
+        return systems
     if isinstance(value, Sequence) and all(isinstance(one, GivenSystem) for one in value):
         return list(value)
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    for one in value if several else [value]:
+        if not names_path(one) and not isinstance(one, System):
+            raise InputError(
+                f"compare: {values_caption(one)} has no name; give scores and boxes by the names "
+                'of their systems, such as {"A": scores}'
+            )
     return [GivenSystem(name, [*paths]) for name, paths in read_systems(value)]
 
 

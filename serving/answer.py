@@ -15,6 +15,7 @@ from PIL import Image
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
@@ -443,6 +444,7 @@ def render_answers(
     )
 
 
+@with_known_keywords
 def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
     """Draw predictions for an image as a matplotlib figure, for notebooks and `Figure.savefig`.
 

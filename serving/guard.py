@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import cv2
 import numpy as np
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
 from cxr_compare.data_prep.images.radiograph_check import SMALLEST_SIDE, why_no_radiograph
@@ -379,6 +379,25 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Prog
         return
     guard.write(path)
     progress.say(f"Guard: {guard.images} training images tell what is no frontal chest X-ray")
+
+
+def how_to_add_guard(run: Path) -> str:
+    """Return how a run without an out-of-distribution check gets one, or why it cannot have one.
+
+    Args:
+        run: Folder of a training, or of an export of its network, without ``guard.json``.
+
+    Returns:
+        End of a sentence about the missing check.
+    """
+    record = run / "run.json"
+    n_train = read_json(record, "run").get("n_train") if record.is_file() else None
+    needed = f"{MIN_IMAGES} training images of {MIN_PATIENTS} patients"
+    if n_train is None:  # an export does not say how many images its run learned from
+        return f"the same cxr train command adds it to the run if that has {needed}"
+    if n_train < MIN_IMAGES:
+        return f"learning it takes {needed}, and the run has {counted(n_train, 'training image')}"
+    return "the same cxr train command adds it"
 
 
 def fit_guard(

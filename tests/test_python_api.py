@@ -44,6 +44,34 @@ def test_every_path_argument_takes_text():
     assert not refused
 
 
+def public_functions() -> list[Callable[..., Any]]:
+    """Every public function of the package, of its metrics, and of a report."""
+    names = {cxr_compare: cxr_compare.__all__, cxr_compare.metrics: cxr_compare.metrics.__all__}
+    names[cxr_compare.Report] = ["plot", "save", "cases", "overlay"]
+    members = [getattr(module, name) for module, own in names.items() for name in own]
+    return [member for member in members if inspect.isfunction(member)]
+
+
+@pytest.mark.parametrize("function", public_functions(), ids=lambda function: function.__name__)
+def test_an_unknown_keyword_is_answered_with_the_one_that_was_meant(function):
+    keywords = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.name not in ("self", "progress")
+    ]
+    for keyword in keywords[-1:]:
+        with pytest.raises(cxr_compare.InputError, match=f"'{keyword}x'.*'{keyword}'"):
+            function(**{f"{keyword}x": None})
+    with pytest.raises(cxr_compare.InputError, match="'q_q_q'"):
+        function(q_q_q=None)
+
+
+def test_patient_is_answered_with_patients():
+    with pytest.raises(cxr_compare.InputError, match="did you mean 'patients'"):
+        cxr_compare.compare({"A": [0.1, 0.9]}, truth=[0, 1], patient=["p", "q"])
+
+
 SHOWN = {
     ("check", "data"): {"str", "Path", "HasFolder"},
     ("compare", "systems"): {"str", "Path", "HasFolder", "Sequence", "Mapping"},

@@ -171,10 +171,11 @@ def _join(
         key = key_from_environment(key_id, next(iter(sets.values())).folder)
         frames["images"] = hide_paths(frames["images"], key)
         frames["excluded"] = hide_paths(frames["excluded"], key)
+    source_tables: dict[str, Any] = {name: frames[name] for name in _TABLES if name != "decode"}
     tables = SourceTables(
         format="combined",
         root=root,
-        **{table: frames[table] for table in _TABLES if table != "decode"},
+        **source_tables,
         targets={},
         split=_unused(parts),
         notes=tuple(_notes(parts, len(repeated))),

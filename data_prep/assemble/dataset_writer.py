@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.assemble.changed_settings import describe_change
 from cxr_compare.data_prep.audit.audit import MeasureShortcuts, audit
 from cxr_compare.data_prep.audit.page import write_audit
 from cxr_compare.data_prep.contracts.disk_space import make_folder
@@ -135,10 +136,9 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
             grow = "" if combined else "--add takes in what is new, or "
             changed = "the source has changed since this folder was made"
             if key == "exclude":
-                changed = "made with another list of images to leave out"
+                changed = "was prepared with another list of images to leave out"
             return f"{changed}; {grow}prepare a new folder"
-        advice = "" if key.startswith("source") else ", or draw another split with cxr split"
-        return f"made with {key}={was!r}, asked for {now!r}; choose a new folder{advice}"
+        return describe_change(out, key, was, now)
 
     record = read_matching_record(
         out,

@@ -42,6 +42,8 @@ def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[s
 
     names_of_tables = ("findings", "boxes", "box_coverage", "split", "official")
     labels: dict[str, Any] = {name: hide(getattr(tables, name)) for name in names_of_tables}
+    if tables.implied is not None:
+        labels["implied"] = replace(tables.implied, labels=hide(tables.implied.labels))
     hidden = replace(
         tables,
         images=hide(images),

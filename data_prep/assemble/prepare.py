@@ -33,7 +33,7 @@ from cxr_compare.data_prep.assemble.journal import Journal, typed_rows
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.assemble.summary import Summary, summarise
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.pseudonyms import (
@@ -110,19 +110,21 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     for size in options.sizes:
         store_folder(out, size)  # refuses a size that no store may have
     key = _read_key(options, out, source)
-    tables = _read(source, out, options).with_targets(options.targets)
+    tables = _read(source, out, options)
     default = _user_split(options, tables)
     if key is not None:
         tables, new_names = pseudonymise(tables, key)
         if isinstance(default, tuple):
             roles, how = default
             default = roles.assign(image_id=roles["image_id"].map(new_names)), how
+    source_id = _source_id(tables)
+    tables = tables.with_targets(options.targets)
     settings = {
         "source_format": options.format,
         "source_root": path_to_record(source),
-        "source_id": _source_id(tables),
         **asdict(options.rule),
         **_user_choices(options, key),
+        "source_id": source_id,  # compared after the options, which explain more
     }
     if options.exclude is not None:
         listed = read_exclusions(options.exclude)
@@ -219,9 +221,12 @@ def _read(source: Path, out: Path, options: PrepareOptions) -> SourceTables:
     tables = read_source(source, options.format, options.read, options.show, out=str(out))
     if options.strict and len(tables.excluded):
         first = tables.excluded.iloc[0]
+        labels = " and ".join(map(str, options.read.labels))
+        rows = f"; see its rows in {labels}" if labels else ""
+        left_out = counted(len(tables.excluded), "image", "are")
         raise InputError(
-            f"{source}: {first['path']}: {first['reason']} ({len(tables.excluded)} such images; "
-            "without --strict they are left out)"
+            f"{tables.root / first['path']}: {first['reason']}{rows} ({left_out} left out without "
+            "--strict)"
         )
     return tables
 
@@ -255,8 +260,8 @@ def _build(
             shutil.rmtree(folder)
     outcomes = _ingest(tables, out, options, again["image_id"])
     tables, decode = complete_tables(tables, outcomes)
-    reader_notes = tables.reader_notes(options.read.reference)
-    tables = replace(tables, notes=(*reader_notes, *tables.notes))
+    label_notes = tables.label_notes(options.read.reference)
+    tables = replace(tables, notes=(*label_notes, *tables.notes))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
@@ -331,7 +336,10 @@ def _ingest(
         for row, path, labelled in zip(rows, todo["path"], sizes, strict=True):
             outcome = journal_row(row, root / path, labelled)
             if options.strict and outcome["error"]:
-                raise InputError(f"{outcome['error']}: {row.image_id} (--strict)")
+                raise InputError(
+                    f"{root / path}: {outcome['error']} (image '{row.image_id}' is left out "
+                    "without --strict)"
+                )
             if not outcome["error"]:
                 for size, store in stores.items():
                     store.add(row.image_id, *row.squares[size])

@@ -55,7 +55,7 @@ def provenance() -> dict[str, Any]:
         >>> sorted(provenance())
         ['command', 'created', 'hardware', 'revision', 'versions']
     """
-    arguments = shlex.split(_RECORDED_COMMAND.get()) or ["cxr", *sys.argv[1:]]
+    arguments = present_command()
     without_folders = [
         _ABSOLUTE_PATH.sub(lambda match: Path(match[0]).name, argument) for argument in arguments
     ]
@@ -66,6 +66,17 @@ def provenance() -> dict[str, Any]:
         "versions": dict(_package_versions()),
         "hardware": {"machine": platform.machine(), "cpus": cpu_count()},
     }
+
+
+def present_command() -> list[str]:
+    """Return the words of the command line that runs, or that is equivalent to a Python call.
+
+    Example:
+        >>> with recorded_command("cxr check --data set"):
+        ...     present_command()
+        ['cxr', 'check', '--data', 'set']
+    """
+    return shlex.split(_RECORDED_COMMAND.get()) or ["cxr", *sys.argv[1:]]
 
 
 @contextmanager

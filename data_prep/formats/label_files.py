@@ -25,6 +25,7 @@ from cxr_compare.data_prep.formats.class_names import NO_FINDING_CLASSES
 from cxr_compare.data_prep.formats.cxr_extension import LabelRows
 from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
+from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
 from cxr_compare.data_prep.formats.labels import add_boxed_findings, exclude_contradictions
 from cxr_compare.data_prep.formats.patients import patients_from_names
 from cxr_compare.data_prep.formats.reference import LABEL_KEY, add_reference
@@ -300,8 +301,13 @@ class LabelFiles:
         where_partly = joined["partly"].map({"some": "present"}).astype(TEXT)
         state = joined["state"].astype(TEXT).fillna(where_partly).fillna("absent")
         implied = joined[LABEL_KEY].assign(state=state, origin="boxes")
-        n_absent = int((state == "absent").sum())
-        self.counts["findings are absent because a label file has no box of them"] = n_absent
+        absent = joined.loc[state == "absent", LABEL_KEY]
+        self.builder.implied = ImpliedNegatives(
+            absent,
+            lambda rows: counted_phrase(
+                len(rows), "findings are absent because a label file has no box of them"
+            ),
+        )
         complete = joined[LABEL_KEY].assign(coverage=joined["partly"].fillna("all"))
         return (
             pd.concat([findings, implied], ignore_index=True),

@@ -180,14 +180,14 @@ class LabelTable:
         return self.names.get(column) or class_finding(column, str(self.path))
 
     def lines(self, *, quoted: bool = True) -> list[str]:
-        """Return lines of text that show users what each column was recognised to contain.
+        """Return lines that show users what each column contains, in the terms of ``--columns``.
 
         Args:
             quoted: True also shows the cells of the first three rows.
         """
         rows = [(role, column) for role, columns in self.columns.items() for column in columns]
-        rows = [(f"finding {self.finding(c)}" if r == "finding" else r, c) for r, c in rows]
-        rows += [("not used", column) for column in self.unused]
+        rows = [(f"{r}:{self.finding(c)}" if r == "finding" else r, c) for r, c in rows]
+        rows += [("unused", column) for column in self.unused]
         cells: list[tuple[str, ...]] = [("role", "column", "first rows", "", "")]
         shown = 3 if quoted else 0
         cells += [(*row, *(*self.text[row[1]][:shown], "", "", "")[:3]) for row in rows]

@@ -55,6 +55,34 @@ class MisspeltLabel:
         return text
 
 
+def joining_targets(
+    labels: Iterable[MisspeltLabel], defined: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return targets that join misspelt labels with the frequent labels that were meant.
+
+    A label that was to say that an image shows no finding belongs to no target.
+
+    Args:
+        labels: Misspelt labels.
+        defined: Findings of each target that the user has defined already, by its name.
+
+    Returns:
+        By name of the frequent label, that label and its misspelt forms, besides the findings of
+        the user's own target of this name.
+
+    Example:
+        >>> label = MisspeltLabel("opacitiy", ("a.png",), "opacity", 70, True)
+        >>> joining_targets([label], {})
+        {'opacity': ('opacity', 'opacitiy')}
+    """
+    targets: dict[str, tuple[str, ...]] = {}
+    for label in labels:
+        if label.is_finding:
+            members = targets.get(label.meant) or tuple(defined.get(label.meant, (label.meant,)))
+            targets[label.meant] = (*members, label.name)
+    return targets
+
+
 def misspelt_labels(
     findings: pd.DataFrame, targets: Iterable[Sequence[str]] = ()
 ) -> list[MisspeltLabel]:

@@ -19,6 +19,7 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
+from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
 from cxr_compare.data_prep.formats.joined_spellings import (
     join_coverage,
     join_labels,
@@ -106,6 +107,8 @@ class SourceTables:
         official: Columns ``image_id, role`` of the publisher's own assignment to train, validation
             and test, which is stored as the split ``official`` beside the drawn one.
         notes: Facts about the data that a user must know, one sentence each.
+        implied: Labels among `findings` that are absent because the files do not name the finding;
+            None if the format implies none.
     """
 
     format: str
@@ -119,6 +122,7 @@ class SourceTables:
     split: pd.DataFrame = field(default_factory=empty_roles)
     official: pd.DataFrame = field(default_factory=empty_roles)
     notes: tuple[str, ...] = ()
+    implied: ImpliedNegatives | None = None
 
     def with_targets(self, targets: Mapping[str, Sequence[str]]) -> SourceTables:
         """Return a copy with targets that the user defined, which replace those of the same name.
@@ -164,22 +168,33 @@ class SourceTables:
         joined = spellings_of_targets(defined)
         if not joined:
             return self
-        targets = without_spellings(self.targets, joined)
+        implied = self.implied
+        if implied is not None:
+            implied = implied.with_joined_spellings(self.findings, joined)
         return replace(
             self,
-            targets=targets,
+            targets=without_spellings(self.targets, joined),
+            implied=implied,
             findings=join_labels(self.findings, joined),
             boxes=rename_findings(self.boxes, joined),
             box_coverage=join_coverage(self.box_coverage, joined),
         )
 
-    def reader_notes(self, rule: str) -> list[str]:
-        """Return sentences on how often the people who labelled disagree, and on undecided labels.
+    def label_notes(self, rule: str) -> list[str]:
+        """Return sentences on the labels, which are exact once the tables are complete.
+
+        They say how often the people who labelled disagree, which labels are undecided, and how
+        many are negative because the files do not name the finding.
 
         Args:
-            rule: Rule by which their labels were joined: ``majority``, ``any``, ``all`` or
-                ``reader:NAME``.
+            rule: Rule by which the labels of several people were joined: ``majority``, ``any``,
+                ``all`` or ``reader:NAME``.
         """
+        implied = self.implied.note(self.findings) if self.implied else None
+        return [*self._reader_notes(rule), *([implied] if implied else [])]
+
+    def _reader_notes(self, rule: str) -> list[str]:
+        """Return sentences on labels on which the people who labelled disagree or are undecided."""
         is_reference = self.findings["reader"] == REFERENCE_READER
         readers = self.findings[~is_reference]
         reference = self.findings[is_reference].merge(readers[FINDING_KEY].drop_duplicates())
@@ -294,6 +309,7 @@ class SourceBuilder:
         show: Function that is called with each line that the user sees at once.
         notes: Notes for the user that were collected so far.
         exclusions: Images that are left out, with their reasons.
+        implied: Labels that are absent because the files do not name the finding; None without.
     """
 
     format: Format
@@ -302,6 +318,7 @@ class SourceBuilder:
     show: Callable[[str], None] = lambda line: None
     notes: list[str] = field(default_factory=list)
     exclusions: Exclusions = field(default_factory=Exclusions)
+    implied: ImpliedNegatives | None = None
 
     def label_tables(self) -> dict[Path, pd.DataFrame]:
         """Return all label tables by path, with cells as text.
@@ -531,6 +548,7 @@ class SourceBuilder:
             targets=targets,
             excluded=excluded.reset_index(drop=True),
             notes=tuple(self.notes),
+            implied=self.implied,
             **further,
         )
 

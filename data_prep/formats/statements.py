@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT, class_finding
 from cxr_compare.data_prep.formats.columns import SIDES, column_dictionary
 from cxr_compare.data_prep.formats.image_size import image_size
+from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
 from cxr_compare.data_prep.formats.label_table import LabelTable, absent_finding, normal_classes
 from cxr_compare.data_prep.formats.reference import LABEL_KEY
 from cxr_compare.data_prep.formats.source import SourceBuilder
@@ -321,7 +323,8 @@ def read_labels_and_boxes(
     implied = _stacked(stated.implied, LABEL_KEY).merge(labelled, how="left", indicator="_in")
     absent = implied.loc[implied["_in"] == "left_only", LABEL_KEY].assign(state="absent")
     if len(absent):
-        builder.notes.append(_implied_note(absent, tables))
+        describe = partial(_implied_note, tables=tables)
+        builder.implied = ImpliedNegatives(absent[LABEL_KEY], describe)
     idle = stated.boxed_normal
     if idle:
         builder.notes.append(

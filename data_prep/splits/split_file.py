@@ -21,6 +21,10 @@ _ROLE_NAMES = {
     **dict.fromkeys(("test", "testing"), "test"),
     "unused": "unused",
 }
+_CONTENT = (
+    "a split needs a column image_id or patient_id, and a column role, which holds train, val, "
+    "test or unused"
+)
 
 
 def read_split_file(
@@ -44,10 +48,12 @@ def read_split_file(
     Raises:
         InputError: A cell is wrong, an id repeats, or a patient or image has two roles or folds.
     """
-    text = read_text_table(path, ("role",))
+    if not path.exists():
+        raise InputError(f"{path}: no such file; {_CONTENT}")
+    text = read_text_table(path, ())
     key = next((k for k in ("image_id", "patient_id") if k in text.columns), None)
-    if key is None:
-        raise InputError(f"{path}: needs a column image_id or patient_id beside role")
+    if key is None or "role" not in text.columns:
+        raise InputError(f"{path}: {_CONTENT}; it has the columns {', '.join(text.columns[:20])}")
     roles = text["role"].str.lower().map(_ROLE_NAMES)
     refuse_line(roles.isna(), path, "; use train, val, test or unused", text["role"])
     roles = roles.astype(TEXT)

@@ -20,6 +20,7 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import (
@@ -129,6 +130,7 @@ def _finds_needed(n_true: Floats) -> Floats:
     return np.where(needed / total < _RECALL_POINTS, needed + 1, needed)
 
 
+@with_known_keywords
 def average_precision(
     boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None
 ) -> dict[str, float | None]:

@@ -17,6 +17,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, positions
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.box_checks import check_edges, check_inside, check_scores
 
@@ -102,6 +103,7 @@ class _Meaning:
     assumed: bool  # True if nobody stated the format, so that the usual one of the source is taken
 
 
+@with_known_keywords
 def boxes_table(
     outputs: Any,
     image_ids: Iterable[Any] | None = None,

@@ -17,6 +17,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes, box_iou
 from cxr_compare.data_prep.contracts.ids import positions
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -234,6 +235,7 @@ class BoxMatches:
         )
 
 
+@with_known_keywords
 def match_boxes(
     boxes: Any,
     truth: Any,

@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.boxes.average_precision import best_precision
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
@@ -389,6 +390,7 @@ class ReportedFigure(NamedTuple):
         return evaluator.value(rules._replace(**self.changed))
 
 
+@with_known_keywords
 def explain(
     figure: float | str | Sequence[float | str],
     boxes: Any,

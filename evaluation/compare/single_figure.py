@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.notebook import html_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
@@ -145,6 +146,7 @@ class _Inputs:
     boxes: pd.DataFrame | None  # predicted boxes in original px; None for image-level metrics
 
 
+@with_known_keywords
 def estimate(
     metric: str,
     y_true: Any,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.metrics.metric import Counts
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.arrays import Floats, check_truth_and_scores, is_positive
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 
+@with_known_keywords
 def confusion_counts(
     y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float
 ) -> dict[str, int]:
@@ -82,6 +84,7 @@ def rates(
     return {name: np.where(np.isinf(value), np.nan, value) for name, value in values.items()}
 
 
+@with_known_keywords
 def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
     """Compute the area under the ROC curve: how often a positive image outscores a negative image.
 
@@ -109,6 +112,7 @@ def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
     return _defined(RankedScores(y_true, y_score).auroc()[0])
 
 
+@with_known_keywords
 def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
     """Compute step-wise average precision over images; images with equal scores form one step.
 
@@ -135,6 +139,7 @@ def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> fl
     return _defined(RankedScores(y_true, y_score).figures()["average_precision"][0])
 
 
+@with_known_keywords
 def classification_metrics(
     y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float | None = None
 ) -> dict[str, float | None]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 
 
+@with_known_keywords
 def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float) -> float:
     """Compute the net benefit per image: true positives minus weighted false positives.
 

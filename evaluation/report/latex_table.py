@@ -7,7 +7,7 @@ import re
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.metric_table import image_count
-from cxr_compare.evaluation.report.table import P_VALUE, Table, text_sections
+from cxr_compare.evaluation.report.table import P_VALUE, Table, footnote_lines, text_sections
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 _LATEX = {
@@ -67,7 +67,9 @@ def latex_table(comparison: Comparison, table: Table) -> str:
         heading = rf"\emph{{{latex_text(section.title)}}}"
         lines += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{{heading}}} \\"]
         lines += [" & ".join(map(latex_text, row)) + r" \\" for row in section.rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par {{\footnotesize {latex_text(text)}}}" for text in footnote_lines(table)]
+    return "\n".join([*lines, r"\end{table}", ""])
 
 
 def _heading(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import inside_sentence
-from cxr_compare.evaluation.report.table import Table, text_sections
+from cxr_compare.evaluation.report.table import Table, footnote_lines, text_sections
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 
@@ -32,6 +32,8 @@ def markdown_table(comparison: Comparison, table: Table) -> str:
         lines += ["", f"**{_markdown_text(section.title)}**", ""]
         lines += [markdown_row(heads), markdown_row(alignment)]
         lines += [markdown_row(row) for row in section.rows]
+    for footnote in footnote_lines(table):
+        lines += ["", _markdown_text(footnote)]
     return "\n".join([*lines, ""])
 
 

@@ -18,7 +18,7 @@ from cxr_compare.evaluation.report.table import Cell, Row, RowGroup, Table, Whis
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number, p_value_text
-from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.statistics.intervals import Interval, note_without_counts
 
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
@@ -342,7 +342,7 @@ def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
 
     Returns:
         The cell with value and interval as text, and with the note of `figure`, such as the reason
-        why the value is undefined.
+        why the value is undefined. Numbers of resamples are left out of the note.
     """
     fixed = ""
     if figure.fixed_choice_interval is not None:
@@ -354,7 +354,7 @@ def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
     return Cell(
         text=number(figure.estimate),
         ends=interval_text(figure),
-        note=figure.note,
+        note=note_without_counts(figure.note),
         whisker=whisker,
         known=figure.known,
         fixed=fixed,

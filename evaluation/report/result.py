@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
@@ -255,11 +256,14 @@ class Report(OpenedFromFolder):
             threshold), ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``,
             ``n_images``, ``n_patients`` and ``n_positive``. In a row of a difference the column
             ``system`` is ``A - B``, and ``p_value`` is not corrected for several comparisons; it is
-            NaN without a test. Undefined values are NaN. ``n_patients`` is missing where patients
-            are unknown.
+            NaN without a test. Undefined values are NaN. A metric that is undefined for every
+            system, such as an average precision without true boxes, has no row. ``n_patients`` is
+            missing where patients are unknown.
         """
         table = self.content.figures
-        table = table[table["unit"] == "image"].reset_index(drop=True)
+        table = table[table["unit"] == "image"]
+        by_metric = table.groupby(["subgroup", "metric", "policy"])["estimate"]
+        table = table[by_metric.transform("count") > 0].reset_index(drop=True)
         by_image = self.tests[self.tests["unit"] == "image"] if len(self.tests) else self.tests
         tests = PairTests(by_image)
         pairs = {f"{a} - {b}": (a, b) for a in self.systems for b in self.systems if a != b}
@@ -274,6 +278,7 @@ class Report(OpenedFromFolder):
             p_values.append(float(stored.iloc[0]) if len(stored) else np.nan)
         return table.assign(p_value=p_values)[list(TIDY_COLUMNS)]
 
+    @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
         """Return the test images that the report shows as examples, such as misses.
 
@@ -296,6 +301,7 @@ class Report(OpenedFromFolder):
         rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
 
+    @with_known_keywords
     def overlay(self, *image_ids: str, panel: int = 360) -> Figure:
         """Draw test images: plain, with the true lesions, and with the prediction of each system.
 
@@ -335,6 +341,7 @@ class Report(OpenedFromFolder):
         with Image.open(self.folder / files.OVERLAYS / name) as image:
             return np.asarray(image.convert("RGB"))
 
+    @with_known_keywords
     def plot(self, name: str = "roc") -> Figure:
         """Draw one chart of the report with matplotlib.
 
@@ -359,6 +366,7 @@ class Report(OpenedFromFolder):
         markers = policy_markers(self.content.policies)
         return draw_with_legend(charts[name], [marker for marker in markers if marker[0] in drawn])
 
+    @with_known_keywords
     def save(self, folder: str | Path) -> Report:
         """Write the report into a folder: ``report.html``, tables, figures and drawn images.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from cxr_compare.evaluation.report.p_value_conflicts import CONFLICT_KINDS, ConflictKind
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number
@@ -228,15 +229,28 @@ class Table:
         return any(cell.known for cell in self._cells())
 
     @property
-    def reasons(self) -> str:
-        """Notes on values of the table, each once, separated by semicolons.
+    def footnotes(self) -> dict[str, str]:
+        """Letters of the footnotes, by note on values of the table.
 
-        A note is the reason why a value is undefined or has no interval, or another remark.
+        A note is the reason why a value is undefined or has no interval, or another remark. Many
+        values may have the same note, which is written once below the table.
         """
-        return "; ".join(dict.fromkeys(cell.note for cell in self._cells() if cell.note))
+        notes = dict.fromkeys(cell.note for cell in self._cells() if cell.note)
+        return {note: _letters(number) for number, note in enumerate(notes)}
+
+    @property
+    def reasons(self) -> str:
+        """Notes on values of the table, each once, separated by semicolons."""
+        return "; ".join(self.footnotes)
 
     def _cells(self) -> Iterator[Cell]:
         return (cell for row in self.rows for cell in row if isinstance(cell, Cell))
+
+
+def _letters(number: int) -> str:
+    """Return the letters of a footnote: a to z, then aa to zz."""
+    repeats, letter = divmod(number, len(ascii_lowercase))
+    return ascii_lowercase[letter] * (repeats + 1)
 
 
 @dataclass(frozen=True)
@@ -272,6 +286,9 @@ def figure_text(figure: Interval) -> str:
 def text_sections(table: Table) -> list[TextSection]:
     """Return the headings and rows of a table as plain texts, for LaTeX and Markdown.
 
+    A value with a note ends with the letter of its footnote, such as ``[a]``; see
+    `footnote_lines`.
+
     Args:
         table: The table to convert.
 
@@ -293,9 +310,28 @@ def text_sections(table: Table) -> list[TextSection]:
 
 def _row_texts(table: Table, row: Row) -> list[str]:
     """Return the texts of a row, in the order of `Table.text_heads`."""
-    texts = list(map(str, row[: 1 + table.n_systems]))
+    texts = [_marked(table, cell) for cell in row[: 1 + table.n_systems]]
     for cell in row[1 + table.n_systems :]:
-        texts.append(str(cell))
+        texts.append(_marked(table, cell))
         if table.has_p_values:
             texts.append(cell.p_value or "–" if isinstance(cell, Cell) else "–")
     return texts
+
+
+def _marked(table: Table, cell: str | Cell) -> str:
+    """Return the text of a cell with the letter of its footnote."""
+    if isinstance(cell, Cell) and cell.note:
+        return f"{cell} [{table.footnotes[cell.note]}]"
+    return str(cell)
+
+
+def footnote_lines(table: Table) -> list[str]:
+    """Return the footnotes of a table as plain texts, for LaTeX and Markdown.
+
+    Args:
+        table: The table.
+
+    Returns:
+        One line for each footnote, such as ``[a] no image is called positive``.
+    """
+    return [f"[{letters}] {note}" for note, letters in table.footnotes.items()]

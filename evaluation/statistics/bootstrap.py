@@ -20,6 +20,7 @@ import numpy.typing as npt
 import scipy  # its parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+@with_known_keywords
 def cluster_bootstrap(
     statistic: Statistic[Name],
     resamples: Resamples,

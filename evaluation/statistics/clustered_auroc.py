@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -395,6 +396,7 @@ def _outscored(scores: Floats, positives: npt.NDArray, negatives: npt.NDArray) -
     return _Outscored((of_positive, of_negative), (float(n_negative), float(n_positive)))
 
 
+@with_known_keywords
 def auroc_difference(
     y_true: npt.ArrayLike,
     first: npt.ArrayLike,

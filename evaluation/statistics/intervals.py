@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -19,6 +20,8 @@ NO_WIDTH = "no interval: every bootstrap resample gave the same value"
 MOST_UNDEFINED = 0.1
 """Largest share of the resamples on which a figure with an interval may be undefined."""
 _ROUNDING = 1e-12
+_UNDEFINED = re.compile(r"undefined in \d+ of \d+ resamples")
+_UNDEFINED_LEFT_OUT = re.compile(_UNDEFINED.pattern + ", left out")
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,26 @@ def percentile_interval(
         return Interval(estimate, note=note, shifted=True)
     note = f"{undefined_note}, left out" if n_undefined else ""
     return Interval(estimate, float(low), float(high), note)
+
+
+def note_without_counts(note: str) -> str:
+    """Return a note of an interval without its numbers of resamples.
+
+    In a small test set almost every figure has a note with another number. Without the numbers
+    these notes are equal, so that a table can show them once.
+
+    Args:
+        note: Note of an interval; may be empty.
+
+    Example:
+        >>> note_without_counts("undefined in 71 of 2000 resamples, left out")
+        'undefined in some resamples, which are left out'
+        >>> note_without_counts("undefined in 324 of 2000 resamples")
+        'no interval: undefined in more than 10 % of the resamples'
+    """
+    note = _UNDEFINED_LEFT_OUT.sub("undefined in some resamples, which are left out", note)
+    most = f"no interval: undefined in more than {100 * MOST_UNDEFINED:.0f} % of the resamples"
+    return _UNDEFINED.sub(most, note)
 
 
 def expanded_level(level: float, patients: float | None) -> float:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import scipy  # its parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.notebook import html_table
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index, per_cluster
@@ -89,6 +90,7 @@ class McNemar:
         return f"{number(self.difference.value)} ({interval})"
 
 
+@with_known_keywords
 def mcnemar_test(
     first_right: npt.ArrayLike, second_right: npt.ArrayLike, patients: npt.ArrayLike
 ) -> McNemar:

@@ -34,7 +34,6 @@ from cxr_compare.evaluation.systems.reading_advice import ReadingAdvice
 
 FINDING = "finding"
 """Name of the finding if the labels have no name."""
-_ADVICE = ReadingAdvice()  # a table in memory can be changed, and no option is needed
 _LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 _ROLE_NAMES = ("role", "split", "subset", "partition")
 _ROLE_SYNONYMS = {"validation": "val", "valid": "val", "dev": "val", "training": "train"}
@@ -76,6 +75,9 @@ def truth_from_values(
     ids = pd.Index(frame["image_id"])
     if patients is not None:
         frame["patient_id"] = _patients_by_image(patients, ids)
+        unnamed = frame["patient_id"].isna().to_numpy()
+        if unnamed.any():
+            raise InputError(f"patients: image '{ids[int(unnamed.argmax())]}' has no patient")
     images = _images_table(frame)
     finding = str(frame.attrs.get("finding") or FINDING)
     findings = _findings_table(frame, finding)
@@ -147,7 +149,8 @@ def predictions_from_values(
     else:
         frame = _score_frame(name, value, image_ids)
         columns = None
-    return read_predictions(frame, dataset, name=name, split=split, columns=columns, advice=_ADVICE)
+    advice = ReadingAdvice(frame=name)  # values in memory can be changed without an option
+    return read_predictions(frame, dataset, name=name, split=split, columns=columns, advice=advice)
 
 
 def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame:
@@ -178,8 +181,9 @@ def _predicted_boxes(
         )
     boxes = boxes.drop(columns="finding", errors="ignore")
     run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
+    advice = ReadingAdvice(frame=name)
     return read_predictions(
-        boxes, dataset, name=name, split=split, images=run_images, advice=_ADVICE
+        boxes, dataset, name=name, split=split, images=run_images, advice=advice
     )
 
 

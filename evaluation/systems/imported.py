@@ -42,7 +42,6 @@ from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
 from cxr_compare.evaluation.systems.imported_images import SplitImages
 from cxr_compare.evaluation.systems.prediction_files import (
-    FRAME,
     ColumnNames,
     RawPredictions,
     file_stem,
@@ -151,7 +150,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     """
     dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
     names = columns or ColumnNames()
-    where = FRAME if isinstance(source, pd.DataFrame) else str(Path(source))
+    where = advice.frame if isinstance(source, pd.DataFrame) else str(Path(source))
     raw = _read(source, names, class_names, coco_truth, key, advice)
     image_names = raw.rows["image_id"]
     ids = ids_by_name(dataset)

@@ -25,8 +25,6 @@ from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
 from cxr_compare.evaluation.systems.reading_advice import ReadingAdvice
 
-FRAME = "the DataFrame"
-"""Name of a DataFrame in error messages, where a file has its path."""
 _WITHOUT_OPTIONS = ReadingAdvice()
 _COCO_SIDES = "COCO's bbox is x, y, width, height"
 _SHOWN = 5
@@ -336,7 +334,7 @@ def _read_csv(path: Path, names: ColumnNames, advice: ReadingAdvice) -> RawPredi
 
 
 def _read_frame(frame: pd.DataFrame, names: ColumnNames, advice: ReadingAdvice) -> RawPredictions:
-    columns = _find_columns(frame, names, FRAME, advice)
+    columns = _find_columns(frame, names, advice.frame, advice)
     table = frame[columns.read].reset_index(drop=True)
     content = table.to_csv(index=False).encode()
     for column in (columns.image, columns.finding):
@@ -345,10 +343,10 @@ def _read_frame(frame: pd.DataFrame, names: ColumnNames, advice: ReadingAdvice) 
         missing = table[column].isna()
         if missing.any():
             label = frame.index[int(missing.to_numpy().argmax())]
-            raise InputError(f"{FRAME}: row {label}: {column} is missing; fill it in")
+            raise InputError(f"{advice.frame}: row {label}: {column} is missing; fill it in")
         table[column] = table[column].astype(str)
     table["place"] = [f"row {label}" for label in frame.index]
-    rows = _plain_table(table, columns, FRAME)
+    rows = _plain_table(table, columns, advice.frame)
     return RawPredictions(rows, content, notes=columns.notes, sides=columns.sides)
 
 

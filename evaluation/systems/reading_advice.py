@@ -11,7 +11,7 @@ class ReadingAdvice:
     """Advice to a user about a file of predictions that was misread.
 
     The same file is read by several commands, which have different options. Each attribute is a
-    phrase for the end of an error message or a note.
+    phrase for an error message or a note.
 
     Attributes:
         column_option: How the user names a column, with ``{role}`` in the place of image, score or
@@ -25,6 +25,7 @@ class ReadingAdvice:
         images_run: How the user names the images that a detector was run on; empty if the command
             has no option for it.
         split: How the user chooses another split of the data set; empty if there is only one.
+        frame: Name of a table in memory, where a file has its path.
     """
 
     column_option: str = ""
@@ -36,6 +37,7 @@ class ReadingAdvice:
     empty_images: str = "leave those out of the true boxes' images"
     images_run: str = ""
     split: str = ""
+    frame: str = "the DataFrame"
 
     @property
     def name_others(self) -> str:

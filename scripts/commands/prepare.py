@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.provenance import present_command
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
@@ -81,7 +82,7 @@ def _write_template(folders: Sequence[Path]) -> Outcome:
 
 @command
 def prepare(
-    *paths: AnyPath,
+    *paths: Annotated[AnyPath, Argument(metavar="[LABELS ...] SOURCE OUT")],
     format: str | None = None,  # noqa: A002 - the option's own name
     out: AnyPath | None = None,
     name: str | None = None,
@@ -232,7 +233,9 @@ def prepare(
             summary = prepare.prepare(source, folder, options)
     dataset = DataSet.open(folder)
     dataset.summary = summary
-    dataset.next_steps = tuple(data_set_steps(dataset, source=source, tables=tables))
+    dataset.next_steps = tuple(
+        data_set_steps(dataset, source=source, tables=tables, made_by=present_command())
+    )
     return dataset
 
 

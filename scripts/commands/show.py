@@ -254,8 +254,14 @@ def _answers(folder: Path) -> dict[str, str]:
     return {
         "validation": str(validation) if folder_kind(validation) else absent,
         "decision": ", ".join(decisions) or absent,
-        "guard": str(guard) if guard.is_file() else absent,
+        "guard": str(guard) if guard.is_file() else _missing_guard(folder),
     }
+
+
+def _missing_guard(folder: Path) -> str:
+    from cxr_compare.serving.guard import how_to_add_guard
+
+    return f"none; {how_to_add_guard(folder)}"
 
 
 def _predictions(folder: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_another_unknown_option_is_no_key(call, capsys):
 def test_from_python_a_key_is_answered_with_the_argument(tmp_path):
     with pytest.raises(InputError, match=r'epochs: .*set_=\{"training.epochs": VALUE\}'):
         cxr_compare.train("chexnet_small", data=tmp_path, out=tmp_path / "run", epochs=3)
-    with pytest.raises(TypeError, match="no_such"):
+    with pytest.raises(InputError, match="no_such"):
         cxr_compare.train("chexnet_small", data=tmp_path, out=tmp_path / "run", no_such=3)
 
 

@@ -26,6 +26,7 @@ from cxr_compare.serving.guard import (
     add_guard,
     file_warnings,
     fit_guard,
+    how_to_add_guard,
     image_notes,
 )
 from tests.memory_store import ImageStore
@@ -190,6 +191,15 @@ def test_a_run_gets_its_guard_once_and_a_small_set_gets_none(
     add_guard(tmp_path, data, "default", SIZE, console)
     assert not (tmp_path / GUARD_NAME).exists()
     assert lines[-1].startswith("No guard against other images")
+
+
+@pytest.mark.parametrize("n_train", [29, 50])
+def test_training_again_is_advised_only_where_there_are_enough_images(tmp_path, n_train):
+    run = {"name": "R", "model_kind": "detector", "target": "opacity", "n_train": n_train}
+    write_json(tmp_path / "run.json", "run", run)
+    advice = how_to_add_guard(tmp_path)
+    assert ("cxr train" in advice) == (n_train >= guards.MIN_IMAGES)
+    assert ("29 training images" in advice) == (n_train == 29)
 
 
 def test_a_colour_file_is_named_and_a_grey_one_stored_in_colour_is_not(unseen, tmp_path):

@@ -193,8 +193,9 @@ def test_an_unreadable_file_is_left_out_with_its_reason(tmp_path):
 def test_strict_stops_at_the_first_unusable_file_and_completes_nothing(tmp_path):
     source = write_source(tmp_path / "source")
     (source / "i003.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match="i003"):
+    with pytest.raises(InputError) as refusal:
         make(source, tmp_path / "set", strict=True)
+    assert str(refusal.value).startswith(f"{source / 'i003.png'}: ")
     assert not (tmp_path / "set" / "dataset.json").exists()
 
 
@@ -252,14 +253,39 @@ def test_other_settings_or_a_changed_source_are_refused(tmp_path):
     source = write_source(tmp_path / "source")
     out = tmp_path / "set"
     make(source, out)
-    with pytest.raises(InputError, match="made with seed=0, asked for 1"):
-        make(source, out, rule=SplitRule(seed=1))
-    with pytest.raises(InputError, match="made with source_root="):
+    with pytest.raises(InputError, match=r"--val 0\.15.*--val 0\.1;.*cxr split .* --val 0\.1$"):
+        make(source, out, rule=SplitRule(val=0.1))
+    with pytest.raises(InputError, match=f"{source}.*{tmp_path / 'other'};"):
         make(write_source(tmp_path / "other"), out)
     with (source / "labels.csv").open("a") as labels:
         labels.write("i000,nodule,1\n")
     with pytest.raises(InputError, match=r"the source has changed since .*--add"):
         make(source, out)
+
+
+def test_another_target_is_refused_as_the_user_types_it_and_the_former_one_accepted(tmp_path):
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
+    make(source, out)
+    with pytest.raises(InputError) as refusal:
+        make(source, out, targets={"any": ["mass"], "big": ["mass"]})
+    assert "without --target" in str(refusal.value)
+    assert "--target any=mass --target big=mass" in str(refusal.value)
+    assert "{" not in str(refusal.value)
+    other = tmp_path / "other"
+    make(source, other, targets={"any": ["mass"]})
+    with pytest.raises(InputError, match="give --target any=mass to use this one"):
+        make(source, other)
+    assert make(source, other, targets={"any": ["mass"]}).already_complete
+
+
+def test_a_target_that_joins_spellings_is_another_target_and_no_changed_source(tmp_path):
+    rows = "".join(f"i{n:03d},{'masss' if n == 0 else 'mass'},1\n" for n in range(4))
+    source = write_source(tmp_path / "source")
+    (source / "labels.csv").write_text("image_id,finding,state\n" + rows)
+    make(source, tmp_path / "set")
+    with pytest.raises(InputError, match="without --target"):
+        make(source, tmp_path / "set", targets={"mass": ["mass", "masss"]})
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):

@@ -216,5 +216,5 @@ def test_a_named_window_is_used_everywhere_the_images_are_read(tmp_path, write_d
     assert (dataset.read_original(image_id)[0, 20:] == 255).all()
     store = PixelStore.open(tmp_path / "set" / "pixels" / f"letterbox-{SIZE}")
     assert (store.image(image_id)[SIZE // 2, 10:] == 255).all()
-    with pytest.raises(InputError, match="made with window='lung', asked for None"):
+    with pytest.raises(InputError, match="with --window lung, but this command has no --window"):
         make(tmp_path / "source", tmp_path / "set", format="dicom", keep_ids=True)

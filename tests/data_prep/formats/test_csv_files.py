@@ -190,7 +190,7 @@ def test_boxes_of_two_readers_become_boxes_of_the_reference(tmp_path):
     assert (~own).sum() == 3
     assert any(
         note.startswith("2 readers") and "1 of 3 labels" in note
-        for note in tables.reader_notes("majority")
+        for note in tables.label_notes("majority")
     )
 
 

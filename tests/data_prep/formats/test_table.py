@@ -121,7 +121,7 @@ def test_what_was_recognised_is_shown_with_three_rows_and_what_is_not_used(tmp_p
     assert lines[0].startswith("labels.csv: 3 rows; ")
     assert lines[2].split() == ["file", "file", "a.png", "b.png", "c.png"]
     assert lines[3].split() == ["label", "label", "mass", "normal", "mass"]
-    assert lines[5].split() == ["not", "used", "seen_again", "2020-01-01"]
+    assert lines[5].split() == ["unused", "seen_again", "2020-01-01"]
     assert "--columns ROLE=COLUMN" in lines[-1]
 
 
@@ -457,14 +457,54 @@ def test_no_finding_says_nothing_of_support_devices_and_laterals_go_whatever_col
 def test_images_that_count_as_negative_are_counted_by_finding_and_file(tmp_path):
     rows = "file,label\na.png,mass\nb.png,normal\nc.png,nodule\nd.png,mass\n"
     tables = read_table(tmp_path, rows)
-    (note,) = [note for note in tables.notes if "negative" in note]
+    (note,) = tables.label_notes("majority")
     absent = tables.findings[tables.findings["state"] == "absent"]
     assert absent["finding"].value_counts().to_dict() == {"nodule": 3, "mass": 2}
     assert note.startswith("labels.csv: 3 images count as negative for nodule and 2 for mass")
     # What the note says to do has the effect that it says.
     corrected = read_table(tmp_path / "again", f"{rows}a.png,unknown\n")
-    (note,) = [note for note in corrected.notes if "negative" in note]
+    (note,) = corrected.label_notes("majority")
     assert "2 images count as negative for mass and 2 for nodule" in note
+
+
+def test_images_are_counted_as_negative_after_spellings_were_joined(tmp_path):
+    rows = "file,label\na.png,mass\nb.png,normal\nc.png,masss\nd.png,mass\n"
+    tables = read_table(tmp_path, rows)
+    assert "3 images count as negative for masss and 2 for mass," in tables.label_notes("any")[0]
+    (note,) = tables.with_targets({"mass": ["mass", "masss"]}).label_notes("any")
+    assert "1 image counts as negative for mass," in note
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "file,label,room\na.png,1,x\nb.png,0,y\nc.png,1,z\n",
+        "file,lung opacity,patient\na.png,1,p\nb.png,0,q\nc.png,1,r\n",
+        "file,label,xmin,ymin,xmax,ymax,width,height\na.png,mass,1,2,3,4,9,9\nb.png,,,,,,9,9\n",
+    ],
+    ids=["states in a column called label", "states of a finding", "boxes"],
+)
+def test_the_roles_that_are_shown_can_be_given_as_columns(tmp_path, rows):
+    shown: list[str] = []
+    tables = read_table(tmp_path / "one", rows, show=shown.append)
+    first = next(n for n, line in enumerate(shown) if line.split()[:2] == ["role", "column"])
+    heading = shown[first]
+    role_width = heading.index("column")
+    column_width = heading.index("first rows")
+    lines = shown[first + 1 : -1]
+    given = [
+        f"{line[:role_width].strip()}={line[role_width:column_width].strip()}" for line in lines
+    ]
+    again = read_table(tmp_path / "two", rows, columns=tuple(given))
+    pd.testing.assert_frame_equal(again.findings, tables.findings)
+    pd.testing.assert_frame_equal(again.boxes, tables.boxes)
+
+
+def test_images_that_are_left_out_do_not_count_as_negative(tmp_path):
+    rows = "file,label\na.png,mass\nb.png,normal\nb.png,nodule\nc.png,nodule\n"
+    tables = read_table(tmp_path, rows)
+    assert list(reasons(tables)) == ["b.png"]
+    assert "1 image counts as negative for mass and 1 for nodule" in tables.label_notes("any")[0]
 
 
 def test_spellings_that_a_target_joins_are_no_targets_of_their_own(tmp_path):

@@ -130,7 +130,7 @@ def test_local_findings_are_covered_for_each_reader_and_global_ones_for_none(tmp
     assert ("a", "cardiomegaly", "reference") not in covered  # present, but nobody knows where
     assert {finding for _, finding, _ in covered} == {"cardiomegaly", "nodule_mass"}
     assert set(tables.box_coverage["coverage"]) == {"all"}
-    assert any("1 of 1 present findings" in note for note in tables.reader_notes("majority"))
+    assert any("1 of 1 present findings" in note for note in tables.label_notes("majority"))
 
 
 def test_physionets_split_is_official_and_nobody_is_known_as_a_patient(tmp_path):
@@ -241,7 +241,7 @@ def test_images_that_the_chosen_reader_did_not_read_are_unknown(tmp_path):
     source = write_physionet(tmp_path, labels=TRAIN[:5], boxes=TRAIN_BOXES[:6])
     tables = read(source, reference="reader:R10")
     assert ("b", "cardiomegaly") not in states(tables, "reference")
-    notes = tables.reader_notes("reader:R10")
+    notes = tables.label_notes("reader:R10")
     assert any("1 image was not read by R10" in note for note in notes)
 
 

@@ -44,6 +44,15 @@ def test_a_file_by_patient_reaches_all_images_of_the_patient(tmp_path):
     assert how["by"] == "patient_id"
 
 
+@pytest.mark.parametrize("header", ["image_id,split", "role", "image_id,fold"])
+def test_a_file_without_its_columns_is_told_what_role_must_hold(tmp_path, header):
+    file = write(tmp_path / "s.csv", f"{header}\n{header}\n")
+    with pytest.raises(InputError, match=r"role.*train, val, test or unused"):
+        read_split_file(file, make_images([0]))
+    with pytest.raises(InputError, match=r"no such file.*train, val, test or unused"):
+        read_split_file(tmp_path / "none.csv", make_images([0]))
+
+
 def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_path):
     images = make_images([0, 1, 2])
     file = write(tmp_path / "s.csv", "image_id,role\ni0000,train\nelsewhere,test\n")
@@ -61,7 +70,7 @@ def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image_id,split\ni0000,train\n", "'role'"),
+        ("image_id,split\ni0000,train\n", "column role"),
         ("role\ntrain\n", "needs a column image_id or patient_id"),
         ("image_id,role\ni0000,trian\n", "line 2: role='trian'"),
         (

@@ -1,7 +1,11 @@
 """Tables of metrics: the table of all pairs of systems, and the p-values of differences."""
 
+from dataclasses import replace
+
 import pytest
 
+from cxr_compare.evaluation.report.latex_table import latex_table
+from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.metric_table import every_pair_table, metric_table
 from cxr_compare.evaluation.report.summary_table import summary_table
 from cxr_compare.evaluation.report.table import text_sections
@@ -59,3 +63,16 @@ def test_texts_have_a_column_of_p_values_after_each_difference(three):
     rows = [row for section in text_sections(table) for row in section.rows]
     assert {len(row) for row in rows} == {8}
     assert rows[0][5] == table.rows[0][4].p_value
+
+
+def test_a_note_of_many_figures_is_written_once_below_the_table(comparison):
+    for number, figures in enumerate(comparison.estimates.systems.values()):
+        for count, (key, figure) in enumerate(figures.items()):
+            note = f"undefined in {number + 2 * count + 1} of 2000 resamples, left out"
+            figures[key] = replace(figure, note=note)
+    table = summary_table(comparison)
+    assert list(table.footnotes.values()) == ["a"]
+    for text in (markdown_table(comparison, table), latex_table(comparison, table)):
+        assert text.count("undefined in") == 1
+        n_cells = sum(cell.note != "" for row in table.rows for cell in row[1:])
+        assert text.count("[a]") == n_cells + 1

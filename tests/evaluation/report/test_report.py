@@ -320,7 +320,11 @@ def test_undefined_figure_shows_its_reason(written, comparison):
     for key in [key for key in figures if key.metric == "precision"]:
         figures[key] = Estimate(note="no image is called positive")
     html = written()
-    assert '<b>–</b><small class="note">no image is called positive</small>' in html
+    mark = re.search(
+        r'<b>–</b><sup class="footnote" title="no image is called positive">(\w)</sup>', html
+    )
+    assert mark is not None
+    assert f"<sup>{mark[1]}</sup> No image is called positive." in html
 
 
 def test_file_that_is_gone_is_named_and_left_out(written, image_set):

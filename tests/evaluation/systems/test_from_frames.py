@@ -66,6 +66,42 @@ def test_figures_are_those_of_sklearn_and_of_the_functions_of_arrays(table):
     assert figures["B", "average_precision"] == pytest.approx(precision)
 
 
+def test_a_figure_that_no_system_has_is_no_row_of_the_frame(table):
+    frame = compared(table, table["label"].to_numpy()).to_frame()
+    assert frame["estimate"].notna().all()
+    assert {"auroc", "average_precision"} <= set(frame["metric"])
+    assert not frame["metric"].str.startswith(("ap", "froc")).any()
+
+
+@pytest.mark.parametrize("by_id", [False, True], ids=["array", "series"])
+def test_logits_are_refused_by_the_name_of_their_system(table, by_id):
+    labels = table.set_index("image_id")["label"]
+    logits = pd.Series(3 * np.log(table["a"] + 0.5).to_numpy(), index=labels.index)
+    scores = {"Net": logits if by_id else logits.to_numpy(), "B": table["b"].to_numpy()}
+    with pytest.raises(InputError, match=r"^Net: row .*logits"):
+        cxr_compare.compare(scores, truth=labels if by_id else labels.to_numpy())
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["array", "list of arrays"])
+def test_scores_without_a_name_are_refused_with_how_to_name_them(table, several):
+    scores = table["a"].to_numpy()
+    with pytest.raises(InputError, match=r"no name; .*\{\"A\": scores\}"):
+        cxr_compare.compare([scores, scores] if several else scores, truth=table["label"])
+
+
+def test_a_frame_of_scores_and_an_empty_list_are_refused_by_name(table):
+    with pytest.raises(InputError, match="DataFrame of 120> has no name"):
+        cxr_compare.compare(table[["a", "b"]], truth=table["label"])
+    with pytest.raises(InputError, match=r"^A: is empty"):
+        cxr_compare.compare({"A": []}, truth=table["label"])
+
+
+def test_a_missing_patient_is_reported_for_the_argument_that_has_it(table):
+    patients = table["patient_id"].where(table.index != 3).to_numpy()
+    with pytest.raises(InputError, match=r"^patients: image 'image-004'"):
+        compared(table, table["label"].to_numpy(), patients=patients)
+
+
 def test_a_role_gives_thresholds_and_none_gives_figures_without_any(table):
     without = compared(table, table["label"].to_numpy())
     assert set(without.to_frame().dropna(subset="estimate")["policy"]) == {""}

@@ -1,0 +1,67 @@
+"""Answers to calls with a keyword that a function does not have: the keyword that was meant."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from difflib import get_close_matches
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from cxr_compare.data_prep.contracts.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def refuse_unknown_keywords(name: str, keywords: Iterable[str], known: Collection[str]) -> None:
+    """Check that a function has the keywords of a call.
+
+    Args:
+        name: Name of the function, as the user wrote it.
+        keywords: Keywords of the call.
+        known: Names of the parameters of the function that can be given by keyword.
+
+    Raises:
+        InputError: A keyword is not among them. The message names the most similar one, or all if
+            none is similar.
+
+    Example:
+        >>> refuse_unknown_keywords("compare", ["patient"], ["truth", "patients"])
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: compare: has no argument 'patient'; did
+        you mean 'patients'?
+    """
+    for keyword in keywords:
+        if keyword not in known:
+            similar = get_close_matches(keyword, known, n=1)
+            advice = f"did you mean '{similar[0]}'?" if similar else f"it has {', '.join(known)}"
+            raise InputError(f"{name}: has no argument '{keyword}'; {advice}")
+
+
+def with_known_keywords(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a public function suggest the right keyword when it is called with an unknown one.
+
+    Args:
+        function: Function or method without a parameter ``**keywords``.
+
+    Returns:
+        The same function, which raises `InputError` for an unknown keyword.
+
+    Example:
+        >>> @with_known_keywords
+        ... def scaled(values, *, factor=2):
+        ...     return [value * factor for value in values]
+        >>> scaled([1], factor=3)
+        [3]
+    """
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY and p.name != "self"]
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        refuse_unknown_keywords(function.__name__, kwargs, known)
+        return function(*args, **kwargs)
+
+    return checked
