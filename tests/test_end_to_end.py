@@ -25,6 +25,7 @@ from nbclient import NotebookClient
 
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.scripts.cli import main
+from tests.blank_plots import blank_plots
 from tests.scripts.launched import FORK_SERVER
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,13 +84,9 @@ def link_rsna_slice(source: Path, folder: Path, n_each: int = 20) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def blank_drawings() -> Iterator[None]:
+def no_drawings() -> Iterator[None]:
     """In this process no plots and no figures are drawn: the quickstart draws them all."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cxr_compare.training.plots.save_figure", lambda figure, path: path.touch())
-        patch.setattr(
-            "cxr_compare.evaluation.report.report.save_figures", lambda *arguments, **named: None
-        )
+    with blank_plots():
         yield
 
 

@@ -136,5 +136,6 @@ def _rises(text: pa.Array) -> bool:
 
 
 def _as_text(values: pd.Series | pd.Index) -> pa.Array:
-    array = pa.array(values.astype(TEXT), type=pa.large_string(), from_pandas=True)
+    text = values if values.dtype == TEXT else values.astype(TEXT)
+    array = pa.array(text, type=pa.large_string(), from_pandas=True)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

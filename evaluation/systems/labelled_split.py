@@ -63,6 +63,11 @@ class LabelledSplit:
         return self.dataset.labels(self.target)
 
     @cached_property
+    def _roles(self) -> pd.Series:
+        """Role of every image by image id, read once: each system's figures use it many times."""
+        return self.dataset.split(self.split).set_index("image_id")["role"]
+
+    @cached_property
     def boxes_trusted(self) -> pd.Index:
         """Ids of the images on which every lesion has a true box, or which have no lesion.
 
@@ -84,11 +89,10 @@ class LabelledSplit:
         states = self.dataset.findings
         is_target = states["finding"].isin(self.target.any_of)
         is_uncertain = is_target & (states["state"] == "uncertain")
-        roles = self.dataset.split(self.split).set_index("image_id")["role"]
         return GroundTruth(
             images=self.images,
             labels=self.labels,
-            roles=roles,
+            roles=self._roles,
             finding=self.target.name,
             display_name=self.target.display_name,
             findings=self.target.any_of,
@@ -126,7 +130,7 @@ class LabelledSplit:
         Returns:
             The image ids in sorted order.
         """
-        return self.dataset.image_ids(role, self.split)
+        return self._roles.index[self._roles == role].sort_values()
 
     def labels_of(self, role: str) -> pd.Series:
         """Return the labels of the validation images or of the test images.

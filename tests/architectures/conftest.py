@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.architectures.model_cases import MODEL_CASES, ModelCase, example_installed
-from tests.scripts.conftest import blank_plots  # noqa: F401
+from tests.scripts.conftest import no_drawings  # noqa: F401
 
 
 @pytest.fixture(scope="session", autouse=True)

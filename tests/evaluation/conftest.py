@@ -347,11 +347,11 @@ def predict(predicted_folder, tmp_path):
 
 @pytest.fixture(scope="session")
 def predicted_folder(evaluated_folder, tmp_path_factory):
-    """Each made-up system's predictions, written once."""
+    """Each made-up system's predictions, written once; whoever changes them makes a copy."""
     evaluation_set = DataSet.open(evaluated_folder)
 
     @cache
-    def write(name, kind, seed, skill, roles, maps, skip):
+    def write(name, kind="scores", seed=0, skill=1.5, roles=("val", "test"), maps=False, skip=()):
         rng = np.random.default_rng(seed)
         split = evaluation_set.split()
         ids = split.loc[split["role"].isin(roles) & ~split["image_id"].isin(skip), "image_id"]

@@ -4,28 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 
+from tests.blank_plots import blank_plots
 from tests.scripts.small_sets import drawn_images
 
 
 @pytest.fixture(scope="module", autouse=True)
-def blank_plots() -> Iterator[None]:
-    """Tiny trainings leave empty plots, and reports no figures beside their page.
-
-    Their drawing took a third of a training's time and two thirds of a report's.
-    The whole runs of ``test_train.py`` are drawn, as are those of ``scripts/quickstart``.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cxr_compare.training.plots.save_figure", _touch)
-        patch.setattr(
-            "cxr_compare.evaluation.report.report.save_figures", lambda *arguments, **named: None
-        )
+def no_drawings() -> Iterator[None]:
+    """Tiny trainings and reports draw nothing."""
+    with blank_plots():
         yield
-
-
-def _touch(figure: Figure, path: Path) -> None:
-    path.touch()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
 import cxr_compare
@@ -80,6 +81,13 @@ def test_the_statement_is_a_caution_and_names_encoder_share_and_source(tmp_path,
     assert found["figures"][0]["note"]
 
 
+def rank_auroc(y_true: np.ndarray, scores: np.ndarray) -> float:
+    """The Mann-Whitney form of AUROC, in a tenth of the time that scikit-learn takes."""
+    n_positive = int(y_true.sum())
+    above = rankdata(scores)[y_true].sum() - n_positive * (n_positive + 1) / 2
+    return float(above / (n_positive * (len(y_true) - n_positive)))
+
+
 def test_the_interval_of_the_difference_is_that_of_a_bootstrap_of_patients():
     """Three images of each of 120 patients, a third of them seen, also within patients."""
     rng = np.random.default_rng(8)
@@ -91,13 +99,14 @@ def test_the_interval_of_the_difference_is_that_of_a_bootstrap_of_patients():
     whole = auroc_parts(y_true, scores, patients, 120)
     part = auroc_parts(y_true[unseen], scores[unseen], patients[unseen], 120)
     gap = part_minus_whole([part], [whole])
+    assert rank_auroc(y_true, scores) == pytest.approx(roc_auc_score(y_true, scores), abs=1e-12)
     drawn = []
     rows_of = [np.flatnonzero(patients == patient) for patient in range(120)]
     for _ in range(1_000):
         rows = np.concatenate([rows_of[patient] for patient in rng.integers(120, size=120)])
         left = rows[unseen[rows]]
         drawn.append(
-            roc_auc_score(y_true[left], scores[left]) - roc_auc_score(y_true[rows], scores[rows])
+            rank_auroc(y_true[left], scores[left]) - rank_auroc(y_true[rows], scores[rows])
         )
     assert gap.error == pytest.approx(np.std(drawn), rel=0.1)
 

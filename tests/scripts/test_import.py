@@ -1,6 +1,7 @@
 """`cxr import`: predictions of other software, checked row by row."""
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -355,15 +356,22 @@ _BOX = "10,10,30,40,0.5"
 
 
 @pytest.fixture
-def two_splits(tmp_path: Path) -> Path:
+def two_splits(prepared_with_two_splits: Path, tmp_path: Path) -> Path:
+    """A copy of the set with two splits."""
+    return shutil.copytree(prepared_with_two_splits, tmp_path / "two")
+
+
+@pytest.fixture(scope="module")
+def prepared_with_two_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six images, of which the split 'official' evaluates a and b, the images that train here."""
-    data = small_set(tmp_path / "two")
+    folder = tmp_path_factory.mktemp("two_splits")
+    data = small_set(folder)
     table = DataSet.open(data).split()
     roles = ["val", "test", "train", "train", "train", "train"]
     pd.DataFrame({"image_id": table["image_id"], "role": roles}).to_csv(
-        tmp_path / "official.csv", index=False
+        folder / "official.csv", index=False
     )
-    split(data, name="official", file=tmp_path / "official.csv")
+    split(data, name="official", file=folder / "official.csv")
     return data
 
 

@@ -66,6 +66,28 @@ def test_repeated_key_is_named(ids, row):
         tables.validate_table(frame, "split")
 
 
+@pytest.mark.parametrize(("ids", "row"), [("aa", 0), ("abb", 1), ("bab", 0)])
+def test_repeated_key_of_several_columns_is_named(ids, row):
+    frame = pd.DataFrame({"image_id": list(ids), "finding": "mass", "score": 0.5})
+    with pytest.raises(InputError, match=f"row {row}, image_id '{ids[row]}'"):
+        tables.validate_table(frame, "scores")
+    distinct = frame.assign(finding=[f"f{number}" for number in range(len(ids))])
+    assert len(tables.validate_table(distinct, "scores")) == len(ids)
+
+
+def test_broken_row_is_named_also_where_values_are_missing_before_it():
+    frame = pd.DataFrame({"image_id": list("abc"), "role": "train", "fold": [None, -1, 0]})
+    with pytest.raises(InputError, match=r"row 1, image_id 'b': fold=-1$"):
+        tables.validate_table(frame, "split")
+
+
+@pytest.mark.parametrize("greys", ["f" * 33, "F" * 32, "f" * 32 + "\n", "x" + "f" * 32, ""])
+def test_pattern_of_a_column_covers_the_whole_text(greys):
+    *_, rule = tables.SCHEMAS["decode"].columns["border_greys"].rules
+    assert rule.holds(pd.Series(["0f" * 16], dtype=TEXT)).all()
+    assert not rule.holds(pd.Series([greys], dtype=TEXT)).any()
+
+
 @pytest.mark.parametrize(("values", "message"), [([1.0, 2.0], "grid_h x grid_w"), (3.0, "values")])
 def test_map_must_have_the_size_it_says(values, message):
     frame = pd.DataFrame(

@@ -9,6 +9,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
@@ -31,6 +32,7 @@ from cxr_compare.evaluation.decisions.thresholds import (
 from cxr_compare.evaluation.metrics.net_benefit import net_benefit
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.systems.eligibility import unknown_training_data
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, row_of
 
@@ -130,20 +132,31 @@ def test_a_group_of_too_few_patients_has_counts_and_no_test():
     assert gaps[["ci_low", "p_value", "p_holm"]].isna().all().all()
 
 
-@pytest.fixture
-def compared(predict, test_set, evaluation_set):
-    images = evaluation_set.images
+@pytest.fixture(scope="module")
+def grouped_set(evaluated_folder):
+    """The data set with sex and age, which its folder lacks."""
+    dataset = DataSet.open(evaluated_folder)
+    images = dataset.images
     rng = np.random.default_rng(6)
     images["sex"] = rng.choice(["F", "M"], len(images))
     images["age_years"] = rng.uniform(20, 90, len(images))
-    systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2, maps=True)}
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def compared(predicted_folder, grouped_set):
+    systems = {
+        "A": Predictions.open(predicted_folder("A", "boxes", seed=1)),
+        "B": Predictions.open(predicted_folder("B", seed=2, maps=True)),
+    }
+    test_set = LabelledSplit(grouped_set, grouped_set.target())
     return compare_predictions(systems, test_set, replicates=100, prevalence=0.02)
 
 
-def test_groups_and_lesions_of_a_comparison_equal_recounted_figures(compared, evaluation_set):
+def test_groups_and_lesions_of_a_comparison_equal_recounted_figures(compared, grouped_set):
     table = compared.failures
     policy = {"policy": "max_f1"}
-    decisions = compared.decisions.merge(evaluation_set.images[["image_id", "sex"]], on="image_id")
+    decisions = compared.decisions.merge(grouped_set.images[["image_id", "sex"]], on="image_id")
     mine = decisions[(decisions["system"] == "A") & (decisions["sex"] == "F")]
     positive = mine[mine["label"] == 1]
     recall = row_of(table, topic="sex", group="F", system="A", metric="recall", **policy)

@@ -1,5 +1,6 @@
 """Images of a report with the predictions and truth that are drawn on them."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.overlays.outcomes import describe_truth
 from cxr_compare.evaluation.overlays.shapes import (
     Label,
@@ -29,11 +31,22 @@ def systems(predict):
     }
 
 
-@pytest.fixture
-def tuned(systems, test_set, target):
-    for system in systems.values():
+@pytest.fixture(scope="module")
+def tuned(evaluated_folder, predicted_folder, tmp_path_factory):
+    """Both systems with a stored decision; whoever changes them makes a copy."""
+    dataset = DataSet.open(evaluated_folder)
+    test_set = LabelledSplit(dataset, dataset.target())
+    made = {
+        "Detector": predicted_folder("Detector", "boxes", seed=1),
+        "Classifier": predicted_folder("Classifier", seed=2, maps=True),
+    }
+    folder = tmp_path_factory.mktemp("tuned")
+    systems = {}
+    for name, predicted in made.items():
+        system = Predictions.open(shutil.copytree(predicted, folder / name))
         decision = tune_predictions(system, test_set)
-        system.write_decision(target.name, decision.to_dict())
+        system.write_decision(test_set.target.name, decision.to_dict())
+        systems[name] = system
     return systems
 
 

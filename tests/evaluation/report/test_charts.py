@@ -81,6 +81,13 @@ def test_without_decisions_or_scores_there_is_no_figure_of_them(comparison, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["forest.txt"]
 
 
+def test_a_chart_of_the_page_alone_is_no_figure_of_a_paper(tmp_path):
+    net_benefit = replace(make_chart([0, 1], [0, 1]), key="net-benefit")
+    charts = {"charts": [net_benefit], "markers": []}
+    save_figures(tmp_path, "A on x.", forest=[], confusion=[[]], **charts)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_confusion_figure_says_what_share_each_count_is():
     (axes,) = draw_confusion(MATRICES).axes
     words = [text.get_text() for text in axes.texts]

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.report.data_files import write_data_files
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "metrics.schema.json"
@@ -18,14 +21,19 @@ def problems(content):
     return [error.message for error in Draft202012Validator(schema).iter_errors(content)]
 
 
-@pytest.fixture
-def written(test_set, predict, tmp_path):
+@pytest.fixture(scope="module")
+def written(evaluated_folder, predicted_folder, tmp_path_factory):
     """A real comparison's metrics.json: a detector and a classifier with maps."""
-
-    systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
+    dataset = DataSet.open(evaluated_folder)
+    systems = {
+        "Detector": Predictions.open(predicted_folder("det", "boxes")),
+        "Classifier": Predictions.open(predicted_folder("cls", maps=True)),
+    }
+    test_set = LabelledSplit(dataset, dataset.target())
     comparison = compare_predictions(systems, test_set, replicates=20)
-    write_data_files(comparison, tmp_path / "report")
-    return json.loads((tmp_path / "report" / "metrics.json").read_text())
+    folder = tmp_path_factory.mktemp("report") / "report"
+    write_data_files(comparison, folder)
+    return json.loads((folder / "metrics.json").read_text())
 
 
 def test_metrics_json_keeps_to_its_published_schema(written):
