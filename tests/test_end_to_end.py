@@ -26,6 +26,7 @@ from nbclient import NotebookClient
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.scripts.cli import main
 from tests.scripts.launched import FORK_SERVER
+from tests.undrawn_figures import leave_figures_out
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -87,9 +88,7 @@ def blank_drawings() -> Iterator[None]:
     """In this process no plots and no figures are drawn: the quickstart draws them all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxr_compare.training.plots.save_figure", lambda figure, path: path.touch())
-        patch.setattr(
-            "cxr_compare.evaluation.report.report.save_figures", lambda *arguments, **named: None
-        )
+        leave_figures_out(patch)
         yield
 
 

@@ -157,14 +157,12 @@ class CaseSource:
         return self.test_set.dataset.optional_table("decode").set_index("image_id")
 
     @cached_property
-    def _rows_of_true_boxes(self) -> Mapping[str, npt.NDArray[np.intp]]:
-        """Positions of the rows of each image in the table of true boxes."""
-        return self.test_set.true_boxes.groupby("image_id").indices
+    def _rows_of_true_boxes(self) -> Mapping[str, Sequence[int]]:
+        return _rows_of_images(self.test_set.true_boxes)
 
     @cached_property
-    def _rows_of_readers(self) -> Mapping[str, npt.NDArray[np.intp]]:
-        """Positions of the rows of each image in the table of readers."""
-        return self._readers.groupby("image_id").indices
+    def _rows_of_readers(self) -> Mapping[str, Sequence[int]]:
+        return _rows_of_images(self._readers)
 
     @cached_property
     def _readers(self) -> pd.DataFrame:
@@ -188,6 +186,12 @@ class CaseSource:
             str(reader): rows.dropna(subset=EDGES)[EDGES].to_numpy(dtype=np.float64)
             for reader, rows in drawn.groupby("reader")
         }
+
+
+def _rows_of_images(table: pd.DataFrame) -> Mapping[str, Sequence[int]]:
+    """Return the positions of each image's rows in a table: to search them for each is slow."""
+    rows: dict[Any, Any] = table.groupby("image_id").indices
+    return rows
 
 
 def display_text(decoded: Mapping[str, Any]) -> str:
