@@ -157,11 +157,11 @@ class CaseSource:
         return self.test_set.dataset.optional_table("decode").set_index("image_id")
 
     @cached_property
-    def _rows_of_true_boxes(self) -> Mapping[str, Sequence[int]]:
+    def _rows_of_true_boxes(self) -> Mapping[str, list[int]]:
         return _rows_of_images(self.test_set.true_boxes)
 
     @cached_property
-    def _rows_of_readers(self) -> Mapping[str, Sequence[int]]:
+    def _rows_of_readers(self) -> Mapping[str, list[int]]:
         return _rows_of_images(self._readers)
 
     @cached_property
@@ -188,7 +188,7 @@ class CaseSource:
         }
 
 
-def _rows_of_images(table: pd.DataFrame) -> Mapping[str, Sequence[int]]:
+def _rows_of_images(table: pd.DataFrame) -> Mapping[str, list[int]]:
     """Return the positions of each image's rows in a table: to search them for each is slow."""
     rows: dict[Any, Any] = table.groupby("image_id").indices
     return rows
