@@ -111,11 +111,9 @@ def write_report(
         for stale in out.glob(pattern):
             stale.unlink()  # a file of an earlier report need not belong to this one
     charts = report_charts(comparison) if charts is None else charts
-    method_texts = methods(comparison, dataset)
     finding = comparison.display_name
     title = f"{' and '.join(comparison.systems)}: {finding}"
     titles = {"title": title, "finding": finding, "data_name": dataset.name}
-    write_paper_files(comparison, out, rows, method_texts)
     gaps = disagreement(comparison.decisions, comparison.names)
     # A process draws the figures, and other threads draw the images. This thread makes the rest.
     with figure_process() as process, ThreadPoolExecutor(1, "images") as background:
@@ -144,9 +142,10 @@ def write_report(
                 confusion=_confusion_matrices(comparison),
             )
         ]
-        shown = (
-            titles | method_texts | tables | _content_without_images(comparison, charts, dataset)
-        )
+        method_texts = methods(comparison, dataset)
+        write_paper_files(comparison, out, rows, method_texts)
+        content = _content_without_images(comparison, charts, dataset)
+        shown = titles | method_texts | tables | content
         pages = {files.DETAILS: _render_details(comparison, titles, method_texts)}
         galleries = drawing.result()
         if galleries[0].examples:
