@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from tests.undrawn_figures import leave_figures_out
+
 
 @contextmanager
 def blank_plots() -> Iterator[None]:
@@ -17,9 +19,7 @@ def blank_plots() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cxr_compare.training.plots.save_figure", _touch)
-        patch.setattr(
-            "cxr_compare.evaluation.report.report.save_figures", lambda *arguments, **named: None
-        )
+        leave_figures_out(patch)
         yield
 
 

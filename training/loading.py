@@ -180,6 +180,7 @@ def start_loaders() -> tuple[Any, Any]:
         with its number.
     """
     context = worker_context(
+        "cxr_compare.data_prep.store.decode",
         "cxr_compare.data_prep.augment.augment",
         "cxr_compare.classification.dataset",
         "cxr_compare.detection.detector",

@@ -1168,8 +1168,13 @@ def _impossible_value(value: Any, depth: int = 0) -> str | None:
             return f"is nested more than {_MAX_DEPTH} deep"
         inner = [*value, *value.values()] if isinstance(value, dict) else value
         return next(filter(None, (_impossible_value(item, depth + 1) for item in inner)), None)
-    if isinstance(value, str) and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
+    if isinstance(value, str) and ("\0" in value or _has_surrogate(value)):
         return f"holds a text with a character that no text has: {value[:40]!r}"
     if isinstance(value, int | float) and not abs(value) < _MAX_NUMBER:
         return "holds a number that is none, or too large"
     return None
+
+
+def _has_surrogate(text: str) -> bool:
+    """Return True for a text with half of a character, which no file can hold."""
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)

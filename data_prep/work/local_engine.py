@@ -132,4 +132,5 @@ def try_alone(function: Callable[[Row], Result], row: Row) -> SoloTrial[Result]:
 
 
 def _start_pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=begin_worker)
+    context = worker_context("cxr_compare.data_prep.store.decode")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)

@@ -61,7 +61,8 @@ def worker_context(*modules: str) -> BaseContext:
 
     Args:
         *modules: Full names of modules that a worker needs, such as ``numpy``. The server that
-            forks the workers imports them once.
+            forks the workers imports them once. A server that runs already imports nothing more,
+            and each of its workers then imports what it needs.
 
     Returns:
         The context. It uses "forkserver" if the system supports it, else "spawn".
@@ -72,7 +73,7 @@ def worker_context(*modules: str) -> BaseContext:
     """
     context: BaseContext = _WorkerContext()
     if _METHOD == "forkserver":
-        context.set_forkserver_preload(["cxr_compare.data_prep.store.decode", *modules])
+        context.set_forkserver_preload(list(modules))
         _start_server()
     return context
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -666,11 +667,23 @@ class PairTests:
             The known values, shape ``(tests,)``, in the order of the table: the test that decides
             comes first.
         """
-        table = self.table
-        if column not in table:
+        if column not in self.table:
             return pd.Series(dtype=np.float64)
-        pair = [first, second]
-        rows = table["first"].isin(pair) & table["second"].isin(pair)
-        rows &= (table["metric"] == key[0]) & (table["policy"] == key[1])
-        rows &= (table["subgroup"] == subgroup) & (table["independent"] == "patients")
-        return table.loc[rows, column].dropna()
+        rows = self._rows.get((frozenset((first, second)), *key, subgroup), [])
+        return self.table[column].iloc[rows].dropna()
+
+    @cached_property
+    def _rows(self) -> dict[tuple[frozenset[str], str, str, str], list[int]]:
+        """Numbers of the rows on each question: systems, metric, rule for the threshold, subgroup.
+
+        The look-up is made once, because to filter the table for each question is slow.
+        """
+        tests = self.table[self.table["independent"] == "patients"]
+        numbers = np.flatnonzero(self.table["independent"] == "patients")
+        names = ("first", "second", "metric", "policy", "subgroup")
+        rows: dict[tuple[frozenset[str], str, str, str], list[int]] = {}
+        for number, *row in zip(numbers, *(tests[name] for name in names), strict=True):
+            first, second, metric, policy, subgroup = row
+            question = frozenset((first, second)), metric, policy, subgroup
+            rows.setdefault(question, []).append(int(number))
+        return rows

@@ -51,6 +51,13 @@ _QUIET = (95, 103, 115)
 _WARNING = (178, 24, 24)
 _FILM = (60, 60, 60)
 _SIGNS = {"right": "✓", "wrong": "✗", "open": "–"}
+# To search for the best filter of each line takes as long as everything else, and the files are no
+# smaller. OpenCV before 4.12 has no such option, and searches.
+_PNG_FILTER = (
+    (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
+    if hasattr(cv2, "IMWRITE_PNG_FILTER")
+    else ()
+)
 
 
 class Panel(NamedTuple):
@@ -123,7 +130,12 @@ def draw_panel(pixels: Pixels, shapes: Sequence[Shape | Label], panel: int) -> P
         >>> draw_panel(np.zeros((100, 50), np.uint8), [], 20).shape
         (20, 10, 3)
     """
-    grey, scale = fit_panel(pixels, panel)
+    return _draw_shapes(fit_panel(pixels, panel), shapes, panel)
+
+
+def _draw_shapes(fitted: Panel, shapes: Sequence[Shape | Label], panel: int) -> Pixels:
+    """Draw lines and short texts over a grey image that was resized to ``panel`` px."""
+    grey, scale = fitted
     canvas = np.repeat(grey[:, :, None], 3, axis=2)
     unit = panel / _REFERENCE
     for shape in shapes:
@@ -247,7 +259,8 @@ def draw_overlay(
     size = (pixels.shape[1], pixels.shape[0])
     by_system = [prediction_shapes(answer, truth, size, faint=faint) for answer in predictions]
     by_panel: list[Sequence[Shape | Label]] = [[], truth.shapes(size, 1 / 20), *by_system]
-    panels = [draw_panel(pixels, shapes, panel) for shapes in by_panel]
+    fitted = fit_panel(pixels, panel)
+    panels = [_draw_shapes(fitted, shapes, panel) for shapes in by_panel]
     captions = [
         Caption("Image", None, title, facts),
         Caption(truth.title, None, describe_truth(truth, finding), "", is_truth=True),
@@ -297,7 +310,8 @@ def draw_predictions(
     size = (pixels.shape[1], pixels.shape[0])
     shapes: list[list[Shape | Label]] = [[]]
     shapes += [prediction_shapes(answer, None, size, faint=False) for answer in predictions]
-    drawn = [draw_panel(pixels, of_panel, panel) for of_panel in shapes]
+    fitted = fit_panel(pixels, panel)
+    drawn = [_draw_shapes(fitted, of_panel, panel) for of_panel in shapes]
     panels = [_at_least_wide(image, panel * 2 // 3) for image in drawn]
     facts = f"{size[0]} x {size[1]} px"
     captions = [Caption("Image", None, title, facts), *map(_answer_caption, predictions, findings)]
@@ -426,8 +440,10 @@ def to_png(image: Pixels, path: Path) -> None:
         ...         image.size
         (40, 20)
     """
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 3, *_PNG_FILTER]
+    encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
     with atomic_path(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG", compress_level=3)
+        temporary.write_bytes(encoded.tobytes())
 
 
 def encode_webp(pixels: Pixels, side: int, *, quality: int, method: int) -> bytes:

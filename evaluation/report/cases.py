@@ -99,8 +99,8 @@ class CaseSource:
         test_set = self.test_set
         boxes = None
         if image_id in test_set.boxes_trusted:
-            on_image = test_set.true_boxes["image_id"] == image_id
-            boxes = test_set.true_boxes.loc[on_image, EDGES].to_numpy(dtype=np.float64)
+            rows = self._rows_of_true_boxes.get(image_id, [])
+            boxes = test_set.true_boxes[EDGES].iloc[rows].to_numpy(dtype=np.float64)
         kind = self._images.get("x_class", pd.Series(dtype=object)).get(image_id, "")
         return ImageTruth(
             float(test_set.labels.get(image_id, math.nan)),
@@ -157,6 +157,14 @@ class CaseSource:
         return self.test_set.dataset.optional_table("decode").set_index("image_id")
 
     @cached_property
+    def _rows_of_true_boxes(self) -> Mapping[str, list[int]]:
+        return _rows_of_images(self.test_set.true_boxes)
+
+    @cached_property
+    def _rows_of_readers(self) -> Mapping[str, list[int]]:
+        return _rows_of_images(self._readers)
+
+    @cached_property
     def _readers(self) -> pd.DataFrame:
         """Boxes of every reader except the reference; a reading without a box has an empty row."""
         names = ["image_id", "reader", *EDGES]
@@ -171,11 +179,19 @@ class CaseSource:
 
     def _boxes_of_readers(self, image_id: str) -> dict[str, npt.NDArray[np.float64]]:
         """Return the boxes of each reader who read this image; an array may be empty."""
-        drawn = self._readers[self._readers["image_id"] == image_id]
+        if image_id not in self._rows_of_readers:
+            return {}
+        drawn = self._readers.iloc[self._rows_of_readers[image_id]]
         return {
             str(reader): rows.dropna(subset=EDGES)[EDGES].to_numpy(dtype=np.float64)
             for reader, rows in drawn.groupby("reader")
         }
+
+
+def _rows_of_images(table: pd.DataFrame) -> Mapping[str, list[int]]:
+    """Return the positions of each image's rows in a table: to search them for each is slow."""
+    rows: dict[Any, Any] = table.groupby("image_id").indices
+    return rows
 
 
 def display_text(decoded: Mapping[str, Any]) -> str:

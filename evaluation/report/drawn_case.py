@@ -254,7 +254,7 @@ def embed_image(pixels: npt.NDArray[np.uint8], most: int) -> str:
     """
     encoded = b""
     for side, quality in _ENCODINGS:
-        encoded = encode_webp(pixels, side, quality=quality, method=3)
+        encoded = encode_webp(pixels, side, quality=quality, method=2)
         if len(encoded) <= most:
             break
     return "data:image/webp;base64," + base64.b64encode(encoded).decode()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -18,7 +18,6 @@ from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric
 from cxr_compare.evaluation.report.failure_rows import (
     contrast_names,
     denominator,
-    first_interval,
     group_title,
     groups_in_order,
 )
@@ -177,17 +176,24 @@ def _group_table(comparison: Comparison, failures: pd.DataFrame, metric: str) ->
     rows = []
     shown: dict[tuple[str, str], list[str]] = {}  # systems that differ, by topic and group
     figures = failures[~failures["group"].isin(failures["group"] + " - rest")]
+    # Rows are looked up by key, because to filter the table for every cell is slow.
+    keys = ["topic", "group", "system"]
+    first = {
+        (row["topic"], row["group"], row["system"]): row
+        for row in failures.drop_duplicates(keys).to_dict("records")
+    }
+    members = dict(list(figures.groupby(["topic", "group"], sort=False)))
     for topic, group in groups_in_order(figures):
-        of_topic = failures[failures["topic"] == topic]
-        cells = [_group_cell(of_topic, group, name) for name in systems]
+        cells = [_group_cell(first.get((topic, group, name))) for name in systems]
         differences = {
-            name: _group_cell(of_topic, f"{group} - rest", name) for name in (*systems, *contrasts)
+            name: _group_cell(first.get((topic, f"{group} - rest", name)))
+            for name in (*systems, *contrasts)
         }
         shown[topic, group] = [name for name in systems if differences[name].shown]
         rows.append(
             (
                 group_title(topic.removeprefix("x_"), group),
-                denominator(of_topic[of_topic["group"] == group]),
+                denominator(members[topic, group]),
                 *(cell.text for cell in cells),
                 *(cell.text for cell in differences.values()),
             )
@@ -230,12 +236,10 @@ def _lowest_groups(
     return lowest
 
 
-def _group_cell(failures: pd.DataFrame, group: str, system: str) -> _GroupCell:
+def _group_cell(row: Mapping[Hashable, Any] | None) -> _GroupCell:
     """Return a group's figure, only its counts if these are few, or a difference with p-value."""
-    rows = failures[(failures["group"] == group) & (failures["system"] == system)]
-    if rows.empty:
+    if row is None:
         return _GroupCell(DASH)
-    row = rows.iloc[0]
     if row["note"] == TOO_FEW:
         if math.isnan(row["of"]):
             return _GroupCell(DASH)
@@ -243,7 +247,7 @@ def _group_cell(failures: pd.DataFrame, group: str, system: str) -> _GroupCell:
         return _GroupCell(
             sentence("counts_only", row["count"], row["of"], positives, template=TABLES)
         )
-    figure = first_interval(rows)
+    figure = Interval.from_row(row)
     p_value = row["p_holm"]
     if pd.isna(p_value):
         return _GroupCell(figure_text(figure))

@@ -31,13 +31,14 @@ from cxr_compare.evaluation.report.charts import (
 )
 from cxr_compare.evaluation.report.cost_table import cost_rows
 from cxr_compare.evaluation.report.figure_files import save_figures, save_plate
+from cxr_compare.evaluation.report.figure_process import figure_process
 from cxr_compare.evaluation.report.further_tables import further_tables
-from cxr_compare.evaluation.report.gallery import Gallery, case_places, draw_galleries
+from cxr_compare.evaluation.report.gallery import case_places, draw_galleries
 from cxr_compare.evaluation.report.images_page import write_images_page
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.label_error_chart import label_error_charts
 from cxr_compare.evaluation.report.methods import UNKNOWN, methods
-from cxr_compare.evaluation.report.model_card import card_files
+from cxr_compare.evaluation.report.model_card import card_files, write_cards
 from cxr_compare.evaluation.report.paper_files import write_paper_files
 from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.summary_table import TableRow
@@ -79,8 +80,9 @@ def write_report(
 
     The other files are ``details.html``, ``cases-002.html`` and so on with further example images,
     ``images.html`` with all test images (and ``images.js``, ``thumbs/``), ``table.tex``,
-    ``table.md``, ``checklists.md``, ``references.bib``, ``figures/``, and ``overlays/`` with drawn
-    images. The report of a data set without pixels shows no images.
+    ``table.md``, ``checklists.md``, ``references.bib``, ``figures/``, ``cards/`` with a description
+    of each model, and ``overlays/`` with drawn images. The report of a data set without pixels
+    shows no images.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
@@ -101,6 +103,7 @@ def write_report(
 
     Raises:
         ValueError: A page would be larger than 10 MB.
+        InputError: The process that draws the figures was ended.
     """
     out = Path(out)
     make_folder(out / files.FIGURES)
@@ -108,14 +111,12 @@ def write_report(
         for stale in out.glob(pattern):
             stale.unlink()  # a file of an earlier report need not belong to this one
     charts = report_charts(comparison) if charts is None else charts
-    method_texts = methods(comparison, dataset)
     finding = comparison.display_name
     title = f"{' and '.join(comparison.systems)}: {finding}"
     titles = {"title": title, "finding": finding, "data_name": dataset.name}
-    write_paper_files(comparison, out, rows, method_texts)
     gaps = disagreement(comparison.decisions, comparison.names)
-    # Example images are drawn beside the figures: encoding an image leaves Python to other threads.
-    with ThreadPoolExecutor(1, "galleries") as background:
+    # A process draws the figures, and other threads draw the images. This thread makes the rest.
+    with figure_process() as process, ThreadPoolExecutor(1, "images") as background:
         drawing = background.submit(
             draw_galleries,
             comparison,
@@ -130,51 +131,52 @@ def write_report(
         about = sentence(
             "about", comparison.names, inside_sentence(finding), tables["counts"], template=CHARTS
         )
-        save_figures(
-            out / files.FIGURES,
-            about,
-            forest=tables["forest"],
-            charts=charts,
-            markers=policy_markers(comparison.policies),
-            confusion=_confusion_matrices(comparison),
-        )
+        saving = [
+            process.submit(
+                save_figures,
+                out / files.FIGURES,
+                about,
+                forest=tables["forest"],
+                charts=charts,
+                markers=policy_markers(comparison.policies),
+                confusion=_confusion_matrices(comparison),
+            )
+        ]
+        method_texts = methods(comparison, dataset)
+        write_paper_files(comparison, out, rows, method_texts)
+        content = _content_without_images(comparison, charts, dataset)
+        shown = titles | method_texts | tables | content
+        pages = {files.DETAILS: _render_details(comparison, titles, method_texts)}
         galleries = drawing.result()
-    if galleries[0].examples:
-        save_plate(
-            out / files.FIGURES,
-            about,
-            [out / files.OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples],
-            [key.text for key in galleries[0].map_legend],
+        if galleries[0].examples:
+            examples = [
+                out / files.OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples
+            ]
+            legend = [key.text for key in galleries[0].map_legend]
+            saving.append(process.submit(save_plate, out / files.FIGURES, about, examples, legend))
+        saving.append(
+            background.submit(
+                write_images_page,
+                comparison,
+                dataset,
+                out,
+                titles=titles,
+                drawn=case_places(galleries),
+                gaps=gaps,
+                most=thumbnails,
+                seed=seed,
+                progress=progress,
+            )
         )
-    write_images_page(
-        comparison,
-        dataset,
-        out,
-        titles=titles,
-        drawn=case_places(galleries),
-        gaps=gaps,
-        most=thumbnails,
-        seed=seed,
-        progress=progress,
-    )
-    pages = {
-        gallery.pages[gallery.page - 1]: render("cases.html.jinja", gallery=gallery, **titles)
-        for gallery in galleries[1:]
-    }
-    pages[files.DETAILS] = render(
-        "details.html.jinja",
-        **titles,
-        checklists=method_texts["checklists"],
-        unknown=UNKNOWN,
-        wrong_labels=comparison.wrong_labels,
-        label_charts=[
-            _DrawnChart(chart, to_svg(chart), chart_legend(chart, comparison.policies))
-            for chart in label_error_charts(comparison)
-        ],
-        provenance=_without_repeats(comparison.provenance),
-    )
-    shown = titles | tables | method_texts
-    pages[files.PAGE] = _render_report(comparison, charts, galleries, dataset, shown)
+        for gallery in galleries[1:]:
+            name = gallery.pages[gallery.page - 1]
+            pages[name] = render("cases.html.jinja", gallery=gallery, **titles)
+        pages[files.PAGE] = render(
+            "report.html.jinja", **shown, examples=galleries[0].examples, gallery=galleries[0]
+        )
+        write_cards(comparison, out)
+        for written in saving:
+            written.result()
     for name, html in pages.items():
         if not comparison.patients_known:
             html = image_wording(html)
@@ -211,48 +213,57 @@ def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
     return provenance | {"systems": {name: of_system(facts) for name, facts in systems.items()}}
 
 
-def _render_report(
-    comparison: Comparison,
-    charts: Sequence[Chart],
-    galleries: list[Gallery],
-    dataset: DataSet,
-    tables: dict[str, Any],
+def _render_details(
+    comparison: Comparison, titles: Mapping[str, str], method_texts: Mapping[str, Any]
 ) -> str:
-    """Render the report as HTML."""
+    """Render the page with checklists, wrong labels and provenance as HTML."""
+    return render(
+        "details.html.jinja",
+        **titles,
+        checklists=method_texts["checklists"],
+        unknown=UNKNOWN,
+        wrong_labels=comparison.wrong_labels,
+        label_charts=_draw_charts(label_error_charts(comparison), comparison),
+        provenance=_without_repeats(comparison.provenance),
+    )
+
+
+def _content_without_images(
+    comparison: Comparison, charts: Sequence[Chart], dataset: DataSet
+) -> dict[str, Any]:
+    """Return the content of the report's page but for its title, main tables and images."""
     # These are ROC, FROC and calibration; other charts replace those that are missing.
     ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
+    further = [chart for chart in charts if chart not in first]
     evaluated = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
     # Published figures are measured on patients, so they do not apply to synthetic images.
     sources = set() if comparison.background.synthetic else set(evaluated.get("source", []))
-
-    def draw(chosen: Sequence[Chart]) -> list[_DrawnChart]:
-        return [
-            _DrawnChart(chart, to_svg(chart), chart_legend(chart, comparison.policies))
-            for chart in chosen
-        ]
-
-    return render(
-        "report.html.jinja",
-        details=files.DETAILS,
-        cards=card_files(comparison.names),
-        verdict=comparison.answer,
-        notes=[note for note in comparison.notes if not (note.caution or note.about_decisions)],
-        derived=[note for note in comparison.notes if note.about_decisions],
-        examples=galleries[0].examples,
-        main_charts=draw(first),
-        gallery=galleries[0],
-        further_charts=draw([chart for chart in charts if chart not in first]),
-        cost_charts=draw(cost_charts(comparison)),
-        without_decision_curve=without_decision_curve(comparison),
-        exploration=exploration(comparison)[0],
-        cost=Table.from_rows(
-            sentence("costs_title", template=TABLES),
-            "",
-            ("", *comparison.names),
-            cost_rows(comparison),
-            len(comparison.names),
-        ),
-        **tables,
-        **further_tables(comparison, sources),
+    cost = Table.from_rows(
+        sentence("costs_title", template=TABLES),
+        "",
+        ("", *comparison.names),
+        cost_rows(comparison),
+        len(comparison.names),
     )
+    return {
+        "details": files.DETAILS,
+        "cards": card_files(comparison.names),
+        "verdict": comparison.answer,
+        "notes": [note for note in comparison.notes if not (note.caution or note.about_decisions)],
+        "derived": [note for note in comparison.notes if note.about_decisions],
+        "main_charts": _draw_charts(first, comparison),
+        "further_charts": _draw_charts(further, comparison),
+        "cost_charts": _draw_charts(cost_charts(comparison), comparison),
+        "without_decision_curve": without_decision_curve(comparison),
+        "exploration": exploration(comparison)[0],
+        "cost": cost,
+        **further_tables(comparison, sources),
+    }
+
+
+def _draw_charts(charts: Sequence[Chart], comparison: Comparison) -> list[_DrawnChart]:
+    return [
+        _DrawnChart(chart, to_svg(chart), chart_legend(chart, comparison.policies))
+        for chart in charts
+    ]

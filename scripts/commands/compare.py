@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +16,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.figure_process import prepare_figure_process
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts import console
@@ -47,6 +48,7 @@ from cxr_compare.scripts.systems import (
 )
 
 if TYPE_CHECKING:
+    from cxr_compare.data_prep.store.predictions import Predictions
     from cxr_compare.evaluation.compare.comparison import Comparison
     from cxr_compare.evaluation.compare.exposure import Exposure
     from cxr_compare.evaluation.report.cases import CaseSource
@@ -314,7 +316,8 @@ class ReportRequest:
         """
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-                comparison = self._compare(systems, test_set, Path(folder))
+                opened = open_systems(systems, test_set, Path(folder))
+                comparison = self._compare(opened, test_set)
             return self._unwritten(comparison, test_set)
         question = self.question(systems, test_set, out)
         finished: Finished = "absent" if self.overwrite else finished_report(out, question)
@@ -329,7 +332,9 @@ class ReportRequest:
         require_only_files(out, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
-            comparison = self._compare(systems, test_set, out)
+            opened = open_systems(systems, test_set, out)
+            prepare_figure_process()
+            comparison = self._compare(opened, test_set)
             self._write(comparison, self.question(systems, test_set, out), test_set, out)
         return Report.open(out)
 
@@ -404,12 +409,11 @@ class ReportRequest:
         }
 
     def _compare(
-        self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path
+        self, opened: Mapping[str, list[Predictions]], test_set: LabelledSplit
     ) -> Comparison:
         """Compare the systems, and log that the test images were used."""
         from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
-        opened = open_systems(systems, test_set, out)
         policies_of_rows = [row.policy for row in self.rows if row.policy]
 
         def evaluate(labelled: LabelledSplit, advance: Any = None) -> Comparison:

@@ -22,6 +22,7 @@ from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.verdict import state_verdict
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from tests.undrawn_figures import leave_figures_out
 
 SIDE = 64
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
@@ -95,9 +96,7 @@ class ImageSet:
 def no_chart_files() -> Iterator[None]:
     """No report of the module writes its charts as files, which takes a second a report."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
-        )
+        leave_figures_out(patch)
         yield
 
 

@@ -11,7 +11,7 @@ from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.failure_analysis import FAILURE_COLUMNS
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.report.data_files import write_data_files
-from cxr_compare.evaluation.report.model_card import card_files, card_of_comparison
+from cxr_compare.evaluation.report.model_card import card_files, card_of_comparison, write_cards
 from cxr_compare.evaluation.report.weight_licence import starting_weights
 
 SECTIONS = [  # of Mitchell et al. 2019, in their order
@@ -158,7 +158,9 @@ def test_metadata_block_is_read_by_the_hub(trained, tmp_path):
 
 def test_report_folder_and_its_archive_hold_a_card_of_each_system(trained, report_folder):
     decisions = trained.decisions.assign(probability=trained.decisions["score"])
-    write_data_files(replace(trained, decisions=decisions), report_folder)
+    calibrated = replace(trained, decisions=decisions)
+    write_cards(calibrated, report_folder)
+    write_data_files(calibrated, report_folder)
     names = sorted(path.name for path in (report_folder / "cards").iterdir())
     assert names == ["CheXNet.md", "RetinaNet.md"]
     with zipfile.ZipFile(report_folder / "report.zip") as archive:

@@ -6,6 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cxr_compare.evaluation.report.data_files import write_data_files
 from cxr_compare.evaluation.report.figure_files import draw_confusion
+from cxr_compare.evaluation.report.model_card import write_cards
 from cxr_compare.evaluation.report.paper_files import write_paper_files
 from cxr_compare.evaluation.report.summary_table import summary_table, table_rows
 
@@ -23,6 +24,7 @@ def test_archive_names_each_file_and_equal_folders_give_equal_bytes(comparison, 
         for figure in ("roc", "forest"):
             (tmp_path / name / "figures" / f"{figure}.png").write_bytes(b"drawn")
             (tmp_path / name / "figures" / f"{figure}.txt").write_text(f"About {figure}.\n")
+        write_cards(comparison, tmp_path / name)
         write_data_files(comparison, tmp_path / name)
     first, second = (tmp_path / name / "report.zip" for name in "ab")
     assert first.read_bytes() == second.read_bytes()

@@ -26,6 +26,7 @@ from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.report import MAX_BYTES, write_report
 from cxr_compare.evaluation.report.summary_table import table_rows
 from cxr_compare.evaluation.report.templates import CASES, sentence
+from tests.undrawn_figures import draw_figures_in_a_thread, leave_figures_out
 from tools.measure_page import measure
 from tools.outline import Outline
 
@@ -33,10 +34,10 @@ from tools.outline import Outline
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
     """Charts as PNG take a second a report; only the tests that ask for them draw them."""
-    if "figures_lie" not in request.node.name:
-        monkeypatch.setattr(
-            "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
-        )
+    if "figures_lie" in request.node.name:
+        draw_figures_in_a_thread(monkeypatch)
+    else:
+        leave_figures_out(monkeypatch)
     monkeypatch.setattr("cxr_compare.evaluation.report.cases.draw_overlay", small_overlay)
 
 
@@ -60,9 +61,7 @@ def read_only(hand_made, tmp_path_factory):
     """The folder of one report that many tests look at."""
     folder = tmp_path_factory.mktemp("read-only") / "report"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
-        )
+        leave_figures_out(patch)
         patch.setattr("cxr_compare.evaluation.report.cases.draw_overlay", small_overlay)
         write_report(*hand_made(), folder)
     return folder
