@@ -82,8 +82,8 @@ class Schema:
 
 def _contain(values: Any, pattern: str) -> Any:
     """Flag the texts of an array that contain a regular expression in the syntax of RE2."""
-    # Imported here: commands import this module without PyArrow. Not with pandas, which parses the
-    # expression in Python at each call.
+    # PyArrow is imported here, because commands import this module without needing it. pandas would
+    # parse the expression in Python at each call.
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -189,7 +189,7 @@ class CaseSource:
 
 
 def _rows_of_images(table: pd.DataFrame) -> Mapping[str, list[int]]:
-    """Return the positions of each image's rows in a table: to search them for each is slow."""
+    """Return the positions of each image's rows, since searching the table each time is slow."""
     rows: dict[Any, Any] = table.groupby("image_id").indices
     return rows
 
