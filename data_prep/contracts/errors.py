@@ -1,8 +1,9 @@
 """The exception for wrong input, and functions for the text of messages."""
 
+import difflib
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations", "safetensors")
 """Packages of the pip extra `train`, which training and prediction with a run need."""
@@ -115,6 +116,24 @@ def require_packages(feature: str, extra: str, modules: Sequence[str]) -> None:
                 f"{feature}: {name.replace('_', '-')} is not installed; in a clone: "
                 f"pip install '.[{extra}]'"
             )
+
+
+def nearest_name(name: str, names: Collection[str], otherwise: str) -> str:
+    """Return "did you mean NAME?" with the known name that is most similar to an unknown one.
+
+    Error messages about an unknown name end with it.
+
+    Args:
+        name: Name that the user wrote and that is unknown.
+        names: Known names.
+        otherwise: Text that is returned if no name is similar.
+
+    Example:
+        >>> nearest_name("patient", ["truth", "patients"], "it has truth, patients")
+        "did you mean 'patients'?"
+    """
+    nearest = difflib.get_close_matches(name, names, 1, 0.5)
+    return f"did you mean '{nearest[0]}'?" if nearest else otherwise
 
 
 def counted(count: int, noun: str, verb: str = "") -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable
-from difflib import get_close_matches
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, nearest_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,8 +34,7 @@ def refuse_unknown_keywords(name: str, keywords: Iterable[str], known: Collectio
     """
     for keyword in keywords:
         if keyword not in known:
-            similar = get_close_matches(keyword, known, n=1)
-            advice = f"did you mean '{similar[0]}'?" if similar else f"it has {', '.join(known)}"
+            advice = nearest_name(keyword, known, f"it has {', '.join(known)}")
             raise InputError(f"{name}: has no argument '{keyword}'; {advice}")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cxr_compare.data_prep.contracts.column_names import names_by_role
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, nearest_name
 from cxr_compare.data_prep.contracts.schemas import ORIGINS
 from cxr_compare.data_prep.contracts.text_files import read_toml_file
 
@@ -121,17 +119,3 @@ def require_role(role: str, where: str) -> None:
     if kind not in COLUMN_ROLES and not kind.startswith("x_"):
         near = nearest_name(kind, COLUMN_ROLES, f"roles are {', '.join(COLUMN_ROLES)} and x_...")
         raise InputError(f"{where}: there is no role '{kind}'; {near}")
-
-
-def nearest_name(name: str, names: Sequence[str], otherwise: str) -> str:
-    """Return "did you mean NAME?" with the known name that is most similar to an unknown one.
-
-    Error messages about an unknown name end with it.
-
-    Args:
-        name: Name that the user wrote and that is unknown.
-        names: Known names.
-        otherwise: Text that is returned if no name is similar.
-    """
-    nearest = difflib.get_close_matches(name, names, 1, 0.5)
-    return f"did you mean '{nearest[0]}'?" if nearest else otherwise

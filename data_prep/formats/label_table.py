@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
@@ -29,7 +29,6 @@ from cxr_compare.data_prep.formats.columns import (
     BOX_ROLES,
     SIDES,
     column_dictionary,
-    nearest_name,
     read_column_names,
     require_role,
 )

@@ -128,6 +128,11 @@ class TargetLabels:
     fold: np.ndarray
     patient: np.ndarray
 
+    @property
+    def n_patients(self) -> int:
+        """Number of patients: the largest number of a patient, plus 1."""
+        return int(self.patient.max()) + 1
+
     def select(self, rows: np.ndarray) -> TargetLabels:
         """Select the labels of some of the images.
 
@@ -150,8 +155,7 @@ class TargetLabels:
         Returns:
             The AUROC with the contribution of each patient; None if no fold has both classes.
         """
-        n_patients = int(self.patient.max()) + 1
-        return auroc_parts(self.positive, scores, self.patient, n_patients, folds=folds)
+        return auroc_parts(self.positive, scores, self.patient, self.n_patients, folds=folds)
 
 
 def auroc_of_fact(fact: Fact, truth: TargetLabels) -> AurocParts | None:
@@ -174,10 +178,13 @@ def auroc_of_fact(fact: Fact, truth: TargetLabels) -> AurocParts | None:
         for chosen in (cells, cells[truth.positive])
     )
     weights = _fit(fact.table, n.sum(axis=0) - n, hits.sum(axis=0) - hits)
-    scores = weights @ fact.table.T
-    n_patients = int(truth.patient.max()) + 1
     return auroc_parts_of_levels(
-        truth.positive, fact.codes, scores, truth.patient, n_patients, folds=truth.fold
+        truth.positive,
+        fact.codes,
+        weights @ fact.table.T,
+        truth.patient,
+        truth.n_patients,
+        folds=truth.fold,
     )
 
 

@@ -20,8 +20,9 @@ NO_WIDTH = "no interval: every bootstrap resample gave the same value"
 MOST_UNDEFINED = 0.1
 """Largest share of the resamples on which a figure with an interval may be undefined."""
 _ROUNDING = 1e-12
-_UNDEFINED = re.compile(r"undefined in \d+ of \d+ resamples")
-_UNDEFINED_LEFT_OUT = re.compile(_UNDEFINED.pattern + ", left out")
+_UNDEFINED = "undefined in {} of {} resamples"
+_LEFT_OUT = ", left out"
+_ANY_UNDEFINED = _UNDEFINED.format(r"\d+", r"\d+")
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def percentile_interval(
     """
     defined = replicates[~np.isnan(replicates)]
     n_undefined = len(replicates) - len(defined)
-    undefined_note = f"undefined in {n_undefined} of {len(replicates)} resamples"
+    undefined_note = _UNDEFINED.format(n_undefined, len(replicates))
     if not len(defined) or n_undefined > MOST_UNDEFINED * len(replicates):
         return Interval(estimate, note=undefined_note)
     tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
@@ -241,7 +242,7 @@ def percentile_interval(
             f"resamples: {low:.3f} to {high:.3f})"
         )
         return Interval(estimate, note=note, shifted=True)
-    note = f"{undefined_note}, left out" if n_undefined else ""
+    note = f"{undefined_note}{_LEFT_OUT}" if n_undefined else ""
     return Interval(estimate, float(low), float(high), note)
 
 
@@ -260,9 +261,10 @@ def note_without_counts(note: str) -> str:
         >>> note_without_counts("undefined in 324 of 2000 resamples")
         'no interval: undefined in more than 10 % of the resamples'
     """
-    note = _UNDEFINED_LEFT_OUT.sub("undefined in some resamples, which are left out", note)
+    some = "undefined in some resamples, which are left out"
+    note = re.sub(_ANY_UNDEFINED + _LEFT_OUT, some, note)
     most = f"no interval: undefined in more than {100 * MOST_UNDEFINED:.0f} % of the resamples"
-    return _UNDEFINED.sub(most, note)
+    return re.sub(_ANY_UNDEFINED, most, note)
 
 
 def expanded_level(level: float, patients: float | None) -> float:
