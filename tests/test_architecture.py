@@ -14,8 +14,10 @@ import pytest
 from cxr_compare.scripts.command_list import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-LINKS = sorted(path for path in (ROOT / "cxr_compare").iterdir() if path.is_symlink())
-PACKAGES = [link.name for link in LINKS]
+CONFIG = configparser.ConfigParser()
+CONFIG.read(ROOT / "setup.cfg")
+MAPPING = dict(line.split(" = ") for line in CONFIG["options"]["package_dir"].split("\n") if line)
+PACKAGES = sorted(set(MAPPING.values()) - {"cxr_compare"})
 FOLDERS = sorted(
     path.parent
     for package in [*PACKAGES, "benchmarks"]
@@ -25,20 +27,27 @@ FILES = sorted(path for folder in FOLDERS for path in folder.glob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
-def test_packages_are_linked_into_cxr_compare_by_relative_paths():
-    assert {link: link.readlink() for link in LINKS} == {
-        link: Path("..") / link.name for link in LINKS
-    }
+def test_packages_are_mapped_in_setup_cfg_and_linked_by_scripts_link():
+    assert {f"cxr_compare.{name}": name for name in PACKAGES} | {
+        "cxr_compare": "cxr_compare"
+    } == MAPPING
     product = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert product - {"benchmarks", "cxr_compare", "tools"} == set(PACKAGES)
+    for name in PACKAGES:  # which mypy, import-linter and editors follow
+        assert (ROOT / "cxr_compare" / name).resolve() == ROOT / name, "run: scripts/link"
+
+
+def test_no_link_is_in_git():
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
 
 
 def test_setup_cfg_lists_every_package_and_no_tests():
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
     folders = [".".join(("cxr_compare", *folder.relative_to(ROOT).parts)) for folder in FOLDERS]
     expected = [name for name in folders if name != "cxr_compare.benchmarks"]
-    assert config["options"]["packages"].split() == ["cxr_compare", *expected]
+    assert CONFIG["options"]["packages"].split() == ["cxr_compare", *expected]
 
 
 def test_list_of_commands_names_every_module_of_the_package():
