@@ -12,7 +12,6 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.background import Background
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
-from cxr_compare.evaluation.compare.paired_tests import TEST_COLUMNS
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.compare.system_result import SystemResult
@@ -650,27 +649,6 @@ def test_menu_is_whole_on_a_phone(browser, comparison, image_set, tmp_path):
         )
         assert len(right) >= 7
         assert max(right) <= width
-
-
-def test_page_explains_a_difference_whose_p_value_and_interval_conflict(written, comparison):
-    metrics = comparison.metrics.copy()
-    difference = metrics["system"] == "RetinaNet - CheXNet"
-    chosen = difference & (metrics["metric"] == "recall") & (metrics["policy"] == "max_f1")
-    assert chosen.any()
-
-    def kinds_of(estimate, low, high, p_value):
-        metrics.loc[chosen, ["estimate", "ci_low", "ci_high"]] = estimate, low, high
-        row = {"unit": "image", "subgroup": "all", "policy": "max_f1", "metric": "recall"}
-        row |= {"first": "RetinaNet", "second": "CheXNet", "independent": "patients"}
-        tests = pd.DataFrame([row | {"method": "a test", "p_value": p_value}])
-        tests = tests.reindex(columns=TEST_COLUMNS)
-        changed = replace(comparison, estimates=Estimates.from_table(metrics), tests=tests)
-        figures = re.search(r'<section id="figures">.*?</section>', written(changed), re.DOTALL)[0]
-        return set(re.findall(r'data-conflict="(\w+)"', figures))
-
-    assert "skewed" in kinds_of(0.438, -0.1, 0.6, 1.0)
-    assert "interval_only" in kinds_of(0.44, 0.1, 0.8, 0.06)
-    assert "skewed" not in kinds_of(0.1, -0.2, 0.4, 0.5)
 
 
 ACT = """
