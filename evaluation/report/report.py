@@ -144,7 +144,7 @@ def write_report(
         ]
         method_texts = methods(comparison, dataset)
         write_paper_files(comparison, out, rows, method_texts)
-        content = _content_without_images(comparison, charts, dataset)
+        content = _content_without_images(comparison, charts)
         shown = titles | method_texts | tables | content
         pages = {files.DETAILS: _render_details(comparison, titles, method_texts)}
         galleries = drawing.result()
@@ -228,17 +228,12 @@ def _render_details(
     )
 
 
-def _content_without_images(
-    comparison: Comparison, charts: Sequence[Chart], dataset: DataSet
-) -> dict[str, Any]:
+def _content_without_images(comparison: Comparison, charts: Sequence[Chart]) -> dict[str, Any]:
     """Return the content of the report's page but for its title, main tables and images."""
     # These are ROC, FROC and calibration; other charts replace those that are missing.
     ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
     further = [chart for chart in charts if chart not in first]
-    evaluated = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
-    # Published figures are measured on patients, so they do not apply to synthetic images.
-    sources = set() if comparison.background.synthetic else set(evaluated.get("source", []))
     cost = Table.from_rows(
         sentence("costs_title", template=TABLES),
         "",
@@ -258,7 +253,7 @@ def _content_without_images(
         "without_decision_curve": without_decision_curve(comparison),
         "exploration": exploration(comparison)[0],
         "cost": cost,
-        **further_tables(comparison, sources),
+        **further_tables(comparison),
     }
 
 
