@@ -868,8 +868,8 @@ class MetricsRecord(Record):
         thresholds: For each system by name, the score threshold by operating point, such as
             ``max_f1``; null if the operating point has no threshold.
         metrics: One entry for each figure, as docs/metrics.schema.json describes it.
-        question: Systems, data and options with which the comparison was made, by key; None in
-            files of earlier versions.
+        call: Systems, data and options of the command that made the comparison, by key; None if
+            it was not a command.
         provenance: Data set and systems of the report.
     """
 
@@ -877,7 +877,7 @@ class MetricsRecord(Record):
     systems: list[str] = ABSENT
     thresholds: dict[str, NumbersByName] = ABSENT
     metrics: list[dict[str, Any]]
-    question: dict[str, Any] | None = None
+    call: dict[str, Any] | None = None
     provenance: ReportOrigin
 
 

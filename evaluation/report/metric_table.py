@@ -58,12 +58,10 @@ class ConfusionGroup:
     """Confusion matrices of all systems at thresholds that were chosen by the same rule.
 
     Attributes:
-        policy: Rule by which the thresholds were chosen on validation images, such as ``max_f1``.
-        title: The rule in words, as a heading.
+        title: Rule by which the thresholds were chosen on validation images, in words.
         matrices: Confusion matrix of each system.
     """
 
-    policy: str
     title: str
     matrices: list[ConfusionMatrix]
 
@@ -363,7 +361,7 @@ def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
         for name, result in comparison.systems.items():
             counts = {cell: f"{n:,}" for cell, n in result.confusion.get(policy, {}).items()}
             matrices.append(ConfusionMatrix(name, threshold_text(comparison, name, policy), counts))
-        groups.append(ConfusionGroup(policy, policy_text(policy), matrices))
+        groups.append(ConfusionGroup(policy_text(policy), matrices))
     return groups
 
 
