@@ -71,14 +71,16 @@ def test_figures_are_readable_images_and_undated_drawings(comparison, tmp_path):
 
 
 def test_without_decisions_or_scores_there_is_no_figure_of_them(comparison, tmp_path, monkeypatch):
+    drawn = []
     monkeypatch.setattr(
-        "cxr_compare.evaluation.report.figure_files.save_figure", lambda figure, path: []
+        "cxr_compare.evaluation.report.figure_files.save_figure",
+        lambda figure, path: drawn.append(path.name),
     )
     for result in comparison.systems.values():
         result.curve.clear()
     assert not {"roc", "pr"} & set(charts_of(comparison))
     save(comparison, tmp_path, confusion=[[]])
-    assert [path.name for path in tmp_path.iterdir()] == ["forest.txt"]
+    assert drawn == ["forest"]
 
 
 def test_a_chart_of_the_page_alone_is_no_figure_of_a_paper(tmp_path):
