@@ -524,7 +524,7 @@ def _from_row(row: Mapping[str, Any]) -> Estimate:
     """Read an estimate from a row of a stored table, from which missing values are left out."""
     method = str(row.get("ci_method", ""))
     kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
-    ends = [row.get(f"ci_{end}_fixed_choice", row.get(f"ci_{end}_held")) for end in ("low", "high")]
+    ends = [row.get(f"ci_{end}_fixed_choice") for end in ("low", "high")]
     low, high = (np.nan if end is None else float(end) for end in ends)
     n_chosen_on = row.get("n_validation_positive")
     n_images, n_patients, n_positive = (int(row.get(name, 0)) for name in SampleSize._fields[:3])
