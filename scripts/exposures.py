@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,29 +65,3 @@ def read_exposures(texts: Sequence[str], dataset: DataSet, mapping: Path | None)
             raise InputError(f"--exposure {text}: expected NAME=FILE, the name of a system")
         exposures.append(read_exposure(name, Path(file), dataset, mapping))
     return exposures
-
-
-def exposure_states(exposures: Iterable[Exposure]) -> list[dict[str, str]]:
-    """Return facts about the lists of seen images, by which a report notices that they changed.
-
-    Args:
-        exposures: Images that each system has seen in training, from `read_exposures`.
-
-    Returns:
-        For each list the name of the system and of its encoder, the source of the list, and digests
-        of its images and of its patients.
-    """
-    return [
-        {
-            "system": exposure.system,
-            "encoder": exposure.encoder,
-            "source": exposure.source,
-            "seen": _digest(exposure.image_ids),
-            "patients": _digest(exposure.patients),
-        }
-        for exposure in exposures
-    ]
-
-
-def _digest(names: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(map(str, names))).encode()).hexdigest()[:16]

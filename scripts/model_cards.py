@@ -133,8 +133,7 @@ def _stored_cards(report: Path) -> dict[str, str]:
         path = report / file
         if not path.is_file():
             raise InputError(
-                f"{path}: is missing, since an older version wrote this report; make it again with "
-                "cxr compare --overwrite"
+                f"{path}: is missing; make the report again with cxr compare --overwrite"
             )
         cards[name] = path.read_text(encoding="utf-8")
     return cards

@@ -70,9 +70,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def require_only_files(
-    out: Path, names: Collection[str], folder_kind: str, pattern: str | None = None
-) -> None:
+def require_only_files(out: Path, names: Collection[str], folder_kind: str) -> None:
     """Check that a folder contains only files of the command that is about to write to it.
 
     Args:
@@ -80,8 +78,6 @@ def require_only_files(
         names: Names of the files and folders that it may contain. A lock file is allowed as well.
         folder_kind: Name of the kind of folder that is to be written, such as "report", for the
             message.
-        pattern: Pattern of further allowed file names, as in ``Path.match``, such as ``*.png``;
-            None allows no others.
 
     Raises:
         InputError: The folder contains another file, or is a file itself.
@@ -94,8 +90,7 @@ def require_only_files(
     if not out.is_dir():
         raise InputError(f"{out}: a file stands where a folder is needed")
     for path in sorted(out.iterdir()):
-        is_allowed = path.name in names or path.name == LOCK_NAME
-        if not is_allowed and not (pattern and path.match(pattern)):
+        if path.name not in names and path.name != LOCK_NAME:
             raise InputError(
                 f"{out}: holds '{path.name}', which no {folder_kind} has; choose another --out"
             )

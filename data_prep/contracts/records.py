@@ -615,8 +615,7 @@ class DecisionRecord(Record):
         target: Name of the target: the findings that make an image positive.
         chosen_on: Digests and numbers of the validation images, and ``inference_id``, the digest of
             the model and its prediction settings.
-        choices: Under ``calibration``, the loss of each calibration that was compared; None in
-            files of earlier versions.
+        choices: Under ``calibration``, the loss of each calibration that was compared.
         box_cut: Box score from which a predicted box counts in the competition metric of RSNA 2018;
             None if no such score was chosen.
         tried: Rules that were tried for turning box scores into an image score, each with its
@@ -628,12 +627,9 @@ class DecisionRecord(Record):
         reduction: Rule by which box scores become the score of an image; None for a classifier.
         calibration: Function that turns a score into a probability; None without calibration.
         options: Options of the call of ``cxr tune``; None if all were left at their defaults.
-        asked: Former name of the key `options`.
         triage: Scores at which no human reader needs to decide; None if triage was not requested.
         map_scale: Raw values of activation maps that are drawn as 0 and as 1; None without maps.
         map_boxes: Rule by which activation maps are cut into boxes; None without maps.
-        map_box_level: Raw map value from which a cell belongs to a box, in files of earlier
-            versions; None in new files.
         overlap: Largest IoU that two kept boxes of a detector may have; of boxes that overlap more,
             only the one with the highest score is kept. None keeps all boxes.
         policies: Threshold and figures of each operating point, by its name, such as ``max_f1``.
@@ -650,11 +646,9 @@ class DecisionRecord(Record):
     reduction: ReductionRecord | None
     calibration: AnyCalibration | None
     options: TuningRecord | None = None
-    asked: TuningRecord | None = None
     triage: TriageRecord | None = None
     map_scale: Pair | None
     map_boxes: MapBoxesRecord | None = None
-    map_box_level: float | None = None
     overlap: float | None = None
     policies: dict[str, PolicyRecord]
     validation: NumbersByName
@@ -868,8 +862,8 @@ class MetricsRecord(Record):
         thresholds: For each system by name, the score threshold by operating point, such as
             ``max_f1``; null if the operating point has no threshold.
         metrics: One entry for each figure, as docs/metrics.schema.json describes it.
-        question: Systems, data and options with which the comparison was made, by key; None in
-            files of earlier versions.
+        call: Systems, data and options of the command that made the comparison, by key; None if
+            it was not a command.
         provenance: Data set and systems of the report.
     """
 
@@ -877,7 +871,7 @@ class MetricsRecord(Record):
     systems: list[str] = ABSENT
     thresholds: dict[str, NumbersByName] = ABSENT
     metrics: list[dict[str, Any]]
-    question: dict[str, Any] | None = None
+    call: dict[str, Any] | None = None
     provenance: ReportOrigin
 
 

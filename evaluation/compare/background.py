@@ -26,8 +26,8 @@ class Background:
             listed, too. Systems that were trained on the evaluated data set only are absent.
 
     Example:
-        >>> Background("RSNA", audit=()).audit_text
-        'each patient has one role (cxr check found no error)'
+        >>> Background("RSNA", synthetic=12).synthetic
+        12
     """
 
     data_name: str = ""
@@ -67,17 +67,3 @@ class Background:
             synthetic=len(image_ids.intersection(truth.synthetic)),
             elsewhere=elsewhere,
         )
-
-    @property
-    def audit_text(self) -> str:
-        """Clause for reports on what ``cxr check`` found in the data set.
-
-        It says that the check found no error, which errors it found, or that it was not run. Among
-        other things, the check looks for patients who have images in more than one of the roles
-        training, validation and test.
-        """
-        if self.audit is None:
-            return "whether each patient has one role was not checked (run cxr check)"
-        if not self.audit:
-            return "each patient has one role (cxr check found no error)"
-        return f"the audit found errors: {'; '.join(self.audit)}"

@@ -19,7 +19,6 @@ from cxr_compare.evaluation.compare.evaluated_models import (
     evaluate_by_unit,
     evaluate_models,
     scorecards_of,
-    with_uncounted_images,
 )
 from cxr_compare.evaluation.compare.exposure import Exposure, check_exposures, unseen_figures
 from cxr_compare.evaluation.compare.failure_analysis import failure_table
@@ -162,7 +161,6 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     drawn = resampled_figures(truth.finding, scorecards, resamples, advance=advance)
     by_unit = evaluate_by_unit(models, evaluated, truth, unit, resamples)
     estimates = with_clustered_auroc(drawn.estimates, scorecards)
-    estimates, uncounted = with_uncounted_images(estimates, models, truth, protocol, resamples)
     if labels is not None:
         estimates = with_corrected_figures(estimates, scorecards, labels)
     exposed = [replace(each, figures=unseen_figures(each.exposure, scorecards)) for each in seen]
@@ -191,10 +189,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         by_unit=by_unit.estimates,
         goals=[
             GoalResult.from_scorecard(next(iter(of_case.values()))[0], metric, protocol, case)
-            for case, of_case in {
-                "": by_unit.scorecards if grouped else scorecards,
-                **uncounted,
-            }.items()
+            for case, of_case in {"": by_unit.scorecards if grouped else scorecards}.items()
             for metric in protocol.goals
         ],
         guarantees=[

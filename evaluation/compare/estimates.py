@@ -55,15 +55,8 @@ TIDY_COLUMNS = (
     "n_positive",
 )
 """Columns of the table that ``to_frame`` of every result returns."""
-AGAINST, FOR = "all_against", "all_for"
-"""Subgroups of all test images, including those without a result or a known label.
-
-Such images are left out of all other figures. In the first subgroup they count against each system,
-in the second for it.
-"""
 CORRECTED = "all_corrected"
 """Subgroup of all images, with figures that are corrected for a stated error of the labels."""
-_LAST = (AGAINST, FOR, CORRECTED)
 OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
 REFITTED = "refitted on resampled validation patients"
 FIXED_CHOICE = "fixed choice"
@@ -433,8 +426,7 @@ class Estimates:
 
         Args:
             other: Figures and differences of the same systems on the other images.
-            subgroup: Name of the other images, such as ``all_against``, under which the figures are
-                added.
+            subgroup: Name of the other images, such as ``all_corrected``, for the added figures.
 
         Returns:
             A copy with the figures of the subgroup in addition.
@@ -487,11 +479,7 @@ class Estimates:
             for name, key, figure in self
         ]
         # Estimates on further images, and thresholds, come after all others.
-        rows.sort(
-            key=lambda row: (
-                row["subgroup"] in (AGAINST, FOR, CORRECTED) or row["metric"] == "threshold"
-            )
-        )
+        rows.sort(key=lambda row: row["subgroup"] == CORRECTED or row["metric"] == "threshold")
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         return table.astype({"n_validation_positive": "Int64"})
 
@@ -536,7 +524,7 @@ def _from_row(row: Mapping[str, Any]) -> Estimate:
     """Read an estimate from a row of a stored table, from which missing values are left out."""
     method = str(row.get("ci_method", ""))
     kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
-    ends = [row.get(f"ci_{end}_fixed_choice", row.get(f"ci_{end}_held")) for end in ("low", "high")]
+    ends = [row.get(f"ci_{end}_fixed_choice") for end in ("low", "high")]
     low, high = (np.nan if end is None else float(end) for end in ends)
     n_chosen_on = row.get("n_validation_positive")
     n_images, n_patients, n_positive = (int(row.get(name, 0)) for name in SampleSize._fields[:3])

@@ -1,8 +1,4 @@
-"""Evaluation of trained models on the test images, by image and by study or patient.
-
-The module also counts images without a result or a known label, once against each system and once
-for it.
-"""
+"""Evaluation of trained models on the test images, by image and by study or patient."""
 
 from __future__ import annotations
 
@@ -14,18 +10,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.compare.common_images import validation_learned_from
-from cxr_compare.evaluation.compare.estimates import AGAINST, FOR, Estimate, Estimates
+from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.intervals import resampled_figures
-from cxr_compare.evaluation.compare.paired_tests import resampled_tests, with_clustered_auroc
-from cxr_compare.evaluation.compare.protocol import Protocol
-from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, evaluation_set_of
+from cxr_compare.evaluation.compare.paired_tests import resampled_tests
+from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards
 from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.decisions.box_choice import BOXES_BY
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import (
     EvaluationSet,
     GroundTruth,
-    describe_images,
 )
 from cxr_compare.evaluation.decisions.guarantee_results import GuaranteeResult, guarantee_results
 from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
@@ -333,134 +327,4 @@ def _unit_note(units: Units, whole: EvaluationSet, n_images: int, figures: Estim
         n_images=n_images,
         n_positive=int(whole.y_true.sum()),
         n_left_out=units.n_left_out,
-    )
-
-
-_WITH_UNCOUNTED = ("auroc", "accuracy", "recall", "specificity", "f1")
-
-
-def with_uncounted_images(
-    estimates: Estimates,
-    models: Models,
-    truth: GroundTruth,
-    protocol: Protocol,
-    resamples: Resamples,
-) -> tuple[Estimates, dict[str, Scorecards]]:
-    """Add the main figures on all test images, including those that other figures leave out.
-
-    The main figures are AUROC, accuracy, sensitivity, specificity and F1. An image that a model did
-    not run on, or whose label is unknown, is left out of all other figures. Here such images count
-    once against each system (subgroup ``all_against``) and once in its favour (subgroup
-    ``all_for``). In the first subgroup, an image without a result gets the wrong decision and the
-    worst rank, and an image of unknown label gets the opposite of what the system decides at the
-    main threshold. In the second, both are the other way round. An image with neither a result nor
-    a label counts as positive. Studies and patients with such an image are treated alike.
-
-    Args:
-        estimates: Figures by image, without the images that are left out.
-        models: Trained models of each system by its display name, one for each training seed, with
-            their predictions and figures on the evaluated images.
-        truth: Labels, patients and roles of all images. Those with the role ``test`` are counted.
-        protocol: Question of the comparison. Its rule for the threshold, its unit and its goals are
-            used.
-        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
-            random seed.
-
-    Returns:
-        The estimates with both subgroups, and the scorecards of each subgroup by the unit of the
-        protocol, from which goals are evaluated. If no image is left out, the estimates are
-        unchanged and there are no scorecards.
-    """
-    systems = [model.system for members in models.values() for model in members]
-    tried = pd.Index(np.concatenate([system.images["image_id"] for system in systems]))
-    labels = truth.labels_of("test")
-    labels = labels[labels.index.isin(tried)]
-    if labels.notna().all() and all(labels.index.isin(s.images_run).all() for s in systems):
-        return estimates, {}
-    policy = protocol.main_policy(list(next(iter(models.values()))[0].scorecard.thresholds))
-
-    def scorecards_by(unit: Unit) -> dict[str, Scorecards]:
-        return {
-            subgroup: {
-                name: [
-                    uncounted_scorecard(model, labels, truth, policy, against, unit)
-                    for model in members
-                ]
-                for name, members in models.items()
-            }
-            for subgroup, against in ((AGAINST, True), (FOR, False))
-        }
-
-    scorecards = scorecards_by("image")
-
-    def kept(key: MetricKey) -> bool:
-        return key.metric in _WITH_UNCOUNTED and key.subgroup == ALL
-
-    # An unknown label is set differently for each system, so differences would mix two labels.
-    most_names = 2 if labels.notna().all() else 1
-    for subgroup, of_case in scorecards.items():
-        of_patients = replace(resamples, n_clusters=evaluation_set_of(of_case).n_patients)
-        drawn = resampled_figures(truth.finding, of_case, of_patients, kept=kept)
-        again = with_clustered_auroc(drawn.estimates, of_case).changed(
-            lambda names, key, each: each if kept(key) and len(names) <= most_names else None
-        )
-        estimates = estimates.merged(again, subgroup)
-    if protocol.goals and protocol.unit not in (None, "image"):
-        scorecards = scorecards_by(protocol.unit)
-    return estimates, scorecards
-
-
-def uncounted_scorecard(
-    model: EvaluatedModel,
-    labels: pd.Series,
-    truth: GroundTruth,
-    policy: str,
-    against: bool,
-    unit: Unit,
-) -> Scorecard:
-    """Make the scorecard of a model on all test images, also those that are otherwise left out.
-
-    A scorecard is an object that computes all figures of one model.
-
-    Args:
-        model: The evaluated model.
-        labels: Label of each image (1.0, 0.0, or NaN if it is unknown) by image id.
-        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
-            of the data set.
-        policy: Rule for the threshold, such as ``max_f1``. An image of unknown label gets its label
-            from the decision at this threshold.
-        against: True if images without a result or a label count against the system: without a
-            result, the image gets the wrong decision and the worst rank; without a label, it gets
-            the opposite of the system's decision as its label. False if both are the other way
-            round.
-        unit: What the scorecard evaluates: ``image``, ``study`` or ``patient``.
-
-    Returns:
-        The scorecard, with a score and a label for every image (study, patient).
-    """
-    system = model.system
-    decision = _decision_by(unit, model, truth)
-    ran = labels.index[labels.index.isin(system.images_run)]
-    scored = system.output_on(ran).scores(model.decision.reduction)
-    thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
-    chosen = decision.thresholds.get(policy)
-    at = np.inf if chosen is None or chosen.threshold is None else chosen.threshold
-    if decision.chosen_scores is not None:  # every threshold of a resample lies among these scores
-        thresholds += decision.chosen_scores.scores.tolist()
-    lowest = min([*scored, *thresholds, 0.0]) - 1.0
-    highest = max([*scored, *thresholds, 1.0]) + 1.0
-    evaluated = describe_images(truth, labels.index, labels)
-    units, evaluated = evaluated_units(evaluated, truth, labels.fillna(0.0), unit)
-    failed = units.highest(~labels.index.isin(ran)) > 0
-    scores = units.highest(scored.reindex(labels.index, fill_value=-np.inf))
-    positive = units.highest(labels == 1) > 0
-    unknown = ~positive & (units.highest(labels.isna()) > 0)
-    positive |= unknown & (((scores >= at) ^ against) | np.isneginf(scores))
-    extremes = np.where(positive == against, lowest, highest)
-    scores = np.where(failed, np.maximum(scores, extremes), scores)
-    return Scorecard(
-        replace(evaluated, y_true=positive),
-        pd.Series(scores, units.names),
-        decision.thresholds,
-        validation=decision.chosen_scores,
     )

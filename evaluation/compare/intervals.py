@@ -717,11 +717,7 @@ class _EstimateMaker:
         return tuple(zip(low, high, strict=True))
 
     def _size(self, name: str, key: MetricKey) -> SampleSize:
-        """Return the sample size of a figure of a system.
-
-        It is computed for each system, because images of unknown label may have another label for
-        each system (see `uncounted_scorecard`).
-        """
+        """Return the sample size of a figure of a system."""
         evaluated = self.replicates.systems[name].scorecards[0].evaluated
         chosen = evaluated.population(key)
         share_of = METRICS[key.metric].share_of if key.metric in METRICS else None

@@ -31,10 +31,8 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.calibration import Calibration, calibration_from_dict
 
 _SAME = 1e-7
-"""Tolerance of stored numbers: fits of earlier versions ended about 1e-9 from their optimum."""
+"""Tolerance of stored numbers: fits on other processors end about 1e-9 from their optimum."""
 _SUMMARY_METRICS = ("recall", "specificity", "precision", "f1")
-_OLD_COUNT_KEY = "patients_false_marks"
-"""Former key of the number of patients behind a guaranteed number of false positives."""
 
 
 @dataclass(frozen=True)
@@ -337,8 +335,6 @@ class Decision:
     def from_dict(cls, payload: dict[str, Any]) -> Self:
         """Read a decision from the dictionary that `to_dict` returned.
 
-        Files of earlier versions can be read, too.
-
         Args:
             payload: Content of the file ``decisions/TARGET.json``, which the command ``cxr tune``
                 wrote; TARGET is the name of the finding that the decision is for.
@@ -346,45 +342,27 @@ class Decision:
         Returns:
             The decision, without the attributes that are not stored.
 
-        Raises:
-            InputError: The file is of an early version: its decision has a rule that was found by a
-                search over rules, which the program no longer does, or it lacks the limit for the
-                overlap of a detector's boxes.
-
         Example:
             >>> from cxr_compare import Decision
             >>> Decision.from_dict(Decision("opacity", {"n_images": 40}).to_dict()).target
             'opacity'
         """
-        if payload.get("search"):
-            raise InputError(
-                "decision: was made by a search, which was removed; run cxr tune again"
-            )
-        if payload.get("reduction") is not None and "overlap" not in payload:
-            raise InputError(
-                "decision: was made before validation chose which overlapping boxes of a detector "
-                "count; run cxr tune again"
-            )
         scale = payload["map_scale"]
-        map_boxes = payload.get("map_boxes")
-        # Earlier versions stored only the level at which maps are cut.
-        if map_boxes is None and payload.get("map_box_level") is not None:
-            map_boxes = asdict(MapBoxRule(payload["map_box_level"]))
         policies = payload["policies"]
-        validation = {name: _read_figures(spec["validation"]) for name, spec in policies.items()}
+        validation = {name: spec["validation"] for name, spec in policies.items()}
         return cls(
             target=payload["target"],
             chosen_on=payload["chosen_on"],
             reduction=Reduction.from_dict(payload["reduction"]),
             calibration=calibration_from_dict(payload["calibration"]),
             map_scale=scale and (scale[0], scale[1]),
-            map_boxes=MapBoxRule.from_dict(map_boxes),
+            map_boxes=MapBoxRule.from_dict(payload.get("map_boxes")),
             overlap=payload.get("overlap"),
             thresholds={
                 name: ThresholdChoice(name, spec["threshold"], spec["reason"])
                 for name, spec in policies.items()
             },
-            options=TuningOptions.from_dict(payload.get("options", payload.get("asked"))),
+            options=TuningOptions.from_dict(payload.get("options")),
             box_cut=payload.get("box_cut"),
             validation=validation | {"": payload["validation"]},
             tried=payload["tried"],
@@ -396,9 +374,8 @@ class Decision:
     def difference(self, derived: Decision) -> str | None:
         """Find the first difference between this decision, which was stored, and one derived now.
 
-        Figures that an earlier version did not store count as no difference. The thresholds of
-        policies (rules for the threshold) that the stored decision lacks count as no difference
-        either, because no result uses them.
+        The thresholds of policies (rules for the threshold) that the stored decision lacks count as
+        no difference, because no result uses them.
 
         Args:
             derived: Decision that was derived from the same validation images.
@@ -420,26 +397,10 @@ class Decision:
             name: spec for name, spec in derived_json["policies"].items() if name in stored_policies
         }
         derived_json["policies"] = derived_policies
-        if self.box_cut is None:
-            derived_json["box_cut"] = None
         # These two entries are texts and records; the chosen values themselves are compared.
         for in_words in ("box_rule", "boxes_tried"):
             derived_json[in_words] = stored_json[in_words]
-        _keep_stored_figures(stored_json, derived_json)
-        for name, spec in derived_policies.items():
-            _keep_stored_figures(stored_policies[name], spec)
         return _first_difference(stored_json, derived_json)
-
-
-def _keep_stored_figures(stored: dict[str, Any], derived: dict[str, Any]) -> None:
-    figures = derived["validation"].items()
-    derived["validation"] = {name: v for name, v in figures if name in stored["validation"]}
-
-
-def _read_figures(figures: dict[str, Any]) -> dict[str, Any]:
-    """Rename the key that earlier versions used for the number of patients."""
-    new_key = f"patients_{FALSE_POSITIVES}"
-    return {new_key if key == _OLD_COUNT_KEY else key: value for key, value in figures.items()}
 
 
 def _digits(part: GuaranteedRate) -> int:

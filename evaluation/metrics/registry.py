@@ -47,7 +47,7 @@ _IMAGE_METRICS = (
         undefined="there is no positive or no negative image",
         test="obuchowski",
         table=TablePosition("first", 0),
-        highlights=("abstract", "subgroups", "summary", "targets", "verdict"),
+        highlights=("subgroups", "summary", "targets", "verdict"),
     ),
     Metric(
         "average_precision",
@@ -57,7 +57,7 @@ _IMAGE_METRICS = (
         family="ranking",
         undefined="there is no positive image",
         table=TablePosition("first", 1),
-        highlights=("abstract", "summary", "targets", "verdict"),
+        highlights=("summary", "targets", "verdict"),
     ),
     _decision(
         "accuracy",
@@ -92,7 +92,7 @@ _IMAGE_METRICS = (
         partners=("specificity", "precision"),
         test="mcnemar",
         table=TablePosition("first", 2),
-        highlights=("abstract", "subgroups", "summary", "verdict"),
+        highlights=("subgroups", "summary", "verdict"),
     ),
     _decision(
         "specificity",
@@ -104,7 +104,7 @@ _IMAGE_METRICS = (
         partners=("recall", "npv"),
         test="mcnemar",
         table=TablePosition("first", 3),
-        highlights=("abstract", "subgroups", "summary", "verdict"),
+        highlights=("subgroups", "summary", "verdict"),
     ),
     _decision(
         "f1",
@@ -303,7 +303,7 @@ _LOCALISATION_METRICS = (
         "100 boxes per image count, the most confident ones; boxes of equal scores are ordered by "
         "image id. With few positive images AP50 is too high.",
         table=TablePosition("localisation", 3),
-        highlights=("abstract", "subgroups", "verdict"),
+        highlights=("subgroups", "verdict"),
     ),
     _coco(
         "ap",
@@ -345,7 +345,6 @@ def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[M
         f"{title}, mean",
         mean_meaning,
         table=TablePosition("localisation", rank),
-        highlights=("abstract",) if hit == "iou" else (),
     )
     return mean, *(
         froc(
@@ -444,7 +443,7 @@ _BOX_METRICS = (
         partners=("specificity",),
         needs=("threshold", "point"),
         table=TablePosition("localisation", 1),
-        highlights=("abstract", "subgroups", "summary", "verdict"),
+        highlights=("subgroups", "summary", "verdict"),
     ),
     _point(
         "localised_sensitivity_tolerant",
@@ -525,7 +524,7 @@ def highlighted(*lists: Highlight) -> tuple[str, ...]:
     """Return the names of the metrics in given short lists of the report, in the report's order.
 
     Args:
-        *lists: Names of short lists: ``abstract``, ``paper`` (table for a paper), ``subgroups``
+        *lists: Names of short lists: ``paper`` (table for a paper), ``subgroups``
             (tables of subgroups), ``summary`` (main table of the page), ``targets`` (page that
             joins the reports on several findings) or ``verdict`` (conclusions in words). A metric
             that is in at least one of them is returned.

@@ -11,8 +11,8 @@ import pandas as pd
 
 from cxr_compare.evaluation.report.templates import CASES, sentence
 
-CASES_PER_CATEGORY = 8
-"""Number of drawn cases of each kind; four of them are in the report, the rest on linked pages."""
+CASES_PER_CATEGORY = 4
+"""Number of cases of each kind that a report draws."""
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,7 @@ from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
 from cxr_compare.evaluation.report.chart import BELOW, NAME_HEIGHT, Chart, Curve
 
-MARKER_NAMES = {
-    "o": "Circle",
-    "^": "Triangle",
-    "s": "Square",
-    "D": "Diamond",
-    "v": "Triangle (v)",
-    "P": "Plus",
-}
-
-
-MARKERS = tuple(MARKER_NAMES)
+MARKERS = ("o", "^", "s", "D", "v", "P")
 """Markers of the policies, in their order; ``"."`` is a plain dot."""
 
 

@@ -13,28 +13,24 @@ from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cost_table import cost_frame
 from cxr_compare.evaluation.report.metrics_json import metrics_json
-from cxr_compare.evaluation.report.report_archive import write_archive
 from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
 
 
-def write_data_files(
-    comparison: Comparison, out: Path, question: dict[str, Any] | None = None
-) -> None:
+def write_data_files(comparison: Comparison, out: Path, call: dict[str, Any] | None = None) -> None:
     """Write the files of a report that programs read.
 
     These are ``metrics.csv`` (all metrics), ``tests.csv`` (tests of differences), ``where.csv``
-    (metrics in groups of images and lesions), ``costs.csv`` (size and time of each system),
-    ``decisions.parquet`` (scores and decisions for each image), and ``report.zip``.
+    (metrics in groups of images and lesions), ``costs.csv`` (size and time of each system) and
+    ``decisions.parquet`` (scores and decisions for each image).
     ``metrics.json`` holds all tables but the decisions; it is written last, so its presence shows
     that the folder is complete.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        out: Folder of the report, whose pages and figures are written already, for ``report.zip``.
-            It is made if necessary.
-        question: Options of the command that made the report, which are stored in ``metrics.json``;
-            None to store none.
+        out: Folder of the report; it is made if necessary.
+        call: Resolved call of the command that made the report, which is stored in
+            ``metrics.json``; None to store none.
     """
     make_folder(out)
     tables = {
@@ -49,6 +45,4 @@ def write_data_files(
     if not comparison.patients_known:  # the column then holds ids of images
         decisions = decisions.drop(columns="patient_id", errors="ignore")
     write_table(decisions, out / files.DECISIONS, "decisions")
-    write_archive(out)
-    question_entry = {} if question is None else {"question": question}
-    write_json(out / files.METRICS, "metrics", metrics_json(comparison) | question_entry)
+    write_json(out / files.METRICS, "metrics", metrics_json(comparison) | {"call": call})

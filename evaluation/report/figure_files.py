@@ -1,4 +1,4 @@
-"""The figures of a paper: PNG, PDF and SVG files with their captions."""
+"""The figures of a paper: PNG, PDF and SVG files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.chart import Chart
 from cxr_compare.evaluation.report.chart_drawing import (
     INK,
     LINE,
-    MARKER_NAMES,
     QUIET,
     WRITING_SVG,
     draw_with_legend,
 )
 from cxr_compare.evaluation.report.forest import ForestPart
-from cxr_compare.evaluation.report.templates import CHARTS, sentence
 
 _DPI = 200  # resolution of PNG files
 
@@ -79,18 +76,16 @@ _FILES = {"roc": "roc", "pr": "precision_recall", "froc-iou": "froc", "calibrati
 
 def save_figures(
     folder: Path,
-    about: str,
     *,
     forest: Sequence[ForestPart],
     charts: Sequence[Chart],
     markers: Sequence[tuple[str, str]],
     confusion: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]],
 ) -> None:
-    """Write the figures for a paper as PNG, PDF and SVG, each with its caption in a text file.
+    """Write the figures for a paper as PNG, PDF and SVG.
 
     Args:
         folder: Folder for the files, which must exist.
-        about: Sentence on what was evaluated, which is part of each caption.
         forest: Parts of the forest plot (values of the systems with intervals, and differences of
             the systems); empty for no such plot.
         charts: Charts of the report; ROC, precision-recall, FROC and calibration charts are
@@ -101,11 +96,8 @@ def save_figures(
             for each system, one column for each rule; counts are None without a threshold.
     """
     figures = {}
-    notes = {}
     if forest:
         figures["forest"] = _draw_forest(forest)
-        corrected = any(row.cell.corrected for part in forest for row in part.rows)
-        notes["forest"] = sentence("corrected_note", corrected, template=CHARTS)
     for chart in charts:
         name = _FILES.get(chart.key)
         if name is None:
@@ -113,34 +105,20 @@ def save_figures(
         used = {point.marker for curve in chart.curves for point in curve.points}
         shown = [(marker, text) for marker, text in markers if marker in used]
         figures[name] = draw_with_legend(chart, shown)
-        parts = []
-        if chart.guide_label:
-            parts.append(sentence("guide", chart.guide_label, template=CHARTS))
-        for marker, text in shown:
-            parts.append(sentence("marker", MARKER_NAMES[marker], text, template=CHARTS))
-        notes[name] = " ".join([*parts, chart.note])
     if confusion[0]:
         figures["confusion"] = draw_confusion(confusion)
     for name, figure in figures.items():
         save_figure(figure, folder / name)
-        _write_caption(folder, name, about, notes.get(name, ""))
 
 
-def _write_caption(folder: Path, name: str, about: str, notes: str) -> None:
-    caption = sentence("caption", name, about, notes, template=CHARTS)
-    write_text(folder / f"{name}.txt", f"{caption}\n")
-
-
-def save_plate(folder: Path, about: str, cases: Sequence[Path], maps: Sequence[str]) -> None:
-    """Write a figure of example images one below the other as PNG, with its caption in a text file.
+def save_plate(folder: Path, cases: Sequence[Path]) -> None:
+    """Write a figure of example images one below the other as PNG.
 
     The figure has at least 300 dpi and is at most 17 cm wide.
 
     Args:
-        folder: Folder for the files ``cases.png`` and ``cases.txt``, which must exist.
-        about: Sentence on what was evaluated, which is part of the caption.
+        folder: Folder for the file ``cases.png``, which must exist.
         cases: Image files of drawn examples, at least one.
-        maps: Sentences on how activation maps are drawn, one for each system with maps.
     """
     images = [Image.open(case) for case in cases]
     width = max(image.width for image in images)
@@ -151,8 +129,6 @@ def save_plate(folder: Path, about: str, cases: Sequence[Path], maps: Sequence[s
         top += image.height
     dpi = max(_PLATE_DPI, plate.width / _PLATE_INCHES)
     plate.save(folder / "cases.png", dpi=(dpi, dpi))
-    notes = " ".join(sentence("map_legend", text, template=CHARTS) for text in maps)
-    _write_caption(folder, "cases", about, notes)
 
 
 def _draw_forest(parts: Sequence[ForestPart]) -> Figure:

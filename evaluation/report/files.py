@@ -5,7 +5,6 @@ from __future__ import annotations
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER
 
 PAGE = "report.html"
-DETAILS = "details.html"
 METRICS = REPORT_MARKER  # written last; it marks the folder complete
 METRICS_TABLE = "metrics.csv"
 TESTS_TABLE = "tests.csv"
@@ -15,25 +14,14 @@ DECISIONS = "decisions.parquet"
 RESULT = "result.json"  # content of the report that no other file contains, for `Report.open`
 LATEX_TABLE = "table.tex"
 MARKDOWN_TABLE = "table.md"
-CHECKLISTS = "checklists.md"
-REFERENCES = "references.bib"
 CARDS = "cards"  # folder with the model card of each system
 FIGURES = "figures"
 OVERLAYS = "overlays"
-FIGURE_NAMES = "forest", "cases", "roc", "precision_recall", "froc", "calibration", "confusion"
-ARCHIVE = "report.zip"
 SYSTEMS = "systems"  # folder of the predictions that were made for this report
-IMAGES_PAGE = "images.html"
-IMAGES_TABLE = "images.js"
-THUMBNAILS = "thumbs"
-MOST_THUMBNAILS = 5_000  # default number
-CASES_PAGE = "cases-{:03d}.html"
-CASES_PAGES = "cases-[0-9]*.html"  # pattern of these names
 
 OF_ONE_TARGET = frozenset(
     {
         PAGE,
-        DETAILS,
         METRICS,
         METRICS_TABLE,
         TESTS_TABLE,
@@ -45,28 +33,9 @@ OF_ONE_TARGET = frozenset(
         FIGURES,
         OVERLAYS,
         SYSTEMS,
-        IMAGES_PAGE,
-        IMAGES_TABLE,
-        THUMBNAILS,
-        ARCHIVE,
-        CHECKLISTS,
-        REFERENCES,
         RESULT,
         CARDS,
     }
-)
-IN_ARCHIVE = (
-    LATEX_TABLE,
-    MARKDOWN_TABLE,
-    METRICS_TABLE,
-    TESTS_TABLE,
-    WHERE_TABLE,
-    COSTS_TABLE,
-    PAGE,
-    DETAILS,
-    IMAGES_PAGE,
-    CHECKLISTS,
-    REFERENCES,
 )
 OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside one folder for each target
 

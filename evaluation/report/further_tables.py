@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from cxr_compare.evaluation.compare.comparison import Comparison
@@ -17,34 +16,28 @@ from cxr_compare.evaluation.report.exposure_tables import exposure_tables
 from cxr_compare.evaluation.report.group_tables import group_tables, groups_lead, subgroup_tables
 from cxr_compare.evaluation.report.lesion_table import lesion_table
 from cxr_compare.evaluation.report.prevalence_table import prevalence_table
-from cxr_compare.evaluation.report.published_figures import published_table
 from cxr_compare.evaluation.report.shortcut_table import shortcut_table
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.uncounted_images import uncounted_table
 from cxr_compare.evaluation.report.validation_to_test import validation_to_test_table
 
 
-def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str, Any]:
+def further_tables(comparison: Comparison) -> dict[str, Any]:
     """Return the tables of the part of the report that is folded at first.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        sources: Names of the image collections under evaluation, such as ``rsna``, for which
-            published results are looked up.
 
     Returns:
         A table, a list of tables, or None, under the name by which the page's template uses it,
-        such as ``published`` or ``subgroups``; and the text above the tables of groups as
+        such as ``transfer`` or ``subgroups``; and the text above the tables of groups as
         ``groups_lead``.
     """
     policy = comparison.main_policy
     return {
-        "published": published_table(comparison, sources, policy),
         "transfer": validation_to_test_table(comparison),
         "corrected": corrected_table(comparison, policy),
         "exposure": exposure_tables(comparison),
-        "uncounted": uncounted_table(comparison, policy),
         "agreement": reader_verdict_tables(comparison) + agreement_tables(comparison, policy),
         "subgroups": subgroup_tables(comparison, policy),
         "errors": error_table(comparison),

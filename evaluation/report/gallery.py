@@ -1,10 +1,10 @@
-"""Drawn cases of a report, distributed over its pages."""
+"""Drawn cases of a report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +16,13 @@ from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.overlays.contours import LEAST_CONTOURED_CELLS
 from cxr_compare.evaluation.overlays.draw import to_png
-from cxr_compare.evaluation.report.case_selection import CaseCategory, select_cases
+from cxr_compare.evaluation.report.case_selection import (
+    CASES_PER_CATEGORY,
+    CaseCategory,
+    select_cases,
+)
 from cxr_compare.evaluation.report.cases import CaseSource, read_cases
 from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, PANEL, DrawnCase
-from cxr_compare.evaluation.report.files import CASES_PAGE, PAGE
 from cxr_compare.evaluation.report.templates import CASES, sentence
 
 _Drawn = list[tuple[CaseCategory, list[DrawnCase]]]
@@ -71,14 +74,6 @@ def _draw_cases(
     return drawn, missing
 
 
-IN_REPORT = 4
-"""Number of cases of each kind in the report itself."""
-
-
-_ON_PAGE = 32
-"""Number of cases on a further page."""
-
-
 _ALL_IMAGES_BYTES = 5_400_000  # 7.2 MB in base64
 
 
@@ -102,7 +97,7 @@ class MapKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Gallery:
-    """Drawn example images of one page of the report, or the reason why there are none.
+    """Drawn example images of the report, or the reason why there are none.
 
     Attributes:
         cases: Each kind of outcome, such as misses, with its drawn images.
@@ -111,8 +106,6 @@ class Gallery:
         map_legend: Explanations of the drawn activation maps, one for each system with maps.
         reason: Why there are no images; empty if there are some.
         systems: Names of the compared detectors and classifiers.
-        page: Number of this page, from 1; page 1 is the report itself.
-        pages: File names of all pages with example images.
     """
 
     cases: _Drawn = field(default_factory=list)
@@ -121,8 +114,6 @@ class Gallery:
     map_legend: tuple[MapKey, ...] = ()
     reason: str = ""
     systems: tuple[str, ...] = ()
-    page: int = 1
-    pages: tuple[str, ...] = (PAGE,)
 
     @property
     def examples(self) -> list[tuple[CaseCategory, DrawnCase]]:
@@ -139,7 +130,7 @@ class Gallery:
         return firsts[:_MOST_EXAMPLES]
 
 
-def draw_galleries(
+def draw_gallery(
     comparison: Comparison,
     dataset: DataSet,
     folder: Path,
@@ -148,8 +139,8 @@ def draw_galleries(
     per_category: int,
     seed: int,
     progress: Callable[..., None] | None,
-) -> list[Gallery]:
-    """Select example images, draw them as files and for the pages, and distribute them over pages.
+) -> Gallery:
+    """Select example images, and draw them as files and for the page.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
@@ -164,46 +155,46 @@ def draw_galleries(
             call.
 
     Returns:
-        One object for each page; the first belongs to the report itself. Without pixels or
-        thresholds, a single object with the reason.
+        The drawn images; without pixels or thresholds, the reason why there are none.
     """
     if not dataset.has_pixels:
-        return [Gallery(reason=sentence("no_pixels", template=CASES))]
+        return Gallery(reason=sentence("no_pixels", template=CASES))
     policy = comparison.main_policy
     categories = select_cases(
         comparison.decisions, comparison.names, policy, per_category=per_category, seed=seed
     )
     if not categories:
-        return [Gallery(reason=sentence("no_threshold", template=CASES))]
+        return Gallery(reason=sentence("no_threshold", template=CASES))
     source = read_cases(comparison, dataset, policy)
-    fullest = max(IN_REPORT * len(categories), _ON_PAGE)
-    most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // fullest)
+    n_images = sum(len(category.image_ids) for category in categories)
+    most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // n_images)
     drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)
-    pages = _lay_out(drawn)
-    names = (PAGE, *(CASES_PAGE.format(page) for page in range(2, len(pages) + 1)))
-    first = Gallery(
+    return Gallery(
+        cases=drawn,
         policy=policy,
         intro=sentence("intro", missing, template=CASES),
         map_legend=tuple(_map_legend(source)),
         systems=tuple(system.name for system in source.systems),
-        pages=names,
     )
-    return [replace(first, cases=cases, page=page) for page, cases in enumerate(pages, start=1)]
 
 
 def overlay_files(
-    comparison: Comparison, folder: Path, *, per_category: int, seed: int
+    comparison: Comparison,
+    folder: Path,
+    *,
+    per_category: int = CASES_PER_CATEGORY,
+    seed: int,
 ) -> dict[str, str]:
-    """Return the names of the PNG files that `draw_galleries` wrote, by image id.
+    """Return the names of the PNG files that `draw_gallery` wrote, by image id.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         folder: Folder of the PNG files.
         per_category: Largest number of images of each kind of outcome, such as misses; the same
-            number as in the call of `draw_galleries`.
+            number as in the call of `draw_gallery`.
         seed: Random seed for drawing some of the images that all systems decide rightly; the same
-            as in the call of `draw_galleries`.
+            as in the call of `draw_gallery`.
 
     Returns:
         File name such as ``all-miss-01.png`` by image id, for the files that exist.
@@ -226,41 +217,6 @@ def overlay_files(
 def _anchor(category: CaseCategory, position: int) -> str:
     """Return the name of a case, which is its anchor on the page and names its overlay file."""
     return f"{category.key}-{position + 1:02d}"
-
-
-def _lay_out(drawn: _Drawn) -> list[_Drawn]:
-    """Put the first cases of each category on the first page, and the rest on further pages."""
-    pages: list[_Drawn] = [[(category, cases[:IN_REPORT]) for category, cases in drawn]]
-    free = 0
-    for category, cases in drawn:
-        rest: list[DrawnCase] = cases[IN_REPORT:]
-        while rest:
-            if not free:
-                pages.append([])
-                free = _ON_PAGE
-            on_page = rest[:free]
-            rest = rest[free:]
-            pages[-1].append((category, on_page))
-            free -= len(on_page)
-    return pages
-
-
-def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
-    """Return on which page each drawn example image is.
-
-    Args:
-        galleries: Example images of each page; the first belongs to the report itself.
-
-    Returns:
-        File name of the page (empty for the report itself) and name of the example on it, by image
-        id.
-    """
-    return {
-        case.image_id: ["" if gallery.page == 1 else gallery.pages[gallery.page - 1], case.anchor]
-        for gallery in reversed(galleries)
-        for _, cases in gallery.cases
-        for case in cases
-    }
 
 
 def _map_legend(source: CaseSource) -> list[MapKey]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.estimates import AGAINST, CORRECTED, FOR
+from cxr_compare.evaluation.compare.estimates import CORRECTED
 from cxr_compare.evaluation.compare.shares import TOO_FEW
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.compare.validation_to_test import VALIDATION
@@ -23,7 +23,6 @@ from cxr_compare.evaluation.report.failure_rows import (
 )
 from cxr_compare.evaluation.report.lesion_table import LESION_TOPIC
 from cxr_compare.evaluation.report.metric_table import SUBGROUPS
-from cxr_compare.evaluation.report.p_value_conflicts import conflict_kind
 from cxr_compare.evaluation.report.table import Table, figure_text
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
@@ -85,7 +84,7 @@ def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
     subgroups = [
         subgroup
         for subgroup in dict.fromkeys(key.subgroup for _, key, _ in comparison.estimates)
-        if subgroup not in (ALL, AGAINST, FOR, CORRECTED, *SUBGROUPS)
+        if subgroup not in (ALL, CORRECTED, *SUBGROUPS)
     ]
     tables: list[Table] = []
     for metric in highlighted("subgroups"):
@@ -152,8 +151,6 @@ def group_tables(comparison: Comparison) -> list[Table]:
 def groups_lead(comparison: Comparison) -> str:
     """Return the text above the tables of groups.
 
-    The text explains large p-values beside large differences if there are any.
-
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
@@ -163,11 +160,7 @@ def groups_lead(comparison: Comparison) -> str:
     """
     failures = comparison.failures
     tests = failures[failures["p_holm"].notna()] if "p_holm" in failures else failures.iloc[:0]
-    conflict = any(
-        conflict_kind(Interval.from_row(row), row["p_holm"]) in ("interval_only", "skewed")
-        for row in tests.to_dict("records")
-    )
-    return sentence("groups_lead", len(tests), conflict, template=TABLES)
+    return sentence("groups_lead", len(tests), template=TABLES)
 
 
 def _group_table(comparison: Comparison, failures: pd.DataFrame, metric: str) -> Table:

@@ -42,8 +42,7 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 def to_svg(chart: Chart) -> str:
     """Return a chart as an SVG element that takes its colours from the style sheet of the page.
 
-    The attribute ``data-frame`` of the element contains left, top, width and height of the area
-    between the axes in px. The label of each marked point is its ``<title>``.
+    The label of each marked point is its ``<title>``.
 
     Args:
         chart: The chart to write.
@@ -56,12 +55,10 @@ def to_svg(chart: Chart) -> str:
         for number, curve in enumerate(chart.curves)
         for position, point in enumerate(curve.points)
     }
-    frame = " ".join(f"{end:g}" for end in chart.frame)
     attributes = {
         "role": "img",
         "aria-label": chart.description,
         "data-chart": chart.key,
-        "data-frame": frame,
     }
     return _inline(draw_charts(chart), chart.key, attributes, labels)
 

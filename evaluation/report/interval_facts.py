@@ -131,7 +131,7 @@ def is_calibrated(record: Mapping[str, Any]) -> bool:
         False
     """
     calibration = (record.get("decision") or {}).get("calibration") or {"method": "none"}
-    return str(calibration.get("method", "platt")) != "none"
+    return str(calibration["method"]) != "none"
 
 
 def _families(comparison: Comparison) -> dict[str, int]:

@@ -13,7 +13,6 @@ from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Part
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, metric_title
-from cxr_compare.evaluation.report.p_value_conflicts import conflict_kind
 from cxr_compare.evaluation.report.table import Cell, Row, RowGroup, Table, Whisker, figure_text
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
@@ -59,12 +58,10 @@ class ConfusionGroup:
     """Confusion matrices of all systems at thresholds that were chosen by the same rule.
 
     Attributes:
-        policy: Rule by which the thresholds were chosen on validation images, such as ``max_f1``.
-        title: The rule in words, as a heading.
+        title: Rule by which the thresholds were chosen on validation images, in words.
         matrices: Confusion matrix of each system.
     """
 
-    policy: str
     title: str
     matrices: list[ConfusionMatrix]
 
@@ -191,8 +188,7 @@ def _row_group(
             cell = difference_cell(comparison, pair, answer_key, gap, whiskers[key.metric, pair])
             p_value = tests.single_p_value(*pair, (key.metric, policy), subgroup)
             if p_value is not None:
-                conflict = conflict_kind(gap, p_value)
-                cell = replace(cell, p_value=p_value_text(p_value), conflict=conflict)
+                cell = replace(cell, p_value=p_value_text(p_value))
             cells.append(replace(cell, note="") if explained else cell)
         rows.append((metric_title(key.metric), *cells))
     thresholds: tuple[str, ...] = ()
@@ -211,19 +207,7 @@ def _row_group(
         thresholds=thresholds,
         chosen_on=tuple(chosen_on),
         ticks=placed.ticks,
-        n_positive=_least_positive(comparison, keys) if figures.unit == "image" else None,
     )
-
-
-def _least_positive(comparison: Comparison, keys: list[MetricKey]) -> int | None:
-    """Return the smallest number of positive images behind these figures, None if unknown."""
-    counts = [
-        comparison.estimates.get(name, key.metric, key.policy, subgroup=key.subgroup).counts
-        for key in keys
-        for name in comparison.systems
-    ]
-    known = [int(each.n_positive) for each in counts if each.n_positive is not None]
-    return min(known, default=None)
 
 
 def _group_title(subgroup: str, policy: str) -> str:
@@ -377,7 +361,7 @@ def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
         for name, result in comparison.systems.items():
             counts = {cell: f"{n:,}" for cell, n in result.confusion.get(policy, {}).items()}
             matrices.append(ConfusionMatrix(name, threshold_text(comparison, name, policy), counts))
-        groups.append(ConfusionGroup(policy, policy_text(policy), matrices))
+        groups.append(ConfusionGroup(policy_text(policy), matrices))
     return groups
 
 

@@ -1,15 +1,13 @@
 """Page of a report, ``report.html``: one self-contained file that begins with the answer.
 
 A few figures, three examples, three charts and the cases are visible at once. Everything else is
-folded, and checklists and provenance are in ``details.html``. Each processor reads,
-draws and encodes one image at a time, and their number is limited, so the size of the file and the
-memory do not grow with the data set.
+folded. Each processor reads, draws and encodes one image at a time, and their number is limited, so
+the size of the file and the memory do not grow with the data set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +16,6 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
 from cxr_compare.evaluation.report.chart import Chart
@@ -31,26 +28,24 @@ from cxr_compare.evaluation.report.charts import (
 )
 from cxr_compare.evaluation.report.cost_table import cost_rows
 from cxr_compare.evaluation.report.figure_files import save_figures, save_plate
-from cxr_compare.evaluation.report.figure_process import figure_process
 from cxr_compare.evaluation.report.further_tables import further_tables
-from cxr_compare.evaluation.report.gallery import case_places, draw_galleries
-from cxr_compare.evaluation.report.images_page import write_images_page
+from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.label_error_chart import label_error_charts
-from cxr_compare.evaluation.report.methods import UNKNOWN, methods
+from cxr_compare.evaluation.report.latex_table import latex_table
+from cxr_compare.evaluation.report.markdown_table import markdown_table
+from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.report.model_card import card_files, write_cards
-from cxr_compare.evaluation.report.paper_files import write_paper_files
 from cxr_compare.evaluation.report.report_tables import report_tables
-from cxr_compare.evaluation.report.summary_table import TableRow
+from cxr_compare.evaluation.report.summary_table import TableRow, summary_table
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import CHARTS, TABLES, render, sentence
-from cxr_compare.evaluation.report.threshold_exploration import exploration
+from cxr_compare.evaluation.report.templates import TABLES, render, sentence
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 
 MAX_BYTES = 10_000_000
 
 
-_STALE = f"{files.OVERLAYS}/*.png", files.CASES_PAGES, f"{files.FIGURES}/*", files.ARCHIVE
+_STALE = f"{files.OVERLAYS}/*.png", f"{files.FIGURES}/*"
 
 
 _MAIN_CHARTS = ("roc", "froc-iou", "calibration")
@@ -72,17 +67,14 @@ def write_report(
     seed: int = 0,
     cases: int = CASES_PER_CATEGORY,
     rows: Sequence[TableRow] = (),
-    thumbnails: int = files.MOST_THUMBNAILS,
     progress: Callable[..., None] | None = None,
     charts: Sequence[Chart] | None = None,
 ) -> Path:
-    """Write the page ``report.html`` of a comparison, and the pages and figures that it links to.
+    """Write the page ``report.html`` of a comparison, and the tables, figures and images beside it.
 
-    The other files are ``details.html``, ``cases-002.html`` and so on with further example images,
-    ``images.html`` with all test images (and ``images.js``, ``thumbs/``), ``table.tex``,
-    ``table.md``, ``checklists.md``, ``references.bib``, ``figures/``, ``cards/`` with a description
-    of each model, and ``overlays/`` with drawn images. The report of a data set without pixels
-    shows no images.
+    The other files are ``table.tex``, ``table.md``, ``figures/``, ``cards/`` with a description of
+    each model, and ``overlays/`` with drawn images. The report of a data set without pixels shows
+    no images.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
@@ -93,7 +85,6 @@ def write_report(
         cases: Largest number of example images of each kind of outcome, such as misses.
         rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
             usual metrics.
-        thumbnails: Largest number of small images on ``images.html``.
         progress: Function without arguments, called once for each drawn image; None for no such
             call.
         charts: Result of `report_charts`, if it was computed before; None computes it.
@@ -102,8 +93,7 @@ def write_report(
         Path of ``report.html``.
 
     Raises:
-        ValueError: A page would be larger than 10 MB.
-        InputError: The process that draws the figures was ended.
+        ValueError: The page would be larger than 10 MB.
     """
     out = Path(out)
     make_folder(out / files.FIGURES)
@@ -112,78 +102,49 @@ def write_report(
             stale.unlink()  # a file of an earlier report need not belong to this one
     charts = report_charts(comparison) if charts is None else charts
     finding = comparison.display_name
-    title = f"{' and '.join(comparison.systems)}: {finding}"
-    titles = {"title": title, "finding": finding, "data_name": dataset.name}
-    gaps = disagreement(comparison.decisions, comparison.names)
-    # A process draws the figures, and other threads draw the images. This thread makes the rest.
-    with figure_process() as process, ThreadPoolExecutor(1, "images") as background:
-        drawing = background.submit(
-            draw_galleries,
-            comparison,
-            dataset,
-            out / files.OVERLAYS,
-            gaps,
-            per_category=cases,
-            seed=seed,
-            progress=progress,
-        )
-        tables = report_tables(comparison, rows)
-        about = sentence(
-            "about", comparison.names, inside_sentence(finding), tables["counts"], template=CHARTS
-        )
-        saving = [
-            process.submit(
-                save_figures,
-                out / files.FIGURES,
-                about,
-                forest=tables["forest"],
-                charts=charts,
-                markers=policy_markers(comparison.policies),
-                confusion=_confusion_matrices(comparison),
-            )
-        ]
-        method_texts = methods(comparison, dataset)
-        write_paper_files(comparison, out, rows, method_texts)
-        content = _content_without_images(comparison, charts, dataset)
-        shown = titles | method_texts | tables | content
-        pages = {files.DETAILS: _render_details(comparison, titles, method_texts)}
-        galleries = drawing.result()
-        if galleries[0].examples:
-            examples = [
-                out / files.OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples
-            ]
-            legend = [key.text for key in galleries[0].map_legend]
-            saving.append(process.submit(save_plate, out / files.FIGURES, about, examples, legend))
-        saving.append(
-            background.submit(
-                write_images_page,
-                comparison,
-                dataset,
-                out,
-                titles=titles,
-                drawn=case_places(galleries),
-                gaps=gaps,
-                most=thumbnails,
-                seed=seed,
-                progress=progress,
-            )
-        )
-        for gallery in galleries[1:]:
-            name = gallery.pages[gallery.page - 1]
-            pages[name] = render("cases.html.jinja", gallery=gallery, **titles)
-        pages[files.PAGE] = render(
-            "report.html.jinja", **shown, examples=galleries[0].examples, gallery=galleries[0]
-        )
-        write_cards(comparison, out)
-        for written in saving:
-            written.result()
-    for name, html in pages.items():
-        if not comparison.patients_known:
-            html = image_wording(html)
-        size = len(html.encode())
+    gallery = draw_gallery(
+        comparison,
+        dataset,
+        out / files.OVERLAYS,
+        disagreement(comparison.decisions, comparison.names),
+        per_category=cases,
+        seed=seed,
+        progress=progress,
+    )
+    tables = report_tables(comparison, rows)
+    save_figures(
+        out / files.FIGURES,
+        forest=tables["forest"],
+        charts=charts,
+        markers=policy_markers(comparison.policies),
+        confusion=_confusion_matrices(comparison),
+    )
+    if gallery.examples:
+        drawn = [out / files.OVERLAYS / f"{case.anchor}.png" for _, case in gallery.examples]
+        save_plate(out / files.FIGURES, drawn)
+    paper_table = summary_table(comparison, rows, paper=True)
+    texts = {
+        files.LATEX_TABLE: latex_table(comparison, paper_table),
+        files.MARKDOWN_TABLE: markdown_table(comparison, paper_table),
+        files.PAGE: render(
+            "report.html.jinja",
+            title=f"{' and '.join(comparison.systems)}: {finding}",
+            finding=finding,
+            data_name=dataset.name,
+            examples=gallery.examples,
+            gallery=gallery,
+            **methods(comparison, dataset),
+            **tables,
+            **_content_without_images(comparison, charts),
+        ),
+    }
+    write_cards(comparison, out)
+    for name, text in texts.items():
+        worded = text if comparison.patients_known else image_wording(text)
+        size = len(worded.encode())
         if size > MAX_BYTES:
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
-        write_text(out / name, html)
+        write_text(out / name, worded)
     return out / files.PAGE
 
 
@@ -200,45 +161,12 @@ def _confusion_matrices(
     ]
 
 
-def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Return the provenance, without versions of systems that equal those of the comparison."""
-
-    def of_system(facts: dict[str, Any]) -> dict[str, Any]:
-        versions = facts.get("versions")
-        if versions is None or versions != provenance.get("versions"):
-            return facts
-        return facts | {"versions": "the same as for this comparison"}
-
-    systems = provenance.get("systems", {})
-    return provenance | {"systems": {name: of_system(facts) for name, facts in systems.items()}}
-
-
-def _render_details(
-    comparison: Comparison, titles: Mapping[str, str], method_texts: Mapping[str, Any]
-) -> str:
-    """Render the page with checklists, wrong labels and provenance as HTML."""
-    return render(
-        "details.html.jinja",
-        **titles,
-        checklists=method_texts["checklists"],
-        unknown=UNKNOWN,
-        wrong_labels=comparison.wrong_labels,
-        label_charts=_draw_charts(label_error_charts(comparison), comparison),
-        provenance=_without_repeats(comparison.provenance),
-    )
-
-
-def _content_without_images(
-    comparison: Comparison, charts: Sequence[Chart], dataset: DataSet
-) -> dict[str, Any]:
+def _content_without_images(comparison: Comparison, charts: Sequence[Chart]) -> dict[str, Any]:
     """Return the content of the report's page but for its title, main tables and images."""
     # These are ROC, FROC and calibration; other charts replace those that are missing.
     ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
     further = [chart for chart in charts if chart not in first]
-    evaluated = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
-    # Published figures are measured on patients, so they do not apply to synthetic images.
-    sources = set() if comparison.background.synthetic else set(evaluated.get("source", []))
     cost = Table.from_rows(
         sentence("costs_title", template=TABLES),
         "",
@@ -247,7 +175,6 @@ def _content_without_images(
         len(comparison.names),
     )
     return {
-        "details": files.DETAILS,
         "cards": card_files(comparison.names),
         "verdict": comparison.answer,
         "notes": [note for note in comparison.notes if not (note.caution or note.about_decisions)],
@@ -256,9 +183,9 @@ def _content_without_images(
         "further_charts": _draw_charts(further, comparison),
         "cost_charts": _draw_charts(cost_charts(comparison), comparison),
         "without_decision_curve": without_decision_curve(comparison),
-        "exploration": exploration(comparison)[0],
+        "label_charts": _draw_charts(label_error_charts(comparison), comparison),
         "cost": cost,
-        **further_tables(comparison, sources),
+        **further_tables(comparison),
     }
 
 

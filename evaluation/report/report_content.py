@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.evaluation.compare.comparison import Comparison
@@ -244,9 +243,6 @@ class FreshContent:
 class StoredContent:
     """Content of a report, read from its folder when it is needed.
 
-    All attributes but `payload` and `decisions` raise `InputError` if the folder has no
-    ``result.json``, because an older version of the program wrote it.
-
     Attributes:
         folder: Folder of the report, which ``cxr compare`` wrote.
     """
@@ -264,13 +260,7 @@ class StoredContent:
 
     @cached_property
     def _stored(self) -> dict[str, Any]:
-        path = self.folder / files.RESULT
-        if not path.is_file():
-            raise InputError(
-                f"{path}: is missing, since an older version wrote this report; make it again "
-                "with cxr compare --overwrite"
-            )
-        return read_json(path, "result")
+        return read_json(self.folder / files.RESULT, "result")
 
     def _table(self, name: str) -> pd.DataFrame:
         columns = self._stored["columns"][name]

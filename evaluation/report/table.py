@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from string import ascii_lowercase
 
-from cxr_compare.evaluation.report.p_value_conflicts import CONFLICT_KINDS, ConflictKind
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number
 from cxr_compare.evaluation.statistics.intervals import Interval
 
@@ -50,7 +49,6 @@ class Cell:
             for several comparisons withdraws.
         p_value: p-value of a difference as text, not corrected for other comparisons; empty if
             unknown.
-        conflict: How p-value and interval of a difference conflict; None if they do not.
     """
 
     text: str
@@ -61,7 +59,6 @@ class Cell:
     fixed: str = ""
     corrected: bool = False
     p_value: str = ""
-    conflict: ConflictKind | None = None
 
     def __str__(self) -> str:
         return f"{self.text} ({self.ends})" if self.ends else self.text
@@ -88,8 +85,6 @@ class RowGroup:
             which its threshold was chosen.
         ticks: Ticks of the axis on which differences are drawn: position in percent of the axis,
             and text.
-        n_positive: Number of positive images behind the rows; None if unknown, or if the rows are
-            of studies or patients.
     """
 
     rows: tuple[Row, ...]
@@ -98,27 +93,11 @@ class RowGroup:
     thresholds: tuple[str, ...] = ()
     chosen_on: tuple[str, ...] = ()
     ticks: Ticks = ()
-    n_positive: int | None = None
 
     @property
     def heading(self) -> str:
         """Heading of the rows with the number of images, in one line."""
         return ", ".join(filter(None, (self.title, self.count)))
-
-
-@dataclass(frozen=True)
-class ConflictingRows:
-    """Differences of a table whose p-value and interval conflict in the same way.
-
-    Attributes:
-        kind: How they conflict.
-        titles: Metric and difference of each, such as ``Specificity (A − B)``, each once.
-        n_positive: Smallest number of positive images behind these differences; None if unknown.
-    """
-
-    kind: ConflictKind
-    titles: tuple[str, ...]
-    n_positive: int | None
 
 
 @dataclass(frozen=True)
@@ -203,25 +182,6 @@ class Table:
     def has_corrected(self) -> bool:
         """True if Holm's correction withdraws a difference whose own interval excludes 0."""
         return any(cell.corrected for cell in self._cells())
-
-    @property
-    def conflicts(self) -> list[ConflictingRows]:
-        """Differences whose p-value and interval conflict: one item for each kind of conflict."""
-        found = []
-        for kind in CONFLICT_KINDS:
-            titles = []
-            positives = []
-            for group in self.groups:
-                for row in group.rows:
-                    for column, cell in zip(self.columns[1:], row[1:], strict=False):
-                        if isinstance(cell, Cell) and cell.conflict == kind:
-                            titles.append(f"{row[0]} ({column})")
-                            positives.append(group.n_positive)
-            if titles:
-                known = [count for count in positives if count is not None]
-                unique = tuple(dict.fromkeys(titles))
-                found.append(ConflictingRows(kind, unique, min(known, default=None)))
-        return found
 
     @property
     def known(self) -> bool:

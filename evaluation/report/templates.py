@@ -21,7 +21,7 @@ SENTENCES = "sentences.txt.jinja"
 TABLES = "tables.txt.jinja"
 """Titles, leads and texts of tables."""
 CHARTS = "charts.txt.jinja"
-"""Notes and descriptions of charts, captions of figure files and the README of the archive."""
+"""Notes and descriptions of charts."""
 CASES = "cases.txt.jinja"
 """Texts of the gallery of cases."""
 

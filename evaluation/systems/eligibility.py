@@ -177,15 +177,6 @@ def notes_on_seen_images(
         )
         for member in unknown
     ]
-    here = split.dataset.ids["content_id"]
-    if "pixel_sha256" not in seen and any(made_on != here for _, made_on in training_sets(system)):
-        notes.append(
-            Note(
-                "training",
-                f"{name} was trained by an older version, which kept no fingerprints of its "
-                "images: the same images under other ids are not found.",
-            )
-        )
     leaked = split.seen_by(system, image_ids)
     if len(leaked.by_id):
         patients = sorted(set(split.patients(leaked.by_id)))

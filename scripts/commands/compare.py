@@ -16,7 +16,6 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.figure_process import prepare_figure_process
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts import console
@@ -33,10 +32,10 @@ from cxr_compare.scripts.compare_inputs import (
     require_given_thresholds,
     without_definitions,
 )
-from cxr_compare.scripts.exposures import Exposures, exposure_states, read_exposures
+from cxr_compare.scripts.exposures import Exposures, read_exposures
 from cxr_compare.scripts.options import DataFolder, Names, own_split, read_roles
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.report_question import Finished, finished_report, system_states, usual_name
+from cxr_compare.scripts.recorded_call import recorded_systems, require_same_call, system_files
 from cxr_compare.scripts.result_columns import split_column_roles
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import (
@@ -55,8 +54,6 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.report.result import Report, ReportsByTarget
 
 _SEED = 0  # random seed of the bootstrap and of random picks
-# Cases that are drawn of each kind: four in the report, the others on pages of their own.
-_CASES = 8
 
 
 @command
@@ -88,10 +85,8 @@ def compare(
     """Evaluate systems on the same test images, and write the report.
 
     A system is a detector or classifier, of this program or of others, or a person who reads the
-    images. Thresholds come from validation images only. A finished report belongs to its systems,
-    its data and its options: the command refuses to write another report into its folder, unless
-    --overwrite is given. If only the rows of the table (--metrics) change, the report is written
-    again.
+    images. Thresholds come from validation images only. The same call on the folder of a finished
+    report prints its answer. Any other call on this folder is refused, unless --overwrite is given.
 
     Args:
         systems: Predictions folders (of cxr predict, import or ensemble) or runs (folders of cxr
@@ -151,8 +146,7 @@ def compare(
             the AUROC without them. Images whose labels were seen are refused.
         mapping: Mapping from RSNA's images to NIH's (rsna_to_nih.csv, RSNA's own JSON, or the
             folder of one), for an --exposure that lists names of NIH's images.
-        overwrite: Write the finished report in this folder again, also on another question. Without
-            it a report on another question is refused.
+        overwrite: Write a new report in place of the finished one in this folder.
 
     Returns:
         The report: the verdict, its figures as tables, and the path of its page. For several
@@ -223,16 +217,20 @@ def compare(
             "seed": _SEED,
             "prevalence": prevalence,
             "unit": unit,
-            # Left out if it is not given, so that a report of an earlier version is still the same.
-            **({} if reference_error is None else {"reference_error": reference_error}),
+            "reference_error": reference_error,
         },
-        shown={"cases": _CASES, "thumbnails": files.MOST_THUMBNAILS},
-        metrics=metrics,
         rows=rows,
+        recorded={
+            "metrics": list(metrics),
+            "reference_by": reference_by,
+            "exposure": _without_folders(exposure),
+            "mapping": None if mapping is None else as_path(mapping).name,
+            "image_folder": None if image_options.folder is None else image_options.folder.name,
+        },
+        inputs=_files_of_exposures(exposure, as_path(mapping)),
         by_readers=reference_by is not None,
         exposures=tuple(exposures),
         overwrite=overwrite,
-        image_folder=image_options.folder,
     )
     targets = chosen_targets(dataset, target_names)
     test_sets = [LabelledSplit(dataset, target, split) for target in targets]
@@ -259,6 +257,18 @@ def _refuse_options_of_truth(
         )
 
 
+def _without_folders(exposure: Sequence[str]) -> list[str]:
+    """Return each text NAME=FILE with the name of the file alone."""
+    pairs = [text.partition("=") for text in exposure]
+    return [f"{name}={Path(file).name}" for name, _, file in pairs]
+
+
+def _files_of_exposures(exposure: Sequence[str], mapping: Path | None) -> tuple[Path, ...]:
+    """Return the files that --exposure and --mapping name."""
+    lists = [Path(text.partition("=")[2]) for text in exposure]
+    return tuple(lists if mapping is None else [*lists, mapping])
+
+
 @dataclass(frozen=True)
 class ReportRequest:
     """The options of one call of `cxr compare`, in the form in which they apply to each target.
@@ -272,28 +282,24 @@ class ReportRequest:
             of the table name are added to them.
         evaluated: Options on which the figures depend, as keyword arguments of
             `compare_predictions`.
-        shown: Options on which only the look of the report depends, as keyword arguments of
-            `write_report`.
-        metrics: Rows of the report's table, as the user wrote them, such as ``precision``.
-        rows: The same rows after parsing.
+        rows: Rows of the report's table (``--metrics``).
+        recorded: Further options of the call, as the report records them.
+        inputs: Files of these options.
         by_readers: True evaluates the systems also by the labels of each reader.
         exposures: Images that systems or their encoders have seen before, one object for each
             system.
         overwrite: True writes a finished report again.
-        image_folder: Folder of the image files that the report shows, with labels in a table; None
-            if the images are those of a data set, or if there are none.
     """
 
     protocol: Protocol
     policies: list[str]
     evaluated: dict[str, Any]
-    shown: dict[str, Any]
-    metrics: tuple[str, ...]
     rows: Sequence[Any]
+    recorded: dict[str, Any]
+    inputs: tuple[Path, ...]
     by_readers: bool
     exposures: tuple[Exposure, ...]
     overwrite: bool
-    image_folder: Path | None = None
 
     def report(
         self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path | None
@@ -307,35 +313,30 @@ class ReportRequest:
             out: Report folder; None writes nothing.
 
         Returns:
-            The report. If `out` holds a finished report on the same systems, data and options, it
-            is opened and not made again.
+            The report. If `out` holds the finished report of the same call, it is opened and not
+            made again.
 
         Raises:
-            InputError: `out` holds another report or other files, or the systems do not fit the
-                data set.
+            InputError: `out` holds the report of another call or other files, or the systems do not
+                fit the data set.
         """
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
                 opened = open_systems(systems, test_set, Path(folder))
                 comparison = self._compare(opened, test_set)
             return self._unwritten(comparison, test_set)
-        question = self.question(systems, test_set, out)
-        finished: Finished = "absent" if self.overwrite else finished_report(out, question)
-        if finished == "shown otherwise":
-            console.say(f"{out}: the same comparison, shown otherwise; writing it anew")
         from cxr_compare.evaluation.report.result import Report
 
-        if finished == "same":
+        if self.is_finished(systems, test_set, out):
             console.say(f"{out}: this report exists already; --overwrite makes it anew")
             return Report.open(out)
         require_predictable(systems)
-        require_only_files(out, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
+        require_only_files(out, files.OF_ONE_TARGET, "report")
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
             opened = open_systems(systems, test_set, out)
-            prepare_figure_process()
             comparison = self._compare(opened, test_set)
-            self._write(comparison, self.question(systems, test_set, out), test_set, out)
+            self._write(comparison, self._call(systems, test_set), test_set, out)
         return Report.open(out)
 
     def _unwritten(self, comparison: Comparison, test_set: LabelledSplit) -> Report:
@@ -350,7 +351,7 @@ class ReportRequest:
 
         def save(folder: str | Path) -> Report:
             folder = Path(folder)
-            require_only_files(folder, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
+            require_only_files(folder, files.OF_ONE_TARGET, "report")
             make_folder(folder)
             with console.silent(True), folder_lock(folder):
                 self._write(comparison, None, test_set, folder)
@@ -364,48 +365,36 @@ class ReportRequest:
             writer=save,
         )
 
-    def question(
+    def is_finished(
         self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path
-    ) -> dict[str, Any]:
-        """Return what determines a report's figures, by which a later call recognises the report.
+    ) -> bool:
+        """Return True if a folder holds the report of this call, False if one is to be written.
 
         Args:
             systems: Systems (detectors, classifiers or persons) that are compared.
             test_set: Test images with their labels, boxes and patients.
-            out: Report folder, which holds the predictions and decision rules of systems that were
-                given as runs (folders of trainings).
+            out: Report folder.
 
-        Returns:
-            Values for JSON: digests of each system's files, the target, digests of the data set,
-            its labels and its split, and the options.
+        Raises:
+            InputError: The folder holds the report of another call, or an input changed since.
         """
-        target = test_set.target.name
-        ids = test_set.ids
+        if self.overwrite or not (out / files.METRICS).is_file():
+            return False
+        inputs = [*self.inputs, *system_files(systems, test_set.target.name, out)]
+        require_same_call(out, self._call(systems, test_set), inputs)
+        return True
+
+    def _call(self, systems: list[ComparedSystem], test_set: LabelledSplit) -> dict[str, Any]:
+        """Return the resolved call, which the report records."""
         return {
-            "systems": {
-                name or f"{number}. {usual_name(members[0])}": system_states(
-                    name, members, test_set, out
-                )
-                for number, (name, members) in enumerate(systems, start=1)
-            },
-            "target": target,
-            "data_set": ids["content_id"],
-            "labels": ids["labels_id"],
-            "split": ids["split_id"],
-            "options": {
-                **self.evaluated,
-                "margin": self.protocol.margin,
-                "policies": self.policies,
-                "protocol": self.protocol.file_sha256,
-                **({"reference_by": "reader"} if self.by_readers else {}),
-                **({"exposure": exposure_states(self.exposures)} if self.exposures else {}),
-            },
-            "shown": {
-                **self.shown,
-                "metrics": ",".join(self.metrics),
-                # Left out if it is not given, as above.
-                **({} if self.image_folder is None else {"images": str(self.image_folder)}),
-            },
+            "systems": recorded_systems(systems),
+            "target": test_set.target.name,
+            "data": test_set.ids,
+            **self.evaluated,
+            "margin": self.protocol.margin,
+            "policies": self.policies,
+            "protocol": self.protocol.file_sha256,
+            **self.recorded,
         }
 
     def _compare(
@@ -442,7 +431,7 @@ class ReportRequest:
     def _write(
         self,
         comparison: Comparison,
-        question: dict[str, Any] | None,
+        call: dict[str, Any] | None,
         test_set: LabelledSplit,
         out: Path,
     ) -> None:
@@ -463,13 +452,10 @@ class ReportRequest:
                 rows=self.rows,
                 progress=advance,
                 charts=charts,
-                **self.shown,
             )
-        drawn = overlay_files(
-            comparison, out / files.OVERLAYS, per_category=self.shown["cases"], seed=seed
-        )
+        drawn = overlay_files(comparison, out / files.OVERLAYS, seed=seed)
         write_result(comparison, out, rows=self.rows, seed=seed, overlays=drawn, charts=charts)
-        write_data_files(comparison, out, question)
+        write_data_files(comparison, out, call)
 
 
 def _compare_targets(
@@ -493,8 +479,7 @@ def _compare_targets(
         ]
         for test_set in test_sets:
             own = out / test_set.target.name
-            if not request.overwrite:
-                finished_report(own, request.question(predicted, test_set, own))
+            request.is_finished(predicted, test_set, own)
         # Without its page the folder is incomplete, whatever an earlier run had left.
         (out / files.PAGE).unlink(missing_ok=True)
         reports = {}

@@ -326,7 +326,7 @@ def test_show_names_weights_and_operating_point_of_a_run(tmp_path):
         "target": "opacity",
         "policies": {"max_f1": {"threshold": 0.25, "reason": None, "validation": {}}},
         **{"chosen_on": {}, "validation": {}, "tried": []},
-        **dict.fromkeys(("reduction", "calibration", "map_scale", "map_box_level")),
+        **dict.fromkeys(("reduction", "calibration", "map_scale")),
     }
     write_json(tmp_path / "validation" / "decisions" / "opacity.json", "decision", chosen)
     write_json(tmp_path / "guard.json", "guard", {})

@@ -203,12 +203,13 @@ def test_folder_of_images_gives_the_report_its_pictures(folder, tmp_path, monkey
     compare_files(folder, **options)
     page = tmp_path / "report" / "report.html"
     assert "<article" not in page.read_text()
-    report = compare_files(folder, images=folder / "images", **options)  # the same question
+    with pytest.raises(InputError, match="--overwrite"):
+        compare_files(folder, images=folder / "images", **options)
+    report = compare_files(folder, images=folder / "images", overwrite=True, **options)
     html = page.read_text()
     assert '<article class="case' in html
     assert "data:image/webp;base64," in html
     assert list((tmp_path / "report" / "overlays").glob("*.png"))
-    assert list((tmp_path / "report" / "thumbs").glob("*.webp"))
     again = compare_files(folder, images=["all", folder / "images"], **options)
     assert again.to_frame().equals(report.to_frame())
 

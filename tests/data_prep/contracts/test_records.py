@@ -16,7 +16,6 @@ DECISION: dict[str, Any] = {
     "reduction": None,
     "calibration": {"method": "platt", "slope": 1.0, "intercept": 0},
     "map_scale": [0.0, 2.5],
-    "map_box_level": None,
     "policies": {
         "max_f1": {"threshold": 0.5, "reason": None, "validation": {"f1": 0.8, "ppv": None}}
     },

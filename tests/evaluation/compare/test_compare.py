@@ -270,15 +270,6 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
     assert not any(note.kind == "copies" for note in notes)
 
 
-def test_a_training_elsewhere_without_fingerprints_is_noted(predict, test_set):
-    system = predict("A", seed=1)
-    seen = pd.DataFrame({"image_id": ["x"], "patient_id": ["y"], "role": ["train"]})
-    write_table(seen, system.folder / "seen.parquet", "seen")
-    system.info["trained_on"] = [{"name": "nih", "content_id": "other"}]
-    notes = compare_predictions({"A": system}, test_set, replicates=20).notes
-    assert any("kept no fingerprints" in note.text for note in notes)
-
-
 def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, test_set):
     system = predict("A")
     system.info["data_set"] = {"content_id": "other"}

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -61,24 +60,6 @@ def test_goals_by_patient_are_compared_with_decisions_on_patients(evaluated_goal
         assert each.method == "exact (Clopper-Pearson), fixed threshold"
         assert each.estimate == by_patient.by_unit.get("A", figure, "max_f1").estimate
     assert sum(each.n_images for each in by_image.goals) == 100
-
-
-@pytest.mark.parametrize("unit", ["image", "patient"])
-def test_uncounted_images_count_for_the_goals_too(predict, test_set, evaluation_set, unit):
-    predictions = predict("A", seed=1, skill=3.0, skip=tuple(evaluation_set.image_ids("test")[:5]))
-    missing = pd.DataFrame({"image_id": evaluation_set.image_ids("test")[:5], "status": "failed",
-                            "reason": "unreadable"})  # fmt: skip
-    predictions.__dict__["images"] = pd.concat([predictions.images, missing])
-    protocol = Protocol(policy="max_f1", goals=GOALS, declared=True, unit=unit)
-    comparison = compare_predictions(
-        {"A": predictions}, test_set, replicates=50, protocol=protocol, images="common"
-    )
-    recalls = {each.case: each for each in comparison.goals if each.metric == "recall"}
-    assert recalls["all_against"].estimate < recalls[""].estimate < recalls["all_for"].estimate
-    if unit == "patient":
-        assert all(each.n_images == each.n_patients for each in comparison.goals)
-        assert sum(each.n_images for each in comparison.goals if each.case == "all_for") == 50
-    assert "goal 0.500)" in comparison.answer.headline  # that of the images evaluated
 
 
 def test_goals_that_cannot_be_evaluated_are_refused(predict, test_set, tmp_path):

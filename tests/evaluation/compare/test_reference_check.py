@@ -81,9 +81,8 @@ def test_a_stated_error_gives_corrected_figures_table_and_sentence(tmp_path):
     assert "Corrected for the stated error" in page
     assert stored["wrong_labels"]["text"] in page
     assert "Rogan" in page
-    details = (tmp_path / "out" / "details.html").read_text()
-    assert 'id="wrong-labels"' in details
-    assert "AUROC against wrong labels" in details
+    assert 'id="wrong-labels"' in page
+    assert "AUROC against wrong labels" in page
 
 
 def test_the_labels_named_as_wrong_overturn_the_headline():
@@ -110,7 +109,7 @@ def test_a_headline_without_a_shown_difference_says_nothing_of_wrong_labels(tmp_
     report = compared({"A": good, "B": 0.9 * good}, truth, out=tmp_path / "out")
     assert report.to_dict()["wrong_labels"] is None
     assert "wrong" not in str(report)
-    assert "wrong-labels" not in (tmp_path / "out" / "details.html").read_text()
+    assert "wrong-labels" not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_labels_that_cannot_have_the_stated_error_give_null_and_a_reason():

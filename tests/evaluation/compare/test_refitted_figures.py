@@ -1,7 +1,6 @@
 """Intervals of figures at a threshold include its uncertainty, or keep the threshold fixed."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,6 @@ from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
 from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, REFITTED, Estimates
-from cxr_compare.evaluation.compare.evaluated_models import uncounted_scorecard
 from cxr_compare.evaluation.compare.failure_analysis import add_at_prevalence
 from cxr_compare.evaluation.compare.intervals import (
     EXACT_METHOD,
@@ -37,7 +35,6 @@ from cxr_compare.evaluation.decisions.thresholds import (
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.intervals import expanded_level, percentile_interval
-from cxr_compare.evaluation.systems.stored_predictions import read_system_of_split, tune_predictions
 from tests.evaluation.evaluated_images import evaluated_images
 
 N = 120
@@ -366,43 +363,3 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, draw
     assert np.subtract(*width[0][["ci_high", "ci_low"]]) > np.subtract(
         *width[1][["ci_high", "ci_low"]]
     )
-
-
-@pytest.mark.parametrize("against", [True, False])
-def test_a_failed_image_stays_as_it_counts_at_every_refitted_threshold(
-    predict, test_set, evaluation_set, against
-):
-    labels = test_set.labels_of("test")
-    system = predict("A", seed=1, skip=labels.index[:30])
-    model = SimpleNamespace(
-        system=read_system_of_split(system, test_set), decision=tune_predictions(system, test_set)
-    )
-    scorecard = uncounted_scorecard(model, labels, test_set.truth, "max_f1", against, "image")
-    kept, failed, positive = (
-        scorecard.validation.scores,
-        scorecard.scores[:30],
-        scorecard.evaluated.y_true[:30],
-    )
-    assert len(set(positive)) == 2
-    assert (failed[positive == against] < kept.min()).all()
-    assert (failed[positive != against] > kept.max()).all()
-
-
-@pytest.mark.parametrize("against", [True, False])
-def test_a_patients_failed_image_counts_by_the_label_of_the_patient(predict, test_set, against):
-    labels = test_set.labels_of("test")
-    patients = pd.Series(test_set.patients(labels.index), labels.index)
-    both = labels.groupby(patients).transform("nunique") > 1
-    system = predict("A", seed=1, skip=tuple(labels.index[both & (labels == 0)]))
-    model = SimpleNamespace(
-        system=read_system_of_split(system, test_set), decision=tune_predictions(system, test_set)
-    )
-    scorecard = uncounted_scorecard(model, labels, test_set.truth, "max_f1", against, "patient")
-    scores = pd.Series(scorecard.scores, scorecard.evaluated.image_ids)
-    found = system.scores.set_index("image_id")["score"][labels.index[both & (labels == 1)]]
-    mixed = scores[patients[both].unique()]
-    assert len(mixed) > 5
-    if against:  # a high score of the negative image would find the patient
-        assert mixed.tolist() == found.tolist()
-    else:
-        assert (mixed > scores[~scores.index.isin(mixed.index)].max()).all()

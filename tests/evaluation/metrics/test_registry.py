@@ -89,8 +89,6 @@ def test_names_of_rates_and_overlaps_are_those_of_the_numbers():
         ("subgroups", "auroc recall specificity localised_sensitivity ap50"),
         ("verdict", "auroc average_precision recall specificity localised_sensitivity "
                     "localised_sensitivity_tolerant ap50 matched_recall_90"),
-        ("abstract", "auroc average_precision recall specificity localised_sensitivity ap50 "
-                     "froc_mean"),
     ],
 )  # fmt: skip
 def test_shorter_lists_keep_their_metrics(shown_in, metrics):

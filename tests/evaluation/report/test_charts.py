@@ -53,13 +53,13 @@ MATRICES = [[("A", {"tp": 3, "fn": 1, "fp": 0, "tn": 0})]]
 
 def save(comparison, folder, confusion=MATRICES):
     of = {"charts": report_charts(comparison), "markers": []}
-    save_figures(folder, "A on x.", forest=forest_parts(comparison), confusion=confusion, **of)
+    save_figures(folder, forest=forest_parts(comparison), confusion=confusion, **of)
 
 
 def test_figures_are_readable_images_and_undated_drawings(comparison, tmp_path):
     save(comparison, tmp_path)
     names = ["forest", "roc", "precision_recall", "confusion"]
-    kinds = ["png", "pdf", "svg", "txt"]
+    kinds = ["png", "pdf", "svg"]
     files = {kind: [tmp_path / f"{name}.{kind}" for name in names] for kind in kinds}
     assert {path for paths in files.values() for path in paths} == set(tmp_path.iterdir())
     for path in files["png"]:
@@ -71,20 +71,22 @@ def test_figures_are_readable_images_and_undated_drawings(comparison, tmp_path):
 
 
 def test_without_decisions_or_scores_there_is_no_figure_of_them(comparison, tmp_path, monkeypatch):
+    drawn = []
     monkeypatch.setattr(
-        "cxr_compare.evaluation.report.figure_files.save_figure", lambda figure, path: []
+        "cxr_compare.evaluation.report.figure_files.save_figure",
+        lambda figure, path: drawn.append(path.name),
     )
     for result in comparison.systems.values():
         result.curve.clear()
     assert not {"roc", "pr"} & set(charts_of(comparison))
     save(comparison, tmp_path, confusion=[[]])
-    assert [path.name for path in tmp_path.iterdir()] == ["forest.txt"]
+    assert drawn == ["forest"]
 
 
 def test_a_chart_of_the_page_alone_is_no_figure_of_a_paper(tmp_path):
     net_benefit = replace(make_chart([0, 1], [0, 1]), key="net-benefit")
     charts = {"charts": [net_benefit], "markers": []}
-    save_figures(tmp_path, "A on x.", forest=[], confusion=[[]], **charts)
+    save_figures(tmp_path, forest=[], confusion=[[]], **charts)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -165,7 +167,7 @@ def test_svg_takes_colours_and_font_from_the_page_and_brings_no_names_of_its_own
 def test_curve_in_svg_lies_where_its_frame_says():
     chart = make_chart([0, 0, 1], [0, 0.5, 1])
     root = ET.fromstring(to_svg(chart))  # noqa: S314 - our own text
-    left, top, width, height = (float(each) for each in root.get("data-frame").split())
+    left, top, width, height = chart.frame
     (path,) = [p.get("d") for p in root.iter("path") if "var(--s0)" in p.get("style", "")]
     corners = [tuple(map(float, corner.split())) for corner in path[1:].split("L")]
     wanted = [(left, top + height), (left, top + height / 2), (left + width, top)]

@@ -18,7 +18,7 @@ from cxr_compare.evaluation.systems.stored_predictions import compare_prediction
 
 
 def where_tables(comparison):
-    return further_tables(comparison, ())["where"]
+    return further_tables(comparison)["where"]
 
 
 def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
@@ -136,16 +136,11 @@ def test_the_lowest_group_is_named_with_whether_it_is_shown_and_a_shown_gap_is_m
     assert group_tables(failures_of_two)[0].rows[0][5] == "0.350 (−0.003 to 0.450); Holm p 0.040"
 
 
-def test_lead_of_groups_counts_the_tests_and_explains_a_large_p_beside_a_large_difference(
-    failures_of_two,
-):
-    lead = groups_lead(failures_of_two)  # 0.250 (0.150 to 0.350) with p 0.200
+def test_lead_of_groups_counts_the_tests(failures_of_two):
+    lead = groups_lead(failures_of_two)
     assert "over all 3 tests" in lead
-    assert "by up to 3," in lead
     failures = failures_of_two.failures
     gaps = failures["p_holm"].notna()
-    failures.loc[gaps, "p_holm"] = 0.04  # as the intervals say, so nothing needs an explanation
-    assert "by up to" not in groups_lead(failures_of_two)
     failures.loc[gaps, "p_holm"] = float("nan")
     assert "Holm" not in groups_lead(failures_of_two)
 

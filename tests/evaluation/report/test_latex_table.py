@@ -10,7 +10,6 @@ import pytest
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.report.latex_table import latex_table
-from cxr_compare.evaluation.report.paper_files import write_paper_files
 from cxr_compare.evaluation.report.summary_table import summary_table
 
 
@@ -40,7 +39,9 @@ def test_name_with_latex_in_it_stays_a_name(comparison):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_table_compiles_with_booktabs_alone(comparison, tmp_path):
-    write_paper_files(renamed(comparison, "50%_{net} & \\input{x} ≥ −1"), tmp_path)
+    strange = renamed(comparison, "50%_{net} & \\input{x} ≥ −1")
+    text = latex_table(strange, summary_table(strange, paper=True))
+    (tmp_path / "table.tex").write_text(text)
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
         "\\input{table.tex}\nTable~\\ref{tab:opacity}\n\\end{document}\n"

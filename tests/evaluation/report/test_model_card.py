@@ -1,7 +1,6 @@
 """Model cards: sections, metadata, figures and what is unknown."""
 
 import re
-import zipfile
 from dataclasses import replace
 
 import pandas as pd
@@ -10,7 +9,6 @@ import pytest
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.failure_analysis import FAILURE_COLUMNS
 from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.report.data_files import write_data_files
 from cxr_compare.evaluation.report.model_card import card_files, card_of_comparison, write_cards
 from cxr_compare.evaluation.report.weight_licence import starting_weights
 
@@ -156,15 +154,12 @@ def test_metadata_block_is_read_by_the_hub(trained, tmp_path):
     assert {result.dataset_split for result in data.eval_results} == {"test"}
 
 
-def test_report_folder_and_its_archive_hold_a_card_of_each_system(trained, report_folder):
+def test_report_folder_holds_a_card_of_each_system(trained, report_folder):
     decisions = trained.decisions.assign(probability=trained.decisions["score"])
     calibrated = replace(trained, decisions=decisions)
     write_cards(calibrated, report_folder)
-    write_data_files(calibrated, report_folder)
     names = sorted(path.name for path in (report_folder / "cards").iterdir())
     assert names == ["CheXNet.md", "RetinaNet.md"]
-    with zipfile.ZipFile(report_folder / "report.zip") as archive:
-        assert {"report/cards/CheXNet.md", "report/cards/RetinaNet.md"} <= set(archive.namelist())
 
 
 def test_two_systems_never_share_a_file():

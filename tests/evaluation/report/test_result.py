@@ -89,7 +89,7 @@ def test_the_tidy_frame_has_one_row_a_figure_and_p_values_of_tested_differences(
     assert frame.loc[frame["system"] == "A", "p_value"].isna().all()
 
 
-def test_the_same_question_again_opens_the_report_and_logs_no_use(finished, tmp_path, monkeypatch):
+def test_the_same_call_again_opens_the_report_and_logs_no_use(finished, tmp_path, monkeypatch):
     _, _, data, systems = finished
     options = {"data": data, "target": "opacity", "replicates": 100, "out": tmp_path / "report"}
     first = cxr_compare.compare(systems, **options)

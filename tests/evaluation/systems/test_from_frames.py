@@ -113,24 +113,11 @@ def test_a_role_gives_thresholds_and_none_gives_figures_without_any(table):
 
 def test_without_validation_no_text_speaks_of_thresholds_calibration_or_readers(table, tmp_path):
     compared(table, table["label"].to_numpy(), out=tmp_path / "report")
-    answers = {}
-    for line in (tmp_path / "report" / "checklists.md").read_text().splitlines():
-        if line.startswith("| ") and line.count(" | ") >= 2:
-            item, _, answer = line.strip("| ").split(" | ", 2)
-            answers.setdefault(item, answer)
-    assert "unknown source" in answers["12"]
-    assert "readers (" not in answers["12"]
-    assert "hreshold" not in answers["18"]
-    assert "threshold" in answers["30"]  # none, so there is no cross tabulation
-    text = (tmp_path / "report" / "checklists.md").read_text()
     page = (tmp_path / "report" / "report.html").read_text()
-    for claim in ("chosen on validation images", "calibrated on validation", "fixed thresholds"):
-        assert claim not in text
     for claim in ("hresholds were chosen on validation", "Thresholds stay fixed", "its readers"):
         assert claim not in page
     facts = "differences of the primary figure, on which the answer rests (1 comparison)"
     assert page.count(facts) == 2  # methods paragraph, methods and limits
-    assert facts in answers["18"]
 
 
 def test_without_patients_nothing_counts_or_names_patients(table, tmp_path):

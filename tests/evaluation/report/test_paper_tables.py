@@ -1,0 +1,40 @@
+"""Tables and figures of a report for a paper."""
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from cxr_compare.evaluation.report.figure_files import draw_confusion
+from cxr_compare.evaluation.report.latex_table import latex_table
+from cxr_compare.evaluation.report.markdown_table import markdown_table
+from cxr_compare.evaluation.report.summary_table import summary_table, table_rows
+
+
+def test_both_tables_hold_accuracy_precision_recall_f1_and_auroc_unasked(comparison):
+    table = summary_table(comparison, paper=True)
+    wanted = {"Accuracy", "Precision", "Sensitivity (recall)", "F1", "AUROC"}
+    assert wanted <= set(rows_of(latex_table(comparison, table)))
+    assert all(f"| {row} | 0." in markdown_table(comparison, table) for row in wanted)
+    on_page = {row[0] for row in summary_table(comparison).rows}
+    assert wanted - on_page == {"Accuracy", "Precision"}
+
+
+def rows_of(text):
+    return [line.split(" & ")[0] for line in text.splitlines() if " & 0." in line]
+
+
+def test_table_holds_the_rows_that_were_asked_for_in_their_order(comparison):
+    rows = table_rows(["f1", " recall", "auroc", "f1"])
+    text = latex_table(comparison, summary_table(comparison, rows, paper=True))
+    assert rows_of(text) == ["F1", "Sensitivity (recall)", "AUROC"]
+
+
+def test_labels_of_a_confusion_matrix_stay_clear_of_the_matrix_below():
+    counts = {"tp": 42, "fn": 3, "fp": 26, "tn": 71}
+    rows = [[(f"{name}\nbest F1", counts)] * 3 for name in ("A", "B", "C")]
+    figure = draw_confusion(rows)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    above, below = figure.axes[0], figure.axes[3]
+    lowest = min(label.get_window_extent(renderer).y0 for label in above.get_xticklabels())
+    gap = (lowest - below.title.get_window_extent(renderer).y1) / figure.dpi
+    assert gap > 0.15  # inches
