@@ -479,11 +479,8 @@ COMMANDS = {
 VIEWS = {"predict with views": f"{COMMANDS['predict']} --tta flip"}
 OF_BOTH = {
     "compare": "compare {runs} --data {data} --out {out} --replicates 100",
-    "transfer": "transfer {runs} {data} --out {out}",
 }
 OF_CHILDREN = {  # which run here, one after another
-    "sweep": "sweep {run}/config.toml --data {data} --out {out} --trials 2 "
-    "--over training.learning_rate=1e-4..1e-3",
     "curve": "curve --classifier {run}/config.toml --detector {other}/config.toml --data {data} "
     "--out {out} --sizes 0.5,1 --seeds 1",
 }
