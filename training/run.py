@@ -241,12 +241,11 @@ def _total_seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:
 
     Example:
         >>> epoch = {"seconds": 9.0, "seconds_validation": 2.0, "seconds_checkpoint": 0.5}
-        >>> _total_seconds([epoch, epoch])["seconds_training"]
+        >>> _total_seconds([epoch | {"seconds_waiting": 0.0}] * 2)["seconds_training"]
         13.0
     """
     parts = ("seconds", "seconds_validation", "seconds_checkpoint", "seconds_waiting")
-    # Epochs of an earlier version did not measure how long they waited.
-    totals = {part: sum(row.get(part, 0.0) for row in history) for part in parts}
+    totals = {part: sum(row[part] for row in history) for part in parts}
     training = totals["seconds"] - totals["seconds_validation"] - totals["seconds_checkpoint"]
     totals["seconds_training"] = training
     return {name: round(value, 1) for name, value in totals.items()}
