@@ -126,7 +126,7 @@ def peak_mib(command: list[str]) -> float:
         InputError: The command failed; the message ends with the last line that it printed.
     """
     with tempfile.TemporaryFile() as said:
-        environment = {**os.environ, "CXR_DESPITE_AUDIT": "1"}  # of a sweep and a curve
+        environment = {**os.environ, "CXR_DESPITE_AUDIT": "1"}  # of a curve
         process = subprocess.Popen(  # noqa: S603  our own command
             command, stdout=said, stderr=said, env=environment
         )
@@ -237,23 +237,6 @@ def _rows(folder: Path, count: int) -> dict[str, Row]:
             Bound(1500, 30),
             [["train", "chexnet_quickstart", *at, "--out", run, *sets, "--despite-audit"]],
         ),
-        "sweep": Row(
-            Bound(1600, 30),
-            [
-                [
-                    "sweep",
-                    "chexnet_quickstart",
-                    *at,
-                    "--out",
-                    str(folder / "sweep"),
-                    "--trials",
-                    "1",
-                    "--over",
-                    "training.learning_rate=1e-4..1e-3",
-                    *sets,
-                ]
-            ],
-        ),
         "curve": Row(Bound(2000, 30), [_curve(settings, at, folder)]),
         "export RUN": Row(Bound(1360, 4), [["export", run, exported, "--format", "openvino", *at]]),
         "predict RUN --data": Row(
@@ -296,9 +279,6 @@ def _rows(folder: Path, count: int) -> dict[str, Row]:
         "plan": Row(Bound(340, 8), [["plan", str(one), str(two), *at, "--difference", "0.05"]]),
         "monitor": Row(
             Bound(285, 4), [["monitor", str(source / "log.csv"), "--out", str(folder / "watched")]]
-        ),
-        "transfer": Row(
-            Bound(1200, 28), [["transfer", run, str(data), "--out", str(folder / "transferred")]]
         ),
         "overlay": Row(
             Bound(360, 12),

@@ -85,8 +85,6 @@ def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -
 def parse_config(text: str, source: str) -> Config:
     """Check a configuration in TOML that a training has stored, and add defaults of missing keys.
 
-    Keys of earlier versions of the program are renamed.
-
     Args:
         text: The configuration in TOML.
         source: Name of the file that contains the text, with which error messages begin.
@@ -99,23 +97,7 @@ def parse_config(text: str, source: str) -> Config:
             allowed.
     """
     content = parse_toml(text, source)
-    _rename_old_keys(content)
     return _check(content, source, set())
-
-
-def _rename_old_keys(content: dict[str, Any]) -> None:
-    """Rename the keys of runs from before November 2026, and leave out keys that are gone."""
-    model = content.get("model")
-    training = content.get("training")
-    if not isinstance(model, dict) or not isinstance(training, dict):
-        return  # a damaged configuration: the check reports what is wrong
-    if content.get("kind") == "classifier" and "architecture" in model:
-        model["backbone"] = model.pop("architecture")
-    layers = model.pop("trainable_layers", None)
-    if layers is not None:
-        model["trainable"] = "all" if layers == 5 else layers
-    for key in ("hard_negatives", "mixup"):
-        training.pop(key, None)
 
 
 def dump_config(config: BaseModel) -> str:

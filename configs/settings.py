@@ -43,7 +43,6 @@ def _whole_or_auto(**bounds: int) -> tuple[Any, Any]:
     return PlainValidator(partial(_or_auto, bounds)), WithJsonSchema(schema)
 
 
-_BatchSize = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=1)]
 _Workers = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=0, maximum=64)]
 
 
@@ -151,8 +150,7 @@ class TrainingSettings(Section):
     Attributes:
         seed: Random seed of initial weights, order of the images and augmentation.
         epochs: Largest number of epochs.
-        batch_size: Number of images of a batch, of all devices together; ``auto`` takes the most
-            that fit in memory.
+        batch_size: Number of images of a batch, of all devices together.
         accumulate: Number of batches whose gradients are added up for one optimiser step.
         optimiser: ``adamw``, ``adam`` (adds the weight decay to the gradient), ``sgd`` (with
             Nesterov momentum) or ``rmsprop``.
@@ -183,9 +181,7 @@ class TrainingSettings(Section):
         default=0, ge=0, lt=2**31, description="seed of weights, draws and augmentation"
     )
     epochs: Count = Field(description="largest number of epochs")
-    batch_size: _BatchSize = Field(
-        description="images, of all devices together; auto: the most that fits"
-    )
+    batch_size: Count = Field(description="images, of all devices together")
     accumulate: Count = Field(default=1, description="batches that make one optimiser step")
     optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = Field(
         default="adamw", description="adam adds the decay to the gradient; sgd is Nesterov's"

@@ -47,10 +47,8 @@ if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the 
     from cxr_compare.scripts.commands.serve import serve as serve
     from cxr_compare.scripts.commands.show import show as show
     from cxr_compare.scripts.commands.split import split as split
-    from cxr_compare.scripts.commands.sweep import sweep as sweep
     from cxr_compare.scripts.commands.synth import synth as synth
     from cxr_compare.scripts.commands.train import train as train
-    from cxr_compare.scripts.commands.transfer import transfer as transfer
     from cxr_compare.scripts.commands.tune import tune as tune
     from cxr_compare.scripts.runs import load as load
     from cxr_compare.serving.answer import Answer as Answer

@@ -1,6 +1,6 @@
 """`cxr` commands that another command runs as child processes.
 
-`cxr sweep` and `cxr curve` run several commands at a time. Each is a process with its own GPUs or
+`cxr curve` runs several commands at a time. Each is a process with its own GPUs or
 its share of the processors, and its output goes to a file. If one fails, the others continue. If
 the parent command ends, all of them end.
 
@@ -164,24 +164,17 @@ class Running:
         command: Command with its log file.
         child: Process of the command.
         status: Exit status as `has_ended` last read it; None while the command runs.
-        stopped: True if `stop` has asked the command to end.
     """
 
     def __init__(self, command: Command, child: Child) -> None:
         self.command = command
         self.child = child
         self.status: int | None = None  # exit status; None while the command runs
-        self.stopped = False  # True if `stop` has asked the command to end
 
     def has_ended(self) -> bool:
         """Return True if the command has ended, and store its exit status in `status`."""
         self.status = self.child.poll()
         return self.status is not None
-
-    def stop(self) -> None:
-        """End the command early; what it has written stays, and the other commands continue."""
-        self.stopped = True
-        self.child.interrupt()
 
     def problem(self) -> str | None:
         """Return the reason why the command failed, or None if it succeeded. It must have ended.
@@ -210,7 +203,6 @@ def run_commands(
     machines: Machines,
     *,
     ended: Callable[[Running], bool],
-    watch: Callable[[Running], object] | None = None,
 ) -> None:
     """Run several `cxr` commands, as many at a time as the machines allow, until all have ended.
 
@@ -223,7 +215,6 @@ def run_commands(
         machines: Object that starts the commands, such as `ThisMachine`.
         ended: Function that is called with each command that has ended, before the next one is
             started. It returns True if the command failed.
-        watch: Function that is called a few times a second with each command that is running.
 
     Raises:
         KeyboardInterrupt: The user interrupted, or one command was interrupted. All commands have
@@ -244,8 +235,6 @@ def run_commands(
                 if run.has_ended():
                     del running[slot]
                     failures = failures + 1 if ended(run) else 0
-                elif watch is not None and not run.stopped:
-                    watch(run)
     finally:
         _end([run.child for run in running.values()])
 
@@ -341,7 +330,7 @@ def problem_of_status(status: int) -> str | None:
 def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
     """Return environment variables that divide the devices of this machine among commands.
 
-    The commands, such as the trainings of a sweep, run at the same time.
+    The commands, such as the trainings of a curve, run at the same time.
 
     Args:
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.

@@ -6,10 +6,10 @@ Code that needs all commands reads this list, and a test compares every other li
 
 COMMAND_GROUPS = {
     "Data": ("synth", "prepare", "check", "split", "show"),
-    "Train": ("list_configs", "train", "sweep"),
+    "Train": ("list_configs", "train"),
     "Evaluate": ("predict", "import_predictions", "ensemble", "tune", "compare", "overlay"),
     "Serve": ("export", "serve", "pacs", "monitor"),
-    "Study": ("curve", "folds", "readers", "transfer", "plan"),
+    "Study": ("curve", "folds", "readers", "plan"),
 }
 """Names of the command functions by the title of their group, in the order of the work.
 

@@ -53,12 +53,6 @@ REMOVED: dict[str, dict[str, str]] = {
     },
     "check": _CLUSTER,
     "train": {"resume": "an interrupted training goes on; for a new one choose another --out"},
-    "sweep": {
-        **_CLUSTER,
-        **_TRAININGS,
-        "seed": _FIXED_SEED,
-        "devices": "each trial takes one GPU now; leave the option out",
-    },
     "predict": {
         **_CLUSTER,
         "open": "open the overlay that the command names at its end",
@@ -134,12 +128,6 @@ REMOVED: dict[str, dict[str, str]] = {
         "policy": "the policy max_f1 decides now; for another give NAME=FILE with its decisions",
         "level": "intervals are at 95 % now; leave the option out",
         "false_marks": "FROC is read at 0.5 false positives per image now; leave the option out",
-    },
-    "transfer": {
-        "positives": "10 and 50 local positives are drawn now; leave the option out",
-        "data": "give data sets beside the runs: cxr transfer RUN DATA --out OUT",
-        "replicates": _REPLICATES,
-        "seed": _FIXED_SEED,
     },
     "plan": {
         "level": "intervals are at 95 % now; leave the option out",

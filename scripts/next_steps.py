@@ -51,7 +51,7 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
         out = _word(_free(folder, "probe"))
         source = f"--set model.features={_word(folder)}"
         return [f"cxr train probe --data {_word(data or 'DATA')} --out {out} {source}"]
-    steps = {"run": _after_run, "sweep": _after_sweep, "predictions": _after_predictions}
+    steps = {"run": _after_run, "predictions": _after_predictions}
     return steps[kind.name](folder, data) if kind.name in steps else []
 
 
@@ -199,19 +199,6 @@ def _is_without_boxes(data: Path | None) -> bool:
     from cxr_compare.data_prep.store.dataset import DataSet
 
     return not len(DataSet.open(data).boxes)
-
-
-def _after_sweep(folder: Path, data: Path | None) -> list[str]:
-    """Return commands that compare a sweep's best run with other models."""
-    best = folder / "best"
-    facts = read_marker(folder)
-    alike = [run for run in _beside(folder, "run") if _question(run) == _question(best)]
-    first = facts["best"]["number"]
-    base = facts["as_it_stands"]
-    if not alike and base not in (None, first) and folder_kind(run := folder / "trials" / "000"):
-        alike = [run]
-    steps = [_comparison([best, *alike][:_MOST_SYSTEMS], folder, data)] if alike else []
-    return [*steps, f"cxr predict {_word(best)} IMAGE"]
 
 
 def _after_predictions(folder: Path, data: Path | None) -> list[str]:

@@ -239,7 +239,7 @@ class EngineChoice(NamedTuple):
 def chosen_engine() -> EngineChoice:
     """Read from environment variables on which machines images are decoded and predicted.
 
-    Sweeps and learning curves train there as well. ``CXR_ENGINE`` is ``local`` (the default:
+    Learning curves train there as well. ``CXR_ENGINE`` is ``local`` (the default:
     processes of this machine) or ``ray``. ``CXR_ADDRESS`` names the Ray cluster to join: ``auto``
     or HOST:PORT. Without an address the command starts a cluster on this machine, and ends it
     afterwards.
@@ -299,7 +299,7 @@ Devices = Annotated[
 
 
 def chosen_device() -> str:
-    """Read from ``CXR_DEVICE`` on which device a sweep or a learning curve trains its models.
+    """Read from ``CXR_DEVICE`` on which device a learning curve trains its models.
 
     Returns:
         ``auto`` (the default: a GPU if there is one), ``cpu`` or ``cuda``, the same values as for
@@ -309,7 +309,7 @@ def chosen_device() -> str:
 
 
 def trains_despite_audit() -> bool:
-    """Return True if a sweep or a learning curve may train on a data set with audit errors.
+    """Return True if a learning curve may train on a data set with audit errors.
 
     The environment variable ``CXR_DESPITE_AUDIT=1`` allows it. The audit is the check of a data
     set.

@@ -91,9 +91,6 @@ WITH_MODELS = [
     "export detector detector-openvino --format openvino",
     "predict classifier detector-openvino film.dcm --out answers --dicom objects --log log",
     "monitor log.csv --out monitor",
-    "transfer classifier data --out transfer",
-    "sweep classifier.toml --data data --out sweep --trials 2 --over training.batch_size=4,8 "
-    "--jobs 2",
     "curve --detector detector.toml --classifier classifier.toml --data data --out curve "
     "--sizes 0.5,1 --seeds 1 --jobs 2",
 ]

@@ -28,7 +28,6 @@ from hypothesis import strategies as st
 
 from cxr_compare.configs.load import dump_config, find_config, read_config
 from cxr_compare.configs.protocol_file import read_protocol
-from cxr_compare.configs.search_space import read_space
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER
 from cxr_compare.data_prep.contracts.csv_files import write_csv
@@ -489,7 +488,6 @@ def test_a_configuration_gives_a_result_or_one_line(tmp_path_factory, config, dr
 def test_a_setting_or_a_range_gives_a_result_or_one_line(key, value, equals):
     text = f"{key}{equals}{value}"
     outcome(lambda: read_config(find_config("chexnet_small"), [text]), "--set")
-    outcome(lambda: read_space(SHIPPED[0], [text]), "--over")
 
 
 @settings(max_examples=40)

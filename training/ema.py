@@ -20,14 +20,6 @@ class WeightAverage(WeightAveraging):
         super().__init__()
         self._decay = decay
 
-    @property
-    def state_key(self) -> str:
-        """Key under which a checkpoint file stores the averaged weights.
-
-        The key is the same as in earlier versions, so that their checkpoints can be read.
-        """
-        return "_Averaging"
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Create the moving average of the weights on the device of the model.
 

@@ -149,7 +149,7 @@ class EpochRecord(Callback):
         """
         self._progress(len(self.history) * _batches_per_epoch(trainer))
         trainer.should_stop = self._has_stalled()
-        log_start(trainer.loggers, tomllib.loads(self._run.config), self.history)
+        log_start(trainer.loggers, tomllib.loads(self._run.config))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the timers and the sums of losses for a new epoch.

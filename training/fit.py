@@ -7,9 +7,8 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,6 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor, nn
 
 from cxr_compare.configs.settings import TrainingSettings
 from cxr_compare.training.batch_norm import share_batch_statistics
@@ -175,36 +173,6 @@ class FitResult:
     stopped_early: bool
 
 
-@contextmanager
-def _depthwise_in_fp32(model: nn.Module) -> Iterator[None]:
-    """Train depthwise convolutions in fp32 where all else is bf16, on a CPU.
-
-    Their gradient is oneDNN's slowest operation in bf16. A step took 0.49 of the processor time
-    with EfficientNet-Lite0, 0.54 with EfficientNet-B0, 0.71 with ShuffleNetV2, 0.75 with
-    MobileNetV2 and 0.89 with ConvNeXt-Tiny (160 px, batches of 8, one thread, torch 2.15).
-    Validation, which has no gradient, stays as it is.
-    """
-    depthwise = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
-    ]
-    for layer in depthwise:
-        layer.forward = partial(_learn_in_fp32, layer.forward)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for layer in depthwise:
-            del layer.forward
-
-
-def _learn_in_fp32(forward: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
-    if not torch.is_grad_enabled():
-        return forward(maps)
-    with torch.autocast("cpu", enabled=False):
-        return forward(maps.float())
-
-
 def fit(  # noqa: PLR0913 - hooks of one training
     task: TrainingTask,
     settings: TrainingSettings,
@@ -274,12 +242,10 @@ def fit(  # noqa: PLR0913 - hooks of one training
     if checkpoint is not None:
         require_same_architecture(loop, checkpoint)
     cuda_devices = range(torch.cuda.device_count()) if accelerator == "cuda" else ()
-    is_slow_in_bf16 = precision == "bf16" and accelerator == "cpu"
     with (
         _quiet(),
         _interruptible(),
         torch.random.fork_rng(cuda_devices),
-        _depthwise_in_fp32(model) if is_slow_in_bf16 else nullcontext(),
     ):
         averaging = [WeightAverage(settings.ema_decay)] if settings.ema_decay else []
         trainer = _build_trainer(

@@ -10,9 +10,6 @@ from typing import Literal, NamedTuple
 from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.contracts.processors import cpu_count
 
-_LARGEST_BATCH = 256  # images; beyond it no device is faster, and learning is slower
-
-
 _MOST_LOADERS = 8  # loading processes for each device, see docs/results.md
 
 
@@ -58,35 +55,13 @@ class Hardware(NamedTuple):
         # SLURM gives these to this process alone.
         own_cores = min(cpu_count(), int(os.environ.get("SLURM_CPUS_PER_TASK", 0)))
         cores = max(1, own_cores, cpu_count() // shared_by)
-        images = _LARGEST_BATCH if training.batch_size == "auto" else int(training.batch_size)
         loaders = min(cores, _MOST_LOADERS)
         if _SHARED_MEMORY.is_dir():  # Windows has none, and passes batches through its page file
-            pixels_per_loader = 2 * -(-images // self.devices) * settings.data.image_size**2
+            pixels_per_loader = (
+                2 * -(-training.batch_size // self.devices) * settings.data.image_size**2
+            )
             free = shutil.disk_usage(_SHARED_MEMORY).free
             # One process loads validation images.
             room = free // (shared_by * pixels_per_loader) - 1
             loaders = max(0, min(loaders, room))
         return self._replace(loaders=loaders)
-
-
-_CGROUP_FILES = (  # limit and use, of control groups 2 and 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
-
-
-def available_memory() -> int:
-    """Return how many bytes this process may still use on this machine or in its container."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        if "MemAvailable" in lines:
-            free = 1024 * int(lines["MemAvailable"].split()[0])
-    for limit, used in _CGROUP_FILES:
-        try:
-            remaining = int(Path(limit).read_text()) - int(Path(used).read_text())
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-        free = min(free, max(remaining, 0))
-    return free

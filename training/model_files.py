@@ -43,9 +43,6 @@ _SAFE_CLASSES: list[Any] = [
 ]
 
 
-_OLD_TIMM_KEY = re.compile(r"^trunk\.(?!network\.|pooled_norm\.)")
-
-
 _RANDOM_FUNCTIONS = {
     init.kaiming_uniform_,
     init.normal_,
@@ -106,8 +103,6 @@ def save_architecture(model: nn.Module, folder: Path) -> None:
 def read_architecture(folder: Path) -> dict[str, Any]:
     """Read from ``model.json`` in a training's folder how its network is built (its architecture).
 
-    Names of earlier versions of the program are translated into present ones.
-
     Args:
         folder: Folder of the training.
 
@@ -123,12 +118,8 @@ def read_architecture(folder: Path) -> dict[str, Any]:
     arguments = architecture.get("arguments")
     if not isinstance(arguments, dict) or architecture.get("kind") not in KINDS:
         raise InputError(f"{path}: describes no model; was it written by another version?")
-    # The names of before November 2026. And a run from elsewhere, which has weights of its own,
-    # must not make this machine download others.
-    if "name" in arguments:
-        arguments["backbone"] = arguments.pop("name")
-    removed = ("trainable_layers", "weights")
-    arguments = {key: value for key, value in arguments.items() if key not in removed}
+    # A run from elsewhere has weights of its own, and must not make this machine download others.
+    arguments = {key: value for key, value in arguments.items() if key != "weights"}
     if architecture["kind"] == "detector":
         arguments["architecture"] = str(architecture.get("name"))
     return architecture | {"arguments": arguments}
@@ -167,8 +158,6 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
     arguments = architecture["arguments"]
     state = read_weights(folder / WEIGHTS_FILE)
     is_timm = str(arguments.get("backbone")).startswith("timm:")
-    if is_timm:  # the names of before November 2026
-        state = {_OLD_TIMM_KEY.sub("trunk.network.", key): value for key, value in state.items()}
     try:
         with _WithoutRandomWeights():
             if not is_timm:  # networks of timm may read values while they are built

@@ -180,14 +180,14 @@ class Request:
         return list(errors)
 
 
-def require_shares(batch_size: int | str, devices: int) -> None:
+def require_shares(batch_size: int, devices: int) -> None:
     """Check that the batch size is a multiple of the number of devices.
 
     If every device gets equally many images of a batch, the metrics do not depend on the number of
     devices.
 
     Args:
-        batch_size: Number of images of the whole batch, or ``auto``.
+        batch_size: Number of images of the whole batch.
         devices: Number of processes that share each batch.
 
     Raises:
@@ -196,8 +196,8 @@ def require_shares(batch_size: int | str, devices: int) -> None:
     Example:
         >>> require_shares(8, 2)
     """
-    if batch_size != "auto" and int(batch_size) % devices:
-        nearest = max(devices, int(batch_size) // devices * devices)
+    if batch_size % devices:
+        nearest = max(devices, batch_size // devices * devices)
         raise InputError(
             f"--devices {devices}: training.batch_size = {batch_size} is the whole batch, and "
             f"does not divide by {devices} processes; add --set training.batch_size={nearest}"

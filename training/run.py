@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Sequence
@@ -10,16 +9,21 @@ from typing import Any, cast
 
 import torch
 
-from cxr_compare.configs.settings import ClassifierConfig, Config, DetectorConfig, ProbeConfig
+from cxr_compare.configs.settings import (
+    ClassifierConfig,
+    Config,
+    DetectorConfig,
+    ProbeConfig,
+    TrainingSettings,
+)
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.training.batch_norm import has_live_batch_norm
-from cxr_compare.training.batch_size import first_batch, largest_batch, too_large_error
 from cxr_compare.training.cost import count_parameters, describe_device
 from cxr_compare.training.fit import FitResult, fit
 from cxr_compare.training.hardware import Hardware
-from cxr_compare.training.loading import BatchLoader, is_out_of_memory
+from cxr_compare.training.loading import BatchLoader, is_out_of_memory, require_loaded
 from cxr_compare.training.loggers import build_loggers, metrics_of
 from cxr_compare.training.model_files import save_architecture, save_model
 from cxr_compare.training.peak_memory import PeakMemory
@@ -45,7 +49,7 @@ def complete_run(
     """Train a model, or fit a probe (a linear layer on frozen features), and complete its folder.
 
     Args:
-        settings: The configuration, with a number as its batch size.
+        settings: The configuration.
         task: The model with its images.
         run: The folder of the training (run folder).
         hardware: Devices, number format and number of loading processes.
@@ -96,7 +100,7 @@ def _complete_training(
         )
     is_first = rank is None or rank.rank == 0
     if is_first:
-        batch = first_batch(task, int(training.batch_size), training.seed, task.draw_weights)
+        batch = _first_batch(task, training)
         captions, boxes = task.describe(batch)
         draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
         # Written now: if the training diverges, its best weights are of use only with these files.
@@ -161,13 +165,13 @@ def _fit(
     rank: Rank | None,
     progress: Progress,
 ) -> FitResult:
-    """Fit this process's share of each batch; if memory runs out, say how many images fit."""
+    """Fit this process's share of each batch; if memory runs out, name a smaller batch."""
     training = settings.training
     loaders = hardware.loaders
     pin = hardware.device == "cuda"
     number = 0 if rank is None else rank.rank
     n_processes = 1 if rank is None else rank.world_size
-    share = int(training.batch_size) // n_processes
+    share = training.batch_size // n_processes
     sampler = SeededSampler(
         len(task.train),
         seed=training.seed,
@@ -184,7 +188,7 @@ def _fit(
     val_loader = BatchLoader(
         task.val, task.collate, share, val_rows, loaders=min(loaders, 1), pin=pin
     )
-    train_batches = -(-len(task.train) // int(training.batch_size))
+    train_batches = -(-len(task.train) // training.batch_size)
     batches = training.epochs * (train_batches + len(val_loader))
     try:
         with progress.track("Training, batches", batches) as advance:
@@ -205,14 +209,31 @@ def _fit(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    # Outside of the handler: the error holds the memory that is to be measured.
-    task.model.zero_grad(set_to_none=True)
-    gc.collect()
-    if hardware.device == "cuda":
-        torch.cuda.empty_cache()
-    half = max(hardware.devices, int(training.batch_size) // 2)
-    fitting = largest_batch(settings, task, hardware, half)
-    raise too_large_error(settings, fitting, "do not fit in memory")
+        raise _too_large_error(settings, hardware.devices) from None
+
+
+def _first_batch(task: TrainingTask, training: TrainingSettings) -> Any:
+    """Read the first batch of a training, as the training itself would read it."""
+    sampler = SeededSampler(len(task.train), seed=training.seed, weights=task.draw_weights)
+    loader = BatchLoader(task.train, task.collate, training.batch_size, sampler)
+    return require_loaded(next(iter(loader)))
+
+
+def _too_large_error(settings: DetectorConfig | ClassifierConfig, devices: int) -> InputError:
+    """Return the error for a batch that does not fit in memory, which names a smaller one."""
+    training = settings.training
+    if training.batch_size <= devices:
+        return InputError(
+            f"training.batch_size: not even one image of {settings.data.image_size} px fits in "
+            "memory; choose a smaller data.image_size or a smaller model"
+        )
+    smaller = max(1, training.batch_size // 2 // devices) * devices
+    accumulate = -(-training.batch_size // smaller) * training.accumulate
+    return InputError(
+        f"training.batch_size: {training.batch_size} images do not fit in memory; choose another "
+        f"--out and add --set training.batch_size={smaller} --set "
+        f"training.accumulate={accumulate}, which learns from as many images a step"
+    )
 
 
 def _total_seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -220,12 +241,11 @@ def _total_seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:
 
     Example:
         >>> epoch = {"seconds": 9.0, "seconds_validation": 2.0, "seconds_checkpoint": 0.5}
-        >>> _total_seconds([epoch, epoch])["seconds_training"]
+        >>> _total_seconds([epoch | {"seconds_waiting": 0.0}] * 2)["seconds_training"]
         13.0
     """
     parts = ("seconds", "seconds_validation", "seconds_checkpoint", "seconds_waiting")
-    # Epochs of an earlier version did not measure how long they waited.
-    totals = {part: sum(row.get(part, 0.0) for row in history) for part in parts}
+    totals = {part: sum(row[part] for row in history) for part in parts}
     training = totals["seconds"] - totals["seconds_validation"] - totals["seconds_checkpoint"]
     totals["seconds_training"] = training
     return {name: round(value, 1) for name, value in totals.items()}

@@ -18,7 +18,6 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.contracts.schemas import SYNTHETIC_PATIENT
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.training.model_files import write_weights
@@ -227,24 +226,15 @@ class RunFolder:
 
         Its columns are ``image_id``, ``patient_id`` and ``role``. The columns ``pixel_sha256``
         (equal for equal pixels) and ``perceptual_hash`` (similar for copies of an image) serve to
-        recognise copies of these images; older trainings may lack them.
+        recognise copies of these images.
         """
         return read_table(self.folder / "seen.parquet", "seen")
 
     @property
     def synthetic(self) -> bool:
-        """True if the network and its initial weights learned from synthetic images only.
-
-        Runs of older versions did not record this; for them it is guessed from the patients' ids.
-        """
+        """True if the network and its initial weights learned from synthetic images only."""
         info = self.info if self.is_complete else self.started
-        recorded = info.get("synthetic")
-        if recorded is not None:
-            return bool(recorded)
-        seen = self.seen
-        train_patients = seen.loc[seen["role"] == "train", "patient_id"]
-        is_synthetic = train_patients.str.contains(SYNTHETIC_PATIENT)
-        return bool(len(is_synthetic)) and bool(is_synthetic.all())
+        return bool(info.get("synthetic"))
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write ``metrics.csv``, with one row for each epoch.

@@ -22,7 +22,6 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
-from cxr_compare.training.batch_size import choose_batch_size, with_batch_size
 from cxr_compare.training.classifier import ClassifierTask
 from cxr_compare.training.cost import count_parameters
 from cxr_compare.training.detector import DetectorTask
@@ -35,10 +34,10 @@ from cxr_compare.training.task import ModelTask, TrainingTask
 
 
 class PreparedTraining(NamedTuple):
-    """A training that can begin: its folder exists, and its batch size is a number.
+    """A training that can begin, because its folder exists.
 
     Attributes:
-        settings: Configuration, whose batch size is a number.
+        settings: Configuration.
         task: Network, images, losses and metrics of the training.
         run: Folder of the training (run folder).
     """
@@ -70,7 +69,7 @@ def start_training(
             weights or its batch size do not fit.
     """
     origin = request.origin()
-    settings = _resumed_settings(request)
+    settings = request.settings
     if _is_done(request, settings, origin):
         progress.say(f"{request.out}: this training has ended before")
         return None
@@ -82,8 +81,6 @@ def start_training(
     task = _build_task(request, settings, progress)
     n_parameters = count_parameters(task.model).total
     require_free_space(request.out, _BYTES_PER_PARAMETER * n_parameters)
-    if isinstance(task, TrainingTask) and not isinstance(settings, ProbeConfig):
-        settings = choose_batch_size(settings, task, hardware, progress)
     exit_stack.enter_context(folder_lock(request.out))
     run = _open_run(request, settings, task, origin, progress)
     return PreparedTraining(settings, task, run)
@@ -146,7 +143,7 @@ def join_training(request: Request, progress: Progress) -> PreparedTraining | No
         )
     if run.is_complete:
         return None
-    settings = _resumed_settings(request)
+    settings = request.settings
     return PreparedTraining(settings, _build_task(request, settings, progress), run)
 
 
@@ -193,19 +190,9 @@ def with_loading_of(settings: Config, before: Config) -> Config:
     if isinstance(now, ProbeTrainingSettings) or isinstance(then, ProbeTrainingSettings):
         return before
     changed: dict[str, Any] = {"workers": now.workers}
-    if int(now.batch_size) * now.accumulate == int(then.batch_size) * then.accumulate:
+    if now.batch_size * now.accumulate == then.batch_size * then.accumulate:
         changed |= {"batch_size": now.batch_size, "accumulate": now.accumulate}
     return before.model_copy(update={"training": then.model_copy(update=changed)})
-
-
-def _resumed_settings(request: Request) -> Config:
-    """Return the configuration, with the batch size that the run has chosen for ``auto``."""
-    settings = request.settings
-    run = RunFolder.started_in(request.out)
-    if settings.training.batch_size != "auto" or run is None:
-        return settings
-    before = parse_config(run.config, str(request.out / "config.toml"))
-    return with_batch_size(settings, before.training.batch_size)
 
 
 def _build_task(request: Request, settings: Config, progress: Progress) -> ModelTask:

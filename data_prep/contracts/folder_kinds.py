@@ -20,7 +20,6 @@ KindName = Literal[
     "table of folds",
     "reader study",
     "monitor",
-    "sweep",
     "learning curve",
 ]
 """Name of a kind of folder, as messages call it."""
@@ -145,13 +144,6 @@ FOLDER_KINDS = (
     FolderKind("table of folds", command="folds", marker="folds.json", files=("folds",)),
     FolderKind("reader study", command="readers", marker="readers.json", files=("readers",)),
     FolderKind("monitor", command="monitor", marker="monitor.json", files=("monitor",)),
-    FolderKind(
-        "sweep",
-        command="sweep",
-        marker="sweep.json",
-        first_files=("sweep.started.json",),
-        files=("sweep", "sweep_started"),
-    ),
     FolderKind(
         "learning curve",
         command="curve",

@@ -875,100 +875,6 @@ class MetricsRecord(Record):
     provenance: ReportOrigin
 
 
-class BestTrial(Record):
-    """The best trial (training) of a hyperparameter sweep, by its figure on validation images.
-
-    Attributes:
-        number: Number of the trial, from 0.
-        value: Validation figure by which trials are compared.
-        best_epoch: Epoch whose weights were kept, from 1.
-        settings: Value of each varied hyperparameter as text, by its key in the configuration.
-        folder: Folder with a copy of the trained model, relative to the folder of the sweep.
-        run: Folder in which the trial itself was trained, relative to the folder of the sweep.
-    """
-
-    number: int
-    value: float
-    best_epoch: int
-    settings: dict[str, str]
-    folder: str
-    run: str
-
-
-class TrialSpread(Record):
-    """Smallest, median and largest validation figure of the trials of a hyperparameter sweep.
-
-    Attributes:
-        n: Number of complete trials.
-        low: Smallest value.
-        median: Median value.
-        high: Largest value.
-    """
-
-    n: int
-    low: float
-    median: float
-    high: float
-
-
-class Trial(Record):
-    """A trial of a hyperparameter sweep: one training with its own values of some keys.
-
-    Attributes:
-        number: Number of the trial, from 0.
-        state: ``complete``, ``failed``, ``pruned`` (stopped early), ``repeated`` (its values were
-            tried before) or another state of Optuna.
-        value: Validation figure by which trials are compared; None if the trial is not complete.
-        epochs: Number of epochs that were trained; None if unknown.
-    """
-
-    number: int
-    state: str
-    value: float | None
-    epochs: int | None
-
-
-class SweepRecord(Record):
-    """``sweep.json``, which marks a hyperparameter sweep as complete.
-
-    Attributes:
-        objective: Name of the figure on validation images by which trials are compared.
-        space: Range of values of each varied key of the configuration, as text by key.
-        as_it_stands: Number of the trial with the configuration as the user wrote it; None if there
-            is no such trial.
-        data_set: Data set of the trainings, and its split into train, validation and test.
-        best: Trial with the best validation figure.
-        spread: Distribution of the validation figures of complete trials.
-        trials: All trials, in their order.
-    """
-
-    objective: str
-    space: dict[str, str]
-    as_it_stands: int | None
-    data_set: MadeOn
-    best: BestTrial
-    spread: TrialSpread
-    trials: list[Trial]
-
-
-class StartedSweepRecord(Record):
-    """``sweep.started.json`` of a hyperparameter sweep that is not complete yet.
-
-    Attributes:
-        config: Training configuration that all trials share, as TOML text.
-        space: Range of values of each varied key of the configuration, as text by key.
-        data_set: Data set of the trainings, and its split into train, validation and test.
-        sweep_seed: Random seed with which values are proposed.
-        pruning: True if trials that are worse than others at the same epoch are stopped early.
-    """
-
-    config: str
-    space: dict[str, str]
-    data_set: MadeOn
-    sweep_seed: int
-    pruning: bool
-
-
 class CurveStatement(Record):
     """A sentence about a learning curve (figures against the number of training patients).
 
@@ -1076,8 +982,6 @@ RECORDS: dict[str, type[Record]] = {
     "card": CardRecord,
     "synth": PhantomRecord,
     "metrics": MetricsRecord,
-    "sweep": SweepRecord,
-    "sweep_started": StartedSweepRecord,
     "curve": CurveRecord,
     "readers": ReadersRecord,
 }

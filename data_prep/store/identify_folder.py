@@ -219,8 +219,6 @@ def _advice_for_other_kind(folder: Path, actual: FolderKind, required: FolderKin
     """Say which folder to give, or which command to run, instead of a folder of another kind."""
     if required.name == "data set":
         return _advice_for_data_set(folder, actual)
-    if actual.name == "sweep" and required.name in ("run", "predictions"):
-        return f"give its best run, {shlex.quote(str(folder / 'best'))}"
     if required.name == "run":
         return _advice_for_run(folder, actual)
     if required.name == "predictions":
@@ -261,7 +259,7 @@ def find_data_set(folder: Path) -> Path | None:
     """Find the folder of the data set that a run, predictions or a report were made from.
 
     Args:
-        folder: A complete folder of a run, export, predictions, report or sweep.
+        folder: A complete folder of a run, export, predictions or report.
 
     Returns:
         Path of the data set's folder; None if it lies neither beside `folder` nor up to two levels
@@ -274,7 +272,6 @@ def find_data_set(folder: Path) -> Path | None:
         "features",
         "predictions",
         "report",
-        "sweep",
     ):
         return None
     record: Any = read_marker(folder)

@@ -1,1 +1,1 @@
-"""Studies beside a comparison: learning curves, transfer, readers, sample size, monitoring."""
+"""Studies beside a comparison: learning curves, readers, sample size, monitoring."""

@@ -189,7 +189,7 @@ def notes_on_seen_images(
     if len(leaked.equal):
         raise InputError(
             f"{system.folder}: {leaked.describe_copies(name)[0]}; compare on images that it has "
-            "not seen: cxr transfer leaves these out, cxr split keeps copies in one role"
+            "not seen: cxr split keeps copies in one role"
         )
     warning = "Part of this test set may not be new to it: this is no sure external validation."
     return notes + [Note("copies", f"{line}. {warning}") for line in leaked.describe_copies(name)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections import Counter
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -142,7 +141,6 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         "report": _report,
         "phantom": _phantom,
         "table of folds": lambda place: {"kind": "table of folds", "open": place / "folds.png"},
-        "sweep": _sweep,
         "reader study": lambda place: {"kind": "reader study", "open": place / "readers.html"},
         "learning curve": _curve,
         "monitor": lambda place: {"kind": "monitor", "open": place / "monitor.html"},
@@ -301,21 +299,6 @@ def _report(folder: Path) -> dict[str, Any]:
         "open": folder / PAGE,
         "target": metrics["target"],
         "systems": metrics["systems"],
-    }
-
-
-def _sweep(folder: Path) -> dict[str, Any]:
-    from cxr_compare.evaluation.studies.sweep_page import sentences
-
-    record = read_json(folder / "sweep.json", "sweep")
-    states = Counter(trial["state"] for trial in record["trials"])
-    return {
-        "open": folder / "sweep.html",
-        "best run": folder / record["best"]["folder"],
-        "is": " ".join(sentences(record)),
-        "trials": ", ".join(f"{count} {state}" for state, count in states.items()),
-        "over": "; ".join(f"{key} {words}" for key, words in record["space"].items()),
-        "data set": record["data_set"],
     }
 
 

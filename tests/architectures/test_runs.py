@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cxr_compare.configs.model_settings import detector_names
 from cxr_compare.scripts import child_processes
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.guard import GUARD_NAME
@@ -152,17 +150,6 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(child_processes, "start", start)
     monkeypatch.setattr(child_processes, "_POLL", 0.0)
-
-
-@pytest.mark.long
-def test_a_sweep_goes_over_architectures(data, run_folder, tmp_path, in_this_process):
-    names = detector_names()
-    config = _write(MODEL_CASES["retinanet"], tmp_path / "case.toml", run_folder, seed=1)
-    arguments = [config, "--data", data, "--out", tmp_path / "out", "--trials", len(names)]
-    over = ["--over", f"model.architecture={','.join(names)}"]
-    assert cxr("sweep", *arguments, *over) == 0
-    trials = json.loads((tmp_path / "out/sweep.json").read_text())["trials"]
-    assert all(trial["value"] is not None for trial in trials)
 
 
 @pytest.mark.long

@@ -346,16 +346,6 @@ def test_another_architecture_leaves_keys_out_that_it_does_not_have():
         read_config(file, ["model.architecture=rt_detr", "model.head_convs=2"])
 
 
-def test_configurations_of_before_november_2026_are_renewed():
-    old = dump_config(read_config(find_config("retinanet"), ["model.weights=imagenet"]))
-    old = old.replace("trainable = 3", "trainable_layers = 3").replace(
-        'architecture = "retinanet"\n', ""
-    )
-    assert parse_config(old, "run").model.trainable == 3
-    old = dump_config(read_config(find_config("small_cnn"))).replace("backbone =", "architecture =")
-    assert parse_config(old, "run").model.backbone == "small_cnn"
-
-
 def test_a_damaged_configuration_of_a_run_is_one_line():
     for text in ('kind = "classifier"\nmodel = 3', 'kind = "detector"\nmodel = []\ntraining = 1'):
         with pytest.raises(InputError, match=r"run: .*"):

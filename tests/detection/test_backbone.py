@@ -269,7 +269,7 @@ def test_channels_that_make_no_groups_of_eight_are_refused(channels):
         group_norm(channels)
 
 
-def test_pyramid_of_a_resnet_keeps_the_names_that_old_runs_have():
+def test_pyramid_of_a_resnet_has_the_names_of_torchvision():
     with torch.device("meta"):
         ours = start_on("resnet18").pyramid(16)
         body = models.resnet18(weights=None)

@@ -270,7 +270,7 @@ def test_damaged_detector_is_refused(build_small):
         start_from(new, Checkpoint("run", state))
 
 
-def test_layers_that_an_older_detector_lacks_start_anew_and_its_others_are_left_out(build_small):
+def test_layers_that_a_detector_lacks_start_anew_and_its_others_are_left_out(build_small):
     state, new = build_small().state_dict(), build_small()
     new.add_module("extra", nn.Linear(2, 1))
     note = start_from(new, Checkpoint("run", state | {"image_head.score.bias": torch.zeros(1)}))

@@ -1,6 +1,5 @@
 """Small data sets of tables alone, predictions on them, and `cxr` called in this process."""
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,12 +75,6 @@ learning_rate = 1e-3
 warmup_epochs = 0.0
 """)
     return drawn_images(folder, 30, 96, [64], prevalence=0.4)
-
-
-def trials_of(sweep: Path) -> list[dict[str, Any]]:
-    """The trials, without what depends on the machine's speed."""
-    trials = json.loads((sweep / "sweep.json").read_text())["trials"]
-    return [{key: trial[key] for key in trial if key != "seconds"} for trial in trials]
 
 
 def write_predictions(

@@ -1,9 +1,6 @@
 """Commands get devices of their own, here or in a Ray cluster, and survive what dies there."""
 
 import os
-import signal
-import subprocess
-from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,6 @@ from cxr_compare.scripts.child_processes import (
     share_devices,
 )
 from cxr_compare.scripts.cluster import MachineShare, open_machines, share_machines
-from tests.scripts.launched import ended, environment, hooked_path, naming, start, wait_until
-from tests.scripts.small_sets import tiny_training, trials_of
 
 ROOT = Path(__file__).resolve().parents[2]
 has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
@@ -158,57 +153,6 @@ def test_after_five_failures_in_a_row_no_more_is_started(tmp_path, monkeypatch):
     assert started == [str(number) for number in range(8)]
 
 
-# ------------------------------------------------------------- sweeps in a Ray cluster, by hand
-
-# An epoch takes long enough to be interrupted.
-SLOW = """
-import time
-from cxr_compare.training.loading import NamedRows
-load = NamedRows.batch
-def slowly(self, samples):
-    time.sleep(0.1)
-    return load(self, samples)
-NamedRows.batch = slowly
-"""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_training(tmp_path_factory.mktemp("machines"), epochs=5, batch_size=4)
-
-
-@pytest.fixture
-def sweeping(data: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a sweep as a shell does."""
-    started = []
-    slow_path = hooked_path(tmp_path, training__plots=SLOW)
-
-    def sweep(
-        out: Path, *arguments: str, slow: bool = True, **variables: str
-    ) -> subprocess.Popen[str]:
-        first_arguments = ["sweep", "tiny.toml", "--data", "data", "--out", out, "--trials", "2",
-                "--over", "training.learning_rate=1e-4..1e-2"]  # fmt: skip
-        surroundings = environment(slow_path if slow else str(ROOT)) | variables
-        # Paths are relative, as they are typed.
-        started.append(start(surroundings, *first_arguments, *arguments, folder=data.parent))
-        return started[-1]
-
-    yield sweep
-    for command in started:
-        command.kill()
-        command.communicate()
-
-
-def parent_of(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def has_epochs(run: Path) -> bool:
-    """Whether two epochs are in the table: then the first is in a checkpoint."""
-    table = run / "metrics.csv"
-    return table.is_file() and len(table.read_text().splitlines()) > 2
-
-
 @has_ray
 @pytest.mark.long
 @pytest.mark.usefixtures("children_tell")
@@ -228,58 +172,6 @@ def test_processes_in_a_cluster_see_the_gpus_that_ray_assigned(tmp_path, monkeyp
             assert max(most_at_a_time(gpu, intervals) for gpu in "01") <= most
     finally:
         ray.shutdown()
-
-
-@has_ray
-@pytest.mark.long
-def test_a_sweep_over_ray_trains_the_same_runs_as_one_of_this_machine(tmp_path, sweeping):
-    for name in ("local", "ray"):
-        ended(sweeping(tmp_path / name, slow=False, CXR_ENGINE=name), 1500)
-    assert trials_of(tmp_path / "ray") == trials_of(tmp_path / "local")
-    for number in range(2):
-        weights = [
-            (tmp_path / name / f"trials/{number:03d}/model.safetensors").read_bytes()
-            for name in ("local", "ray")
-        ]
-        assert weights[0] == weights[1]
-
-
-@has_ray
-@pytest.mark.long
-def test_a_trial_whose_worker_is_killed_goes_on_in_another(tmp_path, sweeping):
-    out = tmp_path / "out"
-    command = sweeping(out, "--jobs", "2", CXR_ENGINE="ray")
-    wait_until(lambda: has_epochs(out / "trials/000"), 900)
-    (child,) = naming(f"cxr_compare.scripts.cli train {out}/trials/000.toml")
-    os.kill(parent_of(child), signal.SIGKILL)
-    ended(command, 1500)
-    assert [trial["state"] for trial in trials_of(out)] == ["complete"] * 2
-    log = (out / "trials/000.log").read_text()
-    assert log.count("cxr: the worker or machine ended") == 1
-    assert log.count("epoch 1 of 5: loss") == 1  # from its last whole epoch
-
-
-@has_ray
-@pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, sweeping, number):
-    out = tmp_path / "out"
-    command = sweeping(out, "--jobs", "2", CXR_ENGINE="ray")
-    wait_until(lambda: has_epochs(out / "trials/000"), 900)
-    if number == signal.SIGINT:
-        os.killpg(command.pid, number)
-    else:
-        command.kill()
-    _, output = command.communicate(timeout=300)
-    if number == signal.SIGINT:
-        assert command.returncode == 130
-        assert output.splitlines()[-1] == "cxr: interrupted; run the same command again to go on"
-        assert naming(f"train {out}") == []
-        assert "interrupted; run the same command" in (out / "trials/000.log").read_text()
-    wait_until(lambda: not naming(f"train {out}"), 200)
-    ended(sweeping(out, "--jobs", "2", CXR_ENGINE="ray"), 1500)
-    assert [trial["state"] for trial in trials_of(out)] == ["complete"] * 2
-    assert (out / "trials/000.log").read_text().count("epoch 1 of 5: loss") == 1
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,6 @@ EXTRA_MODULES = {  # one of its modules, and a command that needs it
     "serve": ("uvicorn", "serve run"),
     "dicom": ("highdicom", "predict run image.png --dicom out"),
     "pacs": ("pynetdicom", "pacs run --listen CXR:11112"),
-    "sweep": (
-        "optuna",
-        "sweep chexnet_small --data set --out o --trials 2 --over a=1,2",
-    ),
     "cluster": ("ray", "CXR_ENGINE=ray prepare raw out --format csv"),
     "mlflow": ("mlflow", f'{_TRAIN} training.loggers=["mlflow"]'),
     "tensorboard": ("tensorboard", f'{_TRAIN} training.loggers=["tensorboard"]'),

@@ -37,9 +37,9 @@ def test_a_key_that_is_written_as_an_option_is_answered_with_set(words, setting,
 
 def test_several_keys_are_answered_together_and_own_options_stay(capsys):
     line = refusal(
-        capsys, "sweep", "chexnet_small", "--epochs", "3", "--data", "set", "--lr=0.1", "--out", "s"
+        capsys, "train", "chexnet_small", "--epochs", "3", "--data", "set", "--lr=0.1", "--out", "s"
     )
-    expected = "cxr sweep chexnet_small --data set --out s --set training.epochs=3"
+    expected = "cxr train chexnet_small --data set --out s --set training.epochs=3"
     assert f"{expected} --set training.learning_rate=0.1" in line
 
 

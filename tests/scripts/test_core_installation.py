@@ -137,7 +137,6 @@ def test_the_core_goes_from_images_to_a_report_and_beyond(hide, tmp_path):
 _NEED_TRAIN = (
     "train chexnet_small --data set --out o",
     "train chexnet_small --data set --out o --devices 2",
-    "sweep chexnet_small --data set --out o --trials 2 --over training.batch_size=2,4",
     "curve --detector retinanet_small --classifier chexnet_small --data set --out o",
     "export run --format onnx",
     "predict run image.png --out o --log log",
@@ -147,7 +146,6 @@ _NEED_TRAIN = (
     "compare run run --data set --out o",
     "compare run run --data set --out report --overwrite",
     "overlay run --data set --out o",
-    "transfer run set --out o",
     "serve run --log log",
     "pacs run --listen CXR:11112 --send-to A@127.0.0.1:104 --log log",
 )

@@ -319,7 +319,7 @@ def test_interrupted_processes_are_gone_and_resume_exactly(data, tmp_path):
     assert all(value.equal(halves[name]) for name, value in whole.items())
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(8, 2), (8, 1), (7, 1), ("auto", 3), (2, 2)])
+@pytest.mark.parametrize(("batch_size", "devices"), [(8, 2), (8, 1), (7, 1), (2, 2)])
 def test_batch_that_can_be_shared_is_taken(batch_size, devices):
     require_shares(batch_size, devices)
 

@@ -8,7 +8,6 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +25,6 @@ from cxr_compare.classification.dataset import LabelBatch
 from cxr_compare.classification.inference import predict_scores
 from cxr_compare.classification.loss import training_losses as classifier_losses
 from cxr_compare.classification.model import build_classifier
-from cxr_compare.configs.load import parse_config
 from cxr_compare.configs.settings import TrainingSettings
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.placement import Placement
@@ -43,7 +41,6 @@ from cxr_compare.scripts.runtime import choose_device, choose_precision
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
-from cxr_compare.training import batch_size
 from cxr_compare.training.classifier import ClassifierTask
 from cxr_compare.training.detector import DetectorTask
 from cxr_compare.training.epoch_record import EpochRecord
@@ -342,43 +339,6 @@ def test_a_loss_that_is_not_finite_is_told_a_step_late_with_its_own_images(
 
 
 @pytest.mark.parametrize(
-    "config", [pytest.param("retinanet_quickstart", marks=pytest.mark.long), "chexnet_quickstart"]
-)
-def test_the_largest_batch_is_found_in_the_memory_of_the_device(gpu, drawn_set, tmp_path, config):
-    out = train_there(drawn_set, tmp_path / "most", config, "training.batch_size=auto")
-    assert RunFolder.open(out).info["peak_memory_bytes"] > 0
-    whole = parse_config(RunFolder.open(out).config, "config.toml").training.batch_size
-    assert whole == 2  # of 19 images, in at least 8 steps
-    gpu.total_memory = 1_000
-    with pytest.raises(InputError, match="not even one image of 96 px fits in memory"):
-        train_there(drawn_set, tmp_path / "none", config, "training.batch_size=auto")
-
-
-@pytest.mark.parametrize("mebibytes", [100, 250])
-def test_the_largest_batch_is_found_in_few_steps(gpu, monkeypatch, mebibytes):
-    gpu.total_memory = mebibytes * 1024**2
-    model = build_classifier("small_cnn", image_size=SIZE)
-    asked: list[int] = []
-    step_fits = batch_size._step_fits
-
-    def note(model: object, make_batch: object, size: int, *how: object) -> bool:
-        asked.append(size)
-        return step_fits(model, make_batch, size, *how)
-
-    monkeypatch.setattr(batch_size, "_step_fits", note)
-    find = partial(
-        batch_size.largest_share, model, lambda size: as_labels(draw_images(SIZE, size)),
-        classifier_losses, limit=256, device="cuda",
-    )  # fmt: skip
-    found, first, steps = find(), asked[0], len(asked)
-    monkeypatch.setattr(batch_size, "estimate_memory", lambda *_: lambda size: np.inf)
-    asked.clear()
-    assert find() == found  # doubled from 2
-    assert first <= found
-    assert steps <= min(3, len(asked))
-
-
-@pytest.mark.parametrize(
     ("capability", "precision"),
     [
         pytest.param((6, 0), "fp32", id="P100: no tensor cores"),
@@ -479,11 +439,8 @@ COMMANDS = {
 VIEWS = {"predict with views": f"{COMMANDS['predict']} --tta flip"}
 OF_BOTH = {
     "compare": "compare {runs} --data {data} --out {out} --replicates 100",
-    "transfer": "transfer {runs} {data} --out {out}",
 }
 OF_CHILDREN = {  # which run here, one after another
-    "sweep": "sweep {run}/config.toml --data {data} --out {out} --trials 2 "
-    "--over training.learning_rate=1e-4..1e-3",
     "curve": "curve --classifier {run}/config.toml --detector {other}/config.toml --data {data} "
     "--out {out} --sizes 0.5,1 --seeds 1",
 }

@@ -291,12 +291,9 @@ def test_a_revision_is_refused_for_predictions(probe_set, tmp_path, capsys):
     assert "--revision" in refusal(capsys, *words, "--name", "R", "--revision", "1")
 
 
-def test_a_probe_is_fitted_by_one_process_and_is_no_sweep_or_curve(probe_set, tmp_path, capsys):
+def test_a_probe_is_fitted_by_one_process_and_is_no_curve(probe_set, tmp_path, capsys):
     train_words = ("train", "probe", "--data", probe_set, "--out", tmp_path / "r", "--devices", "2")
     assert "--devices" in refusal(capsys, *train_words)
-    sweep_words = ("sweep", "probe", "--data", probe_set, "--out", tmp_path / "s",
-                   "--over", "model.last_stride=16,32", "--trials", "2")  # fmt: skip
-    assert "chooses its penalty itself" in refusal(capsys, *sweep_words)
     curve_words = ("curve", "--detector", "retinanet_small", "--classifier", "probe",
                    "--data", probe_set, "--out", tmp_path / "c")  # fmt: skip
     assert "--classifier probe" in refusal(capsys, *curve_words)

@@ -59,7 +59,7 @@ def test_what_outlives_a_killed_command_is_found(become, tmp_path, follows):
     become(main)
     adopt_orphans()
     told = tmp_path / "number"
-    command = ForkedCommand(["sweep", str(told)], {})
+    command = ForkedCommand(["curve", str(told)], {})
     wait_until(lambda: told.is_file() and told.read_text(), 60)
     child = int(told.read_text())
     command.kill()

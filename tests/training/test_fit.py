@@ -391,34 +391,6 @@ def test_bf16_trains_with_weights_in_fp32(tmp_path):
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("averages", [False, True])
-def test_bf16_learns_depthwise_convolutions_in_fp32_and_validates_them_in_bf16(tmp_path, averages):
-    """Their gradient in bf16 takes most of a small network's step on a CPU."""
-    depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
-    plain = nn.Conv2d(4, 4, 1)
-    seen: dict[str, set[tuple[bool, torch.dtype]]] = {"depthwise": set(), "plain": set()}
-
-    class Columns(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.depthwise, self.plain, self.last = depthwise, plain, nn.Linear(4, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            maps = self.depthwise(x[:, :, None, None])
-            seen["depthwise"].add((self.training, maps.dtype))
-            maps = self.plain(maps)
-            seen["plain"].add((self.training, maps.dtype))
-            return self.last(maps[:, :, 0, 0])
-
-    model = Columns()
-    settings = training_settings(learning_rate=0.05, ema_decay=0.9 if averages else 0.0)
-    fit_small(tmp_path, model, settings, epochs=2, precision="bf16")
-    bf16 = torch.bfloat16
-    assert seen["depthwise"] == {(True, torch.float32), (False, bf16)}
-    assert seen["plain"] == {(True, bf16), (False, bf16)}
-    assert "forward" not in vars(model.depthwise)  # as it was
-
-
 def _overflowing(above: float, batches: range) -> Callable[..., Any]:
     """Gradients of some batches that overflow where the loss is scaled above a number."""
 

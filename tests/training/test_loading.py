@@ -26,6 +26,7 @@ from cxr_compare.training.loading import (
     NamedRows,
     Unreadable,
     errors_name_images,
+    is_out_of_memory,
     require_loaded,
 )
 from cxr_compare.training.sampling import SeededSampler
@@ -187,3 +188,15 @@ def test_step_that_fails_names_its_images_but_not_for_want_of_memory(error, kind
         assert caught.value.__cause__ is raised
     else:
         assert caught.value is raised
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_lack_of_memory_is_distinguished_from_other_errors(error, expected):
+    assert is_out_of_memory(error) is expected

@@ -47,10 +47,8 @@ NAMES = (
     "export openvino",
     "export set",
     "train",
-    "sweep",
     "curve",
     "compare",
-    "transfer",
     "CXR_ENGINE=ray predict",
     "CXR_ENGINE=ray prepare",
     *WORKERS,
@@ -73,7 +71,6 @@ _ABOUT_TIME = (
     "*.log",
     "*.html",
     "*.png",
-    "study.journal",
     "*.xml",
     "*.jsonl",
 )

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -48,11 +47,6 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "check": ("check {d}/data", ("data",)),
     "split": ("split {d}/data --name other --seed 5", ("data",)),
     "train": ("train {w}/tiny.toml --data {w}/data --out {d}/out --device cpu", ()),
-    "sweep": (
-        "sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 2 "
-        "--over training.learning_rate=1e-4..1e-2",
-        (),
-    ),
     "curve": (
         "curve --detector {w}/boxes.toml --classifier {w}/tiny.toml --data {d}/data "
         "--out {d}/out --sizes 0.5,1 --seeds 1 "
@@ -78,7 +72,6 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("predictions",),
     ),
     "readers": ("readers {w}/ratings.csv --truth {w}/truth.csv --out {d}/out", ()),
-    "transfer": ("transfer {w}/run {w}/data B={w}/data2 --out {d}/out", ()),
     "plan": ("plan --auroc 0.85,0.80 --prevalence 0.3 --out {d}/out", ()),
     "overlay": ("overlay A={w}/predictions --data {w}/data --out {d}/out --limit 6", ()),
     "overlay --blind": ("overlay --blind --data {w}/data --out {d}/out --limit 6", ()),
@@ -175,8 +168,6 @@ def make(folder: Path) -> Path:
             ("predictions/predictions.json", "predict", run, "--data", data, "--out", predictions),
         ),
     )
-    if not (folder / "data2").exists():  # of `transfer`
-        shutil.copytree(data, folder / "data2")
     _write_tables(folder, data)
     imported = ("import", folder / "scores.csv", "--data", data, "--out", folder / "other")
     complete(folder, [("other/predictions.json", *imported, "--name", "Other")])

@@ -17,7 +17,7 @@ from cxr_compare.evaluation.decisions.thresholds import choose_threshold
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from tools.simulation.box_designs import box_measure, population, reduction_measure
 from tools.simulation.goal_designs import goal_measure
-from tools.simulation.group_designs import Named, groups, guarantees, shortcuts, transfer
+from tools.simulation.group_designs import Named, groups, guarantees, shortcuts
 from tools.simulation.guarantee_designs import risk_control
 from tools.simulation.hospital_designs import delays, quiet_hospitals
 from tools.simulation.makers import (
@@ -546,7 +546,7 @@ DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
 }
 DESIGNS |= {
     each.__name__: _without_luck(each)
-    for each in (groups, transfer, guarantees, shortcuts, predictive, verdicts)
+    for each in (groups, guarantees, shortcuts, predictive, verdicts)
 }
 DESIGNS["policies"] = lambda: [Case("policies", name, make) for name, make in policies()]
 DESIGNS |= {

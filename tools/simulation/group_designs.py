@@ -1,4 +1,4 @@
-"""Groups, other data sets, validation and shortcuts, with a truth in which nothing differs."""
+"""Groups, validation and shortcuts, with a truth in which nothing differs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,6 @@ from cxr_compare.evaluation.compare.shares import Shares
 from cxr_compare.evaluation.compare.validation_to_test import validation_to_test
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.intervals import Interval
-from cxr_compare.evaluation.studies.transfer_analysis import (
-    TransferCell,
-    TransferOptions,
-    add_drops,
-    evaluate_cell,
-)
-from cxr_compare.evaluation.studies.unseen_scores import UnseenScores
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from tools.simulation.makers import Sample, draw, skill_of
 from tools.simulation.product import evaluated_scorecards
@@ -96,58 +89,6 @@ def _claims(table: pd.DataFrame, metrics: tuple[str, ...]) -> Found:
     tested = gaps["p_holm"].dropna()
     found["any by Holm"] = float((tested < 0.05).any())
     return found
-
-
-def transfer_measure(
-    n_home: int, n_away: int, auroc: float, clusters: str = "one", n_positive: int | None = None
-) -> Measure:
-    """Return a simulation of two systems on two samples of the same population.
-
-    Args:
-        n_home: Number of patients of the first sample.
-        n_away: Number of patients of the second sample.
-        auroc: True AUROC of both systems.
-        clusters: Number of images of a patient, see `cluster_sizes`.
-        n_positive: Exact number of positive images of the second sample; None draws labels.
-
-    Returns:
-        A function of a random generator that returns wrong claims and coverage of one simulation.
-    """
-    skills = [[skill_of(auroc)]] * 2
-
-    def measure(rng: np.random.Generator) -> Found:
-        home = draw(rng, n_home, skills, clusters=clusters)
-        away = draw(rng, n_away, skills, clusters=clusters, n_positive=n_positive)
-        nobody = _unseen(Sample(home.y_true[:0], home.scores[:, :0], home.patients[:0]), 0)
-        options = TransferOptions(_POLICY, [], replicates=_REPLICATES)
-        cells = add_drops(
-            [
-                evaluate_cell(
-                    TransferCell("AB"[at], name, name == "home"),
-                    _unseen(sample, at),
-                    nobody,
-                    None,
-                    options,
-                )
-                for at in (0, 1)
-                for name, sample in (("home", home), ("away", away))
-            ]
-        )
-        drop = cells[1].drop
-        here = cells[1].auroc
-        at_away = None if here is None else here.interval
-        return {
-            "any shown": float(any(cell.drop_shown for cell in cells)),
-            "drop covers": np.nan if drop is None else float(drop.low <= 0 <= drop.high),
-            "away covers": np.nan if at_away is None else float(at_away[0] <= auroc <= at_away[1]),
-        }
-
-    return measure
-
-
-def _unseen(sample: Sample, row: int) -> UnseenScores:
-    ids = pd.Index([f"i{place}" for place in range(len(sample.y_true))])
-    return UnseenScores(ids, sample.y_true, sample.scores[row], sample.patients.astype(str))
 
 
 def guarantee_measure(
@@ -271,19 +212,6 @@ def groups() -> Iterator[Named]:
     yield "30 % of 600 patients, AUROC 0.85", group_measure(600, 0.3, 0.85)
     name = "10 % of 400 patients, their scores higher by 1"
     yield name, group_measure(400, 0.1, 0.85, shift=1.0)
-
-
-def transfer() -> Iterator[Named]:
-    """Yield the cases of systems on a further sample of their own population."""
-    name = "128 patients at home, 40 elsewhere, 4 positive"
-    yield name, transfer_measure(128, 40, 0.85, n_positive=4)
-    name = "128 patients at home, 40 elsewhere, 6 positive, AUROC 0.95"
-    yield name, transfer_measure(128, 40, 0.95, n_positive=6)
-    yield "60 patients at home, 30 elsewhere", transfer_measure(60, 30, 0.85)
-    name = "60 patients at home, 30 elsewhere, images as in RSNA/NIH"
-    yield name, transfer_measure(60, 30, 0.85, "rsna")
-    name = "128 patients at home, 100 elsewhere, images as in RSNA/NIH"
-    yield name, transfer_measure(128, 100, 0.90, "rsna")
 
 
 def guarantees() -> Iterator[Named]:

@@ -147,7 +147,6 @@ TABLES = (
             Column("any test, after Holm's correction", "any by Holm"),
         ),
     ),
-    Table("transfer", "transfer", (Column("at least one of 2 drops is shown", "any shown"),)),
     Table(
         "guarantees",
         "guarantees",

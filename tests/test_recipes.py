@@ -1,0 +1,92 @@
+"""The scripts of the documents are run as a user pastes them, on small drawn data sets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cxr_compare.data_prep.synth.phantom import write_phantom
+from cxr_compare.scripts.commands.prepare import prepare
+from cxr_compare.scripts.commands.train import train
+from tests.scripts.small_sets import tiny_training
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def script_of(page: str, heading: str) -> str:
+    """The first block of Python below a heading of a page."""
+    section = (ROOT / "docs" / page).read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    match = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert match
+    return match[1]
+
+
+def replaced(script: str, old: str, new: str) -> str:
+    assert script.count(old) == 1
+    return script.replace(old, new)
+
+
+def run(script: str) -> dict[str, Any]:
+    """The names that a script leaves."""
+    names: dict[str, Any] = {}
+    exec(script, names)  # noqa: S102  our own page
+    return names
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which the script runs, on the processor."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_sweep_trains_each_trial_and_continues_with_more(folder, capsys):
+    pytest.importorskip("optuna")
+    (folder / "out").mkdir()
+    tiny_training(folder / "out", epochs=1, batch_size=8)
+    script = script_of("scale.md", "Sweeps")
+    script = replaced(script, '"chexnet_small"', '"out/tiny.toml"')
+    script = replaced(script, "n_trials=8", "n_trials=1")
+    run(script)
+    assert re.match(r"out/sweep/000: .*learning_rate", capsys.readouterr().out)
+    run(script)
+    trials = sorted(path.parent.name for path in folder.glob("out/sweep/*/run.json"))
+    assert trials == ["000", "001"]
+
+
+def a_set_of_pneumonia(folder: Path) -> Path:
+    """A data set in which the finding has another name, in ``folder / "data"``."""
+    write_phantom(folder / "source", n_images=30, size=96, seed=8, prevalence=0.4)
+    labels = pd.read_csv(folder / "source/stage_2_train_labels.csv").drop_duplicates("patientId")
+    label = labels["Target"].map({0: "normal", 1: "pneumonia"})
+    table = pd.DataFrame({"file": labels["patientId"], "label": label})
+    table.to_csv(folder / "labels.csv", index=False)
+    images = folder / "source/stage_2_train_images"
+    prepare(folder / "labels.csv", images, folder / "data", size=[64], workers=0)
+    return folder / "data"
+
+
+@pytest.mark.slow
+def test_two_models_are_compared_on_a_data_set_of_another_finding(folder, capsys):
+    (folder / "rsna").mkdir()
+    rsna = tiny_training(folder / "rsna", epochs=1, batch_size=8)
+    train(folder / "rsna/tiny.toml", data=rsna, out=folder / "out/retinanet")
+    (folder / "out/chexnet").symlink_to("retinanet")
+    (folder / "data").mkdir()
+    (folder / "data/rsna").symlink_to(rsna)
+    (folder / "data/kermany").symlink_to(a_set_of_pneumonia(folder / "kermany"))
+    script = script_of("evaluation.md", "Other data sets")
+    script = replaced(script, 'out=out / "report"', "replicates=200")
+    rows = run(script)["aurocs"].set_index(["data_set", "system"])["estimate"]
+    assert len(rows) == 6  # two systems and their difference, on two data sets
+    assert rows.between(-1, 1).all()
+    printed = capsys.readouterr().out
+    assert "kermany" in printed
+    run(script)  # what is there is read
+    assert capsys.readouterr().out == printed
