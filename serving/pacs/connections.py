@@ -130,7 +130,7 @@ def _warn_of_open_networks(
         if settings.tls is None and not is_loopback(peer.host):
             progress.say(
                 f"{peer.shown}: WARNING: DICOM's own network neither encrypts nor asks for a "
-                "password; set pacs.tls_cert and pacs.tls_ca in the file of --settings, or keep it "
+                "password; give --tls-cert and --tls-ca, or keep it "
                 "inside the hospital's network"
             )
     for end in ends:
