@@ -166,6 +166,13 @@ class _Server(uvicorn.Server):
         if not self.should_exit:
             self._on_start()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave requests alone
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.config.app.state.server.status = "stopping"
         self.ended_by = sig
