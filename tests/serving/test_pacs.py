@@ -420,28 +420,6 @@ def test_journal_survives_a_kill(tmp_path: Path) -> None:
         assert rows.fetchall() == [("a", "sent"), ("b", "fetched")]
 
 
-def as_version_1(journal: Path) -> None:
-    """The journal as the version before would have left it."""
-    connection = sqlite3.connect(journal)
-    connection.executescript(
-        "DROP TABLE studies; PRAGMA user_version = 1; "
-        "CREATE TABLE studies (job TEXT, study TEXT, instances INTEGER)"
-    )
-    connection.close()
-
-
-def test_a_journal_of_the_version_before_lists_its_studies_once_more(desk: Desk) -> None:
-    shelf = Shelf(radiograph("1.2.3.1"), radiograph("1.2.3.2"))
-    for _ in range(2):
-        desk.run(shelf)
-    as_version_1(desk.folder / "journal.sqlite")
-    del shelf.held["1.2.3.1"]
-    shelf.held["1.2.3.3"] = radiograph("1.2.3.3")
-    assert [len(desk.run(shelf).tally.answered) for _ in range(3)] == [1, 0, 0]
-    assert len(shelf.stored) == len(set(shelf.stored)) == 6
-    assert "1 study unchanged" in desk.run(shelf).tally.line("shelf")
-
-
 def test_a_flipped_bit_of_a_journal_is_refused_in_one_line_or_does_no_harm(desk: Desk) -> None:
     shelf = Shelf(radiograph("1.2.3.1"), radiograph("1.2.4.1", "1.2.4"))
     for _ in range(2):
