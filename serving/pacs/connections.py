@@ -57,7 +57,7 @@ def open_connections(
     if settings.listening_address is not None:
         own_title = settings.listening_address.title
     else:
-        own_title = require_title(settings.title, "pacs.ae_title")
+        own_title = require_title(settings.title, "--ae-title")
     for caller in settings.callers:
         require_title(caller, "pacs.callers")
     patience = Patience(settings.patience, say=progress.say)

@@ -863,7 +863,7 @@ def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
 def test_file_without_a_certificate_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.pem").write_text("none")
     for certificate, message in (("a.pem", "a.pem: .*PEM"), ("none", "no such file")):
-        with pytest.raises(InputError, match=f"pacs.tls_cert: .*{message}"):
+        with pytest.raises(InputError, match=f"--tls-cert: .*{message}"):
             Tls(tmp_path / certificate, tmp_path / "a.pem").sending()
 
 
