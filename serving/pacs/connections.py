@@ -59,7 +59,7 @@ def open_connections(
     else:
         own_title = require_title(settings.title, "--ae-title")
     for caller in settings.callers:
-        require_title(caller, "pacs.callers")
+        require_title(caller, "--caller")
     patience = Patience(settings.patience, say=progress.say)
 
     def open_archive(url: str, variables: str) -> DicomWebArchive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -9,6 +10,7 @@ from cxr_compare.data_prep.store.answer_log import AnswerLog
 from cxr_compare.data_prep.work.network_addresses import is_loopback
 
 MEBIBYTE = 1 << 20
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class ServeSettings:
         log: Log of predictions for `cxr monitor`; None writes no log.
 
     Raises:
-        InputError: Other machines could reach the server without a token.
+        InputError: Other machines could reach the server without a token, or a host name is none.
     """
 
     host: str = "127.0.0.1"
@@ -43,3 +45,8 @@ class ServeSettings:
                 f"serve --host {self.host}: others can reach that address, so a token is required; "
                 "write one of 16 characters or more into a file and give it as --token FILE"
             )
+        for name in self.allowed_hosts:
+            if not _HOST.fullmatch(name):
+                raise InputError(
+                    f"serve --allowed-host {name}: give a name such as xray.example, without port"
+                )

@@ -152,6 +152,12 @@ def test_a_server_that_others_can_reach_needs_a_token(host: str) -> None:
     assert ServeSettings(host=host, token=TOKEN).token == TOKEN
 
 
+@pytest.mark.parametrize("name", ["*", "xray.example:8443", "https://xray.example", ""])
+def test_a_host_to_allow_is_one_name_without_a_port(name: str) -> None:
+    with pytest.raises(InputError, match="--allowed-host"):
+        ServeSettings(allowed_hosts=(name,))
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
