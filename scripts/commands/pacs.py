@@ -81,13 +81,16 @@ def pacs(
         dry_run: Fetch and predict, but send and record nothing. Each prediction is printed.
         modality: Modality to fetch, as a DICOM code such as CR. By default they are CR and DX.
         limit: Largest number of images to fetch in one search. By default all are fetched.
-        patience: Seconds for which an archive may not answer.
-        ae_title: AE title of this program as a sender; with --listen it is that of --listen.
+        patience: Seconds for which an archive may not answer. After that the command gives up, or
+            with --watch waits for the next round.
+        ae_title: AE title of this program as a sender. With --listen it is that of --listen.
         caller: AE title that may send to --listen. By default every sender may.
         tls_cert: PEM file with the key and certificate of this program, for TLS of --listen and
             of --send-to AE@HOST:PORT. Needs --tls-ca.
-        tls_ca: PEM file of the authority that signs the certificates of DICOM peers.
-        strict: Skip images with a warning, such as one that is no frontal chest X-ray.
+        tls_ca: PEM file of the authority that signs the certificates of DICOM peers. Needs
+            --tls-cert.
+        strict: Skip images with a warning, such as one that is no frontal chest X-ray. Without it
+            they are predicted, and the warning is in the results.
         policy: Policy (rule that chose a threshold on validation images) whose threshold decides,
             such as sensitivity>=0.95. By default it is max_f1.
         backend: Program that computes the network: torch (the default for a run), onnx or openvino
@@ -108,7 +111,7 @@ def pacs(
     Example:
         cxr pacs out/chexnet --dicomweb https://pacs.example/dicom-web --since 2026-01-31
 
-        cxr pacs out/chexnet --listen CXR:11112 --send-to ORTHANC@127.0.0.1:4242
+        cxr pacs out/chexnet --listen CXR:11112 --send-to ORTHANC@127.0.0.1:4242 --backend openvino
     """
     journal = as_path(journal)
     log = as_path(log)

@@ -94,7 +94,7 @@ def serve(
     Example:
         cxr serve out/retinanet out/chexnet --port 8000
 
-        cxr serve out/chexnet/exports/openvino-fp32 --host 0.0.0.0 --token token.txt
+        cxr serve out/chexnet --backend openvino --host 0.0.0.0 --token token.txt
         --allowed-host xray.example
     """
     token = as_path(token)
