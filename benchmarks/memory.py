@@ -66,7 +66,7 @@ class Row:
 
 
 SERVICES = {"serve", "pacs"}
-"""Commands that run until they are ended; `benchmarks.serving_load` measures a server's memory."""
+"""Commands that run until they are ended."""
 
 
 @dataclass(frozen=True)

@@ -24,18 +24,6 @@ _FIXED_SEED = "the seed is always 0 now; leave the option out"
 _REPLICATES = "2,000 bootstrap replicates are always drawn now; leave the option out"
 
 
-def _in_settings(section: str, *keys: str, **renamed: str) -> dict[str, str]:
-    """Return the advice for options that are keys of the settings file now."""
-    keys_by_option = {key: key for key in keys} | renamed
-    return {
-        option: f"write {key} into section [{section}] of a TOML file and give it as --settings "
-        "FILE (docs/serving.md#settings)"
-        for option, key in keys_by_option.items()
-    }
-
-
-_MODELS = _in_settings("models", "policy", "backend", "precision", "device")
-
 REMOVED: dict[str, dict[str, str]] = {
     "synth": {
         "contrast": "lesions of every contrast are drawn now; leave the option out",
@@ -79,35 +67,7 @@ REMOVED: dict[str, dict[str, str]] = {
         "thumbnails": "5,000 thumbnails are shown now; leave the option out",
     },
     "export": {"workers": "all processors render now; leave the option out"},
-    "serve": {
-        **_MODELS,
-        **_in_settings(
-            "serve",
-            "max_mib",
-            "max_megapixels",
-            "seconds",
-            "queue",
-            "batch_size",
-            "workers",
-            "rate",
-            "strict",
-            "examples",
-            allow_host="allowed_hosts",
-        ),
-    },
     "pacs": {
-        **_MODELS,
-        **_in_settings(
-            "pacs",
-            "limit",
-            "patience",
-            "ae_title",
-            "tls_cert",
-            "tls_ca",
-            "strict",
-            modality="modalities",
-            caller="callers",
-        ),
         "once": "the archive is searched once unless --watch is given; leave the option out",
     },
     "monitor": {

@@ -41,14 +41,6 @@ Log = Annotated[
         "holds no names.",
     ),
 ]
-SettingsPath = Annotated[
-    AnyPath | None,
-    Argument(
-        metavar="FILE",
-        help="TOML file with the limits and the models of the server or the station; its keys are "
-        "in docs/serving.md#settings. Keys that it leaves out keep their defaults.",
-    ),
-]
 Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
 
 

@@ -191,10 +191,7 @@ def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # n
 
 
 def _write_companions(run: Run, folder: Path) -> None:
-    """Write what an answer needs beside the network: preprocessing, guard and decision.
-
-    They are written anew: those of a run of an older version carry no checksum.
-    """
+    """Write what an answer needs beside the network: preprocessing, guard and decision."""
     files = [("preprocess", run.folder / PREPROCESS_FILE, folder)]
     if run.guard is not None:
         files.append(("guard", run.folder / GUARD_NAME, folder))

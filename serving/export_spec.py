@@ -100,8 +100,7 @@ class ExportSpec:
             empty for a detector.
         run: Content of ``run.json`` of the training that was exported, with its ``folder`` and
             ``inference_id`` (digest of all that its predictions depend on).
-        files: SHA-256 digest of each file of the network, by file name; empty in an export of an
-            older version.
+        files: SHA-256 digest of each file of the network, by file name.
         validation_auroc: AUROC of the run on its validation images with its interval, as the
             attributes of the run's `MeasuredAuroc`; empty if it is unknown.
     """
@@ -184,7 +183,7 @@ class ExportSpec:
             level_sizes=tuple(content["level_sizes"]),
             map_frame=frame and tuple(frame),
             map_levels=tuple((probability, raw) for probability, raw in levels),
-            files=content.get("files", {}),
+            files=content["files"],
             validation_auroc=content.get("validation_auroc", {}),
         )
 

@@ -130,12 +130,9 @@ def validation_auroc(folder: Path) -> MeasuredAuroc | None:
 
 
 def _stored_auroc(folder: Path) -> MeasuredAuroc | None:
-    """Return the AUROC that an export has stored; of an older export that of its run, if there."""
-    spec = ExportSpec.read(folder)
-    if spec.validation_auroc:
-        return MeasuredAuroc(**spec.validation_auroc)
-    run = run_of_export(folder, spec.run)
-    return None if run is None else validation_auroc(run)
+    """Return the AUROC that an export has stored, or None."""
+    stored = ExportSpec.read(folder).validation_auroc
+    return MeasuredAuroc(**stored) if stored else None
 
 
 def run_of_export(folder: Path, info: Mapping[str, Any]) -> Path | None:

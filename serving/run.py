@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -253,10 +252,7 @@ class Run(OpenedFromFolder):
         """True if the run is known to have learned from synthetic images only."""
         if not isinstance(self.model, ExportedModel):
             return self.model.run.synthetic
-        info = self.model.info
-        # Older exports hold nothing else about it.
-        name = str((info.get("data_set") or {}).get("name"))
-        return bool(info.get("synthetic", re.search("synthetic|phantom", name, re.IGNORECASE)))
+        return bool(self.model.info.get("synthetic"))
 
     @cached_property
     def guard(self) -> Guard | None:

@@ -97,8 +97,8 @@ def _imports_of(tree: ast.Module) -> list[tuple[int, str]]:
     return imports
 
 
-# Modules and functions that Python on Windows lacks. The worker of cxr serve that decodes uploads
-# limits its own memory and reads them from descriptors: it is for Linux, as cxr serve is.
+# Modules and functions that Python on Windows lacks. cxr serve keeps uploads in memory as Linux
+# alone does.
 POSIX_MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 POSIX_FUNCTIONS = {
     "chown", "fchmod", "fork", "geteuid", "getppid", "getuid", "killpg", "mkfifo", "nice", "pread",
@@ -119,7 +119,7 @@ def test_the_core_uses_nothing_that_one_system_alone_has():
         guarded = set(re.findall(r"hasattr\(os, \"(\w+)\"\)", path.read_text(encoding="utf-8")))
         used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         uses |= {(module_path, name) for name in POSIX_FUNCTIONS - guarded if f"os.{name}" in used}
-    assert uses == {("serving/web/decode_worker.py", "resource")}
+    assert uses == set()
 
 
 def test_modules_are_imported_by_their_full_name():

@@ -9,23 +9,11 @@ from cxr_compare.data_prep.contracts.limits import MAX_FILE_BYTES
 
 _MAX_SIDE = 10_000  # px; the largest radiography plates have about 5,000
 MAX_PIXELS = 100_000_000
-"""Largest number of pixels of an image; see `lower_pixel_limit`."""
+"""Largest number of pixels of an image."""
 
 
 class TooLargeError(InputError):
     """Error about a file or an image that is larger than the limits or does not fit into memory."""
-
-
-def lower_pixel_limit(pixels: int) -> None:
-    """Lower the largest allowed number of pixels of an image, in this process.
-
-    A server calls it, because images from strangers may be made to use up the memory.
-
-    Args:
-        pixels: New largest number of pixels. A value above the present one changes nothing.
-    """
-    global MAX_PIXELS
-    MAX_PIXELS = min(MAX_PIXELS, pixels)
 
 
 def require_size(path: Path, width: int, height: int) -> None:
@@ -38,8 +26,7 @@ def require_size(path: Path, width: int, height: int) -> None:
 
     Raises:
         InputError: A side is shorter than 1 px.
-        TooLargeError: A side is longer than 10,000 px, or the image has more than 100 megapixels
-            (or fewer, after `lower_pixel_limit`).
+        TooLargeError: A side is longer than 10,000 px, or the image has more than 100 megapixels.
 
     Example:
         >>> require_size(Path("a.png"), 1024, 1024)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.table import Table
@@ -28,7 +27,6 @@ from cxr_compare.evaluation.studies.monitor_result import (
     MonitoredFigure,
     Monitoring,
 )
-from cxr_compare.evaluation.studies.prometheus import prometheus_text
 from cxr_compare.evaluation.studies.study_page import Section, StudyPage, write_study
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
@@ -133,9 +131,9 @@ def _terminal_text(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> 
 
 
 def write_monitor(monitoring: Monitoring, out: Path, *, simulate: bool) -> WrittenMonitor:
-    """Write the results of the monitor of a log: for Prometheus, as table, as JSON and as page.
+    """Write the results of the monitor of a log: as table, as JSON and as page.
 
-    The files are ``monitor.prom``, ``monitor.csv``, ``monitor.json`` and, last, ``monitor.html``.
+    The files are ``monitor.csv``, ``monitor.json`` and, last, ``monitor.html``.
 
     Args:
         monitoring: Result of `evaluation.studies.monitoring.monitor_log`: the monitored figures of
@@ -168,7 +166,6 @@ def write_monitor(monitoring: Monitoring, out: Path, *, simulate: bool) -> Writt
         "delays": [asdict(delay) for delay in delays],
         "provenance": provenance(),
     }
-    write_text(out / "monitor.prom", prometheus_text(monitoring))
     page = _page(monitoring, delays)
     path = write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, page)
     status = 0

@@ -50,8 +50,8 @@ def monitor(
     often the same log is read. A patient counts once in 28 days. The command watches the rate of
     positive decisions, scores, out-of-distribution distances, failures, and the mix of views, sex,
     age and makers. With --labels it also watches sensitivity, specificity and PPV. It writes
-    monitor.html, monitor.csv, monitor.json, and monitor.prom for Prometheus. Exit status 1 means
-    that something has changed, and 2 that nothing can be tested.
+    monitor.html, monitor.csv and monitor.json. Exit status 1 means that something has changed, and
+    2 that nothing can be tested.
 
     Args:
         log: Folder that --log of cxr serve, pacs or predict wrote, with plain or gzip-compressed
@@ -91,7 +91,7 @@ def monitor(
     data = as_path(data)
     if (reference is None) != (data is None):
         raise InputError("monitor: --reference and --data go together")
-    require_only_files(out, {*study_files("monitor"), "monitor.prom"}, "monitor")
+    require_only_files(out, set(study_files("monitor")), "monitor")
     passed_over: list[str] = []
     answers = _chosen(read_log(log, passed_over.append), since, target, log)
     if labels is not None:

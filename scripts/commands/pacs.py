@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Log, SettingsPath
+from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
@@ -23,9 +24,9 @@ from cxr_compare.scripts.runs import (
     require_backends,
     say_cautions,
 )
-from cxr_compare.serving.settings_file import PacsSection, read_settings_file
 
 _NEEDED = ("dicomweb_client", "highdicom", "pynetdicom")
+_MODALITY = re.compile(r"[A-Z0-9 _]{1,16}")
 _TALKATIVE = ("dicomweb_client", "highdicom", "pydicom", "pynetdicom", "requests", "urllib3")
 
 
@@ -41,7 +42,18 @@ def pacs(
     journal: AnyPath = Path("cxr-pacs.sqlite"),
     log: Log = None,
     dry_run: bool = False,
-    settings: SettingsPath = None,
+    modality: Annotated[list[str] | None, Argument(metavar="CODE")] = None,
+    limit: Annotated[int | None, Argument(minimum=1)] = None,
+    patience: Annotated[float, Argument(minimum=0.0, metavar="SECONDS")] = 60.0,
+    ae_title: Annotated[str, Argument(metavar="TITLE")] = "CXR-COMPARE",
+    caller: Annotated[list[str] | None, Argument(metavar="TITLE")] = None,
+    tls_cert: Annotated[AnyPath | None, Argument(metavar="FILE")] = None,
+    tls_ca: Annotated[AnyPath | None, Argument(metavar="FILE")] = None,
+    strict: bool = False,
+    policy: Policy = None,
+    backend: Backend = None,
+    precision: Precision = None,
+    device: Device = "auto",
 ) -> Outcome:
     """Predict the chest X-rays of an archive, and send the results back.
 
@@ -67,8 +79,27 @@ def pacs(
         log: Folder in which each prediction is recorded for cxr monitor (docs/serving.md#log). It
             holds no names of patients.
         dry_run: Fetch and predict, but send and record nothing. Each prediction is printed.
-        settings: TOML file with the models and limits of this station; its keys are in
-            docs/serving.md#settings. Keys that it leaves out keep their defaults.
+        modality: Modality to fetch, as a DICOM code such as CR. By default they are CR and DX.
+        limit: Largest number of images to fetch in one search. By default all are fetched.
+        patience: Seconds for which an archive may not answer. After that the command gives up, or
+            with --watch waits for the next round.
+        ae_title: AE title of this program as a sender. With --listen it is that of --listen.
+        caller: AE title that may send to --listen. By default every sender may.
+        tls_cert: PEM file with the key and certificate of this program, for TLS of --listen and
+            of --send-to AE@HOST:PORT. Needs --tls-ca.
+        tls_ca: PEM file of the authority that signs the certificates of DICOM peers. Needs
+            --tls-cert.
+        strict: Skip images with a warning, such as one that is no frontal chest X-ray. Without it
+            they are predicted, and the warning is in the results.
+        policy: Policy (rule that chose a threshold on validation images) whose threshold decides,
+            such as sensitivity>=0.95. By default it is max_f1.
+        backend: Program that computes the network: torch (the default for a run), onnx or openvino
+            (an export of the run by cxr export), or auto, the fastest of those with the given
+            --precision.
+        precision: Number format of the computation: fp32 (the default for a run), or the faster
+            bf16 or, for exports only, int8. A threshold that was chosen in one format does not fit
+            another.
+        device: cpu computes on the processor, cuda on a GPU. auto takes a GPU if there is one.
 
     Returns:
         The numbers of images that were predicted, were skipped and failed.
@@ -80,26 +111,37 @@ def pacs(
     Example:
         cxr pacs out/chexnet --dicomweb https://pacs.example/dicom-web --since 2026-01-31
 
-        cxr pacs out/chexnet --listen CXR:11112 --send-to ORTHANC@127.0.0.1:4242
+        cxr pacs out/chexnet --listen CXR:11112 --send-to ORTHANC@127.0.0.1:4242 --backend openvino
     """
     journal = as_path(journal)
     log = as_path(log)
-    chosen = read_settings_file(as_path(settings))
-    peers = chosen.pacs
+    tls_cert = as_path(tls_cert)
+    tls_ca = as_path(tls_ca)
     require_packages("pacs", "pacs", _NEEDED)
     if (dicomweb is None) == (listen is None):
         raise InputError("pacs: give either --dicomweb URL or --listen AE:PORT")
     if listen is not None:
-        only_dicomweb = {"--since": since, "--watch": watch, "--dry-run": dry_run}
+        only_dicomweb = {
+            "--since": since,
+            "--watch": watch,
+            "--dry-run": dry_run,
+            "--limit": limit,
+        }
         _refuse(only_dicomweb, "pacs --listen: {} is for --dicomweb; leave it out")
         if send_to is None:
             raise InputError("pacs --listen: say with --send-to where results go")
+    else:
+        _refuse({"--caller": caller}, "pacs --dicomweb: {} is for --listen; leave it out")
     if dry_run:
         recorded = {"--watch": watch, "--log": log}
         _refuse(recorded, "pacs --dry-run: {} is for a station that records; leave it out")
-    _require_fit(peers, settings, listen, send_to)
+    _require_tls_fits(tls_cert, tls_ca, listen, send_to)
+    modalities = modality or ["CR", "DX"]
+    for code in modalities:
+        if not _MODALITY.fullmatch(code):
+            raise InputError(f"pacs --modality {code}: write a DICOM code such as CR")
     named = parse_runs(read_paths(runs), "cxr pacs")
-    options = chosen.models.model_dump()
+    options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
     require_backends(named, options)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -111,19 +153,19 @@ def pacs(
         station = StationSettings(
             url=dicomweb,
             listen=listen,
-            callers=peers.callers,
+            callers=caller or [],
             send_to=send_to,
-            title=peers.ae_title,
-            tls_cert=peers.tls_cert,
-            tls_ca=peers.tls_ca,
-            modalities=peers.modalities,
+            title=ae_title,
+            tls_cert=tls_cert,
+            tls_ca=tls_ca,
+            modalities=modalities,
             since=_study_date(since),
-            limit=peers.limit,
+            limit=limit,
             watch=watch,
             journal=journal,
-            patience=peers.patience,
+            patience=patience,
             dry_run=dry_run,
-            strict=peers.strict,
+            strict=strict,
             log=answer_log,
         )
         tally = run_station(station, lambda: say_cautions(open_runs(named, options)), console, emit)
@@ -139,20 +181,16 @@ def _refuse(options: Mapping[str, object], message: str) -> None:
             raise InputError(message.format(option))
 
 
-def _require_fit(
-    peers: PacsSection, file: AnyPath | None, listen: str | None, send_to: str | None
+def _require_tls_fits(
+    tls_cert: Path | None, tls_ca: Path | None, listen: str | None, send_to: str | None
 ) -> None:
-    """Refuse keys of the settings file that do not fit the addresses of the station."""
-    if listen is not None and peers.limit is not None:
-        raise InputError(f"{file}: pacs.limit: is for --dicomweb; leave it out")
-    if listen is None and peers.callers:
-        raise InputError(f"{file}: pacs.callers: is for --listen; leave it out")
-    if (peers.tls_cert is None) != (peers.tls_ca is None):
-        raise InputError(f"{file}: pacs.tls_cert and pacs.tls_ca: TLS needs both")
+    """Refuse files for TLS that do not fit each other or the addresses of the station."""
+    if (tls_cert is None) != (tls_ca is None):
+        raise InputError("pacs: TLS needs both --tls-cert and --tls-ca")
     uses_dicom_peers = listen is not None or (send_to is not None and "://" not in send_to)
-    if peers.tls_cert is not None and not uses_dicom_peers:
+    if tls_cert is not None and not uses_dicom_peers:
         raise InputError(
-            f"{file}: pacs.tls_cert: is for --listen and --send-to AE@HOST:PORT; leave it out"
+            "pacs: --tls-cert is for --listen and --send-to AE@HOST:PORT; leave it out"
         )
 
 

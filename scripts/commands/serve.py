@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
-from cxr_compare.data_prep.work.network_addresses import is_loopback
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Log, SettingsPath
+from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
@@ -27,12 +26,11 @@ from cxr_compare.scripts.runs import (
     require_backends,
     say_cautions,
 )
-from cxr_compare.serving.settings_file import read_settings_file
 
 if TYPE_CHECKING:
     from cxr_compare.serving.web.limits import ServeSettings
 
-_NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+_NEEDED = ("fastapi", "uvicorn", "python_multipart")
 _GRACE = 3  # seconds that requests under way get when the server ends
 _TOKEN_VARIABLE = "CXR_TOKEN"  # noqa: S105 - its name
 # Numbers of characters
@@ -48,7 +46,12 @@ def serve(
     host: str = "127.0.0.1",
     token: Annotated[AnyPath | None, Argument(metavar="FILE")] = None,
     report: Annotated[AnyPath | None, Argument(folder_kind="report", metavar="FOLDER")] = None,
-    settings: SettingsPath = None,
+    allowed_host: Annotated[list[str] | None, Argument(metavar="NAME")] = None,
+    strict: bool = False,
+    policy: Policy = None,
+    backend: Backend = None,
+    precision: Precision = None,
+    device: Device = "auto",
     log: Log = None,
 ) -> Outcome:
     """Serve a page and an HTTP interface that predict chest X-rays.
@@ -66,8 +69,18 @@ def serve(
             CXR_TOKEN.
         report: Report folder of cxr compare. The page then shows the figures of the systems on test
             images, and links the report.
-        settings: TOML file with the models and limits of the server; its keys are in
-            docs/serving.md#settings. Keys that it leaves out keep their defaults.
+        allowed_host: Name by which clients may call the server, beside its address.
+        strict: Refuse images with a warning, such as one that is no frontal chest X-ray. Without it
+            they are predicted, and the warning is shown in place of a decision.
+        policy: Policy (rule that chose a threshold on validation images) whose threshold decides,
+            such as sensitivity>=0.95. By default it is max_f1.
+        backend: Program that computes the network: torch (the default for a run), onnx or openvino
+            (an export of the run by cxr export), or auto, the fastest of those with the given
+            --precision.
+        precision: Number format of the computation: fp32 (the default for a run), or the faster
+            bf16 or, for exports only, int8. A threshold that was chosen in one format does not fit
+            another.
+        device: cpu computes on the processor, cuda on a GPU. auto takes a GPU if there is one.
         log: Folder in which each prediction is recorded for cxr monitor (docs/serving.md#log). It
             holds no names of patients.
 
@@ -81,46 +94,29 @@ def serve(
     Example:
         cxr serve out/retinanet out/chexnet --port 8000
 
-        cxr serve out/chexnet/exports/openvino-fp32 --host 0.0.0.0 --token token.txt
-        --settings limits.toml
+        cxr serve out/chexnet --backend openvino --host 0.0.0.0 --token token.txt
+        --allowed-host xray.example
     """
     token = as_path(token)
     report = as_path(report)
     log = as_path(log)
-    chosen = read_settings_file(as_path(settings))
     require_packages("serve", "serve", _NEEDED)
     named = parse_runs(read_paths(runs), "cxr serve")
-    options = chosen.models.model_dump()
+    options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
     require_backends(named, options)
-    from cxr_compare.serving.web.limits import MEBIBYTE, ServeSettings
+    from cxr_compare.serving.web.limits import ServeSettings
     from cxr_compare.serving.web.server import run_server
 
-    limits = chosen.serve
     served = ServeSettings(
         host=host,
         port=port,
         token=read_token(token),
-        allowed_hosts=tuple(limits.allowed_hosts),
-        max_bytes=limits.max_mib * MEBIBYTE,
-        max_pixels=limits.max_megapixels * 1_000_000,
-        seconds=limits.seconds,
-        queue=limits.queue,
-        batch=limits.batch_size or 1,
-        workers=limits.workers,
-        rate=limits.rate,
-        strict=limits.strict,
-        examples=limits.examples,
+        allowed_hosts=tuple(allowed_host or ()),
+        strict=strict,
     )
-    if not is_loopback(host) and served.token is None:
-        raise InputError(
-            f"serve --host {host}: others can reach that address, so a token is required; write "
-            f"one of {_SHORTEST_TOKEN} characters or more into a file and give it as --token FILE"
-        )
     with _listening(served) as listening, opened_log(log) as answer_log:
         served = replace(served, log=answer_log)
         loaded = open_runs(named, options)
-        if limits.batch_size is None:
-            served = replace(served, batch=min(run.model.batch_size for run in loaded))
         page = _address(host, listening.getsockname()[1])
 
         def say_that_it_serves() -> None:
@@ -145,9 +141,7 @@ def serve(
 def _address(host: str, port: int) -> str:
     """Return the line that names the page's address, as a browser on this machine opens it."""
     opens = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    others = (
-        "" if opens == host else "; other machines open it by a name in allowed_hosts of --settings"
-    )
+    others = "" if opens == host else "; other machines open it by the name of an --allowed-host"
     shown = f"[{opens}]" if ":" in opens else opens
     return f"Page: http://{shown}:{port}/  (Ctrl-C ends it{others})"
 

@@ -6,8 +6,6 @@ source image gives valid results.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import warnings
 from collections.abc import Iterator
@@ -21,7 +19,6 @@ from pydicom import uid
 from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM, validate_value
@@ -162,28 +159,6 @@ class Source:
                 lossy or _text(meta, "TransferSyntaxUID") in _LOSSY,
                 _text(source, "BodyPartExamined") == "CHEST",
             )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all facts as values for JSON, so that another process can restore them.
-
-        The header is a text in base64.
-        """
-        buffer = io.BytesIO()
-        self.header.save_as(buffer, implicit_vr=False, little_endian=True)
-        header = base64.b64encode(buffer.getvalue()).decode()
-        return {**vars(self), "header": header}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Source:
-        """Restore the facts from the result of `to_json`.
-
-        Args:
-            content: Result of `to_json`.
-        """
-        buffer = io.BytesIO(base64.b64decode(content["header"]))
-        header = read_dataset(buffer, is_implicit_VR=False, is_little_endian=True)
-        directions = tuple(content["orientation"])
-        return cls(**{**content, "header": header, "orientation": directions})
 
     @property
     def frame_numbers(self) -> list[int] | None:

@@ -57,9 +57,9 @@ def open_connections(
     if settings.listening_address is not None:
         own_title = settings.listening_address.title
     else:
-        own_title = require_title(settings.title, "pacs.ae_title")
+        own_title = require_title(settings.title, "--ae-title")
     for caller in settings.callers:
-        require_title(caller, "pacs.callers")
+        require_title(caller, "--caller")
     patience = Patience(settings.patience, say=progress.say)
 
     def open_archive(url: str, variables: str) -> DicomWebArchive:
@@ -130,7 +130,7 @@ def _warn_of_open_networks(
         if settings.tls is None and not is_loopback(peer.host):
             progress.say(
                 f"{peer.shown}: WARNING: DICOM's own network neither encrypts nor asks for a "
-                "password; set pacs.tls_cert and pacs.tls_ca in the file of --settings, or keep it "
+                "password; give --tls-cert and --tls-ca, or keep it "
                 "inside the hospital's network"
             )
     for end in ends:

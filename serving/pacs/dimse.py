@@ -171,13 +171,13 @@ class Tls:
     def _filled(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         for option, path, load in (
-            ("pacs.tls_cert", self.own, context.load_cert_chain),
-            ("pacs.tls_ca", self.authority, context.load_verify_locations),
+            ("--tls-cert", self.own, context.load_cert_chain),
+            ("--tls-ca", self.authority, context.load_verify_locations),
         ):
             try:
                 load(path)
             except ssl.SSLError:
-                needed = "key and certificate" if option == "pacs.tls_cert" else "certificates"
+                needed = "key and certificate" if option == "--tls-cert" else "certificates"
                 raise InputError(f"{option}: {path}: holds no {needed} as PEM") from None
             except OSError as error:
                 raise InputError(f"{option}: {path}: {str(error.strerror).lower()}") from None

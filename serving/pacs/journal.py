@@ -23,18 +23,16 @@ from cxr_compare.serving.pacs.patience import UnreachableError
 State = Literal["fetched", "answered", "sent", "skipped", "failed"]
 
 _VERSION = 2
-_STUDIES = """
-CREATE TABLE studies (
-    search TEXT, study TEXT, since TEXT NOT NULL, held TEXT NOT NULL, PRIMARY KEY (search, study)
-) WITHOUT ROWID;
-"""
-_TABLES = f"""
+_TABLES = """
 CREATE TABLE images (
     job TEXT, image TEXT, state TEXT NOT NULL, reason TEXT,
     fetched REAL, answered REAL, sent REAL, PRIMARY KEY (job, image)
 ) WITHOUT ROWID;
 CREATE TABLE results (result TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWID;
-{_STUDIES}"""
+CREATE TABLE studies (
+    search TEXT, study TEXT, since TEXT NOT NULL, held TEXT NOT NULL, PRIMARY KEY (search, study)
+) WITHOUT ROWID;
+"""
 
 
 @contextmanager
@@ -314,13 +312,8 @@ def _require_version(connection: sqlite3.Connection, path: Path) -> None:
     if version == _VERSION:
         return
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if version == 1 and tables == {"images", "studies", "results"}:
-        # Version 1 stored the number of instances of a study, not their names.
-        new = f"DROP TABLE studies; {_STUDIES}"
-    elif version or tables:
+    if version or tables:
         raise InputError(
             f"--journal {path}: is not a journal of this version of cxr pacs; give another file"
         )
-    else:
-        new = _TABLES
-    connection.executescript(f"BEGIN; {new} PRAGMA user_version = {_VERSION}; COMMIT;")
+    connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")

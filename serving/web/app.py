@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
-import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.types import Receive
 
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
+from cxr_compare.data_prep.images.image_limits import MAX_PIXELS
 from cxr_compare.serving.answer import ANSWER_COLUMNS, answer_row
 from cxr_compare.serving.dicom_objects.result_identity import RESEARCH_USE
 from cxr_compare.serving.web.analysis import Include, Server
@@ -37,7 +36,6 @@ from cxr_compare.serving.web.schemas import (
 from cxr_compare.serving.web.systems import versions_of
 
 _LONGEST_NAME = 120
-_TOO_SLOW = 504
 _MOST_PARTS = 1_000_000  # values of the JSON of a report: to read it stops all else for a second
 _PAGE = Path(__file__).with_name("page")
 _KINDS = {
@@ -58,7 +56,6 @@ _REPORT_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _BINARY = {"type": "string", "format": "binary"}
 _FILE = {**_BINARY, "description": "One chest X-ray: DICOM, PNG, JPEG or TIFF."}
 _FORM = {"schema": {"type": "object", "required": ["file"], "properties": {"file": _FILE}}}
@@ -91,7 +88,6 @@ RESULT_FORMATS = (  # columns of a visit's table besides those of an answer
     "request_id",
     "note",
 )
-_T = TypeVar("_T")
 _Visit = Annotated[
     list[VisitEntry], Body(description="Answers of /v1/analyze.", min_length=1, max_length=500)
 ]
@@ -101,7 +97,6 @@ class Files:
     """The files that a server sends, by name. The names are listed when the server starts.
 
     Args:
-        examples: Folder of example images; None shows synthetic images.
         report: Report folder; None if there is no report.
 
     Attributes:
@@ -110,9 +105,9 @@ class Files:
         report: Path of each file of the report, by its path in the report folder.
     """
 
-    def __init__(self, examples: Path | None, report: Path | None) -> None:
+    def __init__(self, report: Path | None) -> None:
         self.page = _listed(_PAGE, deep=False)
-        self.examples = _listed(examples or _PAGE / "examples", deep=False)
+        self.examples = _listed(_PAGE / "examples", deep=False)
         self.report = {} if report is None else _listed(report, deep=True)
 
 
@@ -136,17 +131,16 @@ def _file(listed: dict[str, Path], name: str) -> Response:
 
 
 class _ReportRoute(APIRoute):
-    """A route whose JSON is looked at before it is read: a few at a time, of bounded parts."""
+    """A route whose JSON is read only if its number of parts is bounded."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
         async def bounded(request: Request) -> Response:
             body = await request.body()
-            with _server(request).reports.take():
-                if body.count(b",") > _MOST_PARTS:
-                    raise Refused(413, "too_many", "too much for one report; send fewer answers")
-                return await handler(request)
+            if body.count(b",") > _MOST_PARTS:
+                raise Refused(413, "too_many", "too much for one report; send fewer answers")
+            return await handler(request)
 
         return bounded
 
@@ -168,8 +162,7 @@ async def models(request: Request) -> ModelsAnswer:
     """List the systems (trained networks) of this server, with their thresholds and metrics."""
     server = _server(request)
     facts = [system.facts for system in server.systems]
-    settings = server.settings
-    limits = Limits(bytes=settings.max_bytes, pixels=settings.max_pixels, seconds=settings.seconds)
+    limits = Limits(bytes=server.settings.max_bytes, pixels=MAX_PIXELS)
     return ModelsAnswer(
         systems=facts,
         missed_together=server.missed_together,
@@ -193,16 +186,8 @@ async def analyze(
     if server.status != "ok":
         raise not_now(server)
     name, content = await _upload(request)
-    with server.places.take():
-        request_id = request.scope["cxr_request_id"]
-        start = time.monotonic()
-        work = server.analyze(request_id, name, content, frozenset(include))
-        try:
-            return await _unless_gone(request, work, server.settings.seconds)
-        except Refused as refused:
-            if refused.status == _TOO_SLOW:
-                server.note_failure(content, start)
-            raise
+    request_id = request.scope["cxr_request_id"]
+    return await run_in_threadpool(server.analyze, request_id, name, content, frozenset(include))
 
 
 @router.post(
@@ -217,11 +202,8 @@ async def pixels(request: Request) -> Response:
 
     The body of the response has the rows from above as little-endian uint16.
     """
-    server = _server(request)
     _, content = await _upload(request)
-    with server.places.take():
-        work = server.decoder.decode(content, deep=True)
-        decoded = await _unless_gone(request, work, server.settings.seconds)
+    decoded = await run_in_threadpool(_server(request).decode_deep, content)
     deep = decoded.image.deep
     assert deep is not None  # noqa: S101 - it was asked for
     height, width = deep.values.shape
@@ -284,12 +266,6 @@ async def readyz(request: Request, response: Response) -> StateAnswer:
     return StateAnswer(status=status)
 
 
-@router.get("/metrics", include_in_schema=False)
-async def metrics(request: Request) -> Response:
-    """Send counts of requests, answer times and other numbers in the format of Prometheus."""
-    return Response(_server(request).metrics.text(), media_type=_PROMETHEUS)
-
-
 @router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
     """Send the HTML page on which a reader uploads images and sees the predictions."""
@@ -308,16 +284,6 @@ async def report_file(request: Request, name: str) -> Response:
     response = _file(_files(request).report, name)
     response.headers["Content-Security-Policy"] = _REPORT_POLICY
     return response
-
-
-@router.post("/report/open", include_in_schema=False, status_code=204)
-async def open_report(request: Request) -> Response:
-    """Set a cookie with which the browser may follow links to the report.
-
-    The page calls this with the token in a header; a link cannot send that header.
-    """
-    cookie = request.app.state.cookie.header(request.headers.get("Origin", ""))
-    return Response(status_code=204, headers={"Set-Cookie": cookie})
 
 
 @router.get("/examples", tags=["state"])
@@ -370,27 +336,6 @@ def _plain_name(name: str) -> str:
     """Return the client's name of a file, without folders and unprintable characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(sign for sign in last if sign.isprintable())[:_LONGEST_NAME] or "image"
-
-
-async def _unless_gone(request: Request, work: Awaitable[_T], seconds: float) -> _T:
-    """Return the outcome of a request's work, which ends with its time or with the client."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnect(request.receive))
-    try:
-        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if gone.done():
-            raise Refused(499, "client_gone", "the client closed the connection")
-        raise Refused(_TOO_SLOW, "too_slow", f"no answer within {seconds:g} seconds; try again")
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def not_now(server: Server) -> Refused:

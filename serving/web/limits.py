@@ -1,21 +1,21 @@
-"""Settings of the server: address, token, and limits of size, time, queue and rate."""
+"""Settings of the server: address, token and limits."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.answer_log import AnswerLog
+from cxr_compare.data_prep.work.network_addresses import is_loopback
 
 MEBIBYTE = 1 << 20
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 @dataclass(frozen=True)
 class ServeSettings:
     """Settings of the web server that `cxr serve` starts.
-
-    The settings file of `cxr serve` may contain some of them, see
-    `serving.settings_file.ServeSection`.
 
     Attributes:
         host: Address to listen on.
@@ -24,15 +24,11 @@ class ServeSettings:
         allowed_hosts: Host names by which clients may call the server, besides its address and
             localhost.
         max_bytes: Largest request, in bytes.
-        max_pixels: Largest image, in pixels.
-        seconds: Time limit of a request, in seconds.
         strict: True refuses an image with a warning, such as one that is no frontal chest X-ray.
-        queue: Number of images that may wait. Further ones are refused with status 429.
-        batch: Number of images that a network predicts at a time.
-        workers: Number of processes that decode uploads.
-        rate: Requests a second that one client may send; 0 sets no limit.
-        examples: Folder of example images; None shows synthetic images.
         log: Log of predictions for `cxr monitor`; None writes no log.
+
+    Raises:
+        InputError: Other machines could reach the server without a token, or a host name is none.
     """
 
     host: str = "127.0.0.1"
@@ -40,12 +36,17 @@ class ServeSettings:
     token: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
     max_bytes: int = 64 * MEBIBYTE
-    max_pixels: int = 100_000_000
-    seconds: float = 30.0
     strict: bool = False
-    queue: int = 64
-    batch: int = 8
-    workers: int = 1
-    rate: float = 0.0
-    examples: Path | None = None
     log: AnswerLog | None = None
+
+    def __post_init__(self) -> None:
+        if self.token is None and not is_loopback(self.host):
+            raise InputError(
+                f"serve --host {self.host}: others can reach that address, so a token is required; "
+                "write one of 16 characters or more into a file and give it as --token FILE"
+            )
+        for name in self.allowed_hosts:
+            if not _HOST.fullmatch(name):
+                raise InputError(
+                    f"serve --allowed-host {name}: give a name such as xray.example, without port"
+                )

@@ -21,7 +21,7 @@ class Refused(Exception):  # noqa: N818 - an answer
     """An HTTP request that the server refuses, with status, short code and message.
 
     Args:
-        status: HTTP status, such as 429.
+        status: HTTP status, such as 422.
         code: Short name of the reason for programs, such as ``unreadable``.
         message: Reason in one line, with what to do.
         headers: HTTP headers of the response, by name; None for none.
@@ -462,12 +462,10 @@ class Limits(_Model):
     Attributes:
         bytes: Largest size of a request's body, bytes.
         pixels: Largest number of pixels of an image.
-        seconds: Time limit of a request, seconds.
     """
 
     bytes: int = Field(examples=[67108864])
     pixels: int = Field(examples=[100000000])
-    seconds: float = Field(examples=[30.0])
 
 
 class ModelsAnswer(_Model):
@@ -529,15 +527,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, text in {
         400: "Bad input",
         401: "Token missing or wrong",
-        403: "Host or origin not allowed",
-        408: "The request came too slowly",
+        403: "Origin not allowed",
         413: "Too large",
         415: "Type refused",
         422: "Not an image that can be read; with --strict also one that a warning speaks against "
         "(code doubtful)",
-        429: "Busy, or too many requests; Retry-After says when to try again",
-        503: "Starting or stopping",
-        504: "Answering took too long",
+        503: "Starting or stopping; Retry-After says when to try again",
     }.items()
 }
 """Error responses of the routes that take an upload, by HTTP status, for the OpenAPI document."""

@@ -25,20 +25,14 @@ from cxr_compare.serving.dicom_objects.result_identity import RESEARCH_USE
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.analysis import Server
 from cxr_compare.serving.web.app import Files, not_now, reports, router
-from cxr_compare.serving.web.gate import (
-    REPORT_FILES,
-    Gate,
-    PatientProtocol,
-    ReportCookie,
-    with_security_headers,
-)
+from cxr_compare.serving.web.gate import add_gate, with_security_headers
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.schemas import Refused
 from cxr_compare.serving.web.systems import ServedSystem, missed_together, report_figures
 
 _LOG = logging.getLogger("cxr.serve")
-_REPORT_URL = f"{REPORT_FILES}report.html"
-_IDLE = 20  # seconds that a connection without a request stays open
+_REPORT_URL = "/report/report.html"
+_MOST_CONNECTIONS = 64  # further ones get the status 503
 
 
 def build_app(
@@ -59,7 +53,6 @@ def build_app(
         for run, figures in zip(systems, report_figures(systems, report), strict=True)
     ]
     server = Server(served, settings, missed_together(systems, report))
-    cookie = ReportCookie()
     app = FastAPI(
         title="cxr-compare",
         version=metadata.version("cxr-compare"),
@@ -70,21 +63,20 @@ def build_app(
         lifespan=lambda app: server.running(),
     )
     app.state.server = server
-    app.state.cookie = cookie
-    app.state.files = Files(settings.examples, report)
+    app.state.files = Files(report)
     app.include_router(router)
     app.include_router(reports)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(Gate, settings=settings, cookie=cookie)
-    # Outermost: it counts what the gate refuses, too.
+    add_gate(app, settings, _error_of)
+    # Outermost: it logs what the gate refuses, too.
     app.add_middleware(_RequestLog, server=server)
     return app
 
 
 class _RequestLog:
-    """Gives each request an id, counts it, and logs id, route, status and seconds alone."""
+    """Gives each request an id, and logs id, route, status and seconds alone."""
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
         self._app = app
@@ -120,7 +112,6 @@ class _RequestLog:
                 await _error_of(Refused(500, "internal", message), scope)(scope, receive, noting)
         seconds = time.monotonic() - start
         route = getattr(scope.get("route"), "path", "none")
-        self._server.metrics.count(route, status, seconds)
         _LOG.info("%s %s %s %d %.3f s", request_id, scope["method"], route, status, seconds)
 
 
@@ -177,7 +168,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
-        if self.force_exit:  # uvicorn would leave requests and the decoding processes alone
+        if self.force_exit:  # uvicorn would leave requests alone
             for task in self.server_state.tasks:
                 task.cancel()
             await self.lifespan.shutdown()
@@ -222,14 +213,13 @@ def run_server(
         logger.setLevel(level)
     config = uvicorn.Config(
         build_app(systems, settings, report=report),
-        http=PatientProtocol,
+        http="h11",
         log_config=None,
         access_log=False,  # an access log would name paths and addresses
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_IDLE,
         timeout_graceful_shutdown=grace,
-        limit_concurrency=None,
+        limit_concurrency=_MOST_CONNECTIONS,
         ws="none",
     )
     server = _Server(config, on_start)

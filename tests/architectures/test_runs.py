@@ -116,7 +116,7 @@ def test_compare_evaluates_the_runs_of_all_models(data, run_folder, tmp_path):
 @pytest.mark.release
 def test_a_server_answers_by_the_runs_of_all_models(image, run_folder):
     runs = [Run.open(run_folder(name), name=name, device="cpu").load() for name in MODEL_CASES]
-    settings = ServeSettings(batch=2, allowed_hosts=("testserver",))
+    settings = ServeSettings(allowed_hosts=("testserver",))
     with Client(build_app(runs, settings)) as client:
         upload = {"files": {"file": (image.name, image.read_bytes())}}
         answer = client.post("/v1/analyze", params={"include": ["overlay"]}, **upload)

@@ -63,7 +63,7 @@ def test_no_change_is_one_line_with_exit_status_0(quiet, tmp_path, capsys):
     assert show(tmp_path / "out").payload["open"] == tmp_path / "out/monitor.html"
 
 
-def test_an_alarm_has_exit_status_1_and_is_in_page_tables_and_prometheus(tmp_path, capsys):
+def test_an_alarm_has_exit_status_1_and_is_in_page_and_tables(tmp_path, capsys):
     log, out = write_log(tmp_path / "log.csv", steps=True), tmp_path / "out"
     assert cxr("monitor", log, "--out", out) == 1
     output = capsys.readouterr().err
@@ -76,11 +76,6 @@ def test_an_alarm_has_exit_status_1_and_is_in_page_tables_and_prometheus(tmp_pat
     table = pd.read_csv(out / "monitor.csv")
     assert table.loc[table["alarm"], "key"].tolist() == ["call_rate"]
     assert table["change_since"].iloc[0] == stored["figures"][0]["change"]["since"]
-    lines = (out / "monitor.prom").read_text().splitlines()
-    metric = re.compile(r'cxr_monitor_\w+(\{row="[^"\\]+"\})? -?[0-9.e+]+')
-    assert all(metric.fullmatch(line) for line in lines if not line.startswith("# "))
-    assert lines[2] == 'cxr_monitor_alarm{row="call_rate"} 1'
-    assert lines[3] == 'cxr_monitor_alarm{row="score_mean"} 0'
     assert cxr("monitor", log, "--out", out, "--since", "2026-03-03") == 0  # into the same folder
 
 
@@ -88,7 +83,6 @@ def test_monitor_that_can_test_nothing_has_a_distinct_exit_status(tmp_path, caps
     log = write_log(tmp_path / "log.csv", patient=0)
     assert cxr("monitor", log, "--out", tmp_path / "out") == 2
     assert capsys.readouterr().err.startswith("Nothing is tested")
-    assert "cxr_monitor_tested 0" in (tmp_path / "out/monitor.prom").read_text().splitlines()
 
 
 def test_an_error_of_the_program_has_another_exit_status_than_a_change(

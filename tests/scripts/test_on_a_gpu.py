@@ -383,7 +383,7 @@ def test_a_card_of_tensor_cores_in_fp16_learns_all_weights_in_one_pass(gpu, draw
 
 def open_on(device: str, runs: dict[str, Path]) -> FastAPI:
     served = [Run.open(run, device=device).load() for run in runs.values()]
-    return build_app(served, ServeSettings(batch=2, allowed_hosts=("testserver",)))
+    return build_app(served, ServeSettings(allowed_hosts=("testserver",)))
 
 
 def test_a_server_answers_over_http_as_on_the_processor(gpu, drawn_set, runs):
@@ -502,10 +502,8 @@ def test_an_archive_is_answered_for_on_the_device(gpu, runs, tmp_path, monkeypat
             pass
 
     monkeypatch.setattr("cxr_compare.serving.pacs.connections.DicomWebArchive", Archive)
-    settings = tmp_path / "settings.toml"
-    settings.write_text('[models]\ndevice = "cuda"\n')
     options = ["--dicomweb", "http://127.0.0.1:9", "--journal", tmp_path / "journal"]
-    assert cxr("pacs", *runs.values(), *options, "--settings", settings) == 0
+    assert cxr("pacs", *runs.values(), *options, "--device", "cuda") == 0
     assert len(shelves[0].stored) == 2  # a report and a capture
     assert gpu.operations["convolution.default"]
 

@@ -113,19 +113,8 @@ def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made
         assert Run.open(system).predict(read_image(drawn).pixels).status == "doubtful"
 
 
-@pytest.mark.parametrize(
-    ("facts", "synthetic"),
-    [
-        ({"synthetic": False, "data_set": {"name": "Synthetic chest X-rays"}}, False),
-        ({"data_set": {"name": "Synthetic chest X-rays"}}, True),
-        ({"data_set": {"name": "rsna"}}, False),
-        ({}, False),
-    ],
-    ids=["known", "older, named so", "older, named otherwise", "nothing known"],
-)
-def test_older_export_is_recognised_as_synthetic_by_the_name_of_its_data_set(
-    made, facts, synthetic
-):
+@pytest.mark.parametrize(("facts", "synthetic"), [({"synthetic": True}, True), ({}, False)])
+def test_an_export_is_synthetic_where_its_run_says_so(made, facts, synthetic):
     run = Run.open(made.export)
     run.model = replace(run.model, spec=replace(run.model.spec, run=facts))
     assert run.synthetic is synthetic

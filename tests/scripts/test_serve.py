@@ -62,9 +62,6 @@ def test_what_is_wrong_is_one_line(export, tmp_path, capsys, monkeypatch):
     assert "16 or more" in refused(capsys, export, "--token", tmp_path / "token")
     assert f"{tmp_path / 'none'}: " in refused(capsys, export, "--token", tmp_path / "none")
     assert f"{tmp_path / 'none'}: " in refused(capsys, export, "--report", tmp_path / "none")
-    settings = tmp_path / "limits.toml"
-    settings.write_text('[serve]\nexamples = "none"')
-    assert "serve.examples: " in refused(capsys, export, "--settings", settings)
     assert "'A'" in refused(capsys, f"A={export}", f"A={export}")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -148,14 +145,8 @@ def test_the_examples_of_the_documentation_get_answers(live: Live, tmp_path: Pat
         assert overlay.width > 480
 
 
-def _children(pid: int) -> list[str]:
-    """Processes that a process started."""
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
 def test_ctrl_c_ends_the_server_in_one_line_and_exports_needed_no_torch(live: Live) -> None:
     """A request is under way, a connection is kept open, and Ctrl-C comes twice."""
-    workers = [int(pid) for pid in _children(live.process.pid)]
     half = b"POST /v1/analyze HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
     half += b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x"
     port = int(live.address.rpartition(":")[2])
@@ -173,8 +164,6 @@ def test_ctrl_c_ends_the_server_in_one_line_and_exports_needed_no_torch(live: Li
         cut_off = sending.recv(1 << 16)
     assert live.process.returncode == 130
     assert cut_off.startswith(b"HTTP/1.1 503")
-    assert workers
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert out == "LOADED []\n"
     assert log.splitlines()[-1] == "Server ended"
     assert "film" not in log

@@ -420,28 +420,6 @@ def test_journal_survives_a_kill(tmp_path: Path) -> None:
         assert rows.fetchall() == [("a", "sent"), ("b", "fetched")]
 
 
-def as_version_1(journal: Path) -> None:
-    """The journal as the version before would have left it."""
-    connection = sqlite3.connect(journal)
-    connection.executescript(
-        "DROP TABLE studies; PRAGMA user_version = 1; "
-        "CREATE TABLE studies (job TEXT, study TEXT, instances INTEGER)"
-    )
-    connection.close()
-
-
-def test_a_journal_of_the_version_before_lists_its_studies_once_more(desk: Desk) -> None:
-    shelf = Shelf(radiograph("1.2.3.1"), radiograph("1.2.3.2"))
-    for _ in range(2):
-        desk.run(shelf)
-    as_version_1(desk.folder / "journal.sqlite")
-    del shelf.held["1.2.3.1"]
-    shelf.held["1.2.3.3"] = radiograph("1.2.3.3")
-    assert [len(desk.run(shelf).tally.answered) for _ in range(3)] == [1, 0, 0]
-    assert len(shelf.stored) == len(set(shelf.stored)) == 6
-    assert "1 study unchanged" in desk.run(shelf).tally.line("shelf")
-
-
 def test_a_flipped_bit_of_a_journal_is_refused_in_one_line_or_does_no_harm(desk: Desk) -> None:
     shelf = Shelf(radiograph("1.2.3.1"), radiograph("1.2.4.1", "1.2.4"))
     for _ in range(2):
@@ -885,7 +863,7 @@ def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
 def test_file_without_a_certificate_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.pem").write_text("none")
     for certificate, message in (("a.pem", "a.pem: .*PEM"), ("none", "no such file")):
-        with pytest.raises(InputError, match=f"pacs.tls_cert: .*{message}"):
+        with pytest.raises(InputError, match=f"--tls-cert: .*{message}"):
             Tls(tmp_path / certificate, tmp_path / "a.pem").sending()
 
 
@@ -983,9 +961,9 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("", "give either --dicomweb URL or --listen AE:PORT"),
         ("--dicomweb http://h/d --listen CXR:104", "give either --dicomweb"),
         ("--listen CXR:104", "say with --send-to where results go"),
-        ("--listen CXR:104 --send-to A@h:1 limit=3", "pacs.limit: is for --dicomweb"),
+        ("--listen CXR:104 --send-to A@h:1 --limit 3", "--limit is for --dicomweb"),
         ("--listen CXR:104 --send-to A@h:1 --dry-run", "--dry-run is for --dicomweb"),
-        ("--dicomweb http://h/d callers=['A']", "pacs.callers: is for --listen"),
+        ("--dicomweb http://h/d --caller A", "--caller is for --listen"),
         ("--dicomweb http://h/d --watch 5 --dry-run", "--watch is for a station that records"),
         ("--dicomweb http://h/d", "is neither a run of cxr train nor an export"),
         ("--dicomweb ftp://h/d", "give a URL such as"),
@@ -993,22 +971,18 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--dicomweb http://h/d?key=1", "without ? and #"),
         ("--dicomweb http://h:x/d", "give a URL such as"),
         ("--dicomweb http://h/d --since yesterday", "write a date such as 2026-01-31"),
-        ("--dicomweb http://h/d modalities=['C/R']", "pacs.modalities.0: string should match"),
+        ("--dicomweb http://h/d --modality C/R", "--modality C/R: write a DICOM code"),
         ("--dicomweb http://h/d --send-to ORTHANC:4242", "write AE@HOST:PORT"),
         ("--dicomweb http://h/d --send-to A@h:70000", "the port must be 1 to 65535"),
-        ("--dicomweb http://h/d ae_title='LONGER-THAN-SIXTEEN'", "1 to 16 ASCII characters"),
-        ("--dicomweb http://h/d ae-title='A'", "did you mean 'pacs.ae_title'"),
-        ("--dicomweb http://h/d tls_ca='a.pem'", "TLS needs both"),
+        ("--dicomweb http://h/d --ae-title LONGER-THAN-SIXTEEN", "1 to 16 ASCII characters"),
+        ("--dicomweb http://h/d --tls-ca a.pem", "TLS needs both"),
         ("--listen CXR --send-to A@h:1", "write AE:PORT or AE@HOST:PORT"),
     ],
 )
 def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line(
-    run_folder, capsys, monkeypatch, tmp_path, arguments, message
+    run_folder, capsys, monkeypatch, arguments, message
 ):
     options = arguments.split()
-    if options and "=" in options[-1] and "://" not in options[-1]:  # a key of the settings file
-        (tmp_path / "settings.toml").write_text(f"[pacs]\n{options.pop()}\n")
-        options += ["--settings", str(tmp_path / "settings.toml")]
     if "neither" not in message:
         monkeypatch.setattr("cxr_compare.scripts.runs.is_run", lambda path: True)
     line = refusal(capsys, "pacs", run_folder, *options)

@@ -222,9 +222,7 @@ def test_fifty_images_in_and_their_results_out_by_dicomweb_with_both_sides_kille
     images = [pydicom.dcmread(io.BytesIO(content)) for content in radiographs]
     assert len({str(image.StudyInstanceUID) for image in images}) == N_IMAGES
     expected_count = N_IMAGES + 2
-    patient = tmp_path / "patient.toml"
-    patient.write_text("[pacs]\npatience = 120")
-    pacs = Pacs(tmp_path, export, "--dicomweb", f"{orthanc.url}/dicom-web", "--settings", patient)
+    pacs = Pacs(tmp_path, export, "--dicomweb", f"{orthanc.url}/dicom-web", "--patience", "120")
 
     kills = Counter[str]()
     pacs.start()

@@ -157,20 +157,20 @@ const MEANINGS = {
   localised_sensitivity_tolerant: "positive images found with the point on a lesion or within one cell of the map",
 };
 
-/** The accuracy of the systems on their test sets, and what they learned from; `failure` stands for links to the report. */
-export function systemsPage(systems, failure) {
+/** The accuracy of the systems on their test sets, and what they learned from; `locked` where the report needs a token. */
+export function systemsPage(systems, locked) {
   return systems.map((each, place) => styled(h("section", { id: `did-${each.system}`, tabIndex: -1 },
     h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
     h("p", {}, `Looks for ${inside(each.finding)}. Learned from ${source(each)}.`,
       each.guard ? "" : " It cannot tell what is no chest X-ray: look yourself."),
     cautionList(each.cautions),
-    figures(each, failure),
+    figures(each, locked),
     h("p", { class: "quiet" }, `Decides: ${each.threshold_probability === null ? "no probability" : `positive from probability ${share(each.threshold_probability)}`}, chosen on validation images for ${policyWords(each.policy)}. `,
       `Sees ${each.image_size} × ${each.image_size} px. ${each.backend}, ${each.precision}, model ${each.model_id}.`),
     each.undecided_because ? h("p", { class: "because" }, `It does not decide: ${each.undecided_because}`) : null), { "--key": keyOf(place) }));
 }
 
-function figures(each, failure) {
+function figures(each, locked) {
   const { report } = each;
   if (!report) return h("p", { class: "because" }, "No test figures here: start the server with the report of cxr compare to see them.");
   const rank = (one) => { const at = FIRST.indexOf(one.metric); return at < 0 ? FIRST.length : at; };
@@ -185,5 +185,6 @@ function figures(each, failure) {
       h("tbody", {}, rows.map((one) => h("tr", {}, h("th", { scope: "row" }, one.title, one.policy ? h("small", {}, ` at ${policyWords(one.policy)}`) : null, MEANINGS[one.metric] ? h("small", {}, ` (${MEANINGS[one.metric]})`) : null),
         h("td", { class: "figures" }, one.estimate === null ? "–" : one.estimate.toFixed(3)),
         h("td", { class: "figures" }, one.ci_low === null || one.ci_high === null ? "–" : `${one.ci_low.toFixed(3)} to ${one.ci_high.toFixed(3)}`)))))),
-    each.report_url ? failure?.cloneNode(true) ?? h("p", {}, h("a", { href: each.report_url, target: "_blank", rel: "noopener" }, "Whole report")) : null);
+    each.report_url ? h("p", {}, locked ? `The whole report is at ${each.report_url}, where the server asks for its token, which a link does not send.`
+      : h("a", { href: each.report_url, target: "_blank", rel: "noopener" }, "Whole report")) : null);
 }

@@ -11,7 +11,7 @@ export class Refusal extends Error {
 
   /** Whether the same request may work a little later. */
   get passes() {
-    return [0, 408, 429, 503, 504].includes(this.status);
+    return [0, 503].includes(this.status);
   }
 }
 
@@ -42,14 +42,11 @@ async function request(path, options = {}) {
 const OPENINGS = {
   401: "The server asks for its token",
   403: "The server does not answer this page",
-  408: "The image took too long to arrive",
   413: "The image is too large",
   415: "This type of file is not read",
   422: "This file cannot be read as an X-ray",
   doubtful: "This server gives no answer where a warning speaks against it",
-  429: "The server is busy",
   503: "The server is not ready",
-  504: "The answer took too long",
 };
 
 function wording(status, message) {
@@ -75,10 +72,8 @@ export async function analyze(file, name, signal) {
   return (await request("/v1/analyze?include=maps", options)).json();
 }
 
-/** Have the report opened to this browser: a link sends no token. */
-export async function openReport() {
-  if (sessionStorage.getItem(KEY)) await request("/report/open", { method: "POST" });
-}
+/** Whether this tab sends a token, which a link would not. */
+export const hasToken = () => sessionStorage.getItem(KEY) !== null;
 
 /** A table made of answers. The server keeps nothing of them. */
 export async function visitTable(entries) {

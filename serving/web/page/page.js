@@ -15,7 +15,7 @@ const LOCAL = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
 const MOST_SAVED = 500;
 
 const viewer = new Viewer($("viewer"));
-let known = { systems: [], limits: { bytes: Infinity, seconds: 30 }, versions: {}, research_use: "Research use only, not a medical device." };
+let known = { systems: [], limits: { bytes: Infinity }, versions: {}, research_use: "Research use only, not a medical device." };
 let visit = [];
 let chosen = [];
 let current = null;
@@ -146,7 +146,7 @@ async function withPatience(action, signal = null, item = null) {
       return await action();
     } catch (error) {
       if (error.status === 401 && await askToken()) continue;
-      if (![429, 503].includes(error.status) || tries === MOST_TRIES) throw error;
+      if (error.status !== 503 || tries === MOST_TRIES) throw error;
       const seconds = Math.min(error.retryAfter ?? 2 ** tries, 60);
       if (item) {
         item.waits = `${error.message.replace(/; try again\.$/, ".")} Trying again in ${counted(seconds, "second")}.`;
@@ -332,15 +332,8 @@ async function saveVisit() {
 
 // Dialogs, keys and the rest
 
-async function openSystems(system = null) {
-  let failure = null;
-  try {
-    if (known.systems.some((each) => each.report_url)) await withPatience(client.openReport);
-  } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    failure = h("p", { class: "problem" }, `The whole report cannot be opened. ${error.message}`);
-  }
-  $("systems-body").replaceChildren(...systemsPage(known.systems, failure));
+function openSystems(system = null) {
+  $("systems-body").replaceChildren(...systemsPage(known.systems, client.hasToken()));
   $("systems").showModal();
   if (system) $(`did-${system}`).focus();
 }

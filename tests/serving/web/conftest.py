@@ -127,7 +127,7 @@ def served(exports: list[Path]) -> list[Run]:
 @pytest.fixture(scope="session")
 def app(served: list[Run]) -> FastAPI:
     """The server's app; it answers while `client` lives."""
-    return build_app(served, ServeSettings(batch=4, queue=32, allowed_hosts=("testserver",)))
+    return build_app(served, ServeSettings(allowed_hosts=("testserver",)))
 
 
 @pytest.fixture(scope="session")

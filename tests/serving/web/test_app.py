@@ -1,14 +1,11 @@
 """The HTTP interface: the answers of `cxr predict`, and one line for what gets none."""
 
-import asyncio
 import base64
 import csv
 import io
 import json
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,6 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.serving.run import Run
-from cxr_compare.serving.web.analysis import RequestPlaces
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.serving.web.systems import missed_together, report_figures
@@ -134,9 +130,6 @@ def test_an_image_with_a_warning_is_doubtful_and_a_strict_server_refuses_it(
         assert doubtful["warnings"][0] in refused.json()["error"]["message"]
         assert [refused.json()["error"]["kind"]] == doubtful["warning_kinds"][:1] == ["other_image"]
         assert ask(other, png(1))["systems"] == sound["systems"]
-        assert 'cxr_decisions_total{decision="refused",system="CheXNet"} 1.0' in (
-            other.get("/metrics").text
-        )
 
 
 def test_concurrent_answers_belong_to_their_images(client: Any, png: Png) -> None:
@@ -150,10 +143,6 @@ def test_concurrent_answers_belong_to_their_images(client: Any, png: Png) -> Non
         for ours, theirs in zip(many["systems"], one["systems"], strict=True):
             assert ours["score"] == pytest.approx(theirs["score"], abs=1e-6)
             assert ours["decision"] == theirs["decision"]
-    figures = client.get("/metrics").text
-    batches = float(figures.split("cxr_batch_images_count ")[1].split()[0])
-    images = float(figures.split("cxr_batch_images_sum ")[1].split()[0])
-    assert images > batches
 
 
 def test_models_lists_the_systems_and_the_limits(client: Any) -> None:
@@ -165,7 +154,7 @@ def test_models_lists_the_systems_and_the_limits(client: Any) -> None:
     assert classifier["image_size"] == 64
     assert classifier["guard"]
     assert classifier["report_url"] is None
-    assert answer["limits"] == {"bytes": 64 << 20, "pixels": 100_000_000, "seconds": 30.0}
+    assert answer["limits"] == {"bytes": 64 << 20, "pixels": 100_000_000}
 
 
 @pytest.mark.parametrize(
@@ -215,96 +204,6 @@ def test_internal_error_is_logged_without_its_message(client, png, caplog, monke
     assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
     assert "ValueError at" in caplog.text
     assert "Doe" not in caplog.text + answer.text
-
-
-def test_request_that_takes_too_long_is_aborted(app, client, png, monkeypatch):
-    state, answer = app.state.server, Run.answer
-    monkeypatch.setattr(state, "settings", replace(state.settings, seconds=0.1))
-    monkeypatch.setattr(Run, "answer", lambda *all_: time.sleep(0.15) or answer(*all_))
-    late = client.post("/v1/analyze", files={"file": ("a.png", png(0))})
-    assert refusal(late) == (504, "too_slow")
-
-
-def test_more_than_may_be_under_way_is_refused(app, client, png, monkeypatch):
-    monkeypatch.setattr(app.state.server, "places", RequestPlaces(2))
-    answers = client.post_together(
-        "/v1/analyze", [{"files": {"file": ("a.png", png(seed))}} for seed in range(6)]
-    )
-    statuses = sorted(answer.status_code for answer in answers)
-    assert statuses == [200, 200, 429, 429, 429, 429]
-    refused = next(answer for answer in answers if answer.status_code == 429)
-    assert refusal(refused) == (429, "busy")
-    assert int(refused.headers["retry-after"]) >= 1
-    assert ask(client, png(0))["systems"]
-
-
-def scope_of(path: str, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
-    return {
-        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
-        "query_string": b"", "headers": headers, "client": None, "root_path": "",
-        "http_version": "1.1", "scheme": "http", "server": None,
-    }  # fmt: skip
-
-
-def test_bodies_that_are_announced_and_do_not_come_lock_nobody_out(client):
-    async def status_of(content: bytes, end: asyncio.Event) -> int:
-        sent: list[Any] = []
-        parts = [{"type": "http.request", "body": content, "more_body": content == b"["}]
-
-        async def receive() -> Any:
-            return parts.pop() if parts else (await end.wait() and {"type": "http.disconnect"})
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        size = str(64 << 20 if content == b"[" else len(content)).encode()
-        headers = {b"host": b"testserver", b"content-type": b"application/json"}
-        sent_headers = [*headers.items(), (b"content-length", size)]
-        scope = scope_of("/v1/report.csv", sent_headers)
-        await client.asgi(scope, receive, send)
-        return int(sent[0]["status"])
-
-    async def beside_claims() -> int:
-        end = asyncio.Event()
-        claims = [asyncio.create_task(status_of(b"[", end)) for _ in range(100)]
-        await asyncio.sleep(0.1)
-        status = await status_of(b"[]", end)
-        assert not any(claim.done() for claim in claims)
-        end.set()
-        await asyncio.gather(*claims, return_exceptions=True)
-        return status
-
-    assert asyncio.run(beside_claims()) == 400  # for there is no answer in it, not 429
-
-
-def test_where_the_client_is_gone_its_image_is_not_read(app, client, png, monkeypatch):
-    request = httpx.Request("POST", "http://testserver/v1/analyze", files={"file": png(0)})
-    messages = [
-        {"type": "http.request", "body": request.read(), "more_body": False},
-        {"type": "http.disconnect"},
-    ]
-    sent: list[Any] = []
-    analysed: list[str] = []
-
-    async def receive() -> Any:
-        await asyncio.sleep(0)
-        return messages.pop(0)
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def begin(self: Any, content: bytes, *, source: bool) -> None:
-        analysed.append("decode")
-        await asyncio.sleep(60)
-
-    monkeypatch.setattr(type(app.state.server.decoder), "decode", begin)
-    headers = [(name.lower(), value) for name, value in request.headers.raw]
-    scope = scope_of("/v1/analyze", headers)
-    start = time.monotonic()
-    asyncio.run(client.asgi(scope, receive, send))
-    assert analysed == ["decode"]
-    assert time.monotonic() - start < 30
-    assert sent[0]["status"] == 499
 
 
 def test_a_server_that_starts_or_stops_is_not_ready(app: FastAPI, client: Any) -> None:
@@ -490,7 +389,7 @@ def test_pixels_at_full_depth_are_those_of_the_file(client: Any) -> None:
 def test_every_answer_has_its_id_and_the_headers_that_keep_a_browser_here(client: Any) -> None:
     answers = [client.get("/healthz"), client.get("/nothing"), client.post("/v1/analyze")]
     answers.append(client.get("/healthz", headers={"Host": "evil.example"}))
-    assert [answer.status_code for answer in answers] == [200, 404, 415, 403]
+    assert [answer.status_code for answer in answers] == [200, 404, 415, 400]
     for answer in answers:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-store"

@@ -17,7 +17,7 @@ from cxr_compare.serving.web.server import build_app
 from tests.serving.web.test_app import ask, report_of
 
 GUESSES = MeasuredAuroc(0.52, 0.43, 0.61, "validation", 68)
-SETTINGS = ServeSettings(batch=4, queue=32, allowed_hosts=("testserver",))
+SETTINGS = ServeSettings(allowed_hosts=("testserver",))
 
 
 @pytest.fixture
