@@ -25,7 +25,6 @@ from cxr_compare.data_prep.formats.label_studio import LABEL_STUDIO
 from cxr_compare.data_prep.formats.nih import NIH
 from cxr_compare.data_prep.formats.rsna import RSNA
 from cxr_compare.data_prep.formats.source import Format, ReadOptions, SourceTables, WrongFormatError
-from cxr_compare.data_prep.formats.structured_reports import SR
 from cxr_compare.data_prep.formats.table import TABLE, first_table
 from cxr_compare.data_prep.formats.vindr import VINDR
 from cxr_compare.data_prep.formats.voc import VOC
@@ -45,7 +44,6 @@ _RECORDS = (
     LABEL_STUDIO,
     COCO,
     DICOM,
-    SR,
     TABLE,
 )
 FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
@@ -167,7 +165,7 @@ def prepare_command(folder: Path, out: str) -> str:
     name = likely_format(folder)
     if name is None or name == TABLE.name:
         return _table_command(str(first_table(folder) or "LABELS.csv"), folder, out)
-    ids = " --id-key KEY_FILE" if name in (DICOM.name, SR.name) else ""
+    ids = " --id-key KEY_FILE" if name == DICOM.name else ""
     return f"cxr prepare {shlex.quote(str(folder))} {shlex.quote(out)} --format {name}{ids}"
 
 

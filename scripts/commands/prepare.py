@@ -113,7 +113,7 @@ def prepare(
             have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT or Label Studio, give
             them before these two folders. With --out give the data set folders to join.
         format: Format of the source: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo,
-            label-studio, coco, dicom, sr or table (docs/formats.md).
+            label-studio, coco, dicom or table (docs/formats.md).
         out: Data set folder to make of several others.
         name: Name of the data set in reports. By default it is the name of the folder.
         size: Also store the pixels of each image at this size, in px.

@@ -24,7 +24,6 @@ from tests.data_prep.formats import (
     test_nih,
     test_rsna,
     test_rsna_release,
-    test_structured_reports,
     test_vindr,
     test_voc,
     test_yolo,
@@ -170,7 +169,6 @@ SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "dicom": ("dicom", write_dicom_folder),
     "cvat": ("cvat", write_cvat),
     "label studio": ("label-studio", write_label_studio),
-    "sr": ("sr", test_structured_reports.sr_folder),
     "table": ("table", write_table),
 }
 CELLS = (
