@@ -16,7 +16,6 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.formats.coco import COCO
 from cxr_compare.data_prep.formats.covid import COVID_SETS
-from cxr_compare.data_prep.formats.csv_files import CSV
 from cxr_compare.data_prep.formats.cvat import CVAT
 from cxr_compare.data_prep.formats.dicom_folder import DICOM
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, files_below
@@ -33,7 +32,6 @@ from cxr_compare.data_prep.formats.yolo import YOLO
 # Detection takes the first format that fits. Formats that fit many folders therefore come last.
 _RECORDS = (
     RSNA,
-    CSV,
     NIH,
     VINDR,
     KERMANY,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_compare.scripts.commands.prepare import prepare
+from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import cxr, scored_images, write_source
 
 
@@ -15,7 +15,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, states = tmp_path_factory.mktemp("export"), {"mass": ["present", "uncertain"]}
     source = write_source(folder / "source", ["a", "b"], states, width=100, height=80)
     (source / "boxes.csv").write_text("image_id,finding,x1,y1,x2,y2\na,mass,1,2,30,40\n")
-    prepare(source, folder / "data", format="csv", workers=0)
+    prepare_plain(source, folder / "data")
     return folder / "data"
 
 

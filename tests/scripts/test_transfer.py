@@ -23,8 +23,8 @@ from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.studies.transfer_pairs import _set_notes
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.transfer import transfer
+from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import refusal, write_predictions, write_source
 
 
@@ -34,7 +34,7 @@ def data_set(folder: Path, name: str, finding: str) -> Path:
     roles = ["val", "test"] * 60
     states = ["present", "present", "absent", "absent", "absent", "absent"] * 20
     source = write_source(folder / f"source-{name}", ids, {finding: states}, split=roles)
-    prepare(source, folder / name, format="csv")
+    prepare_plain(source, folder / name)
     return folder / name
 
 

@@ -22,6 +22,7 @@ from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.audit.thumbnails import ILLEGIBLE_PX, open_images, thumbnail
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.images.burned_in_text import TEXT_BOX_COLUMNS
 from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -42,11 +43,11 @@ def dataset(tmp_path_factory) -> DataSet:
     source.mkdir()
     for n in range(N):
         pixels = chest(n, 150, 180) if n != 1 else chest(0, 150, 180) // 2 + 30
-        cv2.imwrite(str(source / f"{n}.png"), pixels)
+        cv2.imwrite(str(source / f"b{n}.png"), pixels)
     ids = [f"b{n}" for n in range(N)]
     patients = [f"p{n}" for n in range(N)]
     images = pd.DataFrame({"image_id": ids, "patient_id": patients})
-    images["path"] = [f"{n}.png" for n in range(N)]
+    images["path"] = [f"{name}.png" for name in ids]
     images["view"] = ["AP", "PA"] * (N // 2)
     images["age_years"] = [400] + [50] * (N - 1)
     images.to_csv(source / "images.csv", index=False)
@@ -54,7 +55,9 @@ def dataset(tmp_path_factory) -> DataSet:
     states.to_csv(source / "labels.csv", index=False)
     box = {"image_id": ["b0"], "x1": [10], "y1": [20], "x2": [60], "y2": [50], "finding": "mass"}
     pd.DataFrame(box).to_csv(source / "boxes.csv", index=False)
-    prepare(source, folder / "set", PrepareOptions("csv", engine=LocalEngine(1)))
+    tables = tuple(source / f"{name}.csv" for name in ("images", "labels", "boxes"))
+    options = PrepareOptions("table", ReadOptions(labels=tables), engine=LocalEngine(1))
+    prepare(source, folder / "set", options)
     return DataSet.open(folder / "set")
 
 

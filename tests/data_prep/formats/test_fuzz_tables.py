@@ -28,7 +28,6 @@ from tests.data_prep.formats import (
     test_voc,
     test_yolo,
 )
-from tests.data_prep.formats import test_csv_files as test_csv
 from tests.data_prep.formats.answers import write_files
 
 CASES_PER_FILE = [2, pytest.param(15, marks=pytest.mark.long)]
@@ -89,12 +88,6 @@ def write_covid_collection(folder: Path) -> None:
 def write_covid_hannover(folder: Path) -> None:
     table = f"{test_covid.HANNOVER}\np1,a,M,60,3,DX,AP\np2,b,F,,,CR,PA\n"
     write_files(folder, {"data.csv": table, "png/a.png": "", "png/b.png": ""})
-
-
-def write_csv(folder: Path) -> None:
-    columns = "image_id,patient_id,view,sex,age_years,height,width"
-    images = f"{columns}\na,p1,PA,M,50,80,100\nb,p1,AP,F,,80,100\nc,p2,,,3.5,,\n"
-    test_csv.write_set(folder, images, boxes="image_id,x1,y1,x2,y2,finding\na,1,2,30,40,mass\n")
 
 
 def write_voc(folder: Path) -> None:
@@ -162,7 +155,6 @@ SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "covid collection": ("covid", write_covid_collection),
     "covid Hannover": ("covid", write_covid_hannover),
     "covid workbook": ("covid", write_covid_workbook),
-    "csv": ("csv", write_csv),
     "coco": ("coco", lambda folder: test_coco.write_set(folder, {"x.json": test_coco.COCO})),
     "voc": ("voc", write_voc),
     "yolo": ("yolo", write_yolo),
