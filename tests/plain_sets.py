@@ -10,6 +10,7 @@ from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
+from cxr_compare.data_prep.formats.folder_scan import has_match
 from cxr_compare.data_prep.formats.registry import FORMATS
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.formats.table import tables_from_image_rows
@@ -41,7 +42,7 @@ _PLAIN = Format(
     name="plain",
     title="tables of a test",
     folder="`images.csv` and `labels.csv`",
-    detect=lambda folder: False,
+    detect=has_match("images.csv"),
     read=_read_plain,
     options=("reference",),
 )

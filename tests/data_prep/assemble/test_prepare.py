@@ -191,8 +191,8 @@ def test_an_unreadable_file_is_left_out_with_its_reason(tmp_path):
     (source / "i006.png").unlink()
     summary = make(source, tmp_path / "set")
     reasons = summary.excluded.set_index("path")["reason"]
-    assert sorted(reasons.index) == ["i003.png", "i006.png"]
-    assert "no such file" in reasons["i006.png"]
+    assert {Path(path).stem for path in reasons.index} == {"i003", "i006"}
+    assert "no such image" in reasons["i006.png"]
     assert summary.n_boxes == 2
     assert any("i003.png" in line for line in summary.lines)
 
@@ -394,9 +394,9 @@ def test_limits_of_a_set_are_noted_before_any_image_is_read(tmp_path):
     )
     notes = preparing.prepare(source, tmp_path / "data", options).notes
     few = "WARNING: There are few patients: 2 positive for mass, 0 negative for mass"
-    assert "no boxes" in said[0]
-    assert said[1].startswith(few)
-    assert said[2] == "Reading images"
+    before = said[: said.index("Reading images")]
+    assert any("no boxes" in line for line in before)
+    assert any(line.startswith(few) for line in before)
     assert any(note.startswith(few) for note in notes)
 
 

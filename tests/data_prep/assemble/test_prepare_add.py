@@ -157,8 +157,8 @@ def test_a_target_of_the_users_joins_findings_and_a_strange_one_is_refused(tmp_p
 
 def test_an_option_that_means_nothing_to_the_format_is_refused(tmp_path):
     source = write_source(tmp_path / "source")
+    read = ReadOptions(class_names=("mass",))
     with pytest.raises(InputError, match=r"--class-names: .*--format rsna"):
-        read = ReadOptions(class_names=("mass",))
         make(source, tmp_path / "set", format="rsna", read=read)
 
 
