@@ -24,6 +24,7 @@ from tests.data_prep.formats import (
     test_nih,
     test_rsna,
     test_rsna_release,
+    test_three_tables,
     test_vindr,
     test_voc,
     test_yolo,
@@ -122,6 +123,13 @@ def write_table(folder: Path) -> None:
     write_files(folder, {"labels.csv": rows, "a.png": "", "b.png": ""})
 
 
+def write_three_tables(folder: Path) -> None:
+    columns = "image_id,patient_id,view,sex,age_years,image_height,image_width"
+    images = f"{columns}\na,p1,PA,M,50,80,100\nb,p1,AP,F,,80,100\nc,p2,,,3.5,,\n"
+    boxes = "image_id,x1,y1,x2,y2,finding\na,1,2,30,40,mass\n"
+    test_three_tables.write_set(folder, images, boxes=boxes)
+
+
 def write_cvat(folder: Path) -> None:
     said = tools.BOX.format(' rotation="30"', '<attribute name="reader">R1</attribute>')
     shapes = "".join(shape for shape, _ in tools.SHAPES.values())
@@ -162,6 +170,12 @@ SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "cvat": ("cvat", write_cvat),
     "label studio": ("label-studio", write_label_studio),
     "table": ("table", write_table),
+    "three tables": ("table", write_three_tables),
+}
+LABEL_TABLES = {
+    "dicom": ("labels.csv",),
+    "table": ("labels.csv",),
+    "three tables": ("images.csv", "labels.csv", "boxes.csv"),
 }
 CELLS = (
     "",
@@ -219,11 +233,7 @@ def write(folder: Path, name: str) -> ReadOptions:
     """Write a source; returns the options that its reader needs."""
     folder.mkdir(parents=True, exist_ok=True)
     SOURCES[name][1](folder)
-    return (
-        ReadOptions(labels=(folder / "labels.csv",))
-        if name in ("dicom", "table")
-        else ReadOptions()
-    )
+    return ReadOptions(labels=tuple(folder / file for file in LABEL_TABLES.get(name, ())))
 
 
 def mutate(content: bytes, rng: np.random.Generator) -> bytes:
