@@ -100,7 +100,7 @@ def test_a_pair_is_named_and_each_card_says_patient_label_role_and_path(html, da
     roles = dataset.split().set_index("image_id")["role"]
     for number, patient in ((0, "source:p0"), (1, "source:p1")):
         role = roles[f"b{number}"]
-        assert f"<br>patient {patient}<br>{role}: Mass<br>{number}.png</figcaption>" in article
+        assert f"<br>patient {patient}<br>{role}: Mass<br>b{number}.png</figcaption>" in article
 
 
 def test_each_case_in_the_csv_has_its_partner_patient_path_label_and_role(dataset, found, tmp_path):
