@@ -108,8 +108,8 @@ def test_each_case_in_the_csv_has_its_partner_patient_path_label_and_role(datase
     cases = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check").loc["near_patients"]
     columns = ["group", "image_id", "partner", "patient_id", "path", "label"]
     assert cases[columns].to_numpy().tolist() == [
-        [1, "b0", "b1", "source:p0", "0.png", "Mass"],
-        [1, "b1", "b0", "source:p1", "1.png", "Mass"],
+        [1, "b0", "b1", "source:p0", "b0.png", "Mass"],
+        [1, "b1", "b0", "source:p1", "b1.png", "Mass"],
     ]
     roles = dataset.split().set_index("image_id")["role"]
     assert cases["role"].tolist() == roles[["b0", "b1"]].tolist()
