@@ -209,7 +209,7 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
     source = shutil.copytree(dataset.source_root, tmp_path / "source")
     decode = read_table(folder / "decode.parquet", "decode").set_index("image_id")
     named = cv2.putText(chest(5, 150, 180) // 4, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
-    cv2.imwrite(str(source / "5.png"), named)
+    cv2.imwrite(str(source / "b5.png"), named)
     columns = ["text_score", *TEXT_BOX_COLUMNS]
     decode.loc["b5", columns] = [image_facts(named)[column] for column in columns]
     decode.loc["b7", "burned_in_annotation"] = "yes"
