@@ -192,6 +192,7 @@ def _rows(folder: Path, count: int) -> dict[str, Row]:
     run = str(folder / "run")
     exported = str(folder / "exported")
     source = folder / "source"
+    tables = [str(source / f"{name}.csv") for name in ("images", "labels", "boxes")]
     settings = ["model.backbone=small_cnn", "model.weights=none", "training.epochs=1"]
     settings += [f"data.image_size={_SIDE}", "training.batch_size=32"]
     sets = [word for setting in settings for word in ("--set", setting)]
@@ -223,7 +224,7 @@ def _rows(folder: Path, count: int) -> dict[str, Row]:
         ),
         "prepare": Row(
             Bound(480, 10),
-            [["prepare", str(source), str(data), "--format", "csv", "--size", str(_SIDE)]],
+            [["prepare", *tables, str(source), str(data), "--size", str(_SIDE)]],
         ),
         "check": Row(Bound(290, 8), [["check", str(data)]]),
         "split": Row(

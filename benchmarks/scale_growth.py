@@ -41,6 +41,7 @@ from benchmarks.worker import peak_gib
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.processors import cpu_count, processor_name
 from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, decode_row
 from cxr_compare.data_prep.store.prediction_writer import Part
@@ -211,7 +212,9 @@ def in_process(work: Callable[[], Any]) -> Any:
 
 
 def write_source(folder: Path, count: int) -> None:
-    """Write the three CSV files of a source; workers invent the images when they decode them.
+    """Write the three tables of a source and empty files for the images.
+
+    Workers invent the images when they decode them.
 
     Args:
         folder: New folder.
@@ -229,6 +232,14 @@ def write_source(folder: Path, count: int) -> None:
     labels.assign(state=states).to_csv(folder / "labels.csv", index=False)
     boxes = labels[positive].assign(x1=5, y1=6, x2=15, y2=20)
     boxes.to_csv(folder / "boxes.csv", index=False)
+    (folder / "images").mkdir()
+    for name in ids:
+        (folder / "images" / f"{name}.png").touch()
+
+
+def table_options(source: Path) -> ReadOptions:
+    """Return the options with which `prepare` reads the tables of `write_source`."""
+    return ReadOptions(labels=tuple(source / f"{n}.csv" for n in ("images", "labels", "boxes")))
 
 
 @dataclass(frozen=True)
@@ -319,7 +330,9 @@ def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
         watch = Watch()
         source = folder / "source"
         data = folder / name
-        options = PrepareOptions("csv", sizes=(SIDE,), engine=MadeUp(engine))
+        options = PrepareOptions(
+            "table", table_options(source), sizes=(SIDE,), engine=MadeUp(engine)
+        )
         prepare(source, data, options)
         took = watch.read()
     dataset = DataSet.open(data)

@@ -30,6 +30,7 @@ from benchmarks.scale_growth import (
     predicted_by,
     prepared_by,
     start,
+    table_options,
     train,
     write_source,
 )
@@ -335,7 +336,9 @@ def _phases(source: Path, out: Path, size: int, wrap: Callable[[Engine], Engine]
         start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(_WARM)])
         watched = _Watched(engine)
         began = time.process_time()
-        options = PrepareOptions("csv", sizes=(size,), engine=wrap(watched))
+        options = PrepareOptions(
+            "table", table_options(source), sizes=(size,), engine=wrap(watched)
+        )
         prepare(source, out, options)
         ended = time.process_time()
     first, second = watched.at[:2]

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 REPLICATES = "300"
@@ -99,21 +100,32 @@ def make_chexnet(shared: Path, out: Path) -> None:
     patient = truth["Image Index"].str[:8]
     role = patient.str[-1].isin(VAL_DIGITS).map({True: "val", False: "test"})
     kinds = {"Lung Opacity": "lung_opacity", "Normal": "normal"}
-    images = pd.DataFrame(
+    labels = pd.DataFrame(
         {
-            "image_id": truth["Image Index"],
+            "file": truth["Image Index"],
             "patient_id": "nih:" + patient,
             "split": role,
             "x_class": truth["class"].map(kinds).fillna("not_normal"),
+            "lung_opacity": truth["Target"],
         }
     )
     source = out / "source"
     source.mkdir(parents=True)
-    images.to_csv(source / "images.csv", index=False)
-    state = truth["Target"].map({1: "present", 0: "absent"})
-    labels = {"image_id": truth["Image Index"], "finding": "lung_opacity", "state": state}
-    pd.DataFrame(labels).to_csv(source / "labels.csv", index=False)
-    cxr("prepare", source, out / "data", "--format", "csv", "--split", "official")
+    labels.to_csv(source / "labels.csv", index=False)
+    rng = np.random.default_rng(0)
+    for name in labels["file"]:  # the scores are published without the images, so these are noise
+        noise = Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8))
+        noise.save(source / f"{name.removesuffix('.png')}.png")
+    cxr(
+        "prepare",
+        source / "labels.csv",
+        source,
+        out / "data",
+        "--columns",
+        "x_class=x_class",
+        "--split",
+        "official",
+    )
     systems = []
     for finding in ("Pneumonia", "Consolidation", "Infiltration"):
         cxr(

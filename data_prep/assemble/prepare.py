@@ -209,9 +209,9 @@ def _read_key(options: PrepareOptions, out: Path, source: Path) -> bytes | None:
         if options.keep_ids:
             raise InputError("--id-key and --keep-ids: choose one of them")
         return read_id_key(Path(options.id_key), out, source)
-    if options.format in ("dicom", "sr") and not options.keep_ids:
+    if options.format == "dicom" and not options.keep_ids:
         raise InputError(
-            f"--format {options.format}: ids and paths may name patients; give --id-key FILE (it "
+            "--format dicom: ids and paths may name patients; give --id-key FILE (it "
             "is made where there is none), or --keep-ids where the files are de-identified already"
         )
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
-from cxr_compare.data_prep.export.content import ImageEntry
+from cxr_compare.data_prep.export.content import AnnotationContent, ImageEntry
 from cxr_compare.data_prep.export.render import SUFFIXES, RenderTask, render_all
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -117,3 +117,28 @@ class AnnotationFolder:
         """
         if number:
             self.not_exported.append(counted_phrase(number, text))
+
+
+def note_facts_without_columns(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Note the facts of a data set that label files of boxes (COCO, YOLO) have no fields for.
+
+    Args:
+        content: Images, labels and boxes that are exported.
+        folder: Folder of the export, which collects the notes.
+    """
+    folder.note_loss(
+        int(content.images["patient_id"].nunique()),
+        "patients are not exported; read back with --patient-pattern if the ids contain them",
+    )
+    if content.known_facts():
+        folder.not_exported.append(f"{', '.join(content.known_facts())}: not exported")
+    folder.note_loss(
+        len(content.readers),
+        f"readers are not exported; --reader takes one of {', '.join(content.readers)}",
+    )
+    for name, target in content.targets.items():
+        if len(target["any_of"]) > 1:
+            members = ",".join(target["any_of"])
+            folder.not_exported.append(
+                f"the target {name} is not exported; read back with --target {name}={members}"
+            )

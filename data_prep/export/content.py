@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
@@ -20,10 +18,6 @@ from cxr_compare.data_prep.store.dataset import DataSet
 _TABLES = ("findings", "boxes", "box_coverage")
 _KEY = ["image_id", "finding"]
 _FACTS = ("study_id", "view", "sex", "age_years", "spacing_col_mm")
-MISREAD = (
-    "images have a finding that is unknown, uncertain or not fully boxed. cxr prepare reads this "
-    "back, but other programs take the finding for absent, or its boxes for all boxes"
-)
 
 
 class ImageEntry(NamedTuple):
@@ -64,20 +58,17 @@ class AnnotationContent:
         images: Table of images by ``image_id``, with ``role`` (train, val, test or unused; missing
             if the export does not state them), ``file`` (path of the original file) and ``stem``
             (the id as a file name without suffix).
-        labels: By name, the tables ``findings``, ``boxes`` and ``box_coverage`` (whether all
-            lesions have a box) of all readers.
+        readers: Names of the readers whose labels are not exported.
         classes: Names of the exported findings, in alphabetical order.
         targets: By name: findings that together make an image positive, as ``dataset.json`` stores
             them.
-        how: Facts about the origin of the labels by name, ready for JSON and YAML.
     """
 
     dataset: DataSet
     images: pd.DataFrame
-    labels: dict[str, pd.DataFrame]
+    readers: tuple[str, ...]
     classes: tuple[str, ...]
     targets: dict[str, dict[str, Any]]
-    how: dict[str, Any]
 
     @property
     def has_roles(self) -> bool:
@@ -124,37 +115,12 @@ class AnnotationContent:
             By image id, a list of tuples ``finding, x1, y1, x2, y2`` with edges in px of the
             original image.
         """
-        boxes = {}
-        for image_id, marks in self.marks().items():
-            boxes[image_id] = [mark[:5] for mark in marks if not np.isnan(mark[1])]
+        columns = ["image_id", "finding", *EDGES]
+        boxes: dict[str, list[tuple[str, float, float, float, float]]] = {}
+        rows = self.dataset.boxes[columns].sort_values(columns)
+        for image_id, *box in rows.itertuples(index=False, name=None):
+            boxes.setdefault(image_id, []).append(tuple(box))
         return boxes
-
-    def marks(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Return the exported labels and boxes of each image as tuples, for annotation tools.
-
-        They are the labels of the reader ``reference``. An image that this reader has not labelled
-        is missing.
-
-        Returns:
-            By image id, a list of tuples ``finding, x1, y1, x2, y2, score`` with edges in px of the
-            original image. The edges are NaN for a finding without a box, and the score, the
-            confidence of a model, is NaN for a label of a person. The name of an uncertain finding
-            begins with "uncertain".
-        """
-        findings = self.dataset.findings
-        stated = findings[findings["state"] != "absent"]
-        unsure = stated["state"] == "uncertain"
-        names = stated["finding"].mask(unsure, "uncertain " + stated["finding"])
-        columns = ["image_id", "finding", *EDGES, "score"]
-        rows = pd.concat([self.dataset.boxes, stated.assign(finding=names)]).reindex(
-            columns=columns
-        )
-        boxed = rows.groupby(_KEY)["x1"].transform("count") > 0
-        rows = rows[rows["x1"].notna() | ~boxed].sort_values(columns)
-        marks: dict[str, list[Any]] = {name: [] for name in findings["image_id"]}
-        for image_id, *mark in rows.itertuples(index=False, name=None):
-            marks.setdefault(image_id, []).append(tuple(mark))
-        return marks
 
     def inexpressible_labels(self) -> pd.DataFrame:
         """Return the labels that a file of boxes, such as a YOLO file, cannot express.
@@ -184,13 +150,35 @@ class AnnotationContent:
         return pairs[_KEY].assign(why=why).dropna(ignore_index=True)
 
 
+def refuse_if_inexpressible(
+    content: AnnotationContent, inexpressible_labels: pd.DataFrame, format_name: str
+) -> None:
+    """Refuse an export in which every image has a label that a file of boxes cannot express.
+
+    Args:
+        content: Images, labels and boxes to export.
+        inexpressible_labels: Table of `AnnotationContent.inexpressible_labels`.
+        format_name: Name of the file format, for the message.
+
+    Raises:
+        InputError: Every image has such a label.
+    """
+    if not is_member(content.images["image_id"], inexpressible_labels["image_id"]).all():
+        return
+    first = inexpressible_labels.iloc[0]
+    raise InputError(
+        f"{content.dataset.folder}: {format_name} cannot express it: on each image some finding is "
+        f"unknown, uncertain or not fully boxed (image {first['image_id']!r}: "
+        f"{first['finding']} is {first['why']}); choose one with --target"
+    )
+
+
 def select_content(
     dataset: DataSet,
     *,
     split: str | None,
     reader: str,
     target: str | None,
-    predicted: Mapping[str, pd.DataFrame] | None = None,
 ) -> AnnotationContent:
     """Select the images, labels and boxes of a data set that are exported.
 
@@ -201,8 +189,6 @@ def select_content(
         reader: Name of the person whose labels are exported; ``reference`` for the final labels,
             which join those of all people.
         target: Name of the target whose findings are exported; None exports all findings.
-        predicted: Tables ``findings``, ``boxes`` and ``box_coverage`` of a model's predictions, by
-            name, which are exported in place of the labels; None exports the labels.
 
     Returns:
         The selected images, labels and boxes.
@@ -210,7 +196,7 @@ def select_content(
     Raises:
         InputError: The reader does not exist, or a finding has characters that files cannot hold.
     """
-    tables = dict(predicted or {name: dataset.optional_table(name) for name in _TABLES})
+    tables = {name: dataset.optional_table(name) for name in _TABLES}
     readers = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
     if reader not in readers:
         raise InputError(f"{dataset.folder}: has no reader '{reader}'; it has {', '.join(readers)}")
@@ -226,24 +212,14 @@ def select_content(
         }
     reference = {name: table[table["reader"] == REFERENCE_READER] for name, table in tables.items()}
     chosen = dataset.with_tables(reference)
-    classes = sorted(set(tables["findings"]["finding"]) | set(tables["boxes"]["finding"]))
+    classes = sorted(set(chosen.findings["finding"]) | set(chosen.boxes["finding"]))
     odd = next((name for name in classes if not name.isprintable() or name != name.strip()), None)
     if odd is not None:
         raise InputError(
             f"{dataset.folder}: finding {odd!r} has characters that label files cannot hold"
         )
-    how = {
-        "program": f"cxr-compare {metadata.version('cxr-compare')}",
-        "data_set": dataset.name,
-        "content_id": dataset.ids["content_id"],
-        "labels_id": dataset.ids["labels_id"],
-        "reader": reader,
-        "split": split,
-    }
-    images = _images(dataset, split)
-    if predicted:
-        images = images[is_member(images["image_id"], predicted["findings"]["image_id"])]
-    return AnnotationContent(chosen, images, tables, tuple(classes), targets, how)
+    others = tuple(name for name in readers if name != reader)
+    return AnnotationContent(chosen, _images(dataset, split), others, tuple(classes), targets)
 
 
 def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:

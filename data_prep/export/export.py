@@ -1,13 +1,11 @@
-"""Export of the labels of a prepared data set for other programs and annotation tools."""
+"""Export of the labels of a prepared data set for other programs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
@@ -16,20 +14,15 @@ from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
-from cxr_compare.data_prep.export.annotation_tools import write_cvat, write_label_studio
 from cxr_compare.data_prep.export.coco import write_coco
 from cxr_compare.data_prep.export.content import AnnotationContent, select_content
 from cxr_compare.data_prep.export.kaggle import write_kaggle
 from cxr_compare.data_prep.export.render import SUFFIXES
-from cxr_compare.data_prep.export.voc import write_voc
 from cxr_compare.data_prep.export.yolo import write_yolo
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
 from cxr_compare.data_prep.store.dataset import DataSet
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
-_ANNOTATION_TOOLS = ("cvat", "label-studio")
-# Other programs cannot read these formats without images, so images are written by default.
-_USUAL_MODES = {"yolo": "png", "voc": "jpeg", "cvat": "png", "label-studio": "png"}
 _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # approximate upper limits
 
 
@@ -69,25 +62,20 @@ class ExportSummary(ShownAsText):
     @property
     def next_steps(self) -> tuple[str, ...]:
         """Commands that usually follow the export, for display."""
-        if self.format in _ANNOTATION_TOOLS:
-            return ("cxr prepare FILE IMAGES OUT, for the file that the tool exports",)
         return (
             "cxr import PREDICTIONS --data DATA --name NAME --out OUT, for what another program "
             "predicts",
         )
 
 
-_WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], None]] = {
+_WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], int]] = {
     "coco": write_coco,
-    "voc": write_voc,
     "yolo": write_yolo,
     "kaggle": write_kaggle,
-    "cvat": write_cvat,
-    "label-studio": write_label_studio,
 }
 
 
-def export_annotations(  # noqa: PLR0913 - options of cxr export
+def export_annotations(
     dataset: DataSet,
     out: str | Path,
     format: str,  # noqa: A002 - the option's own name
@@ -96,8 +84,6 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
     reader: str = REFERENCE_READER,
     target: str | None = None,
     images: str | None = None,
-    predicted: Mapping[str, pd.DataFrame] | None = None,
-    system: str = "",
     workers: int | None = 1,
     advance: Callable[[int], None] = lambda n: None,
 ) -> ExportSummary:
@@ -108,7 +94,7 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
     Args:
         dataset: A prepared data set.
         out: Folder to make. It must not exist.
-        format: Name of the format, such as ``coco``, ``voc`` or ``yolo``.
+        format: Name of the format, such as ``coco`` or ``yolo``.
         split: Name of the split, that is, of the assignment to train, validation and test, which is
             written, too; None writes none.
         reader: Name of the person whose labels are written. The default is ``reference``: the final
@@ -117,10 +103,6 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
             holds only one target).
         images: How images are written: none, png, jpeg, link or copy; None takes the default of the
             format.
-        predicted: Tables ``findings``, ``boxes`` and ``box_coverage``, with ``score``, of a model's
-            predictions. They are written in place of the labels, for annotators to correct in
-            ``cvat`` or ``label-studio``. None writes the labels.
-        system: Name of the model whose predictions are in `predicted`; empty without predictions.
         workers: Number of processes that render images; None takes all processors.
         advance: Function that is called with the number of images finished since its last call.
 
@@ -134,7 +116,8 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
     if format not in _WRITERS:
         raise InputError(f"--format {format}: use one of {', '.join(_WRITERS)}")
     if images is None:
-        images = _USUAL_MODES.get(format, "none") if dataset.has_pixels else "none"
+        # Programs cannot read YOLO files without images.
+        images = "png" if format == "yolo" and dataset.has_pixels else "none"
     if images not in _IMAGE_MODES:
         raise InputError(f"--images {images}: use one of {', '.join(_IMAGE_MODES)}")
     if images != "none" and not dataset.has_pixels:
@@ -145,17 +128,11 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
         raise InputError(
             f"{dataset.folder}: links would show the paths that its key hides; use --images png"
         )
-    if predicted and format not in _ANNOTATION_TOOLS:
-        raise InputError(f"--predictions: {format} holds labels alone; use cvat or label-studio")
-    content = select_content(
-        dataset, split=split, reader=reader, target=target, predicted=predicted
-    )
-    if system:
-        content.how["system"] = system
+    content = select_content(dataset, split=split, reader=reader, target=target)
     require_free_space(out, _bytes_needed(content, images))
     with atomic_folder(out) as temporary:
         folder = AnnotationFolder(temporary, images, dataset, advance)
-        _WRITERS[format](content, folder)
+        n_boxes = _WRITERS[format](content, folder)
         folder.render(cpu_count() if workers is None else workers)
     if images in ("link", "copy") and format != "kaggle":
         suffixes = content.images["file"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
@@ -165,7 +142,6 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
         )
     if images == "copy" and "id_key" in dataset.info:
         folder.not_exported.append("the copies keep their headers, which may name the patients")
-    n_boxes = len(content.dataset.boxes)
     return ExportSummary(format, out, len(content.images), n_boxes, tuple(folder.not_exported))
 
 

@@ -13,13 +13,16 @@ from cxr_compare.data_prep.formats import rsna, rsna_classes, rsna_mapping
 _NIH = "nih:"
 
 
-def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
+def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> int:
     """Write labels and boxes as the CSV files of the RSNA pneumonia challenge on Kaggle.
 
     Args:
         content: Images, labels and boxes to export, of exactly one target (findings that together
             make an image positive).
         folder: Folder to write into.
+
+    Returns:
+        Number of boxes that were written.
 
     Raises:
         InputError: No image is labelled for the target.
@@ -54,6 +57,7 @@ def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
         image_folder = rsna.TRAIN_IMAGES if labelled else rsna.TEST_IMAGES
         folder.put_image(image, f"{image_folder}/{folder.file_name_of(image)}")
     _note_losses(content, images, folder)
+    return len(drawn)
 
 
 def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:

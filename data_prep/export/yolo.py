@@ -9,14 +9,20 @@ import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
-from cxr_compare.data_prep.export.content import AnnotationContent, ImageEntry
-from cxr_compare.data_prep.formats.cxr_extension import KEY, set_object
+from cxr_compare.data_prep.export.annotation_folder import (
+    AnnotationFolder,
+    note_facts_without_columns,
+)
+from cxr_compare.data_prep.export.content import (
+    AnnotationContent,
+    ImageEntry,
+    refuse_if_inexpressible,
+)
 
 _UNLABELLED = "unlabelled/images"
 
 
-def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
+def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> int:
     """Write labels and boxes in the format of YOLO: one text file for each image.
 
     The file ``labels/IMAGE.txt`` (``labels/train/IMAGE.txt`` and so on, if train, validation and
@@ -31,21 +37,19 @@ def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
         content: Images, labels and boxes to export.
         folder: Folder to write into.
 
+    Returns:
+        Number of boxes that were written.
+
     Raises:
         InputError: On every image some finding is unknown, uncertain or not outlined by boxes, or
             an image with boxes has no known width and height.
     """
     boxes = content.boxes_by_image()
     inexpressible_labels = content.inexpressible_labels()
+    refuse_if_inexpressible(content, inexpressible_labels, "yolo")
     is_unlabelled = is_member(content.images["image_id"], inexpressible_labels["image_id"])
-    if is_unlabelled.all():
-        first = inexpressible_labels.iloc[0]
-        raise InputError(
-            f"{content.dataset.folder}: yolo cannot express it: on each image some finding is "
-            f"unknown, uncertain or not fully boxed (image {first['image_id']!r}: "
-            f"{first['finding']} is {first['why']}); choose one with --target"
-        )
     numbers = {name: number for number, name in enumerate(content.classes)}
+    n_boxes = 0
     for image, unlabelled in zip(content.entries(), is_unlabelled, strict=True):
         under = f"{image.role}/" if image.role else ""
         # Programs take images in images/ without a label file for negatives.
@@ -55,10 +59,12 @@ def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
                 _line(numbers[name], edges, image) for name, *edges in boxes.get(image.image_id, ())
             ]
             folder.write(f"labels/{under}{image.stem}.txt", "".join(lines))
+            n_boxes += len(lines)
         folder.put_image(image, f"{images}/{folder.file_name_of(image)}")
     text = yaml.safe_dump(_description(content), sort_keys=False, allow_unicode=True)
     folder.write("data.yaml", text)
     _note_losses(content, folder, inexpressible_labels)
+    return n_boxes
 
 
 def _line(number: int, edges: list[float], image: ImageEntry) -> str:
@@ -75,9 +81,8 @@ def _line(number: int, edges: list[float], image: ImageEntry) -> str:
 def _description(content: AnnotationContent) -> dict[str, Any]:
     roles = [role for role, _ in content.by_role() if role in ("train", "val", "test")]
     places = {role: f"images/{role}" for role in roles} or {"train": "images"}
-    facts = set_object(content.targets, pixels=True, **content.how)
     names = dict(enumerate(content.classes))
-    return {**places, "nc": len(names), "names": names, KEY: facts}
+    return {**places, "nc": len(names), "names": names}
 
 
 def _note_losses(
@@ -89,13 +94,8 @@ def _note_losses(
         inexpressible_labels["image_id"].nunique(),
         f"images have no label file, since a finding is neither present nor absent ({reasons})",
     )
+    note_facts_without_columns(content, folder)
     images = content.images
-    folder.note_loss(
-        int(images["patient_id"].nunique()),
-        "patients are not exported; read back with --patient-pattern if the ids contain them",
-    )
-    if content.known_facts():
-        folder.not_exported.append(f"{', '.join(content.known_facts())}: not exported")
     renamed = int((images["stem"] != images["image_id"]).sum())
     folder.note_loss(renamed, "ids were changed, since they are no file names")
     if folder.mode == "none":

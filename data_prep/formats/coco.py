@@ -5,8 +5,7 @@ docs/formats.md explains how images are found and what a missing annotation mean
 - The first category of Roboflow only groups the others, and is no class.
 - A crowd (``iscrowd``) is no single lesion: its finding is present, but its box is left out. An
   annotation with neither ``bbox`` nor polygon excludes its image.
-- A missing annotation of a reader means absence only on images that the reader has read. If an
-  image has the object ``cxr`` (`cxr_extension`), its labels are taken from there.
+- A missing annotation of a reader means absence only on images that the reader has read.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
 from cxr_compare.data_prep.formats.class_names import class_finding
-from cxr_compare.data_prep.formats.cxr_extension import KEY, read_image_object, read_set_object
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.label_files import LabelFiles
@@ -169,14 +167,12 @@ class _CocoFile:
             used: Names of the categories that annotations of any file have.
             earlier: Labels of each image and reader in the files read before, with the file's path.
         """
-        set_facts = self._set_facts()
         findings = {
-            key: name if set_facts else class_finding(name, str(self.root / self.path))
+            key: class_finding(name, str(self.root / self.path))
             for key, name in self.names.items()
-            if set_facts or name in used or name not in self.groups
+            if name in used or name not in self.groups
         }
-        has_pixels = not self.root.is_file() and (set_facts is None or set_facts["pixels"])
-        images = self._images(files, has_pixels=has_pixels)
+        images = self._images(files)
         complete = bool(self.content["annotations"])
         annotators: dict[str | None, set[str]] = {}
         for item in self.content["annotations"]:
@@ -191,7 +187,7 @@ class _CocoFile:
             labels = self._labels(images, findings, reader)
             for key, (file, image) in images.items():
                 image_labels = labels.get(key, {})
-                if complete and KEY not in image and reader in read_by[key]:
+                if complete and reader in read_by[key]:
                     image_labels = self._with_absent(file, image, image_labels, findings)
                 if reader != REFERENCE_READER and reader in read_by[key]:
                     self.gathered.read_by.setdefault(file, set()).add(reader)
@@ -217,18 +213,7 @@ class _CocoFile:
             )
         return all_readers
 
-    def _set_facts(self) -> dict[str, Any] | None:
-        """Return the facts that `cxr export` wrote on the whole data set, or None."""
-        info = self.content.get("info")
-        if not isinstance(info, dict) or KEY not in info:
-            return None
-        facts = read_set_object(info[KEY], f"{self.root / self.path}: info: {KEY}")
-        self.gathered.targets |= facts["targets"]
-        return facts
-
-    def _images(
-        self, files: ImageIndex, *, has_pixels: bool
-    ) -> dict[str, tuple[str, dict[str, Any]]]:
+    def _images(self, files: ImageIndex) -> dict[str, tuple[str, dict[str, Any]]]:
         """Return the path and entry of each image by its id; gather roles and exclusions."""
         role = role_from_path(self.path)
         folder = self.path.rpartition("/")[0]
@@ -239,11 +224,8 @@ class _CocoFile:
             name = image.get("file_name")
             if key is None or not isinstance(name, str) or not name:
                 raise self._fail(f"images[{number}]", "must have an id and a file_name")
-            if not has_pixels:
-                matches = [name]
-                self.gathered.without_pixels.add(name)
-            else:
-                matches = files.by_name(name, folders, role)
+            # The images of a single file need not exist.
+            matches = [name] if self.root.is_file() else files.by_name(name, folders, role)
             file = matches[0] if len(matches) == 1 else f"{self.path}: {name}"
             if len(matches) != 1:
                 fits = f"file_name fits {counted(len(matches), 'image')}"
@@ -341,7 +323,6 @@ class _CocoFile:
         reader: str,
     ) -> None:
         """Gather the labels of a reader on one image that no earlier file has."""
-        is_new = (file, reader) not in earlier
         first_path, first = earlier.get((file, reader), (self.path, {}))
         shared = first.keys() & labels.keys()
         if any(sorted(first[f][0]) != sorted(labels[f][0]) for f in shared):
@@ -355,13 +336,7 @@ class _CocoFile:
         except InputError as error:
             self.gathered.exclusions.add([file], str(error))
             return
-        if KEY in image and is_new:
-            position = f"{self.root / self.path}: image {_id_text(image['id'])}: {KEY}"
-            stated, rows = read_image_object(image[KEY], file, position)
-            facts |= stated
-            self.gathered.rows.add(rows)
-        else:
-            facts |= read_plain_facts(image)
+        facts |= read_plain_facts(image)
         self.gathered.images.setdefault(file, facts)
         if file in self.gathered.classes:
             names = {*self.gathered.classes[file], *new}

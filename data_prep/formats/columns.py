@@ -13,7 +13,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, nearest_name
 from cxr_compare.data_prep.contracts.schemas import ORIGINS
 from cxr_compare.data_prep.contracts.text_files import read_toml_file
 
-# Column of `images.csv` for each role that states a fact about the image.
+# Column of the images table for each role that states a fact about the image.
 FACTS = {
     "patient": "patient_id",
     "study": "study_id",

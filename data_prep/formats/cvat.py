@@ -29,8 +29,6 @@ from cxr_compare.data_prep.formats.voc import parse_xml
 
 def _cvat_rows(path: Path, notes: MarkNotes) -> Iterator[LabelRow]:
     root = parse_xml(path, "annotations", MOST_BYTES)
-    if root.find("meta/predictions") is not None:
-        raise InputError(f"{path}: predictions, as cxr export wrote them; give CVAT's own export")
     for image in root.findall("image"):
         name, width, height = (image.get(key, "") for key in ("name", "width", "height"))
         facts = {"file": name, "split": image.get("subset", "")}

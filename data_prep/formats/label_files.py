@@ -22,7 +22,6 @@ from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, REFERENCE
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.formats.class_names import NO_FINDING_CLASSES
-from cxr_compare.data_prep.formats.cxr_extension import LabelRows
 from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
 from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
@@ -64,8 +63,7 @@ def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
     return dict(zip(frame["path"], ids, strict=True))
 
 
-_NEEDED = ("image_id", "patient_id", "patient_id_source", "source")
-_TEXTS = (*_NEEDED, "study_id", "view", "sex")
+_TEXTS = ("patient_id", "study_id", "view", "sex")
 
 
 def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> pd.DataFrame:
@@ -78,30 +76,23 @@ def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> 
     for column in _TEXTS:
         if column in facts.columns:
             facts[column] = facts[column].astype(TEXT)
-        elif column in _NEEDED:
-            facts[column] = pd.Series(index=paths.index, dtype=TEXT)
-    unnamed = facts["image_id"].isna()
-    ids = facts["image_id"].where(~unnamed, paths.map(_name_images(paths[unnamed], root)))
-    repeated = ids.duplicated()
-    if repeated.any():
-        raise InputError(f"{root}: two images have the id {ids[repeated].iloc[0]!r}; rename one")
+    if "patient_id" not in facts.columns:
+        facts["patient_id"] = pd.Series(index=paths.index, dtype=TEXT)
+    ids = paths.map(_name_images(paths, root)).astype(TEXT)
     stated = add_name_space(facts["patient_id"], space)
     by_name = patients_from_names(
         paths.str.rsplit("/", n=1).str[-1], builder.options.patient_pattern, space
     )
     people = builder.patients(stated.fillna(by_name), f"{space}:image-" + ids)
-    origin = facts["patient_id_source"].where(stated.notna())
-    origin = origin.fillna(people["patient_id_source"])
     facts["patient_id"] = people["patient_id"]
-    facts["patient_id_source"] = origin
-    n_assumed = int((origin == "assumed_image").sum())
+    facts["patient_id_source"] = people["patient_id_source"]
+    n_assumed = int((people["patient_id_source"] == "assumed_image").sum())
     if n_assumed:
         builder.warn_of_unknown_patients(
             f"the patient of {counted(n_assumed, 'image')} is not known, so each",
             remedy="Give --patient-pattern if the file names contain the patient",
         )
-    facts["source"] = facts["source"].fillna(space)
-    return facts.assign(image_id=ids, path=paths)
+    return facts.assign(source=space, image_id=ids, path=paths)
 
 
 def add_name_space(patients: pd.Series, space: str) -> pd.Series:
@@ -133,32 +124,25 @@ class LabelFiles:
         images: By path of an image, its values of columns of the images table.
         classes: By path of a labelled image, the findings that its label file could have named: its
             classes. A class without a box on the image is absent.
-        rows: Boxes of the reader ``reference``, whose labels are used for training and evaluation,
-            and all labels from JSON objects under the key ``cxr`` that this program once exported.
+        boxes: Tuples ``image, finding, reader, x1, y1, x2, y2``, edges in px of the original image.
         partial: Pairs of image path and finding (disease) for which lesions on the image share a
             box or have none.
         roles: Pairs of image path and ``train``, ``val`` or ``test``, as the publisher assigned the
             image.
         counts: Number of cases by text of the note. The text follows the number, as in "3 boxes
             appear more than once".
-        targets: By name: findings that together make an image positive, as the label files define
-            them.
         read_by: By path of a labelled image, the names of the people (readers) who labelled it. An
             image that is not listed was labelled by the reader ``reference``.
-        without_pixels: Paths in `images` for which there is no image file, as the label files
-            state.
     """
 
     builder: SourceBuilder
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    rows: LabelRows = field(default_factory=LabelRows)
+    boxes: list[tuple[Any, ...]] = field(default_factory=list)
     partial: set[tuple[str, str]] = field(default_factory=set)
     roles: list[tuple[str, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    targets: dict[str, dict[str, Any]] = field(default_factory=dict)
     read_by: dict[str, set[str]] = field(default_factory=dict)
-    without_pixels: set[str] = field(default_factory=set)
 
     def add_box(
         self, image: str, finding: str, edges: Iterable[float], reader: str = REFERENCE_READER
@@ -172,7 +156,7 @@ class LabelFiles:
             reader: Name of the person. The default is ``reference``, whose labels are used for
                 training and evaluation.
         """
-        self.rows.boxes.append((image, finding, reader, *edges))
+        self.boxes.append((image, finding, reader, *edges))
 
     @property
     def exclusions(self) -> Exclusions:
@@ -193,8 +177,6 @@ class LabelFiles:
         builder = self.builder
         exclusions = builder.exclusions
         root = builder.root
-        if self.without_pixels and not self.without_pixels >= set(self.images):
-            exclusions.add(sorted(self.without_pixels), "no such image")
         if not self.images:
             path, reason = next(iter(exclusions.reasons.items()), (root, "holds no label file"))
             raise InputError(f"{root}: no image can be used; {path}: {reason}")
@@ -205,7 +187,8 @@ class LabelFiles:
         }
         boxes = self._boxes(ids)
         findings, coverage = self._labels(ids, boxes)
-        self._exclude_contradictory(findings, coverage, boxes)
+        labels = findings[findings["reader"] == REFERENCE_READER]
+        exclude_contradictions(builder, labels, boxes[boxes["reader"] == REFERENCE_READER])
         images = exclusions.keep(files)
         boxes = exclusions.keep(boxes)
         coverage = exclusions.keep(coverage)
@@ -229,13 +212,12 @@ class LabelFiles:
         )
         self.counts[unlabelled_note] = len(unknown)
         official = self._official(images, ids)
-        if self.without_pixels:
+        if root.is_file():
             images["path"] = pd.Series(index=images.index, dtype=TEXT)
         builder.notes[:0] = [counted_phrase(n, text) for text, n in self.counts.items() if n]
         return builder.build(
             images,
             findings,
-            self.targets or None,
             files=files,
             boxes=boxes,
             box_coverage=coverage,
@@ -243,29 +225,12 @@ class LabelFiles:
             official=official,
         )
 
-    def _exclude_contradictory(
-        self, findings: pd.DataFrame, coverage: pd.DataFrame, boxes: pd.DataFrame
-    ) -> None:
-        """Exclude the images whose reference labels contradict each other."""
-        labels = findings[findings["reader"] == REFERENCE_READER]
-        drawn = boxes[boxes["reader"] == REFERENCE_READER]
-        exclude_contradictions(self.builder, labels, drawn)
-        present = labels.loc[labels["state"] == "present", LABEL_KEY]
-        whole = coverage.loc[coverage["coverage"] == "all", LABEL_KEY].merge(present, on=LABEL_KEY)
-        merged = whole.merge(
-            boxes[LABEL_KEY].drop_duplicates(), on=LABEL_KEY, how="left", indicator=True
-        )
-        self.exclusions.add(
-            merged.loc[merged["_merge"] == "left_only", "image_id"],
-            "labelled present with every lesion boxed, but has no box",
-        )
-
     def _boxes(self, ids: dict[str, str]) -> pd.DataFrame:
         """Build the boxes table, without repeats and without boxes that mean 'no finding'.
 
         Edges slightly below 0, which come from rounding, are set to 0.
         """
-        boxes = _frame(self.rows.boxes, [*LABEL_KEY, *EDGES], ids)
+        boxes = _frame(self.boxes, [*LABEL_KEY, *EDGES], ids)
         once = boxes.drop_duplicates(ignore_index=True)
         self.counts["boxes are repeats of another box: these are dropped"] = len(boxes) - len(once)
         edges = once[EDGES]
@@ -288,8 +253,6 @@ class LabelFiles:
 
         A finding is absent where the file of an image was labelled for it and has no box of it.
         """
-        findings = _frame(self.rows.states, [*LABEL_KEY, "state", "origin"], ids)
-        coverage = _frame(self.rows.coverage, [*LABEL_KEY, "coverage"], ids)
         labelled = self._labelled(ids)
         partial = _frame(
             [(*pair, "some") for pair in self.partial], [*LABEL_KEY[:2], "partly"], ids
@@ -300,7 +263,7 @@ class LabelFiles:
         )
         where_partly = joined["partly"].map({"some": "present"}).astype(TEXT)
         state = joined["state"].astype(TEXT).fillna(where_partly).fillna("absent")
-        implied = joined[LABEL_KEY].assign(state=state, origin="boxes")
+        findings = joined[LABEL_KEY].assign(state=state, origin="boxes")
         absent = joined.loc[state == "absent", LABEL_KEY]
         self.builder.implied = ImpliedNegatives(
             absent,
@@ -308,11 +271,8 @@ class LabelFiles:
                 len(rows), "findings are absent because a label file has no box of them"
             ),
         )
-        complete = joined[LABEL_KEY].assign(coverage=joined["partly"].fillna("all"))
-        return (
-            pd.concat([findings, implied], ignore_index=True),
-            pd.concat([coverage, complete], ignore_index=True),
-        )
+        coverage = joined[LABEL_KEY].assign(coverage=joined["partly"].fillna("all"))
+        return findings, coverage
 
     def _labelled(self, ids: dict[str, str]) -> pd.DataFrame:
         """Return a row for each image, reader and finding that a label file covers."""

@@ -16,7 +16,6 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.formats.coco import COCO
 from cxr_compare.data_prep.formats.covid import COVID_SETS
-from cxr_compare.data_prep.formats.csv_files import CSV
 from cxr_compare.data_prep.formats.cvat import CVAT
 from cxr_compare.data_prep.formats.dicom_folder import DICOM
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, files_below
@@ -25,7 +24,6 @@ from cxr_compare.data_prep.formats.label_studio import LABEL_STUDIO
 from cxr_compare.data_prep.formats.nih import NIH
 from cxr_compare.data_prep.formats.rsna import RSNA
 from cxr_compare.data_prep.formats.source import Format, ReadOptions, SourceTables, WrongFormatError
-from cxr_compare.data_prep.formats.structured_reports import SR
 from cxr_compare.data_prep.formats.table import TABLE, first_table
 from cxr_compare.data_prep.formats.vindr import VINDR
 from cxr_compare.data_prep.formats.voc import VOC
@@ -34,7 +32,6 @@ from cxr_compare.data_prep.formats.yolo import YOLO
 # Detection takes the first format that fits. Formats that fit many folders therefore come last.
 _RECORDS = (
     RSNA,
-    CSV,
     NIH,
     VINDR,
     KERMANY,
@@ -45,7 +42,6 @@ _RECORDS = (
     LABEL_STUDIO,
     COCO,
     DICOM,
-    SR,
     TABLE,
 )
 FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
@@ -167,7 +163,7 @@ def prepare_command(folder: Path, out: str) -> str:
     name = likely_format(folder)
     if name is None or name == TABLE.name:
         return _table_command(str(first_table(folder) or "LABELS.csv"), folder, out)
-    ids = " --id-key KEY_FILE" if name in (DICOM.name, SR.name) else ""
+    ids = " --id-key KEY_FILE" if name == DICOM.name else ""
     return f"cxr prepare {shlex.quote(str(folder))} {shlex.quote(out)} --format {name}{ids}"
 
 

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT, class_finding
@@ -145,6 +146,8 @@ class _Statements:
         root: Path,
         class_names: Sequence[str],
         only_finding: str = "",
+        *,
+        implies_absence: bool = True,
     ) -> None:
         """Add the statements of a table.
 
@@ -154,13 +157,14 @@ class _Statements:
             root: Folder of the images.
             class_names: Names of numbered classes.
             only_finding: Finding of boxes without a label; empty if the tables have several.
+            implies_absence: True if a row means that the findings that it does not name are absent.
         """
         columns = table.columns.get("finding", [])
         if len(columns) == 1:
             only_finding = table.finding(columns[0])
         box_finding = pd.Series(only_finding, index=rows.index)
         if table.has("label"):
-            box_finding = self._add_label_column(table, rows, class_names)
+            box_finding = self._add_label_column(table, rows, class_names, implies_absence)
         for column in columns:
             states = _states(table, column)
             labels = rows.assign(finding=table.finding(column), state=states)
@@ -174,7 +178,11 @@ class _Statements:
             self._add_boxes(table, rows, root, box_finding)
 
     def _add_label_column(
-        self, table: LabelTable, rows: pd.DataFrame, class_names: Sequence[str]
+        self,
+        table: LabelTable,
+        rows: pd.DataFrame,
+        class_names: Sequence[str],
+        implies_absence: bool,
     ) -> pd.Series:
         """Add the labels of the label column; return the findings of each row, space-separated."""
         cells = table.cells("label")
@@ -195,7 +203,7 @@ class _Statements:
         is_normal = is_member(labels["finding"], normal_classes())
         self.labels.append(labels[~is_normal & (labels["state"] != "")])
         self.normal.append(labels[is_normal])
-        if not table.has("state") and not table.known.get("boxes_only"):
+        if implies_absence and not table.has("state"):
             is_empty = (cells == "") & bool(table.box_roles)
             complete = rows[(is_empty | (row_findings != "")) & ~only_absent]
             # A row of an image may state that its other findings are unknown.
@@ -245,6 +253,16 @@ def _stacked(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     stacked = pd.concat([pd.DataFrame(columns=columns), *parts])[columns].drop_duplicates()
     types = {c: "float64" if c in EDGES else TEXT for c in columns}
     return stacked.astype(types).reset_index(drop=True)
+
+
+def _adds_only_boxes(table: LabelTable, tables: Sequence[LabelTable]) -> bool:
+    """Return True if a table states nothing but boxes, because another table has the states."""
+    if table.known.get("boxes_only"):
+        return True
+    if not any(other.has("state") for other in tables) or not is_table_file(table.path):
+        return False
+    sides = [table.cells(role) for role in table.box_roles]
+    return bool(sides) and all((cells != "").all() for cells in sides)
 
 
 def _only_finding(tables: Sequence[LabelTable], class_names: Sequence[str]) -> str:
@@ -316,7 +334,14 @@ def read_labels_and_boxes(
         if table.has("reader"):
             rows["reader"] = table.cells("reader")
         refuse_line(rows["reader"] == "", table.path, "reader is empty; fill it in")
-        stated.add(table, rows, builder.root, builder.options.class_names, only_finding)
+        stated.add(
+            table,
+            rows,
+            builder.root,
+            builder.options.class_names,
+            only_finding,
+            implies_absence=not _adds_only_boxes(table, tables),
+        )
     stated_labels = _stacked(stated.labels, [*LABEL_KEY, "state"])
     boxes = _stacked(stated.boxes, [*LABEL_KEY, *EDGES])
     labelled = pd.concat([stated_labels[LABEL_KEY], boxes[LABEL_KEY]]).drop_duplicates()

@@ -11,13 +11,17 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.columns import FACTS, SIDES
-from cxr_compare.data_prep.formats.csv_files import tables_from_image_rows
 from cxr_compare.data_prep.formats.folder_scan import has_columns
 from cxr_compare.data_prep.formats.image_index import ImageIndex
+from cxr_compare.data_prep.formats.label_files import add_name_space
 from cxr_compare.data_prep.formats.label_table import read_label_tables
+from cxr_compare.data_prep.formats.label_values import LONGEST_SIDE_PX
+from cxr_compare.data_prep.formats.labels import tables_from_labels
 from cxr_compare.data_prep.formats.patients import patients_from_names
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.formats.statements import read_labels_and_boxes
@@ -86,7 +90,7 @@ def _bare(path: str) -> str:
 
 
 def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
-    """Collect what the tables state of each image beside labels, as columns of `images.csv`."""
+    """Collect what the tables state of each image beside labels, as columns of the images table."""
     space = builder.root.resolve().name
     parts = []
     has_boxes = any(table.box_roles for table in tables)
@@ -114,6 +118,118 @@ def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
     if "age_years" in facts:
         facts["age_years"] = facts["age_years"].str.replace(r"^0*(\d+)[Yy]$", r"\1", regex=True)
     return facts
+
+
+def tables_from_image_rows(
+    builder: SourceBuilder,
+    text: pd.DataFrame,
+    labels: pd.DataFrame,
+    boxes: pd.DataFrame,
+    path: Path,
+    **options: Any,
+) -> SourceTables:
+    """Build the tables of a data set from a table of images, labels and boxes.
+
+    Args:
+        builder: Object that knows the user's folder and options, and collects notes and excluded
+            images.
+        text: Table of the images, with all cells as text, and with ``image_id``, ``patient_id`` and
+            ``path``.
+        labels: Table with columns ``image_id, finding, reader`` (person who labelled), ``state``
+            (present, absent or uncertain) and ``origin`` (kind of label, such as ``radiologists``).
+        boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, edges in px of the
+            original image.
+        path: File of the images table, for messages.
+        **options: Further keyword arguments of `data_prep.formats.labels.tables_from_labels`:
+            ``lacking``, ``if_widths`` and tables.
+
+    Returns:
+        All tables of the data set, before pixels are decoded.
+
+    Raises:
+        InputError: A cell cannot be understood, or every image is excluded.
+    """
+    images, roles = _images(builder, text, path)
+    return tables_from_labels(
+        builder,
+        images,
+        labels,
+        boxes,
+        path=path,
+        lacking="label",
+        files=images.dropna(subset="path"),
+        split=roles,
+        **options,
+    )
+
+
+def _images(
+    builder: SourceBuilder, text: pd.DataFrame, path: Path
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Build the ``images`` table, and ``image_id, role`` if there is a ``split`` column."""
+    space = builder.root.resolve().name
+    if text.empty:
+        raise InputError(f"{path}: lists no image")
+    free = [c for c in text.columns if c.startswith("x_")]
+    patients = builder.patients(
+        add_name_space(text["patient_id"].where(text["patient_id"] != ""), space),
+        f"{space}:image-" + text["image_id"],
+        lambda n: f"{path.name} gives no patient_id for {counted(n, 'image')}, so each",
+        remedy="Give --patient-pattern if the file names contain the patient",
+    )
+    images = text[["image_id", *free]].join(patients).assign(source=space)
+    images["path"] = _relative_paths(text["path"], path)
+    for column in ("height", "width", "age_years"):
+        if column in text.columns:
+            images[column] = to_numbers(text[column], path, column)
+    for column in ("height", "width"):
+        if column in text.columns:
+            _require_sides(images, column, path)
+    for column in ("sex", "study_id"):
+        if column in text.columns:
+            images[column] = text[column].where(text[column] != "")
+    if "view" in text.columns:
+        images["view"] = normal_views(text["view"])
+    return images.reset_index(drop=True), _stated_roles(text, images["patient_id"], path)
+
+
+def _require_sides(images: pd.DataFrame, column: str, path: Path) -> None:
+    """Refuse a height or width that no image can have."""
+    sides = images[column].dropna()
+    wrong = sides[(sides < 1) | (sides > LONGEST_SIDE_PX) | (sides % 1 != 0)]
+    if len(wrong):
+        raise InputError(
+            f"{path}: image {images['image_id'][wrong.index[0]]!r}: {column}={wrong.iloc[0]:g} px "
+            "is not the side of an image; correct it, or leave the cell empty"
+        )
+
+
+def _relative_paths(text: pd.Series, path: Path) -> pd.Series:
+    """Return the paths, missing where empty; refuse paths that leave the folder."""
+    outside = text.str.startswith(("/", "~", "\\")) | text.str.contains(
+        r"(?:^|[/\\])\.\.(?:[/\\]|$)", regex=True
+    )
+    refuse_line(outside, path, " must be relative and inside the folder of images", text)
+    return text.where(text != "")
+
+
+def _stated_roles(text: pd.DataFrame, patients: pd.Series, path: Path) -> pd.DataFrame | None:
+    if "split" not in text.columns or (text["split"] == "").all():
+        return None
+    role = text["split"].str.lower().replace({"valid": "val", "validation": "val"})
+    expected = f"; expected one of {', '.join(ROLES)} on every line, or no split column"
+    refuse_line(~role.isin(ROLES), path, expected, text["split"])
+    pairs = pd.DataFrame({"patient": patients, "role": role})
+    pairs = pairs[pairs["role"] != "unused"].drop_duplicates()
+    repeated = pairs["patient"].duplicated()
+    if repeated.any():
+        patient = pairs.loc[repeated, "patient"].iloc[0]
+        both = " and ".join(pairs.loc[pairs["patient"] == patient, "role"])
+        raise InputError(
+            f"{path}: patient {patient!r} has images in {both} ({int(repeated.sum())} such "
+            "patients); a patient has one role: correct the split column or leave it out"
+        )
+    return pd.DataFrame({"image_id": text["image_id"], "role": role}).reset_index(drop=True)
 
 
 def _holds_table(folder: Path) -> bool:

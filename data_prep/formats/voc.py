@@ -5,13 +5,10 @@ to 2012, pixels were counted from 1 and the last pixel belonged to the box, whic
 y1 smaller by one. This convention is not applied: the challenge had no chest X-ray, nearly every
 tool since then writes edges, and the ``<database>`` that could identify the challenge is copied
 from one script to the next.
-
-``<cxr>``, and ``cxr.json`` for the data set, hold facts that VOC cannot express (`cxr_extension`).
 """
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections import Counter
 from pathlib import Path
@@ -19,24 +16,13 @@ from typing import Any, NoReturn
 from xml.etree import ElementTree
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.formats.class_names import class_finding
-from cxr_compare.data_prep.formats.coco import read_json_file
-from cxr_compare.data_prep.formats.cxr_extension import (
-    KEY,
-    LabelRows,
-    read_image_object,
-    read_set_object,
-)
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
 from cxr_compare.data_prep.formats.label_values import finite_or_nan, parse_side
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.images.image_limits import require_file
-
-SET_FACTS = "cxr.json"
-"""File in which `cxr export` stores facts on the whole data set."""
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _MAX_BYTES = 1 << 24  # a thousand boxes take less than one MiB
@@ -66,16 +52,13 @@ def _read_voc(builder: SourceBuilder) -> SourceTables:
             gathered.exclusions.add([image or path], f"{path}: {reason}")
         else:
             stated[image] = path
-    names = tuple(sorted({row[1] for row in gathered.rows.boxes}))
+    names = tuple(sorted({row[1] for row in gathered.boxes}))
     gathered.classes = dict.fromkeys(gathered.classes, names)
     folders = {posixpath.dirname(image) for image in stated}
     for image in index.paths:
         if posixpath.dirname(image) in folders:
             gathered.images.setdefault(image, {})
     gathered.roles = _roles(source, gathered, stated)
-    if (source / SET_FACTS).is_file():
-        facts = read_set_object(read_json_file(source / SET_FACTS), str(source / SET_FACTS))
-        gathered.targets = facts["targets"]
     return gathered.build_tables()
 
 
@@ -124,15 +107,7 @@ def _gather(root: ElementTree.Element, path: Path, image: str, gathered: LabelFi
     facts: dict[str, Any] = {
         side: parse_side(_text(root, f"size/{side}")) for side in ("height", "width")
     }
-    rows = LabelRows()
-    has_object = root.find(KEY) is not None
-    if has_object:
-        try:
-            content = json.loads(_text(root, KEY))
-        except (ValueError, RecursionError):
-            raise InputError(f"<{KEY}> is not JSON") from None
-        stated, rows = read_image_object(content, image, f"<{KEY}>")
-        facts |= stated
+    boxes: list[tuple[str, list[float]]] = []
     flags: Counter[str] = Counter()
     for number, item in enumerate(root.findall("object"), start=1):
         name = _text(item, "name")
@@ -145,17 +120,16 @@ def _gather(root: ElementTree.Element, path: Path, image: str, gathered: LabelFi
         edges = finite_or_nan(_text(box, side) for side in _SIDES)
         if not (edges[0] < edges[2] and edges[1] < edges[3]):
             raise InputError(f"object {number}: bndbox without size, or not of numbers")
-        finding = name if has_object else class_finding(name, f"object {number}")
-        rows.boxes.append((image, finding, REFERENCE_READER, *edges))
+        boxes.append((class_finding(name, f"object {number}"), edges))
         for flag in ("difficult", "truncated"):
             flags[f"objects are marked {flag}: these are read like the others"] += (
                 _text(item, flag) == "1"
             )
     gathered.counts.update(flags)
     gathered.images[image] = facts
-    gathered.rows.add(rows)
-    if not has_object:
-        gathered.classes[image] = ()
+    for finding, edges in boxes:
+        gathered.add_box(image, finding, edges)
+    gathered.classes[image] = ()
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:

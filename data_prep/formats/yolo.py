@@ -18,7 +18,6 @@ import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.formats.class_names import class_finding
-from cxr_compare.data_prep.formats.cxr_extension import KEY, read_set_object
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.image_size import image_size
@@ -218,16 +217,7 @@ def _read_yolo(builder: SourceBuilder) -> SourceTables:
     gathered = LabelFiles(builder)
     yamls = _read_yamls(source)
     names = _class_names(source, builder.options.class_names, yamls)
-    exported_targets = [
-        read_set_object(content[KEY], f"{source / path}: {KEY}")["targets"]
-        for path, content in yamls.items()
-        if KEY in content  # only `cxr export` writes this key
-    ]
-    findings = dict(names)
-    if exported_targets:
-        gathered.targets = exported_targets[0]
-    else:
-        findings = {n: class_finding(name, str(source)) for n, name in names.items()}
+    findings = {n: class_finding(name, str(source)) for n, name in names.items()}
     classes = tuple(sorted(set(findings.values())))
     for text, images in labels.items():
         image = images[0] if len(images) == 1 else text

@@ -20,7 +20,6 @@ from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
 from cxr_compare.data_prep.synth.dicom_files import write_image
-from cxr_compare.data_prep.synth.flaws import FLAWS_CSV, add_flaws
 from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
 from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
@@ -43,7 +42,6 @@ class PhantomSummary(ShownAsText):
         n_positive: Number of images with a lesion.
         n_boxes: Number of lesion boxes.
         n_test_images: Number of unlabelled images, those of test patients.
-        n_flaws: Number of faults that were put into the data on purpose, for ``cxr check`` to find.
         already_complete: True if an earlier call had written the folder.
     """
 
@@ -53,17 +51,15 @@ class PhantomSummary(ShownAsText):
     n_positive: int
     n_boxes: int
     n_test_images: int
-    n_flaws: int
     already_complete: bool
 
     def __str__(self) -> str:
         done_before = f"{self.folder}: already complete, nothing to do\n"
-        flaws = f", {counted(self.n_flaws, 'flaw')}" if self.n_flaws else ""
         return (
             f"{done_before if self.already_complete else ''}"
             f"{counted(self.n_images, 'image')} of {counted(self.n_patients, 'patient')}, "
             f"{self.n_positive} with lesions ({counted(self.n_boxes, 'box')}), "
-            f"{self.n_test_images} unlabelled{flaws}"
+            f"{self.n_test_images} unlabelled"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,7 +75,6 @@ def write_phantom(
     size: int = 256,
     contrast: Contrast = "mixed",
     prevalence: float = 0.3,
-    flaws: bool = False,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> PhantomSummary:
@@ -96,20 +91,18 @@ def write_phantom(
         size: Side of the square images, px.
         contrast: Contrast of the lesions: ``mixed`` (faint to dense) or ``high``.
         prevalence: Expected share of positive images, in (0, 1).
-        flaws: True adds faults of real data sets for ``cxr check`` to find, and a list of these
-            faults.
         workers: Number of worker processes.
         progress: Function that is called with the number of images finished since its last call;
             None shows nothing.
 
     Returns:
-        Counts of the images, patients, lesions and faults.
+        Counts of the images, patients and lesions.
 
     Raises:
         InputError: An argument is outside its range, or the folder holds something else.
     """
     out = Path(out)
-    arguments = PhantomArguments(n_images, seed, size, contrast, prevalence, flaws)
+    arguments = PhantomArguments(n_images, seed, size, contrast, prevalence)
     advance = progress or (lambda n: None)
     counts = _counts_of_complete(out, arguments)
     if counts is not None:
@@ -152,7 +145,7 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
 
 
 def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dict[str, int]:
-    """Write the tables, the flaws and, last, the JSON that marks the folder complete."""
+    """Write the tables and, last, the JSON that marks the folder complete."""
     records = [record for chunk in chunks if chunk.labelled for record in chunk.records()]
     counts = {
         "n_images": arguments.n_images,
@@ -160,15 +153,8 @@ def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dic
         "n_positive": sum(bool(record["lesions"]) for record in records),
         "n_boxes": sum(len(record["lesions"]) for record in records),
         "n_test_images": count_test_images(arguments.n_images),
-        "n_flaws": 0,
     }
-    if arguments.flaws:
-        tables, added = add_flaws(out, records, arguments)
-        write_csv(added, out / FLAWS_CSV)
-        counts["n_flaws"] = len(added)
-    else:
-        tables = rsna_tables(records)
-    for name, frame in tables.items():
+    for name, frame in rsna_tables(records).items():
         write_csv(frame, out / name)
     payload = {
         "arguments": asdict(arguments),

@@ -13,12 +13,11 @@ class PhantomArguments:
     The same arguments give the same bytes.
 
     Attributes:
-        n_images: Number of labelled images, at least 1; at least 20 if `flaws` is True.
+        n_images: Number of labelled images, at least 1.
         seed: Random seed, at least 0.
         size: Side of the square images, 64 to 4,096 px.
         contrast: Contrast of the lesions: ``mixed`` (faint to dense) or ``high``.
         prevalence: Expected share of positive images, in (0, 1).
-        flaws: True to put faults into the data on purpose, for `cxr check` to find.
 
     Raises:
         InputError: An argument is outside its range.
@@ -29,7 +28,6 @@ class PhantomArguments:
     size: int
     contrast: Contrast
     prevalence: float
-    flaws: bool
 
     def __post_init__(self) -> None:
         rules = (
@@ -41,10 +39,6 @@ class PhantomArguments:
                 f"contrast must be one of {', '.join(CONTRAST_TO_NOISE)}, got {self.contrast!r}",
             ),
             (0 < self.prevalence < 1, f"prevalence must lie in (0, 1), got {self.prevalence}"),
-            (
-                not self.flaws or self.n_images >= 20,
-                f"flaws need at least 20 images to hide among, got {self.n_images}",
-            ),
         )
         for holds, message in rules:
             if not holds:

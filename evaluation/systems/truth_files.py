@@ -17,7 +17,6 @@ from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text
 from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.formats.coco import COCO
-from cxr_compare.data_prep.formats.csv_files import CSV
 from cxr_compare.data_prep.formats.misspelt_labels import misspelt_labels
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.formats.table import TABLE
@@ -28,7 +27,7 @@ from cxr_compare.evaluation.boxes.box_checks import (
 )
 from cxr_compare.evaluation.systems.imported import ids_from_names, without_garbage_collector
 
-_FOLDER_FORMATS = (CSV, YOLO, COCO)
+_FOLDER_FORMATS = (YOLO, COCO)
 
 
 _SIZE_TYPES = {"width": "float64", "height": "float64"}
@@ -58,8 +57,8 @@ def truth_set(
     validation and test.
 
     Args:
-        path: A COCO annotation file, a CSV file of labels or boxes, or a folder of YOLO labels, of
-            COCO files, or of CSV files in this package's own format.
+        path: A COCO annotation file, a CSV file of labels or boxes, or a folder of YOLO labels or
+            of COCO files.
         patients: A CSV file with the columns ``image_id,patient_id``; None if the labels name the
             patients.
         say: Function that shows the user a sentence, such as which columns were recognised.
@@ -79,7 +78,7 @@ def truth_set(
     """
     labels = _find_format(path)
     if labels is None or not path.exists():
-        raise InputError(f"{path}: no COCO file, CSV, or folder of COCO, YOLO or CSV files")
+        raise InputError(f"{path}: no COCO file, CSV, or folder of COCO or YOLO files")
     if (path / "dataset.json").is_file():
         raise InputError(f"{path}: is a set that cxr prepare made; give it by --data")
     label_files = (path,) if boxes is None else (path, boxes)

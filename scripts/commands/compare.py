@@ -97,7 +97,7 @@ def compare(
         data: Data set that cxr prepare made.
         truth: Labels, in place of --data: a CSV (image_id, label 0, 1 or empty, and if known
             patient_id, study_id and role), or true boxes as COCO JSON, as a CSV, or as a folder of
-            COCO, YOLO or CSV files. The systems are then result files, as in cxr import. From
+            COCO or YOLO files. The systems are then result files, as in cxr import. From
             Python it may also be an array, a Series or a frame. Without roles all images are test
             images.
         boxes: CSV of the true boxes (image_id,x1,y1,x2,y2, in px of the original image), for a

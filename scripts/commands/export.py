@@ -7,16 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-import pandas as pd
-
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.evaluation.decisions.decided_output import decide
-from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.systems.stored_predictions import read_output
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import DataFolder
 from cxr_compare.scripts.outcome import Outcome
@@ -46,7 +40,6 @@ def export(
     target: str | None = None,
     reader: str | None = None,
     images: str | None = None,
-    predictions: AnyPath | None = None,
     verbose: bool = False,
 ) -> Outcome | ExportSummary:
     """Write a run for use without torch, or the labels of a data set.
@@ -65,8 +58,8 @@ def export(
         source: Run (folder of cxr train) or data set (folder of cxr prepare) to export.
         out: Folder to make, by position or as --out. For a run it is RUN/exports/FORMAT-PRECISION
             by default.
-        format: For a run: onnx or openvino. For a data set: coco, voc, yolo, kaggle (CSV of the
-            RSNA challenge), cvat or label-studio.
+        format: For a run: onnx or openvino. For a data set: coco, yolo or kaggle (CSV of the RSNA
+            challenge).
         precision: Number format of the exported run, by default fp32. bf16 is only for openvino;
             bf16 and int8 need --data.
         data: Data set that the run was trained on. Its validation images check the export, and its
@@ -77,10 +70,8 @@ def export(
         reader: Reader whose labels are written. By default the reference labels of all readers are
             written.
         images: How images are put beside the labels: png or jpeg (8 bits at the original size, as
-            the models see them), link, copy or none. The default is jpeg for voc, none for coco and
-            kaggle, and png otherwise.
-        predictions: Predictions folder for which cxr tune has chosen a threshold. Its decisions are
-            written in place of the labels, for an annotator to correct in cvat or label-studio.
+            the models see them), link, copy or none. The default is png for yolo, none for coco and
+            kaggle.
         verbose: For a run: print each check of the export against the run. Without it one line says
             how far they agree.
 
@@ -98,24 +89,20 @@ def export(
         cxr export out/chexnet --format onnx --out out/chexnet-onnx
 
         cxr export data/rsna out/rsna-yolo --format yolo --split default
-
-        cxr export data/rsna out/desk --format cvat --predictions out/retinanet-predictions
     """
     source = as_path(source)
     out = as_path(out)
     data = as_path(data)
-    predictions = as_path(predictions)
     if not format:
         raise InputError(
-            f"export: --format is missing: {', '.join(_RUN_FORMATS)} for a run; coco, voc, "
-            "yolo, kaggle, cvat or label-studio for a data set"
+            f"export: --format is missing: {', '.join(_RUN_FORMATS)} for a run; coco, "
+            "yolo or kaggle for a data set"
         )
     for_data = {
         "split": split,
         "target": target,
         "reader": reader,
         "images": images,
-        "predictions": predictions,
     }
     if format in _RUN_FORMATS:
         _refuse(for_data, f"is for a data set's labels, not for --format {format}")
@@ -188,44 +175,5 @@ def _export_labels(
     from cxr_compare.data_prep.export.export import export_annotations
 
     dataset = DataSet.open(data)
-    predictions = options.pop("predictions")
-    if predictions is not None:
-        options |= _predicted(Path(predictions), dataset, options["target"])
-    listed = options["predicted"]["findings"] if predictions else dataset.images
-    with console.track("Writing", len(listed)) as advance:
+    with console.track("Writing", len(dataset.images)) as advance:
         return export_annotations(dataset, out, format, advance=advance, **options)
-
-
-def _predicted(folder: Path, dataset: DataSet, target_name: str | None) -> dict[str, Any]:
-    """Return the decisions of a system as options of `export_annotations`.
-
-    A positive image without a box of its own is marked as a whole, by the target's one finding or
-    else by the target's name.
-    """
-    predictions = Predictions.open(folder)
-    target = dataset.target(target_name)
-    stored = predictions.decision(target.name)
-    ids = predictions.images_run
-    if stored is None or not ids.isin(dataset.images["image_id"]).all():
-        raise InputError(
-            f"{folder}: no decision on {target.name}, or images that {dataset.folder} lacks; say "
-            f"cxr tune {folder} --data {dataset.folder}"
-        )
-    decision = Decision.from_dict(stored)
-    evidence = read_output(predictions, target, ids)
-    output = decide(predictions.name, evidence, decision, decision.policy(None, folder))
-    if output.threshold is None:
-        raise InputError(f"{folder}: has no threshold for {target.name}; see cxr tune")
-    whole = target.any_of[0] if len(target.any_of) == 1 else target.name
-    state = output.decisions["decision"].map({True: "present", False: "absent"}).fillna("uncertain")
-    positive = state == "present"
-    findings = pd.DataFrame({"finding": whole, "state": state, "score": output.decisions["score"]})
-    least = output.threshold if evidence.gives_boxes else 0.0
-    called = output.boxes["image_id"].map(positive) & (output.boxes["score"] >= least)
-    tables = {
-        "findings": findings.rename_axis("image_id").reset_index(),
-        "boxes": pd.DataFrame({"finding": whole, **output.boxes[called]}),
-        "box_coverage": pd.DataFrame(columns=["image_id", "finding", "coverage"]),
-    }
-    predicted = {name: table.assign(reader="reference") for name, table in tables.items()}
-    return {"predicted": predicted, "system": predictions.name}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.provenance import present_command
 from cxr_compare.data_prep.contracts.table_files import is_table_file
@@ -20,7 +19,6 @@ from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import data_set_steps
 from cxr_compare.scripts.options import Names, chosen_engine, read_roles, read_target
-from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 
@@ -41,13 +39,6 @@ def _read_targets(
 
 # Format of a file of labels that is no table, by the end of its name.
 _LABEL_FILES = {".xml": "cvat", ".json": "label-studio"}
-_TEMPLATE = {
-    "images.csv": "image_id,patient_id,path,view,sex,age_years\n"
-    "film1,p1,images/film1.png,PA,F,54\nfilm2,p2,images/film2.png,AP,M,61\n",
-    "labels.csv": "image_id,finding,state\nfilm1,mass,present\nfilm2,mass,absent\n",
-    "boxes.csv": "image_id,x1,y1,x2,y2,finding\nfilm1,100,120,180,190,mass\n"
-    "film1,20,30,60,80,mass\n",
-}
 
 
 def _label_format(path: Path) -> str | None:
@@ -60,24 +51,6 @@ def _label_format(path: Path) -> str | None:
     if is_table_file(path):
         return "table"
     return _LABEL_FILES.get(path.suffix.lower())
-
-
-def _write_template(folders: Sequence[Path]) -> Outcome:
-    """Write the three files of ``--format csv`` with two rows each into the one folder."""
-    if len(folders) != 1:
-        raise InputError("cxr prepare --template csv FOLDER: give the one folder to write")
-    (folder,) = folders
-    taken = [name for name in _TEMPLATE if (folder / name).exists()]
-    if taken:
-        raise InputError(f"{folder / taken[0]}: is there already; choose another folder")
-    make_folder(folder)
-    for name, text in _TEMPLATE.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return Outcome(
-        f"{folder}: {', '.join(_TEMPLATE)}; fill in your rows (boxes.csv may go), and put the "
-        "images where images.csv says",
-        next_steps=(f"cxr prepare {shlex.quote(str(folder))} OUT --format csv",),
-    )
 
 
 @command
@@ -96,14 +69,13 @@ def prepare(
     columns: Annotated[Sequence[str], Argument(read=read_roles)] = (),
     class_names: Names = (),
     patient_pattern: str | None = None,
-    template: Literal["csv"] | None = None,
     exclude: AnyPath | None = None,
     id_key: AnyPath | None = None,
     keep_ids: bool = False,
     add: bool = False,
     strict: bool = False,
     workers: Annotated[int | None, Argument(minimum=0)] = None,
-) -> DataSet | Outcome:
+) -> DataSet:
     r"""Make a data set folder: tables, split by patient, audit.
 
     If the command is interrupted, run it again: it continues.
@@ -112,8 +84,8 @@ def prepare(
         *paths: Folder of the data set as published, followed by the data set folder to make. If you
             have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT or Label Studio, give
             them before these two folders. With --out give the data set folders to join.
-        format: Format of the source: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo,
-            label-studio, coco, dicom, sr or table (docs/formats.md).
+        format: Format of the source: rsna, nih, vindr, kermany, covid, cvat, voc, yolo,
+            label-studio, coco, dicom or table (docs/formats.md).
         out: Data set folder to make of several others.
         name: Name of the data set in reports. By default it is the name of the folder.
         size: Also store the pixels of each image at this size, in px.
@@ -133,8 +105,6 @@ def prepare(
             with class numbers need them.
         patient_pattern: Regular expression that finds the patient in the name of an image file,
             such as '(?P<nih>\d{8})_'.
-        template: csv writes the three label files of a data set of your own, with two example rows
-            each, and prepares nothing.
         exclude: CSV of images to leave out (image_id, reason), such as exclude.csv of cxr check.
         id_key: File with the secret key by which ids and paths are replaced by hashes. It must lie
             outside the data set folder, and is made if it does not exist.
@@ -165,8 +135,6 @@ def prepare(
     exclude = as_path(exclude)
     id_key = as_path(id_key)
     given = [as_path(path) for path in paths]
-    if template is not None:
-        return _write_template([*given, *([] if out is None else [out])])
     # The last path is the folder to make, whatever its name, unless it is a file.
     named_last = given[-1:] if out is None else ()
     kinds = {

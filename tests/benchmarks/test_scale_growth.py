@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.scale_growth import Grown, MadeUp, slopes, write_source
+from benchmarks.scale_growth import Grown, MadeUp, slopes, table_options, write_source
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -14,7 +14,9 @@ pytestmark = pytest.mark.release
 def test_made_up_rows_give_a_whole_data_set_without_copies(tmp_path):
     write_source(tmp_path / "source", 90)
     engine = MadeUp(LocalEngine(1))
-    options = PrepareOptions("csv", sizes=(32,), engine=engine)
+    options = PrepareOptions(
+        "table", table_options(tmp_path / "source"), sizes=(32,), engine=engine
+    )
     prepare(tmp_path / "source", tmp_path / "data", options)
     dataset = DataSet.open(tmp_path / "data")
     assert len(dataset.images) == 90

@@ -16,6 +16,7 @@ from cxr_compare.scripts import cli, console
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.synth import synth
+from tests.plain_sets import prepare_plain
 
 
 def write_source(
@@ -38,7 +39,7 @@ def table_set(
 ) -> Path:
     """A data set without pixels of `write_source`, in ``folder / "data"``."""
     write_source(folder / "source", ids, states, **columns)
-    prepare(folder / "source", folder / "data", format="csv", workers=0)
+    prepare_plain(folder / "source", folder / "data")
     return folder / "data"
 
 

@@ -26,6 +26,7 @@ from cxr_compare.scripts.commands.check import check as check_command
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.split import split
 from cxr_compare.scripts.next_steps import trainings
+from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import cxr, table_set, write_source
 from tests.small_dicom import chest
 
@@ -137,7 +138,7 @@ def worn_copy(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def prepared(worn_copy) -> Path:
     """The data set of that source."""
-    prepare(worn_copy, worn_copy.parent / "set", format="csv", workers=0)
+    prepare_plain(worn_copy, worn_copy.parent / "set")
     return worn_copy.parent / "set"
 
 
@@ -171,7 +172,7 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(
     apart = pd.DataFrame({"image_id": ids, "role": ["train"] * 6 + ["val"] * 3 + ["test"] * 3})
     apart.to_csv(roles, index=False)
     if folder_name:
-        prepare(worn_copy, folder, format="csv", workers=0, split=roles)
+        prepare_plain(worn_copy, folder, split=roles)
     else:  # as a version that looked at fingerprints alone could draw it
         shutil.copytree(prepared, folder)
         table = read_table(folder / "splits" / "default.parquet", "split")

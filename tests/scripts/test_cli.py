@@ -77,7 +77,7 @@ EXTRA_MODULES = {  # one of its modules, and a command that needs it
     "serve": ("uvicorn", "serve run"),
     "dicom": ("highdicom", "predict run image.png --dicom out"),
     "pacs": ("pynetdicom", "pacs run --listen CXR:11112"),
-    "cluster": ("ray", "CXR_ENGINE=ray prepare raw out --format csv"),
+    "cluster": ("ray", "CXR_ENGINE=ray prepare raw out --format coco"),
     "mlflow": ("mlflow", f'{_TRAIN} training.loggers=["mlflow"]'),
     "tensorboard": ("tensorboard", f'{_TRAIN} training.loggers=["tensorboard"]'),
     "wandb": ("wandb", f'{_TRAIN} training.loggers=["wandb"]'),
@@ -91,7 +91,7 @@ def test_an_extra_that_is_absent_is_named_before_any_work(tmp_path, monkeypatch,
     settings.read(ROOT / "setup.cfg")
     assert EXTRA_MODULES.keys() == settings["options.extras_require"].keys() - _NO_COMMAND
     monkeypatch.chdir(tmp_path)
-    for name in ("set/dataset.json", "run/run.json", "raw/images.csv", "image.png"):
+    for name in ("set/dataset.json", "run/run.json", "raw/instances.json", "image.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
     before = sorted(tmp_path.rglob("*"))

@@ -12,8 +12,8 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.training.curve import CurvePlan, CurveRun
+from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import cxr, write_source
 
 
@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with a split of those patients; whoever changes it makes a copy."""
     folder = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(source, folder, format="csv")
+    prepare_plain(source, folder)
     return folder
 
 
@@ -225,7 +225,7 @@ def change(source: Path, to: Path, **tables: Callable[[pd.DataFrame], pd.DataFra
     for name, edit in tables.items():
         file = to / "changed" / f"{name}.csv"
         edit(pd.read_csv(file)).to_csv(file, index=False)
-    prepare(to / "changed", to / "data", format="csv")
+    prepare_plain(to / "changed", to / "data")
     return to / "data"
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.store import decode
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -122,11 +123,9 @@ def write_source(folder: Path, n_images: int = 12) -> Path:
         Image.fromarray(rng.integers(0, 255, (40, 50), np.uint8)).save(folder / name)
     (folder / "torn.png").write_bytes(b"no image")
     ids = [name[:-4] for name in names]
-    table = pd.DataFrame({"image_id": ids, "path": names, "patient_id": ids})
-    table.to_csv(folder / "images.csv", index=False)
     states = [n % 3 == 0 for n in range(len(ids))]
-    labels = pd.DataFrame({"image_id": ids, "finding": "mass", "state": states})
-    labels.to_csv(folder / "labels.csv", index=False)
+    table = pd.DataFrame({"path": names, "patient_id": ids, "finding": "mass", "state": states})
+    table.to_csv(folder / "labels.csv", index=False)
     return folder
 
 
@@ -143,7 +142,8 @@ def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(ray, tmp_path
     for name, engine in (("local", LocalEngine(1)), ("ray", ray)):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)  # paths are relative, as they are typed
-        prepare("../source", "set", PrepareOptions("csv", sizes=(SIZE,), engine=engine))
+        read = ReadOptions(labels=(Path("../source/labels.csv"),))
+        prepare("../source", "set", PrepareOptions("table", read, sizes=(SIZE,), engine=engine))
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     excluded = pd.read_parquet(tmp_path / "ray/set/excluded.parquet").set_index("path")
     assert sorted(excluded.index) == [POISON, "torn.png"]
@@ -250,7 +250,7 @@ def test_a_machine_that_is_not_as_the_driver_s_is_named(changed, said, monkeypat
 
 def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, monkeypatch, capsys):
     source = write_source(tmp_path)
-    prepare = ["prepare", str(source), str(tmp_path / "set"), "--format", "csv"]
+    prepare = ["prepare", str(source / "labels.csv"), str(source), str(tmp_path / "set")]
     monkeypatch.setenv("CXR_ADDRESS", "auto")
     assert cxr(*prepare) == 2
     assert "CXR_ADDRESS=auto: is for a Ray cluster" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.ensemble import ensemble
-from cxr_compare.scripts.commands.prepare import prepare
+from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import write_predictions, write_source
 
 LESION = (20.0, 20.0, 60.0, 60.0)
@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = write_source(folder / "source", ids, states, split=roles, width=100, height=100)
     boxes = pd.DataFrame([(i, *LESION) for i in ids[::2]], columns=["image_id", *EDGES])
     boxes.assign(finding="opacity").to_csv(source / "boxes.csv", index=False)
-    prepare(source, folder / "data", format="csv")
+    prepare_plain(source, folder / "data")
     return folder / "data"
 
 

@@ -3,13 +3,10 @@
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.scripts.commands.prepare import prepare
-from cxr_compare.scripts.commands.tune import tune
-from tests.scripts.small_sets import cxr, scored_images, write_predictions, write_source
+from tests.plain_sets import prepare_plain
+from tests.scripts.small_sets import cxr, scored_images, write_source
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +15,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, states = tmp_path_factory.mktemp("export"), {"mass": ["present", "uncertain"]}
     source = write_source(folder / "source", ["a", "b"], states, width=100, height=80)
     (source / "boxes.csv").write_text("image_id,finding,x1,y1,x2,y2\na,mass,1,2,30,40\n")
-    prepare(source, folder / "data", format="csv", workers=0)
+    prepare_plain(source, folder / "data")
     return folder / "data"
 
 
@@ -36,7 +33,7 @@ def test_losses_are_listed_and_the_summary_is_json(data, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "pascal"], "use one of coco, voc, yolo, kaggle"),
+        (["--format", "pascal"], "use one of coco, yolo, kaggle"),
         (["--format", "coco", "--images", "some"], "use one of none, png, jpeg, link, copy"),
         (["--format", "coco", "--split", "no"], "has no split 'no'; it has default"),
         ([], "--format is missing: onnx, openvino for a run"),
@@ -53,29 +50,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in output
     assert "\n" not in output
     assert not (tmp_path / "out").exists()
-
-
-def test_what_a_system_calls_goes_to_the_annotator_with_its_score(tmp_path, capsys):
-    scored_images(tmp_path)
-    data = DataSet.open(tmp_path / "data")
-    roles = data.split("default").query("role in ('val', 'test')")
-    truth = data.labels(data.target(None)).reindex(roles["image_id"])
-    row = {"finding": "lung_opacity", "x1": 5.0, "y1": 6.0, "x2": 30.0, "y2": 40.0}
-    boxes = pd.DataFrame([{"image_id": i, **row, "score": 0.2 + 0.6 * y} for i, y in truth.items()])
-    detected = write_predictions(
-        tmp_path / "found", data.folder, roles["image_id"], "D", boxes=boxes
-    )
-    to = ["export", data.folder, tmp_path / "desk", "--format", "label-studio", "--predictions"]
-    assert cxr(*to, detected) == 2
-    assert f"cxr tune {detected} --data {data.folder}" in capsys.readouterr().err
-    tune(detected, data=data.folder)
-    assert cxr(*to, detected) == 0
-    tasks = json.loads((tmp_path / "desk" / "tasks.json").read_text())
-    assert len(tasks) == len(roles)
-    scores = [r["score"] for task in tasks for r in task["predictions"][0]["result"]]
-    assert scores == [0.8] * int(truth.sum())
-    assert cxr(*to[:2], tmp_path / "coco", "--format", "coco", "--predictions", detected) == 2
-    assert "coco holds labels alone" in capsys.readouterr().err
 
 
 def test_run_and_empty_folder_are_distinguished(tmp_path, monkeypatch, capsys):

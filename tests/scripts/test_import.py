@@ -17,8 +17,8 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.import_predictions import import_predictions
-from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.split import split
+from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import table_set, write_source
 
 
@@ -516,7 +516,7 @@ def test_a_figure_of_another_program_is_explained(tmp_path, capsys):
     source = write_source(tmp_path / "source", list("abcd"), states, split=roles, **sides)
     boxes = "image_id,x1,y1,x2,y2,finding\na,0,0,40,40,opacity\nc,0,0,9,9,opacity\n"
     (source / "boxes.csv").write_text(boxes)
-    prepare(source, tmp_path / "data", format="csv", workers=0)
+    prepare_plain(source, tmp_path / "data")
     crowd = {"image_id": 2, "category_id": 1, "bbox": [0, 0, 50, 50], "iscrowd": 1}
     truth = {
         "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts import cli
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.next_steps import next_steps
+from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import table_set
 from tests.small_dicom import chest
 
@@ -101,7 +102,7 @@ def test_without_patients_the_last_command_adds_them(films, tmp_path):
 def test_without_images_an_import_follows(tmp_path):
     ids = [f"i{number:02d}" for number in range(40)]
     data = table_set(tmp_path, ids, {"mass": ["present", "absent"] * 20})
-    made = prepare(tmp_path / "source", data, format="csv", workers=0)
+    made = prepare_plain(tmp_path / "source", data)
     (step,) = made.next_steps or ()
     assert step.startswith(f"cxr import PREDICTIONS.csv --data {data} --out {tmp_path}/predictions")
 

@@ -158,7 +158,7 @@ TO_RAY = {"CXR_ENGINE": "ray"}
 
 
 def prepare_words(source: Path, out: str, *options: str) -> list[object]:
-    return ["prepare", source, source.parent / out, "--format", "csv", "--size", SIZE,
+    return ["prepare", source / "labels.csv", source, source.parent / out, "--size", SIZE,
             "--name", "set", *options]  # fmt: skip
 
 

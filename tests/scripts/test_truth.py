@@ -172,7 +172,7 @@ def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(
         ({"boxes": [90, 80, 99, 99]}, "image 'x': a box ends at x=189, y=179, beyond 100 x 90 px"),
         ({"boxes": [9, 9, 0, 9]}, "x.png: bbox without size"),
         ({"categories": [{"id": 6, "name": "Mass"}]}, "has targets mass, nodule; choose one with"),
-        ({"name": "truth.xml"}, "truth.xml: no COCO file, CSV, or folder of COCO, YOLO or CSV"),
+        ({"name": "truth.xml"}, "truth.xml: no COCO file, CSV, or folder of COCO or YOLO"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_by_file_and_position(change, message, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Small sources in CSV, and the data sets that `prepare` makes of them."""
+"""Small sources of three tables, and the data sets that `prepare` makes of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,8 @@ from PIL import Image
 
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
+from cxr_compare.data_prep.contracts.table_files import read_header
+from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 
@@ -48,7 +50,16 @@ def write_pairs(folder: Path, n_images: int = 12, **columns: Sequence[Any]) -> P
     return write_source(folder, ids, patients, **columns)
 
 
+def read_options(source: Path) -> ReadOptions:
+    """The three tables of a source, whose columns x_... are kept."""
+    tables = tuple(source / f"{name}.csv" for name in ("images", "labels", "boxes"))
+    free = [name for name in read_header(tables[0]) if name.startswith("x_")]
+    return ReadOptions(labels=tables, columns=tuple(f"{name}={name}" for name in free))
+
+
 def make(source: Path, out: Path, **options: Any) -> Any:
-    """What `prepare` says of a source, read as CSV in this process."""
-    given = {"format": "csv", "engine": LocalEngine(1), **options}
+    """What `prepare` says of a source of three tables, read in this process."""
+    given = {"format": "table", "engine": LocalEngine(1), **options}
+    if given["format"] == "table" and "read" not in given:
+        given["read"] = read_options(source)
     return prepare(source, out, PrepareOptions(**given))

@@ -21,6 +21,7 @@ from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 from cxr_compare.data_prep.store.dataset import DataSet
 from tests.data_prep.assemble.sources import make as make_set
 from tests.data_prep.assemble.sources import write_source
+from tests.plain_sets import prepare_plain
 
 
 def make(source: Path, out: Path, **options) -> Path:
@@ -203,7 +204,10 @@ def wards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         if finding == "nodule":
             table = pd.read_csv(source / "images.csv").drop(columns="path")
             table.to_csv(source / "images.csv", index=False)
-        make(source, folder / f"set-{finding}", name="ward", targets={"lesion": [finding]})
+            out = folder / f"set-{finding}"
+            prepare_plain(source, out, name="ward", target={"lesion": [finding]})
+        else:
+            make(source, folder / f"set-{finding}", name="ward", targets={"lesion": [finding]})
     return [folder / "set-mass", folder / "set-nodule"]
 
 

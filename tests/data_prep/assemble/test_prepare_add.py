@@ -134,7 +134,7 @@ def test_an_official_split_is_refused_where_the_source_has_none(tmp_path):
         make(source, tmp_path / "set", split="official")
 
 
-def test_the_split_column_of_a_csv_set_is_its_official_split(tmp_path):
+def test_the_split_column_of_a_table_is_its_official_split(tmp_path):
     source = write_source(tmp_path / "source")
     images = pd.read_csv(source / "images.csv", dtype=TEXT)
     patients = images["patient_id"].astype("category").cat.codes
@@ -157,8 +157,9 @@ def test_a_target_of_the_users_joins_findings_and_a_strange_one_is_refused(tmp_p
 
 def test_an_option_that_means_nothing_to_the_format_is_refused(tmp_path):
     source = write_source(tmp_path / "source")
-    with pytest.raises(InputError, match=r"--class-names: .*--format csv"):
-        make(source, tmp_path / "set", read=ReadOptions(class_names=("mass",)))
+    read = ReadOptions(class_names=("mass",))
+    with pytest.raises(InputError, match=r"--class-names: .*--format rsna"):
+        make(source, tmp_path / "set", format="rsna", read=read)
 
 
 def test_with_a_key_no_id_or_path_of_the_source_is_written_anywhere(tmp_path, monkeypatch):

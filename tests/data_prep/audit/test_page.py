@@ -22,6 +22,7 @@ from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.audit.thumbnails import ILLEGIBLE_PX, open_images, thumbnail
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.images.burned_in_text import TEXT_BOX_COLUMNS
 from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -42,11 +43,11 @@ def dataset(tmp_path_factory) -> DataSet:
     source.mkdir()
     for n in range(N):
         pixels = chest(n, 150, 180) if n != 1 else chest(0, 150, 180) // 2 + 30
-        cv2.imwrite(str(source / f"{n}.png"), pixels)
+        cv2.imwrite(str(source / f"b{n}.png"), pixels)
     ids = [f"b{n}" for n in range(N)]
     patients = [f"p{n}" for n in range(N)]
     images = pd.DataFrame({"image_id": ids, "patient_id": patients})
-    images["path"] = [f"{n}.png" for n in range(N)]
+    images["path"] = [f"{name}.png" for name in ids]
     images["view"] = ["AP", "PA"] * (N // 2)
     images["age_years"] = [400] + [50] * (N - 1)
     images.to_csv(source / "images.csv", index=False)
@@ -54,7 +55,9 @@ def dataset(tmp_path_factory) -> DataSet:
     states.to_csv(source / "labels.csv", index=False)
     box = {"image_id": ["b0"], "x1": [10], "y1": [20], "x2": [60], "y2": [50], "finding": "mass"}
     pd.DataFrame(box).to_csv(source / "boxes.csv", index=False)
-    prepare(source, folder / "set", PrepareOptions("csv", engine=LocalEngine(1)))
+    tables = tuple(source / f"{name}.csv" for name in ("images", "labels", "boxes"))
+    options = PrepareOptions("table", ReadOptions(labels=tables), engine=LocalEngine(1))
+    prepare(source, folder / "set", options)
     return DataSet.open(folder / "set")
 
 
@@ -97,7 +100,7 @@ def test_a_pair_is_named_and_each_card_says_patient_label_role_and_path(html, da
     roles = dataset.split().set_index("image_id")["role"]
     for number, patient in ((0, "source:p0"), (1, "source:p1")):
         role = roles[f"b{number}"]
-        assert f"<br>patient {patient}<br>{role}: Mass<br>{number}.png</figcaption>" in article
+        assert f"<br>patient {patient}<br>{role}: Mass<br>b{number}.png</figcaption>" in article
 
 
 def test_each_case_in_the_csv_has_its_partner_patient_path_label_and_role(dataset, found, tmp_path):
@@ -105,8 +108,8 @@ def test_each_case_in_the_csv_has_its_partner_patient_path_label_and_role(datase
     cases = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check").loc["near_patients"]
     columns = ["group", "image_id", "partner", "patient_id", "path", "label"]
     assert cases[columns].to_numpy().tolist() == [
-        [1, "b0", "b1", "source:p0", "0.png", "Mass"],
-        [1, "b1", "b0", "source:p1", "1.png", "Mass"],
+        [1, "b0", "b1", "source:p0", "b0.png", "Mass"],
+        [1, "b1", "b0", "source:p1", "b1.png", "Mass"],
     ]
     roles = dataset.split().set_index("image_id")["role"]
     assert cases["role"].tolist() == roles[["b0", "b1"]].tolist()
@@ -206,7 +209,7 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
     source = shutil.copytree(dataset.source_root, tmp_path / "source")
     decode = read_table(folder / "decode.parquet", "decode").set_index("image_id")
     named = cv2.putText(chest(5, 150, 180) // 4, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
-    cv2.imwrite(str(source / "5.png"), named)
+    cv2.imwrite(str(source / "b5.png"), named)
     columns = ["text_score", *TEXT_BOX_COLUMNS]
     decode.loc["b5", columns] = [image_facts(named)[column] for column in columns]
     decode.loc["b7", "burned_in_annotation"] = "yes"

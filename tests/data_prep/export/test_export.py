@@ -25,6 +25,7 @@ from cxr_compare.data_prep.contracts.tables import empty_table, write_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.content import file_stems
 from cxr_compare.data_prep.export.export import export_annotations
+from cxr_compare.data_prep.formats.coco import COCO as COCO_FORMAT
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.store.dataset import DataSet, Target
@@ -165,28 +166,82 @@ def assert_same_labels(found: tuple[dict, dict, list], wanted: tuple[dict, dict,
     np.testing.assert_allclose(*(np.array(e, dtype=float).reshape(-1, 4) for e in edges), atol=1e-6)
 
 
-@pytest.mark.parametrize("format", ["coco", "voc"])
-def test_all_that_a_data_set_knows_reads_back(dataset, tmp_path, format):  # noqa: A002
-    export_annotations(dataset, tmp_path / "out", format, split="default", images="link")
-    tables = read(tmp_path / "out", format)
-    assert_same_labels(labels_of(tables), expected(LABELS))
-    assert dict(zip(tables.official["image_id"], tables.official["role"], strict=True)) == ROLES
-    columns = [c for c in dataset.images.columns if c not in ("path", "file_sha256")]
-    found = tables.images.set_index("image_id").sort_index().reset_index()
-    found = found.reindex(columns=columns).astype({"age_years": "float64"})
-    wanted = dataset.images[columns].astype({"height": "int64", "width": "int64"})
-    pd.testing.assert_frame_equal(found, wanted, check_dtype=False)
-    assert tables.excluded.empty
-    assert tables.targets == TARGETS
+# Of `LABELS`: images on which the reference knows the state of each finding and boxed each lesion.
+CERTAIN = {k: v for k, v in LABELS.items() if k[0] in "ab" and k[2] == "reference"}
+
+
+def test_coco_keeps_boxes_and_findings_that_are_certain(dataset, tmp_path):
+    summary = export_annotations(dataset, tmp_path / "out", "coco", images="png")
+    tables = read(tmp_path / "out", "coco")
+    states, _, boxes = labels_of(tables)
+    assert_same_labels((states, {}, boxes), (expected(CERTAIN)[0], {}, expected(CERTAIN)[2]))
+    assert sorted(tables.images["image_id"]) == ["a", "b", "c", "d"]
+    assert (tables.images[["height", "width"]].to_numpy() == (80, 100)).all()
+    assert (summary.n_images, summary.n_boxes) == (4, 2)  # the box of c is not written
+    said = "\n".join(summary.not_exported)
+    assert "2 images are in image_info_unlabelled.json without labels" in said
+    assert "1 uncertain" in said
+    assert "1 unknown" in said
+    assert "1 not fully boxed" in said
+    assert "3 patients are not exported" in said
+    assert "source, study_id, view, sex, age_years, x_ward, x_score: not exported" in said
+    assert "1 reader is not exported; --reader takes one of R1" in said
+    assert "the target any is not exported; read back with --target any=mass,nodule" in said
+
+
+def test_coco_never_makes_an_unknown_or_uncertain_finding_a_negative(dataset, tmp_path):
+    """Programs take an image without annotation in an instances file for a negative."""
+    export_annotations(dataset, tmp_path / "out", "coco", images="png")
+    folder = tmp_path / "out" / "annotations"
+    instances = json.loads((folder / "instances.json").read_text())
+    assert [image["file_name"] for image in instances["images"]] == ["a.png", "b.png"]
+    unlabelled = json.loads((folder / "image_info_unlabelled.json").read_text())
+    assert [image["file_name"] for image in unlabelled["images"]] == ["c.png", "d.png"]
+    assert unlabelled["annotations"] == []
+    tables = read(tmp_path / "out", "coco")
+    assert not {"c", "d"} & set(tables.findings["image_id"])
+    assert dict(zip(tables.split["image_id"], tables.split["role"], strict=True)) == {
+        "c": "unused",
+        "d": "unused",
+    }
+
+
+def test_coco_holds_no_key_of_its_own(dataset, tmp_path):
+    export_annotations(dataset, tmp_path / "out", "coco", images="png")
+    written = json.loads((tmp_path / "out" / "annotations" / "instances.json").read_text())
+    assert set(written) == {"info", "images", "annotations", "categories"}
+    assert set(written["info"]) == {"description"}
+    assert {key for image in written["images"] for key in image} == {
+        "id",
+        "file_name",
+        "width",
+        "height",
+    }
+
+
+def test_coco_keeps_roles_and_says_which_files_have_no_box(dataset, tmp_path):
+    summary = export_annotations(dataset, tmp_path / "out", "coco", split="default", images="png")
+    tables = read(tmp_path / "out", "coco")
+    roles = dict(zip(tables.official["image_id"], tables.official["role"], strict=True))
+    assert roles == {"a": "train", "b": "val", "c": "unused", "d": "unused"}
+    # The file of b has no annotation, so that its reader cannot know that anybody looked.
+    assert set(tables.findings["image_id"]) == {"a"}
+    assert any("1 image is in a file without any box" in line for line in summary.not_exported)
+
+
+def test_coco_refuses_a_set_without_any_certain_image(dataset, tmp_path):
+    labels: Labels = {("a", "mass", "reference"): ("uncertain", None, [])}
+    dataset = make_set(tmp_path / "other", labels, images={"a": {}})
+    with pytest.raises(InputError, match=r"coco cannot express it: .*mass is uncertain"):
+        export_annotations(dataset, tmp_path / "out", "coco")
+    assert not (tmp_path / "out").exists()
 
 
 def test_yolo_says_what_is_certain_and_nothing_else(dataset, tmp_path):
     summary = export_annotations(dataset, tmp_path / "out", "yolo", split="default", images="link")
     tables = read(tmp_path / "out", "yolo")
-    certain = {k: v for k, v in LABELS.items() if k[0] in "ab" and k[2] == "reference"}
     states, _, boxes = labels_of(tables)
-    assert_same_labels((states, {}, boxes), (expected(certain)[0], {}, expected(certain)[2]))
-    assert tables.targets == TARGETS
+    assert_same_labels((states, {}, boxes), (expected(CERTAIN)[0], {}, expected(CERTAIN)[2]))
     roles = dict(zip(tables.official["image_id"], tables.official["role"], strict=True))
     assert roles == {"a": "train", "b": "val", "c": "unused", "d": "unused"}
     # Not below images/: YOLO programs would train on it as on an image without lesions.
@@ -201,69 +256,6 @@ def test_yolo_says_what_is_certain_and_nothing_else(dataset, tmp_path):
     assert "source, study_id, view, sex, age_years, x_ward, x_score: not exported" in said
 
 
-def files_of_tools(out: Path, format: str) -> str:  # noqa: A002
-    return (out / ("annotations.xml" if format == "cvat" else "tasks.json")).read_text()
-
-
-@pytest.mark.parametrize("format", ["cvat", "label-studio"])
-def test_an_annotator_gets_what_is_known_and_it_reads_back(dataset, tmp_path, format):  # noqa: A002
-    labels = {k: v for k, v in LABELS.items() if k[0] != "d"}  # of d nothing is known
-    roles = {**ROLES, "b": "train"}
-    dataset = make_set(tmp_path / "other", labels, images=IMAGES, roles=roles)
-    out = tmp_path / "out"
-    summary = export_annotations(dataset, out, format, split="default")
-    tables = read(out, format)
-    states, _, boxes = labels_of(tables)
-    known = {k: v[0] for k, v in labels.items() if k[2] == "reference"}
-    assert states == known
-    assert states[("c", "mass", "reference")] == "uncertain"
-    assert boxes == [box for box in expected(LABELS)[2] if box[2] == "reference"]
-    said = "\n".join(summary.not_exported)
-    assert "--reader takes one of" in said
-    assert "read back as absent" not in said
-    images = tables.images.set_index("image_id").loc[list("abcd")]
-    assert images["patient_id"].tolist() == ["nih:0001", "nih:0001", "t:2", "out:image-d"]
-    assert images["age_years"].tolist()[0] == 51.5
-    assert dict(zip(tables.split["image_id"], tables.split["role"], strict=True)) == roles
-    assert "nih:0001" not in files_of_tools(out, format)  # they stay with who keeps the folder
-
-
-@pytest.mark.parametrize("format", ["cvat", "label-studio"])
-def test_predictions_are_no_labels_until_somebody_corrected_them(dataset, tmp_path, format):  # noqa: A002
-    row = {"image_id": "a", "finding": "mass", "reader": "reference", "score": 0.75}
-    other = {**row, "image_id": "b", "score": 0.5}
-    predicted = {
-        "findings": pd.DataFrame([{**row, "state": "present"}, {**other, "state": "present"}]),
-        "boxes": pd.DataFrame([row | dict(zip(EDGES, (-3.0, 20.0, 40.126, 90.0), strict=True))]),
-        "box_coverage": pd.DataFrame(columns=[*KEY, "coverage"]),
-    }
-    how = {"predicted": predicted, "system": "RetinaNet <1>"}
-    out = tmp_path / "out"
-    assert export_annotations(dataset, out, format, **how).n_images == 2
-    text = files_of_tools(out, format)
-    if format == "cvat":
-        with pytest.raises(InputError, match="predictions, as cxr export wrote them"):
-            read(out, format)
-        # CVAT gives the marks back, and its own words of the task.
-        start = text.index("<predictions>")
-        end = text.index("<task>")
-        (out / "annotations.xml").write_text(text[:start] + text[end:])
-    else:
-        with pytest.raises(InputError, match=r"tasks\.json: "):
-            read(out, format)
-        tasks = json.loads(text)
-        assert [task["predictions"][0]["score"] for task in tasks] == [0.75, 0.5]
-        assert tasks[0]["predictions"][0]["model_version"] == "RetinaNet <1>"
-        for task in tasks:
-            task["annotations"] = [{"completed_by": 1, **task["predictions"][0]}]
-        (out / "tasks.json").write_text(json.dumps(tasks))
-    states, _, boxes = labels_of(read(out, format))
-    assert states["a", "mass", "reference"] == states["b", "mass", "reference"] == "present"
-    assert boxes[-1] == ["a", "mass", "reference", 0.0, 20.0, 40.126, 80.0]  # within the image
-    with pytest.raises(InputError, match="--predictions: coco holds labels alone"):
-        export_annotations(dataset, tmp_path / "coco", "coco", **how)
-
-
 def test_a_target_narrows_what_goes_out(dataset, tmp_path):
     dataset.info["targets"] = {"m": {"any_of": ["mass"], "display_name": "Mass"}}
     dataset = DataSet(dataset.folder, dataset.info, {"m": dataset.targets["any"]})
@@ -275,7 +267,7 @@ def test_a_target_narrows_what_goes_out(dataset, tmp_path):
 
 
 def test_the_labels_of_one_reader_go_out_as_the_labels(dataset, tmp_path):
-    export_annotations(dataset, tmp_path / "out", "coco", reader="R1", images="link")
+    export_annotations(dataset, tmp_path / "out", "coco", reader="R1", images="png")
     states, _, boxes = labels_of(read(tmp_path / "out", "coco"))
     assert states == {("a", "mass", "reference"): "absent", ("b", "mass", "reference"): "present"}
     assert boxes == [["b", "mass", "reference", *BOX]]
@@ -285,7 +277,7 @@ def test_pycocotools_loads_what_is_written(dataset, tmp_path):
     export_annotations(dataset, tmp_path / "out", "coco")
     with contextlib.redirect_stdout(io.StringIO()):
         loaded = COCO(tmp_path / "out" / "annotations" / "instances.json")
-    assert sorted(loaded.imgs) == [1, 2, 3, 4]
+    assert sorted(loaded.imgs) == [1, 2]
     (mass,) = loaded.getCatIds(catNms=["mass"])
     boxes = [loaded.anns[i]["bbox"] for i in loaded.getAnnIds(catIds=[mass])]
     assert sorted(boxes) == [[0.0, 0.0, 100.0, 80.0], [10.0, 20.0, 30.5, 40.0]]
@@ -298,12 +290,14 @@ def test_pycocotools_loads_what_is_written(dataset, tmp_path):
     assert evaluated.stats[0] == 1.0
 
 
-def test_a_set_without_images_goes_through_coco(tmp_path):
+def test_a_set_without_images_goes_through_a_coco_file(tmp_path):
     dataset = make_set(tmp_path / "set", LABELS, images=IMAGES, with_files=False)
     export_annotations(dataset, tmp_path / "out", "coco")
-    tables = read(tmp_path / "out", "coco")
+    file = tmp_path / "out" / "annotations" / "instances.json"
+    tables = COCO_FORMAT.read_source(file, ReadOptions(), lambda line: None)
     assert tables.images["path"].isna().all()
-    assert_same_labels(labels_of(tables), expected(LABELS))
+    states, _, boxes = labels_of(tables)
+    assert_same_labels((states, {}, boxes), (expected(CERTAIN)[0], {}, expected(CERTAIN)[2]))
     with pytest.raises(InputError, match="has no image files; leave out --images link"):
         export_annotations(dataset, tmp_path / "x", "coco", images="link")
 
@@ -363,7 +357,7 @@ def test_kaggle_says_what_it_cannot_hold_of_another_set(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"format": "pascal"}, "use one of coco, voc, yolo, kaggle"),
+        ({"format": "pascal"}, "use one of coco, yolo, kaggle"),
         ({"images": "some"}, "use one of none, png, jpeg, link, copy"),
         ({"split": "no"}, "has no split 'no'; it has default"),
         ({"reader": "R9"}, "has no reader 'R9'; it has R1, reference"),
@@ -380,16 +374,15 @@ def test_the_folder_appears_whole_or_not_at_all(dataset, tmp_path):
     place = tmp_path / "place"
     (dataset.source_root / "p3.png").unlink()
     with pytest.raises(InputError, match=r"p3\.png: the image is gone"):
-        export_annotations(dataset, place / "out", "voc", images="link")
+        export_annotations(dataset, place / "out", "coco", images="link")
     assert list(place.iterdir()) == []
     (place / "out").mkdir()
-    lone = {"images": "none"}
-    export_annotations(dataset, place / "out", "voc", **lone)  # an empty folder is as good as none
+    export_annotations(dataset, place / "out", "coco")  # an empty folder is as good as none
     with pytest.raises(InputError, match="is there and is no empty folder"):
-        export_annotations(dataset, place / "out", "voc")
+        export_annotations(dataset, place / "out", "coco")
     (place / "file").touch()
     with pytest.raises(InputError, match="is there and is no empty folder"):
-        export_annotations(dataset, place / "file", "voc")
+        export_annotations(dataset, place / "file", "coco")
     assert sorted(path.name for path in place.iterdir()) == ["file", "out"]
 
 
@@ -420,11 +413,14 @@ def scans(dataset, write_dicom) -> DataSet:
 
 
 @pytest.mark.parametrize(
-    ("format", "folder", "suffix"),
-    [("yolo", "images/train", ".png"), ("voc", "JPEGImages", ".jpg"), ("coco", "images", ".png")],
+    ("format", "images", "folder", "suffix"),
+    [
+        ("yolo", None, "images/train", ".png"),  # renders by itself
+        ("coco", "png", "images", ".png"),
+        ("coco", "jpeg", "images", ".jpg"),
+    ],
 )
-def test_rendered_images_are_what_models_see(scans, tmp_path, format, folder, suffix):  # noqa: A002
-    images = "png" if format == "coco" else None  # the other formats render by themselves
+def test_rendered_images_are_what_models_see(scans, tmp_path, format, images, folder, suffix):  # noqa: A002
     export_annotations(scans, tmp_path / "out", format, split="default", images=images)
     seen = scans.read_original("a")
     shown = np.asarray(Image.open(tmp_path / "out" / folder / f"a{suffix}"))
@@ -454,49 +450,38 @@ def test_another_image_than_when_prepared_is_refused(dataset, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# Counted by hand in LABELS and ROLES: images, and the reference's boxes.
-_COUNTS = {"train": (1, 2), "val": (1, 0), "test": (2, 1)}
+# Counted by hand in CERTAIN and ROLES: images, and the reference's boxes.
+_COUNTS = {"train": (1, 2), "val": (1, 0)}
 
 
 def test_torchvision_loads_as_many_images_and_boxes(scans, tmp_path, capsys):
     export_annotations(scans, tmp_path / "coco", "coco", split="default", images="jpeg")
-    # Its reader of VOC wants the folders of the challenge, and .jpg.
-    export_annotations(scans, tmp_path / "VOCdevkit" / "VOC2007", "voc", split="default")
     for role, counts in _COUNTS.items():
         listed = tmp_path / "coco" / "annotations" / f"instances_{role}.json"
         coco = torchvision.datasets.CocoDetection(tmp_path / "coco" / "images", listed)
         boxes = [box["bbox"] for _, annotations in coco for box in annotations]
         assert (len(coco), len(boxes)) == counts
-        voc = torchvision.datasets.VOCDetection(tmp_path, year="2007", image_set=role)
-        described = [annotation["annotation"] for _, annotation in voc]
-        assert (len(voc), sum(len(image["object"]) for image in described)) == counts
-        assert {image.size for image, _ in voc} == {image.size for image, _ in coco} == {(100, 80)}
-    trained = torchvision.datasets.VOCDetection(tmp_path, year="2007", image_set="trainval")
-    assert len(trained) == 2
+        assert {image.size for image, _ in coco} == {(100, 80)}
 
 
 def test_supervision_loads_as_many_images_and_boxes(scans, tmp_path):
     import supervision
 
     load = supervision.DetectionDataset
-    for format in ("coco", "voc", "yolo"):  # noqa: A001
+    for format in ("coco", "yolo"):  # noqa: A001
         export_annotations(scans, tmp_path / format, format, split="default", images="png")
     coco = tmp_path / "coco"
     yolo = tmp_path / "yolo"
     for role, counts in _COUNTS.items():
         listed = coco / "annotations" / f"instances_{role}.json"
         loaded = [load.from_coco(str(coco / "images"), str(listed))]
-        if role != "test":  # both images of the test part have a finding that YOLO cannot say
-            places = (yolo / "images" / role, yolo / "labels" / role, yolo / "data.yaml")
-            loaded.append(load.from_yolo(*map(str, places)))
+        places = (yolo / "images" / role, yolo / "labels" / role, yolo / "data.yaml")
+        loaded.append(load.from_yolo(*map(str, places)))
         for images in loaded:
             boxes = [len(detections) for _, _, detections in images]  # opens each image
             assert (len(images), sum(boxes)) == counts
     described = yaml.safe_load((yolo / "data.yaml").read_text())
     assert (described["train"], described["val"]) == ("images/train", "images/val")
-    voc = tmp_path / "voc"
-    images = load.from_pascal_voc(str(voc / "JPEGImages"), str(voc / "Annotations"))
-    assert (len(images), sum(len(boxes) for _, _, boxes in images)) == (4, 3)
 
 
 def test_hidden_paths_are_not_shown_by_links(dataset, tmp_path):
@@ -566,7 +551,7 @@ def drawn_sets(draw: Any) -> tuple[list[str], Labels]:
 @pytest.mark.parametrize("examples", [14, pytest.param(300, marks=pytest.mark.long)])
 def test_whatever_is_written_reads_back(tmp_path_factory, examples):
     @settings(max_examples=examples, deadline=None)
-    @given(drawn=drawn_sets(), format=st.sampled_from(["coco", "voc", "yolo"]))
+    @given(drawn=drawn_sets(), format=st.sampled_from(["coco", "yolo"]))
     def check(drawn: tuple[list[str], Labels], format: str) -> None:  # noqa: A002
         check_round_trip(tmp_path_factory.mktemp("set"), *drawn, format)
 
@@ -575,12 +560,8 @@ def test_whatever_is_written_reads_back(tmp_path_factory, examples):
 
 def check_round_trip(folder: Path, ids: list[str], labels: Labels, format: str) -> None:  # noqa: A002
     dataset = make_set(folder, labels, images={image_id: {} for image_id in ids})
-    export_annotations(dataset, folder / "out", format, images="link")
+    export_annotations(dataset, folder / "out", format, images="png")
     tables = read(folder / "out", format)
-    if format != "yolo":
-        assert sorted(tables.images["image_id"]) == sorted(ids)
-        assert sorted(tables.images["patient_id"]) == sorted(dataset.images["patient_id"])
-        return assert_same_labels(labels_of(tables), expected(labels))
     of_reference = {key: label for key, label in labels.items() if key[2] == "reference"}
     unsaid = {
         image_id
@@ -591,4 +572,5 @@ def check_round_trip(folder: Path, ids: list[str], labels: Labels, format: str) 
     kept = {(stems[k[0]], *k[1:]): v for k, v in of_reference.items() if k[0] not in unsaid}
     states, _, boxes = labels_of(tables)
     known, _, drawn = expected(kept)
-    return assert_same_labels((states, {}, boxes), (known, {}, drawn))
+    assert sorted(tables.images["image_id"]) == sorted(stems.values())
+    assert_same_labels((states, {}, boxes), (known, {}, drawn))

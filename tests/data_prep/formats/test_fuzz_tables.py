@@ -24,12 +24,11 @@ from tests.data_prep.formats import (
     test_nih,
     test_rsna,
     test_rsna_release,
-    test_structured_reports,
+    test_three_tables,
     test_vindr,
     test_voc,
     test_yolo,
 )
-from tests.data_prep.formats import test_csv_files as test_csv
 from tests.data_prep.formats.answers import write_files
 
 CASES_PER_FILE = [2, pytest.param(15, marks=pytest.mark.long)]
@@ -92,12 +91,6 @@ def write_covid_hannover(folder: Path) -> None:
     write_files(folder, {"data.csv": table, "png/a.png": "", "png/b.png": ""})
 
 
-def write_csv(folder: Path) -> None:
-    columns = "image_id,patient_id,view,sex,age_years,height,width"
-    images = f"{columns}\na,p1,PA,M,50,80,100\nb,p1,AP,F,,80,100\nc,p2,,,3.5,,\n"
-    test_csv.write_set(folder, images, boxes="image_id,x1,y1,x2,y2,finding\na,1,2,30,40,mass\n")
-
-
 def write_voc(folder: Path) -> None:
     lists = {"ImageSets/Main/train.txt": "a\n", "ImageSets/Main/test.txt": "b\n"}
     write_files(folder, {**test_voc.VOC, **lists})
@@ -128,6 +121,13 @@ def write_table(folder: Path) -> None:
         "b.png,normal,p2,F,,R1,,,,,\nb.png,Mass,p2,F,,R2,3,4,30,40,7\n"
     )
     write_files(folder, {"labels.csv": rows, "a.png": "", "b.png": ""})
+
+
+def write_three_tables(folder: Path) -> None:
+    columns = "image_id,patient_id,view,sex,age_years,image_height,image_width"
+    images = f"{columns}\na,p1,PA,M,50,80,100\nb,p1,AP,F,,80,100\nc,p2,,,3.5,,\n"
+    boxes = "image_id,x1,y1,x2,y2,finding\na,1,2,30,40,mass\n"
+    test_three_tables.write_set(folder, images, boxes=boxes)
 
 
 def write_cvat(folder: Path) -> None:
@@ -163,15 +163,19 @@ SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "covid collection": ("covid", write_covid_collection),
     "covid Hannover": ("covid", write_covid_hannover),
     "covid workbook": ("covid", write_covid_workbook),
-    "csv": ("csv", write_csv),
     "coco": ("coco", lambda folder: test_coco.write_set(folder, {"x.json": test_coco.COCO})),
     "voc": ("voc", write_voc),
     "yolo": ("yolo", write_yolo),
     "dicom": ("dicom", write_dicom_folder),
     "cvat": ("cvat", write_cvat),
     "label studio": ("label-studio", write_label_studio),
-    "sr": ("sr", test_structured_reports.sr_folder),
     "table": ("table", write_table),
+    "three tables": ("table", write_three_tables),
+}
+LABEL_TABLES = {
+    "dicom": ("labels.csv",),
+    "table": ("labels.csv",),
+    "three tables": ("images.csv", "labels.csv", "boxes.csv"),
 }
 CELLS = (
     "",
@@ -229,11 +233,7 @@ def write(folder: Path, name: str) -> ReadOptions:
     """Write a source; returns the options that its reader needs."""
     folder.mkdir(parents=True, exist_ok=True)
     SOURCES[name][1](folder)
-    return (
-        ReadOptions(labels=(folder / "labels.csv",))
-        if name in ("dicom", "table")
-        else ReadOptions()
-    )
+    return ReadOptions(labels=tuple(folder / file for file in LABEL_TABLES.get(name, ())))
 
 
 def mutate(content: bytes, rng: np.random.Generator) -> bytes:

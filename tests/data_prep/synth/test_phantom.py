@@ -73,12 +73,6 @@ def test_another_seed_gives_other_images(phantom, tmp_path):
     assert not ours & other
 
 
-def test_flaws_are_planted_at_the_same_places_again(tmp_path):
-    for name in ("one", "two"):
-        write_phantom(tmp_path / name, n_images=20, size=64, seed=1, flaws=True)
-    assert digests(tmp_path / "one") == digests(tmp_path / "two")
-
-
 def test_a_complete_folder_is_left_as_it_is(phantom):
     before = digests(phantom)
     done: list[int] = []
@@ -126,7 +120,6 @@ def test_a_strangers_folder_is_refused_and_left_alone(tmp_path):
         ({"size": 32}, r"size.*64 to 4096 px.*\b32$"),
         ({"prevalence": 1.0}, "prevalence must lie in"),
         ({"contrast": "faint"}, "contrast.*mixed, high.*'faint'"),
-        ({"n_images": 10, "flaws": True}, "flaws need at least 20 images"),
     ],
 )
 def test_arguments_out_of_range_leave_nothing(tmp_path, change, message):

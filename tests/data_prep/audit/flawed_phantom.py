@@ -1,4 +1,4 @@
-"""Flaws of real data sets that are added to synthetic images, as a test of the audit."""
+"""Synthetic images with flaws of real data sets, for tests of the audit."""
 
 import uuid
 from dataclasses import dataclass, field, replace
@@ -10,8 +10,15 @@ import pandas as pd
 
 from cxr_compare.data_prep.formats.rsna import CLASS_INFO, LABELS, TRAIN_IMAGES
 from cxr_compare.data_prep.synth.dicom_files import write_image
+from cxr_compare.data_prep.synth.phantom import write_phantom
 from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments
-from cxr_compare.data_prep.synth.rendering import Patient, SynthImage, draw_image, draw_patient
+from cxr_compare.data_prep.synth.rendering import (
+    Patient,
+    SynthImage,
+    count_images,
+    draw_image,
+    draw_patient,
+)
 from cxr_compare.data_prep.synth.rsna_tables import (
     NORMAL_CLASS,
     OPACITY_CLASS,
@@ -20,8 +27,6 @@ from cxr_compare.data_prep.synth.rsna_tables import (
     rsna_tables,
 )
 
-FLAWS_CSV = "added_flaws.csv"
-"""File that lists the flaws of a phantom."""
 _FIRST_FLAWED_PATIENT = 2_000_000
 _FLAW_STREAM = 7  # separate from the random streams of patients, which have two seed numbers
 _COPIES = 3
@@ -71,22 +76,34 @@ class _FlawedSet:
         return patient, draw_image(patient, number, arguments.size, arguments.contrast)
 
 
-def add_flaws(
+def write_flawed_phantom(folder: Path, *, n_images: int, seed: int, size: int) -> pd.DataFrame:
+    """Write synthetic images, add flaws to them, and return the table of the flaws to find."""
+    write_phantom(folder, n_images=n_images, seed=seed, size=size)
+    arguments = PhantomArguments(n_images, seed, size, contrast="mixed", prevalence=0.3)
+    tables, added = _add_flaws(folder, _image_records(arguments), arguments)
+    for name, table in tables.items():
+        table.to_csv(folder / name, index=False)
+    return added
+
+
+def _image_records(arguments: PhantomArguments) -> list[dict[str, Any]]:
+    """Draw the labelled images of a phantom again and return their records."""
+    records: list[dict[str, Any]] = []
+    index = 0
+    while len(records) < arguments.n_images:
+        patient = draw_patient(arguments.seed, index, arguments.prevalence)
+        n_left = arguments.n_images - len(records)
+        for number in range(min(count_images(arguments.seed, index), n_left)):
+            image = draw_image(patient, number, arguments.size, arguments.contrast)
+            records.append(image_record(arguments.seed, patient, number, image))
+        index += 1
+    return records
+
+
+def _add_flaws(
     folder: Path, records: list[dict[str, Any]], arguments: PhantomArguments
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Add faults that real data sets have to a set of synthetic images, to test ``cxr check``.
-
-    No existing file is changed, so a repeated call gives the same result.
-
-    Args:
-        folder: Folder of the synthetic images, to which faulty files are added.
-        records: Facts about each image, from `image_record`.
-        arguments: Arguments with which the synthetic images were drawn.
-
-    Returns:
-        Two values: the label tables with the faults, by file name, and a table of the faults that
-        ``cxr check`` must find.
-    """
+    """Add faulty files to a phantom; return its tables with faulty rows, and the flaws to find."""
     rng = np.random.default_rng(np.random.SeedSequence([arguments.seed, 0, _FLAW_STREAM]))
     ordered = sorted(records, key=lambda record: record["patientId"])
     flawed = _FlawedSet(folder, ordered, arguments, rng)
