@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.checksums import remake_instruction
@@ -93,7 +92,7 @@ class Journal:
         for path in sorted(self.folder.glob("part-*.parquet")):
             try:
                 parts.append(pd.read_parquet(path, page_checksum_verification=True))
-            except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+            except Exception as error:  # noqa: BLE001 - damaged metadata raise all kinds
                 raise InputError(
                     f"{path}: cannot be read as a table ({first_line(error)}); "
                     f"{remake_instruction('decode')}"

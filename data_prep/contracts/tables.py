@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.checksums import remake_instruction
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, is_strictly_increasing
 from cxr_compare.data_prep.contracts.json_files import SCHEMA_VERSION
@@ -278,7 +278,7 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
             page_checksum_verification=True,
         )
         frame = from_arrow(table)
-    except (pa.ArrowException, OSError, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # noqa: BLE001 - damaged metadata raise all kinds
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{path}: cannot be read as a table ({reason}); {remake_instruction(name)}"
