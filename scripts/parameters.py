@@ -316,7 +316,8 @@ def _read_item(parameter: Parameter, value: Any) -> Any:
     if parameter.type is Path:
         value = as_path(value)
         if _STORE_ADDRESS.match(str(value)):
-            raise InputError(f"{value}: is an address; mount it or copy its folder to a disk first")
+            address = str(value).replace(":/", "://", 1)
+            raise InputError(f"{address}: mount it, or copy it to a disk first")
         if argument.folder_kind is not None:
             require_kind(value, argument.folder_kind)
     if parameter.choices and value not in parameter.choices:
