@@ -22,7 +22,6 @@ from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.work.chunks import CrashError
 from cxr_compare.data_prep.work.engine import EngineName, open_engine
 from cxr_compare.data_prep.work.ray_engine import RayEngine, ray_result
-from cxr_compare.data_prep.work.store_addresses import store_address
 from cxr_compare.scripts.child_processes import (
     Child,
     Command,
@@ -139,12 +138,6 @@ def open_machines(
         InputError: There is no such cluster or device. If a machine of the cluster lacks a package
             or a folder, the error is raised when the first command starts.
     """
-    for path in reads if engine == "ray" else ():
-        if folder_address := store_address(path):
-            raise InputError(
-                f"{folder_address}: lies in an object store, and CXR_ENGINE=ray trains in folders "
-                "that all machines share; give such a folder, or unset CXR_ENGINE"
-            )
     with open_engine(engine, address=address) as opened:
         if isinstance(opened, RayEngine):
             yield _Cluster(opened, device, devices, jobs, reads)

@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from typing import Any, Literal
 
 from cxr_compare.data_prep.contracts.errors import shortened
-from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.scripts.notebook_bar import NotebookBar, in_notebook
 
 _SILENT = ContextVar("silent", default=False)
@@ -67,7 +66,7 @@ def say(text: str = "") -> None:
     """
     if _SILENT.get():
         return
-    lines = [shortened(line) for line in with_store_addresses(text).split("\n")]
+    lines = [shortened(line) for line in text.split("\n")]
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
 
@@ -78,7 +77,7 @@ def emit(text: str) -> None:
     Args:
         text: The line without its line break.
     """
-    sys.stdout.write(with_store_addresses(text) + "\n")
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
@@ -176,7 +175,7 @@ def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..
 
 
 def _notebook_progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
-    bar = NotebookBar(with_store_addresses(description), total)
+    bar = NotebookBar(description, total)
     bar.show()
     began = time.monotonic()
 

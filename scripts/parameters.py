@@ -9,6 +9,7 @@ is in the docstring.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -32,6 +33,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folder_kinds import KindName
 from cxr_compare.data_prep.store.identify_folder import require_kind
 
+_STORE_ADDRESS = re.compile("[a-z][a-z0-9]+:/")  # a Path keeps one slash of two
 _COLLECTIONS = (list, Sequence, Mapping, dict, tuple)
 
 
@@ -313,6 +315,9 @@ def _read_item(parameter: Parameter, value: Any) -> Any:
     argument = parameter.argument
     if parameter.type is Path:
         value = as_path(value)
+        if _STORE_ADDRESS.match(str(value)):
+            address = str(value).replace(":/", "://", 1)
+            raise InputError(f"{address}: mount it, or copy it to a disk first")
         if argument.folder_kind is not None:
             require_kind(value, argument.folder_kind)
     if parameter.choices and value not in parameter.choices:

@@ -1,8 +1,8 @@
 """The decorator `command`, which makes a typed function a command of `cxr` and of `cxr_compare`.
 
 The decorator does what all commands have in common. It checks the arguments, so that a wrong folder
-is refused before torch or pandas is imported. It copies folders from object stores to this machine,
-and sends results back. It records the command line, which every new folder stores.
+is refused before torch or pandas is imported. It records the command line, which every new folder
+stores.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.keywords import refuse_unknown_keywords
 from cxr_compare.data_prep.contracts.locks import remove_leftovers
 from cxr_compare.data_prep.contracts.provenance import recorded_command
-from cxr_compare.data_prep.work.local_copies import local_folders
-from cxr_compare.data_prep.work.store_addresses import find_store_addresses, with_store_addresses
 from cxr_compare.scripts import console
 from cxr_compare.scripts.command_line import command_line
 from cxr_compare.scripts.configuration_options import refuse_configuration_keywords
@@ -62,14 +60,16 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         refuse_unknown_keywords(function.__name__, keywords, signature.parameters)
         call = signature.bind(*positional, **keywords)
         call.apply_defaults()
-        record = with_store_addresses(command_line(run, call.arguments))
+        record = command_line(run, call.arguments)
         with (
             console.silent(not progress),
             recorded_command(record),
-            _with_local_folders(call.arguments) as arguments,
+            _named_full_disk(call.arguments),
         ):
             for parameter in parameters_of(function):
-                call.arguments[parameter.name] = read_value(parameter, arguments[parameter.name])
+                call.arguments[parameter.name] = read_value(
+                    parameter, call.arguments[parameter.name]
+                )
             result = function(*call.args, **call.kwargs)
             out = call.arguments.get("out")
             if out is not None:
@@ -96,11 +96,10 @@ def _documented_signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 @contextmanager
-def _with_local_folders(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Give the arguments with a local folder in place of each one in an object store.
+def _named_full_disk(arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Name the full disk where one fills up in the block.
 
-    Where the disk fills up in the block, the error names the full one: that of the output, of an
-    input, or of the temporary files of libraries.
+    It is that of the output, of an input, or of the temporary files of libraries.
     """
     values = [getattr(value, "folder", value) for value in arguments.values()]
     temporary = os.environ.get("TMPDIR", "/tmp")  # noqa: S108
@@ -108,8 +107,4 @@ def _with_local_folders(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, A
     candidates = (arguments.get("out"), *values)
     paths = [Path(path) for path in candidates if isinstance(path, str | Path)]
     with disk_errors(*paths):
-        if not find_store_addresses(dict(arguments)):
-            yield arguments
-            return
-        with local_folders(arguments, console.say) as local_arguments:
-            yield local_arguments
+        yield

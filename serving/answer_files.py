@@ -23,9 +23,7 @@ from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.data_prep.store.loose_images import LooseImage, read_loose_images
 from cxr_compare.data_prep.work.background_threads import write_behind
-from cxr_compare.data_prep.work.image_files import open_image
 from cxr_compare.data_prep.work.progress import Progress, Silence
-from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from cxr_compare.serving.answer_summary import SystemTally, summary_lines
@@ -213,9 +211,7 @@ class _Writer:
             self._print(answers)
         if self._rows is not None:
             for answer in answers:
-                self._rows.writerow(
-                    answer_row({**answer.to_dict(), "image": with_store_addresses(answer.image)})
-                )
+                self._rows.writerow(answer_row(answer.to_dict()))
         if self.output.overlays is not None:
             self._draw(answers, self.output.overlays)
         if self.objects is not None:
@@ -228,9 +224,9 @@ class _Writer:
         self._emit([Answer.refused(str(path), problem)])
         if self._rows is not None:
             row = {
-                "image": with_store_addresses(str(path)),
+                "image": str(path),
                 "status": "refused",
-                "problem": with_store_addresses(problem),
+                "problem": problem,
             }
             self._rows.writerow({column: inert_cell(cell) for column, cell in row.items()})
         self.left_out[str(path)] = problem
@@ -267,7 +263,7 @@ class _Writer:
         for entry in entries:
             sys.stdout.write("[\n" if self._is_first else ",\n")
             self._is_first = False
-            sys.stdout.write(with_store_addresses(json.dumps(entry, ensure_ascii=False)))
+            sys.stdout.write(json.dumps(entry, ensure_ascii=False))
 
     def _draw(self, answers: Sequence[Answer], folder: Path) -> None:
         path = folder / (_free_stem(Path(answers[0].image).stem, self._stems) + OVERLAY_END)
@@ -318,12 +314,11 @@ class _DicomWriter:
 
         path = Path(answers[0].image)
         try:
-            with open_image(path) as local:
-                with local.open("rb") as file:
-                    if not starts_like_dicom(file.read(132)):
-                        self.others += 1
-                        return
-                source = Source.from_header(read_source(local))
+            with path.open("rb") as file:
+                if not starts_like_dicom(file.read(132)):
+                    self.others += 1
+                    return
+            source = Source.from_header(read_source(path))
             results = dicom_results(source, answers, self.algorithms)
         except InputError as error:
             self.progress.say(f"no DICOM objects of {path}: {error}")
@@ -346,7 +341,7 @@ class _DicomWriter:
 
 
 def _print_lines(lines: Iterable[str]) -> None:
-    sys.stdout.writelines(with_store_addresses(line) + "\n" for line in lines)
+    sys.stdout.writelines(line + "\n" for line in lines)
     sys.stdout.flush()
 
 

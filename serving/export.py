@@ -16,7 +16,6 @@ from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
-from cxr_compare.data_prep.work.store_addresses import path_to_record
 from cxr_compare.serving.backends import CARD_FILE
 from cxr_compare.serving.export_graph import calibration_images, layout_of, quantise, write_graph
 from cxr_compare.serving.export_spec import PACKAGES, PREPROCESS_FILE, ExportSpec, Format, Precision
@@ -170,7 +169,7 @@ def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # n
     level_sizes, map_frame = layout_of(network)
     hidden = ("command", "contract", "schema_version")  # the command names local folders
     origin = {key: value for key, value in model.info.items() if key not in hidden} | {
-        "folder": path_to_record(model.folder),
+        "folder": str(model.folder.resolve()),
         "inference_id": model.training_id(),
         "flops": count_flops(network, size),
         "synthetic": model.run.synthetic,

@@ -21,7 +21,6 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
 from cxr_compare.data_prep.images.radiograph_check import SMALLEST_SIDE, why_no_radiograph
-from cxr_compare.data_prep.work.image_files import open_image
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.serving.guard_images import (
     MEASURES,
@@ -294,8 +293,7 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
     reason = None
     is_dicom = False
     if path is not None:
-        with open_image(Path(path)) as file:
-            reason, is_dicom = why_no_radiograph(file)
+        reason, is_dicom = why_no_radiograph(Path(path))
     warnings = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []
     if image is None and (is_dicom or path is None):
         return tuple(map(Warned, warnings))

@@ -17,7 +17,6 @@ from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage, SeenLookup, SeenRole
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.predictions import SEEN_FILE
-from cxr_compare.data_prep.work.store_addresses import path_from_record
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.figure_text import range_text
@@ -150,7 +149,7 @@ def run_of_export(folder: Path, info: Mapping[str, Any]) -> Path | None:
     """
     candidates = [folder.absolute().parent.parent]
     if info.get("folder"):
-        candidates.append(path_from_record(info["folder"]))
+        candidates.append(Path(info["folder"]))
     for run in candidates:
         if (run / "run.json").is_file() and (run / SEEN_FILE).is_file():
             facts = read_json(run / "run.json", "run")

@@ -24,7 +24,7 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.features import FEATURES_RECORD, Features
-from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelSource, PixelStore
+from cxr_compare.data_prep.store.pixel_store import PixelSource, PixelStore
 from cxr_compare.data_prep.store.prediction_writer import (
     Part,
     PredictionWriter,
@@ -34,9 +34,7 @@ from cxr_compare.data_prep.store.prediction_writer import (
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.engine import Engine
-from cxr_compare.data_prep.work.local_copies import local_folder
 from cxr_compare.data_prep.work.progress import Progress
-from cxr_compare.data_prep.work.store_addresses import path_from_record, store_address
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.systems.eligibility import sets_of_run, unknown_training_data
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
@@ -178,7 +176,7 @@ def open_source(
     given = getattr(model, "given_features", None)
     if given is None:
         return dataset.make_store(model.preprocess.size, progress, engine)
-    folder = path_from_record(str(given["folder"]), model.folder)
+    folder = Path(str(given["folder"]), model.folder)
     if not (folder / FEATURES_RECORD).is_file():
         raise InputError(
             f"{model.folder}: reads the features in {folder}, and they are not there; put them "
@@ -298,7 +296,7 @@ def describe_system(model: Model, name: str | None) -> dict[str, Any]:
         "backend": model.backend,
         "precision": model.precision,
         **({} if model.backend == "torch" else {"exported_from": model.training_id()}),
-        "run": path_from_record(str(info.get("folder", model.folder))).name,
+        "run": Path(str(info.get("folder", model.folder))).name,
         **({"recipe": recipe} if (recipe := _recipe_of(run)) else {}),
         "trained_on": sets_of_run(info),
         **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
@@ -450,34 +448,17 @@ class _PartPredictor:
         )
 
 
-def _here(folder: Path) -> Path:
-    """Return a folder of the command's machine on this one; fetch what is in a store."""
-    return local_folder(store_address(folder) or folder)
-
-
 @lru_cache(maxsize=1)
 def open_store(folder: Path) -> PixelStore:
-    """Open a pixel store (folder of resized images), if necessary after fetching it.
-
-    A store that another machine made is first copied from the object store of the Ray cluster.
+    """Open a pixel store (folder of resized images).
 
     Args:
         folder: Folder of the pixel store.
 
     Returns:
-        The opened pixel store, on this machine.
-
-    Raises:
-        InputError: The pixel store is not on this machine, and the object store does not hold it
-            yet.
+        The opened pixel store.
     """
-    path = _here(folder)
-    if path != folder and not (path / INFO_NAME).is_file():
-        raise InputError(
-            f"{path}: is not in the store yet, where other machines look for it; predict this data "
-            "set once with CXR_ENGINE unset, or prepare it at this size"
-        )
-    return PixelStore.open(path)
+    return PixelStore.open(folder)
 
 
 @lru_cache(maxsize=1)
@@ -486,7 +467,7 @@ def _open_model(
     names: tuple[tuple[str, str], ...] | None,
     how: tuple[tuple[str, Any], ...],
 ) -> Model:
-    model = open_model(_here(folder), **dict(how))
+    model = open_model(folder, **dict(how))
     return model if names is None else model.with_names(dict(names))
 
 

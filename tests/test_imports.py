@@ -21,7 +21,7 @@ WRONG_PATHS = (
     [
         (CLI.format("--help"), IN_HELP, "compare"),
         (CLI.format("predict --help"), IN_HELP, "--backend"),
-        (CLI.format("show ."), "fsspec sqlite3 s3fs", "folder of folders"),  # local: no stores
+        (CLI.format("show ."), "sqlite3", "folder of folders"),
         (COMMANDS, "torch sklearn scipy.stats matplotlib typer", ""),
         (WRONG_PATHS, "torch pandas scipy sklearn matplotlib albumentations", "notes.txt: neither"),
         ("import cxr_compare.evaluation.metrics.registry", "numpy pandas scipy pydantic", ""),

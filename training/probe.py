@@ -26,7 +26,6 @@ from cxr_compare.data_prep.store.features import Features
 from cxr_compare.data_prep.store.pixel_store import PixelSource
 from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.data_prep.work.progress import Progress
-from cxr_compare.data_prep.work.store_addresses import path_to_record
 from cxr_compare.training.classifier import (
     ScoredBatch,
     labelled_images,
@@ -225,7 +224,7 @@ def describe_features(features: Features) -> dict[str, Any]:
         computed them.
     """
     return {
-        "folder": path_to_record(features.folder),
+        "folder": str(features.folder.resolve()),
         "features_id": features.features_id,
         "encoder": features.encoder,
     }

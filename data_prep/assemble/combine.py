@@ -25,7 +25,6 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import SourceTables
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.store_addresses import path_to_record
 
 _TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")
 
@@ -89,7 +88,7 @@ def combine(
     hidden = {d.info["id_key"] for d in sets.values() if "id_key" in d.info}
     settings: dict[str, Any] = {
         "source_format": "combined",
-        "source_root": path_to_record(root),
+        "source_root": str(root.resolve()),
         "source_parts": {label: i["content_id"] for label, i in ids.items()},
         "source_id": frame_digest(parts, ["content", "labels"]),
         **asdict(rule),

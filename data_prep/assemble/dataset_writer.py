@@ -28,7 +28,6 @@ from cxr_compare.data_prep.splits.strata import image_strata
 from cxr_compare.data_prep.splits.write_split import write_split
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.engine import Engine
-from cxr_compare.data_prep.work.store_addresses import path_to_record
 
 SplitAndRecord = tuple[pd.DataFrame, dict[str, Any]]
 """A split table and a JSON-ready description of how it was made."""
@@ -204,7 +203,7 @@ def write_set(
     info = {
         "name": plan.name,
         "source_format": tables.format,
-        "source_root": path_to_record(tables.root),
+        "source_root": str(tables.root.resolve()),
         "targets": tables.targets,
         "ids": ids,
         "settings": plan.settings,

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
+from cxr_compare.data_prep.contracts.checksums import remake_instruction
 from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.data_prep.contracts.tables import column_dtype
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -76,9 +77,8 @@ class Journal:
         for store in stores:  # a part file guarantees that its pixels are stored
             store.commit()
         rows = typed_rows(pd.DataFrame(self._rows, dtype=object))
-        rows.attrs.update(CHECKSUM_PLACEHOLDER)
         path = self.folder / f"part-{self._parts:06d}.parquet"
-        with atomic_path(path, with_checksum=True) as temporary:
+        with atomic_path(path) as temporary:
             rows.to_parquet(temporary, compression="zstd", write_page_checksum=True)
         self._parts += 1
         self._rows = []
@@ -90,8 +90,13 @@ class Journal:
         """
         parts = []
         for path in sorted(self.folder.glob("part-*.parquet")):
-            require_unchanged(path, "decode")
-            parts.append(pd.read_parquet(path))
+            try:
+                parts.append(pd.read_parquet(path, page_checksum_verification=True))
+            except Exception as error:  # noqa: BLE001 - damaged metadata raise all kinds
+                raise InputError(
+                    f"{path}: cannot be read as a table ({first_line(error)}); "
+                    f"{remake_instruction('decode')}"
+                ) from None
         if not parts:
             return typed_rows(pd.DataFrame({"image_id": []}))
         rows = typed_rows(pd.concat(parts, ignore_index=True))

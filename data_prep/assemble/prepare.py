@@ -54,7 +54,6 @@ from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
 from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
 from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
-from cxr_compare.data_prep.work.store_addresses import path_to_record
 
 _FEW_PATIENTS = 10
 _SHOWN = 6
@@ -121,7 +120,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     tables = tables.with_targets(options.targets)
     settings = {
         "source_format": options.format,
-        "source_root": path_to_record(source),
+        "source_root": str(source.resolve()),
         **asdict(options.rule),
         **_user_choices(options, key),
         "source_id": source_id,  # compared after the options, which explain more

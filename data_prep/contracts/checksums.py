@@ -1,7 +1,7 @@
 """SHA-256 checksums inside files, by which a file that was changed is recognised and refused.
 
 The checksum of a file is computed with 64 zeros in its own position. It is in the last key of a
-JSON file, in the metadata of a table or of weights, and in the comment of a checkpoint or of a TOML
+JSON file, in the metadata of weights, and in the comment of a checkpoint or of a TOML
 file. Files that cannot contain a checksum have it elsewhere in their folder: an exported graph in
 ``export.json``, each image of a shard in the pixel index (column ``pixels_hash``).
 """
@@ -32,7 +32,7 @@ def write_checksum(path: Path) -> None:
 
     Args:
         path: A file that contains `CHECKSUM_PLACEHOLDER` (64 zeros under a fixed key), such as a
-            JSON or Parquet file. It is changed in place.
+            JSON file. It is changed in place.
 
     Example:
         >>> import json, tempfile

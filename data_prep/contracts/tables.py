@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
+from cxr_compare.data_prep.contracts.checksums import remake_instruction
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, is_strictly_increasing
 from cxr_compare.data_prep.contracts.json_files import SCHEMA_VERSION
@@ -226,9 +225,8 @@ def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
     metadata = {
         **(table.schema.metadata or {}),
         _VERSION_KEY: str(SCHEMA_VERSION).encode(),
-        **CHECKSUM_PLACEHOLDER,
     }
-    with atomic_path(path, with_checksum=True) as temporary:
+    with atomic_path(path) as temporary:
         pq.write_table(
             table.replace_schema_metadata(metadata),
             temporary,
@@ -273,7 +271,6 @@ def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> p
 def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such table; is this the right folder, and is it complete?")
-    require_unchanged(path, name)
     try:
         table = pq.read_table(
             path,
@@ -281,9 +278,11 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
             page_checksum_verification=True,
         )
         frame = from_arrow(table)
-    except (pa.ArrowException, OSError, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # noqa: BLE001 - damaged metadata raise all kinds
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be read as a table ({reason}); write it again") from None
+        raise InputError(
+            f"{path}: cannot be read as a table ({reason}); {remake_instruction(name)}"
+        ) from None
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
     if version != str(SCHEMA_VERSION):
         raise InputError(

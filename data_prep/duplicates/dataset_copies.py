@@ -26,7 +26,6 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
 )
 from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 from cxr_compare.data_prep.work.engine import Engine
-from cxr_compare.data_prep.work.object_store import StoreError
 
 _COPIES = "near_duplicates.json"
 """File in the folder of a data set that stores the near duplicates."""
@@ -90,8 +89,6 @@ def _read_files(
 def _read_small_file(file: ImageFile) -> np.ndarray | None:
     try:
         return small_image(file.read())
-    except StoreError:  # no fault of the file
-        raise
     except InputError:
         return None
 

@@ -11,7 +11,6 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
-from cxr_compare.data_prep.work.image_files import file_exists
 
 _LEAST_STORE_PX = 128
 _TRIED = 3
@@ -88,7 +87,7 @@ def _why_unreadable(dataset: DataSet) -> _Unreadable | None:
         reason = str(error).removeprefix(f"{dataset.folder}: ")
         return _Unreadable(False, f"the images are not available: {reason}", "")
     tried = paths.iloc[np.linspace(0, len(paths) - 1, _TRIED).astype(int)]
-    if any(file_exists(dataset.source_root / name) for name in tried):
+    if any((dataset.source_root / name).is_file() for name in tried):
         return None
     text = f"the images are no longer in {dataset.source_root}"
     advice = "put them back, or prepare the set again from where they are now"

@@ -12,8 +12,7 @@ from cxr_compare.data_prep.export.content import AnnotationContent, ImageEntry
 from cxr_compare.data_prep.export.render import SUFFIXES, RenderTask, render_all
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.image_files import file_exists, open_image
-from cxr_compare.data_prep.work.store_addresses import store_address
+from cxr_compare.data_prep.work.image_files import require_image_checksum
 
 
 @dataclass
@@ -84,18 +83,18 @@ class AnnotationFolder:
         source = self.dataset.image_file(image.image_id)
         origin = source.path
         target = self.path / name
-        if not file_exists(origin):
+        if not origin.is_file():
             raise InputError(f"{origin}: the image is gone; bring it back")
         target.parent.mkdir(parents=True, exist_ok=True)
         if self.renders:
             size = (int(image.width or 0), int(image.height or 0)) if image.has_size else None
             self._tasks.append(RenderTask(origin, target, source.window, source.sha256, size))
             return
-        if self.mode == "link" and store_address(origin) is None:
+        if self.mode == "link":
             target.symlink_to(origin.absolute())
         else:
-            with open_image(origin, sha256=source.sha256) as file:
-                shutil.copyfile(file, target)
+            require_image_checksum(origin, source.sha256)
+            shutil.copyfile(origin, target)
         self.advance(1)
 
     def render(self, workers: int) -> None:

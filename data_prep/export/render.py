@@ -13,7 +13,7 @@ import cv2
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.work.image_files import open_image
+from cxr_compare.data_prep.work.image_files import require_image_checksum
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
@@ -70,8 +70,8 @@ def _render(task: RenderTask) -> str | None:
     )
 
     try:
-        with open_image(task.origin, task.sha256) as path:
-            pixels = read_image(path, window=task.window).pixels
+        require_image_checksum(task.origin, task.sha256)
+        pixels = read_image(task.origin, window=task.window).pixels
         height, width = pixels.shape
         if task.size is not None and task.size != (width, height):
             stated = " x ".join(map(str, task.size))

@@ -9,7 +9,6 @@ from PIL import Image, UnidentifiedImageError
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decode_errors import plain_reason
 from cxr_compare.data_prep.images.image_limits import require_file, require_size
-from cxr_compare.data_prep.work.image_files import open_image
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 _EXIF_ORIENTATION = 0x0112
@@ -32,11 +31,6 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: The file is no image, is damaged, or is larger than the limit.
     """
-    with open_image(path) as file:
-        return _size_of(file)
-
-
-def _size_of(path: Path) -> tuple[int, int]:
     require_file(path)
     try:
         with Image.open(path, formats=_FORMATS) as image:

@@ -34,9 +34,7 @@ from cxr_compare.data_prep.contracts.tables import (
 )
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.identify_folder import require_kind
-from cxr_compare.data_prep.work.image_files import open_image
-from cxr_compare.data_prep.work.local_copies import local_folder
-from cxr_compare.data_prep.work.store_addresses import path_from_record
+from cxr_compare.data_prep.work.image_files import require_image_checksum
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.pixel_store import PixelStore
@@ -103,8 +101,8 @@ class ImageFile:
         # Imported here: evaluating without pixels needs no decoder.
         from cxr_compare.data_prep.images.image import read_image
 
-        with open_image(self.path, self.sha256) as local_file:
-            return read_image(local_file, window=self.window).pixels
+        require_image_checksum(self.path, self.sha256)
+        return read_image(self.path, window=self.window).pixels
 
 
 def _refuse_links_out_of(folder: Path) -> None:
@@ -161,8 +159,7 @@ class DataSet(OpenedFromFolder):
         """Open the folder of a data set that ``cxr prepare`` made.
 
         Args:
-            folder: Path of the folder, or its address in an object store, such as
-                ``s3://bucket/set``.
+            folder: Path of the folder.
 
         Returns:
             The data set. Its tables are read when they are first used.
@@ -170,7 +167,7 @@ class DataSet(OpenedFromFolder):
         Raises:
             InputError: The folder is no complete data set.
         """
-        folder = local_folder(folder)
+        folder = Path(folder)
         require_kind(folder, "data set")
         _refuse_links_out_of(folder)
         return cls.from_info(folder, read_json(folder / "dataset.json", "dataset"))
@@ -551,13 +548,9 @@ class DataSet(OpenedFromFolder):
         """Table of the image files: ``image_id``, ``path`` below `source_root`, ``file_sha256``.
 
         Raises:
-            InputError: The paths were replaced by keyed hashes and the secret key is missing, or a
-                path leads into an object store that no user of this machine has named.
+            InputError: The paths were replaced by keyed hashes and the secret key is missing.
         """
         files = self.images[["image_id", "path", "file_sha256"]]
-        paths = files["path"].dropna()
-        for path in paths[paths.str.contains("cxr-remote", regex=False)]:
-            path_from_record(str(self.source_root / path), self.folder)
         return self._with_true_paths(files) if "id_key" in self.info else files
 
     def _with_true_paths(self, files: pd.DataFrame) -> pd.DataFrame:
@@ -590,12 +583,8 @@ class DataSet(OpenedFromFolder):
 
     @property
     def source_root(self) -> Path:
-        """Folder to which the paths of the image files are relative.
-
-        Raises:
-            InputError: The folder is in an object store that no user of this machine has named.
-        """
-        return path_from_record(self.info["source_root"], self.folder)
+        """Folder to which the paths of the image files are relative."""
+        return Path(self.info["source_root"])
 
     @property
     def window(self) -> str | None:

@@ -18,8 +18,7 @@ from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import letterbox
-from cxr_compare.data_prep.work.image_files import open_image
-from cxr_compare.data_prep.work.object_store import StoreError
+from cxr_compare.data_prep.work.image_files import require_image_checksum
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.work.engine import Engine
@@ -109,21 +108,16 @@ def decode_row(task: DecodeTask) -> DecodedRow:
 
     Returns:
         Facts and resized squares, or an error of one line if the file cannot be decoded.
-
-    Raises:
-        StoreError: The object store with the file refuses the request or does not answer.
     """
     try:
-        with open_image(task.path, task.sha256) as path:
-            return _decode(task, path)
-    except StoreError:
-        raise
+        require_image_checksum(task.path, task.sha256)
+        return _decode(task)
     except InputError as error:
         return DecodedRow(task.image_id, error=str(error))
 
 
-def _decode(task: DecodeTask, path: Path) -> DecodedRow:
-    image = read_image(path, window=task.window)
+def _decode(task: DecodeTask) -> DecodedRow:
+    image = read_image(task.path, window=task.window)
     height, width = image.pixels.shape
     facts = {
         "height": height,
@@ -134,10 +128,10 @@ def _decode(task: DecodeTask, path: Path) -> DecodedRow:
         **image.record,
     }
     if task.measure:
-        status = path.stat()
+        status = task.path.stat()
         facts["file_bytes"] = status.st_size
         facts["file_mtime_ns"] = status.st_mtime_ns
-        facts["file_sha256"] = file_digest(path, "sha256")
+        facts["file_sha256"] = file_digest(task.path, "sha256")
         facts["pixel_sha256"] = image.pixel_sha256
         facts.update(image_facts(image.pixels))
     squares = {size: letterbox(image.pixels, size) for size in task.sizes}

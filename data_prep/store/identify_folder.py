@@ -11,7 +11,6 @@ from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, FolderKind, KindName
-from cxr_compare.data_prep.work.store_addresses import path_from_record
 
 REPORT_MARKER = "metrics.json"
 """File that marks a report folder complete."""
@@ -235,7 +234,7 @@ def _advice_for_data_set(folder: Path, actual: FolderKind) -> str | None:
 
 def _advice_for_run(folder: Path, actual: FolderKind) -> str | None:
     if actual.name == "predictions":
-        run = path_from_record(str(_read_json(folder / actual.marker).get("run") or ""))
+        run = Path(str(_read_json(folder / actual.marker).get("run") or ""))
         return f"give its run, {shlex.quote(str(run))}" if folder_kind(run) else None
     if actual.name == "data set":
         run = folder.parent / "retinanet"

@@ -12,9 +12,7 @@ from pathlib import Path
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
 from cxr_compare.data_prep.store.decode import DECODER_CRASHED
-from cxr_compare.data_prep.work.image_files import open_image
 from cxr_compare.data_prep.work.local_engine import LocalEngine
-from cxr_compare.data_prep.work.object_store import StoreError
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,6 @@ def read_loose_images(paths: Iterable[Path], *, workers: int = 0) -> Iterator[Lo
 
 def _read_one(path: Path) -> LooseImage:
     try:
-        with open_image(path) as file:
-            return LooseImage(path, read_image(file))
-    except StoreError:
-        raise
+        return LooseImage(path, read_image(path))
     except InputError as error:
         return LooseImage(path, problem=str(error))

@@ -20,8 +20,6 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import store_spec
-from cxr_compare.data_prep.work.shard_cache import fetch_shard
-from cxr_compare.data_prep.work.store_addresses import store_address
 
 INDEX_NAME = "index.parquet"
 """Table of a store: the shard, row, position and checksum of each image."""
@@ -166,9 +164,7 @@ class PixelStore:
             )
         shards, image_counts = np.unique(store.index["shard"], return_counts=True)
         for shard, images in zip(shards.tolist(), image_counts.tolist(), strict=True):
-            # A shard in an object store is checked when it is fetched.
-            if store_address(folder) is None or (folder / shard_name(shard)).is_file():
-                store._require_shard(shard, images)
+            store._require_shard(shard, images)
         return store
 
     def image(self, image_id: str) -> np.ndarray:
@@ -238,20 +234,9 @@ class PixelStore:
 
     def _shard(self, shard: int) -> np.ndarray:
         if shard not in self._shards_in_memory:
-            name = shard_name(shard)
-            path = fetch_shard(self.folder / name, self.sha256.get(name))
+            path = self.folder / shard_name(shard)
             self._shards_in_memory[shard] = np.load(path, mmap_mode="r")
-            if store_address(self.folder) is not None:
-                self._release_removed_shards()
         return self._shards_in_memory[shard]
-
-    def _release_removed_shards(self) -> None:
-        """Unmap shards that the cache has removed: their space stays in use while mapped."""
-        self._shards_in_memory = {
-            shard: pixels
-            for shard, pixels in self._shards_in_memory.items()
-            if (self.folder / shard_name(shard)).is_file()
-        }
 
     def _require_shard(self, shard: int, images: int) -> None:
         square = (self.size, self.size)

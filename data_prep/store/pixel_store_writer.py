@@ -42,7 +42,6 @@ from cxr_compare.data_prep.store.pixel_store import (
 )
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import store_spec
-from cxr_compare.data_prep.work.shard_cache import fetch_shard
 
 SHARD_IMAGES = 4096
 """Number of images in a full shard."""
@@ -240,8 +239,6 @@ class PixelStoreWriter:
         rows = {**_read_index(self.folder / INDEX_NAME), **_read_journal(self.folder)}
         rows = dict(sorted(rows.items(), key=lambda item: (item[1].shard, item[1].row)))
         images_by_shard = Counter(shard_name(row.shard) for row in rows.values())
-        for name in images_by_shard:
-            fetch_shard(self.folder / name, self._sha256.get(name))
         paths = {path.name: path for path in self.folder.glob("shard-*.npy")}
         if not self._is_whole(rows, images_by_shard, paths):
             for name in (INFO_NAME, INDEX_NAME, _JOURNAL_NAME):

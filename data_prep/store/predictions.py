@@ -24,7 +24,6 @@ from cxr_compare.data_prep.contracts.tables import (
 )
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.data_prep.store.prediction_writer import PREDICTION_SCHEMAS, Part
-from cxr_compare.data_prep.work.local_copies import local_folder
 
 SEEN_FILE = "seen.parquet"
 """File beside predictions: all images that were used to fit or select the system."""
@@ -59,13 +58,12 @@ class Predictions(OpenedFromFolder):
         """Open a folder of predictions that ``cxr predict`` or ``cxr import`` made.
 
         Args:
-            folder: Path of the folder, or its address in an object store, such as
-                ``s3://bucket/predictions``.
+            folder: Path of the folder.
 
         Raises:
             InputError: The folder holds no complete predictions.
         """
-        folder = local_folder(folder)
+        folder = Path(folder)
         require_kind(folder, "predictions")
         return cls(folder, read_json(folder / "predictions.json", "predictions"))
 

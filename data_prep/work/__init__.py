@@ -1,1 +1,1 @@
-"""Parallel work in processes or a Ray cluster, and folders in object stores."""
+"""Parallel work in processes or a Ray cluster."""

@@ -20,7 +20,6 @@ import cv2
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.work.freed_memory import keep_freed_memory
-from cxr_compare.data_prep.work.store_addresses import store_address
 
 _CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
 
@@ -48,16 +47,13 @@ class MachineRequirements:
         This machine starts the work; the machines of the cluster must be like it.
 
         Args:
-            reads: Files and folders that the work reads. Those in an object store are not checked,
-                because each machine fetches them itself.
+            reads: Files and folders that the work reads.
         """
         return cls(
             code=_code_digest(),
             packages=tuple(provenance()["versions"].items()),
             folder=str(Path.cwd()),
-            reads=tuple(
-                str(path) for path in reads if store_address(path) is None and path.exists()
-            ),
+            reads=tuple(str(path) for path in reads if path.exists()),
         )
 
 

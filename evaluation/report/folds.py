@@ -22,7 +22,6 @@ from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER, require_kind
-from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
@@ -168,7 +167,7 @@ class Folds:
             figure.savefig(temporary, format="png", dpi=200)
         rows = self.table.astype(object).where(self.table.notna(), None)
         payload = {
-            "reports": [with_store_addresses(str(folder)) for folder in self.folders],
+            "reports": [str(folder) for folder in self.folders],
             "splits": list(self.splits),
             "n_images": list(self.n_images),
             "systems": list(self.systems),

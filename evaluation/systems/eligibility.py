@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,6 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import require_members
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.data_prep.work.store_addresses import path_from_record
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
@@ -66,7 +65,7 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
     recorded = system.info.get("trained_on")
     if isinstance(recorded, list):
         return [(str(entry["name"]), str(entry["content_id"])) for entry in recorded]
-    path = path_from_record(str(system.info.get("run") or "")) / "run.json"
+    path = Path(str(system.info.get("run") or "")) / "run.json"
     run = read_json(path, "run") if system.info.get("run") and path.is_file() else {}
     return [(str(entry["name"]), str(entry["content_id"])) for entry in sets_of_run(run)]
 

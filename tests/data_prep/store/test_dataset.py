@@ -116,27 +116,6 @@ def test_link_to_a_file_of_another_content_is_not_read(tmp_path, digest):
         ImageFile(tmp_path / "a.png", None, digest).read()
 
 
-@pytest.mark.parametrize(
-    ("root", "path", "store"),
-    [
-        ("sftp://far.example/x", "a.png", "sftp://far.example"),
-        ("/x/cxr-remote/sftp/far.example/x", "a.png", "sftp://far.example"),
-        ("/x/cxr-remote", "sftp/far.example/a.png", "/x/cxr-remote"),
-        ("/x", "cxr-remote/s3/bucket/a.png", "s3://bucket"),
-    ],
-)
-def test_no_object_store_is_read_that_nobody_here_has_named(
-    dataset, monkeypatch, root, path, store
-):
-    images = dataset.images.assign(path=path)
-    write_table(images, dataset.folder / "images.parquet", "images")
-    stranger = DataSet(dataset.folder, {**dataset.info, "source_root": root})
-    with pytest.raises(InputError, match=rf" {store}, "):
-        stranger.image_path("no_row")
-    monkeypatch.setenv("CXR_SOURCES", f"s3://mine, {store}")
-    assert DataSet(dataset.folder, stranger.info).image_path("no_row").name == "a.png"
-
-
 def test_table_may_not_be_a_link_out_of_the_folder_but_pixels_may(dataset, tmp_path):
     (dataset.folder / "splits" / "same.parquet").symlink_to(dataset.folder / "images.parquet")
     (tmp_path / "large_disk").mkdir()
