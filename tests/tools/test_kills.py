@@ -79,7 +79,7 @@ def kill_forked(name: str, work: Path, folder: Path) -> None:
     """Attack a command with forked processes, and write what differs to a file."""
     adopt_orphans()
     draw = random.Random(f"31 {name}")  # noqa: S311
-    plan = kills.Plan(kills=3, most=3, share=0.5, draw=draw, forked=True, pause=0.5)
+    plan = kills.Plan(kills=2, most=2, share=0.5, draw=draw, forked=True, pause=2.0)
     (folder / "wrong").write_text("\n".join(kills.attack(name, work, folder / "disk", plan)))
 
 
