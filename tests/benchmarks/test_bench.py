@@ -308,9 +308,6 @@ def test_a_quick_run_has_every_row(quick):
         "pixel store JPEG",
         "augment an epoch at 32 px, 2 boxes an image ours albumentations.Compose",
         "1 processor a loop of pydicom",
-        "tables: read ours",
-        "tables: find copies, split by patient",
-        "tables: read, validate, split, audit",
         "is_member pandas isin",
         "open it pandas",
     ):
