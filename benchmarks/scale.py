@@ -3,8 +3,7 @@
     python -m benchmarks.scale [--most 100000] [--seed 0]
 
 ``prepare`` reads a folder of PNG files of 32 px, three of each patient, and a table of labels.
-``compare`` compares the random scores of two systems, with as many test images and an eighth as
-many validation images. Each command runs in a process of its own, whose peak memory does not
+``compare`` compares the random scores of two systems on as many test images. Each command runs in a process of its own, whose peak memory does not
 include that of its workers. The program prints a table for docs/scale.md.
 """
 
@@ -29,7 +28,6 @@ _FEWEST = 10_000
 _SIDE = 32  # px
 _COARSE = 8  # px: random greys that are enlarged to an image
 _IMAGES_PER_PATIENT = 3
-_TEST_PER_VALIDATION = 8
 _POSITIVE = 0.22
 
 
@@ -54,7 +52,7 @@ def write_source(folder: Path, count: int, seed: int) -> None:
 
 
 def write_scores(folder: Path, count: int, seed: int) -> None:
-    """Write labels of test and validation images, and the scores of two systems.
+    """Write labels of test images, and the scores of two systems.
 
     Args:
         folder: New folder.
@@ -63,16 +61,13 @@ def write_scores(folder: Path, count: int, seed: int) -> None:
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, count])
-    total = count + count // _TEST_PER_VALIDATION
-    label = (rng.random(total) < _POSITIVE).astype(int)
-    truth = pd.DataFrame({"image_id": [f"i{number:07d}" for number in range(total)]})
-    truth["patient_id"] = [f"p{number // _IMAGES_PER_PATIENT:07d}" for number in range(total)]
+    label = (rng.random(count) < _POSITIVE).astype(int)
+    truth = pd.DataFrame({"image_id": [f"i{number:07d}" for number in range(count)]})
+    truth["patient_id"] = [f"p{number // _IMAGES_PER_PATIENT:07d}" for number in range(count)]
     truth["label"] = label
-    patient = np.arange(total) // _IMAGES_PER_PATIENT
-    truth["role"] = np.where(patient < count // _IMAGES_PER_PATIENT, "test", "val")
     truth.to_csv(folder / "truth.csv", index=False)
     for name, skill in (("A", 1.5), ("B", 1.4)):
-        score = 1 / (1 + np.exp(-(rng.normal(size=total) + skill * label - 1)))
+        score = 1 / (1 + np.exp(-(rng.normal(size=count) + skill * label - 1)))
         truth[["image_id"]].assign(score=score).to_csv(folder / f"{name}.csv", index=False)
 
 
