@@ -3,8 +3,9 @@
     python -m benchmarks.scale [--most 100000] [--seed 0]
 
 ``prepare`` reads a folder of PNG files of 32 px, three of each patient, and a table of labels.
-``compare`` compares the random scores of two systems on as many test images. Each command runs in a process of its own, whose peak memory does not
-include that of its workers. The program prints a table for docs/scale.md.
+``compare`` compares the random scores of two systems on as many test images. Each command runs in
+a process of its own, whose peak memory does not include that of its workers. The program prints a
+table for docs/scale.md.
 """
 
 from __future__ import annotations
