@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
@@ -33,9 +33,7 @@ from cxr_compare.data_prep.synth.phantom import write_phantom
 
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts
 _TRIES = 4
-_CURVE_ROUNDS = 3
 _ENOUGH = {1: 60.0, 2: 50.0, 3: 25.0}  # seconds after which a number of rounds is enough
-_MOST_SECONDS = 20.0  # longest sample of a peer, after which it leaves a curve
 _WAIT_SECONDS = 1.0
 _MOST_IMAGES = 200
 _SCRATCH_BYTES = 4 << 30
@@ -94,14 +92,12 @@ class Sample:
         seconds: Time of the work, s.
         noise: Share of the processors that other programs used meanwhile; None if unknown.
         peak_gib: Greatest memory of the process, GiB.
-        printed: Values that the run returned by name; None if it returned an amount.
     """
 
     amount: float
     seconds: float
     noise: float | None
     peak_gib: float = 0.0
-    printed: Mapping[str, float] | None = None
 
 
 Round = Mapping[str, Sample | None]
@@ -117,12 +113,10 @@ class Row:
         unit: Unit of the figure: an amount per second, or s or ms for a run or an amount.
         ours: Name of our candidate.
         peer: Name of the other candidate; empty if no other program does the same.
-        part: Key of the figure, if a run returns a dictionary.
         limit: Largest allowed value of the figure.
         limit_gib: Largest allowed memory of our process, GiB.
         bound: Name of the peak speed that bounds the work (``fp32``, ``bf16``, ``copy``), and the
             floating-point operations or bytes that one unit of amount takes.
-        size: Number of images, if rows of the same work form a curve.
         note: Sentence on what the figures do not show.
     """
 
@@ -130,11 +124,9 @@ class Row:
     unit: str
     ours: str
     peer: str = ""
-    part: str = ""
     limit: float | None = None
     limit_gib: float | None = None
     bound: tuple[str, float] | None = None
-    size: int | None = None
     note: str = ""
 
     @property
@@ -150,8 +142,6 @@ class Row:
         Returns:
             The figure, in the unit of the row.
         """
-        if self.part:
-            return (sample.printed or {})[self.part]
         if self._is_rate:
             return sample.amount / sample.seconds
         return sample.seconds / sample.amount * (1000 if self.unit.startswith("ms") else 1)
@@ -188,7 +178,6 @@ class Row:
         made: dict[str, Any] = {
             "work": self.work,
             "unit": self.unit,
-            "size": self.size,
             "names": {"ours": self.ours, "peer": self.peer or None},
         }
         for key, values in (("ours", ours), ("peer", peer), ("ratio", ratios)):
@@ -263,7 +252,7 @@ class Meter:
         if busy is not None and busy_after is not None:
             others = (busy_after - busy) - (self.machine.own() - own)
             noise = max(others, 0) / (self.machine.cpus * seconds)
-        return Sample(taken.amount, taken.seconds, noise, taken.peak_gib, taken.printed)
+        return Sample(taken.amount, taken.seconds, noise, taken.peak_gib)
 
     def quiet_sample(self, timer: Timer) -> tuple[Sample | None, int]:
         """Take up to four samples until one is quiet.
@@ -372,37 +361,6 @@ def _turned(names: list[str], number: int) -> list[str]:
     """Return the names in another order for every round."""
     turn = number % max(len(names), 1)
     return names[turn:] + names[:turn]
-
-
-def curve(
-    meter: Meter,
-    sizes: Sequence[int],
-    candidates_of: Callable[[int], Mapping[str, Candidate]],
-    rows_of: Callable[[int], Sequence[Row]],
-) -> Iterator[dict[str, Any]]:
-    """Measure rows of growing size.
-
-    A peer is left out of larger sizes once a sample is expected to take more than 20 s.
-
-    Args:
-        meter: Meter that takes the samples.
-        sizes: Numbers of images, rising.
-        candidates_of: Function that returns the candidates of a size.
-        rows_of: Function that returns the rows of a size.
-
-    Yields:
-        Each row as plain JSON values.
-    """
-    slow: set[str] = set()
-    for size in sizes:
-        candidates = {n: c for n, c in candidates_of(size).items() if n not in slow}
-        rows = [replace(row, peer="" if row.peer in slow else row.peer) for row in rows_of(size)]
-        rows = list({(row.work, row.ours, row.peer): row for row in rows}.values())
-        for row in meter.measure(candidates, rows, warm=False, most=_CURVE_ROUNDS):
-            yield row
-            growth = next((n / size for n in sizes if n > size), 1.0)
-            if row["names"]["peer"] and row["seconds"][1] * growth > _MOST_SECONDS:
-                slow.add(row["names"]["peer"])
 
 
 def each(function: Callable[..., object], values: Sequence[Any]) -> float:

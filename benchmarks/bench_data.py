@@ -1,10 +1,9 @@
-"""Images: an epoch, augmenting, preparing; tables of growing size read, checked, split, audited."""
+"""Images: an epoch, augmenting, preparing; ids looked up, and a pixel store opened."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,21 +16,15 @@ import pandas as pd
 import pydicom
 from pydicom.uid import JPEGBaseline8Bit
 
-from benchmarks.bench import Row, Setting, curve, each, is_dicom
-from benchmarks.synth_tables import synth_tables
+from benchmarks.bench import Row, Setting, each, is_dicom
 from benchmarks.worker import Candidate, Run
 from cxr_compare.data_prep.contracts import tables
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
-from cxr_compare.data_prep.formats.source import empty_roles
-from cxr_compare.data_prep.splits.add_split import SplitRule
-from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
 from cxr_compare.data_prep.store import pixel_store as stored
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.store.pixel_store_writer import SHARD_IMAGES, PixelStoreWriter
@@ -42,14 +35,9 @@ from cxr_compare.data_prep.work.local_engine import LocalEngine
 _PREPARED = 400
 _ROUNDS = 3
 _BATCH = 8
-# images, in tables
-_SIZES = (1_000, 10_000, 100_000, 1_000_000)
-_QUICK_SIZES = (300,)
-# for a million
-_LIMIT_SECONDS = 60.0
-_LIMIT_GIB = 4.0
+_STORED = 1_000_000  # images
+_QUICK_STORED = 300
 _STORE_SIZE = 16  # px: opening a store takes as long whatever the size of its images
-_LABELS = ("images", "findings", "boxes", "box_coverage")
 
 
 def epoch_rows(setting: Setting) -> Iterator[dict[str, Any]]:
@@ -370,96 +358,9 @@ def plain_prepare(paths: str, size: int, scratch: str, pillow: bool) -> Run:
     return loop
 
 
-def table_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Return rows of tables of growing size: read with every rule, validated, split, audited."""
-    ours = "ours"
-    peer = "pandas and scikit-learn"
-    note = (
-        "tables: ours reads with every rule; pandas reads the same files and checks nothing, and "
-        "GroupShuffleSplit of scikit-learn splits by patient, without regard to copies or labels"
-    )
-
-    def rows(size: int) -> list[Row]:
-        limits: dict[str, Any] = {}
-        if size == _SIZES[-1]:
-            limits = {"limit": _LIMIT_SECONDS, "limit_gib": _LIMIT_GIB}
-        whole = "tables: read, validate, split, audit"
-        split = "tables: find copies, split by patient"
-        return [
-            Row("tables: read", "s", ours, peer, part="read", size=size, note=note),
-            Row(split, "s", ours, peer, part="split", size=size, note=note),
-            Row("tables: audit", "s", ours, part="audit", size=size),
-            Row(whole, "s", ours, part="together", size=size, **limits),
-        ]
-
-    def candidates(size: int) -> dict[str, Candidate]:
-        folder = str(setting.scratch / f"tables-{size}")
-        synth_tables(Path(folder), size, setting.seed)
-        return {
-            ours: Candidate.from_setup(check_tables, folder=folder),
-            peer: Candidate.from_setup(pandas_tables, folder=folder),
-        }
-
-    sizes = _QUICK_SIZES if setting.quick else _SIZES
-    return curve(setting.meter, sizes, candidates, rows)
-
-
-def check_tables(folder: str) -> Run:
-    """Set up reading a data set with all rules, validating it again, splitting it and auditing it.
-
-    The work returns the seconds of each step.
-    """
-    from cxr_compare.data_prep.audit.audit import audit
-    from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
-
-    def check() -> dict[str, float]:
-        times = [time.perf_counter()]
-        dataset = DataSet.open(Path(folder))
-        decode = tables.read_table(Path(folder) / "decode.parquet", "decode")
-        frames = {name: getattr(dataset, name) for name in _LABELS}
-        frames |= {"decode": decode, "split": dataset.split()}
-        times.append(time.perf_counter())
-        for name, frame in frames.items():
-            tables.validate_table(frame, name)
-        times.append(time.perf_counter())
-        near = find_near_duplicates(decode)
-        linked = image_links(decode, near)
-        draw_split(dataset.images, dataset.findings, empty_roles(), SplitRule(), linked)
-        times.append(time.perf_counter())
-        del decode, frames, linked
-        audit(dataset, near=near, measure_shortcuts=measure_shortcuts)
-        times.append(time.perf_counter())
-        parts = ("read", "validate", "split", "audit")
-        took = dict(zip(parts, np.diff(times).tolist(), strict=True))
-        return {**took, "together": sum(took.values())}
-
-    return check
-
-
-def pandas_tables(folder: str) -> Run:
-    """Set up reading the same files by pandas alone, and splitting by patient with scikit-learn."""
-    from sklearn.model_selection import GroupShuffleSplit
-
-    def check() -> dict[str, float]:
-        times = [time.perf_counter()]
-        names = (*_LABELS, "decode")
-        frames = {name: pd.read_parquet(Path(folder) / f"{name}.parquet") for name in names}
-        pd.read_parquet(Path(folder) / "splits" / "default.parquet")
-        times.append(time.perf_counter())
-        next(
-            GroupShuffleSplit(1, random_state=0).split(
-                frames["images"], groups=frames["images"]["patient_id"]
-            )
-        )
-        times.append(time.perf_counter())
-        return dict(zip(("read", "split"), np.diff(times).tolist(), strict=True))
-
-    return check
-
-
 def lookup_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Yield rows of looking up ids, and of opening a pixel store against only reading its index."""
-    n_images = (_QUICK_SIZES if setting.quick else _SIZES)[-1]
+    n_images = _QUICK_STORED if setting.quick else _STORED
     ids = pd.Series([f"{number:09d}_{number % 7:03d}" for number in range(n_images)])
     folder = setting.scratch / "store"
     _write_empty_store(folder, ids)
@@ -537,4 +438,4 @@ def _write_empty_store(folder: Path, ids: pd.Series) -> None:
     write_json(folder / stored.INFO_NAME, stored.INFO_KIND, {**info, "n_images": len(ids)})
 
 
-BLOCKS = {"data": (epoch_rows, augment_rows, prepare_rows, table_rows, lookup_rows)}
+BLOCKS = {"data": (epoch_rows, augment_rows, prepare_rows, lookup_rows)}

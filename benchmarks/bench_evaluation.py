@@ -6,13 +6,12 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.bench import Row, Setting, curve
+from benchmarks.bench import Row, Setting
 from benchmarks.worker import Candidate, Run
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.average_precision import (
@@ -48,9 +47,6 @@ _FEWEST_VALIDATION = 60
 _REPLICATES = 2_000
 _QUICK_REPLICATES = 20
 _LOOP_REPLICATES = 20  # the plain loop is timed on so many: all of them would take minutes
-_SIZES = (1_000, 10_000, 100_000, 1_000_000)  # images, in curves
-_GROWTH_REPLICATES = 96
-_GROWTH_BOXES = 2
 _COCO = ("pycocotools", "faster-coco-eval")
 _LIMIT_SECONDS = 10.0
 _LIMIT_GIB = 2.0
@@ -136,38 +132,6 @@ def precision_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         Row(work, "s", ours, peer, note=note) for ours in (reported, resampled) for peer in _COCO
     ]
     return setting.meter.measure(candidates, rows, warm=False, most=_ROUNDS)
-
-
-def growth_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Return rows of resampling, and of average precision, for growing numbers of images."""
-    sizes = (_QUICK_IMAGES,) if setting.quick else _SIZES
-    ours = "ours"
-    loop = "loop over scikit-learn"
-    reported = "as reported"
-    note = (
-        f"growth: ours takes {_GROWTH_REPLICATES} replicates, the loop 2; average precision is of "
-        f"{_GROWTH_BOXES} boxes an image"
-    )
-
-    def resampling(size: int) -> dict[str, Candidate]:
-        arguments: dict[str, Any] = {"n_images": size, "seed": setting.seed, "boxes": 1}
-        return {
-            ours: Candidate.from_setup(
-                our_replicates, n_replicates=_GROWTH_REPLICATES, **arguments
-            ),
-            loop: Candidate.from_setup(looped_replicates, n_replicates=2, **arguments),
-        }
-
-    def resampled(size: int) -> list[Row]:
-        return [Row("evaluation: a replicate", "ms/replicate", ours, loop, size=size, note=note)]
-
-    def precision(size: int) -> list[Row]:
-        work = "evaluation: AP50 and AP"
-        return [Row(work, "s", reported, peer, size=size, note=note) for peer in _COCO]
-
-    yield from curve(setting.meter, sizes, resampling, resampled)
-    boxed = partial(_precision, seed=setting.seed, boxes=_GROWTH_BOXES, ours=(reported,))
-    yield from curve(setting.meter, sizes, boxed, precision)
 
 
 def _precision(n_images: int, seed: int, boxes: int, ours: Sequence[str]) -> dict[str, Candidate]:
@@ -563,4 +527,4 @@ def plain_figures(given: tuple[Any, Any], program: str) -> dict[str, float]:
     return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
 
 
-BLOCKS = {"evaluation": (evaluation_rows, precision_rows, growth_rows)}
+BLOCKS = {"evaluation": (evaluation_rows, precision_rows)}

@@ -1,4 +1,4 @@
-"""The output of the benchmark: lines, the page `docs/benchmarks.md` and its pictures."""
+"""The output of the benchmark: lines, the page `docs/benchmarks.md` and its picture."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 RECORDED = Path(__file__).with_name("recorded.json")
 _PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 _RATIOS = "benchmarks.png"
-_GROWTH = "benchmarks_growth.png"
 _FEWEST_ROUNDS = 3  # for a comparison with what was recorded
 _LEAST_LOSS = 0.1  # share of the recorded ratio
-_SLOPE_FROM = 10_000  # below that, what does not grow counts most
 _OURS = "#1f5fa8"
 _PEERS = "#c1651d"
-_GREY = "#8a8a8a"
 _TITLES = {
     "machine": "What the machine can do",
     "training": "Training",
@@ -57,7 +54,7 @@ def line_of(row: Mapping[str, Any]) -> str:
     """Return a measured row as a sentence."""
     ours = row["names"]["ours"]
     peer = row["names"]["peer"]
-    what = f"{_work(row)}: {ours}"
+    what = f"{row['work']}: {ours}"
     if row["failed"]:
         return f"{what}: failed ({row['failed']})"
     if row["ours"] is None:
@@ -65,10 +62,6 @@ def line_of(row: Mapping[str, Any]) -> str:
     against = "" if row["peer"] is None else f", {peer} {figure(row['peer'])}"
     ratio = "" if row["ratio"] is None else f", {figure(row['ratio'])}x"
     return f"{what} {figure(row['ours'])} {row['unit']}{against}{ratio}"
-
-
-def _work(row: Mapping[str, Any]) -> str:
-    return row["work"] if row["size"] is None else f"{row['work']}, {row['size']:,} images"
 
 
 def as_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -109,7 +102,7 @@ def as_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         names = " / ".join(name for name in row["names"].values() if name)
         counts = str(row["n"]), str(row["rejected"])
         arguments = names, figure(row["ours"]), peer, row["unit"], ratio, spread, _share(row)
-        cells.append((_work(row), *arguments, *counts))
+        cells.append((row["work"], *arguments, *counts))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     shaped = [zip(line, "<<>><>>>>>", widths, strict=True) for line in cells]
     return ["  ".join(f"{c:{a}{w}}" for c, a, w in line).rstrip() for line in shaped]
@@ -173,7 +166,7 @@ def _is_slower(row: Mapping[str, Any], was: Mapping[str, Any]) -> bool:
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["group"], row["work"], row["size"], *row["names"].values()
+    return row["group"], row["work"], *row["names"].values()
 
 
 def _machine(payload: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -181,7 +174,7 @@ def _machine(payload: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def record(payload: Mapping[str, Any]) -> Path:
-    """Store a run in the repository, and write the page and its pictures.
+    """Store a run in the repository, and write the page and its picture.
 
     Recorded rows of groups that were not measured this time stay, if they are of the same machine.
 
@@ -223,8 +216,6 @@ def page(payload: Mapping[str, Any]) -> str:
         lines += [f"![Ratios of all rows, with their spread]({_RATIOS})", ""]
     for group, of_group in groupby(rows, key=lambda row: row["group"]):
         lines += [] if group == "machine" else _section(group, list(of_group))
-    if _curves(rows):
-        lines += ["## Growth", "", f"![Time by number of images, and slopes]({_GROWTH})"]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -232,15 +223,14 @@ def _section(group: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the table of a group: each of our candidates against its fastest peer."""
     least: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in rows:
-        if row["size"] is None:
-            key = row["work"], row["names"]["ours"]
-            least[key] = min(least.get(key, row), row, key=lambda each: each["ratio"] or 0)
+        key = row["work"], row["names"]["ours"]
+        least[key] = min(least.get(key, row), row, key=lambda each: each["ratio"] or 0)
     single = list(least.values())
     revisions = sorted({f"{row['revision']}, {row['created'][:10]}" for row in rows})
     lines = [f"## {_TITLES[group]}", "", f"`{group}`: {'; '.join(revisions)}.", ""]
     if single:
         lines += [_cells(("cxr-compare", "other", "ratio")), _cells(["---"] * 3)]
-        for work, of_work in groupby(single, key=_work):
+        for work, of_work in groupby(single, key=lambda row: row["work"]):
             in_unit = list(of_work)
             lines += [_cells([f"**{work}**", "", in_unit[0]["unit"]])]
             last = ""
@@ -282,58 +272,17 @@ def _cells(texts: Iterable[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def _curves(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the rows of growing size, by their work."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["size"] is not None and row["ours"] is not None:
-            found.setdefault(row["work"], []).append(row)
-    return found
-
-
-def _lines_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """Return the points (number of images, time) of each candidate of a curve, ours first."""
-    found: dict[str, dict[int, float]] = {}
-    for side in ("ours", "peer"):
-        for row in rows:
-            if row[side] is not None:
-                found.setdefault(row["names"][side], {})[row["size"]] = row[side]
-    return {name: sorted(points.items()) for name, points in found.items()}
-
-
-def slope(points: Sequence[tuple[int, float]]) -> float | None:
-    """Fit the slope of log time on log number, from 10,000 on; a slope of 1 is linear growth.
-
-    Args:
-        points: Number and time of each point.
-
-    Returns:
-        The slope; None with fewer than two points.
-
-    Example:
-        >>> slope([(1_000, 5.0), (10_000, 2.0), (100_000, 20.0)])
-        1.0
-    """
-    far = [point for point in points if point[0] >= _SLOPE_FROM and point[1] > 0]
-    if len(far) < 2:
-        return None
-    x, y = np.log10(np.array(far)).T
-    return round(float(np.polyfit(x, y, 1)[0]), 2)
-
-
 def draw(payload: Mapping[str, Any], folder: Path) -> None:
-    """Write both pictures: ratios with their ranges, and growth if there is any.
+    """Write the picture: ratios with their ranges.
 
     Args:
         payload: Rows of a run.
-        folder: Folder of the pictures.
+        folder: Folder of the picture.
     """
     rows = payload["rows"]
-    ratios = [row for row in rows if row["ratio"] is not None and row["size"] is None]
+    ratios = [row for row in rows if row["ratio"] is not None]
     if ratios:
         _save(_draw_ratios(ratios), folder / _RATIOS)
-    if curves := _curves(rows):
-        _save(_draw_growth(curves), folder / _GROWTH)
 
 
 def _save(drawn: Figure, path: Path) -> None:
@@ -352,7 +301,7 @@ def _draw_ratios(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xscale("log")
     axes.axvline(1, color="black", lw=1)
     names = [
-        f"{_work(row)}: {row['names']['ours']}\nagainst {row['names']['peer']}" for row in rows
+        f"{row['work']}: {row['names']['ours']}\nagainst {row['names']['peer']}" for row in rows
     ]
     axes.set_yticks(place, names, fontsize=6.5)
     axes.set_ylim(-0.7, len(rows) - 0.3)
@@ -364,30 +313,4 @@ def _draw_ratios(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("times as fast as the peer (lines: lowest and highest round)")
     axes.spines[["top", "right"]].set_visible(False)
-    return drawn
-
-
-def _draw_growth(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    columns = min(2, len(curves))
-    height = -(-len(curves) // columns)
-    drawn = Figure(figsize=(5.0 * columns, 3.4 * height), layout="constrained")
-    panels = np.atleast_1d(drawn.subplots(height, columns)).ravel()
-    for axes, (work, rows) in zip(panels, curves.items(), strict=False):
-        for number, (name, points) in enumerate(_lines_of(rows).items()):
-            steep = slope(points)
-            arguments = name if steep is None else f"{name}: slope {steep:.2f}"
-            colour = (_OURS, _PEERS, _GREY)[min(number, 2)]
-            axes.loglog(
-                *zip(*points, strict=True),
-                "-" if number == 0 else "--",
-                marker="o",
-                color=colour,
-                label=arguments,
-            )
-        axes.set(title=work, xlabel="images", ylabel=rows[0]["unit"])
-        axes.title.set_fontsize(9)
-        axes.legend(fontsize=7)
-        axes.grid(alpha=0.3)
-    for axes in panels[len(curves) :]:
-        axes.set_visible(False)
     return drawn

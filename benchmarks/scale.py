@@ -1,130 +1,124 @@
-"""``python -m benchmarks.scale``: the time of Ray against the local pool, and the driver's memory.
+"""Time and memory of ``cxr prepare`` and ``cxr compare`` for 10,000 to a million images.
 
-A row is the path of a PNG that a worker reads, shrinks and returns, as in `cxr prepare`. A small
-PNG costs a fortieth of a radiograph, so that the cost of the engine itself is visible. Both engines
-work on the same rows with the same number of workers, in turn, each round in the other order. Ray
-is started before, and its start is not counted.
+    python -m benchmarks.scale [--most 100000] [--seed 0]
+
+``prepare`` reads a folder of PNG files of 32 px, three of each patient, and a table of labels.
+``compare`` compares the random scores of two systems on as many test images. Each command runs in
+a process of its own, whose peak memory does not include that of its workers. The program prints a
+table for docs/scale.md.
 """
 
 from __future__ import annotations
 
+import argparse
+import tempfile
 import time
-from functools import partial
-from itertools import repeat
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, Any
 
 import cv2
 import numpy as np
-import typer
+import pandas as pd
 
-from benchmarks.scale_growth import ENGINES, growth, in_process, origin
-from benchmarks.scale_stages import stages
 from benchmarks.worker import peak_gib
-from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.work.engine import EngineName, open_engine
 from cxr_compare.scripts import console
 
-_SMALL = 64  # px
-
-app = typer.Typer(add_completion=False, no_args_is_help=True)
-app.command()(growth)
-app.command()(stages)
-
-
-def _png(side: int) -> bytes:
-    """Return a smooth image with noise as PNG."""
-    rng = np.random.default_rng(0)
-    grey = cv2.GaussianBlur(rng.normal(128, 60, (side, side)), (0, 0), 9) * 2
-    found, content = cv2.imencode(".png", (grey + rng.normal(0, 4, grey.shape)).astype(np.uint8))
-    assert found  # noqa: S101 - OpenCV writes PNG
-    return content.tobytes()
+_FEWEST = 10_000
+_SIDE = 32  # px
+_COARSE = 8  # px: random greys that are enlarged to an image
+_IMAGES_PER_PATIENT = 3
+_POSITIVE = 0.22
 
 
-def shrink(path: Path) -> np.ndarray:
-    """Read an image and shrink it; this is the work on a row."""
-    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if grey is None:
-        raise ValueError(f"{path}: cannot be decoded")
-    return cv2.resize(grey, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
+def write_source(folder: Path, count: int, seed: int) -> None:
+    """Write images of random greys, and a table of their patients and labels.
 
-
-def _none(row: Any) -> None:
-    return None
-
-
-def _seconds(name: EngineName, rows: int, side: int) -> float:
-    """Return the seconds that the rows take once the engine's workers have started."""
-    with TemporaryDirectory() as folder, open_engine(name, workers=cpu_count()) as engine:
-        path = Path(folder) / "image.png"
-        path.write_bytes(_png(side))
-        list(engine.map_rows(shrink, repeat(path, 64), on_crash=_none))  # starts them
-        began = time.perf_counter()
-        count = sum(1 for _ in engine.map_rows(shrink, repeat(path, rows), on_crash=_none))
-        took = time.perf_counter() - began
-    if count != rows:
-        raise RuntimeError(f"{name}: {count} results of {rows} rows")
-    return took
-
-
-@app.command()
-def engines(
-    out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    rows: Annotated[int, typer.Option(min=100, help="Rows of each run.")] = 100_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Runs of each engine, in turn.")] = 3,
-    side: Annotated[int, typer.Option(min=16, help="Width and height of the PNG, px.")] = 256,
-) -> None:
-    """Measure the time that Ray takes for the same rows, as a ratio to the local pool.
-
-    Example: python -m benchmarks.scale engines --out engines.json
+    Args:
+        folder: New folder.
+        count: Number of images.
+        seed: Random seed.
     """
-    taken: dict[str, list[float]] = {name: [] for name in ENGINES}
-    for number in range(rounds):
-        for name in ENGINES if number % 2 == 0 else ENGINES[::-1]:
-            taken[name].append(_seconds(name, rows, side))
-            console.say(f"{name}: {taken[name][-1]:.1f} s, {rows / taken[name][-1]:.0f} rows/s")
-    ratios = [ray / local for local, ray in zip(taken["local"], taken["ray"], strict=True)]
-    console.emit(
-        f"Ray / local: {np.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), "
-        f"{rows:,} rows of {side} px, {rounds} rounds, {cpu_count()} workers"
-    )
-    write_json(
-        out,
-        "engines",
-        {"rows": rows, "side": side, "seconds": taken, "ratios": ratios, **origin()},
-    )
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng([seed, count])
+    names = [f"{number:07d}.png" for number in range(count)]
+    for name in names:
+        coarse = rng.integers(0, 256, (_COARSE, _COARSE), dtype=np.uint8)
+        grey = cv2.resize(coarse, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / "images" / name), grey)
+    table = pd.DataFrame({"file": names, "patient": np.arange(count) // _IMAGES_PER_PATIENT})
+    table["label"] = np.where(rng.random(count) < _POSITIVE, "opacity", "normal")
+    table.to_csv(folder / "labels.csv", index=False)
 
 
-def _driver(name: EngineName, rows: int) -> float:
-    """Return the peak memory of a driver, MiB."""
-    with open_engine(name, workers=cpu_count()) as engine:
-        total = sum(1 for _ in engine.map_rows(partial(max, 0), range(rows), on_crash=_none))
-    if total != rows:
-        raise RuntimeError(f"{name}: {total} results of {rows} rows")
-    return peak_gib() * 1024
+def write_scores(folder: Path, count: int, seed: int) -> None:
+    """Write labels of test images, and the scores of two systems.
 
-
-@app.command()
-def memory(
-    out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    rows: Annotated[list[int] | None, typer.Option(help="Numbers of rows.")] = None,
-) -> None:
-    """Measure the driver's peak memory by the number of rows, with each engine.
-
-    Example: python -m benchmarks.scale memory --out memory.json
+    Args:
+        folder: New folder.
+        count: Number of test images.
+        seed: Random seed.
     """
-    counts = rows or [10_000, 100_000, 1_000_000]
-    found = [
-        {"engine": name, "rows": count, "mib": in_process(partial(_driver, name, count))}
-        for name in ENGINES
-        for count in counts
-    ]
-    for each in found:
-        console.emit(f"{each['engine']}: {each['mib']:.0f} MiB at {each['rows']:,} rows")
-    write_json(out, "driver memory", {"rows": found, **origin()})
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng([seed, count])
+    label = (rng.random(count) < _POSITIVE).astype(int)
+    truth = pd.DataFrame({"image_id": [f"i{number:07d}" for number in range(count)]})
+    truth["patient_id"] = [f"p{number // _IMAGES_PER_PATIENT:07d}" for number in range(count)]
+    truth["label"] = label
+    truth.to_csv(folder / "truth.csv", index=False)
+    for name, skill in (("A", 1.5), ("B", 1.4)):
+        score = 1 / (1 + np.exp(-(rng.normal(size=count) + skill * label - 1)))
+        truth[["image_id"]].assign(score=score).to_csv(folder / f"{name}.csv", index=False)
+
+
+def prepare_once(folder: Path) -> tuple[float, float]:
+    """Prepare the images of a folder; return seconds and peak memory, GiB."""
+    from cxr_compare import prepare
+
+    began = time.perf_counter()
+    prepare(folder / "labels.csv", folder / "images", folder / "data", size=[_SIDE])
+    return time.perf_counter() - began, peak_gib()
+
+
+def compare_once(folder: Path) -> tuple[float, float]:
+    """Compare two tables of scores; return seconds and peak memory, GiB."""
+    from cxr_compare import compare
+
+    systems = [f"{name}={folder / name}.csv" for name in "AB"]
+    began = time.perf_counter()
+    compare(systems, truth=folder / "truth.csv", out=folder / "report")
+    return time.perf_counter() - began, peak_gib()
+
+
+def in_process(work: Callable[[Path], tuple[float, float]], folder: Path) -> tuple[float, float]:
+    """Call a function in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, folder).result()
+
+
+def main() -> None:
+    """Print the table, a row for each command and number of images."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--most", type=int, default=100_000, help="images, in tenfold steps")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    console.emit("| command | images | seconds | images/s | memory, MiB |")
+    console.emit("|---|---|---|---|---|")
+    count = _FEWEST
+    while count <= chosen.most:
+        for name, write, work in (
+            ("prepare", write_source, prepare_once),
+            ("compare", write_scores, compare_once),
+        ):
+            with tempfile.TemporaryDirectory(prefix="cxr-scale-") as scratch:
+                folder = Path(scratch) / name
+                write(folder, count, chosen.seed)
+                seconds, gib = in_process(work, folder)
+            line = (f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}", f"{gib * 1024:,.0f}")
+            console.emit(f"| `{name}` | {' | '.join(line)} |")
+        count *= 10
 
 
 if __name__ == "__main__":
-    app()
+    main()

@@ -88,9 +88,9 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A tab of this machine's Chromium, the `Browser` of ``tools/measure_page.py``."""
+    """A tab of this machine's Chromium, the `Browser` of ``tests/browser.py``."""
     pytest.importorskip("playwright", reason="playwright, which opens pages, is not installed")
-    from tools.measure_page import Browser, find_browser
+    from tests.browser import Browser, find_browser
 
     path = find_browser()
     if path is None:

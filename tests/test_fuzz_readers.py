@@ -1,8 +1,7 @@
 """Fuzz of what the program writes and reads again: a result, or one line that names the file.
 
-`tools.attacks.strangers` runs the same with thousands of examples. Sources of every format, images
-and uploads have tests of their own (``test_fuzz_tables.py``, ``test_fuzz_images.py`` and
-``test_fuzz_uploads.py``).
+Sources of every format, images and uploads have tests of their own (``test_fuzz_tables.py``,
+``test_fuzz_images.py`` and ``test_fuzz_uploads.py``).
 """
 
 from __future__ import annotations

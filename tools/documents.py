@@ -46,7 +46,7 @@ SCHEMA = "docs/metrics.schema.json"
 def generated() -> dict[str, str]:
     """Return the text of every generated document, by its path below the checkout."""
     parts: dict[str, dict[str, Callable[[], str]]] = {
-        "docs/architecture.md": {"tree": tree, "modules": modules},
+        "docs/architecture.md": {"tree": tree},
         "docs/formats.md": {"formats": formats_table},
         "docs/guarantees.md": {"patients needed": needed_table},
         "docs/tutorial.md": {"notebook": lambda: _tutorial().markdown},
@@ -121,22 +121,6 @@ def tree() -> str:
         if config.has_section(_contract(contract := package.replace("_", "-"))):
             names = [name for name in _layers(config, contract) if (ROOT / package / name).is_dir()]
             lines += [f"| `{package}/{n}/` | {_sentence(ROOT / package / n)} |" for n in names]
-    return "\n".join(lines)
-
-
-def modules() -> str:
-    """Return a table of every module with the first sentence of its docstring, by package."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    lines = ["| file | subject |", "|---|---|"]
-    for layer in _layers(config, "packages"):
-        package = ROOT / layer.removeprefix("cxr_compare.")
-        for file in sorted(package.rglob("*.py")):
-            if file.name == "__init__.py" or "__pycache__" in file.parts:
-                continue
-            docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-            subject = docstring.split("\n")[0].replace("|", "\\|")
-            lines.append(f"| `{file.relative_to(ROOT).as_posix()}` | {subject} |")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import bench
-from benchmarks.bench import Meter, ProcessorTime, Row, Sample, curve
+from benchmarks.bench import Meter, ProcessorTime, Row, Sample
 from benchmarks.report import as_lines, line_of
 from benchmarks.worker import Candidate, Run, Worker, peak_gib, timed
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -198,37 +198,6 @@ def test_the_share_of_the_peak_is_that_of_the_operations_a_second(unit, seconds)
     assert row.measured(rounds, {}, peaks={"fp32": 1.0})["share"] is None
 
 
-def test_a_row_takes_its_part_of_what_a_run_returns():
-    machine = FakeMachine()
-
-    def run() -> dict[str, float]:
-        machine.work(3.0)
-        return {"read": 2.0, "split": 0.5}
-
-    rows = [Row("tables", "s", "own", part=part) for part in ("read", "split")]
-    figures = list(meter_of(machine, rounds=2).measure({"own": run}, rows, warm=False, most=1))
-    assert [(row["ours"], row["n"]) for row in figures] == [(2.0, 1), (0.5, 1)]
-
-
-def test_a_peer_leaves_a_curve_before_it_takes_twenty_seconds():
-    machine = FakeMachine()
-
-    def slow(size: int) -> Run:
-        return lambda: machine.work(size / 300)
-
-    points = curve(
-        meter_of(machine),
-        (1_000, 5_000, 10_000),
-        lambda size: {"ours": slow(size // 100), "peer": slow(size)},
-        lambda size: [Row("t", "s", "ours", "peer", size=size)],
-    )
-    assert [(row["size"], row["names"]["peer"]) for row in points] == [
-        (1_000, "peer"),
-        (5_000, "peer"),
-        (10_000, None),
-    ]
-
-
 def test_the_table_leaves_empty_what_was_not_measured():
     read = Row("read", "images/s", "ours").measured([{"ours": None}], {"ours": 4})
     rounds = [{"ours": Sample(1.0, seconds, 0.0)} for seconds in (1.0, 2.0, 3.0)]
@@ -339,9 +308,6 @@ def test_a_quick_run_has_every_row(quick):
         "pixel store JPEG",
         "augment an epoch at 32 px, 2 boxes an image ours albumentations.Compose",
         "1 processor a loop of pydicom",
-        "tables: read ours",
-        "tables: find copies, split by patient",
-        "tables: read, validate, split, audit",
         "is_member pandas isin",
         "open it pandas",
     ):

@@ -34,36 +34,31 @@ PAIRS = (1.0, 2.0), (1.0, 2.2), (1.0, 2.1)
 
 @pytest.fixture
 def payload() -> dict[str, Any]:
-    split = [
-        row_of("data", Row("split", "s", "ours", "sklearn", size=10**k), (10.0**k, 2 * 10.0**k))
-        for k in (3, 4, 5)
-    ]
     lost = row_of("data", Row("read", "s", "ours", "pandas"), failed={"pandas": "ended"})
     slow = row_of("training", Row("training step", "s", "ours", "a slower peer"), (1.0, 9.0))
-    return payload_of(row_of("training", STEP, *PAIRS, peaks={"fp32": 100.0}), slow, lost, *split)
+    return payload_of(row_of("training", STEP, *PAIRS, peaks={"fp32": 100.0}), slow, lost)
 
 
 def test_the_page_in_the_repository_is_what_its_record_gives():
     assert (ROOT / "docs" / "benchmarks.md").read_text() == report.page(report.recorded())
 
 
-def test_the_page_shows_figures_failures_and_growth(payload):
+def test_the_page_shows_figures_and_failures(payload):
     page = report.page(payload)
     step = "| 1 | torchvision: 2.1 | **2.1** (2–2.2) |"
     for texts in (
         f"| **training step** |  | s |\n{step}",
         "| **read** |  | s |\n|  | pandas | failed |",
-        "![Time by number of images, and slopes](benchmarks_growth.png)",
         "`training`: abc, 2026-01-02.",
     ):
         assert texts in page
     assert "a slower peer" not in page, "a table compares with the fastest"
 
 
-def test_the_pictures_show_ratios_and_growth(payload, tmp_path):
+def test_the_picture_shows_ratios(payload, tmp_path):
     report.draw(payload, tmp_path)
     drawn = {path.name: cv2.imread(str(path)) for path in tmp_path.iterdir()}
-    assert set(drawn) == {"benchmarks.png", "benchmarks_growth.png"}
+    assert set(drawn) == {"benchmarks.png"}
     assert all(image.std() > 5 for image in drawn.values())
 
 
@@ -99,7 +94,7 @@ def test_a_record_keeps_other_groups_of_the_same_machine_only(payload, tmp_path,
     report.record(payload)
     report.record(payload_of(row_of("training", STEP, (1.0, 5.0))))
     groups = [row["group"] for row in report.recorded()["rows"]]
-    assert groups == ["training", "data", "data", "data", "data"]
+    assert groups == ["training", "data"]
     page = (tmp_path / "benchmarks.md").read_text()
     assert page == report.page(report.recorded())
     assert "**5**" in page

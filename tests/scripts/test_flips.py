@@ -16,7 +16,8 @@ from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.training.model_files import read_weights, save_model
 from tests.scripts.small_sets import scored_images
-from tools.attacks.flips import attack
+from tools.attacks import flips
+from tools.attacks.forked import call_in_new_process
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +26,19 @@ def made(tmp_path_factory):
 
 
 def test_flipped_bits_of_a_data_set_and_of_predictions_are_never_read_in_silence(made):
-    table = attack([made / "data", made / "scores"], flips=120, seed=31)
+    table = flips.attack([made / "data", made / "scores"], flips=120, seed=31)
     total = sum(table.values(), Counter())
     assert (total["silent"], total["traceback"]) == (0, 0)
     assert total["refused"] > 80
     assert table["data/pixels/letterbox*/shard*.npy"]["refused"] > 0
+
+
+@pytest.mark.release
+def test_flipped_bits_of_runs_exports_and_reports_are_never_read_in_silence(tmp_path):
+    call_in_new_process(flips.make, tmp_path)
+    total = sum(flips.attack(flips.folders_of(tmp_path), flips=200, seed=31).values(), Counter())
+    assert (total["silent"], total["traceback"]) == (0, 0)
+    assert total["refused"] > 150
 
 
 def test_every_bit_of_json_counts_also_those_of_its_digest(tmp_path):

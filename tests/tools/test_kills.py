@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tools.attacks import kills, material
+from tools.attacks.forked import adopt_orphans, call_in_new_process
 
 # Writes ten files, one after another. Those that exist may be left.
 _TEN_FILES = """
@@ -72,3 +73,25 @@ def test_a_command_that_does_not_end_is_ended_and_counts_as_a_failure():
     assert hanging.poll() is not None
     attacked = kills.Attacked("row", [], (), Path("work"), Path("disk"))
     assert "did not end" in attacked.outcome("row 0", ended, {})[0]
+
+
+def kill_forked(name: str, work: Path, folder: Path) -> None:
+    """Attack a command with forked processes, and write what differs to a file."""
+    adopt_orphans()
+    draw = random.Random(f"31 {name}")  # noqa: S311
+    plan = kills.Plan(kills=2, most=2, share=0.5, draw=draw, forked=True, pause=2.0)
+    (folder / "wrong").write_text("\n".join(kills.attack(name, work, folder / "disk", plan)))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kills")
+    call_in_new_process(material.make, folder)
+    return folder
+
+
+@pytest.mark.release
+@pytest.mark.parametrize("name", material.COMMANDS)
+def test_killed_command_leaves_what_one_that_nobody_killed_does(work, tmp_path, name):
+    call_in_new_process(kill_forked, name, work, tmp_path)
+    assert (tmp_path / "wrong").read_text() == ""

@@ -1,16 +1,12 @@
 """Flipped bits: one random bit in each file that the program writes, which is then opened.
 
-Usage: ``python -m tools.attacks.flips [--flips 2000] [--seed 31] [--work FOLDER]``. For each file
-the program prints how many flips were refused in one line that names the file and a remedy, how
-many were harmless (what is read is equal), how many were silent (what is read differs), and how
-many gave a traceback. The exit status is 1 if there is any of the last two.
+A flip is refused in one line that names the file and a remedy, or harmless (what is read is equal),
+or silent (what is read differs), or gives a traceback. ``tests/scripts/test_flips.py`` runs the
+attack, in which none may be silent or give a traceback.
 """
 
-import argparse
 import random
 import re
-import sys
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -249,8 +245,14 @@ def attack(folders: Iterable[Path], flips: int, seed: int) -> dict[str, Counter[
     return dict(table)
 
 
-def make(folder: Path) -> list[Path]:
-    """Make two runs, their predictions, exports and a report; return their folders."""
+def folders_of(work: Path) -> list[Path]:
+    """Return the folders that `make` makes."""
+    names = ("data", "run", "detector", "predictions", "onnx", "openvino", "report")
+    return [work / name for name in names]
+
+
+def make(folder: Path) -> None:
+    """Make a data set, two runs, their predictions, exports and a report below a folder."""
     work = material.make(folder)
     material.complete(
         work,
@@ -287,27 +289,3 @@ def make(folder: Path) -> list[Path]:
             ),
         ),
     )
-    names = ("data", "run", "detector", "predictions", "onnx", "openvino", "report")
-    return [work / name for name in names]
-
-
-def main() -> int:
-    """Run the attack; return 1 if a flip was silent or gave a traceback."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--flips", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=31)
-    parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="cxr-flips-") as scratch:
-        folders = make((given.work or Path(scratch)).resolve())
-        table = attack(folders, given.flips, given.seed)
-    print(f"{'file':58s}" + "".join(f"{name:>11s}" for name in OUTCOMES))
-    for kind, counts in sorted(table.items()):
-        print(f"{kind:58s}" + "".join(f"{counts[name]:11d}" for name in OUTCOMES))
-    total = sum(table.values(), Counter())
-    print(f"{'all':58s}" + "".join(f"{total[name]:11d}" for name in OUTCOMES))
-    return int(bool(total["silent"] or total["traceback"]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,22 +4,21 @@ A command of `cxr` imports torch for several seconds before it does anything. An
 a command a hundred times waits for little else. Here the commands, and the commands that they start
 themselves, are forked. Nothing else differs: each has its own environment, its own output and its
 own temporary folder, and holds no file of the process that it was forked from.
+`call_in_new_process` makes such a process, which has started no thread.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib
 import multiprocessing
 import os
-import pkgutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -27,7 +26,7 @@ from typing import IO
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.temporary_folders import use_private_temporary_folder
 from cxr_compare.scripts import child_processes
-from tests.scripts.launched import below
+from tests.scripts.launched import FORK_SERVER, below
 
 _FORK = multiprocessing.get_context("fork")
 _PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl.h
@@ -111,13 +110,21 @@ class ForkedCommand:
         self.send_signal(signal.SIGKILL)
 
 
-def import_everything() -> None:
-    """Import every module of the program whose packages are installed."""
-    import cxr_compare
+def call_in_new_process(function: Callable[..., object], *arguments: object) -> None:
+    """Call a function in a process of its own, from which it may fork commands.
 
-    for module in pkgutil.walk_packages(cxr_compare.__path__, "cxr_compare."):
-        with suppress(ImportError):
-            importlib.import_module(module.name)
+    Args:
+        function: Function of a module.
+        *arguments: Its arguments.
+
+    Raises:
+        RuntimeError: The function raised an exception, which is printed to stderr.
+    """
+    process = FORK_SERVER.Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__} failed with status {process.exitcode}")
 
 
 def adopt_orphans() -> None:

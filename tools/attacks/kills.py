@@ -1,21 +1,14 @@
 """Commands that are killed (-9) at random moments, several times in a row, and then run to the end.
 
-Usage: ``python -m tools.attacks.kills [VERB ...] [--kills N] [--most N] [--share SHARE]
-[--seed N] [--forked] [--work FOLDER]``. Each round kills a command up to ``--most`` times, starts
-the same command again, and compares the folder with that of a command that was not killed: the same
-files, the same content except for times. Nothing else may remain: no temporary folder beside it or
-in TMPDIR, and no process. A kill comes after a random number of changes in the folder, at most a
-given share of the changes that the undisturbed command makes, so that a busy machine gets as far as
-an idle one. The rounds go on until there were ``--kills`` kills. With ``--forked`` the commands are
-forked from a process that has imported torch, and start at once (`tools.attacks.forked`).
+Each round kills a command up to a number of times, starts the same command again, and compares the
+folder with that of a command that was not killed: the same files, the same content except for
+times. Nothing else may remain: no temporary folder beside it or in TMPDIR, and no process. A kill
+comes after a random number of changes in the folder, at most a given share of the changes that the
+undisturbed command makes, so that a busy machine gets as far as an idle one.
 
-In the rows named "workers", Ray's workers are killed instead of the command, which must end as if
-nothing had happened. A round of these takes about a minute on two busy processors: Ray starts, and
-each new worker imports torch. The exit status is 1 if something differs, or if a command does not
-end.
+``tests/tools/test_kills.py`` runs the attack.
 """
 
-import argparse
 import difflib
 import hashlib
 import json
@@ -25,34 +18,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.scripts.launched import command_line, naming, workers_below
+from tests.scripts.launched import command_line, naming
 from tools.attacks import material
-from tools.attacks.forked import ForkedCommand, adopt_orphans, import_everything, orphans
+from tools.attacks.forked import ForkedCommand, orphans
 
-WORKERS = {
-    "workers of predict": "CXR_ENGINE=ray predict",
-    "workers of prepare": "CXR_ENGINE=ray prepare",
-}
-NAMES = (
-    "import",
-    "predict --data",
-    "export run",
-    "export openvino",
-    "export set",
-    "train",
-    "curve",
-    "compare",
-    "CXR_ENGINE=ray predict",
-    "CXR_ENGINE=ray prepare",
-    *WORKERS,
-)
 _TIMES = {
     "created",
     "revision",
@@ -246,30 +221,6 @@ def finish(command: Running, seconds: float = _LONGEST_COMMAND) -> Ended:
         return Ended(None, f"{stderr.decode()}\nit did not end within {seconds:.0f} s")
 
 
-def kill_workers(command: Running, most: int, draw: random.Random) -> int:
-    """Kill Ray's workers below a command at random moments.
-
-    Args:
-        command: Running command.
-        most: Largest number of kills.
-        draw: Source of the random moments.
-
-    Returns:
-        Number of workers that were killed.
-    """
-    killed = 0
-    began = time.monotonic()
-    while command.poll() is None and killed < most:
-        if time.monotonic() - began > _LONGEST_COMMAND:
-            break
-        time.sleep(draw.uniform(0.2, 3.0))
-        if workers := workers_below(command.pid):
-            with suppress(ProcessLookupError):
-                os.kill(draw.choice(workers), signal.SIGKILL)
-                killed += 1
-    return killed
-
-
 def modification_times(folder: Path) -> dict[Path, int]:
     """Return when each file below a folder was last written, in nanoseconds."""
     times = {}
@@ -335,10 +286,10 @@ def kill_command(attacked: Attacked, row: str, most: int, plan: Plan) -> tuple[i
 
 
 def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
-    """Kill a command, or Ray's workers below it, until there were enough kills.
+    """Kill a command until there were enough kills.
 
     Args:
-        name: One of `NAMES`.
+        name: A key of `material.COMMANDS`.
         work: Folder of the inputs.
         disk: Folder that the command writes; it is emptied for each round.
         plan: How often and when.
@@ -346,7 +297,7 @@ def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
     Returns:
         A line for everything that differs from a command that nobody killed.
     """
-    text, copied = material.COMMANDS[WORKERS.get(name, name)]
+    text, copied = material.COMMANDS[name]
     words = text.format(w=work, d=disk).split()
     attacked = Attacked(name, words, copied, work, disk, forked=plan.forked)
     attacked.prepare()
@@ -365,15 +316,10 @@ def attack(name: str, work: Path, disk: Path, plan: Plan) -> list[str]:
         row = f"{name} {rounds}"
         most = min(plan.most, plan.kills - kills)
         attacked.prepare()
-        if name in WORKERS:
-            command = attacked.begin()
-            kills += kill_workers(command, most, plan.draw)
-            ended = finish(command)
-        else:
-            killed, outlived = kill_command(attacked, row, most, plan)
-            kills += killed
-            wrong += outlived
-            ended = finish(attacked.begin())
+        killed, outlived = kill_command(attacked, row, most, plan)
+        kills += killed
+        wrong += outlived
+        ended = finish(attacked.begin())
         rounds += 1
         wrong += attacked.outcome(row, ended, reference)
         print(f"  {row}: {kills} kills, {len(wrong)} differ", file=sys.stderr, flush=True)
@@ -396,35 +342,3 @@ def _report(name: str, took: float, rounds: int, kills: int, wrong: list[str]) -
     print(f"{name:20} {took:6.0f} s {rounds:6} {kills:6} {len(wrong):9}", flush=True)
     for line in wrong:
         print(f"  {line}", flush=True)
-
-
-def main() -> int:
-    """Run the attacks; return 1 if a command failed the test."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="VERB", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--kills", type=int, default=10, help="of each command")
-    parser.add_argument("--most", type=int, default=4, help="kills in one round")
-    parser.add_argument("--share", type=float, default=0.5, help="of the changes in the folder")
-    parser.add_argument("--seed", type=int, default=31)
-    parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
-    parser.add_argument("--forked", action="store_true", help="fork the commands: faster")
-    given = parser.parse_args()
-    if given.forked:
-        if any("ray" in name or name in WORKERS for name in given.names or NAMES):
-            parser.error("--forked: name the commands, of those without Ray")
-        import_everything()
-        adopt_orphans()
-    wrong: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="cxr-kills-") as folder:
-        work = material.make((given.work or Path(folder) / "inputs").resolve())
-        print("command               unkilled rounds  kills  differing")
-        for name in NAMES:
-            if not given.names or name in given.names:
-                draw = random.Random(f"{given.seed} {name}")  # noqa: S311
-                plan = Plan(given.kills, given.most, given.share, draw, forked=given.forked)
-                wrong += attack(name, work, Path(folder) / "disk", plan)
-    return int(bool(wrong))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -29,8 +29,8 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from tests.data_prep.assemble.sources import make, write_pairs
+from tests.outline import Outline
 from tests.small_dicom import chest
-from tools.outline import Outline
 
 N = 48
 

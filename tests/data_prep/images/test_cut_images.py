@@ -45,6 +45,14 @@ def test_no_image_cut_short_is_read_as_if_it_were_whole(tmp_path):
     assert total["cut short"] > 400
 
 
+@pytest.mark.release
+@pytest.mark.filterwarnings("ignore")
+def test_no_real_radiograph_cut_short_is_read_as_if_it_were_whole(tmp_path, shared_data):
+    total = cuts.attack(cuts.real_films(shared_data), {}, tmp_path)
+    assert [key for key in total if ": " in key] == []
+    assert total["cut short"] > 150
+
+
 def test_no_syntax_without_an_encoder_here_is_read_cut(coded_files, tmp_path, monkeypatch):
     monkeypatch.setattr(cuts, "SHARES", (10, 25, 50, 75, 90))  # 99 % lacks the end marker alone
     names = [uid.HTJ2KLossless, uid.HTJ2K, uid.JPEGExtended12Bit]

@@ -20,10 +20,10 @@ from cxr_compare.serving.guard import Guard, Warned, WarningKind, orientation_wa
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
+from tests.browser import Browser
 from tests.scripts.launched import wait_until
 from tests.serving.web.conftest import listening
 from tests.serving.web.test_app import report_of
-from tools.measure_page import Browser
 
 _PATIENCE = 20.0  # seconds
 

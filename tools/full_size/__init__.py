@@ -1,1 +1,0 @@
-"""The full-size answer: detector, CheXNet and probe on all of RSNA, from one protocol file."""
