@@ -51,8 +51,6 @@ VOLATILE = {
     "started",
     "ended",
     "duration_s",
-    "looks",
-    "n_looks",
     "machine",
     "folder",
     "run",

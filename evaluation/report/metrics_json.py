@@ -51,10 +51,6 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "wrong_labels": None if wrong_labels is None else wrong_labels.to_dict(),
         "reference_error": None if comparison.reference is None else asdict(comparison.reference),
         "exposure": [result.to_dict() for result in comparison.exposures],
-        "goals": [
-            vars(each) | {"ci_method": each.method, "standing": each.standing}
-            for each in comparison.goals
-        ],
         "guarantees": [
             {
                 "system": result.system,

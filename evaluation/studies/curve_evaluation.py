@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,6 @@ from cxr_compare.evaluation.studies.curve_study import (
 from cxr_compare.evaluation.studies.share_figures import EvaluatedRun, ShareFigures, evaluate_shares
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.uses_log import log_use
 
 _PAIRS: tuple[tuple[Kind, Kind], ...] = (
     ("detector", "classifier"),
@@ -108,14 +107,10 @@ def evaluate_curve(
             can be evaluated.
     """
     systems: dict[str, list[EvaluatedRun]] = {}
-    used: dict[str, dict[str, Sequence[Predictions]]] = {}
     for (model, split, share, seed), answers in predictions.items():
         name = _name(model, share, seed)
         part = design.parts[split, share, seed]
         systems.setdefault(name, []).append(EvaluatedRun(split, part, answers))
-        used.setdefault(split, {})[name] = [answers]
-    for split, by_name in used.items():
-        log_use(replace(test_set, split=split), by_name)
     evaluated = evaluate_shares(systems, test_set, replicates=replicates, advance=advance)
     counts = _counts(design, test_set)
     points = _points(design, counts, evaluated)

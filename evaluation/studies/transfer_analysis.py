@@ -32,7 +32,6 @@ from cxr_compare.evaluation.studies.transfer_pairs import Pair
 from cxr_compare.evaluation.studies.unseen_scores import UnseenScores, score_unseen
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
-from cxr_compare.evaluation.systems.uses_log import log_use
 
 _RATES = ("recall", "specificity", "precision", "f1", "accuracy")
 """Metrics at a threshold."""
@@ -413,7 +412,6 @@ def evaluate_transfer(
     Raises:
         InputError: The predictions of a pair are of another data set, or lack images.
     """
-    _log_uses(evaluated)
     cells = []
     left_out = []
     widest: dict[str, tuple[LabelledSplit, pd.Index]] = {}
@@ -435,14 +433,3 @@ def evaluate_transfer(
         if cell.n_not_run:
             left_out.append(_sentence("not_run", cell.system, cell.data_set, cell.n_not_run))
     return Transfer(sets, add_drops(cells), options.policy, [*notes, *left_out])
-
-
-def _log_uses(evaluated: Sequence[tuple[Pair, Predictions]]) -> None:
-    used: dict[tuple[str, str, str], dict[str, list[Predictions]]] = {}
-    test_sets = {}
-    for pair, predictions in evaluated:
-        key = pair.data_set, pair.test_set.split, pair.test_set.target.name
-        test_sets[key] = pair.test_set
-        used.setdefault(key, {})[pair.system] = [predictions]
-    for key, systems in used.items():
-        log_use(test_sets[key], systems)

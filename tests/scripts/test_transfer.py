@@ -202,9 +202,6 @@ def test_all_systems_are_judged_on_the_split_of_those_trained_there(sets, tmp_pa
     given = [f"A={run}", f"B={tmp_path / 'run-away'}", home, away]
     asked = {"out": tmp_path / "out", "same": {"pneumonia": "lung_opacity"}}
     found = transfer(given, **asked).to_dict()
-    uses = (home / "splits/own.looks.jsonl").read_text().splitlines()
-    assert list(json.loads(uses[0])["systems"]) == ["A", "B"]
-    assert len(uses) == 1
     homes = {(row["system"], row["data_set"]) for row in found["figures"] if row["home"]}
     assert homes == {("A", "rsna"), ("B", "kermany")}
     notes = " ".join(found["notes"])

@@ -188,14 +188,6 @@ TABLES = (
         ),
     ),
     Table(
-        "goals",
-        "goals",
-        (
-            Column("both goals called met", "co-primary"),
-            Column("both goals called met, truth 0.1 above them", "easy"),
-        ),
-    ),
-    Table(
         "reference",
         "reference",
         (
