@@ -161,7 +161,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     drawn = resampled_figures(truth.finding, scorecards, resamples, advance=advance)
     by_unit = evaluate_by_unit(models, evaluated, truth, unit, resamples)
     estimates = with_clustered_auroc(drawn.estimates, scorecards)
-    estimates, _ = with_uncounted_images(estimates, models, truth, protocol, resamples)
+    estimates = with_uncounted_images(estimates, models, truth, protocol, resamples)
     if labels is not None:
         estimates = with_corrected_figures(estimates, scorecards, labels)
     exposed = [replace(each, figures=unseen_figures(each.exposure, scorecards)) for each in seen]

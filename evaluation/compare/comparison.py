@@ -21,7 +21,6 @@ from cxr_compare.evaluation.compare.reference_check import (
     LabelledScores,
     headline_labels,
 )
-from cxr_compare.evaluation.compare.sentences import sentence
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.unequal_recipes import unequal_conditions
 from cxr_compare.evaluation.compare.verdict import state_verdict
@@ -56,7 +55,7 @@ class Comparison:
             ``localised_tolerant`` (the same, if a miss by one cell of an activation map is
             permitted), ``point_x`` and ``point_y`` (point that the system gives on the image,
             original px) and ``patient_id``. There may also be ``x_class`` (kind of image, such as
-            ``normal``) and ``triage`` (``ruled_out``, ``referred`` or ``ruled_in``).
+            ``normal``).
         notes: Notes for readers of the report, such as the number of images that are left out.
         provenance: Ids, seeds, versions and commands that make the result reproducible; the report
             shows them.
@@ -197,32 +196,6 @@ class Comparison:
             (self.records.get(name, {}).get("recipe") or {}).get("run") for name in (first, second)
         ]
         return (ids[0] is not None and ids[0] == ids[1]) or (bool(runs[0]) and runs[0] == runs[1])
-
-    @property
-    def triage(self) -> list[str]:
-        """Results of triage on the test images, one sentence for each system with triage.
-
-        Triage rules images out or in by score, and refers the others to a reader.
-        """
-        sentences = []
-        for name, result in self.systems.items():
-            triage = result.decisions[0].triage if result.decisions else None
-            if triage is None:
-                continue
-            referred = self.estimates.get(name, "referred")
-            text = sentence(
-                "triage",
-                system=name,
-                ruled_out=self.estimates.get(name, "ruled_out").estimate,
-                referred=referred.estimate,
-                ruled_in=self.estimates.get(name, "ruled_in").estimate,
-                interval=(referred.low, referred.high) if referred.bounded else None,
-                on_validation=triage.referred,
-                rule=triage.rule,
-                reasons=triage.why,
-            )
-            sentences.append(text)
-        return sentences
 
     def tests_by(self, unit: str) -> PairTests:
         """Return the paired tests whose figures are computed by image, study or patient.

@@ -103,7 +103,6 @@ class EvaluatedModel:
             that the model gives, original px), ``localised`` (True if the point lies on a lesion;
             missing but for positive images whose lesions are all boxed) and ``localised_tolerant``
             (the same, if a miss by one cell of an activation map is permitted). There is a column
-            ``triage`` (``ruled_out``, ``referred`` or ``ruled_in``) if the model has triage, and
             ``x_class`` (kind of image, such as ``normal``) if it is known.
         """
         scorecard = self.scorecard
@@ -119,8 +118,6 @@ class EvaluatedModel:
             called = scorecard.called(policy)
             column = pd.array([pd.NA] * len(frame) if called is None else called, dtype="boolean")
             frame[f"decision_{policy}"] = column
-        if self.decision.triage is not None:
-            frame["triage"] = self.decision.triage.standings(scorecard.scores)
         points = np.full((len(frame), 2), np.nan) if scorecard.points is None else scorecard.points
         frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
         frame["localised"] = _on_lesion(evaluated, scorecard.localised)
@@ -294,7 +291,6 @@ def _unit_scorecard(
         rule.thresholds,
         validation=rule.chosen_scores,
         probability=rule.probability(scores),
-        triage=rule.triage,
     )
 
 
@@ -345,7 +341,7 @@ def with_uncounted_images(
     truth: GroundTruth,
     protocol: Protocol,
     resamples: Resamples,
-) -> tuple[Estimates, dict[str, Scorecards]]:
+) -> Estimates:
     """Add the main figures on all test images, including those that other figures leave out.
 
     The main figures are AUROC, accuracy, sensitivity, specificity and F1. An image that a model did
@@ -361,37 +357,31 @@ def with_uncounted_images(
         models: Trained models of each system by its display name, one for each training seed, with
             their predictions and figures on the evaluated images.
         truth: Labels, patients and roles of all images. Those with the role ``test`` are counted.
-        protocol: Question of the comparison. Its rule for the threshold, its unit and its goals are
-            used.
+        protocol: Question of the comparison. Its rule for the threshold is used.
         resamples: Bootstrap samples of the patients: number of patients, number of resamples and
             random seed.
 
     Returns:
-        The estimates with both subgroups, and the scorecards of each subgroup by the unit of the
-        protocol, from which goals are evaluated. If no image is left out, the estimates are
-        unchanged and there are no scorecards.
+        The estimates with both subgroups. If no image is left out, the estimates are unchanged.
     """
     systems = [model.system for members in models.values() for model in members]
     tried = pd.Index(np.concatenate([system.images["image_id"] for system in systems]))
     labels = truth.labels_of("test")
     labels = labels[labels.index.isin(tried)]
     if labels.notna().all() and all(labels.index.isin(s.images_run).all() for s in systems):
-        return estimates, {}
+        return estimates
     policy = protocol.main_policy(list(next(iter(models.values()))[0].scorecard.thresholds))
 
-    def scorecards_by(unit: Unit) -> dict[str, Scorecards]:
-        return {
-            subgroup: {
-                name: [
-                    uncounted_scorecard(model, labels, truth, policy, against, unit)
-                    for model in members
-                ]
-                for name, members in models.items()
-            }
-            for subgroup, against in ((AGAINST, True), (FOR, False))
+    scorecards = {
+        subgroup: {
+            name: [
+                uncounted_scorecard(model, labels, truth, policy, against, "image")
+                for model in members
+            ]
+            for name, members in models.items()
         }
-
-    scorecards = scorecards_by("image")
+        for subgroup, against in ((AGAINST, True), (FOR, False))
+    }
 
     def kept(key: MetricKey) -> bool:
         return key.metric in _WITH_UNCOUNTED and key.subgroup == ALL
@@ -405,9 +395,7 @@ def with_uncounted_images(
             lambda names, key, each: each if kept(key) and len(names) <= most_names else None
         )
         estimates = estimates.merged(again, subgroup)
-    if protocol.goals and protocol.unit not in (None, "image"):
-        scorecards = scorecards_by(protocol.unit)
-    return estimates, scorecards
+    return estimates
 
 
 def uncounted_scorecard(

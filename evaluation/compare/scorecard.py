@@ -40,7 +40,6 @@ from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice, ValidationScores
-from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
 from cxr_compare.evaluation.metrics.image_metrics import confusion_counts, rates
 from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
@@ -105,8 +104,6 @@ class Scorecard:
             key of `evaluation.metrics.metric.NEEDS`).
         probability: Calibrated probability of each image in [0, 1], shape ``(N,)``; `None` without
             calibration.
-        triage: Two scores, below which images are ruled out (called negative) and from which they
-            are ruled in (called positive) without a reader; `None` without them.
 
     Attributes:
         evaluated: The evaluated images, as in the argument.
@@ -149,7 +146,6 @@ class Scorecard:
         box_choice: BoxChoice | None = None,
         fixed_choices: Mapping[Need, str] | None = None,
         probability: Floats | None = None,
-        triage: Triage | None = None,
     ) -> None:
         self.evaluated = evaluated
         self.scores = scores.to_numpy(dtype=np.float64)
@@ -164,7 +160,6 @@ class Scorecard:
         self._boxes_by_rule = boxes_by_rule
         self.probability = probability
         self._fixed_choices = fixed_choices or {}
-        self._triage = triage
         self._rank_scores()
         self._locate_points()
         self._calibration: CalibrationFigures | None = None
@@ -292,7 +287,6 @@ class Scorecard:
             box_choice=decision.box_choice,
             fixed_choices=decision.fixed_choices,
             probability=decision.probability(scores),
-            triage=decision.triage,
         )
 
     @property
@@ -427,9 +421,6 @@ class Scorecard:
                 columns[policy, "normal_tn"] = ~called & ~evaluated.y_true & evaluated.versus_normal
             for kind, hit in self._on_lesion.items():
                 columns[policy, f"found{kind}"] = boxed & hit & called
-        if self._triage is not None:
-            standings = self._triage.standings(self.scores)
-            columns |= {("", name): standings == name for name in family("triage")}
         table = np.column_stack(list(columns.values())) if columns else np.empty((len(boxed), 0))
         return list(columns), per_cluster(table, evaluated.patients, evaluated.n_patients)
 
@@ -477,10 +468,6 @@ class Scorecard:
         for kind in self._on_lesion:
             pointed = _share(counts["", f"pointed{kind}"], counts["", "boxed"])
             figures[MetricKey(ALL, "", f"pointing_accuracy{kind}")] = pointed
-        if self._triage is not None:
-            images = sum(counts["", name] for name in family("triage"))
-            shares = {name: _share(counts["", name], images) for name in family("triage")}
-            figures |= {MetricKey(ALL, "", name): share for name, share in shares.items()}
         fixed = self._at_thresholds(counts, thresholds)
         of_boxes = self._of_boxes(weights, chosen)
         figures |= of_boxes.figures

@@ -486,17 +486,6 @@ of {{ level(at_random) }}.
 none: the correction gives {{ value|number }}, which is impossible, so the stated error does not fit
 these labels and scores
 {%- endmacro %}
-
-{% macro triage(system, ruled_out, referred, ruled_in, interval, on_validation, rule, reasons) -%}
-{{ system }} rules out {{ ruled_out|percent }} % of the test images, refers {{ referred|percent }} %
-to a reader (
-{%- if interval %}95 % interval {{ interval[0]|percent }} to {{ interval[1]|percent }} %; {% endif
--%}
-on validation {{ on_validation|percent }} %) and rules in {{ ruled_in|percent }} %; by score,
-{{ rule }}
-{%- for reason in reasons %}; {{ reason }}{% endfor -%}
-.
-{%- endmacro %}
 """)
 
 

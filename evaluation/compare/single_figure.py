@@ -32,7 +32,6 @@ from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
 _SYSTEM = "system"
 _OF_VALIDATION = {
-    "triage": "follows from a guarantee that validation images chose",
     "threshold": "is what validation images chose",
 }
 """Families of metrics that cannot be computed as a single figure, with the reason."""

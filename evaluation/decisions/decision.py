@@ -24,7 +24,6 @@ from cxr_compare.evaluation.decisions.guarantees import (
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.sentences import sentence
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
-from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.metrics.metric import Need
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -33,8 +32,6 @@ from cxr_compare.evaluation.statistics.calibration import Calibration, calibrati
 _SAME = 1e-7
 """Tolerance of stored numbers: fits of earlier versions ended about 1e-9 from their optimum."""
 _SUMMARY_METRICS = ("recall", "specificity", "precision", "f1")
-_OLD_COUNT_KEY = "patients_false_marks"
-"""Former key of the number of patients behind a guaranteed number of false positives."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,6 @@ class Decision:
             calibration.
         losses: Log loss of each calibration method on held-out folds, by name of the method; empty
             unless the method was chosen on the validation images.
-        triage: Scores below which images are ruled out and from which they are ruled in, with the
-            others referred to a reader; `None` unless triage was requested.
         chosen_scores: Validation scores, by image, study or patient, that the thresholds were
             chosen on; None if the decision was read from a file. This attribute and those below are
             not stored in the file.
@@ -106,7 +101,6 @@ class Decision:
     boxes_tried: list[dict[str, Any]] = field(default_factory=list)
     options: TuningOptions = field(default_factory=TuningOptions)
     losses: dict[str, float] = field(default_factory=dict)
-    triage: Triage | None = None
     chosen_scores: ValidationScores | None = field(default=None, compare=False)
     box_choice: BoxChoice | None = field(default=None, compare=False)
     system: str = field(default="", compare=False)
@@ -145,8 +139,6 @@ class Decision:
             choices["boxes"] = MAP_CUT
         if self.calibration is not None and self.calibration.to_dict()["method"] != "none":
             choices["probability"] = "calibration"
-        if self.triage:
-            choices["triage"] = "thresholds of triage"
         return choices
 
     @property
@@ -180,9 +172,7 @@ class Decision:
         """Return the name of the rule for the threshold (policy) that decides on images.
 
         Args:
-            requested: Policy that the user asks for, such as ``max_f1``. If it is `None` and the
-                decision has triage, the guarantee that rules images out decides, or the one that
-                rules them in if no image can be ruled out. If it is `None` and there is no triage,
+            requested: Policy that the user asks for, such as ``max_f1``. If it is `None`,
                 ``max_f1`` decides, or else the first policy.
             source: Folder or file of the predictions, to name in an error message.
 
@@ -192,9 +182,6 @@ class Decision:
         Raises:
             InputError: The decision has no threshold for the requested policy.
         """
-        if requested is None and self.triage is not None:
-            only_rules_in = self.triage.below is None and self.triage.above is not None
-            return self.options.triage[-1 if only_rules_in else 0]
         if requested is None:
             return POLICIES[0] if POLICIES[0] in self.thresholds else next(iter(self.thresholds))
         if requested not in self.thresholds:
@@ -274,8 +261,7 @@ class Decision:
         what was observed on test images; the report of ``cxr compare`` says this.
 
         Args:
-            policy: Name of the rule that chose the threshold, such as ``max_f1``. If it is a
-                guarantee of triage, the lines of all guarantees of triage are returned.
+            policy: Name of the rule that chose the threshold, such as ``max_f1``.
 
         Returns:
             The lines; empty if the policy is no guarantee.
@@ -285,12 +271,9 @@ class Decision:
             >>> Decision("opacity", {"n_patients": 40}).guarantees("max_f1")
             ()
         """
-        policies = self.options.triage if policy in self.options.triage else (policy,)
-        return tuple(
-            self.guarantee_line(name)
-            for name in policies
-            if read_guarantee(name) is not None and self.thresholds[name].threshold is not None
-        )
+        if read_guarantee(policy) is None or self.thresholds[policy].threshold is None:
+            return ()
+        return (self.guarantee_line(policy),)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as a dictionary of JSON values, as its file stores it.
@@ -325,7 +308,6 @@ class Decision:
                 }
                 for name, choice in self.thresholds.items()
             },
-            "triage": self.triage and asdict(self.triage),
             "validation": self.validation.get("", {}),
             "settings_tried": len(self.tried),
             "tried": self.tried,
@@ -337,8 +319,6 @@ class Decision:
     def from_dict(cls, payload: dict[str, Any]) -> Self:
         """Read a decision from the dictionary that `to_dict` returned.
 
-        Files of earlier versions can be read, too.
-
         Args:
             payload: Content of the file ``decisions/TARGET.json``, which the command ``cxr tune``
                 wrote; TARGET is the name of the finding that the decision is for.
@@ -346,59 +326,39 @@ class Decision:
         Returns:
             The decision, without the attributes that are not stored.
 
-        Raises:
-            InputError: The file is of an early version: its decision has a rule that was found by a
-                search over rules, which the program no longer does, or it lacks the limit for the
-                overlap of a detector's boxes.
-
         Example:
             >>> from cxr_compare import Decision
             >>> Decision.from_dict(Decision("opacity", {"n_images": 40}).to_dict()).target
             'opacity'
         """
-        if payload.get("search"):
-            raise InputError(
-                "decision: was made by a search, which was removed; run cxr tune again"
-            )
-        if payload.get("reduction") is not None and "overlap" not in payload:
-            raise InputError(
-                "decision: was made before validation chose which overlapping boxes of a detector "
-                "count; run cxr tune again"
-            )
         scale = payload["map_scale"]
-        map_boxes = payload.get("map_boxes")
-        # Earlier versions stored only the level at which maps are cut.
-        if map_boxes is None and payload.get("map_box_level") is not None:
-            map_boxes = asdict(MapBoxRule(payload["map_box_level"]))
         policies = payload["policies"]
-        validation = {name: _read_figures(spec["validation"]) for name, spec in policies.items()}
+        validation = {name: spec["validation"] for name, spec in policies.items()}
         return cls(
             target=payload["target"],
             chosen_on=payload["chosen_on"],
             reduction=Reduction.from_dict(payload["reduction"]),
             calibration=calibration_from_dict(payload["calibration"]),
             map_scale=scale and (scale[0], scale[1]),
-            map_boxes=MapBoxRule.from_dict(map_boxes),
-            overlap=payload.get("overlap"),
+            map_boxes=MapBoxRule.from_dict(payload["map_boxes"]),
+            overlap=payload["overlap"],
             thresholds={
                 name: ThresholdChoice(name, spec["threshold"], spec["reason"])
                 for name, spec in policies.items()
             },
-            options=TuningOptions.from_dict(payload.get("options", payload.get("asked"))),
-            box_cut=payload.get("box_cut"),
+            options=TuningOptions.from_dict(payload["options"]),
+            box_cut=payload["box_cut"],
             validation=validation | {"": payload["validation"]},
             tried=payload["tried"],
-            boxes_tried=payload.get("boxes_tried") or [],
+            boxes_tried=payload["boxes_tried"],
             losses=(payload.get("choices") or {}).get("calibration") or {},
-            triage=Triage.from_dict(payload.get("triage")),
         )
 
     def difference(self, derived: Decision) -> str | None:
         """Find the first difference between this decision, which was stored, and one derived now.
 
-        Figures that an earlier version did not store count as no difference. The thresholds of
-        policies (rules for the threshold) that the stored decision lacks count as no difference
-        either, because no result uses them.
+        The thresholds of policies (rules for the threshold) that the stored decision lacks count
+        as no difference, because no result uses them.
 
         Args:
             derived: Decision that was derived from the same validation images.
@@ -420,26 +380,10 @@ class Decision:
             name: spec for name, spec in derived_json["policies"].items() if name in stored_policies
         }
         derived_json["policies"] = derived_policies
-        if self.box_cut is None:
-            derived_json["box_cut"] = None
         # These two entries are texts and records; the chosen values themselves are compared.
         for in_words in ("box_rule", "boxes_tried"):
             derived_json[in_words] = stored_json[in_words]
-        _keep_stored_figures(stored_json, derived_json)
-        for name, spec in derived_policies.items():
-            _keep_stored_figures(stored_policies[name], spec)
         return _first_difference(stored_json, derived_json)
-
-
-def _keep_stored_figures(stored: dict[str, Any], derived: dict[str, Any]) -> None:
-    figures = derived["validation"].items()
-    derived["validation"] = {name: v for name, v in figures if name in stored["validation"]}
-
-
-def _read_figures(figures: dict[str, Any]) -> dict[str, Any]:
-    """Rename the key that earlier versions used for the number of patients."""
-    new_key = f"patients_{FALSE_POSITIVES}"
-    return {new_key if key == _OLD_COUNT_KEY else key: value for key, value in figures.items()}
 
 
 def _digits(part: GuaranteedRate) -> int:
@@ -484,8 +428,6 @@ def _summary(decision: Decision) -> list[str]:
         lines.append(sentence("calibration", method=method, losses=decision.losses))
     for policy, choice in decision.thresholds.items():
         lines.append(_threshold_line(choice, decision.validation.get(policy, {})))
-    if decision.triage is not None:
-        lines.append(f"triage: {decision.triage}")
     lines += decision.notes
     summary = [first, *(f"  {line}" for line in lines)]
     if decision.path is not None:

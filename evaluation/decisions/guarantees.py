@@ -20,8 +20,6 @@ MAX_FALSE_POSITIVES = 5
 The test of a mean needs values that are bounded.
 """
 FALSE_POSITIVES = "false_positives_per_image"
-_OLD_FALSE_POSITIVES = "false_marks"
-"""Former spelling of `FALSE_POSITIVES`, which is still read."""
 _TITLES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -31,7 +29,7 @@ _TITLES = {
 }
 _SHARE = re.compile(r"(?P<figure>sensitivity|specificity|localised_sensitivity)>=(?P<bound>[\d.]+)")
 _PPV = re.compile(r"(?P<figure>ppv)>=(?P<bound>[\d.]+),prevalence=(?P<prevalence>[\d.]+)")
-_MEAN = re.compile(rf"(?P<figure>{FALSE_POSITIVES}|{_OLD_FALSE_POSITIVES})<=(?P<bound>[\d.]+)")
+_MEAN = re.compile(rf"(?P<figure>{FALSE_POSITIVES})<=(?P<bound>[\d.]+)")
 _MOST_PARTS = 2
 
 
@@ -162,7 +160,7 @@ def _read_part(text: str, claim: str) -> GuaranteedRate:
             f"{FALSE_POSITIVES}<=F@C with a confidence C, or two joined by &"
         )
     figure = match["figure"]
-    if figure in (FALSE_POSITIVES, _OLD_FALSE_POSITIVES):
+    if figure == FALSE_POSITIVES:
         name = "the number of false positives per image"
         bound = _read_number(text, name, match["bound"], MAX_FALSE_POSITIVES)
         return GuaranteedRate(FALSE_POSITIVES, bound)

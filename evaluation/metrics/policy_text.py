@@ -10,7 +10,6 @@ _NAMED = {
     "youden": "best sensitivity + specificity",
 }
 _REPLACEMENTS = {
-    "false_marks": "false positives per image",
     ">=": " ≥ ",
     "<=": " ≤ ",
     "&": " and ",

@@ -31,7 +31,6 @@ COMPUTED_BY = {
     "rsna": "cxr_compare.evaluation.boxes.rsna_score:WeightedRsnaScore",
     "iobb": "cxr_compare.evaluation.boxes.iobb:WeightedIobb",
     "miou": "cxr_compare.evaluation.boxes.miou:WeightedMeanIou",
-    "triage": "cxr_compare.evaluation.decisions.triage:Triage.standings",
     "threshold": "cxr_compare.evaluation.decisions.thresholds:choose_threshold",
 }
 """Function that computes each family of metrics, as ``module:name``."""
@@ -458,33 +457,6 @@ _BOX_METRICS = (
     ),
 )
 
-_triage = partial(Metric, family="triage", undefined=_no_image, share_of="all", needs=("triage",))
-_TRIAGE_METRICS = (
-    _triage(
-        "ruled_out",
-        "Ruled out by triage",
-        "Share of the images that triage (calling by two thresholds) rules out: their score is "
-        "below the lower threshold.",
-        direction="none",
-    ),
-    _triage(
-        "referred",
-        "Referred to a reader by triage",
-        "Share of the images that triage (calling by two thresholds) neither rules out nor rules "
-        "in, so that a reader decides.",
-        direction="lower",
-        table=TablePosition("first", 8),
-        highlights=("summary",),
-    ),
-    _triage(
-        "ruled_in",
-        "Ruled in by triage",
-        "Share of the images that triage (calling by two thresholds) rules in: their score reaches "
-        "the upper threshold.",
-        direction="none",
-    ),
-)
-
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -492,7 +464,6 @@ METRICS: dict[str, Metric] = {
         *(metric for percent in MATCHED_PERCENT for metric in _matched_metrics(percent)),
         *_COUNT_METRICS,
         *_CALIBRATION_METRICS,
-        *_TRIAGE_METRICS,
         *_LOCALISATION_METRICS,
         *_BOX_METRICS,
     )

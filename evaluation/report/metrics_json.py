@@ -36,7 +36,6 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
             "cautions": [caution.text for caution in answer.cautions],
             "readers": [note.text for note in comparison.notes if note.kind == "readers"],
             "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
-            "triage": comparison.triage,
             "guarantees": [result.text for result in comparison.guarantees],
             "scope": " ".join(answer.scope.values()),
         },

@@ -12,12 +12,6 @@ from cxr_compare.evaluation.systems.stored_predictions import (
 )
 
 
-def test_the_former_name_of_false_positives_is_still_read():
-    assert read_guarantee("false_marks<=0.5@0.9") == read_guarantee(
-        "false_positives_per_image<=0.5@0.9"
-    )
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [

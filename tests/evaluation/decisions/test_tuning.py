@@ -221,49 +221,6 @@ def test_a_chosen_calibration_is_used(predict, test_set, method):
     assert decision.to_dict()["calibration"]["method"] == method
 
 
-def test_a_decision_that_a_search_made_is_refused(predict, test_set):
-    made = tune_predictions(predict("A", "boxes", seed=1), test_set).to_dict()
-    with pytest.raises(InputError, match="cxr tune"):
-        Decision.from_dict(made | {"search": {"space": "default"}})
-
-
-def test_a_decision_of_a_detector_from_before_overlaps_were_chosen_is_refused(predict, test_set):
-    made = tune_predictions(predict("A", "boxes", seed=1), test_set).to_dict()
-    del made["overlap"]
-    with pytest.raises(InputError, match="cxr tune"):
-        Decision.from_dict(made)
-    of_scores = tune_predictions(predict("B", "scores", seed=1), test_set).to_dict()
-    of_scores.pop("overlap", None)
-    assert Decision.from_dict(of_scores).overlap is None
-
-
-def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, test_set):
-    decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
-    old = decision.to_dict()
-    for key in ("options", "choices"):
-        del old[key]
-    old["box_cut"] = None
-    for spec in old["policies"].values():
-        told = ("tp", "f1", "recall")
-        spec["validation"] = {k: v for k, v in spec["validation"].items() if k in told}
-    stored = Decision.from_dict(old)
-    assert stored.difference(decision) is None
-    old["policies"]["max_f1"]["validation"]["f1"] += 0.01
-    assert "max_f1.validation.f1" in Decision.from_dict(old).difference(decision)
-
-
-def test_a_decision_that_referred_doubtful_images_opens_without_its_referral(predict, test_set):
-    system = predict("A", seed=1)
-    decision = tune_predictions(system, test_set)
-    old = decision.to_dict() | {
-        "asked": {"calibration": None, "reductions": [], "refer": 0.2},
-        "referral": {"max_f1": {"share": 0.2, "by": "nearness", "cut": 0.7, "reason": None}},
-    }
-    system.write_decision("opacity", old)
-    derived, notes = checked_decision("A", system, test_set, ())
-    assert (derived, notes) == (decision, [])
-
-
 def test_a_patient_scores_as_the_highest_of_its_images(predict, test_set, evaluation_set, target):
     system = predict("A", seed=1)
     decision = tune_predictions(system, test_set, unit="patient")
