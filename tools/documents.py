@@ -299,7 +299,6 @@ _LACKS: dict[Need, str] = {
     "boxes": "the system has no boxes",
     "box_cut": "no score cut of boxes was chosen",
     "point": "the system has neither boxes nor activation maps",
-    "cell": "no system has an activation map",
     "probability": "the system has no probability",
 }
 _SAID_ABOVE = ("there is no image", Metric.undefined)

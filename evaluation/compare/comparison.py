@@ -52,9 +52,8 @@ class Comparison:
             ``label``, ``score``, ``probability``, ``decision_RULE`` for each rule that chose a
             threshold (such as ``decision_max_f1``), ``localised`` (True if the system points at a
             lesion; known only for positive images whose lesions are all boxed),
-            ``localised_tolerant`` (the same, if a miss by one cell of an activation map is
-            permitted), ``point_x`` and ``point_y`` (point that the system gives on the image,
-            original px) and ``patient_id``. There may also be ``x_class`` (kind of image, such as
+            ``point_x`` and ``point_y`` (point that the system gives on the image, original px) and
+            ``patient_id``. There may also be ``x_class`` (kind of image, such as
             ``normal``).
         notes: Notes for readers of the report, such as the number of images that are left out.
         provenance: Ids, seeds, versions and commands that make the result reproducible; the report

@@ -100,9 +100,8 @@ class EvaluatedModel:
             Table with ``image_id``, ``system``, ``label`` (1.0 or 0.0), ``score``, ``probability``
             (NaN without calibration), ``decision_RULE`` for each rule that chose a threshold (such
             as ``decision_max_f1``; True if called positive), ``point_x`` and ``point_y`` (point
-            that the model gives, original px), ``localised`` (True if the point lies on a lesion;
-            missing but for positive images whose lesions are all boxed) and ``localised_tolerant``
-            (the same, if a miss by one cell of an activation map is permitted). There is a column
+            that the model gives, original px) and ``localised`` (True if the point lies on a
+            lesion; missing but for positive images whose lesions are all boxed). There is a column
             ``x_class`` (kind of image, such as ``normal``) if it is known.
         """
         scorecard = self.scorecard
@@ -121,7 +120,6 @@ class EvaluatedModel:
         points = np.full((len(frame), 2), np.nan) if scorecard.points is None else scorecard.points
         frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
         frame["localised"] = _on_lesion(evaluated, scorecard.localised)
-        frame["localised_tolerant"] = _on_lesion(evaluated, scorecard.localised_tolerant)
         if evaluated.x_class is not None:
             frame["x_class"] = evaluated.x_class.to_numpy()
         return frame
@@ -150,9 +148,6 @@ def evaluate_models(
     boxes_by: str = BOXES_BY,
 ) -> tuple[Models, list[Note]]:
     """Choose the thresholds and rules of every model, and compute its figures on test images.
-
-    Some localisation figures tolerate a miss by one cell of an activation map. The tolerance is the
-    same for all models: on each image, the cell of the coarsest map.
 
     Args:
         systems: For each system by its name, a dictionary from the name of each of its models (one
@@ -184,8 +179,6 @@ def evaluate_models(
             )
             chosen[name] = system.output_on(evaluated.image_ids), decision
             notes += [*of_model, *validation_learned_from(name, system, truth)]
-    cells = [size for output, _ in chosen.values() if (size := output.cells()) is not None]
-    evaluated = replace(evaluated, tolerance=np.max(cells, axis=0) if cells else None)
 
     def model(name: str, system: System) -> EvaluatedModel:
         output, decision = chosen[name]

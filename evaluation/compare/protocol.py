@@ -207,7 +207,6 @@ def _why_not_alone(metric: str) -> str:
         return record.why_not_primary
     able = [name for name in record.partners if not METRICS[name].why_not_primary]
     instead = [f'["{metric}", "{name}"]' for name in able]
-    instead += [f'"{name}"' for name in METRICS if name.startswith(f"matched_{metric}_")][:1]
     instead += ['"ap50"' if record.boxed and not able else '"balanced_accuracy"']
     return (
         "is one half of an operating point, which calling more or fewer images positive raises "

@@ -38,8 +38,7 @@ class DecidedOutput:
         decisions: Table with one row for each image, indexed by image id. Column ``score`` is
             always present. These columns are present where they are known: ``probability``;
             ``decision``, True for positive; ``localised``, True
-            if the system points at a lesion; ``localised_tolerant``, the same but with a miss by up
-            to one cell of the activation map permitted; ``point_x`` and ``point_y``, the point
+            if the system points at a lesion; ``point_x`` and ``point_y``, the point
             (original px).
         boxes: Boxes that are shown and evaluated, as a table: ``image_id``, ``x1``, ``y1``, ``x2``,
             ``y2`` (original px), ``score``; for a detector also ``finding``.
@@ -127,7 +126,6 @@ class DecidedOutput:
             contours=tuple(self.levels),
             point=_point(row),
             localised=_flag(row.get("localised")),
-            within_cell=_flag(row.get("localised_tolerant")),
         )
 
     def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None) -> float:

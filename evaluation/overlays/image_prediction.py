@@ -107,12 +107,6 @@ class ImagePrediction:
         point: Most suspicious point x, y in px of the original image: the centre of the
             highest-scoring box, or the peak of the map.
         localised: True if ``point`` lies on a true lesion.
-        within_cell: True if ``point`` lies on a true lesion after widening each true box on every
-            side by one grid cell of an activation map.
-        cell_of: Name of the other system whose map gives the size of that grid cell; empty if it is
-            this system.
-        cell: Longer side of that grid cell, the coarsest of all compared systems, in px of the
-            original image.
 
     Example:
         >>> ImagePrediction("A", "#E06C00", decision=True).called
@@ -132,9 +126,6 @@ class ImagePrediction:
     contours: tuple[float, ...] = ()
     point: tuple[float, float] | None = None
     localised: bool | None = None
-    within_cell: bool | None = None
-    cell_of: str = ""
-    cell: float = 0.0
 
     @property
     def called(self) -> str:

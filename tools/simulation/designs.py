@@ -125,8 +125,6 @@ def _at_thresholds(found: Evaluated) -> Found:
             each[f"{policy}|{metric}|held"] = _held(gaps)
             p_value = found.p_value(metric, policy)
             each[f"{policy}|{metric}|test"] = np.nan if p_value is None else float(p_value < 0.05)
-    for matched in found.matched:
-        each[f"matched|{matched}"] = _claimed(found.pairs(matched))
     return each
 
 
@@ -319,7 +317,6 @@ def _power_case(first: float, second: float, n_test: int, clusters: str = "one")
             ("auroc", ""),
             ("f1", "max_f1"),
             ("recall", "max_f1"),
-            ("matched_recall_90", ""),
         ):
             gap = found.estimates.difference("A", "B", name, policy)
             if gap.known:

@@ -145,12 +145,11 @@ function boxes(each, place, lookAt) {
       onclick: () => lookAt(place, number) }, String(number + 1))))));
 }
 
-const FIRST = ["auroc", "average_precision", "recall", "specificity", "precision", "localised_sensitivity", "localised_sensitivity_tolerant", "ece"];
+const FIRST = ["auroc", "average_precision", "recall", "specificity", "precision", "localised_sensitivity", "ece"];
 
 const MEANINGS = {
   ece: "mean distance of the probabilities from the observed shares; 0 is best",
   localised_sensitivity: "positive images found with the point on a lesion",
-  localised_sensitivity_tolerant: "positive images found with the point on a lesion or within one cell of the map",
 };
 
 /** The accuracy of the systems on their test sets, and what they learned from; `failure` stands for links to the report. */
