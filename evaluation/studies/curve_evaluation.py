@@ -11,7 +11,6 @@ import numpy as np
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
-from cxr_compare.evaluation.studies.annotation_times import Times
 from cxr_compare.evaluation.studies.curve_study import (
     CURVE_METRICS,
     CurveModel,
@@ -75,7 +74,6 @@ def evaluate_curve(
     design: CurveDesign,
     test_set: LabelledSplit,
     predictions: Mapping[tuple[Kind, str, float, int], Predictions],
-    times: Times,
     *,
     made: Mapping[str, Any],
     replicates: int,
@@ -92,7 +90,6 @@ def evaluate_curve(
         test_set: Test images with their labels, boxes and patients.
         predictions: Predictions of each trained model. The key has the kind of model, the name of
             the split, the share and the seed, such as ``("detector", "default", 0.5, 0)``.
-        times: Seconds for annotating one image and one box, for the charts.
         made: Record of how the study was made, for the result files, such as versions; the key
             ``command`` has the command line.
         replicates: Number of bootstrap resamples of the test patients.
@@ -125,7 +122,6 @@ def evaluate_curve(
         differences=_differences(design, evaluated),
         fits=_fits(design, evaluated, points),
         absent=_absent(design, evaluated),
-        times=times,
         commands=[made["command"]],
         notes=_notes(design, counts[max(counts)], evaluated),
         provenance={**made, "data_set": dataset.ids | {"name": dataset.name}},
