@@ -587,8 +587,7 @@ class DecisionRecord(Record):
         target: Name of the target: the findings that make an image positive.
         chosen_on: Digests and numbers of the validation images, and ``inference_id``, the digest of
             the model and its prediction settings.
-        choices: Under ``calibration``, the loss of each calibration that was compared; None in
-            files of earlier versions.
+        choices: Under ``calibration``, the loss of each calibration that was compared.
         box_cut: Box score from which a predicted box counts in the competition metric of RSNA 2018;
             None if no such score was chosen.
         tried: Rules that were tried for turning box scores into an image score, each with its

@@ -30,7 +30,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.calibration import Calibration, calibration_from_dict
 
 _SAME = 1e-7
-"""Tolerance of stored numbers: fits of earlier versions ended about 1e-9 from their optimum."""
+"""Tolerance of stored numbers: fits on other processors end about 1e-9 from their optimum."""
 _SUMMARY_METRICS = ("recall", "specificity", "precision", "f1")
 
 
@@ -340,25 +340,25 @@ class Decision:
             reduction=Reduction.from_dict(payload["reduction"]),
             calibration=calibration_from_dict(payload["calibration"]),
             map_scale=scale and (scale[0], scale[1]),
-            map_boxes=MapBoxRule.from_dict(payload["map_boxes"]),
-            overlap=payload["overlap"],
+            map_boxes=MapBoxRule.from_dict(payload.get("map_boxes")),
+            overlap=payload.get("overlap"),
             thresholds={
                 name: ThresholdChoice(name, spec["threshold"], spec["reason"])
                 for name, spec in policies.items()
             },
-            options=TuningOptions.from_dict(payload["options"]),
-            box_cut=payload["box_cut"],
+            options=TuningOptions.from_dict(payload.get("options")),
+            box_cut=payload.get("box_cut"),
             validation=validation | {"": payload["validation"]},
             tried=payload["tried"],
-            boxes_tried=payload["boxes_tried"],
+            boxes_tried=payload.get("boxes_tried") or [],
             losses=(payload.get("choices") or {}).get("calibration") or {},
         )
 
     def difference(self, derived: Decision) -> str | None:
         """Find the first difference between this decision, which was stored, and one derived now.
 
-        The thresholds of policies (rules for the threshold) that the stored decision lacks count
-        as no difference, because no result uses them.
+        The thresholds of policies (rules for the threshold) that the stored decision lacks count as
+        no difference, because no result uses them.
 
         Args:
             derived: Decision that was derived from the same validation images.
