@@ -459,11 +459,6 @@ none is positive.
 {%- endif -%}
 {%- endmacro %}
 
-{% macro uses(count, n_sets) -%}
-The test images of this split were used {{ "once" if count == 1 else count ~ " times" }}, with
-{{ n_sets }} {{ "set" if n_sets == 1 else "different sets" }} of systems.
-{%- endmacro %}
-
 {% macro wrong_labels(systems, n_labels, unit, fewest, share, at_random, most_tried) -%}
 The difference in AUROC between {{ systems|listing }} rests on the labels of
 {{ "{:,}".format(n_labels) }} {{ unit }}.
@@ -493,7 +488,7 @@ def sentence(kind: str, /, **values: Any) -> str:
     """Return a sentence about a comparison, from a template of this module.
 
     Args:
-        kind: Name of the template, such as ``uses``.
+        kind: Name of the template, such as ``exploratory``.
         **values: Values to fill into the template, by name of its arguments, such as
             ``system="A"``.
 
@@ -501,8 +496,8 @@ def sentence(kind: str, /, **values: Any) -> str:
         The text, on one line.
 
     Example:
-        >>> sentence("uses", count=3, n_sets=2)
-        'The test images of this split were used 3 times, with 2 different sets of systems.'
+        >>> sentence("exploratory")
+        'Exploratory: no protocol fixed the question beforehand.'
     """
     return _TEMPLATES.text(kind, **values)
 

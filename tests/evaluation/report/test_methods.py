@@ -381,7 +381,7 @@ def test_every_note_answers_the_item_that_it_belongs_to(comparison, image_set):
         Note("training", "What CheXNet learned from is not known."),
         Note("validation", "RetinaNet has threshold-free figures only."),
         Note("not_tuned", "The decision of CheXNet is derived here."),
-        Note("uses", "A note on nothing in particular."),
+        Note("unit", "A note on nothing in particular."),
     ]
     stard, claim, _ = checklists(replace(comparison, notes=notes), image_set)
     assert notes[0].text in claim["25"]
