@@ -93,8 +93,8 @@ def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     )
     note = (
         "evaluating is from image scores and boxes to the tables of figures, intervals and paired "
-        "differences, and of where systems fail: 9 groups (2 of sex, 5 of age, 2 of view), of two "
-        "of which few patients make permutation tests; two of the systems are detectors with "
+        "differences, and of where systems fail: 9 groups (2 of sex, 5 of age, 2 of view); "
+        "two of the systems are detectors with "
         f"{BOXES_PER_IMAGE} boxes an image; "
         "thresholds, overlaps and score cuts of boxes are refitted on "
         f"{_n_validation(n_images):,} validation images"

@@ -20,24 +20,6 @@ Name = Annotated[str, Field(min_length=1)]
 _Names = Annotated[list[Name], BeforeValidator(lambda x: [x] if isinstance(x, str) else x)]
 
 
-class GoalFile(Section):
-    """Keys of a goal in a protocol: a metric, and the value that every system must exceed.
-
-    A system is a compared model or human reader.
-
-    A protocol is a TOML file that fixes the question of a comparison before the test images are
-    used.
-
-    Attributes:
-        metric: Metric that must exceed the value: ``sensitivity`` or ``specificity``.
-        at_least: Value in (0, 1). The whole exact confidence interval of the metric on the test
-            images must lie above it.
-    """
-
-    metric: Literal["sensitivity", "specificity"] = Field(description="What must reach it.")
-    at_least: float = Field(gt=0, lt=1, description="What its exact interval must lie above.")
-
-
 class ProtocolFile(Section):
     """Keys of a protocol, the file that fixes the question of a comparison beforehand.
 
@@ -53,8 +35,6 @@ class ProtocolFile(Section):
         reference: Name of the system (a model or a human reader) with which the others are
             compared; None takes the first system.
         unit: What a decision is made for: ``image``, ``study`` or ``patient``; None takes images.
-        goal: At most two goals, each a metric with a value. Every system must exceed all these
-            values. An empty list sets no goal.
     """
 
     target: Name = Field(description="What is evaluated.")
@@ -72,9 +52,6 @@ class ProtocolFile(Section):
     reference: Name | None = Field(default=None, description="Reference system; None: the first.")
     unit: Literal["image", "study", "patient"] | None = Field(
         default=None, description="What the answer is for; None: images, --unit shows others too."
-    )
-    goal: list[GoalFile] = Field(
-        default=[], max_length=2, description="What each system must reach, all of them together."
     )
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar as _TypeVar
 
 from cxr_compare.evaluation.boxes import average_precision as _boxes
 from cxr_compare.evaluation.boxes.froc import froc
+from cxr_compare.evaluation.boxes.iobb import iobb
 from cxr_compare.evaluation.boxes.matching import match_boxes
 from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
 from cxr_compare.evaluation.compare.single_figure import FigureEstimate, estimate
@@ -72,6 +73,7 @@ __all__ = [
     "estimate",
     "explain_figure",
     "froc",
+    "iobb",
     "match_boxes",
     "mcnemar_test",
     "net_benefit",

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _ALL = "all"
 _IMAGE_RULES = ("all", "common")
-_GOAL_METRICS = {"sensitivity": "recall", "specificity": "specificity"}
-"""Name of a metric in the report, by its name in a goal of the protocol."""
 
 
 def _read_table(value: Any) -> Any:
@@ -339,7 +337,7 @@ def read_protocol_or_margin(
 ) -> Protocol:
     """Return the question that a comparison answers, from a protocol file or from a margin alone.
 
-    A protocol fixes the question before the test images are used: metric, margin, groups and goals.
+    A protocol fixes the question before the test images are used: metric, margin and groups.
 
     Args:
         path: Protocol file that fixed the question beforehand. None makes the comparison
@@ -369,9 +367,6 @@ def read_protocol_or_margin(
                 f"--{option} {value}: the protocol {path} fixed {fixed_value}; leave the option out"
             )
     metric, partner = (*fixed.metric, "")[:2]
-    keys = fixed.model_dump(exclude={"goal"}) | {"subgroups": tuple(fixed.subgroups)}
-    goals = {_GOAL_METRICS[goal.metric]: goal.at_least for goal in fixed.goal}
-    if len(goals) < len(fixed.goal):
-        raise InputError(f"{path}: two goals are of one metric; leave one out")
-    keys |= {"metric": metric, "partner": partner, "goals": goals}
+    keys = fixed.model_dump() | {"subgroups": tuple(fixed.subgroups)}
+    keys |= {"metric": metric, "partner": partner}
     return Protocol(**keys, declared=True, file_sha256=digest)

@@ -42,7 +42,6 @@ ANSWER_COLUMNS = (
     "policy",
     "threshold",
     "computed_decision",
-    "triage",
     "n_boxes",
     "boxes",
     "warnings",
@@ -67,8 +66,6 @@ _KEYS = (
     "policy",
     "threshold",
     "computed_decision",
-    "triage",
-    "triage_rule",
     "guarantees",
     "boxes",
     "warnings",
@@ -113,14 +110,8 @@ class Answer:
         boxes: Boxes of a positive image, by falling score, with columns ``finding, x1, y1, x2, y2,
             score`` in px of the original. A detector's boxes score at least the threshold; a
             classifier's are cut out of its activation map. A negative image has none. An undecided
-            image has a detector's boxes with a score of at least 0.5. An image that triage refers
-            to a reader, or rules in, has the boxes from the threshold on.
+            image has a detector's boxes with a score of at least 0.5.
         warnings: Reasons not to trust the prediction; empty if there are none.
-        triage: ``ruled_out``, ``referred`` (to a reader, so undecided) or ``ruled_in``. Empty if
-            the system was not tuned for triage, if another policy was chosen, or if there is a
-            warning.
-        triage_rule: Sentence with the scores from which triage rules out or in; empty as `triage`
-            is.
         guarantees: Sentences on what is guaranteed statistically for the threshold, such as a
             lowest sensitivity, and what was observed on test images.
         undecided_because: Reason why the system cannot decide on any image, such as a missing
@@ -152,7 +143,6 @@ class Answer:
     computed_decision: bool | None
     boxes: pd.DataFrame
     warnings: tuple[Warned, ...] = ()
-    triage_rule: str = ""
     guarantees: tuple[str, ...] = ()
     undecided_because: str | None = None
     notes: tuple[str, ...] = ()
@@ -208,7 +198,6 @@ class Answer:
         if self.probability is not None:
             parts.append(f"probability {self.probability:.2f}")
         limit = "" if self.threshold is None else f"threshold {score_text(self.threshold)}"
-        limit = self.triage_rule or limit
         parts.append(f"score {score_text(self.score)}" + (f" ({limit})" if limit else ""))
         if len(self.boxes) and self.status == "ok":
             parts.append(self._boxes_in_words())
@@ -255,15 +244,6 @@ class Answer:
         """
         withheld = self.status != "ok"
         return replace(self.prediction, decision=self.decision, withheld=withheld).called
-
-    @property
-    def triage(self) -> str:
-        """Triage result: ``ruled_out``, ``referred`` (a reader must decide), ``ruled_in`` or empty.
-
-        It is empty if the system has no triage thresholds, if another policy (rule that chose the
-        threshold) was requested, or if there is a warning.
-        """
-        return self.prediction.triage if self.status == "ok" else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as a dictionary of values that JSON can hold.

@@ -33,8 +33,8 @@ class SystemTally:
         images: Number of images that could be read and that the system was to predict.
         positive: Number of images that the system decided as positive.
         negative: Number of images that the system decided as negative.
-        no_answer: Number of images without a decision: they have a warning, triage refers them to a
-            reader, or the system has no threshold.
+        no_answer: Number of images without a decision: they have a warning, or the system has no
+            threshold.
         warnings: Number of images with a warning, such as one that is no frontal chest X-ray.
         seconds: Time that the system computed, in seconds.
         trained_equal: Number of images from which the system learned (equal pixels).

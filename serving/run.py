@@ -24,7 +24,6 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.systems.stored_predictions import read_output, read_system
 from cxr_compare.serving.answer import COLOUR, Answer
 from cxr_compare.serving.answer_summary import SystemTally
@@ -183,18 +182,6 @@ class Run(OpenedFromFolder):
             return OperatingPoint(None, usual, f"{reason}; run cxr tune on the run again")
         policy = decision.policy(self.wanted_policy, self.folder)
         return OperatingPoint(decision, policy, decision.thresholds[policy].reason)
-
-    @property
-    def triage(self) -> Triage | None:
-        """Two thresholds on the score, with which the system rules images out or in.
-
-        An image below the lower threshold is ruled out, one from the upper threshold on is ruled
-        in, and those between are referred to a reader. None if the run was not tuned for triage, or
-        if another policy (rule that chose a threshold) decides.
-        """
-        decision = self.decision
-        decides = decision is not None and self.policy in decision.options.triage
-        return decision.triage if decision is not None and decides else None
 
     def _has_chosen(self, decision: Decision) -> bool:
         """Return True if a decision was chosen with this model, on any device."""
@@ -438,7 +425,6 @@ class Run(OpenedFromFolder):
                     run_cautions=self.cautions,
                     seen=seen,
                     seen_in_training=self.training_images.state(seen),
-                    triage_rule="" if self.triage is None else self.triage.rule,
                     undecided_because=self.undecided_because,
                     notes=image_notes(image),
                     guard_distance=guard_distance,

@@ -258,8 +258,6 @@ the metric needs:
   validation images, how boxes are cut out of its activation maps.
 - **Score cut of boxes**: the score from which a box counts, which is chosen on validation images.
 - **Probability**: a score that was calibrated on validation images.
-- **Triage**: two thresholds that `cxr tune` chose. Images below the lower threshold are ruled out,
-  images from the upper threshold on are ruled in.
 
 A protocol (the plan of a comparison) names a primary figure: the metric by which one system is
 called better than another. Not every metric can be the primary figure: higher values of it must be
@@ -285,9 +283,7 @@ _LACKS: dict[Need, str] = {
     "boxes": "the system has no boxes",
     "box_cut": "no score cut of boxes was chosen",
     "point": "the system has neither boxes nor activation maps",
-    "cell": "no system has an activation map",
     "probability": "the system has no probability",
-    "triage": "the system has no triage",
 }
 _SAID_ABOVE = ("there is no image", Metric.undefined)
 

@@ -52,8 +52,6 @@ VOLATILE = {
     "started",
     "ended",
     "duration_s",
-    "looks",
-    "n_looks",
     "machine",
     "folder",
     "run",

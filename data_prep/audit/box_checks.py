@@ -142,8 +142,8 @@ def _check_labels(
             "positive image whose readers agree on the finding, but not on its position: "
             f"{consequence}",
             bare[by_readers],
-            "let another reader decide the position (label_review.html shows the boxes of all "
-            "readers), or prepare with --reference any or reader:NAME",
+            "let another reader decide the position, or prepare with --reference any or "
+            "reader:NAME",
         ),
     ]
     return [

@@ -232,7 +232,6 @@ def render_audit(dataset: DataSet, audit: Audit, *, pixels: bool = True) -> str:
         examples=examples,
         n_exclusions=len(audit.exclusions),
         exclude_name=EXCLUDE,
-        has_review=(dataset.folder / "label_review.html").is_file(),
         text_groups=(BURNED_IN_TEXT, VIEW_AND_TEXT),
         cases_name=_CASES_NAME,
         text_check=TEXT_CHECK,

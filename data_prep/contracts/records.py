@@ -535,41 +535,13 @@ class TuningRecord(Record):
             no particular method.
         reductions: Rules that were tried for turning the box scores of an image into one score,
             such as ``max``.
-        rule_out: Operating point, such as ``sensitivity>=0.95``. Images with a score below its
-            threshold are called negative without a human reader. None calls no image so.
-        rule_in: Operating point, such as ``specificity>=0.90``. Images with a score of at least its
-            threshold are called positive without a human reader. None calls no image so.
         boxes_by: Requested metric, such as ``ap50_decided``, by which the settings of a detector's
             boxes are chosen; None if the user requested no particular metric.
     """
 
     calibration: str | None
     reductions: list[str]
-    rule_out: str | None = None
-    rule_in: str | None = None
     boxes_by: str | None = None
-
-
-class TriageRecord(Record):
-    """The scores below and above which an image is decided without a human reader.
-
-    Attributes:
-        below: Score below which an image is called negative; None if no image is called negative.
-        above: Score from which an image is called positive; None if no image is called positive.
-        referred: Share of the validation images between these two scores, which a reader must
-            decide, in [0, 1].
-        ci_low: Lower end of the 95 % interval of `referred`.
-        ci_high: Upper end of the 95 % interval of `referred`.
-        why: Reasons, one sentence each, why no image is called negative, called positive or
-            referred to a reader.
-    """
-
-    below: float | None
-    above: float | None
-    referred: float
-    ci_low: float
-    ci_high: float
-    why: list[str]
 
 
 class PolicyRecord(Record):
@@ -627,7 +599,6 @@ class DecisionRecord(Record):
         reduction: Rule by which box scores become the score of an image; None for a classifier.
         calibration: Function that turns a score into a probability; None without calibration.
         options: Options of the call of ``cxr tune``; None if all were left at their defaults.
-        triage: Scores at which no human reader needs to decide; None if triage was not requested.
         map_scale: Raw values of activation maps that are drawn as 0 and as 1; None without maps.
         map_boxes: Rule by which activation maps are cut into boxes; None without maps.
         overlap: Largest IoU that two kept boxes of a detector may have; of boxes that overlap more,
@@ -646,7 +617,6 @@ class DecisionRecord(Record):
     reduction: ReductionRecord | None
     calibration: AnyCalibration | None
     options: TuningRecord | None = None
-    triage: TriageRecord | None = None
     map_scale: Pair | None
     map_boxes: MapBoxesRecord | None = None
     overlap: float | None = None

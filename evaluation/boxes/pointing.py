@@ -7,7 +7,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.evaluation.statistics.arrays import Floats
 
 
 def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
@@ -39,18 +38,13 @@ def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     return points.reindex(image_ids).astype(np.float64)
 
 
-def points_in_boxes(
-    points: pd.DataFrame, truth: pd.DataFrame, tolerance: Floats | None = None
-) -> npt.NDArray[np.bool_]:
+def points_in_boxes(points: pd.DataFrame, truth: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Test for each image if its point lies in one of its true boxes or on the border of one.
 
     Args:
         points: Table with ``point_x`` and ``point_y`` in original px, one row for each image,
             indexed by image id. A NaN lies in no box.
         truth: True boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px).
-        tolerance: Width in original px by which the true boxes of each image are enlarged on every
-            side, shape ``(images, 2)``: horizontally in the first column, vertically in the second.
-            None enlarges no box.
 
     Returns:
         True where the point of the image lies in a true box, shape ``(images,)``.
@@ -69,8 +63,7 @@ def points_in_boxes(
     image = image[evaluated]
     corners = truth[EDGES].to_numpy(np.float64)[evaluated]
     point = points[["point_x", "point_y"]].to_numpy(np.float64)[image]
-    margin = 0.0 if tolerance is None else tolerance[image]
-    inside = (point >= corners[:, :2] - margin) & (point <= corners[:, 2:] + margin)
+    inside = (point >= corners[:, :2]) & (point <= corners[:, 2:])
     result = np.zeros(len(points), dtype=bool)
     result[image[inside.all(axis=1)]] = True
     return result

@@ -7,21 +7,13 @@ from collections.abc import Callable, Sequence
 from cxr_compare.evaluation.boxes.afroc import WeightedAfroc
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.froc import WeightedFroc
-from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, Hit, LesionHits, find_lesions
 from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs
-from cxr_compare.evaluation.boxes.miou import WeightedMeanIou
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-
-_CALLED_FAMILIES = (
-    ("rsna", WeightedRsnaScore),
-    ("iobb", WeightedIobb),
-    ("miou", WeightedMeanIou),
-)
 
 
 class BoxFigures:
@@ -29,16 +21,14 @@ class BoxFigures:
 
     Some figures depend on the ranking of the boxes by score: average precision, FROC (share of the
     lesions that are found, against false positives per image) and AFROC (the same share, against
-    images without a lesion that have a false positive). The others use called boxes, whose score is
-    at least a cut: the RSNA 2018 score, IoBB (share of a predicted box that lies on a true box) and
-    mIoU (mean IoU of the region of all called boxes with the region of all true boxes).
+    images without a lesion that have a false positive). The RSNA 2018 score uses called boxes,
+    whose score is at least a cut.
 
     Args:
         pairs: Pairs of predicted and true boxes of the same image, with their IoU. The images are
             those of `evaluated` whose lesions are all boxed.
         evaluated: The evaluated images with their labels and patients.
-        called: True if the system has a score cut, so that the figures of called boxes are computed
-            as well.
+        called: True if the system has a score cut, so that the RSNA score is computed as well.
 
     Attributes:
         pairs: Pairs of predicted and true boxes, as in the argument.
@@ -60,12 +50,7 @@ class BoxFigures:
             for hit, finds in self.finds.items()
         ]
         self._ranked.append((family("afroc"), WeightedAfroc.shared(self.finds["iou"], patients)))
-        self._called: list[tuple[Sequence[str], Callable[[Floats, Floats], Floats]]] = []
-        if called:
-            self._called = [
-                (family(name), figures_of(self.pairs, patients, n_patients).at)
-                for name, figures_of in _CALLED_FAMILIES
-            ]
+        self._rsna = WeightedRsnaScore(self.pairs, patients, n_patients) if called else None
 
     def precision(self, weights: Integers, names: Sequence[str]) -> dict[MetricKey, Floats]:
         """Compute AP50 and AP for each row of weights.
@@ -104,7 +89,7 @@ class BoxFigures:
         return figures
 
     def called(self, weights: Floats, cuts: Floats) -> dict[MetricKey, Floats]:
-        """Compute the figures of called boxes for each row of weights at the row's own score cut.
+        """Compute the RSNA score for each row of weights at the row's own score cut.
 
         Args:
             weights: Weights of P patients in R weightings, shape ``(R, P)``, such as how often each
@@ -112,14 +97,13 @@ class BoxFigures:
             cuts: Score cut of each row of `weights`, shape ``(R,)``; NaN where a row has no cut.
 
         Returns:
-            Values of the figures by key (group of images, rule for the threshold, metric), shape
-            ``(R,)`` each; NaN where a figure is undefined. The dictionary is empty if the object
-            was made with the argument `called` False.
+            Values of the score by key (group of images, rule for the threshold, metric), shape
+            ``(R,)``; NaN where it is undefined. The dictionary is empty if the object was made with
+            the argument `called` False.
         """
-        figures: dict[MetricKey, Floats] = {}
-        for names, evaluate in self._called:
-            figures |= named_columns(names, evaluate(weights, cuts))
-        return figures
+        if self._rsna is None:
+            return {}
+        return named_columns(family("rsna"), self._rsna.at(weights, cuts))
 
 
 def named_columns(metrics: Sequence[str], columns: Floats) -> dict[MetricKey, Floats]:

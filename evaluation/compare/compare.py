@@ -22,7 +22,6 @@ from cxr_compare.evaluation.compare.evaluated_models import (
 )
 from cxr_compare.evaluation.compare.exposure import Exposure, check_exposures, unseen_figures
 from cxr_compare.evaluation.compare.failure_analysis import failure_table
-from cxr_compare.evaluation.compare.goals import GoalResult
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import (
     paired_tests,
@@ -187,11 +186,6 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         exposures=exposed,
         protocol=protocol,
         by_unit=by_unit.estimates,
-        goals=[
-            GoalResult.from_scorecard(next(iter(of_case.values()))[0], metric, protocol, case)
-            for case, of_case in {"": by_unit.scorecards if grouped else scorecards}.items()
-            for metric in protocol.goals
-        ],
         guarantees=[
             result
             for members in models.values()
@@ -332,15 +326,9 @@ def check_protocol(protocol: Protocol, models: Models) -> None:
             their predictions and figures on the evaluated images.
 
     Raises:
-        InputError: A model lacks the threshold or the primary figure, the primary figure depends on
-            a choice on validation images that the bootstrap does not repeat, or the protocol has
-            goals and there is more than one model.
+        InputError: A model lacks the threshold or the primary figure, or the primary figure depends
+            on a choice on validation images that the bootstrap does not repeat.
     """
-    if protocol.goals and (len(models) > 1 or len(next(iter(models.values()))) > 1):
-        raise InputError(
-            "protocol: goals are compared with one trained model; give one system of one training "
-            "seed (cxr ensemble joins several), and compare systems by a protocol without goals"
-        )
     for model in (model for members in models.values() for model in members):
         if protocol.policy and protocol.policy not in model.decision.thresholds:
             raise InputError(
@@ -354,8 +342,7 @@ def check_protocol(protocol: Protocol, models: Models) -> None:
             if why := model.scorecard.why_undefined(metric, policy):
                 raise InputError(
                     f"protocol: the primary figure '{metric}' is undefined for {model.name}: "
-                    f"{why}; compare systems that have it, or fix another metric; no figure was "
-                    "shown, and no use of the test set was logged"
+                    f"{why}; compare systems that have it, or fix another metric"
                 )
             choices = model.scorecard.choices_of(MetricKey(ALL, policy, metric))
             fixed = [name for name, made_again in choices.items() if not made_again]
@@ -363,8 +350,7 @@ def check_protocol(protocol: Protocol, models: Models) -> None:
                 raise InputError(
                     f"protocol: the primary figure '{metric}' of {model.name} rests on a choice "
                     f"on validation whose sampling error is in no interval ({listing(fixed)}): "
-                    "fix another metric, or compare without a protocol; no figure was shown, and "
-                    "no use of the test set was logged"
+                    "fix another metric, or compare without a protocol"
                 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,6 @@ from cxr_compare.evaluation.compare.background import Background
 from cxr_compare.evaluation.compare.cautions import list_cautions
 from cxr_compare.evaluation.compare.estimates import Estimates, PairTests
 from cxr_compare.evaluation.compare.exposure import ExposureResult
-from cxr_compare.evaluation.compare.goals import GoalResult
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.compare.reference_check import (
@@ -22,10 +21,8 @@ from cxr_compare.evaluation.compare.reference_check import (
     LabelledScores,
     headline_labels,
 )
-from cxr_compare.evaluation.compare.sentences import sentence
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.unequal_recipes import unequal_conditions
-from cxr_compare.evaluation.compare.uses import TestSetUses
 from cxr_compare.evaluation.compare.verdict import state_verdict
 from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Verdict
 from cxr_compare.evaluation.decisions.guarantee_results import GuaranteeResult
@@ -55,10 +52,9 @@ class Comparison:
             ``label``, ``score``, ``probability``, ``decision_RULE`` for each rule that chose a
             threshold (such as ``decision_max_f1``), ``localised`` (True if the system points at a
             lesion; known only for positive images whose lesions are all boxed),
-            ``localised_tolerant`` (the same, if a miss by one cell of an activation map is
-            permitted), ``point_x`` and ``point_y`` (point that the system gives on the image,
-            original px) and ``patient_id``. There may also be ``x_class`` (kind of image, such as
-            ``normal``) and ``triage`` (``ruled_out``, ``referred`` or ``ruled_in``).
+            ``point_x`` and ``point_y`` (point that the system gives on the image, original px) and
+            ``patient_id``. There may also be ``x_class`` (kind of image, such as
+            ``normal``).
         notes: Notes for readers of the report, such as the number of images that are left out.
         provenance: Ids, seeds, versions and commands that make the result reproducible; the report
             shows them.
@@ -70,10 +66,7 @@ class Comparison:
         protocol: Question of the comparison: primary figure, rule for its threshold, margin,
             reference system and subgroups.
         by_unit: Figures by study or patient; `None` if figures are by image only.
-        uses: Log of the comparisons that used the same test images; `None` if no log was read.
         background: Facts about the data set and the training of the systems.
-        goals: Goals for sensitivity and specificity that the protocol states, each with its result;
-            empty without goals.
         guarantees: Thresholds that were chosen with a guarantee (such as a sensitivity of at least
             0.90 with 90 % confidence), each with the guaranteed rates as observed on the test
             images.
@@ -114,9 +107,7 @@ class Comparison:
     failures: pd.DataFrame = field(default_factory=pd.DataFrame)
     protocol: Protocol = EXPLORATORY
     by_unit: Estimates | None = None
-    uses: TestSetUses | None = None
     background: Background = field(default_factory=Background)
-    goals: Sequence[GoalResult] = ()
     guarantees: Sequence[GuaranteeResult] = ()
     by_reader: list[dict[str, Any]] = field(default_factory=list)
     patients_known: bool = True
@@ -205,32 +196,6 @@ class Comparison:
         ]
         return (ids[0] is not None and ids[0] == ids[1]) or (bool(runs[0]) and runs[0] == runs[1])
 
-    @property
-    def triage(self) -> list[str]:
-        """Results of triage on the test images, one sentence for each system with triage.
-
-        Triage rules images out or in by score, and refers the others to a reader.
-        """
-        sentences = []
-        for name, result in self.systems.items():
-            triage = result.decisions[0].triage if result.decisions else None
-            if triage is None:
-                continue
-            referred = self.estimates.get(name, "referred")
-            text = sentence(
-                "triage",
-                system=name,
-                ruled_out=self.estimates.get(name, "ruled_out").estimate,
-                referred=referred.estimate,
-                ruled_in=self.estimates.get(name, "ruled_in").estimate,
-                interval=(referred.low, referred.high) if referred.bounded else None,
-                on_validation=triage.referred,
-                rule=triage.rule,
-                reasons=triage.why,
-            )
-            sentences.append(text)
-        return sentences
-
     def tests_by(self, unit: str) -> PairTests:
         """Return the paired tests whose figures are computed by image, study or patient.
 
@@ -242,22 +207,6 @@ class Comparison:
         """
         tests = self.tests
         return PairTests(tests[tests["unit"] == unit] if "unit" in tests else tests)
-
-    def with_uses(self, uses: TestSetUses) -> Comparison:
-        """Return a copy of the comparison that says how often its test images were used.
-
-        Args:
-            uses: Logged uses of the test images, or the reason why they are unknown.
-
-        Returns:
-            The copy, with the uses also in its provenance, and with a note for the report if the
-            uses are unknown.
-        """
-        notes = list(self.notes)
-        if uses.problem:
-            notes.append(Note("uses", uses.problem))
-        provenance = self.provenance | {"test_set_uses": uses.to_dict()}
-        return replace(self, uses=uses, notes=notes, provenance=provenance)
 
     @property
     def answer_estimates(self) -> Estimates:
@@ -285,8 +234,6 @@ class Comparison:
             ),
             n_synthetic=self.background.synthetic,
             cautions=list_cautions(self.background, estimates, self.failures, self.notes),
-            uses_before=None if self.uses is None else self.uses.before_protocol,
-            goals=[goal for goal in self.goals if not goal.case],
         )
         return state_verdict(
             estimates,
@@ -304,7 +251,7 @@ class Comparison:
         The sentence is overturned if the interval of the difference in AUROC that it states would
         include 0. The value is `None` if the sentence states no difference in AUROC.
         """
-        if self.labelled is None or self.protocol.goals:
+        if self.labelled is None:
             return None
         estimates = self.answer_estimates
         return headline_labels(self.labelled, self.answer.claims, estimates.plural_unit)

@@ -94,10 +94,8 @@ class EvaluatedModel:
             Table with ``image_id``, ``system``, ``label`` (1.0 or 0.0), ``score``, ``probability``
             (NaN without calibration), ``decision_RULE`` for each rule that chose a threshold (such
             as ``decision_max_f1``; True if called positive), ``point_x`` and ``point_y`` (point
-            that the model gives, original px), ``localised`` (True if the point lies on a lesion;
-            missing but for positive images whose lesions are all boxed) and ``localised_tolerant``
-            (the same, if a miss by one cell of an activation map is permitted). There is a column
-            ``triage`` (``ruled_out``, ``referred`` or ``ruled_in``) if the model has triage, and
+            that the model gives, original px) and ``localised`` (True if the point lies on a
+            lesion; missing but for positive images whose lesions are all boxed). There is a column
             ``x_class`` (kind of image, such as ``normal``) if it is known.
         """
         scorecard = self.scorecard
@@ -113,12 +111,9 @@ class EvaluatedModel:
             called = scorecard.called(policy)
             column = pd.array([pd.NA] * len(frame) if called is None else called, dtype="boolean")
             frame[f"decision_{policy}"] = column
-        if self.decision.triage is not None:
-            frame["triage"] = self.decision.triage.standings(scorecard.scores)
         points = np.full((len(frame), 2), np.nan) if scorecard.points is None else scorecard.points
         frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
         frame["localised"] = _on_lesion(evaluated, scorecard.localised)
-        frame["localised_tolerant"] = _on_lesion(evaluated, scorecard.localised_tolerant)
         if evaluated.x_class is not None:
             frame["x_class"] = evaluated.x_class.to_numpy()
         return frame
@@ -147,9 +142,6 @@ def evaluate_models(
     boxes_by: str = BOXES_BY,
 ) -> tuple[Models, list[Note]]:
     """Choose the thresholds and rules of every model, and compute its figures on test images.
-
-    Some localisation figures tolerate a miss by one cell of an activation map. The tolerance is the
-    same for all models: on each image, the cell of the coarsest map.
 
     Args:
         systems: For each system by its name, a dictionary from the name of each of its models (one
@@ -181,8 +173,6 @@ def evaluate_models(
             )
             chosen[name] = system.output_on(evaluated.image_ids), decision
             notes += [*of_model, *validation_learned_from(name, system, truth)]
-    cells = [size for output, _ in chosen.values() if (size := output.cells()) is not None]
-    evaluated = replace(evaluated, tolerance=np.max(cells, axis=0) if cells else None)
 
     def model(name: str, system: System) -> EvaluatedModel:
         output, decision = chosen[name]
@@ -288,7 +278,6 @@ def _unit_scorecard(
         rule.thresholds,
         validation=rule.chosen_scores,
         probability=rule.probability(scores),
-        triage=rule.triage,
     )
 
 

@@ -38,7 +38,6 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_over_seeds,
     auroc_parts,
 )
-from cxr_compare.evaluation.statistics.patient_exchange import ExchangedPatients
 
 SIZE_EDGES_MM = (30.0, 60.0)
 _SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
@@ -159,10 +158,9 @@ def with_tests(
     """Complete the p-values of the gaps between groups of images, such as women and men.
 
     A gap is the difference in a figure between a group and the rest of the images. If the group or
-    the rest has fewer than 30 patients, the p-value of the gap is replaced by that of a permutation
-    test. A permutation test does not show the variation between training seeds, so if a system has
-    several seeds, the larger of the two p-values is taken. At last all p-values are corrected
-    together by Holm's method.
+    the rest has fewer than 30 patients of a class, the gap has no p-value, and so no claim is made
+    about it. All p-values are corrected together by Holm's method, in which a gap without a p-value
+    counts as one with the p-value 1.
 
     Args:
         table: Table that `Shares.table` returned, one row for each figure or gap; it is changed in
@@ -175,7 +173,7 @@ def with_tests(
             at least this threshold are called positive.
 
     Returns:
-        The table, with ``p_value`` replaced and ``p_holm`` filled in the rows of gaps.
+        The table, with ``p_holm`` filled in the rows of gaps that have a p-value.
 
     Example:
         >>> from cxr_compare.evaluation.decisions.ground_truth import no_boxes
@@ -195,72 +193,36 @@ def with_tests(
         True
     """
     is_gap = table["p_value"].notna()
-    has_seeds = max(map(len, scorecards.values())) > 1
     for topic, group_of_image in groups.items():
         for group in _split_groups(group_of_image):
             rows = is_gap & (table["topic"] == topic) & (table["group"] == f"{group.name} - rest")
-            if not rows.any():
-                continue
-            permuted = permuted_p_values(scorecards, policy, group.inside, group.outside)
-            p_values = [
-                permuted.get((row["metric"], row["system"]), row["p_value"])
-                for _, row in table[rows].iterrows()
-            ]
-            if has_seeds:
-                table.loc[rows, "p_value"] = np.maximum(p_values, table["p_value"][rows])
-            else:
-                table.loc[rows, "p_value"] = p_values
-    table.loc[is_gap, "p_holm"] = holm(table.loc[is_gap, "p_value"].tolist())
+            if rows.any():
+                small = _metrics_of_few_patients(scorecards, policy, group)
+                table.loc[rows & table["metric"].isin(small), "p_value"] = np.nan
+    counted = table.loc[is_gap, "p_value"].fillna(1.0)
+    table.loc[is_gap, "p_holm"] = holm(counted.tolist())
+    table.loc[table["p_value"].isna(), "p_holm"] = np.nan
     return table
 
 
-def permuted_p_values(
-    scorecards: Scorecards, policy: str, inside: _Rows, outside: _Rows
-) -> dict[tuple[str, str], float]:
-    """Compute permutation p-values of the gaps between a group of images and the rest.
+def _metrics_of_few_patients(scorecards: Scorecards, policy: str, group: _GroupRows) -> set[str]:
+    """Return the figures for which the group or the rest has fewer than 30 patients of a class.
 
-    A gap is the difference in a figure between the group and the rest. A p-value is computed for a
-    figure only if the group or the rest has fewer than 30 patients with images that the figure
-    uses: positive images for sensitivity and localised sensitivity (the share of positive images
-    that are called positive and on whose lesion the system points), negative images for
-    specificity, and each of both classes for AUROC. Thresholds are fixed.
-
-    Args:
-        scorecards: Scorecards by display name of the system, one for each training seed; a
-            scorecard computes all figures of one trained model on the evaluated images.
-        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
-            at least this threshold are called positive.
-        inside: True for the images of the group, shape ``(N,)``.
-        outside: True for the images of the rest, shape ``(N,)``.
-
-    Returns:
-        P-values in [0, 1] by short name of the metric and name of the system. The name is
-        ``FIRST - OTHER`` for the difference between the gaps of two systems.
+    Only images that the figure uses are counted: positive images for sensitivity and localised
+    sensitivity, negative images for specificity, and each of both classes for AUROC.
     """
     evaluated = evaluation_set_of(scorecards)
-    p_values: dict[tuple[str, str], float] = {}
     truth = evaluated.y_true
-    patients = evaluated.patients
-    known = inside | outside
-    figures = {name: _figures_of_images(members, policy) for name, members in scorecards.items()}
-    images = {metric: of for each in figures.values() for metric, (_, of, _) in each.items()}
-    for metric, of in {"auroc": np.ones_like(truth), **images}.items():
-        classes = [own for own in (of & known & truth, of & known & ~truth) if own.any()]
-        sides = [patients[side & own] for side in (inside, outside) for own in classes]
-        if not 0 < min((len(np.unique(side)) for side in sides), default=0) < FEW:
-            continue
-        rows = np.flatnonzero(of & known)
-        side = inside[rows] ^ (inside[rows].mean() > 0.5)  # the smaller side, which is faster
-        exchanged = ExchangedPatients(side, truth[rows], patients[rows])
-        gaps = {
-            name: [exchanged.auroc_gap(scorecard.scores[rows]) for scorecard in members]
-            if metric == "auroc"
-            else [partial(exchanged.share_gap, figures[name][metric][0][rows])]
-            for name, members in scorecards.items()
-            if metric == "auroc" or metric in figures[name]
-        }
-        p_values |= {(metric, name): p for name, p in exchanged.p_values(gaps).items()}
-    return p_values
+    figures = [_figures_of_images(members, policy) for members in scorecards.values()]
+    images = {metric: used for each in figures for metric, (_, used, _) in each.items()}
+    small = set()
+    for metric, used in {"auroc": np.ones_like(truth), **images}.items():
+        for side in (group.inside, group.outside):
+            for of_class in (used & truth, used & ~truth):
+                n_patients = len(np.unique(evaluated.patients[side & of_class]))
+                if of_class.any() and n_patients < FEW:
+                    small.add(metric)
+    return small
 
 
 def _add_combined_auroc(shares: Shares, scorecards: Scorecards) -> None:

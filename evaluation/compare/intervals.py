@@ -57,11 +57,15 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 _NOT_TUNED = "not tuned for this"
 _CHOICE_UNSURE = "choices were refitted: other validation patients would have chosen otherwise"
-_CALIBRATION_INSTEAD = "for calibration, read Brier score, slope and calibration in the large"
 _TOO_HIGH = "too high on average with so few positive images: AP50 by 0.04 with 18, by 0.02 with 60"
 _FEW_POSITIVES_FOR_PRECISION = 100
 _ONE_PATIENT = "one patient gives no interval"
 _BIAS_CORRECTED = ", lower end bias-corrected"
+
+
+def _is_resampled(key: MetricKey) -> bool:
+    """Return False for counts, and for the ECE, which resampling alone raises."""
+    return key.metric not in (*family("counts"), "ece")
 
 
 class ResampledFigures(NamedTuple):
@@ -83,7 +87,7 @@ def resampled_figures(
     resamples: Resamples,
     *,
     unit: str = "image",
-    kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
+    kept: Callable[[MetricKey], bool] = _is_resampled,
     advance: Callable[[int], None] | None = None,
 ) -> ResampledFigures:
     """Estimate all figures and paired differences, with intervals from resampled patients.
@@ -99,7 +103,7 @@ def resampled_figures(
         kept: Function that takes the key of a figure (group of images, rule for the threshold,
             metric) and returns True if the interval of the figure is computed from resamples. The
             other figures have an estimate without an interval. By default, these are the numbers of
-            true and false positives and negatives.
+            true and false positives and negatives, and the ECE.
         advance: Function that is called after each step with the number of resamples in it, for a
             progress bar.
 
@@ -289,7 +293,7 @@ class Replicates:
         scorecards: Scorecards,
         resamples: Resamples,
         *,
-        kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
+        kept: Callable[[MetricKey], bool] = _is_resampled,
         advance: Callable[[int], None] | None = None,
     ) -> Replicates:
         """Compute the figures of all systems on resampled patients.
@@ -304,7 +308,7 @@ class Replicates:
             kept: Function that takes the key of a figure (group of images, rule for the threshold,
                 metric) and returns True if the replicates of the figure are computed. By default,
                 they are computed for all figures but the numbers of true and false positives and
-                negatives.
+                negatives and the ECE.
             advance: Function that is called after each step with the number of resamples in it, for
                 a progress bar.
 
@@ -689,8 +693,6 @@ class _EstimateMaker:
         interval = percentile_interval(drawn, level, estimate=figure.value)
         if refitted and not (interval.bounded or interval.unmoved):
             return replace(interval, note=f"{interval.note}; {_CHOICE_UNSURE}")
-        if figure.key.metric in family("calibration") and interval.shifted:
-            return replace(interval, note=f"{interval.note}; {_CALIBRATION_INSTEAD}")
         return interval
 
     def _over_seeds(

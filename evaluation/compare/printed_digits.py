@@ -13,7 +13,7 @@ def distinguishing_digits(ends: tuple[float, float], marks: tuple[float, ...]) -
 
     Args:
         ends: Lower and upper end of an interval.
-        marks: Values with which the ends are compared, such as a goal or a margin.
+        marks: Values with which the ends are compared, such as a margin.
 
     Returns:
         Number of decimals, at least 3, with which each rounded end lies on the same side of each

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -35,17 +35,13 @@ class Protocol:
             the command names.
         unit: What decides the comparison: figures by ``image``, ``study`` or ``patient``. `None`
             decides by image.
-        goals: Bounds in (0, 1) that the true ``recall`` (sensitivity) and ``specificity`` must
-            exceed, by metric, such as ``{"recall": 0.9}``. If there are goals, the comparison says
-            if they are met.
         declared: True if a protocol file fixed the question before the test images were used.
         file_sha256: SHA-256 of the protocol file in hexadecimal digits; `None` without a file.
 
     Raises:
-        InputError: A metric is unknown or cannot alone decide which system is better, a metric or
-            the goals need a rule for the threshold that is missing, the rule is invalid or not
-            needed, the metric is about boxes but `unit` is not ``image``, or `margin` lies outside
-            (0, 1).
+        InputError: A metric is unknown or cannot alone decide which system is better, a metric
+            needs a rule for the threshold that is missing, the rule is invalid or not needed, the
+            metric is about boxes but `unit` is not ``image``, or `margin` lies outside (0, 1).
 
     Example:
         >>> Protocol(metric="auroc", margin=0.02, subgroups=("view",)).subgroups
@@ -60,7 +56,6 @@ class Protocol:
     reference: str | None = None
     target: str | None = None
     unit: Unit | None = None
-    goals: Mapping[str, float] = field(default_factory=dict)
     declared: bool = False
     file_sha256: str | None = None
 
@@ -71,11 +66,6 @@ class Protocol:
         if self.policy:
             check_policy(self.policy)
         self._check_halves()
-        if self.goals and not self.policy:
-            raise InputError(
-                "protocol: goals need a policy, the threshold that they are evaluated at, such as "
-                "'sensitivity>=0.90' or 'threshold=0.5'"
-            )
         if self.margin is not None and not 0 < self.margin < 1:
             raise InputError(f"margin {self.margin:g}: must lie above 0 and below 1")
 
@@ -88,7 +78,7 @@ class Protocol:
             raise InputError(f"protocol: metric '{name}': {metric.why_not_primary}; choose another")
         if "threshold" in metric.needs and not self.policy:
             raise InputError(f"protocol: metric '{name}' needs a policy, such as max_f1")
-        if self.policy and "threshold" not in metric.needs and not self.goals:
+        if self.policy and "threshold" not in metric.needs:
             raise InputError(f"protocol: metric '{name}' has no policy; leave it out")
         if metric.boxed and self.unit not in (None, "image"):
             raise InputError(
@@ -200,10 +190,10 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """Return the protocol as a dictionary of JSON values, to be stored with a report.
 
-        There is one key for each attribute, and ``analysis``, which is ``confirmatory`` if a file
+        There is one key for each attribute, and ``analysis``, which is ``protocol given`` if a file
         declared the question and otherwise ``exploratory``.
         """
-        kind = "confirmatory" if self.declared else "exploratory"
+        kind = "protocol given" if self.declared else "exploratory"
         return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
 
 
@@ -217,7 +207,6 @@ def _why_not_alone(metric: str) -> str:
         return record.why_not_primary
     able = [name for name in record.partners if not METRICS[name].why_not_primary]
     instead = [f'["{metric}", "{name}"]' for name in able]
-    instead += [f'"{name}"' for name in METRICS if name.startswith(f"matched_{metric}_")][:1]
     instead += ['"ap50"' if record.boxed and not able else '"balanced_accuracy"']
     return (
         "is one half of an operating point, which calling more or fewer images positive raises "

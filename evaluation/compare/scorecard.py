@@ -40,11 +40,10 @@ from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice, ValidationScores
-from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
 from cxr_compare.evaluation.metrics.image_metrics import confusion_counts, rates
 from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
-from cxr_compare.evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family, why_undefined
+from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 from cxr_compare.evaluation.statistics.ranking import FallingScores, RankedScores, RankingSums
@@ -67,9 +66,6 @@ class ScorecardReplicates(NamedTuple):
 
 _Counts = dict[tuple[str, str], Floats]
 """Counts by policy (empty for those without one) and by name, shape ``(R,)``."""
-
-_TOLERANT = "_tolerant"
-"""End of the names of localisation figures that tolerate a miss by one cell of a map."""
 
 
 class Scorecard:
@@ -105,8 +101,6 @@ class Scorecard:
             key of `evaluation.metrics.metric.NEEDS`).
         probability: Calibrated probability of each image in [0, 1], shape ``(N,)``; `None` without
             calibration.
-        triage: Two scores, below which images are ruled out (called negative) and from which they
-            are ruled in (called positive) without a reader; `None` without them.
 
     Attributes:
         evaluated: The evaluated images, as in the argument.
@@ -149,7 +143,6 @@ class Scorecard:
         box_choice: BoxChoice | None = None,
         fixed_choices: Mapping[Need, str] | None = None,
         probability: Floats | None = None,
-        triage: Triage | None = None,
     ) -> None:
         self.evaluated = evaluated
         self.scores = scores.to_numpy(dtype=np.float64)
@@ -164,7 +157,6 @@ class Scorecard:
         self._boxes_by_rule = boxes_by_rule
         self.probability = probability
         self._fixed_choices = fixed_choices or {}
-        self._triage = triage
         self._rank_scores()
         self._locate_points()
         self._calibration: CalibrationFigures | None = None
@@ -188,16 +180,12 @@ class Scorecard:
     def _locate_points(self) -> None:
         """Find the images whose scored point lies on a lesion, and rank these images by score."""
         evaluated = self.evaluated
-        self._on_lesion: dict[str, npt.NDArray[np.bool_]] = {}
+        self._on_lesion: npt.NDArray[np.bool_] | None = None
+        self._hits: FallingScores | None = None
         if self.points is not None:
-            self._on_lesion[""] = points_in_boxes(self.points, evaluated.truth)
-            if evaluated.tolerance is not None:
-                widened = points_in_boxes(self.points, evaluated.truth, evaluated.tolerance)
-                self._on_lesion[_TOLERANT] = widened
-        self._hits: dict[str, FallingScores] = {}
-        for kind, on_lesion in self._on_lesion.items():
-            hits = evaluated.y_true & evaluated.boxes_trusted & on_lesion
-            self._hits[kind] = FallingScores(self.scores[hits], evaluated.patients[hits])
+            self._on_lesion = points_in_boxes(self.points, evaluated.truth)
+            hits = evaluated.y_true & evaluated.boxes_trusted & self._on_lesion
+            self._hits = FallingScores(self.scores[hits], evaluated.patients[hits])
 
     def _match_boxes(self) -> None:
         """Match predicted and true boxes, for all figures of boxes."""
@@ -292,7 +280,6 @@ class Scorecard:
             box_choice=decision.box_choice,
             fixed_choices=decision.fixed_choices,
             probability=decision.probability(scores),
-            triage=decision.triage,
         )
 
     @property
@@ -302,16 +289,7 @@ class Scorecard:
         The point is the centre of the most confident box or the peak of the activation map. The
         value is `None` if the model gives no points.
         """
-        return self._on_lesion.get("")
-
-    @property
-    def localised_tolerant(self) -> npt.NDArray[np.bool_] | None:
-        """True for images on which the model points at a lesion or misses it by little.
-
-        A miss by at most one cell of the activation map is permitted. The shape is ``(N,)``. The
-        value is `None` if no system has activation maps.
-        """
-        return self._on_lesion.get(_TOLERANT)
+        return self._on_lesion
 
     def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
         """Return True for the images that are called positive at a threshold.
@@ -411,9 +389,9 @@ class Scorecard:
         evaluated = self.evaluated
         columns: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
         boxed = evaluated.y_true & evaluated.boxes_trusted
-        for kind, hit in self._on_lesion.items():
+        if self._on_lesion is not None:
             columns["", "boxed"] = boxed
-            columns["", f"pointed{kind}"] = boxed & hit
+            columns["", "pointed"] = boxed & self._on_lesion
         for policy in self.thresholds:
             called = self.called(policy)
             if called is None:
@@ -425,11 +403,8 @@ class Scorecard:
             if evaluated.versus_normal is not None:
                 columns[policy, "normal_fp"] = called & ~evaluated.y_true & evaluated.versus_normal
                 columns[policy, "normal_tn"] = ~called & ~evaluated.y_true & evaluated.versus_normal
-            for kind, hit in self._on_lesion.items():
-                columns[policy, f"found{kind}"] = boxed & hit & called
-        if self._triage is not None:
-            standings = self._triage.standings(self.scores)
-            columns |= {("", name): standings == name for name in family("triage")}
+            if self._on_lesion is not None:
+                columns[policy, "found"] = boxed & self._on_lesion & called
         table = np.column_stack(list(columns.values())) if columns else np.empty((len(boxed), 0))
         return list(columns), per_cluster(table, evaluated.patients, evaluated.n_patients)
 
@@ -474,13 +449,9 @@ class Scorecard:
         weight = np.asarray(weights, dtype=np.float64)
         sums = weight @ self._counts
         counts = dict(zip(self._count_names, sums.T, strict=True))
-        for kind in self._on_lesion:
-            pointed = _share(counts["", f"pointed{kind}"], counts["", "boxed"])
-            figures[MetricKey(ALL, "", f"pointing_accuracy{kind}")] = pointed
-        if self._triage is not None:
-            images = sum(counts["", name] for name in family("triage"))
-            shares = {name: _share(counts["", name], images) for name in family("triage")}
-            figures |= {MetricKey(ALL, "", name): share for name, share in shares.items()}
+        if self._on_lesion is not None:
+            pointed = _share(counts["", "pointed"], counts["", "boxed"])
+            figures[MetricKey(ALL, "", "pointing_accuracy")] = pointed
         fixed = self._at_thresholds(counts, thresholds)
         of_boxes = self._of_boxes(weights, chosen)
         figures |= of_boxes.figures
@@ -536,14 +507,14 @@ class Scorecard:
         counts: _Counts = {}
         if not thresholds:
             return counts
-        sums = {kind: images.sums(weights) for kind, images in self._hits.items()}
+        sums_of_hits = None if self._hits is None else self._hits.sums(weights)
         for policy, cuts in thresholds.items():
             counts |= {(policy, name): count for name, count in ranked.counts(cuts).items()}
             if normal is not None:
                 of_normal = normal.counts(cuts)
                 counts |= {(policy, f"normal_{name}"): of_normal[name] for name in ("fp", "tn")}
-            for kind, images in self._hits.items():
-                counts[policy, f"found{kind}"] = images.called(sums[kind], cuts)
+            if self._hits is not None and sums_of_hits is not None:
+                counts[policy, "found"] = self._hits.called(sums_of_hits, cuts)
         return counts
 
     def _at_thresholds(self, counts: _Counts, policies: Iterable[str]) -> dict[MetricKey, Floats]:
@@ -554,9 +525,9 @@ class Scorecard:
                 continue
             of_policy = {name: counts[policy, name] for name in family("counts")}
             values = {**rates(**of_policy), **of_policy}
-            for kind in self._on_lesion:
-                share = _share(counts[policy, f"found{kind}"], counts["", "boxed"])
-                values[f"localised_sensitivity{kind}"] = share
+            if self._on_lesion is not None:
+                share = _share(counts[policy, "found"], counts["", "boxed"])
+                values["localised_sensitivity"] = share
             figures |= {MetricKey(ALL, policy, metric): v for metric, v in values.items()}
             if (policy, "normal_fp") in counts:
                 normal = {"fp": counts[policy, "normal_fp"], "tn": counts[policy, "normal_tn"]}
@@ -659,18 +630,12 @@ class Scorecard:
     def _without_place(self, policy: str, metrics: Iterable[str]) -> dict[MetricKey, str]:
         if self.localised is None:
             return _without("point", policy, metrics)
-        if self.localised_tolerant is None:
-            return _without("cell", policy, (m for m in metrics if "cell" in _needs(m)))
         return {}
 
 
 def _of_ranking(subgroup: str, sums: RankingSums) -> dict[MetricKey, Floats]:
     """Return the figures that follow from the ranking of the images, without a chosen threshold."""
-    values = sums.figures()
-    for percent in MATCHED_PERCENT:
-        for name, value in sums.matched(percent / 100).items():
-            values[f"matched_{name}_{percent}"] = value
-    return {MetricKey(subgroup, "", metric): value for metric, value in values.items()}
+    return {MetricKey(subgroup, "", metric): value for metric, value in sums.figures().items()}
 
 
 def _needs(metric: str) -> set[Need]:

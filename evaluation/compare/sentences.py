@@ -171,21 +171,6 @@ shown to have both {{ both_higher(figures, threshold, finding) }}:
 {%- endif -%}
 {%- endmacro %}
 
-{% macro goals(system, standing, n_goals, threshold, finding, results) -%}
-{{ system }}
-{% set which = "both goals" if n_goals > 1 else "the goal" -%}
-{{ {"met": "met " ~ which, "missed": "missed " ~ which, "partly": "missed one of two goals",
-    "open": "was not shown to meet " ~ which}[standing] }}
-{{- at(threshold) }} for {{ finding }}:
-{% for result in results %}{{ "; " if not loop.first }}{{ goal(**result) }}{% endfor -%}
-{%- endmacro %}
-
-{% macro goal(figure, estimate, low, high, at_least, standing, digits) -%}
-{{ figure }} {{ estimate|number(digits) }} ({{ span(low, high, digits=digits) }}; goal
-{{ at_least|number(digits) }}
-{{- {"met": "", "missed": ", missed", "open": ", not shown"}[standing] }})
-{%- endmacro %}
-
 {# ------------------------------------------------------------------ further conclusions #}
 
 {% macro pair_figure(figure, threshold, systems, values, difference, standing, map_boxes) -%}
@@ -242,7 +227,7 @@ Secondary finding, which explains but does not confirm:
 {%- endmacro %}
 
 {% macro brief_analysis(analysis) -%}
-{{ {"confirmatory": "confirmatory", "exploratory": "exploratory",
+{{ {"protocol_given": "protocol given", "exploratory": "exploratory",
     "untested": "how intervals were made"}[analysis] }}
 {%- endmacro %}
 
@@ -295,22 +280,11 @@ recipes, not of detector against classifier alone.
 Exploratory: no protocol fixed the question beforehand.
 {%- endmacro %}
 
-{% macro confirmatory(goals, figures, threshold, margin, subgroups, uses_before) -%}
-Confirmatory: a protocol fixed the question (
-{%- if goals -%}
-{% for name, value in goals.items() -%}
-{{ " and " if not loop.first }}{{ name }} above {{ "%g"|format(value) }}
-{%- endfor -%}
-{%- else -%} primary figure {{ figure(figures, threshold) }} {%- endif -%}
+{% macro protocol_given(figures, threshold, margin, subgroups) -%}
+Protocol given: primary figure {{ figure(figures, threshold) }}
 {%- if margin is not none %}, margin {{ margin|number }}{% endif -%}
 {%- if subgroups %}, subgroups {{ subgroups|listing }}{% endif -%}
-)
-{%- if uses_before is none -%} ; how often this test split was used before is unknown.
-{%- elif uses_before == 0 %} before this test split was used.
-{%- else -%}
-, but this test split had been used {{ "once" if uses_before == 1 else uses_before ~ " times" }}
-before the protocol was first used.
-{%- endif -%}
+.
 {%- endmacro %}
 
 {% macro widened(families) -%}
@@ -321,11 +295,6 @@ before the protocol was first used.
 {%- set verb = "use" if families|length > 1 or "findings" in families else "uses" %}
 {{ verb }} intervals that Holm's method widens for several comparisons; tables give the interval of
 each difference alone.
-{%- endmacro %}
-
-{% macro goal_rule(method) -%}
-A goal is met if the whole 95 % interval lies above it (one-sided 2.5 %). If there are two goals,
-both must be met, so neither interval is corrected. Intervals: {{ method }}, of this model as it is.
 {%- endmacro %}
 
 {% macro threshold_uncertainty() -%}
@@ -490,11 +459,6 @@ none is positive.
 {%- endif -%}
 {%- endmacro %}
 
-{% macro uses(count, n_sets) -%}
-The test images of this split were used {{ "once" if count == 1 else count ~ " times" }}, with
-{{ n_sets }} {{ "set" if n_sets == 1 else "different sets" }} of systems.
-{%- endmacro %}
-
 {% macro wrong_labels(systems, n_labels, unit, fewest, share, at_random, most_tried) -%}
 The difference in AUROC between {{ systems|listing }} rests on the labels of
 {{ "{:,}".format(n_labels) }} {{ unit }}.
@@ -517,17 +481,6 @@ of {{ level(at_random) }}.
 none: the correction gives {{ value|number }}, which is impossible, so the stated error does not fit
 these labels and scores
 {%- endmacro %}
-
-{% macro triage(system, ruled_out, referred, ruled_in, interval, on_validation, rule, reasons) -%}
-{{ system }} rules out {{ ruled_out|percent }} % of the test images, refers {{ referred|percent }} %
-to a reader (
-{%- if interval %}95 % interval {{ interval[0]|percent }} to {{ interval[1]|percent }} %; {% endif
--%}
-on validation {{ on_validation|percent }} %) and rules in {{ ruled_in|percent }} %; by score,
-{{ rule }}
-{%- for reason in reasons %}; {{ reason }}{% endfor -%}
-.
-{%- endmacro %}
 """)
 
 
@@ -535,7 +488,7 @@ def sentence(kind: str, /, **values: Any) -> str:
     """Return a sentence about a comparison, from a template of this module.
 
     Args:
-        kind: Name of the template, such as ``uses``.
+        kind: Name of the template, such as ``exploratory``.
         **values: Values to fill into the template, by name of its arguments, such as
             ``system="A"``.
 
@@ -543,8 +496,8 @@ def sentence(kind: str, /, **values: Any) -> str:
         The text, on one line.
 
     Example:
-        >>> sentence("uses", count=3, n_sets=2)
-        'The test images of this split were used 3 times, with 2 different sets of systems.'
+        >>> sentence("exploratory")
+        'Exploratory: no protocol fixed the question beforehand.'
     """
     return _TEMPLATES.text(kind, **values)
 

@@ -55,7 +55,7 @@ NONE_OF_THEM = "there is none of them"
 FEWEST = 5
 """Number of patients of a group below which its figures have no interval."""
 FEW = 30
-"""Number of patients of a group below which its gap is tested by permutation."""
+"""Number of patients of a class below which a group's gap has no test."""
 TOO_FEW = f"fewer than {FEWEST} patients: counts only"
 """Note of a figure without an interval in a group with few patients."""
 MOVER = "MOVER (Newcombe 1998) of both intervals: "

@@ -32,7 +32,6 @@ from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
 _SYSTEM = "system"
 _OF_VALIDATION = {
-    "triage": "follows from a guarantee that validation images chose",
     "threshold": "is what validation images chose",
 }
 """Families of metrics that cannot be computed as a single figure, with the reason."""
@@ -261,8 +260,6 @@ def _find_metric(name: str) -> Metric:
         hint = f"did you mean '{near[0]}'?" if near else "docs/metrics.md names all"
         raise InputError(f"estimate: there is no metric '{name}'; {hint}")
     why = _OF_VALIDATION.get(record.family)
-    if "cell" in record.needs:
-        why = "needs the activation maps of all compared systems"
     if why:
         raise InputError(f"estimate: {name} {why}; cxr_compare.compare gives it")
     return record

@@ -9,7 +9,6 @@ from typing import Any
 
 from cxr_compare.evaluation.compare.claims import Claim, decide_together, same
 from cxr_compare.evaluation.compare.estimates import Estimates, PairTests
-from cxr_compare.evaluation.compare.goals import GoalResult, standing_together
 from cxr_compare.evaluation.compare.margin import against_margin, margin_statement
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.compare.verdict_parts import (
@@ -87,10 +86,7 @@ def state_verdict(
             for key in protocol.keys
         ]
     )
-    if protocol.goals:
-        headline = _goals_headline(question, context.goals)
-    else:
-        headline = _headline(question, claims)
+    headline = _headline(question, claims)
     conclusions = _margin_conclusions(question)
     if len(systems) > 2:
         conclusions += _primary_conclusions(question, claims)
@@ -205,21 +201,6 @@ def _headline(question: _Question, claims: list[Claim]) -> _Headline:
     if len(question.systems) == 2:
         return _pair_headline(question, claims[0])
     return _ranked_headline(question, claims)
-
-
-def _goals_headline(question: _Question, results: Sequence[GoalResult]) -> _Headline:
-    name = question.systems[0]
-    key = (results[0].metric, question.protocol.policy)
-    is_open = any(result.standing == "open" for result in results)
-    values = {
-        "system": name,
-        "standing": standing_together(results),
-        "n_goals": len(results),
-        "threshold": question.threshold([name], key),
-        "finding": question.finding,
-        "results": [result.values for result in results],
-    }
-    return _Headline(Statement("goals", values), "open" if is_open else "decided")
 
 
 def _single_headline(question: _Question) -> _Headline:
@@ -490,7 +471,7 @@ def _analysis_scope(
     claims: Sequence[Claim],
     conclusions: Sequence[Conclusion],
 ) -> ScopePart:
-    """State if the report is confirmatory or exploratory, and how its intervals were computed."""
+    """State if a protocol was given, and how the intervals were computed."""
     protocol = question.protocol
     mentioned = [
         claim
@@ -501,18 +482,16 @@ def _analysis_scope(
     below = [claim for claim in mentioned if claim not in claims]
     kind = "exploratory" if tests.known else "untested"
     if protocol.declared:
-        kind = "confirmatory"
+        kind = "protocol_given"
     statements = []
-    if kind == "confirmatory":
-        statements.append(protocol_statement(protocol, context.uses_before))
+    if kind == "protocol_given":
+        statements.append(_protocol_statement(protocol))
     elif kind == "exploratory":
         statements.append(Statement("exploratory"))
     families = {"answer": _n_bounded(claims), "findings": _n_bounded(below)}
     families = {name: size for name, size in families.items() if size > 1}
     if families:
         statements.append(Statement("widened", {"families": families}))
-    if protocol.goals:
-        statements.append(Statement("goal_rule", {"method": context.goals[0].method}))
     if any(claim.difference.refitted for claim in mentioned):
         statements.append(Statement("threshold_uncertainty"))
     if any(conclusion.secondary for conclusion in conclusions):
@@ -524,33 +503,15 @@ def _n_bounded(claims: Sequence[Claim]) -> int:
     return sum(claim.difference.bounded for claim in claims)
 
 
-def protocol_statement(protocol: Protocol, uses_before: int | None) -> Statement:
-    """State that a file fixed the question beforehand, and how often the test set was used.
-
-    Args:
-        protocol: Question of the comparison, as a file declared it before the test images were
-            used.
-        uses_before: Number of uses of the test images before this file was first used; `None` if it
-            is unknown.
-
-    Returns:
-        The statement with the values for its sentence.
-
-    Example:
-        >>> protocol_statement(Protocol(declared=True), 0).values["uses_before"]
-        0
-    """
+def _protocol_statement(protocol: Protocol) -> Statement:
+    """State that a file fixed the question, and which question it is."""
     return Statement(
-        "confirmatory",
+        "protocol_given",
         {
-            "goals": {
-                METRICS[name].title_in_sentence: goal for name, goal in protocol.goals.items()
-            },
             "figures": [METRICS[metric].title_in_sentence for metric in protocol.metrics],
             "threshold": {"policy": protocol.keys[0][1], "chosen_on": [], "unit": ""},
             "margin": protocol.margin,
             "subgroups": list(protocol.subgroups),
-            "uses_before": uses_before,
         },
     )
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cxr_compare.evaluation.compare.claims import Claim
 from cxr_compare.evaluation.compare.sentences import sentence
 from cxr_compare.evaluation.metrics.notes import Note
-
-if TYPE_CHECKING:
-    from cxr_compare.evaluation.compare.goals import GoalResult
 
 HeadlineKind = Literal["decided", "open", "single", "unknown"]
 """Kind of a headline.
@@ -101,7 +98,7 @@ class Verdict:
     Attributes:
         opening: Phrase on the evaluated images, with which the main sentence (headline) begins.
         main: Main sentence without this phrase.
-        kind: Kind of the result: ``decided`` (a difference was shown, or goals were met or missed),
+        kind: Kind of the result: ``decided`` (a difference was shown),
             ``open`` (no difference was shown, or not for every pair), ``single`` (there is only one
             system) or ``unknown`` (a figure or an interval is missing).
         scope_parts: Limits of what the comparison shows.
@@ -209,10 +206,6 @@ class AnswerContext:
             value by system, such as ``{"input size": {"A": "128 px", "B": "96 px"}}``.
         n_synthetic: Number of evaluated images that were drawn by a program and are no radiographs.
         cautions: Notes on what may make the result wrong, the most harmful first.
-        uses_before: Number of uses of the test images before the protocol file was first used;
-            `None` if it is unknown.
-        goals: Goals for sensitivity and specificity that the protocol states, each with its result;
-            empty without goals.
 
     Example:
         >>> AnswerContext(seeds={"A": 3}).seeds["A"]
@@ -224,5 +217,3 @@ class AnswerContext:
     unequal: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     n_synthetic: int = 0
     cautions: tuple[Note, ...] = ()
-    uses_before: int | None = None
-    goals: Sequence[GoalResult] = ()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.decisions.decision import Decision
 
 _UNDECIDED_CUT = 0.5
-_DECISION_OF_STANDING = {"ruled_out": False, "referred": None, "ruled_in": True}
 NO_BOXES = pd.DataFrame(columns=["image_id", *EDGES, "score"])
 """Table of boxes without a row."""
 
@@ -38,9 +37,8 @@ class DecidedOutput:
         name: Name of the system as reports show it.
         decisions: Table with one row for each image, indexed by image id. Column ``score`` is
             always present. These columns are present where they are known: ``probability``;
-            ``decision``, True for positive; ``triage``, such as ``ruled_out``; ``localised``, True
-            if the system points at a lesion; ``localised_tolerant``, the same but with a miss by up
-            to one cell of the activation map permitted; ``point_x`` and ``point_y``, the point
+            ``decision``, True for positive; ``localised``, True
+            if the system points at a lesion; ``point_x`` and ``point_y``, the point
             (original px).
         boxes: Boxes that are shown and evaluated, as a table: ``image_id``, ``x1``, ``y1``, ``x2``,
             ``y2`` (original px), ``score``; for a detector also ``finding``.
@@ -51,8 +49,6 @@ class DecidedOutput:
         calibrated: True if the keys of `levels` are calibrated probabilities, False if they are
             scores or if there are no maps.
         threshold: Threshold of the score, from which an image is positive; `None` without one.
-        above: Score from which triage rules images in (calls them positive without a reader);
-            `None` if triage rules no image in.
 
     Example:
         >>> table = pd.DataFrame({"score": [0.8], "decision": [True]}, index=["a"])
@@ -124,22 +120,19 @@ class DecidedOutput:
             threshold=self.threshold,
             probability=_real(row.get("probability")),
             decision=decision,
-            triage=row.get("triage", ""),
             boxes=boxes,
-            box_cut=self._cut(boxes, decision, row.get("triage", "")),
+            box_cut=self._cut(boxes, decision),
             grid=self._grid_of(image_id),
             contours=tuple(self.levels),
             point=_point(row),
             localised=_flag(row.get("localised")),
-            within_cell=_flag(row.get("localised_tolerant")),
         )
 
-    def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None, triage: str) -> float:
+    def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None) -> float:
         """Return the score from which boxes are shown; boxes cut out of a map are all shown."""
         if self.maps is not None:
             return math.inf if decision is False else 0.0
-        threshold = self.above if triage == "ruled_in" else self.threshold
-        return shown_box_cut(boxes[:, 4], decision, threshold)
+        return shown_box_cut(boxes[:, 4], decision, self.threshold)
 
     def findings_of(self, image_id: str) -> npt.NDArray[Any]:
         """Return the finding (disease sign), such as "opacity", of each predicted box of an image.
@@ -192,8 +185,7 @@ def decide(
         decision: Thresholds, calibration and rule for boxes, as chosen on validation images; `None`
             leaves all images undecided.
         policy: Name of the rule that chose the threshold, such as ``max_f1``; its threshold
-            decides. If it is one of the guarantees of triage, the images that triage refers to a
-            reader get no decision.
+            decides.
         levels: For each probability, the raw value of the activation maps at which its contour is
             drawn, see `map_levels`; None draws no contours.
 
@@ -212,12 +204,6 @@ def decide(
     table = pd.DataFrame({"score": scores})
     threshold = None if decision is None else decision.thresholds[policy].threshold
     table["decision"] = None if threshold is None else is_positive(scores, threshold)
-    triage = None
-    if decision is not None and policy in decision.options.triage:
-        triage = decision.triage
-    if triage is not None:
-        table["triage"] = standings = triage.standings(scores)
-        table["decision"] = pd.Series(standings).map(_DECISION_OF_STANDING).to_numpy(dtype=object)
     probability = None if decision is None else decision.probability(scores)
     if probability is not None:
         table["probability"] = probability
@@ -242,7 +228,6 @@ def decide(
         levels=levels or {},
         calibrated=maps is not None and probability is not None,
         threshold=threshold,
-        above=None if triage is None else triage.above,
     )
 
 
@@ -305,9 +290,9 @@ def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None
     """Return the score from which the boxes of a detector are shown on one image.
 
     On a positive image the box with the highest score is shown, and every box at or above the
-    threshold. On a negative image no box is shown. On an undecided image, such as one that is
-    referred to a reader, the boxes at or above the threshold are shown, or those at or above 0.5 if
-    there is no threshold.
+    threshold. On a negative image no box is shown. On an undecided image
+    the boxes at or above the threshold are shown, or those at or above 0.5 if there is no
+    threshold.
 
     Args:
         scores: Scores of the image's boxes, shape ``(boxes,)``.

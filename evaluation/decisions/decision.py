@@ -24,7 +24,6 @@ from cxr_compare.evaluation.decisions.guarantees import (
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.sentences import sentence
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
-from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.metrics.metric import Need
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -70,8 +69,6 @@ class Decision:
             calibration.
         losses: Log loss of each calibration method on held-out folds, by name of the method; empty
             unless the method was chosen on the validation images.
-        triage: Scores below which images are ruled out and from which they are ruled in, with the
-            others referred to a reader; `None` unless triage was requested.
         chosen_scores: Validation scores, by image, study or patient, that the thresholds were
             chosen on; None if the decision was read from a file. This attribute and those below are
             not stored in the file.
@@ -104,7 +101,6 @@ class Decision:
     boxes_tried: list[dict[str, Any]] = field(default_factory=list)
     options: TuningOptions = field(default_factory=TuningOptions)
     losses: dict[str, float] = field(default_factory=dict)
-    triage: Triage | None = None
     chosen_scores: ValidationScores | None = field(default=None, compare=False)
     box_choice: BoxChoice | None = field(default=None, compare=False)
     system: str = field(default="", compare=False)
@@ -143,8 +139,6 @@ class Decision:
             choices["boxes"] = MAP_CUT
         if self.calibration is not None and self.calibration.to_dict()["method"] != "none":
             choices["probability"] = "calibration"
-        if self.triage:
-            choices["triage"] = "thresholds of triage"
         return choices
 
     @property
@@ -178,9 +172,7 @@ class Decision:
         """Return the name of the rule for the threshold (policy) that decides on images.
 
         Args:
-            requested: Policy that the user asks for, such as ``max_f1``. If it is `None` and the
-                decision has triage, the guarantee that rules images out decides, or the one that
-                rules them in if no image can be ruled out. If it is `None` and there is no triage,
+            requested: Policy that the user asks for, such as ``max_f1``. If it is `None`,
                 ``max_f1`` decides, or else the first policy.
             source: Folder or file of the predictions, to name in an error message.
 
@@ -190,9 +182,6 @@ class Decision:
         Raises:
             InputError: The decision has no threshold for the requested policy.
         """
-        if requested is None and self.triage is not None:
-            only_rules_in = self.triage.below is None and self.triage.above is not None
-            return self.options.triage[-1 if only_rules_in else 0]
         if requested is None:
             return POLICIES[0] if POLICIES[0] in self.thresholds else next(iter(self.thresholds))
         if requested not in self.thresholds:
@@ -272,8 +261,7 @@ class Decision:
         what was observed on test images; the report of ``cxr compare`` says this.
 
         Args:
-            policy: Name of the rule that chose the threshold, such as ``max_f1``. If it is a
-                guarantee of triage, the lines of all guarantees of triage are returned.
+            policy: Name of the rule that chose the threshold, such as ``max_f1``.
 
         Returns:
             The lines; empty if the policy is no guarantee.
@@ -283,12 +271,9 @@ class Decision:
             >>> Decision("opacity", {"n_patients": 40}).guarantees("max_f1")
             ()
         """
-        policies = self.options.triage if policy in self.options.triage else (policy,)
-        return tuple(
-            self.guarantee_line(name)
-            for name in policies
-            if read_guarantee(name) is not None and self.thresholds[name].threshold is not None
-        )
+        if read_guarantee(policy) is None or self.thresholds[policy].threshold is None:
+            return ()
+        return (self.guarantee_line(policy),)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as a dictionary of JSON values, as its file stores it.
@@ -323,7 +308,6 @@ class Decision:
                 }
                 for name, choice in self.thresholds.items()
             },
-            "triage": self.triage and asdict(self.triage),
             "validation": self.validation.get("", {}),
             "settings_tried": len(self.tried),
             "tried": self.tried,
@@ -368,7 +352,6 @@ class Decision:
             tried=payload["tried"],
             boxes_tried=payload.get("boxes_tried") or [],
             losses=(payload.get("choices") or {}).get("calibration") or {},
-            triage=Triage.from_dict(payload.get("triage")),
         )
 
     def difference(self, derived: Decision) -> str | None:
@@ -445,8 +428,6 @@ def _summary(decision: Decision) -> list[str]:
         lines.append(sentence("calibration", method=method, losses=decision.losses))
     for policy, choice in decision.thresholds.items():
         lines.append(_threshold_line(choice, decision.validation.get(policy, {})))
-    if decision.triage is not None:
-        lines.append(f"triage: {decision.triage}")
     lines += decision.notes
     summary = [first, *(f"  {line}" for line in lines)]
     if decision.path is not None:

@@ -201,9 +201,6 @@ class EvaluationSet:
         truth: True boxes of the finding on these images: ``image_id``, ``x1``, ``y1``, ``x2``,
             ``y2`` in original px.
         x_class: Kind of each image, such as ``normal``, shape ``(N,)``; `None` if unknown.
-        tolerance: Width and height, in original px, by which the point at which a system sees the
-            lesion may miss it on each image, shape ``(N, 2)``. It is the size of one cell of the
-            activation map, of the system with the coarsest maps. `None` if no system has maps.
 
     Example:
         >>> images = EvaluationSet(
@@ -225,7 +222,6 @@ class EvaluationSet:
     boxes_trusted: npt.NDArray[np.bool_]
     truth: pd.DataFrame
     x_class: pd.Series | None = None
-    tolerance: npt.NDArray[np.float64] | None = None
 
     @property
     def boxed_images(self) -> pd.Index:

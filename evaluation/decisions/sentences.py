@@ -25,32 +25,6 @@ with {{ confidence }}, on {{ patients|join(" and ") }} validation patients
 {%- endif %}
 {%- endmacro %}
 
-{# --- triage --- #}
-
-{% macro triage_rule(below, above) -%}
-{%- if below is none and above is none -%} all are referred
-{%- else -%}
-{%- if below is not none %}ruled out below {{ below|score }}{% endif -%}
-{%- if below is not none and above is not none %}, {% endif -%}
-{%- if above is not none %}ruled in from {{ above|score }} on{% endif -%}
-{%- endif %}
-{%- endmacro %}
-
-{% macro nothing_ruled(side, reason) -%}
-no image is ruled {{ side }}: {{ reason or "no guarantee was chosen for this" }}
-{%- endmacro %}
-
-{% macro nothing_referred() -%}
-none is referred, since both guarantees hold at this one threshold
-{%- endmacro %}
-
-{% macro triage(rule, reasons, referred, low, high) -%}
-score {{ rule }};
-{% for reason in reasons %}{{ reason }}; {% endfor -%}
-refers {{ referred|percent }} % of validation (95 % interval {{ low|percent }} to
-{{ high|percent }} %)
-{%- endmacro %}
-
 {# --- a decision as a whole --- #}
 
 {% macro chosen_on(system, target, n_images, n_patients, n_positive) -%}
@@ -106,16 +80,16 @@ def sentence(kind: str, /, **values: Any) -> str:
     """Return a sentence about a system's thresholds and rules, from a template of this module.
 
     Args:
-        kind: Name of the template, such as ``triage_rule``.
+        kind: Name of the template, such as ``chosen_on``.
         **values: Values to fill into the template, by name of its arguments, such as
-            ``below=0.25``.
+            ``n_images=4``.
 
     Returns:
         The sentence, with single spaces and without a line break.
 
     Example:
-        >>> sentence("triage_rule", below=0.25, above=0.75)
-        'ruled out below 0.250, ruled in from 0.750 on'
+        >>> sentence("reduction", rule="max", min_score=None)
+        'image score: max'
     """
     return _TEMPLATES.text(kind, **values)
 

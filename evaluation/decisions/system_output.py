@@ -18,7 +18,6 @@ from cxr_compare.evaluation.boxes.overlaps import OverlappingBoxes, OverlapRule
 from cxr_compare.evaluation.boxes.pointing import top_box_centres
 from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
 from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.statistics.arrays import Floats
 
 SCORE_COLUMNS = ["image_id", "finding", "score"]
 """Columns of a table of image scores."""
@@ -262,32 +261,6 @@ class SystemOutput:
         if self.maps is None:
             return None
         return map_peaks(self.maps, self.image_ids)[["point_x", "point_y"]]
-
-    def cells(self) -> Floats | None:
-        """Return the width and height of one cell of the activation map of each image.
-
-        Returns:
-            Width and height in px of the original image, shape ``(N, 2)``; 0 for an image without a
-            map. `None` if the system has no maps.
-
-        Example:
-            >>> images = pd.DataFrame({"image_id": ["a"], "status": ["ok"]})
-            >>> maps = pd.DataFrame({"image_id": ["a"], "finding": ["x"], "method": ["cam"],
-            ...     "grid_h": [1], "grid_w": [2], "x1": [0.0], "y1": [0.0], "x2": [8.0],
-            ...     "y2": [6.0], "values": [[0.1, 0.9]]})
-            >>> System("A", "scores", images, maps=maps).output_on(pd.Index(["a"])).cells().tolist()
-            [[4.0, 6.0]]
-        """
-        if self.gives_boxes or self.maps is None:
-            return None
-        maps = self.maps.set_index("image_id")
-        sizes = pd.DataFrame(
-            {
-                "width": (maps["x2"] - maps["x1"]) / maps["grid_w"],
-                "height": (maps["y2"] - maps["y1"]) / maps["grid_h"],
-            }
-        )
-        return sizes.reindex(self.image_ids).fillna(0.0).to_numpy(dtype=np.float64)
 
     def boxes(
         self,

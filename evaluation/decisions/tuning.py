@@ -38,7 +38,6 @@ from cxr_compare.evaluation.decisions.thresholds import (
     check_policy,
     choose_threshold,
 )
-from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.decisions.units import Unit, group_images
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics, confusion_counts
@@ -81,8 +80,8 @@ def tune(
         policies: Rules by which thresholds are chosen, one threshold for each, such as ``["max_f1",
             "sensitivity>=0.90"]``; `evaluation.decisions.thresholds.check_policy` lists all.
         options: Options: the method of calibration, the rules to try for combining the boxes of an
-            image to its score, the figure that chooses the rule for boxes, and the two guarantees
-            of triage; see `TuningOptions`. `None` takes the usual choices.
+            image to its score, and the figure that chooses the rule for boxes; see
+            `TuningOptions`. `None` takes the usual choices.
         unit: What calibration and thresholds are computed on: ``image``, ``study`` or ``patient``.
             The score of a study or patient is the highest of its images. All else is chosen on
             images.
@@ -109,7 +108,7 @@ def tune(
         0.5
     """
     options = options or TuningOptions()
-    policies = tuple(dict.fromkeys((*policies, *options.triage)))
+    policies = tuple(dict.fromkeys(policies))
     if options.reductions and system.kind != "boxes":
         raise InputError(
             f"{system.source}: {system.name} gives image scores, so there are no boxes "
@@ -165,7 +164,6 @@ def tune(
         boxes_tried=[] if box_choice is None else box_choice.figures(),
         options=options,
         losses=losses,
-        triage=Triage.from_thresholds(options, thresholds, images.scores, images.patients),
         chosen_scores=ValidationScores(images.y_true, images.scores, images.patients),
         box_choice=box_choice,
     )

@@ -158,9 +158,9 @@ class CalibrationFigures:
     The constructor sums over the images of each patient once, so that a bootstrap over patients
     only multiplies these sums by weights.
 
-    ``brier`` and ``log_loss`` are mean losses over the images. ``ece`` and ``ece_equal_mass`` are
+    ``brier`` and ``log_loss`` are mean losses over the images. ``ece`` is
     the mean gap between the observed share of positive images and the mean probability over bins
-    (`equal_width_bins`, `equal_mass_bins`), weighted by the number of images in each bin.
+    (`equal_width_bins`), weighted by the number of images in each bin.
     ``calibration_slope`` and ``calibration_intercept`` are fitted jointly:
     ``logit P(y) = intercept + slope * logit(p)``. ``calibration_in_the_large`` is the intercept
     with a slope of 1. Where a logarithm is taken, probabilities are limited to [`CLIP`, 1 -
@@ -211,11 +211,8 @@ class CalibrationFigures:
         columns = [np.ones(len(p)), label, label * logit, (p - label) ** 2, loss]
         self._sums = per_cluster(np.column_stack(columns), self._patients, self.n_clusters)
         # Each bin contributes the absolute value of the sum of its residuals.
-        bins = {"ece": equal_width_bins(p), "ece_equal_mass": equal_mass_bins(p)}
-        self._residuals = {
-            name: per_cluster(_one_hot(of_image, label - p), self._patients, self.n_clusters)
-            for name, of_image in bins.items()
-        }
+        residuals = _one_hot(equal_width_bins(p), label - p)
+        self._residuals = per_cluster(residuals, self._patients, self.n_clusters)
         self._exact_logits, self._position = np.unique(logit, return_inverse=True)
         self._grid = self._grid_of_logits()
         self._overlap = _Overlap(self._position, truth, self._patients)
@@ -235,7 +232,7 @@ class CalibrationFigures:
         return _Grid(knots, per_cluster(shares, self._patients, self.n_clusters))
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
-        """Compute the seven calibration metrics under every row of patient weights.
+        """Compute the six calibration metrics under every row of patient weights.
 
         Without weights, slope and intercepts are fitted on the probabilities themselves. With
         weights and more than 256 distinct probabilities, each image is divided between the two
@@ -248,18 +245,16 @@ class CalibrationFigures:
 
         Returns:
             Values by short name of the metric (``brier``, ``log_loss``, ``ece``,
-            ``ece_equal_mass``, ``calibration_slope``, ``calibration_intercept``,
-            ``calibration_in_the_large``), shape ``(R,)`` each. A value is NaN where the metric is
-            undefined, for example a slope where a cut of the probabilities separates positive from
-            negative images.
+            ``calibration_slope``, ``calibration_intercept``, ``calibration_in_the_large``), shape
+            ``(R,)`` each. A value is NaN where the metric is undefined, for example a slope where a
+            cut of the probabilities separates positive from negative images.
         """
         once = np.ones((1, self.n_clusters)) if weights is None else weights
         used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]
         n, positive, positive_logit, brier, loss = (used @ self._sums).T
         with np.errstate(invalid="ignore", divide="ignore"):
             figures = {"brier": brier / n, "log_loss": loss / n}
-            for name, residuals in self._residuals.items():
-                figures[name] = np.abs(used @ residuals).sum(axis=1) / n
+            figures["ece"] = np.abs(used @ self._residuals).sum(axis=1) / n
         if weights is None:
             knots = self._exact_logits
             mass = np.bincount(self._position)[None, :].astype(np.float64)

@@ -11,7 +11,7 @@ Direction = Literal["higher", "lower", "ideal", "none"]
 ``none``, neither end is better."""
 Share = Literal["all", "positive", "negative", "called", "not_called"]
 """Images of which a metric is a share: all, those with a label, or those with a decision."""
-Need = Literal["threshold", "boxes", "box_cut", "point", "cell", "probability", "triage"]
+Need = Literal["threshold", "boxes", "box_cut", "point", "probability"]
 """Output or decision that a system must have for a metric."""
 Part = Literal["first", "localisation", "rates", "further", "none"]
 """Table of the report: the first one, localisation, sensitivities at single rates, the others."""
@@ -32,9 +32,7 @@ NEEDS: dict[Need, str] = {
     ),
     "box_cut": "validation images chose no score from which boxes count",
     "point": "the system gives neither boxes nor maps",
-    "cell": "no system points by an activation map, so no cell can be the tolerance",
     "probability": "validation gives no probability to evaluate",
-    "triage": "the system was not tuned to rule images out or in",
 }
 """Reason why a system lacks a metric, for each need of a metric."""
 _NOT_PRIMARY = {
@@ -132,9 +130,7 @@ class Metric:
         needs: What a compared system (a detector or classifier) must have, keys of `NEEDS`:
             ``threshold`` (a threshold to call images positive), ``boxes``, ``box_cut`` (a score
             from which boxes count, chosen on validation images), ``point`` (a box centre or the
-            peak of an activation map), ``cell`` (a grid cell of an activation map as tolerance),
-            ``probability`` (a calibrated probability) or ``triage`` (thresholds to rule images out
-            or in).
+            peak of an activation map) or ``probability`` (a calibrated probability).
         formula: Function from `Counts` to the value; None for a metric that does not follow from
             the four counts.
         test: Statistical test of the difference of two systems on the same images: ``obuchowski``

@@ -15,7 +15,6 @@ NoteKind = Literal[
     "not_tuned",  # a system for which cxr tune had chosen no thresholds before
     "seeds",  # several training seeds
     "unit",  # figures by study or patient
-    "uses",  # earlier uses of the test images
     "few_patients",  # few patients, or one with many images
     "by_image",  # images whose patient is unknown
     # Further cautions beside the answer.

@@ -11,14 +11,12 @@ This module imports no large package, so that the command line can read directio
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import partial
 
 from cxr_compare.evaluation.metrics.metric import Highlight, Metric, Part, TablePosition
 
 COMPUTED_BY = {
     "ranking": "cxr_compare.evaluation.statistics.ranking:RankedScores.figures",
-    "matched": "cxr_compare.evaluation.statistics.ranking:RankingSums.matched",
     "decision": "cxr_compare.evaluation.metrics.image_metrics:rates",
     "counts": "cxr_compare.evaluation.metrics.image_metrics:confusion_counts",
     "calibration": "cxr_compare.evaluation.metrics.calibration_figures:CalibrationFigures.figures",
@@ -29,9 +27,6 @@ COMPUTED_BY = {
     "froc_centre": "cxr_compare.evaluation.boxes.froc:WeightedFroc.figures",
     "afroc": "cxr_compare.evaluation.boxes.afroc:WeightedAfroc",
     "rsna": "cxr_compare.evaluation.boxes.rsna_score:WeightedRsnaScore",
-    "iobb": "cxr_compare.evaluation.boxes.iobb:WeightedIobb",
-    "miou": "cxr_compare.evaluation.boxes.miou:WeightedMeanIou",
-    "triage": "cxr_compare.evaluation.decisions.triage:Triage.standings",
     "threshold": "cxr_compare.evaluation.decisions.thresholds:choose_threshold",
 }
 """Function that computes each family of metrics, as ``module:name``."""
@@ -150,6 +145,7 @@ _IMAGE_METRICS = (
         formula=lambda c: c.tp * c.negative / (c.fp * c.positive),
         undefined="no negative image is called positive, or a class is absent",
         partners=("lr_negative",),
+        table=TablePosition("none", 0),
         unbounded=True,
     ),
     _decision(
@@ -159,35 +155,10 @@ _IMAGE_METRICS = (
         formula=lambda c: c.fn * c.negative / (c.tn * c.positive),
         undefined="no negative image is called negative, or a class is absent",
         direction="lower",
+        table=TablePosition("none", 0),
         unbounded=True,
     ),
 )
-
-MATCHED_PERCENT = (90, 95)
-"""Levels of specificity, and of sensitivity, at which systems are compared."""
-
-
-def _matched_metrics(percent: int) -> tuple[Metric, Metric]:
-    """Return sensitivity at a specificity, and specificity at a sensitivity, on the ROC curve."""
-    level = f"0.{percent}"
-    matched = partial(
-        Metric, family="matched", undefined="there is no positive or no negative image"
-    )
-    how = "on the ROC curve of these images (straight lines between its points)"
-    return (
-        matched(
-            f"matched_recall_{percent}",
-            f"Sensitivity at specificity {level}",
-            f"Sensitivity where specificity is {level}, {how}. No validation image is needed.",
-            highlights=("verdict",) if percent == MATCHED_PERCENT[0] else (),
-        ),
-        matched(
-            f"matched_specificity_{percent}",
-            f"Specificity at sensitivity {level}",
-            f"Specificity where sensitivity is {level}, {how}. No validation image is needed.",
-        ),
-    )
-
 
 _count = partial(
     Metric,
@@ -237,14 +208,8 @@ _CALIBRATION_METRICS = (
         "ece",
         "ECE, equal width",
         "Expected calibration error: mean gap between expected and observed share of positives "
-        "over ten bins of the probability, of equal width and closed on the right.",
-    ),
-    _loss(
-        "ece_equal_mass",
-        "ECE, equal mass",
-        "Expected calibration error: mean gap between expected and observed share of positives "
-        "over ten bins that are cut at the deciles of the probabilities; equal values are in one "
-        "bin.",
+        "over ten bins of the probability, of equal width and closed on the right. It "
+        "has no interval, because resampling alone raises it.",
     ),
     _fitted(
         "calibration_slope",
@@ -287,14 +252,6 @@ _LOCALISATION_METRICS = (
         needs=("point",),
         table=TablePosition("localisation", 2),
     ),
-    _point(
-        "pointing_accuracy_tolerant",
-        "Pointing accuracy within one cell",
-        "Pointing accuracy if a point may miss a true box by one map cell: the true boxes are "
-        "widened on each side by one cell of the coarsest activation map of all compared systems.",
-        needs=("point", "cell"),
-        table=TablePosition("localisation", 2),
-    ),
     _coco(
         "ap50",
         "AP50",
@@ -331,8 +288,6 @@ _LOCALISATION_METRICS = (
 
 RATE_LABELS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
 """Labels of `FROC_RATES`: numbers of false positives per image at which sensitivity is read."""
-IOBB_PERCENT = (10, 25, 50)
-"""Shares of a called box's area that must lie in a lesion, in percent."""
 
 
 def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[Metric, ...]:
@@ -398,42 +353,6 @@ _BOX_METRICS = (
         undefined="no evaluated image has a true box or a called one",
         table=TablePosition("localisation", 5),
     ),
-    *(
-        _called_boxes(
-            f"iobb_accuracy_{percent}",
-            f"IoBB accuracy at {percent} %",
-            "Share of the true boxes on which a called box lies with at least "
-            f"{percent} % of its own area. A box is called if its score reaches a cut, which is "
-            "chosen on validation images. Large boxes raise the figure, so read it with the false "
-            "positives per image.",
-            family="iobb",
-            table=TablePosition("localisation", 10 + percent),
-            partners=(f"iobb_false_marks_{percent}",),
-        )
-        for percent in IOBB_PERCENT
-    ),
-    *(
-        _called_boxes(
-            f"iobb_false_marks_{percent}",
-            f"False positives per image (overlap < {percent} %)",
-            f"Number of called boxes per image that lie with less than {percent} % of their own "
-            "area on any true box. A box is called if its score reaches a cut, which is chosen on "
-            "validation images.",
-            family="iobb",
-            direction="lower",
-            table=TablePosition("localisation", 11 + percent),
-        )
-        for percent in IOBB_PERCENT
-    ),
-    _called_boxes(
-        "miou",
-        "mIoU",
-        "IoU of the region of all called boxes with the region of all true boxes, averaged over "
-        "the images with a lesion, as in CheXlocalize. A box is called if its score reaches a cut, "
-        "which is chosen on validation images; an image without a called box counts 0.",
-        family="miou",
-        table=TablePosition("localisation", 9),
-    ),
     _point(
         "localised_sensitivity",
         "Localised sensitivity",
@@ -445,53 +364,14 @@ _BOX_METRICS = (
         table=TablePosition("localisation", 1),
         highlights=("subgroups", "summary", "verdict"),
     ),
-    _point(
-        "localised_sensitivity_tolerant",
-        "Localised sensitivity within one cell",
-        "Localised sensitivity if a point may miss a true box by one map cell: the true boxes are "
-        "widened on each side by one cell of the coarsest activation map of all compared systems.",
-        partners=("specificity",),
-        needs=("threshold", "point", "cell"),
-        table=TablePosition("localisation", 1),
-        highlights=("summary", "verdict"),
-    ),
-)
-
-_triage = partial(Metric, family="triage", undefined=_no_image, share_of="all", needs=("triage",))
-_TRIAGE_METRICS = (
-    _triage(
-        "ruled_out",
-        "Ruled out by triage",
-        "Share of the images that triage (calling by two thresholds) rules out: their score is "
-        "below the lower threshold.",
-        direction="none",
-    ),
-    _triage(
-        "referred",
-        "Referred to a reader by triage",
-        "Share of the images that triage (calling by two thresholds) neither rules out nor rules "
-        "in, so that a reader decides.",
-        direction="lower",
-        table=TablePosition("first", 8),
-        highlights=("summary",),
-    ),
-    _triage(
-        "ruled_in",
-        "Ruled in by triage",
-        "Share of the images that triage (calling by two thresholds) rules in: their score reaches "
-        "the upper threshold.",
-        direction="none",
-    ),
 )
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         *_IMAGE_METRICS,
-        *(metric for percent in MATCHED_PERCENT for metric in _matched_metrics(percent)),
         *_COUNT_METRICS,
         *_CALIBRATION_METRICS,
-        *_TRIAGE_METRICS,
         *_LOCALISATION_METRICS,
         *_BOX_METRICS,
     )
@@ -539,28 +419,6 @@ def highlighted(*lists: Highlight) -> tuple[str, ...]:
     return tuple(
         metric.name for metric in in_reading_order() if set(lists) & set(metric.highlights)
     )
-
-
-def localised_sensitivity_of(defined: Collection[str]) -> str:
-    """Return which of two localised sensitivities the report and the web page show first.
-
-    A localised sensitivity is the share of positive images that a system calls positive and whose
-    most suspicious point it puts on a true lesion. Where a compared system points by an activation
-    map, the variant with a tolerance of one grid cell of that map comes first, because a map cannot
-    point more precisely.
-
-    Args:
-        defined: Short names of the metrics that are defined for at least one compared system.
-
-    Returns:
-        ``localised_sensitivity_tolerant`` if it is in ``defined``, else ``localised_sensitivity``.
-
-    Example:
-        >>> localised_sensitivity_of({"auroc", "localised_sensitivity"})
-        'localised_sensitivity'
-    """
-    within_cell = "localised_sensitivity_tolerant"
-    return within_cell if within_cell in defined else "localised_sensitivity"
 
 
 def in_reading_order() -> list[Metric]:

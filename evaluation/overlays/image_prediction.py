@@ -21,7 +21,6 @@ from cxr_compare.evaluation.overlays.shapes import (
 NO_BOXES: npt.NDArray[np.float64] = np.empty((0, 4))
 _READER_COLOURS = ("#F0E442", "#56B4E9", "#E69FE0", "#00D0A0")
 _CALLED = {True: "POSITIVE", False: "negative", None: "undecided"}
-_TRIAGED = {"ruled_out": "ruled out", "referred": "refer to a reader", "ruled_in": "RULED IN"}
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,6 @@ class ImagePrediction:
         probability: Calibrated probability that the finding is present, in [0, 1].
         decision: True if the system calls the image positive, False if negative; None if it is
             undecided, for example without a threshold.
-        triage: ``ruled_out`` (surely negative), ``referred`` (a radiologist must read it) or
-            ``ruled_in`` (surely positive); empty where the system does no triage.
         withheld: True if the prediction must not be used, because a warning says so; the text is
             then "no answer".
         boxes: Predicted boxes, columns ``x1, y1, x2, y2`` in px of the original image and
@@ -110,12 +107,6 @@ class ImagePrediction:
         point: Most suspicious point x, y in px of the original image: the centre of the
             highest-scoring box, or the peak of the map.
         localised: True if ``point`` lies on a true lesion.
-        within_cell: True if ``point`` lies on a true lesion after widening each true box on every
-            side by one grid cell of an activation map.
-        cell_of: Name of the other system whose map gives the size of that grid cell; empty if it is
-            this system.
-        cell: Longer side of that grid cell, the coarsest of all compared systems, in px of the
-            original image.
 
     Example:
         >>> ImagePrediction("A", "#E06C00", decision=True).called
@@ -128,7 +119,6 @@ class ImagePrediction:
     threshold: float | None = None
     probability: float | None = None
     decision: bool | None = None
-    triage: str = ""
     withheld: bool = False
     boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
     box_cut: float = 0.5
@@ -136,13 +126,10 @@ class ImagePrediction:
     contours: tuple[float, ...] = ()
     point: tuple[float, float] | None = None
     localised: bool | None = None
-    within_cell: bool | None = None
-    cell_of: str = ""
-    cell: float = 0.0
 
     @property
     def called(self) -> str:
-        """Decision in words, such as ``POSITIVE``, ``negative`` or ``refer to a reader``.
+        """Decision in words, such as ``POSITIVE`` or ``negative``.
 
         A decision that the finding is present is in capitals. A prediction that must not be used
         gives "no answer".
@@ -150,12 +137,10 @@ class ImagePrediction:
         Example:
             >>> ImagePrediction("A", "", decision=True).called
             'POSITIVE'
-            >>> ImagePrediction("A", "", triage="referred").called
-            'refer to a reader'
         """
         if self.withheld:
             return "no answer"
-        return _TRIAGED.get(self.triage, _CALLED[self.decision])
+        return _CALLED[self.decision]
 
     @property
     def contour_percentages(self) -> str:

@@ -28,7 +28,6 @@ class Outcome(NamedTuple):
 
 OUTCOMES = {
     "placed": Outcome("right", "found, on the lesion"),
-    "near": Outcome("right", "found; points beside the lesion, within one map cell"),
     "found": Outcome("right", "found"),
     "misplaced": Outcome("wrong", "right image, wrong place"),
     "missed": Outcome("wrong", "missed"),
@@ -49,11 +48,10 @@ def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
         truth: Label of the image; the boxes are not used here.
 
     Returns:
-        A key of `OUTCOMES`: ``placed``, ``near``, ``found`` or ``misplaced`` (called positive and
-        positive; the point lies on a lesion, within one map cell of it, at a position that was not
-        evaluated, or elsewhere), ``missed`` (called negative, but positive), ``alarm`` (called
-        positive, but negative), ``clear`` (called negative and negative), ``undecided`` (no
-        decision) or ``unknown`` (no label).
+        A key of `OUTCOMES`: ``placed``, ``found`` or ``misplaced`` (called positive and positive;
+        the point lies on a lesion, at a position that was not evaluated, or elsewhere), ``missed``
+        (called negative, but positive), ``alarm`` (called positive, but negative), ``clear``
+        (called negative and negative), ``undecided`` (no decision) or ``unknown`` (no label).
 
     Example:
         >>> outcome_kind(ImagePrediction("A", "#E06C00", decision=True), ImageTruth(0.0))
@@ -71,7 +69,7 @@ def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
         return "found"
     if prediction.localised:
         return "placed"
-    return "near" if prediction.within_cell else "misplaced"
+    return "misplaced"
 
 
 def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
@@ -89,14 +87,7 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
         >>> outcome(ImagePrediction("A", "#E06C00", decision=False), ImageTruth(1.0))
         Outcome(sign='wrong', text='missed')
     """
-    kind = outcome_kind(prediction, truth)
-    sign, text = OUTCOMES[kind]
-    if kind == "near":
-        if prediction.cell_of:
-            text += f" of {prediction.cell_of}"
-        if prediction.cell:
-            text += f" ({prediction.cell:.0f} px)"
-    return Outcome(sign, text)
+    return OUTCOMES[outcome_kind(prediction, truth)]
 
 
 def describe_score(prediction: ImagePrediction) -> str:

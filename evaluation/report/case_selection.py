@@ -74,9 +74,8 @@ def select_cases(
     Args:
         decisions: One row for each image and system with ``image_id``, ``system``, ``label`` (1.0,
             0.0 or NaN), ``score`` and ``decision_POLICY`` (True if called positive). Optional
-            columns are ``localised`` (True if the system points at a lesion),
-            ``localised_tolerant`` (True also if it misses the lesion by at most one cell of an
-            activation map) and ``x_class`` (kind of image, such as ``normal``).
+            columns are ``localised`` (True if the system points at a lesion) and ``x_class``
+            (kind of image, such as ``normal``).
         systems: Names of the systems (detectors or classifiers), in the order in which they are
             shown.
         policy: Rule by which thresholds were chosen, such as ``max_f1``; the column of decisions is
@@ -145,11 +144,10 @@ def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Decis
     calls = called.to_numpy(dtype=bool)
     first = decided.drop_duplicates("image_id").set_index("image_id").reindex(ids)
     wrong = np.zeros(calls.shape, dtype=bool)
-    for column in ("localised", "localised_tolerant"):  # the second column tolerates one map cell
-        if column in decided:
-            hit = matrix(column).reindex(ids).to_numpy(dtype=object)
-            is_known = ~pd.isna(hit)
-            wrong[is_known] = ~hit[is_known].astype(bool)
+    if "localised" in decided:
+        hit = matrix("localised").reindex(ids).to_numpy(dtype=object)
+        is_known = ~pd.isna(hit)
+        wrong[is_known] = ~hit[is_known].astype(bool)
     kinds = first["x_class"].fillna("") if "x_class" in first else pd.Series("", first.index)
     ranks = matrix("score").reindex(ids).rank(pct=True).fillna(0.0)
     return _DecisionTable(

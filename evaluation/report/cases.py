@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -116,18 +116,11 @@ class CaseSource:
             image_id: Id of one of the test images.
 
         Returns:
-            One prediction for each system. It includes the size of the coarsest grid cell of all
-            activation maps, which is the tolerance for locations.
+            One prediction for each system.
         """
-        mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
-        predictions = [
+        return [
             system.prediction(image_id, system_colour(position))
             for position, system in enumerate(self.systems)
-        ]
-        cell = max((max(one.grid.cell) for one in predictions if one.grid is not None), default=0.0)
-        return [
-            replace(one, cell=cell, cell_of=mapped if system.maps is None else "")
-            for system, one in zip(self.systems, predictions, strict=True)
         ]
 
     def facts(self, image_id: str) -> str:
@@ -278,7 +271,6 @@ def read_systems(
     """
     requested = pd.Index(image_ids, name="image_id")
     outputs = []
-    cells = [pd.DataFrame()]
     for name, system in systems.items():
         ids = requested[requested.isin(system.images_run)]
         if not len(ids):
@@ -296,26 +288,20 @@ def read_systems(
         if not evidence.gives_boxes:
             levels = map_levels(read_system(system, test_set.target), decision)
         outputs.append(decide(name, evidence, decision, policy, levels=levels))
-        of_maps = evidence.cells()
-        cells.append(pd.DataFrame(np.zeros((len(ids), 2)) if of_maps is None else of_maps, ids))
-    tolerance = pd.concat(cells).groupby(level=0).max().reindex(requested).fillna(0.0)
     for output in outputs:
-        _locate(output, test_set, tolerance)
+        _locate(output, test_set)
     return CaseSource(test_set, tuple(outputs))
 
 
-def _locate(output: DecidedOutput, test_set: LabelledSplit, cells: pd.DataFrame) -> None:
+def _locate(output: DecidedOutput, test_set: LabelledSplit) -> None:
     """Record whether the scored point of each positive image lies on a lesion.
 
-    Only images with trusted boxes get a value. The tolerant column allows a distance of one map
-    cell, as in a comparison.
+    Only images with trusted boxes get a value.
     """
     table = output.decisions
     if "point_x" not in table:
         return
     positive = (test_set.labels.reindex(table.index) == 1).to_numpy()
     is_located = table.index.isin(test_set.boxes_trusted) & positive
-    tolerance = cells.reindex(table.index).to_numpy(dtype=np.float64)
-    for column, slack in (("localised", None), ("localised_tolerant", tolerance)):
-        hit = points_in_boxes(table, test_set.true_boxes, slack)
-        table[column] = pd.Series(hit, table.index, dtype="boolean").where(is_located)
+    hit = points_in_boxes(table, test_set.true_boxes)
+    table["localised"] = pd.Series(hit, table.index, dtype="boolean").where(is_located)

@@ -209,19 +209,18 @@ def _spread(heights: Sequence[float], low: float, high: float) -> list[float]:
     return placed
 
 
-def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: Chart) -> Figure:
+def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]]) -> Figure:
     """Draw a chart with a legend of systems and markers below it, for a separate file.
 
     Args:
         chart: The chart whose curves and markers the legend explains.
         markers: Shape of a marker (as matplotlib calls it) and its text, for each marker to
             explain.
-        *beside: Further charts of the same systems, drawn at the right.
 
     Returns:
-        Figure with the charts above the legend.
+        Figure with the chart above the legend.
     """
-    figure = draw_charts(chart, *beside)
+    figure = draw_charts(chart)
     axes = figure.axes[0]
     lines = {line.get_gid(): line for line in axes.lines}
     for number, curve in enumerate(chart.curves):

@@ -36,7 +36,6 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
             "cautions": [caution.text for caution in answer.cautions],
             "readers": [note.text for note in comparison.notes if note.kind == "readers"],
             "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
-            "triage": comparison.triage,
             "guarantees": [result.text for result in comparison.guarantees],
             "scope": " ".join(answer.scope.values()),
         },
@@ -51,10 +50,6 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "wrong_labels": None if wrong_labels is None else wrong_labels.to_dict(),
         "reference_error": None if comparison.reference is None else asdict(comparison.reference),
         "exposure": [result.to_dict() for result in comparison.exposures],
-        "goals": [
-            vars(each) | {"ci_method": each.method, "standing": each.standing}
-            for each in comparison.goals
-        ],
         "guarantees": [
             {
                 "system": result.system,

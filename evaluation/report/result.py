@@ -121,7 +121,6 @@ class Report(OpenedFromFolder):
         if wrong_labels := self._payload.get("wrong_labels"):
             lines.append(wrong_labels["text"])
         lines += self._answer.get("guarantees", [])
-        lines += [f"Triage: {sentence}" for sentence in self._answer.get("triage", [])]
         return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])
 
     def _repr_html_(self) -> str:

@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, localised_sensitivity_of
+from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
 from cxr_compare.evaluation.report.metric_table import table_of_keys
 from cxr_compare.evaluation.report.table import Table
 
@@ -69,9 +69,6 @@ def summary_table(
 ) -> Table:
     """Return the main table of the report: metrics of all systems and their differences.
 
-    If a system points by an activation map, the default rows contain the localised sensitivity with
-    a tolerance of one grid cell of the map.
-
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
@@ -85,15 +82,12 @@ def summary_table(
     policy = comparison.main_policy
     figures = comparison.estimates.systems.values()
     available = {key for of_system in figures for key in of_system}
-    defined = {key.metric for by_key in figures for key, figure in by_key.items() if figure.known}
-    localised = {"localised_sensitivity", "localised_sensitivity_tolerant"}
-    left_out = localised - {localised_sensitivity_of(defined)}
     keys = []
     usual = highlighted("summary", "paper") if paper else highlighted("summary")
     for row in rows or map(TableRow, usual):
         at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
         key = MetricKey(ALL, at, row.metric)
-        if rows or (key in available and row.metric not in left_out):
+        if rows or key in available:
             keys.append(key)
     return table_of_keys(comparison, keys)
 

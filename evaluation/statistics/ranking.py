@@ -1,4 +1,4 @@
-"""AUROC, average precision, matched rates and curves from one sort of the scores.
+"""AUROC, average precision and curves from one sort of the scores.
 
 The order of the scores is computed once; every replicate of the bootstrap is then a cumulative sum.
 """
@@ -6,14 +6,14 @@ The order of the scores is computed once; every replicate of the bootstrap is th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
-from cxr_compare.evaluation.statistics.running_sums import cumulative_rows, first_at_least
+from cxr_compare.evaluation.statistics.running_sums import cumulative_rows
 
 
 class FallingScores:
@@ -249,81 +249,6 @@ class RankingSums(NamedTuple):
             "tn": self.negatives[:, -1] - fp,
             "fn": self.positives[:, -1] - tp,
         }
-
-    def matched(self, level: float) -> dict[str, Floats]:
-        """Read sensitivity at a specificity, and specificity at a sensitivity, off each ROC curve.
-
-        Points of the curve (one per distinct score) are joined by straight lines. Where a vertical
-        or horizontal piece of the curve lies at the level, the better end of the piece counts.
-
-        Args:
-            level: Level in (0, 1]. Sensitivity is read at this specificity, and specificity at this
-                sensitivity.
-
-        Returns:
-            ``recall`` (sensitivity at this specificity) and ``specificity`` (at this sensitivity),
-            shape ``(R,)`` each; NaN if a sample lacks a class.
-
-        Source:
-            Fawcett 2006, interpolation between ROC points.
-
-        Example:
-            >>> ranked = RankedScores([1, 0, 1, 0, 0], [0.9, 0.8, 0.7, 0.6, 0.1])
-            >>> rates = ranked.sums(np.ones((1, 5), dtype=int)).matched(0.9)
-            >>> {name: values.round(3).tolist() for name, values in rates.items()}
-            {'recall': [0.5], 'specificity': [0.667]}
-        """
-        n_positive = self.positives[:, -1].astype(np.float64)
-        n_negative = self.negatives[:, -1].astype(np.float64)
-        positive = _ClassSums(self.ranked.positive.negated, self.positives)
-        negative = _ClassSums(self.ranked.negative.negated, self.negatives)
-        if not (len(positive.negated) and len(negative.negated)):
-            undefined = np.full(len(n_positive), np.nan)
-            return {"recall": undefined, "specificity": undefined.copy()}
-        # Rounding: 10 negatives at a specificity of 0.9 allow 1 false positive, not 0.9999.
-        allowed = np.round(n_negative * (1 - level), 9)
-        needed = np.round(n_positive * level, 9)
-        above = first_at_least(self.negatives[:, 1:], np.floor(allowed) + 1)
-        reached = first_at_least(self.positives[:, 1:], np.ceil(needed))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            tp = _count_at_crossing(above, allowed, negative, positive)
-            tp = np.where(allowed >= n_negative, n_positive, tp)
-            fp = _count_at_crossing(reached, needed, positive, negative)
-            fp = np.where(needed <= 0, 0.0, fp)
-            both_classes = n_positive * n_negative > 0
-            return {
-                "recall": np.where(both_classes, tp / n_positive, np.nan),
-                "specificity": np.where(both_classes, 1 - fp / n_negative, np.nan),
-            }
-
-
-class _ClassSums(NamedTuple):
-    """Scores of one class times -1, in rising order, and the running sums of their weights."""
-
-    negated: Floats
-    sums: npt.NDArray[np.int32]
-
-
-def _count_at_crossing(
-    image: npt.NDArray[np.int64], level: Floats, own: _ClassSums, other: _ClassSums
-) -> Floats:
-    """Count the other class where the ROC curve crosses a count (`level`) of the own class.
-
-    `image` is the position of the image of the own class at which that count is reached. All images
-    with the score of this image form one straight piece of the curve, along which both counts grow
-    in proportion.
-    """
-    score = own.negated[np.minimum(image, len(own.negated) - 1)]
-    rows = np.arange(len(image))
-
-    def count(of_class: _ClassSums, side: Literal["left", "right"]) -> Floats:
-        position = np.searchsorted(of_class.negated, score, side=side)
-        return np.asarray(of_class.sums[rows, position], np.float64)
-
-    own_start = count(own, "left")
-    other_start = count(other, "left")
-    share_of_line = (level - own_start) / (count(own, "right") - own_start)
-    return other_start + share_of_line * (count(other, "right") - other_start)
 
 
 def roc_and_pr_curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str, Floats]:

@@ -12,7 +12,6 @@ from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.table import figure_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.statistics.learning_curve import LearningCurve
-from cxr_compare.evaluation.studies.annotation_times import Times
 from cxr_compare.evaluation.studies.curve_study import KINDS, MAIN, CurveStudy, Kind, SizePoint
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
@@ -40,15 +39,13 @@ def _sentence(macro: str, *values: Any) -> str:
     return study_sentence("curve", macro, *values)
 
 
-def curve_chart(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
-    """Draw learning curves: a metric against annotated training images, or against hours of work.
+def curve_chart(study: CurveStudy, metric: str) -> Chart:
+    """Draw learning curves: a metric against annotated training images.
 
     Args:
         study: Result of a learning-curve study: performance of models that were trained on growing
             shares of the training data.
         metric: Short name of the metric, such as ``auroc``; at least one model must have it.
-        times: Seconds for annotating one image and one box, to draw against hours; None to draw
-            against the number of images.
 
     Returns:
         The chart, with one point for each model and size, the 95 % intervals and the fitted curves.
@@ -63,20 +60,18 @@ def curve_chart(study: CurveStudy, metric: str, times: Times | None = None) -> C
         'auroc-images'
     """
     drawn = drawn_models(study, metric)
-    unit = "images" if times is None else "hours"
-    curves = [curve for model in drawn for curve in _curves(model, times)]
+    curves = [curve for model in drawn for curve in _curves(model)]
     values = [x for curve in curves for x in curve.x if np.isfinite(x)]
     title = metric_title(metric)
-    by_images = times is None
     has_mixed = any(model["kind"] == "mixed" for model in drawn)
-    across = _sentence("chart_axis", by_images, has_mixed)
+    across = _sentence("chart_axis", has_mixed)
     return Chart(
-        key=f"{metric.replace('_', '-')}-{unit}",
-        title=_sentence("chart_title", title, by_images),
+        key=f"{metric.replace('_', '-')}-images",
+        title=_sentence("chart_title", title),
         x=Axis.log(across, min(values) / 1.15, max(values) * 1.15),
         y=_figure_axis(drawn, metric),
-        curves=(*curves, *_crossing(study, metric, times)),
-        description=_sentence("chart_description", title, by_images),
+        curves=(*curves, *_crossing(study, metric)),
+        description=_sentence("chart_description", title),
         note=_overlap(study, metric),
     )
 
@@ -96,19 +91,17 @@ def _overlap(study: CurveStudy, metric: str) -> str:
     return _sentence("overlap")
 
 
-def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[Curve]:
+def _crossing(study: CurveStudy, metric: str) -> Iterator[Curve]:
     """Draw a crossing that is shown, with its interval, at the height at which the curves cross."""
-    where = study.crossing(metric, times)
+    where = study.crossing(metric)
     if where is None or not where.shown or where.effort is None or where.interval is None:
         return
     curve = study.fitted(metric, MAIN[0])
-    cost = study.seconds_per_image(MAIN[0], times)
     if curve is None:
         return
-    scale = 1 if times is None else 3600
-    height = float(curve.at(where.effort / cost).values[0])
-    x = np.array(where.interval) / scale
-    point = Point(where.effort / scale, height, _sentence("crossing_point"), _CROSSING_MARKER)
+    height = float(curve.at(where.effort).values[0])
+    x = np.array(where.interval)
+    point = Point(where.effort, height, _sentence("crossing_point"), _CROSSING_MARKER)
     yield Curve("crossing with interval", _CROSSING, x, np.full(2, height), (point,), solid=True)
 
 
@@ -122,9 +115,8 @@ def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
 
     Returns:
         One dictionary for each model that has the metric, with the keys ``kind`` (such as
-        ``detector``), ``position`` (number of the model's colour, from 0), ``boxes`` (mean number
-        of boxes on an annotated image), ``points`` (one for each size) and ``line`` (parameters of
-        the curve; None without a fitted curve).
+        ``detector``), ``position`` (number of the model's colour, from 0), ``points`` (one for
+        each size) and ``line`` (parameters of the curve; None without a fitted curve).
 
     Example:
         >>> from cxr_compare.evaluation.studies.curve_study import CurveModel, SizeFigure
@@ -132,8 +124,8 @@ def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
         >>> point = SizePoint("detector", 1.0, 100, 40, 100, 30, {"auroc": figure})
         >>> model = CurveModel("detector", "RetinaNet")
         >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [model], [point])
-        >>> drawn_models(study, "auroc")[0]["boxes"]
-        0.4
+        >>> drawn_models(study, "auroc")[0]["points"][0]["figure"]
+        0.8
     """
     drawn = []
     for model in study.models:
@@ -145,7 +137,6 @@ def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
             {
                 "kind": model.kind,
                 "position": list(KINDS).index(model.kind),
-                "boxes": study.boxes_per_image(model.kind),
                 "points": [_point(point, metric) for point in points],
                 "line": None if fit is None else _line(fit),
             }
@@ -165,8 +156,6 @@ def _point(point: SizePoint, metric: str) -> dict[str, Any]:
     )
     ends = [figure.low, figure.high] if figure.bounded else [figure.estimate] * 2
     return {
-        "images": point.n_images,
-        "boxes": point.n_boxes,
         "grown": point.n_grown,
         "figure": figure.estimate,
         "ends": ends,
@@ -182,24 +171,18 @@ def _line(curve: LearningCurve) -> dict[str, Any]:
     return dict(zip(("images", "figure", "low", "high"), rows, strict=True))
 
 
-def _curves(model: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
+def _curves(model: Mapping[str, Any]) -> Iterator[Curve]:
     """Draw the fit within the measured range, and the points with their intervals."""
     kind = model["kind"]
     position = model["position"]
     points = model["points"]
     name = f"{KINDS[kind]}, {_MARKER_WORDS[MARKERS[kind]]}"
     if (line := model["line"]) is not None:
-        counts = line["images"]
-        x = np.array([n if times is None else times.hours(n, n * model["boxes"]) for n in counts])
+        x = np.array(line["images"])
         y, low, high = (np.array(line[end]) for end in ("figure", "low", "high"))
         yield Curve(name, position, x, y, solid=True, band=(x, low, high))
         name = ""
-    at = [
-        point["grown"] * _APART[kind]
-        if times is None
-        else times.hours(point["images"], point["boxes"])
-        for point in points
-    ]
+    at = [point["grown"] * _APART[kind] for point in points]
     marks = [
         Point(across, point["figure"], point["label"], MARKERS[kind])
         for across, point in zip(at, points, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
-from cxr_compare.evaluation.studies.annotation_times import Times
 from cxr_compare.evaluation.studies.curve_study import (
     CURVE_METRICS,
     CurveModel,
@@ -24,7 +23,6 @@ from cxr_compare.evaluation.studies.curve_study import (
 from cxr_compare.evaluation.studies.share_figures import EvaluatedRun, ShareFigures, evaluate_shares
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.uses_log import log_use
 
 _PAIRS: tuple[tuple[Kind, Kind], ...] = (
     ("detector", "classifier"),
@@ -76,7 +74,6 @@ def evaluate_curve(
     design: CurveDesign,
     test_set: LabelledSplit,
     predictions: Mapping[tuple[Kind, str, float, int], Predictions],
-    times: Times,
     *,
     made: Mapping[str, Any],
     replicates: int,
@@ -93,7 +90,6 @@ def evaluate_curve(
         test_set: Test images with their labels, boxes and patients.
         predictions: Predictions of each trained model. The key has the kind of model, the name of
             the split, the share and the seed, such as ``("detector", "default", 0.5, 0)``.
-        times: Seconds for annotating one image and one box, for the charts.
         made: Record of how the study was made, for the result files, such as versions; the key
             ``command`` has the command line.
         replicates: Number of bootstrap resamples of the test patients.
@@ -108,14 +104,10 @@ def evaluate_curve(
             can be evaluated.
     """
     systems: dict[str, list[EvaluatedRun]] = {}
-    used: dict[str, dict[str, Sequence[Predictions]]] = {}
     for (model, split, share, seed), answers in predictions.items():
         name = _name(model, share, seed)
         part = design.parts[split, share, seed]
         systems.setdefault(name, []).append(EvaluatedRun(split, part, answers))
-        used.setdefault(split, {})[name] = [answers]
-    for split, by_name in used.items():
-        log_use(replace(test_set, split=split), by_name)
     evaluated = evaluate_shares(systems, test_set, replicates=replicates, advance=advance)
     counts = _counts(design, test_set)
     points = _points(design, counts, evaluated)
@@ -130,7 +122,6 @@ def evaluate_curve(
         differences=_differences(design, evaluated),
         fits=_fits(design, evaluated, points),
         absent=_absent(design, evaluated),
-        times=times,
         commands=[made["command"]],
         notes=_notes(design, counts[max(counts)], evaluated),
         provenance={**made, "data_set": dataset.ids | {"name": dataset.name}},

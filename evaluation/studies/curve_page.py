@@ -14,16 +14,12 @@ from cxr_compare.evaluation.report.files import study_files
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.table import Table, figure_text
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
-from cxr_compare.evaluation.studies.annotation_times import AS_GIVEN, PRESETS
-from cxr_compare.evaluation.studies.curve_charts import MARKERS, curve_chart, drawn_models
+from cxr_compare.evaluation.studies.curve_charts import MARKERS, curve_chart
 from cxr_compare.evaluation.studies.curve_statements import (
-    TIME_SENTENCES,
-    amount_text,
     curve_statements,
     model_against,
-    title_in_sentence,
 )
-from cxr_compare.evaluation.studies.curve_study import KINDS, MAIN, CurveStudy, SizePoint
+from cxr_compare.evaluation.studies.curve_study import KINDS, CurveStudy, SizePoint
 from cxr_compare.evaluation.studies.study_page import Statement, StudyPage, write_study
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
@@ -73,10 +69,10 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
     statements = {metric: list(curve_statements(study, metric)) for metric in study.metrics}
     if study.metrics:
         metric = study.metrics[0]
-        charts = curve_chart(study, metric), curve_chart(study, metric, study.times)
-        figure = draw_with_legend(charts[0], [], charts[1])
+        chart = curve_chart(study, metric)
+        figure = draw_with_legend(chart, [])
         if (legend := figure.axes[0].get_legend()) is not None:
-            legend.set_title(charts[0].note)
+            legend.set_title(chart.note)
         save_figure(figure, out / _FIGURE)
     html = _page(study, statements).render("curve.html.jinja", **_own_parts(study, statements))
     return write_study(out, "curve", rows, _stored(study, rows, statements), html)
@@ -94,7 +90,6 @@ def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
                     "n_boxes": point.n_boxes,
                     "n_boxed": point.n_boxed,
                     "n_positive": point.n_positive,
-                    "hours": study.times.hours(point.n_images, point.n_boxes),
                     "metric": metric,
                     **figure.interval.to_dict(),
                     "note": figure.interval.note,
@@ -152,7 +147,6 @@ def _stored(
         ],
         "curves": curves,
         "crossings": [row for metric in study.metrics for row in _crossings(study, metric)],
-        "times": vars(study.times),
         "commands": list(study.commands),
         "notes": list(study.notes),
         "provenance": dict(study.provenance),
@@ -160,22 +154,21 @@ def _stored(
 
 
 def _crossings(study: CurveStudy, metric: str) -> Iterator[dict[str, Any]]:
-    """Return the crossings by images and by seconds; an infinite end is null in JSON."""
-    for by, times in (("images", None), ("seconds", study.times)):
-        where = study.crossing(metric, times)
-        if where is not None:
-            ends = [_finite(end) for end in where.interval or (None, None)]
-            yield {
-                "metric": metric,
-                "by": by,
-                "at": _finite(where.effort),
-                "low": ends[0],
-                "high": ends[1],
-                "ahead": where.ahead,
-                "measured": where.measured,
-                "shown": where.shown,
-                "reason": where.reason,
-            }
+    """Return the crossing by images; an infinite end is null in JSON."""
+    where = study.crossing(metric)
+    if where is not None:
+        ends = [_finite(end) for end in where.interval or (None, None)]
+        yield {
+            "metric": metric,
+            "by": "images",
+            "at": _finite(where.effort),
+            "low": ends[0],
+            "high": ends[1],
+            "ahead": where.ahead,
+            "measured": where.measured,
+            "shown": where.shown,
+            "reason": where.reason,
+        }
 
 
 def _finite(value: float | None) -> float | None:
@@ -190,7 +183,7 @@ def _page(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> Study
         kicker=_sentence("kicker", study.target, study.data_set, len(study.folds), study.n_seeds),
         answer=differences[0].text if differences else _sentence("no_pair"),
         scope=list(_scope(study)),
-        statements=[statement for statement in first if statement.about in ("images", "time")],
+        statements=[statement for statement in first if statement.about == "images"],
         notes=[*study.notes, *_cautions(study)],
         provenance=study.provenance,
         skip_to="curves",
@@ -208,11 +201,8 @@ def _own_parts(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> 
             (list(KINDS).index(model.kind), MARKERS[model.kind], KINDS[model.kind], model)
             for model in study.models
         ],
-        "columns": ["Annotated by", "Images", "Positive", "Boxed", "Boxes", "Hours", *titles],
+        "columns": ["Annotated by", "Images", "Positive", "Boxed", "Boxes", *titles],
         "rows": list(_rows(study)),
-        "hours": study.hours_at_hand,
-        "presets": [study.times, *(times for times in PRESETS if times != study.times)],
-        "script": _for_script(study),
     }
 
 
@@ -229,18 +219,16 @@ def _cautions(study: CurveStudy) -> Iterator[str]:
     if len(study.metrics) > 1:
         first, *others = (metric_title(metric) for metric in study.metrics)
         yield _sentence("several_metrics", first, others)
-    all_given = not set(study.times.sources) - {AS_GIVEN}
-    yield _sentence("times", all_given)
 
 
 def _of_metric(study: CurveStudy, metric: str, statements: list[Statement]) -> dict[str, Any]:
-    charts = [curve_chart(study, metric), curve_chart(study, metric, study.times)]
+    chart = curve_chart(study, metric)
     return {
         "name": metric,
         "title": metric_title(metric),
         "meaning": METRICS[metric].meaning,
         "findings": statements,
-        "charts": [(chart, to_svg(chart)) for chart in charts],
+        "charts": [(chart, to_svg(chart))],
         "differences": _differences(study, metric),
     }
 
@@ -280,9 +268,6 @@ def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
                 "position": list(KINDS).index(model.kind),
                 "model": KINDS[model.kind],
                 "counts": [f"{count:,.0f}" for count in counts],
-                "images": point.n_images,
-                "boxes": point.n_boxes,
-                "hours": amount_text(study.times.hours(point.n_images, point.n_boxes), "time"),
                 "figures": [_figure_cell(study, point, metric) for metric in study.metrics],
             }
 
@@ -292,31 +277,3 @@ def _figure_cell(study: CurveStudy, point: SizePoint, metric: str) -> str:
         return figure_text(figure.interval)
     reason = study.absent.get((metric, point.kind))
     return f"{DASH} ({reason})" if reason else DASH
-
-
-def _for_script(study: CurveStudy) -> dict[str, Any]:
-    """Return the values with which the page's script redraws it when the user changes the times."""
-    metrics = {}
-    for metric in study.metrics:
-        y = curve_chart(study, metric).y
-        curves = [study.fitted(metric, kind) for kind in MAIN]
-        metrics[metric] = {
-            "title": metric_title(metric),
-            "name": title_in_sentence(metric),
-            "models": drawn_models(study, metric),
-            "y": {"low": y.low, "high": y.high, "ticks": y.ticks},
-            "unclaimed": study.unclaimed(metric),
-            "never": study.never_crossing(metric),
-            "pair": [
-                {
-                    "kind": kind,
-                    "boxes": study.boxes_per_image(kind),
-                    "line": curve.line,
-                    "draws": curve.draws.tolist(),
-                    "measured": [curve.amounts[0], curve.amounts[-1]],
-                }
-                for kind, curve in zip(MAIN, curves, strict=True)
-                if curve is not None
-            ],
-        }
-    return {"metrics": metrics, "words": TIME_SENTENCES, "times": vars(study.times)}

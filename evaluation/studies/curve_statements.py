@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import metric_title
-from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.figure_text import number, p_equation
-from cxr_compare.evaluation.statistics.intervals import Interval
-from cxr_compare.evaluation.statistics.learning_curve import Crossing, LearningCurve
-from cxr_compare.evaluation.studies.annotation_times import Times
+from cxr_compare.evaluation.statistics.figure_text import p_equation
+from cxr_compare.evaluation.statistics.learning_curve import Crossing
 from cxr_compare.evaluation.studies.curve_study import MAIN, CurveStudy, Difference, Kind
 from cxr_compare.evaluation.studies.study_page import Statement
 from cxr_compare.evaluation.studies.study_sentences import study_sentence
-
-TIME_SENTENCES: dict[str, str] = tomllib.loads(
-    Path(__file__).with_name("curve_sentences.toml").read_text(encoding="utf-8")
-)
-"""Templates of sentences that depend on the annotation times, by kind.
-
-Python and the script of the page use the same templates.
-"""
 
 
 def _sentence(macro: str, *values: Any) -> str:
@@ -38,9 +22,8 @@ def _sentence(macro: str, *values: Any) -> str:
 def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
     """Yield the sentences with the results of a learning-curve study for one metric.
 
-    They say which models lack the metric, which models differ, where the learning curves cross, and
-    which model is better for equal annotation time. A sentence states a difference only if it is
-    statistically shown.
+    They say which models lack the metric, which models differ, and where the learning curves cross.
+    A sentence states a difference only if it is statistically shown.
 
     Args:
         study: Result of a learning-curve study: performance of models that were trained on growing
@@ -71,12 +54,8 @@ def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
             statement = replace(statement, text=text)
         yield statement
     yield from _misfits(study, metric)
-    for times in (None, study.times):
-        if (where := study.crossing(metric, times)) is not None:
-            yield _crossing(study, metric, times, where)
-    detector, classifier = (study.fitted(metric, kind) for kind in MAIN)
-    if detector is not None and classifier is not None:
-        yield _budget(study, metric, (detector, classifier))
+    if (where := study.crossing(metric)) is not None:
+        yield _crossing(study, metric, where)
 
 
 def title_in_sentence(metric: str) -> str:
@@ -107,91 +86,15 @@ def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
             yield Statement(text, about="fit")
 
 
-def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossing) -> Statement:
+def _crossing(study: CurveStudy, metric: str, where: Crossing) -> Statement:
     """State where the curves of detector and classifier cross, or why a crossing is not shown."""
-    about: Literal["images", "time"] = "images"
-    scale = 1
-    unit = "images"
-    by = TIME_SENTENCES["images"]
-    if times is not None:
-        about = "time"
-        scale = 3600
-        unit = "hours"
-        by = TIME_SENTENCES["time"].format(label=f"{times.label:g}", box=f"{times.box:g}")
-    values = {"by": by, "title": title_in_sentence(metric), "unit": unit}
+    title = title_in_sentence(metric)
     if where.shown and where.effort is not None and where.interval is not None:
         before, after = MAIN if where.ahead == "second" else reversed(MAIN)
-        positions = (where.effort, *where.interval)
-        at, low, high = (amount_text(position / scale, about) for position in positions)
-        values |= {"at": at, "low": low, "high": high, "before": before, "after": after}
-        return Statement(TIME_SENTENCES["cross"].format(**values), True, about)
+        text = _sentence("cross", title, where.effort, *where.interval, before, after)
+        return Statement(text, True, "images")
     why = study.never_crossing(metric)
-    if not why and where.measured is None:
-        why = TIME_SENTENCES["apart"]
-    elif not why and where.measured:
-        start, end = (amount_text(end / scale, about) for end in where.measured)
-        why = TIME_SENTENCES["beyond"].format(start=start, end=end, **values)
-    return Statement(TIME_SENTENCES["open"].format(why=why, **values), about=about)
-
-
-def amount_text(value: float, about: Literal["images", "time"]) -> str:
-    """Return a number of images, or hours with two or three digits, as text.
-
-    Args:
-        value: Number of images, or hours.
-        about: ``images`` if `value` is a number of images, ``time`` if it is hours.
-
-    Returns:
-        The text, with thousands separated by commas.
-
-    Example:
-        >>> amount_text(1234.5, "images"), amount_text(2.345, "time")
-        ('1,234', '2.3')
-    """
-    digits = 0 if about == "images" or value >= 10 else 1 if value >= 1 else 2
-    return f"{value:,.{digits}f}"
-
-
-def _budget(
-    study: CurveStudy, metric: str, curves: tuple[LearningCurve, LearningCurve]
-) -> Statement:
-    """State which figures detector and classifier reach with the same annotation time."""
-    seconds = study.hours_at_hand * 3600
-    title = title_in_sentence(metric)
-    images = [seconds / study.seconds_per_image(kind, study.times) for kind in MAIN]
-    first, second = (amount_text(n, "images") for n in images)
-    text = TIME_SENTENCES["budget"].format(
-        hours=f"{study.hours_at_hand:g}", first=first, second=second
-    )
-    figures = []
-    for kind, curve, n in zip(MAIN, curves, images, strict=True):
-        start = float(curve.amounts[0])
-        end = float(curve.amounts[-1])
-        if not start <= n <= end:
-            ends = {"start": amount_text(start, "images"), "end": amount_text(end, "images")}
-            text += TIME_SENTENCES["far"].format(title=title, model=kind, **ends)
-            return Statement(text, about="budget")
-        figures.append(_figures_at(curve, n))
-    gaps = figures[0] - figures[1]
-    gap = Interval(float(gaps[0]), *np.quantile(gaps[1:], [0.025, 0.975]).tolist())
-    text += TIME_SENTENCES["budget_figures"].format(
-        title=title, first_figure=number(figures[0][0]), second_figure=number(figures[1][0])
-    )
-    if why := study.unclaimed(metric):
-        return Statement(text + TIME_SENTENCES["unclaimed"].format(why=why), about="budget")
-    if not gap.excludes_zero:
-        ends = {"gap": number(gap.estimate), "low": number(gap.low), "high": number(gap.high)}
-        return Statement(text + TIME_SENTENCES["undecided"].format(**ends), about="budget")
-    low, high = sorted((abs(gap.low), abs(gap.high)))
-    ends = {"gap": number(abs(gap.estimate)), "low": number(low), "high": number(high)}
-    text += TIME_SENTENCES["higher"].format(winner=MAIN[gap.estimate < 0], **ends)
-    return Statement(text, True, "budget")
-
-
-def _figures_at(curve: LearningCurve, images: float) -> Floats:
-    """Return a curve's figure at a number of images, then the figure of each draw of the curve."""
-    lines = np.vstack([np.array(curve.line), curve.draws])
-    return np.asarray(1 - np.exp(np.minimum(lines[:, 0] - lines[:, 1] * math.log(images), 0.0)))
+    return Statement(_sentence("no_cross", title, why, where.measured), about="images")
 
 
 def model_against(first: Kind, second: Kind) -> str:

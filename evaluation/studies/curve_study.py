@@ -10,7 +10,6 @@ from typing import Any, Literal
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
-from cxr_compare.evaluation.studies.annotation_times import PRESETS, Times
 
 Kind = Literal["detector", "classifier", "mixed"]
 """Kind of a model: it learns from boxes, from labels, or from labels and some boxes."""
@@ -196,7 +195,6 @@ class CurveStudy:
             one metric were fitted together.
         absent: Reason why a model lacks a metric. The key has the short name of the metric and the
             kind of model.
-        times: Seconds for annotating an image and a box that the charts show when the page opens.
         commands: Command lines that made the study.
         notes: Sentences on the design and its limits.
         provenance: Versions of programs and ids of the data, as the JSON file stores them.
@@ -216,7 +214,6 @@ class CurveStudy:
     differences: Sequence[Difference] = ()
     fits: Mapping[str, Mapping[Kind, LearningCurve]] = field(default_factory=dict)
     absent: Mapping[tuple[str, Kind], str] = field(default_factory=dict)
-    times: Times = PRESETS[0]
     commands: Sequence[str] = ()
     notes: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -245,24 +242,6 @@ class CurveStudy:
         """
         return sorted((p for p in self.points if p.kind == kind), key=lambda p: p.share)
 
-    def boxes_per_image(self, kind: Kind) -> float:
-        """Return the mean number of boxes that are drawn on an annotated training image of a model.
-
-        Args:
-            kind: Kind of the model: ``detector``, ``classifier`` or ``mixed``.
-
-        Returns:
-            Boxes divided by images, over all sizes; 0 without images.
-
-        Example:
-            >>> point = SizePoint("detector", 1.0, 100, 40, 100, 30, {})
-            >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [], [point])
-            >>> study.boxes_per_image("detector")
-            0.4
-        """
-        images = sum(point.n_images for point in self.sizes(kind))
-        return sum(point.n_boxes for point in self.sizes(kind)) / images if images else 0.0
-
     def fitted(self, metric: str, kind: Kind) -> LearningCurve | None:
         """Return the fitted learning curve of a model for a metric.
 
@@ -286,52 +265,16 @@ class CurveStudy:
         line = round(curve.line[0], _DECIMALS), round(curve.line[1], _DECIMALS)
         return replace(curve, line=line, draws=curve.draws.round(_DECIMALS))
 
-    def seconds_per_image(self, kind: Kind, times: Times | None) -> float:
-        """Return the seconds that the annotation of one training image takes for a model.
+    def crossing(self, metric: str) -> Crossing | None:
+        """Find the number of images at which the learning curves of two models cross.
 
-        Args:
-            kind: Kind of the model: ``detector``, ``classifier`` or ``mixed``.
-            times: Seconds that a label and a box take; None to count images instead of time.
-
-        Returns:
-            Seconds for the label and for the mean number of boxes on an image; 1 if `times` is
-            None.
-
-        Example:
-            >>> point = SizePoint("detector", 1.0, 100, 50, 100, 30, {})
-            >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [], [point])
-            >>> study.seconds_per_image("detector", Times(2.0, 10.0))
-            7.0
-        """
-        return 1.0 if times is None else times.label + times.box * self.boxes_per_image(kind)
-
-    @property
-    def hours_at_hand(self) -> float:
-        """Longest annotation time, in hours, for which detector and classifier were both trained.
-
-        For each of the two models, the time for annotating its largest training set is computed;
-        the result is the shorter of the two times, rounded down to two digits.
-        """
-        ends = [
-            self.sizes(kind)[-1].n_images * self.seconds_per_image(kind, self.times) / 3600
-            for kind in MAIN
-            if self.sizes(kind)
-        ]
-        shortest = min(ends, default=1.0)
-        step = 10.0 ** (math.floor(math.log10(shortest)) - 1)
-        return round(math.floor(shortest / step + 1e-9) * step, 6)
-
-    def crossing(self, metric: str, times: Times | None = None) -> Crossing | None:
-        """Find the annotation effort at which the learning curves of detector and classifier cross.
+        The models are the detector and the classifier.
 
         Args:
             metric: Short name of the metric, such as ``auroc``.
-            times: Seconds that a label and a box take; None to measure the effort in images instead
-                of time.
 
         Returns:
-            The crossing, with efforts in seconds of annotation or in images; None if one of the
-            curves is missing.
+            The crossing, with efforts in annotated images; None if one of the curves is missing.
 
         Example:
             >>> CurveStudy("NIH", "opacity", ["default"], 1, [], []).crossing("auroc") is None
@@ -340,8 +283,7 @@ class CurveStudy:
         first, second = (self.fitted(metric, kind) for kind in MAIN)
         if first is None or second is None:
             return None
-        costs = [self.seconds_per_image(kind, times) for kind in MAIN]
-        return crossing(first, second, (costs[0], costs[1]))
+        return crossing(first, second)
 
     def pairs(self, metric: str) -> list[tuple[Kind, Kind]]:
         """Return which pairs of models are compared with each other by a metric.
@@ -417,7 +359,7 @@ class CurveStudy:
         return "" if where is None or usable else where.reason
 
     def never_crossing(self, metric: str) -> str:
-        """Return why the study cannot show, for any annotation times, that two curves cross.
+        """Return why the study cannot show that two curves cross.
 
         The two curves are the learning curves of detector and classifier.
 
@@ -425,8 +367,7 @@ class CurveStudy:
             metric: Short name of the metric, such as ``auroc``.
 
         Returns:
-            The reason; empty if it depends on the seconds that a label and a box take, or if a
-            crossing is shown.
+            The reason; empty if it depends on the measured range, or if a crossing is shown.
 
         Example:
             >>> CurveStudy("NIH", "opacity", ["default"], 1, [], []).never_crossing("auroc")

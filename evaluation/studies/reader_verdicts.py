@@ -86,4 +86,4 @@ def _verdict_note(rows: Sequence[Mapping[str, Any]], reference: str) -> Note:
 
 
 def _sentence(macro: str, *values: Any) -> str:
-    return study_sentence("label_review", macro, *values)
+    return study_sentence("reader_verdicts", macro, *values)

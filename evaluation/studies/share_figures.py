@@ -202,7 +202,7 @@ def evaluate_shares(
             of_run = replace(of_split, split=run.part)
             decision, _ = checked_decision(name, run.predictions, of_run, [_POLICY])
             output = read_output(run.predictions, of_run.target, evaluated.image_ids)
-            scorecard = Scorecard.from_output(output, decision, replace(evaluated, tolerance=None))
+            scorecard = Scorecard.from_output(output, decision, evaluated)
             estimates = scorecard.estimates()
             missing = scorecard.missing()
             resampled = cluster_bootstrap(scorecard, resamples)

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.work.engine import open_engine
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
-from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import trainings
-from cxr_compare.scripts.options import chosen_engine, own_split
+from cxr_compare.scripts.options import chosen_engine
 from cxr_compare.scripts.parameters import AnyPath, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.split_lists import CheckedData, check_split_file
-from cxr_compare.scripts.systems import is_run, predict_images
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.audit.audit import Audit
@@ -35,8 +29,6 @@ def check(
     split: str | None = None,
     strict: bool = False,
     no_pixels: bool = False,
-    runs: Sequence[AnyPath] = (),
-    target: str | None = None,
     train: Sequence[AnyPath] = (),
     mapping: AnyPath | None = None,
 ) -> Audit | SplitCheck:
@@ -44,9 +36,8 @@ def check(
 
     The command writes four files into the data set folder: audit.html (the page to read),
     audit_cases.csv (every case), audit.json (for programs) and exclude.csv (images to leave out,
-    for cxr prepare --exclude). An exclude.csv that is already there is not changed. With --runs, or
-    if the labels name readers, the command also writes label_review.html and label_review.csv,
-    which list labels and boxes to look at again. Exit status 1 means that the audit found an error.
+    for cxr prepare --exclude). An exclude.csv that is already there is not changed. Exit
+    status 1 means that the audit found an error.
 
     If DATA is a file with a split that somebody published, the command prints how many of its test
     images show a patient who is also in training (docs/splits.md). It writes nothing. Exit status 1
@@ -60,11 +51,6 @@ def check(
             the images themselves. The files always cover all splits.
         strict: Exit with status 1 on warnings, too. Without it only errors do so.
         no_pixels: Read the tables only. This is faster, and the page shows no images.
-        runs: Run (folder of cxr train) or predictions folder whose scores and boxes are compared
-            with the labels. Only images that the model never learned from are reviewed, so the runs
-            of a cross-validation together review the whole data set.
-        target: Target (a finding, or a group of findings) whose labels are reviewed. Needed only if
-            the data set has several targets.
         train: List of the training images of a published split, one image on each line. Give the
             option several times if there are several lists.
         mapping: File that names the patient of each image of a published split: rsna_to_nih.csv or
@@ -75,8 +61,8 @@ def check(
         The problems that the audit found, the most serious first; or the counts of shared patients.
 
     Raises:
-        InputError: The split does not exist, the engine cannot start, a run has learned from all
-            images, or a list or mapping cannot be read.
+        InputError: The split does not exist, the engine cannot start, or a list or mapping
+            cannot be read.
 
     Example:
         cxr check data/rsna
@@ -89,8 +75,6 @@ def check(
             "--split": split is not None,
             "--strict": strict,
             "--no-pixels": no_pixels,
-            "--runs": bool(runs),
-            "--target": target is not None,
         }
         return check_split_file(
             data,
@@ -111,32 +95,9 @@ def check(
         found = audit.audit(
             dataset, pixels=not no_pixels, measure_shortcuts=measure_shortcuts, engine=workers
         )
-    try:
-        if runs or (dataset.readers and (target or len(dataset.targets) == 1)):
-            console.say(_review(dataset, target, [as_path(run) for run in runs]))
-    finally:  # the audit's page links that of the labels
-        with folder_lock(data):
-            page.write_audit(dataset, found, data, pixels=not no_pixels)
+    with folder_lock(data):
+        page.write_audit(dataset, found, data, pixels=not no_pixels)
     if split is not None:
         found = found.for_split(split)
     steps = trainings(dataset, split or "default") if found.passed else []
     return replace(found, folder=data, strict=strict, next_steps=tuple(steps))
-
-
-def _review(dataset: DataSet, name: str | None, runs: Sequence[Path]) -> str:
-    """Write what to look at again; a run predicts the images that it has not seen."""
-    from cxr_compare.evaluation.studies.label_review import review_labels
-
-    target = dataset.target(name)
-    systems = []
-    with TemporaryDirectory(prefix="cxr-") as scratch:
-        for number, run in enumerate(runs):
-            test_set = LabelledSplit(dataset, target, own_split(None, [run], dataset))
-            if is_run(run):
-                known = test_set.labels.dropna().index
-                unseen = known.difference(test_set.seen_by(Predictions(run, {}), known).all_ids)
-                folder = Path(scratch) / str(number)
-                systems.append(predict_images(run, test_set, unseen.tolist(), folder))
-            else:
-                systems.append(Predictions.open(run))
-        return review_labels(dataset, target, systems)

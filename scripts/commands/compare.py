@@ -17,7 +17,6 @@ from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import (
     ImageOptions,
@@ -122,8 +121,8 @@ def compare(
             are found by the names of the images.
         replicates: Number of bootstrap replicates behind each interval. With fewer the command is
             faster, and the ends of the intervals are less exact.
-        protocol: TOML file that fixed the question before the test images were evaluated. It makes
-            the report confirmatory (docs/evaluation.md).
+        protocol: TOML file that fixed the question before the test images were evaluated. The
+            report then says that a protocol was given (docs/evaluation.md).
         margin: Margin of non-inferiority and equivalence, such as 0.05. With it the verdict also
             says whether a system is worse by at most this much.
         prevalence: Share of positive images where the system will be used, for the PPV and NPV
@@ -400,7 +399,7 @@ class ReportRequest:
     def _compare(
         self, opened: Mapping[str, list[Predictions]], test_set: LabelledSplit
     ) -> Comparison:
-        """Compare the systems, and log that the test images were used."""
+        """Compare the systems."""
         from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
         policies_of_rows = [row.policy for row in self.rows if row.policy]
@@ -424,9 +423,7 @@ class ReportRequest:
 
             with console.track("Evaluating by each reader", None):
                 comparison = evaluate_by_readers(comparison, test_set, evaluate)
-        # Once the figures exist they count as seen, whatever becomes of the report.
-        digest = self.protocol.file_sha256
-        return comparison.with_uses(log_use(test_set, opened, digest))
+        return comparison
 
     def _write(
         self,

@@ -81,8 +81,6 @@ def curve(
     split: list[str] | None = None,
     mixed: bool = False,
     equal: Literal["steps", "epochs"] = "steps",
-    label_seconds: Annotated[float | None, Argument(minimum=0)] = None,
-    box_seconds: Annotated[float | None, Argument(minimum=0)] = None,
     jobs: Annotated[int, Argument(minimum=1)] = 1,
     set_: Settings = None,
     detector_set: Settings = None,
@@ -91,9 +89,8 @@ def curve(
     """Train detector and classifier on growing shares of the patients.
 
     The command trains both models on each share with each seed, and evaluates all of these runs on
-    the same test patients. The page shows which model is better, by the number of annotated images
-    and by the time that annotation takes. If the command is interrupted, run it again: it
-    continues.
+    the same test patients. The page shows which model is better, by the number of annotated
+    images. If the command is interrupted, run it again: it continues.
 
     Args:
         detector: Configuration of the detector: a name that cxr configs lists, or a TOML file.
@@ -111,8 +108,6 @@ def curve(
             has the backbone of that classifier.
         equal: steps (the default) trains on a small share for as many optimiser steps as on the
             whole set. epochs trains on it for as many epochs, and so for fewer steps.
-        label_seconds: Time that it takes a person to label one image, in seconds.
-        box_seconds: Time that it takes a person to draw one box, in seconds.
         jobs: Number of trainings that run at the same time. Each is a process with its own devices.
         set_: Replace a key of both configurations, such as training.epochs=20. cxr configs NAME
             shows every key.
@@ -135,10 +130,7 @@ def curve(
     data = as_path(data)
     out = as_path(out)
     device = chosen_device()
-    if label_seconds == 0:
-        raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
     require_packages("curve", "train", TRAIN_PACKAGES)
-    from cxr_compare.evaluation.studies.annotation_times import Times
     from cxr_compare.evaluation.studies.curve_evaluation import evaluate_curve
     from cxr_compare.evaluation.studies.curve_page import FILES, STORED, write_curve
     from cxr_compare.evaluation.studies.curve_statements import curve_statements
@@ -201,13 +193,11 @@ def curve(
                 key = (run.model, run.split, run.share, run.seed)
                 predictions[key] = _predict(run, dataset, device)
                 advance()
-        times = Times.from_seconds(label_seconds, box_seconds)
         with console.track("Evaluating", len(predictions)) as advance:
             study = evaluate_curve(
                 _design(plan),
                 LabelledSplit(dataset, evaluated),
                 predictions,
-                times,
                 made=provenance(),
                 replicates=_REPLICATES,
                 advance=advance,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -19,7 +19,7 @@ from cxr_compare.evaluation.systems.stored_predictions import read_system_of_spl
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.options import DataFolder, own_split
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.parameters import AnyPath, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import choose_device, tune_cpu
 from cxr_compare.scripts.systems import is_run
@@ -41,8 +41,6 @@ def tune(
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
     boxes_by: str = BOXES_BY,
-    rule_out: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
-    rule_in: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
 ) -> Decision:
     """Choose thresholds, calibration and boxes on validation images.
 
@@ -74,10 +72,6 @@ def tune(
             of boxes, or the cut of maps, is the one with the best value of this metric on
             validation images. If the primary figure of your study is a figure of boxes, name it
             here.
-        rule_out: Triage: images below the threshold of this guarantee of sensitivity are ruled out.
-            Images that are neither ruled out nor ruled in are referred to a reader.
-        rule_in: Triage: images at or above the threshold of this guarantee of specificity or PPV
-            are ruled in.
 
     Returns:
         The decision rule (thresholds, calibration and others), which is also stored with the
@@ -104,7 +98,7 @@ def tune(
                 "sensitivity>=0.90@0.90; without one it is a --policy"
             )
     reductions = tuple(dict.fromkeys(reduction or ()))
-    chosen = TuningOptions(calibration, reductions, rule_out, rule_in, boxes_by)
+    chosen = TuningOptions(calibration, reductions, boxes_by)
     dataset = DataSet.open(data)
     split = own_split(None, [predictions], dataset)
     test_set = LabelledSplit(dataset, dataset.target(target), split)

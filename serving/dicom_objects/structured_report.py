@@ -169,8 +169,6 @@ def _image_group(
         ],
     )
     said = []
-    if answer.triage:
-        said.append(f": {answer.called.lower()} (score {answer.triage_rule})")
     said += [f", {guarantee}" for guarantee in answer.guarantees]
     if answer.undecided_because:
         said.append(f" is undecided: {answer.undecided_because}")

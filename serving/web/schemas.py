@@ -189,9 +189,6 @@ class SystemAnswer(_System):
             ``doubtful``.
         computed_decision: Decision that score and threshold give, also if there is a warning. It is
             not meant for use.
-        triage: ``ruled_out``, ``ruled_in``, or ``referred`` to a reader; empty if the system was
-            not tuned for triage.
-        triage_rule: Scores at which triage decides, as text.
         guarantees: Sentences on what was guaranteed for the threshold, and what was observed on
             test images.
         warnings: Sentences on why the system cannot be trusted on this image, such as that it is no
@@ -216,16 +213,6 @@ class SystemAnswer(_System):
     )
     computed_decision: Literal["positive", "negative"] | None = Field(
         description="What score and threshold give, also of a doubtful answer: no decision to use."
-    )
-    triage: Literal["", "ruled_out", "referred", "ruled_in"] = Field(
-        default="",
-        description="Where the system was tuned to rule out or in; referred: a reader decides.",
-        examples=["referred"],
-    )
-    triage_rule: str = Field(
-        default="",
-        description="From which scores on.",
-        examples=["ruled out below 0.120, ruled in from 0.810 on"],
     )
     guarantees: list[str] = Field(
         default=[],

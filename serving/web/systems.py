@@ -17,7 +17,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER
-from cxr_compare.evaluation.metrics.registry import localised_sensitivity_of, metric_title
+from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.files import DECISIONS
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.statistics.bands import share_band
@@ -353,9 +353,7 @@ def _figures_of(run: Run, content: Mapping[str, Any]) -> ReportFigures | None:
         if (row["system"], row["unit"], row["subgroup"]) == (name, "image", "all")
     ]
     keys = [(metric, "") for metric in _OF_SCORES]
-    defined = {row["metric"] for row in content["metrics"] if row["estimate"] is not None}
-    localised = localised_sensitivity_of(defined)  # the one that the report's main table has
-    keys += [(metric, run.policy) for metric in (*_OF_DECISIONS, localised)]
+    keys += [(metric, run.policy) for metric in (*_OF_DECISIONS, "localised_sensitivity")]
     by_key = {(row["metric"], row["policy"]): row for row in rows}
     first = rows[0] if rows else {}
     cautions = [str(caution) for caution in content["answer"]["cautions"]]

@@ -270,7 +270,6 @@ def test_test_images_of_one_class_are_refused(source, tmp_path, made_up, capsys)
     [
         (["--sizes", "a,1"], "are not numbers"),
         (["--sizes", "1"], "give two shares or more"),
-        (["--label-seconds", "0"], "a label takes time"),
         (["--sizes", "0.5,2"], "give two shares or more, above 0 and up to 1"),
         (["--sizes", "0.01,1"], "leaves role 'train' 0 positives and 1 negative image with all"),
         (["--detector", "chexnet_small"], "is the configuration of a classifier"),

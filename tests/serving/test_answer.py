@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,13 +17,7 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
-from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.decisions.triage import Triage
-from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
-from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands import predict
 from cxr_compare.serving.answer import (
@@ -36,7 +29,7 @@ from cxr_compare.serving.answer import (
     render_answers,
 )
 from cxr_compare.serving.guard import Guard, Warned
-from cxr_compare.serving.run import OperatingPoint, Run
+from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
 from cxr_compare.serving.web.app import RESULT_FORMATS
 
@@ -192,50 +185,6 @@ def test_an_image_on_which_the_network_fails_is_an_error_and_leaves_the_others(r
     assert run.predict(dark).score > 0
     with pytest.raises(InputError, match=r"array: .* CheXNet "):
         run.predict(bright)
-
-
-OUT, IN = "sensitivity>=0.90@0.90", "specificity>=0.95@0.90"
-
-
-@pytest.mark.parametrize(
-    ("cuts", "triage", "decision", "called"),
-    [
-        ((0.01, 0.02), "ruled_in", True, "RULED IN"),
-        ((0.01, 0.99), "referred", None, "refer to a reader"),
-        ((0.98, 0.99), "ruled_out", False, "ruled out"),
-    ],
-)
-def test_triage_decides_where_no_other_policy_is_requested(
-    run: Run, chest: Path, cuts: Any, triage: str, decision: bool | None, called: str
-) -> None:
-    names = ("max_f1", OUT, IN)
-    choices = zip(names, (0.5, *cuts), strict=True)
-    tuned = Decision(
-        "opacity", {}, thresholds={name: ThresholdChoice(name, cut) for name, cut in choices},
-        options=TuningOptions(rule_out=OUT, rule_in=IN), triage=Triage(*cuts),
-        map_scale=(-1.0, 1.0), map_boxes=MapBoxRule(0.5),
-    )  # fmt: skip
-    answers = {}
-    for policy in (tuned.policy(None, ""), "max_f1"):
-        by_policy = Run(Path("run"), "CheXNet")
-        by_policy.model, by_policy.target = run.model, TARGET
-        by_policy.operating_point = OperatingPoint(tuned, policy, None)
-        by_policy.map_levels = {}
-        answers[policy] = by_policy.predict(chest)
-    by_triage, other = answers[OUT], answers["max_f1"]
-    assert (by_triage.triage, by_triage.decision, by_triage.threshold) == (
-        triage,
-        decision,
-        cuts[0],
-    )
-    assert f"  {called}  score" in str(by_triage)
-    rule = f"ruled out below {score_text(cuts[0])}, ruled in from {score_text(cuts[1])} on"
-    assert f"({rule})" in str(by_triage)
-    assert by_triage.to_dict()["triage_rule"] == rule
-    assert answer_row(by_triage.to_dict())["triage"] == triage
-    assert (other.triage, other.triage_rule, other.threshold) == ("", "", 0.5)
-    warned = replace(by_triage, warnings=(Warned("odd"),))
-    assert (warned.triage, warned.to_dict()["triage"], warned.decision) == ("", "", None)
 
 
 def answer(**changed: Any) -> Answer:

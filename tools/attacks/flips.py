@@ -44,18 +44,15 @@ Reader = Callable[[Path], Iterable[Any]]
 
 
 def data_set(folder: Path) -> Iterable[Any]:
-    """Yield everything that a data set contains: tables, splits, uses, audit, copies and pixels."""
+    """Yield everything that a data set contains: tables, splits, audit, copies and pixels."""
     from cxr_compare.data_prep.assemble.journal import Journal
     from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
-    from cxr_compare.evaluation.systems.uses_log import read_uses
 
     data = DataSet.open(folder)
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
     yield from (data.optional_table(name) for name in ("decode", "excluded"))
     for path in sorted((folder / "splits").glob("*.json")):
         yield from (data.split(path.stem), read_json(path, "split"))
-    for path in sorted((folder / "splits").glob("*.jsonl")):
-        yield read_uses(path.read_text(errors="replace").splitlines(), path)
     if (folder / "audit.json").is_file():
         yield Audit.read(folder / "audit.json").to_dict()
     yield find_dataset_copies(data).pairs.to_dict("list")

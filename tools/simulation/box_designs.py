@@ -19,7 +19,6 @@ from scipy.special import expit, logit, ndtri
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.froc import WeightedFroc
-from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, find_lesions
 from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
@@ -36,7 +35,6 @@ from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
 from cxr_compare.evaluation.decisions.reduction_choice import choose_reduction
 from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_threshold
 from cxr_compare.evaluation.metrics.metric import MetricKey
-from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from tools.simulation.makers import Floats, draw
 
@@ -57,10 +55,8 @@ BOX_METRICS = (
     "pointing_accuracy",
     "localised_sensitivity",
     "rsna_score",
-    "iobb_accuracy_25",
-    "iobb_false_marks_25",
 )
-_TOLD = (*BOX_METRICS, "auroc", "average_precision", "matched_recall_90", "recall", "specificity")
+_TOLD = (*BOX_METRICS, "auroc", "average_precision", "recall", "specificity")
 
 
 @dataclass(frozen=True)
@@ -315,10 +311,7 @@ def _true_figures(
     found = [(hit & (scores >= chosen)).mean() for chosen in thresholds if chosen is not None]
     taken = np.array([cut for cut in cuts if cut is not None])
     rows = np.ones((len(taken), 1), dtype=np.int64)
-    rsna, iobb = (
-        evaluate(pairs, every, 1).at(rows, taken).mean(axis=0)
-        for evaluate in (WeightedRsnaScore, WeightedIobb)
-    )
+    rsna = WeightedRsnaScore(pairs, every, 1).at(rows, taken).mean(axis=0)
     return {
         "ap50": float(precision[0]),
         "ap": float(precision.mean()),
@@ -327,7 +320,6 @@ def _true_figures(
         "pointing_accuracy": float(hit.mean()),
         "localised_sensitivity": float(np.mean(found)),
         "rsna_score": float(rsna),
-        **dict(zip(family("iobb"), iobb.tolist(), strict=True)),
     }
 
 

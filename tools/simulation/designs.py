@@ -16,7 +16,6 @@ from cxr_compare.evaluation.compare.estimates import Estimate
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from tools.simulation.box_designs import box_measure, population, reduction_measure
-from tools.simulation.goal_designs import goal_measure
 from tools.simulation.group_designs import Named, groups, guarantees, shortcuts
 from tools.simulation.guarantee_designs import risk_control
 from tools.simulation.hospital_designs import delays, quiet_hospitals
@@ -126,8 +125,6 @@ def _at_thresholds(found: Evaluated) -> Found:
             each[f"{policy}|{metric}|held"] = _held(gaps)
             p_value = found.p_value(metric, policy)
             each[f"{policy}|{metric}|test"] = np.nan if p_value is None else float(p_value < 0.05)
-    for matched in found.matched:
-        each[f"matched|{matched}"] = _claimed(found.pairs(matched))
     return each
 
 
@@ -320,7 +317,6 @@ def _power_case(first: float, second: float, n_test: int, clusters: str = "one")
             ("auroc", ""),
             ("f1", "max_f1"),
             ("recall", "max_f1"),
-            ("matched_recall_90", ""),
         ):
             gap = found.estimates.difference("A", "B", name, policy)
             if gap.known:
@@ -498,29 +494,6 @@ def _without_luck(named: Callable[[], Iterator[Named]]) -> Callable[[], Iterator
     return cases
 
 
-def goals() -> Iterator[Case]:
-    """Yield the cases of a system whose true sensitivity and specificity equal the goals."""
-    for n_patients, clusters, truth in (
-        (60, "one", 0.85),
-        (200, "one", 0.85),
-        (600, "one", 0.95),
-        (60, "rsna", 0.85),
-        (200, "rsna", 0.85),
-        (200, "rsna", 0.95),
-        (600, "rsna", 0.85),
-    ):
-        for noise, how in ((NOISE, ""), (ALIKE, ", patients alike by 0.8")):
-            if clusters == "one" and how:
-                continue
-            yield Case(
-                "goals",
-                f"{n_patients} patients, {_IMAGES[clusters]}, {truth:.2f}{how}",
-                lambda _, of=(n_patients, clusters, truth, noise): (
-                    lambda rng: goal_measure(rng, *of)
-                ),
-            )
-
-
 def reference() -> Iterator[Case]:
     """Yield the cases of two systems whose figures are corrected for labels with a known error."""
     for name, make in reference_designs():
@@ -541,7 +514,7 @@ DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
     "plans": _studies("plans", PLANS),  # studies of the size that `cxr plan` computes
     "few_readers": _studies("few_readers", FEW_READERS),  # few readers and an equal system
     "curves": _studies("curves", CURVES),  # two models with one learning curve
-    **{each.__name__: each for each in (marks, goals, reference)},
+    **{each.__name__: each for each in (marks, reference)},
     "risk_control": _guaranteed,
 }
 DESIGNS |= {

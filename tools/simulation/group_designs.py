@@ -201,9 +201,9 @@ def groups() -> Iterator[Named]:
         yield f"5 % of 200 patients, AUROC {auroc:.2f}", group_measure(200, 0.05, auroc)
     yield "10 % of 200 patients, AUROC 0.85", group_measure(200, 0.1, 0.85)
     yield "5 % of 600 patients, AUROC 0.95", group_measure(600, 0.05, 0.95)
-    # Some 31 patients with a negative image: specificity is just beyond the permutation tests.
+    # Some 31 patients with a negative image: only specificity is tested.
     yield "13 % of 400 patients, AUROC 0.85", group_measure(400, 0.13, 0.85)
-    # Some 34 with a positive image: nothing is permuted.
+    # Some 34 with a positive image: everything is tested.
     yield "14 % of 600 patients, AUROC 0.85", group_measure(600, 0.14, 0.85)
     name = "10 % of 200 patients, images as in RSNA/NIH"
     yield name, group_measure(200, 0.1, 0.85, "rsna")

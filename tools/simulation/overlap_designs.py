@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.evaluation.boxes.miou import WeightedMeanIou
 from cxr_compare.evaluation.boxes.overlaps import (
     OverlappingBoxes,
     OverlapRule,
@@ -40,7 +39,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from tools.simulation.box_designs import WEAK, BoxedImages, draw_images
 
-OVERLAP_METRICS = ("froc_mean", "rsna_score", "ap50_decided", "ap_decided", "wafroc", "miou")
+OVERLAP_METRICS = ("froc_mean", "rsna_score", "ap50_decided", "ap_decided", "wafroc")
 _RANKED = ("froc_mean", "ap50_decided", "ap_decided", "wafroc")
 _DOUBLES = 1.2
 """Further boxes around each box, on average."""
@@ -131,8 +130,7 @@ def _population_figures(
         rows = np.ones((len(cuts), 1))
         at = np.array(list(cuts), dtype=np.float64)
         weight = np.array(list(cuts.values()), dtype=np.float64)
-        for metric, figures_of in (("rsna_score", WeightedRsnaScore), ("miou", WeightedMeanIou)):
-            sums[metric] += float(weight @ figures_of(left, every, 1).at(rows, at))
+        sums["rsna_score"] += float(weight @ WeightedRsnaScore(left, every, 1).at(rows, at))
     total = chosen.total()
     return {metric: value / total for metric, value in sums.items()}
 

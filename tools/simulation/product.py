@@ -30,7 +30,7 @@ _TOLD = ("auroc", "average_precision", "recall", "specificity", "f1", "accuracy"
 
 def _kept(key: MetricKey) -> bool:
     """Return True for figures that sentences or a design use; others would only take time."""
-    return key.metric in _TOLD or "matched" in key.metric
+    return key.metric in _TOLD
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,6 @@ class Evaluated:
         ]
         known = rows["p_value"].dropna()
         return float(known.iloc[0]) if len(known) else None
-
-    @property
-    def matched(self) -> list[str]:
-        """Metrics at matched sensitivity or specificity, which need no validation images."""
-        known = next(iter(self.estimates.systems.values()))
-        return [key.metric for key in known if "matched" in key.metric]
 
     @property
     def cautions_chance(self) -> bool:

@@ -3,8 +3,8 @@
 import { COLOURS } from "./draw.js";
 import { counted, h, inside, listing, outcome, plain, policyWords, share, styled } from "./dom.js";
 
-const SIGNS = { positive: "▲", negative: "○", undecided: "?", "no answer": "–", doubtful: "–", "ruled in": "▲", "ruled out": "○", "refer to a reader": "?" };
-const VERBS = { positive: ["says positive for", "say positive for"], negative: ["says negative for", "say negative for"], "ruled in": ["rules in", "rule in"], "ruled out": ["rules out", "rule out"] };
+const SIGNS = { positive: "▲", negative: "○", undecided: "?", "no answer": "–", doubtful: "–" };
+const VERBS = { positive: ["says positive for", "say positive for"], negative: ["says negative for", "say negative for"] };
 const MOST_FINDINGS = 6;
 
 /** One line that says it all: `kind`, `title`, and a sentence for each system where they differ. */
@@ -17,10 +17,6 @@ export function verdict(answer) {
   const decisions = systems.map((each) => each.status === "ok" ? each.decision : null);
   const lines = systems.map((each) => `${each.system}: ${sentence(each)}`);
   if (answer.disagreement) return { kind: "disagree", title: "The systems disagree", lines, short: "disagree" };
-  const referring = systems.filter((each) => each.status === "ok" && each.triage === "referred").map((each) => each.system);
-  if (referring.length) {
-    return { kind: "undecided", title: `Refer to a reader: ${listing(referring)} ${referring.length === 1 ? "decides" : "decide"} neither way`, lines: systems.length > 1 ? lines : [], short: "refer" };
-  }
   if (decisions.every((each) => each === null)) {
     return { kind: "undecided", title: systems.length > 1 ? "No system decides" : `${systems[0].system} does not decide`, lines, short: "undecided" };
   }
@@ -35,7 +31,7 @@ export function verdict(answer) {
 function sentence(each) {
   const at = each.probability === null ? "" : `, probability ${share(each.probability)}`;
   if (each.status !== "ok") return outcome(each);
-  if (each.triage || each.decision === null) return `${outcome(each)}${at}`;
+  if (each.decision === null) return `${outcome(each)}${at}`;
   return `${each.decision} for ${inside(each.finding)}${at}`;
 }
 
@@ -92,7 +88,7 @@ export function card(each, place, facts, lookAt, howItDid) {
   return styled(h("article", { class: each.status === "ok" ? "card" : "card doubtful", "aria-label": each.system },
     h("header", {},
       h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
-      h("p", { class: `decision ${each.status === "ok" && each.triage ? each.decision ?? "undecided" : decided.replace(" ", "-")}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
+      h("p", { class: `decision ${decided.replace(" ", "-")}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
     h("p", { class: "quiet" }, each.kind === "boxes" ? "Draws boxes around lesions" : "Judges the whole image, then shows where", ` · ${inside(each.finding)}`),
     each.undecided_because ? h("p", { class: "because" }, `Why: ${each.undecided_because}`) : null,
     (each.guarantees ?? []).map((line) => h("p", { class: "quiet" }, `${capital(line)}.`)),
@@ -112,7 +108,7 @@ function bar(each) {
   const value = calibrated ? each.probability : each.score;
   const limit = calibrated ? each.threshold_probability : each.threshold;
   const name = calibrated ? `Probability of ${inside(each.finding)}` : "Score (not calibrated)";
-  const rule = each.triage_rule ? `score ${share(each.score)}: ${each.triage_rule}` : limit === null ? "no threshold" : `positive from ${share(limit)} (${policyWords(each.policy)})`;
+  const rule = limit === null ? "no threshold" : `positive from ${share(limit)} (${policyWords(each.policy)})`;
   const track = h("div", { class: "track", role: "meter", "aria-label": name, "aria-valuemin": "0", "aria-valuemax": "1",
     "aria-valuenow": value.toFixed(3), "aria-valuetext": `${share(value)}, ${rule}` },
   h("span", { class: "fill" }), limit === null ? null : h("span", { class: "limit" }));
@@ -149,12 +145,11 @@ function boxes(each, place, lookAt) {
       onclick: () => lookAt(place, number) }, String(number + 1))))));
 }
 
-const FIRST = ["auroc", "average_precision", "recall", "specificity", "precision", "localised_sensitivity", "localised_sensitivity_tolerant", "ece"];
+const FIRST = ["auroc", "average_precision", "recall", "specificity", "precision", "localised_sensitivity", "ece"];
 
 const MEANINGS = {
   ece: "mean distance of the probabilities from the observed shares; 0 is best",
   localised_sensitivity: "positive images found with the point on a lesion",
-  localised_sensitivity_tolerant: "positive images found with the point on a lesion or within one cell of the map",
 };
 
 /** The accuracy of the systems on their test sets, and what they learned from; `locked` where the report needs a token. */

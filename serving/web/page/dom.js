@@ -39,9 +39,7 @@ export function inside(name) {
 export const counted = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
 /** What a system's answer comes to: one that a warning speaks against is none. */
-export const outcome = (each) => each.status !== "ok" ? "no answer" : TRIAGE[each.triage] ?? each.decision ?? "undecided";
-
-const TRIAGE = { ruled_out: "ruled out", referred: "refer to a reader", ruled_in: "ruled in" };
+export const outcome = (each) => each.status !== "ok" ? "no answer" : each.decision ?? "undecided";
 
 export function listing(words) {
   return words.length > 1 ? `${words.slice(0, -1).join(", ")} and ${words.at(-1)}` : words.join("");

@@ -80,16 +80,6 @@ def test_every_figure_agrees_with_its_oracle(systems, test_set, evaluation_set, 
         found = (mine["localised"] & mine["decision_max_f1"]).sum() / y_true.sum()
         row = figure(comparison, name, "localised_sensitivity", "max_f1")
         assert row.estimate == pytest.approx(found)
-        # CheXNet's map has cells of 20 px: both systems may miss by so much.
-        row = figure(comparison, name, "localised_sensitivity_tolerant", "max_f1")
-        lesion = mine.merge(truth, on="image_id")
-        beside = np.maximum(
-            np.maximum(lesion["x1"] - lesion["point_x"], lesion["point_x"] - lesion["x2"]),
-            np.maximum(lesion["y1"] - lesion["point_y"], lesion["point_y"] - lesion["y2"]),
-        )
-        found = ((beside <= 20) & lesion["decision_max_f1"]).sum() / y_true.sum()
-        assert row.estimate == pytest.approx(found)
-        assert (mine["localised_tolerant"].dropna() >= mine["localised"].dropna()).all()
 
 
 def test_a_system_against_itself_differs_by_exactly_nothing(predict, test_set, tmp_path):

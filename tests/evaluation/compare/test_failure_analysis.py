@@ -98,14 +98,16 @@ def scorecards_of_group(rng, n=160, in_group=20, worse=0.0):
 
 
 def groups_tested(scorecards, groups):
-    shares = Shares.from_scorecards(scorecards, "max_f1", Resamples(160, 200), set(groups))
+    resamples = Resamples(len(groups["ward"]), 200)
+    shares = Shares.from_scorecards(scorecards, "max_f1", resamples, set(groups))
     add_groups(shares, scorecards, groups, "max_f1")
-    table = shares.table(list(scorecards), Resamples(160, 200))
+    table = shares.table(list(scorecards), resamples)
     return with_tests(table, scorecards, groups, "max_f1")
 
 
 def test_a_group_in_which_one_system_fails_has_a_small_p_value_as_has_the_interaction():
-    scorecards, groups = scorecards_of_group(np.random.default_rng(4), worse=4.0)
+    rng = np.random.default_rng(4)
+    scorecards, groups = scorecards_of_group(rng, n=400, in_group=120, worse=4.0)
     table = groups_tested(scorecards, groups)
     p_values = {
         name: row_of(table, group="g - rest", system=name, metric="auroc")["p_holm"]
@@ -117,6 +119,21 @@ def test_a_group_in_which_one_system_fails_has_a_small_p_value_as_has_the_intera
     assert set(tested["group"]) == {"g - rest"}
     assert tested["p_holm"].tolist() == pytest.approx(holm(tested["p_value"].tolist()))
     assert len(tested) == 9  # three figures of two systems and of their difference
+
+
+def test_a_group_of_fewer_than_30_patients_of_a_class_has_figures_and_no_claim():
+    rng = np.random.default_rng(4)
+    scorecards, groups = scorecards_of_group(rng, n=400, in_group=60, worse=4.0)
+    table = groups_tested(scorecards, groups)
+    gaps = table[table["group"] == "g - rest"].set_index(["metric", "system"])
+    positive = scorecards["A"][0].evaluated.y_true[groups["ward"] == "g"]
+    assert positive.sum() < 30 <= (~positive).sum()
+    assert gaps["ci_low"].notna().all()
+    assert gaps.loc[["auroc", "recall"], ["p_value", "p_holm"]].isna().all().all()
+    # Gaps without a test count as p = 1 in Holm's method, so no other gap gains from them.
+    tested = gaps.loc["specificity"]
+    every = [*tested["p_value"], *[1.0] * 6]
+    assert tested["p_holm"].tolist() == pytest.approx(holm(every)[:3])
 
 
 def test_a_group_of_too_few_patients_has_counts_and_no_test():

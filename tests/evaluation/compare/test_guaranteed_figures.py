@@ -116,14 +116,14 @@ def test_a_comparison_compares_guarantees_with_the_test_images(predict, test_set
         "sensitivity>=0.5&false_positives_per_image<=2@0.8",
     )
     never = "specificity>=0.999@0.999"
-    options = TuningOptions(reductions=("max",), rule_out="sensitivity>=0.6@0.8")
+    options, alone = TuningOptions(reductions=("max",)), "sensitivity>=0.6@0.8"
     decision = tune_predictions(
-        system, test_set, policies=("max_f1", guarantee, never), options=options
+        system, test_set, policies=("max_f1", guarantee, never, alone), options=options
     )
     system.write_decision("opacity", decision.to_dict())
     assert decision.thresholds[never].threshold is None
     found = compare_predictions({"A": system}, test_set, replicates=60, unit="patient")
-    assert [each.policy for each in found.guarantees] == [guarantee, options.rule_out]
+    assert [each.policy for each in found.guarantees] == [guarantee, alone]
     recalls = found.metrics[found.metrics["metric"] == "recall"].set_index("policy")["estimate"]
     for held in found.guarantees:
         choice = decision.thresholds[held.policy]

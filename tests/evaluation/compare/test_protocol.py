@@ -1,6 +1,5 @@
-"""What was fixed beforehand, what is claimed against a margin, and how often a split was seen."""
+"""What was fixed beforehand, what is and what is claimed against a margin."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +8,9 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
-from cxr_compare.evaluation.compare.uses import TestSetUses
-from cxr_compare.evaluation.compare.verdict import protocol_statement, state_verdict
-from cxr_compare.evaluation.compare.verdict_parts import AnswerContext
-from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.compare.verdict import state_verdict
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
-from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts.compare_inputs import read_protocol_or_margin
 from cxr_compare.scripts.systems import read_systems
 
@@ -24,7 +19,6 @@ from cxr_compare.scripts.systems import read_systems
     ("keys", "says"),
     [
         ({"metric": "brier"}, "lower is better"),
-        ({"metric": "iobb_false_marks_10"}, "lower is better"),
         ({"metric": "calibration_slope"}, "neither higher nor lower is better, 1 is ideal"),
         ({"metric": "ap50", "unit": "patient"}, "evaluated by image only"),
         ({"metric": "aurok"}, "no metric 'aurok'; there are auroc"),
@@ -32,13 +26,12 @@ from cxr_compare.scripts.systems import read_systems
         (
             {"metric": "recall", "policy": "max_f1"},
             r'one half of an operating point.*write metric = \["recall", "specificity"\] or '
-            r'\["recall", "precision"\] or "matched_recall_90" or "balanced_accuracy"',
+            r'\["recall", "precision"\] or "balanced_accuracy"',
         ),
         ({"metric": "specificity", "policy": "max_f1"}, '"balanced_accuracy"'),
         ({"metric": "precision", "policy": "max_f1"}, r'\["precision", "recall"\]'),
         ({"metric": "npv", "policy": "max_f1"}, r'\["npv", "specificity"\]'),
         ({"metric": "lr_positive", "policy": "max_f1"}, 'write metric = "balanced_accuracy"'),
-        ({"metric": "iobb_accuracy_10"}, 'write metric = "ap50"'),
         (
             {"metric": "recall", "partner": "npv", "policy": "max_f1"},
             "not the two halves of an operating point",
@@ -113,16 +106,13 @@ def kinds_of(verdict):
     return [statement.kind for part in verdict.scope_parts for statement in part.statements]
 
 
-def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_test_set_is_used(
-    predict, test_set, evaluation_set
-):
+def test_a_primary_figure_that_a_system_cannot_have_is_refused(predict, test_set):
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
     both = {"metric": "recall", "partner": "precision", "policy": "threshold=1"}
     for keys, lacking in (({"metric": "ap50"}, "ap50"), (both, "precision")):
         protocol = Protocol(**keys, declared=True)
         with pytest.raises(InputError, match=f"'{lacking}'"):
             compare_predictions(systems, test_set, protocol=protocol)
-    assert not (evaluation_set.folder / "splits" / "default.looks.jsonl").exists()
     explored = compare_predictions(
         {"B": systems["B"]}, test_set, replicates=50,
         protocol=Protocol(metric="ap50"),
@@ -150,21 +140,20 @@ def test_the_protocols_figure_decides_and_its_margin_is_evaluated(make_metrics, 
             ("A - B", "max_f1", "f1", 0.2, 0.1, 0.3), ("A", "", "auroc", 0.72, 0.6, 0.8),
             ("B", "", "auroc", 0.7, 0.6, 0.8), ("A - B", "", "auroc", 0.02, -0.1, 0.1)]  # fmt: skip
     protocol = Protocol(metric="f1", policy="max_f1", margin=0.05, declared=True)
-    context = AnswerContext(uses_before=2)
-    verdict = verdict_of(make_metrics(rows), ["A", "B"], "X", protocol=protocol, context=context)
+    verdict = verdict_of(make_metrics(rows), ["A", "B"], "X", protocol=protocol)
     assert "A had the higher F1 at the threshold for best F1 for x: 0.800, B 0.600" in (
         verdict.headline
     )
     assert "B is worse than A by more than the margin" in verdict.conclusions[0].text
     assert "AUROC was not shown to differ" in verdict.conclusions[1].text
-    (confirmatory,) = [
+    (given,) = [
         statement
         for part in verdict.scope_parts
         for statement in part.statements
-        if statement.kind == "confirmatory"
+        if statement.kind == "protocol_given"
     ]
-    assert confirmatory.values["uses_before"] == 2
-    assert confirmatory.text in verdict.scope["confirmatory"]
+    assert given.text in verdict.scope["protocol given"]
+    assert "confirmatory" not in str(verdict.scope).lower()
 
 
 def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, test_set):
@@ -183,7 +172,7 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, test_
     fixed = compare_predictions(systems, test_set, replicates=50, protocol=protocol)
     assert fixed.names == ["B", "A"]
     assert "recall) at the threshold for best sensitivity + specificity" in fixed.answer.headline
-    assert fixed.provenance["protocol"]["analysis"] == "confirmatory"
+    assert fixed.provenance["protocol"]["analysis"] == "protocol given"
 
 
 def test_what_cannot_be_reported_is_refused_before_the_work(predict, test_set, evaluation_set):
@@ -212,62 +201,6 @@ def test_a_protocol_for_patients_is_answered_for_patients(predict, test_set):
     with pytest.raises(InputError, match=r"--unit study: .*'patient'"):
         protocol.unit_of("study")
     assert EXPLORATORY.unit_of("study") == "study"
-
-
-def test_every_use_is_counted_and_none_is_forgotten(predict, test_set, evaluation_set):
-    systems = {"A": [predict("A", seed=1)]}
-    once = log_use(test_set, systems)
-    assert len(once.entries) == 1
-    fixed = "abc"
-    others = {"B": [predict("B", seed=2)]}
-    twice = log_use(test_set, others, fixed)
-    assert (len(twice.entries), twice.before_protocol) == (2, 1)
-    again = log_use(test_set, others, fixed)
-    assert (len(again.entries), again.before_protocol) == (3, 1)
-    lines = (evaluation_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines()
-    assert [json.loads(line)["protocol"] for line in lines] == [None, "abc", "abc"]
-    assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
-
-
-def test_uses_of_a_split_that_was_drawn_anew_do_not_count(predict, test_set, evaluation_set):
-    systems = {"A": [predict("A", seed=1)]}
-    log_use(test_set, systems)
-    evaluation_set.ids["split_ids"]["default"] = "s2"
-    anew = log_use(test_set, systems)
-    assert len(anew.entries) == 1
-    assert (
-        len((evaluation_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines())
-        == 2
-    )
-
-
-def test_a_damaged_record_is_refused(predict, test_set, evaluation_set):
-    (evaluation_set.folder / "splits" / "default.looks.jsonl").write_text("nonsense\n")
-    with pytest.raises(InputError, match=r"default\.looks\.jsonl: line 1"):
-        log_use(test_set, {"A": [predict("A")]})
-
-
-def test_a_record_that_cannot_be_written_is_noted(predict, test_set, evaluation_set):
-    (
-        evaluation_set.folder / "splits" / "default.looks.jsonl"
-    ).mkdir()  # even root cannot write there
-    uses = log_use(test_set, {"A": [predict("A")]})
-    assert "is unknown" in uses.text
-    assert uses.before_protocol is None
-    assert uses.to_dict()["count"] is None
-    protocol = Protocol(declared=True, file_sha256="abc")
-    assert protocol_statement(protocol, uses.before_protocol).values["uses_before"] is None
-    assert protocol_statement(protocol, 0).text != protocol_statement(protocol, None).text
-
-
-def test_the_count_stands_in_the_reports_provenance(comparison):
-    uses = TestSetUses([{"protocol": None}, {"protocol": "abc"}], "", "abc")
-    told = comparison.with_uses(uses)
-    assert told.provenance["test_set_uses"]["count"] == 2
-    assert told.provenance["test_set_uses"]["before_protocol"] == 1
-    assert told.notes == comparison.notes
-    unknown = comparison.with_uses(TestSetUses((), "not writable"))
-    assert unknown.notes[-1] == Note("uses", "not writable")
 
 
 def test_the_command_line_cannot_contradict_the_protocol(tmp_path):

@@ -266,19 +266,19 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
     assert figure.n_chosen_on == 2
 
 
-def test_a_figure_that_resampling_shifts_says_what_to_read_instead(evaluated):
+def test_a_figure_that_resampling_shifts_has_no_interval_and_says_so(evaluated):
     probability = drawn_scores(evaluated.y_true, 5)
     scorecard = Scorecard(evaluated, pd.Series(probability), {}, probability=probability)
     shifted = {
         ("A", 0, MetricKey(ALL, "", name), False): np.linspace(5, 6, 100)
-        for name in ("ece", "auroc")
+        for name in ("brier", "auroc")
     }
     resamples = Resamples(evaluated.n_patients, 100)
     replicates = Replicates({"A": SystemFigures([scorecard])}, shifted)
     figures = estimate_figures("sick", replicates, resamples).estimates
-    ece, auroc = figures.get("A", "ece"), figures.get("A", "auroc")
-    assert not ece.bounded
-    assert "read Brier score" in ece.note
+    brier, auroc = figures.get("A", "brier"), figures.get("A", "auroc")
+    assert not brier.bounded
+    assert "resampling itself shifts this figure" in brier.note
     assert auroc.note.endswith("5.019 to 5.981)")  # 30 effective patients
 
 

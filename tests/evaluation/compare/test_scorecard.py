@@ -95,14 +95,12 @@ def test_a_score_at_the_threshold_is_called_in_every_figure_of_a_policy(evaluate
     assert found[MetricKey(ALL, "max_f1", "recall")] == pytest.approx(tp / evaluated.y_true.sum())
 
 
-def _pointing(tolerance):
+def _pointing():
     """Five boxed images, the lesion at 40 to 60 px; scores call all but the last positive."""
     ids = pd.Index(["on it", "9 px beside", "11 px beside", "6 px below", "missed"])
     truth = pd.DataFrame({"image_id": ids, "x1": 40.0, "y1": 40.0, "x2": 60.0, "y2": 60.0})
     y_true = np.ones(5, dtype=bool)
-    evaluated = evaluated_images(
-        y_true, image_ids=ids, boxes_trusted=y_true, truth=truth, tolerance=tolerance
-    )
+    evaluated = evaluated_images(y_true, image_ids=ids, boxes_trusted=y_true, truth=truth)
     points = pd.DataFrame(
         {"point_x": [50.0, 69.0, 71.0, 50.0, 50.0], "point_y": [50.0, 50.0, 50.0, 66.0, 50.0]},
         index=ids,
@@ -111,27 +109,13 @@ def _pointing(tolerance):
     return Scorecard(evaluated, scores, THRESHOLDS, points=points)
 
 
-def test_a_point_within_one_cell_of_a_lesion_counts_with_the_tolerance():
-    cells = np.tile([10.0, 5.0], (5, 1))  # across and down
-    scorecard = _pointing(cells)
-    assert scorecard.localised_tolerant.tolist() == [True, True, False, False, True]
+def test_a_point_beside_a_lesion_does_not_count():
+    scorecard = _pointing()
+    assert scorecard.localised.tolist() == [True, False, False, False, True]
     found = scorecard.estimates()
     for metric, policy, hand_counted in (
         ("pointing_accuracy", "", 2 / 5),
-        ("pointing_accuracy_tolerant", "", 3 / 5),
         ("localised_sensitivity", "max_f1", 1 / 5),
-        ("localised_sensitivity_tolerant", "max_f1", 2 / 5),
     ):
         assert found[MetricKey(ALL, policy, metric)] == pytest.approx(hand_counted)
     assert not scorecard.missing().keys() & found.keys()
-
-
-def test_without_maps_there_is_no_cell_to_tolerate_and_it_says_so():
-    scorecard = _pointing(None)
-    assert scorecard.localised_tolerant is None
-    missing = scorecard.missing()
-    for metric, policy in (
-        ("pointing_accuracy_tolerant", ""), ("localised_sensitivity_tolerant", "max_f1"),
-    ):  # fmt: skip
-        assert missing[MetricKey(ALL, policy, metric)] == NEEDS["cell"]
-    assert MetricKey(ALL, "max_f1", "localised_sensitivity") not in missing

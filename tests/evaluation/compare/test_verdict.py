@@ -113,13 +113,13 @@ def scope_of(verdict):
 
 
 def test_every_statement_of_a_scope_has_a_sentence(make_metrics, verdict_of):
-    context = AnswerContext(seeds={"A": 1, "B": 3}, same_training={"C": "A"}, uses_before=1)
+    context = AnswerContext(seeds={"A": 1, "B": 3}, same_training={"C": "A"})
     gaps = [("A - B", -0.1, 0.2), ("A - C", -0.1, 0.2), ("B - C", -0.1, 0.2)]
     metrics = table(make_metrics, {"A": 0.8, "B": 0.75, "C": 0.75}, gaps)
     protocol = Protocol(margin=0.05, declared=True, subgroups=("sex",))
     verdict = verdict_of(metrics, ["A", "B", "C"], "X", context=context, protocol=protocol)
     assert set(scope_of(verdict)) == {
-        "one_run_of", "several_runs", "same_training", "confirmatory", "widened",
+        "one_run_of", "several_runs", "same_training", "protocol_given", "widened",
     }  # fmt: skip
     for brief, text in verdict.scope.items():
         assert brief

@@ -114,7 +114,7 @@ def test_the_figure_that_chooses_is_that_of_the_report():
         assert 0 <= box_figure(metric, pairs, together, 1)(once)[0] <= 1
 
 
-@pytest.mark.parametrize("metric", ["auroc", "iobb_false_marks_25", "nonsense"])
+@pytest.mark.parametrize("metric", ["auroc", "rsna_score_25", "nonsense"])
 def test_a_figure_that_is_not_of_ranked_boxes_cannot_choose(metric):
     with pytest.raises(InputError, match=metric):
         check_boxes_by(metric)

@@ -11,7 +11,6 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.froc import FROC_RATES, WeightedFroc
-from cxr_compare.evaluation.boxes.iobb import IOBB_THRESHOLDS, WeightedIobb
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, find_lesions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare.protocol import Protocol
@@ -24,7 +23,6 @@ from cxr_compare.evaluation.metrics.image_metrics import (
 from cxr_compare.evaluation.metrics.metric import Metric, TablePosition
 from cxr_compare.evaluation.metrics.registry import (
     COMPUTED_BY,
-    IOBB_PERCENT,
     METRICS,
     RATE_LABELS,
     family,
@@ -73,22 +71,17 @@ def test_families_give_the_metrics_of_their_records_in_order():
         froc = WeightedFroc(find_lesions(pairs, rule), np.zeros(1, dtype=int), 1).figures(one)
         assert froc.shape[1] == len(family(f"froc_{hit}"))
     assert family("afroc") == ("wafroc",)
-    iobb = WeightedIobb(pairs, np.zeros(1, dtype=int), 1).at(one, np.array([0.1]))
-    assert iobb.shape[1] == len(family("iobb"))
 
 
-def test_names_of_rates_and_overlaps_are_those_of_the_numbers():
+def test_names_of_rates_are_those_of_the_numbers():
     assert tuple(float(Fraction(rate)) for rate in RATE_LABELS) == FROC_RATES
-    assert [percent / 100 for percent in IOBB_PERCENT] == list(IOBB_THRESHOLDS)
-    assert family("iobb")[:3] == ("iobb_accuracy_10", "iobb_accuracy_25", "iobb_accuracy_50")
 
 
 @pytest.mark.parametrize(
     ("shown_in", "metrics"),
     [
         ("subgroups", "auroc recall specificity localised_sensitivity ap50"),
-        ("verdict", "auroc average_precision recall specificity localised_sensitivity "
-                    "localised_sensitivity_tolerant ap50 matched_recall_90"),
+        ("verdict", "auroc average_precision recall specificity localised_sensitivity ap50"),
     ],
 )  # fmt: skip
 def test_shorter_lists_keep_their_metrics(shown_in, metrics):
@@ -98,8 +91,7 @@ def test_shorter_lists_keep_their_metrics(shown_in, metrics):
 def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
     expected = {
         "auroc": "AUROC", "f1": "F1", "mcc": "MCC",
-        "iobb_false_marks_10": "false positives per image (overlap < 10 %)", "lr_positive": "LR+",
-        "iobb_accuracy_10": "IoBB accuracy at 10 %", "froc_mean": "FROC, mean",
+        "lr_positive": "LR+", "froc_mean": "FROC, mean",
         "brier": "Brier score", "ece": "ECE, equal width", "rsna_score": "RSNA 2018 score",
         "average_precision": "average precision", "ap": "AP[.5:.95]",
     }  # fmt: skip

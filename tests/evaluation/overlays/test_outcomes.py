@@ -1,7 +1,5 @@
 """Outcome, score and truth of an image as text."""
 
-from dataclasses import replace
-
 import pytest
 
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
@@ -29,24 +27,12 @@ def test_outcome_of_an_image(decision, label, localised, sign, why):
 
 
 @pytest.mark.parametrize(
-    ("localised", "within_cell", "text"),
-    [
-        (False, True, "found; points beside the lesion, within one map cell"),
-        (False, False, "right image, wrong place"),
-        (False, None, "right image, wrong place"),  # no system has a map
-        (True, True, "found, on the lesion"),
-    ],
+    ("localised", "text"),
+    [(False, "right image, wrong place"), (True, "found, on the lesion")],
 )
-def test_a_position_is_wrong_only_beyond_one_map_cell(localised, within_cell, text):
-    prediction = ImagePrediction(
-        "A", COLOUR, decision=True, localised=localised, within_cell=within_cell
-    )
+def test_a_position_beside_the_lesion_is_wrong(localised, text):
+    prediction = ImagePrediction("A", COLOUR, decision=True, localised=localised)
     assert outcome(prediction, ImageTruth(1.0))[1] == text
-    names_cell = localised is False and within_cell
-    with_system = f"{text} of B" if names_cell else text
-    assert outcome(replace(prediction, cell_of="B"), ImageTruth(1.0))[1] == with_system
-    with_size = f"{text} (64 px)" if names_cell else text
-    assert outcome(replace(prediction, cell=64.0), ImageTruth(1.0))[1] == with_size
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,8 @@ def test_tuned_system_is_read_as_compare_evaluates_it(tuned, test_set, evaluatio
             row = table.loc[(prediction.system, image_id)]
             assert prediction.score == row["score"]
             assert prediction.decision == row["decision_max_f1"]
-            for localised, column in (
-                (prediction.localised, "localised"),
-                (prediction.within_cell, "localised_tolerant"),
-            ):
-                assert localised == (None if pd.isna(row[column]) else bool(row[column]))
+            located = row["localised"]
+            assert prediction.localised == (None if pd.isna(located) else bool(located))
 
 
 def test_policy_that_was_not_tuned_is_refused(tuned, test_set, evaluation_set):

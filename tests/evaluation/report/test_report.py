@@ -255,7 +255,7 @@ def test_set_without_pixels_says_so(written, image_set):
 
 
 def test_names_from_outside_cannot_become_markup(written, comparison):
-    comparison.notes.append(Note("uses", "<script>alert(1)</script>"))
+    comparison.notes.append(Note("unit", "<script>alert(1)</script>"))
     html = written()
     assert "<script>alert" not in html
 

@@ -6,7 +6,6 @@ import pytest
 
 import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare import compare as core
 from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS
 from cxr_compare.evaluation.report.result import Report
@@ -40,7 +39,6 @@ def forbid_evaluation(monkeypatch):
 
     monkeypatch.setattr(core, "compare_systems", refuse)
     monkeypatch.setattr("cxr_compare.evaluation.systems.stored_predictions.compare_systems", refuse)
-    monkeypatch.setattr("cxr_compare.evaluation.systems.uses_log.log_use", refuse)
     monkeypatch.setattr("cxr_compare.scripts.systems.load_model", refuse)
 
 
@@ -89,17 +87,14 @@ def test_the_tidy_frame_has_one_row_a_figure_and_p_values_of_tested_differences(
     assert frame.loc[frame["system"] == "A", "p_value"].isna().all()
 
 
-def test_the_same_call_again_opens_the_report_and_logs_no_use(finished, tmp_path, monkeypatch):
+def test_the_same_call_again_opens_the_report(finished, tmp_path, monkeypatch):
     _, _, data, systems = finished
     options = {"data": data, "target": "opacity", "replicates": 100, "out": tmp_path / "report"}
     first = cxr_compare.compare(systems, **options)
-    log = next((DataSet.open(data).folder / "splits").glob("*.looks.jsonl"))
-    uses = log.read_text()
     forbid_evaluation(monkeypatch)
     again = cxr_compare.compare(systems, **options)
     again.table, again.figures, again.cases(), again.plot()
     assert again.headline == first.headline
-    assert log.read_text() == uses
 
 
 def test_compare_writes_nothing_into_what_it_compares(finished, tmp_path):

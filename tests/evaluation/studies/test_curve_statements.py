@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from cxr_compare.evaluation.statistics.intervals import Interval
-from cxr_compare.evaluation.studies.annotation_times import Times
 from cxr_compare.evaluation.studies.curve_statements import curve_statements
 from cxr_compare.evaluation.studies.curve_study import (
     Difference,
@@ -60,33 +59,15 @@ def test_a_crossing_names_the_better_model_on_either_side():
 
 
 @pytest.mark.parametrize(
-    ("study", "about", "metric", "words"),
+    ("study", "metric", "words"),
     [
-        (
-            {},
-            "images",
-            "average_precision",
-            r"beyond the 54 to 430 images at which both were measured\.$",
-        ),
-        (
-            {"times": Times(1.0, 3000.0)},
-            "time",
-            "auroc",  # boxes are dear
-            r"not shown: there is no time at which both were measured\.$",
-        ),
-        ({"powers": two_models(1.1, 0.3)}, "images", "auroc", "not shown to differ in slope"),
-        ({"powers": two_models(1.1, 0.3)}, "time", "auroc", "not shown to differ in slope"),
-        (
-            {"powers": two_models(1.0, 0.3), "error": 0.03, "times": Times(10.0, 0.0)},
-            "budget",
-            "auroc",
-            r"a difference is not shown \(.* to .*\)\.$",
-        ),
+        ({}, "average_precision", r"beyond the 54 to 430 images at which both were measured\.$"),
+        ({"powers": two_models(1.1, 0.3)}, "auroc", "not shown to differ in slope"),
     ],
-    ids=["beyond the sizes", "at no time", "parallel", "parallel in time", "equal"],
+    ids=["beyond the sizes", "parallel"],
 )
-def test_what_is_not_shown_has_a_reason(study, about, metric, words):
-    (statement,) = statements_on(example(**study), about, metric)
+def test_what_is_not_shown_has_a_reason(study, metric, words):
+    (statement,) = statements_on(example(**study), "images", metric)
     assert not statement.shown
     assert re.search(words, statement.text)
 
@@ -96,7 +77,6 @@ def test_one_training_is_stated_and_gives_no_crossing():
     assert statements_on(study, "difference")[0].text.endswith("each was trained once.")
     assert not statements_on(study, "images")[0].shown
     assert "one training at each size" in statements_on(study, "images")[0].text
-    assert "a difference is not shown: one training" in statements_on(study, "budget")[0].text
 
 
 def test_a_missing_figure_of_a_model_has_a_reason():
@@ -110,21 +90,10 @@ def test_points_that_are_no_power_law_give_a_curve_and_no_conclusion():
     first, second = statements_on(study, "fit")
     assert first.text.startswith("The points of the detector depart from a power law (p ")
     assert "nothing is concluded" in second.text
-    assert "the points do not lie on a power law" in statements_on(study, "time")[0].text
+    assert "the points do not lie on a power law" in statements_on(study, "images")[0].text
 
 
 def test_one_size_gives_no_curve_and_says_so():
     study = example(sizes=IMAGES[-1:])
     assert statements_on(study, "fit")[0].text.startswith("No curve of the detector")
     assert statements_on(study, "images") == []
-
-
-def test_the_same_time_buys_so_many_of_each_and_far_beyond_no_figure_is_given():
-    study = example()
-    (statement,) = statements_on(study, "budget")
-    assert statement.text.startswith("1.7 hours are 187 images with boxes or 414 labelled images. ")
-    assert statement.shown
-    dear = replace(study, times=Times(1.0, 3000.0))
-    assert statements_on(dear, "budget")[0].text.endswith(
-        "the detector was measured with 54 to 430."
-    )

@@ -34,7 +34,7 @@ def test_readers_labels_evaluate_the_test_images_alone_and_compare_the_verdicts(
     assert (rows["images"] == len(test)).all()
     caution = evaluated.answer.cautions[-1]
     assert caution.kind == "reference"
-    assert caution.text == study_sentence("label_review", "opposite_verdict", ["opposed"])
+    assert caution.text == study_sentence("reader_verdicts", "opposite_verdict", ["opposed"])
     weak = {"A": predict("A2", skill=0.2), "B": predict("B2", seed=1, skill=0.2)}
     evaluate = partial(compare_predictions, weak, replicates=200)
     undecided = evaluate_by_readers(evaluate(test_set), test_set, evaluate)
@@ -59,7 +59,7 @@ def test_labels_by_which_nothing_is_shown_are_no_caution_because_of_sampling_err
     assert [row["higher"] for row in evaluated.by_reader] == ["A", "not shown"]
     note = evaluated.notes[-1]
     assert note.kind == "readers"
-    assert note.text == study_sentence("label_review", "other_verdict", ["vague"])
+    assert note.text == study_sentence("reader_verdicts", "other_verdict", ["vague"])
 
 
 def test_readers_without_a_test_image_have_a_note(evaluation_set, predict):

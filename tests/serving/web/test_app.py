@@ -412,8 +412,3 @@ def test_localised_sensitivity_is_the_one_of_the_main_table_of_the_report(served
         return {figure.title: figure.estimate for figure in named}
 
     assert localised() == {metric_title("localised_sensitivity"): 0.25}
-    # With a map among the systems, the main table shows the figure that allows one cell.
-    within = {**row, "metric": "localised_sensitivity_tolerant", "estimate": 0.75}
-    content["metrics"].append(within)
-    (folder / "metrics.json").write_text(json.dumps(content))
-    assert localised() == {metric_title("localised_sensitivity_tolerant"): 0.75}
