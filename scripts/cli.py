@@ -27,7 +27,6 @@ from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
 from cxr_compare.scripts.configuration_options import refuse_configuration_words
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
-from cxr_compare.scripts.former_options import current_words
 from cxr_compare.scripts.missing_options import missing_options_message
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.parameters import Parameter, description, parameters_of
@@ -135,7 +134,7 @@ class _Command(TyperCommand):
         return next(command for command in COMMANDS if command_name(command) == self.name)
 
     def make_context(self, info_name: Any, args: Any, *rest: Any, **options: Any) -> Any:
-        words = current_words(self._function_name, args)
+        words = [*args]
         function = command_function(self._function_name)
         app = typer.Typer(add_completion=False, **_PLAIN)
         app.command(self.name)(typer_command(function))

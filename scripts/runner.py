@@ -24,7 +24,6 @@ from cxr_compare.data_prep.work.store_addresses import find_store_addresses, wit
 from cxr_compare.scripts import console
 from cxr_compare.scripts.command_line import command_line
 from cxr_compare.scripts.configuration_options import refuse_configuration_keywords
-from cxr_compare.scripts.former_options import current_keywords
 from cxr_compare.scripts.parameters import (
     declared_types,
     parameters_of,
@@ -51,13 +50,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
     Raises:
         InputError: Raised when the command is called: a keyword is unknown, a folder is of the
-            wrong kind, a value is out of range or not among the choices, or an option was removed.
+            wrong kind, or a value is out of range or not among the choices.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def run(*positional: Any, progress: bool = False, **keywords: Any) -> R:
-        keywords = current_keywords(function.__name__, keywords)
         refuse_configuration_keywords(function, keywords)
         refuse_unknown_keywords(function.__name__, keywords, signature.parameters)
         call = signature.bind(*positional, **keywords)
