@@ -203,12 +203,17 @@ def _declared(parameter: Parameter, first: Sequence[str] | None) -> inspect.Para
         group=group,
         required=parameter.is_required and not parameter.variadic,
         show_default=not isinstance(default, bool) and default not in (None, ""),
-        completer=None if facts.completions is None else lambda context: facts.completions(),
+        completer=None if facts.completions is None else _completer(facts.completions),
         allow_leading_hyphen=parameter.type in (int, float),
     )
     return inspect.Parameter(
         parameter.name, kind, default=default, annotation=Annotated[annotation, option]
     )
+
+
+def _completer(names: Callable[[], list[str]]) -> Callable[[Any], list[str]]:
+    """Return a function that offers names to the shell, whatever was typed before."""
+    return lambda context: names()
 
 
 def _option_help(parameter: Parameter) -> str:
