@@ -186,15 +186,8 @@ def _declared(parameter: Parameter, first: Sequence[str] | None) -> inspect.Para
         group = _FIRST_OPTIONS
     else:
         group = _MORE_OPTIONS
-    if not parameter.positional:
-        kind = inspect.Parameter.KEYWORD_ONLY
-    elif parameter.several:  # the values may stand before and after options
-        kind = inspect.Parameter.VAR_POSITIONAL
-        default = inspect.Parameter.empty
-    elif facts.option:
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    else:
-        kind = inspect.Parameter.POSITIONAL_ONLY
+    if parameter.positional and parameter.several:
+        default = inspect.Parameter.empty  # required or none at all
     option = cyclopts.Parameter(
         name=parameter.option if facts.option or not parameter.positional else None,
         negative=parameter.option.replace("--", "--no-") if default is True else (),
@@ -207,8 +200,19 @@ def _declared(parameter: Parameter, first: Sequence[str] | None) -> inspect.Para
         allow_leading_hyphen=parameter.type in (int, float),
     )
     return inspect.Parameter(
-        parameter.name, kind, default=default, annotation=Annotated[annotation, option]
+        parameter.name, _kind(parameter), default=default, annotation=Annotated[annotation, option]
     )
+
+
+def _kind(parameter: Parameter) -> Any:
+    """Return how cyclopts takes the value: by position, by option or both."""
+    if not parameter.positional:
+        return inspect.Parameter.KEYWORD_ONLY
+    if parameter.several:  # the values may stand before and after options
+        return inspect.Parameter.VAR_POSITIONAL
+    if parameter.argument.option:
+        return inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter.POSITIONAL_ONLY
 
 
 def _completer(names: Callable[[], list[str]]) -> Callable[[Any], list[str]]:
