@@ -76,8 +76,8 @@ def build_app(called: str | None = None) -> App:
     """Build the application with all commands of `cxr`.
 
     Args:
-        called: Name of the command that runs, such as ``import``. Its module alone is imported; of
-            the other commands only names and first sentences are known. None imports all modules.
+        called: Name of the command that runs, such as ``import``: its module alone is imported. If
+            it is no command, the first sentence of each is shown. None imports all modules.
     """
     app = App(
         name="cxr",
@@ -93,15 +93,18 @@ def build_app(called: str | None = None) -> App:
     options = Group("Options", sort_key=len(COMMAND_GROUPS))
     app.register_install_completion_command(group=options)
     app["--help"].group = app["--version"].group = options
+    lists_commands = called not in map(command_name, COMMANDS)
     for place, (title, names) in enumerate(COMMAND_GROUPS.items()):
         group = Group(title, sort_key=place)
         for position, function_name in enumerate(names):
             name = command_name(function_name)
             function = None
-            text = _first_sentence(function_name)
+            text = ""
             if called in (None, name):
                 function = command_function(function_name)
                 text = help_text(function)
+            elif lists_commands:
+                text = _first_sentence(function_name)
             app.command(
                 App(
                     name=name,
