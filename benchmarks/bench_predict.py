@@ -82,7 +82,7 @@ def predict_command(run: str, files: str, options: Sequence[str]) -> Run:
         table.unlink(missing_ok=True)
         command = ["predict", run, *named, "--no-overlay", "--csv", str(table), *options]
         with console.silent(), redirect_stdout(io.StringIO()):
-            build_app()(command, standalone_mode=False)
+            build_app(command[0])(command)
         return float(len(named))
 
     return answer

@@ -9,45 +9,40 @@ import platform
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command
+import cyclopts
+from cyclopts import App, CycloptsError, Group
 
 from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.temporary_folders import use_private_temporary_folder
 from cxr_compare.data_prep.store.identify_folder import WrongFolderError
 from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
-from cxr_compare.scripts.configuration_options import refuse_configuration_words
+from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS, MAIN_OPTIONS
+from cxr_compare.scripts.configuration_options import key_advice
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
-from cxr_compare.scripts.former_options import current_words
-from cxr_compare.scripts.missing_options import missing_options_message
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.parameters import Parameter, description, parameters_of
 
-# Names of commands in other programs, and the command of cxr that does the same.
-_MEANT = dict.fromkeys(("report", "evaluate", "eval", "test"), "compare") | {
-    "audit": "check",
-    "web": "serve",
-    "app": "serve",
-    "fit": "train",
+# Names of commands in other programs, by the command of cxr that does the same.
+_SYNONYMS = {
+    "compare": ("report", "evaluate", "eval", "test"),
+    "check": ("audit",),
+    "serve": ("web", "app"),
+    "train": ("fit",),
 }
 COMMANDS_FOLDER = Path(__file__).with_name("commands")
 _BUG = 3
 _INTERRUPTED = 130
 _TERMINATED = 143
-# What typer raises of options that do not fit: the class below Exception, which is one of click in
-# older releases of typer and one of its own in newer ones.
-_TyperError: type[Exception] = typer.BadParameter.__mro__[-4]
-# rich alone takes 0.2 s to import
-_PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
+_ARGUMENTS = Group.create_default_arguments()
+_FIRST_OPTIONS = Group("Options", sort_key=1)
+_MORE_OPTIONS = Group("More", sort_key=2)
 
 
 def command_function(name: str) -> Callable[..., Any]:
@@ -65,10 +60,8 @@ def command_function(name: str) -> Callable[..., Any]:
     return function
 
 
-def _show_version(asked: bool) -> None:
-    """Say what runs, by what is installed: nothing heavy is imported for it."""
-    if not asked:
-        return
+def _versions() -> str:
+    """Return the versions of what runs, as they are installed: nothing heavy is imported."""
     own = metadata.version("cxr-compare")
     versions = [f"cxr-compare {own}", f"Python {platform.python_version()}"]
     for package in ("torch", "torchvision"):
@@ -76,188 +69,170 @@ def _show_version(asked: bool) -> None:
             versions.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             versions.append(f"{package} is not installed")
-    emit(", ".join(versions))
-    raise typer.Exit
+    return ", ".join(versions)
 
 
-def _program(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            help="Show the versions of cxr-compare, Python and torch.",
-            callback=_show_version,
-            is_eager=True,
-        ),
-    ] = False,
-) -> None:
-    """Detector or classifier: which finds the disease better on your chest X-rays, and how sure?
+def build_app(called: str | None = None) -> App:
+    """Build the application with all commands of `cxr`.
 
-    Research use only, not a medical device.
+    Args:
+        called: Name of the command that runs, such as ``import``: its module alone is imported. If
+            it is no command, the first sentence of each is shown. None imports all modules.
     """
-
-
-class _Program(TyperGroup):
-    """The group of commands; typer's own flags are off, as none of them is left to be checked.
-
-    It would import pydantic to check them, which takes a third of the time of a command's help.
-    """
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        params = super().get_params(ctx)
-        for param in params:
-            if param.default is None and getattr(param, "is_flag", False):
-                param.default = False
-        return params
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command; suggest ours for a name that other programs use."""
-        if args[0] in _MEANT:
-            ctx.fail(f"No such command '{args[0]}'. Did you mean '{_MEANT[args[0]]}'?")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands by group, each on a line of 80 columns."""
-        for title, names in COMMAND_GROUPS.items():
-            with formatter.section(title):
-                commands = [command_name(name) for name in names]
-                lines = [
-                    (command, self.commands[command].get_short_help_str()) for command in commands
-                ]
-                formatter.write_dl(lines, col_spacing=10 - max(map(len, commands)))
-
-
-class _Command(TyperCommand):
-    """A command whose module is imported when it is called, or its help is asked for."""
-
-    @property
-    def _function_name(self) -> str:
-        return next(command for command in COMMANDS if command_name(command) == self.name)
-
-    def make_context(self, info_name: Any, args: Any, *rest: Any, **options: Any) -> Any:
-        words = current_words(self._function_name, args)
-        function = command_function(self._function_name)
-        app = typer.Typer(add_completion=False, **_PLAIN)
-        app.command(self.name)(typer_command(function))
-        try:
-            # typer removes the words that it has read from the list
-            return get_command(app).make_context(info_name, [*words], *rest, **options)
-        except _TyperError as error:
-            _explain(error, function, words)
-            raise
-
-    def get_short_help_str(self, limit: int = 45) -> str:
-        """Return the first paragraph of the docstring without importing the module."""
-        name = self._function_name
-        tree = ast.parse((COMMANDS_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
-        functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
-        function = next(node for node in functions if node.name == name)
-        return (ast.get_docstring(function) or "").partition("\n\n")[0]
-
-
-def _explain(error: Exception, function: Callable[..., Any], words: list[str]) -> None:
-    """Refuse words that typer cannot read with the command that the user probably means.
-
-    Raises:
-        InputError: A required option or argument is missing, or an option is a key of a
-            configuration.
-    """
-    if hasattr(error, "option_name"):  # there is no such option
-        refuse_configuration_words(function, words)
-    elif type(error).__name__ == "MissingParameter":
-        missing = getattr(getattr(error, "param", None), "name", None)
-        message = missing_options_message(function, words, missing)
-        if message is not None:
-            raise InputError(message)
-
-
-def build_app() -> typer.Typer:
-    """Build the typer application with all commands of `cxr`."""
-    app = typer.Typer(
+    app = App(
         name="cxr",
-        cls=_Program,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        **_PLAIN,
+        help="Detector or classifier: which finds the disease better on your chest X-rays, and how "
+        "sure?\n\nResearch use only, not a medical device.",
+        help_format="plaintext",
+        version=_versions,
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
     )
-    app.callback()(_program)
-    for name in COMMANDS:
-        app.command(command_name(name), cls=_Command)(lambda: None)
+    options = Group("Options", sort_key=len(COMMAND_GROUPS))
+    app.register_install_completion_command(group=options)
+    app["--help"].group = app["--version"].group = options
+    lists_commands = called not in map(command_name, COMMANDS)
+    for place, (title, names) in enumerate(COMMAND_GROUPS.items()):
+        group = Group(title, sort_key=place)
+        for position, function_name in enumerate(names):
+            name = command_name(function_name)
+            function = None
+            text = ""
+            if called in (None, name):
+                function = command_function(function_name)
+                text = help_text(function)
+            elif lists_commands:
+                text = _first_sentence(function_name)
+            app.command(
+                App(
+                    name=name,
+                    default_command=None if function is None else cyclopts_command(function),
+                    help=text,
+                    group=group,
+                    sort_key=position,
+                    synonym=_SYNONYMS.get(name),
+                )
+            )
     return app
 
 
-def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function from which typer makes a command of the command line.
+def _first_sentence(function_name: str) -> str:
+    """Return the first paragraph of a command's docstring without importing the module."""
+    module = COMMANDS_FOLDER / f"{function_name}.py"
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    function = next(node for node in functions if node.name == function_name)
+    return (ast.get_docstring(function) or "").partition("\n\n")[0]
 
-    It has the parameters and the docstring of the command's Python function, and the option
-    ``--json``. It prints the result and returns the exit status.
 
-    Args:
-        function: Function of the command, such as `train`.
+def help_text(function: Callable[..., Any]) -> str:
+    """Return the description of a command with its examples, each paragraph on one line."""
+    body, examples = description(function)
+    paragraphs = [" ".join(paragraph.split()) for paragraph in body.split("\n\n")]
+    return "\n\n".join([*paragraphs, *(f"Example: {example}" for example in examples)])
+
+
+def cyclopts_command(function: Callable[..., Any]) -> Callable[..., int]:
+    """Return a function from which cyclopts makes a command of the command line.
+
+    It has the parameters of the command's Python function and the option ``--json``. It prints the
+    result and returns the exit status.
     """
     parameters = parameters_of(function)
+    positional = [parameter for parameter in parameters if parameter.positional]
+    takes_list = bool(positional) and positional[-1].several and not positional[-1].variadic
 
-    also_options = [p for p in parameters if p.positional and p.argument.option]
+    def command(*arguments: Any, **options: Any) -> int:
+        values = list(arguments)
+        if takes_list and len(values) >= len(positional):
+            n_single = len(positional) - 1
+            values[n_single:] = [values[n_single:]]
+        return run_command(function, *values, **options)
 
-    def command(**words: Any) -> int:
-        values = {name: value for name, value in words.items() if value not in (None, [])}
-        for p in also_options:
-            named = values.pop(_option_name(p), None)
-            if named is not None and p.name in values:
-                raise typer.BadParameter(
-                    f"{p.option} {named}: was given by position already; give it once"
-                )
-            if named is not None:
-                values[p.name] = named
-        positional = [item for p in parameters if p.variadic for item in values.pop(p.name, [])]
-        return run_command(function, *positional, **values)
-
-    kind = inspect.Parameter.KEYWORD_ONLY
-    declared = []
-    for p in parameters:  # typer takes None for a list that is not given
-        default = None if p.several and not p.is_required else p.default
-        declared.append(inspect.Parameter(p.name, kind, default=default, annotation=_annotation(p)))
-    for p in also_options:
-        value_type: Any = p.type | None
-        option: Any = Annotated[value_type, typer.Option(p.option, help=p.help)]
-        declared.append(inspect.Parameter(_option_name(p), kind, default=None, annotation=option))
-    as_json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-    declared.append(inspect.Parameter("as_json", kind, default=False, annotation=as_json))
-    body, examples = description(function)
-    command.__name__ = function.__name__
-    command.__doc__ = "\n\n".join([body, *(f"Example: {example}" for example in examples)])
+    first = MAIN_OPTIONS.get(function.__name__)
+    declared = [_declared(parameter, first) for parameter in parameters]
+    as_json = cyclopts.Parameter(
+        name="--json",
+        negative=(),
+        show_default=False,
+        help="Print the result as JSON.",
+        group=_FIRST_OPTIONS if first is None else _MORE_OPTIONS,
+    )
+    declared.append(
+        inspect.Parameter(
+            "as_json",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[bool, as_json],
+        )
+    )
     command.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
     command.__annotations__ = {option.name: option.annotation for option in declared}
     return command
 
 
-def _option_name(parameter: Parameter) -> str:
-    """Return the internal name of the option that is another way to give a positional value."""
-    return f"{parameter.name}_as_option"
-
-
-def _annotation(parameter: Parameter) -> Any:
-    argument = parameter.argument
-    repeated = parameter.several and not parameter.positional
-    text = parameter.help
-    if repeated:
-        text += " May be repeated."
-    shared: dict[str, Any] = {"help": text, "metavar": argument.metavar}
-    if parameter.type in (int, float):
-        shared |= {"min": argument.minimum, "max": argument.maximum}
-    if argument.completions is not None:
-        shared["autocompletion"] = argument.completions
-    kind: Any = parameter.type
-    if parameter.several:
-        # typer takes no list of choices
-        kind = list[str if parameter.choices else kind]  # type: ignore[misc]
-    if parameter.default is None or (parameter.several and not parameter.is_required):
-        kind = kind | None
+def _declared(parameter: Parameter, first: Sequence[str] | None) -> inspect.Parameter:
+    """Return a parameter as cyclopts reads it; options beside those in `first` come after More."""
+    facts = parameter.argument
+    annotation: Any = parameter.type
+    default = parameter.default
+    if parameter.several and not parameter.positional:
+        annotation = list[annotation]
+        default = inspect.Parameter.empty if parameter.is_required else None
+    if default is None:
+        annotation = annotation | None
     if parameter.positional:
-        return Annotated[kind, typer.Argument(**shared)]
-    name = parameter.option
-    if parameter.type is bool and parameter.default:
-        name = f"{name}/{name.replace('--', '--no-')}"
-    return Annotated[kind, typer.Option(name, **shared)]
+        group = _ARGUMENTS
+    elif first is None or parameter.name in first:
+        group = _FIRST_OPTIONS
+    else:
+        group = _MORE_OPTIONS
+    if parameter.positional and parameter.several:
+        default = inspect.Parameter.empty  # required or none at all
+    option = cyclopts.Parameter(
+        name=parameter.option if facts.option or not parameter.positional else None,
+        negative=parameter.option.replace("--", "--no-") if default is True else (),
+        help=_option_help(parameter),
+        metavar=facts.metavar,
+        group=group,
+        required=parameter.is_required and not parameter.variadic,
+        show_default=not isinstance(default, bool) and default not in (None, ""),
+        completer=None if facts.completions is None else _completer(facts.completions),
+        allow_leading_hyphen=parameter.type in (int, float),
+    )
+    return inspect.Parameter(
+        parameter.name, _kind(parameter), default=default, annotation=Annotated[annotation, option]
+    )
+
+
+def _kind(parameter: Parameter) -> Any:
+    """Return how cyclopts takes the value: by position, by option or both."""
+    if not parameter.positional:
+        return inspect.Parameter.KEYWORD_ONLY
+    if parameter.several:  # the values may stand before and after options
+        return inspect.Parameter.VAR_POSITIONAL
+    if parameter.argument.option:
+        return inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter.POSITIONAL_ONLY
+
+
+def _completer(names: Callable[[], list[str]]) -> Callable[[Any], list[str]]:
+    """Return a function that offers names to the shell, whatever was typed before."""
+    return lambda context: names()
+
+
+def _option_help(parameter: Parameter) -> str:
+    """Return the help of a parameter with the limits of its value."""
+    text = parameter.help
+    if parameter.several and not parameter.positional:
+        text += " May be repeated."
+    if parameter.argument.minimum is not None:
+        text += f" [at least {parameter.argument.minimum:g}]"
+    if parameter.argument.maximum is not None:
+        text += f" [at most {parameter.argument.maximum:g}]"
+    return text
 
 
 def run_command(
@@ -293,12 +268,41 @@ def run_command(
     return int(getattr(result, "exit_status", 0))
 
 
-def _usage_line(error: Exception) -> str:
+def _usage_line(error: CycloptsError) -> str:
     """Return a wrong option or argument as one line that says where help is."""
-    message = error.format_message() if hasattr(error, "format_message") else str(error)
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "cxr"
-    return " ".join(f"{message} See '{command} --help'.".split())
+    program = " ".join(["cxr", *(error.command_chain or ())])
+    message = str(error)
+    unknown = [word for word in error.unused_tokens or () if word.startswith("--")]
+    if isinstance(error, cyclopts.UnknownOptionError):
+        unknown = [error.token.keyword or error.token.value]
+    advice = [_advice_on_key(error.command_chain, word.partition("=")[0]) for word in unknown]
+    if any(advice):
+        message = next(filter(None, advice))
+    elif isinstance(error, cyclopts.UnknownCommandError):
+        message = message.partition(" Available commands:")[0]
+    elif isinstance(error, cyclopts.UnusedCliTokensError):
+        message = f"Unexpected argument: {' '.join(error.unused_tokens or ())}."
+    elif isinstance(error, cyclopts.MissingArgumentError) and error.argument and not error.keyword:
+        message = _missing(error.argument, message)
+    return " ".join(f"{message} See '{program} --help'.".split())
+
+
+def _missing(argument: cyclopts.Argument, message: str) -> str:
+    """Return what is missing and what it means, or the option that was probably misspelt."""
+    suggestion = message.partition(" Did you mean ")[2]
+    if suggestion:
+        return f"{argument.name} is missing; did you mean {suggestion}"
+    meaning = (argument.parameter.help or "").partition(". ")[0].rstrip(".")
+    return f"{argument.name} is missing ({meaning})."
+
+
+def _advice_on_key(command_chain: Sequence[str] | None, option: str) -> str | None:
+    """Return how to set the key of a configuration that was written as an option, if it is one."""
+    names = [name for name in COMMANDS if command_name(name) in (command_chain or ())]
+    if not names:
+        return None
+    advice = key_advice(command_function(names[0]), option, from_python=False)
+    return advice and f"{advice}."
 
 
 def _with_advice(error: InputError) -> str:
@@ -347,9 +351,11 @@ def _main() -> None:
     try:
         use_private_temporary_folder()
         _run()
-    except (KeyboardInterrupt, typer.Abort) as stopped:
-        if (bug := _bug_behind(stopped)) is not None and not termination.asked:
-            raise bug from None
+    except (KeyboardInterrupt, EOFError) as stopped:
+        interrupted = isinstance(stopped, KeyboardInterrupt)
+        # Cleaning up after Ctrl-C may meet a pipe whose other process has ended.
+        if not interrupted and not isinstance(stopped.__context__, KeyboardInterrupt):
+            raise
         word = "ended by SIGTERM" if termination.asked else "interrupted"
         say(f"cxr: {word}; run the same command again to go on")
         sys.exit(_TERMINATED if termination.asked else _INTERRUPTED)
@@ -362,28 +368,22 @@ def _main() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def _bug_behind(stopped: BaseException) -> EOFError | None:
-    """Return the error behind an abort that nobody asked for: typer takes each EOF for Ctrl-C."""
-    ended = stopped.__cause__
-    if not isinstance(ended, EOFError) or isinstance(ended.__context__, KeyboardInterrupt):
-        return None  # the second came of cleaning up after Ctrl-C
-    return ended
-
-
 def _run() -> None:
+    words = sys.argv[1:] or ["--help"]
+    called = words[0]
+    if called == "__complete":  # the shell asks for values of the command that follows
+        called = words[1]
     try:
         with disk_errors(Path("/dev/stdout")):
-            # Not standalone: usage errors, too, become one line.
-            status = build_app()(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+            installs = called == "--install-completion"
+            status = build_app(None if installs else called)(words) or 0
             sys.stdout.flush()
-        if status == _INTERRUPTED:  # typer turns Ctrl-C into this code, and says nothing
-            raise KeyboardInterrupt
         sys.exit(status)
     except InputError as error:
         say("cxr: " + " ".join(_with_advice(error).split("\n")))
         told = error.full_disk and os.environ.get(InputError.variable)
         sys.exit(int(told or 2))
-    except _TyperError as error:
+    except CycloptsError as error:
         say("cxr: " + _usage_line(error))
         sys.exit(2)
     except BrokenPipeError:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.parameters import parameters_of
 
@@ -75,69 +73,27 @@ def configuration_key(option: str) -> str | None:
     return keys.get(_SYNONYMS.get(name, name))
 
 
-def takes_settings(function: Callable[..., Any]) -> bool:
-    """Return True if a command has the option ``--set``, which replaces keys of a configuration.
+def key_advice(function: Callable[..., Any], name: str, *, from_python: bool) -> str | None:
+    """Return how to set the key of a configuration that a user wrote as an option or a keyword.
 
     Args:
         function: Function of the command.
+        name: Option or keyword that the command does not have.
+        from_python: True for a keyword, False for an option of the command line.
+
+    Returns:
+        One sentence; None if there is no such key, or the command has no configuration (no option
+        ``--set``).
+
+    Example:
+        >>> from cxr_compare.scripts.commands.train import train
+        >>> key_advice(train, "--epochs", from_python=False)
+        'train --epochs: is a key of the configuration; write --set training.epochs=VALUE'
     """
-    return any(parameter.option == "--set" for parameter in parameters_of(function))
-
-
-def refuse_configuration_words(function: Callable[..., Any], words: Sequence[str]) -> None:
-    """Refuse options that are keys of a configuration, with the command that sets the keys.
-
-    Args:
-        function: Function of the command.
-        words: Words of the command line after the name of the command.
-
-    Raises:
-        InputError: A word is an option that the command does not have, and names a key.
-    """
-    if not takes_settings(function):
-        return
-    own = {parameter.option for parameter in parameters_of(function)}
-    written: list[str] = []
-    settings: list[str] = []
-    first = ""
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        option, equals, value = word.partition("=")
-        key = None
-        if option.startswith("--") and option not in own:
-            key = configuration_key(option)
-        if key is None:
-            written.append(word)
-            continue
-        first = first or option
-        if not equals:
-            value = rest.pop(0) if rest and not rest[0].startswith("--") else "VALUE"
-        settings += ["--set", f"{key}={value}"]
-    if settings:
-        name = command_name(function.__name__)
-        command = shlex.join(["cxr", name, *written, *settings])
-        raise InputError(f"{name} {first}: is a key of the configuration; run: {command}")
-
-
-def refuse_configuration_keywords(function: Callable[..., Any], keywords: Iterable[str]) -> None:
-    """Refuse keywords of a call from Python that are keys of a configuration.
-
-    Args:
-        function: Function of the command.
-        keywords: Names of the keywords.
-
-    Raises:
-        InputError: The command does not have a keyword, and it names a key.
-    """
-    own = {parameter.name for parameter in parameters_of(function)}
-    unknown = [keyword for keyword in keywords if keyword not in own]
-    if not unknown or not takes_settings(function):
-        return
-    for keyword in unknown:
-        key = configuration_key(keyword)
-        if key is not None:
-            raise InputError(
-                f"{command_name(function.__name__)} {keyword}: is a key of the configuration; "
-                f'write set_={{"{key}": VALUE}}'
-            )
+    has_configuration = any(parameter.option == "--set" for parameter in parameters_of(function))
+    key = configuration_key(name) if has_configuration else None
+    if key is None:
+        return None
+    instead = f'set_={{"{key}": VALUE}}' if from_python else f"--set {key}=VALUE"
+    command = command_name(function.__name__)
+    return f"{command} {name}: is a key of the configuration; write {instead}"

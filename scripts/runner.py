@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from cxr_compare.data_prep.contracts.disk_space import disk_errors
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import refuse_unknown_keywords
 from cxr_compare.data_prep.contracts.locks import remove_leftovers
 from cxr_compare.data_prep.contracts.provenance import recorded_command
 from cxr_compare.scripts import console
 from cxr_compare.scripts.command_line import command_line
-from cxr_compare.scripts.configuration_options import refuse_configuration_keywords
-from cxr_compare.scripts.former_options import current_keywords
+from cxr_compare.scripts.configuration_options import key_advice
 from cxr_compare.scripts.parameters import (
     declared_types,
     parameters_of,
@@ -49,14 +49,15 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
     Raises:
         InputError: Raised when the command is called: a keyword is unknown, a folder is of the
-            wrong kind, a value is out of range or not among the choices, or an option was removed.
+            wrong kind, or a value is out of range or not among the choices.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def run(*positional: Any, progress: bool = False, **keywords: Any) -> R:
-        keywords = current_keywords(function.__name__, keywords)
-        refuse_configuration_keywords(function, keywords)
+        for keyword in keywords.keys() - signature.parameters.keys():
+            if advice := key_advice(function, keyword, from_python=True):
+                raise InputError(advice)
         refuse_unknown_keywords(function.__name__, keywords, signature.parameters)
         call = signature.bind(*positional, **keywords)
         call.apply_defaults()

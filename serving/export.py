@@ -31,6 +31,7 @@ REQUIREMENTS_FILE = "requirements.txt"
 # What `cxr predict EXPORT IMAGE` imports; tests/serving/test_bare.py runs it with no other package.
 _PREDICTS_WITH = (
     "contourpy",
+    "cyclopts",
     "filelock",
     "markupsafe",
     "matplotlib",
@@ -48,7 +49,6 @@ _PREDICTS_WITH = (
     "rich",
     "scipy",
     "simplejpeg",
-    "typer",
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI = "from cxr_compare.scripts.cli import main; sys.argv = 'cxr {}'.split(); main()"
-IN_HELP = "torch pandas sklearn matplotlib numpy scipy rich pydantic"
+IN_HELP = "torch pandas sklearn matplotlib numpy scipy pydantic"
 COMMANDS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_compare._COMMANDS]"
 WRONG_PATHS = (
     "from cxr_compare.scripts.commands.predict import predict; predict('run', 'notes.txt')"
@@ -22,7 +22,7 @@ WRONG_PATHS = (
         (CLI.format("--help"), IN_HELP, "compare"),
         (CLI.format("predict --help"), IN_HELP, "--backend"),
         (CLI.format("show ."), "sqlite3", "folder of folders"),
-        (COMMANDS, "torch sklearn scipy.stats matplotlib typer", ""),
+        (COMMANDS, "torch sklearn scipy.stats matplotlib cyclopts", ""),
         (WRONG_PATHS, "torch pandas scipy sklearn matplotlib albumentations", "notes.txt: neither"),
         ("import cxr_compare.evaluation.metrics.registry", "numpy pandas scipy pydantic", ""),
         # Worker processes start with it; albumentations would cost 1.7 s each.

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from torchvision import models
-from typer.testing import CliRunner
 
 from cxr_compare.networks.builders import build_network
 from cxr_compare.networks.checkpoints import guess_network
 from cxr_compare.networks.registry import NETWORKS, network_names
-from cxr_compare.scripts.cli import build_app
+from tests.scripts.small_sets import cxr
 
 PUBLISHED = [name for name, network in NETWORKS.items() if network.weights == "torchvision"]
 
@@ -34,8 +33,9 @@ def test_a_network_is_recognised_by_its_tensors_whatever_its_norms_and_colours(n
     assert guess_network(shapes | {stem: (1, 1, 1, 1)}) is None
 
 
-def test_a_shown_configuration_names_the_page_that_names_every_network():
-    shown = " ".join(CliRunner().invoke(build_app(), ["configs", "chexnet"]).output.split())
+def test_a_shown_configuration_names_the_page_that_names_every_network(capsys):
+    assert cxr("configs", "chexnet") == 0
+    shown = " ".join(capsys.readouterr().out.split())
     assert "docs/weights.md" in shown
     page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in NETWORKS)

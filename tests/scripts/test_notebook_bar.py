@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from cxr_compare.scripts.notebook_bar import NotebookBar, in_notebook
+from cxr_compare.scripts.console import NotebookBar, in_notebook
 
 CELLS = (
     "import cxr_compare\ncxr_compare.synth('x', images=12, size=64, seed=1, progress=True)",
