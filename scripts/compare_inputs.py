@@ -101,7 +101,7 @@ def open_truth(
     patients: Any,
     columns: tuple[str, ...],
     target_names: list[str] | None,
-) -> tuple[DataSet, pd.Index | None]:
+) -> tuple[DataSet, pd.Series | None]:
     """Make a data set in memory from true labels and true boxes that the user gives.
 
     Args:
@@ -118,8 +118,8 @@ def open_truth(
             labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
 
     Returns:
-        The data set and, for labels in memory, the image ids in the order of the labels (None for a
-        file).
+        The data set and, for labels in memory, the image ids in the order and with the index of the
+        labels (None for a file).
 
     Raises:
         InputError: The labels, boxes or patients are malformed, or there is no such target.
@@ -152,7 +152,7 @@ def open_result_files(
     systems: list[GivenSystem],
     dataset: DataSet,
     truth: Any,
-    order: pd.Index | None,
+    order: pd.Series | None,
     columns: ResultColumns,
     targets: Sequence[Target],
 ) -> list[ComparedSystem]:
@@ -226,7 +226,7 @@ def _open_member(
     name: str,
     dataset: DataSet,
     coco: Path | None,
-    order: pd.Index | None,
+    order: pd.Series | None,
     columns: ResultColumns,
     target: Target | None,
 ) -> Predictions:
