@@ -6,6 +6,7 @@ attributes and keys, and turns a tensor on any device into an array with the ten
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -19,7 +20,12 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.boxes.box_checks import check_edges, check_inside, check_scores
+from cxr_compare.evaluation.boxes.box_checks import (
+    check_edges,
+    check_inside,
+    check_scores,
+    without_empty_boxes,
+)
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 """Format of boxes: ``xyxy``, two corners; ``xywh``, left, top, width and height; or ``cxcywh``,
@@ -178,6 +184,7 @@ def _checked(
     """Check scores and boxes of a table, and return it without its column ``place``."""
     if "score" in table:
         check_scores(table, where)
+        table = _with_area(table, where)
     if meant.assumed and meant.box_format == "xywh" and sizes is None:
         _ask_if_corners(table, where)
     check_edges(table, where, sizes=sizes)
@@ -264,8 +271,18 @@ def _index_of_ids(image_ids: Any) -> pd.Index:
     return pd.Index([_id_text(name) for name in names], dtype=TEXT)
 
 
+def _with_area(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Leave out predicted boxes without width or height, with a warning."""
+    table, note = without_empty_boxes(table, where)
+    if note:
+        warnings.warn(note, UserWarning, stacklevel=4)
+    return table
+
+
 def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
     if isinstance(value, pd.DataFrame) and {"image_id", *EDGES} <= set(value.columns):
+        if where == "boxes" and all(map(pd.api.types.is_numeric_dtype, value[EDGES].dtypes)):
+            value = _with_area(value, where)
         has_text_ids = value["image_id"].dtype == TEXT
         return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
     table, meant = _read(value, ids, None, where)
@@ -458,7 +475,7 @@ def _read_coco(
     table["place"] = [f"entry {number}" for number in range(len(entries))]
     for name, key in (("score", "score"), ("finding", "category_id"), ("crowd", "iscrowd")):
         have = [key in entry for entry in entries]
-        if not any(have) or (name == "score" and "iscrowd" in entries[0]):
+        if not any(have):
             continue
         if name == "score" and not all(have):
             raise InputError(f"{where}: entry {have.index(False)} has no score, others have")

@@ -37,6 +37,7 @@ from cxr_compare.evaluation.boxes.box_checks import (
     check_scores,
     check_shares,
     near_ids,
+    without_empty_boxes,
 )
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
@@ -459,6 +460,10 @@ def _boxes(raw: pd.DataFrame, where: str, dataset: DataSet, source: RawPredictio
     """
     in_shares = source.in_shares
     notes = source.notes
+    raw, note = without_empty_boxes(raw, where)
+    if note:
+        raw = raw.reset_index(drop=True)
+        notes.append(f"{note}.")
     size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
     limit = size.reindex(raw["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
     corners = raw[EDGES].to_numpy(np.float64)
