@@ -24,6 +24,7 @@ from cxr_compare.evaluation.boxes.box_checks import (
     check_edges,
     check_inside,
     check_scores,
+    spread_question,
     without_empty_boxes,
 )
 
@@ -117,6 +118,7 @@ def boxes_table(
     box_format: BoxFormat | None = None,
     image_sizes: Mapping[Any, tuple[float, float]] | pd.DataFrame | None = None,
     in_shares: bool = False,
+    scale: float | None = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
     """Convert the outputs of a detection library, or true boxes, to one table of boxes.
@@ -145,6 +147,8 @@ def boxes_table(
             reach far outside their images are refused. None if no size is known.
         in_shares: True if the boxes are shares of the image's width and height, in [0, 1]. They are
             converted to px, so `image_sizes` is needed.
+        scale: Factor from the px of the boxes to px of the original image, such as 2.0 for boxes of
+            an image that was halved. None for boxes in px of the original image.
         class_names: Names of the class numbers, as a sequence from class 0 or as a dictionary by
             number; None keeps the numbers.
 
@@ -175,6 +179,8 @@ def boxes_table(
     sizes = None if image_sizes is None else _sizes_of(table, image_sizes)
     if in_shares:
         table = _in_px(table, sizes, where)
+    if scale is not None:
+        table[EDGES] = table[EDGES] * positive_scale(scale)
     return _checked(table, meant, where, sizes)
 
 
@@ -235,6 +241,8 @@ def box_arguments(
         true = true.drop(columns="finding", errors="ignore")
     if one_class:
         _require_one_class(predicted, true)
+    if question := spread_question(predicted, true, "boxes"):
+        warnings.warn(f"{question} Say boxes_table(..., scale=)", UserWarning, stacklevel=4)
     return BoxArguments(predicted, true, ids)
 
 
@@ -651,6 +659,13 @@ def _in_px(table: pd.DataFrame, sizes: np.ndarray | None, where: str) -> pd.Data
         raise InputError(f"{where}: image '{row['image_id']}' has no size in image_sizes")
     px = table[EDGES].to_numpy(np.float64) * sizes[:, [0, 1, 0, 1]]
     return table.assign(**dict(zip(EDGES, px.T, strict=True)))
+
+
+def positive_scale(scale: float) -> float:
+    """Return a scale of boxes as a number; raise InputError unless it is positive and finite."""
+    if not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"scale: {scale} is no positive number, such as 2.0")
+    return float(scale)
 
 
 def _ask_if_corners(table: pd.DataFrame, where: str) -> None:

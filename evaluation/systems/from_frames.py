@@ -117,6 +117,7 @@ def predictions_from_values(
     image_ids: pd.Series | None = None,
     split: str = "default",
     columns: ColumnNames | None = None,
+    scale: float | None = None,
 ) -> Predictions:
     """Make predictions in memory from the image scores or the boxes of a detector or classifier.
 
@@ -134,6 +135,7 @@ def predictions_from_values(
         split: Name of the division of the data set into validation and test images; a prediction is
             expected for each of these images.
         columns: Names of the columns of a DataFrame; None for the usual names.
+        scale: Factor from the px of boxes to px of the original image; None asks where needed.
 
     Returns:
         The predictions, in memory.
@@ -148,14 +150,27 @@ def predictions_from_values(
         [0.9, 0.2]
     """
     if is_detector_output(value):
-        return _predicted_boxes(name, value, dataset, image_ids, split)
+        return _predicted_boxes(name, value, dataset, image_ids, split, scale)
     if isinstance(value, pd.DataFrame):
         frame = _without_class_number(value, dataset)
     else:
         frame = _score_frame(name, value, image_ids)
         columns = None
-    advice = ReadingAdvice(frame=name)  # values in memory can be changed without an option
-    return read_predictions(frame, dataset, name=name, split=split, columns=columns, advice=advice)
+    return read_predictions(
+        frame,
+        dataset,
+        name=name,
+        split=split,
+        columns=columns,
+        scale=scale,
+        advice=_advice_for_values(name),
+    )
+
+
+def _advice_for_values(name: str) -> ReadingAdvice:
+    """Return the advice for values in memory, which can be changed without most options."""
+    scale = f'Say scale={{"{name}": FACTOR}}, with 1 if they are not'
+    return ReadingAdvice(frame=name, scale=scale)
 
 
 def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame:
@@ -171,7 +186,12 @@ def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame
 
 
 def _predicted_boxes(
-    name: str, outputs: Any, dataset: DataSet, image_ids: pd.Series | None, split: str
+    name: str,
+    outputs: Any,
+    dataset: DataSet,
+    image_ids: pd.Series | None,
+    split: str,
+    scale: float | None,
 ) -> Predictions:
     """Make predictions from the outputs of a detector."""
     try:
@@ -186,9 +206,14 @@ def _predicted_boxes(
         )
     boxes = boxes.drop(columns="finding", errors="ignore")
     run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
-    advice = ReadingAdvice(frame=name)
     return read_predictions(
-        boxes, dataset, name=name, split=split, images=run_images, advice=advice
+        boxes,
+        dataset,
+        name=name,
+        split=split,
+        images=run_images,
+        scale=scale,
+        advice=_advice_for_values(name),
     )
 
 
