@@ -9,6 +9,7 @@ Example:
 """
 
 import functools as _functools
+import inspect as _inspect
 import warnings as _warnings
 from collections.abc import Callable as _Callable
 from typing import ParamSpec as _ParamSpec
@@ -19,14 +20,15 @@ from cxr_compare.evaluation.boxes.froc import froc
 from cxr_compare.evaluation.boxes.iobb import iobb
 from cxr_compare.evaluation.boxes.matching import match_boxes
 from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
-from cxr_compare.evaluation.compare.single_figure import FigureEstimate, estimate
+from cxr_compare.evaluation.compare import single_figure as _single
+from cxr_compare.evaluation.compare.single_figure import FigureEstimate
 from cxr_compare.evaluation.metrics import image_metrics as _images
-from cxr_compare.evaluation.metrics.image_metrics import confusion_counts
-from cxr_compare.evaluation.metrics.net_benefit import net_benefit
+from cxr_compare.evaluation.metrics import net_benefit as _benefit
 from cxr_compare.evaluation.metrics.registry import why_undefined as _why_undefined
 from cxr_compare.evaluation.statistics import clustered_auroc as _tests
+from cxr_compare.evaluation.statistics import mcnemar as _mcnemar
+from cxr_compare.evaluation.statistics.arrays import align_values as _align_values
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from cxr_compare.evaluation.statistics.mcnemar import mcnemar_test
 
 _P = _ParamSpec("_P")
 _T = _TypeVar("_T")
@@ -54,10 +56,33 @@ def _with_reason(metric: str) -> "_Callable[[_Callable[_P, _T]], _Callable[_P, _
     return decorate
 
 
-auroc = _with_reason("auroc")(_images.auroc)
-auroc_difference = _with_reason("auroc")(_tests.auroc_difference)
-average_precision = _with_reason("average_precision")(_images.image_average_precision)
-classification_metrics = _with_reason("accuracy")(_images.classification_metrics)
+def _by_image(function: "_Callable[_P, _T]") -> "_Callable[_P, _T]":
+    """Bring the Series among the arguments into one order before the function takes positions."""
+    signature = _inspect.signature(function)
+
+    @_functools.wraps(function)
+    def aligned(*args: "_P.args", **kwargs: "_P.kwargs") -> _T:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # which says what is wrong with its arguments
+        given = {name: bound.arguments[name] for name in _OF_IMAGES if name in bound.arguments}
+        bound.arguments.update(_align_values(given))
+        return function(*bound.args, **bound.kwargs)
+
+    return aligned
+
+
+_OF_IMAGES = ("y_true", "y_score", "first", "second", "first_right", "second_right", "patients")
+
+auroc = _with_reason("auroc")(_by_image(_images.auroc))
+auroc_difference = _with_reason("auroc")(_by_image(_tests.auroc_difference))
+average_precision = _with_reason("average_precision")(_by_image(_images.image_average_precision))
+classification_metrics = _with_reason("accuracy")(_by_image(_images.classification_metrics))
+confusion_counts = _by_image(_images.confusion_counts)
+estimate = _by_image(_single.estimate)
+mcnemar_test = _by_image(_mcnemar.mcnemar_test)
+net_benefit = _by_image(_benefit.net_benefit)
 box_average_precision = _with_reason("ap50")(_boxes.average_precision)
 
 __all__ = [

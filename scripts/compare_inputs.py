@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, nearest_name
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.protocol import Protocol
@@ -87,6 +87,37 @@ def read_image_options(value: Any) -> ImageOptions:
     return ImageOptions("common" if "common" in rules else "all", folders[0] if folders else None)
 
 
+def read_scales(value: Any) -> dict[str, float]:
+    """Return the scales of boxes by system, from texts NAME=FACTOR or a mapping.
+
+    Raises InputError if a factor is no positive number.
+
+    Example:
+        >>> read_scales(["A=2", "B=0.5"]), read_scales({"A": 4})
+        ({'A': 2.0, 'B': 0.5}, {'A': 4.0})
+    """
+    given = value.items() if isinstance(value, Mapping) else (t.rpartition("=")[::2] for t in value)
+    scales = {}
+    for name, factor in given:
+        try:
+            scales[name] = float(factor)
+        except ValueError:
+            raise InputError(f"--scale {name}={factor}: write NAME=FACTOR, such as A=2") from None
+        if not 0 < scales[name] < float("inf"):
+            raise InputError(f"--scale {name}={factor}: the factor must be a positive number")
+    return scales
+
+
+def _scale_texts(value: Any) -> list[str]:
+    return [f"{name}={factor:g}" for name, factor in read_scales(value).items()]
+
+
+Scales = Annotated[
+    Sequence[str] | Mapping[str, float],
+    Argument(read=read_scales, write=_scale_texts, metavar="NAME=FACTOR"),
+]
+
+
 Images = Annotated[
     AnyPath | Sequence[AnyPath],
     Argument(read=read_image_options, metavar="all|common|FOLDER"),
@@ -99,7 +130,7 @@ def open_truth(
     patients: Any,
     columns: tuple[str, ...],
     target_names: list[str] | None,
-) -> tuple[DataSet, pd.Index | None]:
+) -> tuple[DataSet, pd.Series | None]:
     """Make a data set in memory from true labels and true boxes that the user gives.
 
     Args:
@@ -116,8 +147,8 @@ def open_truth(
             labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
 
     Returns:
-        The data set and, for labels in memory, the image ids in the order of the labels (None for a
-        file).
+        The data set and, for labels in memory, the image ids in the order and with the index of the
+        labels (None for a file).
 
     Raises:
         InputError: The labels, boxes or patients are malformed, or there is no such target.
@@ -150,9 +181,10 @@ def open_result_files(
     systems: list[GivenSystem],
     dataset: DataSet,
     truth: Any,
-    order: pd.Index | None,
+    order: pd.Series | None,
     columns: ResultColumns,
     targets: Sequence[Target],
+    scales: Mapping[str, float],
 ) -> list[ComparedSystem]:
     """Read files and values in memory with the predictions of systems.
 
@@ -165,6 +197,7 @@ def open_result_files(
         order: Image ids in the order of arrays of scores; None if the labels are in a file.
         columns: Names of the columns in tables of predictions.
         targets: Targets to evaluate. If there is one, rows without a finding are about it.
+        scales: Factor from the px of the boxes of a system to px of the original image, by name.
 
     Returns:
         The systems with their predictions.
@@ -176,10 +209,16 @@ def open_result_files(
     opened: list[ComparedSystem] = []
     target = targets[0] if len(targets) == 1 else None
     names = [_system_name(system, number) for number, system in enumerate(systems, start=1)]
+    for name in scales:
+        if name not in names:
+            raise InputError(
+                f"--scale {name}: there is no such system; {nearest_name(name, names, '')}"
+            )
     columns.require_known(names, [path for system in systems for path in system.paths])
     for name, (_, members) in zip(names, systems, strict=True):
         opened_members = [
-            _open_member(member, name, dataset, coco, order, columns, target) for member in members
+            _open_member(member, name, dataset, coco, order, columns, target, scales.get(name))
+            for member in members
         ]
         for member, predictions in zip(members, opened_members, strict=True):
             if predictions.kind == "boxes" and predictions.boxes.empty:
@@ -224,9 +263,10 @@ def _open_member(
     name: str,
     dataset: DataSet,
     coco: Path | None,
-    order: pd.Index | None,
+    order: pd.Series | None,
     columns: ResultColumns,
     target: Target | None,
+    scale: float | None,
 ) -> Predictions:
     from cxr_compare.evaluation.systems.from_frames import predictions_from_values
     from cxr_compare.evaluation.systems.imported import read_predictions
@@ -234,7 +274,9 @@ def _open_member(
 
     if isinstance(member, GivenValues):
         own_columns = columns.names(name)
-        return predictions_from_values(name, member.value, dataset, order, columns=own_columns)
+        return predictions_from_values(
+            name, member.value, dataset, order, columns=own_columns, scale=scale
+        )
     if isinstance(member, Predictions):
         return member
     return read_predictions(
@@ -244,6 +286,7 @@ def _open_member(
         coco_truth=coco,
         columns=columns.names(name, member),
         usual_finding=None if target is None else _usual_finding(target),
+        scale=scale,
         advice=advice_for_result_file(name),
     )
 

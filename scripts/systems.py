@@ -248,6 +248,8 @@ def read_compared(value: Any) -> list[GivenSystem]:
 
 
 def _members(source: Any) -> list[Path | Predictions | GivenValues]:
+    if isinstance(source, list | tuple) and source and all(map(_is_vector, source)):
+        return [GivenValues(scores) for scores in source]  # of several training seeds
     if is_values(source):
         return [GivenValues(source)]
     if isinstance(source, Sequence) and not isinstance(source, str):
@@ -255,6 +257,11 @@ def _members(source: Any) -> list[Path | Predictions | GivenValues]:
     if isinstance(source, Predictions) and source.tables:
         return [source]
     return [as_path(source)]
+
+
+def _is_vector(value: Any) -> bool:
+    """Return True for an array, a Series or a tensor of more than one number, shape ``(N,)``."""
+    return getattr(value, "ndim", None) == 1 and len(value) > 1
 
 
 def compared_words(value: Any) -> list[str]:

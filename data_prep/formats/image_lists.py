@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
 
-ROLE_COLUMNS = ("role", *column_names("split"))
+ROLE_COLUMNS = column_names("split")
 """Names of a column that says to which part of a split an image belongs."""
 _ROLES = {
     **dict.fromkeys(("train", "training"), "train"),

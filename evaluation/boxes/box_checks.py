@@ -23,6 +23,8 @@ MANY = 0.1
 """Share of wrong boxes from which a column was probably misread, and not just single rows wrong."""
 _FAR = 0.1  # a box is far outside if it passes the border by more than this share of the side
 _MOST = 0.9  # share of the boxes that must be valid in another format before it is suggested
+_SPREAD = 1.5  # ratio of the spread of predicted and true boxes from which they are asked about
+_FEWEST = 10  # boxes on each side, below which their spread says little
 _SLACK = 1.0  # px by which edges may pass the border, since some programs write whole numbers
 _PERCENT = (20.0, 100.0)  # range of the highest score if scores are probably in percent
 _ENDING = re.compile(r"\.(?:png|jpe?g|tiff?|bmp|webp|dcm|dicom|npy|txt)$", re.IGNORECASE)
@@ -122,6 +124,91 @@ def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = N
         f"{_row(table, row, where)}: {_edges_text(corners[row])}; a box needs x1 < x2 and y1 < y2 "
         f"inside the image, in pixels of the original{question}"
     )
+
+
+def without_empty_boxes(table: pd.DataFrame, where: str) -> tuple[pd.DataFrame, str]:
+    """Leave out predicted boxes of zero width or height, which detectors make by clipping.
+
+    Args:
+        table: Table of predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` (px).
+        where: Name of the file or argument that holds the rows.
+
+    Returns:
+        The boxes with an area, and a note on the others, empty if there are none. If at least a
+        tenth of the boxes is empty, the columns were probably misread: all are returned, so that
+        `check_edges` refuses them.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": [*"abcdefghijk"], "x1": 5, "y1": 5, "x2": 9, "y2": 9})
+        >>> boxes.loc[3, "x2"] = 5
+        >>> rows, note = without_empty_boxes(boxes, "boxes")
+        >>> len(rows), note
+        (10, "boxes: 1 box without width or height left out (first: row 3, image 'd')")
+    """
+    x1, y1, x2, y2 = table[EDGES].to_numpy(np.float64).T
+    is_empty = ((x1 == x2) & (y1 <= y2)) | ((y1 == y2) & (x1 <= x2))
+    if not is_empty.any() or is_empty.mean() >= MANY:
+        return table, ""
+    boxes = counted(int(is_empty.sum()), "box")
+    first = _row(table, int(is_empty.argmax()), "first")
+    return table[~is_empty], f"{where}: {boxes} without width or height left out ({first})"
+
+
+def spread_ratio(boxes: pd.DataFrame, truth: pd.DataFrame) -> float | None:
+    """Return how many times as far predicted boxes reach as true boxes, if both are of other px.
+
+    The 90th percentile of the far edges and the median of the centres must both differ by a factor
+    beyond 1.5: of boxes in the same px, drawn from all RSNA boxes, none of 2,000 draws of 10 did.
+
+    Args:
+        boxes: Predicted boxes with ``x1``, ``y1``, ``x2`` and ``y2`` (px).
+        truth: True boxes with the same columns.
+
+    Returns:
+        The ratio, or None if the boxes are spread alike or are fewer than ten on a side.
+
+    Example:
+        >>> true = pd.DataFrame({"x1": [40.0] * 10, "y1": 40.0, "x2": 90.0, "y2": 90.0})
+        >>> spread_ratio(true / 2, true), spread_ratio(true, true)
+        (0.5, None)
+    """
+    if min(len(boxes), len(truth)) < _FEWEST:
+        return None
+    predicted, true = boxes[EDGES].to_numpy(np.float64), truth[EDGES].to_numpy(np.float64)
+    reach = _reach(predicted) / _reach(true)
+    centre = np.median(predicted.mean(axis=1)) / np.median(true.mean(axis=1))
+    if min(reach, centre) > _SPREAD or max(reach, centre) < 1 / _SPREAD:
+        return float(reach)
+    return None
+
+
+def _reach(corners: np.ndarray) -> float:
+    return float(np.quantile(corners[:, 2:].max(axis=1), 0.9))
+
+
+def spread_question(boxes: pd.DataFrame, truth: pd.DataFrame, where: str) -> str:
+    """Return the question about predicted boxes that are probably in px of a resized image.
+
+    Args:
+        boxes: Predicted boxes with ``x1``, ``y1``, ``x2`` and ``y2`` (px).
+        truth: True boxes with the same columns.
+        where: Name of the file or argument that holds the predicted boxes.
+
+    Returns:
+        The question, with the likely factor to px of the true boxes; empty without doubt.
+    """
+    ratio = spread_ratio(boxes, truth)
+    if ratio is None:
+        return ""
+    return (
+        f"{where}: the boxes reach {ratio:.3g} times as far as the true boxes "
+        f"({_reach_text(boxes)} and {_reach_text(truth)} px): are they in px of a resized image "
+        f"(factor about {1 / ratio:.2g})?"
+    )
+
+
+def _reach_text(boxes: pd.DataFrame) -> str:
+    return f"{_reach(boxes[EDGES].to_numpy(np.float64)):.0f}"
 
 
 def check_inside(table: pd.DataFrame, where: str, sizes: np.ndarray, *, sides: str = "") -> None:

@@ -6,6 +6,7 @@ attributes and keys, and turns a tensor on any device into an array with the ten
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -19,7 +20,13 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.boxes.box_checks import check_edges, check_inside, check_scores
+from cxr_compare.evaluation.boxes.box_checks import (
+    check_edges,
+    check_inside,
+    check_scores,
+    spread_question,
+    without_empty_boxes,
+)
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 """Format of boxes: ``xyxy``, two corners; ``xywh``, left, top, width and height; or ``cxcywh``,
@@ -111,6 +118,7 @@ def boxes_table(
     box_format: BoxFormat | None = None,
     image_sizes: Mapping[Any, tuple[float, float]] | pd.DataFrame | None = None,
     in_shares: bool = False,
+    scale: float | None = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
     """Convert the outputs of a detection library, or true boxes, to one table of boxes.
@@ -139,6 +147,8 @@ def boxes_table(
             reach far outside their images are refused. None if no size is known.
         in_shares: True if the boxes are shares of the image's width and height, in [0, 1]. They are
             converted to px, so `image_sizes` is needed.
+        scale: Factor from the px of the boxes to px of the original image, such as 2.0 for boxes of
+            an image that was halved. None for boxes in px of the original image.
         class_names: Names of the class numbers, as a sequence from class 0 or as a dictionary by
             number; None keeps the numbers.
 
@@ -169,6 +179,8 @@ def boxes_table(
     sizes = None if image_sizes is None else _sizes_of(table, image_sizes)
     if in_shares:
         table = _in_px(table, sizes, where)
+    if scale is not None:
+        table[EDGES] = table[EDGES] * positive_scale(scale)
     return _checked(table, meant, where, sizes)
 
 
@@ -178,6 +190,7 @@ def _checked(
     """Check scores and boxes of a table, and return it without its column ``place``."""
     if "score" in table:
         check_scores(table, where)
+        table = _with_area(table, where)
     if meant.assumed and meant.box_format == "xywh" and sizes is None:
         _ask_if_corners(table, where)
     check_edges(table, where, sizes=sizes)
@@ -228,6 +241,8 @@ def box_arguments(
         true = true.drop(columns="finding", errors="ignore")
     if one_class:
         _require_one_class(predicted, true)
+    if question := spread_question(predicted, true, "boxes"):
+        warnings.warn(f"{question} Say boxes_table(..., scale=)", UserWarning, stacklevel=4)
     return BoxArguments(predicted, true, ids)
 
 
@@ -264,8 +279,18 @@ def _index_of_ids(image_ids: Any) -> pd.Index:
     return pd.Index([_id_text(name) for name in names], dtype=TEXT)
 
 
+def _with_area(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Leave out predicted boxes without width or height, with a warning."""
+    table, note = without_empty_boxes(table, where)
+    if note:
+        warnings.warn(note, UserWarning, stacklevel=4)
+    return table
+
+
 def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
     if isinstance(value, pd.DataFrame) and {"image_id", *EDGES} <= set(value.columns):
+        if where == "boxes" and all(map(pd.api.types.is_numeric_dtype, value[EDGES].dtypes)):
+            value = _with_area(value, where)
         has_text_ids = value["image_id"].dtype == TEXT
         return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
     table, meant = _read(value, ids, None, where)
@@ -458,7 +483,7 @@ def _read_coco(
     table["place"] = [f"entry {number}" for number in range(len(entries))]
     for name, key in (("score", "score"), ("finding", "category_id"), ("crowd", "iscrowd")):
         have = [key in entry for entry in entries]
-        if not any(have) or (name == "score" and "iscrowd" in entries[0]):
+        if not any(have):
             continue
         if name == "score" and not all(have):
             raise InputError(f"{where}: entry {have.index(False)} has no score, others have")
@@ -634,6 +659,13 @@ def _in_px(table: pd.DataFrame, sizes: np.ndarray | None, where: str) -> pd.Data
         raise InputError(f"{where}: image '{row['image_id']}' has no size in image_sizes")
     px = table[EDGES].to_numpy(np.float64) * sizes[:, [0, 1, 0, 1]]
     return table.assign(**dict(zip(EDGES, px.T, strict=True)))
+
+
+def positive_scale(scale: float) -> float:
+    """Return a scale of boxes as a number; raise InputError unless it is positive and finite."""
+    if not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"scale: {scale} is no positive number, such as 2.0")
+    return float(scale)
 
 
 def _ask_if_corners(table: pd.DataFrame, where: str) -> None:

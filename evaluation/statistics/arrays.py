@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 
@@ -73,6 +75,67 @@ def check_truth_and_scores(
         row = infinite_rows[0]
         raise InputError(f"y_score must be finite; row {row} is {scores[row]}")
     return truth.astype(bool), scores
+
+
+def align_series(values: pd.Series, reference: pd.Series, name: str, to: str) -> pd.Series:
+    """Return a Series in the order of another one: by position if both have one index, else by id.
+
+    Raises InputError if the two indexes are neither equal nor the same ids in another order.
+    """
+    if values.index.equals(reference.index):
+        return values
+    for caption, index in ((name, values.index), (to, reference.index)):
+        if not index.is_unique:
+            repeated = index[index.duplicated()][0]
+            raise InputError(f"{caption}: its index has {repeated!r} more than once; keep one row")
+    rows = values.index.get_indexer(reference.index)
+    if len(values) != len(reference) or (rows < 0).any():
+        common = int((rows >= 0).sum())
+        raise InputError(
+            f"{name}: its index is not that of {to} ({common:,} of {len(reference):,} images are "
+            "in both); give both one index of image ids, or both as arrays in one order"
+        )
+    return values.iloc[rows]
+
+
+def require_index_in_order(values: pd.Series, name: str, to: str) -> None:
+    """Refuse a Series of shuffled or reversed row numbers beside an array, which has no index."""
+    index = values.index
+    if pd.api.types.is_integer_dtype(index) and not index.is_monotonic_increasing:
+        raise InputError(
+            f"{name}: its index is not in order ({index[0]}, {index[1]}, ...), and {to} has none; "
+            "give both as Series with image ids, or both as arrays in one order"
+        )
+
+
+def align_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring arguments with one value for each image into one order, where they are Series.
+
+    Args:
+        values: Argument by name. Arrays and lists stay as they are; Series follow the first Series.
+
+    Returns:
+        The arguments, by name.
+
+    Raises:
+        InputError: Two Series have different images, or a Series beside an array is shuffled.
+
+    Example:
+        >>> scores = pd.Series([0.2, 0.9], index=["b", "a"])
+        >>> align_values({"y_true": pd.Series([1, 0], index=["a", "b"]), "y_score": scores})[
+        ...     "y_score"].tolist()
+        [0.9, 0.2]
+    """
+    series = {name: value for name, value in values.items() if isinstance(value, pd.Series)}
+    if not series:
+        return dict(values)
+    to, reference = next(iter(series.items()))
+    others = (name for name, value in values.items() if value is not None and name not in series)
+    array = next(others, None)
+    if array is not None:
+        require_index_in_order(reference, to, array)
+    aligned = {name: align_series(value, reference, name, to) for name, value in series.items()}
+    return {**values, **aligned}
 
 
 def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:

@@ -7,6 +7,7 @@ predictions in memory, which are evaluated in the same way as folders.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ _IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
 
 def truth_from_values(
     truth: Any, *, boxes: Any = None, patients: Any = None
-) -> tuple[DataSet, pd.Index]:
+) -> tuple[DataSet, pd.Series]:
     """Make a data set in memory from labels in a Python array, list, Series or frame.
 
     Args:
@@ -54,13 +55,14 @@ def truth_from_values(
         boxes: Boxes of the true lesions: a DataFrame ``image_id, x1, y1, x2, y2`` in px of the
             original image, or a CSV file. A positive image without a row counts as an image whose
             boxes are unknown. None without boxes.
-        patients: Patient of each image: an array in the order of ``truth``, a Series indexed by
-            image id, a DataFrame ``image_id, patient_id``, or a CSV file. None takes the column
-            ``patient_id``, and without that column every image counts as a separate patient.
+        patients: Patient of each image: an array in the order of ``truth``, a Series with the index
+            of ``truth`` or indexed by image id, a DataFrame ``image_id, patient_id``, or a CSV
+            file. None takes the column ``patient_id``, and without that column every image counts
+            as a separate patient.
 
     Returns:
-        The data set, and the ids of its images in the order of ``truth``. Images without ids are
-        called ``image-1`` and so on. Without roles, all images are test images.
+        The data set, and the ids of its images in the order and with the index of ``truth``. Images
+        without ids are called ``image-1`` and so on. Without roles, all images are test images.
 
     Raises:
         InputError: A label is neither 0, 1 nor missing, an image id repeats, a box is impossible or
@@ -73,8 +75,11 @@ def truth_from_values(
     """
     frame = _truth_frame(truth)
     ids = pd.Index(frame["image_id"])
+    # An array has no index: its images are found by their ids, or by position.
+    index = truth.index if isinstance(truth, pd.DataFrame | pd.Series) else ids
+    rows = pd.Series(ids.to_numpy(), index=index)
     if patients is not None:
-        frame["patient_id"] = _patients_by_image(patients, ids)
+        frame["patient_id"] = _patients_by_image(patients, rows)
         unnamed = frame["patient_id"].isna().to_numpy()
         if unnamed.any():
             raise InputError(f"patients: image '{ids[int(unnamed.argmax())]}' has no patient")
@@ -102,33 +107,35 @@ def truth_from_values(
         "ids": {**DataSet.digests(*tables.values()), "split_ids": split_ids},
     }
     dataset = DataSet.from_info("truth", info, tables=tables, splits={"default": split})
-    return dataset, ids
+    return dataset, rows
 
 
 def predictions_from_values(
     name: str,
     value: Any,
     dataset: DataSet,
-    image_ids: pd.Index | None = None,
+    image_ids: pd.Series | None = None,
     split: str = "default",
     columns: ColumnNames | None = None,
+    scale: float | None = None,
 ) -> Predictions:
     """Make predictions in memory from the image scores or the boxes of a detector or classifier.
 
     Args:
         name: Name of the detector or classifier as shown to readers.
         value: Scores in [0, 1], higher if the finding (disease sign) is more likely: an array,
-            list, tensor or Series, shape ``(N,)``, in the order of ``image_ids``; a Series indexed
-            by image id; or a DataFrame ``image_id, score``. Alternatively boxes: a DataFrame
-            ``image_id, x1, y1, x2, y2, score`` in px of the original image, or outputs of a
-            detection library, such as a list of dictionaries as torchvision returns them (see
-            `boxes_table`).
+            list or tensor, shape ``(N,)``, in the order of ``image_ids``; a Series with the index
+            of ``image_ids`` or indexed by image id; or a DataFrame ``image_id, score``.
+            Alternatively boxes: a DataFrame ``image_id, x1, y1, x2, y2, score`` in px of the
+            original image, or outputs of a detection library, such as a list of
+            dictionaries as torchvision returns them (see `boxes_table`).
         dataset: The data set that contains the images.
-        image_ids: Ids of the images in the order of ``value``; None if ``value`` itself names the
-            image of each score or box.
+        image_ids: Ids of the images in the order of ``value``, with the index of the truth; None if
+            ``value`` itself names the image of each score or box.
         split: Name of the division of the data set into validation and test images; a prediction is
             expected for each of these images.
         columns: Names of the columns of a DataFrame; None for the usual names.
+        scale: Factor from the px of boxes to px of the original image; None asks where needed.
 
     Returns:
         The predictions, in memory.
@@ -143,14 +150,27 @@ def predictions_from_values(
         [0.9, 0.2]
     """
     if is_detector_output(value):
-        return _predicted_boxes(name, value, dataset, image_ids, split)
+        return _predicted_boxes(name, value, dataset, image_ids, split, scale)
     if isinstance(value, pd.DataFrame):
         frame = _without_class_number(value, dataset)
     else:
         frame = _score_frame(name, value, image_ids)
         columns = None
-    advice = ReadingAdvice(frame=name)  # values in memory can be changed without an option
-    return read_predictions(frame, dataset, name=name, split=split, columns=columns, advice=advice)
+    return read_predictions(
+        frame,
+        dataset,
+        name=name,
+        split=split,
+        columns=columns,
+        scale=scale,
+        advice=_advice_for_values(name),
+    )
+
+
+def _advice_for_values(name: str) -> ReadingAdvice:
+    """Return the advice for values in memory, which can be changed without most options."""
+    scale = f'Say scale={{"{name}": FACTOR}}, with 1 if they are not'
+    return ReadingAdvice(frame=name, scale=scale)
 
 
 def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame:
@@ -166,7 +186,12 @@ def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame
 
 
 def _predicted_boxes(
-    name: str, outputs: Any, dataset: DataSet, image_ids: pd.Index | None, split: str
+    name: str,
+    outputs: Any,
+    dataset: DataSet,
+    image_ids: pd.Series | None,
+    split: str,
+    scale: float | None,
 ) -> Predictions:
     """Make predictions from the outputs of a detector."""
     try:
@@ -181,9 +206,14 @@ def _predicted_boxes(
         )
     boxes = boxes.drop(columns="finding", errors="ignore")
     run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
-    advice = ReadingAdvice(frame=name)
     return read_predictions(
-        boxes, dataset, name=name, split=split, images=run_images, advice=advice
+        boxes,
+        dataset,
+        name=name,
+        split=split,
+        images=run_images,
+        scale=scale,
+        advice=_advice_for_values(name),
     )
 
 
@@ -191,10 +221,16 @@ def _truth_frame(truth: Any) -> pd.DataFrame:
     """Return labels with their image ids: ``image_id``, ``label`` and further columns."""
     if isinstance(truth, pd.DataFrame):
         return _read_truth_frame(truth)
-    if isinstance(truth, pd.Series) and not isinstance(truth.index, pd.RangeIndex):
-        ids = pd.Index(truth.index.astype(str))
-    else:
+    if not isinstance(truth, pd.Series):
+        truth = _flat(truth, "truth")
+    if isinstance(truth, np.ndarray) or isinstance(truth.index, pd.RangeIndex):
         ids = numbered_ids(len(truth))
+    elif isinstance(truth.index, pd.MultiIndex):
+        raise InputError(
+            f"truth: its index has {truth.index.nlevels} levels; give one of image ids"
+        )
+    else:
+        ids = pd.Index(truth.index.astype(str))
     _require_unique(ids, "truth")
     frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth, ids)})
     if isinstance(truth, pd.Series) and truth.name is not None:
@@ -297,8 +333,43 @@ def _require_unique(ids: pd.Index, where: str) -> None:
         raise InputError(f"{where}: image '{repeated}' appears more than once; keep one row")
 
 
-def _patients_by_image(patients: Any, ids: pd.Index) -> np.ndarray:
-    """Return the patient of each image, in the order of the ids."""
+def _images_of_series(values: pd.Series, name: str, rows: pd.Series | None) -> pd.Index:
+    """Return the image of each value of a Series.
+
+    A Series with the index of truth goes by position, one with the same rows in another order by
+    row, any other by image id. ``rows`` has the image ids with the index of truth; None for a data
+    set.
+    """
+    index = values.index
+    if isinstance(index, pd.MultiIndex):
+        raise InputError(f"{name}: its index has {index.nlevels} levels; give one of image ids")
+    if rows is None:
+        return pd.Index(index.astype(str))
+    has_own_index = not rows.index.equals(pd.Index(rows))
+    if index.equals(rows.index if has_own_index else pd.RangeIndex(len(rows))):
+        return pd.Index(rows)
+    if has_own_index and len(index) == len(rows) and index.is_unique and rows.index.is_unique:
+        found = rows.index.get_indexer(index)
+        if (found >= 0).all():
+            return pd.Index(rows.iloc[found])
+    ids = pd.Index(index.astype(str))
+    if not ids.isin(rows.astype(str)).any():
+        common = f"{int(index.isin(rows.index).sum()):,} of {len(index):,} rows are in both"
+        reason = (
+            f"not that of truth ({common})"
+            if has_own_index
+            else "not 0, 1, ..., and truth has none"
+        )
+        raise InputError(
+            f"{name}: its index is {reason}; give both as Series of the same images, or both as "
+            "arrays in one order"
+        )
+    return ids
+
+
+def _patients_by_image(patients: Any, rows: pd.Series) -> np.ndarray:
+    """Return the patient of each image, in the order of the rows of truth."""
+    ids = pd.Index(rows)
     if isinstance(patients, str | Path):
         patients = pd.read_csv(patients, dtype=str)
     if isinstance(patients, pd.DataFrame):
@@ -307,21 +378,19 @@ def _patients_by_image(patients: Any, ids: pd.Index) -> np.ndarray:
         if found is None:
             raise InputError(f"patients: needs image_id and patient_id; it has {list(columns)}")
         image, patient = found
-        patients = pd.Series(
-            patients[patient].to_numpy(), index=pd.Index(patients[image].astype(str))
-        )
-    by_id = isinstance(patients, pd.Series) and not isinstance(patients.index, pd.RangeIndex)
-    if not by_id:
-        values = _flat(patients, "patients")
-        _require_length("patients", values, ids)
-        return pd.Series(values).astype(TEXT).to_numpy()
-    index = pd.Index(patients.index.astype(str))
+        index, values = pd.Index(patients[image].astype(str)), patients[patient]
+    elif isinstance(patients, pd.Series):
+        index, values = _images_of_series(patients, "patients", rows), patients
+    else:
+        flat = _flat(patients, "patients")
+        _require_length("patients", flat, ids)
+        return pd.Series(flat).astype(TEXT).to_numpy()
     _require_unique(index, "patients")
-    rows = index.get_indexer(pd.Index(ids.astype(str)))
-    is_missing = rows < 0
+    position = index.get_indexer(pd.Index(ids.astype(str)))
+    is_missing = position < 0
     if is_missing.any():
         raise InputError(f"patients: has no patient of image '{ids[int(is_missing.argmax())]}'")
-    return patients.astype(TEXT).to_numpy()[rows]
+    return values.astype(TEXT).to_numpy()[position]
 
 
 def _images_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -387,10 +456,13 @@ def _box_tables(boxes: Any, frame: pd.DataFrame, finding: str) -> tuple[pd.DataF
     return true_boxes, typed_table(coverage, "box_coverage")
 
 
-def _score_frame(name: str, value: Any, image_ids: pd.Index | None) -> pd.DataFrame:
+def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataFrame:
     """Return scores as ``image_id, score``."""
-    if isinstance(value, pd.Series) and not isinstance(value.index, pd.RangeIndex):
-        return pd.DataFrame({"image_id": value.index.astype(str), "score": value.to_numpy()})
+    if isinstance(value, pd.Series) and not (
+        image_ids is None and isinstance(value.index, pd.RangeIndex)
+    ):
+        ids = _images_of_series(value, name, image_ids).astype(str)
+        return pd.DataFrame({"image_id": ids, "score": _flat(value, name)})
     values = _flat(value, name)
     if image_ids is None:
         raise InputError(
@@ -398,20 +470,26 @@ def _score_frame(name: str, value: Any, image_ids: pd.Index | None) -> pd.DataFr
             "index, or a frame image_id, score"
         )
     _require_length(name, values, image_ids)
-    return pd.DataFrame({"image_id": image_ids.astype(str), "score": values})
+    return pd.DataFrame({"image_id": image_ids.astype(str).to_numpy(), "score": values})
 
 
 def _flat(value: Any, name: str) -> np.ndarray:
     """Convert values, also a tensor on any device, to an array of shape ``(N,)``."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
+    if isinstance(value, Mapping):
+        raise InputError(f"{name}: is a dict; give pd.Series(values, index=image_ids)")
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
+        raise InputError(f"{name}: has masked values; leave these images out, or give NaN")
     array = np.asarray(value)
     if array.ndim != 1:
         raise InputError(f"{name}: expected one value for each image, got the shape {array.shape}")
+    if np.iscomplexobj(array):
+        raise InputError(f"{name}: has complex numbers; give real ones")
     return array
 
 
-def _require_length(name: str, values: np.ndarray, ids: pd.Index) -> None:
+def _require_length(name: str, values: np.ndarray, ids: pd.Index | pd.Series) -> None:
     if len(values) != len(ids):
         raise InputError(
             f"{name}: has {len(values):,} values, and truth has {counted(len(ids), 'image')}; give "

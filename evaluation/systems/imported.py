@@ -37,7 +37,10 @@ from cxr_compare.evaluation.boxes.box_checks import (
     check_scores,
     check_shares,
     near_ids,
+    spread_question,
+    without_empty_boxes,
 )
+from cxr_compare.evaluation.boxes.boxes_table import positive_scale
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
 from cxr_compare.evaluation.systems.imported_images import SplitImages
@@ -90,6 +93,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     key: str | Path | None = None,
     explain: Sequence[float | str] = (),
     usual_finding: str | None = None,
+    scale: float | None = None,
     advice: ReadingAdvice = IMPORT,
 ) -> Predictions:
     """Read the predictions of any detector or classifier, or of a human reader, into memory.
@@ -131,6 +135,8 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
             `cxr_compare.metrics.explain_figure`. Empty for no search.
         usual_finding: Finding of rows that name none, if the source may also name the findings of
             its rows; None if the data set or `finding` decides.
+        scale: Factor from the px of the boxes to px of the original image. None asks about boxes
+            that are spread over another range than the true boxes.
         advice: What error messages and notes tell the user to do.
 
     Returns:
@@ -178,7 +184,13 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
         of_split.require_evaluated(where, ran if gives_boxes else None)
     if explain and not gives_boxes:
         raise InputError(f"{where}: --explain is of boxes, and these are scores; leave it out")
+    if scale is not None:
+        _rescale(table, where, raw, scale)
     rows = _boxes(table, where, dataset, raw) if gives_boxes else _scores(table, where)
+    if gives_boxes and scale is None:
+        question = spread_question(rows, dataset.boxes, where)
+        if question:
+            raise InputError(f"{question} {advice.scale}")
     if explain:
         truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
         truth = truth[has_findings | truth["finding"].isin(table["finding"].unique())]
@@ -193,6 +205,8 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     settings.append("all" if ran is None else sorted(ran))
     if raw.in_shares:
         settings.append(str(class_names))
+    if scale is not None:
+        settings.append(scale)
     digest = hashlib.sha256(raw.content + json.dumps(settings).encode()).hexdigest()[:16]
     info = {
         "system": name,
@@ -214,6 +228,14 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
         **provenance(),
     }
     return Predictions.from_part(info, Part(status, {kind: rows}))
+
+
+def _rescale(table: pd.DataFrame, where: str, raw: RawPredictions, scale: float) -> None:
+    """Bring boxes of resized images to px of the original images, in place."""
+    if raw.in_shares or "x1" not in table:
+        content = "shares of the image's size" if raw.in_shares else "scores"
+        raise InputError(f"{where}: scale is of boxes in px, and these are {content}; leave it out")
+    table[EDGES] = table[EDGES] * positive_scale(scale)
 
 
 def _crowds(raw: RawPredictions, where: str, dataset: DataSet, ids: dict[str, str]) -> pd.DataFrame:
@@ -459,6 +481,10 @@ def _boxes(raw: pd.DataFrame, where: str, dataset: DataSet, source: RawPredictio
     """
     in_shares = source.in_shares
     notes = source.notes
+    raw, note = without_empty_boxes(raw, where)
+    if note:
+        raw = raw.reset_index(drop=True)
+        notes.append(f"{note}.")
     size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
     limit = size.reindex(raw["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
     corners = raw[EDGES].to_numpy(np.float64)

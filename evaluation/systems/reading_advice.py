@@ -25,6 +25,7 @@ class ReadingAdvice:
         images_run: How the user names the images that a detector was run on; empty if the command
             has no option for it.
         split: How the user chooses another split of the data set; empty if there is only one.
+        scale: What to say if boxes are in px of a resized image, or that they are not.
         frame: Name of a table in memory, where a file has its path.
     """
 
@@ -37,6 +38,7 @@ class ReadingAdvice:
     empty_images: str = "leave those out of the true boxes' images"
     images_run: str = ""
     split: str = ""
+    scale: str = "Give px of the original image"
     frame: str = "the DataFrame"
 
     @property
@@ -77,6 +79,7 @@ IMPORT = ReadingAdvice(
     empty_images="name those that were in a file, with --images FILE",
     images_run="name them in a file, with --images FILE",
     split="--split",
+    scale="Say --scale FACTOR, or --scale 1 if they are not",
 )
 """Advice for `cxr import`."""
 
@@ -97,4 +100,5 @@ def advice_for_result_file(system: str) -> ReadingAdvice:
         unknown_rows="remove their rows from the file",
         finding="choose one with --target, or add a column 'finding' with the finding of each row",
         annotations="give the annotation file that they come from as --truth",
+        scale=f"Say --scale {shlex.quote(f'{system}=FACTOR')}, with 1 if they are not",
     )

@@ -21,6 +21,7 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import (
     ImageOptions,
     Images,
+    Scales,
     Table,
     chosen_targets,
     open_result_files,
@@ -28,6 +29,7 @@ from cxr_compare.scripts.compare_inputs import (
     open_values,
     read_image_options,
     read_protocol_or_margin,
+    read_scales,
     require_given_thresholds,
     without_definitions,
 )
@@ -64,6 +66,7 @@ def compare(
     boxes: Table = None,
     patients: Table = None,
     columns: Annotated[Sequence[str], Argument(read=read_roles, metavar="ROLE=COLUMN")] = (),
+    scale: Scales = (),
     out: AnyPath | None = None,
     target: list[str] | None = None,
     split: str | None = None,
@@ -108,6 +111,9 @@ def compare(
             one system write SYSTEM.score, SYSTEM.image or SYSTEM.finding, such as A.score=prob;
             SYSTEM is its name, or the name of its file without suffix. All other roles are columns
             of the CSV of the truth (docs/formats.md).
+        scale: With --truth, factor from the px of the boxes of a system to px of the original
+            image, as NAME=FACTOR, such as A=2 for boxes of images that were halved. A=1 says that
+            they are in px of the original image, where the command asks. From Python a dictionary.
         out: Report folder to make. Without it nothing is written, and each call predicts its runs
             again.
         target: Target (a finding, or a group of findings) to evaluate, if the data set has several.
@@ -178,7 +184,7 @@ def compare(
         check_policy(name)
     rows = table_rows(metrics)
     target_names = [question.target] if question.target else target
-    _refuse_options_of_truth(data, image_options, columns)
+    _refuse_options_of_truth(data, image_options, columns, read_scales(scale))
     if data is not None and truth is None and boxes is None and patients is None:
         dataset = DataSet.open(data)
         split = own_split(split, [path for system in compared for path in system.paths], dataset)
@@ -194,7 +200,9 @@ def compare(
             dataset = with_image_files(dataset, image_options.folder, console.say)
         split = own_split(split, [], dataset)
         evaluated = chosen_targets(dataset, target_names)
-        opened = open_result_files(compared, dataset, truth, order, result_columns, evaluated)
+        opened = open_result_files(
+            compared, dataset, truth, order, result_columns, evaluated, read_scales(scale)
+        )
         if not dataset.image_ids("val").size:
             require_given_thresholds(policy)
     else:
@@ -241,13 +249,17 @@ def compare(
 
 
 def _refuse_options_of_truth(
-    data: Path | None, images: ImageOptions, columns: Sequence[str]
+    data: Path | None, images: ImageOptions, columns: Sequence[str], scales: Mapping[str, float]
 ) -> None:
     """Refuse options that describe files of labels and results, beside a prepared data set."""
     if data is not None and images.folder is not None:
         raise InputError(
             f"--images {images.folder}: is for --truth, because the data set {data} has its own "
             "images; leave it out"
+        )
+    if data is not None and scales:
+        raise InputError(
+            "--scale: is for --truth; give it where a result file is read, with cxr import --scale"
         )
     if data is not None and columns:
         raise InputError(

@@ -39,6 +39,7 @@ def import_predictions(
     coco_truth: AnyPath | None = None,
     key: AnyPath | None = None,
     explain: Annotated[Sequence[str], Argument(metavar="FIGURE")] = (),
+    scale: float | None = None,
     revision: str | None = None,
     licence: str | None = None,
 ) -> Predictions | Features:
@@ -85,6 +86,9 @@ def import_predictions(
             well. Give the option again for further figures of the same program, which are explained
             together: ap75=0.31 (at IoU 0.75), score0.3=0.44 (of boxes with a score of at least
             0.3).
+        scale: Factor from the px of the boxes to px of the original image, such as 2 for boxes of
+            an image that was halved. 1 says that the boxes are in px of the original image, where
+            the command asks.
         revision: Revision of the encoder of features, such as a version or a commit; 'unknown' if
             nobody knows it.
         licence: Licence of the encoder of features, such as MIT; 'unknown' if nobody knows it.
@@ -121,6 +125,7 @@ def import_predictions(
             "coco-truth": coco_truth,
             "key": key,
             "explain": explain,
+            "scale": scale,
         }
         if given := [option for option, value in of_predictions.items() if value]:
             raise InputError(
@@ -151,6 +156,7 @@ def import_predictions(
         coco_truth=coco_truth,
         key=key,
         explain=explain,
+        scale=scale,
     )
     for note in predictions.info["notes"]:
         say(note)

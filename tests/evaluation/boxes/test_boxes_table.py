@@ -289,3 +289,24 @@ def test_two_lists_of_outputs_need_no_ids(metric):
         metric(torchvision_outputs(), truth[:2])
     with pytest.raises(InputError, match="image_ids: missing, and boxes is no list"):
         metric(EXPECTED, truth)
+
+
+def test_coco_results_that_loadres_has_read_keep_their_scores():
+    from pycocotools.coco import COCO
+
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1}]}
+    truth.createIndex()
+    result = truth.loadRes([{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}])
+    assert boxes_table(result.dataset["annotations"])["score"].tolist() == [0.5]
+
+
+def test_a_box_without_width_is_left_out_with_a_warning_and_many_are_refused():
+    outputs = [{"boxes": [[8, 8, 12, 12]], "scores": [0.5]} for _ in range(11)]
+    outputs[3]["boxes"] = [[12, 8, 12, 12]]
+    ids = [f"i{number}" for number in range(11)]
+    with pytest.warns(UserWarning, match="i3"):
+        table = boxes_table(outputs, ids)
+    assert set(table["image_id"]) == {*ids} - {"i3"}
+    with pytest.raises(InputError, match="i3"):
+        boxes_table(outputs[:4], ids[:4])
