@@ -93,7 +93,7 @@ def build_app(called: str | None = None) -> App:
     options = Group("Options", sort_key=len(COMMAND_GROUPS))
     app.register_install_completion_command(group=options)
     app["--help"].group = app["--version"].group = options
-    lists_commands = called not in map(command_name, COMMANDS)
+    lists_commands = called is None or called not in map(command_name, COMMANDS)
     for place, (title, names) in enumerate(COMMAND_GROUPS.items()):
         group = Group(title, sort_key=place)
         for position, function_name in enumerate(names):

@@ -195,8 +195,8 @@ class LabelFiles:
         findings = exclusions.keep(findings)
         is_reference = findings["reader"] == REFERENCE_READER
         drawn = boxes[boxes["reader"] == REFERENCE_READER]
-        labels = [add_boxed_findings(findings[is_reference], drawn), findings[~is_reference]]
-        findings = pd.concat(labels, ignore_index=True)
+        parts = [add_boxed_findings(findings[is_reference], drawn), findings[~is_reference]]
+        findings = pd.concat(parts, ignore_index=True)
         if images.empty or findings.empty:
             paths = {image_id: path for path, image_id in ids.items()}
             reasons = (

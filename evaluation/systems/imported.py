@@ -182,15 +182,12 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
         notes += assumed
     if key is None:  # a reader may have read other images
         of_split.require_evaluated(where, ran if gives_boxes else None)
-    if explain and not gives_boxes:
-        raise InputError(f"{where}: --explain is of boxes, and these are scores; leave it out")
-    if scale is not None:
-        _rescale(table, where, raw, scale)
-    rows = _boxes(table, where, dataset, raw) if gives_boxes else _scores(table, where)
+    if not gives_boxes and (explain or scale is not None):
+        option = "explain" if explain else "scale"
+        raise InputError(f"{where}: --{option} is of boxes, and these are scores; leave it out")
+    rows = _scores(table, where) if not gives_boxes else _boxes(table, where, dataset, raw, scale)
     if gives_boxes and scale is None:
-        question = spread_question(rows, dataset.boxes, where)
-        if question:
-            raise InputError(f"{question} {advice.scale}")
+        _ask_if_resized(rows, dataset, where, advice)
     if explain:
         truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
         truth = truth[has_findings | truth["finding"].isin(table["finding"].unique())]
@@ -205,15 +202,12 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     settings.append("all" if ran is None else sorted(ran))
     if raw.in_shares:
         settings.append(str(class_names))
-    if scale is not None:
-        settings.append(scale)
-    digest = hashlib.sha256(raw.content + json.dumps(settings).encode()).hexdigest()[:16]
     info = {
         "system": name,
         "seed": None,
         "kind": kind,
         "findings": sorted(rows["finding"].unique()),
-        "inference_id": f"import-{digest}",
+        "inference_id": _inference_id(raw, settings, scale),
         "data_set": {
             "name": dataset.name,
             "content_id": dataset.ids["content_id"],
@@ -230,12 +224,20 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     return Predictions.from_part(info, Part(status, {kind: rows}))
 
 
-def _rescale(table: pd.DataFrame, where: str, raw: RawPredictions, scale: float) -> None:
-    """Bring boxes of resized images to px of the original images, in place."""
-    if raw.in_shares or "x1" not in table:
-        content = "shares of the image's size" if raw.in_shares else "scores"
-        raise InputError(f"{where}: scale is of boxes in px, and these are {content}; leave it out")
-    table[EDGES] = table[EDGES] * positive_scale(scale)
+def _inference_id(raw: RawPredictions, settings: list[Any], scale: float | None) -> str:
+    """Return an id of the content that was read and of the settings with which it was read."""
+    if scale is not None:
+        settings = [*settings, scale]
+    digest = hashlib.sha256(raw.content + json.dumps(settings).encode()).hexdigest()
+    return f"import-{digest[:16]}"
+
+
+def _ask_if_resized(
+    rows: pd.DataFrame, dataset: DataSet, where: str, advice: ReadingAdvice
+) -> None:
+    question = spread_question(rows, dataset.boxes, where)
+    if question:
+        raise InputError(f"{question} {advice.scale}")
 
 
 def _crowds(raw: RawPredictions, where: str, dataset: DataSet, ids: dict[str, str]) -> pd.DataFrame:
@@ -473,7 +475,13 @@ def _scores(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     return rows[["image_id", "finding", "score"]]
 
 
-def _boxes(raw: pd.DataFrame, where: str, dataset: DataSet, source: RawPredictions) -> pd.DataFrame:
+def _boxes(
+    raw: pd.DataFrame,
+    where: str,
+    dataset: DataSet,
+    source: RawPredictions,
+    scale: float | None,
+) -> pd.DataFrame:
     """Return boxes in px, clipped to their images, the 100 most confident per image and finding.
 
     The edges of `raw` are converted to px, too. The notes of `source` say what was clipped or left
@@ -481,6 +489,12 @@ def _boxes(raw: pd.DataFrame, where: str, dataset: DataSet, source: RawPredictio
     """
     in_shares = source.in_shares
     notes = source.notes
+    if scale is not None:
+        if in_shares:
+            raise InputError(
+                f"{where}: scale is of boxes in px, and these are shares of the image; leave it out"
+            )
+        raw[EDGES] = raw[EDGES] * positive_scale(scale)
     raw, note = without_empty_boxes(raw, where)
     if note:
         raw = raw.reset_index(drop=True)
