@@ -41,6 +41,7 @@ _PREDICTS_WITH = (
     "pillow",
     "pyarrow",
     "pycocotools",
+    "pydantic",
     "pydicom",
     "pyjpegls",
     "pylibjpeg",

@@ -176,7 +176,7 @@ def open_source(
     given = getattr(model, "given_features", None)
     if given is None:
         return dataset.make_store(model.preprocess.size, progress, engine)
-    folder = Path(str(given["folder"]), model.folder)
+    folder = Path(str(given["folder"]))
     if not (folder / FEATURES_RECORD).is_file():
         raise InputError(
             f"{model.folder}: reads the features in {folder}, and they are not there; put them "

@@ -44,7 +44,7 @@ RESULTS = {
     "plan --guarantee": lambda: cxr_compare.plan(guarantee="sensitivity>=0.80@0.90", expect=0.95),
     "list_configs": cxr_compare.list_configs,
     "list_configs NAME": lambda: cxr_compare.list_configs("chexnet_small"),
-    "synth": lambda: PhantomSummary(Path("p"), 4, 2, 1, 1, 0, 0, False),
+    "synth": lambda: PhantomSummary(Path("p"), 4, 2, 1, 1, 0, False),
 }
 
 

@@ -8,6 +8,7 @@ the image and the value. Where the values suggest another unit or format, it ask
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -392,6 +393,8 @@ def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Inde
     check_edges(boxes, "boxes")
     check_edges(truth, "truth")
     _check_ids(boxes["image_id"].astype(TEXT), truth["image_id"].astype(TEXT), ids.astype(TEXT))
+    if question := spread_question(boxes, truth, "boxes"):
+        warnings.warn(f"{question} Say boxes_table(..., scale=)", UserWarning, stacklevel=4)
     return ids
 
 

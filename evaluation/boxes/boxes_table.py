@@ -24,7 +24,6 @@ from cxr_compare.evaluation.boxes.box_checks import (
     check_edges,
     check_inside,
     check_scores,
-    spread_question,
     without_empty_boxes,
 )
 
@@ -241,8 +240,6 @@ def box_arguments(
         true = true.drop(columns="finding", errors="ignore")
     if one_class:
         _require_one_class(predicted, true)
-    if question := spread_question(predicted, true, "boxes"):
-        warnings.warn(f"{question} Say boxes_table(..., scale=)", UserWarning, stacklevel=4)
     return BoxArguments(predicted, true, ids)
 
 

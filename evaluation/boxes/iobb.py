@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
@@ -19,6 +20,7 @@ IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
 """IoBB thresholds: least share of a called box's area that must lie on a true box."""
 
 
+@with_known_keywords
 def iobb(
     boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None, *, cut: float
 ) -> dict[str, float | None]:

@@ -453,8 +453,7 @@ class Estimates:
 
         The columns are those of `COLUMNS`, such as ``system``, ``metric``, ``estimate``, ``ci_low``
         and ``ci_high``. An undefined figure is NaN. Thresholds come last, and so do figures that
-        count images without a result or a known label, or that are corrected for errors of the
-        labels.
+        are corrected for errors of the labels.
         """
         rows = [
             {

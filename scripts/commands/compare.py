@@ -151,7 +151,8 @@ def compare(
             the AUROC without them. Images whose labels were seen are refused.
         mapping: Mapping from RSNA's images to NIH's (rsna_to_nih.csv, RSNA's own JSON, or the
             folder of one), for an --exposure that lists names of NIH's images.
-        overwrite: Write a new report in place of the finished one in this folder.
+        overwrite: Write a new report in place of the finished one in this folder. Without it,
+            another call on the folder of a finished report is refused.
 
     Returns:
         The report: the verdict, its figures as tables, and the path of its page. For several

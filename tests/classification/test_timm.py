@@ -10,7 +10,6 @@ from cxr_compare.classification.model import ImageClassifier, build_classifier, 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.networks.checkpoints import Checkpoint
 from cxr_compare.serving.export_graph import layout_of
-from cxr_compare.training.model_files import load_model, read_weights, save_model, write_weights
 
 # Name, image size, cells of the last maps, cells of the shown maps.
 SMALL = [
@@ -136,16 +135,6 @@ def test_published_names_of_a_head_norm_go_to_the_norm_of_the_trunk():
     nn.init.normal_(whole.head.norm.weight)
     start_from(model, Checkpoint("file", whole.state_dict()))
     assert torch.equal(model.trunk.pooled_norm.weight, whole.head.norm.weight)
-
-
-def test_a_run_of_before_opens_under_todays_names(tmp_path):
-    model = build("test_resnet", 64).eval()
-    save_model(model, tmp_path)
-    weights = read_weights(tmp_path / "model.safetensors")
-    old = {key.replace("trunk.network.", "trunk."): value for key, value in weights.items()}
-    write_weights(old, tmp_path / "model.safetensors")
-    back = load_model(tmp_path, {"classifier": build_classifier})
-    assert torch.equal(back(images(64)), model(images(64)))
 
 
 @pytest.mark.parametrize(

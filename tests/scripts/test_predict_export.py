@@ -192,7 +192,7 @@ def test_single_answers_state_the_guarantee_and_a_comparison_leaves_the_run_unch
     run = shutil.copytree(made.run, tmp_path / "run")
     monkeypatch.setattr(predict_folder, "_recipe_of", lambda run: {})  # nobody trained it
     guarantee = "specificity>=0.2@0.6"
-    guarantee_options = ("--policy", guarantee)
+    guarantee_options = ("--policy", guarantee, "--policy", "max_f1")
     assert cxr("tune", run, "--data", made.data, *guarantee_options) == 0
     message = (
         "guaranteed: specificity at least 0.20 with 60 % confidence, on {} validation patients"

@@ -35,7 +35,8 @@ def untrained_run(kind: str, data: Path, run: Path, size: int = 32) -> Path:
                "split_id": ids["split_ids"]["default"]}  # fmt: skip
     facts = {"name": kind, "model_kind": kind, "target": target.name,
              "findings": list(target.any_of), "seed": 0, "data_set": made_on,
-             "pretrained": "none", "created": "today", "n_train": 20, "n_val": 4}  # fmt: skip
+             "pretrained": "none", "created": "today", "n_train": 20, "n_val": 4,
+             "synthetic": bool(dataset.synthetic.all())}  # fmt: skip
     write_json(run / "run.json", "run", facts)
     roles = dataset.split("default").merge(dataset.images[["image_id", "patient_id"]])
     seen = roles.loc[roles["role"] != "test", ["image_id", "patient_id", "role"]]

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare.evaluation.compare.estimates import (
-    AGAINST,
     COLUMNS,
+    CORRECTED,
     Estimate,
     Estimates,
     SampleSize,
@@ -29,7 +29,7 @@ def figure(estimate, **rest):
 @pytest.fixture
 def figures():
     gap = figure(0.1, family=((0.0, 0.3), (-0.05, 0.35)))
-    failed = AUROC._replace(subgroup=AGAINST)
+    failed = AUROC._replace(subgroup=CORRECTED)
     undefined = Estimate(note="no image is called positive", counts=COUNTS)
     return Estimates(
         "opacity",
@@ -46,7 +46,7 @@ def test_table_holds_every_figure_and_those_on_other_images_at_its_end(figures):
     table = figures.table()
     assert list(table) == list(COLUMNS)
     assert table["system"].tolist() == ["A - 1", "B", "B", "A - 1 - B", "A - 1"]
-    assert table["subgroup"].tolist()[-1] == AGAINST
+    assert table["subgroup"].tolist()[-1] == CORRECTED
     row = table.iloc[2]
     assert np.isnan(row["estimate"])
     assert (row["note"], row["n_patients"]) == ("no image is called positive", 7)
