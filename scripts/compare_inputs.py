@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from cxr_compare.data_prep.contracts.errors import InputError, nearest_name
+from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.protocol import Protocol
@@ -24,6 +24,7 @@ from cxr_compare.scripts.systems import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
     from cxr_compare.scripts.result_columns import ResultColumns
 
 _ALL = "all"
@@ -294,6 +295,23 @@ def _open_member(
 def _usual_finding(target: Target) -> str:
     """Return the finding of rows without one: that with the target's name, or its first."""
     return target.name if target.name in target.any_of else target.any_of[0]
+
+
+def refuse_shared_patients(ground_truth: GroundTruth, table: Any, *, allowed: bool) -> None:
+    """Refuse labels in which a patient of test images has images in another role, too."""
+    shared = ground_truth.shared_patients()
+    if allowed or shared.empty:
+        return
+    names = {"val": "validation", "train": "training"}
+    counts = " and ".join(
+        f"{counted(count, 'patient', 'have')} images in test and {names[role]}"
+        for role, count in shared["role"].value_counts().items()
+    )
+    first = shared["patient_id"].iloc[0]
+    raise InputError(
+        f"{_caption(table)}: {counts}, such as '{first}'; give each patient one role, or say "
+        "--allow-shared-patients (the figures are then too good for new patients)"
+    )
 
 
 def _caption(table: Any) -> str:

@@ -19,6 +19,13 @@ STATES = ("present", "absent", "uncertain")
 ORIGINS = ("unknown", "reader", "consensus", "report_nlp", "folder", "boxes")
 """Sources of a label; ``unknown`` where the files do not say who or what gave it."""
 ROLES = ("train", "val", "test", "unused")
+ROLE_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    "unused": "unused",
+}
+"""Role by each of its usual names in lower case."""
 REFERENCE_READER = "reference"
 SYNTHETIC = "synthetic"
 """Value of ``source`` of images that ``cxr synth`` drew."""

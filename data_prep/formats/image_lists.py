@@ -9,6 +9,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES
 from cxr_compare.data_prep.contracts.table_files import read_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
@@ -17,12 +18,6 @@ from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
 
 ROLE_COLUMNS = column_names("split")
 """Names of a column that says to which part of a split an image belongs."""
-_ROLES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    "unused": "unused",
-}
 # RSNA's tables call the column of images patientId, so that a patient is recognised by other names.
 _IMAGE_COLUMNS = ("imageid", *column_names("file"))
 _PATIENT_COLUMNS = column_names("patient")
@@ -122,7 +117,7 @@ def read_role_table(path: Path) -> pd.DataFrame:
     key = image or patient
     if key is None:
         raise InputError(f"{path}: has no column of images or patients; call it image_id")
-    roles = text[role].str.lower().map(_ROLES)
+    roles = text[role].str.lower().map(ROLE_NAMES)
     refuse_line(roles.isna(), path, "; use train, val, test or unused", text[role])
     refuse_line(text[key] == "", path, f"{key} is empty; fill it in")
     names_images = image is not None or text[key].str.lower().str.fullmatch(_RSNA_IMAGE).all()

@@ -11,15 +11,15 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.schemas import ROLES
+from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, ROLES
 from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.columns import FACTS, SIDES
-from cxr_compare.data_prep.formats.folder_scan import has_columns
+from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, has_columns
 from cxr_compare.data_prep.formats.image_index import ImageIndex
 from cxr_compare.data_prep.formats.label_files import add_name_space
-from cxr_compare.data_prep.formats.label_table import read_label_tables
+from cxr_compare.data_prep.formats.label_table import LabelTable, read_label_tables
 from cxr_compare.data_prep.formats.label_values import LONGEST_SIDE_PX
 from cxr_compare.data_prep.formats.labels import tables_from_labels
 from cxr_compare.data_prep.formats.patients import patients_from_names
@@ -40,6 +40,8 @@ def _read_table_set(builder: SourceBuilder) -> SourceTables:
     for table in tables:
         named = pd.DataFrame({"name": table.cells("file"), "row": range(len(table.text))})
         table.keep_matches(named.merge(files, left_on="name", right_index=True))
+    if builder.root.is_file():
+        _require_labelled(tables, files["image_id"])
     images = _facts(tables, builder).merge(files.drop_duplicates(), on="path")
     if "view" in images:
         lateral = normal_views(images["view"]) == "LL"
@@ -50,6 +52,31 @@ def _read_table_set(builder: SourceBuilder) -> SourceTables:
     path = tables[0].path
     if_widths = f"Say --columns {advice}"
     return tables_from_image_rows(builder, images, labels, boxes, path, if_widths=if_widths)
+
+
+def _require_labelled(tables: Sequence[LabelTable], ids: pd.Series) -> None:
+    """Refuse boxes of images that the table of labels does not name: each would be a new image."""
+    first, *others = tables
+    if first.box_roles:
+        return
+    labelled = set(ids[first.cells("file")])
+    for table in others:
+        names = table.cells("file")
+        unknown = names[~ids[names].isin(labelled).to_numpy()].unique()
+        if len(unknown):
+            plain = {_plain_id(name): name for name in labelled}
+            near = plain.get(_plain_id(ids[unknown[0]]))
+            question = f" (is it {near!r}?)" if near else ""
+            raise InputError(
+                f"{table.path}: {counted(len(unknown), 'image')} with boxes and no label in "
+                f"{first.path}, such as {unknown[0]!r}{question}; give each image one id in both "
+                "tables, or add its label"
+            )
+
+
+def _plain_id(name: str) -> str:
+    """Return an id without what spreadsheets and programs change: case and leading zeros."""
+    return name.casefold().lstrip("0")
 
 
 def _find_images(names: Sequence[str], builder: SourceBuilder) -> dict[str, str]:
@@ -86,7 +113,9 @@ def _find_images(names: Sequence[str], builder: SourceBuilder) -> dict[str, str]
 
 
 def _bare(path: str) -> str:
-    return "/" + posixpath.splitext(path.replace("\\", "/"))[0].lstrip("./")
+    plain = path.replace("\\", "/").lstrip("./")
+    stem, suffix = posixpath.splitext(plain)
+    return "/" + (stem if suffix.lower() in IMAGE_SUFFIXES else plain)  # a DICOM UID has dots, too
 
 
 def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
@@ -190,7 +219,10 @@ def _images(
             images[column] = text[column].where(text[column] != "")
     if "view" in text.columns:
         images["view"] = normal_views(text["view"])
-    return images.reset_index(drop=True), _stated_roles(text, images["patient_id"], path)
+    roles = _stated_roles(text, path)
+    if roles is not None and not builder.root.is_file():  # cxr compare --truth asks about these
+        _require_one_role(images["patient_id"], roles["role"], path)
+    return images.reset_index(drop=True), roles
 
 
 def _require_sides(images: pd.DataFrame, column: str, path: Path) -> None:
@@ -213,13 +245,18 @@ def _relative_paths(text: pd.Series, path: Path) -> pd.Series:
     return text.where(text != "")
 
 
-def _stated_roles(text: pd.DataFrame, patients: pd.Series, path: Path) -> pd.DataFrame | None:
+def _stated_roles(text: pd.DataFrame, path: Path) -> pd.DataFrame | None:
     if "split" not in text.columns or (text["split"] == "").all():
         return None
-    role = text["split"].str.lower().replace({"valid": "val", "validation": "val"})
+    role = text["split"].str.strip().str.lower().map(ROLE_NAMES)
     expected = f"; expected one of {', '.join(ROLES)} on every line, or no split column"
-    refuse_line(~role.isin(ROLES), path, expected, text["split"])
-    pairs = pd.DataFrame({"patient": patients, "role": role})
+    refuse_line(role.isna(), path, expected, text["split"])
+    return pd.DataFrame({"image_id": text["image_id"], "role": role}).reset_index(drop=True)
+
+
+def _require_one_role(patients: pd.Series, roles: pd.Series, path: Path) -> None:
+    """Refuse a patient with images in two roles, such as training and test."""
+    pairs = pd.DataFrame({"patient": patients.to_numpy(), "role": roles.to_numpy()})
     pairs = pairs[pairs["role"] != "unused"].drop_duplicates()
     repeated = pairs["patient"].duplicated()
     if repeated.any():
@@ -229,7 +266,6 @@ def _stated_roles(text: pd.DataFrame, patients: pd.Series, path: Path) -> pd.Dat
             f"{path}: patient {patient!r} has images in {both} ({int(repeated.sum())} such "
             "patients); a patient has one role: correct the split column or leave it out"
         )
-    return pd.DataFrame({"image_id": text["image_id"], "role": role}).reset_index(drop=True)
 
 
 def _holds_table(folder: Path) -> bool:

@@ -9,18 +9,13 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import first_line, refuse_line, to_numbers
 from cxr_compare.data_prep.duplicates.patient_groups import key_columns
 from cxr_compare.data_prep.splits.balanced_folds import Labels
 
-_ROLE_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    "unused": "unused",
-}
 _CONTENT = (
     "a split needs a column image_id or patient_id, and a column role, which holds train, val, "
     "test or unused"
@@ -54,7 +49,7 @@ def read_split_file(
     key = next((k for k in ("image_id", "patient_id") if k in text.columns), None)
     if key is None or "role" not in text.columns:
         raise InputError(f"{path}: {_CONTENT}; it has the columns {', '.join(text.columns[:20])}")
-    roles = text["role"].str.lower().map(_ROLE_NAMES)
+    roles = text["role"].str.lower().map(ROLE_NAMES)
     refuse_line(roles.isna(), path, "; use train, val, test or unused", text["role"])
     roles = roles.astype(TEXT)
     rows = pd.DataFrame({key: text[key], "role": roles, "fold": _folds(text, roles, path)})

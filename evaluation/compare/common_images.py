@@ -96,6 +96,10 @@ def common_test_images(
         notes.append(
             note("by_image", "unknown_patients", n_images=n_unknown, all_images=all_images)
         )
+    shared = truth.shared_patients()
+    if len(shared):
+        counts = shared["role"].value_counts().to_dict()
+        notes.append(note("by_image", "shared_patients", counts=counts))
     for system in systems.values():
         notes += system.facts.notes
     return describe_images(truth, common, known), notes

@@ -444,6 +444,15 @@ Intervals are by image, because
 : they are too narrow where patients have several images.
 {%- endmacro %}
 
+{% macro note_shared_patients(counts) -%}
+Patients have images in more than one role:
+{% for role, count in counts|dictsort %}
+{{- "" if loop.first else " and " }}{{ count|counted("patient") }} of test images also in
+{{ "validation" if role == "val" else "training" }}
+{%- endfor -%}
+. Thresholds, models and figures know these patients: the figures are too good for new patients.
+{%- endmacro %}
+
 {% macro note_seeds(system, n_seeds) -%}
 Figures of {{ system }} are means over {{ n_seeds }} training seeds; its curves, confusion matrices
 and images are those of the first seed.

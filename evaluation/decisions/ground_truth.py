@@ -119,6 +119,19 @@ class GroundTruth:
         chosen = self.roles.index[(self.roles == role).to_numpy()]
         return pd.Index(chosen.sort_values(), name="image_id")
 
+    def shared_patients(self) -> pd.DataFrame:
+        """Return the patients of test images who also have images in another role.
+
+        Returns:
+            Columns ``role`` (``val`` or ``train``) and ``patient_id``, one row for each pair;
+            empty if each patient of a test image has this role alone, as must be.
+        """
+        patients = self.images.set_index("image_id")["patient_id"]
+        pairs = pd.DataFrame({"role": self.roles, "patient_id": patients.reindex(self.roles.index)})
+        pairs = pairs.drop_duplicates()
+        tested = pairs.loc[pairs["role"] == "test", "patient_id"]
+        return pairs[pairs["role"].isin(("val", "train")) & pairs["patient_id"].isin(tested)]
+
     def labels_of(self, role: str) -> pd.Series:
         """Return the labels of the images with a role, such as the test images.
 

@@ -22,7 +22,7 @@ from cxr_compare.data_prep.contracts.column_names import (
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLES
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLE_NAMES
 from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -36,8 +36,7 @@ from cxr_compare.evaluation.systems.reading_advice import ReadingAdvice
 FINDING = "finding"
 """Name of the finding if the labels have no name."""
 _LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
-_ROLE_NAMES = ("role", "split", "subset", "partition")
-_ROLE_SYNONYMS = {"validation": "val", "valid": "val", "dev": "val", "training": "train"}
+_ROLE_COLUMNS = ("role", "split", "subset", "partition")
 _IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
 
 
@@ -269,7 +268,7 @@ def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
         "image_id": find_column(columns, ("image_id", *column_names("file"))),
         "patient_id": find_column(columns, ("patient_id", *column_names("patient"))),
         "study_id": find_column(columns, ("study_id", *column_names("study"))),
-        "role": find_column(columns, _ROLE_NAMES),
+        "role": find_column(columns, _ROLE_COLUMNS),
     }
     ids = numbered_ids(len(truth))
     if column_by_role["image_id"] is not None:
@@ -316,8 +315,8 @@ def _labels(values: Any, ids: pd.Index) -> np.ndarray:
 
 
 def _roles(values: pd.Series, ids: pd.Index) -> np.ndarray:
-    roles = values.astype(TEXT).str.lower().replace(_ROLE_SYNONYMS)
-    is_wrong = ~roles.isin(ROLES).to_numpy(bool)
+    roles = values.astype(TEXT).str.lower().map(ROLE_NAMES)
+    is_wrong = roles.isna().to_numpy(bool)
     if is_wrong.any():
         row = int(np.flatnonzero(is_wrong)[0])
         raise InputError(

@@ -30,6 +30,7 @@ from cxr_compare.scripts.compare_inputs import (
     read_image_options,
     read_protocol_or_margin,
     read_scales,
+    refuse_shared_patients,
     require_given_thresholds,
     without_definitions,
 )
@@ -82,6 +83,7 @@ def compare(
     reference_by: Literal["reader"] | None = None,
     exposure: Exposures = (),
     mapping: AnyPath | None = None,
+    allow_shared_patients: bool = False,
     overwrite: bool = False,
 ) -> Report | ReportsByTarget:
     """Evaluate systems on the same test images, and write the report.
@@ -151,6 +153,9 @@ def compare(
             the AUROC without them. Images whose labels were seen are refused.
         mapping: Mapping from RSNA's images to NIH's (rsna_to_nih.csv, RSNA's own JSON, or the
             folder of one), for an --exposure that lists names of NIH's images.
+        allow_shared_patients: Evaluate labels of --truth in which patients of test images have
+            images in validation or training, too. Without it they are refused; with it the report
+            says how many they are.
         overwrite: Write a new report in place of the finished one in this folder. Without it,
             another call on the folder of a finished report is refused.
 
@@ -201,6 +206,8 @@ def compare(
             dataset = with_image_files(dataset, image_options.folder, console.say)
         split = own_split(split, [], dataset)
         evaluated = chosen_targets(dataset, target_names)
+        ground_truth = LabelledSplit(dataset, evaluated[0], split).truth
+        refuse_shared_patients(ground_truth, truth, allowed=allow_shared_patients)
         opened = open_result_files(
             compared, dataset, truth, order, result_columns, evaluated, read_scales(scale)
         )
