@@ -121,7 +121,9 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
 
 def curve(data: Path, *more: object) -> int:
     """`cxr curve` with small models."""
-    models = ["--detector", "retinanet_small", "--classifier", "chexnet_small"]
+    models = ["--classifier", "chexnet_small"]
+    if "--detector" not in more:
+        models += ["--detector", "retinanet_small"]
     out = ["--data", data, "--out", data.parent / "out"]
     return cxr("curve", *models, *out, *more)
 

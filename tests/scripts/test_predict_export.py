@@ -212,12 +212,12 @@ def test_single_answers_state_the_guarantee_and_a_comparison_leaves_the_run_unch
     assert cxr("compare", run, "--data", made.data, "--out", report, *few) == 0
     (guarantee_row,) = json.loads((report / "metrics.json").read_text())["answer"]["guarantees"]
     assert guarantee_row.partition(", ")[2].startswith(f"{before['guarantees'][0]}; on test: ")
-    assert (
-        predict_answer(run)["guarantees"] == before["guarantees"]
-    )  # a comparison writes nothing into a run
-    assert cxr("predict", run, image, "--no-overlay") == 0
+    by_guarantee = ("--policy", guarantee)
+    after = predict_answer(run, *by_guarantee)  # a comparison writes nothing into a run
+    assert after["guarantees"] == before["guarantees"]
+    assert cxr("predict", run, image, "--no-overlay", *by_guarantee) == 0
     assert f"{before['guarantees'][0]}.\n" in capsys.readouterr().out
     stored, export = Run.open(run).decision_file, run / "exports" / made.export.name
     shutil.copy(stored, export / "decisions")  # as cxr export does
-    (exported,) = predict_answer(export)["guarantees"]
+    (exported,) = predict_answer(export, *by_guarantee)["guarantees"]
     assert exported.endswith("; made with the run, of which this is an export")

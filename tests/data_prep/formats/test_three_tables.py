@@ -114,7 +114,7 @@ def test_two_states_for_one_finding_exclude_the_image(tmp_path):
         ("image_id,height\na,tall\n", LABELS, "line 2: height='tall'"),
         ("image_id,height\na,5\n", LABELS, "a box needs xmin and xmax"),
         ("image_id,split\na,train\nb,\n", LABELS, "line 3: split=''"),
-        ("image_id,split\na,testing\n", LABELS, "line 2: split='testing'"),
+        ("image_id,split\na,held out\n", LABELS, "line 2: split='held out'"),
         ("image_id\n", LABELS, "has no row"),
         (IMAGES, "image_id,finding,state\na,mass,maybe\n", "line 2: .*'state' holds no state"),
         (
