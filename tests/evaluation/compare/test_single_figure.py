@@ -26,7 +26,7 @@ def box_outputs(n: int = 60, seed: int = 3):
     for label in rng.integers(0, 2, n):
         truth.append({"boxes": np.array([[100, 100, 200, 200.0]] * int(label)).reshape(-1, 4)})
         shift = rng.normal(0, 20, (2, 4))
-        boxes = np.array([[100, 100, 200, 200.0], [20, 210, 90, 240.0]]) + shift
+        boxes = np.array([[100, 100, 200, 200.0], [20, 130, 90, 220.0]]) + shift
         outputs.append({"boxes": boxes, "scores": rng.random(2) * 0.6 + 0.3 * label})
     return truth, outputs, [f"image-{number:03d}" for number in range(n)]
 
