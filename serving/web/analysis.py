@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from starlette.concurrency import run_in_threadpool
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
@@ -87,7 +86,7 @@ class Server:
         image = DecodedImage(blank, decode_record([]))
         while True:
             try:
-                await run_in_threadpool(self._first_answer, image)
+                await asyncio.to_thread(self._first_answer, image)
                 break
             except Exception as error:  # noqa: BLE001 - such as a GPU's memory that others hold
                 _LOG.error("not ready: %s: %s", type(error).__name__, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import Callable, Coroutine
@@ -12,7 +13,6 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -187,7 +187,7 @@ async def analyze(
         raise not_now(server)
     name, content = await _upload(request)
     request_id = request.scope["cxr_request_id"]
-    return await run_in_threadpool(server.analyze, request_id, name, content, frozenset(include))
+    return await asyncio.to_thread(server.analyze, request_id, name, content, frozenset(include))
 
 
 @router.post(
@@ -203,7 +203,7 @@ async def pixels(request: Request) -> Response:
     The body of the response has the rows from above as little-endian uint16.
     """
     _, content = await _upload(request)
-    decoded = await run_in_threadpool(_server(request).decode_deep, content)
+    decoded = await asyncio.to_thread(_server(request).decode_deep, content)
     deep = decoded.image.deep
     assert deep is not None  # noqa: S101 - it was asked for
     height, width = deep.values.shape
