@@ -137,8 +137,7 @@ class Audit:
     @property
     def scope(self) -> str:
         """Numbers of checked things as text, such as "10 images, 8 patients"."""
-        # "pictures" is the name of decoded images in audits of earlier versions.
-        names = {"decoded_images": "decoded image", "pictures": "decoded image", "boxes": "box"}
+        names = {"decoded_images": "decoded image", "boxes": "box"}
         nouns = {thing: names.get(thing, thing.removesuffix("s")) for thing in self.checked}
         return ", ".join(counted(count, nouns[thing]) for thing, count in self.checked.items())
 
@@ -216,8 +215,7 @@ class Audit:
 
 def _problem(row: dict[str, Any]) -> Problem:
     stored = {item.name: row[item.name] for item in fields(Problem) if item.name in row}
-    shown = row.get("images", row.get("pictures", ()))  # the key of earlier versions
-    images = tuple(tuple(case) for case in shown)
+    images = tuple(tuple(case) for case in row.get("images", ()))
     return Problem(**{**stored, "examples": tuple(row["examples"]), "images": images})
 
 

@@ -98,7 +98,7 @@ def severity_counts(counts: dict[str, int]) -> list[tuple[str, str]]:
 
 def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """List sizes, spacing, storage and copies of the images as titles and texts."""
-    images = facts.get("images", facts.get("pictures", {}))
+    images = facts.get("images", {})
     copies = facts.get("copies")
     rows = []
     if sizes := images.get("sizes"):

@@ -68,8 +68,8 @@ def _json_value(value: object) -> object:
 class _CheckedRecord(dict[str, Any]):
     """The content of a checked JSON file without its checksum.
 
-    Some keys may be absent, as files of older versions lack them. Code that cannot do without such
-    a key indexes the dictionary as usual; the error then names the file.
+    Some keys may be absent. Code that cannot do without such a key indexes the dictionary as usual;
+    the error then names the file.
     """
 
     def __init__(self, path: Path, kind: str, content: dict[str, Any]) -> None:

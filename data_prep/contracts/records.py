@@ -1,9 +1,9 @@
 """The JSON files in folders: one pydantic model for each kind of file.
 
 `data_prep.contracts.json_files.read_json` checks a file with `record_error`. A model names the keys
-that programs rely on; a file may contain more. A key with a default may be missing, as it is in
-files of older versions. A key of a type ``X | None`` may be null. Types are strict: a whole number
-counts as a number, but a text or a truth value does not.
+that programs rely on; a file may contain more. A key with a default may be missing. A key of a type
+``X | None`` may be null. Types are strict: a whole number counts as a number, but a text or a truth
+value does not.
 
 A model is built when the first file of its kind is read. Commands that read no file do not import
 this module, because importing pydantic takes time.
@@ -178,7 +178,6 @@ class AuditProblem(Record):
         advice: What the owner of the data should do, in one phrase.
         unit: Kind of thing that `count` counts, such as ``image`` or ``patient``.
         images: First cases to look at, one list each: the ids or paths of the images of the case.
-        pictures: Former name of the key `images`; absent in new files.
         split: Name of the split (assignment of images to train, validation and test) with the
             problem; empty if it concerns the whole data set.
     """
@@ -191,7 +190,6 @@ class AuditProblem(Record):
     advice: str
     unit: str = ABSENT
     images: list[list[str]] = ABSENT
-    pictures: list[list[str]] = ABSENT
     split: str = ABSENT
 
 
