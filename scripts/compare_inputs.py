@@ -304,7 +304,7 @@ def refuse_shared_patients(ground_truth: GroundTruth, table: Any, *, allowed: bo
         return
     names = {"val": "validation", "train": "training"}
     counts = " and ".join(
-        f"{counted(count, 'patient', 'have')} images in test and {names[role]}"
+        f"{counted(count, 'patient', 'have')} images in test and {names[str(role)]}"
         for role, count in shared["role"].value_counts().items()
     )
     first = shared["patient_id"].iloc[0]

@@ -327,8 +327,6 @@ class DataSet(OpenedFromFolder):
     def optional_table(self, name: str) -> pd.DataFrame:
         """Return a table with the rows of all readers, or an empty table if the folder lacks it.
 
-        Folders of older versions lack tables that were introduced later.
-
         Args:
             name: Name of the table, such as ``decode`` (facts about the decoded files).
 

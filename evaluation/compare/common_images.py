@@ -98,8 +98,8 @@ def common_test_images(
         )
     shared = truth.shared_patients()
     if len(shared):
-        counts = shared["role"].value_counts().to_dict()
-        notes.append(note("by_image", "shared_patients", counts=counts))
+        by_role = {str(role): int(n) for role, n in shared["role"].value_counts().items()}
+        notes.append(note("by_image", "shared_patients", counts=by_role))
     for system in systems.values():
         notes += system.facts.notes
     return describe_images(truth, common, known), notes
