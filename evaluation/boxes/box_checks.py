@@ -175,9 +175,13 @@ def spread_ratio(boxes: pd.DataFrame, truth: pd.DataFrame) -> float | None:
     """
     if min(len(boxes), len(truth)) < _FEWEST:
         return None
-    predicted, true = boxes[EDGES].to_numpy(np.float64), truth[EDGES].to_numpy(np.float64)
+    predicted = boxes[EDGES].to_numpy(np.float64)
+    true = truth[EDGES].to_numpy(np.float64)
+    true_centre = np.median(true.mean(axis=1))
+    if min(_reach(true), _reach(predicted), true_centre) <= 0:  # outside the image
+        return None
     reach = _reach(predicted) / _reach(true)
-    centre = np.median(predicted.mean(axis=1)) / np.median(true.mean(axis=1))
+    centre = np.median(predicted.mean(axis=1)) / true_centre
     if min(reach, centre) > _SPREAD or max(reach, centre) < 1 / _SPREAD:
         return float(reach)
     return None

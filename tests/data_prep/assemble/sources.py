@@ -58,7 +58,7 @@ def read_options(source: Path) -> ReadOptions:
 
 
 def make(source: Path, out: Path, **options: Any) -> Any:
-    """What `prepare` says of a source of three tables, read in this process."""
+    """Return the messages of `prepare` about a source of three tables, read in this process."""
     given = {"format": "table", "engine": LocalEngine(1), **options}
     if given["format"] == "table" and "read" not in given:
         given["read"] = read_options(source)

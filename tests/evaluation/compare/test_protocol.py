@@ -1,4 +1,4 @@
-"""What was fixed beforehand, what is and what is claimed against a margin."""
+"""The protocol fixes the question; a claim against a margin follows its interval."""
 
 from dataclasses import replace
 from pathlib import Path
