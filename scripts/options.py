@@ -257,28 +257,30 @@ def chosen_engine() -> EngineChoice:
 Policy = Annotated[
     str | None,
     Argument(
-        help="Operating point of the run that decides, such as sensitivity>=0.95. By default it is "
-        "max_f1."
+        help="Policy (rule that chose a threshold on validation images) whose threshold decides, "
+        "such as sensitivity>=0.95. By default it is max_f1."
     ),
 ]
 Backend = Annotated[
     Literal["torch", "onnx", "openvino", "auto"] | None,
     Argument(
-        help="What computes: torch (by default with a run), onnx or openvino (its export by cxr "
-        "export), or auto, the fastest of all with that --precision."
+        help="Program that computes the network: torch (the default for a run), onnx or openvino "
+        "(an export of the run by cxr export), or auto, the fastest of those with the given "
+        "--precision."
     ),
 ]
 Precision = Annotated[
     Literal["fp32", "bf16", "int8"] | None,
     Argument(
-        help="fp32 (by default with a run) or, faster, bf16 or (exports alone) int8. Decisions "
-        "made at one do not fit another."
+        help="Number format of the computation: fp32 (the default for a run), or the faster bf16 "
+        "or, for exports only, int8. A threshold that was chosen in one format does not fit "
+        "another."
     ),
 ]
 Device = Annotated[
     str,
     Argument(
-        help="cpu computes on the processor, cuda on a GPU. auto takes a GPU where there is one."
+        help="cpu computes on the processor, cuda on a GPU. auto takes a GPU if there is one."
     ),
 ]
 Devices = Annotated[

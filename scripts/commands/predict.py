@@ -79,8 +79,6 @@ def predict(
         out: Folder for the PNG files, by default 'predicted'; from Python none are drawn by
             default. With --data it is the predictions folder to make.
         data: Data set whose validation and test images are predicted.
-        policy: Policy (rule that chose a threshold on validation images) whose threshold decides,
-            such as sensitivity>=0.95. By default it is max_f1.
         csv: CSV file to write, with one row for each image and system.
         dicom: Folder for DICOM objects: for each DICOM image a structured report (TID 1500) and a
             Secondary Capture of the overlay, both in the study of the image.
@@ -94,13 +92,6 @@ def predict(
             images are predicted, with --data. By default it is the split that the run learned from.
         batch_size: Number of images that are predicted at a time. By default it follows from the
             model and the device. Lower it if memory is short.
-        backend: Program that computes the network: torch (the default for a run), onnx or openvino
-            (an export of the run by cxr export), or auto, the fastest of those with the given
-            --precision.
-        precision: Number format of the computation: fp32 (the default for a run), or the faster
-            bf16 or, for exports only, int8. A threshold that was chosen in one format does not fit
-            another.
-        device: cpu computes on the processor, cuda on a GPU. auto takes a GPU if there is one.
         finding: Predict only this finding of the model, with --data. LEARNT=NAME renames it to the
             name in the data set, such as pneumonia=lung_opacity.
         tta: Test-time augmentation of a detector, which joins the boxes of several versions of an

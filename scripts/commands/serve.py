@@ -72,15 +72,6 @@ def serve(
         allowed_host: Name by which clients may call the server, beside its address.
         strict: Refuse images with a warning, such as one that is no frontal chest X-ray. Without it
             they are predicted, and the warning is shown in place of a decision.
-        policy: Policy (rule that chose a threshold on validation images) whose threshold decides,
-            such as sensitivity>=0.95. By default it is max_f1.
-        backend: Program that computes the network: torch (the default for a run), onnx or openvino
-            (an export of the run by cxr export), or auto, the fastest of those with the given
-            --precision.
-        precision: Number format of the computation: fp32 (the default for a run), or the faster
-            bf16 or, for exports only, int8. A threshold that was chosen in one format does not fit
-            another.
-        device: cpu computes on the processor, cuda on a GPU. auto takes a GPU if there is one.
         log: Folder in which each prediction is recorded for cxr monitor (docs/serving.md#log). It
             holds no names of patients.
 
