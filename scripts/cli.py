@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 import platform
@@ -119,12 +118,10 @@ def build_app(called: str | None = None) -> App:
 
 
 def _first_sentence(function_name: str) -> str:
-    """Return the first paragraph of a command's docstring without importing the module."""
-    module = COMMANDS_FOLDER / f"{function_name}.py"
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
-    function = next(node for node in functions if node.name == function_name)
-    return (ast.get_docstring(function) or "").partition("\n\n")[0]
+    """Return the first line of a command's docstring without importing or parsing the module."""
+    source = (COMMANDS_FOLDER / f"{function_name}.py").read_text(encoding="utf-8")
+    docstring = source.partition(f"\ndef {function_name}(")[2].partition('"""')[2]
+    return docstring.partition("\n")[0]
 
 
 def help_text(function: Callable[..., Any]) -> str:

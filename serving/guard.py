@@ -254,7 +254,7 @@ class Guard:
             path: Path of the file.
 
         Raises:
-            InputError: The file is missing or damaged, or an earlier version made it.
+            InputError: The file is missing or damaged, or another version of cxr made it.
         """
         path = Path(path)
         content = read_json(path, "guard")
@@ -360,7 +360,7 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, progress: Prog
         progress: Shows messages and the progress.
 
     Raises:
-        InputError: The stored check is damaged, or an earlier version made it.
+        InputError: The stored check is damaged, or another version of cxr made it.
     """
     path = run / GUARD_NAME
     if path.is_file():

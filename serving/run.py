@@ -239,7 +239,7 @@ class Run(OpenedFromFolder):
         """True if the run is known to have learned from synthetic images only."""
         if not isinstance(self.model, ExportedModel):
             return self.model.run.synthetic
-        return bool(self.model.info.get("synthetic"))
+        return bool(self.model.info["synthetic"])
 
     @cached_property
     def guard(self) -> Guard | None:

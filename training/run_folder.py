@@ -234,7 +234,7 @@ class RunFolder:
     def synthetic(self) -> bool:
         """True if the network and its initial weights learned from synthetic images only."""
         info = self.info if self.is_complete else self.started
-        return bool(info.get("synthetic"))
+        return bool(info["synthetic"])
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write ``metrics.csv``, with one row for each epoch.

@@ -114,8 +114,7 @@ def excluded_boxes(dataset: DataSet) -> pd.DataFrame:
 def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
     """Return the box around the suspected burned-in text of each image, by image id.
 
-    Images without suspected text have no row. The result has no rows for a data set of an older
-    version, whose decode table lacks the columns.
+    Images without suspected text have no row.
 
     Args:
         decode: Decode table of a data set: one row for each image, with how its file was decoded

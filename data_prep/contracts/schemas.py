@@ -225,7 +225,7 @@ SCHEMAS: dict[str, Schema] = {
             **dict.fromkeys(("shard", "row"), _number(0, dtype="int64")),
             **dict.fromkeys(("scale_x", "scale_y"), _number(1e-9)),
             **dict.fromkeys(("offset_x", "offset_y"), _number()),
-            "pixels_hash": _number(dtype="int64", optional=True),
+            "pixels_hash": _number(dtype="int64"),
         },
         unique=("image_id",),
     ),
@@ -252,8 +252,7 @@ SCHEMAS: dict[str, Schema] = {
         unique=("image_id",),
     ),
     "scores": Schema(
-        # Earlier ensembles wrote the spread of their members' scores; nothing reads it.
-        {**_KEY, "score": _number(0, 1), "spread": _number(0, optional=True)},
+        {**_KEY, "score": _number(0, 1)},
         unique=("image_id", "finding"),
     ),
     "predicted_boxes": Schema({**_KEY, **_BOX, "score": _number(0, 1)}, rules=_BOX_RULES),

@@ -361,7 +361,7 @@ class DataSet(OpenedFromFolder):
     def synthetic(self) -> pd.Series:
         """Flag for each row of the images table: True for an image that ``cxr synth`` drew."""
         images = self.images
-        # Older data sets do not say so in ``source``; ids of the phantom's patients tell it.
+        # An export to COCO or another format loses ``source``; ids of the phantom's patients stay.
         has_synthetic_id = images["patient_id"].str.contains(SYNTHETIC_PATIENT)
         return images["source"].eq(SYNTHETIC) | has_synthetic_id
 

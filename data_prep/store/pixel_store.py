@@ -27,8 +27,6 @@ INFO_NAME = "pixels.json"
 """File that marks a store complete."""
 INFO_KIND = "pixels"
 """Kind of that file; see `data_prep.contracts.records`."""
-NO_CHECKSUM = 0
-"""Checksum in the index of an image for which none was recorded."""
 
 
 _FEW_LOOKUPS = 20  # number of images from which on a dictionary of all ids is worth its time
@@ -141,7 +139,7 @@ class PixelStore:
         self.size = int(info["size"])  # side of the square images, px
         self.pixels_id = str(info["pixels_id"])  # id of the images and their positions
         self.ids = pd.Index(index["image_id"].sort_values(), name="image_id")
-        self.sha256: dict[str, str] = info.get("sha256", {})  # of each shard by its name
+        self.sha256: dict[str, str] = info["sha256"]  # of each shard by its name
         self._shards_in_memory: dict[int, np.ndarray] = {}
         self._n_lookups = 0
 
@@ -180,7 +178,7 @@ class PixelStore:
         shard, row = self._shard_and_row[position].tolist()
         pixels = self._shard(shard)[row]
         if not self._is_checked[position]:
-            if self._checksums[position] not in (NO_CHECKSUM, pixels_checksum(pixels)):
+            if self._checksums[position] != pixels_checksum(pixels):
                 raise InputError(
                     f"{self.folder / shard_name(shard)}: the pixels of image '{image_id}' are not "
                     f"as they were written; delete {self.folder} and run cxr prepare again"
@@ -210,8 +208,7 @@ class PixelStore:
 
     @cached_property
     def _checksums(self) -> np.ndarray:
-        without = np.full(len(self.index), NO_CHECKSUM, np.int64)
-        return np.asarray(self.index.get("pixels_hash", without))
+        return self.index["pixels_hash"].to_numpy()
 
     @cached_property
     def _is_checked(self) -> np.ndarray:

@@ -36,7 +36,6 @@ from cxr_compare.data_prep.store.pixel_store import (
     INDEX_NAME,
     INFO_KIND,
     INFO_NAME,
-    NO_CHECKSUM,
     pixels_checksum,
     shard_name,
 )
@@ -275,7 +274,7 @@ class PixelStoreWriter:
 def _read_shard_checksums(path: Path) -> dict[str, str]:
     """Return the checksums of the shards of a complete store; empty for another."""
     try:
-        return dict(read_json(path, INFO_KIND).get("sha256", {}))
+        return dict(read_json(path, INFO_KIND)["sha256"])
     except InputError:
         return {}
 
@@ -285,7 +284,6 @@ def _read_index(path: Path) -> dict[str, _IndexRow]:
         index = read_table(path, "pixel_index")
     except InputError:  # there is none yet, or it is damaged: then the shards disagree with it
         return {}
-    index["pixels_hash"] = index.get("pixels_hash", NO_CHECKSUM)
     return {row[0]: _IndexRow(*row[1:]) for row in index.itertuples(index=False)}
 
 

@@ -19,9 +19,7 @@ def test_seen_images_are_known_by_id_and_patient_and_under_other_names_by_their_
     same, near = found.describe_copies("CheXNet")
     assert same == "CheXNet has seen 1 of 6 test images in training under other ids (n2 = b)"
     assert near.endswith("near copies of 1 of 6 test images in training under other ids (n4 = c)")
-    without = SeenImages.from_tables(
-        images, seen[["image_id", "patient_id"]]
-    )  # of an older version
+    without = SeenImages.from_tables(images, seen[["image_id", "patient_id"]])
     assert without.by_id.tolist() == ["a", "n1"]
     assert without.describe_copies("CheXNet") == []
 
