@@ -113,10 +113,10 @@ def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made
         assert Run.open(system).predict(read_image(drawn).pixels).status == "doubtful"
 
 
-@pytest.mark.parametrize(("facts", "synthetic"), [({"synthetic": True}, True), ({}, False)])
-def test_an_export_is_synthetic_where_its_run_says_so(made, facts, synthetic):
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_an_export_is_synthetic_where_its_run_says_so(made, synthetic):
     run = Run.open(made.export)
-    run.model = replace(run.model, spec=replace(run.model.spec, run=facts))
+    run.model = replace(run.model, spec=replace(run.model.spec, run={"synthetic": synthetic}))
     assert run.synthetic is synthetic
 
 
