@@ -3,9 +3,9 @@
     python -m benchmarks.scale [--most 100000] [--seed 0]
 
 ``prepare`` reads a folder of PNG files of 32 px, three of each patient, and a table of labels.
-``compare`` compares the random scores of two systems on as many test images. Each command runs in
-a process of its own, whose peak memory does not include that of its workers. The program prints a
-table for docs/scale.md.
+``compare`` compares the random scores of two systems on as many images, a fifth of them for
+validation. Each command runs in a process of its own, whose peak memory does not include that of
+its workers. The program prints a table for docs/scale.md.
 """
 
 from __future__ import annotations
@@ -53,18 +53,20 @@ def write_source(folder: Path, count: int, seed: int) -> None:
 
 
 def write_scores(folder: Path, count: int, seed: int) -> None:
-    """Write labels of test images, and the scores of two systems.
+    """Write labels of validation and test images, and the scores of two systems.
 
     Args:
         folder: New folder.
-        count: Number of test images.
+        count: Number of images.
         seed: Random seed.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, count])
     label = (rng.random(count) < _POSITIVE).astype(int)
     truth = pd.DataFrame({"image_id": [f"i{number:07d}" for number in range(count)]})
-    truth["patient_id"] = [f"p{number // _IMAGES_PER_PATIENT:07d}" for number in range(count)]
+    patients = np.arange(count) // _IMAGES_PER_PATIENT
+    truth["patient_id"] = [f"p{patient:07d}" for patient in patients]
+    truth["role"] = np.where(patients % 5 == 0, "val", "test")
     truth["label"] = label
     truth.to_csv(folder / "truth.csv", index=False)
     for name, skill in (("A", 1.5), ("B", 1.4)):
