@@ -49,14 +49,11 @@ class Command(NamedTuple):
         name: Name for messages, which differs from those of all commands that run at the same time.
         words: Words of the command line without ``cxr``, such as ``["train", "retinanet"]``.
         log: File to which the output is added. Its folder exists.
-        out: Folder that the command writes; None if it writes none. Another machine may still be
-            writing it.
     """
 
     name: str
     words: Sequence[str]
     log: Path
-    out: Path | None = None
 
 
 class Child(Protocol):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.work.chunks import CrashError
 from cxr_compare.data_prep.work.engine import EngineName, open_engine
 from cxr_compare.data_prep.work.ray_engine import RayEngine, ray_result
@@ -235,10 +234,6 @@ def _run(command: Command, environment: Mapping[str, str]) -> int:
     # Ray sets it for what is computed here; the command chooses for itself.
     os.environ.pop("OMP_NUM_THREADS", None)
     path = os.pathsep.join(filter(None, (str(_HOME), os.environ.get("PYTHONPATH"))))
-    if command.out is not None:
-        # One that a killed driver has started may still write there, on another machine.
-        with folder_lock(command.out, before_wait=lambda: None):
-            pass
     # Ray blocks Ctrl-C in its workers, and what they start would never hear of it.
     blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
