@@ -271,8 +271,9 @@ def import_file(
     """
     predictions = read_predictions(source, data, **options)
     with PredictionWriter(Path(out), predictions.info) as writer:
-        tables = {predictions.kind: predictions.tables[predictions.kind]}
-        writer.add(predictions.images, **tables)
+        if not writer.done:  # else a killed import wrote all but the record
+            tables = {predictions.kind: predictions.tables[predictions.kind]}
+            writer.add(predictions.images, **tables)
     return Predictions.open(Path(out))
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.store import prediction_writer
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems import imported
@@ -27,6 +29,9 @@ def small_set(folder: Path, ids: Iterable[str] = "abcdef") -> Path:
     roles = ["train", "train", "val", "val", "test", "test"]
     states = {"opacity": ["present", "absent"] * 3}
     return table_set(folder, list(ids), states, width=100, height=80, split=roles)
+
+
+BOXES = "image_id,x1,y1,x2,y2,score\nc,1,2,30,40,0.5\nc,5,6,50,60,0.25\ne,0,0,9,9,1\n"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,22 @@ def test_scores_of_a_spreadsheet_or_with_decimal_commas_are_those_of_the_csv(run
     commas = run(table.to_csv(index=False, sep=";", decimal=","))
     for predictions in (Predictions.open(tmp_path / "book"), commas):
         assert predictions.scores["score"].tolist() == table["score"].tolist()
+
+
+@pytest.mark.parametrize("text", ["image_id,score\nc,0.25\nd,0\ne,1\n", BOXES])
+def test_import_that_was_ended_before_its_record_goes_on(run, monkeypatch, text):
+    def end(path: Path, kind: str, *arguments: object) -> None:
+        if kind == "predictions":
+            raise KeyboardInterrupt
+        write_json(path, kind, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(prediction_writer, "write_json", end)
+        with pytest.raises(KeyboardInterrupt):
+            run(text)
+    resumed = run(text)
+    assert statuses(resumed)["c"] == "ok"
+    assert len(getattr(resumed, resumed.kind)) == 3
 
 
 def test_columns_of_a_wide_table_can_be_named(run):
