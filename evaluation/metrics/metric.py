@@ -17,7 +17,7 @@ Part = Literal["first", "localisation", "rates", "further", "none"]
 """Table of the report: the first one, localisation, sensitivities at single rates, the others."""
 Test = Literal["obuchowski", "mcnemar", "bootstrap", "none"]
 """Test of a paired difference."""
-Highlight = Literal["paper", "subgroups", "summary", "targets", "verdict"]
+Highlight = Literal["subgroups", "summary", "targets", "verdict"]
 """Shorter list of the report that also contains a metric."""
 
 ALL = "all"
@@ -137,10 +137,9 @@ class Metric:
             (of AUROCs, clustered by patient), ``mcnemar`` (of decisions, clustered by patient),
             ``bootstrap`` (by resampled patients) or ``none``.
         table: Table of the report that shows the metric, and the metric's order in that table.
-        highlights: Shorter lists of the report that show the metric as well: ``paper`` (table for
-            a paper), ``subgroups`` (tables of subgroups), ``summary`` (main table of the page),
-            ``targets`` (the page that joins reports on several findings) or ``verdict``
-            (conclusions in words below the main one).
+        highlights: Shorter lists of the report that show the metric as well: ``subgroups`` (tables
+            of subgroups), ``summary`` (main table), ``targets`` (the page that joins reports on
+            several findings) or ``verdict`` (conclusions in words below the main one).
         unbounded: True if values can lie outside [-1, 1]; such a metric is never drawn on an axis
             with other metrics.
         partners: Short names of the metrics to read together with this one, such as specificity for

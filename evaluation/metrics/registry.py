@@ -64,7 +64,7 @@ _IMAGE_METRICS = (
         share_of="all",
         test="mcnemar",
         table=TablePosition("first", 6),
-        highlights=("paper",),
+        highlights=("summary",),
     ),
     _decision(
         "precision",
@@ -75,7 +75,7 @@ _IMAGE_METRICS = (
         share_of="called",
         partners=("recall",),
         table=TablePosition("first", 4),
-        highlights=("paper",),
+        highlights=("summary",),
     ),
     _decision(
         "recall",
@@ -260,7 +260,7 @@ _LOCALISATION_METRICS = (
         "100 boxes per image count, the most confident ones; boxes of equal scores are ordered by "
         "image id. With few positive images AP50 is too high.",
         table=TablePosition("localisation", 3),
-        highlights=("subgroups", "verdict"),
+        highlights=("subgroups", "summary", "verdict"),
     ),
     _coco(
         "ap",
@@ -300,6 +300,7 @@ def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[M
         f"{title}, mean",
         mean_meaning,
         table=TablePosition("localisation", rank),
+        highlights=("summary",) if hit == "iou" else (),
     )
     return mean, *(
         froc(
@@ -404,10 +405,9 @@ def highlighted(*lists: Highlight) -> tuple[str, ...]:
     """Return the names of the metrics in given short lists of the report, in the report's order.
 
     Args:
-        *lists: Names of short lists: ``paper`` (table for a paper), ``subgroups``
-            (tables of subgroups), ``summary`` (main table of the page), ``targets`` (page that
-            joins the reports on several findings) or ``verdict`` (conclusions in words). A metric
-            that is in at least one of them is returned.
+        *lists: Names of short lists: ``subgroups`` (tables of subgroups), ``summary`` (main
+            table), ``targets`` (page that joins the reports on several findings) or ``verdict``
+            (conclusions in words). A metric that is in at least one of them is returned.
 
     Returns:
         Short names of metrics, such as ``auroc``.

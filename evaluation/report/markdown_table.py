@@ -27,6 +27,8 @@ def markdown_table(comparison: Comparison, table: Table) -> str:
         lines += [f"- {caution.text}", ""]
     finding = inside_sentence(comparison.display_name)
     lines.append(sentence("paper_lead", finding, table.has_p_values, template=TABLES))
+    if table.lead:
+        lines += ["", table.lead]
     alignment = ["---", *["---:"] * (len(heads) - 1)]
     for section in text_sections(table):
         lines += ["", f"**{_markdown_text(section.title)}**", ""]

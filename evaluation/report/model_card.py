@@ -303,7 +303,7 @@ def _threshold(value: float) -> str:
 def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
     figures = comparison.estimates
     position = comparison.names.index(name)
-    table = summary_table(comparison, paper=True)
+    table = summary_table(comparison)
     sections = []
     left_out = []
     for group in table.groups:

@@ -37,7 +37,7 @@ from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.report.model_card import card_files, write_cards
 from cxr_compare.evaluation.report.report_tables import report_tables
-from cxr_compare.evaluation.report.summary_table import TableRow, summary_table
+from cxr_compare.evaluation.report.summary_table import TableRow
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import TABLES, render, sentence
 from cxr_compare.evaluation.report.unknown_patients import image_wording
@@ -122,10 +122,9 @@ def write_report(
     if gallery.examples:
         drawn = [out / files.OVERLAYS / f"{case.anchor}.png" for _, case in gallery.examples]
         save_plate(out / files.FIGURES, drawn)
-    paper_table = summary_table(comparison, rows, paper=True)
     texts = {
-        files.LATEX_TABLE: latex_table(comparison, paper_table),
-        files.MARKDOWN_TABLE: markdown_table(comparison, paper_table),
+        files.LATEX_TABLE: latex_table(comparison, tables["main"]),
+        files.MARKDOWN_TABLE: markdown_table(comparison, tables["main"]),
         files.PAGE: render(
             "report.html.jinja",
             title=f"{' and '.join(comparison.systems)}: {finding}",

@@ -116,7 +116,7 @@ class FreshContent:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
-            metrics that a paper usually has.
+            usual rows.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         overlays: File name of the drawn version of each example image, by image id.
         made_charts: Result of `report_charts`, if it was computed before; None computes it when
@@ -372,7 +372,7 @@ def write_result(
             tests, and the decision of each system on each test image.
         out: Folder of the report.
         rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
-            metrics that a paper usually has.
+            usual rows.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         overlays: File name of the drawn version of each example image, by image id; None if no
             image was drawn.

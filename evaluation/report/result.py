@@ -78,7 +78,7 @@ class Report(OpenedFromFolder):
             comparison: Result of comparing systems (detectors or classifiers): metrics with
                 intervals, tests, and the decision of each system on each test image.
             rows: Rows of `table`, each a metric and the rule for its threshold; if empty, the
-                metrics that a paper usually has.
+                usual rows.
             seed: Random seed for drawing some of the images that all systems decide rightly.
             cases_source: Function without arguments that returns an object which draws test images,
                 for `overlay`; None if there are no image files.
@@ -287,8 +287,17 @@ class Report(OpenedFromFolder):
         Returns:
             A table with ``kind`` (such as images that all systems miss), ``image_id``, and ``of``,
             the number of all test images of this kind.
+
+        Raises:
+            InputError: There is no threshold, so no image is called positive or negative.
         """
         from cxr_compare.evaluation.report.case_selection import select_cases
+
+        if not self.policy:
+            raise InputError(
+                "cases: there is no threshold, so no image is called positive or negative; give "
+                "compare validation images (the role val), or policy=['threshold=0.5']"
+            )
 
         kinds = select_cases(
             self.decisions,
@@ -314,8 +323,8 @@ class Report(OpenedFromFolder):
             A matplotlib figure with one row for each test image.
 
         Raises:
-            InputError: An id is not of a test image, the opened report did not draw this image, or
-                its file cannot be read.
+            InputError: An id is not of a test image, the opened report did not draw this image,
+                its file cannot be read, or no image files are known.
         """
         from cxr_compare.evaluation.overlays.draw import as_figure
 
@@ -325,6 +334,11 @@ class Report(OpenedFromFolder):
                 raise InputError(f"image '{image_id}' is none of the test images of this report")
         if self.cases_source is not None:
             source = self.cases_source()
+            if not source.test_set.dataset.has_pixels:
+                raise InputError(
+                    "overlay: the images are not known; give compare the folder of their files, as "
+                    "images=FOLDER"
+                )
             return as_figure([source.draw(image_id, panel=panel) for image_id in image_ids])
         return as_figure([self._stored_overlay(image_id) for image_id in image_ids])
 

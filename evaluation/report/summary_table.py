@@ -1,9 +1,10 @@
-"""Table 1 of a paper, with the rows that a user names or the usual rows."""
+"""The main table of a report, with the rows that a user names or the usual rows."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import pandas as pd
@@ -15,6 +16,7 @@ from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
 from cxr_compare.evaluation.report.metric_table import table_of_keys
 from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 
 class TableRow(NamedTuple):
@@ -64,48 +66,54 @@ def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
     return tuple(dict.fromkeys(rows))
 
 
-def summary_table(
-    comparison: Comparison, rows: Sequence[TableRow] = (), *, paper: bool = False
-) -> Table:
+def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
     """Return the main table of the report: metrics of all systems and their differences.
+
+    Without a threshold, the text above the table says which usual rows are missing, and why. A
+    usual row about boxes is left out if no system has its figure.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         rows: Metrics with the rules for their thresholds, in the order of the rows; if empty, the
-            default rows.
-        paper: True to add to the default rows those that a paper usually has, such as accuracy.
+            usual rows.
 
     Returns:
         The table; differences are those of the first system minus each other system.
     """
     policy = comparison.main_policy
-    figures = comparison.estimates.systems.values()
-    available = {key for of_system in figures for key in of_system}
+    available = {
+        key
+        for of_system in comparison.estimates.systems.values()
+        for key, figure in of_system.items()
+        if figure.known or not (key.metric in METRICS and METRICS[key.metric].boxed)
+    }
     keys = []
-    usual = highlighted("summary", "paper") if paper else highlighted("summary")
-    for row in rows or map(TableRow, usual):
+    for row in rows or map(TableRow, highlighted("summary")):
         at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
         key = MetricKey(ALL, at, row.metric)
         if rows or key in available:
             keys.append(key)
-    return table_of_keys(comparison, keys)
+    table = table_of_keys(comparison, keys)
+    if rows or comparison.policies:
+        return table
+    return replace(table, lead=sentence("no_threshold", template=TABLES))
 
 
 def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:
-    """Return the main table as a DataFrame of texts, with the rows that a paper usually has.
+    """Return the main table as a DataFrame of texts.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         rows: Metrics with the rules for their thresholds, in the order of the rows; if empty, the
-            metrics that a paper usually has.
+            usual rows.
 
     Returns:
         One row for each metric, indexed by heading (the rule for the threshold) and metric; one
         column for each system and for each difference.
     """
-    table = summary_table(comparison, rows, paper=True)
+    table = summary_table(comparison, rows)
     index = [(group.title, row[0]) for group in table.groups for row in group.rows]
     texts = [list(map(str, row[1:])) for row in table.rows]
     return pd.DataFrame(

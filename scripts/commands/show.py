@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,7 @@ from cxr_compare.data_prep.store.identify_folder import (
     read_marker,
     unfinished_kind,
 )
-from cxr_compare.evaluation.report.files import METRICS, PAGE
+from cxr_compare.evaluation.report.files import PAGE
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
@@ -41,8 +42,8 @@ def show(
     """Describe a folder, print its model card, or describe this machine.
 
     Args:
-        folder: Folder to describe: a data set, run (of cxr train), export, predictions, report, or
-            another folder that a command of cxr made.
+        folder: Folder to describe: a data set, run (of cxr train), export, predictions, or another
+            folder that a command of cxr made. Of a report its answer and main table are printed.
         machine: Describe this machine instead: processor, memory and torch.
         card: Print the model card of the run, export or predictions, or those of all systems of a
             report: Markdown in the layout of Mitchell et al. 2019, with the metadata block of the
@@ -75,6 +76,8 @@ def show(
 
         text = model_card(folder, report)
         return Outcome(text, {"card": text}, piped=True)
+    if folder is not None and (kind := folder_kind(folder)) and kind.name == "report":
+        return _report(folder)
     facts = _machine() if folder is None else describe_folder(folder)
     width = max(len(key) for key in facts)
     lines = [f"{key:>{width}}  {_words(value)}" for key, value in facts.items()]
@@ -138,7 +141,7 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         "export": _export,
         "features": _features,
         "predictions": _predictions,
-        "report": _report,
+        "report": lambda place: {"open": place / PAGE},
         "phantom": _phantom,
         "table of folds": lambda place: {"kind": "table of folds", "open": place / "folds.png"},
         "reader study": lambda place: {"kind": "reader study", "open": place / "readers.html"},
@@ -293,13 +296,13 @@ def _features(folder: Path) -> dict[str, Any]:
     }
 
 
-def _report(folder: Path) -> dict[str, Any]:
-    metrics = read_json(folder / METRICS, "metrics")
-    return {
-        "open": folder / PAGE,
-        "target": metrics["target"],
-        "systems": metrics["systems"],
-    }
+def _report(folder: Path) -> Outcome:
+    """Return the answer of a comparison with its main table."""
+    from cxr_compare.evaluation.report.result import Report
+
+    report = Report.open(folder)
+    table = report.table.to_string(line_width=shutil.get_terminal_size((100, 24)).columns)
+    return Outcome(f"{report}\n\n{table}", report.to_dict(), next_steps=tuple(report.next_steps))
 
 
 def _curve(folder: Path) -> dict[str, Any]:

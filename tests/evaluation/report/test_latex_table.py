@@ -40,7 +40,7 @@ def test_name_with_latex_in_it_stays_a_name(comparison):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_table_compiles_with_booktabs_alone(comparison, tmp_path):
     strange = renamed(comparison, "50%_{net} & \\input{x} ≥ −1")
-    text = latex_table(strange, summary_table(strange, paper=True))
+    text = latex_table(strange, summary_table(strange))
     (tmp_path / "table.tex").write_text(text)
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"

@@ -149,9 +149,12 @@ def test_first_table_has_the_usual_rows_at_one_threshold(html):
     assert rows == [
         "AUROC",
         "Average precision",
+        "AP50",
         "Sensitivity (recall)",
         "Specificity",
+        "Precision",
         "F1",
+        "Accuracy",
         "Localised sensitivity",
     ]
     for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "best F1"):

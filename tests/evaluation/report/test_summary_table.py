@@ -1,13 +1,29 @@
 import pytest
 
+import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.report.summary_table import TableRow, summary_table, table_rows
 
 
 def test_table_without_a_choice_has_the_summary_rows_that_a_system_has(comparison):
     (whole, at) = summary_table(comparison).groups
-    assert [row[0] for row in whole.rows] == ["AUROC", "Average precision"]
+    assert [row[0] for row in whole.rows] == ["AUROC", "Average precision", "AP50"]
     assert {"Sensitivity (recall)", "Specificity"} <= {row[0] for row in at.rows}
+
+
+def test_without_a_threshold_table_and_cases_say_so_and_pictures_ask_for_images():
+    truth, scores = [0, 0, 1, 1, 0, 1], {"A": [0.1, 0.2, 0.8, 0.7, 0.6, 0.9]}
+    result = cxr_compare.compare(scores, truth=truth, replicates=100)
+    assert [title for _, title in result.table.index] == ["AUROC", "Average precision"]
+    assert "threshold" in summary_table(result.content.comparison).lead
+    with pytest.raises(InputError, match="threshold"):
+        result.cases()
+    with pytest.raises(InputError, match="images="):
+        result.overlay(result.decisions["image_id"].iloc[0])
+    at_half = cxr_compare.compare(scores, truth=truth, replicates=100, policy=["threshold=0.5"])
+    accuracy = at_half.table.xs("Accuracy", level=1)["A"].iloc[0]
+    assert accuracy.startswith("0.833")  # one of six is wrong
+    assert at_half.cases()["image_id"].is_unique
 
 
 @pytest.mark.parametrize(
