@@ -139,14 +139,16 @@ def average_precision(
     AP50 is the average precision at an IoU threshold of 0.5; AP is its mean over the thresholds
     0.50, 0.55, ... 0.95. Boxes on images without lesions count as false positives. Both figures are
     0 if nothing is predicted. The 100 most confident boxes of each image count. Boxes of equal
-    score are ranked in the order of `image_ids`.
+    score are ranked in the order of `image_ids`. A true box that COCO marks as a crowd
+    (``iscrowd``) is no lesion to find, and a predicted box that lies on it is not counted.
 
     Args:
         boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
             ``y2`` (original px) and ``score`` (in [0, 1]), or as a list of the outputs of a
             detection library (torchvision, Ultralytics or supervision), one for each image. The
             table may be empty. Boxes of images that are not in `image_ids` are ignored.
-        truth: True boxes of the lesions, in one of the same two forms, without scores.
+        truth: True boxes of the lesions, in one of the same two forms, without scores. The optional
+            column ``crowd`` is True for COCO's crowds.
         image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
             allowed if `boxes` and `truth` are lists that hold one output for each image, in the
             same order.
@@ -170,8 +172,13 @@ def average_precision(
         {'ap50': 1.0, 'ap': 1.0}
     """
     boxes, truth, ids = box_arguments(boxes, truth, image_ids)
-    ids = check_arguments(boxes, truth, ids)
-    return unchecked_average_precision(boxes, truth, ids)
+    ids = check_arguments(boxes, truth, ids, crowds=True)
+    if "crowd" not in truth:
+        return unchecked_average_precision(boxes, truth, ids)
+    is_crowd = truth["crowd"].eq(True).to_numpy(bool)  # missing: none
+    pairs = pair_boxes(boxes, truth[~is_crowd], ids)
+    on_crowd = _share_on_crowds(pair_boxes(boxes, truth[is_crowd], ids))
+    return coco_average_precision(pairs, on_crowd)
 
 
 def unchecked_average_precision(
@@ -203,7 +210,20 @@ def unchecked_average_precision(
     return coco_average_precision(pair_boxes(boxes, truth, image_ids))
 
 
-def coco_average_precision(pairs: BoxPairs) -> dict[str, float | None]:
+def _share_on_crowds(pairs: BoxPairs) -> Floats:
+    """Return the largest share of each predicted box that lies on one crowd, shape ``(boxes,)``."""
+    box = pairs.boxes.corners[pairs.box]
+    crowd = pairs.truth.corners[pairs.true]
+    sides = np.minimum(box[:, 2:], crowd[:, 2:]) - np.maximum(box[:, :2], crowd[:, :2])
+    overlap = np.maximum(sides, 0).prod(axis=1) / (box[:, 2:] - box[:, :2]).prod(axis=1)
+    share = np.zeros(len(pairs.boxes.score))
+    np.maximum.at(share, pairs.box, overlap)
+    return share
+
+
+def coco_average_precision(
+    pairs: BoxPairs, on_crowd: Floats | None = None
+) -> dict[str, float | None]:
     """Compute COCO's AP50 and AP from pairs of predicted and true boxes of one class.
 
     AP50 is the average precision at an IoU threshold of 0.5; AP is its mean over the thresholds
@@ -217,6 +237,9 @@ def coco_average_precision(pairs: BoxPairs) -> dict[str, float | None]:
     Args:
         pairs: Pairs of predicted and true boxes of the same image with their IoU, as `pair_boxes`
             makes them.
+        on_crowd: Share of each predicted box that lies on a crowd, shape ``(boxes,)``. A box that
+            matches no true box is not counted at IoU thresholds that its share reaches. None if
+            there are no crowds.
 
     Returns:
         The figures ``ap50`` and ``ap`` in [0, 1]; both are None if there is no true box.
@@ -235,7 +258,11 @@ def coco_average_precision(pairs: BoxPairs) -> dict[str, float | None]:
     n_true = len(pairs.truth.image)
     if not n_true:
         return {"ap50": None, "ap": None}
-    precision = _precision(_coco_hits(pairs), pairs.boxes.score, n_true)
+    hit = _coco_hits(pairs)
+    counted = np.ones_like(hit)
+    if on_crowd is not None:
+        counted = hit | (on_crowd < IOU_THRESHOLDS[:, None])
+    precision = _precision(hit, counted, pairs.boxes.score, n_true)
     return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
 
 
@@ -274,10 +301,17 @@ def _coco_hits(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
     return hit
 
 
-def _precision(hit: npt.NDArray[np.bool_], scores: Floats, n_true: int) -> Floats:
-    """Compute the interpolated precision of pycocotools, shape ``(thresholds, recall levels)``."""
+def _precision(
+    hit: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_], scores: Floats, n_true: int
+) -> Floats:
+    """Compute the interpolated precision of pycocotools, shape ``(thresholds, recall levels)``.
+
+    `hit` and `counted` have the shape ``(thresholds, boxes)``; every hit is counted.
+    """
     falling = np.argsort(-scores, kind="stable")
-    ranks = [np.flatnonzero(at_threshold[falling]) + 1 for at_threshold in hit]
+    hit = hit[:, falling]
+    rank = counted[:, falling].cumsum(axis=1)
+    ranks = [rank[row, at_threshold] for row, at_threshold in enumerate(hit)]
     return np.array([best_precision(called, n_true, _RECALL_POINTS) for called in ranks])
 
 

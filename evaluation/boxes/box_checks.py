@@ -359,7 +359,9 @@ def near_ids(ids: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     return {name: by_key[_key(name)] for name in unknown if _key(name) in by_key}
 
 
-def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Index:
+def check_arguments(
+    boxes: Any, truth: Any, image_ids: Iterable[Any], *, crowds: bool = False
+) -> pd.Index:
     """Check the arguments of a box metric: predicted boxes, true boxes and image ids.
 
     Boxes of images that are not in `image_ids` are allowed. But a table is refused if none of its
@@ -372,14 +374,16 @@ def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Inde
             ``y2`` (original px) and ``score`` (in [0, 1]).
         truth: DataFrame of true boxes with the same columns except ``score``.
         image_ids: Ids of all images that are evaluated, each once.
+        crowds: True if the metric knows COCO's crowds (column ``crowd`` of `truth`).
 
     Returns:
         The image ids as an index, in the given order.
 
     Raises:
-        InputError: A table is no DataFrame, a column is missing, a box or a score is invalid, an id
-            in `image_ids` repeats, no image of a table is in `image_ids`, or a table spells the id
-            of an image in another way than `image_ids`.
+        InputError: A true box is a crowd and `crowds` is False, a table is no DataFrame, a column
+            is missing, a box or a score is invalid, an id in `image_ids` repeats, no image of a
+            table is in `image_ids`, or a table spells the id of an image in another way than
+            `image_ids`.
 
     Example:
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
@@ -396,6 +400,12 @@ def check_arguments(boxes: Any, truth: Any, image_ids: Iterable[Any]) -> pd.Inde
     check_scores(boxes, "boxes")
     check_edges(boxes, "boxes")
     check_edges(truth, "truth")
+    if not crowds and "crowd" in truth and truth["crowd"].eq(True).any():
+        first = truth.loc[truth["crowd"].eq(True), "image_id"].iloc[0]
+        raise InputError(
+            f"truth: image '{first}' has a crowd (iscrowd), of which only box_average_precision "
+            "knows what to do; leave the images with crowds out"
+        )
     _check_ids(boxes["image_id"].astype(TEXT), truth["image_id"].astype(TEXT), ids.astype(TEXT))
     if question := spread_question(boxes, truth, "boxes"):
         warnings.warn(f"{question} Say boxes_table(..., scale=)", UserWarning, stacklevel=4)

@@ -469,7 +469,7 @@ def explain(
             "--explain: give the figure itself first, such as 0.4712, and then ap75=F or score0.3=F"
         )
     boxes, truth, ids = box_arguments(boxes, truth, image_ids, one_class=False)
-    ids = check_arguments(boxes, truth, ids)
+    ids = check_arguments(boxes, truth, ids, crowds=True)
     evaluator = ProtocolEvaluator(boxes, truth, ids)
     tried = evaluator.protocols()
     values = np.array([[one.value_by(rules, evaluator) for one in reported] for rules in tried])

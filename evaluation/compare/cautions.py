@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxr_compare.evaluation.boxes.box_checks import spread_ratio
 from cxr_compare.evaluation.compare.background import Background
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
+from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.verdict import CHANCE
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.metrics.notes import Note, NoteKind
@@ -108,6 +110,21 @@ def few_patients(evaluated: EvaluationSet) -> list[Note]:
         )
     classes = [row for row in classes if row["few"] or row["largest"]]
     return [note("few_patients", classes=classes, least=_FEW_PATIENTS)] if classes else []
+
+
+def no_box_hits(
+    systems: Mapping[str, SystemResult], estimates: Estimates, truth: pd.DataFrame
+) -> list[Note]:
+    """Note each detector whose AP50 is exactly 0, although there are predicted and true boxes."""
+    notes = []
+    for name, system in systems.items():
+        # Boxes that are cut out of an activation map may well miss every lesion.
+        if system.boxes is None or system.boxes.empty or system.maps is not None:
+            continue
+        if estimates.get(name, "ap50").estimate == 0:
+            ratio = spread_ratio(system.boxes, truth)
+            notes.append(note("no_box_hits", name=name, ratio=ratio))
+    return notes
 
 
 def _interval_values(figure: Estimate) -> dict[str, Any]:

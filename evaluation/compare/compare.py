@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.background import Background
-from cxr_compare.evaluation.compare.cautions import few_patients
+from cxr_compare.evaluation.compare.cautions import few_patients, no_box_hits
 from cxr_compare.evaluation.compare.common_images import Images, common_test_images
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.evaluated_models import (
@@ -165,6 +165,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     exposed = [replace(each, figures=unseen_figures(each.exposure, scorecards)) for each in seen]
     grouped = unit != "image" and protocol.unit == unit
     tests = paired_tests(drawn.estimates, scorecards, drawn.differences, by_unit.tests)
+    results = {name: SystemResult.from_models(seeds) for name, seeds in models.items()}
     return Comparison(
         finding=truth.finding,
         display_name=truth.display_name,
@@ -172,7 +173,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         estimates=estimates,
         tests=tests,
         failures=failure_table(models, truth, protocol, of_use, resamples),
-        systems={name: SystemResult.from_models(seeds) for name, seeds in models.items()},
+        systems=results,
         decisions=_decisions_table(models, truth.images),
         provenance=_record(models, protocol, resamples),
         notes=[
@@ -180,6 +181,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *of_models,
             *(each.note for each in exposed),
             *few_patients(evaluated),
+            *no_box_hits(results, estimates, evaluated.truth),
             *by_unit.notes,
             *_seed_notes(models),
         ],

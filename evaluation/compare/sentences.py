@@ -341,6 +341,15 @@ By AUROC, {{ with_intervals(systems) }} {{ "was" if systems|length == 1 else "we
 be better than chance (0.5).
 {%- endmacro %}
 
+{% macro note_no_box_hits(name, ratio) -%}
+No box of {{ name }} matches a true box (AP50 is 0). {% if ratio -%}
+Its boxes reach {{ "%.3g"|format(ratio) }} times as far as the true boxes: they are probably in
+px of a resized image.
+{%- else -%}
+Draw some of them: do they belong to these images, and are they in px of the original images?
+{%- endif %}
+{%- endmacro %}
+
 {% macro note_below_chance(systems) -%}
 By AUROC, {{ with_intervals(systems) }} {{ "was" if systems|length == 1 else "were" }} worse than
 chance (0.5).

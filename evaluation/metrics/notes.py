@@ -17,6 +17,7 @@ NoteKind = Literal[
     "unit",  # figures by study or patient
     "few_patients",  # few patients, or one with many images
     "by_image",  # images whose patient is unknown
+    "no_box_hits",  # a detector with an AP50 of 0
     # Further cautions beside the answer.
     "audit",  # an error that the audit found
     "no_audit",  # a data set without an audit
@@ -55,9 +56,11 @@ class Note(NamedTuple):
         """True if the fact may make the conclusion on the better system wrong.
 
         The report shows such a remark directly below that conclusion. True for the kinds
-        ``few_patients``, ``copies``, ``exposure``, ``reference`` and ``by_image``.
+        ``few_patients``, ``copies``, ``exposure``, ``reference``, ``by_image`` and ``no_box_hits``.
         """
-        return self.kind in ("few_patients", "copies", "exposure", "reference", "by_image")
+        return self.kind in (
+            "few_patients", "copies", "exposure", "reference", "by_image", "no_box_hits"
+        )  # fmt: skip
 
     @property
     def about_decisions(self) -> bool:

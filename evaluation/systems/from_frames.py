@@ -431,6 +431,7 @@ def _box_tables(boxes: Any, frame: pd.DataFrame, finding: str) -> tuple[pd.DataF
     source = pd.read_csv(boxes) if isinstance(boxes, str | Path) else boxes
     sizes = frame.reindex(columns=["image_id", "width", "height"])
     table = boxes_table(source, frame["image_id"], image_sizes=sizes)
+    is_crowd = table.get("crowd", pd.Series(False, table.index)).eq(True)
     table = table[["image_id", *EDGES]]
     is_unknown = ~is_member(table["image_id"], frame["image_id"])
     if is_unknown.any():
@@ -447,12 +448,18 @@ def _box_tables(boxes: Any, frame: pd.DataFrame, finding: str) -> tuple[pd.DataF
     if (labels == 0).any():
         first = table["image_id"].to_numpy()[int((labels == 0).argmax())]
         raise InputError(f"boxes: image '{first}' has a box, and its label says negative")
-    true_boxes = typed_table(table.assign(finding=finding, reader=REFERENCE_READER), "boxes")
-    boxed = true_boxes["image_id"].drop_duplicates().sort_values(ignore_index=True)
+    boxed = table["image_id"].drop_duplicates().sort_values(ignore_index=True)
+    in_part = boxed.isin(table.loc[is_crowd, "image_id"])  # a crowd is not boxed lesion by lesion
+    table = table[~is_crowd].assign(finding=finding, reader=REFERENCE_READER)
     coverage = pd.DataFrame(
-        {"image_id": boxed, "finding": finding, "reader": REFERENCE_READER, "coverage": "all"}
+        {
+            "image_id": boxed,
+            "finding": finding,
+            "reader": REFERENCE_READER,
+            "coverage": np.where(in_part, "some", "all"),
+        }
     )
-    return true_boxes, typed_table(coverage, "box_coverage")
+    return typed_table(table, "boxes"), typed_table(coverage, "box_coverage")
 
 
 def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataFrame:

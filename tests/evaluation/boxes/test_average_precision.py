@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.average_precision import (
     WeightedAveragePrecision,
     average_precision,
 )
+from cxr_compare.evaluation.boxes.froc import froc
 from cxr_compare.evaluation.boxes.matching import IOU_THRESHOLDS, match_boxes
 from tests.evaluation.boxes.simulated import simulate as simulate_images
 
@@ -35,7 +37,8 @@ def ap_by_hand(boxes, truth, ids, repeats=None):
                 for row in frame[frame["image_id"] == image].itertuples():
                     w, h = row.x2 - row.x1, row.y2 - row.y1
                     kind.append(
-                        {"id": len(kind) + 1, "image_id": number, "category_id": 1, "iscrowd": 0,
+                        {"id": len(kind) + 1, "image_id": number, "category_id": 1,
+                         "iscrowd": int(getattr(row, "crowd", False)),
                          "bbox": [row.x1, row.y1, w, h], "area": w * h,
                          "score": getattr(row, "score", 1.0)}
                     )  # fmt: skip
@@ -48,6 +51,19 @@ def ap_by_hand(boxes, truth, ids, repeats=None):
         evaluator.accumulate()
     precision = evaluator.eval["precision"][:, :, 0, 0, -1]
     return precision.mean(axis=1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_crowds_are_ignored_as_by_pycocotools(seed):
+    boxes, truth, ids = simulate(seed)
+    truth["crowd"] = np.random.default_rng(seed).random(len(truth)) < 0.3
+    expected = ap_by_hand(boxes, truth, ids)
+    figures = average_precision(boxes, truth, ids)
+    assert figures["ap50"] == pytest.approx(expected[0], abs=1e-12)
+    assert figures["ap"] == pytest.approx(expected.mean(), abs=1e-12)
+    assert figures != average_precision(boxes, truth.drop(columns="crowd"), ids)
+    with pytest.raises(InputError, match="crowd"):
+        froc(boxes, truth, ids)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -176,6 +176,32 @@ def test_true_boxes_beside_labels_are_evaluated_where_all_lesions_are_boxed(tabl
     figures = result.to_frame().set_index(["system", "metric"])["estimate"]
     assert figures["right", "ap50"] == 1.0
     assert figures["wrong", "ap50"] == 0.0
+    (caution,) = [text for text in result.cautions if "AP50" in text]
+    assert "wrong" in caution
+    assert "resized" in caution  # beyond the true boxes: scale={"wrong": 1} had answered
+
+
+def test_detector_beside_all_lesions_gets_a_caution_that_does_not_blame_the_size(table):
+    positive = table.loc[table["label"] == 1, ["image_id"]]
+    boxes = positive.assign(x1=10.0, y1=10.0, x2=60.0, y2=60.0)
+    beside = positive.assign(x1=10.0, y1=61.0, x2=60.0, y2=80.0, score=0.5)
+    result = cxr_compare.compare(
+        {"A": beside}, truth=table[["image_id", "label"]], boxes=boxes, replicates=100
+    )
+    (caution,) = [text for text in result.cautions if "AP50" in text]
+    assert "resized" not in caution
+
+
+def test_images_with_a_crowd_take_no_part_in_figures_of_boxes(table):
+    positive = table.loc[table["label"] == 1, ["image_id"]]
+    boxes = positive.assign(x1=10.0, y1=10.0, x2=60.0, y2=60.0)
+    found = boxes.assign(score=0.5)
+    crowds = boxes.assign(crowd=np.arange(len(boxes)) < 5)
+    truth = table[["image_id", "label"]]
+    result = cxr_compare.compare({"A": found}, truth=truth, boxes=crowds, replicates=100)
+    figures = result.figures.set_index("metric")
+    assert figures.loc["ap50", "n_images"] == N - 5
+    assert figures.loc["auroc", "n_images"] == N
 
 
 @pytest.mark.parametrize(
