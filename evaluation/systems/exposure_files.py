@@ -17,8 +17,10 @@ from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.formats.image_lists import image_name
 from cxr_compare.data_prep.formats.patient_lookup import NIH_NAME, nih_patients, read_nih_names
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.boxes.box_checks import near_ids
 from cxr_compare.evaluation.compare.exposure import Exposure
 
+_CELL_END = re.compile(r"[,;\t]")
 _FACT = re.compile(r"#\s*(source|encoder|labels)\s*:\s*(.*)", re.IGNORECASE)
 _NIH_COLUMNS = ("nihimage",)
 _IMAGE_COLUMNS = ("imageid", *column_names("file"))
@@ -97,14 +99,14 @@ def read_seen_list(path: Path) -> SeenList:
     if not rows:
         raise InputError(f"{path}: lists no image")
     (number, header), *images = rows
-    column = header.split(",")[0].strip().strip('"')
+    column = _first_cell(header)
     is_nih = find_column([column], _NIH_COLUMNS) is not None
     if not is_nih and find_column([column], _IMAGE_COLUMNS) is None:
         raise InputError(
             f"{path}: line {number}: {column!r} is no name of a column; write image_id or "
             "nih_image above the images"
         )
-    names = [image_name(line.split(",")[0]) for _, line in images]
+    names = [image_name(_first_cell(line)) for _, line in images]
     if not names:
         raise InputError(f"{path}: lists no image; write one a line below {column}")
     return SeenList(
@@ -114,6 +116,10 @@ def read_seen_list(path: Path) -> SeenList:
         labels == "seen",
         facts.get("encoder", ""),
     )
+
+
+def _first_cell(line: str) -> str:
+    return _CELL_END.split(line)[0].strip().strip('"')
 
 
 def read_exposure(
@@ -139,13 +145,27 @@ def read_exposure(
         The seen images and patients of the data set, and the images for which this is unknown.
 
     Raises:
-        InputError: A file cannot be read, or the list names NIH images, no image of the data set
-            has such a name, and no ``mapping`` is given.
+        InputError: A file cannot be read, the list of ids has none of the data set, or the list
+            names NIH images, no image of the data set has such a name, and no ``mapping`` is given.
     """
     seen = read_seen_list(path)
     images = dataset.images[["image_id", "patient_id"]]
     names = images["image_id"].map(image_name).astype(TEXT)
     is_seen = is_member(names, seen.names) | is_member(images["image_id"], seen.names)
+    first = seen.names[0]
+    if seen.kind == "nih_image" and not seen.names.str.fullmatch(NIH_NAME).any():
+        raise InputError(
+            f"{path}: {first!r} is no name of an NIH image, such as 00000013_005, and none of the "
+            "others is; name the column image_id if they are ids of the data set"
+        )
+    if seen.kind == "image_id" and mapping is None and not is_seen.any():
+        known = images["image_id"]
+        near = near_ids([first], known)
+        likely = f"is {first!r} the image '{near[first]}'?" if near else f"it begins with {first!r}"
+        raise InputError(
+            f"{path}: names no image of {dataset.folder}, whose ids are such as '{known.iloc[0]}' "
+            f"({likely}); correct the names"
+        )
     unknown = pd.Index([], dtype=object)
     if mapping is not None:
         to_nih = read_nih_names(mapping)

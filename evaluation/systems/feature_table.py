@@ -32,13 +32,16 @@ from cxr_compare.data_prep.store.features import (
     Features,
 )
 from cxr_compare.data_prep.store.pixel_store import pixels_checksum
+from cxr_compare.evaluation.boxes.box_checks import check_edges
 from cxr_compare.evaluation.systems.imported import ids_by_name, ids_from_names
 
+_DAMAGES = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
 FEATURES_SUFFIX = ".parquet"
 """End of the name of a file of features."""
 _GRID = ("grid_h", "grid_w")
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 _BYTES_AT_ONCE = 1 << 25
+_MOST_UNPACKED = 1000  # bytes of features by byte of the file; real features hardly shrink
 _SHOWN = 3  # largest number of names that a message lists
 
 
@@ -123,6 +126,8 @@ def import_features(
     with atomic_folder(out) as folder:
         require_free_space(folder, 4 * layout.numbers * len(index))
         digest = hashlib.sha256("\n".join(index["image_id"]).encode())
+        digest.update(repr(layout.grid).encode())
+        digest.update(index.filter(EDGES).to_numpy(np.float64).tobytes())
         index["features_hash"] = _write_values(file, source, layout, index, folder, digest)
         write_table(index.drop(columns="place"), folder / FEATURE_INDEX, "feature_index")
         record = {
@@ -147,12 +152,42 @@ def _open(source: Path) -> pq.ParquetFile:
     if not source.is_file():
         raise InputError(f"{source}: no such file")
     try:
-        file = pq.ParquetFile(source)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{source}: cannot be read as Parquet ({first_line(error)})") from None
+        file = pq.ParquetFile(source, page_checksum_verification=True)
+    except _DAMAGES as error:
+        raise _damaged(source, error) from None
     if file.metadata.num_rows == 0:
         raise InputError(f"{source}: has no row")
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    n_values = sum(g.column(number).num_values for g in groups for number in range(g.num_columns))
+    n_bytes = np.dtype(np.float32).itemsize * n_values
+    if n_bytes > _MOST_UNPACKED * source.stat().st_size:
+        raise InputError(
+            f"{source}: would unpack to {n_bytes / 1e9:.3g} GB from {source.stat().st_size:,} "
+            "bytes: these are no features of images"
+        )
     return file
+
+
+def _damaged(source: Path, error: Exception) -> InputError:
+    return InputError(f"{source}: cannot be read as Parquet ({first_line(error)})")
+
+
+def _read(file: pq.ParquetFile, source: Path, columns: Sequence[str]) -> pd.DataFrame:
+    try:
+        return file.read(columns=list(columns)).to_pandas()
+    except _DAMAGES as error:
+        raise _damaged(source, error) from None
+
+
+def _batches(
+    file: pq.ParquetFile, source: Path, n_rows: int, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    try:
+        for batch in file.iter_batches(n_rows, columns=list(columns)):
+            batch.validate(full=True)
+            yield batch
+    except _DAMAGES as error:
+        raise _damaged(source, error) from None
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -181,7 +216,7 @@ def _layout(file: pq.ParquetFile, source: Path, image_column: str) -> _Layout:
     lists = [name for name in rest if _is_list(kinds[name])]
     values = _value_columns(source, kinds, rest, lists)
     if lists:
-        first = next(file.iter_batches(1, columns=lists)).column(0)[0].as_py()
+        first = next(_batches(file, source, 1, lists)).column(0)[0].as_py()
         length = 0 if first is None else len(first)
     else:
         length = len(values)
@@ -257,7 +292,7 @@ def _grid(
     """Return the grid of the cells, which is the same in all rows; None without such columns."""
     if not _has_all(kinds, _GRID, source):
         return None
-    table = file.read(columns=list(_GRID)).to_pandas()
+    table = _read(file, source, _GRID)
     first = table.iloc[0]
     differs = (table != first).any(axis=1).to_numpy()
     if differs.any():
@@ -277,7 +312,7 @@ def _images(
 ) -> pd.DataFrame:
     """Return the ids of the images, the rows of the file, and the frames of the grids."""
     columns = [layout.image, *(EDGES if layout.has_frames else ())]
-    table = file.read(columns=columns).to_pandas()
+    table = _read(file, source, columns)
     names = table[layout.image]
     if names.isna().any():
         row = int(names.isna().to_numpy().argmax())
@@ -286,7 +321,7 @@ def _images(
     index = pd.DataFrame({"image_id": ids, "place": np.arange(len(ids))})
     if layout.has_frames:
         index[list(EDGES)] = table[list(EDGES)].astype(np.float64)
-        _check_frames(index, source)
+        _check_frames(index, source, dataset)
     is_repeated = index["image_id"].duplicated()
     if is_repeated.any():
         row = int(is_repeated.to_numpy().argmax())
@@ -305,15 +340,21 @@ def _images(
     return index
 
 
-def _check_frames(index: pd.DataFrame, source: Path) -> None:
-    wrong = ~((index["x1"] < index["x2"]) & (index["y1"] < index["y2"])).to_numpy()
-    wrong |= ~np.isfinite(index[list(EDGES)].to_numpy()).all(axis=1)
-    if wrong.any():
-        row = int(wrong.argmax())
-        edges = ", ".join(f"{edge}={index[edge][row]:g}" for edge in EDGES)
+def _check_frames(index: pd.DataFrame, source: Path, dataset: DataSet) -> None:
+    """Check the parts of the images that grids cover; padding may reach beyond an image."""
+    check_edges(index.assign(place="row " + index["place"].astype(str)), str(source))
+    sizes = dataset.images.set_index("image_id")[["width", "height"]].reindex(index["image_id"])
+    longer = sizes.max(axis=1).to_numpy(np.float64, na_value=np.inf)[:, None]
+    edges = index[list(EDGES)].to_numpy()
+    far = ((edges < -longer) | (edges > 2 * longer)).any(axis=1)
+    if far.any():
+        row = int(far.argmax())
+        text = ", ".join(f"{edge}={value:g}" for edge, value in zip(EDGES, edges[row], strict=True))
+        width, height = sizes.iloc[row]
         raise InputError(
-            f"{source}: row {row}, image '{index['image_id'][row]}': x2 must exceed x1, and y2 "
-            f"y1: {edges} px"
+            f"{source}: row {index['place'][row]}, image '{index['image_id'][row]}': {text} lies "
+            f"far outside the image of {width} x {height} px; give the part that the grid covers "
+            "in px of the original image"
         )
 
 
@@ -385,7 +426,7 @@ def _blocks(
     """Yield the number of the first row and the features, float32 (rows, numbers), of some rows."""
     rows_at_once = max(1, _BYTES_AT_ONCE // (8 * layout.numbers))
     first_row = 0
-    for batch in file.iter_batches(rows_at_once, columns=list(layout.values)):
+    for batch in _batches(file, source, rows_at_once, layout.values):
         if len(layout.values) == 1 and _is_list(batch.column(0).type):
             block = _list_block(batch.column(0), source, layout, first_row)
         else:

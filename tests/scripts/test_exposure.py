@@ -51,6 +51,27 @@ def seen_list(path: Path, names, *, labels="unseen", column="image_id", encoder=
     return path
 
 
+@pytest.mark.parametrize(
+    ("names", "column"),
+    [
+        ([name + "x" for name in IDS], "image_id"),
+        (["IMG1", "IMG2"], "image_id"),
+        (["IMG1", "IMG2"], "nih_image"),
+    ],
+)
+def test_list_of_which_no_name_fits_is_refused(tmp_path, images, names, column):
+    path = seen_list(tmp_path / "seen.csv", names, column=column)
+    with pytest.raises(InputError, match=names[0]):
+        compared(images, exposure={"A": path})
+
+
+@pytest.mark.parametrize("end", [",1", ";1", "\t1", ".png;0,5"])
+def test_first_cell_of_a_line_names_the_image(tmp_path, images, end):
+    path = seen_list(tmp_path / "seen.csv", [name + end for name in IDS[:9]])
+    (found,) = compared(images, exposure={"A": path}).to_dict()["exposure"]
+    assert found["n_seen"] == 9
+
+
 def test_figures_without_the_seen_images_are_those_of_the_rest(tmp_path, images):
     """30 images of 20 patients seen: the first image of 10 patients, the others of 10 more."""
     names = [*IDS[0:30:3], *(name for n, name in enumerate(IDS[30:60]) if n % 3)]

@@ -112,6 +112,12 @@ def _changed(**columns) -> dict:
     return {name: column for name, column in table.items() if column is not None}
 
 
+def _frame(x1, y1, x2, y2) -> dict:
+    edges = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
+    columns = {edge: [float(value)] * 20 for edge, value in edges.items()}
+    return {"grid_h": [2] * 20, "grid_w": [3] * 20, **columns}
+
+
 def _with_row(row: int, value: object) -> list:
     values = _as_lists(_values())
     values[row] = value
@@ -139,6 +145,9 @@ def _with_row(row: int, value: object) -> list:
         (_changed(grid_h=[2] * 19 + [3], grid_w=[1] * 20), "row 19 has a grid of 3 x 1"),
         (_changed(grid_h=[0] * 20, grid_w=[1] * 20), "at least 1"),
         (_changed(image_id=None, file=IDS), "--columns image=COLUMN"),
+        (_changed(**_frame(0, 0, 1, 1)), "shares"),
+        (_changed(**_frame(0, 0, 1e9, 1e9)), "row 0, image 'i00'.*200 x 100 px"),
+        (_changed(**_frame(100, 0, 50, 50)), "row 0, image 'i00'"),
     ],
 )
 def test_a_wrong_table_is_refused_with_its_row_and_leaves_no_folder(
@@ -153,6 +162,54 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path, dataset):
     path = tmp_path / "features.parquet"
     path.write_text("image_id,f0\n")
     with pytest.raises(InputError, match="cannot be read as Parquet"):
+        import_features(path, dataset, tmp_path / "f", ENCODER)
+
+
+def test_a_grid_and_its_position_belong_to_the_id_of_features(tmp_path, dataset):
+    values = _as_lists(_values())
+    tables = [
+        {"v": values},
+        {"v": values, "grid_h": [1] * 20, "grid_w": [2] * 20},
+        {"v": values, "grid_h": [2] * 20, "grid_w": [1] * 20},
+        {"v": values, "grid_h": [2] * 20, "grid_w": [1] * 20, "x1": [0.0] * 20,
+         "y1": [0.0] * 20, "x2": [100.0] * 20, "y2": [100.0] * 20},
+    ]  # fmt: skip
+    ids = set()
+    for number, table in enumerate(tables):
+        (tmp_path / str(number)).mkdir()
+        imported = _imported(tmp_path / str(number), dataset, {"image_id": IDS, **table})
+        ids.add(imported.features_id)
+    assert len(ids) == len(tables)
+
+
+def test_damaged_pages_are_refused_in_one_line_or_change_nothing(tmp_path, dataset):
+    path = tmp_path / "features.parquet"
+    table = pa.table({"image_id": IDS, "v": _as_lists(_values(numbers=64))})
+    pq.write_table(table, path, write_page_checksum=True)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(5)
+    refusals = []
+    for number in range(40):
+        damaged = bytearray(whole)
+        start = int(rng.integers(4, len(whole) - 8))
+        damaged[start : start + 4] = rng.bytes(4)
+        path.write_bytes(damaged)
+        try:
+            features = import_features(path, dataset, tmp_path / f"f{number}", ENCODER)
+        except InputError as error:
+            refusals.append(str(error))
+        else:
+            assert features.image("i03")[:, 0, 0].tolist() == _values(numbers=64)[3].tolist()
+    assert len(refusals) > 20
+    assert not any("\n" in refusal for refusal in refusals)
+
+
+def test_a_small_file_that_unpacks_to_a_gigabyte_is_refused_unread(tmp_path, dataset):
+    path = tmp_path / "features.parquet"
+    zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(20 * 200_000, np.float32)), 200_000)
+    pq.write_table(pa.table({"image_id": IDS, "v": zeros}), path, compression="zstd")
+    assert path.stat().st_size < 20_000
+    with pytest.raises(InputError, match="would unpack"):
         import_features(path, dataset, tmp_path / "f", ENCODER)
 
 
