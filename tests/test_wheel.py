@@ -136,6 +136,27 @@ def test_the_command_works_in_a_project_with_modules_of_the_same_names(bare, tmp
     assert len(list((tmp_path / "xrays/stage_2_train_images").glob("*.dcm"))) == 4
 
 
+def test_a_users_type_checker_sees_the_types_of_the_installed_package(bare, tmp_path):
+    code = """\
+import cxr_compare as cxr
+report = cxr.compare({"A": [0.1, 0.9]}, truth=[0, 1])
+assert isinstance(report, cxr.Report)
+reveal_type(report.table)
+reveal_type(cxr.DataSet.open("data"))
+reveal_type(cxr.train("chexnet", data="data", out="run"))
+number: int = cxr.metrics.auroc([0, 1], [0.1, 0.9])
+cxr.compare({}, trut=[0, 1])
+"""
+    (tmp_path / "use.py").write_text(code)
+    options = ["--python-executable", bare / "bin/python", "--cache-dir", tmp_path / "cache"]
+    done = _run([sys.executable, "-m", "mypy", *options, "use.py"], tmp_path)
+    said = [re.findall(rf"use.py:{line}: (.*)", done.stdout) for line in range(1, 9)]
+    assert said[0] == said[1] == said[2] == []
+    for line, word in ((4, "DataFrame"), (5, "DataSet"), (6, "Run"), (7, "float"), (8, '"trut"')):
+        assert word in said[line - 1][0]
+        assert "Any" not in said[line - 1][0]
+
+
 def test_uninstalling_removes_what_was_installed_and_nothing_else(wheel, tmp_path):
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)

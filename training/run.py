@@ -35,6 +35,7 @@ from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.sampling import SeededSampler
 from cxr_compare.training.task import ModelTask, TrainingTask
 
+_WILD_LOSS = 100.0  # far above the loss of any network that learns
 _MUCH_WAITING = 0.1  # share of an epoch's training time; more time without a batch is reported
 
 
@@ -122,6 +123,12 @@ def _complete_training(
         best_epoch=result.best_epoch,
     )
     [best_row] = [row for row in result.history if row["epoch"] == result.best_epoch]
+    if best_row["val_loss"] > _WILD_LOSS:
+        progress.say(
+            f"CAUTION: the validation loss of the best epoch is {best_row['val_loss']:.3g}, and "
+            "that of an untrained network about 1: the training has diverged; lower "
+            "training.learning_rate, or set training.clip"
+        )
     best_figures = {
         name: None if math.isnan(value) else value for name, value in metrics_of(best_row).items()
     }

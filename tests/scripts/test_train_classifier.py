@@ -71,6 +71,16 @@ def test_a_head_learns_alone_on_the_features_of_a_run(data, before, tmp_path):
     assert rebuilt.architecture["arguments"]["channels"] == "imagenet"  # as its start had it
 
 
+@pytest.mark.parametrize(("rate", "diverges"), [(10, True), (0.001, False)])
+def test_training_whose_loss_was_wild_from_its_first_epoch_ends_with_a_caution(
+    data, tmp_path, capsys, rate, diverges
+):
+    run = _train(data, tmp_path / "run", "training.epochs=1", f"training.learning_rate={rate}")
+    (loss,) = pd.read_csv(run.folder / "metrics.csv")["val_loss"]
+    assert (loss > 100) == diverges
+    assert ("CAUTION: the validation loss" in capsys.readouterr().err) == diverges
+
+
 def _interrupted(data: Path, out: Path, after: int, *overrides: str) -> None:
     with interrupted_after(after):
         _train(data, out, *overrides)
