@@ -21,8 +21,9 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
 from cxr_compare.data_prep.formats.class_names import class_finding
-from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
+from cxr_compare.data_prep.formats.folder_scan import files_below, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
+from cxr_compare.data_prep.formats.label_file_kinds import COCO_MARKS
 from cxr_compare.data_prep.formats.label_files import LabelFiles
 from cxr_compare.data_prep.formats.label_values import finite_or_nan, parse_side, read_plain_facts
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
@@ -364,7 +365,7 @@ COCO = Format(
     name="coco",
     title="COCO",
     folder="`.json` files that list `images`, and the images",
-    detect=has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
+    detect=has_text(("annotations/*.json", "*.json", "*/_annotations.coco.json"), COCO_MARKS),
     read=_read_coco,
     options=("reference", "patient_pattern"),
     is_deep=True,
