@@ -88,7 +88,7 @@ def read_source(
         fitting = [name for name in _fitting_formats(source) if name not in _VAGUE]
         if len(fitting) == 1:
             format = fitting[0]  # noqa: A001
-            show(f"{source}: read as --format {format} ({FORMATS[format].title})")
+            show(f"{source}: read as --format {format}")
     if format not in FORMATS:
         if source.is_dir():
             _require_folder(source)  # an empty folder is refused before its format is discussed

@@ -23,6 +23,11 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
+from cxr_compare.evaluation.systems.prediction_strings import (
+    PredictionStrings,
+    read_prediction_strings,
+    string_columns,
+)
 from cxr_compare.evaluation.systems.reading_advice import ReadingAdvice
 
 _WITHOUT_OPTIONS = ReadingAdvice()
@@ -62,14 +67,14 @@ class RawPredictions:
         content: Bytes of the file or files, from which an id of the predictions is computed.
         in_shares: True if the coordinates of boxes are fractions of the image's width and height,
             False if they are px.
-        listed: Names of the images that have a file in a YOLO folder, or a row in a reader's form,
-            even without a box.
+        listed: Names of the images that have a file in a YOLO folder, or a row in a reader's form
+            or a challenge's submission, even without a box.
         advice: Advice to append to an error message about unknown image names; may be empty.
         notes: Assumptions that were made in reading, one sentence each.
         sides: Text for error messages if the file has x, y, width and height instead of corners,
             such as "COCO's bbox is x, y, width, height"; else empty.
-        ran: Names of the images that a COCO annotation file lists, on all of which the detector
-            ran; None without such a file.
+        ran: Names of the images that a COCO annotation file or a challenge's submission lists, on
+            all of which the detector ran; None without such a file.
         crowds: True boxes that a COCO annotation file marks as ``iscrowd``, with the columns of
             ``rows``.
     """
@@ -101,7 +106,8 @@ def read_source(
             have names; None if they need no names.
         class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
             such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
-            the text files; without such a file, all boxes must be of class 0. Not used for other
+            the text files; without such a file, all boxes must be of class 0. In a submission with
+            a column ``PredictionString``, None takes VinBigData's classes. Not used for other
             sources.
         advice: What error messages tell the user to do.
 
@@ -118,7 +124,7 @@ def read_source(
         [0.5]
     """
     if isinstance(source, pd.DataFrame):
-        return _read_frame(source, names, advice)
+        return _read_frame(source, names, advice, class_names)
     source = Path(source)
     if source.is_dir():
         return _read_yolo(source, class_names, advice)
@@ -126,7 +132,7 @@ def read_source(
         raise InputError(f"{source}: no such file or folder")
     if _looks_like_json(source):
         return _read_coco(source, None if coco_truth is None else Path(coco_truth), advice)
-    return _read_csv(source, names, advice)
+    return _read_csv(source, names, advice, class_names)
 
 
 def _looks_like_json(path: Path) -> bool:
@@ -322,8 +328,20 @@ def as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
     return numbers
 
 
-def _read_csv(path: Path, names: ColumnNames, advice: ReadingAdvice) -> RawPredictions:
+def _read_csv(
+    path: Path,
+    names: ColumnNames,
+    advice: ReadingAdvice,
+    class_names: str | Path | Sequence[str] | None,
+) -> RawPredictions:
     table = read_text_table(path, ())
+    of_strings = string_columns([*table.columns], names.image)
+    if of_strings is not None:
+        places = [f"row {line}" for line in table.index + 2]
+        named = _class_names(class_names)
+        return _from_strings(
+            read_prediction_strings(table, of_strings, places, str(path), named), path.read_bytes()
+        )
     if len(table.columns) == 1:
         table = read_text_table(path, (names.image, names.score))
     columns = _find_columns(table, names, str(path), advice)
@@ -333,7 +351,32 @@ def _read_csv(path: Path, names: ColumnNames, advice: ReadingAdvice) -> RawPredi
     return RawPredictions(rows, path.read_bytes(), notes=columns.notes, sides=columns.sides)
 
 
-def _read_frame(frame: pd.DataFrame, names: ColumnNames, advice: ReadingAdvice) -> RawPredictions:
+def _from_strings(strings: PredictionStrings, content: bytes) -> RawPredictions:
+    """Return the boxes of a submission file, whose images were all run."""
+    return RawPredictions(
+        strings.rows,
+        content,
+        listed=strings.images,
+        ran=strings.images,
+        notes=strings.notes,
+        sides=strings.sides,
+    )
+
+
+def _read_frame(
+    frame: pd.DataFrame,
+    names: ColumnNames,
+    advice: ReadingAdvice,
+    class_names: str | Path | Sequence[str] | None,
+) -> RawPredictions:
+    of_strings = string_columns([str(column) for column in frame.columns], names.image)
+    if of_strings is not None:
+        places = [f"row {label}" for label in frame.index]
+        content = frame.to_csv(index=False).encode()
+        named = _class_names(class_names)
+        return _from_strings(
+            read_prediction_strings(frame, of_strings, places, advice.frame, named), content
+        )
     columns = _find_columns(frame, names, advice.frame, advice)
     table = frame[columns.read].reset_index(drop=True)
     content = table.to_csv(index=False).encode()
@@ -488,17 +531,23 @@ def _yolo_names(
     folder: Path, class_names: str | Path | Sequence[str] | None
 ) -> dict[int, str] | None:
     """Return the names of classes by number; None if they are not given."""
-    if isinstance(class_names, str | Path) and Path(class_names).suffix.lower() in _YAML_SUFFIXES:
-        return read_class_names(Path(class_names))
-    if isinstance(class_names, str | Path):
-        class_names = [name.strip() for name in str(class_names).split(",")]
-    if class_names:
-        return dict(enumerate(class_names))
+    given = _class_names(class_names)
+    if given is not None:
+        return given
     for parent in (folder, folder.parent):
         path = parent / "data.yaml"
         if path.is_file():
             return read_class_names(path)
     return None
+
+
+def _class_names(class_names: str | Path | Sequence[str] | None) -> dict[int, str] | None:
+    """Return the names of classes that the user gives; None without any."""
+    if isinstance(class_names, str | Path) and Path(class_names).suffix.lower() in _YAML_SUFFIXES:
+        return read_class_names(Path(class_names))
+    if isinstance(class_names, str | Path):
+        class_names = [name.strip() for name in str(class_names).split(",")]
+    return dict(enumerate(class_names)) if class_names else None
 
 
 def _yolo_rows(path: Path) -> Iterator[tuple[Any, ...]]:
