@@ -43,6 +43,29 @@ def column_names(role: str) -> tuple[str, ...]:
     return tuple((_TABLE["names"] | _TABLE["predictions"])[role])
 
 
+_RSNA_BOXES = ("patientid", "x", "y", "width", "height")
+
+
+def image_names(columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the names by which the column of images is recognised in a table.
+
+    In the label file of the RSNA Pneumonia Detection Challenge, and only there, ``patientId`` is an
+    image.
+
+    Args:
+        columns: Names of the table's columns.
+
+    Returns:
+        The names, the most exact first.
+
+    Example:
+        >>> image_names(["patientId", "x", "y", "width", "height", "Target"])[-1]
+        'patientid'
+    """
+    is_rsna = all(find_column(columns, (name,)) for name in _RSNA_BOXES)
+    return ("image_id", *column_names("file"), *(_RSNA_BOXES[:1] if is_rsna else ()))
+
+
 def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:
     """Find the columns of images and of patients in a table that lists the patient of each image.
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.column_names import column_names, find_column, image_names
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.table_files import read_text_table
@@ -184,7 +184,7 @@ def _find_columns(
             raise InputError(_missing_column(header, kind, configured, where, advice))
         return column
 
-    image = one_column("image", names.image, column_names("file"))
+    image = one_column("image", names.image, image_names(header))
     score = one_column("score", names.score, column_names("score"))
     finding = names.finding if names.finding in header else None
     if finding is None and names.finding != ColumnNames.finding:
