@@ -23,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from cxr_compare.data_prep.contracts.column_names import headless_problem
 from cxr_compare.data_prep.contracts.csv_files import plain_cells
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT, from_arrow
@@ -150,8 +151,14 @@ def read_text_table(
     frame.columns = pd.Index([rename_column(str(name)) for name in frame.columns])
     missing = [name for name in required if name not in frame.columns]
     if missing:
-        names = ", ".join(frame.columns[:20])
-        raise InputError(f"{path}: column '{missing[0]}' is missing; it has {names}")
+        problem = headless_problem(list(frame.columns))
+        if not problem:
+            listed = ", ".join(f"'{name}'" for name in missing)
+            problem = f"column {listed} is missing"
+            if len(missing) > 1:
+                problem = f"columns {listed} are missing"
+            problem += f"; it has {', '.join(frame.columns[:20])}"
+        raise InputError(f"{path}: {problem}")
     for name in set(optional) - set(frame.columns):
         frame[name] = ""
     return frame
@@ -190,7 +197,8 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
     names = pd.Series([str(name).strip() for name in frame.columns], dtype=TEXT)
     repeated = names[names.duplicated() & (names != "")]
     if len(repeated):
-        raise InputError(f"{path}: column '{repeated.iloc[0]}' appears twice; keep one")
+        twice = f"column '{repeated.iloc[0]}' appears twice; keep one"
+        raise InputError(f"{path}: {headless_problem(names.tolist()) or twice}")
     frame.columns = pd.Index(_with_default_names(names.tolist()))
     frame = frame.apply(plain_cells)
     # A blank line is nothing, but keeps its number.

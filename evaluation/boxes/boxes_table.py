@@ -560,9 +560,10 @@ def edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]:
             return names, form
     missing = [edge for edge in EDGES if edge not in columns]
     if len(missing) < len(EDGES):
+        columns_are = "column is" if len(missing) == 1 else "columns are"
         raise InputError(
-            f"{where}: column '{missing[0]}' is missing; it has {', '.join(columns[:20])}; rename "
-            "the column that holds it"
+            f"{where}: {columns_are} missing: {', '.join(missing)}; it has "
+            f"{', '.join(columns[:20])}; rename what holds it"
         )
     raise InputError(
         f"{where}: no four columns are the edges of boxes; it has {', '.join(columns[:20])}: call "

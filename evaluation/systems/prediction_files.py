@@ -6,7 +6,7 @@ A DataFrame is read like a CSV file. Rows are not checked against a data set her
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column, image_names
+from cxr_compare.data_prep.contracts.column_names import (
+    column_names,
+    find_column,
+    headless_problem,
+    image_names,
+)
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.table_files import read_text_table
@@ -178,17 +183,15 @@ def _find_columns(
     """Find the columns by the configured names, else by names that `cxr prepare` recognises."""
     header = [str(column) for column in table.columns]
 
-    def one_column(kind: str, configured: str, synonyms: Sequence[str]) -> str:
-        column = _one_column(header, kind, configured, synonyms, where)
-        if column is None:
-            raise InputError(_missing_column(header, kind, configured, where, advice))
-        return column
-
-    image = one_column("image", names.image, image_names(header))
-    score = one_column("score", names.score, column_names("score"))
+    image = _one_column(header, "image", names.image, image_names(header), where)
+    score = _one_column(header, "score", names.score, column_names("score"), where)
+    if image is None or score is None:
+        wanted = {"image": (image, names.image), "score": (score, names.score)}
+        missing = {kind: name for kind, (column, name) in wanted.items() if column is None}
+        raise InputError(_missing_columns(header, missing, where, advice))
     finding = names.finding if names.finding in header else None
     if finding is None and names.finding != ColumnNames.finding:
-        raise InputError(_missing_column(header, "finding", names.finding, where, advice))
+        raise InputError(_missing_columns(header, {"finding": names.finding}, where, advice))
     box = _box_columns([column for column in header if column not in (image, score)], where)
     if finding is None and box:
         finding = _class_column(table, {image, score, *box.values()})
@@ -222,15 +225,17 @@ def _one_column(
     return find_column(header, (configured, *synonyms)) if is_default else None
 
 
-def _missing_column(
-    header: list[str], kind: str, configured: str, where: str, advice: ReadingAdvice
+def _missing_columns(
+    header: list[str], missing: Mapping[str, str], where: str, advice: ReadingAdvice
 ) -> str:
-    """Return the error message about a column that a table does not have."""
-    usual = getattr(ColumnNames, kind)
-    return (
-        f"{where}: column '{configured}' is missing; it has {', '.join(header[:20])}; "
-        f"{advice.name_column(kind, usual)}"
-    )
+    """Return the error message about columns, by their kind, that a table does not have."""
+    problem = headless_problem(header)
+    if problem:
+        return f"{where}: {problem}"
+    names = " and ".join(f"'{name}'" for name in missing.values())
+    verb = "column {} is" if len(missing) == 1 else "columns {} are"
+    how = "; ".join(advice.name_column(kind, getattr(ColumnNames, kind)) for kind in missing)
+    return f"{where}: {verb.format(names)} missing; it has {', '.join(header[:20])}; {how}"
 
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
