@@ -117,6 +117,17 @@ def plain_name(column: str) -> str:
     return re.sub("[^a-z0-9]", "", letters)
 
 
+def missing_columns(names: Sequence[str]) -> str:
+    """Return the phrase that says which columns a table lacks, all of them.
+
+    Example:
+        >>> missing_columns(["image_id"]), missing_columns(["x1", "y1"])
+        ("column 'image_id' is missing", "columns 'x1', 'y1' are missing")
+    """
+    listed = ", ".join(f"'{name}'" for name in names)
+    return f"column {listed} is missing" if len(names) == 1 else f"columns {listed} are missing"
+
+
 def ambiguous_columns(columns: Sequence[str], role: str) -> list[str]:
     """Return the columns whose names may mean a role or something else, such as ``Ergebnis``.
 

@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from cxr_compare.data_prep.contracts.column_names import headless_problem
+from cxr_compare.data_prep.contracts.column_names import headless_problem, missing_columns
 from cxr_compare.data_prep.contracts.csv_files import plain_cells
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT, from_arrow
@@ -151,13 +151,9 @@ def read_text_table(
     frame.columns = pd.Index([rename_column(str(name)) for name in frame.columns])
     missing = [name for name in required if name not in frame.columns]
     if missing:
-        problem = headless_problem(list(frame.columns))
-        if not problem:
-            listed = ", ".join(f"'{name}'" for name in missing)
-            problem = f"column {listed} is missing"
-            if len(missing) > 1:
-                problem = f"columns {listed} are missing"
-            problem += f"; it has {', '.join(frame.columns[:20])}"
+        names = ", ".join(frame.columns[:20])
+        problem = f"{missing_columns(missing)}; it has {names}"
+        problem = headless_problem(list(frame.columns)) or problem
         raise InputError(f"{path}: {problem}")
     for name in set(optional) - set(frame.columns):
         frame[name] = ""

@@ -399,12 +399,12 @@ def _require_columns(tables: Sequence[LabelTable], keys: Sequence[str]) -> None:
         unused = [(table, column) for table in tables for column in table.unused]
         asked = ambiguous_columns([column for _, column in unused], "label")
         states = [column for table, column in unused if holds_states(table.text[column])]
-        problem = "no column says what an image shows; say --columns label=COLUMN"
-        if states:
-            problem += (
-                f", or finding=COLUMN for each finding among the columns of states ("
-                f"{', '.join(states)})"
-            )
+        advice = "label=COLUMN"
+        if len(states) == 1:
+            advice = f"finding={states[0]} if it is a finding, else label=COLUMN"
+        elif states:
+            advice += f", or finding=COLUMN for each finding among {', '.join(states)}"
+        problem = f"no column says what an image shows; say --columns {advice}"
         missing.append(problem + _question(asked, "label"))
     for table in tables:
         if any(table.has(key) for key in keys) or _named_elsewhere(table, tables):

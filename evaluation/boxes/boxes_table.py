@@ -15,7 +15,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column, image_names
+from cxr_compare.data_prep.contracts.column_names import (
+    column_names,
+    find_column,
+    image_names,
+    missing_columns,
+)
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
@@ -560,10 +565,9 @@ def edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]:
             return names, form
     missing = [edge for edge in EDGES if edge not in columns]
     if len(missing) < len(EDGES):
-        columns_are = "column is" if len(missing) == 1 else "columns are"
         raise InputError(
-            f"{where}: {columns_are} missing: {', '.join(missing)}; it has "
-            f"{', '.join(columns[:20])}; rename what holds it"
+            f"{where}: {missing_columns(missing)}; it has {', '.join(columns[:20])}; rename what "
+            "holds it"
         )
     raise InputError(
         f"{where}: no four columns are the edges of boxes; it has {', '.join(columns[:20])}: call "

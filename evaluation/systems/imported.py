@@ -444,6 +444,7 @@ def _only_known(
     advice: ReadingAdvice,
 ) -> pd.DataFrame:
     """Refuse rows of images and findings that the data set lacks, or leave them out with a note."""
+    had_rows = not rows.empty
     for column, known, noun, also in (
         ("image_id", dataset.images["image_id"], "images", raw.advice),
         ("finding", _known_findings(dataset), "findings", ""),
@@ -468,7 +469,7 @@ def _only_known(
             counted_phrase(len(names), f"{noun} unknown to the data set left out ({examples}).")
         )
         rows = rows[~is_unknown]
-    if rows.empty and raw.notes:
+    if rows.empty and had_rows:
         raise InputError(f"{where}: no row is of an image and finding of {dataset.folder}")
     return rows.reset_index(drop=True)
 

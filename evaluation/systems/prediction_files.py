@@ -20,6 +20,7 @@ from cxr_compare.data_prep.contracts.column_names import (
     find_column,
     headless_problem,
     image_names,
+    missing_columns,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
@@ -232,10 +233,9 @@ def _missing_columns(
     problem = headless_problem(header)
     if problem:
         return f"{where}: {problem}"
-    names = " and ".join(f"'{name}'" for name in missing.values())
-    verb = "column {} is" if len(missing) == 1 else "columns {} are"
     how = "; ".join(advice.name_column(kind, getattr(ColumnNames, kind)) for kind in missing)
-    return f"{where}: {verb.format(names)} missing; it has {', '.join(header[:20])}; {how}"
+    absent = missing_columns([*missing.values()])
+    return f"{where}: {absent}; it has {', '.join(header[:20])}; {how}"
 
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
