@@ -114,8 +114,9 @@ def _box_of_shape(shape: Mapping[str, Any], notes: MarkNotes) -> LabelRow | None
     if kind == "polygon":
         xs = shape.get("all_points_x")
         ys = shape.get("all_points_y")
-        is_whole = isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys)
-        points = [n for pair in zip(xs, ys, strict=True) for n in pair] if is_whole else [None]
+        points: list[Any] = [None]
+        if isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys):
+            points = [number for pair in zip(xs, ys, strict=True) for number in pair]
         return box_cells({"points": points}, _NO_SIZE, notes)
     return None
 

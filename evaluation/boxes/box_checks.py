@@ -408,10 +408,10 @@ def _require_columns(table: Any, where: str, columns: list[str]) -> None:
         raise InputError(
             f"{where}: expected a DataFrame with {', '.join(columns)}, got {type(table).__name__}"
         )
-    missing = [column for column in columns if column not in table]
-    if missing:
+    absent = [column for column in columns if column not in table]
+    if absent:
         raise InputError(
-            f"{where}: {missing_columns(missing)}; it has "
+            f"{where}: {missing_columns(absent)}; it has "
             f"{', '.join(map(str, table.columns[:20]))}; rename what holds it"
         )
     for column in columns:

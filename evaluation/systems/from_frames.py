@@ -300,7 +300,7 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
     if first.all():
         return images, rows[["image_id", *edges]]
     differ = images.groupby("image_id", sort=False).nunique(dropna=False).gt(1)
-    of_images = [find_column(list(differ), names) for names in _OF_IMAGES]
+    of_images = [find_column([str(name) for name in differ], names) for names in _OF_IMAGES]
     for column in filter(None, of_images):
         if differ[column].any():
             raise InputError(

@@ -268,15 +268,15 @@ def _source_and_out(
         raise InputError(f"prepare: the folder to make is missing; run: {command}")
     from cxr_compare.data_prep.formats.registry import likely_format
 
-    kinds = {path: likely_format(path) for path in both[:-1] if path.is_dir()}
-    folder = next((path for path, kind in kinds.items() if kind in _FOLDERS_OF_LABELS), None)
-    if folder is not None:
-        table = f"; {tables[0]} is not read together with them" if tables else ""
-        raise InputError(
-            f"{folder}: holds label files (--format {kinds[folder]}), and {len(both)} folders are "
-            "given; put the label files and the images into one folder, and give that and the "
-            f"folder to make: cxr prepare FOLDER OUT --format {kinds[folder]}{table}"
-        )
+    for path in both[:-1]:
+        kind = likely_format(path) if path.is_dir() else None
+        if kind in _FOLDERS_OF_LABELS:
+            table = f"; {tables[0]} is not read together with them" if tables else ""
+            raise InputError(
+                f"{path}: holds label files (--format {kind}), and {len(both)} folders are given; "
+                "put the label files and the images into one folder, and give that and the folder "
+                f"to make: cxr prepare FOLDER OUT --format {kind}{table}"
+            )
     raise InputError(
         f"cxr prepare SOURCE OUT: {len(both)} folders given; give one folder of images and labels, "
         "and the folder to make; to put prepared sets into one, say cxr prepare SET SET ... --out "
