@@ -286,7 +286,10 @@ def test_a_huge_image_is_left_out_before_memory_is_taken(tmp_path):
     ("files", "message"),
     [
         ({"images/a.png": None, "labels/b.txt": BOX}, "no label file .* has the name of an image"),
-        ({"a.json": "{}"}, "not in yolo format; it looks like --format coco"),
+        (
+            {"a.json": '{"images": [], "annotations": []}'},
+            "not in yolo format; it looks like --format coco",
+        ),
     ],
 )
 def test_a_folder_of_another_kind_is_named(tmp_path, files, message):
