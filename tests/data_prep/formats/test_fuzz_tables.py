@@ -156,9 +156,9 @@ def write_label_studio(folder: Path) -> None:
 
 # Small valid sources: their format, and who writes them.
 def write_labelme(folder: Path) -> None:
-    shape = test_labelme.shape(test_labelme.RECTANGLE)
-    files = {"a": test_labelme.labelme(shape), "b": test_labelme.labelme(image="b.png")}
-    test_labelme.folder_of(folder, **files)
+    shapes = [test_labelme.shape(test_labelme.RECTANGLE), test_labelme.shape([[5, 5], [9, 9]])]
+    content = test_labelme.labelme(*shapes, flags={"mass": True}, image="film.png")
+    test_labelme.folder_of(folder, film=content)
 
 
 def write_via(folder: Path, name: str) -> None:
