@@ -50,7 +50,9 @@ def _label_format(path: Path) -> str | None:
             f"{path}: is a file of --format {kind}; give the folder that holds it and the images, "
             f"without this file: cxr prepare FOLDER OUT --format {kind}"
         )
-    if kind is None and path.suffix.lower() == ".json" and path.is_file():
+    if kind is None and path.suffix.lower() == ".json" and not path.is_dir():
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
         tool = tool_of_file(path)
         problem = f"of {tool}, which is not read" if tool else "no file of labels that is known"
         raise InputError(f"{path}: is {problem}; export the labels as COCO, Pascal VOC or YOLO")
