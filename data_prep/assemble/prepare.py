@@ -119,7 +119,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     source_id = _source_id(tables)
     tables = tables.with_targets(options.targets)
     settings = {
-        "source_format": options.format,
+        "source_format": tables.format,
         "source_root": str(source.resolve()),
         **asdict(options.rule),
         **_user_choices(options, key),

@@ -8,6 +8,7 @@ from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.ids import is_member
 
 _REASONS_SHOWN = 20
+_POSITION = r"^(label file), \w+ \d+(?=: )"  # such as "label file, line 3: "
 _FILES_SHOWN = 8  # images with a wrong box to show for each reason
 
 
@@ -24,6 +25,7 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
     # In these reasons, the text after the colon describes the single case, such as a size.
     measured = is_member(excluded["stage"], ["boxes", "size"])
     reasons = excluded["reason"].mask(measured, excluded["reason"].str.split(":").str[0])
+    reasons = reasons.str.replace(_POSITION, r"\1", regex=True)
     reasons = reasons.mask(excluded["stage"] == "list", "named in the list of --exclude")
     code, kinds = pd.factorize(reasons)
     common = pd.Series(code).value_counts().index[:_REASONS_SHOWN]

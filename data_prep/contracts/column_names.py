@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 def names_by_role() -> dict[str, list[str]]:
     """Return the recognised names of columns in users' label tables, by what the column contains.
 
-    Upper and lower case, spaces and punctuation of a user's column name are ignored.
+    Upper and lower case, accents, spaces and punctuation of a user's column name are ignored.
 
     Returns:
         A list of names for each role, the most exact first. A role is what a column contains, such
@@ -43,6 +44,29 @@ def column_names(role: str) -> tuple[str, ...]:
     return tuple((_TABLE["names"] | _TABLE["predictions"])[role])
 
 
+_RSNA_BOXES = ("patientid", "x", "y", "width", "height")
+
+
+def image_names(columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the names by which the column of images is recognised in a table.
+
+    In the label file of the RSNA Pneumonia Detection Challenge, and only there, ``patientId`` is an
+    image.
+
+    Args:
+        columns: Names of the table's columns.
+
+    Returns:
+        The names, the most exact first.
+
+    Example:
+        >>> image_names(["patientId", "x", "y", "width", "height", "Target"])[-1]
+        'patientid'
+    """
+    is_rsna = all(find_column(columns, (name,)) for name in _RSNA_BOXES)
+    return ("image_id", *column_names("file"), *(_RSNA_BOXES[:1] if is_rsna else ()))
+
+
 def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:
     """Find the columns of images and of patients in a table that lists the patient of each image.
 
@@ -65,7 +89,7 @@ def find_patient_columns(columns: Sequence[str]) -> tuple[str, str] | None:
 def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
     """Find the column of a table that has one of several possible names.
 
-    Upper and lower case and punctuation are ignored.
+    Upper and lower case, accents and punctuation are ignored.
 
     Args:
         columns: Names of the table's columns.
@@ -78,9 +102,74 @@ def find_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
         >>> find_column(["Image Index", "Prob."], ("prob",))
         'Prob.'
     """
-    plain = {re.sub("[^a-z0-9]", "", column.lower()): column for column in reversed(columns)}
-    for name in names:
-        plain_name = re.sub("[^a-z0-9]", "", name.lower())
-        if plain_name in plain:
-            return plain[plain_name]
-    return None
+    plain = {plain_name(column): column for column in reversed(columns)}
+    return next((plain[name] for name in map(plain_name, names) if name in plain), None)
+
+
+def plain_name(column: str) -> str:
+    """Return the name of a column as it is compared: letters and digits alone, without accents.
+
+    Example:
+        >>> plain_name("Prob."), plain_name("Âge"), plain_name("Patiënt-ID")
+        ('prob', 'age', 'patientid')
+    """
+    letters = unicodedata.normalize("NFKD", column.casefold())
+    return re.sub("[^a-z0-9]", "", letters)
+
+
+def missing_columns(names: Sequence[str]) -> str:
+    """Return the phrase that says which columns a table lacks, all of them.
+
+    Example:
+        >>> missing_columns(["image_id"]), missing_columns(["x1", "y1"])
+        ("column 'image_id' is missing", "columns 'x1', 'y1' are missing")
+    """
+    listed = ", ".join(f"'{name}'" for name in names)
+    return f"column {listed} is missing" if len(names) == 1 else f"columns {listed} are missing"
+
+
+def ambiguous_columns(columns: Sequence[str], role: str) -> list[str]:
+    """Return the columns whose names may mean a role or something else, such as ``Ergebnis``.
+
+    Args:
+        columns: Names of the table's columns.
+        role: What is looked for: ``file`` or ``label``.
+    """
+    words = _TABLE["ambiguous"][role]
+    return [column for column in columns if plain_name(column) in words]
+
+
+def lacks_head(columns: Sequence[str]) -> bool:
+    """Return True if the first row of a table names an image file: it is no row of column names.
+
+    Example:
+        >>> lacks_head(["p000_0.png", "opacity"]), lacks_head(["file", "label"])
+        (True, False)
+    """
+    return any(_IMAGE_FILE.search(column) for column in columns)
+
+
+def headless_problem(columns: Sequence[str]) -> str:
+    """Return a phrase on a table in which names are missing because its first row holds values.
+
+    Args:
+        columns: Cells of the first row.
+
+    Returns:
+        The phrase; empty if the first row holds names.
+
+    Example:
+        >>> headless_problem(["file", "label"])
+        ''
+    """
+    values = [c for c in columns if _IMAGE_FILE.search(c) or _NUMBER.fullmatch(c.strip())]
+    if not values:
+        return ""
+    return (
+        f"the first row is no head: it holds the value {values[0]!r}; write the names of the "
+        "columns above it"
+    )
+
+
+_IMAGE_FILE = re.compile(r"\.(?:png|jpe?g|tiff?|webp|bmp|dcm|dicom)$", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d+(?:[.,]\d+)?")

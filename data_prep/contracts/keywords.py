@@ -38,11 +38,12 @@ def refuse_unknown_keywords(name: str, keywords: Iterable[str], known: Collectio
             raise InputError(f"{name}: has no argument '{keyword}'; {advice}")
 
 
-def with_known_keywords(function: Callable[P, R]) -> Callable[P, R]:
+def with_known_keywords(function: Callable[P, R], *, name: str | None = None) -> Callable[P, R]:
     """Make a public function suggest the right keyword when it is called with an unknown one.
 
     Args:
         function: Function or method without a parameter ``**keywords``.
+        name: Name by which users call the function; None for its own.
 
     Returns:
         The same function, which raises `InputError` for an unknown keyword.
@@ -59,7 +60,7 @@ def with_known_keywords(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        refuse_unknown_keywords(function.__name__, kwargs, known)
+        refuse_unknown_keywords(name or function.__name__, kwargs, known)
         return function(*args, **kwargs)
 
     return checked

@@ -23,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from cxr_compare.data_prep.contracts.column_names import headless_problem, missing_columns
 from cxr_compare.data_prep.contracts.csv_files import plain_cells
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT, from_arrow
@@ -151,7 +152,9 @@ def read_text_table(
     missing = [name for name in required if name not in frame.columns]
     if missing:
         names = ", ".join(frame.columns[:20])
-        raise InputError(f"{path}: column '{missing[0]}' is missing; it has {names}")
+        problem = f"{missing_columns(missing)}; it has {names}"
+        problem = headless_problem(list(frame.columns)) or problem
+        raise InputError(f"{path}: {problem}")
     for name in set(optional) - set(frame.columns):
         frame[name] = ""
     return frame
@@ -190,7 +193,8 @@ def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
     names = pd.Series([str(name).strip() for name in frame.columns], dtype=TEXT)
     repeated = names[names.duplicated() & (names != "")]
     if len(repeated):
-        raise InputError(f"{path}: column '{repeated.iloc[0]}' appears twice; keep one")
+        twice = f"column '{repeated.iloc[0]}' appears twice; keep one"
+        raise InputError(f"{path}: {headless_problem(names.tolist()) or twice}")
     frame.columns = pd.Index(_with_default_names(names.tolist()))
     frame = frame.apply(plain_cells)
     # A blank line is nothing, but keeps its number.

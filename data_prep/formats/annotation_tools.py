@@ -1,4 +1,4 @@
-"""Label tables from the files of the annotation tools CVAT and Label Studio.
+"""Label tables from the files of the annotation tools CVAT, Label Studio and VIA.
 
 Each file becomes a label table (`label_table`). It has one row for each shape or label of an image,
 and a row without a label for an image on which an annotator marked nothing. docs/formats.md
@@ -136,7 +136,10 @@ def _degrees(value: Any) -> float:
 
 
 def label_tables_of_tool(
-    builder: SourceBuilder, suffix: str, read: ReadMarks
+    builder: SourceBuilder,
+    suffix: str | tuple[str, ...],
+    read: ReadMarks,
+    is_of_tool: Callable[[Path], bool] = lambda path: True,
 ) -> dict[Path, pd.DataFrame]:
     """Read the files that an annotation tool has exported, and return a label table for each.
 
@@ -144,8 +147,10 @@ def label_tables_of_tool(
         builder: Object that knows the source folder (the user's files) and the user's options. Its
             options may name the files; if they name none, all files of the folder with this suffix
             are read.
-        suffix: Suffix of the files, such as ``.xml``.
+        suffix: Suffix of the files in lower case, such as ``.xml``, or several.
         read: Function that returns the rows of one file, one row for each label of an image.
+        is_of_tool: Function that returns True for a file of the tool; other files with the suffix
+            are passed over.
 
     Returns:
         One label table by the path of each file.
@@ -156,8 +161,11 @@ def label_tables_of_tool(
     root = builder.root
     notes = MarkNotes()
     tables = dict[Path, pd.DataFrame]()
-    listed = [path for path in builder.options.labels if path.suffix == suffix]
+    given = builder.options.labels
+    listed = [path for path in given if path.name.lower().endswith(suffix) and is_of_tool(path)]
     for path in listed or [root / name for name in files_below(root, suffix)]:
+        if not is_of_tool(path):
+            continue
         frame = pd.DataFrame(list(read(path, notes)))
         if frame.empty:
             raise InputError(f"{path}: labels no image")

@@ -21,11 +21,17 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
 from cxr_compare.data_prep.formats.class_names import class_finding
-from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
+from cxr_compare.data_prep.formats.folder_scan import files_below, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
+from cxr_compare.data_prep.formats.label_file_kinds import COCO_MARKS
 from cxr_compare.data_prep.formats.label_files import LabelFiles
 from cxr_compare.data_prep.formats.label_values import finite_or_nan, parse_side, read_plain_facts
-from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
+from cxr_compare.data_prep.formats.source import (
+    Format,
+    SourceBuilder,
+    SourceTables,
+    WrongFormatError,
+)
 
 
 def read_json_file(path: Path) -> Any:
@@ -116,11 +122,10 @@ def _read_coco(builder: SourceBuilder) -> SourceTables:
         else:
             others.append(path)
     if not files:
-        if not source.is_file():
-            builder.require_format()
-        if not others:
-            raise InputError(f"{source}: holds no JSON file except hidden ones")
-        raise InputError(f"{source / others[0]}: not COCO: it has no list of images")
+        if others:
+            raise WrongFormatError(f"{source / others[0]}: not COCO: it has no list of images")
+        builder.require_format()
+        raise InputError(f"{source}: holds no JSON file except hidden ones")
     gathered.counts["files are JSON but not COCO: these are ignored"] += len(others)
     used = {category for file in files for category in file.used_categories()}
     images = ImageIndex(source)
@@ -364,7 +369,7 @@ COCO = Format(
     name="coco",
     title="COCO",
     folder="`.json` files that list `images`, and the images",
-    detect=has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
+    detect=has_text(("annotations/*.json", "*.json", "*/_annotations.coco.json"), COCO_MARKS),
     read=_read_coco,
     options=("reference", "patient_pattern"),
     is_deep=True,

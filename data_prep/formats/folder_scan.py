@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +30,50 @@ def has_match(*patterns: str) -> Callable[[Path], bool]:
         return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
 
     return holds_match
+
+
+_FILES_OPENED = 20  # of each pattern, to recognise a format by its content
+
+
+def has_text(
+    patterns: Sequence[str], texts: Sequence[bytes], *, without: Sequence[bytes] = ()
+) -> Callable[[Path], bool]:
+    """Return a function that tests whether a folder contains a file with certain content.
+
+    Args:
+        patterns: Glob patterns of files relative to the folder, such as ``*/*.json``.
+        texts: Regular expressions of bytes, all of which such a file contains. ``^`` and ``$``
+            match at each line.
+        without: Regular expressions, none of which such a file contains.
+
+    Returns:
+        Function that is True for a folder in which one of the first files of a pattern fits.
+    """
+
+    def holds_text(folder: Path) -> bool:
+        files = (path for p in patterns for path in islice(sorted(folder.glob(p)), _FILES_OPENED))
+        return any(contains(path, texts, without) for path in files)
+
+    return holds_text
+
+
+def contains(path: Path, texts: Sequence[bytes], without: Sequence[bytes] = ()) -> bool:
+    """Return True if a file contains all of some texts and none of some others.
+
+    Args:
+        path: Path of the file.
+        texts: Regular expressions of bytes, all of which the file must contain.
+        without: Regular expressions, none of which it may contain.
+
+    Returns:
+        True if the file can be read and fits.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            found = [re.search(text, view, re.MULTILINE) is not None for text in (*texts, *without)]
+    except (OSError, ValueError):  # a folder, or an empty file
+        return False
+    return all(found[: len(texts)]) and not any(found[len(texts) :])
 
 
 def has_columns(path: Path, *columns: str) -> bool:

@@ -27,7 +27,8 @@ from cxr_compare.data_prep.formats.annotation_tools import (
 )
 from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
-from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, has_match
+from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, has_text
+from cxr_compare.data_prep.formats.label_file_kinds import LABEL_STUDIO_MARKS
 from cxr_compare.data_prep.formats.label_values import finite_or_nan
 from cxr_compare.data_prep.formats.table import TABLE
 
@@ -158,7 +159,7 @@ LABEL_STUDIO = replace(
     TABLE,
     name="label-studio",
     title="Label Studio",
-    detect=has_match("tasks.json", "project-*-at-*.json"),
+    detect=has_text(("*.json",), LABEL_STUDIO_MARKS),
     folder="tasks exported as JSON, images in any folders",
     make_label_tables=partial(label_tables_of_tool, suffix=".json", read=_label_studio_rows),
 )

@@ -16,6 +16,12 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.column_names import (
+    ambiguous_columns,
+    headless_problem,
+    lacks_head,
+    plain_name,
+)
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -253,13 +259,15 @@ def _recognise(
             f"{path}: has one column, {text.columns[0]!r}; separate cells by commas, semicolons or "
             "tabs"
         )
+    if lacks_head(list(text.columns)):
+        raise InputError(f"{path}: {headless_problem(list(text.columns))}")
     entries = [entry for dictionary in dictionaries for entry in dictionary.get("table", ())]
     fitting = (entry for entry in entries if set(entry["columns"]) <= set(text.columns))
     known: Mapping[str, Any] = next(fitting, {})
     table = LabelTable(path, text, known)
     for role, columns in known.get("roles", {}).items():
         table.assign_role(role, [columns] if isinstance(columns, str) else columns)
-    plain = {re.sub("[^a-z0-9]", "", column.lower()): column for column in reversed(text.columns)}
+    plain = {plain_name(column): column for column in reversed(text.columns)}
     for dictionary in dictionaries:
         for role, names in dictionary.get("names", {}).items():
             free = [plain[name] for name in names if plain.get(name) in table.unused]
@@ -361,12 +369,7 @@ def read_label_tables(
         _warn_of_none(table, builder)
     builder.show("If a column is wrong, correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")
     path = tables[0].path
-    unused = [(t, column) for t in tables for column in t.unused]
-    label_roles = ("label", "finding", "no_finding", *BOX_ROLES)
-    if not any(table.has(role) for table in tables for role in label_roles):
-        states = "+".join(column for t, column in unused if holds_states(t.text[column]))
-        advice = f"finding={states}" if states else "label=COLUMN"
-        raise InputError(f"{path}: no column says what an image shows; say --columns {advice}")
+    _require_columns(tables, keys)
     opinions = []
     for table in tables:
         if not any(table.has(key) for key in keys):
@@ -388,6 +391,51 @@ def read_label_tables(
     return tables
 
 
+def _require_columns(tables: Sequence[LabelTable], keys: Sequence[str]) -> None:
+    """Refuse tables without a column of images or of labels; all that is missing is named."""
+    label_roles = ("label", "finding", "no_finding", *BOX_ROLES)
+    missing = []
+    if not any(table.has(role) for table in tables for role in label_roles):
+        unused = [(table, column) for table in tables for column in table.unused]
+        asked = ambiguous_columns([column for _, column in unused], "label")
+        states = [column for table, column in unused if holds_states(table.text[column])]
+        advice = "label=COLUMN"
+        if len(states) == 1:
+            advice = f"finding={states[0]} if it is a finding, else label=COLUMN"
+        elif states:
+            advice += f", or finding=COLUMN for each finding among {', '.join(states)}"
+        problem = f"no column says what an image shows; say --columns {advice}"
+        missing.append(problem + _question(asked, "label"))
+    for table in tables:
+        if any(table.has(key) for key in keys) or _named_elsewhere(table, tables):
+            continue
+        asked = ambiguous_columns(table.unused, "file")
+        where = "" if table is tables[0] else f"{table.path}: "
+        missing.append(
+            f"{where}no column names the image; say --columns file=COLUMN{_question(asked, 'file')}"
+        )
+        break
+    if missing:
+        first = tables[0]
+        columns = list(first.text.columns)
+        problem = headless_problem(columns)
+        if not problem:
+            problem = f"{'; '.join(missing)}; it has {', '.join(columns[:20])}"
+        raise InputError(f"{first.path}: {problem}")
+
+
+def _question(columns: Sequence[str], role: str) -> str:
+    return f" (is it {role}={' or '.join(columns)}?)" if columns else ""
+
+
+def _named_elsewhere(table: LabelTable, others: Sequence[LabelTable]) -> str | None:
+    """Return the column, study or patient, by which other tables list the images of a table."""
+    for key in ("study", "patient"):
+        if table.has(key) and any(other.has(key) and other.has("file") for other in others):
+            return key
+    return None
+
+
 def _warn_of_none(table: LabelTable, builder: SourceBuilder) -> None:
     """Warn of the label ``None``, which pandas and Python also write for a missing label."""
     columns = table.columns.get("label", ()) if not table.has("state") else ()
@@ -402,20 +450,12 @@ def _warn_of_none(table: LabelTable, builder: SourceBuilder) -> None:
 
 def _join(table: LabelTable, others: Sequence[LabelTable]) -> None:
     """Give a table that names only studies or patients the images that other tables list."""
-    for key in ("study", "patient"):
-        named = [other for other in others if other.has(key) and other.has("file")]
-        if table.has(key) and named:
-            pairs = [pd.DataFrame({key: t.cells(key), "file": t.cells("file")}) for t in named]
-            text = table.text.assign(**{key: table.cells(key)}).drop(
-                columns="file", errors="ignore"
-            )
-            table.text = text.merge(pd.concat(pairs).drop_duplicates(), on=key)
-            table.columns |= {key: [key], "file": ["file"]}
-            return
-    columns = ", ".join(table.text.columns)
-    raise InputError(
-        f"{table.path}: no column names the image; say --columns file=COLUMN; it has {columns}"
-    )
+    key = _named_elsewhere(table, others) or ""
+    named = [other for other in others if other.has(key) and other.has("file")]
+    pairs = [pd.DataFrame({key: t.cells(key), "file": t.cells("file")}) for t in named]
+    text = table.text.assign(**{key: table.cells(key)}).drop(columns="file", errors="ignore")
+    table.text = text.merge(pd.concat(pairs).drop_duplicates(), on=key)
+    table.columns |= {key: [key], "file": ["file"]}
 
 
 def _opinions(table: LabelTable, key: str) -> pd.DataFrame:

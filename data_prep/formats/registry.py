@@ -8,7 +8,7 @@ collects notes and exclusions in a `SourceBuilder`, which then builds the tables
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,11 +20,14 @@ from cxr_compare.data_prep.formats.cvat import CVAT
 from cxr_compare.data_prep.formats.dicom_folder import DICOM
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, files_below
 from cxr_compare.data_prep.formats.kermany import KERMANY
+from cxr_compare.data_prep.formats.label_file_kinds import unread_tool
 from cxr_compare.data_prep.formats.label_studio import LABEL_STUDIO
+from cxr_compare.data_prep.formats.labelme import LABELME
 from cxr_compare.data_prep.formats.nih import NIH
 from cxr_compare.data_prep.formats.rsna import RSNA
 from cxr_compare.data_prep.formats.source import Format, ReadOptions, SourceTables, WrongFormatError
 from cxr_compare.data_prep.formats.table import TABLE, first_table
+from cxr_compare.data_prep.formats.via import VIA
 from cxr_compare.data_prep.formats.vindr import VINDR
 from cxr_compare.data_prep.formats.voc import VOC
 from cxr_compare.data_prep.formats.yolo import YOLO
@@ -39,12 +42,15 @@ _RECORDS = (
     CVAT,
     VOC,
     YOLO,
+    LABELME,
+    VIA,
     LABEL_STUDIO,
     COCO,
     DICOM,
     TABLE,
 )
 FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
+_VAGUE = (DICOM.name, TABLE.name)  # many folders with DICOM files or tables fit these
 
 
 def read_source(
@@ -59,7 +65,8 @@ def read_source(
 
     Args:
         source: The folder, which must not be empty.
-        format: Name of the format, such as ``coco``. None raises an error that suggests a likely
+        format: Name of the format, such as ``coco``. None takes the only format that the folder
+            fits, and says so; if several fit, or only a vague one, it raises an error that suggests
             one.
         options: Options that the user gave, such as the files with labels.
         show: Function that is called with each line about what was recognised.
@@ -77,6 +84,11 @@ def read_source(
             f"{source}: is a prepared data set already; to combine several, run cxr prepare SET "
             "SET ... --out OUT"
         )
+    if format is None and source.is_dir():
+        fitting = [name for name in _fitting_formats(source) if name not in _VAGUE]
+        if len(fitting) == 1:
+            format = fitting[0]  # noqa: A001
+            show(f"{source}: read as --format {format}")
     if format not in FORMATS:
         if source.is_dir():
             _require_folder(source)  # an empty folder is refused before its format is discussed
@@ -121,7 +133,11 @@ def likely_format(folder: Path) -> str | None:
     Returns:
         Name as in ``--format``, such as ``coco``; None if no format fits.
     """
-    return next((name for name, record in FORMATS.items() if record.detect(folder)), None)
+    return next(_fitting_formats(folder), None)
+
+
+def _fitting_formats(folder: Path) -> Iterator[str]:
+    return (name for name, record in FORMATS.items() if record.detect(folder))
 
 
 def _format_advice(folder: Path, out: str = "OUT") -> str | None:
@@ -131,7 +147,14 @@ def _format_advice(folder: Path, out: str = "OUT") -> str | None:
         folder: Source folder.
         out: Folder to make, as the command names it.
     """
-    name = likely_format(folder)
+    fitting = list(_fitting_formats(folder))
+    name = next(iter(fitting), None)
+    tool = unread_tool(folder) if name is None or name in _VAGUE else None
+    if tool is not None:
+        return (
+            f"it holds files of {tool}, which are not read; export its labels as COCO, Pascal VOC "
+            "or YOLO"
+        )
     if name is None:
         images = files_below(folder, IMAGE_SUFFIXES)
         if not images:
@@ -144,7 +167,9 @@ def _format_advice(folder: Path, out: str = "OUT") -> str | None:
     command = prepare_command(folder, out)
     if name == TABLE.name:
         return f"it looks like a table of labels with images: {command}"
-    advice = f"it looks like --format {name}: {command}"
+    others = [other for other in fitting[1:] if other not in _VAGUE]
+    or_others = "".join(f" or --format {other}" for other in others if name not in _VAGUE)
+    advice = f"it looks like --format {name}{or_others}: {command}"
     if name == DICOM.name:
         advice += f"; with labels: {_table_command('LABELS.csv', folder, out)}"
     return advice
@@ -182,7 +207,7 @@ def describe_raw_download(folder: Path) -> str | None:
     """
     name = likely_format(folder)
     where = folder
-    vague = (None, DICOM.name, TABLE.name)  # many folders with DICOM files or tables fit these
+    vague = (None, *_VAGUE)
     if name in vague:
         for below in sorted(path for path in folder.iterdir() if path.is_dir()):
             if (inner := likely_format(below)) not in vague:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, ROLES
-from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file
+from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file, read_header
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.columns import FACTS, SIDES
-from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, has_columns
+from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
 from cxr_compare.data_prep.formats.image_index import ImageIndex
 from cxr_compare.data_prep.formats.label_files import add_name_space
 from cxr_compare.data_prep.formats.label_table import LabelTable, read_label_tables
@@ -282,9 +283,8 @@ def first_table(folder: Path) -> Path | None:
     Returns:
         The first file with a column that names images, else the first spreadsheet, else None.
     """
-    names = ("image_id", "image", "filename", "file", "path", "image_path", "image index")
     paths = sorted(path for path in folder.glob("*") if is_table_file(path))
-    naming = (path for path in paths if any(has_columns(path, name) for name in names))
+    naming = (path for path in paths if find_column(read_header(path), column_names("file")))
     return next(naming, None) or next(filter(is_spreadsheet, paths), None)
 
 

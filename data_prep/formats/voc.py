@@ -11,14 +11,20 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.class_names import class_finding
-from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
+from cxr_compare.data_prep.formats.folder_scan import files_below, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
+from cxr_compare.data_prep.formats.image_label_files import (
+    gather_label_files,
+    roles_by_folder,
+    stem,
+)
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
 from cxr_compare.data_prep.formats.label_values import finite_or_nan, parse_side
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
@@ -26,7 +32,6 @@ from cxr_compare.data_prep.images.image_limits import require_file
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _MAX_BYTES = 1 << 24  # a thousand boxes take less than one MiB
-_IMAGE_FOLDERS = ("JPEGImages", "images")
 
 
 def _read_voc(builder: SourceBuilder) -> SourceTables:
@@ -37,28 +42,17 @@ def _read_voc(builder: SourceBuilder) -> SourceTables:
         builder.require_format()
         raise InputError(f"{source}: holds no XML file")
     gathered = LabelFiles(builder)
-    index = ImageIndex(source)
-    stated: dict[str, str] = {}  # image -> its XML file
-    for path in files:
-        image = _near(path, index)
-        try:
-            root = parse_xml(source / path, "annotation", _MAX_BYTES)
-            image = _image(path, root, index)
-            if image in stated:
-                raise InputError(f"{stated[image]} labels the same image")
-            _gather(root, source / path, image, gathered)
-        except InputError as error:
-            reason = str(error).removeprefix(f"{source / path}: ")
-            gathered.exclusions.add([image or path], f"{path}: {reason}")
-        else:
-            stated[image] = path
+
+    def read(path: str) -> tuple[ElementTree.Element, list[str]]:
+        root = parse_xml(source / path, "annotation", _MAX_BYTES)
+        return root, [_text(root, tag) for tag in ("path", "filename")]
+
+    xml_files = gather_label_files(
+        gathered, ImageIndex(source), files, read, partial(_gather, gathered=gathered)
+    )
     names = tuple(sorted({row[1] for row in gathered.boxes}))
     gathered.classes = dict.fromkeys(gathered.classes, names)
-    folders = {posixpath.dirname(image) for image in stated}
-    for image in index.paths:
-        if posixpath.dirname(image) in folders:
-            gathered.images.setdefault(image, {})
-    gathered.roles = _roles(source, gathered, stated)
+    gathered.roles = _roles(source, gathered, xml_files)
     return gathered.build_tables()
 
 
@@ -102,7 +96,7 @@ def parse_xml(path: Path, kind: str, most_bytes: int) -> ElementTree.Element:
     return root
 
 
-def _gather(root: ElementTree.Element, path: Path, image: str, gathered: LabelFiles) -> None:
+def _gather(image: str, root: ElementTree.Element, gathered: LabelFiles) -> None:
     """Gather the labels of one file: all of them, or none if a part is wrong."""
     facts: dict[str, Any] = {
         side: parse_side(_text(root, f"size/{side}")) for side in ("height", "width")
@@ -136,68 +130,26 @@ def _text(element: ElementTree.Element, tag: str) -> str:
     return (element.findtext(tag) or "").strip()
 
 
-def _near(path: str, index: ImageIndex) -> str | None:
-    """Return the image with the name of the XML file, or None if it is not clear which."""
-    folder, name = posixpath.split(path)
-    parent = posixpath.dirname(folder)
-    folders = [posixpath.join(base, name) for base in (parent, folder) for name in _IMAGE_FOLDERS]
-    matches = index.by_stem(posixpath.splitext(name)[0], [*folders, folder, parent])
-    return matches[0] if len(matches) == 1 else None
-
-
-def _image(path: str, root: ElementTree.Element, index: ImageIndex) -> str:
-    """Return the image that an XML file labels.
-
-    Raises:
-        InputError: No image or several fit, or the file names another image than its own name.
-    """
-    folder = posixpath.dirname(path)
-    parent = posixpath.dirname(folder)
-    folders = [*(posixpath.join(parent, name) for name in _IMAGE_FOLDERS), folder, parent]
-    names = [_text(root, tag) for tag in ("path", "filename")]
-    matches = [index.by_name(name, folders) for name in names if name]
-    matches = [paths for paths in matches if paths]
-    near = _near(path, index)
-    if near is not None:
-        stated = next((paths[0] for paths in matches if len(paths) == 1), near)
-        if _stem(stated) != _stem(near):
-            raise InputError(f"has the name of {near}, but says that it is of {stated}")
-        return near
-    if not matches:
-        raise InputError("no such image")
-    if len(matches[0]) > 1:
-        raise InputError(f"its name fits {len(matches[0])} images")
-    return matches[0][0]
-
-
 def _roles(root: Path, gathered: LabelFiles, xml_files: dict[str, str]) -> list[tuple[str, str]]:
     """Return the published role of each image: from the lists of ImageSets, else by folder."""
     by_stem: dict[str, list[str]] = {}
     for image in gathered.images:
-        for stem in {_stem(image), _stem(xml_files.get(image, image))}:
-            by_stem.setdefault(stem, []).append(image)
+        for name in {stem(image), stem(xml_files.get(image, image))}:
+            by_stem.setdefault(name, []).append(image)
     roles = []
     for path in files_below(root, ".txt"):
-        role = role_from_path(_stem(path)) if _stem(path).isalpha() else None  # not mass_train.txt
+        role = role_from_path(stem(path)) if stem(path).isalpha() else None  # not mass_train.txt
         if role and posixpath.dirname(path).lower().endswith("imagesets/main"):
             for line in read_lines(root / path):
                 roles += [(image, role) for image in by_stem.get(line.strip(), ())]
-    return roles or [
-        (image, role)
-        for image in gathered.images
-        if (role := role_from_path(posixpath.dirname(xml_files.get(image, image))))
-    ]
-
-
-def _stem(path: str) -> str:
-    return posixpath.splitext(posixpath.basename(path))[0]
+    return roles or roles_by_folder(xml_files, gathered.images)
 
 
 VOC = Format(
     name="voc",
     title="Pascal VOC",
     folder="an XML an image, beside it or in `Annotations/`",
-    detect=has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
+    detect=has_text(("Annotations/*.xml", "*.xml", "*/*.xml"), (rb"<annotation[\s>]",)),
     read=_read_voc,
     options=("patient_pattern",),
     is_deep=True,

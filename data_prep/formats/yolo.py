@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import math
 import posixpath
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.class_names import class_finding
-from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
+from cxr_compare.data_prep.formats.folder_scan import files_below, has_match, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
+from cxr_compare.data_prep.formats.image_label_files import (
+    gather_label_files,
+    image_folders,
+    stem,
+)
 from cxr_compare.data_prep.formats.image_size import image_size
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
@@ -149,7 +153,10 @@ class PredictionLineError(Exception):
     """
 
 
-def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
+_Box = tuple[int, tuple[float, ...], bool]  # class number, edges in shares, True for a polygon
+
+
+def read_boxes(lines: list[str]) -> list[_Box]:
     """Read the boxes and polygons of a YOLO label file; a polygon becomes the box around it.
 
     Args:
@@ -210,7 +217,7 @@ def _read_yolo(builder: SourceBuilder) -> SourceTables:
     """Read a folder of YOLO labels and images."""
     source = builder.root
     index = ImageIndex(source)
-    labels = _match(source, index)
+    labels = _label_files(source, index)
     if not labels:
         builder.require_format()
         raise InputError(f"{source}: no label file (.txt) has the name of an image")
@@ -219,100 +226,63 @@ def _read_yolo(builder: SourceBuilder) -> SourceTables:
     names = _class_names(source, builder.options.class_names, yamls)
     findings = {n: class_finding(name, str(source)) for n, name in names.items()}
     classes = tuple(sorted(set(findings.values())))
-    for text, images in labels.items():
-        image = images[0] if len(images) == 1 else text
-        reason = None
-        if len(images) > 1:
-            reason = f"label file whose name fits {counted(len(images), 'image')}"
-        elif not images:
-            reason = "label file without an image"
-        elif image in gathered.classes:
-            reason = "two label files have its name"
-        if reason:
-            gathered.exclusions.add([image], reason)
-            continue
+
+    def read(text: str) -> tuple[list[_Box], list[str]]:
+        try:
+            return read_boxes(read_lines(source / text)), []
+        except PredictionLineError as line:
+            raise PredictionLineError(f"{source / text}: {line}") from None
+
+    def gather(image: str, boxes: list[_Box]) -> None:
+        _gather(source, image, boxes, findings, gathered)
         gathered.classes[image] = classes
-        _read_label(source, text, image, findings, gathered)
-    for image in _images_near_labelled(index, gathered):
-        gathered.images.setdefault(image, {})
-    label_files = {paths[0]: text for text, paths in labels.items() if paths}
+
+    try:
+        label_files = gather_label_files(gathered, index, labels, read, gather)
+    except PredictionLineError as line:
+        raise InputError(
+            f"{line}: six values: the last is a model's confidence, and labels have none; to "
+            "evaluate a model, give its boxes to cxr import"
+        ) from None
     gathered.roles = _roles(source, yamls, gathered, label_files)
     return gathered.build_tables()
 
 
-def _match(root: Path, index: ImageIndex) -> dict[str, list[str]]:
-    """Return the images that fit each label file: one, none, or several."""
-    near: dict[str, list[str]] = {}
-    matched: dict[str, list[str]] = {}
-    for text in files_below(root, ".txt"):
-        folder, name = posixpath.split(text)
-        stem = name[: -len(".txt")]
-        if folder not in near:
-            near[folder] = _image_folders(folder)
-        matched[text] = index.by_stem(stem, near[folder])
-    folders = {posixpath.dirname(text) for text, images in matched.items() if images}
-    return {
-        text: images
-        for text, images in matched.items()
-        if images or (posixpath.dirname(text) in folders and not _is_no_label(text))
+def _label_files(root: Path, index: ImageIndex) -> list[str]:
+    """Return the text files that have the name of an image, and others beside them."""
+    texts = files_below(root, ".txt")
+    named = {
+        text for text in texts if index.by_stem(stem(text), image_folders(posixpath.dirname(text)))
     }
+    folders = {posixpath.dirname(text) for text in named}
+    return [
+        text
+        for text in texts
+        if text in named or (posixpath.dirname(text) in folders and not _is_no_label(text))
+    ]
 
 
 def _is_no_label(text: str) -> bool:
-    stem = posixpath.basename(text)[: -len(".txt")].lower()
-    return stem in _NO_LABELS or stem.startswith("readme")
+    name = stem(text).lower()
+    return name in _NO_LABELS or name.startswith("readme")
 
 
-def _image_folders(folder: str) -> list[str]:
-    """Return the folders that may hold the images of a label folder, the likeliest first."""
-    parts = folder.split("/") if folder else []
-    swapped = [
-        "/".join([*parts[:level], name, *parts[level + 1 :]])
-        for level in reversed(range(len(parts)))
-        for name in ("images", "JPEGImages")
-    ]
-    dropped = ["/".join(parts[:n] + parts[n + 1 :]) for n in reversed(range(len(parts)))]
-    return [*swapped, folder, *dropped]
-
-
-def _read_label(
-    root: Path, text: str, image: str, findings: dict[int, str], gathered: LabelFiles
+def _gather(
+    root: Path, image: str, boxes: list[_Box], findings: dict[int, str], gathered: LabelFiles
 ) -> None:
-    """Gather the boxes of one label file; a file that cannot be read excludes its image."""
+    """Gather the boxes of one label file."""
     facts: dict[str, Any] = {}
+    unnamed = next((number for number, *_ in boxes if number not in findings), None)
+    if unnamed is not None:
+        raise InputError(f"class {unnamed} has no name; {len(findings)} classes are named")
+    if boxes:
+        facts["width"], facts["height"] = image_size(root / image)
     gathered.images[image] = facts
-    try:
-        boxes = read_boxes(read_lines(root / text))
-        unnamed = next((number for number, *_ in boxes if number not in findings), None)
-        if unnamed is not None:
-            raise InputError(f"class {unnamed} has no name; {len(findings)} classes are named")
-        if boxes:
-            facts["width"], facts["height"] = image_size(root / image)
-    except PredictionLineError as line:
-        raise InputError(
-            f"{root / text}: {line}: six values: the last is a model's confidence, and labels have"
-            " none; to evaluate a model, give its boxes to cxr import"
-        ) from None
-    except InputError as error:
-        reason = str(error).removeprefix(f"{root / text}: ").removeprefix(f"{root / image}: ")
-        gathered.exclusions.add([image], f"{text}: {reason}")
-        return
     sides = (facts.get("width", 0), facts.get("height", 0)) * 2
     for number, shares, is_polygon in boxes:
         edges = [share * side for share, side in zip(shares, sides, strict=True)]
         gathered.add_box(image, findings[number], edges)
         gathered.counts["polygons were found: each is replaced by the box around it"] += is_polygon
-
-
-def _images_near_labelled(index: ImageIndex, gathered: LabelFiles) -> list[str]:
-    """Return the images in the folders of labelled images, or in such a folder of another role."""
-    folders = {_without_role(posixpath.dirname(path)) for path in gathered.classes}
-    return [path for path in index.paths if _without_role(posixpath.dirname(path)) in folders]
-
-
-@cache
-def _without_role(folder: str) -> str:
-    return "/".join(part for part in folder.split("/") if role_from_path(part) is None)
 
 
 def _roles(
@@ -349,6 +319,7 @@ def _path_and_folders(path: str) -> list[str]:
     return ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
 
 
+_BOX_LINE = rb"^\s*\d+(?:\s+[\d.]+){4,}\s*$"
 _LABELS = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
 
 
@@ -358,7 +329,7 @@ YOLO = Format(
     folder="a `.txt` an image; `data.yaml` or `--class-names`",
     detect=lambda folder: (
         has_match(*_LABELS)(folder)
-        or (has_match("images")(folder) and has_match("*/*.txt")(folder))
+        or (has_match("images")(folder) and has_text(("*/*.txt",), (_BOX_LINE,))(folder))
     ),
     read=_read_yolo,
     options=("patient_pattern", "class_names"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -130,7 +131,7 @@ def _finds_needed(n_true: Floats) -> Floats:
     return np.where(needed / total < _RECALL_POINTS, needed + 1, needed)
 
 
-@with_known_keywords
+@partial(with_known_keywords, name="box_average_precision")
 def average_precision(
     boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None
 ) -> dict[str, float | None]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.column_names import missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -417,12 +418,13 @@ def _require_columns(table: Any, where: str, columns: list[str]) -> None:
         raise InputError(
             f"{where}: expected a DataFrame with {', '.join(columns)}, got {type(table).__name__}"
         )
+    absent = [column for column in columns if column not in table]
+    if absent:
+        raise InputError(
+            f"{where}: {missing_columns(absent)}; it has "
+            f"{', '.join(map(str, table.columns[:20]))}; rename what holds it"
+        )
     for column in columns:
-        if column not in table:
-            raise InputError(
-                f"{where}: column '{column}' is missing; it has "
-                f"{', '.join(map(str, table.columns[:20]))}; rename the column that holds it"
-            )
         cells = table[column]
         if column != "image_id" and len(cells) and not pd.api.types.is_numeric_dtype(cells):
             numbers = pd.to_numeric(cells, errors="coerce")

@@ -15,7 +15,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.column_names import (
+    column_names,
+    find_column,
+    image_names,
+    missing_columns,
+)
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
@@ -504,20 +509,20 @@ def _read_frame(
     def column(name: str, role: str) -> str | None:
         return name if name in columns else find_column(columns, column_names(role))
 
-    image = column("image_id", "file")
+    image = find_column(columns, image_names(columns))
     if image is None:
         raise InputError(
             f"{where}: no column names the image; it has {', '.join(columns[:20])}: call it "
             "image_id"
         )
-    edge_columns, implied = _edge_columns(columns, where)
+    edge_names, implied = edge_columns(columns, where)
     form: BoxFormat = box_format or implied
     if frame[image].isna().any():
         row = frame.index[int(frame[image].isna().to_numpy().argmax())]
         raise InputError(f"{where}: row {row}: {image} is missing; fill it in")
     table = pd.DataFrame({"image_id": [_id_text(name) for name in frame[image]]})
     table["place"] = pd.Series([f"row {label}" for label in frame.index], dtype=TEXT)
-    edges = [_numeric(frame, name, table, where) for name in edge_columns]
+    edges = [_numeric(frame, name, table, where) for name in edge_names]
     table[EDGES] = _corners(np.column_stack(edges).reshape(-1, 4), form)
     score = column("score", "score")
     if score is not None:
@@ -533,8 +538,16 @@ def _read_frame(
     return _ordered(table[~empty].reset_index(drop=True)), _Meaning(form, assumed=assumed)
 
 
-def _edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]:
-    """Return the names of the four columns that hold the boxes, and the format of the boxes."""
+def edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]:
+    """Return the names of the four columns that hold the boxes, and the format of the boxes.
+
+    Args:
+        columns: Names of the table's columns.
+        where: Name of the table, for messages.
+
+    Raises:
+        InputError: No four columns are the edges of boxes.
+    """
     if set(EDGES) <= set(columns):
         return EDGES, "xyxy"
 
@@ -553,8 +566,8 @@ def _edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]
     missing = [edge for edge in EDGES if edge not in columns]
     if len(missing) < len(EDGES):
         raise InputError(
-            f"{where}: column '{missing[0]}' is missing; it has {', '.join(columns[:20])}; rename "
-            "the column that holds it"
+            f"{where}: {missing_columns(missing)}; it has {', '.join(columns[:20])}; rename what "
+            "holds it"
         )
     raise InputError(
         f"{where}: no four columns are the edges of boxes; it has {', '.join(columns[:20])}: call "

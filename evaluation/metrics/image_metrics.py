@@ -6,6 +6,8 @@ None in the results here and NaN in arrays of replicates, and never 0.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
@@ -112,7 +114,7 @@ def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
     return _defined(RankedScores(y_true, y_score).auroc()[0])
 
 
-@with_known_keywords
+@partial(with_known_keywords, name="average_precision")
 def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
     """Compute step-wise average precision over images; images with equal scores form one step.
 

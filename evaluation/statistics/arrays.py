@@ -68,7 +68,7 @@ def check_truth_and_scores(
     if invalid_rows.size:
         row = invalid_rows[0]
         raise InputError(
-            f"y_true must be 0 or 1; row {row} is {truth[row]!r}: leave images of unknown label out"
+            f"y_true must be 0 or 1; row {row} is {truth[row]}: leave images of unknown label out"
         )
     infinite_rows = np.flatnonzero(~np.isfinite(scores))
     if infinite_rows.size:

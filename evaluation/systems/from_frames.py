@@ -19,6 +19,7 @@ from cxr_compare.data_prep.contracts.column_names import (
     column_names,
     find_column,
     find_patient_columns,
+    image_names,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
@@ -28,7 +29,12 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_checks import near_ids
-from cxr_compare.evaluation.boxes.boxes_table import boxes_table, is_coco, is_detector_output
+from cxr_compare.evaluation.boxes.boxes_table import (
+    boxes_table,
+    edge_columns,
+    is_coco,
+    is_detector_output,
+)
 from cxr_compare.evaluation.systems.imported import read_predictions
 from cxr_compare.evaluation.systems.prediction_files import ColumnNames
 from cxr_compare.evaluation.systems.reading_advice import ReadingAdvice
@@ -37,6 +43,13 @@ FINDING = "finding"
 """Name of the finding if the labels have no name."""
 _LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 _ROLE_COLUMNS = ("role", "split", "subset", "partition")
+# Names of columns that have one value for an image, however many boxes it has.
+_OF_IMAGES = (
+    _LABEL_NAMES,
+    ("patient_id", *column_names("patient")),
+    ("study_id", *column_names("study")),
+    _ROLE_COLUMNS,
+)
 _IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
 
 
@@ -50,7 +63,9 @@ def truth_from_values(
             sign) is present, 0 or False if absent, NaN or None if unknown. Alternatively, a
             DataFrame with a column of labels and, where known, ``image_id``, ``patient_id``,
             ``study_id``, ``role`` (``val`` for validation images, ``test`` for test images) and
-            further columns by which results can be grouped, such as ``sex``.
+            further columns by which results can be grouped, such as ``sex``. It may have one row
+            for each box with the columns of its edges, as RSNA's label file has (``patientId, x, y,
+            width, height, Target``); its images are then those of the first row of each.
         boxes: Boxes of the true lesions: a DataFrame ``image_id, x1, y1, x2, y2`` in px of the
             original image, or a CSV file. A positive image without a row counts as an image whose
             boxes are unknown. None without boxes.
@@ -72,6 +87,9 @@ def truth_from_values(
         >>> dataset.images["patient_id"].nunique(), len(ids)
         (2, 3)
     """
+    if isinstance(truth, pd.DataFrame):
+        truth, own_boxes = _without_boxes(truth)
+        boxes = own_boxes if boxes is None else boxes
     frame = _truth_frame(truth)
     ids = pd.Index(frame["image_id"])
     # An array has no index: its images are found by their ids, or by position.
@@ -193,6 +211,12 @@ def _predicted_boxes(
     scale: float | None,
 ) -> Predictions:
     """Make predictions from the outputs of a detector."""
+    if image_ids is None and not is_coco(outputs) and not hasattr(outputs[0], "path"):
+        raise InputError(
+            f"{name}: a list of outputs does not name its images, and truth in a file or folder "
+            "has no order; give truth as a frame, truth=pd.read_csv(FILE), or the boxes as a "
+            "DataFrame with image_id"
+        )
     try:
         boxes = boxes_table(outputs, image_ids)
     except InputError as error:
@@ -255,6 +279,40 @@ def numbered_ids(count: int) -> pd.Index:
     return pd.Index([f"image-{number:0{width}d}" for number in range(1, count + 1)])
 
 
+def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Divide a frame with one row for each box into one of images and one of boxes.
+
+    Returns:
+        The frame without the columns of edges and with one row for each image, and the boxes; for a
+        frame without boxes, the frame and None.
+    """
+    columns = [str(column) for column in truth.columns]
+    image = find_column(columns, image_names(columns))
+    try:
+        edges, _ = edge_columns(columns, "truth")
+    except InputError:
+        edges = []
+    if image is None or not edges:
+        return truth, None
+    rows = truth.set_axis(columns, axis=1).rename(columns={image: "image_id"})
+    images = rows.drop(columns=edges)
+    first = ~images["image_id"].duplicated()
+    if first.all():
+        return images, rows[["image_id", *edges]]
+    differ = images.groupby("image_id", sort=False).nunique(dropna=False).gt(1)
+    of_images = [find_column([str(name) for name in differ], names) for names in _OF_IMAGES]
+    for column in filter(None, of_images):
+        if differ[column].any():
+            raise InputError(
+                f"truth: the rows of image '{differ[column].idxmax()}' have several values for "
+                f"{column}; correct them"
+            )
+    images = images.drop(columns=differ.columns[differ.any()])[first]  # what differs is of boxes
+    if isinstance(truth.index, pd.RangeIndex):
+        images = images.reset_index(drop=True)
+    return images, rows[["image_id", *edges]]
+
+
 def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
     """Recognise the columns of a frame of labels by their names."""
     columns = [str(column) for column in truth.columns]
@@ -284,7 +342,7 @@ def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
     for column in columns:
         if column not in used:
             frame[_group_column(column)] = truth[column].to_numpy()
-    if label not in ("label", "y_true", "target", "truth", "y"):
+    if label.lower() not in ("label", "y_true", "target", "truth", "y"):
         frame.attrs["finding"] = _finding_name(label)
     return frame
 

@@ -178,7 +178,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     of_split = SplitImages(dataset, split, frozenset(table["image_id"]) | set(files), advice)
     gives_boxes = kind == "boxes"
     if gives_boxes and ran is None:
-        ran, assumed = of_split.assumed_run(raw.ran, ids)
+        ran, assumed = of_split.assumed_run(raw.ran and _ids_of(raw.ran, ids), ids)
         notes += assumed
     if key is None:  # a reader may have read other images
         of_split.require_evaluated(where, ran if gives_boxes else None)
@@ -377,14 +377,24 @@ def _listed_files(
     ignore_unknown: bool,
     advice: ReadingAdvice,
 ) -> Iterable[str]:
-    """Return the ids of the images that have a file, even an empty one."""
-    unknown = [name for name in raw.listed if name not in ids]
+    """Return the ids of the images that have a file or a row, even an empty one."""
+    names = _ids_of(raw.listed, ids)
+    unknown = [name for name in names if name not in ids]
     if unknown and not ignore_unknown:
+        if not raw.in_shares:
+            raise InputError(
+                f"{where}: {counted(len(unknown), 'image', 'are')} not in the data set, such as "
+                f"'{unknown[0]}'; correct them, or {advice.unknown_rows}"
+            )
         raise InputError(
             f"{where}: {unknown[0]}.txt has the name of no image of the data set ({len(unknown)} "
             f"such files); rename them, or {advice.unknown_files}"
         )
-    return [ids[name] for name in raw.listed if name in ids]
+    return [ids[name] for name in names if name in ids]
+
+
+def _ids_of(names: Iterable[str], ids: dict[str, str]) -> list[str]:
+    return ids_from_names(pd.Series(list(names), dtype=TEXT), ids).tolist()
 
 
 def _findings(
@@ -435,6 +445,7 @@ def _only_known(
     advice: ReadingAdvice,
 ) -> pd.DataFrame:
     """Refuse rows of images and findings that the data set lacks, or leave them out with a note."""
+    had_rows = not rows.empty
     for column, known, noun, also in (
         ("image_id", dataset.images["image_id"], "images", raw.advice),
         ("finding", _known_findings(dataset), "findings", ""),
@@ -459,7 +470,7 @@ def _only_known(
             counted_phrase(len(names), f"{noun} unknown to the data set left out ({examples}).")
         )
         rows = rows[~is_unknown]
-    if rows.empty and raw.notes:
+    if rows.empty and had_rows:
         raise InputError(f"{where}: no row is of an image and finding of {dataset.folder}")
     return rows.reset_index(drop=True)
 

@@ -6,7 +6,7 @@ A DataFrame is read like a CSV file. Rows are not checked against a data set her
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,13 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.column_names import (
+    column_names,
+    find_column,
+    headless_problem,
+    image_names,
+    missing_columns,
+)
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.table_files import read_text_table
@@ -23,6 +29,11 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
+from cxr_compare.evaluation.systems.prediction_strings import (
+    PredictionStrings,
+    read_prediction_strings,
+    string_columns,
+)
 from cxr_compare.evaluation.systems.reading_advice import ReadingAdvice
 
 _WITHOUT_OPTIONS = ReadingAdvice()
@@ -62,14 +73,14 @@ class RawPredictions:
         content: Bytes of the file or files, from which an id of the predictions is computed.
         in_shares: True if the coordinates of boxes are fractions of the image's width and height,
             False if they are px.
-        listed: Names of the images that have a file in a YOLO folder, or a row in a reader's form,
-            even without a box.
+        listed: Names of the images that have a file in a YOLO folder, or a row in a reader's form
+            or a challenge's submission, even without a box.
         advice: Advice to append to an error message about unknown image names; may be empty.
         notes: Assumptions that were made in reading, one sentence each.
         sides: Text for error messages if the file has x, y, width and height instead of corners,
             such as "COCO's bbox is x, y, width, height"; else empty.
-        ran: Names of the images that a COCO annotation file lists, on all of which the detector
-            ran; None without such a file.
+        ran: Names of the images that a COCO annotation file or a challenge's submission lists, on
+            all of which the detector ran; None without such a file.
         crowds: True boxes that a COCO annotation file marks as ``iscrowd``, with the columns of
             ``rows``.
     """
@@ -101,7 +112,8 @@ def read_source(
             have names; None if they need no names.
         class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
             such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
-            the text files; without such a file, all boxes must be of class 0. Not used for other
+            the text files; without such a file, all boxes must be of class 0. In a submission with
+            a column ``PredictionString``, None takes VinBigData's classes. Not used for other
             sources.
         advice: What error messages tell the user to do.
 
@@ -118,7 +130,7 @@ def read_source(
         [0.5]
     """
     if isinstance(source, pd.DataFrame):
-        return _read_frame(source, names, advice)
+        return _read_frame(source, names, advice, class_names)
     source = Path(source)
     if source.is_dir():
         return _read_yolo(source, class_names, advice)
@@ -126,7 +138,7 @@ def read_source(
         raise InputError(f"{source}: no such file or folder")
     if _looks_like_json(source):
         return _read_coco(source, None if coco_truth is None else Path(coco_truth), advice)
-    return _read_csv(source, names, advice)
+    return _read_csv(source, names, advice, class_names)
 
 
 def _looks_like_json(path: Path) -> bool:
@@ -172,17 +184,15 @@ def _find_columns(
     """Find the columns by the configured names, else by names that `cxr prepare` recognises."""
     header = [str(column) for column in table.columns]
 
-    def one_column(kind: str, configured: str, synonyms: Sequence[str]) -> str:
-        column = _one_column(header, kind, configured, synonyms, where)
-        if column is None:
-            raise InputError(_missing_column(header, kind, configured, where, advice))
-        return column
-
-    image = one_column("image", names.image, column_names("file"))
-    score = one_column("score", names.score, column_names("score"))
+    image = _one_column(header, "image", names.image, image_names(header), where)
+    score = _one_column(header, "score", names.score, column_names("score"), where)
+    if image is None or score is None:
+        wanted = {"image": (image, names.image), "score": (score, names.score)}
+        missing = {kind: name for kind, (column, name) in wanted.items() if column is None}
+        raise InputError(_missing_columns(header, missing, where, advice))
     finding = names.finding if names.finding in header else None
     if finding is None and names.finding != ColumnNames.finding:
-        raise InputError(_missing_column(header, "finding", names.finding, where, advice))
+        raise InputError(_missing_columns(header, {"finding": names.finding}, where, advice))
     box = _box_columns([column for column in header if column not in (image, score)], where)
     if finding is None and box:
         finding = _class_column(table, {image, score, *box.values()})
@@ -216,15 +226,16 @@ def _one_column(
     return find_column(header, (configured, *synonyms)) if is_default else None
 
 
-def _missing_column(
-    header: list[str], kind: str, configured: str, where: str, advice: ReadingAdvice
+def _missing_columns(
+    header: list[str], missing: Mapping[str, str], where: str, advice: ReadingAdvice
 ) -> str:
-    """Return the error message about a column that a table does not have."""
-    usual = getattr(ColumnNames, kind)
-    return (
-        f"{where}: column '{configured}' is missing; it has {', '.join(header[:20])}; "
-        f"{advice.name_column(kind, usual)}"
-    )
+    """Return the error message about columns, by their kind, that a table does not have."""
+    problem = headless_problem(header)
+    if problem:
+        return f"{where}: {problem}"
+    how = "; ".join(advice.name_column(kind, getattr(ColumnNames, kind)) for kind in missing)
+    absent = missing_columns([*missing.values()])
+    return f"{where}: {absent}; it has {', '.join(header[:20])}; {how}"
 
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -322,8 +333,20 @@ def as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
     return numbers
 
 
-def _read_csv(path: Path, names: ColumnNames, advice: ReadingAdvice) -> RawPredictions:
+def _read_csv(
+    path: Path,
+    names: ColumnNames,
+    advice: ReadingAdvice,
+    class_names: str | Path | Sequence[str] | None,
+) -> RawPredictions:
     table = read_text_table(path, ())
+    of_strings = string_columns([*table.columns], names.image)
+    if of_strings is not None:
+        places = [f"row {line}" for line in table.index + 2]
+        named = _class_names(class_names)
+        return _from_strings(
+            read_prediction_strings(table, of_strings, places, str(path), named), path.read_bytes()
+        )
     if len(table.columns) == 1:
         table = read_text_table(path, (names.image, names.score))
     columns = _find_columns(table, names, str(path), advice)
@@ -333,7 +356,32 @@ def _read_csv(path: Path, names: ColumnNames, advice: ReadingAdvice) -> RawPredi
     return RawPredictions(rows, path.read_bytes(), notes=columns.notes, sides=columns.sides)
 
 
-def _read_frame(frame: pd.DataFrame, names: ColumnNames, advice: ReadingAdvice) -> RawPredictions:
+def _from_strings(strings: PredictionStrings, content: bytes) -> RawPredictions:
+    """Return the boxes of a submission file, whose images were all run."""
+    return RawPredictions(
+        strings.rows,
+        content,
+        listed=strings.images,
+        ran=strings.images,
+        notes=strings.notes,
+        sides=strings.sides,
+    )
+
+
+def _read_frame(
+    frame: pd.DataFrame,
+    names: ColumnNames,
+    advice: ReadingAdvice,
+    class_names: str | Path | Sequence[str] | None,
+) -> RawPredictions:
+    of_strings = string_columns([str(column) for column in frame.columns], names.image)
+    if of_strings is not None:
+        places = [f"row {label}" for label in frame.index]
+        content = frame.to_csv(index=False).encode()
+        named = _class_names(class_names)
+        return _from_strings(
+            read_prediction_strings(frame, of_strings, places, advice.frame, named), content
+        )
     columns = _find_columns(frame, names, advice.frame, advice)
     table = frame[columns.read].reset_index(drop=True)
     content = table.to_csv(index=False).encode()
@@ -488,17 +536,23 @@ def _yolo_names(
     folder: Path, class_names: str | Path | Sequence[str] | None
 ) -> dict[int, str] | None:
     """Return the names of classes by number; None if they are not given."""
-    if isinstance(class_names, str | Path) and Path(class_names).suffix.lower() in _YAML_SUFFIXES:
-        return read_class_names(Path(class_names))
-    if isinstance(class_names, str | Path):
-        class_names = [name.strip() for name in str(class_names).split(",")]
-    if class_names:
-        return dict(enumerate(class_names))
+    given = _class_names(class_names)
+    if given is not None:
+        return given
     for parent in (folder, folder.parent):
         path = parent / "data.yaml"
         if path.is_file():
             return read_class_names(path)
     return None
+
+
+def _class_names(class_names: str | Path | Sequence[str] | None) -> dict[int, str] | None:
+    """Return the names of classes that the user gives; None without any."""
+    if isinstance(class_names, str | Path) and Path(class_names).suffix.lower() in _YAML_SUFFIXES:
+        return read_class_names(Path(class_names))
+    if isinstance(class_names, str | Path):
+        class_names = [name.strip() for name in str(class_names).split(",")]
+    return dict(enumerate(class_names)) if class_names else None
 
 
 def _yolo_rows(path: Path) -> Iterator[tuple[Any, ...]]:

@@ -13,13 +13,15 @@ from cxr_compare.data_prep.contracts.column_names import find_patient_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
+from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.formats.coco import COCO
+from cxr_compare.data_prep.formats.label_file_kinds import label_file_kind
 from cxr_compare.data_prep.formats.misspelt_labels import misspelt_labels
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.formats.table import TABLE
+from cxr_compare.data_prep.formats.via import VIA
 from cxr_compare.data_prep.formats.yolo import YOLO
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.box_checks import (
@@ -37,9 +39,12 @@ def _find_format(path: Path) -> Any:
     """Return the format of a file or folder of labels; None if the format is not recognised."""
     if path.is_dir():
         return next((reader for reader in _FOLDER_FORMATS if reader.detect(path)), None)
+    kind = label_file_kind(path)
+    if kind == "via":
+        return VIA
     if path.suffix.lower() == ".json":
         return COCO
-    return TABLE if is_table_file(path) else None
+    return TABLE if kind == "table" else None
 
 
 @without_garbage_collector()
@@ -57,8 +62,8 @@ def truth_set(
     validation and test.
 
     Args:
-        path: A COCO annotation file, a CSV file of labels or boxes, or a folder of YOLO labels or
-            of COCO files.
+        path: A COCO annotation file, a file of VIA 2, a CSV file of labels or boxes, or a folder of
+            YOLO labels or of COCO files.
         patients: A CSV file with the columns ``image_id,patient_id``; None if the labels name the
             patients.
         say: Function that shows the user a sentence, such as which columns were recognised.
@@ -85,7 +90,7 @@ def truth_set(
     if boxes is not None and labels is not TABLE:
         raise InputError(f"{boxes}: boxes in a file of their own need labels in a CSV")
     options = ReadOptions(columns=columns)
-    if labels is TABLE:
+    if labels in (TABLE, VIA):
         options = replace(options, labels=label_files)
     tables = labels.read_source(path, options, say).with_targets(targets or {})
     joined = [target["any_of"] for target in tables.targets.values()]

@@ -47,7 +47,8 @@ def import_predictions(
 
     A CSV has the columns image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], with
     boxes in px of the original image. The columns x,y,width,height and other usual names (filename,
-    prob, xmin) are recognised, and the command says which it took. A folder of YOLO files holds one
+    prob, xmin) are recognised, and the command says which it took. A Kaggle submission with the
+    column PredictionString (RSNA, VinBigData) is read as boxes. A folder of YOLO files holds one
     .txt for each image, with lines "class cx cy w h confidence" (Ultralytics: save_txt=True
     save_conf=True). Scores lie between 0 and 1. All boxes are kept, also those that overlap.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.provenance import present_command
-from cxr_compare.data_prep.contracts.table_files import is_table_file
+from cxr_compare.data_prep.formats.label_file_kinds import label_file_kind, tool_of_file
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -37,10 +37,6 @@ def _read_targets(
     return dict(map(read_target, [value] if isinstance(value, str) else value))
 
 
-# Format of a file of labels that is no table, by the end of its name.
-_LABEL_FILES = {".xml": "cvat", ".json": "label-studio"}
-
-
 def _label_format(path: Path) -> str | None:
     """Return the format of a file of labels; None for any other path.
 
@@ -48,9 +44,19 @@ def _label_format(path: Path) -> str | None:
         >>> _label_format(Path("labels.XLSX")), _label_format(Path("out/rsna"))
         ('table', None)
     """
-    if is_table_file(path):
-        return "table"
-    return _LABEL_FILES.get(path.suffix.lower())
+    kind = label_file_kind(path)
+    if kind in ("labelme", "coco"):
+        raise InputError(
+            f"{path}: is a file of --format {kind}; give the folder that holds it and the images, "
+            f"without this file: cxr prepare FOLDER OUT --format {kind}"
+        )
+    if kind is None and path.suffix.lower() == ".json" and not path.is_dir():
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+        tool = tool_of_file(path)
+        problem = f"of {tool}, which is not read" if tool else "no file of labels that is known"
+        raise InputError(f"{path}: is {problem}; export the labels as COCO, Pascal VOC or YOLO")
+    return kind
 
 
 @command
@@ -82,10 +88,11 @@ def prepare(
 
     Args:
         *paths: Folder of the data set as published, followed by the data set folder to make. If you
-            have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT or Label Studio, give
-            them before these two folders. With --out give the data set folders to join.
-        format: Format of the source: rsna, nih, vindr, kermany, covid, cvat, voc, yolo,
-            label-studio, coco, dicom or table (docs/formats.md).
+            have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT, Label Studio or VIA,
+            give them before these two folders. With --out give the data set folders to join.
+        format: Format of the source: rsna, nih, vindr, kermany, covid, cvat, voc, yolo, labelme,
+            via, label-studio, coco, dicom or table (docs/formats.md). Left out, it is the only one
+            that the folder fits.
         out: Data set folder to make of several others.
         name: Name of the data set in reports. By default it is the name of the folder.
         size: Also store the pixels of each image at this size, in px.
@@ -207,6 +214,10 @@ def prepare(
     return dataset
 
 
+# Formats whose label files lie in the folder of the images, or below it.
+_FOLDERS_OF_LABELS = ("voc", "yolo", "labelme", "coco")
+
+
 def _require_sources(sources: list[Path], *, prepared: bool) -> None:
     """Check before anything heavy is imported that sources are there and of the right kind."""
     published = "give the folder of images and labels as it was published"
@@ -257,7 +268,19 @@ def _source_and_out(
         folder = both[0]
         command = prepare_command(folder, "OUT") if folder.is_dir() else f"cxr prepare {folder} OUT"
         raise InputError(f"prepare: the folder to make is missing; run: {command}")
+    from cxr_compare.data_prep.formats.registry import likely_format
+
+    for path in both[:-1]:
+        kind = likely_format(path) if path.is_dir() else None
+        if kind in _FOLDERS_OF_LABELS:
+            table = f"; {tables[0]} is not read together with them" if tables else ""
+            raise InputError(
+                f"{path}: holds label files (--format {kind}), and {len(both)} folders are given; "
+                "put the label files and the images into one folder, and give that and the folder "
+                f"to make: cxr prepare FOLDER OUT --format {kind}{table}"
+            )
     raise InputError(
-        f"cxr prepare SOURCE OUT: {len(both)} folders given; tables before them end in .csv, .tsv, "
-        ".txt or .xlsx; to put prepared sets into one, say cxr prepare SET SET ... --out OUT"
+        f"cxr prepare SOURCE OUT: {len(both)} folders given; give one folder of images and labels, "
+        "and the folder to make; to put prepared sets into one, say cxr prepare SET SET ... --out "
+        "OUT"
     )

@@ -282,7 +282,10 @@ def test_boxes_are_clipped_counted_and_limited(run, capsys):
         ("image_id,score\nc,0,5\n", "line 2 has more cells .*decimal commas\\? Write 0\\.5"),
         ("", "not readable as CSV"),
         ("image_id,score\n", "has a header but no row of scores"),
-        ("image_id:score\na:0.5\n", "column 'image_id' is missing; it has image_id:score"),
+        (
+            "image_id:score\na:0.5\n",
+            "columns 'image_id', 'score' are missing",
+        ),
     ],
 )
 def test_bad_row_is_refused_by_position_and_nothing_is_written(run, tmp_path, text, message):
@@ -561,3 +564,63 @@ def test_a_figure_of_another_program_is_explained(tmp_path, capsys):
     (tmp_path / "scores.csv").write_text("image_id,score\na,0.5\n")
     with pytest.raises(InputError, match=r"scores.csv: --explain "):
         import_predictions(tmp_path / "scores.csv", **options)
+
+
+def test_the_submission_of_rsna_is_read_as_boxes(run, capsys):
+    strings = "0.9 10 20 30 40 0.4 1 2 3 4", "", " ", "0.5 5 6 7 8"
+    rows = "\n".join(f"{name},{text}" for name, text in zip("cdef", strings, strict=True))
+    predictions = run(f"patientId,PredictionString\n{rows}\n")
+    boxes = predictions.boxes[["image_id", *EDGES, "score"]].to_numpy().tolist()
+    assert boxes == [
+        ["c", 10, 20, 40, 60, 0.9],
+        ["c", 1, 2, 4, 6, 0.4],
+        ["f", 5, 6, 12, 14, 0.5],
+    ]
+    assert set(statuses(predictions).values()) == {"ok"}  # an empty string: nothing was found
+    assert "confidence x y width height" in capsys.readouterr().err
+
+
+def test_an_image_without_a_row_in_a_submission_was_not_run(run):
+    text = "patientId,PredictionString\nc,0.9 10 20 30 40\ne.png,\n"
+    assert statuses(run(text)) == {"c": "ok", "d": "failed", "e": "ok", "f": "failed"}
+
+
+def test_the_submission_of_vinbigdata_has_classes_and_corners(tmp_path):
+    states = {
+        "lung_opacity": ["present", "absent"] * 3,
+        "nodule_mass": ["absent", "absent", "present"] * 2,
+    }
+    roles = ["train", "train", "val", "val", "test", "test"]
+    folder = table_set(tmp_path / "set", list("abcdef"), states, width=100, height=80, split=roles)
+    text = (
+        "image_id,PredictionString\nc,7 0.9 10 20 40 60 8 0.4 1 2 4 6\nd,14 1 0 0 1 1\n"
+        "e,14 0.3 0 0 1 1 7 0.5 5 6 12 14\nf,\n"
+    )
+    (tmp_path / "preds.csv").write_text(text)
+    predictions = imported.import_file(tmp_path / "preds.csv", folder, tmp_path / "out", name="V")
+    assert predictions.boxes[["image_id", "finding", *EDGES, "score"]].to_numpy().tolist() == [
+        ["c", "lung_opacity", 10, 20, 40, 60, 0.9],
+        ["c", "nodule_mass", 1, 2, 4, 6, 0.4],
+        ["e", "lung_opacity", 5, 6, 12, 14, 0.5],
+    ]
+    assert set(statuses(predictions).values()) == {"ok"}
+    in_memory = imported.read_predictions(pd.read_csv(tmp_path / "preds.csv"), folder, name="V")
+    assert in_memory.tables["boxes"].equals(predictions.boxes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patientId,PredictionString\nc,\nd,0.9 1 2 3\n", "row 3, image 'd': 4 numbers"),
+        ("patientId,PredictionString\nc,0.9 1 2 3 x\n", "row 2, image 'c': not all"),
+        ("patientId,PredictionString\nc,0.9 1 2 3 nan\n", "row 2, image 'c': a number"),
+        ("patientId,PredictionString\nc,90 1 2 3 4\n", "row 2, image 'c': score=90"),
+        ("patientId,PredictionString\nc,\nc,0.9 1 2 3 4\n", "row 3: image 'c' has a row"),
+        ("patientId,PredictionString\nc,\nz,\n", "1 image is not in the data set, such as 'z'"),
+        ("image_id,PredictionString\nc,0.5 0.9 1 2 3 4\n", "row 2, image 'c': the first number"),
+        ("image_id,PredictionString\nc,15 0.9 1 2 3 4\n", "class 15 has no name"),
+    ],
+)
+def test_a_submission_that_cannot_be_read_is_refused_by_its_row(run, text, message):
+    with pytest.raises(InputError, match=message):
+        run(text)

@@ -21,10 +21,12 @@ from tests.data_prep.formats import (
     test_covid,
     test_dicom_folder,
     test_kermany,
+    test_labelme,
     test_nih,
     test_rsna,
     test_rsna_release,
     test_three_tables,
+    test_via,
     test_vindr,
     test_voc,
     test_yolo,
@@ -153,6 +155,17 @@ def write_label_studio(folder: Path) -> None:
 
 
 # Small valid sources: their format, and who writes them.
+def write_labelme(folder: Path) -> None:
+    shapes = [test_labelme.shape(test_labelme.RECTANGLE), test_labelme.shape([[5, 5], [9, 9]])]
+    content = test_labelme.labelme(*shapes, flags={"mass": True}, image="film.png")
+    test_labelme.folder_of(folder, film=content)
+
+
+def write_via(folder: Path, name: str) -> None:
+    text = test_via.as_table if name.endswith(".csv") else test_via.as_project
+    test_via.folder_of(folder, *test_via.ENTRIES, name=name, text=text(*test_via.ENTRIES))
+
+
 SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "rsna": ("rsna", write_rsna),
     "rsna release": ("rsna", test_rsna_release.write_release),
@@ -169,6 +182,9 @@ SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "dicom": ("dicom", write_dicom_folder),
     "cvat": ("cvat", write_cvat),
     "label studio": ("label-studio", write_label_studio),
+    "labelme": ("labelme", write_labelme),
+    "via": ("via", lambda folder: write_via(folder, "via.json")),
+    "via table": ("via", lambda folder: write_via(folder, "via.csv")),
     "table": ("table", write_table),
     "three tables": ("table", write_three_tables),
 }

@@ -1,5 +1,6 @@
 """Help, README, docs and detection follow from the registry of formats."""
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cxr_compare.data_prep.formats.registry import (
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.parameters import parameters_of
+from tests.data_prep.formats.answers import write_files
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = [field.name for field in fields(ReadOptions)]
@@ -76,3 +78,51 @@ def test_a_download_or_the_folder_above_it_is_named_with_the_command(tmp_path):
     )
     assert describe_raw_download(download) == says
     assert describe_raw_download(download.parent) == says
+
+
+LABELME = json.dumps({"shapes": [], "imagePath": "a.png", "imageData": None})
+VIA = json.dumps({"a.png7": {"filename": "a.png", "regions": [], "file_attributes": {}}})
+COCO = json.dumps({"images": [], "annotations": [], "categories": []})
+LABEL_STUDIO = json.dumps([{"data": {"image": "a.png"}, "annotations": [{"result": []}]}])
+SUPERVISELY = json.dumps({"size": {}, "objects": [{"classTitle": "x", "geometryType": "point"}]})
+BOX = '{"label": "x", "points": [[1, 2], [30, 40]], "shape_type": "rectangle"}'
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        ({"a.json": LABELME}, "labelme"),
+        ({"labels/a.json": LABELME}, "labelme"),
+        ({"project.json": VIA}, "via"),
+        ({"anything.json": COCO}, "coco"),
+        ({"anything.json": LABEL_STUDIO}, "label-studio"),
+        ({"a.json": SUPERVISELY}, None),
+        ({"notes.json": '{"made by": "me"}'}, None),
+        ({"a.xml": "<annotation></annotation>"}, "voc"),
+        ({"scanner.xml": "<settings></settings>"}, None),
+        ({"images/a.png": "", "texts/readme.txt": "made by hand"}, None),
+    ],
+)
+def test_a_folder_is_opened_before_its_format_is_named(tmp_path, files, name):
+    assert likely_format(write_files(tmp_path, {"a.png": "", **files})) == name
+
+
+def test_a_sure_guess_is_taken_and_said(tmp_path):
+    lines = []
+    files = {"a.json": LABELME.replace("[]", f"[{BOX}]"), "a.png": ""}
+    tables = read_source(write_files(tmp_path, files), None, ReadOptions(), lines.append)
+    assert tables.format == "labelme"
+    assert tables.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [[1, 2, 30, 40]]
+    assert [line for line in lines if "--format labelme" in line]
+
+
+def test_where_two_formats_fit_both_are_named(tmp_path):
+    folder = write_files(tmp_path, {"a.json": LABELME, "c.json": COCO, "a.png": ""})
+    with pytest.raises(InputError, match="--format labelme or --format coco"):
+        read_source(folder, None, ReadOptions())
+
+
+def test_files_of_a_tool_that_is_not_read_are_named(tmp_path):
+    folder = write_files(tmp_path, {"ann/a.png.json": SUPERVISELY, "a.png": ""})
+    with pytest.raises(InputError, match="Supervisely"):
+        read_source(folder, None, ReadOptions())

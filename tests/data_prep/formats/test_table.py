@@ -534,3 +534,50 @@ def test_labels_and_boxes_of_a_joined_spelling_are_those_of_the_one_finding(tmp_
         "b": "mass",
     }
     assert not joined.box_coverage.duplicated(["image_id", "finding", "reader"]).any()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Film,Befund,Patient,Geschlecht,Alter",
+        "Fichier,Résultat,Patient,Sexe,Âge",
+        "Archivo,Hallazgo,Paciente,Sexo,Edad",
+        "Bestand,Bevinding,Patiënt,Geslacht,Leeftijd",
+        "Afbeelding,Diagnose,patient_id,geslacht,leeftijd",
+    ],
+)
+def test_columns_are_recognised_in_other_languages(tmp_path, header):
+    tables = read_table(tmp_path, f"{header}\na.png,Mass,p1,M,60\nb.png,normal,p2,F,50\n")
+    assert states(tables) == {("a", "mass"): "present", ("b", "mass"): "absent"}
+    columns = ["patient_id", "sex", "age_years"]
+    assert tables.images[columns].to_numpy().tolist() == [
+        ["images:p1", "M", 60],
+        ["images:p2", "F", 50],
+    ]
+
+
+def test_all_missing_columns_are_named_at_once_and_ambiguous_words_are_asked_about(tmp_path):
+    with pytest.raises(InputError) as refused:
+        read_table(tmp_path, "Bezeichnung,Ergebnis\na.png,Mass\nb.png,normal\n")
+    assert "label=Ergebnis" in str(refused.value)
+    assert "file=Bezeichnung" in str(refused.value)
+
+
+def test_columns_of_states_are_no_advice_to_make_targets_of_all(tmp_path):
+    with pytest.raises(InputError) as refused:
+        read_table(tmp_path, "file,region_count,region_id\na.png,1,0\nb.png,0,0\n")
+    assert "region_count+region_id" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "a.png,opacity,133,113\nb.png,normal,0,0\n",
+        "a.png,opacity\nb.png,normal\n",
+        "a,1,20,20\nb,0,30,30\n",
+        "a,7,20\nb,0,30\n",
+    ],
+)
+def test_a_table_without_a_head_is_named_as_such(tmp_path, table):
+    with pytest.raises(InputError, match="first row is no head"):
+        read_table(tmp_path, table)

@@ -101,7 +101,7 @@ def test_two_answers_to_which_image_it_is_exclude_it(tmp_path):
     )
     assert "says that it is of JPEGImages/b.jpg" in found["JPEGImages/a.jpg"]
     assert "Annotations/b.xml labels the same image" in found["JPEGImages/b.jpg"]
-    assert found["Annotations/d.xml"] == "Annotations/d.xml: no such image"
+    assert found["Annotations/d.xml"] == "label file: no such image"
 
 
 def test_flagged_objects_are_read_like_others_and_noted(tmp_path):

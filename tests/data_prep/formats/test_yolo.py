@@ -152,7 +152,7 @@ def test_a_wrong_line_excludes_the_image_and_names_the_line(tmp_path, label, rea
     other = {"images/b.png": None, "labels/b.txt": BOX}
     found = reasons(read(write_set(tmp_path, {**files, **other})))
     assert list(found) == ["images/a.png"]
-    assert found["images/a.png"].startswith("labels/a.txt: ")
+    assert found["images/a.png"].startswith("label file")
     assert reason in found["images/a.png"]
 
 
@@ -179,9 +179,9 @@ def test_a_label_without_an_image_or_with_two_is_left_out(tmp_path):
         "labels/b.txt": BOX,
     }
     assert reasons(read(write_set(tmp_path, files))) == {
-        "labels/gone.txt": "label file without an image",
-        "labels/d.txt": "label file whose name fits 2 images",
-        "images/a.png": "two label files have its name",
+        "labels/gone.txt": "label file: no such image",
+        "labels/d.txt": "label file: its name fits 2 images",
+        "images/a.png": "label file: labels/a.txt labels the same image",
     }
 
 
@@ -286,7 +286,10 @@ def test_a_huge_image_is_left_out_before_memory_is_taken(tmp_path):
     ("files", "message"),
     [
         ({"images/a.png": None, "labels/b.txt": BOX}, "no label file .* has the name of an image"),
-        ({"a.json": "{}"}, "not in yolo format; it looks like --format coco"),
+        (
+            {"a.json": '{"images": [], "annotations": []}'},
+            "not in yolo format; it looks like --format coco",
+        ),
     ],
 )
 def test_a_folder_of_another_kind_is_named(tmp_path, files, message):

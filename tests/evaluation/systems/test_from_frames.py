@@ -320,3 +320,62 @@ def test_boxes_with_ids_beside_labels_without_ids_are_refused_with_the_way_out()
     _, labels, found, true_boxes = numbered_boxes()
     with pytest.raises(InputError, match=r"pd\.Series"):
         cxr_compare.compare({"A": found}, truth=labels, boxes=true_boxes, replicates=100)
+
+
+RSNA = pd.DataFrame({
+    "patientId": ["b", "a", "a", "c", "d"],
+    "x": [None, 10.0, 50, None, 5],
+    "y": [None, 20.0, 60, None, 5],
+    "width": [None, 30.0, 10, None, 20],
+    "height": [None, 40.0, 10, None, 20],
+    "Target": [0, 1, 1, 0, 1],
+})  # fmt: skip
+RSNA_BOXES = [[10, 20, 40, 60], [50, 60, 60, 70], [5, 5, 25, 25]]
+
+
+@pytest.mark.parametrize("boxes", [None, RSNA, RSNA.drop(columns="Target")])
+def test_the_label_frame_of_rsna_has_one_row_a_box_and_images_as_patient_ids(boxes):
+    dataset, ids = truth_from_values(RSNA, boxes=boxes)
+    assert ids.tolist() == ["b", "a", "c", "d"]
+    assert ids.index.tolist() == [0, 1, 2, 3]
+    assert dataset.boxes[EDGES].to_numpy().tolist() == RSNA_BOXES
+    labels = dataset.findings.set_index("image_id")["state"]
+    assert labels.to_dict() == dict.fromkeys("ad", "present") | dict.fromkeys("bc", "absent")
+    assert (dataset.images["patient_id_source"] == "assumed_image").all()
+
+
+def test_outputs_beside_the_label_frame_of_rsna_are_in_the_order_of_its_images(tmp_path):
+    outputs = [
+        {"boxes": np.array(boxes, float).reshape(-1, 4), "scores": np.full(len(boxes), 0.9)}
+        for boxes in ([], RSNA_BOXES[:2], [], RSNA_BOXES[2:])
+    ]
+    result = cxr_compare.compare({"A": outputs}, truth=RSNA, replicates=100)
+    figures = result.to_frame().set_index("metric")["estimate"]
+    assert figures["ap50"] == pytest.approx(1)
+    assert figures["auroc"] == 1
+    RSNA.to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(InputError, match="read_csv"):
+        cxr_compare.compare({"A": outputs}, truth=tmp_path / "labels.csv")
+    frame = cxr_compare.boxes_table(outputs, list("bacd"))
+    of_file = cxr_compare.compare({"A": frame}, truth=tmp_path / "labels.csv", replicates=100)
+    assert of_file.to_frame().set_index("metric")["estimate"]["ap50"] == pytest.approx(1)
+
+
+def test_rows_of_one_image_with_two_labels_are_refused_by_the_image():
+    with pytest.raises(InputError, match=r"image 'a'.*Target"):
+        truth_from_values(RSNA.assign(Target=[0, 1, 0, 0, 1]))
+
+
+def test_boxes_in_the_label_file_of_rsna_are_taken_by_the_figures():
+    predicted = pd.DataFrame(RSNA_BOXES, columns=EDGES).assign(image_id=list("aad"), score=0.5)
+    figures = cxr_compare.metrics.box_average_precision(predicted, RSNA, list("abcd"))
+    assert figures["ap50"] == pytest.approx(1)
+
+
+def test_a_wrong_label_or_argument_is_named_as_the_user_wrote_it():
+    with pytest.raises(InputError, match="row 0 is -1:"):
+        cxr_compare.metrics.auroc(np.array([-1, 1]), [0.1, 0.2])
+    with pytest.raises(InputError, match=r"^box_average_precision: "):
+        cxr_compare.metrics.box_average_precision([], [], ["a"], box_formats="xywh")
+    with pytest.raises(InputError, match=r"^average_precision: "):
+        cxr_compare.metrics.average_precision([1], [0.1], box_formats="xywh")

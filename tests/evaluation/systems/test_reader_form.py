@@ -176,7 +176,7 @@ def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, image_se
     [
         ("number,score\n1,\n2,\n", "no score is filled in"),
         ("number,score\n999,0.5\n", "line 2: number 999"),
-        ("number:score\n1:0.5\n", "column 'number' is missing"),
+        ("number:score\n1:0.5\n", "columns 'number', 'score' are missing"),
         ("image,score\n1,0.5\n", "column 'number' is missing; it has image, score"),
         ("number,score\n1,yes\n", "line 2, image .*: score='yes'"),
         ("number,score\n1,0.5\n1,0.6\n", "a second score"),
