@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import tune_predictions
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.compare import compare
+from cxr_compare.scripts.commands.show import show
 from tests.scripts.small_sets import table_set, write_predictions
 
 
@@ -32,6 +35,11 @@ def test_a_finished_report_answers_the_same_call_and_refuses_another(
 
     first = ask()
     assert "\nDrawing cases\n" in capsys.readouterr().err
+    run_command(show, report)
+    shown = capsys.readouterr().err
+    answer = json.loads((report / "metrics.json").read_text())["answer"]["headline"]
+    assert answer in shown
+    assert re.search(r"AUROC +\S+ \(\S+ to \S+\)", shown)
     assert ask() == first
     assert "--overwrite" in capsys.readouterr().err
     with pytest.raises(
