@@ -16,15 +16,21 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from cxr_compare.data_prep.contracts.box_values import BoxReading
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.formats.class_names import class_finding
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
-from cxr_compare.data_prep.formats.image_size import image_size
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
+_READING = BoxReading(
+    form="cxcywh",
+    sides="a YOLO line is class, x and y of the centre, width and height",
+    in_shares=True,
+    if_corners="write centres, widths and heights, or give a CSV with x1, y1, x2, y2",
+)
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
@@ -158,7 +164,8 @@ def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
 
     Returns:
         For each box or polygon: its class number, the edges x1, y1, x2, y2 of the box or of the box
-        around the polygon, as shares of the image's width and height, and True for a polygon.
+        around the polygon, as shares of the image's width and height, and True for a polygon. Edges
+        beyond the image by rounding are set to its border; others are unchanged.
 
     Raises:
         PredictionLineError: A line has a confidence, so the file contains predictions.
@@ -181,11 +188,11 @@ def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
             raise InputError(f"line {number}: a number is missing or infinite")
         if not values[0].is_integer() or values[0] < 0:
             raise InputError(f"line {number}: {cells[0]} is no class number")
-        gathered.append((int(values[0]), *_edges(values[1:], cells[1:], number)))
+        gathered.append((int(values[0]), *_edges(values[1:], cells[1:])))
     return gathered
 
 
-def _edges(values: list[float], cells: list[str], number: int) -> tuple[tuple[float, ...], bool]:
+def _edges(values: list[float], cells: list[str]) -> tuple[tuple[float, ...], bool]:
     if len(values) == 4:
         x, y, width, height = values
         edges = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
@@ -196,11 +203,10 @@ def _edges(values: list[float], cells: list[str], number: int) -> tuple[tuple[fl
         edges = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
         slack = 0.0
     slack += 1e-12
-    if edges[0] >= edges[2] or edges[1] >= edges[3]:
-        raise InputError(f"line {number}: box of zero or negative size")
-    if min(edges) < -slack or max(edges) > 1 + slack:
-        raise InputError(f"line {number}: box outside the image; 0 to 1 is expected")
-    return tuple(min(max(edge, 0.0), 1.0) for edge in edges), len(values) != 4
+    is_rounding = min(edges) >= -slack and max(edges) <= 1 + slack
+    if is_rounding:
+        edges = [min(max(edge, 0.0), 1.0) for edge in edges]
+    return tuple(edges), len(values) != 4
 
 
 _NO_LABELS = {"classes", "train", "val", "valid", "test", "trainval", "requirements", "license"}
@@ -214,7 +220,7 @@ def _read_yolo(builder: SourceBuilder) -> SourceTables:
     if not labels:
         builder.require_format()
         raise InputError(f"{source}: no label file (.txt) has the name of an image")
-    gathered = LabelFiles(builder)
+    gathered = LabelFiles(builder, reading=_READING)
     yamls = _read_yamls(source)
     names = _class_names(source, builder.options.class_names, yamls)
     findings = {n: class_finding(name, str(source)) for n, name in names.items()}
@@ -286,15 +292,20 @@ def _read_label(
         unnamed = next((number for number, *_ in boxes if number not in findings), None)
         if unnamed is not None:
             raise InputError(f"class {unnamed} has no name; {len(findings)} classes are named")
-        if boxes:
-            facts["width"], facts["height"] = image_size(root / image)
     except PredictionLineError as line:
         raise InputError(
             f"{root / text}: {line}: six values: the last is a model's confidence, and labels have"
             " none; to evaluate a model, give its boxes to cxr import"
         ) from None
     except InputError as error:
-        reason = str(error).removeprefix(f"{root / text}: ").removeprefix(f"{root / image}: ")
+        reason = str(error).removeprefix(f"{root / text}: ")
+        gathered.add_unread(image, f"{text}: {reason}", _n_lines(root / text))
+        return
+    try:
+        if boxes:
+            facts["width"], facts["height"] = gathered.builder.labelled_size(image)
+    except InputError as error:
+        reason = str(error).removeprefix(f"{root / image}: ")
         gathered.exclusions.add([image], f"{text}: {reason}")
         return
     sides = (facts.get("width", 0), facts.get("height", 0)) * 2
@@ -302,6 +313,14 @@ def _read_label(
         edges = [share * side for share, side in zip(shares, sides, strict=True)]
         gathered.add_box(image, findings[number], edges)
         gathered.counts["polygons were found: each is replaced by the box around it"] += is_polygon
+
+
+def _n_lines(path: Path) -> int:
+    """Return the number of lines of a label file that cannot be read, 1 if it is no text."""
+    try:
+        return sum(bool(line.strip()) for line in read_lines(path))
+    except InputError:
+        return 1
 
 
 def _images_near_labelled(index: ImageIndex, gathered: LabelFiles) -> list[str]:
@@ -361,6 +380,6 @@ YOLO = Format(
         or (has_match("images")(folder) and has_match("*/*.txt")(folder))
     ),
     read=_read_yolo,
-    options=("patient_pattern", "class_names"),
+    options=("raw_boxes", "patient_pattern", "class_names"),
     is_deep=True,
 )

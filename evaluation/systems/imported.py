@@ -18,6 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_values import (
+    check_edges,
+    check_inside,
+    check_shares,
+    without_empty_boxes,
+)
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
@@ -31,14 +37,10 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_checks import (
-    check_edges,
-    check_inside,
     check_names,
     check_scores,
-    check_shares,
     near_ids,
     spread_question,
-    without_empty_boxes,
 )
 from cxr_compare.evaluation.boxes.boxes_table import positive_scale
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
