@@ -331,7 +331,9 @@ def _refuse_shares(table: pd.DataFrame, where: str) -> None:
     """Refuse boxes in px that all lie within 1 px, because they are shares of the image's size."""
     corners = table[EDGES].to_numpy(np.float64)
     finite = np.isfinite(corners).all(axis=1)
-    if finite.any() and corners[finite].max() <= 1 and corners[finite].min() >= -1:
+    if not finite.any() or not (corners[finite, :2] < corners[finite, 2:]).any():
+        return
+    if corners[finite].max() <= 1 and corners[finite].min() >= -1:
         row = int(finite.argmax())
         raise InputError(
             f"{row_text(table, row, where)}: {_edges_text(corners[row])}; all boxes lie within "
@@ -425,7 +427,8 @@ def check_inside(
     unit = np.tile(sizes[row], 2) if in_shares else np.ones(4)
     beginning = (
         f"{row_text(table, row, where)}: {_edges_text(corners[row], unit)} reaches beyond "
-        f"the image of {width:g} x {height:g} px, as {counted(int(outside.sum()), 'box')} of {len(table):,} "
+        f"the image of {width:g} x {height:g} px, as {counted(int(outside.sum()), 'box')} of "
+        f"{len(table):,} "
     )
     verb = "does" if outside.sum() == 1 else "do"
     if are_corners:

@@ -46,16 +46,21 @@ def _read_voc(builder: SourceBuilder) -> SourceTables:
     for path in files:
         image = _near(path, index)
         root = None
+        is_known = False
         try:
             root = parse_xml(source / path, "annotation", _MAX_BYTES)
             image = _image(path, root, index)
             if image in stated:
                 raise InputError(f"{stated[image]} labels the same image")
+            is_known = True
             _gather(root, source / path, image, gathered)
         except InputError as error:
-            reason = str(error).removeprefix(f"{source / path}: ")
-            n_boxes = 1 if root is None else len(root.findall("object"))
-            gathered.add_unread(image or path, f"{path}: {reason}", n_boxes)
+            reason = f"{path}: {str(error).removeprefix(f'{source / path}: ')}"
+            if root is None or is_known:
+                n_boxes = 1 if root is None else len(root.findall("object"))
+                gathered.add_unread(image or path, reason, n_boxes)
+            else:
+                gathered.exclusions.add([image or path], reason)
         else:
             stated[image] = path
     _sort_corners(gathered)
