@@ -79,6 +79,23 @@ def coco_bbox(value: Any) -> Any:
     return list(value) if is_four else None
 
 
+def coco_rotation(entry: Any) -> float:
+    """Return the clockwise rotation of a COCO entry in degrees, as CVAT writes it; 0 without.
+
+    Args:
+        entry: Annotation or result. CVAT writes the angle to ``attributes.rotation``.
+
+    Example:
+        >>> coco_rotation({"attributes": {"rotation": 90.0}}), coco_rotation({})
+        (90.0, 0.0)
+    """
+    attributes = entry.get("attributes")
+    value = attributes.get("rotation") if isinstance(attributes, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) % 360 if np.isfinite(value) else 0.0
+
+
 def cut_to_images(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Cut true boxes that pass the border of their image by at most 1 % of a side or 3 px.
 
@@ -436,7 +453,8 @@ def check_inside(
     if in_shares:
         raise InputError(
             f"{beginning}{verb}: are these pixels? Shares of the image's size, 0 to 1, are "
-            "expected: divide x by the width and y by the height of the image"
+            "expected: divide x by the width and y by the height of the image, or give a CSV with "
+            "x1, y1, x2, y2 in px"
         )
     if sides:
         raise InputError(
@@ -444,34 +462,6 @@ def check_inside(
             f"original image; for corners {if_corners}"
         )
     raise InputError(f"{beginning}{verb}: {_IN_PX}")
-
-
-def check_shares(table: pd.DataFrame, where: str) -> None:
-    """Check that edges are shares of the image's size and not pixels, as YOLO files need them.
-
-    Args:
-        table: Table with the columns ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2``; the edges are
-            shares of the image's width and height, in [0, 1]. An optional column ``place`` holds a
-            text for each row that says where it is in its file, such as "line 3".
-        where: Name of the file or folder that holds the rows. The message starts with it.
-
-    Raises:
-        InputError: At least a tenth of the boxes have an edge below -0.1 or above 1.1.
-
-    Example:
-        >>> shares = pd.DataFrame({"image_id": ["a"], "x1": [0.1], "y1": [0.1], "x2": [0.5],
-        ...     "y2": [0.9]})
-        >>> check_shares(shares, "labels/a.txt")
-    """
-    corners = table[EDGES].to_numpy(np.float64)
-    far = ((corners > 1 + _FAR) | (corners < -_FAR)).any(axis=1)
-    if len(corners) and far.mean() >= MANY:
-        row = int(far.argmax())
-        raise InputError(
-            f"{row_text(table, row, where)}: {_edges_text(corners[row])} reaches far beyond 1; "
-            "YOLO lines are shares of the image's size: are these pixels? Divide x by the width "
-            "and y by the height of the image, or give a CSV with x1, y1, x2, y2 in px"
-        )
 
 
 def _fits(corners: np.ndarray, sizes: np.ndarray | None) -> np.ndarray:

@@ -115,7 +115,9 @@ def turned_points(points: np.ndarray, degrees: float, pivot: np.ndarray) -> np.n
     return turned
 
 
-def turned_bounds(corners: np.ndarray, degrees: float, size: tuple[float, float]) -> np.ndarray:
+def turned_bounds(
+    corners: np.ndarray, degrees: float, size: tuple[float, float] = (np.nan, np.nan)
+) -> np.ndarray:
     """Return the upright box around a box that is turned about its middle, clipped to the image.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
-from cxr_compare.data_prep.contracts.box_values import BoxReading, coco_bbox
+from cxr_compare.data_prep.contracts.box_values import BoxReading, coco_bbox, coco_rotation
 from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
@@ -28,7 +28,6 @@ from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.label_files import LabelFiles
 from cxr_compare.data_prep.formats.label_values import (
-    as_number,
     finite_or_nan,
     parse_side,
     read_plain_facts,
@@ -129,9 +128,8 @@ def _turned_edges(
     box: tuple[float, ...], item: dict[str, Any], image: dict[str, Any]
 ) -> tuple[tuple[float, ...], bool]:
     """Return the box around a box that CVAT turned, and True if it was turned."""
-    attributes = item.get("attributes")
-    degrees = as_number(attributes.get("rotation")) if isinstance(attributes, dict) else None
-    if not degrees or not degrees % 360:
+    degrees = coco_rotation(item)
+    if not degrees:
         return box, False
     x1, y1, x2, y2 = box
     outline = _points(item.get("segmentation"))

@@ -134,7 +134,7 @@ def _gather(root: ElementTree.Element, path: Path, image: str, gathered: LabelFi
             raise InputError(f"object {number}: bndbox is not of numbers")
         turn = _rotation(item)
         if turn % 360:
-            size = tuple(side or np.nan for side in (facts["width"], facts["height"]))
+            size = (facts["width"] or np.nan, facts["height"] or np.nan)
             edges = turned_bounds(np.array(edges), turn, size).round(4).tolist()
             flags["boxes are turned: the upright box around each of these is taken"] += 1
         boxes.append((class_finding(name, f"object {number}"), edges))

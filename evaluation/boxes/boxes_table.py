@@ -19,10 +19,11 @@ from cxr_compare.data_prep.contracts.box_values import (
     check_edges,
     check_inside,
     coco_bbox,
+    coco_rotation,
     look_like_corners,
     without_empty_boxes,
 )
-from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, positions
@@ -474,7 +475,11 @@ def _read_coco(
                 f"{where}: entry {number} needs image_id and bbox of four numbers"
             ) from None
     as_format: BoxFormat = box_format or "xywh"
-    table = pd.DataFrame(_corners(np.reshape(numbers, (-1, 4)), as_format), columns=EDGES)
+    corners = _corners(np.reshape(numbers, (-1, 4)), as_format)
+    for row, entry in enumerate(entries):
+        if turn := coco_rotation(entry):
+            corners[row] = turned_bounds(corners[row], turn)
+    table = pd.DataFrame(corners, columns=EDGES)
     table["image_id"] = [_id_text(entry["image_id"]) for entry in entries]
     table["place"] = [f"entry {number}" for number in range(len(entries))]
     for name, key in (("score", "score"), ("finding", "category_id"), ("crowd", "iscrowd")):

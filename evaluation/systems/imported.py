@@ -21,7 +21,6 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.box_values import (
     check_edges,
     check_inside,
-    check_shares,
     without_empty_boxes,
 )
 from cxr_compare.data_prep.contracts.boxes import EDGES
@@ -512,11 +511,12 @@ def _boxes(
                 f"{where}: {first['place']}: {dataset.folder} has no size of image "
                 f"'{first['image_id']}', so shares of it say nothing; give boxes in pixels"
             )
-        check_shares(raw, where)
         corners = corners * limit
         raw[EDGES] = corners
     check_edges(raw, where, sizes=limit[:, :2])
-    check_inside(raw, where, limit[:, :2], sides=source.sides)
+    check_inside(
+        raw, where, limit[:, :2], sides=source.sides, form=source.form, in_shares=in_shares
+    )
     clipped = np.clip(corners, 0, np.where(np.isnan(limit), np.inf, limit))
     has_area = (clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])
     if not has_area.all():

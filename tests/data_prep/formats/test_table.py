@@ -177,7 +177,7 @@ def test_a_coded_label_is_a_finding_by_its_columns_name_or_the_users(tmp_path):
 
 
 WIDTHS = "file,label,xmin,ymin,xmax,ymax\n" + "".join(
-    f"a.png,mass,9{n},80,2{n},30\n" for n in range(4)
+    f"a.png,mass,9{n},60,2{n},30\n" for n in range(4)
 )
 READERS = "file,label,rad\na.png,mass,R1\na.png,mass,R2\nb.png,mass,R1\nb.png,normal,R2\n"
 
