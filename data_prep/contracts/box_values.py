@@ -191,7 +191,7 @@ def ask_about_boxes(
     sizes: np.ndarray,
     reading: BoxReading,
     unread: list[tuple[str, str]],
-) -> None:
+) -> str:
     """Refuse the true boxes of a source if a tenth or more of them cannot be used.
 
     The boxes of one image alone are no tenth, unless they are all boxes: a wrong row is left out
@@ -204,6 +204,9 @@ def ask_about_boxes(
         sizes: Width and height in px of the image of each box, shape ``(N, 2)``; NaN if unknown.
         reading: Format in which the boxes were read.
         unread: Image and reason of each further box, of which not even edges could be read.
+
+    Returns:
+        A caution where all boxes fit but are probably corners; empty in most cases.
 
     Raises:
         InputError: A tenth or more cannot be used, or all boxes lie within 1 px. Where the values
@@ -247,25 +250,33 @@ def ask_about_boxes(
         )
     if not reading.in_shares and len(rows):
         _refuse_shares(rows, where)
-    if reading.form == "xywh" and np.isnan(sizes).all() and look_like_corners(corners):
-        raise InputError(
-            f"{row_text(table, 0, where)}: {_edges_text(corners[0])}: each box is wider than its x "
-            f"and higher than its y: are these corners? {reading.sides}: {reading.if_corners}"
-        )
+    if not look_like_corners(corners, reading.form):
+        return ""
+    question = (
+        f"{row_text(table, 0, where)}: {_edges_text(corners[0])}: each box is wider than its x and "
+        f"higher than its y: are these corners? {reading.sides}: {reading.if_corners}"
+    )
+    if np.isnan(sizes).all():
+        raise InputError(question)
+    return question
 
 
-def look_like_corners(corners: np.ndarray) -> bool:
+def look_like_corners(corners: np.ndarray, form: BoxFormat = "xywh") -> bool:
     """Return True if boxes that were read as x, y, width and height are probably two corners.
 
     Of two corners, the second always exceeds the first: x2 > x1 and y2 > y1. If at least ten boxes
     are read as widths and heights, it is rare that every width exceeds its x and every height its
-    y. This is asked where no image's size is known.
+    y.
 
     Args:
         corners: Edges ``x1, y1, x2, y2`` as they were read, shape ``(N, 4)``.
+        form: Format in which they were read; boxes that were read as corners are none of these.
     """
+    if form == "xyxy":
+        return False
     sides = corners[:, 2:] - corners[:, :2]
-    is_wider = (sides > corners[:, :2]) & (corners[:, :2] > 0)
+    first = corners[:, :2] if form == "xywh" else (corners[:, :2] + corners[:, 2:]) / 2
+    is_wider = (sides > first) & (first > 0)
     return len(corners) >= _FEWEST_TO_ASK and bool(is_wider.all())
 
 

@@ -542,7 +542,9 @@ class SourceBuilder:
         faults = np.where(faults == "", misfits, faults)
         place = str(where or self.root)
         rows = boxes[["image_id", *EDGES]].assign(place="")
-        ask_about_boxes(rows, faults, place, sizes, reading or BoxReading(), list(unread))
+        caution = ask_about_boxes(rows, faults, place, sizes, reading or BoxReading(), list(unread))
+        if caution:
+            self.notes.append(f"WARNING: {caution}")
         edges = np.where(np.isfinite(edges), edges, np.nan)
         for reason in dict.fromkeys(faults[faults != ""]):
             is_so = faults == reason
@@ -602,24 +604,22 @@ class SourceBuilder:
         """
         if not self.options.raw_boxes:
             return images, boxes
-        images = images.copy()
-        boxes = boxes.copy()
         edges = boxes[EDGES].to_numpy(dtype="float64").copy()
-        for index, image, path in zip(
-            images.index, images["image_id"], images["path"], strict=True
-        ):
+        sides = images.reindex(columns=["width", "height"]).to_numpy(dtype="float64").copy()
+        rows_of_image = boxes.groupby("image_id").indices
+        for row, (image, path) in enumerate(zip(images["image_id"], images["path"], strict=True)):
             try:
                 width, height, turn = self.stored_size(path)
-            except InputError:
+            except InputError:  # found again, and listed, when the image is decoded
                 continue
-            if turn in SIDEWAYS and {"width", "height"} <= set(images.columns):
-                stated = images.loc[index, ["height", "width"]].to_numpy()
-                images.loc[index, ["width", "height"]] = stated
-            rows = (boxes["image_id"] == image).to_numpy()
-            if turn > 1 and rows.any():
+            if turn in SIDEWAYS:
+                sides[row] = sides[row, ::-1].copy()
+            rows = rows_of_image.get(image)
+            if turn > 1 and rows is not None:
                 edges[rows] = upright_boxes(edges[rows], (width, height), turn)
-        boxes[EDGES] = edges
-        return images, boxes
+        if {"width", "height"} <= set(images.columns):
+            images = images.assign(width=sides[:, 0], height=sides[:, 1])
+        return images, boxes.assign(**dict(zip(EDGES, edges.T, strict=True)))
 
     def build(
         self,
