@@ -51,6 +51,7 @@ class BoxReading:
         in_shares: True if the source gives shares of the image's size.
         if_corners: What to do if the widths and heights are corners.
         if_widths: What to do if the second corners are widths and heights.
+        where: File of the boxes, for messages; empty for the user's folder.
     """
 
     form: BoxFormat = "xyxy"
@@ -58,6 +59,7 @@ class BoxReading:
     in_shares: bool = False
     if_corners: str = _CORNERS
     if_widths: str = "Write corners: x2 = x1 + width, y2 = y1 + height"
+    where: str = ""
 
 
 def coco_bbox(value: Any) -> Any:
@@ -73,8 +75,8 @@ def coco_bbox(value: Any) -> Any:
         >>> coco_bbox({"x": 1, "y": 2, "width": 3, "height": 4}), coco_bbox(None)
         ([1, 2, 3, 4], None)
     """
-    if isinstance(value, dict):
-        value = [value.get(key) for key in ("x", "y", "width", "height")]
+    if isinstance(value, dict) and {"x", "y", "width", "height"} <= value.keys():
+        value = [value[key] for key in ("x", "y", "width", "height")]
     is_four = isinstance(value, list | tuple) and len(value) == 4
     return list(value) if is_four else None
 

@@ -53,7 +53,7 @@ def tables_from_labels(
     Raises:
         InputError: Every image is left out.
     """
-    exclude_contradictions(builder, labels, boxes, images, reading, where=path)
+    exclude_contradictions(builder, labels, boxes, images, reading)
     images, boxes = builder.upright(images, boxes)
     images, labels, boxes = (builder.exclusions.keep(frame) for frame in (images, labels, boxes))
     if images.empty:
@@ -75,7 +75,6 @@ def exclude_contradictions(
     images: pd.DataFrame | None = None,
     reading: BoxReading | None = None,
     unread: Sequence[tuple[str, str]] = (),
-    where: str | Path | None = None,
 ) -> None:
     """Leave out the images whose labels and boxes contradict each other.
 
@@ -92,7 +91,6 @@ def exclude_contradictions(
         images: Table of the images with their paths; None if their sizes are not known.
         reading: Format in which the boxes were read; None for corners.
         unread: Image and reason of each box that could not be read.
-        where: File or folder of the boxes, for messages; None for the user's folder.
 
     Raises:
         InputError: A tenth or more of the boxes cannot be used.
@@ -102,9 +100,7 @@ def exclude_contradictions(
         labels.loc[labels.duplicated(LABEL_KEY), "image_id"], "two states for one finding"
     )
     hint = " (x1, y1, x2, y2 is expected, not x, y, width, height)"
-    builder.exclude_invalid_boxes(
-        boxes, hint, images=images, reading=reading, unread=unread, where=where
-    )
+    builder.exclude_invalid_boxes(boxes, hint, images=images, reading=reading, unread=unread)
     absent = labels.loc[labels["state"] == "absent", LABEL_KEY].drop_duplicates()
     contradicted = boxes.merge(absent, on=LABEL_KEY)["image_id"]
     exclusions.add(contradicted, "box of a finding that is labelled absent")

@@ -514,7 +514,6 @@ class SourceBuilder:
         images: pd.DataFrame | None = None,
         reading: BoxReading | None = None,
         unread: Sequence[tuple[str, str]] = (),
-        where: str | Path | None = None,
     ) -> None:
         """Leave out the images that have a box that cannot be used, such as one without area.
 
@@ -529,7 +528,6 @@ class SourceBuilder:
             reading: Format in which the boxes were read; None for corners.
             unread: Image and reason of each box whose edges could not be read. These images are
                 left out already.
-            where: File or folder of the boxes, for messages; None for the user's folder.
 
         Raises:
             InputError: A tenth or more of the boxes cannot be used, or they seem to be in another
@@ -540,9 +538,10 @@ class SourceBuilder:
         sizes, misfits = self._box_sizes(images, ids)
         faults = box_faults(edges, sizes)
         faults = np.where(faults == "", misfits, faults)
-        place = str(where or self.root)
+        reading = reading or BoxReading()
+        place = reading.where or str(self.root)
         rows = boxes[["image_id", *EDGES]].assign(place="")
-        caution = ask_about_boxes(rows, faults, place, sizes, reading or BoxReading(), list(unread))
+        caution = ask_about_boxes(rows, faults, place, sizes, reading, list(unread))
         if caution:
             self.notes.append(f"WARNING: {caution}")
         edges = np.where(np.isfinite(edges), edges, np.nan)

@@ -51,8 +51,9 @@ def _read_table_set(builder: SourceBuilder) -> SourceTables:
     sides = [(t, high, side) for t in tables for _, high, side, _ in SIDES if t.has(high)]
     advice = ",".join(f"{side}={table.columns[high][0]}" for table, high, side in sides)
     path = tables[0].path
-    reading = BoxReading(if_widths=f"Say --columns {advice}")
     of_boxes = next((table for table in tables if table.box_roles), None)
+    where = str(tables[0].path if of_boxes is None else of_boxes.path)
+    reading = BoxReading(if_widths=f"Say --columns {advice}", where=where)
     if of_boxes is not None and not sides:
         reading = _reading_of_sides(of_boxes)
     return tables_from_image_rows(builder, images, labels, boxes, path, reading=reading)
@@ -73,7 +74,8 @@ def _reading_of_sides(table: LabelTable) -> BoxReading:
     return BoxReading(
         form="xywh" if is_corner else "cxcywh",
         sides=f"the columns {', '.join(names)} are read as {first}, width and height",
-        if_corners=f"Say --columns {corners}",
+        if_corners=f"say --columns {corners}",
+        where=str(table.path),
     )
 
 

@@ -364,3 +364,39 @@ def test_corners_that_all_fit_are_a_caution(tmp_path):
     source = write_coco(tmp_path / "in", [{"bbox": bbox} for bbox in corners])
     notes = prepare(source, tmp_path / "out", "coco").summary.notes
     assert any(note.startswith("WARNING") and "are these corners" in note for note in notes)
+
+
+def compare_with_truth(folder: Path, annotations: list[dict[str, Any]], predicted: Any) -> float:
+    """Write COCO truth and results, and return AP50 by `cxr compare --truth`."""
+    source = write_coco(folder / "truth", annotations)
+    results = [
+        {"image_id": n, "category_id": 1, "score": 0.9 - 0.03 * n, **entry}
+        for n, entry in enumerate(predicted)
+    ]
+    (folder / "a.json").write_text(json.dumps(results))
+    result = cxr_compare.compare(
+        {"A": folder / "a.json"}, truth=source / "a.json", replicates=100
+    ).to_frame()
+    value: float = result.set_index("metric").estimate["ap50"]
+    return value
+
+
+def test_truth_in_files_is_checked_turned_and_cut_as_by_prepare(tmp_path):
+    boxes = [{"bbox": list(lesion)} for lesion in LESIONS]
+    wrong = [{"bbox": list(corners)} for corners in CORNERS]
+    with pytest.raises(InputError, match="are these corners"):
+        compare_with_truth(tmp_path / "corners", wrong, boxes)
+    turned = [{"bbox": [20, 40, 60, 20], "attributes": {"rotation": 90.0}}] * N_BOXES
+    upright = [{"bbox": [40, 20, 20, 60]}] * N_BOXES
+    assert compare_with_truth(tmp_path / "turned", turned, upright) == pytest.approx(1)
+    assert compare_with_truth(tmp_path / "both", turned, turned) == pytest.approx(1)
+    beyond = [{"bbox": [64, 70, 39, 25]}, *boxes[1:]]
+    assert compare_with_truth(tmp_path / "cut", beyond, beyond) == pytest.approx(1)
+
+
+def test_a_predicted_box_without_size_is_left_out_and_one_of_null_is_refused(tmp_path):
+    boxes = [{"bbox": list(lesion)} for lesion in LESIONS]
+    empty = [*boxes, {"bbox": [5, 5, 0, 9]}]
+    assert compare_with_truth(tmp_path / "empty", boxes, empty) == pytest.approx(1)
+    with pytest.raises(InputError, match="entry 12"):
+        compare_with_truth(tmp_path / "null", boxes, [*boxes, {"bbox": None}])
