@@ -11,6 +11,7 @@ docs/formats.md explains how images are found and what a missing annotation mean
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,30 +99,34 @@ def _polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
     return (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
 
 
-def _mask_edges(segmentation: Any) -> tuple[float, ...] | None:
-    """Return the box around a mask in run-length encoding (RLE), or None for anything else."""
+def _mask_edges(segmentation: Any, image: dict[str, Any]) -> tuple[float, ...] | None:
+    """Return the box around a mask in run-length encoding (RLE) of the image, else None."""
     if not isinstance(segmentation, dict):
         return None
     size = segmentation.get("size")
     counts = segmentation.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, list | str):
+    if not isinstance(size, list) or not all(type(side) is int for side in size) or len(size) != 2:
         return None
     height, width = size
-    if not all(type(side) is int and 0 < side <= _LONGEST_MASK_SIDE for side in size):
+    stated = [image.get("height") or height, image.get("width") or width]
+    if size != stated or not 0 < min(size) <= max(size) <= _LONGEST_MASK_SIDE:
         return None
-    if isinstance(counts, list):
-        if not all(type(run) is int and run >= 0 for run in counts):
-            return None
-        if sum(counts) != height * width:
-            return None
     from pycocotools import mask  # 0.1 s, which files without masks are read without
 
     if isinstance(counts, list):
+        if (
+            not all(type(run) is int and run >= 0 for run in counts)
+            or sum(counts) != height * width
+        ):
+            return None
         encoded = mask.frPyObjects(segmentation, height, width)
-    else:
+    elif isinstance(counts, str) and _RUNS.fullmatch(counts):
         encoded = {"size": size, "counts": counts.encode()}
+    else:
+        return None
     x, y, box_width, box_height = mask.toBbox(encoded).tolist()
-    return (x, y, x + box_width, y + box_height)
+    is_inside = x + box_width <= width and y + box_height <= height
+    return (x, y, x + box_width, y + box_height) if is_inside else None
 
 
 def _turned_edges(
@@ -152,7 +157,11 @@ def _points(segmentation: Any) -> list[tuple[float, float]]:
 def _without_box(item: dict[str, Any]) -> str:
     """Return why an annotation has no box."""
     outline = item.get("segmentation")
-    also = "" if not outline else ", and its segmentation is neither a polygon nor a mask (RLE)"
+    also = (
+        ""
+        if not outline
+        else ", and its segmentation is neither a polygon nor a mask (RLE) of the image"
+    )
     text = "missing" if "bbox" not in item else json.dumps(item["bbox"])
     return (
         f"bbox is {text[:60]}{'...' if len(text) > 60 else ''}, not [x, y, width, height] in px"
@@ -165,6 +174,7 @@ def _reader_of(annotation: dict[str, Any]) -> str:
 
 
 _LONGEST_MASK_SIDE = 10_000
+_RUNS = re.compile(r"[0-o]*[0-O]")  # compressed runs: "P" to "o" are followed by further digits
 _READING = BoxReading(form="xywh", sides="COCO's bbox is x, y, width, height")
 _CROWDS = (1, "1")
 _CROWD_FLAGS = (None, 0, "0", "", *_CROWDS)
@@ -370,8 +380,11 @@ class _CocoFile:
             box, is_turned = _turned_edges(box, item, image)
             counts["boxes are turned: the upright box around each of these is taken"] += is_turned
             return box
-        for outline, edges in (("polygon", _polygon_edges), ("mask", _mask_edges)):
-            box = edges(item.get("segmentation"))
+        segmentation = item.get("segmentation")
+        for outline, box in (
+            ("polygon", _polygon_edges(segmentation)),
+            ("mask", _mask_edges(segmentation, image)),
+        ):
             if box is not None:
                 counts[f"annotations have no bbox: the box around the {outline} is taken"] += 1
                 return box

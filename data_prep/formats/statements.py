@@ -102,7 +102,8 @@ def _edges(table: LabelTable, builder: SourceBuilder) -> pd.DataFrame:
                 f"{', '.join(sorted(box_roles)) or 'none'}: name the others with --columns"
             )
     edges = edges[EDGES]
-    if not max(column.max() for column in values.values()) <= 1:  # not shares of the size
+    # Shares of the size, which may pass the border a little; no box in px is this small.
+    if not max(column.max() for column in values.values()) <= _MOST_SHARE:
         return edges
     x, y = ((*table.columns.get(role, ()), "")[0] for role in ("xmin", "ymin"))
     if "xmax" not in box_roles and x.lower().endswith("x") and "xmin" not in table.assigned_roles:
@@ -125,6 +126,7 @@ def _all_absent(names: Sequence[str]) -> bool:
     return bool(names) and all(name.startswith(_ABSENT) for name in names)
 
 
+_MOST_SHARE = 1.1
 _SHOWN = 6  # largest number of findings that a note lists
 
 
