@@ -366,7 +366,7 @@ def _refuse_shares(table: pd.DataFrame, where: str) -> None:
         row = int(is_within.argmax())
         raise InputError(
             f"{row_text(table, row, where)}: {_edges_text(corners[row])}; "
-            f"{counted(int(is_within.sum()), 'box', 'lie')} within 1 px: "
+            f"{counted(int(is_within.sum()), 'box', 'are')} within 1 px: "
             f"{_SHARES}, or import YOLO files, which hold shares (cxr import)"
         )
 

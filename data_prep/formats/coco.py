@@ -114,10 +114,8 @@ def _mask_edges(segmentation: Any, image: dict[str, Any]) -> tuple[float, ...] |
     from pycocotools import mask  # 0.1 s, which files without masks are read without
 
     if isinstance(counts, list):
-        if (
-            not all(type(run) is int and run >= 0 for run in counts)
-            or sum(counts) != height * width
-        ):
+        are_runs = all(type(run) is int and run >= 0 for run in counts)
+        if not are_runs or sum(counts) != height * width:
             return None
         encoded = mask.frPyObjects(segmentation, height, width)
     elif isinstance(counts, str) and _RUNS.fullmatch(counts):
@@ -157,11 +155,9 @@ def _points(segmentation: Any) -> list[tuple[float, float]]:
 def _without_box(item: dict[str, Any]) -> str:
     """Return why an annotation has no box."""
     outline = item.get("segmentation")
-    also = (
-        ""
-        if not outline
-        else ", and its segmentation is neither a polygon nor a mask (RLE) of the image"
-    )
+    also = ""
+    if outline:
+        also = ", and its segmentation is neither a polygon nor a mask (RLE) of the image"
     text = "missing" if "bbox" not in item else json.dumps(item["bbox"])
     return (
         f"bbox is {text[:60]}{'...' if len(text) > 60 else ''}, not [x, y, width, height] in px"

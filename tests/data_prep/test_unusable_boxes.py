@@ -123,11 +123,14 @@ def write_misunderstood(kind: str, folder: Path) -> tuple[Path, str]:
             "coco null": [None] * N_BOXES,
             "coco empty": [[]] * N_BOXES,
             "coco five numbers": [[*lesion, 30.0] for lesion in LESIONS],
-            "coco shares": [[0.1, 0.2, 0.3, 0.4]] * N_BOXES,
+            "coco shares": [[0.1, 0.2, 0.3, 0.4]] * (N_BOXES - 1) + [[0.8, 0.8, 0.21, 0.2]],
+            "coco mask of another size": [None] * N_BOXES,
             "coco larger frame": [[4 * value for value in lesion] for lesion in LESIONS],
             "coco without size": [[x, y, 0, h] for x, y, _, h in LESIONS],
         }
-        annotations = [{"bbox": value} for value in values[kind]]
+        annotations: list[dict[str, Any]] = [{"bbox": value} for value in values[kind]]
+        if "mask" in kind:
+            annotations = [{"segmentation": {"size": [4, 4], "counts": [5, 2, 9]}}] * N_BOXES
         return write_coco(folder, annotations), "coco"
     if kind == "yolo corners":
         return write_yolo(folder, [shares_of_corners(corners) for corners in CORNERS]), "yolo"
@@ -153,6 +156,7 @@ def write_misunderstood(kind: str, folder: Path) -> tuple[Path, str]:
         ("coco five numbers", r"annotations\[0\]"),
         ("coco shares", "are these shares"),
         ("coco larger frame", "larger image"),
+        ("coco mask of another size", r"annotations\[0\].*mask"),
         ("coco without size", "p00_0"),
         ("yolo corners", "are these corners"),
         ("yolo pixels", "are these pixels"),
