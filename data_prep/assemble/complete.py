@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_values import box_faults, cut_boxes
 from cxr_compare.data_prep.contracts.boxes import EDGES, FIELD_WIDTH_MM
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, SCHEMAS
+from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import SourceTables
@@ -73,10 +74,10 @@ def _misfit(facts: dict[str, Any], labelled: np.ndarray) -> tuple[str | None, st
     for (name, actual), stated in zip(sides, labelled[:2].tolist(), strict=True):
         if not math.isnan(stated) and stated != actual:
             return "size", f"not of the stated size: {name} {stated:g}, the image has {actual} px"
-    for (name, actual), reach in zip(sides, labelled[2:].tolist(), strict=True):
-        if reach > actual + EDGE_TOLERANCE_PX:
-            return "boxes", f"box outside the image: reaches {reach:g}, {name} is {actual} px"
-    return None, None
+    corners = np.array([[0, 0, *np.nan_to_num(labelled[2:], nan=1)]])
+    size = np.array([[actual for _, actual in sides]], dtype=np.float64)
+    (fault,) = box_faults(corners, size)
+    return ("boxes", fault) if fault else (None, None)
 
 
 _FROM_HEADER = ("view", "sex", "age_years")
@@ -109,7 +110,8 @@ def complete_tables(
     usable_tables: dict[str, Any] = {
         name: table[is_member(table["image_id"], ids)] for name, table in labels.items()
     }
-    usable_tables["boxes"] = _trim(usable_tables["boxes"], images)
+    usable_tables["boxes"], note = _cut(usable_tables["boxes"], images)
+    usable_tables["notes"] = (*tables.notes, *note)
     parts = [tables.excluded, _failures(tables, outcomes[~usable])]
     usable_tables["excluded"] = _with_digests(pd.concat(parts, ignore_index=True), tables.root)
     decode = outcomes.loc[usable, list(SCHEMAS["decode"].columns)].sort_values("image_id")
@@ -150,23 +152,21 @@ def _with_spacing(images: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _trim(boxes: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """Clip right and lower edges that exceed the image by rounding only."""
+def _cut(boxes: pd.DataFrame, images: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Cut boxes that leave their image by a little, and return a note on their number."""
     sizes = images.set_index("image_id")[["width", "height"]].astype("float64")
-    limits = sizes.reindex(boxes["image_id"].to_numpy())
-    edges = boxes[["x2", "y2"]].to_numpy()
-    over = edges - limits.to_numpy()
-    trimmed = np.where((over > 0) & (over <= EDGE_TOLERANCE_PX), limits.to_numpy(), edges)
-    return boxes.assign(x2=trimmed[:, 0], y2=trimmed[:, 1])
+    limits = sizes.reindex(boxes["image_id"].to_numpy()).to_numpy()
+    cut, note = cut_boxes(boxes, limits)
+    return cut, [note] if note else []
 
 
 def _failures(tables: SourceTables, failed: pd.DataFrame) -> pd.DataFrame:
     """Build the rows of ``excluded``, with the box that leaves its image if that is the reason."""
     misfits = failed.loc[failed["error_stage"] == "boxes", ["image_id", "width", "height"]]
     boxes = tables.boxes.merge(misfits.astype({"width": "float64", "height": "float64"}))
-    limits = boxes[["width", "height"]].to_numpy() + EDGE_TOLERANCE_PX
-    beyond = (boxes[["x2", "y2"]].to_numpy(dtype="float64") > limits).any(axis=1)
-    boxes = boxes[pd.Series(beyond, boxes.index)].drop_duplicates("image_id")
+    limits = boxes[["width", "height"]].to_numpy()
+    is_faulty = box_faults(boxes[EDGES].to_numpy(dtype="float64"), limits) != ""
+    boxes = boxes[pd.Series(is_faulty, boxes.index)].drop_duplicates("image_id")
     rows = failed.rename(columns={"error_stage": "stage", "error": "reason"})
     rows = rows.merge(tables.images[["image_id", "path"]], on="image_id")
     rows = rows.merge(boxes[["image_id", *EDGES]], on="image_id", how="left")

@@ -259,7 +259,10 @@ def _build(
             shutil.rmtree(folder)
     outcomes = _ingest(tables, out, options, again["image_id"])
     tables, decode = complete_tables(tables, outcomes)
-    label_notes = tables.label_notes(options.read.reference)
+    label_notes = [
+        *tables.label_notes(options.read.reference),
+        *_exif_note(decode, tables, raw_boxes=options.read.raw_boxes),
+    ]
     tables = replace(tables, notes=(*label_notes, *tables.notes))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
@@ -270,6 +273,20 @@ def _build(
         tables = replace(tables, images=images, excluded=excluded)
     shortcuts = options.measure_shortcuts
     write_set(out, tables, decode, plan, measure_shortcuts=shortcuts, engine=options.engine)
+
+
+def _exif_note(decode: pd.DataFrame, tables: SourceTables, *, raw_boxes: bool) -> list[str]:
+    """Say that images were turned as their EXIF says, which their boxes must agree with."""
+    n_turned = int(decode["orientation"].str.startswith("exif-").fillna(False).sum())
+    if not n_turned or tables.boxes.empty:
+        return []
+    turned = f"{counted(n_turned, 'image', 'were')} turned as their EXIF says"
+    if raw_boxes:
+        return [f"{turned}, and their boxes with them (--raw-boxes)"]
+    return [
+        f"{turned}; boxes must be of the turned image. If they are of the stored pixels, say "
+        "--raw-boxes"
+    ]
 
 
 def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions) -> None:

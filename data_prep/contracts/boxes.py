@@ -107,6 +107,64 @@ class Boxes:
         return table.assign(**dict(zip(EDGES, self.corners.T, strict=True)), score=self.scores)
 
 
+def turned_points(points: np.ndarray, degrees: float, pivot: np.ndarray) -> np.ndarray:
+    """Turn points clockwise about a pivot, as y runs down; shapes ``(N, 2)`` and ``(2,)``."""
+    cos = np.cos(np.deg2rad(degrees))
+    sin = np.sin(np.deg2rad(degrees))
+    turned: np.ndarray = (points - pivot) @ np.array([[cos, sin], [-sin, cos]]) + pivot
+    return turned
+
+
+def turned_bounds(
+    corners: np.ndarray, degrees: float, size: tuple[float, float] = (np.nan, np.nan)
+) -> np.ndarray:
+    """Return the upright box around a box that is turned about its middle, clipped to the image.
+
+    Args:
+        corners: Edges ``x1, y1, x2, y2`` of the box before it is turned, px, shape ``(4,)``.
+        degrees: Clockwise rotation in degrees, as annotation tools state it. NaN gives NaN.
+        size: Width and height of the image, px; NaN, if unknown, does not clip.
+
+    Returns:
+        Edges ``x1, y1, x2, y2`` of the box around the turned one, px, shape ``(4,)``.
+
+    Example:
+        >>> turned_bounds(np.array([100.0, 100, 160, 130]), 90, (200, 240)).round(6).tolist()
+        [115.0, 85.0, 145.0, 145.0]
+    """
+    x1, y1, x2, y2 = corners
+    points = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+    points = turned_points(points, degrees, (corners[:2] + corners[2:]) / 2)
+    around = np.concatenate([points.min(axis=0), points.max(axis=0)])
+    limit = np.where(np.isnan(size), np.inf, size)
+    return np.clip(around, 0, np.concatenate([limit, limit]))
+
+
+def upright_boxes(corners: np.ndarray, size: tuple[float, float], orientation: int) -> np.ndarray:
+    """Turn boxes on the stored pixels of an image as its EXIF orientation turns the image.
+
+    Args:
+        corners: Edges ``x1, y1, x2, y2`` on the stored pixels, px, shape ``(N, 4)``.
+        size: Width and height of the stored pixels.
+        orientation: EXIF orientation, 1 to 8.
+
+    Returns:
+        Edges on the upright image, shape ``(N, 4)``.
+
+    Example:
+        >>> upright_boxes(np.array([[0.0, 10, 30, 20]]), (100, 50), 6).tolist()
+        [[30.0, 0.0, 40.0, 30.0]]
+    """
+    x1, y1, x2, y2 = corners.T
+    width, height = size
+    if orientation in (2, 3, 7, 8):
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 6, 7):
+        y1, y2 = height - y2, height - y1
+    edges = [y1, x1, y2, x2] if orientation in (5, 6, 7, 8) else [x1, y1, x2, y2]
+    return np.column_stack(edges)
+
+
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Compute the intersection over union of pairs of boxes; shapes are broadcast as in NumPy.
 

@@ -280,8 +280,3 @@ SCHEMAS: dict[str, Schema] = {
         free=True,
     ),
 }
-
-
-# A published edge may lie outside the image by rounding only. If it lies further outside, the box
-# belongs to another image.
-EDGE_TOLERANCE_PX = 0.01

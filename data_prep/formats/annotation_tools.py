@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import turned_points
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import read_text_table
@@ -99,7 +100,7 @@ def box_cells(
     def numbers(*names: str) -> Any:
         return np.array(finite_or_nan(map(shape.get, names))) * scale
 
-    turn = np.deg2rad(_degrees(shape.get("rotation", 0)))
+    turn = _degrees(shape.get("rotation", 0))
     low = numbers("xtl", "ytl")
     high = numbers("xbr", "ybr")
     if "left" in shape:
@@ -117,10 +118,7 @@ def box_cells(
             numbers_of_points = [np.nan, np.nan]
         points = np.reshape(numbers_of_points, (-1, 2)) * scale
     if turn:
-        # clockwise, as y runs down
-        cos = np.cos(turn)
-        sin = np.sin(turn)
-        points = (points - pivot) @ np.array([[cos, sin], [-sin, cos]]) + pivot
+        points = turned_points(points, turn, pivot)
     if turn or shape.keys() & {"rx", "points", "rle"}:
         around = np.concatenate([points.min(axis=0), points.max(axis=0)])
         edges = np.clip(around, 0, [*size, *size])

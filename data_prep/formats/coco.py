@@ -4,12 +4,14 @@ docs/formats.md explains how images are found and what a missing annotation mean
 
 - The first category of Roboflow only groups the others, and is no class.
 - A crowd (``iscrowd``) is no single lesion: its finding is present, but its box is left out. An
-  annotation with neither ``bbox`` nor polygon excludes its image.
+  annotation with neither ``bbox`` nor outline excludes its image.
 - A missing annotation of a reader means absence only on images that the reader has read.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
+from cxr_compare.data_prep.contracts.box_values import BoxReading, coco_bbox, coco_rotation
+from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
-from cxr_compare.data_prep.formats.class_names import class_finding
+from cxr_compare.data_prep.formats.class_names import NO_FINDING_CLASSES, class_finding
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.label_file_kinds import COCO_MARKS
@@ -75,9 +79,10 @@ def _id_text(value: Any) -> str | None:
 
 def _box_edges(bbox: Any) -> tuple[float, ...] | None:
     """Return x1, y1, x2, y2 of a ``bbox``, or None if it is no bbox; NaN for non-numbers."""
-    if not isinstance(bbox, list) or len(bbox) != 4:
+    values = coco_bbox(bbox)
+    if values is None:
         return None
-    x, y, width, height = finite_or_nan(bbox)
+    x, y, width, height = finite_or_nan(values)
     return (x, y, x + width, y + height)
 
 
@@ -96,10 +101,79 @@ def _polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
     return (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
 
 
+def _mask_edges(segmentation: Any, image: dict[str, Any]) -> tuple[float, ...] | None:
+    """Return the box around a mask in run-length encoding (RLE) of the image, else None."""
+    if not isinstance(segmentation, dict):
+        return None
+    size = segmentation.get("size")
+    counts = segmentation.get("counts")
+    if not isinstance(size, list) or not all(type(side) is int for side in size) or len(size) != 2:
+        return None
+    height, width = size
+    stated = [image.get("height") or height, image.get("width") or width]
+    if size != stated or not 0 < min(size) <= max(size) <= _LONGEST_MASK_SIDE:
+        return None
+    from pycocotools import mask  # 0.1 s, which files without masks are read without
+
+    if isinstance(counts, list):
+        are_runs = all(type(run) is int and run >= 0 for run in counts)
+        if not are_runs or sum(counts) != height * width:
+            return None
+        encoded = mask.frPyObjects(segmentation, height, width)
+    elif isinstance(counts, str) and _RUNS.fullmatch(counts):
+        encoded = {"size": size, "counts": counts.encode()}
+    else:
+        return None
+    x, y, box_width, box_height = mask.toBbox(encoded).tolist()
+    is_inside = x + box_width <= width and y + box_height <= height
+    return (x, y, x + box_width, y + box_height) if is_inside else None
+
+
+def _turned_edges(
+    box: tuple[float, ...], item: dict[str, Any], image: dict[str, Any]
+) -> tuple[tuple[float, ...], bool]:
+    """Return the box around a box that CVAT turned, and True if it was turned."""
+    degrees = coco_rotation(item)
+    if not degrees:
+        return box, False
+    x1, y1, x2, y2 = box
+    outline = _points(item.get("segmentation"))
+    is_upright = all(x in (x1, x2) and y in (y1, y2) for x, y in outline)
+    if not is_upright:  # the outline is turned already, and the box is around it
+        return _polygon_edges(item.get("segmentation")) or box, False
+    width, height = finite_or_nan(image.get(side) for side in ("width", "height"))
+    turned = turned_bounds(np.array(box), degrees, (width or np.nan, height or np.nan))
+    return tuple(turned.round(4).tolist()), True
+
+
+def _points(segmentation: Any) -> list[tuple[float, float]]:
+    """Return the points of the polygons of an annotation; an empty list without polygons."""
+    if _polygon_edges(segmentation) is None:
+        return []
+    numbers = [finite_or_nan(polygon) for polygon in segmentation]
+    return [point for flat in numbers for point in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def _without_box(item: dict[str, Any]) -> str:
+    """Return why an annotation has no box."""
+    outline = item.get("segmentation")
+    also = ""
+    if outline:
+        also = ", and its segmentation is neither a polygon nor a mask (RLE) of the image"
+    text = "missing" if "bbox" not in item else json.dumps(item["bbox"])
+    return (
+        f"bbox is {text[:60]}{'...' if len(text) > 60 else ''}, not [x, y, width, height] in px"
+        f"{also}"
+    )
+
+
 def _reader_of(annotation: dict[str, Any]) -> str:
     return str(annotation.get("reader") or REFERENCE_READER)
 
 
+_LONGEST_MASK_SIDE = 10_000
+_RUNS = re.compile(r"[0-o]*[0-O]")  # compressed runs: "P" to "o" are followed by further digits
+_READING = BoxReading(form="xywh", sides="COCO's bbox is x, y, width, height")
 _CROWDS = (1, "1")
 _CROWD_FLAGS = (None, 0, "0", "", *_CROWDS)
 
@@ -112,7 +186,7 @@ _Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
 def _read_coco(builder: SourceBuilder) -> SourceTables:
     """Read the COCO files of a folder, or one file whose images need not exist."""
     source = builder.root
-    gathered = LabelFiles(builder)
+    gathered = LabelFiles(builder, reading=_READING)
     files = []
     others = []
     for path in [""] if source.is_file() else files_below(source, ".json"):
@@ -282,24 +356,36 @@ class _CocoFile:
                 image_labels[findings[category]] = (boxes, False)
                 counts["annotations are crowds: findings of these are boxed in part"] += 1
                 continue
-            box = _box_edges(item.get("bbox"))
-            if box is None:
-                box = _polygon_edges(item.get("segmentation"))
-                counts["annotations have no bbox: the box around the polygon is taken"] += 1
-            if box is None:
-                exclusions.add([file], "annotation with neither bbox nor polygon")
-            elif not (box[0] < box[2] and box[1] < box[3]):
-                exclusions.add(
-                    [file], "bbox without size (x, y, width, height; all of them numbers)"
-                )
-            else:
+            box = self._box(item, images[key][1])
+            if box is not None:
                 boxes.append(box)
+            elif findings[category] not in NO_FINDING_CLASSES:
+                place = f"{self.path or self.root.name}: annotations[{number}]"
+                self.gathered.add_unread(file, _without_box(item), place=place)
         items = self.content["annotations"]
         repeated = sum(_reader_of(item) == reader for item in items) - len(ids)
         counts[
             "annotations have the id of another one: these are read as separate annotations"
         ] += repeated
         return labels
+
+    def _box(self, item: dict[str, Any], image: dict[str, Any]) -> tuple[float, ...] | None:
+        """Return x1, y1, x2, y2 (px) of an annotation, or None if it has no box that is read."""
+        counts = self.gathered.counts
+        box = _box_edges(item.get("bbox"))
+        if box is not None:
+            box, is_turned = _turned_edges(box, item, image)
+            counts["boxes are turned: the upright box around each of these is taken"] += is_turned
+            return box
+        segmentation = item.get("segmentation")
+        for outline, box in (
+            ("polygon", _polygon_edges(segmentation)),
+            ("mask", _mask_edges(segmentation, image)),
+        ):
+            if box is not None:
+                counts[f"annotations have no bbox: the box around the {outline} is taken"] += 1
+                return box
+        return None
 
     def _with_absent(
         self, file: str, image: dict[str, Any], labels: _Labels, findings: dict[str, str]
@@ -371,6 +457,6 @@ COCO = Format(
     folder="`.json` files that list `images`, and the images",
     detect=has_text(("annotations/*.json", "*.json", "*/_annotations.coco.json"), COCO_MARKS),
     read=_read_coco,
-    options=("reference", "patient_pattern"),
+    options=("reference", "raw_boxes", "patient_pattern"),
     is_deep=True,
 )

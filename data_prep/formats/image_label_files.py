@@ -27,6 +27,8 @@ def gather_label_files(
     paths: Iterable[str],
     read: Callable[[str], tuple[Content, Sequence[str]]],
     gather: Callable[[str, Content], None],
+    *,
+    count: Callable[[Content], int],
 ) -> dict[str, str]:
     """Gather the labels of each label file, and list the images beside them that have none.
 
@@ -38,6 +40,8 @@ def gather_label_files(
             file gives its image.
         gather: Function that adds the content of a label file to the labels of its image: all of
             it, or nothing if it raises `InputError`.
+        count: Function that returns the number of boxes in the content of a label file. Those of a
+            file that `gather` refuses count as boxes that cannot be read.
 
     Returns:
         Path of the label file by path of its image.
@@ -47,19 +51,25 @@ def gather_label_files(
     for path in paths:
         near = index.by_stem(stem(path), image_folders(posixpath.dirname(path)))
         image = near[0] if len(near) == 1 else None
+        n_boxes = 1
+        is_of_boxes = True
         try:
             content, names = read(path)
+            n_boxes = count(content)
+            is_of_boxes = False
             image = _find_image(path, near, names, index)
             if image in files:
                 raise InputError(f"{files[image]} labels the same image")
+            is_of_boxes = True
             gather(image, content)
         except InputError as error:
             of_image = f"{root / image}: " if image else ""
             if of_image and str(error).startswith(of_image):
+                is_of_boxes = False
                 reason = str(error).removeprefix(of_image)
             else:
                 reason = _reason(str(error).removeprefix(f"{root / path}: "))
-            gathered.exclusions.add([image or path], reason)
+            gathered.add_unread(image or path, reason, n_boxes if is_of_boxes else 0)
         if image:
             files.setdefault(image, path)
     folders = {_without_role(posixpath.dirname(image)) for image in files}

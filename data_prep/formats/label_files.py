@@ -15,10 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_values import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, REFERENCE_READER
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.formats.class_names import NO_FINDING_CLASSES
@@ -131,6 +132,9 @@ class LabelFiles:
             image.
         counts: Number of cases by text of the note. The text follows the number, as in "3 boxes
             appear more than once".
+        unread: Path of the image and the reason, for each box that could not be read. The image is
+            left out.
+        reading: Format in which the boxes were read.
         read_by: By path of a labelled image, the names of the people (readers) who labelled it. An
             image that is not listed was labelled by the reader ``reference``.
     """
@@ -142,6 +146,8 @@ class LabelFiles:
     partial: set[tuple[str, str]] = field(default_factory=set)
     roles: list[tuple[str, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    unread: list[tuple[str, str]] = field(default_factory=list)
+    reading: BoxReading = field(default_factory=BoxReading)
     read_by: dict[str, set[str]] = field(default_factory=dict)
 
     def add_box(
@@ -157,6 +163,18 @@ class LabelFiles:
                 training and evaluation.
         """
         self.boxes.append((image, finding, reader, *edges))
+
+    def add_unread(self, image: str, reason: str, n_boxes: int = 1, place: str = "") -> None:
+        """Leave out an image of which boxes cannot be read: its findings are unknown.
+
+        Args:
+            image: Path of the image, or of the label file if no image is known.
+            reason: What is wrong.
+            n_boxes: Number of the boxes.
+            place: Position in the label file, for a message about a single box.
+        """
+        self.exclusions.add([image], reason)
+        self.unread += [(image, f"{place}: {reason}" if place else reason)] * n_boxes
 
     @property
     def exclusions(self) -> Exclusions:
@@ -187,8 +205,8 @@ class LabelFiles:
         }
         boxes = self._boxes(ids)
         findings, coverage = self._labels(ids, boxes)
-        labels = findings[findings["reader"] == REFERENCE_READER]
-        exclude_contradictions(builder, labels, boxes[boxes["reader"] == REFERENCE_READER])
+        exclude_contradictions(builder, findings, boxes, files, self.reading, self.unread)
+        files, boxes = builder.upright(files, boxes)
         images = exclusions.keep(files)
         boxes = exclusions.keep(boxes)
         coverage = exclusions.keep(coverage)
@@ -226,15 +244,10 @@ class LabelFiles:
         )
 
     def _boxes(self, ids: dict[str, str]) -> pd.DataFrame:
-        """Build the boxes table, without repeats and without boxes that mean 'no finding'.
-
-        Edges slightly below 0, which come from rounding, are set to 0.
-        """
+        """Build the boxes table, without repeats and without boxes that mean 'no finding'."""
         boxes = _frame(self.boxes, [*LABEL_KEY, *EDGES], ids)
         once = boxes.drop_duplicates(ignore_index=True)
         self.counts["boxes are repeats of another box: these are dropped"] = len(boxes) - len(once)
-        edges = once[EDGES]
-        once[EDGES] = edges.mask((edges < 0) & (edges >= -EDGE_TOLERANCE_PX), 0.0)
         if not any(NO_FINDING_CLASSES & set(names) for names in set(self.classes.values())):
             return once
         nothing = is_member(once["finding"], NO_FINDING_CLASSES)

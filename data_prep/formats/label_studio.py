@@ -29,7 +29,7 @@ from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, has_text
 from cxr_compare.data_prep.formats.label_file_kinds import LABEL_STUDIO_MARKS
-from cxr_compare.data_prep.formats.label_values import finite_or_nan
+from cxr_compare.data_prep.formats.label_values import as_number, finite_or_nan
 from cxr_compare.data_prep.formats.table import TABLE
 
 
@@ -143,6 +143,12 @@ def _result_rows(result: dict[str, Any], where: str, notes: MarkNotes) -> Iterat
     if "points" in value:
         shape["points"] = _flat_points(value["points"])
     box = box_cells(shape, size, notes, size / 100, turns="corner")
+    # Label Studio turns the view alone, and states regions on the unturned image.
+    if (as_number(result.get("image_rotation")) or 0) % 360:
+        notes.counts[
+            "shapes were drawn on a turned view (image_rotation): these are read on the unturned "
+            "image, as Label Studio states them"
+        ] += 1
     box |= {"image_width": str(size[0]), "image_height": str(size[1])}
     yield from ({**box, "label": name} for name in names)
 

@@ -74,7 +74,12 @@ def _read_labelme(builder: SourceBuilder) -> SourceTables:
         flags_of[image] = flags
 
     file_by_image = gather_label_files(
-        gathered, ImageIndex(source), paths, partial(_read_file, source), gather
+        gathered,
+        ImageIndex(source),
+        paths,
+        partial(_read_file, source),
+        gather,
+        count=lambda content: len(content["shapes"]),
     )
     _gather_flags(gathered, flags_of, _meaning_of_flags(builder, gathered, flags_of))
     gathered.roles = roles_by_folder(file_by_image, gathered.images)

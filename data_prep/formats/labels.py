@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_values import BoxReading
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.formats.reference import LABEL_KEY, add_reference
@@ -21,7 +23,7 @@ def tables_from_labels(
     *,
     path: Path,
     lacking: str = "label",
-    if_widths: str = "Write corners: x2 = x1 + width, y2 = y1 + height",
+    reading: BoxReading | None = None,
     **tables: Any,
 ) -> SourceTables:
     """Build the tables of a data set from labels and boxes of one or more readers.
@@ -41,7 +43,7 @@ def tables_from_labels(
         path: File with the labels, for messages.
         lacking: Noun for what an image without labels lacks, such as "label" or "report", for a
             note.
-        if_widths: Sentence for the error message if most x2 and y2 seem to be widths and heights.
+        reading: Format in which the boxes were read; None for corners.
         **tables: Further tables by name for `data_prep.formats.source.SourceBuilder.build`, such as
             ``split``.
 
@@ -51,7 +53,8 @@ def tables_from_labels(
     Raises:
         InputError: Every image is left out.
     """
-    exclude_contradictions(builder, labels, boxes, if_widths)
+    exclude_contradictions(builder, labels, boxes, images, reading)
+    images, boxes = builder.upright(images, boxes)
     images, labels, boxes = (builder.exclusions.keep(frame) for frame in (images, labels, boxes))
     if images.empty:
         raise InputError(f"{path}: rules out every image; {builder.exclusions.first()}")
@@ -66,7 +69,12 @@ def tables_from_labels(
 
 
 def exclude_contradictions(
-    builder: SourceBuilder, labels: pd.DataFrame, boxes: pd.DataFrame, if_widths: str = ""
+    builder: SourceBuilder,
+    labels: pd.DataFrame,
+    boxes: pd.DataFrame,
+    images: pd.DataFrame | None = None,
+    reading: BoxReading | None = None,
+    unread: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Leave out the images whose labels and boxes contradict each other.
 
@@ -80,18 +88,19 @@ def exclude_contradictions(
             ``state``.
         boxes: Table with columns ``image_id, finding, reader, x1, y1, x2, y2``, px of the original
             image.
-        if_widths: Sentence for the error message if most x2 and y2 seem to be widths and heights;
-            empty to raise no error in this case.
+        images: Table of the images with their paths; None if their sizes are not known.
+        reading: Format in which the boxes were read; None for corners.
+        unread: Image and reason of each box that could not be read.
 
     Raises:
-        InputError: Most boxes end before they begin, and `if_widths` is not empty.
+        InputError: A tenth or more of the boxes cannot be used.
     """
     exclusions = builder.exclusions
     exclusions.add(
         labels.loc[labels.duplicated(LABEL_KEY), "image_id"], "two states for one finding"
     )
     hint = " (x1, y1, x2, y2 is expected, not x, y, width, height)"
-    builder.exclude_invalid_boxes(boxes, hint, if_widths)
+    builder.exclude_invalid_boxes(boxes, hint, images=images, reading=reading, unread=unread)
     absent = labels.loc[labels["state"] == "absent", LABEL_KEY].drop_duplicates()
     contradicted = boxes.merge(absent, on=LABEL_KEY)["image_id"]
     exclusions.add(contradicted, "box of a finding that is labelled absent")

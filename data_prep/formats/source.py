@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.box_values import BoxReading, ask_about_boxes, box_faults
+from cxr_compare.data_prep.contracts.boxes import EDGES, upright_boxes
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
@@ -19,6 +20,7 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
+from cxr_compare.data_prep.formats.image_size import SIDEWAYS, stored_size
 from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
 from cxr_compare.data_prep.formats.joined_spellings import (
     join_coverage,
@@ -63,6 +65,8 @@ class ReadOptions:
             ``patient=Subject``, and paths of TOML files that describe whole tables.
         class_names: Names of the classes in the order of their numbers, if the label files contain
             only numbers.
+        raw_boxes: True if boxes are of the stored pixels of image files, before their EXIF
+            orientation turns them. They are then turned with the images.
         patient_pattern: Regular expression that finds the patient in the name of an image file. Its
             first group is the patient number. The name of the group, if it has one, becomes the
             prefix of the patient id: ``(?P<nih>\d{8})_`` turns ``00019124_092.png`` into
@@ -78,6 +82,7 @@ class ReadOptions:
     sheet: str | None = None
     columns: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    raw_boxes: bool = False
     patient_pattern: str | None = None
 
 
@@ -319,6 +324,7 @@ class SourceBuilder:
     notes: list[str] = field(default_factory=list)
     exclusions: Exclusions = field(default_factory=Exclusions)
     implied: ImpliedNegatives | None = None
+    _stored_sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def label_tables(self) -> dict[Path, pd.DataFrame]:
         """Return all label tables by path, with cells as text.
@@ -472,37 +478,147 @@ class SourceBuilder:
         self.exclusions.add(files.loc[unlisted, key], f"no row in {table}")
         return True
 
-    def exclude_invalid_boxes(
-        self, boxes: pd.DataFrame, hint: str = "", if_widths: str = ""
-    ) -> None:
-        """Leave out the images that have an impossible box, such as one without area.
+    def stored_size(self, path: str) -> tuple[int, int, int]:
+        """Return width and height (px) of an image as stored, and its EXIF orientation, 1 to 8.
 
-        A wrong box is a wrong label, so the whole image is left out.
+        Args:
+            path: Path of the image in the user's folder.
+
+        Raises:
+            InputError: The file is no image, is damaged, or is larger than the limit.
+        """
+        if path not in self._stored_sizes:
+            self._stored_sizes[path] = stored_size(self.root / path)
+        return self._stored_sizes[path]
+
+    def labelled_size(self, path: str) -> tuple[int, int]:
+        """Return width and height (px) of the pixels that the boxes of an image are of.
+
+        They are those of the upright image or, with the option ``raw_boxes``, of the stored one.
+
+        Args:
+            path: Path of the image in the user's folder.
+
+        Raises:
+            InputError: The file is no image, is damaged, or is larger than the limit.
+        """
+        width, height, turn = self.stored_size(path)
+        is_sideways = turn in SIDEWAYS and not self.options.raw_boxes
+        return (height, width) if is_sideways else (width, height)
+
+    def exclude_invalid_boxes(
+        self,
+        boxes: pd.DataFrame,
+        hint: str = "",
+        *,
+        images: pd.DataFrame | None = None,
+        reading: BoxReading | None = None,
+        unread: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Leave out the images that have a box that cannot be used, such as one without area.
+
+        A wrong box is a wrong label, so the findings of the image are unknown, not absent. A box
+        that leaves its image by at most 1 % of a side or 3 px can be used; it is cut later.
 
         Args:
             boxes: Table with columns ``image_id, x1, y1, x2, y2`` (px of the original image).
             hint: Words at the end of the reason for a box without area.
-            if_widths: Sentence for the error if most boxes end before they begin, because x2 and y2
-                are widths and heights. "" does not check this case.
+            images: Table with ``image_id``, ``path`` and, if labels state them, ``width`` and
+                ``height``; None if the sizes of images are not known.
+            reading: Format in which the boxes were read; None for corners.
+            unread: Image and reason of each box whose edges could not be read. These images are
+                left out already.
 
         Raises:
-            InputError: Most boxes end before they begin, and `if_widths` is given.
+            InputError: A tenth or more of the boxes cannot be used, or they seem to be in another
+                unit or format.
         """
         ids = boxes["image_id"].to_numpy()
         edges = boxes[EDGES].to_numpy(dtype="float64")  # (N, 4) xyxy, original px
+        sizes, misfits = self._box_sizes(images, ids)
+        faults = box_faults(edges, sizes)
+        faults = np.where(faults == "", misfits, faults)
+        reading = reading or BoxReading()
+        place = reading.where or str(self.root)
+        rows = boxes[["image_id", *EDGES]].assign(place="")
+        caution = ask_about_boxes(rows, faults, place, sizes, reading, list(unread))
+        if caution:
+            self.notes.append(f"WARNING: {caution}")
         edges = np.where(np.isfinite(edges), edges, np.nan)
-        is_odd = np.isnan(edges).any(axis=1)
-        exclusions = self.exclusions
-        exclusions.add(ids[is_odd], "box with a missing or infinite number", edges[is_odd])
-        is_empty = (edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])
-        if if_widths and is_empty.sum() > max(2, len(is_empty) / 2):
-            raise InputError(
-                f"{self.root}: x2 is smaller than x1, or y2 than y1, in {is_empty.mean():.0%} of "
-                f"{len(is_empty)} boxes: are these widths and heights? {if_widths}"
-            )
-        exclusions.add(ids[is_empty], f"box of zero or negative size{hint}", edges[is_empty])
-        is_outside = (edges < 0).any(axis=1)
-        exclusions.add(ids[is_outside], "box outside the image", edges[is_outside])
+        for reason in dict.fromkeys(faults[faults != ""]):
+            is_so = faults == reason
+            end = hint if "zero" in reason else ""
+            self.exclusions.add(ids[is_so], f"{reason}{end}", edges[is_so])
+
+    def _box_sizes(
+        self, images: pd.DataFrame | None, ids: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the size of the image of each box, and why it is not the stated one.
+
+        Sizes are read from the files, else taken from the labels. They have the shape ``(N, 2)``,
+        NaN where unknown; the reasons, empty texts in most cases, have the shape ``(N,)``.
+        """
+        sizes = np.full((len(ids), 2), np.nan)
+        reasons = np.full(len(ids), "", dtype=object)
+        if images is None:
+            return sizes, reasons
+        sides = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()
+        paths = images["path"] if "path" in images else pd.Series(None, index=images.index)
+        stated = dict(zip(images["image_id"], zip(paths, sides, strict=True), strict=True))
+        measured = {
+            image: self._sizes_of_image(*stated[image]) for image in set(ids) & stated.keys()
+        }
+        for row, image in enumerate(ids):
+            if image in measured:
+                sizes[row], reasons[row] = measured[image]
+        return sizes, reasons
+
+    def _sizes_of_image(self, path: Any, stated: np.ndarray) -> tuple[np.ndarray, str]:
+        """Return the size of an image in px, and why it is not the stated one, else ""."""
+        if not isinstance(path, str) or self.root.is_file():
+            return stated, ""
+        try:
+            size = self.labelled_size(path)
+        except InputError:  # found again, and listed, when the image is decoded
+            return stated, ""
+        for name, side, actual in zip(("width", "height"), stated, size, strict=True):
+            if not np.isnan(side) and side != actual:
+                return np.array(
+                    size
+                ), f"not of the stated size: {name} {side:g}, the image has {actual} px"
+        return np.array(size), ""
+
+    def upright(
+        self, images: pd.DataFrame, boxes: pd.DataFrame
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Turn boxes and stated sizes as EXIF turns the images, with the option ``raw_boxes``.
+
+        Args:
+            images: Table with ``image_id``, ``path`` and, if labels state them, ``width`` and
+                ``height`` of the stored pixels.
+            boxes: Table with columns ``image_id, x1, y1, x2, y2`` (px of the stored pixels).
+
+        Returns:
+            The two tables; without the option they are unchanged.
+        """
+        if not self.options.raw_boxes:
+            return images, boxes
+        edges = boxes[EDGES].to_numpy(dtype="float64").copy()
+        sides = images.reindex(columns=["width", "height"]).to_numpy(dtype="float64").copy()
+        rows_of_image = boxes.groupby("image_id").indices
+        for row, (image, path) in enumerate(zip(images["image_id"], images["path"], strict=True)):
+            try:
+                width, height, turn = self.stored_size(path)
+            except InputError:  # found again, and listed, when the image is decoded
+                continue
+            if turn in SIDEWAYS:
+                sides[row] = sides[row, ::-1].copy()
+            rows = rows_of_image.get(image)
+            if turn > 1 and rows is not None:
+                edges[rows] = upright_boxes(edges[rows], (width, height), turn)
+        if {"width", "height"} <= set(images.columns):
+            images = images.assign(width=sides[:, 0], height=sides[:, 1])
+        return images, boxes.assign(**dict(zip(EDGES, edges.T, strict=True)))
 
     def build(
         self,

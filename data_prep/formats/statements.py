@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,6 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT, class_finding
 from cxr_compare.data_prep.formats.columns import SIDES, column_dictionary
-from cxr_compare.data_prep.formats.image_size import image_size
 from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
 from cxr_compare.data_prep.formats.label_table import LabelTable, absent_finding, normal_classes
 from cxr_compare.data_prep.formats.reference import LABEL_KEY
@@ -80,7 +78,7 @@ def _stated(name: str, classes: Collection[str], where: str) -> str:
     return name
 
 
-def _edges(table: LabelTable, root: Path) -> pd.DataFrame:
+def _edges(table: LabelTable, builder: SourceBuilder) -> pd.DataFrame:
     """Return the box of each row as x1, y1, x2, y2 in px of the image; NaN without a box."""
     path = table.path
     box_roles = table.box_roles
@@ -104,7 +102,8 @@ def _edges(table: LabelTable, root: Path) -> pd.DataFrame:
                 f"{', '.join(sorted(box_roles)) or 'none'}: name the others with --columns"
             )
     edges = edges[EDGES]
-    if not max(column.max() for column in values.values()) <= 1:  # not shares of the size
+    # Shares of the size, which may pass the border a little; no box in px is this small.
+    if not max(column.max() for column in values.values()) <= _MOST_SHARE:
         return edges
     x, y = ((*table.columns.get(role, ()), "")[0] for role in ("xmin", "ymin"))
     if "xmax" not in box_roles and x.lower().endswith("x") and "xmin" not in table.assigned_roles:
@@ -113,7 +112,8 @@ def _edges(table: LabelTable, root: Path) -> pd.DataFrame:
             f"--columns xmin={x},ymin={y} or --columns xcenter={x},ycenter={y}"
         )
     paths = table.images["path"]
-    sizes = {name: image_size(root / name) for name in paths[edges.notna().any(axis=1)].unique()}
+    boxed = paths[edges.notna().any(axis=1)].unique()
+    sizes = {name: builder.labelled_size(name) for name in boxed}
     return edges * np.array([sizes.get(name, (np.nan, np.nan)) * 2 for name in paths])
 
 
@@ -126,6 +126,7 @@ def _all_absent(names: Sequence[str]) -> bool:
     return bool(names) and all(name.startswith(_ABSENT) for name in names)
 
 
+_MOST_SHARE = 1.1
 _SHOWN = 6  # largest number of findings that a note lists
 
 
@@ -143,8 +144,7 @@ class _Statements:
         self,
         table: LabelTable,
         rows: pd.DataFrame,
-        root: Path,
-        class_names: Sequence[str],
+        builder: SourceBuilder,
         only_finding: str = "",
         *,
         implies_absence: bool = True,
@@ -154,8 +154,7 @@ class _Statements:
         Args:
             table: Label table whose rows have images.
             rows: The ``image_id`` and ``reader`` of its rows.
-            root: Folder of the images.
-            class_names: Names of numbered classes.
+            builder: Object that knows the folder of images and the names of numbered classes.
             only_finding: Finding of boxes without a label; empty if the tables have several.
             implies_absence: True if a row means that the findings that it does not name are absent.
         """
@@ -164,6 +163,7 @@ class _Statements:
             only_finding = table.finding(columns[0])
         box_finding = pd.Series(only_finding, index=rows.index)
         if table.has("label"):
+            class_names = builder.options.class_names
             box_finding = self._add_label_column(table, rows, class_names, implies_absence)
         for column in columns:
             states = _states(table, column)
@@ -175,7 +175,7 @@ class _Statements:
             not_implied = set(column_dictionary()["nothing_on"])
             self._imply(normal_rows, {table.finding(name) for name in columns} - not_implied)
         if table.box_roles:
-            self._add_boxes(table, rows, root, box_finding)
+            self._add_boxes(table, rows, builder, box_finding)
 
     def _add_label_column(
         self,
@@ -215,10 +215,10 @@ class _Statements:
         return row_findings
 
     def _add_boxes(
-        self, table: LabelTable, rows: pd.DataFrame, root: Path, box_finding: pd.Series
+        self, table: LabelTable, rows: pd.DataFrame, builder: SourceBuilder, box_finding: pd.Series
     ) -> None:
         """Add the box of each row, and note boxes on rows that found nothing."""
-        edges = _edges(table, root)
+        edges = _edges(table, builder)
         is_boxed = edges.notna().any(axis=1)
         is_normal = is_member(box_finding, normal_classes())
         self.boxed_normal += rows.loc[is_boxed & is_normal, "image_id"].tolist()
@@ -337,8 +337,7 @@ def read_labels_and_boxes(
         stated.add(
             table,
             rows,
-            builder.root,
-            builder.options.class_names,
+            builder,
             only_finding,
             implies_absence=not _adds_only_boxes(table, tables),
         )

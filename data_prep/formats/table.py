@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_values import BoxReading
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, ROLES
@@ -51,8 +52,32 @@ def _read_table_set(builder: SourceBuilder) -> SourceTables:
     sides = [(t, high, side) for t in tables for _, high, side, _ in SIDES if t.has(high)]
     advice = ",".join(f"{side}={table.columns[high][0]}" for table, high, side in sides)
     path = tables[0].path
-    if_widths = f"Say --columns {advice}"
-    return tables_from_image_rows(builder, images, labels, boxes, path, if_widths=if_widths)
+    of_boxes = next((table for table in tables if table.box_roles), None)
+    where = str(tables[0].path if of_boxes is None else of_boxes.path)
+    reading = BoxReading(if_widths=f"Say --columns {advice}", where=where)
+    if of_boxes is not None and not sides:
+        reading = _reading_of_sides(of_boxes)
+    return tables_from_image_rows(builder, images, labels, boxes, path, reading=reading)
+
+
+def _reading_of_sides(table: LabelTable) -> BoxReading:
+    """Return how a table with widths and heights was read."""
+    is_corner = "xmin" in table.box_roles
+    roles = ("xmin", "ymin", "width", "height")
+    if not is_corner:
+        roles = ("xcenter", "ycenter", "width", "height")
+    names = [table.columns[role][0] for role in roles if table.columns.get(role)]
+    first = ("corner", "centre")[not is_corner]
+    corners = ",".join(
+        f"{role}={name}"
+        for role, name in zip(("xmin", "ymin", "xmax", "ymax"), names, strict=False)
+    )
+    return BoxReading(
+        form="xywh" if is_corner else "cxcywh",
+        sides=f"the columns {', '.join(names)} are read as {first}, width and height",
+        if_corners=f"say --columns {corners}",
+        where=str(table.path),
+    )
 
 
 def _require_labelled(tables: Sequence[LabelTable], ids: pd.Series) -> None:
@@ -171,7 +196,7 @@ def tables_from_image_rows(
             original image.
         path: File of the images table, for messages.
         **options: Further keyword arguments of `data_prep.formats.labels.tables_from_labels`:
-            ``lacking``, ``if_widths`` and tables.
+            ``lacking``, ``reading`` and tables.
 
     Returns:
         All tables of the data set, before pixels are decoded.
@@ -294,6 +319,14 @@ TABLE = Format(
     folder="images in any folders: `cxr prepare labels.csv IMAGES OUT`",
     detect=_holds_table,
     read=_read_table_set,
-    options=("labels", "sheet", "columns", "reference", "class_names", "patient_pattern"),
+    options=(
+        "labels",
+        "sheet",
+        "columns",
+        "reference",
+        "class_names",
+        "raw_boxes",
+        "patient_pattern",
+    ),
     is_deep=True,
 )

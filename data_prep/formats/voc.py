@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree
 
+import numpy as np
+
+from cxr_compare.data_prep.contracts.box_values import are_widths
+from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.class_names import class_finding
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_text
@@ -26,7 +30,7 @@ from cxr_compare.data_prep.formats.image_label_files import (
     stem,
 )
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
-from cxr_compare.data_prep.formats.label_values import finite_or_nan, parse_side
+from cxr_compare.data_prep.formats.label_values import as_number, finite_or_nan, parse_side
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.images.image_limits import require_file
 
@@ -48,8 +52,14 @@ def _read_voc(builder: SourceBuilder) -> SourceTables:
         return root, [_text(root, tag) for tag in ("path", "filename")]
 
     xml_files = gather_label_files(
-        gathered, ImageIndex(source), files, read, partial(_gather, gathered=gathered)
+        gathered,
+        ImageIndex(source),
+        files,
+        read,
+        partial(_gather, gathered=gathered),
+        count=lambda root: len(root.findall("object")),
     )
+    _sort_corners(gathered)
     names = tuple(sorted({row[1] for row in gathered.boxes}))
     gathered.classes = dict.fromkeys(gathered.classes, names)
     gathered.roles = _roles(source, gathered, xml_files)
@@ -112,8 +122,13 @@ def _gather(image: str, root: ElementTree.Element, gathered: LabelFiles) -> None
             rotated = "; its box is rotated" if item.find("robndbox") is not None else ""
             raise InputError(f"object {number}: has no bndbox{rotated}")
         edges = finite_or_nan(_text(box, side) for side in _SIDES)
-        if not (edges[0] < edges[2] and edges[1] < edges[3]):
-            raise InputError(f"object {number}: bndbox without size, or not of numbers")
+        if np.isnan(edges).any():
+            raise InputError(f"object {number}: bndbox is not of numbers")
+        turn = _rotation(item)
+        if turn % 360:
+            size = (facts["width"] or np.nan, facts["height"] or np.nan)
+            edges = turned_bounds(np.array(edges), turn, size).round(4).tolist()
+            flags["boxes are turned: the upright box around each of these is taken"] += 1
         boxes.append((class_finding(name, f"object {number}"), edges))
         for flag in ("difficult", "truncated"):
             flags[f"objects are marked {flag}: these are read like the others"] += (
@@ -124,6 +139,34 @@ def _gather(image: str, root: ElementTree.Element, gathered: LabelFiles) -> None
     for finding, edges in boxes:
         gathered.add_box(image, finding, edges)
     gathered.classes[image] = ()
+
+
+def _rotation(item: ElementTree.Element) -> float:
+    """Return the rotation (degrees) that CVAT gives an object as an attribute; 0 without."""
+    for attribute in item.iter("attribute"):
+        if _text(attribute, "name").lower() == "rotation":
+            return as_number(_text(attribute, "value")) or 0.0
+    return 0.0
+
+
+def _sort_corners(gathered: LabelFiles) -> None:
+    """Sort the corners of boxes that were drawn backwards, unless they may be widths."""
+    corners = np.reshape([row[3:] for row in gathered.boxes], (-1, 4)).astype(np.float64)
+    sizes = np.full((len(corners), 2), np.nan)
+    for row, (image, *_) in enumerate(gathered.boxes):
+        facts = gathered.images[image]
+        sizes[row] = [facts["width"] or np.nan, facts["height"] or np.nan]
+    first = np.minimum(corners[:, :2], corners[:, 2:])
+    last = np.maximum(corners[:, :2], corners[:, 2:])
+    is_backwards = (corners != np.hstack([first, last])).any(axis=1)
+    if not is_backwards.any() or are_widths(corners, sizes):
+        return
+    text = "boxes were drawn from another corner than the upper left: their corners are sorted"
+    gathered.counts[text] = int(is_backwards.sum())
+    ordered = np.hstack([first, last]).tolist()
+    gathered.boxes = [
+        (*row[:3], *edges) for row, edges in zip(gathered.boxes, ordered, strict=True)
+    ]
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
@@ -151,6 +194,6 @@ VOC = Format(
     folder="an XML an image, beside it or in `Annotations/`",
     detect=has_text(("Annotations/*.xml", "*.xml", "*/*.xml"), (rb"<annotation[\s>]",)),
     read=_read_voc,
-    options=("patient_pattern",),
+    options=("raw_boxes", "patient_pattern"),
     is_deep=True,
 )

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import posixpath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
+from cxr_compare.data_prep.contracts.box_values import BoxReading
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.class_names import class_finding
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_match, has_text
@@ -24,11 +25,16 @@ from cxr_compare.data_prep.formats.image_label_files import (
     image_folders,
     stem,
 )
-from cxr_compare.data_prep.formats.image_size import image_size
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
+_READING = BoxReading(
+    form="cxcywh",
+    sides="a YOLO line is class, x and y of the centre, width and height",
+    in_shares=True,
+    if_corners="write centres, widths and heights, or give a CSV with x1, y1, x2, y2",
+)
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
@@ -165,7 +171,8 @@ def read_boxes(lines: list[str]) -> list[_Box]:
 
     Returns:
         For each box or polygon: its class number, the edges x1, y1, x2, y2 of the box or of the box
-        around the polygon, as shares of the image's width and height, and True for a polygon.
+        around the polygon, as shares of the image's width and height, and True for a polygon. Edges
+        beyond the image by rounding are set to its border; others are unchanged.
 
     Raises:
         PredictionLineError: A line has a confidence, so the file contains predictions.
@@ -188,11 +195,11 @@ def read_boxes(lines: list[str]) -> list[_Box]:
             raise InputError(f"line {number}: a number is missing or infinite")
         if not values[0].is_integer() or values[0] < 0:
             raise InputError(f"line {number}: {cells[0]} is no class number")
-        gathered.append((int(values[0]), *_edges(values[1:], cells[1:], number)))
+        gathered.append((int(values[0]), *_edges(values[1:], cells[1:])))
     return gathered
 
 
-def _edges(values: list[float], cells: list[str], number: int) -> tuple[tuple[float, ...], bool]:
+def _edges(values: list[float], cells: list[str]) -> tuple[tuple[float, ...], bool]:
     if len(values) == 4:
         x, y, width, height = values
         edges = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
@@ -203,11 +210,10 @@ def _edges(values: list[float], cells: list[str], number: int) -> tuple[tuple[fl
         edges = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
         slack = 0.0
     slack += 1e-12
-    if edges[0] >= edges[2] or edges[1] >= edges[3]:
-        raise InputError(f"line {number}: box of zero or negative size")
-    if min(edges) < -slack or max(edges) > 1 + slack:
-        raise InputError(f"line {number}: box outside the image; 0 to 1 is expected")
-    return tuple(min(max(edge, 0.0), 1.0) for edge in edges), len(values) != 4
+    is_rounding = min(edges) >= -slack and max(edges) <= 1 + slack
+    if is_rounding:
+        edges = [min(max(edge, 0.0), 1.0) for edge in edges]
+    return tuple(edges), len(values) != 4
 
 
 _NO_LABELS = {"classes", "train", "val", "valid", "test", "trainval", "requirements", "license"}
@@ -221,24 +227,21 @@ def _read_yolo(builder: SourceBuilder) -> SourceTables:
     if not labels:
         builder.require_format()
         raise InputError(f"{source}: no label file (.txt) has the name of an image")
-    gathered = LabelFiles(builder)
+    gathered = LabelFiles(builder, reading=_READING)
     yamls = _read_yamls(source)
     names = _class_names(source, builder.options.class_names, yamls)
     findings = {n: class_finding(name, str(source)) for n, name in names.items()}
     classes = tuple(sorted(set(findings.values())))
 
-    def read(text: str) -> tuple[list[_Box], list[str]]:
-        try:
-            return read_boxes(read_lines(source / text)), []
-        except PredictionLineError as line:
-            raise PredictionLineError(f"{source / text}: {line}") from None
+    def read(text: str) -> tuple[_Lines, list[str]]:
+        return _Lines(source / text, read_lines(source / text)), []
 
-    def gather(image: str, boxes: list[_Box]) -> None:
-        _gather(source, image, boxes, findings, gathered)
+    def gather(image: str, content: _Lines) -> None:
+        _gather(image, content, findings, gathered)
         gathered.classes[image] = classes
 
     try:
-        label_files = gather_label_files(gathered, index, labels, read, gather)
+        label_files = gather_label_files(gathered, index, labels, read, gather, count=_count)
     except PredictionLineError as line:
         raise InputError(
             f"{line}: six values: the last is a model's confidence, and labels have none; to "
@@ -267,16 +270,29 @@ def _is_no_label(text: str) -> bool:
     return name in _NO_LABELS or name.startswith("readme")
 
 
-def _gather(
-    root: Path, image: str, boxes: list[_Box], findings: dict[int, str], gathered: LabelFiles
-) -> None:
+class _Lines(NamedTuple):
+    """A label file with its lines."""
+
+    path: Path
+    lines: list[str]
+
+
+def _count(content: _Lines) -> int:
+    return sum(bool(line.strip()) for line in content.lines)
+
+
+def _gather(image: str, content: _Lines, findings: dict[int, str], gathered: LabelFiles) -> None:
     """Gather the boxes of one label file."""
+    try:
+        boxes = read_boxes(content.lines)
+    except PredictionLineError as line:
+        raise PredictionLineError(f"{content.path}: {line}") from None
     facts: dict[str, Any] = {}
     unnamed = next((number for number, *_ in boxes if number not in findings), None)
     if unnamed is not None:
         raise InputError(f"class {unnamed} has no name; {len(findings)} classes are named")
     if boxes:
-        facts["width"], facts["height"] = image_size(root / image)
+        facts["width"], facts["height"] = gathered.builder.labelled_size(image)
     gathered.images[image] = facts
     sides = (facts.get("width", 0), facts.get("height", 0)) * 2
     for number, shares, is_polygon in boxes:
@@ -332,6 +348,6 @@ YOLO = Format(
         or (has_match("images")(folder) and has_text(("*/*.txt",), (_BOX_LINE,))(folder))
     ),
     read=_read_yolo,
-    options=("patient_pattern", "class_names"),
+    options=("raw_boxes", "patient_pattern", "class_names"),
     is_deep=True,
 )

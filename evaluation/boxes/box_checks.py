@@ -15,29 +15,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_values import check_edges, row_text
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
 
-MANY = 0.1
-"""Share of wrong boxes from which a column was probably misread, and not just single rows wrong."""
-_FAR = 0.1  # a box is far outside if it passes the border by more than this share of the side
-_MOST = 0.9  # share of the boxes that must be valid in another format before it is suggested
 _SPREAD = 1.5  # ratio of the spread of predicted and true boxes from which they are asked about
 _FEWEST = 10  # boxes on each side, below which their spread says little
-_SLACK = 1.0  # px by which edges may pass the border, since some programs write whole numbers
 _PERCENT = (20.0, 100.0)  # range of the highest score if scores are probably in percent
 _ENDING = re.compile(r"\.(?:png|jpe?g|tiff?|bmp|webp|dcm|dicom|npy|txt)$", re.IGNORECASE)
-_WIDTHS = (
-    "are these x, y, width and height? Give x2 = x1 + width and y2 = y1 + height, or call the "
-    'columns x, y, width, height (box_format="xywh" of cxr_compare.boxes_table)'
-)
-_SHARES = (
-    "are these shares of the image's size? Multiply x by the width and y by the height of the "
-    "image in px, or say in_shares=True to cxr_compare.boxes_table"
-)
 
 
 def check_scores(table: pd.DataFrame, where: str) -> None:
@@ -71,89 +59,9 @@ def check_scores(table: pd.DataFrame, where: str) -> None:
         if scores[np.isfinite(scores)].min() >= 0 and _PERCENT[0] <= outside.max() <= _PERCENT[1]:
             question = "; are these percent? Divide by 100"
     raise InputError(
-        f"{_row(table, row, where)}: score={scores[row]}; scores must be numbers in [0, 1] "
+        f"{row_text(table, row, where)}: score={scores[row]}; scores must be numbers in [0, 1] "
         f"({counted(int(is_wrong.sum()), 'row', 'are')} not){question}"
     )
-
-
-def check_edges(table: pd.DataFrame, where: str, *, sizes: np.ndarray | None = None) -> None:
-    """Check that all boxes have edges ``x1 < x2`` and ``y1 < y2`` in px.
-
-    Args:
-        table: Table with the columns ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` and N rows. An
-            optional column ``place`` holds a text for each row that says where it is in its file,
-            such as "line 3".
-        where: Name of the file or argument that holds the rows. The message starts with it.
-        sizes: Width and height in px of the image of each row, shape ``(N, 2)``; NaN where they are
-            unknown. With them, the message can ask whether ``x2, y2`` are widths and heights. None
-            if no size is known.
-
-    Raises:
-        InputError: An edge is NaN or infinite, or a box has no positive width and height. If many
-            boxes have none, the message asks whether ``x2, y2`` are width and height. Boxes that
-            all lie within 1 px are refused as well, because they are shares of the image's size.
-
-    Example:
-        >>> table = pd.DataFrame({"image_id": ["a"], "x1": [40], "y1": [5], "x2": [40], "y2": [9]})
-        >>> check_edges(table, "boxes")
-        Traceback (most recent call last):
-        ...
-        cxr_compare.data_prep.contracts.errors.InputError: boxes: row 0, image 'a': x1=40, y1=5, ...
-    """
-    corners = table[EDGES].to_numpy(np.float64)
-    if not len(corners):
-        return
-    finite = np.isfinite(corners).all(axis=1)
-    if finite.any() and corners[finite].max() <= 1 and corners[finite].min() >= -1:
-        row = int(finite.argmax())
-        raise InputError(
-            f"{_row(table, row, where)}: {_edges_text(corners[row])}; all boxes lie within 1 px: "
-            f"{_SHARES}, or import YOLO files, which hold shares (cxr import)"
-        )
-    x1, y1, x2, y2 = corners.T
-    good = finite & (x1 < x2) & (y1 < y2)
-    if good.all():
-        return
-    row = int(np.flatnonzero(~good)[0])
-    crossed = finite & ((x2 < x1) | (y2 < y1))
-    as_sides = _fits(np.column_stack([x1, y1, x1 + x2, y1 + y2]), sizes)
-    question = ""
-    if crossed.mean() >= MANY and as_sides[finite].mean() >= _MOST:
-        question = f" ({counted(int(crossed.sum()), 'row', 'do')} not): {_WIDTHS}"
-    elif crossed[row] and (x1 > x2)[finite].all() and (y1 > y2)[finite].all():
-        question = "; are x1, y1 and x2, y2 the wrong way round?"
-    raise InputError(
-        f"{_row(table, row, where)}: {_edges_text(corners[row])}; a box needs x1 < x2 and y1 < y2 "
-        f"inside the image, in pixels of the original{question}"
-    )
-
-
-def without_empty_boxes(table: pd.DataFrame, where: str) -> tuple[pd.DataFrame, str]:
-    """Leave out predicted boxes of zero width or height, which detectors make by clipping.
-
-    Args:
-        table: Table of predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` (px).
-        where: Name of the file or argument that holds the rows.
-
-    Returns:
-        The boxes with an area, and a note on the others, empty if there are none. If at least a
-        tenth of the boxes is empty, the columns were probably misread: all are returned, so that
-        `check_edges` refuses them.
-
-    Example:
-        >>> boxes = pd.DataFrame({"image_id": [*"abcdefghijk"], "x1": 5, "y1": 5, "x2": 9, "y2": 9})
-        >>> boxes.loc[3, "x2"] = 5
-        >>> rows, note = without_empty_boxes(boxes, "boxes")
-        >>> len(rows), note
-        (10, "boxes: 1 box without width or height left out (first: row 3, image 'd')")
-    """
-    x1, y1, x2, y2 = table[EDGES].to_numpy(np.float64).T
-    is_empty = ((x1 == x2) & (y1 <= y2)) | ((y1 == y2) & (x1 <= x2))
-    if not is_empty.any() or is_empty.mean() >= MANY:
-        return table, ""
-    boxes = counted(int(is_empty.sum()), "box")
-    first = _row(table, int(is_empty.argmax()), "first")
-    return table[~is_empty], f"{where}: {boxes} without width or height left out ({first})"
 
 
 def spread_ratio(boxes: pd.DataFrame, truth: pd.DataFrame) -> float | None:
@@ -215,92 +123,6 @@ def spread_question(boxes: pd.DataFrame, truth: pd.DataFrame, where: str) -> str
 
 def _reach_text(boxes: pd.DataFrame) -> str:
     return f"{_reach(boxes[EDGES].to_numpy(np.float64)):.0f}"
-
-
-def check_inside(table: pd.DataFrame, where: str, sizes: np.ndarray, *, sides: str = "") -> None:
-    """Check that the boxes of a table lie inside their images, except for a few.
-
-    A few boxes may pass the border of the image, because some detectors do not clip their boxes;
-    they are clipped later. But if at least a tenth of all boxes pass the border by more than a
-    tenth of the image's side, the boxes are in pixels of a resized image, or their corners were
-    read as widths and heights.
-
-    Args:
-        table: Table of N boxes with the columns ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2``
-            (px). An optional column ``place`` holds a text for each row that says where it is in
-            its file, such as "line 3".
-        where: Name of the file or argument that holds the rows. The message starts with it.
-        sizes: Width and height in px of the image of each row, shape ``(N, 2)``; NaN where they are
-            unknown.
-        sides: Statement that the source gives widths and heights, such as "COCO's bbox is x, y,
-            width, height"; empty if the source gives corners.
-
-    Raises:
-        InputError: Many boxes reach far outside their images. If `sides` is given, it is enough
-            that a tenth of the boxes pass the border by more than 1 px while nearly all boxes would
-            be inside if their widths and heights were corners. The message then asks whether they
-            are corners.
-
-    Example:
-        >>> table = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [90], "y2": [90]})
-        >>> check_inside(table, "boxes", np.array([[100.0, 100.0]]))
-    """
-    corners = table[EDGES].to_numpy(np.float64)
-    if not len(corners):
-        return
-    x1, y1, x2, y2 = corners.T
-    beyond = ((corners[:, 2:] > sizes + _SLACK) | (corners[:, :2] < -_SLACK)).any(axis=1)
-    far = (corners[:, 2:] > (1 + _FAR) * sizes).any(axis=1)
-    far |= (corners[:, :2] < -_FAR * sizes).any(axis=1)
-    as_corners = _fits(np.column_stack([x1, y1, x2 - x1, y2 - y1]), sizes)
-    are_corners = bool(sides) and as_corners.mean() >= _MOST and beyond.mean() >= MANY
-    if not are_corners and far.mean() < MANY:
-        return
-    outside = beyond if are_corners else far
-    row = int(outside.argmax())
-    width, height = sizes[row]
-    beginning = (
-        f"{_row(table, row, where)}: {_edges_text(corners[row])} reaches beyond the image of "
-        f"{width:g} x {height:g} px, as {counted(int(outside.sum()), 'box')} of {len(table):,} "
-    )
-    verb = "does" if outside.sum() == 1 else "do"
-    if sides:
-        raise InputError(
-            f"{beginning}{verb}: are these corners? {sides}: give width = x2 - x1 and height = "
-            "y2 - y1, or a CSV with x1, y1, x2, y2"
-        )
-    raise InputError(
-        f"{beginning}{verb}: give px of the original image, not of a resized one, and corners "
-        "x2, y2"
-    )
-
-
-def check_shares(table: pd.DataFrame, where: str) -> None:
-    """Check that edges are shares of the image's size and not pixels, as YOLO files need them.
-
-    Args:
-        table: Table with the columns ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2``; the edges are
-            shares of the image's width and height, in [0, 1]. An optional column ``place`` holds a
-            text for each row that says where it is in its file, such as "line 3".
-        where: Name of the file or folder that holds the rows. The message starts with it.
-
-    Raises:
-        InputError: At least a tenth of the boxes have an edge below -0.1 or above 1.1.
-
-    Example:
-        >>> shares = pd.DataFrame({"image_id": ["a"], "x1": [0.1], "y1": [0.1], "x2": [0.5],
-        ...     "y2": [0.9]})
-        >>> check_shares(shares, "labels/a.txt")
-    """
-    corners = table[EDGES].to_numpy(np.float64)
-    far = ((corners > 1 + _FAR) | (corners < -_FAR)).any(axis=1)
-    if len(corners) and far.mean() >= MANY:
-        row = int(far.argmax())
-        raise InputError(
-            f"{_row(table, row, where)}: {_edges_text(corners[row])} reaches far beyond 1; "
-            "YOLO lines are shares of the image's size: are these pixels? Divide x by the width "
-            "and y by the height of the image, or give a CSV with x1, y1, x2, y2 in px"
-        )
 
 
 def check_names(names: pd.Series, ids: pd.Series, where: str, places: pd.Series) -> None:
@@ -432,7 +254,7 @@ def _require_columns(table: Any, where: str, columns: list[str]) -> None:
             if is_wrong.any():
                 row = int(is_wrong.to_numpy().argmax())
                 raise InputError(
-                    f"{_row(table, row, where)}: {column}={cells.iloc[row]!r} is no number"
+                    f"{row_text(table, row, where)}: {column}={cells.iloc[row]!r} is no number"
                 )
     missing = table["image_id"].isna().to_numpy()
     if missing.any():
@@ -493,25 +315,3 @@ def _check_twins(boxes: pd.Series, truth: pd.Series, image_ids: pd.Index) -> Non
 def _key(name: str) -> str:
     """Return the image id in lower case and without the file's ending."""
     return _ENDING.sub("", str(name)).casefold()
-
-
-def _fits(corners: np.ndarray, sizes: np.ndarray | None) -> np.ndarray:
-    """Return True for boxes with x1 < x2 and y1 < y2 that lie inside their images, ``(N,)``.
-
-    Where the size of the image is unknown, any box with x1 >= 0 and y1 >= 0 is inside.
-    """
-    fits = (corners[:, :2] < corners[:, 2:]).all(axis=1) & (corners[:, :2] >= -_SLACK).all(axis=1)
-    if sizes is not None:
-        limit = np.where(np.isnan(sizes), np.inf, sizes) + _SLACK
-        fits &= (corners[:, 2:] <= limit).all(axis=1)
-    return np.asarray(fits)
-
-
-def _row(table: pd.DataFrame, row: int, where: str) -> str:
-    """Return the start of a message: the names of the table, the row and the image."""
-    place = table["place"].iloc[row] if "place" in table else f"row {table.index[row]}"
-    return f"{where}: {place}, image '{table['image_id'].iloc[row]}'"
-
-
-def _edges_text(corners: np.ndarray) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in zip(EDGES, corners, strict=True))

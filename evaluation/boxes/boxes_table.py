@@ -9,12 +9,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.box_values import (
+    BoxFormat,
+    check_edges,
+    check_inside,
+    coco_bbox,
+    coco_rotation,
+    look_like_corners,
+    without_empty_boxes,
+)
+from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
     find_column,
@@ -25,20 +34,11 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.boxes.box_checks import (
-    check_edges,
-    check_inside,
-    check_scores,
-    without_empty_boxes,
-)
+from cxr_compare.evaluation.boxes.box_checks import check_scores
 
-BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
-"""Format of boxes: ``xyxy``, two corners; ``xywh``, left, top, width and height; or ``cxcywh``,
-centre, width and height."""
 _ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp", ".npy")
-_FEWEST_TO_ASK = 10  # in fewer boxes the pattern that `_ask_if_corners` looks for may be chance
 _KINDS = "expected a DataFrame of boxes, a list with an output for each image, or COCO results"
-_SIDES_TEXT = 'box_format "xywh" is x, y, width, height, and "xyxy" is corners'
+_SIDES_TEXT = 'box_format "xywh" and "cxcywh" have width and height, and "xyxy" is corners'
 _SIDES = {"width": "float64", "height": "float64"}
 
 
@@ -199,8 +199,8 @@ def _checked(
         _ask_if_corners(table, where)
     check_edges(table, where, sizes=sizes)
     if sizes is not None:
-        sides = _SIDES_TEXT if meant.box_format == "xywh" else ""
-        check_inside(table, where, sizes, sides=sides)
+        sides = _SIDES_TEXT if meant.box_format != "xyxy" else ""
+        check_inside(table, where, sizes, sides=sides, form=meant.box_format)
     return table.drop(columns="place")
 
 
@@ -472,7 +472,7 @@ def _read_coco(
     numbers = []
     for number, entry in enumerate(entries):
         try:
-            x, y, width, height = (float(value) for value in entry["bbox"])
+            x, y, width, height = (float(value) for value in coco_bbox(entry["bbox"]))
             numbers.append([x, y, width, height])
             _ = entry["image_id"]
         except (KeyError, TypeError, ValueError):
@@ -480,7 +480,11 @@ def _read_coco(
                 f"{where}: entry {number} needs image_id and bbox of four numbers"
             ) from None
     as_format: BoxFormat = box_format or "xywh"
-    table = pd.DataFrame(_corners(np.reshape(numbers, (-1, 4)), as_format), columns=EDGES)
+    corners = _corners(np.reshape(numbers, (-1, 4)), as_format)
+    for row, entry in enumerate(entries):
+        if turn := coco_rotation(entry):
+            corners[row] = turned_bounds(corners[row], turn)
+    table = pd.DataFrame(corners, columns=EDGES)
     table["image_id"] = [_id_text(entry["image_id"]) for entry in entries]
     table["place"] = [f"entry {number}" for number in range(len(entries))]
     for name, key in (("score", "score"), ("finding", "category_id"), ("crowd", "iscrowd")):
@@ -681,14 +685,12 @@ def positive_scale(scale: float) -> float:
 def _ask_if_corners(table: pd.DataFrame, where: str) -> None:
     """Refuse boxes that were read as x, y, width and height but are probably two corners.
 
-    Of two corners, the second always exceeds the first: x2 > x1 and y2 > y1. If at least ten boxes
-    are read as widths and heights, it is rare that every width exceeds its x and every height its
-    y. The function is called where no image's size is known.
+    The function is called where no image's size is known.
     """
     edges = table[EDGES].to_numpy(np.float64)
-    sides = edges[:, 2:] - edges[:, :2]
-    if len(edges) < _FEWEST_TO_ASK or not ((sides > edges[:, :2]) & (edges[:, :2] > 0)).all():
+    if not look_like_corners(edges):
         return
+    sides = edges[:, 2:] - edges[:, :2]
     x, y = edges[0, :2].tolist()
     width, height = sides[0].tolist()
     raise InputError(

@@ -18,6 +18,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_values import (
+    check_edges,
+    check_inside,
+    without_empty_boxes,
+)
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
@@ -31,14 +36,10 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_checks import (
-    check_edges,
-    check_inside,
     check_names,
     check_scores,
-    check_shares,
     near_ids,
     spread_question,
-    without_empty_boxes,
 )
 from cxr_compare.evaluation.boxes.boxes_table import positive_scale
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
@@ -522,11 +523,12 @@ def _boxes(
                 f"{where}: {first['place']}: {dataset.folder} has no size of image "
                 f"'{first['image_id']}', so shares of it say nothing; give boxes in pixels"
             )
-        check_shares(raw, where)
         corners = corners * limit
         raw[EDGES] = corners
     check_edges(raw, where, sizes=limit[:, :2])
-    check_inside(raw, where, limit[:, :2], sides=source.sides)
+    check_inside(
+        raw, where, limit[:, :2], sides=source.sides, form=source.form, in_shares=in_shares
+    )
     clipped = np.clip(corners, 0, np.where(np.isnan(limit), np.inf, limit))
     has_area = (clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])
     if not has_area.all():

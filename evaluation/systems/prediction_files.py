@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.box_values import BoxFormat, coco_bbox, coco_rotation
+from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
     find_column,
@@ -79,6 +80,7 @@ class RawPredictions:
         notes: Assumptions that were made in reading, one sentence each.
         sides: Text for error messages if the file has x, y, width and height instead of corners,
             such as "COCO's bbox is x, y, width, height"; else empty.
+        form: Format of the boxes in the file if it has widths and heights.
         ran: Names of the images that a COCO annotation file or a challenge's submission lists, on
             all of which the detector ran; None without such a file.
         crowds: True boxes that a COCO annotation file marks as ``iscrowd``, with the columns of
@@ -92,6 +94,7 @@ class RawPredictions:
     advice: str = ""
     notes: list[str] = field(default_factory=list)
     sides: str = ""
+    form: BoxFormat = "xywh"
     ran: tuple[str, ...] | None = None
     crowds: pd.DataFrame = field(default_factory=lambda: _coco_table(Path(), []))
 
@@ -169,6 +172,11 @@ class _Columns:
         if not self.guessed:
             return []
         return [f"Columns recognised: {', '.join(self.guessed)} ({self.correction})."]
+
+    @property
+    def form(self) -> BoxFormat:
+        """Format of boxes with widths and heights."""
+        return "cxcywh" if "xcenter" in self.box else "xywh"
 
     @property
     def sides(self) -> str:
@@ -353,7 +361,9 @@ def _read_csv(
     places = [f"row {line}" for line in table.index + 2]  # line 1 is the header
     table = table[columns.read].reset_index(drop=True).assign(place=places)
     rows = _plain_table(table, columns, str(path))
-    return RawPredictions(rows, path.read_bytes(), notes=columns.notes, sides=columns.sides)
+    return RawPredictions(
+        rows, path.read_bytes(), notes=columns.notes, sides=columns.sides, form=columns.form
+    )
 
 
 def _from_strings(strings: PredictionStrings, content: bytes) -> RawPredictions:
@@ -395,7 +405,9 @@ def _read_frame(
         table[column] = table[column].astype(str)
     table["place"] = [f"row {label}" for label in frame.index]
     rows = _plain_table(table, columns, advice.frame)
-    return RawPredictions(rows, content, notes=columns.notes, sides=columns.sides)
+    return RawPredictions(
+        rows, content, notes=columns.notes, sides=columns.sides, form=columns.form
+    )
 
 
 def _read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPredictions:
@@ -433,10 +445,11 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
     number = 0
     try:
         for number, entry in enumerate(entries):  # noqa: B007 - the error below uses the number
-            if isinstance(entry["bbox"], str):  # its characters are not numbers
-                raise TypeError("bbox is a text")
-            x, y, width, height = map(float, entry["bbox"])
-            numbers += [x, y, x + width, y + height, float(entry["score"])]
+            x, y, width, height = map(float, coco_bbox(entry["bbox"]))
+            corners = [x, y, x + width, y + height]
+            if turn := coco_rotation(entry):
+                corners = turned_bounds(np.array(corners), turn).tolist()
+            numbers += [*corners, float(entry["score"])]
             images.append(str(entry["image_id"]))
             categories.append(str(entry.get("category_id", 1)))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -513,7 +526,14 @@ def _read_yolo(
     table = pd.DataFrame(rows, columns=["image_id", "class", *EDGES, "score", "place"])
     table = table.astype({"class": np.int64, **dict.fromkeys([*EDGES, "score"], np.float64)})
     content = b"".join(f"{path.name}\n".encode() + path.read_bytes() for path in files)
-    raw = RawPredictions(table, content, in_shares=True, listed=tuple(path.stem for path in files))
+    raw = RawPredictions(
+        table,
+        content,
+        in_shares=True,
+        listed=tuple(path.stem for path in files),
+        sides="a YOLO line is class, x and y of the centre, width, height and confidence",
+        form="cxcywh",
+    )
     if names is not None:
         unnamed = ~table["class"].isin(list(names))
         if unnamed.any():

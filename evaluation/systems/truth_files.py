@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_values import cut_boxes
 from cxr_compare.data_prep.contracts.column_names import find_patient_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
@@ -24,9 +25,6 @@ from cxr_compare.data_prep.formats.table import TABLE
 from cxr_compare.data_prep.formats.via import VIA
 from cxr_compare.data_prep.formats.yolo import YOLO
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.boxes.box_checks import (
-    check_edges,
-)
 from cxr_compare.evaluation.systems.imported import ids_from_names, without_garbage_collector
 
 _FOLDER_FORMATS = (YOLO, COCO)
@@ -109,14 +107,11 @@ def truth_set(
     for name in ("findings", "boxes", "box_coverage"):
         rows = getattr(tables, name)
         typed_tables[name] = typed_table(rows[rows["reader"] == REFERENCE_READER], name)
-    check_edges(typed_tables["boxes"], str(path))
-    sizes = images[["image_id", "width", "height"]].astype(_SIZE_TYPES)
-    sized = typed_tables["boxes"].merge(sizes)
-    for box in sized.query("x2 > width + 1 or y2 > height + 1").itertuples():
-        raise InputError(
-            f"{path}: image '{box.image_id}': a box ends at x={box.x2:g}, y={box.y2:g}, beyond "
-            f"{box.width:g} x {box.height:g} px; a COCO box is x, y, width, height"
-        )
+    sizes = images.set_index("image_id")[["width", "height"]].astype(_SIZE_TYPES)
+    of_boxes = sizes.reindex(typed_tables["boxes"]["image_id"].to_numpy()).to_numpy()
+    typed_tables["boxes"], note = cut_boxes(typed_tables["boxes"], of_boxes)
+    if note:
+        say(f"{path.name}: {note}")
     has_official_test = (tables.official["role"] == "test").any()
     roles = tables.official if has_official_test else tables.split
     split = images[["image_id"]].merge(roles, how="left").fillna({"role": "test"})

@@ -74,6 +74,7 @@ def prepare(
     sheet: str | None = None,
     columns: Annotated[Sequence[str], Argument(read=read_roles)] = (),
     class_names: Names = (),
+    raw_boxes: bool = False,
     patient_pattern: str | None = None,
     exclude: AnyPath | None = None,
     id_key: AnyPath | None = None,
@@ -110,6 +111,8 @@ def prepare(
         columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or a TOML file.
         class_names: Names of numbered classes in their order, with commas. Files of YOLO and tables
             with class numbers need them.
+        raw_boxes: Boxes are of the stored pixels of image files, before the EXIF orientation turns
+            them. They are turned with the images. Without the option they are of the turned images.
         patient_pattern: Regular expression that finds the patient in the name of an image file,
             such as '(?P<nih>\d{8})_'.
         exclude: CSV of images to leave out (image_id, reason), such as exclude.csv of cxr check.
@@ -159,6 +162,7 @@ def prepare(
         sheet=sheet,
         columns=tuple(columns),
         class_names=class_names,
+        raw_boxes=raw_boxes,
         patient_pattern=patient_pattern,
     )
     several = out is not None and len(sources) > 1

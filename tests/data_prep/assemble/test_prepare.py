@@ -217,8 +217,8 @@ def test_strict_stops_at_a_bad_label_before_the_folder_is_made(tmp_path):
 
 @pytest.mark.parametrize(
     ("x2", "kept"),
-    [(50.0, True), (50.004, True), (50.5, False)],
-    ids=["on the edge", "rounding, trimmed to the edge", "another image's box"],
+    [(50.0, True), (50.004, True), (52.5, True), (53.5, False)],
+    ids=["on the edge", "rounding, trimmed to the edge", "cut", "another image's box"],
 )
 def test_a_box_must_lie_in_its_image(tmp_path, x2, kept):
     source = write_source(tmp_path / "source")
@@ -230,6 +230,7 @@ def test_a_box_must_lie_in_its_image(tmp_path, x2, kept):
     assert ("i000" in set(dataset.images["image_id"])) is kept
     assert dataset.boxes["x2"].max() <= 50.0
     assert len(summary.excluded) == (0 if kept else 1)
+    assert any(note.startswith("1 box left the image") for note in summary.notes) is (x2 == 52.5)
     assert len(dataset.store(32).ids) == summary.n_images
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -240,6 +241,15 @@ def test_a_rotation_that_is_no_angle_rules_out_its_image(tmp_path):
     box = BOX.format(' rotation="1e308"', "")
     (tmp_path / "cvat").mkdir()
     assert list(reasons(from_cvat(tmp_path / "cvat", BOX.format("", ""), box))) == ["images/b.png"]
+
+
+def test_a_shape_on_a_turned_view_is_read_on_the_unturned_image_and_counted(tmp_path):
+    turned = {**MARKED, "image_rotation": 90}
+    upright = from_tasks(tmp_path, task("a", by(7, MARKED)))
+    tables = from_tasks(tmp_path, task("a", by(7, turned)))
+    pd.testing.assert_frame_equal(tables.boxes, upright.boxes)
+    assert any("image_rotation" in note for note in tables.notes)
+    assert not any("image_rotation" in note for note in upright.notes)
 
 
 def test_a_second_annotation_of_one_annotator_is_kept_apart(tmp_path):

@@ -339,7 +339,7 @@ def test_labels_that_contradict_each_other_leave_the_image_out(tmp_path):
     table = (
         "path,finding,state,x1,y1,x2,y2\ns2/b,mass,1,9,9,3,12\ns1/a,mass,0,,,,\ns1/a,mass,1,,,,\n"
     )
-    with_good = table + "s2/c.x,mass,0,,,,\n"
+    with_good = table + "s2/c.x,mass,1,1,1,5,5\n"
     tables = labelled(tmp_path, with_good)
     assert dict(zip(tables.excluded["path"], tables.excluded["reason"].str[:10], strict=True)) == {
         A: "two states",

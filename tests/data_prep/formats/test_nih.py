@@ -148,17 +148,18 @@ def test_boxed_images_must_have_the_size_that_the_boxes_are_in(tmp_path):
     ("box", "reason"),
     [
         ("Mass,1,2,0,4", "zero or negative size"),
-        ("Mass,-1,2,3,4", "outside the image"),
+        ("Mass,-9,2,12,4", "outside the image"),
         ("Mass,1,,3,4", "missing or infinite"),
         ("Nodule,1,2,3,4", "not labelled present"),
     ],
 )
 def test_a_box_that_cannot_be_right_excludes_its_image(tmp_path, box, reason):
-    source = write_source(tmp_path, [row(A, "Mass"), row(B)], boxes=[f"{A}.png,{box}"])
+    boxes = [f"{A}.png,{box}", f"{B}.png,Mass,1,2,3,4"]
+    source = write_source(tmp_path, [row(A, "Mass"), row(B, "Mass")], boxes=boxes)
     tables = read(source)
     assert tables.images["image_id"].tolist() == [B]
     assert reason in tables.excluded["reason"].iloc[0]
-    assert tables.boxes.empty
+    assert set(tables.boxes["image_id"]) == {B}
     assert set(tables.findings["image_id"]) == {B}
 
 

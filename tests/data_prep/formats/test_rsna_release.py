@@ -174,7 +174,7 @@ def test_a_label_of_a_study_is_that_of_its_only_image(tmp_path, missing):
     ],
 )
 def test_a_label_that_cannot_be_right_excludes_its_image(tmp_path, rows, reason):
-    tables = read(write_release(tmp_path, [annotation(0, NORMAL), *rows]))
+    tables = read(write_release(tmp_path, [annotation(0, OPACITY, [1, 1, 5, 5]), *rows]))
     assert len(tables.excluded) == 1
     assert reason in tables.excluded["reason"].iloc[0]
     assert tables.findings["image_id"].tolist() == ["kaggle-0"]

@@ -177,7 +177,7 @@ def test_a_coded_label_is_a_finding_by_its_columns_name_or_the_users(tmp_path):
 
 
 WIDTHS = "file,label,xmin,ymin,xmax,ymax\n" + "".join(
-    f"a.png,mass,9{n},80,2{n},30\n" for n in range(4)
+    f"a.png,mass,9{n},60,2{n},30\n" for n in range(4)
 )
 READERS = "file,label,rad\na.png,mass,R1\na.png,mass,R2\nb.png,mass,R1\nb.png,normal,R2\n"
 
@@ -279,7 +279,7 @@ def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_pa
         ("file,x,y,w,h\na.png,1,2,3,4\n", {}, "a box, but not one finding .*--class-names mass"),
         ("file,label,x,y,w,h\na.png,mass,.1,.2,.3,.4\n", {}, "the corner or the centre"),
         ("file,label,xmin,ymin\na.png,mass,1,2\n", {}, "needs xmin and xmax or width"),
-        (WIDTHS, {}, r"in 100% of 4 boxes.*Say --columns width=xmax,height=ymax"),
+        (WIDTHS, {}, r"4 rows do not.*Say --columns width=xmax,height=ymax"),
         ("file,label,sex\na.png,mass,F\na.png,nodule,M\n", {}, "several values for sex"),
         (
             "file,label,observer2\na.png,mass,R1\na.png,normal,R2\n",
@@ -480,7 +480,7 @@ def test_images_are_counted_as_negative_after_spellings_were_joined(tmp_path):
     [
         "file,label,room\na.png,1,x\nb.png,0,y\nc.png,1,z\n",
         "file,lung opacity,patient\na.png,1,p\nb.png,0,q\nc.png,1,r\n",
-        "file,label,xmin,ymin,xmax,ymax,width,height\na.png,mass,1,2,3,4,9,9\nb.png,,,,,,9,9\n",
+        "file,label,xmin,ymin,xmax,ymax,width,height\na.png,mass,1,2,3,4,200,100\nb.png,,,,,,200,100\n",
     ],
     ids=["states in a column called label", "states of a finding", "boxes"],
 )

@@ -122,11 +122,10 @@ def test_the_box_of_a_part_is_not_the_box_of_the_object(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (xml(lesion(edges="40 20 10 60")), "object 1: bndbox without size"),
-        (xml(lesion(edges="10 20 10 60")), "object 1: bndbox without size"),
-        (xml(lesion(), lesion(edges="nan 20 10 60")), "object 2: bndbox without size"),
-        (xml(lesion(edges="x 20 10 60")), "object 1: bndbox without size"),
-        (xml(lesion(edges="-3 20 10 60")), "box outside the image"),
+        (xml(lesion(edges="10 20 10 60")), "zero or negative size"),
+        (xml(lesion(), lesion(edges="nan 20 10 60")), "object 2: bndbox is not of numbers"),
+        (xml(lesion(edges="x 20 10 60")), "object 1: bndbox is not of numbers"),
+        (xml(lesion(edges="-9 20 10 60")), "box outside the image"),
         (xml(lesion(name="")), "object 1: has no name"),
         (xml(lesion(name="***")), "has no letter"),
         (xml("<object><name>m</name></object>"), "object 1: has no bndbox"),

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from cxr_compare import metrics
+from cxr_compare.data_prep.contracts.box_values import check_inside
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.boxes.box_checks import check_inside
 
 IDS = [f"image-{number}" for number in range(10)]
 METRICS = {
