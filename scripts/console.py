@@ -116,10 +116,13 @@ def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
         A function to be called with the number of steps that were done since its last call, by
         default 1.
     """
-    if not _SILENT.get() and in_notebook():
+    if _SILENT.get():  # asked here: threads that call the function do not know what is silent
+        yield lambda n=1: None
+        return
+    if in_notebook():
         yield from _notebook_progress(description, total)
         return
-    if _SILENT.get() or not sys.stderr.isatty():
+    if not sys.stderr.isatty():
         yield from _plain_progress(description, total)
         return
     from rich import progress as bars
