@@ -26,7 +26,7 @@ from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
 from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
 from cxr_compare.data_prep.formats.labels import add_boxed_findings, exclude_contradictions
-from cxr_compare.data_prep.formats.patients import patients_from_names
+from cxr_compare.data_prep.formats.patients import named_patients, patients_from_names
 from cxr_compare.data_prep.formats.reference import LABEL_KEY, add_reference
 from cxr_compare.data_prep.formats.source import SourceBuilder, SourceTables
 
@@ -79,7 +79,7 @@ def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> 
     if "patient_id" not in facts.columns:
         facts["patient_id"] = pd.Series(index=paths.index, dtype=TEXT)
     ids = paths.map(_name_images(paths, root)).astype(TEXT)
-    stated = add_name_space(facts["patient_id"], space)
+    stated = add_name_space(named_patients(facts["patient_id"], str(root)), space)
     by_name = patients_from_names(
         paths.str.rsplit("/", n=1).str[-1], builder.options.patient_pattern, space
     )

@@ -25,6 +25,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLE_NAMES
 from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_checks import near_ids
@@ -79,9 +80,6 @@ def truth_from_values(
     rows = pd.Series(ids.to_numpy(), index=index)
     if patients is not None:
         frame["patient_id"] = _patients_by_image(patients, rows)
-        unnamed = frame["patient_id"].isna().to_numpy()
-        if unnamed.any():
-            raise InputError(f"patients: image '{ids[int(unnamed.argmax())]}' has no patient")
     images = _images_table(frame)
     finding = str(frame.attrs.get("finding") or FINDING)
     findings = _findings_table(frame, finding)
@@ -395,16 +393,11 @@ def _patients_by_image(patients: Any, rows: pd.Series) -> np.ndarray:
 def _images_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the images table; where no patients are given, each image is a separate patient."""
     images = frame.drop(columns=["label", "role"], errors="ignore")
-    if "patient_id" in images and images["patient_id"].isna().any():
-        row = int(images["patient_id"].isna().to_numpy().argmax())
-        raise InputError(f"truth: image '{images['image_id'].iloc[row]}' has no patient_id")
-    has_patients = "patient_id" in images
-    images = images.assign(
-        patient_id=images["patient_id"] if has_patients else images["image_id"],
-        patient_id_source="given" if has_patients else "assumed_image",
-        source="arrays",
-        path=None,
-    )
+    if "patient_id" in images:
+        images = with_named_patients(images, named_patients(images["patient_id"], "patients"))
+    else:
+        images = images.assign(patient_id=images["image_id"], patient_id_source="assumed_image")
+    images = images.assign(source="arrays", path=None)
     columns = images.columns.union(empty_table("images").columns, sort=False)
     images = images.reindex(columns=columns).sort_values("image_id", ignore_index=True)
     return typed_table(images, "images")
