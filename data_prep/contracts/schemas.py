@@ -16,8 +16,11 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 VIEWS = ("PA", "AP", "LL", "other")
 PATIENT_SOURCES = ("given", "mapped", "mapped_unverified", "assumed_image")
 STATES = ("present", "absent", "uncertain")
-ORIGINS = ("unknown", "reader", "consensus", "report_nlp", "folder", "boxes")
-"""Sources of a label; ``unknown`` where the files do not say who or what gave it."""
+ORIGINS = ("unknown", "reader", "consensus", "report_nlp", "folder", "boxes", "synthetic")
+"""Sources of a label; ``unknown`` where the files do not say who or what gave it.
+
+``synthetic`` labels were made with their images by ``cxr synth``.
+"""
 ROLES = ("train", "val", "test", "unused")
 ROLE_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),

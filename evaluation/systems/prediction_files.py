@@ -21,7 +21,7 @@ from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
-from cxr_compare.data_prep.formats.label_files import read_lines
+from cxr_compare.data_prep.formats.label_files import ids_of_paths, read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
 from cxr_compare.evaluation.systems.reading_advice import ReadingAdvice
 
@@ -363,7 +363,7 @@ def _read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPred
         crowd_entries = [{**entry, "score": 1} for entry in true_boxes if entry.get("iscrowd")]
         crowds = _with_names(_coco_table(truth, crowd_entries), truth, annotations, truth)
         content = path.read_bytes() + truth.read_bytes()
-        ran = tuple(file_stem(image["file_name"]) for image in annotations["images"])
+        ran = tuple(_names_of_coco_images(annotations).values())
         return RawPredictions(rows, content, crowds=crowds, sides=_COCO_SIDES, ran=ran)
     categories = sorted(map(str, table["category"].unique()))
     if len(categories) > 1:
@@ -389,8 +389,8 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
                 raise TypeError("bbox is a text")
             x, y, width, height = map(float, entry["bbox"])
             numbers += [x, y, x + width, y + height, float(entry["score"])]
-            images.append(str(entry["image_id"]))
-            categories.append(str(entry.get("category_id", 1)))
+            images.append(_coco_id(entry["image_id"]))
+            categories.append(_coco_id(entry.get("category_id", 1)))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{path}: entry {number} needs image_id, bbox of four numbers, and score ({error!r})"
@@ -401,13 +401,25 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
     return table.assign(**{name: pd.Series(cells, dtype=TEXT) for name, cells in texts.items()})
 
 
+def _coco_id(value: Any) -> str:
+    """Return an id as text; 1.0, as pandas and JavaScript write it, is 1."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _names_of_coco_images(annotations: Any) -> dict[str, str]:
+    """Return the name of each image of a COCO annotation file, as the labels call it, by its id."""
+    ids = [_coco_id(entry["id"]) for entry in annotations["images"]]
+    files = [str(entry["file_name"]) for entry in annotations["images"]]
+    return dict(zip(ids, ids_of_paths(pd.Series(files, dtype=TEXT)), strict=True))
+
+
 def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) -> pd.DataFrame:
     """Replace COCO's numbers by the image and category names of the annotation file."""
     try:
-        images = {
-            str(entry["id"]): file_stem(entry["file_name"]) for entry in annotations["images"]
+        images = _names_of_coco_images(annotations)
+        categories = {
+            _coco_id(entry["id"]): str(entry["name"]) for entry in annotations["categories"]
         }
-        categories = {str(entry["id"]): str(entry["name"]) for entry in annotations["categories"]}
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from cxr_compare import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.systems.from_frames import truth_from_values
+from cxr_compare.evaluation.systems.imported import read_predictions
 from cxr_compare.evaluation.systems.truth_files import truth_set
 
 IDS = [f"img{number}" for number in range(6)]
@@ -86,3 +88,27 @@ def test_images_of_nobody_are_not_images_of_one_patient(tmp_path, nobody):
     for dataset in (from_file, from_values):
         assert dataset.images["patient_id"].nunique() == 5
         assert (dataset.images["patient_id_source"] == "assumed_image").sum() == 3
+
+
+@pytest.mark.parametrize(
+    "names", [("a/0.png", "b/0.png"), ("a\\0.png", "b\\0.png"), ("1.2.840.0", "1.2.840.1")]
+)
+def test_coco_results_by_number_find_images_of_equal_names_in_two_folders(tmp_path, names):
+    images = [{"id": float(n), "file_name": name} for n, name in enumerate(names)]
+    box = {"category_id": 1, "bbox": [1, 1, 8, 8]}
+    truth = {
+        "images": images,
+        "categories": [{"id": 1, "name": "nodule"}],
+        "annotations": [{"id": 1, "image_id": 0, **box}],
+    }
+    results = [{"image_id": number, "score": 0.9 - 0.8 * number, **box} for number in (0, 1)]
+    (tmp_path / "t.json").write_text(json.dumps(truth))
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    dataset = truth_set(tmp_path / "t.json", None, print)
+    predictions = read_predictions(
+        tmp_path / "r.json", dataset, name="A", coco_truth=tmp_path / "t.json"
+    )
+    scores = predictions.tables["boxes"].set_index("image_id")["score"]
+    positive = dataset.findings.set_index("image_id")["state"] == "present"
+    assert scores[positive[positive].index].tolist() == [0.9]
+    assert len(scores) == 2
