@@ -17,6 +17,7 @@ NoteKind = Literal[
     "unit",  # figures by study or patient
     "few_patients",  # few patients, or one with many images
     "by_image",  # images whose patient is unknown
+    "scores",  # scores that are not what they are called
     # Further cautions beside the answer.
     "audit",  # an error that the audit found
     "no_audit",  # a data set without an audit
@@ -55,9 +56,16 @@ class Note(NamedTuple):
         """True if the fact may make the conclusion on the better system wrong.
 
         The report shows such a remark directly below that conclusion. True for the kinds
-        ``few_patients``, ``copies``, ``exposure``, ``reference`` and ``by_image``.
+        ``scores``, ``few_patients``, ``copies``, ``exposure``, ``reference`` and ``by_image``.
         """
-        return self.kind in ("few_patients", "copies", "exposure", "reference", "by_image")
+        return self.kind in (
+            "scores",
+            "few_patients",
+            "copies",
+            "exposure",
+            "reference",
+            "by_image",
+        )
 
     @property
     def about_decisions(self) -> bool:

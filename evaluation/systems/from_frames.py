@@ -152,7 +152,7 @@ def predictions_from_values(
         frame = _without_class_number(value, dataset)
     else:
         frame = _score_frame(name, value, image_ids)
-        columns = None
+        columns = ColumnNames(score_is_named=True)
     return read_predictions(
         frame,
         dataset,
@@ -167,7 +167,9 @@ def predictions_from_values(
 def _advice_for_values(name: str) -> ReadingAdvice:
     """Return the advice for values in memory, which can be changed without most options."""
     scale = f'Say scale={{"{name}": FACTOR}}, with 1 if they are not'
-    return ReadingAdvice(frame=name, scale=scale)
+    return ReadingAdvice(
+        column_option=f'columns=["{name}.{{role}}=COLUMN"]', frame=name, scale=scale
+    )
 
 
 def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame:

@@ -41,6 +41,8 @@ class ColumnNames:
         score: Column of the scores in [0, 1].
         finding: Column of the findings (disease signs). In a table without this column, all rows
             are about one finding.
+        score_is_named: True if the user named the column of scores, so that it is not asked whether
+            they are the confidence of a predicted class.
 
     Example:
         >>> ColumnNames(image="Image Index").score
@@ -50,6 +52,7 @@ class ColumnNames:
     image: str = "image_id"
     score: str = "score"
     finding: str = "finding"
+    score_is_named: bool = False
 
 
 @dataclass
@@ -72,6 +75,9 @@ class RawPredictions:
             ran; None without such a file.
         crowds: True boxes that a COCO annotation file marks as ``iscrowd``, with the columns of
             ``rows``.
+        score_column: Name of the column of image scores that was recognised; empty if the user
+            named it, and without such a column.
+        classes: Further columns with two classes, one row for each row of ``rows``.
     """
 
     rows: pd.DataFrame
@@ -83,6 +89,8 @@ class RawPredictions:
     sides: str = ""
     ran: tuple[str, ...] | None = None
     crowds: pd.DataFrame = field(default_factory=lambda: _coco_table(Path(), []))
+    score_column: str = ""
+    classes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def read_source(
@@ -327,14 +335,17 @@ def _read_csv(path: Path, names: ColumnNames, advice: ReadingAdvice) -> RawPredi
     if len(table.columns) == 1:
         table = read_text_table(path, (names.image, names.score))
     columns = _find_columns(table, names, str(path), advice)
+    asked = _columns_to_ask_about(table, columns, names)
     places = [f"row {line}" for line in table.index + 2]  # line 1 is the header
     table = table[columns.read].reset_index(drop=True).assign(place=places)
     rows = _plain_table(table, columns, str(path))
-    return RawPredictions(rows, path.read_bytes(), notes=columns.notes, sides=columns.sides)
+    content = path.read_bytes()
+    return RawPredictions(rows, content, notes=columns.notes, sides=columns.sides, **asked)
 
 
 def _read_frame(frame: pd.DataFrame, names: ColumnNames, advice: ReadingAdvice) -> RawPredictions:
     columns = _find_columns(frame, names, advice.frame, advice)
+    asked = _columns_to_ask_about(frame, columns, names)
     table = frame[columns.read].reset_index(drop=True)
     content = table.to_csv(index=False).encode()
     for column in (columns.image, columns.finding):
@@ -347,7 +358,35 @@ def _read_frame(frame: pd.DataFrame, names: ColumnNames, advice: ReadingAdvice) 
         table[column] = table[column].astype(str)
     table["place"] = [f"row {label}" for label in frame.index]
     rows = _plain_table(table, columns, advice.frame)
-    return RawPredictions(rows, content, notes=columns.notes, sides=columns.sides)
+    return RawPredictions(rows, content, notes=columns.notes, sides=columns.sides, **asked)
+
+
+_PREDICTED_CLASS = (
+    "predictedclass",
+    "predclass",
+    "predictedlabel",
+    "predlabel",
+    "predicted",
+    "prediction",
+    "pred",
+    "ypred",
+    "decision",
+)
+
+
+def _columns_to_ask_about(
+    table: pd.DataFrame, columns: _Columns, names: ColumnNames
+) -> dict[str, Any]:
+    """Return what shows whether scores are the confidence of a predicted class."""
+    is_answered = names.score_is_named or names.score != ColumnNames.score
+    if columns.box or columns.finding is not None or is_answered:
+        return {}
+    known = (*_PREDICTED_CLASS, *column_names("label"))
+    unused = [str(column) for column in table.columns if str(column) not in columns.read]
+    candidates = [column for column in unused if find_column([column], known)]
+    classes = table[candidates].reset_index(drop=True)
+    two = [column for column in candidates if classes[column].replace("", None).nunique() == 2]
+    return {"score_column": columns.score, "classes": classes[two]}
 
 
 def _read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPredictions:

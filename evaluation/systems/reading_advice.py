@@ -48,6 +48,13 @@ class ReadingAdvice:
             return "rename the columns if others are meant"
         return f"name others with {self.column_option.replace('{role}', 'ROLE')}"
 
+    def confirm_score(self, column: str) -> str:
+        """Return how the user says that a column of scores holds the probability of the finding."""
+        if not self.column_option:
+            return "If it is that already, on every row, name the column of scores yourself"
+        option = self.column_option.replace("{role}", "score").replace("COLUMN", column)
+        return f"If it is that already, on every row, say {option}"
+
     def name_column(self, role: str, usual_name: str) -> str:
         """Return how the user says which column contains something.
 
