@@ -277,7 +277,7 @@ SCHEMAS: dict[str, Schema] = {
             **_IMAGE,
             "system": _text(),
             "label": _number(0, 1, nullable=True),
-            "score": _number(0, 1),
+            "score": _number(),  # of a system of which only the ranks count, any number
             "probability": _number(0, 1, nullable=True),
         },
         unique=("image_id", "system"),

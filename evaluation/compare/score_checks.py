@@ -78,6 +78,10 @@ def _notes_of_values(
     ]
     if any(count > 2 for count in has_values.values()):
         notes += [note("scores", "decisions", system=name) for name in are_decisions]
+    for name, values in scores.items():
+        if values.min() < 0 or values.max() > 1:
+            low, high = float(values.min()), float(values.max())
+            notes.append(note("scores", "ranks_only", system=name, low=low, high=high))
     for name, model in named.items():
         values = scores[name]
         is_image_score = model.system.kind == "scores" and has_values[name] > 2

@@ -382,6 +382,11 @@ The scores of {{ system }} equal the labels of the test images: is the column of
 scores?
 {%- endmacro %}
 
+{% macro note_ranks_only(system, low, high) -%}
+The scores of {{ system }} lie between {{ low|number }} and {{ high|number }}: they are no
+probabilities, and only their ranks count. It has no calibration.
+{%- endmacro %}
+
 {% macro note_decisions(system) -%}
 All scores of {{ system }} are 0 or 1: they are decisions, not probabilities. Its AUROC and average
 precision are then lower than those of its probabilities, and differences to other systems are not

@@ -152,7 +152,8 @@ def predictions_from_values(
         frame = _without_class_number(value, dataset)
     else:
         frame = _score_frame(name, value, image_ids)
-        columns = ColumnNames(score_is_named=True)
+        frame.attrs["is_array"] = True
+        columns = ColumnNames(score_is_named=columns is not None and columns.score_is_named)
     return read_predictions(
         frame,
         dataset,
@@ -168,7 +169,10 @@ def _advice_for_values(name: str) -> ReadingAdvice:
     """Return the advice for values in memory, which can be changed without most options."""
     scale = f'Say scale={{"{name}": FACTOR}}, with 1 if they are not'
     return ReadingAdvice(
-        column_option=f'columns=["{name}.{{role}}=COLUMN"]', frame=name, scale=scale
+        column_option=f'columns=["{name}.{{role}}=COLUMN"]',
+        frame=name,
+        scale=scale,
+        takes_any_range=True,
     )
 
 

@@ -171,7 +171,9 @@ def read_predictions(  # noqa: PLR0913, PLR0915 - options of cxr import
     usual_finding = usual_finding or _finding_of_only_target(dataset)
     table["finding"] = _findings(table, where, dataset, finding, usual_finding, advice)
     table = _only_known(table, where, dataset, ignore_unknown, raw, advice)
-    check_scores(table, where)
+    answer = advice.any_range(raw.score_column or names.score)
+    any_range = bool(answer) and names.score_is_named and "x1" not in table
+    check_scores(table, where, any_range=any_range, answer="" if "x1" in table else answer)
     kind = "boxes" if "x1" in table else "scores"
     if table.empty and kind == "scores":  # only boxes may be absent
         raise InputError(f"{where}: has a header but no row of scores")

@@ -41,8 +41,8 @@ class ColumnNames:
         score: Column of the scores in [0, 1].
         finding: Column of the findings (disease signs). In a table without this column, all rows
             are about one finding.
-        score_is_named: True if the user named the column of scores, so that it is not asked whether
-            they are the confidence of a predicted class.
+        score_is_named: True if the user named the column of scores. It is then not asked whether
+            they are the confidence of a predicted class, and they may have any range.
 
     Example:
         >>> ColumnNames(image="Image Index").score
@@ -345,7 +345,7 @@ def _read_csv(path: Path, names: ColumnNames, advice: ReadingAdvice) -> RawPredi
 
 def _read_frame(frame: pd.DataFrame, names: ColumnNames, advice: ReadingAdvice) -> RawPredictions:
     columns = _find_columns(frame, names, advice.frame, advice)
-    asked = _columns_to_ask_about(frame, columns, names)
+    asked = {} if "is_array" in frame.attrs else _columns_to_ask_about(frame, columns, names)
     table = frame[columns.read].reset_index(drop=True)
     content = table.to_csv(index=False).encode()
     for column in (columns.image, columns.finding):

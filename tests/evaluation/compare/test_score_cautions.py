@@ -49,3 +49,23 @@ def test_honest_systems_have_no_caution_about_their_scores():
 )
 def test_scores_that_are_not_what_they_are_called_have_one_caution(first, second):
     assert len(kinds_of_notes(A=first, B=second)) == 1
+
+
+def test_logits_are_asked_about_and_give_the_figures_of_their_ranks_if_the_user_says_so():
+    logits = pd.Series(np.log(A / (1 - A)), index=IDS)
+    other = pd.Series(B, index=IDS)
+    options = {"truth": TRUTH, "replicates": 100}
+    with pytest.raises(cxr_compare.InputError, match="row 0"):
+        cxr_compare.compare({"A": logits, "B": other}, **options)
+    named = {**options, "columns": ["A.score=score"]}
+    of_logits = cxr_compare.compare({"A": logits, "B": other}, **named)
+    of_scores = cxr_compare.compare({"A": pd.Series(A, index=IDS), "B": other}, **options)
+    pd.testing.assert_frame_equal(of_logits.table, of_scores.table)
+    assert len([text for text in of_logits.cautions if "ranks" in text]) == 1
+    with pytest.raises(cxr_compare.InputError, match="A"):
+        cxr_compare.compare({"A": logits}, policy=["threshold=0.5"], **named)
+
+
+def test_net_benefit_needs_probabilities():
+    with pytest.raises(cxr_compare.InputError, match="row 1"):
+        cxr_compare.metrics.net_benefit([0, 1], [0.2, 1.4], 0.5)
