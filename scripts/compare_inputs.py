@@ -170,10 +170,14 @@ def open_truth(
     else:
         dataset, order = truth_from_values(truth, boxes=boxes, patients=patients)
     chosen_targets(dataset, target_names)  # refuses a wrong name before results are read
-    if (dataset.images["patient_id_source"] == "assumed_image").any():
+    is_assumed = dataset.images["patient_id_source"] == "assumed_image"
+    if is_assumed.any():
+        count = counted(int(is_assumed.sum()), "image", "have")
+        patients_text = "names no patients" if is_assumed.all() else f"{count} no named patient"
         console.say(
-            f"Intervals are by image, for {_caption(truth)} does not name all patients: too narrow "
-            "where patients have several images; give --patients CSV (image_id,patient_id)"
+            f"{_caption(truth)}: {patients_text}, so each image counts as a patient of its own: "
+            "intervals are too narrow where patients have several images; give --patients CSV "
+            "(image_id,patient_id)"
         )
     return dataset, order
 

@@ -44,7 +44,8 @@ class ResultColumns:
         from cxr_compare.evaluation.systems.prediction_files import ColumnNames
 
         by_file = {} if file is None else self.of_one.get(file.stem, {})
-        return ColumnNames(**{**self.of_all, **by_file, **self.of_one.get(system, {})})
+        named = {**self.of_all, **by_file, **self.of_one.get(system, {})}
+        return ColumnNames(**named, score_is_named="score" in named)
 
     def require_known(self, systems: Sequence[str], files: Sequence[Path]) -> None:
         """Refuse the name of a system that is not compared.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -139,3 +141,19 @@ def _as_text(values: pd.Series | pd.Index) -> pa.Array:
     text = values if values.dtype == TEXT else values.astype(TEXT)
     array = pa.array(text, type=pa.large_string(), from_pandas=True)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def spelling_key(name: str) -> str:
+    """Return an id without what spreadsheets and people change in it.
+
+    These are case, spaces, the zeros before a number, and ``.0`` after it.
+
+    Args:
+        name: Id of an image or a patient.
+
+    Example:
+        >>> spelling_key("P  1"), spelling_key("0012.0")
+        ('p 1', '12')
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return re.sub(r"^(\d+)\.0+$", r"\1", plain).lstrip("0")

@@ -16,8 +16,11 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 VIEWS = ("PA", "AP", "LL", "other")
 PATIENT_SOURCES = ("given", "mapped", "mapped_unverified", "assumed_image")
 STATES = ("present", "absent", "uncertain")
-ORIGINS = ("unknown", "reader", "consensus", "report_nlp", "folder", "boxes")
-"""Sources of a label; ``unknown`` where the files do not say who or what gave it."""
+ORIGINS = ("unknown", "reader", "consensus", "report_nlp", "folder", "boxes", "synthetic")
+"""Sources of a label; ``unknown`` where the files do not say who or what gave it.
+
+``synthetic`` labels were made with their images by ``cxr synth``.
+"""
 ROLES = ("train", "val", "test", "unused")
 ROLE_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -273,7 +276,7 @@ SCHEMAS: dict[str, Schema] = {
             **_IMAGE,
             "system": _text(),
             "label": _number(0, 1, nullable=True),
-            "score": _number(0, 1),
+            "score": _number(),  # of a system of which only the ranks count, any number
             "probability": _number(0, 1, nullable=True),
         },
         unique=("image_id", "system"),

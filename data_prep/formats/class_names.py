@@ -5,15 +5,51 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import pandas as pd
+
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import renamed
 from cxr_compare.data_prep.formats.finding_names import finding_name
 
-STATE_OF_TEXT = {
-    **dict.fromkeys(("present", "positive", "true", "yes", "1", "1.0"), "present"),
-    **dict.fromkeys(("absent", "negative", "false", "no", "0", "0.0"), "absent"),
-    **dict.fromkeys(("uncertain", "-1", "-1.0"), "uncertain"),
-}
-"""State by the text that people write for it, in lower case."""
+_WORDS = {
+    "present": (
+        "1", "+", "y", "t", "yes", "true", "present", "positive", "pos",
+        "j", "ja", "wahr", "vorhanden", "positiv", "oui", "vrai", "sí", "si", "sim", "sì",
+        "positivo", "positif", "はい", "有", "有り", "あり", "是", "陽性", "阳性",
+    ),
+    "absent": (
+        "0", "-", "n", "f", "no", "false", "absent", "negative", "neg",
+        "nein", "falsch", "negativ", "non", "faux", "não", "nao",
+        "negativo", "négatif", "いいえ", "無", "无", "無し", "なし", "否", "陰性", "阴性",
+    ),
+    "uncertain": ("-1", "uncertain"),
+}  # fmt: skip
+STATE_OF_TEXT = {word: state for state, words in _WORDS.items() for word in words}
+"""State by the text that people write for it, in the form that `plain_cells` gives."""
+
+
+def plain_cells(cells: pd.Series) -> pd.Series:
+    """Return cells in lower case, with whole numbers as ``1`` where they are written ``1.00``.
+
+    Args:
+        cells: Cells of a column as text. Signs of other scripts, such as a full-width ``１`` or the
+            minus ``−``, become those of ASCII.
+
+    Example:
+        >>> plain_cells(pd.Series(["1.00", "Yes ", "−1"])).tolist()
+        ['1', 'yes', '-1']
+    """
+    distinct = cells.drop_duplicates()
+    plain = distinct.map(lambda cell: unicodedata.normalize("NFKC", cell).replace("−", "-"))
+    plain = (
+        plain.str.strip().str.lower().str.replace(r"^(-?)\+?(\d+)(?:[.,]0*)?$", r"\1\2", regex=True)
+    )
+    return renamed(cells, dict(zip(distinct, plain, strict=True)))
+
+
+def states_of_cells(cells: pd.Series) -> pd.Series:
+    """Return the state that each cell writes, such as ``present`` for 1; missing if it is none."""
+    return renamed(plain_cells(cells), {"": "", **STATE_OF_TEXT})
 
 
 NO_FINDING_CLASSES = frozenset({"no_finding", "no_findings", "normal", "healthy", "background"})

@@ -24,10 +24,10 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.formats.class_names import NO_FINDING_CLASSES
 from cxr_compare.data_prep.formats.exclusions import Exclusions
-from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
+from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, require_unique_ids
 from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
 from cxr_compare.data_prep.formats.labels import add_boxed_findings, exclude_contradictions
-from cxr_compare.data_prep.formats.patients import patients_from_names
+from cxr_compare.data_prep.formats.patients import named_patients, patients_from_names
 from cxr_compare.data_prep.formats.reference import LABEL_KEY, add_reference
 from cxr_compare.data_prep.formats.source import SourceBuilder, SourceTables
 
@@ -54,14 +54,29 @@ def read_lines(path: Path) -> list[str]:
     return read_text_file(path).splitlines()
 
 
-def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
-    """Return the id of each image by its path: the name without suffix, where it is unique."""
-    frame = pd.DataFrame({"path": list(paths)}, dtype=TEXT)
-    long = frame["path"].str.replace(r"([^/])\.[^./]*$", r"\1", regex=True)
+def ids_of_paths(paths: pd.Series) -> pd.Series:
+    """Return the id of each image: its name without suffix where that is unique, else its path.
+
+    Args:
+        paths: Paths of all images of a data set, with ``/`` or backslashes between folders.
+
+    Example:
+        >>> ids_of_paths(pd.Series(["a/0.png", "b/0.png", "b/1.2.840"])).tolist()
+        ['a/0', 'b/0', '1.2.840']
+    """
+    suffixes = "|".join(suffix.removeprefix(".") for suffix in sorted(IMAGE_SUFFIXES))
+    plain = paths.astype(TEXT).str.replace("\\", "/", regex=False)
+    long = plain.str.replace(rf"(?i)([^/])\.(?:{suffixes})$", r"\1", regex=True)
     short = long.str.rsplit("/", n=1).str[-1]
-    ids = short.where(~short.duplicated(keep=False), long)
-    require_unique_ids(frame.assign(image_id=ids), root)
-    return dict(zip(frame["path"], ids, strict=True))
+    return short.where(~short.duplicated(keep=False), long)
+
+
+def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
+    """Return the id of each image by its path."""
+    frame = pd.DataFrame({"path": list(paths)}, dtype=TEXT)
+    frame["image_id"] = ids_of_paths(frame["path"])
+    require_unique_ids(frame, root)
+    return dict(zip(frame["path"], frame["image_id"], strict=True))
 
 
 _TEXTS = ("patient_id", "study_id", "view", "sex")
@@ -80,7 +95,7 @@ def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> 
     if "patient_id" not in facts.columns:
         facts["patient_id"] = pd.Series(index=paths.index, dtype=TEXT)
     ids = paths.map(_name_images(paths, root)).astype(TEXT)
-    stated = add_name_space(facts["patient_id"], space)
+    stated = add_name_space(named_patients(facts["patient_id"], str(root)), space)
     by_name = patients_from_names(
         paths.str.rsplit("/", n=1).str[-1], builder.options.patient_pattern, space
     )

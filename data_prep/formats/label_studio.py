@@ -15,9 +15,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.annotation_tools import (
     UNKNOWN,
     LabelRow,
@@ -25,7 +27,7 @@ from cxr_compare.data_prep.formats.annotation_tools import (
     box_cells,
     label_tables_of_tool,
 )
-from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
+from cxr_compare.data_prep.formats.class_names import states_of_cells
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, has_text
 from cxr_compare.data_prep.formats.label_file_kinds import LABEL_STUDIO_MARKS
@@ -124,7 +126,7 @@ def _result_rows(result: dict[str, Any], where: str, notes: MarkNotes) -> Iterat
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{where}: {kind[:40]} is no list of names")
     if kind == "choices":
-        are_states = all(name.lower() in STATE_OF_TEXT for name in names)
+        are_states = bool(states_of_cells(pd.Series(names, dtype=TEXT)).notna().all())
         column = str(result.get("from_name")) if are_states else "label"
         yield from ({column: name} for name in names)
         return

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.column_names import (
@@ -28,8 +29,9 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.formats.class_names import (
     NO_FINDING_CLASSES,
-    STATE_OF_TEXT,
     class_finding,
+    plain_cells,
+    states_of_cells,
 )
 from cxr_compare.data_prep.formats.columns import (
     BOX_ROLES,
@@ -132,7 +134,7 @@ class LabelTable:
     def describe_labels(self, *, quoted: bool = True) -> list[str]:
         """Return lines that explain labels with a meaning other than the name of a finding.
 
-        An example is a label that means "no finding".
+        An example is a label that means "no finding", or -1 beside 1 and 0.
 
         Args:
             quoted: True quotes cells of the table. False shows only labels that the package's file
@@ -140,7 +142,7 @@ class LabelTable:
         """
         columns = self.columns.get("label", ()) if not self.has("state") else ()
         if not columns:
-            return []
+            return self._describe_states()
         cells = pd.concat([self.text[column] for column in columns])
         counts = cells[cells != ""].value_counts()
         names = {str(cell): _plain_name(str(cell)) for cell in counts.index}
@@ -159,6 +161,33 @@ class LabelTable:
             label = cell if quoted else cell.lower()  # then a label of the dictionary
             lines.append(f"  {label}: taken for {meaning} ({counted(int(counts[cell]), 'row')})")
         return lines[:_MOST_LABELS]
+
+    def _describe_states(self) -> list[str]:
+        """Return lines that count the cells that say neither present nor absent."""
+        columns = [*self.columns.get("finding", ()), *self.columns.get("state", ())]
+        if not columns:
+            return []
+        counts = plain_cells(pd.concat([self.text[c] for c in columns])).value_counts()
+        states = states_of_cells(pd.Series(counts.index, dtype=TEXT))
+        meanings = states.where(states == "uncertain", "unknown")
+        is_told = (states == "uncertain") | is_member(counts.index, list(self.unknown_labels))
+        return [
+            f"  {cell}: taken for {meaning} ({counted(int(counts[cell]), 'cell')})"
+            for cell, meaning in zip(counts.index[is_told], meanings[is_told], strict=True)
+        ]
+
+    @property
+    def _n_without_label(self) -> int:
+        """Number of rows whose labels are empty or say that nothing is known."""
+        columns = self.columns.get("state", ())
+        if not columns:
+            roles = ("label", "finding", "no_finding")
+            columns = [column for role in roles for column in self.columns.get(role, ())]
+        if not columns or self.box_roles:  # a row without a box may say that there is none
+            return 0
+        nothing = ["", *self.unknown_labels]
+        is_empty = [is_member(plain_cells(self.text[column]), nothing) for column in columns]
+        return int(np.logical_and.reduce(is_empty).sum())
 
     @property
     def unknown_labels(self) -> set[str]:
@@ -201,7 +230,10 @@ class LabelTable:
         kind = "columns were recognised by their names"
         if self.known:
             kind = f"a table of {self.known['name']}"
-        lines = [f"{self.path.name}: {counted(len(self.text), 'row')}; {kind}"]
+        rows_text = counted(len(self.text), "row")
+        if self._n_without_label:
+            rows_text += f", {self._n_without_label:,} of them without a label"
+        lines = [f"{self.path.name}: {rows_text}; {kind}"]
         for row in cells:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append("  " + "  ".join(padded).rstrip())
@@ -327,11 +359,14 @@ def _find_findings(table: LabelTable, class_names: Sequence[str], every: bool) -
 def holds_states(cells: pd.Series) -> bool:
     """Return True if every cell with content says present or absent, as 1, 0, "yes" or "no" do.
 
+    A cell may also say that nothing is known, as "n/a" does.
+
     Args:
         cells: Cells of a column as text.
     """
-    filled = cells[cells != ""].str.lower()
-    return len(filled) > 0 and bool(is_member(filled, list(STATE_OF_TEXT)).all())
+    states = states_of_cells(cells)
+    is_unknown = is_member(plain_cells(cells), column_dictionary()["unknown"])
+    return bool((states.notna() | is_unknown).all() and (states.fillna("") != "").any())
 
 
 def read_label_tables(

@@ -15,6 +15,7 @@ from cxr_compare.data_prep.contracts.table_files import read_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.formats.image_lists import image_name
+from cxr_compare.data_prep.formats.patients import named_patients
 from cxr_compare.data_prep.formats.rsna_mapping import (
     MAPPING,
     MAPPINGS_JSON,
@@ -189,5 +190,5 @@ def _read_patients(path: Path) -> PatientLookup:
     refuse_line(
         table["image"].duplicated(), path, " has two patients; keep one line", table["image"]
     )
-    patients = table.set_index("image")["patient"].astype(TEXT)
+    patients = named_patients(table.set_index("image")["patient"], str(path)).dropna()
     return PatientLookup(patients, frozenset(), path.name)

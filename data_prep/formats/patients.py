@@ -7,7 +7,9 @@ import re
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import is_member, spelling_key
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.columns import column_dictionary
 
 
 def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) -> pd.Series:
@@ -45,3 +47,70 @@ def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) 
     matches = names.map(compiled.search)
     patients = matches.map(lambda match: match[1] if match else None)
     return space + ":" + patients.astype(TEXT)
+
+
+def without_nobody(patients: pd.Series) -> pd.Series:
+    """Return patients as text; missing where the cell is empty or names nobody, as "unknown" does.
+
+    Args:
+        patients: Patient of each image, as its table writes it.
+
+    Example:
+        >>> without_nobody(pd.Series(["p1", "NA", "Anonymous"])).isna().tolist()
+        [False, True, True]
+    """
+    text = patients.astype(TEXT)
+    nobody = ["", *column_dictionary()["unknown"], *column_dictionary()["nobody"]]
+    return text.mask(is_member(text.str.strip().str.lower(), nobody))
+
+
+def named_patients(patients: pd.Series, where: str) -> pd.Series:
+    """Return patients as text, missing where none is named; ask about two spellings of one.
+
+    Args:
+        patients: Patient of each image, as its table writes it.
+        where: File or argument that names the patients, for the error message.
+
+    Raises:
+        InputError: Two patients differ only in case, spaces, leading zeros or an added ``.0``.
+
+    Example:
+        >>> named_patients(pd.Series(["p1", "P1"]), "patients.csv")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: patients.csv: are patients 'p1' and ...
+    """
+    named = without_nobody(patients)
+    spellings = pd.Series(named.dropna().unique(), dtype=TEXT)
+    keys = spellings.map(spelling_key)
+    is_second = keys.duplicated()
+    if is_second.any():
+        row = int(is_second.to_numpy().argmax())
+        first = spellings[keys == keys[row]].iloc[0]
+        raise InputError(
+            f"{where}: are patients {first!r} and {spellings[row]!r} one person? Write each "
+            f"patient in one way ({int(is_second.sum()):,} patients have two spellings)"
+        )
+    return named
+
+
+def with_named_patients(images: pd.DataFrame, named: pd.Series) -> pd.DataFrame:
+    """Give each image its patient; an image without one is the only image of its own patient.
+
+    Args:
+        images: Table with ``image_id``.
+        named: Patient of each image, missing if unknown, with the index of `images`.
+
+    Returns:
+        The table with the columns ``patient_id`` and ``patient_id_source``.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a", "b"]})
+        >>> with_named_patients(images, pd.Series(["p", None]))["patient_id"].tolist()
+        ['p', 'image-b']
+    """
+    is_known = named.notna()
+    return images.assign(
+        patient_id=named.where(is_known, "image-" + images["image_id"]).astype(TEXT),
+        patient_id_source=is_known.map({True: "given", False: "assumed_image"}).astype(TEXT),
+    )

@@ -66,7 +66,8 @@ def _read_rsna(builder: SourceBuilder) -> SourceTables:
     images = exclusions.keep(
         pd.concat([train, test], ignore_index=True).drop_duplicates("image_id")
     )
-    images["source"] = SYNTHETIC if (source / PHANTOM).exists() else "rsna"
+    is_synthetic = (source / PHANTOM).exists()
+    images["source"] = SYNTHETIC if is_synthetic else "rsna"
     if classes is None:
         notes.append(
             f"{CLASS_INFO} is missing, so 'normal' and 'not normal' cannot be distinguished"
@@ -96,9 +97,10 @@ def _read_rsna(builder: SourceBuilder) -> SourceTables:
     # All lesions are boxed, except on a positive image that came without any box.
     complete = rows[(rows["Target"] == 0) | rows["x"].notna()].drop_duplicates("image_id")
     state = np.where(first_rows["Target"] == 1, "present", "absent")
+    origin = SYNTHETIC if is_synthetic else "consensus"
     return builder.build(
         images,
-        reference_rows(first_rows["image_id"], FINDING, state=state, origin="consensus"),
+        reference_rows(first_rows["image_id"], FINDING, state=state, origin=origin),
         TARGETS,
         files=train.dropna(),
         boxes=boxes_from_sizes(boxed["image_id"], FINDING, *(boxed[side] for side in _BOX)),

@@ -11,12 +11,12 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
-from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT, class_finding
+from cxr_compare.data_prep.formats.class_names import class_finding, plain_cells, states_of_cells
 from cxr_compare.data_prep.formats.columns import SIDES, column_dictionary
 from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
 from cxr_compare.data_prep.formats.label_table import LabelTable, absent_finding, normal_classes
@@ -34,6 +34,8 @@ def _classes(table: LabelTable, class_names: Sequence[str]) -> dict[str, list[st
     Several findings are separated by | or ; and an uncertain or absent one has that prefix.
     """
     where = f"{table.path}: column '{table.columns['label'][0]}'"
+    if not class_names and not table.has("state"):
+        _refuse_cells_beside_states(table)
     findings_of_cell = {}
     for cell in table.labels:
         if re.fullmatch(r"\d+(\.0)?", cell):
@@ -59,6 +61,38 @@ def _classes(table: LabelTable, class_names: Sequence[str]) -> dict[str, list[st
     return {
         cell: [stated.get(name, name) for name in names] for cell, names in findings_of_cell.items()
     }
+
+
+def _refuse_cells_beside_states(table: LabelTable) -> None:
+    """Refuse a cell that is no state in a column of states, such as ``x`` beside 1 and 0."""
+    cells = table.cells("label")
+    states = states_of_cells(cells)
+    plain = plain_cells(cells)
+    if not ((states == "present") | (plain == "0")).any():
+        return  # "no" and "negative" are also written beside the names of findings
+    is_understood = states.notna() | is_member(plain, list(table.unknown_labels))
+    if plain[~is_understood].str.fullmatch(r"\d+").all():
+        return  # numbered classes
+    reason = (
+        f"column '{cells.name}' holds no state, as it does on other lines (such as 1 or 0, yes or "
+        "no); correct the cell, or write 'unknown'"
+    )
+    refuse_line(~is_understood, table.path, reason)
+
+
+def _refuse_minus_one_for_absent(table: LabelTable) -> None:
+    """Ask about labels of 1 and -1 without a 0, where -1 may mean absent."""
+    columns = table.columns.get("finding", ())
+    if table.known or table.has("no_finding") or not columns:
+        return
+    plain = plain_cells(pd.concat([table.text[column] for column in columns]))
+    if {"1", "-1"} == set(plain) - {"", *table.unknown_labels}:
+        refuse_line(
+            plain == "-1",
+            table.path,
+            "the label is -1, and others are 1, but none is 0; write 0 where the finding is "
+            "absent, or 'uncertain' where nobody could say",
+        )
 
 
 def _stated(name: str, classes: Collection[str], where: str) -> str:
@@ -159,6 +193,7 @@ class _Statements:
             implies_absence: True if a row means that the findings that it does not name are absent.
         """
         columns = table.columns.get("finding", [])
+        _refuse_minus_one_for_absent(table)
         if len(columns) == 1:
             only_finding = table.finding(columns[0])
         box_finding = pd.Series(only_finding, index=rows.index)
@@ -239,7 +274,9 @@ class _Statements:
 
 
 def _states(table: LabelTable, column: str) -> pd.Series:
-    states = renamed(table.text[column].str.lower(), {**STATE_OF_TEXT, "": ""})
+    cells = table.text[column]
+    states = states_of_cells(cells)
+    states = states.mask(is_member(plain_cells(cells), list(table.unknown_labels)), "")
     reason = (
         f"column '{column}' holds no state; expected 1, 0, -1, present, absent, uncertain or "
         f"nothing. Say --columns unused={column} if it is no finding"

@@ -13,6 +13,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.box_values import BoxReading
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.ids import spelling_key
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, ROLES
 from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file, read_header
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -24,7 +25,7 @@ from cxr_compare.data_prep.formats.label_files import add_name_space
 from cxr_compare.data_prep.formats.label_table import LabelTable, read_label_tables
 from cxr_compare.data_prep.formats.label_values import LONGEST_SIDE_PX
 from cxr_compare.data_prep.formats.labels import tables_from_labels
-from cxr_compare.data_prep.formats.patients import patients_from_names
+from cxr_compare.data_prep.formats.patients import named_patients, patients_from_names
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.formats.statements import read_labels_and_boxes
 from cxr_compare.data_prep.formats.views import normal_views
@@ -90,19 +91,14 @@ def _require_labelled(tables: Sequence[LabelTable], ids: pd.Series) -> None:
         names = table.cells("file")
         unknown = names[~ids[names].isin(labelled).to_numpy()].unique()
         if len(unknown):
-            plain = {_plain_id(name): name for name in labelled}
-            near = plain.get(_plain_id(ids[unknown[0]]))
+            plain = {spelling_key(name): name for name in labelled}
+            near = plain.get(spelling_key(ids[unknown[0]]))
             question = f" (is it {near!r}?)" if near else ""
             raise InputError(
                 f"{table.path}: {counted(len(unknown), 'image')} with boxes and no label in "
                 f"{first.path}, such as {unknown[0]!r}{question}; give each image one id in both "
                 "tables, or add its label"
             )
-
-
-def _plain_id(name: str) -> str:
-    """Return an id without what spreadsheets and programs change: case and leading zeros."""
-    return name.casefold().lstrip("0")
 
 
 def _find_images(names: Sequence[str], builder: SourceBuilder) -> dict[str, str]:
@@ -227,7 +223,7 @@ def _images(
         raise InputError(f"{path}: lists no image")
     free = [c for c in text.columns if c.startswith("x_")]
     patients = builder.patients(
-        add_name_space(text["patient_id"].where(text["patient_id"] != ""), space),
+        add_name_space(named_patients(text["patient_id"], str(path)), space),
         f"{space}:image-" + text["image_id"],
         lambda n: f"{path.name} gives no patient_id for {counted(n, 'image')}, so each",
         remedy="Give --patient-pattern if the file names contain the patient",

@@ -21,7 +21,6 @@ from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
-from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
 from cxr_compare.data_prep.formats.finding_names import finding_name
 from cxr_compare.data_prep.formats.folder_scan import (
     IMAGE_SUFFIXES,
@@ -63,7 +62,7 @@ BOXED_FINDINGS = (
 """The 22 findings that the readers box; the other six columns describe the whole image."""
 
 _OTHER_NAMES = {"other_disease": "other_diseases"}  # named so in image_labels_test.csv only
-_CELLS = {"": "", **{cell: STATE_OF_TEXT[cell] for cell in ("0", "1", "0.0", "1.0")}}
+_CELLS = {"": "", "0": "absent", "0.0": "absent", "1": "present", "1.0": "present"}
 _CSV_EDGES = ["x_min", "y_min", "x_max", "y_max"]
 _SIZE_TYPES = {"image_id": TEXT, "height": "float64", "width": "float64"}
 _SIZES = (("dim0", "dim1"), ("height", "width"))

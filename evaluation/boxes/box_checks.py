@@ -28,13 +28,17 @@ _PERCENT = (20.0, 100.0)  # range of the highest score if scores are probably in
 _ENDING = re.compile(r"\.(?:png|jpe?g|tiff?|bmp|webp|dcm|dicom|npy|txt)$", re.IGNORECASE)
 
 
-def check_scores(table: pd.DataFrame, where: str) -> None:
-    """Check that all scores are numbers in [0, 1].
+def check_scores(
+    table: pd.DataFrame, where: str, *, any_range: bool = False, answer: str = ""
+) -> None:
+    """Check that all scores are numbers in [0, 1], or in any range.
 
     Args:
         table: Table with the columns ``image_id`` and ``score``. An optional column ``place`` holds
             a text for each row that says where it is in its file, such as "line 3".
         where: Name of the file or argument that holds the rows. The message starts with it.
+        any_range: True allows all finite scores, of which only the ranks count.
+        answer: How the user says that; empty if it is not possible.
 
     Raises:
         InputError: A score is NaN or outside [0, 1]. If scores are outside, the message asks
@@ -49,6 +53,8 @@ def check_scores(table: pd.DataFrame, where: str) -> None:
     """
     scores = table["score"].to_numpy(np.float64)
     is_wrong = ~((scores >= 0) & (scores <= 1))
+    if any_range:
+        is_wrong = ~np.isfinite(scores)
     if not is_wrong.any():
         return
     row = int(is_wrong.argmax())
@@ -58,8 +64,11 @@ def check_scores(table: pd.DataFrame, where: str) -> None:
         question = "; are these logits? Apply a sigmoid, 1 / (1 + exp(-score))"
         if scores[np.isfinite(scores)].min() >= 0 and _PERCENT[0] <= outside.max() <= _PERCENT[1]:
             question = "; are these percent? Divide by 100"
+        if answer:
+            question += f". If only their ranks count, say {answer}"
+    expected = "finite numbers" if any_range else "numbers in [0, 1]"
     raise InputError(
-        f"{row_text(table, row, where)}: score={scores[row]}; scores must be numbers in [0, 1] "
+        f"{row_text(table, row, where)}: score={scores[row]}; scores must be {expected} "
         f"({counted(int(is_wrong.sum()), 'row', 'are')} not){question}"
     )
 

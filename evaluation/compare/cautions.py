@@ -23,7 +23,7 @@ _FEW_PATIENTS = 20
 """Effective number of patients of a class below which a comparison carries a caution."""
 _LARGE_SHARE = 0.1
 """Share of the images of a class from which a caution says that they are of one patient."""
-_FIRST: tuple[NoteKind, ...] = ("by_image", "copies", "exposure")
+_FIRST: tuple[NoteKind, ...] = ("scores", "by_image", "copies", "exposure")
 """Kinds of notes that are listed before all other cautions, because they are the most harmful."""
 
 

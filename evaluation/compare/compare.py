@@ -34,6 +34,7 @@ from cxr_compare.evaluation.compare.reference_check import (
     LabelledScores,
     with_corrected_figures,
 )
+from cxr_compare.evaluation.compare.score_checks import score_notes
 from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.decisions.box_choice import BOXES_BY, choosing_figures
@@ -179,6 +180,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         notes=[
             *notes,
             *of_models,
+            *score_notes(models),
             *(each.note for each in exposed),
             *few_patients(evaluated),
             *no_box_hits(results, estimates, evaluated.truth),

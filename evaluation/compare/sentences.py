@@ -386,6 +386,43 @@ elsewhere.
 Synthetic images: the figures say nothing about patients.
 {%- endmacro %}
 
+{% macro note_scores_are_labels(system) -%}
+The scores of {{ system }} equal the labels of the test images: is the column of labels read as the
+scores?
+{%- endmacro %}
+
+{% macro note_ranks_only(system, low, high) -%}
+The scores of {{ system }} lie between {{ low|number }} and {{ high|number }}: they are no
+probabilities, and only their ranks count. It has no calibration.
+{%- endmacro %}
+
+{% macro note_decisions(system) -%}
+All scores of {{ system }} are 0 or 1: they are decisions, not probabilities. Its AUROC and average
+precision are then lower than those of its probabilities, and differences to other systems are not
+fair to it.
+{%- endmacro %}
+
+{% macro note_confidence(system) -%}
+No score of {{ system }} is below 0.5: if they are the confidence of the predicted class, all its
+figures are wrong. Give the probability of the finding, 1 - confidence where the class is another.
+{%- endmacro %}
+
+{% macro note_equal_scores(systems) -%}
+{{ systems|listing }} have the same score on every test image: are they one file?
+{%- endmacro %}
+
+{% macro note_other_scale(system, validation, test) -%}
+The scores of {{ system }} have another scale on test than on validation images (median
+{{ test|number }} and {{ validation|number }}), in both classes: thresholds and calibration from
+validation do not fit.
+{%- endmacro %}
+
+{% macro note_turned_scores(system, auroc) -%}
+On validation images the scores of {{ system }} are higher for negative than for positive images
+(AUROC {{ auroc|number }}): are they turned round there? Its thresholds and calibration are then
+wrong.
+{%- endmacro %}
+
 {% macro note_few_patients(classes, least) -%}
 {% for row in classes if row.few -%}
 The {{ row.n_images|counted(row.name ~ " image") }} {{ "is" if row.n_images == 1 else "are" }} of

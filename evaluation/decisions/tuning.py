@@ -114,6 +114,7 @@ def tune(
             f"{system.source}: {system.name} gives image scores, so there are no boxes "
             "to reduce; tune it without --reduction"
         )
+    is_ranks_only = _has_ranks_only(system, policies, options)
     y_true = _validation_labels(system, truth)
     chosen_on = _decision_ids(system, truth) | _validation_counts(system, truth, y_true)
     ids = y_true.index
@@ -146,7 +147,7 @@ def tune(
         patients = units.first(patients)
         folds = None if folds is None else units.first(folds)
     images = GuaranteeImages(labels == 1, scores, patients, localisation, reduced.error_share)
-    calibration, losses = _calibrate(images, folds, options)
+    calibration, losses = (None, {}) if is_ranks_only else _calibrate(images, folds, options)
     n_learned = len(ids.intersection(system.facts.fitted_on))
     thresholds = {policy: _choose_policy(policy, images, n_learned) for policy in policies}
     return Decision(
@@ -286,6 +287,21 @@ def _validation_counts(system: System, truth: GroundTruth, y_true: pd.Series) ->
         "n_positive": int(y_true.sum()),
         "n_not_run": n_labelled - len(y_true),
     }
+
+
+def _has_ranks_only(system: System, policies: Sequence[str], options: TuningOptions) -> bool:
+    """Return True if image scores are outside [0, 1]; refuse what needs probabilities."""
+    scores = system.scores["score"]
+    if system.kind != "scores" or scores.dropna().between(0, 1).all():
+        return False
+    declared = [policy for policy in policies if check_policy(policy).kind == "threshold"]
+    if declared or options.calibration:
+        asked = declared[0] if declared else f"calibration {options.calibration}"
+        raise InputError(
+            f"{system.name}: {asked} needs scores in [0, 1], and these lie between "
+            f"{scores.min():g} and {scores.max():g}; give probabilities, or leave it out"
+        )
+    return True
 
 
 def _decision_ids(system: System, truth: GroundTruth) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 
@@ -25,6 +26,9 @@ def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float)
         The net benefit, at most the prevalence (the share of images with label 1); it may be
         negative.
 
+    Raises:
+        InputError: A probability is outside [0, 1].
+
     Source:
         Vickers and Elkin 2006, on decision curve analysis.
 
@@ -34,7 +38,15 @@ def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float)
         0.0
     """
     truth = np.asarray(y_true, dtype=bool)
-    return float(benefits(truth, np.asarray(y_score, dtype=np.float64), threshold).mean())
+    probability = np.asarray(y_score, dtype=np.float64)
+    is_wrong = ~((probability >= 0) & (probability <= 1))
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        raise InputError(
+            f"y_score: row {row}: {probability[row]} is no probability in [0, 1]; are these "
+            "logits? Apply a sigmoid, 1 / (1 + exp(-score))"
+        )
+    return float(benefits(truth, probability, threshold).mean())
 
 
 def benefits(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) -> Floats:

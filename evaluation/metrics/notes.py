@@ -18,6 +18,7 @@ NoteKind = Literal[
     "few_patients",  # few patients, or one with many images
     "by_image",  # images whose patient is unknown
     "no_box_hits",  # a detector with an AP50 of 0
+    "scores",  # scores that are not what they are called
     # Further cautions beside the answer.
     "audit",  # an error that the audit found
     "no_audit",  # a data set without an audit
@@ -56,11 +57,18 @@ class Note(NamedTuple):
         """True if the fact may make the conclusion on the better system wrong.
 
         The report shows such a remark directly below that conclusion. True for the kinds
-        ``few_patients``, ``copies``, ``exposure``, ``reference``, ``by_image`` and ``no_box_hits``.
+        ``scores``, ``few_patients``, ``copies``, ``exposure``, ``reference``, ``by_image`` and
+        ``no_box_hits``.
         """
         return self.kind in (
-            "few_patients", "copies", "exposure", "reference", "by_image", "no_box_hits"
-        )  # fmt: skip
+            "scores",
+            "few_patients",
+            "copies",
+            "exposure",
+            "reference",
+            "by_image",
+            "no_box_hits",
+        )
 
     @property
     def about_decisions(self) -> bool:

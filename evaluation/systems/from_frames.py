@@ -26,6 +26,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLE_NAMES
 from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_checks import near_ids
@@ -97,9 +98,6 @@ def truth_from_values(
     rows = pd.Series(ids.to_numpy(), index=index)
     if patients is not None:
         frame["patient_id"] = _patients_by_image(patients, rows)
-        unnamed = frame["patient_id"].isna().to_numpy()
-        if unnamed.any():
-            raise InputError(f"patients: image '{ids[int(unnamed.argmax())]}' has no patient")
     images = _images_table(frame)
     finding = str(frame.attrs.get("finding") or FINDING)
     findings = _findings_table(frame, finding)
@@ -172,7 +170,8 @@ def predictions_from_values(
         frame = _without_class_number(value, dataset)
     else:
         frame = _score_frame(name, value, image_ids)
-        columns = None
+        frame.attrs["is_array"] = True
+        columns = ColumnNames(score_is_named=columns is not None and columns.score_is_named)
     return read_predictions(
         frame,
         dataset,
@@ -187,7 +186,12 @@ def predictions_from_values(
 def _advice_for_values(name: str) -> ReadingAdvice:
     """Return the advice for values in memory, which can be changed without most options."""
     scale = f'Say scale={{"{name}": FACTOR}}, with 1 if they are not'
-    return ReadingAdvice(frame=name, scale=scale)
+    return ReadingAdvice(
+        column_option=f'columns=["{name}.{{role}}=COLUMN"]',
+        frame=name,
+        scale=scale,
+        takes_any_range=True,
+    )
 
 
 def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame:
@@ -453,16 +457,11 @@ def _patients_by_image(patients: Any, rows: pd.Series) -> np.ndarray:
 def _images_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the images table; where no patients are given, each image is a separate patient."""
     images = frame.drop(columns=["label", "role"], errors="ignore")
-    if "patient_id" in images and images["patient_id"].isna().any():
-        row = int(images["patient_id"].isna().to_numpy().argmax())
-        raise InputError(f"truth: image '{images['image_id'].iloc[row]}' has no patient_id")
-    has_patients = "patient_id" in images
-    images = images.assign(
-        patient_id=images["patient_id"] if has_patients else images["image_id"],
-        patient_id_source="given" if has_patients else "assumed_image",
-        source="arrays",
-        path=None,
-    )
+    if "patient_id" in images:
+        images = with_named_patients(images, named_patients(images["patient_id"], "patients"))
+    else:
+        images = images.assign(patient_id=images["image_id"], patient_id_source="assumed_image")
+    images = images.assign(source="arrays", path=None)
     columns = images.columns.union(empty_table("images").columns, sort=False)
     images = images.reindex(columns=columns).sort_values("image_id", ignore_index=True)
     return typed_table(images, "images")

@@ -79,7 +79,7 @@ def without_garbage_collector() -> Iterator[None]:
 
 
 @without_garbage_collector()
-def read_predictions(  # noqa: PLR0913 - options of cxr import
+def read_predictions(  # noqa: PLR0913, PLR0915 - options of cxr import
     source: str | Path | pd.DataFrame,
     data: str | Path | DataSet,
     *,
@@ -168,10 +168,13 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     table = raw.rows
     table["image_id"] = ids_from_names(image_names, ids)
     check_names(image_names, table["image_id"], where, table["place"])
+    _ask_if_confidence(table, raw, dataset, where, advice)
     usual_finding = usual_finding or _finding_of_only_target(dataset)
     table["finding"] = _findings(table, where, dataset, finding, usual_finding, advice)
     table = _only_known(table, where, dataset, ignore_unknown, raw, advice)
-    check_scores(table, where)
+    answer = advice.any_range(raw.score_column or names.score)
+    any_range = bool(answer) and names.score_is_named and "x1" not in table
+    check_scores(table, where, any_range=any_range, answer="" if "x1" in table else answer)
     kind = "boxes" if "x1" in table else "scores"
     if table.empty and kind == "scores":  # only boxes may be absent
         raise InputError(f"{where}: has a header but no row of scores")
@@ -239,6 +242,51 @@ def _ask_if_resized(
     question = spread_question(rows, dataset.boxes, where)
     if question:
         raise InputError(f"{question} {advice.scale}")
+
+
+_ENOUGH_TO_TELL = 10  # rows from which scores of 0.5 and above alone are asked about
+
+
+def _ask_if_confidence(
+    rows: pd.DataFrame, raw: RawPredictions, dataset: DataSet, where: str, advice: ReadingAdvice
+) -> None:
+    """Ask whether scores are the confidence of the predicted class, whichever that is."""
+    if not raw.score_column:
+        return
+    scores = rows["score"]
+    is_high = len(scores) >= _ENOUGH_TO_TELL and bool(scores.between(0.5, 1).all())
+    labels = _true_labels(dataset).reindex(rows["image_id"]).to_numpy()
+    column = ""
+    for name, cells in raw.classes.items():
+        is_second = (cells != cells.mode()[0]).to_numpy()[cells.notna()]
+        of_class = scores[cells.notna()].to_numpy()
+        first, second = of_class[~is_second], of_class[is_second]
+        is_cut = first.max() <= second.min() or second.max() <= first.min()  # class = score >= cut
+        known = ~np.isnan(labels[cells.notna()])
+        is_truth = len({*zip(is_second[known], labels[cells.notna()][known], strict=True)}) <= 2
+        if not is_cut and (is_high or not (is_truth and known.any())):
+            column = str(name)
+    if not column and not is_high:
+        return
+    reason = (
+        f"confidence of the class in '{column}'" if column else "confidence of the predicted class"
+    )
+    also = "" if column else ", as none is below 0.5"
+    raise InputError(
+        f"{where}: is '{raw.score_column}' the {reason}{also}? Then give the probability of the "
+        f"finding: 1 - {raw.score_column} where the class is not the finding. "
+        f"{advice.confirm_score(raw.score_column)}"
+    )
+
+
+def _true_labels(dataset: DataSet) -> pd.Series:
+    """Return 1.0 or 0.0 for each image of known label for the only target, by image id."""
+    if len(dataset.targets) != 1:
+        return pd.Series(dtype=np.float64)
+    (target,) = dataset.targets.values()
+    rows = dataset.findings[dataset.findings["reader"] == REFERENCE_READER]
+    rows = rows[is_member(rows["finding"], target.any_of) & (rows["state"] != "uncertain")]
+    return (rows["state"] == "present").groupby(rows["image_id"].to_numpy()).max().astype(float)
 
 
 def _crowds(raw: RawPredictions, where: str, dataset: DataSet, ids: dict[str, str]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
-from cxr_compare.data_prep.formats.label_files import read_lines
+from cxr_compare.data_prep.formats.label_files import ids_of_paths, read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
 from cxr_compare.evaluation.systems.prediction_strings import (
     PredictionStrings,
@@ -53,6 +53,8 @@ class ColumnNames:
         score: Column of the scores in [0, 1].
         finding: Column of the findings (disease signs). In a table without this column, all rows
             are about one finding.
+        score_is_named: True if the user named the column of scores. It is then not asked whether
+            they are the confidence of a predicted class, and they may have any range.
 
     Example:
         >>> ColumnNames(image="Image Index").score
@@ -62,6 +64,7 @@ class ColumnNames:
     image: str = "image_id"
     score: str = "score"
     finding: str = "finding"
+    score_is_named: bool = False
 
 
 @dataclass
@@ -85,6 +88,9 @@ class RawPredictions:
             all of which the detector ran; None without such a file.
         crowds: True boxes that a COCO annotation file marks as ``iscrowd``, with the columns of
             ``rows``.
+        score_column: Name of the column of image scores that was recognised; empty if the user
+            named it, and without such a column.
+        classes: Further columns with two classes, one row for each row of ``rows``.
     """
 
     rows: pd.DataFrame
@@ -97,6 +103,8 @@ class RawPredictions:
     form: BoxFormat = "xywh"
     ran: tuple[str, ...] | None = None
     crowds: pd.DataFrame = field(default_factory=lambda: _coco_table(Path(), []))
+    score_column: str = ""
+    classes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def read_source(
@@ -358,11 +366,18 @@ def _read_csv(
     if len(table.columns) == 1:
         table = read_text_table(path, (names.image, names.score))
     columns = _find_columns(table, names, str(path), advice)
+    asked = _columns_to_ask_about(table, columns, names)
     places = [f"row {line}" for line in table.index + 2]  # line 1 is the header
     table = table[columns.read].reset_index(drop=True).assign(place=places)
     rows = _plain_table(table, columns, str(path))
+    content = path.read_bytes()
     return RawPredictions(
-        rows, path.read_bytes(), notes=columns.notes, sides=columns.sides, form=columns.form
+        rows,
+        content,
+        notes=columns.notes,
+        sides=columns.sides,
+        form=columns.form,
+        **asked,
     )
 
 
@@ -393,6 +408,7 @@ def _read_frame(
             read_prediction_strings(frame, of_strings, places, advice.frame, named), content
         )
     columns = _find_columns(frame, names, advice.frame, advice)
+    asked = {} if "is_array" in frame.attrs else _columns_to_ask_about(frame, columns, names)
     table = frame[columns.read].reset_index(drop=True)
     content = table.to_csv(index=False).encode()
     for column in (columns.image, columns.finding):
@@ -406,8 +422,41 @@ def _read_frame(
     table["place"] = [f"row {label}" for label in frame.index]
     rows = _plain_table(table, columns, advice.frame)
     return RawPredictions(
-        rows, content, notes=columns.notes, sides=columns.sides, form=columns.form
+        rows,
+        content,
+        notes=columns.notes,
+        sides=columns.sides,
+        form=columns.form,
+        **asked,
     )
+
+
+_PREDICTED_CLASS = (
+    "predictedclass",
+    "predclass",
+    "predictedlabel",
+    "predlabel",
+    "predicted",
+    "prediction",
+    "pred",
+    "ypred",
+    "decision",
+)
+
+
+def _columns_to_ask_about(
+    table: pd.DataFrame, columns: _Columns, names: ColumnNames
+) -> dict[str, Any]:
+    """Return what shows whether scores are the confidence of a predicted class."""
+    is_answered = names.score_is_named or names.score != ColumnNames.score
+    if columns.box or columns.finding is not None or is_answered:
+        return {}
+    known = (*_PREDICTED_CLASS, *column_names("label"))
+    unused = [str(column) for column in table.columns if str(column) not in columns.read]
+    candidates = [column for column in unused if find_column([column], known)]
+    classes = table[candidates].reset_index(drop=True)
+    two = [column for column in candidates if classes[column].replace("", None).nunique() == 2]
+    return {"score_column": columns.score, "classes": classes[two]}
 
 
 def _read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPredictions:
@@ -423,7 +472,7 @@ def _read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPred
         crowd_entries = [{**entry, "score": 1} for entry in true_boxes if entry.get("iscrowd")]
         crowds = _with_names(_coco_table(truth, crowd_entries), truth, annotations, truth)
         content = path.read_bytes() + truth.read_bytes()
-        ran = tuple(file_stem(image["file_name"]) for image in annotations["images"])
+        ran = tuple(_names_of_coco_images(annotations).values())
         return RawPredictions(rows, content, crowds=crowds, sides=_COCO_SIDES, ran=ran)
     categories = sorted(map(str, table["category"].unique()))
     if len(categories) > 1:
@@ -450,8 +499,8 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
             if turn := coco_rotation(entry):
                 corners = turned_bounds(np.array(corners), turn).tolist()
             numbers += [*corners, float(entry["score"])]
-            images.append(str(entry["image_id"]))
-            categories.append(str(entry.get("category_id", 1)))
+            images.append(_coco_id(entry["image_id"]))
+            categories.append(_coco_id(entry.get("category_id", 1)))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{path}: entry {number} needs image_id, bbox of four numbers, and score ({error!r})"
@@ -462,13 +511,25 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
     return table.assign(**{name: pd.Series(cells, dtype=TEXT) for name, cells in texts.items()})
 
 
+def _coco_id(value: Any) -> str:
+    """Return an id as text; 1.0, as pandas and JavaScript write it, is 1."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _names_of_coco_images(annotations: Any) -> dict[str, str]:
+    """Return the name of each image of a COCO annotation file, as the labels call it, by its id."""
+    ids = [_coco_id(entry["id"]) for entry in annotations["images"]]
+    files = [str(entry["file_name"]) for entry in annotations["images"]]
+    return dict(zip(ids, ids_of_paths(pd.Series(files, dtype=TEXT)), strict=True))
+
+
 def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) -> pd.DataFrame:
     """Replace COCO's numbers by the image and category names of the annotation file."""
     try:
-        images = {
-            str(entry["id"]): file_stem(entry["file_name"]) for entry in annotations["images"]
+        images = _names_of_coco_images(annotations)
+        categories = {
+            _coco_id(entry["id"]): str(entry["name"]) for entry in annotations["categories"]
         }
-        categories = {str(entry["id"]): str(entry["name"]) for entry in annotations["categories"]}
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "

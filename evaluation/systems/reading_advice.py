@@ -27,6 +27,8 @@ class ReadingAdvice:
         split: How the user chooses another split of the data set; empty if there is only one.
         scale: What to say if boxes are in px of a resized image, or that they are not.
         frame: Name of a table in memory, where a file has its path.
+        takes_any_range: True if scores may have any range where the user named their column, as
+            only their ranks count.
     """
 
     column_option: str = ""
@@ -40,6 +42,7 @@ class ReadingAdvice:
     split: str = ""
     scale: str = "Give px of the original image"
     frame: str = "the DataFrame"
+    takes_any_range: bool = False
 
     @property
     def name_others(self) -> str:
@@ -47,6 +50,19 @@ class ReadingAdvice:
         if not self.column_option:
             return "rename the columns if others are meant"
         return f"name others with {self.column_option.replace('{role}', 'ROLE')}"
+
+    def confirm_score(self, column: str) -> str:
+        """Return how the user says that a column of scores holds the probability of the finding."""
+        if not self.column_option:
+            return "If it is that already, on every row, name the column of scores yourself"
+        option = self.column_option.replace("{role}", "score").replace("COLUMN", column)
+        return f"If it is that already, on every row, say {option}"
+
+    def any_range(self, column: str) -> str:
+        """Return how the user says that scores may have any range; empty if they may not."""
+        if not self.takes_any_range:
+            return ""
+        return self.column_option.replace("{role}", "score").replace("COLUMN", column)
 
     def name_column(self, role: str, usual_name: str) -> str:
         """Return how the user says which column contains something.
@@ -101,4 +117,5 @@ def advice_for_result_file(system: str) -> ReadingAdvice:
         finding="choose one with --target, or add a column 'finding' with the finding of each row",
         annotations="give the annotation file that they come from as --truth",
         scale=f"Say --scale {shlex.quote(f'{system}=FACTOR')}, with 1 if they are not",
+        takes_any_range=True,
     )

@@ -20,6 +20,7 @@ from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.formats.coco import COCO
 from cxr_compare.data_prep.formats.label_file_kinds import label_file_kind
 from cxr_compare.data_prep.formats.misspelt_labels import misspelt_labels
+from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.formats.table import TABLE
 from cxr_compare.data_prep.formats.via import VIA
@@ -137,10 +138,10 @@ def _with_patients(images: pd.DataFrame, patients: Path, path: Path) -> pd.DataF
             f"{patients}: needs the columns image_id and patient_id; it has {', '.join(columns)}"
         )
     rows = rows.rename(columns=dict(zip(found, ("image_id", "patient_id"), strict=True)))
-    refuse_line(rows["patient_id"] == "", patients, "patient_id is empty; fill it in")
     ids = ids_from_names(rows["image_id"], {name: name for name in images["image_id"]})
     refuse_line(ids.duplicated(), patients, " appears more than once; keep one line", ids)
     row = positions(images["image_id"], ids)
     for image in images.loc[row < 0, "image_id"]:
         raise InputError(f"{patients}: has no line for image '{image}' of {path}; add it")
-    return images.assign(patient_id=rows["patient_id"].to_numpy()[row], patient_id_source="given")
+    named = named_patients(rows["patient_id"].iloc[row], str(patients)).reset_index(drop=True)
+    return with_named_patients(images, named)

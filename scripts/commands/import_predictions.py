@@ -212,4 +212,5 @@ def _column_names(roles: Sequence[str]) -> ColumnNames:
         names.get("image", defaults.image),
         names.get("score", defaults.score),
         names.get("finding", defaults.finding),
+        score_is_named="score" in names,
     )

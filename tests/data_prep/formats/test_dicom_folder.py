@@ -247,10 +247,17 @@ def test_what_the_header_leaves_open_is_counted(tmp_path):
 
 def test_one_patient_id_for_all_is_warned_of(tmp_path):
     for number in range(20):
-        write_file(tmp_path / f"{number}", PatientID="ANONYMOUS")
+        write_file(tmp_path / f"{number}", PatientID="STUDY-7")
     notes = read(tmp_path).notes
     assert any("one PatientID is on 100% of the images" in note for note in notes)
-    assert "ANONYMOUS" not in " ".join(notes)
+    assert "STUDY-7" not in " ".join(notes)
+
+
+def test_a_patient_id_that_names_nobody_is_not_one_patient(tmp_path):
+    for number in range(3):
+        write_file(tmp_path / f"{number}", PatientID="ANONYMOUS")
+    images = read(tmp_path).images
+    assert set(images["patient_id_source"]) == {"assumed_image"}
 
 
 def test_a_folder_without_a_radiograph_says_what_is_there(tmp_path):

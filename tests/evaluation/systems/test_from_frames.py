@@ -96,10 +96,10 @@ def test_a_frame_of_scores_and_an_empty_list_are_refused_by_name(table):
         cxr_compare.compare({"A": []}, truth=table["label"])
 
 
-def test_a_missing_patient_is_reported_for_the_argument_that_has_it(table):
-    patients = table["patient_id"].where(table.index != 3).to_numpy()
-    with pytest.raises(InputError, match=r"^patients: image 'image-004'"):
-        compared(table, table["label"].to_numpy(), patients=patients)
+def test_a_patient_that_the_list_lacks_is_reported_for_the_argument(table):
+    patients = table.set_index("image_id")["patient_id"].iloc[:-1]
+    with pytest.raises(InputError, match=r"^patients: .* image"):
+        compared(table, table.set_index("image_id")["label"], patients=patients)
 
 
 def test_a_role_gives_thresholds_and_none_gives_figures_without_any(table):
