@@ -9,7 +9,6 @@ import pytest
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.ensemble import join_systems
 from cxr_compare.evaluation.systems.stored_predictions import (
@@ -187,10 +186,3 @@ def test_the_id_follows_members_and_settings(detectors, join):
     assert join(detectors, [1, 2]).info["inference_id"] != first
     equal = join(detectors, [1, 1]).info["inference_id"]
     assert join(detectors[::-1], [1, 1]).info["inference_id"] != equal
-
-
-def test_an_older_ensemble_with_a_column_spread_still_opens(predict, tmp_path):
-    member = predict("C1", "scores", seed=1)
-    with PredictionWriter(tmp_path / "old", member.info) as writer:
-        writer.add(member.images, scores=member.scores.assign(spread=0.1))
-    assert Predictions.open(tmp_path / "old").scores["score"].equals(member.scores["score"])
