@@ -172,11 +172,10 @@ def open_truth(
     chosen_targets(dataset, target_names)  # refuses a wrong name before results are read
     is_assumed = dataset.images["patient_id_source"] == "assumed_image"
     if is_assumed.any():
-        count = counted(int(is_assumed.sum()), "image", "have")
-        patients_text = "names no patients" if is_assumed.all() else f"{count} no named patient"
+        count = counted(int(is_assumed.sum()), "image")
         console.say(
-            f"{_caption(truth)}: {patients_text}, so each image counts as a patient of its own: "
-            "intervals are too narrow where patients have several images; give --patients CSV "
+            f"Intervals are by image, for {_caption(truth)} does not name the patient of {count}: "
+            "too narrow where patients have several images; give --patients CSV "
             "(image_id,patient_id)"
         )
     return dataset, order

@@ -138,6 +138,7 @@ def _with_patients(images: pd.DataFrame, patients: Path, path: Path) -> pd.DataF
             f"{patients}: needs the columns image_id and patient_id; it has {', '.join(columns)}"
         )
     rows = rows.rename(columns=dict(zip(found, ("image_id", "patient_id"), strict=True)))
+    refuse_line(rows["patient_id"] == "", patients, "patient_id is empty; fill it in")
     ids = ids_from_names(rows["image_id"], {name: name for name in images["image_id"]})
     refuse_line(ids.duplicated(), patients, " appears more than once; keep one line", ids)
     row = positions(images["image_id"], ids)
