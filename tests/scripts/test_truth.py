@@ -164,6 +164,7 @@ def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(
         ({"a": [{"score": 9}]}, "a.json: entry 0, image 'x': score=9.0; scores must be numbers"),
         ({"a": None}, "a.json: holds no box; give results"),
         ({"patients": "image_id,patient_id\nx,p\n"}, "p.csv: has no line for image 'y' of"),
+        ({"patients": "image_id,patient_id\nx,p\ny,\n"}, "p.csv: line 3: patient_id is empty"),
         ({"patients": "image_id,patient_id\nx,p\nx.png,q\n"}, "line 3: image_id='x' appears mo"),
         ({"annotations": []}, "truth.json: no image can be used; no label"),
         ({"images": [{"id": 1, "file_name": "y.png"}]}, "y.png: image id 1 appears more than once"),
