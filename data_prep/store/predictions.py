@@ -93,12 +93,15 @@ class Predictions(OpenedFromFolder):
         return f"<Predictions of '{self.name}': {self.kind} on {images}, {self.folder}>"
 
     def __str__(self) -> str:
-        rows = self.boxes if self.kind == "boxes" else self.scores
+        tables = {"boxes": self.boxes, "scores": self.scores}
+        if self.kind != "both":
+            tables = {self.kind: tables[self.kind]}
+        counts = " and ".join(f"{len(rows):,} {name}" for name, rows in tables.items())
         members = (self.info.get("cost") or {}).get("made_of")  # of an ensemble
         prefix = f"{members}; " if members else ""
         images = counted(len(self.images_run), "image")
         return (
-            f"{self.name}: {prefix}{len(rows):,} {self.kind} on {images}\n"
+            f"{self.name}: {prefix}{counts} on {images}\n"
             f"Predictions: {self.folder}"
         )
 
@@ -116,7 +119,7 @@ class Predictions(OpenedFromFolder):
 
     @property
     def kind(self) -> str:
-        """``boxes`` for a detector, ``scores`` for a classifier or a human reader."""
+        """``boxes`` of a detector, ``scores`` of a classifier or a reader, or ``both``."""
         return str(self.info["kind"])
 
     images = stored_table("predicted_images.parquet", "predicted_images")

@@ -74,7 +74,7 @@ def read_system(
     info = predictions.info
     system = System(
         name=predictions.name,
-        kind="boxes" if predictions.kind == "boxes" else "scores",
+        kind=predictions.kind,
         images=predictions.images,
         scores=predictions.rows("scores", target.any_of, ids),
         boxes=predictions.rows("boxes", target.any_of, ids),
