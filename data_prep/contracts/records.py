@@ -423,8 +423,8 @@ class PredictionsRecord(Record):
 
     Attributes:
         system: Name of the system, such as ``RetinaNet``.
-        kind: ``boxes`` of a detector, ``scores`` of a classifier or a human reader, or ``both`` of a
-            joint system.
+        kind: ``boxes`` of a detector, ``scores`` of a classifier or a human reader, or ``both``
+            of a joint system.
         data_set: Data set of the predicted images, and its split into train, validation and test;
             None if unknown.
         target: Findings that the system predicted, as one target; None if the predictions belong to

@@ -100,10 +100,7 @@ class Predictions(OpenedFromFolder):
         members = (self.info.get("cost") or {}).get("made_of")  # of an ensemble
         prefix = f"{members}; " if members else ""
         images = counted(len(self.images_run), "image")
-        return (
-            f"{self.name}: {prefix}{counts} on {images}\n"
-            f"Predictions: {self.folder}"
-        )
+        return f"{self.name}: {prefix}{counts} on {images}\nPredictions: {self.folder}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``predictions.json``, with the folder and the number of images.

@@ -288,14 +288,17 @@ class Report(OpenedFromFolder):
             A table with ``kind`` (such as images that all systems miss), ``image_id``, and ``of``,
             the number of all test images of this kind.
         """
+        from cxr_compare.evaluation.compare.verdict_parts import JointSystem
         from cxr_compare.evaluation.report.case_selection import select_cases
 
+        joint = self._payload.get("joint")
         kinds = select_cases(
             self.decisions,
             self.systems,
             self.policy,
             per_category=per_kind,
             seed=self.content.seed,
+            joint=joint and JointSystem(joint["name"], tuple(joint["members"])),
         )
         rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
