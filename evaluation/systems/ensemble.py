@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.decisions.box_choice import BOXES_BY
 from cxr_compare.evaluation.systems.box_fusion import NAME, OVERLAP, BoxGroups, best_box_fusion
 from cxr_compare.evaluation.systems.eligibility import check_data_set, training_id, training_sets
-from cxr_compare.evaluation.systems.joint import METHOD, fit_joint
+from cxr_compare.evaluation.systems.joint import METHOD, JointRule, fit_joint
 
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
 _KEYS = ["image_id", "finding"]
@@ -173,18 +173,46 @@ def join_both(
     boxes = _boxes_of_detectors(members, dataset.images)
     fitted = fit_joint(members, dataset, split, findings, ran, boxes, boxes_by)
     tables = fitted.rule.apply(members, ran, boxes, fitted.held_out)
-    with_maps = [member for member in members if len(member.maps)]
-    maps, notes = None, []
-    if with_maps:
-        maps = _mean_maps(with_maps, images, np.full(len(with_maps), 1 / len(with_maps)))
-        if maps is None:
-            notes.append(_MAPS_LEFT_OUT)
+    maps = _maps_of_classifiers(members, images, findings)
     if maps is not None:
-        tables["maps"] = maps[maps["finding"].isin(findings)]
+        tables["maps"] = maps
+    left_out = maps is None and any(len(member.maps) for member in members)
+    notes = [_MAPS_LEFT_OUT] if left_out else []
     seen = None
     if not dataset.is_in_memory:
         seen = dataset.identities(fitted.fitted_on).assign(role="val")
     return JoinedOutput(images, tables, METHOD, fitted.rule.to_dict(), notes, seen)
+
+
+def joined_output(
+    members: Sequence[Predictions], rule: JointRule, sizes: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Apply a fitted rule to the members' output on new images.
+
+    Args:
+        members: Predictions of the members, in the order in which the weights were fitted.
+        rule: The fitted rule.
+        sizes: Table with ``image_id``, ``width`` and ``height`` of the images (px).
+
+    Returns:
+        Status of the images, and the tables of a predictions folder.
+    """
+    images = _join_images(members)
+    ran = pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
+    tables = rule.apply(members, ran, _boxes_of_detectors(members, sizes))
+    maps = _maps_of_classifiers(members, images, list(rule.findings))
+    return images, tables if maps is None else {**tables, "maps": maps}
+
+
+def _maps_of_classifiers(
+    members: Sequence[Predictions], images: pd.DataFrame, findings: Sequence[str]
+) -> pd.DataFrame | None:
+    """Return the mean map of those members that give maps; None without or if they differ."""
+    with_maps = [member for member in members if len(member.maps)]
+    if not with_maps:
+        return None
+    maps = _mean_maps(with_maps, images, np.full(len(with_maps), 1 / len(with_maps)))
+    return None if maps is None else maps[maps["finding"].isin(findings)]
 
 
 def _boxes_of_detectors(members: Sequence[Predictions], sizes: pd.DataFrame) -> pd.DataFrame | None:
@@ -237,7 +265,10 @@ def _info(members: Sequence[Predictions], joined: JoinedOutput, name: str | None
         "findings": sorted(findings),
         "inference_id": joined_id(members, joined.settings),
         "data_set": members[0].info["data_set"],
-        "cost": _joined_cost(members, f"{member_names}: {joined.method}"),
+        "cost": joined_cost(
+            [dict(member.info.get("cost") or {}) for member in members],
+            f"{member_names}: {joined.method}",
+        ),
         "members": [
             {
                 "system": member.name,
@@ -423,12 +454,11 @@ _GREATEST = ("train_peak_memory_bytes", "peak_memory_bytes")
 _SAME_FOR_ALL = ("latency_device", "train_device", "precision", "image_size", "batch_size")
 
 
-def _joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]:
+def joined_cost(costs: Sequence[Mapping[str, Any]], made_of: str) -> dict[str, Any]:
     """Compute the cost of running the members one after the other; unknown values are None.
 
     The memory is the largest of all members. Times on different devices are not added.
     """
-    costs = [dict(member.info.get("cost") or {}) for member in members]
     total: dict[str, Any] = {"made_of": made_of}
     for key in (*_SUMMED, *_GREATEST):
         values = [cost.get(key) for cost in costs]
