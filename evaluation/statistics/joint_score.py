@@ -21,22 +21,26 @@ It is too weak to matter where the classes overlap, and keeps the weights finite
 
 @dataclass(frozen=True)
 class JointScore:
-    """Joint score ``sigmoid(intercept + sum(weight * logit(score)))`` of M systems.
+    """Joint score: log-odds that are a sum of one term for each of M systems.
 
-    Scores are limited to [0.0001, 0.9999] before the logit (`clipped_logit`), so that 0, the score
-    of an image without a box, and 1 have one.
+    The term of a system is ``weight * logit(score)`` with scores limited to [0.0001, 0.9999]
+    (`clipped_logit`). A score of exactly 0, that of an image without a box, is a statement of its
+    own: its term is ``at_zero``, so images without a box do not bend the weight of all others.
 
     Attributes:
         intercept: Constant of the log-odds.
         weights: Weight of each system's logit, in the order of the systems.
+        at_zero: Term of each system for a score of 0.
 
     Example:
-        >>> JointScore(0.0, (1.0, 0.0)).probability(np.array([[0.25, 0.9]])).round(6).tolist()
-        [0.25]
+        >>> joint = JointScore(0.0, (1.0, 0.0), (-3.0, 0.0))
+        >>> joint.probability(np.array([[0.25, 0.9], [0.0, 0.9]])).round(3).tolist()
+        [0.25, 0.047]
     """
 
     intercept: float
     weights: tuple[float, ...]
+    at_zero: tuple[float, ...]
 
     def probability(self, scores: Floats) -> Floats:
         """Compute the joint score of images from the scores of all systems.
@@ -48,9 +52,10 @@ class JointScore:
             Joint scores in [0, 1], shape ``(N,)``.
         """
         logits = np.full(len(scores), self.intercept)
-        for weight, column in zip(self.weights, np.asarray(scores).T, strict=True):
+        columns = np.asarray(scores, dtype=np.float64).T
+        for weight, at_zero, column in zip(self.weights, self.at_zero, columns, strict=True):
             # Summed column by column, so that one image alone gets the same digits as many.
-            logits = logits + weight * clipped_logit(column)
+            logits = logits + np.where(column == 0, at_zero, weight * clipped_logit(column))
         return sigmoid(logits)
 
 
@@ -72,16 +77,24 @@ def fit_joint_score(y_true: npt.NDArray[np.bool_], scores: Floats) -> JointScore
         >>> fit_joint_score(y_true, np.where(y_true, 0.7, 0.3)[:, None]).weights[0] > 0
         True
     """
-    logits = clipped_logit(scores)  # (N, M)
-    mean = logits.mean(axis=0)
-    spread = logits.std(axis=0)
+    scores = np.asarray(scores, dtype=np.float64)
+    n_systems = scores.shape[1]
+    is_zero = scores == 0  # (N, M)
+    lowest = np.where(is_zero, 1.0, scores).min(axis=0)  # (M,) of the scores above 0
+    logits = clipped_logit(np.where(is_zero, lowest, scores))
+    variables = np.hstack([logits, is_zero])  # (N, 2 M)
+    mean = variables.mean(axis=0)
+    spread = variables.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
-    design = np.column_stack([np.ones(len(logits)), (logits - mean) / spread])  # (N, 1 + M)
-    ridge = np.append(0.0, np.full(logits.shape[1], _PENALTY))
+    design = np.column_stack([np.ones(len(logits)), (variables - mean) / spread])
+    ridge = np.append(0.0, np.full(2 * n_systems, _PENALTY))
     sums = (np.asarray(y_true, np.float64) @ design)[None]
     fit = fit_logistic(design, np.ones((1, len(design))), sums, ridge=ridge)
-    weights = fit.coefficients[0, 1:] / spread
-    return JointScore(float(fit.coefficients[0, 0] - weights @ mean), tuple(weights.tolist()))
+    slopes = fit.coefficients[0, 1:] / spread
+    weights = slopes[:n_systems]
+    at_zero = weights * clipped_logit(lowest) + slopes[n_systems:]
+    intercept = float(fit.coefficients[0, 0] - slopes @ mean)
+    return JointScore(intercept, tuple(weights.tolist()), tuple(at_zero.tolist()))
 
 
 def cross_fitted_scores(

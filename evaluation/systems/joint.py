@@ -57,7 +57,7 @@ class JointFinding:
     def from_dict(cls, payload: Mapping[str, Any]) -> JointFinding:
         """Read the rule from the record of a predictions folder."""
         return cls(
-            JointScore(payload["intercept"], tuple(payload["weights"])),
+            JointScore(payload["intercept"], tuple(payload["weights"]), tuple(payload["at_zero"])),
             tuple(Reduction.from_dict(rule) for rule in payload["reductions"]),
             payload["gate"],
             payload["gates_tried"],
@@ -68,6 +68,7 @@ class JointFinding:
         return {
             "intercept": self.score.intercept,
             "weights": list(self.score.weights),
+            "at_zero": list(self.score.at_zero),
             "reductions": [
                 None if rule is None else {"rule": rule.rule, "min_score": rule.min_score}
                 for rule in self.reductions
