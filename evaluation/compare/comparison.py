@@ -27,6 +27,7 @@ from cxr_compare.evaluation.compare.verdict import state_verdict
 from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, JointSystem, Verdict
 from cxr_compare.evaluation.decisions.guarantee_results import GuaranteeResult
 from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.statistics.joint_score import METHOD
 from cxr_compare.evaluation.statistics.reference_error import ReferenceAccuracy
 
 
@@ -215,7 +216,8 @@ class Comparison:
         for name, record in self.records.items():
             members = record.get("members") or []
             compared = [named.get(member.get("inference_id")) for member in members]
-            if record.get("kind") == "both" and all(compared):
+            method = (record.get("ensemble") or {}).get("method")
+            if method == METHOD and all(compared):
                 return JointSystem(name, tuple(str(each) for each in compared))
         return None
 

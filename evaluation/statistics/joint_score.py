@@ -12,6 +12,8 @@ from cxr_compare.evaluation.statistics.calibration import clipped_logit
 from cxr_compare.evaluation.statistics.folds import patient_folds
 from cxr_compare.evaluation.statistics.logistic_regression import fit_logistic, sigmoid
 
+METHOD = "logistic regression"
+"""Name of the method in the record of a joint system."""
 _PENALTY = 0.1
 """Ridge penalty of the standardised logits (``C=10`` in scikit-learn).
 

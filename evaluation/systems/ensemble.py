@@ -23,9 +23,10 @@ from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.decisions.box_choice import BOXES_BY
+from cxr_compare.evaluation.statistics.joint_score import METHOD
 from cxr_compare.evaluation.systems.box_fusion import NAME, OVERLAP, BoxGroups, best_box_fusion
 from cxr_compare.evaluation.systems.eligibility import check_data_set, training_id, training_sets
-from cxr_compare.evaluation.systems.joint import METHOD, JointRule, fit_joint
+from cxr_compare.evaluation.systems.joint import JointRule, fit_joint
 
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
 _KEYS = ["image_id", "finding"]

@@ -21,6 +21,7 @@ from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.reduction_choice import choose_reduction
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.joint_score import (
+    METHOD,
     JointScore,
     cross_fitted_scores,
     fit_joint_score,
@@ -28,8 +29,6 @@ from cxr_compare.evaluation.statistics.joint_score import (
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_output
 
-METHOD = "logistic regression"
-"""Name of the method in the record of a joint system."""
 _Gate = Literal["rescaled", "multiplied", "untouched"]
 _SAME = 1e-9
 
