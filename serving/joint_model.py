@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -50,7 +51,7 @@ def copy_members(members: Sequence[Path], names: Sequence[str], out: Path) -> No
             shutil.copytree(member, folder / f"{number}-{plain}", ignore=unneeded)
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoresBySize:
     """Pixels of a data set at the sizes that the members of a joint system read."""
 
@@ -156,8 +157,8 @@ class JointModel:
     @property
     def info(self) -> Mapping[str, Any]:
         """Facts about the joint system, by the keys of ``run.json``."""
-        started = [member.info["started_from"] for member in self.members
-                   if member.info.get("started_from")]  # fmt: skip
+        origins = (member.info.get("started_from") for member in self.members)
+        started = [origin for origin in origins if origin]
         return {
             "name": self.record["system"],
             "seed": None,
@@ -181,8 +182,6 @@ class JointModel:
 
     def with_names(self, names: Mapping[str, str]) -> JointModel:
         """Refuse other names of findings, for which no weights were fitted."""
-        from cxr_compare.data_prep.contracts.errors import InputError
-
         raise InputError(
             f"{self.folder}: joins its members for {', '.join(self.learnt)}; leave out --finding"
         )
@@ -193,7 +192,7 @@ class JointModel:
 
     def predict(
         self,
-        source: ResizingSource,
+        source: PixelSource,
         image_ids: pd.Index,
         sizes: pd.DataFrame,
         batch_size: int,
@@ -211,7 +210,8 @@ class JointModel:
         Yields:
             Status, scores, boxes and maps of the images of a batch.
         """
-        sources = [source.resized(member.preprocess.size) for member in self.members]
+        sizing = cast(ResizingSource, source)
+        sources = [sizing.resized(member.preprocess.size) for member in self.members]
         for start in range(0, len(image_ids), batch_size):
             ids = image_ids[start : start + batch_size]
             parts = [

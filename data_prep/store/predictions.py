@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -115,9 +115,10 @@ class Predictions(OpenedFromFolder):
         return str(self.info["system"])
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["boxes", "scores", "both"]:
         """``boxes`` of a detector, ``scores`` of a classifier or a reader, or ``both``."""
-        return str(self.info["kind"])
+        kind: Literal["boxes", "scores", "both"] = self.info["kind"]
+        return kind
 
     images = stored_table("predicted_images.parquet", "predicted_images")
     """All images that the system was run on: ``image_id, status, reason``."""

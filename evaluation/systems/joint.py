@@ -196,7 +196,7 @@ def fit_joint(
     """
     rules: dict[str, JointFinding] = {}
     held_out: dict[str, pd.Series] = {}
-    fitted_on = pd.Index([], dtype=object)
+    fitted_on: dict[str, None] = {}
     for finding in findings:
         truth = LabelledSplit(dataset, _target(finding), split).truth
         labels = truth.labels_of("val").dropna()
@@ -219,8 +219,8 @@ def fit_joint(
             gate, tried = _choose_gate(rows, scores, truth, boxes_by)
         rule = JointFinding(fit_joint_score(positive, columns), reductions, gate, tried)
         rules[finding], held_out[finding] = rule, scores
-        fitted_on = fitted_on.union(labels.index)
-    return FittedJoint(JointRule(rules, boxes_by), held_out, fitted_on)
+        fitted_on |= dict.fromkeys(labels.index)
+    return FittedJoint(JointRule(rules, boxes_by), held_out, pd.Index(fitted_on))
 
 
 def _choose_gate(

@@ -43,7 +43,8 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 _RECORDED = (
     "system", "seed", "kind", "inference_id", "training_id", "exported_from", "maps", "command",
-    "created", "revision", "versions", "backend", "precision", "tta", "recipe", "members", "ensemble",
+    "created", "revision", "versions", "backend", "precision", "tta", "recipe", "members",
+    "ensemble",
 )  # fmt: skip
 
 

@@ -93,8 +93,8 @@ def ensemble(
         split = own_split(None, [], dataset)
         targets = chosen_targets(dataset, None)
         opened = open_result_files(given, dataset, truth, order, ResultColumns(), targets, {})
-        members = [member for system in opened for member in system.members]
-        return _joined([*map(_opened, members)], dataset, split, out, name)
+        values = [_opened(member) for system in opened for member in system.members]
+        return _joined(values, dataset, split, out, name)
     require_predictable(given)
     dataset = DataSet.open(data)
     split = own_split(None, [path for system in given for path in system.paths], dataset)
