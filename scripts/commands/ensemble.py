@@ -45,7 +45,7 @@ def ensemble(
     out: AnyPath | None = None,
     name: str | None = None,
 ) -> Predictions:
-    """Join several systems into one: detectors, classifiers, or both kinds.
+    """Join several systems into one: detectors, classifiers or both.
 
     Boxes of detectors are fused, and probabilities of classifiers are averaged, each with the same
     weight. A detector and a classifier together become a joint system: its image score is a
@@ -63,8 +63,10 @@ def ensemble(
         data: Data set that cxr prepare made.
         truth: Labels in place of --data, as in cxr compare, with a role (val, test) for each image.
             The systems are then result files or, from Python, values.
-        boxes: True boxes for --truth, as in cxr compare.
-        patients: Patients for --truth, as in cxr compare.
+        boxes: True boxes for --truth, as in cxr compare. They choose how the boxes of a joint
+            system are scored; without them the boxes are rescaled.
+        patients: Patients for --truth, as in cxr compare. Weights of validation images are then
+            fitted without any image of the same patient.
         out: Predictions folder to make. From Python you can leave it out: the joined predictions
             are then in memory.
         name: Name of the system in the report. By default it is made of the names of the members.
