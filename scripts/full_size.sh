@@ -83,7 +83,7 @@ for ((fold = 0; fold < folds; fold++)); do
   model CheXNet "$fold" "$classifier" "${classifier_settings[@]}"
   reports+=("$out/reports/fold-$fold")
   step "compare fold $fold" "$out/reports/fold-$fold/metrics.json" \
-    cxr compare "${systems[@]}" --data "$out/data" --split "fold-$fold" --target "$target" \
+    cxr compare "${systems[@]}" --both --data "$out/data" --split "fold-$fold" --target "$target" \
     --margin "$margin" --replicates "$replicates" --out "$out/reports/fold-$fold"
 done
 step "means over folds" "$out/means/folds.json" cxr folds "${reports[@]}" --out "$out/means"

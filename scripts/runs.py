@@ -21,7 +21,7 @@ from cxr_compare.scripts.options import split_name
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runtime import choose_device, runs_on_gpu, tune_cpu
 from cxr_compare.serving.backends import choose_backend, require_torch
-from cxr_compare.serving.export_spec import is_export
+from cxr_compare.serving.export_spec import is_export, is_joint
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.answer_log import AnswerLog
@@ -91,7 +91,7 @@ def parse_runs(words: Sequence[str], command: str) -> list[RunGiven]:
     """
     runs = [_named_path(text) for text in words]
     for _, path in runs:
-        kind = folder_kind(path) if path.is_dir() else None
+        kind = folder_kind(path) if path.is_dir() and not is_joint(path) else None
         if kind is not None and kind.name in ("data set", "predictions", "report"):
             what = "holds predictions" if kind.name == "predictions" else f"is {kind.with_article}"
             raise InputError(
@@ -188,6 +188,8 @@ def is_run(path: Path) -> bool:
     """
     if not path.is_dir():
         return False
+    if is_joint(path):
+        return True
     kind = folder_kind(path)
     begun = unfinished_kind(path)
     if kind is not None and kind.name == "export":
@@ -365,6 +367,10 @@ def load(
         raise InputError(f"{run}: no such folder; give the folder of a run of cxr train")
     if is_export(Path(run)):
         return _open(run)
+    if is_joint(Path(run)):
+        choose_backend(Path(run))
+        tune_cpu()
+        return _open(run, device=choose_device(device), precision=precision)
     require_torch(Path(run))
     tune_cpu()
     return _open(run, device=choose_device(device), precision=precision)

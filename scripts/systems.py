@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from cxr_compare.data_prep.store.prediction_writer import (
 )
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.report.files import SYSTEMS
 from cxr_compare.evaluation.systems.eligibility import check_data_set
+from cxr_compare.evaluation.systems.ensemble import join_both, joined_id, write_joined
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import tune_predictions
 from cxr_compare.scripts import console
@@ -331,6 +335,84 @@ def open_systems(
         opened[name or predictions[0].name] = predictions
     _require_names(opened, len(systems))
     return opened
+
+
+def with_joint_system(
+    opened: Mapping[str, Sequence[Predictions]],
+    test_set: LabelledSplit,
+    out: Path,
+    boxes_by: str,
+) -> dict[str, list[Predictions]]:
+    """Add the system that joins all opened ones, with its threshold chosen on validation images.
+
+    It is written into ``out/systems``. Of systems with several training seeds, the first seeds are
+    joined, the second ones, and so on.
+
+    Args:
+        opened: Predictions of each training seed by name of the system.
+        test_set: The finding to evaluate, and the images of a split.
+        out: Folder of the report.
+        boxes_by: Figure on validation whose highest value chooses how boxes are gated.
+
+    Returns:
+        The opened systems, and the joint one at the end.
+
+    Raises:
+        InputError: The systems have different numbers of seeds, or cannot be joined.
+    """
+    name = " + ".join(opened)
+    counts = {system: len(members) for system, members in opened.items()}
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{system} {count}" for system, count in counts.items())
+        raise InputError(f"compare --both: joins seed by seed; give all systems as many ({each})")
+    if name in opened:
+        raise InputError(f"compare --both: a system is called {name} already; rename it")
+    of_seeds = list(zip(*opened.values(), strict=True))
+    joint = [
+        _joint_predictions(
+            members,
+            test_set,
+            out / SYSTEMS / (f"both-{number}" if len(of_seeds) > 1 else "both"),
+            name,
+            boxes_by,
+        )
+        for number, members in enumerate(of_seeds, start=1)
+    ]
+    return {**{system: list(members) for system, members in opened.items()}, name: joint}
+
+
+def _joint_predictions(
+    members: Sequence[Predictions],
+    test_set: LabelledSplit,
+    folder: Path,
+    name: str,
+    boxes_by: str,
+) -> Predictions:
+    """Join systems, unless the folder holds the same ones, and choose the thresholds."""
+    console.say(f"Joining {name}")
+    target = test_set.target
+    joined = join_both(
+        members, test_set.dataset, test_set.split, findings=target.any_of, boxes_by=boxes_by
+    )
+    record = folder / "predictions.json"
+    stored = read_json(record, "predictions") if record.is_file() else {}
+    if stored.get("inference_id") != joined_id(members, joined.settings):
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier or unfinished report
+        for remark in write_joined(members, joined, test_set.dataset, folder, name):
+            console.say(remark)
+    predictions = Predictions.open(folder)
+    decisions = (member.decision(target.name) for member in members)
+    policies = dict.fromkeys(
+        policy for each in decisions if each for policy in Decision.from_dict(each).thresholds
+    )
+    decision = tune_predictions(
+        predictions,
+        test_set,
+        policies=tuple(policies) or POLICIES,
+        options=TuningOptions(boxes_by=boxes_by),
+    )
+    predictions.write_decision(target.name, decision.to_dict())
+    return predictions
 
 
 def _open_member(

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.serving.export_spec import (
+    JOINT_MEMBERS,
     PACKAGES,
     ExportSpec,
     Format,
     Precision,
     digest_files,
     is_export,
+    is_joint,
 )
 
 if TYPE_CHECKING:
     from cxr_compare.serving.exported_model import ExportedModel
+    from cxr_compare.serving.joint_model import JointModel
     from cxr_compare.serving.trained_model import TrainedModel
 
-    Model: TypeAlias = TrainedModel | ExportedModel
+    Model: TypeAlias = TrainedModel | ExportedModel | JointModel
 
 CARD_FILE = "card.json"
 _Backend = Literal["torch", "onnx", "openvino", "auto"]
@@ -80,6 +83,10 @@ def open_model(folder: Path, **options: Any) -> Model:
         from cxr_compare.serving.exported_model import ExportedModel
 
         return ExportedModel.open(folder)
+    if is_joint(folder):
+        from cxr_compare.serving.joint_model import JointModel
+
+        return JointModel.open(folder, **options)
     require_torch(folder)
     from cxr_compare.serving.trained_model import TrainedModel
 
@@ -139,6 +146,8 @@ def choose_backend(
     """
     if is_export(folder):
         return _given_export(folder, backend, precision, needs_torch)
+    if is_joint(folder):
+        return _given_joint(folder, backend, precision, needs_torch)
     wanted = precision or "fp32"
     if backend in ("onnx", "openvino"):
         if needs_torch:
@@ -163,6 +172,18 @@ def choose_backend(
 def _exported(run: Path, format: Format, precision: Precision) -> ChosenBackend:  # noqa: A002
     folder = export_folder(run, format, precision)
     return ChosenBackend(folder, format, precision, f"Back end: {format} {precision} ({folder})")
+
+
+def _given_joint(
+    folder: Path, backend: _Backend | None, precision: Precision | None, needs_torch: str | None
+) -> ChosenBackend:
+    """Return what predicts with a joint system: that with which its members were stored."""
+    if needs_torch:
+        raise InputError(f"{needs_torch}: is for a single run; leave it out for {folder}")
+    members = sorted((folder / JOINT_MEMBERS).iterdir())
+    chosen = [choose_backend(member, backend, precision) for member in members]
+    words = f"Back end: {chosen[0].backend} {chosen[0].precision} ({folder})"
+    return ChosenBackend(folder, chosen[0].backend, chosen[0].precision, words)
 
 
 def _given_export(

@@ -5,6 +5,7 @@ The export is kept only if its answers agree with those of the run.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -16,11 +17,21 @@ from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.serving.backends import CARD_FILE
 from cxr_compare.serving.export_graph import calibration_images, layout_of, quantise, write_graph
-from cxr_compare.serving.export_spec import PACKAGES, PREPROCESS_FILE, ExportSpec, Format, Precision
+from cxr_compare.serving.export_spec import (
+    JOINT_MEMBERS,
+    PACKAGES,
+    PREPROCESS_FILE,
+    ExportSpec,
+    Format,
+    Precision,
+)
 from cxr_compare.serving.exported_model import ExportedModel, open_session, openvino_computes_bf16
 from cxr_compare.serving.guard import GUARD_NAME
+from cxr_compare.serving.joint_model import member_folders
 from cxr_compare.serving.parity import Proof, prove
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
@@ -102,6 +113,42 @@ def export_run(
         proof.require(str(out))
         _write_card(folder, spec, proof, training)
     return proof
+
+
+def export_joint(
+    run: Path,
+    out: Path,
+    format: Format,  # noqa: A002
+    precision: Precision,
+    dataset: DataSet | None,
+    progress: Progress,
+) -> Proof:
+    """Write a joint system with its members in another format, into one folder.
+
+    Args:
+        run: Folder of a joint system that was made of runs.
+        out: Folder to make.
+        format: Format of the networks.
+        precision: Number format of the computation.
+        dataset: Data set of the training, on which the exports are checked; None checks them on
+            drawn images.
+        progress: Receives the progress of resizing images.
+
+    Returns:
+        The differences between the predictions of the exported members and those of their runs.
+    """
+    _require_possible(format, precision, dataset)
+    proofs = []
+    with atomic_folder(out) as folder:
+        unneeded = shutil.ignore_patterns(JOINT_MEMBERS, "exports", ".*")
+        shutil.copytree(run, folder, ignore=unneeded, dirs_exist_ok=True)
+        for member in member_folders(run):
+            size = Preprocess.from_json(member / PREPROCESS_FILE).size
+            store = None if dataset is None else dataset.make_store(size, progress)
+            target = folder / JOINT_MEMBERS / member.name
+            proofs.append(export_run(member, target, format, precision, dataset, store))
+    measures = tuple(measure for proof in proofs for measure in proof.measures)
+    return replace(proofs[0], measures=measures)
 
 
 def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002

@@ -27,6 +27,8 @@ ANCHORS_FILE = "anchors.npy"
 PREPROCESS_FILE = "preprocess.json"
 EVALUATION_FILE = "evaluated.parquet"
 """Table with label, score and patient of a run's validation images, in its `validation_folder`."""
+JOINT_MEMBERS = "members"
+"""Folder of the runs or exports within the predictions folder of a joint system made of them."""
 INPUT = "images"
 """Name of the graph's input: uint8 ``(B, 1, S, S)``, the resized pixels, which it normalises."""
 OUTPUTS = {"boxes": ("logits", "offsets"), "scores": ("logits", "maps")}
@@ -48,17 +50,26 @@ def is_export(folder: Path) -> bool:
     return (folder / EXPORT_FILE).is_file()
 
 
+def is_joint(folder: Path) -> bool:
+    """Return True for predictions of a joint system that hold its members, so that it predicts.
+
+    Args:
+        folder: Any path.
+    """
+    return (folder / "predictions.json").is_file() and (folder / JOINT_MEMBERS).is_dir()
+
+
 def validation_folder(folder: Path) -> Path:
     """Return the folder with the decision rule (threshold, calibration) of a run or an export.
 
     Args:
-        folder: Folder of a training (run), or of an export of its network.
+        folder: Folder of a training (run), of an export of its network, or of a joint system.
 
     Returns:
-        The folder ``validation`` of a run, which need not exist, or the folder of the export
-        itself.
+        The folder ``validation`` of a run, which need not exist, or the folder of the export or of
+        the joint system itself.
     """
-    return folder if is_export(folder) else folder / "validation"
+    return folder if is_export(folder) or is_joint(folder) else folder / "validation"
 
 
 def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Hash:

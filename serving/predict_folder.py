@@ -41,6 +41,7 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import tune_predictions, validation_scores
 from cxr_compare.serving.backends import open_model
 from cxr_compare.serving.export_spec import EVALUATION_FILE, PREPROCESS_FILE, validation_folder
+from cxr_compare.serving.joint_model import JointModel, StoresBySize
 from cxr_compare.serving.known_limits import run_of_export
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             parts = (
                 model.predict(store, todo, sizes, at_once)
                 # Features need too little computing to be sent to workers.
-                if engine is None or isinstance(store, Features)
+                if engine is None or isinstance(store, Features | StoresBySize)
                 else predict_parts(engine, model, store, todo, sizes, at_once)
             )
             if on_part is not None:
@@ -144,7 +145,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
                 [store.image(image_id) for image_id in predicted_ids[:_LATENCY_IMAGES]]
             )
             copy_seen_images(model, writer, progress)
-            if not isinstance(store, Features):
+            if not isinstance(store, Features | StoresBySize):
                 # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
                 progress.say(f"Last {of}: measuring the time of one image, for the table of costs")
             writer.info["cost"] = model.cost(samples)
@@ -158,7 +159,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
 
 def open_source(
     model: Model, dataset: DataSet, progress: Progress, engine: Engine | None = None
-) -> PixelStore | Features:
+) -> PixelStore | Features | StoresBySize:
     """Open the input of a model: the pixels of a data set, or features from another program.
 
     Args:
@@ -173,6 +174,8 @@ def open_source(
     Raises:
         InputError: The features folder was moved or changed, or an image cannot be read.
     """
+    if isinstance(model, JointModel):
+        return StoresBySize(dataset, progress, model.preprocess.size)
     given = getattr(model, "given_features", None)
     if given is None:
         return dataset.make_store(model.preprocess.size, progress, engine)
@@ -359,7 +362,9 @@ def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress)
 
 def _run_of(model: Model) -> Path | None:
     """Return the run folder of a model; None if it is an export whose run is not at hand."""
-    return model.folder if model.backend == "torch" else run_of_export(model.folder, model.info)
+    if model.backend == "torch" or isinstance(model, JointModel):
+        return model.folder
+    return run_of_export(model.folder, model.info)
 
 
 def sent_size(batch_size: int) -> int:

@@ -29,11 +29,18 @@ from cxr_compare.serving.answer import COLOUR, Answer
 from cxr_compare.serving.answer_summary import SystemTally
 from cxr_compare.serving.answers import Answers
 from cxr_compare.serving.backends import open_model, require_torch
-from cxr_compare.serving.export_spec import EXPORT_FILE, ExportSpec, is_export, validation_folder
+from cxr_compare.serving.export_spec import (
+    EXPORT_FILE,
+    ExportSpec,
+    is_export,
+    is_joint,
+    validation_folder,
+)
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.given_images import GivenImage, is_several, read_given
 from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, image_notes
 from cxr_compare.serving.joint_answers import answered_batches, warnings_of_files
+from cxr_compare.serving.joint_model import JointModel, member_folders
 from cxr_compare.serving.known_limits import MeasuredAuroc, TrainingImages, validation_auroc
 
 if TYPE_CHECKING:
@@ -120,8 +127,12 @@ class Run(OpenedFromFolder):
             InputError: The folder holds no run or export, or the training has not ended.
         """
         folder = Path(folder)
-        info = ExportSpec.read(folder).run if is_export(folder) else _run_folder(folder).info
-        return cls(folder, name or str(info["name"]), policy, device, precision)
+        if is_joint(folder):
+            usual = read_json(folder / "predictions.json", "predictions")["system"]
+        else:
+            info = ExportSpec.read(folder).run if is_export(folder) else _run_folder(folder).info
+            usual = info["name"]
+        return cls(folder, name or str(usual), policy, device, precision)
 
     def load(self) -> Self:
         """Load all that a prediction needs, so that errors are raised before the first image.
@@ -160,6 +171,8 @@ class Run(OpenedFromFolder):
         if isinstance(self.model, ExportedModel):
             exported = self.model.spec.target
             return Target(exported["name"], tuple(exported["any_of"]), exported["display_name"])
+        if isinstance(self.model, JointModel):
+            return Run.open(member_folders(self.folder)[0], device=self.device).target
         name = str(self.model.info["target"])
         stored = validation_folder(self.folder) / "predictions.json"
         target = read_json(stored, "predictions").get("target") if stored.is_file() else None
@@ -186,6 +199,8 @@ class Run(OpenedFromFolder):
     def _has_chosen(self, decision: Decision) -> bool:
         """Return True if a decision was chosen with this model, on any device."""
         model: Any = self.model
+        if isinstance(model, JointModel):
+            return decision.chosen_on.get("inference_id") == model.training_id()
         return any(
             replace(model, device=device).inference_id() == decision.chosen_on.get("inference_id")
             for device in dict.fromkeys((model.device, "cpu", "cuda"))
@@ -229,7 +244,7 @@ class Run(OpenedFromFolder):
         """
         if isinstance(self.model, ExportedModel):
             return dict(self.model.spec.map_levels)
-        if self.decision is None or self.model.kind != "scores":
+        if self.decision is None or self.model.kind == "boxes":
             return {}
         validation = Predictions.open(validation_folder(self.folder))
         return map_levels(read_system(validation, self.target), self.decision)
@@ -237,14 +252,15 @@ class Run(OpenedFromFolder):
     @cached_property
     def synthetic(self) -> bool:
         """True if the run is known to have learned from synthetic images only."""
-        if not isinstance(self.model, ExportedModel):
-            return self.model.run.synthetic
-        return bool(self.model.info["synthetic"])
+        if isinstance(self.model, ExportedModel | JointModel):
+            return bool(self.model.info["synthetic"])
+        return self.model.run.synthetic
 
     @cached_property
     def guard(self) -> Guard | None:
         """Check that recognises images other than frontal chest X-rays; None without a check."""
-        path = self.folder / GUARD_NAME
+        folder = member_folders(self.folder)[0] if is_joint(self.folder) else self.folder
+        path = folder / GUARD_NAME
         return Guard.read(path) if path.is_file() else None
 
     @cached_property
@@ -272,10 +288,13 @@ class Run(OpenedFromFolder):
         return html_lines(str(self))
 
     def __str__(self) -> str:
-        return repr(self) if is_export(self.folder) else str(_run_folder(self.folder))
+        if is_export(self.folder) or is_joint(self.folder):
+            return repr(self)
+        return str(_run_folder(self.folder))
 
     def __repr__(self) -> str:
-        if "model" not in self.__dict__ and not is_export(self.folder):
+        alone = not (is_export(self.folder) or is_joint(self.folder))
+        if "model" not in self.__dict__ and alone:
             return repr(_run_folder(self.folder)).replace("RunFolder", "Run")
         state = self.undecided_because or f"decides by {self.policy}"
         return f"<Run of '{self.name}': {self.target.name}, {state}, {self.folder}>"
@@ -284,6 +303,8 @@ class Run(OpenedFromFolder):
         """Return the content of ``run.json`` of a run, or of ``export.json`` of an export."""
         if is_export(self.folder):
             return read_json(self.folder / EXPORT_FILE, "export")
+        if is_joint(self.folder):
+            return read_json(self.folder / "predictions.json", "predictions")
         return _run_folder(self.folder).info
 
     @overload  # an answer, or `Answers` if it is a folder, which no type can tell

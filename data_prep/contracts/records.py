@@ -423,7 +423,8 @@ class PredictionsRecord(Record):
 
     Attributes:
         system: Name of the system, such as ``RetinaNet``.
-        kind: ``boxes`` of a detector, or ``scores`` of a classifier or a human reader.
+        kind: ``boxes`` of a detector, ``scores`` of a classifier or a human reader, or ``both``
+            of a joint system.
         data_set: Data set of the predicted images, and its split into train, validation and test;
             None if unknown.
         target: Findings that the system predicted, as one target; None if the predictions belong to
@@ -433,7 +434,7 @@ class PredictionsRecord(Record):
     """
 
     system: str = ABSENT
-    kind: Literal["boxes", "scores"] = ABSENT
+    kind: Literal["boxes", "scores", "both"] = ABSENT
     data_set: MadeOn | None = None
     target: PredictedTarget | None = None
     cost: dict[str, Any] | None = None

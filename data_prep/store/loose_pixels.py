@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ class LoosePixels:
         images: Square images by id, uint8 (S, S).
         placements: By id, the position of the original image in its square.
         sizes: Table with columns ``image_id, width, height`` of the original images, px.
+        originals: Original images by id, uint8 (H, W).
 
     Example:
         >>> loose = LoosePixels.from_arrays({"a": np.zeros((8, 4), np.uint8)}, size=16)
@@ -37,6 +38,7 @@ class LoosePixels:
     images: dict[str, np.ndarray]
     placements: dict[str, Placement]
     sizes: pd.DataFrame
+    originals: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_arrays(cls, originals: Mapping[str, np.ndarray], size: int) -> LoosePixels:
@@ -59,7 +61,16 @@ class LoosePixels:
             images,
             placements,
             pd.DataFrame(sizes, columns=["image_id", "width", "height"]),
+            originals,
         )
+
+    def resized(self, size: int) -> LoosePixels:
+        """Return the same images, resized from the originals to squares of another side.
+
+        Args:
+            size: Side of the square images, px.
+        """
+        return self if size == self.size else LoosePixels.from_arrays(self.originals, size)
 
     def image(self, image_id: str) -> np.ndarray:
         """Return the resized square of an image, uint8, shape ``(S, S)``.

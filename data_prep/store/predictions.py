@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -93,14 +93,14 @@ class Predictions(OpenedFromFolder):
         return f"<Predictions of '{self.name}': {self.kind} on {images}, {self.folder}>"
 
     def __str__(self) -> str:
-        rows = self.boxes if self.kind == "boxes" else self.scores
+        tables = {"boxes": self.boxes, "scores": self.scores}
+        if self.kind != "both":
+            tables = {self.kind: tables[self.kind]}
+        counts = " and ".join(f"{len(rows):,} {name}" for name, rows in tables.items())
         members = (self.info.get("cost") or {}).get("made_of")  # of an ensemble
         prefix = f"{members}; " if members else ""
         images = counted(len(self.images_run), "image")
-        return (
-            f"{self.name}: {prefix}{len(rows):,} {self.kind} on {images}\n"
-            f"Predictions: {self.folder}"
-        )
+        return f"{self.name}: {prefix}{counts} on {images}\nPredictions: {self.folder}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``predictions.json``, with the folder and the number of images.
@@ -115,9 +115,10 @@ class Predictions(OpenedFromFolder):
         return str(self.info["system"])
 
     @property
-    def kind(self) -> str:
-        """``boxes`` for a detector, ``scores`` for a classifier or a human reader."""
-        return str(self.info["kind"])
+    def kind(self) -> Literal["boxes", "scores", "both"]:
+        """``boxes`` of a detector, ``scores`` of a classifier or a reader, or ``both``."""
+        kind: Literal["boxes", "scores", "both"] = self.info["kind"]
+        return kind
 
     images = stored_table("predicted_images.parquet", "predicted_images")
     """All images that the system was run on: ``image_id, status, reason``."""

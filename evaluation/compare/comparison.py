@@ -24,9 +24,10 @@ from cxr_compare.evaluation.compare.reference_check import (
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.unequal_recipes import unequal_conditions
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Verdict
+from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, JointSystem, Verdict
 from cxr_compare.evaluation.decisions.guarantee_results import GuaranteeResult
 from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.statistics.joint_score import METHOD
 from cxr_compare.evaluation.statistics.reference_error import ReferenceAccuracy
 
 
@@ -209,6 +210,18 @@ class Comparison:
         return PairTests(tests[tests["unit"] == unit] if "unit" in tests else tests)
 
     @property
+    def joint(self) -> JointSystem | None:
+        """The system that joins other systems of this comparison, by its record; None without."""
+        named = {record.get("inference_id"): name for name, record in self.records.items()}
+        for name, record in self.records.items():
+            members = record.get("members") or []
+            compared = [named.get(member.get("inference_id")) for member in members]
+            method = (record.get("ensemble") or {}).get("method")
+            if method == METHOD and all(compared):
+                return JointSystem(name, tuple(str(each) for each in compared))
+        return None
+
+    @property
     def answer_estimates(self) -> Estimates:
         """Figures that decide which system is better.
 
@@ -242,6 +255,7 @@ class Comparison:
             protocol=self.protocol,
             tests=self.tests_by(estimates.unit),
             context=context,
+            joint=self.joint,
         )
 
     @cached_property

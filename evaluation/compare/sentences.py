@@ -195,6 +195,15 @@ than its cells; how the map is cut is a fixed choice.{% endif -%}
 {{ systems|listing }}{{ at(threshold) }}: {{ figures_and_gaps(rows, common_level) }}.
 {%- endmacro %}
 
+{% macro joint(joint, members, figures, threshold, rows, shown) -%}
+{{ joint }} {{ "was shown" if shown else "was not shown" }} to have a higher
+{{ figure(figures, threshold) }} than each of {{ members|listing }}:
+{% for row in rows -%}
+{{ "; " if not loop.first }}{{ row.figure ~ " " if figures|length > 1 }}{{ row.value|number }}
+against {{ row.of_member|number }} of {{ row.member }} ({{ gap(row.difference) }})
+{%- endfor -%}.
+{%- endmacro %}
+
 {% macro secondary_start() -%}
 Secondary finding, which explains but does not confirm:
 {%- endmacro %}

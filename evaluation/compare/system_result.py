@@ -87,7 +87,7 @@ class SystemResult:
             curve=roc_and_pr_curves(scorecard.evaluated.y_true, scorecard.scores),
             confusion={policy: counts for policy, counts in confusion.items() if counts},
             boxes=scorecard.boxes,
-            maps=None if first.output.gives_boxes else first.output.maps,
+            maps=None if first.output.reduces_boxes else first.output.maps,
             map_scale=first.decision.map_scale,
             cost=dict(facts.cost),
             froc=scorecard.froc(),

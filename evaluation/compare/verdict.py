@@ -9,6 +9,7 @@ from typing import Any
 
 from cxr_compare.evaluation.compare.claims import Claim, decide_together, same
 from cxr_compare.evaluation.compare.estimates import Estimates, PairTests
+from cxr_compare.evaluation.compare.holm import step_down
 from cxr_compare.evaluation.compare.margin import against_margin, margin_statement
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.compare.verdict_parts import (
@@ -16,6 +17,7 @@ from cxr_compare.evaluation.compare.verdict_parts import (
     Conclusion,
     ConclusionKind,
     HeadlineKind,
+    JointSystem,
     ScopePart,
     Statement,
     Verdict,
@@ -38,6 +40,7 @@ def state_verdict(
     protocol: Protocol = EXPLORATORY,
     tests: PairTests | None = None,
     context: AnswerContext | None = None,
+    joint: JointSystem | None = None,
 ) -> Verdict:
     """State which system has the higher primary figure, as far as the intervals show it.
 
@@ -57,6 +60,8 @@ def state_verdict(
             further study of this size would show; `None` leaves this out.
         context: Further facts that the verdict mentions, such as the number of training seeds;
             `None` without such facts.
+        joint: System that joins others of the comparison. The verdict then says whether it is
+            better than each of them, and compares the others as without it.
 
     Returns:
         The verdict: which system is better if that is shown, its limits, further comparisons and
@@ -78,6 +83,8 @@ def state_verdict(
         ('decided', 'A')
     """
     context = context or AnswerContext()
+    if joint is not None:
+        systems = [name for name in systems if name != joint.name]
     question = _Question(figures, systems, protocol, inside_sentence(finding))
     claims = decide_together(
         [
@@ -88,6 +95,8 @@ def state_verdict(
     )
     headline = _headline(question, claims)
     conclusions = _margin_conclusions(question)
+    if joint is not None:
+        conclusions += _joint_conclusions(question, joint)
     if len(systems) > 2:
         conclusions += _primary_conclusions(question, claims)
     conclusions += _further_conclusions(question)
@@ -350,6 +359,85 @@ def _primary_conclusions(question: _Question, claims: list[Claim]) -> list[Concl
     return [_conclusion(question, group, "primary") for group in groups]
 
 
+def _joint_conclusions(question: _Question, joint: JointSystem) -> list[Conclusion]:
+    """Conclude whether a joint system has a higher figure than each of its members.
+
+    It must exceed all of them, each at the level of a single comparison (intersection-union test:
+    Berger 1982), so no member is singled out as the better one by its figure on test images, and no
+    interval is widened for the number of members. The primary figures are one question; the further
+    figures are corrected for their number by Holm's method.
+    """
+    further = [
+        (metric, "max_f1" if "threshold" in METRICS[metric].needs else "")
+        for metric in highlighted("verdict")
+        if not METRICS[metric].partners  # one half alone is higher because of another threshold
+    ]
+    groups = [
+        _joint_claims(question, joint, [key])
+        for key in further
+        if key not in question.protocol.keys
+    ]
+    groups = [group for group in groups if all(claim.difference.known for claim in group)]
+
+    def widened(group: list[Claim], comparisons: int) -> list[Claim]:
+        return [
+            replace(claim, difference=claim.difference.within(comparisons), comparisons=comparisons)
+            for claim in group
+        ]
+
+    sizes = step_down(
+        len(groups), lambda index, size: _exceeds_all(widened(groups[index], size), joint)
+    )
+    families = [
+        _joint_claims(question, joint, question.protocol.keys),
+        *(widened(group, size) for group, size in zip(groups, sizes, strict=True)),
+    ]
+    secondary = question.protocol.declared
+    return [
+        _joint_conclusion(question, joint, family, secondary=secondary and position > 0)
+        for position, family in enumerate(families)
+    ]
+
+
+def _joint_claims(
+    question: _Question, joint: JointSystem, keys: Sequence[tuple[str, str]]
+) -> list[Claim]:
+    return [
+        Claim.from_estimates(question.figures, joint.name, member, *key)
+        for key in keys
+        for member in joint.members
+    ]
+
+
+def _exceeds_all(claims: Sequence[Claim], joint: JointSystem) -> bool:
+    return all(claim.leader == joint.name for claim in claims)
+
+
+def _joint_conclusion(
+    question: _Question, joint: JointSystem, claims: list[Claim], *, secondary: bool
+) -> Conclusion:
+    shown = _exceeds_all(claims, joint)
+    rows = [
+        {
+            "figure": METRICS[claim.metric].title_in_sentence,
+            "value": claim.values[0],
+            "member": claim.second,
+            "of_member": claim.values[1],
+            "difference": claim.difference_values,
+        }
+        for claim in claims
+    ]
+    values = {
+        "joint": joint.name,
+        "members": list(joint.members),
+        "figures": list(dict.fromkeys(row["figure"] for row in rows)),
+        "threshold": question.threshold(joint.members, claims[0].key),
+        "rows": rows,
+        "shown": shown,
+    }
+    return Conclusion(Statement("joint", values), "joint", tuple(claims), shown, secondary)
+
+
 def _conclusion(
     question: _Question, group: Sequence[Claim], kind: ConclusionKind, *, secondary: bool = False
 ) -> Conclusion:
@@ -476,7 +564,7 @@ def _analysis_scope(
     mentioned = [
         claim
         for conclusion in conclusions
-        if conclusion.kind != "margin"
+        if conclusion.kind not in ("margin", "joint")
         for claim in conclusion.claims
     ]
     below = [claim for claim in mentioned if claim not in claims]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cxr_compare.evaluation.compare.claims import Claim
 from cxr_compare.evaluation.compare.sentences import sentence
@@ -17,13 +17,20 @@ HeadlineKind = Literal["decided", "open", "single", "unknown"]
 ``single``: there is only one system. ``unknown``: a figure or an interval is missing.
 """
 
-ConclusionKind = Literal["primary", "margin", "pair", "operating_point"]
+ConclusionKind = Literal["primary", "margin", "pair", "operating_point", "joint"]
 """Subject of a conclusion about a pair of systems.
 
 ``primary``: the primary figure. ``margin``: the primary figure, compared with a margin. ``pair``:
 another figure. ``operating_point``: the figures at one threshold, such as sensitivity and
 specificity.
 """
+
+
+class JointSystem(NamedTuple):
+    """A compared system that joins the output of other compared systems."""
+
+    name: str
+    members: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,17 @@ class Verdict:
         If no system was shown to be better than chance, the sentence begins with this.
         """
         parts = [part for part in (self.chance, self.answer) if part]
-        return f"{self.where}, {'; '.join(parts)}."
+        sentences = [f"{self.where}, {'; '.join(parts)}.", self.joint]
+        return " ".join(text for text in sentences if text)
+
+    @property
+    def joint(self) -> str:
+        """Sentence on whether a joint system was shown to be better than each of its members.
+
+        Empty without a joint system.
+        """
+        texts = [conclusion.text for conclusion in self.conclusions if conclusion.kind == "joint"]
+        return texts[0] if texts else ""
 
     @property
     def scope(self) -> dict[str, str]:
@@ -188,6 +205,10 @@ class Verdict:
         claims = list(self.claims)
         for conclusion in self.conclusions:
             claims += conclusion.claims
+        for conclusion in self.conclusions:
+            for claim in conclusion.claims if conclusion.kind == "joint" else ():
+                if {claim.first, claim.second} == {first, second} and claim.key == (metric, policy):
+                    return conclusion.decided
         for claim in claims:
             if (claim.first, claim.second, *claim.key) == (first, second, metric, policy):
                 return claim.decided

@@ -49,6 +49,8 @@ class DecidedOutput:
         calibrated: True if the keys of `levels` are calibrated probabilities, False if they are
             scores or if there are no maps.
         threshold: Threshold of the score, from which an image is positive; `None` without one.
+        has_own_boxes: True if the boxes are those of a detector although there are maps, as in a
+            joint system. Otherwise the boxes of a system with maps are cut out of them.
 
     Example:
         >>> table = pd.DataFrame({"score": [0.8], "decision": [True]}, index=["a"])
@@ -64,7 +66,7 @@ class DecidedOutput:
     levels: dict[float, float] = field(default_factory=dict)
     calibrated: bool = False
     threshold: float | None = None
-    above: float | None = None
+    has_own_boxes: bool = False
 
     # Tables are stored as arrays, since to find a row in pandas takes longer than all further work.
     @cached_property
@@ -126,11 +128,12 @@ class DecidedOutput:
             contours=tuple(self.levels),
             point=_point(row),
             localised=_flag(row.get("localised")),
+            has_own_boxes=self.has_own_boxes,
         )
 
     def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None) -> float:
         """Return the score from which boxes are shown; boxes cut out of a map are all shown."""
-        if self.maps is not None:
+        if self.maps is not None and not self.has_own_boxes:
             return math.inf if decision is False else 0.0
         return shown_box_cut(boxes[:, 4], decision, self.threshold)
 
@@ -210,16 +213,14 @@ def decide(
     points = evidence.points()
     if points is not None:
         table[["point_x", "point_y"]] = points.to_numpy(dtype=np.float64)
-    maps = None
+    maps = None if evidence.reduces_boxes else evidence.maps
     boxes: pd.DataFrame | None = None
     if evidence.gives_boxes:
         boxes = evidence.finding_boxes
         if decision is not None:
             boxes = boxes[evidence.overlapping.kept(decision.overlap)].reset_index(drop=True)
-    else:
-        maps = evidence.maps
-        if decision is not None:
-            boxes = evidence.boxes(scores, decision.map_scale, decision.box_rule)
+    elif decision is not None:
+        boxes = evidence.boxes(scores, decision.map_scale, decision.box_rule)
     return DecidedOutput(
         name=name,
         decisions=table,
@@ -228,6 +229,7 @@ def decide(
         levels=levels or {},
         calibrated=maps is not None and probability is not None,
         threshold=threshold,
+        has_own_boxes=evidence.gives_boxes,
     )
 
 

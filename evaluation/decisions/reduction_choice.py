@@ -83,7 +83,7 @@ def choose_reduction(
         >>> choose_reduction(output, labels, np.array(["p", "q"])).reduction.rule
         'max'
     """
-    if not output.gives_boxes:
+    if not output.reduces_boxes:
         return ReductionChoice(None, output.scores(None), [])
     candidates = [candidate for candidate in CANDIDATES if not rules or candidate.rule in rules]
     columns = [output.scores(candidate) for candidate in candidates]

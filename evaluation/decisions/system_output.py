@@ -96,7 +96,7 @@ class System:
     """
 
     name: str
-    kind: Literal["boxes", "scores"]
+    kind: Literal["boxes", "scores", "both"]
     images: pd.DataFrame
     scores: pd.DataFrame = field(default_factory=lambda: _empty(SCORE_COLUMNS))
     boxes: pd.DataFrame = field(default_factory=lambda: _empty(BOX_COLUMNS))
@@ -154,6 +154,11 @@ class SystemOutput:
     @property
     def gives_boxes(self) -> bool:
         """True for a detector, whose boxes must be combined to one score for each image."""
+        return self.system.kind != "scores"
+
+    @property
+    def reduces_boxes(self) -> bool:
+        """True if the image score is made of the boxes, as it is for a detector alone."""
         return self.system.kind == "boxes"
 
     def _rows(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -230,7 +235,7 @@ class SystemOutput:
             >>> system.output_on(pd.Index(["a"])).scores(None).tolist()
             [0.0]
         """
-        if self.gives_boxes:
+        if self.reduces_boxes:
             return reduce_boxes(self.predicted_boxes, self.image_ids, reduction)
         highest = self._finding_scores.groupby("image_id")["score"].max()
         combined = highest.reindex(self.image_ids).astype(np.float64)

@@ -123,7 +123,7 @@ def tune(
         return Decision(
             truth.finding,
             chosen_on,
-            reduction=Reduction("max") if output.gives_boxes else None,
+            reduction=Reduction("max") if output.reduces_boxes else None,
             thresholds=_thresholds_without_images(policies, truth.split),
             options=options,
         )

@@ -107,6 +107,7 @@ class ImagePrediction:
         point: Most suspicious point x, y in px of the original image: the centre of the
             highest-scoring box, or the peak of the map.
         localised: True if ``point`` lies on a true lesion.
+        has_own_boxes: True if the boxes are those of a detector although there is a map.
 
     Example:
         >>> ImagePrediction("A", "#E06C00", decision=True).called
@@ -126,6 +127,7 @@ class ImagePrediction:
     contours: tuple[float, ...] = ()
     point: tuple[float, float] | None = None
     localised: bool | None = None
+    has_own_boxes: bool = False
 
     @property
     def called(self) -> str:

@@ -63,12 +63,16 @@ def legend(
 
 def _meanings(prediction: ImagePrediction) -> dict[str, str]:
     """Return a text for each layer of a system's shapes."""
-    if prediction.grid is None:
-        return {"boxes": "box with its score", "point": "centre of its highest-scoring box"}
     percentages = prediction.contour_percentages
+    own_boxes = {"boxes": "box with its score", "point": "centre of its highest-scoring box"}
     contours = f"activation map, contours where images average a probability of {percentages}"
+    if prediction.grid is None:
+        return own_boxes
+    drawn_map = {"map": prediction.cell_text or contours}
+    if prediction.has_own_boxes:
+        return drawn_map | own_boxes
     return {
-        "map": prediction.cell_text or contours,
+        **drawn_map,
         "boxes": "box cut out of the map",
         "point": "highest point of the map",
     }

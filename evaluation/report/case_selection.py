@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_compare.evaluation.compare.verdict_parts import JointSystem
 from cxr_compare.evaluation.report.templates import CASES, sentence
 
 CASES_PER_CATEGORY = 4
@@ -41,7 +42,9 @@ class _Kind(NamedTuple):
     key: str = ""
     """Key of the category where it differs from the name."""
     system: str = ""
-    """The system that alone finds the images."""
+    """The system that alone finds the images, or the member whose decisions are changed."""
+    joint: str = ""
+    """The joint system that changes decisions."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def select_cases(
     *,
     per_category: int = CASES_PER_CATEGORY,
     seed: int = 0,
+    joint: JointSystem | None = None,
 ) -> list[CaseCategory]:
     """Select example images for the report: misses, wrong locations, false alarms, right decisions.
 
@@ -82,6 +86,8 @@ def select_cases(
             then called ``decision_max_f1``.
         per_category: Largest number of images of each kind of outcome, such as misses.
         seed: Random seed for drawing some of the images that all systems decide rightly.
+        joint: System that joins others; the images on which it decides otherwise than one of them
+            are then shown, too.
 
     Returns:
         The kinds of outcome that at least one image has, in the report's order; empty without
@@ -93,6 +99,7 @@ def select_cases(
     if not table.systems or not len(table.image_ids):
         return []
     categories = [
+        *(_changes(table, joint, per_category) if joint else ()),
         *_misses(table, per_category),
         _wrong_place(table, per_category),
         *_false_alarms(table, per_category),
@@ -159,6 +166,23 @@ def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Decis
         misplaced=wrong & calls,
         kind=kinds.to_numpy(dtype=object),
     )
+
+
+def _changes(table: _DecisionTable, joint: JointSystem, count: int) -> list[CaseCategory]:
+    """Select images on which a joint system decides otherwise than a member, right ones first."""
+    if not {joint.name, *joint.members} <= set(table.systems):
+        return []
+    position = table.systems.index(joint.name)
+    right = table.called == (table.label == 1)[:, None]
+    categories = []
+    for name, is_right in (("corrects", True), ("misleads", False)):
+        for member in joint.members:
+            other = table.systems.index(member)
+            chosen = (right[:, position] == is_right) & (right[:, other] != is_right)
+            gap = np.abs(table.confidence[:, position] - table.confidence[:, other])
+            kind = _Kind(name, f"{name}-{other + 1}", member, joint.name)
+            categories.append(_pick(table, kind, chosen, gap, count))
+    return categories
 
 
 def _misses(table: _DecisionTable, count: int) -> list[CaseCategory]:
@@ -235,7 +259,7 @@ def _pick(
     ranked = members[np.argsort(-strength[members], kind="stable")][:count]
     return CaseCategory(
         key=kind.key or kind.name,
-        title=sentence("title", kind.name, table.systems, kind.system, template=CASES),
+        title=sentence("title", kind.name, table.systems, kind.system, kind.joint, template=CASES),
         order=sentence("order", kind.name, template=CASES),
         image_ids=tuple(str(table.image_ids[row]) for row in ranked),
         total=len(members),

@@ -239,7 +239,16 @@ def _compared_output(comparison: Comparison, name: str, policy: str) -> DecidedO
     levels = levels_at(result.maps, rows["probability" if calibrated else "score"])
     boxes = NO_BOXES if result.boxes is None else result.boxes
     threshold = result.thresholds.get(policy)
-    return DecidedOutput(name, rows, boxes, result.maps, levels, calibrated, threshold)
+    return DecidedOutput(
+        name,
+        rows,
+        boxes,
+        result.maps,
+        levels,
+        calibrated,
+        threshold,
+        has_own_boxes=result.boxes is not None and result.map_scale is None,
+    )
 
 
 def read_systems(
@@ -285,7 +294,7 @@ def read_systems(
                 )
         evidence = read_output(system, test_set.target, ids)
         levels = None
-        if not evidence.gives_boxes:
+        if not evidence.reduces_boxes:
             levels = map_levels(read_system(system, test_set.target), decision)
         outputs.append(decide(name, evidence, decision, policy, levels=levels))
     for output in outputs:

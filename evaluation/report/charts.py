@@ -388,7 +388,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
                 band=_froc_band(system.rates[prefix]),
             )
         )
-        if system.result.maps is not None:
+        if system.result.map_scale is not None:
             map_systems.append(system.name)
         sensitivities = list(zip(RATE_LABELS, at_rates, strict=True))
         described.append({"name": system.name, "sensitivities": sensitivities})

@@ -14,6 +14,7 @@ from cxr_compare.evaluation.report.corrected_table import corrected_table
 from cxr_compare.evaluation.report.error_types import error_table
 from cxr_compare.evaluation.report.exposure_tables import exposure_tables
 from cxr_compare.evaluation.report.group_tables import group_tables, groups_lead, subgroup_tables
+from cxr_compare.evaluation.report.joint_table import joint_table
 from cxr_compare.evaluation.report.lesion_table import lesion_table
 from cxr_compare.evaluation.report.prevalence_table import prevalence_table
 from cxr_compare.evaluation.report.shortcut_table import shortcut_table
@@ -52,6 +53,7 @@ def _where_tables(comparison: Comparison) -> list[Table]:
     if comparison.failures.empty:
         return []
     tables = (
+        joint_table(comparison),
         lesion_table(comparison),
         combination_table(comparison),
         prevalence_table(comparison),

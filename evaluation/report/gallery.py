@@ -161,7 +161,12 @@ def draw_gallery(
         return Gallery(reason=sentence("no_pixels", template=CASES))
     policy = comparison.main_policy
     categories = select_cases(
-        comparison.decisions, comparison.names, policy, per_category=per_category, seed=seed
+        comparison.decisions,
+        comparison.names,
+        policy,
+        per_category=per_category,
+        seed=seed,
+        joint=comparison.joint,
     )
     if not categories:
         return Gallery(reason=sentence("no_threshold", template=CASES))
@@ -205,6 +210,7 @@ def overlay_files(
         comparison.main_policy,
         per_category=per_category,
         seed=seed,
+        joint=comparison.joint,
     )
     names = {
         image_id: f"{_anchor(category, position)}.png"

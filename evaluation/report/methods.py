@@ -98,7 +98,11 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     ids = pd.Index(evaluated["image_id"])
     figures = list(comparison.estimates)
     defined = {key.metric for _, key, figure in figures if key.subgroup == ALL and figure.known}
-    maps = {name: system.maps for name, system in comparison.systems.items()}
+    maps = {
+        name: system.maps
+        for name, system in comparison.systems.items()
+        if system.map_scale is not None
+    }
     return {
         "comparison": comparison,
         "dataset": dataset,

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.report.joint_table import joint_record
 from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
 from cxr_compare.evaluation.report.unknown_patients import image_worded_record
@@ -40,6 +41,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
             "scope": " ".join(answer.scope.values()),
         },
         "systems": comparison.names,
+        "joint": joint_record(comparison),
         "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
         "costs": {name: each.cost for name, each in comparison.systems.items()},
         "notes": [note.text for note in comparison.notes],

@@ -291,6 +291,7 @@ class Report(OpenedFromFolder):
         Raises:
             InputError: There is no threshold, so no image is called positive or negative.
         """
+        from cxr_compare.evaluation.compare.verdict_parts import JointSystem
         from cxr_compare.evaluation.report.case_selection import select_cases
 
         if not self.policy:
@@ -298,13 +299,14 @@ class Report(OpenedFromFolder):
                 "cases: there is no threshold, so no image is called positive or negative; give "
                 "compare validation images (the role val), or policy=['threshold=0.5']"
             )
-
+        joint = self._payload.get("joint")
         kinds = select_cases(
             self.decisions,
             self.systems,
             self.policy,
             per_category=per_kind,
             seed=self.content.seed,
+            joint=joint and JointSystem(joint["name"], tuple(joint["members"])),
         )
         rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])

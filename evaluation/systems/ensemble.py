@@ -1,10 +1,10 @@
-"""Ensembles: several systems of one kind become one, with boxes fused or probabilities averaged."""
+"""Ensembles: several systems become one, with boxes fused, scores averaged, or both joined."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,38 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from cxr_compare.evaluation.decisions.box_choice import BOXES_BY
+from cxr_compare.evaluation.statistics.joint_score import METHOD
 from cxr_compare.evaluation.systems.box_fusion import NAME, OVERLAP, BoxGroups, best_box_fusion
 from cxr_compare.evaluation.systems.eligibility import check_data_set, training_id, training_sets
+from cxr_compare.evaluation.systems.joint import JointRule, fit_joint
 
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
 _KEYS = ["image_id", "finding"]
 _GRID = ["method", "grid_h", "grid_w", *EDGES]
+_MAPS_LEFT_OUT = "Activation maps left out: the members' maps are not of one kind and grid."
 
 
 @dataclass(frozen=True)
-class _JoinedOutput:
+class JoinedOutput:
     """The output of an ensemble, as the tables of a predictions folder."""
 
     images: pd.DataFrame  # ``image_id``, ``status``, ``reason``
-    tables: dict[str, pd.DataFrame]  # `boxes`, or `scores` and maybe `maps`
+    tables: dict[str, pd.DataFrame]  # `boxes`, or `scores` and maybe `maps`, or all three
     method: str  # phrase for readers of the report
     settings: dict[str, Any]  # all that decides the result except for the members
     notes: list[str] = field(default_factory=list)
+    fitted_on: pd.DataFrame | None = None  # rows of ``seen`` for the images that weights learned on
+
+    @property
+    def kind(self) -> str:
+        """Kind of the ensemble, as `Predictions.kind`."""
+        if "boxes" in self.tables and "scores" in self.tables:
+            return "both"
+        return "boxes" if "boxes" in self.tables else "scores"
 
 
 def join_systems(
@@ -48,77 +60,183 @@ def join_systems(
     name: str | None = None,
     *,
     weights: Sequence[float] | None = None,
+    split: str = "default",
 ) -> list[str]:
-    """Write the predictions of an ensemble: several detectors, or several classifiers, as one.
+    """Write the predictions of an ensemble: several detectors, several classifiers, or of both.
 
     Boxes of detectors that overlap are fused to mean boxes (`best_box_fusion`). Probabilities of
-    classifiers, and activation maps if all have the same grid, are averaged. If writing was
-    interrupted, the next call goes on where it stopped.
+    classifiers, and activation maps if all have the same grid, are averaged. Detectors and
+    classifiers together become a joint system, see `join_both`. If writing was interrupted, the
+    next call goes on where it stopped.
 
     Args:
-        members: Stored predictions of two or more detectors, or of two or more classifiers, for the
-            same findings (disease signs) and images.
+        members: Stored predictions of two or more systems for the same images.
         dataset: The data set on whose images all members made their predictions.
         out: Folder to make, which then holds the ensemble's predictions in the same format as those
             of a single model.
         name: Name of the ensemble; None joins the names of the members, as in ``A + B``, or counts
             members of equal names, as in ``A x 3``.
         weights: Weight of each member, from 1e-6 to 1e6, in the order of ``members``; None for
-            equal weights.
+            equal weights. A joint system fits its weights, so it takes none.
+        split: Name of the split on whose validation images a joint system is fitted.
 
     Returns:
         Remarks for the user, one sentence each, such as that activation maps were left out.
 
     Raises:
-        InputError: There are fewer than two members, a member is given twice, some members are
-            detectors and some are classifiers, members differ in findings, images or data set, the
-            weights are invalid, or the folder holds something else than an interrupted start of the
-            same ensemble.
+        InputError: There are fewer than two members, a member is given twice, members differ in
+            findings, images or data set, the weights are invalid, the validation images do not
+            suffice to fit a joint system, or the folder holds something else than an interrupted
+            start of the same ensemble.
     """
+    return write_joined(members, _join(members, dataset, weights, split), dataset, out, name)
+
+
+def join_in_memory(
+    members: Sequence[Predictions],
+    dataset: DataSet,
+    name: str | None = None,
+    split: str = "default",
+) -> Predictions:
+    """Join systems as `join_systems` does, but write no folder.
+
+    Args:
+        members: Predictions of two or more systems for the same images.
+        dataset: The data set on whose images all members made their predictions.
+        name: Name of the ensemble; None joins the names of the members.
+        split: Name of the split on whose validation images a joint system is fitted.
+
+    Returns:
+        The predictions of the ensemble, in memory.
+
+    Raises:
+        InputError: As `join_systems`.
+    """
+    joined = _join(members, dataset, None, split)
+    info = _info(members, joined, name)
+    return Predictions.from_part(info, Part(joined.images, joined.tables))
+
+
+def _join(
+    members: Sequence[Predictions],
+    dataset: DataSet,
+    weights: Sequence[float] | None,
+    split: str,
+) -> JoinedOutput:
     _check_members(members, dataset)
-    kinds = {member.kind for member in members}
-    if len(kinds) > 1:
-        raise InputError("ensemble: some members give boxes and some scores; join those of a kind")
+    if {member.kind for member in members} not in ({"boxes"}, {"scores"}):
+        if weights is not None:
+            raise InputError("weights: a joint system fits its own; leave them out")
+        return join_both(members, dataset, split)
     _check_same_findings(members)
     member_weights = _checked_weights(weights, len(members))
-    if kinds == {"boxes"}:
-        joined = _join_detectors(members, dataset, member_weights)
-    else:
-        joined = _join_classifiers(members, member_weights)
-    names = list(dict.fromkeys(member.name for member in members))
-    default_name = f"{names[0]} x {len(members)}" if len(names) == 1 else " + ".join(names)
-    _write(members, joined, out, name or default_name)
-    return joined.notes
+    if members[0].kind == "boxes":
+        return _join_detectors(members, dataset.images, member_weights)
+    return _join_classifiers(members, member_weights)
 
 
-def _write(members: Sequence[Predictions], joined: _JoinedOutput, out: Path, name: str) -> None:
-    """Write the predictions folder."""
-    data_sets = dict.fromkeys(entry for member in members for entry in training_sets(member))
-    seen, unknown = _joined_seen(members)
-    member_names = " + ".join(member.name for member in members)
-    info: dict[str, Any] = {
-        "system": name,
-        "seed": None,
-        "kind": members[0].kind,
-        "findings": sorted(_findings_of(members[0])),
-        "inference_id": _joined_id(members, joined.settings),
-        "data_set": members[0].info["data_set"],
-        "cost": _joined_cost(members, f"{member_names}: {joined.method}"),
-        "members": [
-            {
-                "system": member.name,
-                "folder": member.folder.name,
-                "inference_id": member.info.get("inference_id"),
-                "recipe": member.info.get("recipe"),
-                "cost": member.info.get("cost"),
-            }
-            for member in members
-        ],
-        "ensemble": joined.settings,
-        "seen_unknown": unknown,
-        "trained_on": [{"name": title, "content_id": digest} for title, digest in data_sets],
-        **provenance(),
-    }
+def join_both(
+    members: Sequence[Predictions],
+    dataset: DataSet,
+    split: str,
+    *,
+    findings: Sequence[str] | None = None,
+    boxes_by: str = BOXES_BY,
+) -> JoinedOutput:
+    """Join detectors and classifiers: one image score by logistic regression gates the boxes.
+
+    The regression is fitted on the logits of the members' image scores of the validation images.
+    The validation images themselves get scores whose weights were fitted on other patients, so that
+    a threshold can be chosen on them; all other images get those of the fit on all of them.
+
+    Args:
+        members: Stored predictions of two or more systems for the same images.
+        dataset: The data set on whose images all members made their predictions.
+        split: Name of the split on whose validation images the weights are fitted.
+        findings: Findings to join; None takes those that all members predict.
+        boxes_by: Figure on validation whose highest value chooses how boxes are gated.
+
+    Returns:
+        Scores, the boxes of the detector (fused if there are several) and the maps of the
+        classifier.
+
+    Raises:
+        InputError: The members do not fit each other, or the validation images do not suffice.
+    """
+    _check_members(members, dataset)
+    shared = set.intersection(*map(_findings_of, members))
+    findings = sorted(shared) if findings is None else findings
+    absent = [finding for finding in findings if finding not in shared]
+    if absent or not findings:
+        _check_same_findings(members)
+    images = _join_images(members)
+    ran = pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
+    boxes = _boxes_of_detectors(members, dataset.images)
+    fitted = fit_joint(members, dataset, split, findings, ran, boxes, boxes_by)
+    tables = fitted.rule.apply(members, ran, boxes, fitted.held_out)
+    maps = _maps_of_classifiers(members, images, findings)
+    if maps is not None:
+        tables["maps"] = maps
+    left_out = maps is None and any(len(member.maps) for member in members)
+    notes = [_MAPS_LEFT_OUT] if left_out else []
+    seen = None
+    if not dataset.is_in_memory:
+        seen = dataset.identities(fitted.fitted_on).assign(role="val")
+    return JoinedOutput(images, tables, METHOD, fitted.rule.to_dict(), notes, seen)
+
+
+def joined_output(
+    members: Sequence[Predictions], rule: JointRule, sizes: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Apply a fitted rule to the members' output on new images.
+
+    Args:
+        members: Predictions of the members, in the order in which the weights were fitted.
+        rule: The fitted rule.
+        sizes: Table with ``image_id``, ``width`` and ``height`` of the images (px).
+
+    Returns:
+        Status of the images, and the tables of a predictions folder.
+    """
+    images = _join_images(members)
+    ran = pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
+    tables = rule.apply(members, ran, _boxes_of_detectors(members, sizes))
+    maps = _maps_of_classifiers(members, images, list(rule.findings))
+    return images, tables if maps is None else {**tables, "maps": maps}
+
+
+def _maps_of_classifiers(
+    members: Sequence[Predictions], images: pd.DataFrame, findings: Sequence[str]
+) -> pd.DataFrame | None:
+    """Return the mean map of those members that give maps; None without or if they differ."""
+    with_maps = [member for member in members if len(member.maps)]
+    if not with_maps:
+        return None
+    maps = _mean_maps(with_maps, images, np.full(len(with_maps), 1 / len(with_maps)))
+    return None if maps is None else maps[maps["finding"].isin(findings)]
+
+
+def _boxes_of_detectors(members: Sequence[Predictions], sizes: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the boxes of the only detector, or the fused boxes of several; None without one."""
+    detectors = [member for member in members if member.kind != "scores"]
+    if len(detectors) > 1:
+        return _join_detectors(detectors, sizes, [1.0] * len(detectors)).tables["boxes"]
+    if not detectors:
+        return None
+    boxes = detectors[0].boxes
+    return boxes[_is_of_successful_image(boxes, _join_images(members))].reset_index(drop=True)
+
+
+def write_joined(
+    members: Sequence[Predictions],
+    joined: JoinedOutput,
+    dataset: DataSet,
+    out: Path,
+    name: str | None = None,
+) -> list[str]:
+    """Write the predictions folder of an ensemble, and return remarks for the user."""
+    seen, unknown = _joined_seen(members, joined.fitted_on)
+    info = _info(members, joined, name) | {"seen_unknown": unknown}
     with PredictionWriter(out, info) as writer:
         for start in range(0, len(joined.images), _PART_SIZE):
             part = joined.images.iloc[start : start + _PART_SIZE]
@@ -131,6 +249,41 @@ def _write(members: Sequence[Predictions], joined: _JoinedOutput, out: Path, nam
             writer.add(part, **part_tables)
         if seen is not None:
             write_table(seen, out / SEEN_FILE, "seen")
+    return joined.notes
+
+
+def _info(members: Sequence[Predictions], joined: JoinedOutput, name: str | None) -> dict[str, Any]:
+    """Return the record of an ensemble: its members, its cost and all that decides the result."""
+    names = list(dict.fromkeys(member.name for member in members))
+    default_name = f"{names[0]} x {len(members)}" if len(names) == 1 else " + ".join(names)
+    data_sets = dict.fromkeys(entry for member in members for entry in training_sets(member))
+    member_names = " + ".join(member.name for member in members)
+    findings = joined.settings.get("findings", _findings_of(members[0]))
+    return {
+        "system": name or default_name,
+        "seed": None,
+        "kind": joined.kind,
+        "findings": sorted(findings),
+        "inference_id": joined_id(members, joined.settings),
+        "data_set": members[0].info["data_set"],
+        "cost": joined_cost(
+            [dict(member.info.get("cost") or {}) for member in members],
+            f"{member_names}: {joined.method}",
+        ),
+        "members": [
+            {
+                "system": member.name,
+                "folder": member.folder.name,
+                "inference_id": member.info.get("inference_id"),
+                "recipe": member.info.get("recipe"),
+                "cost": member.info.get("cost"),
+            }
+            for member in members
+        ],
+        "ensemble": joined.settings,
+        "trained_on": [{"name": title, "content_id": digest} for title, digest in data_sets],
+        **provenance(),
+    }
 
 
 def _check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
@@ -201,8 +354,8 @@ def _join_images(members: Sequence[Predictions]) -> pd.DataFrame:
 
 
 def _join_detectors(
-    members: Sequence[Predictions], dataset: DataSet, weights: list[float]
-) -> _JoinedOutput:
+    members: Sequence[Predictions], sizes: pd.DataFrame, weights: list[float]
+) -> JoinedOutput:
     """Fuse the stored boxes of detectors, separately for each image and finding."""
     images = _join_images(members)
     parts = [member.boxes.assign(model=number) for number, member in enumerate(members)]
@@ -216,15 +369,15 @@ def _join_detectors(
     rank = np.arange(len(fused)) - np.searchsorted(fused.labels, fused.labels, side="left")
     kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
     settings = {"method": "best", "iou": OVERLAP, "weights": weights}
-    return _JoinedOutput(
+    return JoinedOutput(
         images,
-        {"boxes": groups.to_table(kept, dataset.images)},
+        {"boxes": groups.to_table(kept, sizes)},
         f"{NAME} at IoU {OVERLAP:g}",
         settings,
     )
 
 
-def _join_classifiers(members: Sequence[Predictions], weights: list[float]) -> _JoinedOutput:
+def _join_classifiers(members: Sequence[Predictions], weights: list[float]) -> JoinedOutput:
     """Average the probabilities of classifiers, and their maps if all maps are of one kind.
 
     Raises:
@@ -246,9 +399,9 @@ def _join_classifiers(members: Sequence[Predictions], weights: list[float]) -> _
     if maps is not None:
         joined["maps"] = maps
     elif any(len(member.maps) for member in members):
-        notes.append("Activation maps left out: the members' maps are not of one kind and grid.")
+        notes.append(_MAPS_LEFT_OUT)
     settings = {"method": "mean", "weights": weights}
-    return _JoinedOutput(images, joined, "mean probability", settings, notes)
+    return JoinedOutput(images, joined, "mean probability", settings, notes)
 
 
 def _mean_maps(
@@ -302,12 +455,11 @@ _GREATEST = ("train_peak_memory_bytes", "peak_memory_bytes")
 _SAME_FOR_ALL = ("latency_device", "train_device", "precision", "image_size", "batch_size")
 
 
-def _joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]:
+def joined_cost(costs: Sequence[Mapping[str, Any]], made_of: str) -> dict[str, Any]:
     """Compute the cost of running the members one after the other; unknown values are None.
 
     The memory is the largest of all members. Times on different devices are not added.
     """
-    costs = [dict(member.info.get("cost") or {}) for member in members]
     total: dict[str, Any] = {"made_of": made_of}
     for key in (*_SUMMED, *_GREATEST):
         values = [cost.get(key) for cost in costs]
@@ -324,13 +476,16 @@ def _joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]
     return total
 
 
-def _joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, list[str]]:
+def _joined_seen(
+    members: Sequence[Predictions], fitted_on: pd.DataFrame | None
+) -> tuple[pd.DataFrame | None, list[str]]:
     """Join the images that members were trained on, and the names of members without such a list.
 
-    If an image has several roles, the strongest counts (train before val). The table is None if no
-    member has a list.
+    The images on which an ensemble fitted its weights count as validation images. If an image has
+    several roles, the strongest counts (train before val). The table is None if no member has a
+    list.
     """
-    parts: list[pd.DataFrame] = []
+    parts: list[pd.DataFrame] = [] if fitted_on is None else [fitted_on]
     unknown: list[str] = []
     for member in members:
         unknown += [*member.info.get("seen_unknown", [])]
@@ -348,7 +503,7 @@ def _joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, l
     return seen_images.reset_index(drop=True), unknown
 
 
-def _joined_id(members: Sequence[Predictions], settings: dict[str, Any]) -> str:
+def joined_id(members: Sequence[Predictions], settings: dict[str, Any]) -> str:
     """Return a digest of everything that decides the result: the members in order, and settings."""
     ids = [member.info.get("inference_id") for member in members]
     text = json.dumps([ids, settings], sort_keys=True, default=str)

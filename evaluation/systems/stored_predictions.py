@@ -44,6 +44,7 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 _RECORDED = (
     "system", "seed", "kind", "inference_id", "training_id", "exported_from", "maps", "command",
     "created", "revision", "versions", "backend", "precision", "tta", "recipe", "members",
+    "ensemble",
 )  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def read_system(
     info = predictions.info
     system = System(
         name=predictions.name,
-        kind="boxes" if predictions.kind == "boxes" else "scores",
+        kind=predictions.kind,
         images=predictions.images,
         scores=predictions.rows("scores", target.any_of, ids),
         boxes=predictions.rows("boxes", target.any_of, ids),

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.decisions.box_choice import BOXES_BY, choosing_figures
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
@@ -43,9 +44,11 @@ from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import (
     ComparedSystem,
     ComparedSystems,
+    GivenSystem,
     open_systems,
     read_compared,
     require_predictable,
+    with_joint_system,
 )
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ def compare(
     exposure: Exposures = (),
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
+    both: bool = False,
     overwrite: bool = False,
 ) -> Report | ReportsByTarget:
     """Evaluate systems on the same test images, and write the report.
@@ -156,6 +160,10 @@ def compare(
         allow_shared_patients: Evaluate labels of --truth in which patients of test images have
             images in validation or training, too. Without it they are refused; with it the report
             says how many they are.
+        both: Also compare all systems together as one more system: an image score by logistic
+            regression, fitted on validation images, that gates the detector's boxes. The report
+            says whether it is better than each of them, and which decisions it changes
+            (docs/questions/both-together.md).
         overwrite: Write a new report in place of the finished one in this folder. Without it,
             another call on the folder of a finished report is refused.
 
@@ -171,14 +179,16 @@ def compare(
         cxr compare RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
         --data out/data --out out/report
 
+        cxr compare RetinaNet=out/retinanet CheXNet=out/chexnet --both --data out/data
+        --out out/report
+
         cxr compare --truth truth.json A=a.json B=b.json --patients patients.csv --out out/report
     """
     compared = read_compared(systems)
     data = as_path(data)
     out = as_path(out)
     protocol = as_path(protocol)
-    if not compared:
-        raise InputError("compare: give at least one system")
+    _require_systems(compared, both=both)
     if out is None or overwrite or not (out / files.METRICS).is_file():
         require_predictable(compared)  # here already, as reading the data set takes time
     single_target = target[0].partition("=")[0] if target and len(target) == 1 else None
@@ -240,10 +250,12 @@ def compare(
             "reference_by": reference_by,
             "exposure": _without_folders(exposure),
             "mapping": None if mapping is None else as_path(mapping).name,
+            "both": both,
             "image_folder": None if image_options.folder is None else image_options.folder.name,
         },
         inputs=_files_of_exposures(exposure, as_path(mapping)),
         by_readers=reference_by is not None,
+        both=both,
         exposures=tuple(exposures),
         overwrite=overwrite,
     )
@@ -254,6 +266,13 @@ def compare(
     if out is None:
         raise InputError("compare: several targets need a folder for their reports; give --out")
     return _compare_targets(request, opened, test_sets, out)
+
+
+def _require_systems(compared: Sequence[GivenSystem], *, both: bool) -> None:
+    if not compared:
+        raise InputError("compare: give at least one system")
+    if both and len(compared) < 2:
+        raise InputError("compare --both: joins two or more systems; give another one")
 
 
 def _refuse_options_of_truth(
@@ -305,6 +324,7 @@ class ReportRequest:
         recorded: Further options of the call, as the report records them.
         inputs: Files of these options.
         by_readers: True evaluates the systems also by the labels of each reader.
+        both: True adds the system that joins all of them (``--both``).
         exposures: Images that systems or their encoders have seen before, one object for each
             system.
         overwrite: True writes a finished report again.
@@ -317,6 +337,7 @@ class ReportRequest:
     recorded: dict[str, Any]
     inputs: tuple[Path, ...]
     by_readers: bool
+    both: bool
     exposures: tuple[Exposure, ...]
     overwrite: bool
 
@@ -341,7 +362,7 @@ class ReportRequest:
         """
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-                opened = open_systems(systems, test_set, Path(folder))
+                opened = self._open(systems, test_set, Path(folder))
                 comparison = self._compare(opened, test_set)
             return self._unwritten(comparison, test_set)
         from cxr_compare.evaluation.report.result import Report
@@ -353,10 +374,21 @@ class ReportRequest:
         require_only_files(out, files.OF_ONE_TARGET, "report")
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
-            opened = open_systems(systems, test_set, out)
+            opened = self._open(systems, test_set, out)
             comparison = self._compare(opened, test_set)
             self._write(comparison, self._call(systems, test_set), test_set, out)
         return Report.open(out)
+
+    def _open(
+        self, systems: list[ComparedSystem], test_set: LabelledSplit, folder: Path
+    ) -> dict[str, list[Predictions]]:
+        """Open the predictions of all systems and, if requested, of all of them together."""
+        opened = open_systems(systems, test_set, folder)
+        if not self.both:
+            return opened
+        metric = self.protocol.metric
+        boxes_by = metric if metric in choosing_figures() else BOXES_BY
+        return with_joint_system(opened, test_set, folder, boxes_by)
 
     def _unwritten(self, comparison: Comparison, test_set: LabelledSplit) -> Report:
         """Return a result that no folder holds, and that can be saved into one."""

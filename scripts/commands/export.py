@@ -18,7 +18,7 @@ from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import tune_cpu
 from cxr_compare.serving.backends import export_folder
-from cxr_compare.serving.export_spec import PACKAGES
+from cxr_compare.serving.export_spec import PACKAGES, is_joint
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.export.export import ExportSummary
@@ -136,24 +136,27 @@ def _export_run(
 ) -> tuple[Path, Proof]:
     """Export a run; return the folder of the export and how far it agrees with the run."""
     kind = folder_kind(run)
-    if kind is not None and kind.name == "predictions":
+    if kind is not None and kind.name == "predictions" and not is_joint(run):
         raise InputError(
             f"{run}: holds predictions; only a run of cxr train can be exported, and a network of "
             "other software cannot: export it with that software"
         )
-    require_kind(run, "run")
+    if not is_joint(run):
+        require_kind(run, "run")
     # The way to every format leads over ONNX.
     needed = ["onnx", PACKAGES[format], *(["nncf"] if precision == "int8" else []), *TRAIN_PACKAGES]
     require_packages(f"export --format {format}", "export", needed)
     tune_cpu()
-    from cxr_compare.serving.export import export_run
+    from cxr_compare.serving.export import export_joint, export_run
     from cxr_compare.serving.run import require_reads_images
     from cxr_compare.training.run_folder import RunFolder
 
-    require_reads_images(run, RunFolder.open(run).info.get("features"))
-
-    out = out or export_folder(run, format, precision)
     dataset = None if data is None else DataSet.open(data)
+    out = out or export_folder(run, format, precision)
+    if is_joint(run):
+        console.say(f"Exporting the members as {format} {precision}, and checking them")
+        return out, export_joint(run, out, format, precision, dataset, console)
+    require_reads_images(run, RunFolder.open(run).info.get("features"))
     size = Preprocess.from_json(run / "preprocess.json").size
     store = None if dataset is None else dataset.make_store(size, console)
     console.say(f"Exporting as {format} {precision}, and checking it against the run")

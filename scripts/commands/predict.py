@@ -31,13 +31,13 @@ from cxr_compare.scripts.runs import (
     sort_paths,
 )
 from cxr_compare.scripts.runtime import choose_device, runs_on_gpu, tune_cpu
-from cxr_compare.serving.backends import ChosenBackend, choose_backend
+from cxr_compare.serving.backends import ChosenBackend, choose_backend, open_model
+from cxr_compare.serving.export_spec import is_joint
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
     from cxr_compare.serving.answers import Answers
-    from cxr_compare.serving.exported_model import ExportedModel
-    from cxr_compare.serving.trained_model import TrainedModel
+    from cxr_compare.serving.backends import Model
 
 _OVERLAYS = "predicted"
 
@@ -210,12 +210,19 @@ def _choose_backend(run: Path, data: Path, how: dict[str, Any]) -> ChosenBackend
     )
 
 
-def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> TrainedModel | ExportedModel:
+def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> Model:
     """Load what predicts a data set."""
     from cxr_compare.data_prep.store.views import View, parse_views
 
     if how["backend"] == "auto":
         console.say(chosen.words)
+    if is_joint(chosen.folder):
+        tune_cpu()
+        return open_model(
+            chosen.folder,
+            precision="bf16" if chosen.precision == "bf16" else "fp32",
+            device=choose_device(how["device"]),
+        )
     if chosen.backend != "torch":
         from cxr_compare.serving.exported_model import ExportedModel
 

@@ -159,7 +159,7 @@ class _System(_Model):
     """Name of a system and the threshold by which it decides."""
 
     system: str = Field(examples=["RetinaNet"])
-    kind: Literal["boxes", "scores"]
+    kind: Literal["boxes", "scores", "both"]
     model_id: str = Field(examples=["a8f65d73658fc4a5"])
     backend: str = Field(examples=["openvino"])
     finding: str = Field(examples=["Lung opacity"])

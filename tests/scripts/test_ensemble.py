@@ -16,7 +16,9 @@ from cxr_compare.evaluation.report.cost_table import cost_rows
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
+from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.ensemble import ensemble
+from cxr_compare.scripts.commands.tune import tune
 from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import write_predictions, write_source
 
@@ -88,12 +90,37 @@ def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(data, member, 
     assert gain > 0.05  # three noisy readings of one place are better than one
 
 
-def test_mixed_kinds_are_refused(data, member, tmp_path):
+def test_a_detector_and_a_classifier_become_a_system_like_any_other(data, member, tmp_path):
+    folders = [member("D", seed=1), member("C", "scores", seed=2)]
+    out = tmp_path / "both"
+    joint = ensemble(folders, data=data, out=out)
+    assert joint.kind == "both"
+    assert joint.info["cost"]["parameters"] == 6_000_000
+    tune(out, data=data)
+    report = compare([f"D={folders[0]}", f"C={folders[1]}", f"Both={out}"], data=data,
+                     out=tmp_path / "report", replicates=100)  # fmt: skip
+    assert report.to_dict()["joint"]["members"] == ["D", "C"]
+    again = compare([f"D={folders[0]}", f"C={folders[1]}"], both=True, data=data, replicates=100)
+    keys = ["metric", "policy", "subgroup"]
+    first = report.figures.query("system == 'Both'").set_index(keys)["estimate"]
+    second = again.figures.query("system == 'D + C'").set_index(keys)["estimate"]
+    np.testing.assert_allclose(first, second.reindex(first.index), rtol=0, atol=1e-9)
+
+
+def test_a_joint_system_of_too_few_validation_patients_writes_nothing(data, member, tmp_path):
     folders = [member("C", "scores"), member("D")]
-    out = tmp_path / "out"
-    with pytest.raises(InputError, match=r"^ensemble: .*boxes .*scores"):
-        ensemble(folders, data=data, out=out)
-    assert not out.exists()
+    for folder in folders:
+        images = pd.read_parquet(folder / "predicted_images.parquet")
+        run = images["image_id"].str.slice(1).astype(int) % 4 == 2  # test images alone
+        rows = list((folder / "predicted_images.parquet").glob("*.parquet"))
+        write_table(images[run], rows[0], "predicted_images")
+        for table, schema in (("scores", "scores"), ("boxes", "predicted_boxes")):
+            for path in (folder / f"{table}.parquet").glob("*.parquet"):
+                part = pd.read_parquet(path)
+                write_table(part[part["image_id"].isin(images[run]["image_id"])], path, schema)
+    with pytest.raises(InputError, match=r"ensemble: .*validation"):
+        ensemble(folders, data=data, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_classifiers_average_and_many_images_come_in_parts(data, member, tmp_path, monkeypatch):

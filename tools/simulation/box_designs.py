@@ -226,7 +226,7 @@ def compute_scorecard(
     owners = validation.owners
     evaluated = test.evaluated
     output: Any = SimpleNamespace(
-        gives_boxes=True, scores=lambda each: validation.scores(system, each)
+        reduces_boxes=True, scores=lambda each: validation.scores(system, each)
     )
     reduction = choose_reduction(output, pd.Series(truth), owners, rules).reduction
     known = ValidationScores(truth, validation.scores(system, reduction).to_numpy(), owners)

@@ -15,7 +15,7 @@ from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Verdict
+from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, JointSystem, Verdict
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
@@ -108,6 +108,7 @@ def evaluate(
     seed: int,
     policies: Sequence[str] = POLICIES,
     tested: bool = False,
+    joint: JointSystem | None = None,
 ) -> Evaluated:
     """Compare simulated systems as ``cxr compare`` does.
 
@@ -119,6 +120,7 @@ def evaluate(
         seed: Random seed of the resamples.
         policies: Names of the policies.
         tested: True to compute paired tests, too.
+        joint: The one of the systems that joins others; None without one.
 
     Returns:
         The comparison.
@@ -133,7 +135,9 @@ def evaluate(
         tests = paired_tests(drawn.estimates, scorecards, drawn.differences)
     counts = dict(zip(names, seeds, strict=True))
     context = AnswerContext(counts, cautions=list_cautions(Background(), figures, pd.DataFrame()))
-    verdict = state_verdict(figures, names, "Finding", tests=PairTests(tests), context=context)
+    verdict = state_verdict(
+        figures, names, "Finding", tests=PairTests(tests), context=context, joint=joint
+    )
     chosen = {
         name: [
             {p: choice.threshold for p, choice in scorecard.thresholds.items()}

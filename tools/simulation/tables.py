@@ -211,6 +211,20 @@ TABLES = (
         ),
     ),
     Table(
+        "joined",
+        "joined",
+        (
+            Column("better than each: AUROC", "auroc"),
+            Column("F1", "f1"),
+            Column("accuracy", "accuracy"),
+            Column("weight of the second within 2 standard errors of 0", "weight within 2 errors"),
+            Column("AUROC lost", "auroc lost", share=False),
+            Column("F1 too high: cross-fitted", "optimism, cross-fitted", share=False),
+            Column("F1 too high: not", "optimism, fitted", share=False),
+        ),
+        cases="second system, validation / test patients",
+    ),
+    Table(
         "folds",
         "folds",
         (

@@ -27,7 +27,7 @@ from cxr_compare.evaluation.systems.stored_predictions import (
 class _Scores:
     """SystemOutput of which only the image scores are known, by rule."""
 
-    gives_boxes = True
+    reduces_boxes = True
 
     def __init__(self, by_rule):
         self.by_rule = by_rule
