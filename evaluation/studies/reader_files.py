@@ -156,7 +156,8 @@ def read_readings(
         raise InputError(f"{path}: say who read: READER={path}")
     if folder:
         made = Predictions.open(path)
-        rows = made.rows(made.kind, findings, made.images_run)
+        table = "boxes" if made.kind == "boxes" else "scores"
+        rows = made.rows(table, findings, made.images_run)
         if made.kind == "boxes":
             read = pd.DataFrame({"image_id": made.images_run})
             rows = pd.concat([rows, read], ignore_index=True)
