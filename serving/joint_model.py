@@ -22,11 +22,10 @@ from cxr_compare.data_prep.store.prediction_writer import Part, concat_parts
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.progress import Progress
-from cxr_compare.evaluation.systems.ensemble import joined_cost, joined_output
-from cxr_compare.evaluation.systems.joint import JointRule
 from cxr_compare.serving.export_spec import JOINT_MEMBERS
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # joining imports SciPy, which a run of one network does not need
+    from cxr_compare.evaluation.systems.joint import JointRule
     from cxr_compare.serving.backends import Model
 
 
@@ -112,6 +111,8 @@ class JointModel:
     @cached_property
     def rule(self) -> JointRule:
         """Weights of the members, and how the joint score gates the boxes."""
+        from cxr_compare.evaluation.systems.joint import JointRule
+
         return JointRule.from_dict(self.record["ensemble"])
 
     @property
@@ -188,6 +189,8 @@ class JointModel:
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """Return the sum of the costs of the members, as they were measured when it was made."""
+        from cxr_compare.evaluation.systems.ensemble import joined_cost
+
         return joined_cost([dict(each["cost"] or {}) for each in self.record["members"]], "")
 
     def predict(
@@ -210,6 +213,8 @@ class JointModel:
         Yields:
             Status, scores, boxes and maps of the images of a batch.
         """
+        from cxr_compare.evaluation.systems.ensemble import joined_output
+
         sizing = cast(ResizingSource, source)
         sources = [sizing.resized(member.preprocess.size) for member in self.members]
         for start in range(0, len(image_ids), batch_size):
