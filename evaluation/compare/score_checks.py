@@ -8,7 +8,6 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import ks_2samp, mannwhitneyu
 
 from cxr_compare.evaluation.compare.evaluated_models import EvaluatedModel, Models
 from cxr_compare.evaluation.compare.sentences import note
@@ -99,6 +98,8 @@ def _is_another_scale(
     validation: ValidationScores, scores: Floats, labels: npt.NDArray[np.bool_]
 ) -> bool:
     """Return True if the scores of each class on test images are far from those on validation."""
+    from scipy.stats import ks_2samp  # imported here, as a prediction of one image needs none of it
+
     for is_positive in (False, True):
         of_validation = validation.scores[validation.y_true == is_positive]
         of_test = scores[labels == is_positive]
@@ -114,6 +115,8 @@ def _auroc_if_turned(validation: ValidationScores) -> float | None:
 
     The images of a patient in a class count once, with their mean score, as they resemble.
     """
+    from scipy.stats import mannwhitneyu
+
     rows = pd.DataFrame({"score": validation.scores, "positive": validation.y_true})
     means = rows.groupby([validation.patients, "positive"])["score"].mean().reset_index()
     positive = means.loc[means["positive"], "score"].to_numpy()
