@@ -11,7 +11,7 @@ import datetime
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
@@ -39,13 +39,18 @@ _LINKS = "xl/_rels/workbook.xml.rels"
 _TEXTS = "xl/sharedStrings.xml"
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _LINK = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
-_MERGED = re.compile(rb"<(?:\w+:)?mergeCell\b[^>]*\bref=\"([A-Z0-9:]+)\"")
+_MERGED = re.compile(rb"<(?:\w+:)?mergeCell\b[^>]*\bref=[\"']([A-Z0-9:]+)[\"']")
+_HIDDEN_ROW = re.compile(rb"<(?:\w+:)?row\b[^>]*\bhidden=[\"'](?:1|true)[\"']")
 _FORMULA = re.compile(rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f[\s/>]")
 _EMPTY_FORMULA = re.compile(
     rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
     rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
-_NEVER_CALCULATED = re.compile(rb"fullCalcOnLoad=\"(?:1|true)\"")
+_NEVER_CALCULATED = re.compile(rb"fullCalcOnLoad=[\"'](?:1|true)[\"']")
+_TEXT_FORMULA = re.compile(rb"\bt=[\"']str[\"']")
+_FIRST_SECTION = re.compile(r"""(?:[^;"\\]|\\.|"[^"]*")*""")  # of a number format: positive numbers
+_UNSEEN = re.compile(r"\[[^\]]*\]|[_*].")  # colours, languages, and what fills a cell
+_LITERAL = re.compile(r'"[^"]*"|\\.|[-/ ]')
 _EXACT_LIMIT = 10**15  # a spreadsheet keeps 15 digits of a number
 _MISSING = "#N/A"  # result of a formula without a value
 
@@ -88,7 +93,7 @@ def read_sheet(path: Path, sheet: str | None = None) -> tuple[pd.DataFrame, list
         try:
             chosen = _choose(book, sheet, path)
             where = f"{path}: sheet {chosen.title!r}"
-            _require_plain(archive, parts, chosen.title, where)
+            n_hidden = _require_plain(archive.read(parts[chosen.title]), archive, where)
             frame = _frame(chosen, where)
         except InputError:
             raise
@@ -100,7 +105,13 @@ def read_sheet(path: Path, sheet: str | None = None) -> tuple[pd.DataFrame, list
     others = [name for name in parts if name != chosen.title]
     if others:
         note += f", not {', '.join(map(repr, others[:_MAX_NAMED]))}"
-    return frame, [note]
+    notes = [note]
+    if n_hidden:
+        notes.append(
+            f"{counted(n_hidden, 'row', 'are')} hidden in sheet {chosen.title!r}, perhaps by a "
+            "filter, and read like the others; delete those that do not belong to the table"
+        )
+    return frame, notes
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -219,11 +230,11 @@ def _has_cells(sheet: Any) -> bool:
     return any(any(value not in (None, "") for value in row) for row in rows)
 
 
-def _require_plain(
-    archive: zipfile.ZipFile, parts: Mapping[str, str], title: str, where: str
-) -> None:
-    """Refuse merged cells, and formulas that no program has calculated."""
-    content = archive.read(parts[title])
+def _require_plain(content: bytes, archive: zipfile.ZipFile, where: str) -> int:
+    """Refuse merged cells, and formulas that no program has calculated; count hidden rows."""
+    if b"\x00" in content[:4]:
+        raise InputError(f"{where}: is not in UTF-8; save the file again in Excel or LibreOffice")
+    n_hidden = len(_HIDDEN_ROW.findall(content))
     merged = _MERGED.search(content)
     if merged:
         raise InputError(
@@ -232,20 +243,21 @@ def _require_plain(
         )
     formula = _FORMULA.search(content)
     if formula is None:
-        return
+        return n_hidden
     attributes = formula[1]
     calculated = _NEVER_CALCULATED.search(archive.read(_BOOK)) is None
     if calculated:
         empty = (match[1] for match in _EMPTY_FORMULA.finditer(content))
-        attributes = next((text for text in empty if b't="str"' not in text), b"")
+        attributes = next((text for text in empty if not _TEXT_FORMULA.search(text)), b"")
         calculated = not attributes
     if not calculated:
-        cell = re.search(rb"\br=\"([A-Z]+\d+)\"", attributes)
+        cell = re.search(rb"\br=[\"']([A-Z]+\d+)[\"']", attributes)
         position = f"cell {cell[1].decode()}" if cell else "a cell"
         raise InputError(
             f"{where}: {position} holds a formula that was never calculated; open the file in "
             "Excel or LibreOffice and save it there"
         )
+    return n_hidden
 
 
 def _frame(sheet: Any, where: str) -> pd.DataFrame:
@@ -267,15 +279,18 @@ def _frame(sheet: Any, where: str) -> pd.DataFrame:
     for row, cells in rows:
         numbers.append(row - 2)
         texts.append(cells)
-    width = max([len(header), *map(len, texts)])
-    for cells in (header, *texts):
-        cells += [""] * (width - len(cells))
-    columns = [pd.array([cells[n] for cells in texts], dtype=TEXT) for n in range(width)]
-    names = [name or f"column {get_column_letter(n + 1)}" for n, name in enumerate(header)]
-    used = [n for n in range(width) if header[n] or (columns[n] != "").any()]
-    index = pd.Index(numbers, dtype="int64")
-    frame = pd.DataFrame({n: columns[n] for n in used}, index=index)
-    frame.columns = pd.Index([names[n] for n in used])
+    # Few of the 16,384 columns that a row may have are used, even if one cell stands in the last.
+    named = {n: name for n, name in enumerate(header) if name}
+    filled = set(named)
+    for cells in texts:
+        filled.update(n for n, cell in enumerate(cells) if cell)
+    used = sorted(filled)
+    columns = {
+        n: pd.array([cells[n] if n < len(cells) else "" for cells in texts], dtype=TEXT)
+        for n in used
+    }
+    frame = pd.DataFrame(columns, index=pd.Index(numbers, dtype="int64"))
+    frame.columns = pd.Index([named.get(n, f"column {get_column_letter(n + 1)}") for n in used])
     return frame
 
 
@@ -324,6 +339,13 @@ def _number_text(value: float, cell: Any, where: str) -> str:
     if float(value) != int(value):
         return repr(float(value))
     text = str(int(value))
-    number_format = str(cell.number_format)
-    # A format of zeros alone shows leading zeros, as in 00019124.
-    return text.zfill(len(number_format)) if set(number_format) == {"0"} else text
+    section = _FIRST_SECTION.match(str(cell.number_format))
+    shown = _UNSEEN.sub("", section[0] if section else "").strip()
+    if value >= 0 and set(shown) == {"0"}:  # shows leading zeros, as in 00019124
+        return text.zfill(len(shown))
+    if re.fullmatch("00+", _LITERAL.sub("", shown)):
+        raise InputError(
+            f"{where}: cell {cell.coordinate} holds {text} and shows it by the number format "
+            f"{cell.number_format}; write the column as text, as it is shown"
+        )
+    return text

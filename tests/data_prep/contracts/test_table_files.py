@@ -139,6 +139,58 @@ def test_cells_of_a_sheet_are_the_text_that_a_csv_would_hold(tmp_path):
     assert frame.index.tolist() == [1]  # row 3 of the sheet
 
 
+@pytest.mark.parametrize(
+    ("number_format", "shown"),
+    [
+        ("0000", "0012"), ("0000;-0000", "0012"), ("0000_)", "0012"), ("[$-407]0000", "0012"),
+        ("[Red]0000;[Blue]-0000", "0012"), ("0", "12"), ("General", "12"), ("0.00", "12"),
+        ("#,##0", "12"), ('0" kg"', "12"), ("0%", "12"),
+        ('"img"0000', None), ("000-000", None), (r"\p000", None),
+    ],
+)  # fmt: skip
+def test_zeros_that_a_number_format_shows_are_kept_or_asked_about(tmp_path, number_format, shown):
+    def change(book, sheet):
+        sheet["A2"].number_format = number_format
+
+    path = write_book(tmp_path / "t.xlsx", [["file", "label"], [12, "mass"]], change)
+    if shown is None:
+        with pytest.raises(InputError, match="cell A2"):
+            read_text_table(path, ["file"])
+    else:
+        assert read_text_table(path, ["file"])["file"].tolist() == [shown]
+
+
+def test_rows_that_a_filter_hides_are_counted(tmp_path):
+    def change(book, sheet):
+        sheet.row_dimensions[3].hidden = True
+
+    frame, notes = spreadsheets.read_sheet(write_book(tmp_path / "t.xlsx", ROWS, change))
+    assert len(frame) == 2
+    assert any("1 row is hidden" in note for note in notes)
+
+
+def test_a_cell_in_the_last_column_adds_one_column(tmp_path):
+    def change(book, sheet):
+        sheet["XFD3"] = "far"
+
+    frame, _ = spreadsheets.read_sheet(write_book(tmp_path / "t.xlsx", ROWS, change))
+    assert frame.columns.tolist() == ["file", "label", "x", "column XFD"]
+    assert frame["column XFD"].tolist() == ["", "far"]
+
+
+@pytest.mark.parametrize("mark", ['"', "'"])
+def test_merged_cells_are_found_in_every_way_of_writing_xml(tmp_path, mark):
+    rows = '<row r="2"><c r="A2" t="inlineStr"><is><t>a.png</t></is></c></row>'
+    merge = f"</sheetData><mergeCells><mergeCell ref={mark}B2:B3{mark}/></mergeCells>"
+    content = sheet_of(rows).replace(b"</sheetData>", merge.encode())
+    path = write_book(tmp_path / "t.xlsx", ROWS)
+    with pytest.raises(InputError, match="B2:B3 are merged"):
+        read_text_table(with_part(path, SHEET, content), ["file"])
+    utf_16 = '<?xml version="1.0" encoding="UTF-16"?>' + content.decode()
+    with pytest.raises(InputError, match="UTF-8"):
+        read_text_table(with_part(path, SHEET, utf_16.encode("utf-16")), ["file"])
+
+
 def test_a_spreadsheet_is_known_by_its_content_whatever_its_name(tmp_path):
     book = write_book(tmp_path / "t.xlsx", ROWS).rename(tmp_path / "labels.csv")
     assert is_spreadsheet(book)
