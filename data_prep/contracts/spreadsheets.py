@@ -49,7 +49,7 @@ _EMPTY_FORMULA = re.compile(
 _NEVER_CALCULATED = re.compile(rb"fullCalcOnLoad=[\"'](?:1|true)[\"']")
 _TEXT_FORMULA = re.compile(rb"\bt=[\"']str[\"']")
 _FIRST_SECTION = re.compile(r"""(?:[^;"\\]|\\.|"[^"]*")*""")  # of a number format: positive numbers
-_UNSEEN = re.compile(r"\[[^\]]*\]|[_*].")  # colours, languages, and what fills a cell
+_UNSEEN = re.compile(r"\[[^\]<>=]*\]|[_*].")  # colours, languages, and what fills a cell
 _LITERAL = re.compile(r'"[^"]*"|\\.|[-/ ]')
 _EXACT_LIMIT = 10**15  # a spreadsheet keeps 15 digits of a number
 _MISSING = "#N/A"  # result of a formula without a value
@@ -343,7 +343,8 @@ def _number_text(value: float, cell: Any, where: str) -> str:
     shown = _UNSEEN.sub("", section[0] if section else "").strip()
     if value >= 0 and set(shown) == {"0"}:  # shows leading zeros, as in 00019124
         return text.zfill(len(shown))
-    if re.fullmatch("00+", _LITERAL.sub("", shown)):
+    whole = re.split("[.%Ee]", _LITERAL.sub("", shown))[0]
+    if "00" in whole.replace(",", ""):
         raise InputError(
             f"{where}: cell {cell.coordinate} holds {text} and shows it by the number format "
             f"{cell.number_format}; write the column as text, as it is shown"
