@@ -145,7 +145,8 @@ def test_cells_of_a_sheet_are_the_text_that_a_csv_would_hold(tmp_path):
         ("0000", "0012"), ("0000;-0000", "0012"), ("0000_)", "0012"), ("[$-407]0000", "0012"),
         ("[Red]0000;[Blue]-0000", "0012"), ("0", "12"), ("General", "12"), ("0.00", "12"),
         ("#,##0", "12"), ("0.00E+00", "12"), ('0" kg"', "12"), ("0%", "12"),
-        ('"img"0000', None), ("000-000", None), ("0,000", None), ("[>9]0000;0", None), (r"\p000", None),
+        ('"img"0000', None), ("000-000", None), ("0,000", None), ("[>9]0000;0", None),
+        (r"\p000", None),
     ],
 )  # fmt: skip
 def test_zeros_that_a_number_format_shows_are_kept_or_asked_about(tmp_path, number_format, shown):
