@@ -86,7 +86,7 @@ def open_model(folder: Path, **options: Any) -> Model:
     if is_joint(folder):
         from cxr_compare.serving.joint_model import JointModel
 
-        return JointModel.open(folder, **options)
+        return JointModel.open(folder, open_model, **options)
     require_torch(folder)
     from cxr_compare.serving.trained_model import TrainedModel
 

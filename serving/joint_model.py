@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,6 @@ from cxr_compare.serving.export_spec import JOINT_MEMBERS
 
 if TYPE_CHECKING:  # joining imports SciPy, which a run of one network does not need
     from cxr_compare.evaluation.systems.joint import JointRule
-    from cxr_compare.serving.backends import Model
 
 
 class ResizingSource(PixelSource, Protocol):
@@ -97,13 +96,11 @@ class JointModel:
 
     folder: Path
     record: Mapping[str, Any]
-    members: tuple[Model, ...]
+    members: tuple[Any, ...]  # of each kind that `open_model` opens
 
     @classmethod
-    def open(cls, folder: Path, **options: Any) -> JointModel:
-        """Load the networks of all members."""
-        from cxr_compare.serving.backends import open_model
-
+    def open(cls, folder: Path, open_model: Callable[..., Any], **options: Any) -> JointModel:
+        """Load the networks of all members by the function that opens one, with its options."""
         record = read_json(folder / "predictions.json", "predictions")
         members = [open_model(member, **options) for member in member_folders(folder)]
         return cls(folder, record, tuple(members))

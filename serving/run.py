@@ -253,7 +253,7 @@ class Run(OpenedFromFolder):
     def synthetic(self) -> bool:
         """True if the run is known to have learned from synthetic images only."""
         if isinstance(self.model, ExportedModel | JointModel):
-            return bool(self.model.info["synthetic"])
+            return bool(self.model.info.get("synthetic"))
         return self.model.run.synthetic
 
     @cached_property

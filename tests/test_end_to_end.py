@@ -121,7 +121,7 @@ def test_real_x_rays_go_from_dicom_to_a_report_of_a_run_and_of_predictions(rsna)
     n_test = (pd.read_parquet(rsna / "data/splits/default.parquet")["role"] == "test").sum()
     assert {row["n_images"] for row in figures["metrics"] if row["metric"] == "auroc"} >= {n_test}
     assert (rsna / "report/report.html").stat().st_size < 10_000_000
-    assert "report, complete" in cxr("show", rsna / "report").stderr
+    assert "At the threshold for best F1" in cxr("show", rsna / "report").stderr
 
     predictions_path = rsna / "report/systems/RetinaNet/predictions.json"
     facts = read_json(predictions_path, "predictions")

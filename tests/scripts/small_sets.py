@@ -55,7 +55,7 @@ def scored_images(folder: Path) -> Path:
     synth(folder / "xrays", images=16, size=64, seed=5)
     prepare(folder / "xrays", folder / "data", format="rsna", size=[64], workers=0)
     images = DataSet.open(folder / "data").images["image_id"]
-    pd.DataFrame({"image_id": images, "score": 0.5}).to_csv(folder / "scores.csv", index=False)
+    pd.DataFrame({"image_id": images, "score": 0.25}).to_csv(folder / "scores.csv", index=False)
     import_predictions(folder / "scores.csv", data=folder / "data", out=folder / "scores", name="S")
     return folder
 
