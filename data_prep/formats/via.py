@@ -39,7 +39,7 @@ _NOTHING = ("", "undefined")  # what the tool writes for an attribute without a 
 
 @dataclass
 class _Image:
-    """What a file of the tool says of one image: its attributes, and those of its regions."""
+    """Attributes of one image in a file of the tool, with its regions (shape and attributes)."""
 
     name: str
     attributes: Mapping[str, Any]

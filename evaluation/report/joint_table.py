@@ -1,4 +1,4 @@
-"""Where a joint system decides otherwise than its members, and which of them is then right."""
+"""Images on which a joint system and a member decide differently, and which of them is right."""
 
 from __future__ import annotations
 

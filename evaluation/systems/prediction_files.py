@@ -369,10 +369,15 @@ def _read_csv(
     asked = _columns_to_ask_about(table, columns, names)
     places = [f"row {line}" for line in table.index + 2]  # line 1 is the header
     table = table[columns.read].reset_index(drop=True).assign(place=places)
-    rows = _plain_table(table, columns, str(path))
-    content = path.read_bytes()
+    return _from_table(table, columns, str(path), path.read_bytes(), asked)
+
+
+def _from_table(
+    table: pd.DataFrame, columns: _Columns, where: str, content: bytes, asked: dict[str, Any]
+) -> RawPredictions:
+    """Return the rows of a table whose columns were recognised."""
     return RawPredictions(
-        rows,
+        _plain_table(table, columns, where),
         content,
         notes=columns.notes,
         sides=columns.sides,
@@ -420,15 +425,7 @@ def _read_frame(
             raise InputError(f"{advice.frame}: row {label}: {column} is missing; fill it in")
         table[column] = table[column].astype(str)
     table["place"] = [f"row {label}" for label in frame.index]
-    rows = _plain_table(table, columns, advice.frame)
-    return RawPredictions(
-        rows,
-        content,
-        notes=columns.notes,
-        sides=columns.sides,
-        form=columns.form,
-        **asked,
-    )
+    return _from_table(table, columns, advice.frame, content, asked)
 
 
 _PREDICTED_CLASS = (

@@ -22,7 +22,7 @@ from tools.simulation.product import evaluate
 
 Measure = Callable[[np.random.Generator], dict[str, float]]
 Second = Literal["noise", "copy", "own"]
-"""What the second system sees: nothing, the evidence of the first with more noise, or its own."""
+"""Evidence of the second system: none, that of the first with more noise, or its own."""
 _POLICY = "max_f1"
 _REPLICATES = 400
 _NEW_IMAGES = 4000
@@ -43,7 +43,7 @@ def joint_measure(
         n_validation: Number of validation patients.
         n_test: Number of test patients.
         aurocs: True AUROC of each system; that of a copy follows from its noise.
-        second: What the second system sees.
+        second: Evidence of the second system.
         clusters: Number of images of a patient, see `cluster_sizes`.
 
     Returns:
