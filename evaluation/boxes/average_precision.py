@@ -178,7 +178,7 @@ def average_precision(
         return unchecked_average_precision(boxes, truth, ids)
     is_crowd = truth["crowd"].eq(True).to_numpy(bool)  # missing: none
     pairs = pair_boxes(boxes, truth[~is_crowd], ids)
-    on_crowd = _share_on_crowds(pair_boxes(boxes, truth[is_crowd], ids))
+    on_crowd = share_on_crowds(pair_boxes(boxes, truth[is_crowd], ids))
     return coco_average_precision(pairs, on_crowd)
 
 
@@ -211,7 +211,7 @@ def unchecked_average_precision(
     return coco_average_precision(pair_boxes(boxes, truth, image_ids))
 
 
-def _share_on_crowds(pairs: BoxPairs) -> Floats:
+def share_on_crowds(pairs: BoxPairs) -> Floats:
     """Return the largest share of each predicted box that lies on one crowd, shape ``(boxes,)``."""
     box = pairs.boxes.corners[pairs.box]
     crowd = pairs.truth.corners[pairs.true]

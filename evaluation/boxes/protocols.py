@@ -24,7 +24,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.evaluation.boxes.average_precision import best_precision
+from cxr_compare.evaluation.boxes.average_precision import best_precision, share_on_crowds
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import (
@@ -232,10 +232,7 @@ class ProtocolEvaluator:
         np.maximum.at(overlap, pairs.box, pairs.iou)
         on_crowd = np.zeros(len(boxes.score))
         if crowd == "ignored" and self._has_crowds:
-            on = self._pairs(corners, form, kind, (True,))
-            area = _areas(on.boxes.corners[on.box])
-            both_areas = area + _areas(on.truth.corners[on.true])
-            np.maximum.at(on_crowd, on.box, on.iou / (1 + on.iou) * both_areas / area)
+            on_crowd = share_on_crowds(self._pairs(corners, form, kind, (True,)))
         falling = np.argsort(-boxes.score, kind="stable")
         return _ClassMatches(matches, overlap[falling], on_crowd[falling], boxes.rank[falling])
 
@@ -290,10 +287,6 @@ class ProtocolEvaluator:
         figures = np.array([self._average_precision(rules, kind) for kind in kinds])
         defined = figures[~np.isnan(figures)]
         return float(defined.mean()) if len(defined) else np.nan
-
-
-def _areas(corners: Floats) -> Floats:
-    return np.asarray(np.prod(corners[:, 2:] - corners[:, :2], axis=1))
 
 
 def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
