@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from cxr_compare.scripts.command_list import COMMANDS as _COMMANDS
+from cxr_compare.scripts.command_list import added_commands as _added_commands
 
 if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the table below
     from cxr_compare import metrics as metrics
@@ -29,7 +30,6 @@ if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the 
     from cxr_compare.evaluation.report.result import Report as Report
     from cxr_compare.scripts.commands.check import check as check
     from cxr_compare.scripts.commands.compare import compare as compare
-    from cxr_compare.scripts.commands.curve import curve as curve
     from cxr_compare.scripts.commands.ensemble import ensemble as ensemble
     from cxr_compare.scripts.commands.export import export as export
     from cxr_compare.scripts.commands.folds import folds as folds
@@ -37,13 +37,9 @@ if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the 
         import_predictions as import_predictions,
     )
     from cxr_compare.scripts.commands.list_configs import list_configs as list_configs
-    from cxr_compare.scripts.commands.monitor import monitor as monitor
     from cxr_compare.scripts.commands.overlay import overlay as overlay
-    from cxr_compare.scripts.commands.pacs import pacs as pacs
-    from cxr_compare.scripts.commands.plan import plan as plan
     from cxr_compare.scripts.commands.predict import predict as predict
     from cxr_compare.scripts.commands.prepare import prepare as prepare
-    from cxr_compare.scripts.commands.readers import readers as readers
     from cxr_compare.scripts.commands.serve import serve as serve
     from cxr_compare.scripts.commands.show import show as show
     from cxr_compare.scripts.commands.split import split as split
@@ -87,10 +83,12 @@ __all__ = ["__version__", "metrics", *_HOMES]
 def __getattr__(name: str) -> _Any:
     if name == "metrics":
         return _import_module("cxr_compare.metrics")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'cxr_compare' has no attribute '{name}'")
-    return getattr(_import_module(_HOMES[name]), name)
+    if name in _HOMES:
+        return getattr(_import_module(_HOMES[name]), name)
+    if not name.startswith("_") and name in (added := _added_commands()):
+        return added[name].load()
+    raise AttributeError(f"module 'cxr_compare' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_added_commands()])

@@ -9,7 +9,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module, metadata
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -22,7 +23,13 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.temporary_folders import use_private_temporary_folder
 from cxr_compare.data_prep.store.identify_folder import WrongFolderError
 from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS, MAIN_OPTIONS
+from cxr_compare.scripts.command_list import (
+    MAIN_OPTIONS,
+    all_commands,
+    command_function,
+    command_groups,
+    command_module,
+)
 from cxr_compare.scripts.configuration_options import key_advice
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
 from cxr_compare.scripts.next_steps import next_steps
@@ -35,28 +42,12 @@ _SYNONYMS = {
     "serve": ("web", "app"),
     "train": ("fit",),
 }
-COMMANDS_FOLDER = Path(__file__).with_name("commands")
 _BUG = 3
 _INTERRUPTED = 130
 _TERMINATED = 143
 _ARGUMENTS = Group.create_default_arguments()
 _FIRST_OPTIONS = Group("Options", sort_key=1)
 _MORE_OPTIONS = Group("More", sort_key=2)
-
-
-def command_function(name: str) -> Callable[..., Any]:
-    """Return the Python function of a command of `cxr`.
-
-    Args:
-        name: Name of the function, such as ``tune`` or ``import_predictions``.
-
-    Returns:
-        The function, such as `cxr_compare.tune`. Its module is imported now.
-    """
-    function: Callable[..., Any] = getattr(
-        import_module(f"cxr_compare.scripts.commands.{name}"), name
-    )
-    return function
 
 
 def _versions() -> str:
@@ -89,11 +80,12 @@ def build_app(called: str | None = None) -> App:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-    options = Group("Options", sort_key=len(COMMAND_GROUPS))
+    groups = command_groups()
+    options = Group("Options", sort_key=len(groups))
     app.register_install_completion_command(group=options)
     app["--help"].group = app["--version"].group = options
-    lists_commands = called is None or called not in map(command_name, COMMANDS)
-    for place, (title, names) in enumerate(COMMAND_GROUPS.items()):
+    lists_commands = called is None or called not in map(command_name, all_commands())
+    for place, (title, names) in enumerate(groups.items()):
         group = Group(title, sort_key=place)
         for position, function_name in enumerate(names):
             name = command_name(function_name)
@@ -119,7 +111,10 @@ def build_app(called: str | None = None) -> App:
 
 def _first_sentence(function_name: str) -> str:
     """Return the first line of a command's docstring without importing or parsing the module."""
-    source = (COMMANDS_FOLDER / f"{function_name}.py").read_text(encoding="utf-8")
+    spec = find_spec(command_module(function_name))
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"cxr {command_name(function_name)}: its module is missing")
+    source = Path(spec.origin).read_text(encoding="utf-8")
     docstring = source.partition(f"\ndef {function_name}(")[2].partition('"""')[2]
     return docstring.partition("\n")[0]
 
@@ -295,7 +290,7 @@ def _missing(argument: cyclopts.Argument, message: str) -> str:
 
 def _advice_on_key(command_chain: Sequence[str] | None, option: str) -> str | None:
     """Return how to set the key of a configuration that was written as an option, if it is one."""
-    names = [name for name in COMMANDS if command_name(name) in (command_chain or ())]
+    names = [name for name in all_commands() if command_name(name) in (command_chain or ())]
     if not names:
         return None
     advice = key_advice(command_function(names[0]), option, from_python=False)

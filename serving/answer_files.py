@@ -25,11 +25,11 @@ from cxr_compare.data_prep.store.loose_images import LooseImage, read_loose_imag
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.evaluation.overlays.draw import to_png
+from cxr_compare.hospital.dicom_objects.result_identity import Algorithm, to_bytes
+from cxr_compare.hospital.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from cxr_compare.serving.answer_summary import SystemTally, summary_lines
 from cxr_compare.serving.answers import Answers, lines_of_image, remarks, run_lines
-from cxr_compare.serving.dicom_objects.result_identity import Algorithm, to_bytes
-from cxr_compare.serving.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.image_files import (
     CAPTURE_END,
     OVERLAY_END,
@@ -310,7 +310,7 @@ class _DicomWriter:
 
     def write(self, answers: Sequence[Answer]) -> None:
         """Write the answers for one image."""
-        from cxr_compare.serving.dicom_objects.results import dicom_results
+        from cxr_compare.hospital.dicom_objects.results import dicom_results
 
         path = Path(answers[0].image)
         try:

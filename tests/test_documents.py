@@ -10,9 +10,9 @@ import yaml
 from jsonschema import Draft7Validator
 
 import cxr_compare
-from cxr_compare.scripts.cli import build_app, command_function
+from cxr_compare.scripts.cli import build_app
 from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import COMMANDS
+from cxr_compare.scripts.command_list import all_commands, command_function
 from cxr_compare.scripts.parameters import description
 from tests.test_architecture import PACKAGES
 from tools import documents
@@ -35,7 +35,9 @@ def shell_blocks(text: str) -> str:
 def documented() -> list[str]:
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     shown = [line for page in pages for line in cxr_commands(shell_blocks(page.read_text()))]
-    examples = [example for name in COMMANDS for example in description(command_function(name))[1]]
+    examples = [
+        example for name in all_commands() for example in description(command_function(name))[1]
+    ]
     return shown + examples
 
 
@@ -46,7 +48,7 @@ def test_documented_command_parses(command):
 
 def test_reference_shows_every_command_and_readme_both_scripts():
     readme, reference = ((ROOT / name).read_text() for name in ("README.md", "docs/reference.md"))
-    for name in map(command_name, COMMANDS):
+    for name in map(command_name, all_commands()):
         assert f"[{name}](#{name})" in reference
         assert f"\n## {name}\n" in reference
     assert "scripts/quickstart" in readme
@@ -118,7 +120,7 @@ def test_constraints_pin_names_and_versions_only():
 
 
 def test_every_command_shows_an_example():
-    for name in COMMANDS:
+    for name in all_commands():
         assert description(command_function(name))[1], f"cxr {name} --help has no example"
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import COMMANDS
+from cxr_compare.scripts.command_list import all_commands
 from tests.scripts.launched import free_port, wait_until
 from tests.scripts.small_sets import cxr
 from tests.small_dicom import chest, write_dicom
@@ -233,4 +233,4 @@ def _name(line: str) -> str:
 
 def test_no_command_is_left_out():
     named = {_name(line) for line in [*BEFORE_TRAINING, *WITH_MODELS]} | {"pacs", "serve"}
-    assert named == {command_name(command) for command in COMMANDS}
+    assert named == {command_name(command) for command in all_commands()}

@@ -36,13 +36,13 @@ from cxr_compare.data_prep.contracts.records import RECORDS, record_error
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.studies.plan_basis import plans_of_readers
-from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
-from cxr_compare.evaluation.studies.reader_files import read_reading_table, read_truth
-from cxr_compare.evaluation.studies.readings import join_readings
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.next_steps import next_steps
+from cxr_compare.studies.plan.plan_basis import plans_of_readers
+from cxr_compare.studies.readers.reader_analysis import analyse_readers
+from cxr_compare.studies.readers.reader_files import read_reading_table, read_truth
+from cxr_compare.studies.readers.readings import join_readings
 from tests.scripts.small_sets import scored_images
 from tests.test_architecture import FILES
 from tools.attacks import flips

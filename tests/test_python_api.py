@@ -149,10 +149,9 @@ def test_metrics_are_functions_of_arrays_with_examples():
 
 
 def test_every_command_is_a_function_of_the_same_definition():
-    from cxr_compare.scripts.cli import command_function
-    from cxr_compare.scripts.command_list import COMMANDS
+    from cxr_compare.scripts.command_list import all_commands, command_function
 
-    for name in COMMANDS:
+    for name in all_commands():
         assert getattr(cxr_compare, name) is command_function(name)
 
 

@@ -29,9 +29,14 @@ from cxr_compare.evaluation.decisions.guaranteed_threshold import patients_neede
 from cxr_compare.evaluation.metrics.metric import Direction, Metric, Need
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.networks.registry import DETECTORS, NETWORKS
-from cxr_compare.scripts.cli import command_function
 from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
+from cxr_compare.scripts.command_list import (
+    COMMANDS,
+    added_commands,
+    all_commands,
+    command_function,
+    command_groups,
+)
 from cxr_compare.scripts.parameters import Parameter, description, parameters_of, texts_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -372,9 +377,9 @@ _HEADER = ["| argument | default | meaning |", "|---|---|---|"]
 
 def reference_page() -> str:
     """Return ``docs/reference.md``, which describes every command with its arguments."""
-    functions = [command_function(name) for name in COMMANDS]
+    functions = [command_function(name) for name in all_commands()]
     overview = []
-    for title, names in COMMAND_GROUPS.items():
+    for title, names in command_groups().items():
         links = ", ".join(f"[{name}](#{name})" for name in map(command_name, names))
         overview.append(f"- {title}: {links}")
     commands_of = Counter(map(_row, (p for function in functions for p in parameters_of(function))))
@@ -401,6 +406,10 @@ def api_page() -> str:
     names = [name for name in cxr_compare.__all__ if not name.startswith("_")]
     sections = {
         "Commands": [name for name in names if name in COMMANDS],
+        "Commands of the annexes": [
+            f"{point.module.removeprefix('cxr_compare.')}.{name}"
+            for name, point in added_commands().items()
+        ],
         "Runs and answers": [n for n in names if n not in COMMANDS and n != "metrics"],
         "Functions of arrays": [f"metrics.{name}" for name in cxr_compare.metrics.__all__],
     }

@@ -471,7 +471,7 @@ class ReportRequest:
         with console.track("Resampling patients", self.evaluated["replicates"]) as advance:
             comparison = evaluate(test_set, advance)
         if self.by_readers:
-            from cxr_compare.evaluation.studies.reader_verdicts import evaluate_by_readers
+            from cxr_compare.studies.readers.reader_verdicts import evaluate_by_readers
 
             with console.track("Evaluating by each reader", None):
                 comparison = evaluate_by_readers(comparison, test_set, evaluate)

@@ -19,8 +19,8 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
+from cxr_compare.hospital.dicom_objects.result_identity import RESEARCH_USE, to_bytes
 from cxr_compare.serving.answer import Answer, render_answers
-from cxr_compare.serving.dicom_objects.result_identity import RESEARCH_USE, to_bytes
 from cxr_compare.serving.guard import Warned
 from cxr_compare.serving.image_files import note_answers
 from cxr_compare.serving.joint_answers import answers_by_image
@@ -214,7 +214,7 @@ def _dicom_objects(
 ) -> DicomObjects | None:
     if decoded.source is None:
         return None
-    from cxr_compare.serving.dicom_objects.results import KINDS, dicom_results
+    from cxr_compare.hospital.dicom_objects.results import KINDS, dicom_results
 
     algorithms = [system.algorithm for system in systems]
     try:

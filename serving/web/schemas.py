@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cxr_compare.hospital.dicom_objects.result_identity import RESEARCH_USE
 from cxr_compare.serving.answer import Status
-from cxr_compare.serving.dicom_objects.result_identity import RESEARCH_USE
 from cxr_compare.serving.guard import WarningKind
 from cxr_compare.serving.known_limits import SeenState
 

@@ -22,8 +22,8 @@ from cxr_compare.evaluation.report.files import DECISIONS
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.statistics.bands import share_band
 from cxr_compare.evaluation.systems.eligibility import sets_of_run
+from cxr_compare.hospital.dicom_objects.result_identity import Algorithm
 from cxr_compare.serving.answer import Answer
-from cxr_compare.serving.dicom_objects.result_identity import Algorithm
 from cxr_compare.serving.export_spec import EVALUATION_FILE, validation_folder
 from cxr_compare.serving.known_limits import MeasuredAuroc
 from cxr_compare.serving.run import Run

@@ -23,7 +23,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.scripts import cli
 from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
+from cxr_compare.scripts.command_list import all_commands, command_groups
 from cxr_compare.scripts.commands import show
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.serving.parity import Measure, Proof
@@ -238,7 +238,7 @@ def test_version_names_what_runs_and_imports_no_torch():
     assert f"Python {sys.version.split()[0]}" in done.stdout
 
 
-@pytest.mark.parametrize("name", [*map(command_name, COMMANDS)])
+@pytest.mark.parametrize("name", [*map(command_name, all_commands())])
 def test_every_command_has_help_by_its_short_name_too(name, capfd):
     assert cxr(name, "-h") == 0
     short = capfd.readouterr().out
@@ -250,10 +250,10 @@ def test_help_has_three_groups_with_one_line_a_command_and_cxr_alone_is_the_help
     assert cxr() == 0
     shown = capfd.readouterr().out
     titles = re.findall(r"╭─ (.*?) ─+╮", shown)
-    assert titles == [*COMMAND_GROUPS, "Options"]
+    assert titles == [*command_groups(), "Options"]
     lines = [line.strip("│ ") for line in shown.splitlines() if line.startswith("│ ")]
     commands = [line.split()[0] for line in lines if not line.startswith("-")]
-    assert commands == [command_name(name) for name in COMMANDS]
+    assert commands == [command_name(name) for name in all_commands()]
     assert cxr("--help") == 0
     assert capfd.readouterr().out == shown
 

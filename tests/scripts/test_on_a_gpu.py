@@ -501,7 +501,7 @@ def test_an_archive_is_answered_for_on_the_device(gpu, runs, tmp_path, monkeypat
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("cxr_compare.serving.pacs.connections.DicomWebArchive", Archive)
+    monkeypatch.setattr("cxr_compare.hospital.pacs.connections.DicomWebArchive", Archive)
     options = ["--dicomweb", "http://127.0.0.1:9", "--journal", tmp_path / "journal"]
     assert cxr("pacs", *runs.values(), *options, "--device", "cuda") == 0
     assert len(shelves[0].stored) == 2  # a report and a capture

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr_compare.scripts.cli import command_function
 from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import COMMANDS
+from cxr_compare.scripts.command_list import all_commands, command_function
 from cxr_compare.scripts.parameters import Parameter, description, parameters_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +20,7 @@ def parameters() -> list[tuple[str, Parameter]]:
     """Return each parameter with the name of its command function."""
     return [
         (command, parameter)
-        for command in COMMANDS
+        for command in all_commands()
         for parameter in parameters_of(command_function(command))
     ]
 
@@ -38,7 +37,7 @@ def command_lines() -> list[str]:
     for text in texts:
         joined = re.sub(r"\\\n\s*", " ", text)
         lines += re.findall(r"cxr [a-z]+ [^`\n]*", joined)
-    for command in COMMANDS:
+    for command in all_commands():
         lines += description(command_function(command))[1]
     return lines
 

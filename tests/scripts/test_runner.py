@@ -10,8 +10,8 @@ from cyclopts import App, CycloptsError
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.scripts import console
-from cxr_compare.scripts.cli import command_function, cyclopts_command, help_text, run_command
-from cxr_compare.scripts.command_list import COMMANDS
+from cxr_compare.scripts.cli import cyclopts_command, help_text, run_command
+from cxr_compare.scripts.command_list import all_commands, command_function
 from cxr_compare.scripts.options import DataFolder, Settings
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, parameters_of
@@ -180,7 +180,7 @@ def test_wrong_folder_is_named_before_the_command_starts(tmp_path: Path) -> None
         evaluate(data=tmp_path)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", all_commands())
 def test_every_argument_of_a_command_is_described(name: str) -> None:
     function = command_function(name)
     assert [p.name for p in parameters_of(function) if not p.help] == []

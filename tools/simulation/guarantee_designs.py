@@ -25,7 +25,7 @@ from cxr_compare.evaluation.decisions.guaranteed_threshold import (
     share_p_values,
 )
 from cxr_compare.evaluation.decisions.guarantees import MAX_FALSE_POSITIVES, read_guarantee
-from cxr_compare.evaluation.statistics.binormal import bivariate_normal_below
+from cxr_compare.studies.plan.binormal import bivariate_normal_below
 from tools.simulation.makers import Floats, Noise, Sample, draw, skill_of
 from tools.simulation.overlap_designs import guaranteed_false_boxes
 

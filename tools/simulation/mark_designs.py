@@ -13,8 +13,8 @@ import pandas as pd
 from scipy.special import ndtri
 
 from cxr_compare.evaluation.boxes.lesion_hits import LesionHits
-from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
-from cxr_compare.evaluation.studies.reader_study import MarkedStudy
+from cxr_compare.studies.readers.reader_analysis import analyse_readers
+from cxr_compare.studies.readers.reader_study import MarkedStudy
 from tools.simulation.makers import LABELS_ALIKE, Floats, cluster_sizes
 from tools.simulation.reader_designs import study_skills
 

@@ -16,8 +16,8 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     analyse_crossed,
     analyse_nested,
 )
-from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
-from cxr_compare.evaluation.studies.reader_study import ReaderStudy
+from cxr_compare.studies.readers.reader_analysis import analyse_readers
+from cxr_compare.studies.readers.reader_study import ReaderStudy
 from tools.simulation.makers import Floats, draw, skill_of
 
 _BETWEEN_READERS = 0.25

@@ -19,14 +19,14 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_parts,
 )
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
-from cxr_compare.evaluation.statistics.learning_curve import fit_learning_curves
 from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     FREEDOM_OF_A_CLAIM,
     analyse_crossed,
     analyse_nested,
 )
-from cxr_compare.evaluation.statistics.sample_size import Plan, PlannedStudy, fewest_patients
-from cxr_compare.evaluation.studies.plan_basis import plans_assumed
+from cxr_compare.studies.curve.learning_curve import fit_learning_curves
+from cxr_compare.studies.plan.plan_basis import plans_assumed
+from cxr_compare.studies.plan.sample_size import Plan, PlannedStudy, fewest_patients
 from tools.simulation.makers import IMAGES_OF_A_PATIENT, Floats, draw
 from tools.simulation.reader_designs import LEVELS, rated_auroc
 

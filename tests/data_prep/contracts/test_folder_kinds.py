@@ -9,7 +9,7 @@ from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, KindName,
 from cxr_compare.data_prep.contracts.records import RECORDS
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.scripts.command_line import command_name
-from cxr_compare.scripts.command_list import COMMANDS
+from cxr_compare.scripts.command_list import all_commands
 
 
 def test_literal_type_lists_all_kinds():
@@ -34,4 +34,6 @@ def test_marker_is_one_of_the_files_of_its_folder():
 
 
 def test_each_kind_is_made_by_an_existing_command():
-    assert {kind.command for kind in FOLDER_KINDS} <= {command_name(name) for name in COMMANDS}
+    assert {kind.command for kind in FOLDER_KINDS} <= {
+        command_name(name) for name in all_commands()
+    }

@@ -1,1 +1,0 @@
-"""Studies beside a comparison: learning curves, readers, sample size, monitoring."""

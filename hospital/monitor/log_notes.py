@@ -1,0 +1,118 @@
+"""Notes on a log of answers: pauses, systems that came or went, and changed thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.evaluation.statistics.betting import mean_interval
+from cxr_compare.hospital.monitor.monitor_result import FEWEST, MeanInterval
+from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
+from cxr_compare.hospital.monitor.monitored_figures import MOST_SYSTEMS, FigureBlock, FirstWeeks
+
+_SILENT = pd.Timedelta(days=7)
+"""Time without an answer after which a note is made."""
+_MOST_NAMED = 5
+"""Largest number of systems or pauses that notes of one kind name."""
+
+
+def gap_notes(stream: pd.DataFrame) -> Iterator[str]:
+    """Yield notes on pauses of more than a week in a log of a model's answers.
+
+    Files of the log may be missing if there are such pauses.
+
+    Args:
+        stream: Log with one row for each answer of a model, ordered by the column ``time``.
+
+    Yields:
+        A sentence for each of the five longest pauses, in the order of time, and one with the
+        number of further pauses.
+
+    Example:
+        >>> days = pd.to_datetime(["2026-01-01", "2026-01-20"])
+        >>> list(gap_notes(pd.DataFrame({"time": days})))
+        ['There is no answer from 2026-01-02 to 2026-01-19. Is the log complete?']
+    """
+    day = stream["time"].dt.normalize()
+    pauses = day.diff()
+    ends = np.flatnonzero(pauses > _SILENT)
+    longest = sorted(ends, key=lambda end: -pauses.iloc[end])[:_MOST_NAMED]
+    one_day = pd.Timedelta(days=1)
+    for end in sorted(longest):
+        first = day.iloc[end - 1] + one_day
+        last = day.iloc[end] - one_day
+        yield monitor_sentence("pause", f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}")
+    if len(ends) > len(longest):
+        yield monitor_sentence("further_pauses", len(ends) - len(longest))
+
+
+def system_notes(
+    stream: pd.DataFrame, weeks: pd.DataFrame, first_weeks: FirstWeeks
+) -> Iterator[str]:
+    """Yield notes on systems (models) that appear, stop or change threshold within a log.
+
+    Args:
+        stream: Log with one row for each image and system, ordered by the column ``time``; also
+            with the columns ``system`` and ``threshold``.
+        weeks: Rows of the first weeks of this log, which are the reference for later changes.
+        first_weeks: Systems that are monitored, and other facts that these first weeks define.
+
+    Yields:
+        Sentences on systems that are new, are ignored because there are too many, or no longer
+        answer, then on changed thresholds.
+    """
+    in_weeks = set(weeks["system"].unique())
+    end_of_log = stream["time"].iloc[-1]
+    notes: dict[str, list[str]] = {"silent": [], "new": [], "few": []}
+    thresholds = []
+    for system, rows in stream.groupby("system"):
+        begin, end = rows["time"].iloc[[0, -1]]
+        if system not in in_weeks:
+            notes["new"].append(monitor_sentence("new_system", system, f"{begin:%Y-%m-%d}"))
+        elif system not in first_weeks.systems:
+            notes["few"].append(monitor_sentence("few_answers", system, MOST_SYSTEMS))
+        if end_of_log - end > _SILENT:
+            notes["silent"].append(monitor_sentence("silent", system, f"{end:%Y-%m-%d}"))
+        with_threshold = rows.dropna(subset="threshold")
+        values = with_threshold["threshold"].to_numpy()
+        for row in np.flatnonzero(np.diff(values))[:3]:
+            day = f"{with_threshold['time'].iloc[row + 1]:%Y-%m-%d}"
+            thresholds.append(
+                monitor_sentence("new_threshold", system, values[row], values[row + 1], day)
+            )
+    for kind, of_kind in notes.items():
+        yield from of_kind[:_MOST_NAMED]
+        if len(of_kind) > _MOST_NAMED:
+            yield monitor_sentence("further_systems", kind, len(of_kind) - _MOST_NAMED)
+    yield from thresholds[:_MOST_NAMED]
+    if len(thresholds) > _MOST_NAMED:
+        yield monitor_sentence("further_thresholds", len(thresholds) - _MOST_NAMED)
+
+
+def validation_notes(weeks: FigureBlock, validation: FigureBlock) -> Iterator[str]:
+    """Yield notes on figures that differ between a log's first weeks and validation images.
+
+    Args:
+        weeks: Values of monitored figures, such as the call rate, in the first weeks of the log.
+        validation: The same figures of the validation images.
+
+    Yields:
+        A sentence for each figure whose two 95 % intervals do not overlap; nothing if one of the
+        two has fewer than 50 patients.
+    """
+    if min(weeks.n, validation.n) < FEWEST:
+        return
+    in_weeks = mean_interval(weeks.means)
+    in_validation = mean_interval(validation.means)
+    for row, title in enumerate(weeks.titles.values()):
+        is_above = in_weeks[row, 0] > in_validation[row, 1]
+        is_below = in_weeks[row, 1] < in_validation[row, 0]
+        if is_above or is_below:
+            yield monitor_sentence(
+                "unlike_validation",
+                title,
+                MeanInterval.from_values(weeks.means[row]),
+                MeanInterval.from_values(validation.means[row]),
+            )

@@ -1,0 +1,263 @@
+"""The page and the files of a monitor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.evaluation.metrics.prose import inside_sentence
+from cxr_compare.evaluation.report.study_page import Section, StudyPage, write_study
+from cxr_compare.evaluation.report.table import Table
+from cxr_compare.hospital.monitor.detection_delay import (
+    DAILY,
+    STREAMS,
+    UNCHANGED,
+    DetectionDelay,
+    simulate_delays,
+)
+from cxr_compare.hospital.monitor.monitor_charts import CEILING, bound_text, monitor_charts
+from cxr_compare.hospital.monitor.monitor_result import (
+    ERROR,
+    FEWEST,
+    LABELLED,
+    MonitoredFigure,
+    Monitoring,
+)
+from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
+
+_MOST_NAMED = 3
+"""Largest number of changed figures that the answer names."""
+_IN_CSV = [
+    "key",
+    "title",
+    "alarm",
+    "evidence",
+    "bound",
+    "share",
+    "source",
+    "n_reference",
+    "was_mean",
+    "was_low",
+    "was_high",
+    "n_stream",
+    "now_mean",
+    "now_low",
+    "now_high",
+    "change_since",
+    "change_since_low",
+    "change_since_high",
+    "change_on",
+]
+
+
+@dataclass(frozen=True)
+class WrittenMonitor:
+    """Page that the command `cxr monitor` wrote, with the command's text and exit status.
+
+    Attributes:
+        text: Text for the terminal.
+        page: Path of the page ``monitor.html``.
+        status: Exit status of the command: 1 if a figure has changed, 2 if no figure is tested
+            although the first days of the log, the reference, are over, else 0.
+
+    Example:
+        >>> WrittenMonitor("Quiet.", Path("monitor.html"), 0).status
+        0
+    """
+
+    text: str
+    page: Path
+    status: int
+
+
+def _answer(monitoring: Monitoring) -> str:
+    """Return the answer in one line: that nothing has changed, or which figures have changed."""
+    changed = [
+        {
+            "title": inside_sentence(figure.title),
+            "was": figure.was.mean,
+            "now": figure.now.mean,
+            "since": figure.change.since,
+        }
+        for figure in monitoring.alarms
+        if figure.change is not None
+    ]
+    if changed:
+        further = max(len(changed) - _MOST_NAMED, 0)
+        return monitor_sentence("changed", changed[:_MOST_NAMED], further)
+    if monitoring.n_tested:
+        return monitor_sentence("quiet", monitoring.n_tested)
+    if monitoring.is_blind:
+        most = max((figure.n_reference for figure in monitoring.rows), default=0)
+        return monitor_sentence("blind", most, monitoring.reference_days, FEWEST)
+    return monitor_sentence("early")
+
+
+def _alarm_lines(figure: MonitoredFigure) -> list[str]:
+    """Return the sentences on an alarm: figures, start, evidence, groups and advice."""
+    change = figure.change
+    if change is None:
+        return []
+    lines = [
+        monitor_sentence("alarm_figures", figure),
+        monitor_sentence("alarm_start", change),
+        monitor_sentence("alarm_evidence", min(change.one_in, CEILING)),
+    ]
+    if change.mix:
+        header = monitor_sentence("header", change.mix)
+        lines.append(monitor_sentence("alarm_mix", header, change.mix_share))
+    if change.groups:
+        lines.append(monitor_sentence("alarm_groups", change.groups))
+    return [*lines, monitor_sentence("advice", figure.kind)]
+
+
+def _terminal_text(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> str:
+    lines = [
+        monitor_sentence("answer_line", _answer(monitoring), monitor_sentence("extent", monitoring))
+    ]
+    for figure in monitoring.alarms:
+        lines.append(figure.title)
+        lines += [f"  {line}" for line in _alarm_lines(figure)]
+    lines += [monitor_sentence("note_line", note) for note in _notes(monitoring)]
+    lines += map(str, delays)
+    return "\n".join(lines)
+
+
+def write_monitor(monitoring: Monitoring, out: Path, *, simulate: bool) -> WrittenMonitor:
+    """Write the results of the monitor of a log: as table, as JSON and as page.
+
+    The files are ``monitor.csv``, ``monitor.json`` and, last, ``monitor.html``.
+
+    Args:
+        monitoring: Result of `hospital.monitor.monitoring.monitor_log`: the monitored figures of
+            a log of a model's answers.
+        out: Folder that the files are written into.
+        simulate: True to simulate also after how many patients a change of each figure would be
+            found.
+
+    Returns:
+        Path of the page, text for the terminal and exit status of the command.
+
+    Example:
+        >>> import tempfile
+        >>> monitoring = Monitoring((), "2026-01-01", "2026-01-31", 28, 28, 0, 0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = write_monitor(monitoring, Path(folder), simulate=False)
+        >>> written.page.name, written.status
+        ('monitor.html', 2)
+    """
+    delays = simulate_delays(monitoring) if simulate else []
+    rows = [_stored(row) for row in monitoring.rows]
+    table = pd.json_normalize([row | {"change": row["change"] or {}} for row in rows], sep="_")
+    stored = {
+        "answer": _answer(monitoring),
+        "alarm": bool(monitoring.alarms),
+        "error": ERROR,
+        **{name: fact for name, fact in vars(monitoring).items() if name != "rows"},
+        "notes": _notes(monitoring),
+        "figures": rows,
+        "delays": [asdict(delay) for delay in delays],
+        "provenance": provenance(),
+    }
+    page = _page(monitoring, delays)
+    path = write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, page)
+    status = 0
+    if monitoring.alarms:
+        status = 1
+    elif monitoring.is_blind:
+        status = 2
+    return WrittenMonitor(_terminal_text(monitoring, delays), path, status)
+
+
+def _stored(row: MonitoredFigure) -> dict[str, Any]:
+    stored = asdict(row)
+    del stored["values"]
+    return stored | {"bound": row.bound, "alarm": bool(row.change), "text": _alarm_lines(row)}
+
+
+def _notes(monitoring: Monitoring) -> list[str]:
+    notes = list(monitoring.notes)
+    if monitoring.window_days > monitoring.reference_days:
+        notes.append(
+            monitor_sentence("long_window", monitoring.window_days, monitoring.reference_days)
+        )
+    n_unmonitored = sum(not figure.share for figure in monitoring.rows)
+    if n_unmonitored:
+        notes.append(monitor_sentence("not_monitored", n_unmonitored, FEWEST))
+    notes += _notes_on_sensitivity(monitoring)
+    return notes
+
+
+def _notes_on_sensitivity(monitoring: Monitoring) -> list[str]:
+    """Return the reason why sensitivity is not monitored; nothing if it is."""
+    by_label = [figure for figure in monitoring.rows if figure.kind in LABELLED]
+    if not by_label:
+        return [monitor_sentence("no_sensitivity")]
+    rows = [figure for figure in by_label if figure.kind == "sensitivity"]
+    if any(figure.share for figure in rows):
+        return []
+    positives = max((figure.n_reference for figure in rows), default=0)
+    return [
+        monitor_sentence("few_positives", positives, FEWEST - positives, monitoring.reference_days)
+    ]
+
+
+def _page(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> str:
+    sections = [Section("figures", "All figures", tables=[_figures(monitoring)])]
+    if delays:
+        sections.append(Section("delays", "How fast a change is found", tables=[_delays(delays)]))
+    page = StudyPage(
+        title="Monitor",
+        kicker=f"Monitor · {monitor_sentence('extent', monitoring)}",
+        answer=_answer(monitoring),
+        scope=[monitor_sentence("scope", ERROR)],
+        notes=_notes(monitoring),
+        sections=sections,
+    )
+    return page.render(
+        "monitor.html.jinja",
+        monitoring=monitoring,
+        alarms=[
+            (row, _alarm_lines(row), monitor_charts(row, monitoring)) for row in monitoring.alarms
+        ],
+        quiet=[
+            (row, monitor_charts(row, monitoring))
+            for row in monitoring.rows
+            if row.share and not row.change
+        ],
+        fewest=FEWEST,
+    )
+
+
+def _figures(monitoring: Monitoring) -> Table:
+    columns = ("Figure", "Reference", "Its patients", "Now", "Tested patients", "Evidence", "Alarm")
+    rows = []
+    for figure in monitoring.rows:
+        alarm = bound_text(figure)
+        if figure.change is not None:
+            alarm = monitor_sentence("alarm_on", figure.change.on)
+        rows.append(
+            (
+                figure.title,
+                monitor_sentence("reference", figure.was, figure.source),
+                f"{figure.n_reference:,}",
+                str(figure.now),
+                f"{figure.n_stream:,}",
+                monitor_sentence("evidence", figure.evidence, CEILING),
+                alarm,
+            )
+        )
+    return Table.from_rows("All figures", monitor_sentence("figures_lead"), columns, rows)
+
+
+def _delays(delays: Sequence[DetectionDelay]) -> Table:
+    rows = [(delay.title, delay.change_text, delay.delay_text) for delay in delays]
+    lead = monitor_sentence("delays_lead", STREAMS, UNCHANGED, DAILY)
+    return Table.from_rows(
+        "How fast a change is found", lead, ("Figure", "Change", "Found after"), rows
+    )

@@ -1,0 +1,1 @@
+"""Studies beside a comparison; this folder can be deleted."""

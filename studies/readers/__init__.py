@@ -1,0 +1,1 @@
+"""Reader studies: several readers, with and without a model."""

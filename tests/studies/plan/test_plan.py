@@ -1,0 +1,352 @@
+"""`cxr plan` from the outside."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, ndtri
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+    FalseBoxes,
+    GuaranteeImages,
+    Localisation,
+)
+from cxr_compare.evaluation.decisions.guarantees import read_guarantee
+from cxr_compare.scripts.cli import run_command
+from cxr_compare.studies.plan.plan import plan
+from cxr_compare.studies.readers.readers import readers
+from tests.scripts.small_sets import refusal, table_set, write_predictions
+
+ASSUMED = {"auroc": "0.85,0.80", "prevalence": 0.3}
+TRAINED = {"seed_deviation": 0.01, "seed_correlation": 0.8}
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A data set without pixels, and two systems' predictions of it."""
+    folder = tmp_path_factory.mktemp("pilot")
+    rng = np.random.default_rng(0)
+    ids = [f"i{number:03d}" for number in range(160)]
+    positive = np.arange(160) % 4 < 2
+    states = {"opacity": np.where(positive, "present", "absent")}
+    data = table_set(folder, ids, states, split=["val", "test"] * 80)
+    written = []
+    for system, apart in (("A", 1.5), ("B", 1.0)):
+        score = 1 / (1 + np.exp(-rng.normal(apart * positive, 1)))
+        rows = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": score})
+        written.append(str(write_predictions(folder / system, data, ids, system, scores=rows)))
+    return data, written
+
+
+def test_assumptions_are_enough_for_an_answer_with_the_tables_beside_it():
+    text = str(plan(**ASSUMED))
+    assert "a true difference of 0.05 is shown in 80% of studies with 696 test patients, 209" in (
+        text[0].lower() + text[1:]
+    )
+    assert "ask for 1,148 patients, 344 of them positive" in text
+    assert "\nPut the number above into the protocol: simulated studies" in text
+    several = str(plan(**ASSUMED, images="1,2"))
+    assert "\nPut the number of the plan that you will carry out into the protocol" in several
+    both = str(plan(**ASSUMED, half_width=0.03))
+    assert "\nPut the larger number above into the protocol" in both
+    assert "docs/" not in text + several  # whoever installed the wheel has none
+
+
+def test_an_interval_can_be_planned_for_one_system_alone():
+    (study,) = plan(auroc=0.85, prevalence=0.3, half_width=0.03).rows
+    assert (
+        study["half_width"]
+        <= 0.03
+        < study["half_width"] * np.sqrt(study["patients"] / (study["patients"] - 5))
+    )
+
+
+def test_the_half_width_is_called_the_mean_one():
+    power, interval = str(plan(**ASSUMED, half_width=0.05)).splitlines()[:2]
+    assert power.endswith("mean half-width of 0.035")
+    assert "mean half-width of 0.05 " in interval
+
+
+def test_one_answer_for_each_number_of_images_and_seeds():
+    result = plan(**ASSUMED, images=[1, 4], seeds="1,3,5", **TRAINED)
+    studies = [row for row in result.rows if row["power"] == 0.8]
+    needed = {(row["images_of_a_patient"], *row["seeds"]): row["patients"] for row in studies}
+    assert list(needed) == [(i, s, s) for i in (1, 4) for s in (1, 3, 5)]
+    assert all(needed[4, s, s] < needed[1, s, s] for s in (1, 3, 5))
+    # One seed asks of this training alone; of the way of training, more seeds say more.
+    assert all(needed[i, 5, 5] < needed[i, 3, 3] for i in (1, 4))
+    assert "4 images a patient, 3 seeds: a true difference of 0.05 is shown" in str(result)
+    assert "With one seed the result is for these" in str(result)
+
+
+def test_the_answer_names_images_and_seeds():
+    result = plan(**ASSUMED, images=2, seeds=3, **TRAINED)
+    assert "of them positive, 2 images each, 3 seeds; the 95%" in str(result)
+
+
+def test_unequal_numbers_of_images_need_more_patients_and_their_source_is_named():
+    result = plan(**ASSUMED, images="2,rsna", within=0.4)
+    needed = {row["plan"]: row["patients"] for row in result.rows if row["power"] == 0.8}
+    assert needed["images as in RSNA"] > 1.5 * needed["2 images a patient"]
+    text = str(result)
+    assert "(--images rsna, nih, or a pilot)" in text
+    assert "same number of images, where a number is given" in text
+    unequal = str(plan(**ASSUMED, images="rsna"))
+    assert "of them positive, images as in RSNA; the 95%" in unequal
+    assert "same number of images" not in unequal
+    assert "--images" not in unequal
+
+
+def test_readers_can_be_planned_without_a_pilot_with_stated_assumptions():
+    result = plan(auroc="0.85,0.78", prevalence=0.5, readers="4,12", reader_deviation=0.03)
+    cases = {row["plan"]: row["patients"] for row in result.rows if row["power"] == 0.8}
+    assert cases["12 readers"] < cases["4 readers"]
+    assert result.difference == pytest.approx(0.07)
+    assert "Assumed, as in published tables (Obuchowski 2000" in str(result)
+    assert "protocol" not in str(result), "the tables of two systems are not for readers"
+
+
+def test_the_tables_are_named_for_the_difference_of_the_aurocs_alone():
+    assert "published tables" in str(plan(**ASSUMED, difference=0.05))
+    assert "published tables" not in str(plan(**ASSUMED, difference=0.03))
+
+
+def test_pilot_of_several_seeds_gives_the_need_of_more_seeds(pilot):
+    data, systems = pilot
+    studies = plan({"both": systems}, data=data, half_width=0.2, seeds="4,8").rows
+    assert [(row["plan"], row["seeds"]) for row in studies] == [("4 seeds", [4]), ("8 seeds", [8])]
+    assert studies[1]["patients"] < studies[0]["patients"]
+
+
+def test_a_pilot_gives_patients_and_how_sure_it_is_and_figures(pilot, tmp_path, capsys):
+    data, systems = pilot
+    asked = {"data": data, "difference": 0.1, "half_width": 0.05, "out": tmp_path / "plan"}
+    run_command(plan, systems, **asked, as_json=True)
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert shown.err.endswith(f"Figure: {tmp_path / 'plan/figures/half_width.png'}\n")
+    assert result["basis"]["systems"] == ["A", "B"]
+    assert result["basis"]["pilot_patients"] == 80
+    asked = next(row for row in result["studies"] if row.get("power") == 0.8)
+    low, high = asked["patients_range"]
+    assert low < asked["patients"] < high
+    assert json.loads((tmp_path / "plan/plan.json").read_text())["studies"] == result["studies"]
+    assert {path.name for path in (tmp_path / "plan/figures").glob("*.png")} == {
+        "power.png", "half_width.png"
+    }  # fmt: skip
+
+
+def test_more_readers_need_fewer_cases(tmp_path):
+    rng = np.random.default_rng(2)
+    truth = pd.DataFrame({"case": range(60), "label": [0, 1] * 30})
+    rows = [
+        {"case": case, "reader": reader, "modality": modality,
+         "rating": rng.normal(label * apart + 0.2 * reader, 1)}
+        for case, label in truth.itertuples(index=False)
+        for reader in range(4)
+        for modality, apart in (("plain", 1.0), ("aided", 1.4))
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "ratings.csv", index=False)
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    readers([str(tmp_path / "ratings.csv")], truth=tmp_path / "truth.csv", out=tmp_path / "readers")
+    studies = plan(tmp_path / "readers", difference=0.1, readers="4,12").rows
+    cases = {row["plan"]: row["patients"] for row in studies if row["power"] == 0.8}
+    assert cases["12 readers"] < cases["4 readers"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "without a pilot give --auroc A,B and --prevalence"),
+        ("--auroc 0.8,2 --prevalence 0.3", "--auroc 0.8,2: give one or two, between 0 and 1"),
+        ("--auroc x --prevalence 0.3", "--auroc x: are not numbers with commas"),
+        ("--auroc 0.8,0.7 --prevalence 3", "--prevalence 3.0: is not between 0 and 1"),
+        ("--auroc 0.8,0.8 --prevalence 0.3", "give --difference, the smallest that would matter"),
+        ("--auroc 0.8 --prevalence 0.3", "give --half-width"),
+        ("--auroc 0.8 --prevalence 0.3 --difference 0.1", "one system has no difference"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 3", "give --seed-deviation, of their AUROCs"),
+        (
+            "--auroc 0.8,0.7 --prevalence 0.3 --seeds 3 --seed-deviation 0.01",
+            "and --seed-correlation, of their scores within a class, as 0.8",
+        ),
+        (
+            "--auroc 0.8,0.7 --prevalence 0.3 --seeds 3 --seed-deviation 0.01 "
+            "--seed-correlation 0.3",
+            "--seed-correlation 0.3: is not from 0.5 to 1",
+        ),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --readers 1,5", "and 2 readers or more"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --readers 5", "give --reader-deviation"),
+        ("--auroc 0.8 --prevalence 0.3 --reader-deviation 0.1", "give --auroc A,B"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --images 1,kermany", "1,kermany: are not numbers"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --correlation 1", "--correlation 1.0: is not from 0"),
+        ("some --difference 0.1", "needs --data, its data set"),
+        ("some --auroc 0.8 --difference 0.1", "--auroc: is for systems without a pilot"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --difference 0.7", "--difference: 0.7 is not between"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --images 1,two", "--images 1,two: are not numbers"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 0", "--seeds 0: give 1 or more"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --images 1,2,3,4,5,6,7,8,9,10", "give at most 9"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_line(capsys, arguments, message):
+    assert message in refusal(capsys, "plan", *arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        ("some --data DATA --images 3", "--images"),
+        ("some --data DATA --within 0.2", "--within"),
+        ("some --data DATA --correlation 0.5", "--correlation"),  # its default, but given
+        ("some --data DATA --seed-deviation 0.1", "--seed-deviation"),
+        ("some --data DATA --readers 5", "--readers"),
+        ("READERS --seeds 3", "--seeds"),
+        ("READERS --target t", "--target"),
+        ("READERS --images 2", "--images"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --target t", "--target"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --data DATA", "--data"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --within 0.2", "--within"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --seed-correlation 0.8", "--seed-correlation"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --readers 5 --images 2", "--images"),
+        ("READERS --reader-deviation 0.1", "--reader-deviation"),
+        ("--auroc 0.8 --prevalence 0.3 --correlation 0.2 --half-width 0.1", "--correlation"),
+        ("--auroc 0.8 --prevalence 0.3 --power 0.9 --half-width 0.1", "--power"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 1 --seed-deviation 0.1", "--seed-deviation"),
+    ],
+)
+def test_an_option_that_would_not_be_read_is_refused(capsys, tmp_path, arguments, option):
+    (tmp_path / "readers.json").touch()
+    (tmp_path / "dataset.json").touch()
+    filled = arguments.replace("READERS", str(tmp_path)).replace("DATA", str(tmp_path)).split()
+    assert refusal(capsys, "plan", *filled).startswith(f"cxr: plan {option}: is ")
+
+
+def test_no_number_of_patients_makes_up_for_trainings_that_differ():
+    trained = {"seed_deviation": 0.05, "seed_correlation": 0.8}
+    result = plan(**ASSUMED, difference=0.02, seeds=2, **trained)
+    assert "No number of patients" in str(result)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "report.html").touch()
+    with pytest.raises(InputError, match=r"holds 'report.html'.*--out"):
+        plan(**ASSUMED, out=tmp_path)
+
+
+GUARANTEED = {"guarantee": "sensitivity>=0.80@0.90", "expect": "0.90"}
+MEAN = "false_positives_per_image<=0.5@0.9"
+PPV = {"guarantee": "ppv>=0.3,prevalence=0.2@0.9", "expect": "0.5,0.6", "prevalence": 0.3}
+
+
+@pytest.mark.parametrize(("images", "within"), [(1, None), (3, 0.4)])
+def test_guarantee_gets_its_threshold_as_often_as_planned(images, within):
+    """Held against the choice of thresholds itself, on scores of which 0.90 lie above 0."""
+    (row,) = plan(**GUARANTEED, images=images, within=within).rows
+    rng, guarantee, fulfilled = (
+        np.random.default_rng(5),
+        read_guarantee(GUARANTEED["guarantee"]),
+        [],
+    )
+    owner = np.repeat(np.arange(row["patients"]), images)
+    alike = within or 0.0
+    for _ in range(250):
+        patient_effect = np.sqrt(alike) * rng.standard_normal(row["patients"])[owner]
+        scores = patient_effect + np.sqrt(1 - alike) * rng.standard_normal(len(owner))
+        values = np.append(expit(scores + ndtri(0.9)), 0.001)  # and one negative image
+        patients = np.append(owner.astype(str), "none")
+        validation = GuaranteeImages(np.arange(len(values)) < len(owner), values, patients)
+        threshold, _ = validation.choose(guarantee)
+        fulfilled.append(threshold is not None and threshold >= 0.5 - 0.01)
+    assert 0.8 - 0.08 < np.mean(fulfilled) < 0.8 + 0.12  # more where patients come in whole numbers
+
+
+def test_a_guarantee_of_false_positives_gets_its_threshold_as_often_as_was_planned():
+    """Held against the choice of thresholds, on boxes drawn from Poisson's distribution."""
+    (row,) = plan(guarantee="false_positives_per_image<=0.5@0.80", expect="0.3").rows
+    rng, guarantee, fulfilled = (
+        np.random.default_rng(6),
+        read_guarantee("false_positives_per_image<=0.5@0.80"),
+        [],
+    )
+    patients = np.arange(row["patients"])
+    scores = np.where(patients % 2, 0.1, 0.9)
+    for _ in range(250):
+        image = np.repeat(patients, rng.poisson(0.3, len(patients)))
+        localisation = Localisation(
+            patients >= 0, None, FalseBoxes(image, np.full(len(image), 0.5))
+        )
+        images = GuaranteeImages(patients < 9, scores, patients.astype(str), localisation)
+        threshold, _ = images.choose(guarantee)
+        fulfilled.append(threshold is not None and threshold < 0.5)
+    assert 0.8 - 0.08 < np.mean(fulfilled) < 0.8 + 0.08
+
+
+def test_guarantee_of_a_ppv_gets_its_threshold_as_often_as_planned():
+    """Where 0.6 of positives are called the PPV is 0.7 if 0.6 x 9 / 49 of negatives are."""
+    guarantee_text = "ppv>=0.3,prevalence=0.3@0.80"
+    (row,) = plan(guarantee=guarantee_text, expect="0.7,0.6", prevalence=0.5).rows
+    rng, guarantee, fulfilled = np.random.default_rng(7), read_guarantee(guarantee_text), []
+    truth = np.arange(row["patients"]) % 2 == 0
+    for _ in range(150):
+        shift = np.where(truth, ndtri(0.6), ndtri(0.6 * 9 / 49))
+        scores = expit(rng.standard_normal(len(truth)) + shift)
+        images = GuaranteeImages(truth, scores, np.arange(len(truth)).astype(str))
+        threshold, _ = images.choose(guarantee)
+        fulfilled.append(threshold is not None and images.scores[scores >= 0.5].min() >= threshold)
+    assert 0.8 - 0.1 < np.mean(fulfilled) < 0.8 + 0.1
+
+
+def test_two_guaranteed_figures_of_one_bound_share_power_and_error():
+    both = plan(guarantee="sensitivity>=0.80&specificity>=0.80@0.90", expect="0.9,0.9").rows
+    (one,) = plan(guarantee="sensitivity>=0.80@0.95", expect="0.9", power=0.8**0.5).rows
+    assert [row["patients"] for row in both] == [one["patients"]] * 2
+
+
+def test_planned_guarantee_is_printed_drawn_and_stored(tmp_path):
+    options = {"guarantee": "sensitivity>=0.80&specificity>=0.60@0.90", "expect": "0.95,0.75"}
+    result = plan(**options, images="1,rsna", out=tmp_path / "plan")
+    counts = [row["patients"] for row in result.rows]
+    alone = plan(guarantee="sensitivity>=0.80@0.90", expect="0.95").rows[0]["patients"]
+    assert counts[0] > alone  # two at once, each with half of what may go wrong
+    assert f"{counts[1]:,} patients with the finding, images as in RSNA" in str(result)
+    assert "gets a threshold in 80% of validation sets with" in str(result)
+    stored = json.loads((tmp_path / "plan" / "plan.json").read_text())
+    assert [row["patients"] for row in stored["studies"]] == counts
+    assert (tmp_path / "plan" / "figures" / "guarantee.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (PPV | {"expect": "0.5"}, "plan --expect: .*ppv .*0.5,0.7"),
+        (PPV | {"prevalence": None}, "plan --guarantee: .*ppv .*--prevalence"),
+        (PPV | {"images": 2}, "plan --guarantee: .*ppv .*--images"),
+        (PPV | {"expect": "0.25,0.6"}, "--expect 0.25: .*0.3 to 1$"),
+        (PPV | {"expect": "0.5,1.2"}, "--expect 1.2: .*0 to 1$"),
+        (GUARANTEED | {"prevalence": 0.3}, "--prevalence: .*ppv"),
+        (
+            {"guarantee": "false_positives_per_image<=0.5@0.9", "expect": "0.6"},
+            "--expect 0.6: .*0 to 0.5$",
+        ),
+        ({"guarantee": "auroc>=0.9@0.9", "expect": "0.95"}, "'auroc>=0.9@0.9': .*sensitivity>=F@C"),
+        (
+            {"guarantee": "sensitivity>=0.80", "expect": "0.9"},
+            "'sensitivity>=0.80': .*=0.90@0.90",
+        ),
+        ({"guarantee": "sensitivity>=0.80@0.9"}, "^plan: .*--guarantee .*--expect"),
+        ({"expect": "0.9"}, "^plan: .*--guarantee .*--expect"),
+        (GUARANTEED | {"expect": "0.9,0.8"}, "plan --expect: .*two figures"),
+        (GUARANTEED | {"expect": "0.7"}, "--expect 0.7: .*0.8 to 1$"),
+        (GUARANTEED | {"within": 1.0}, "from 0 to below 1"),
+        (
+            GUARANTEED | {"difference": 0.1},
+            "--difference: is for a comparison, not for a guarantee",
+        ),
+        (GUARANTEED | {"auroc": "0.8"}, "--auroc: is for systems without a pilot"),
+    ],
+)
+def test_a_guarantee_that_cannot_be_planned_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        plan(**options)
