@@ -27,8 +27,10 @@ from tools.simulation.tables import every_row, with_tables
 RESULTS = Path(__file__).with_name("results.json")
 """File of the results that the page shows, in the columns ``before`` and ``after``."""
 _SIMULATED = [
-    f"evaluation/{folder}"
-    for folder in ("statistics", "metrics", "decisions", "compare", "systems", "studies")
+    *(f"evaluation/{folder}" for folder in ("statistics", "metrics", "decisions", "compare")),
+    "evaluation/systems",
+    "studies",
+    "hospital",
 ]
 
 

@@ -19,7 +19,7 @@ from tools.simulation.box_designs import box_measure, population, reduction_meas
 from tools.simulation.group_designs import Named, groups, guarantees, shortcuts
 from tools.simulation.guarantee_designs import risk_control
 from tools.simulation.hospital_designs import delays, quiet_hospitals
-from tools.simulation.joint_designs import joined
+from tools.simulation.joint_designs import joined, joined_boxes
 from tools.simulation.makers import (
     ALIKE,
     NOISE,
@@ -520,7 +520,7 @@ DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
 }
 DESIGNS |= {
     each.__name__: _without_luck(each)
-    for each in (groups, guarantees, shortcuts, predictive, verdicts, joined)
+    for each in (groups, guarantees, shortcuts, predictive, verdicts, joined, joined_boxes)
 }
 DESIGNS["policies"] = lambda: [Case("policies", name, make) for name, make in policies()]
 DESIGNS |= {

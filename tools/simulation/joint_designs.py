@@ -1,4 +1,7 @@
-"""Two systems and their joint system: members that add nothing, and members that do."""
+"""Two systems and their joint system: members that add nothing, and members that do.
+
+The same for figures of boxes: a detector, a classifier, and the detector's boxes with joint scores.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit, logit
 
 from cxr_compare.evaluation.compare.verdict_parts import JointSystem
@@ -17,6 +21,8 @@ from cxr_compare.evaluation.statistics.joint_score import (
     cross_fitted_scores,
     fit_joint_score,
 )
+from cxr_compare.evaluation.systems.joint import gate_boxes
+from tools.simulation.box_designs import BoxedImages, compared, compute_scorecard, draw_images
 from tools.simulation.makers import Floats, Sample, draw, skill_of
 from tools.simulation.product import evaluate
 
@@ -28,6 +34,7 @@ _REPLICATES = 400
 _NEW_IMAGES = 4000
 _JOINT = JointSystem("C", ("A", "B"))
 _AT_THRESHOLD = ("f1", "accuracy")
+_OF_BOXES = ("ap50", "froc_mean", "rsna_score")
 
 
 def joint_measure(
@@ -140,3 +147,71 @@ def joined() -> Iterator[tuple[str, Measure]]:
         for aurocs in ((0.85, 0.85), (0.90, 0.85), (0.93, 0.87)):
             case = f"AUROC {aurocs[0]:.2f} and {aurocs[1]:.2f}, {sizes[0]} / {sizes[1]} patients"
             yield case, joint_measure(*sizes, aurocs, "own")
+
+
+def joint_boxes_measure(
+    n_validation: int, n_test: int, second: Second, clusters: str = "one"
+) -> Measure:
+    """Return a simulation of a detector whose boxes are rescaled to a joint image score.
+
+    Args:
+        n_validation: Number of validation patients.
+        n_test: Number of test patients.
+        second: Evidence of the classifier.
+        clusters: Number of images of a patient, see `cluster_sizes`.
+
+    Returns:
+        A function of a random generator that returns, by figure of boxes, 1 if the joint system is
+        said to be better than the detector, and the difference.
+    """
+
+    def classified(rng: np.random.Generator, images: BoxedImages) -> Floats:
+        scores = images.scores(0).to_numpy(np.float64)
+        noise = rng.standard_normal(len(scores))
+        if second == "noise":
+            return expit(noise)
+        if second == "copy":
+            return expit(clipped_logit(scores) + 2 * noise)
+        return expit(skill_of(0.85) * images.evaluated.y_true + noise)
+
+    def measure(rng: np.random.Generator) -> dict[str, float]:
+        validation, test = (draw_images(rng, size, clusters) for size in (n_validation, n_test))
+        columns = [
+            np.column_stack([images.scores(0), classified(rng, images)])
+            for images in (validation, test)
+        ]
+        y_true = validation.evaluated.y_true
+        held_out = cross_fitted_scores(y_true, columns[0], validation.owners)
+        joint = fit_joint_score(y_true, columns[0]).probability(columns[1])
+        gated = [
+            _rescaled(images, scores) for images, scores in ((validation, held_out), (test, joint))
+        ]
+        scorecards = [compute_scorecard(*gated, 0), compute_scorecard(validation, test, 0)]
+        found = compared(scorecards, _REPLICATES, int(rng.integers(2**31)))
+        each = {}
+        for metric in _OF_BOXES:
+            gap = found.difference("A", "B", metric)
+            each[metric] = float(gap.excludes_zero and gap.estimate > 0)
+            each[f"{metric} gained"] = gap.estimate
+        return each
+
+    return measure
+
+
+def _rescaled(images: BoxedImages, joint: Floats) -> BoxedImages:
+    """Return images with the boxes of the first detector, rescaled to the joint scores."""
+    scores = pd.Series(joint, index=images.evaluated.image_ids)
+    return BoxedImages(images.evaluated, [gate_boxes(images.boxes[0], scores, "rescaled")])
+
+
+def joined_boxes() -> Iterator[tuple[str, Measure]]:
+    """Yield the cases of a classifier that adds nothing to a detector's boxes, and of one that does."""
+    seconds: dict[Second, str] = {
+        "noise": "classifier is noise",
+        "copy": "classifier is a worse copy",
+        "own": "classifier with AUROC 0.85",
+    }
+    for second, title in seconds.items():
+        for sizes, clusters in _NULLS:
+            case = f"{sizes[0]} / {sizes[1]} patients, {clusters}"
+            yield f"{title}, {case}", joint_boxes_measure(*sizes, second, clusters)
