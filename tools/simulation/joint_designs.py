@@ -205,7 +205,7 @@ def _rescaled(images: BoxedImages, joint: Floats) -> BoxedImages:
 
 
 def joined_boxes() -> Iterator[tuple[str, Measure]]:
-    """Yield the cases of a classifier that adds nothing to a detector's boxes, and of one that does."""
+    """Yield the cases of a classifier that adds nothing to a detector, and of one that does."""
     seconds: dict[Second, str] = {
         "noise": "classifier is noise",
         "copy": "classifier is a worse copy",

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cxr_compare.evaluation.studies import reader_analysis as analysis_module
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
@@ -18,6 +17,7 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     OverallTest,
 )
 from cxr_compare.scripts.cli import run_command
+from cxr_compare.studies.readers import reader_analysis as analysis_module
 from cxr_compare.studies.readers.reader_analysis import (
     OverallResult,
     ReaderAnalysis,
