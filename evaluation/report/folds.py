@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -23,6 +24,7 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER, require_kind
 from cxr_compare.evaluation.compare.holm import holm
+from cxr_compare.evaluation.compare.verdict_parts import JointSystem
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_title
@@ -49,6 +51,7 @@ class Folds:
             for the threshold), ``metric``, ``fold`` (from 0) and ``estimate``.
         n_images: Number of test images of each fold.
         provenance: For each report, versions, ids and seeds as in its ``metrics.json``.
+        joint: System that joins others of the comparison; None without one.
     """
 
     folders: tuple[Path, ...]
@@ -57,6 +60,7 @@ class Folds:
     figures: pd.DataFrame
     n_images: tuple[int, ...]
     provenance: tuple[dict[str, Any], ...]
+    joint: JointSystem | None = None
 
     @classmethod
     def read(cls, folders: list[Path]) -> Folds:
@@ -80,6 +84,7 @@ class Folds:
         for kind, facts in (
             ("target", [report["target"] for report in reports]),
             ("systems", [report["systems"] for report in reports]),
+            ("joint system", [_joint_system(report) for report in reports]),
             ("images", [report["provenance"]["data_set"].get("content_id") for report in reports]),
             ("labels", [report["provenance"]["data_set"].get("labels_id") for report in reports]),
         ):
@@ -103,6 +108,7 @@ class Folds:
             figures=figures[[*KEYS, "fold", "estimate"]].astype({"estimate": float}),
             n_images=tuple(int(images["image_id"].nunique()) for images in tested),
             provenance=tuple(report["provenance"] for report in reports),
+            joint=_joint_system(reports[0]),
         )
 
     @cached_property
@@ -113,13 +119,28 @@ class Folds:
         ``policy`` (rule for the threshold) and ``metric``, then ``mean``, ``sd``, ``ci_low``,
         ``ci_high``, ``n_folds``, ``note`` and each fold's value as ``fold_1`` and so on.
         Differences of two systems (``A - B``) also have a p-value in ``p_holm``, adjusted for the
-        number of pairs of systems by Holm's method.
+        number of pairs of systems by Holm's method. A difference between a joint system and a
+        member is no such pair, and its p-value is not adjusted: only if each of them is shown is
+        the joint system better than its members.
         """
         table = summarise_folds(self.figures)
         p_values = table.pop("p")
-        pairs = table["system"].isin([f"{a} - {b}" for a, b in combinations(self.systems, 2)])
+        pairs = table["system"].isin(self._pairs())
         families = p_values[pairs].fillna(1.0).groupby([table[k] for k in KEYS if k != "system"])
-        return table.assign(p_holm=families.transform(lambda family: np.array(holm([*family]))))
+        adjusted = families.transform(lambda family: np.array(holm([*family])))
+        of_joint = p_values[table["system"].isin(self._gains())]
+        return table.assign(p_holm=pd.concat([adjusted, of_joint]).reindex(table.index))
+
+    def _pairs(self) -> list[str]:
+        """Return the names of the differences of systems that do not join others."""
+        names = [name for name in self.systems if self.joint is None or name != self.joint.name]
+        return [f"{first} - {second}" for first, second in combinations(names, 2)]
+
+    def _gains(self) -> dict[str, str]:
+        """Return the names of the differences of each member and the joint system, by member."""
+        if self.joint is None:
+            return {}
+        return {f"{member} - {self.joint.name}": member for member in self.joint.members}
 
     def to_markdown(self) -> str:
         """Return a Markdown table of the main metrics, one row for each system and difference.
@@ -132,17 +153,19 @@ class Folds:
         titles = [_title(metric, policy) for metric, policy in headlines]
         lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
         contrasts = [f"{self.systems[0]} - {other}" for other in self.systems[1:]]
+        contrasts += [name for name in self._gains() if name not in contrasts]
         for system in [*self.systems, *contrasts]:
             cells = [_cell(self.table, system, *figure) for figure in headlines]
             lines.append(f"| {system} | " + " | ".join(cells) + " |")
         lines.append("")
-        lines += filter(None, (self._pairs(*figure) for figure in headlines))
+        lines += filter(None, (self._pair_sentence(*figure) for figure in headlines))
+        lines += filter(None, (self._joint_sentence(*figure) for figure in headlines))
         summary = sentence("folds_summary", len(self.folders), sum(self.n_images))
         return "\n".join([*lines, "", summary, ""])
 
-    def _pairs(self, metric: str, policy: str) -> str:
+    def _pair_sentence(self, metric: str, policy: str) -> str:
         """Return a sentence on the pairs that differ in a figure; empty if no pair was tested."""
-        rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
+        rows = self._tested(metric, policy, self._pairs())
         if rows.empty:
             return ""
         shown = [
@@ -150,6 +173,29 @@ class Folds:
             for row in rows[rows["p_holm"] < 1 - LEVEL].to_dict("records")
         ]
         return sentence("folds_pairs", _title(metric, policy), len(rows), shown)
+
+    def _joint_sentence(self, metric: str, policy: str) -> str:
+        """Return a sentence on the joint system's gain over each member that has the figure."""
+        of_members = self._gains()
+        rows = self._tested(metric, policy, of_members)
+        if self.joint is None or rows.empty:
+            return ""
+        gains = [
+            {
+                "member": of_members[row["system"]],
+                "mean": -row["mean"],
+                "low": -row["ci_high"],
+                "high": -row["ci_low"],
+                "shown": row["mean"] < 0 and row["p_holm"] < 1 - LEVEL,
+            }
+            for row in rows.to_dict("records")
+        ]
+        return sentence("folds_joint", _title(metric, policy), self.joint.name, gains)
+
+    def _tested(self, metric: str, policy: str, names: Collection[str]) -> pd.DataFrame:
+        """Return the rows of some differences that have a p-value."""
+        rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
+        return rows[rows["system"].isin(names)]
 
     def write(self, out: Path) -> None:
         """Write ``folds.csv``, ``folds.md``, ``folds.png`` and ``folds.json``.
@@ -176,6 +222,12 @@ class Folds:
             "provenance": provenance(),
         }
         write_json(out / "folds.json", "folds", payload)
+
+
+def _joint_system(report: Mapping[str, Any]) -> JointSystem | None:
+    """Return the joint system of a report, as its ``metrics.json`` records it."""
+    record = report.get("joint")
+    return record and JointSystem(record["name"], tuple(record["members"]))
 
 
 def _patients(images: pd.DataFrame) -> set[str]:

@@ -19,7 +19,8 @@ def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
 
     The command gives the mean of each figure over the folds, with an interval. The means are those
     to expect of this training recipe on data sets like this one. Holm's method over all pairs of
-    systems says which systems differ. First make one split (which images are for training,
+    systems says which systems differ. Reports of cxr compare --both also say whether the joint
+    system is better than each of its members. First make one split (which images are for training,
     validation and test) for each fold with cxr split --folds 5 --test-folds. For each fold NAME-0,
     NAME-1, ... then train, predict, tune and compare with --split of that fold. Give the reports of
     all folds.

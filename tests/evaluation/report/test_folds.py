@@ -20,7 +20,7 @@ FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score"
 PAIRS = {"A - B": (0.10, 0.11, 0.10), "A - C": (0.10, -0.02, 0.03), "B - C": (0.001, 0.0, -0.06)}
 
 
-def write_report(folder, position, systems=("A", "B"), patients=None, **changes):
+def write_report(folder, position, systems=("A", "B"), patients=None, joint=None, **changes):
     row = {"target": "opacity", "unit": "image", "subgroup": "all", "policy": ""}
     rows = [
         row | {"system": system, "metric": metric, "estimate": values[position]}
@@ -35,6 +35,7 @@ def write_report(folder, position, systems=("A", "B"), patients=None, **changes)
     payload = {
         "target": "opacity",
         "systems": list(systems),
+        "joint": joint,
         "metrics": rows,
         "provenance": {"data_set": data_set | changes},
     }
@@ -86,6 +87,23 @@ def test_pairs_that_differ_are_found_by_holm_over_all_pairs(tmp_path):
     assert shown == ["A - B"]
     (line,) = [line for line in folds.to_markdown().splitlines() if line.startswith("- AUROC")]
     assert line.endswith(f"A - B 0.103 ({p_equation(adjusted[0])})")
+
+
+def test_a_joint_system_is_better_only_if_both_differences_are_shown_and_no_pair_for_holm(tmp_path):
+    joint = {"name": "C", "members": ["A", "B"]}
+    folders = [write_report(tmp_path / str(n), n, ("A", "B", "C"), joint=joint) for n in range(3)]
+    folds = Folds.read(folders)
+    narrower = np.sqrt((1 / 3) / (1 / 3 + 1 / 2))  # Nadeau and Bengio 2003
+    statistics = [stats.ttest_1samp(values, 0).statistic * narrower for values in PAIRS.values()]
+    unadjusted = 2 * stats.t.sf(np.abs(statistics), 2)
+    table = folds.table.set_index(["system", "metric"])["p_holm"]
+    assert [table[pair, "auroc"] for pair in PAIRS] == pytest.approx(list(unadjusted))
+    pairs, gains = [line for line in folds.to_markdown().splitlines() if line.startswith("- AUROC")]
+    assert "of 1 pairs" in pairs
+    assert gains.endswith(
+        "C not shown to be better than each: gain over A −0.037 (−0.273 to 0.200); "
+        "gain over B 0.020 (−0.118 to 0.157)"
+    )
 
 
 def test_counts_have_no_mean(reports):
