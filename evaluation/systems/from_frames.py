@@ -149,7 +149,8 @@ def predictions_from_values(
             ``value`` itself names the image of each score or box.
         split: Name of the division of the data set into validation and test images; a prediction is
             expected for each of these images.
-        columns: Names of the columns of a DataFrame; None for the usual names.
+        columns: Names of the columns of a DataFrame; None for the usual names, where the user
+            cannot name others.
         scale: Factor from the px of boxes to px of the original image; None asks where needed.
 
     Returns:
@@ -164,6 +165,7 @@ def predictions_from_values(
         >>> predictions.tables["scores"]["score"].tolist()
         [0.9, 0.2]
     """
+    advice = _advice_for_values(name, names_columns=columns is not None)
     if is_detector_output(value):
         return _predicted_boxes(name, value, dataset, image_ids, split, scale)
     if isinstance(value, pd.DataFrame):
@@ -179,18 +181,18 @@ def predictions_from_values(
         split=split,
         columns=columns,
         scale=scale,
-        advice=_advice_for_values(name),
+        advice=advice,
     )
 
 
-def _advice_for_values(name: str) -> ReadingAdvice:
+def _advice_for_values(name: str, *, names_columns: bool) -> ReadingAdvice:
     """Return the advice for values in memory, which can be changed without most options."""
     scale = f'Say scale={{"{name}": FACTOR}}, with 1 if they are not'
     return ReadingAdvice(
-        column_option=f'columns=["{name}.{{role}}=COLUMN"]',
+        column_option=f'columns=["{name}.{{role}}=COLUMN"]' if names_columns else "",
         frame=name,
         scale=scale,
-        takes_any_range=True,
+        takes_any_range=names_columns,
     )
 
 
@@ -240,7 +242,7 @@ def _predicted_boxes(
         split=split,
         images=run_images,
         scale=scale,
-        advice=_advice_for_values(name),
+        advice=_advice_for_values(name, names_columns=False),
     )
 
 
