@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.column_names import plain_name
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
@@ -499,3 +500,31 @@ def row_text(table: pd.DataFrame, row: int, where: str) -> str:
 def _edges_text(corners: np.ndarray, unit: np.ndarray | float = 1.0) -> str:
     corners = corners / unit
     return ", ".join(f"{name}={value:g}" for name, value in zip(EDGES, corners, strict=True))
+
+
+_BOX_COLUMNS = (
+    "bbox", "bboxes", "box", "boxes", "boundingbox", "boundingboxes", "predictionstring", "rle",
+    "encodedpixels", "polygon", "polygons", "segmentation", "regionshapeattributes",
+)  # fmt: skip
+_NUMBER = r"-?\d+(?:\.\d*)?(?:e-?\d+)?"
+_FOUR_NUMBERS = rf"[\[(]\s*{_NUMBER}(?:\s*[,;\s]\s*{_NUMBER}){{3}}\s*[\])]"
+_ONLY_BOXES = rf"[\[(]?\s*{_FOUR_NUMBERS}(?:[,;\s]*{_FOUR_NUMBERS})*\s*[\])]?"
+
+
+def are_box_texts(cells: pd.Series) -> pd.Series:
+    """Return True for cells that write boxes as one text, such as ``[10, 20, 30, 40]``.
+
+    In a column with a name of boxes, such as ``bbox``, any cell with four numbers is one.
+
+    Args:
+        cells: Cells of a column as text, under the name of the column.
+
+    Example:
+        >>> are_box_texts(pd.Series(["[10, 20, 30, 40]", "[]", "[0.14, 0.14]"])).tolist()
+        [True, False, False]
+        >>> are_box_texts(pd.Series(["mass 0.9 10 20 30 40", ""], name="bbox")).tolist()
+        [True, False]
+    """
+    if plain_name(str(cells.name)) in _BOX_COLUMNS:
+        return cells.str.count(r"\d+(?:\.\d+)?") >= len(EDGES)
+    return cells.str.strip().str.fullmatch(_ONLY_BOXES)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_values import are_box_texts
 from cxr_compare.data_prep.contracts.column_names import (
     ambiguous_columns,
     headless_problem,
@@ -129,6 +130,8 @@ class LabelTable:
         for dictionary in (column_dictionary(), self.known):
             meanings |= dictionary.get("values", {}).get(role, {})
         lower = cells.str.lower()
+        if role == "sex" and not self.known:
+            meanings |= dict.fromkeys(_ambiguous_sexes(lower), "")
         return cells.where(~is_member(lower, list(meanings)), renamed(lower, meanings))
 
     def describe_labels(self, *, quoted: bool = True) -> list[str]:
@@ -238,6 +241,16 @@ class LabelTable:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append("  " + "  ".join(padded).rstrip())
         return lines
+
+
+def _ambiguous_sexes(cells: pd.Series) -> set[str]:
+    """Return letters that mean a man in one language and a woman in another.
+
+    ``v`` is Dutch vrouw or Spanish varón, and ``m`` beside ``v`` or ``h`` is man or Spanish mujer.
+    """
+    letters = {"v", "h", "m"} & set(cells)
+    ambiguous = letters & {"v"}
+    return ambiguous | (letters & {"m"}) if letters - {"m"} else ambiguous
 
 
 def normal_classes() -> set[str]:
@@ -402,8 +415,10 @@ def read_label_tables(
         for line in (*table.lines(quoted=quoted), *table.describe_labels(quoted=quoted)):
             builder.show(line)
         _warn_of_none(table, builder)
+        _warn_of_sexes(table, builder)
     builder.show("If a column is wrong, correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")
     path = tables[0].path
+    _refuse_boxes_as_texts(tables)
     _require_columns(tables, keys)
     opinions = []
     for table in tables:
@@ -424,6 +439,20 @@ def read_label_tables(
             "each table is of one reader, give --columns reader=TABLE, else correct them"
         )
     return tables
+
+
+def _refuse_boxes_as_texts(tables: Sequence[LabelTable]) -> None:
+    """Refuse a column of boxes that are texts, unless a table has boxes that are read."""
+    if any(table.known or table.box_roles for table in tables):
+        return
+    for table in tables:
+        for column in table.unused:
+            reason = (
+                f"column '{column}' writes a box as one text, which may be corners or sizes; write "
+                "each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height, or "
+                f"say --columns unused={column} to leave it out"
+            )
+            refuse_line(are_box_texts(table.text[column]), table.path, reason)
 
 
 def _require_columns(tables: Sequence[LabelTable], keys: Sequence[str]) -> None:
@@ -480,6 +509,19 @@ def _warn_of_none(table: LabelTable, builder: SourceBuilder) -> None:
             f"WARNING: {counted(count, 'row', 'have')} the label None, which is taken for no "
             "finding. Leave the cell empty where it means that the label is missing, as pandas "
             "writes it"
+        )
+
+
+def _warn_of_sexes(table: LabelTable, builder: SourceBuilder) -> None:
+    """Warn of letters of a sex that are taken for unknown."""
+    columns = table.columns.get("sex", ()) if not table.known else ()
+    cells = pd.concat([pd.Series(dtype=TEXT), *(table.text[c].str.lower() for c in columns)])
+    letters = sorted(_ambiguous_sexes(cells))
+    if letters:
+        count = counted(int(is_member(cells, letters).sum()), "row")
+        builder.notes.append(
+            f"WARNING: {table.path.name}: sex {' and '.join(letters)} taken for unknown "
+            f"({count}), as v is vrouw or varón, and m beside v or h is man or mujer. Write M and F"
         )
 
 

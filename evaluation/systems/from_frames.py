@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_values import are_box_texts
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
@@ -94,6 +95,8 @@ def truth_from_values(
     if isinstance(truth, pd.DataFrame):
         truth, own_boxes = _without_boxes(truth)
         boxes = own_boxes if boxes is None else boxes
+        if boxes is None:
+            _refuse_boxes_as_texts(truth)
     frame = _truth_frame(truth)
     ids = pd.Index(frame["image_id"])
     # An array has no index: its images are found by their ids, or by position.
@@ -320,6 +323,18 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
     if isinstance(truth.index, pd.RangeIndex):
         images = images.reset_index(drop=True)
     return images, rows[["image_id", *edges]]
+
+
+def _refuse_boxes_as_texts(truth: pd.DataFrame) -> None:
+    """Refuse a column with a whole box in each cell, which would be left out."""
+    for name, cells in truth.select_dtypes(exclude=["number", "bool"]).items():
+        are_boxes = are_box_texts(cells.astype(str).rename(str(name))).to_numpy()
+        if are_boxes.any():
+            raise InputError(
+                f"truth: row {int(are_boxes.argmax())}: column '{name}' holds boxes, which may be "
+                "corners or sizes; give boxes=DataFrame with image_id, x1, y1, x2, y2 (or x, y, "
+                "width, height), or remove the column"
+            )
 
 
 def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:

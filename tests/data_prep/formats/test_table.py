@@ -556,6 +556,22 @@ def test_columns_are_recognised_in_other_languages(tmp_path, header):
     ]
 
 
+@pytest.mark.parametrize(
+    ("letters", "expected"),
+    [("vm", [None, None]), ("hm", ["M", None]), ("hf", ["M", "F"]), ("mw", ["M", "F"])],
+)
+def test_a_letter_that_is_a_man_in_one_language_and_a_woman_in_another_is_unknown(
+    tmp_path, letters, expected
+):
+    rows = f"a.png,Mass,{letters[0]}\nb.png,normal,{letters[1].upper()}\n"
+    tables = read_table(tmp_path, f"file,label,sex\n{rows}")
+    assert (
+        tables.images["sex"].astype(object).where(tables.images["sex"].notna(), None).tolist()
+        == expected
+    )
+    assert any("unknown" in note for note in tables.notes) == (None in expected)
+
+
 def test_all_missing_columns_are_named_at_once_and_ambiguous_words_are_asked_about(tmp_path):
     with pytest.raises(InputError) as refused:
         read_table(tmp_path, "Bezeichnung,Ergebnis\na.png,Mass\nb.png,normal\n")
@@ -567,6 +583,27 @@ def test_columns_of_states_are_no_advice_to_make_targets_of_all(tmp_path):
     with pytest.raises(InputError) as refused:
         read_table(tmp_path, "file,region_count,region_id\na.png,1,0\nb.png,0,0\n")
     assert "region_count+region_id" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("bbox", "[10, 20, 30, 40]"),
+        ("Bounding Box", "10 20 30 40"),
+        ("PredictionString", "opacity 0.9 10 20 30 40"),
+        ("coords", "((10, 20, 30, 40), (1, 2, 3, 4))"),
+    ],
+)
+def test_a_box_as_text_is_asked_about_and_costs_no_image_its_box(tmp_path, column, cell):
+    table = f'file,label,{column}\nb.png,normal,\na.png,mass,"{cell}"\n'
+    with pytest.raises(InputError, match=f"line 3: .*{column}"):
+        read_table(tmp_path, table)
+    assert read_table(tmp_path, table, columns=(f"unused={column}",)).boxes.empty
+
+
+def test_text_with_other_numbers_is_no_box(tmp_path):
+    table = 'file,label,PixelSpacing,note,box\na.png,mass,"[0.14, 0.14]","see [1], 2 of 4",2\n'
+    assert states(read_table(tmp_path, table)) == {("a", "mass"): "present"}
 
 
 @pytest.mark.parametrize(

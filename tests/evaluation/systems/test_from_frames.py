@@ -86,6 +86,13 @@ def test_words_for_labels_mean_in_memory_what_they_mean_in_files(table, words, t
         pd.testing.assert_frame_equal(in_memory.to_frame()[columns], by_file.to_frame()[columns])
 
 
+@pytest.mark.parametrize("box", ["[1, 2, 3, 4]", [1, 2, 3, 4], np.array([1.0, 2.0, 3.0, 4.0])])
+def test_a_box_in_one_cell_of_truth_is_refused_and_not_left_out(table, box):
+    truth = table[["image_id", "label"]].assign(bbox=[None, box] * (N // 2))
+    with pytest.raises(InputError, match=r"row 1: .*bbox"):
+        compared(table, truth)
+
+
 @pytest.mark.parametrize("word", ["pneumonia", "-1", "−1", -1, 2])
 def test_a_label_that_is_not_understood_is_refused_with_its_row(table, word):
     labels = np.where(table["label"] == 1, "yes", "no").astype(object)
