@@ -234,7 +234,8 @@ class _Writer:
     def _print(self, answers: Sequence[Answer]) -> None:
         """Print the answers of all systems for an image, as lines or as JSON.
 
-        Guarantees and cautions of the runs are the same for all images, and are printed once.
+        Declared thresholds and cautions of the runs are the same for all images, and are printed
+        once.
         """
         if self.output.printed_as == "json":
             for line in remarks(answers):
@@ -243,9 +244,9 @@ class _Writer:
         elif self.output.has_lines:
             _print_lines(lines_of_image(answers))
             if not self.answered:
-                _print_lines([*run_lines(answers), *Answer.guarantee_lines(answers)])
+                _print_lines([*run_lines(answers), *Answer.declared_lines(answers)])
         elif not self.answered:
-            _print_lines(Answer.guarantee_lines(answers))
+            _print_lines(Answer.declared_lines(answers))
 
     def print_summary(self) -> None:
         """Print the table of all systems if there are many images; as JSON only the cautions."""

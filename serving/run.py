@@ -23,7 +23,7 @@ from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.decisions.thresholds import DECLARED, POLICIES
 from cxr_compare.evaluation.systems.stored_predictions import read_output, read_system
 from cxr_compare.serving.answer import COLOUR, Answer
 from cxr_compare.serving.answer_summary import SystemTally
@@ -221,14 +221,12 @@ class Run(OpenedFromFolder):
         return self.operating_point.policy
 
     @cached_property
-    def guarantees(self) -> tuple[str, ...]:
-        """One sentence for each statistical guarantee of the threshold in use, if there are any."""
-        if self.decision is None:
-            return ()
-        lines = self.decision.guarantees(self.policy)
-        if not is_export(self.folder):
-            return tuple(lines)
-        return tuple(f"{line}; made with the run, of which this is an export" for line in lines)
+    def declared(self) -> str | None:
+        """Name and source of the threshold in use if somebody declared it, else None."""
+        if self.decision is None or self.decision.declared is None or self.policy != DECLARED:
+            return None
+        text = self.decision.declared.text
+        return f"{text}; for the run that was exported" if is_export(self.folder) else text
 
     @property
     def undecided_because(self) -> str | None:
@@ -442,7 +440,7 @@ class Run(OpenedFromFolder):
                     finding=self.target.display_name,
                     policy=self.policy,
                     warnings=warnings,
-                    guarantees=self.guarantees,
+                    declared=self.declared,
                     run_cautions=self.cautions,
                     seen=seen,
                     seen_in_training=self.training_images.state(seen),

@@ -168,8 +168,7 @@ def _image_group(
             )
         ],
     )
-    said = []
-    said += [f", {guarantee}" for guarantee in answer.guarantees]
+    said = [f", {answer.declared}"] if answer.declared else []
     if answer.undecided_because:
         said.append(f" is undecided: {answer.undecided_because}")
     if answer.status != "ok":

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.betting import start_quantiles
+from cxr_compare.hospital.betting import start_quantiles
 from cxr_compare.hospital.monitor.figure_evidence import figure_evidence, figure_start_shares
 from cxr_compare.hospital.monitor.log_notes import gap_notes, system_notes, validation_notes
 from cxr_compare.hospital.monitor.monitor_result import (

@@ -189,8 +189,7 @@ class SystemAnswer(_System):
             ``doubtful``.
         computed_decision: Decision that score and threshold give, also if there is a warning. It is
             not meant for use.
-        guarantees: Sentences on what was guaranteed for the threshold, and what was observed on
-            test images.
+        declared: Name and source of the threshold if somebody declared it; else null.
         warnings: Sentences on why the system cannot be trusted on this image, such as that it is no
             frontal chest X-ray.
         probability: Calibrated score, in [0, 1]; null without calibration.
@@ -214,10 +213,8 @@ class SystemAnswer(_System):
     computed_decision: Literal["positive", "negative"] | None = Field(
         description="What score and threshold give, also of a doubtful answer: no decision to use."
     )
-    guarantees: list[str] = Field(
-        default=[],
-        max_length=_MOST_SYSTEMS,
-        description="What was guaranteed of the threshold, and what was observed on test.",
+    declared: str | None = Field(
+        default=None, description="Name and source of the threshold, if somebody declared it."
     )
     warnings: list[str] = Field(
         default=[], max_length=_MOST_SYSTEMS, description="What speaks against this answer."

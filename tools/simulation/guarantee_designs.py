@@ -18,13 +18,13 @@ import pandas as pd
 from mapie.risk_control import BinaryClassificationController
 from scipy.special import expit, logit, ndtr, ndtri
 
-from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+from cxr_compare.hospital.guarantee.guaranteed_threshold import (
     FalseBoxes,
     GuaranteeImages,
     Localisation,
     share_p_values,
 )
-from cxr_compare.evaluation.decisions.guarantees import MAX_FALSE_POSITIVES, read_guarantee
+from cxr_compare.hospital.guarantee.guarantees import MAX_FALSE_POSITIVES, read_guarantee
 from cxr_compare.studies.plan.binormal import bivariate_normal_below
 from tools.simulation.makers import Floats, Noise, Sample, draw, skill_of
 from tools.simulation.overlap_designs import guaranteed_false_boxes

@@ -32,11 +32,11 @@ from cxr_compare.evaluation.decisions.box_choice import (
     BoxRule,
     box_figure,
 )
-from cxr_compare.evaluation.decisions.guarantee_results import locate_predictions
-from cxr_compare.evaluation.decisions.guaranteed_threshold import GuaranteeImages, Localisation
-from cxr_compare.evaluation.decisions.guarantees import MAX_FALSE_POSITIVES, read_guarantee
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.hospital.guarantee.guaranteed_threshold import GuaranteeImages, Localisation
+from cxr_compare.hospital.guarantee.guarantees import MAX_FALSE_POSITIVES, read_guarantee
+from cxr_compare.hospital.guarantee.localisation import locate_predictions
 from tools.simulation.box_designs import WEAK, BoxedImages, draw_images
 
 OVERLAP_METRICS = ("froc_mean", "rsna_score", "ap50_decided", "ap_decided", "wafroc")

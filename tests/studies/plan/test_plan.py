@@ -9,12 +9,12 @@ import pytest
 from scipy.special import expit, ndtri
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+from cxr_compare.hospital.guarantee.guaranteed_threshold import (
     FalseBoxes,
     GuaranteeImages,
     Localisation,
 )
-from cxr_compare.evaluation.decisions.guarantees import read_guarantee
+from cxr_compare.hospital.guarantee.guarantees import read_guarantee
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.studies.plan.plan import plan
 from cxr_compare.studies.readers.readers import readers

@@ -4,12 +4,12 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.guarantees import read_guarantee
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
     compare_predictions,
     tune_predictions,
 )
+from cxr_compare.hospital.guarantee.guarantees import read_guarantee
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from cxr_compare.evaluation.decisions.guarantee_results import locate_predictions
 from cxr_compare.evaluation.systems.stored_predictions import (
     read_output,
 )
+from cxr_compare.hospital.guarantee.localisation import locate_predictions
 
 
 def test_a_shown_box_is_one_from_the_threshold_on_or_the_highest(predict, test_set, evaluation_set):

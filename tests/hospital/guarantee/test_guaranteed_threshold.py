@@ -5,15 +5,15 @@ import pytest
 import scipy.stats
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+from cxr_compare.evaluation.decisions.thresholds import choose_threshold
+from cxr_compare.hospital.guarantee.clustered_share import share_below_p_values
+from cxr_compare.hospital.guarantee.guaranteed_threshold import (
     FalseBoxes,
     GuaranteeImages,
     Localisation,
     share_p_values,
 )
-from cxr_compare.evaluation.decisions.guarantees import FALSE_POSITIVES, read_guarantee
-from cxr_compare.evaluation.decisions.thresholds import choose_threshold
-from cxr_compare.evaluation.statistics.clustered_share import share_below_p_values
+from cxr_compare.hospital.guarantee.guarantees import FALSE_POSITIVES, read_guarantee
 from tools.simulation.makers import draw, skill_of
 
 
