@@ -568,13 +568,14 @@ class DeclaredRecord(Record):
         name: Short name of the aim.
         threshold: Image score from which an image is called positive.
         source: Sentence part that says on what grounds the threshold was declared.
-        validation: Figures on validation images at this threshold, by metric, such as ``recall``.
+        validation: Figures on validation images at this threshold, by metric, such as ``recall``;
+            None if they were not computed.
     """
 
     name: str
     threshold: float
     source: str
-    validation: NumbersByName
+    validation: NumbersByName | None = None
 
 
 class MapBoxesRecord(Record):

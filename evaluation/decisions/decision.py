@@ -290,7 +290,7 @@ class Decision:
         if stored := payload.get("declared"):
             declared = Declared(stored["name"], stored["threshold"], stored["source"])
             thresholds[DECLARED] = ThresholdChoice(DECLARED, declared.threshold)
-            validation[DECLARED] = stored["validation"]
+            validation[DECLARED] = stored.get("validation") or {}
         return cls(
             target=payload["target"],
             chosen_on=payload["chosen_on"],
@@ -335,9 +335,10 @@ class Decision:
             name: spec for name, spec in derived_json["policies"].items() if name in stored_policies
         }
         derived_json["policies"] = derived_policies
-        # These two entries are texts and records; the chosen values themselves are compared.
-        for in_words in ("box_rule", "boxes_tried"):
-            derived_json[in_words] = stored_json[in_words]
+        # Two entries are texts and records, of which the chosen values themselves are compared, and
+        # a declared threshold is not derived.
+        for not_derived in ("box_rule", "boxes_tried", "declared"):
+            derived_json[not_derived] = stored_json[not_derived]
         return _first_difference(stored_json, derived_json)
 
 
@@ -360,7 +361,7 @@ def _summary(decision: Decision) -> list[str]:
     for policy, choice in decision.thresholds.items():
         lines.append(_threshold_line(choice, decision.validation.get(policy, {})))
     if decision.declared is not None:
-        lines.append(decision.declared.text)
+        lines.append(f"aim: {decision.declared.name}; {decision.declared.source}")
     lines += decision.notes
     summary = [first, *(f"  {line}" for line in lines)]
     if decision.path is not None:

@@ -91,6 +91,7 @@ def guarantee(
         cxr guarantee "sensitivity>=0.90@0.90" --plan --expect 0.95 --images 1,rsna --within 0.4
     """
     given = read_paths(words)
+    for_run = {"data": data, "target": target}
     for_plan = {
         "expect": expect,
         "images": images,
@@ -106,7 +107,7 @@ def guarantee(
                 "guarantee: give a run or predictions, the guarantee, and the data set as --data"
             )
         return _declare(as_path(given[0]), given[1], as_path(data), target)
-    _refuse({"data": data, "target": target}, "a run; it has no meaning with --plan")
+    _refuse(for_run, "a run, and has no meaning with --plan")
     if len(given) != 1 or not expect:
         raise InputError(
             "guarantee --plan: give the guarantee alone, and with --expect the true figure that it "

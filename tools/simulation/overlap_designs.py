@@ -233,7 +233,6 @@ def guaranteed_false_boxes(
     images = draw_doubled(rng, n_patients, clusters)
     rule: Any = overlap_choice(images, 0).rule
     guarantee = read_guarantee("false_positives_per_image<=0.5@0.90")
-    assert guarantee is not None
     known = GuaranteeImages(
         images.evaluated.y_true, images.scores(0).to_numpy(), images.owners, _located(images, rule)
     )
