@@ -73,6 +73,7 @@ _KEYS = (
     "seen_in_training",
     "cautions",
 )
+RESEARCH_USE = "Research use only, not a medical device."
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SYSTEM = "\0"  # placeholder for the name of a system in a sentence
 _GREY = "#9E9E9E"  # of what does not count

@@ -48,9 +48,9 @@ def guarantee(
     prevalence: float | None = None,
     out: AnyPath | None = None,
 ) -> Decision | GuaranteePlan:
-    """Declare a threshold whose figure holds for new patients with a stated confidence.
+    """Declare a threshold whose figure holds for new patients.
 
-    The threshold is chosen on the validation patients of a run or of predictions for which cxr tune
+    It holds with a stated confidence. The threshold is chosen on the validation patients of a run or of predictions for which cxr tune
     has chosen a decision, and is stored with that decision. cxr predict, serve, overlay and export
     then decide by it unless another --policy is given, and cxr compare shows its figures under the
     policy declared. The next cxr tune removes it. At least 100 patients must count for each figure.

@@ -84,7 +84,7 @@ def monitor_log(
 
     Args:
         log: One row for each image and system (model), as
-            `data_prep.store.answer_log_reader.read_log` returns it. The columns ``time``,
+            `hospital.answers.answer_log_reader.read_log` returns it. The columns ``time``,
             ``patient`` and ``score`` are needed. A column ``label`` (1 or 0, missing if unknown)
             holds the true labels of audited images.
         validation: Rows of validation images with the same columns except ``time``. They are the

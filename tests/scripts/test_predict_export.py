@@ -15,12 +15,12 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.store.answer_log import LOG_KEY
-from cxr_compare.data_prep.store.answer_log_reader import read_log
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.hospital.answers.answer_log import LOG_KEY
+from cxr_compare.hospital.answers.answer_log_reader import read_log
 from cxr_compare.scripts import cli, console
 from cxr_compare.serving import predict_folder
 from cxr_compare.serving.predict_folder import freeze_decision
@@ -193,9 +193,11 @@ def test_single_answers_name_a_declared_threshold_and_a_comparison_leaves_the_ru
     monkeypatch.setattr(predict_folder, "_recipe_of", lambda run: {})  # nobody trained it
     assert cxr("tune", run, "--data", made.data, "--policy", "max_f1") == 0
     stored = Run.open(run).decision_file
-    decision = json.loads(stored.read_text())
     declared = {"name": "screening", "threshold": 0.25, "source": "our study"}
-    stored.write_text(json.dumps(decision | {"declared": declared}))
+    validation = Predictions.open(stored.parents[1])
+    validation.write_decision(
+        stored.stem, validation.decision(stored.stem) | {"declared": declared}
+    )
 
     def predict_answer(system: Path, *options: str) -> dict[str, Any]:
         capsys.readouterr()
