@@ -33,14 +33,6 @@ def _read_names(value: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 
 
-Log = Annotated[
-    AnyPath | None,
-    Argument(
-        metavar="FOLDER",
-        help="Folder in which each answer is recorded for cxr monitor (docs/serving.md#log). It "
-        "holds no names.",
-    ),
-]
 Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -24,10 +23,6 @@ from cxr_compare.serving.backends import choose_backend, require_torch
 from cxr_compare.serving.export_spec import is_export, is_joint
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.answer_log import AnswerLog
-    from cxr_compare.data_prep.store.dataset import DataSet
-    from cxr_compare.data_prep.store.pixel_store import PixelSource
-    from cxr_compare.data_prep.store.prediction_writer import Part
     from cxr_compare.serving.backends import Model
     from cxr_compare.serving.run import Run
 
@@ -302,47 +297,6 @@ def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
     if model is not None:
         run.model = model
     return run.load()
-
-
-def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
-    """Open the log of predictions that the option --log names, for a ``with`` block.
-
-    Args:
-        folder: Folder of the log, which ``cxr monitor`` reads; None logs nothing.
-
-    Returns:
-        Context manager that gives the open log, or None if `folder` is None.
-
-    Raises:
-        InputError: The log cannot be written.
-    """
-    if folder is None:
-        return nullcontext()
-    from cxr_compare.data_prep.store.answer_log import AnswerLog
-
-    return closing(AnswerLog(folder, console.say))
-
-
-def note_parts(
-    log: AnswerLog | None, model: Model, dataset: DataSet, name: str | None
-) -> Callable[[Part, PixelSource, float], object] | None:
-    """Return a function that writes the predictions for a data set into a log.
-
-    Args:
-        log: Log of predictions; None without a log.
-        model: Run (trained network) or export (the network in another format) that predicts.
-        dataset: Data set that is predicted.
-        name: Name of the system in the log; None takes the name of the run.
-
-    Returns:
-        A function that takes the predictions for some images, the pixel store (resized images) and
-        the seconds that the predictions took; None without a log.
-    """
-    if log is None:
-        return None
-    run = _open(model.folder, model, name=name)
-    images = dataset.images.set_index("image_id")
-    return lambda part, store, s: run.note_part(log.add, images, part, store.image, s)
 
 
 @with_known_keywords

@@ -18,6 +18,7 @@ from cxr_compare.data_prep.store.prediction_writer import (
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.decisions.tuning import declare
 from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.report.files import SYSTEMS
 from cxr_compare.evaluation.systems.eligibility import check_data_set
@@ -463,12 +464,15 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
     predictions = predict_once(model, path, test_set.dataset, folder, test_set.split, name)
     if predictions.decision(target.name) is None:
         options: dict[str, Any] = {}
+        as_run: Decision | None = None
         chosen_with = None if is_export(path) else model.inference_id()
         if own := decision_of_run(path, chosen_with, test_set):
             # Chosen anew, because other batches change the last digits of scores.
             as_run = Decision.from_dict(own)
             options = {"policies": tuple(as_run.thresholds), "options": as_run.options}
         decision = tune_predictions(predictions, test_set, **options)
+        if as_run is not None and as_run.declared is not None:
+            decision = declare(decision, as_run.declared)
         predictions.write_decision(target.name, decision.to_dict())
     return predictions
 

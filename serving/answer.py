@@ -66,13 +66,14 @@ _KEYS = (
     "policy",
     "threshold",
     "computed_decision",
-    "guarantees",
+    "declared",
     "boxes",
     "warnings",
     "notes",
     "seen_in_training",
     "cautions",
 )
+RESEARCH_USE = "Research use only, not a medical device."
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SYSTEM = "\0"  # placeholder for the name of a system in a sentence
 _GREY = "#9E9E9E"  # of what does not count
@@ -112,8 +113,8 @@ class Answer:
             classifier's are cut out of its activation map. A negative image has none. An undecided
             image has a detector's boxes with a score of at least 0.5.
         warnings: Reasons not to trust the prediction; empty if there are none.
-        guarantees: Sentences on what is guaranteed statistically for the threshold, such as a
-            lowest sensitivity, and what was observed on test images.
+        declared: Name and source of the threshold if somebody declared it for the system; None if
+            it was chosen otherwise.
         undecided_because: Reason why the system cannot decide on any image, such as a missing
             threshold; None if it can decide.
         notes: Facts about the image that the reader should know, such as that its grey values were
@@ -143,7 +144,7 @@ class Answer:
     computed_decision: bool | None
     boxes: pd.DataFrame
     warnings: tuple[Warned, ...] = ()
-    guarantees: tuple[str, ...] = ()
+    declared: str | None = None
     undecided_because: str | None = None
     notes: tuple[str, ...] = ()
     run_cautions: tuple[str, ...] = ()
@@ -257,7 +258,6 @@ class Answer:
             "decision": _DECISIONS[self.decision],
             "computed_decision": _DECISIONS[self.computed_decision],
             "boxes": self.boxes[list(BOX_COLUMNS)].to_dict("records"),
-            "guarantees": list(self.guarantees),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
             "cautions": list(self.cautions),
@@ -274,7 +274,7 @@ class Answer:
             problem: Reason in one line, such as that the file is no image.
         """
         known = {"image": image, "status": "refused", "problem": problem}
-        lists = ("guarantees", "boxes", "warnings", "notes", "cautions")
+        lists = ("boxes", "warnings", "notes", "cautions")
         empty: dict[str, Any] = {key: [] for key in lists}
         return {**dict.fromkeys(_KEYS), **empty, **known}
 
@@ -325,16 +325,9 @@ class Answer:
         return list(dict.fromkeys([*of_runs, *joint]))
 
     @staticmethod
-    def guarantee_lines(answers: Iterable[Answer]) -> list[str]:
-        """Return one sentence for each statistical guarantee of the systems' thresholds, each once.
-
-        Args:
-            answers: Predictions of all systems for this one image.
-
-        Returns:
-            Sentences that begin with the name of the system; empty if no threshold has a guarantee.
-        """
-        return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.guarantees)]
+    def declared_lines(answers: Iterable[Answer]) -> list[str]:
+        """Return one sentence for each system whose threshold was declared, each once."""
+        return [*dict.fromkeys(f"{a.system}, {a.declared}." for a in answers if a.declared)]
 
     def _repr_png_(self) -> bytes:
         """Return the image beside its overlay as PNG, for a notebook."""
@@ -419,7 +412,7 @@ def render_answers(
         findings=[answer.finding for answer in answers],
         title=Path(first.image).name,
         warnings=warnings,
-        note=" ".join([*cautions, note, *Answer.guarantee_lines(answers)]),
+        note=" ".join([*cautions, note, *Answer.declared_lines(answers)]),
         panel=panel,
     )
 

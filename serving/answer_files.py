@@ -15,28 +15,19 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path, remove_old_temporary_files
+from cxr_compare.data_prep.contracts.atomic_files import remove_old_temporary_files
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.data_prep.store.loose_images import LooseImage, read_loose_images
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.evaluation.overlays.draw import to_png
-from cxr_compare.hospital.dicom_objects.result_identity import Algorithm, to_bytes
-from cxr_compare.hospital.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from cxr_compare.serving.answer_summary import SystemTally, summary_lines
 from cxr_compare.serving.answers import Answers, lines_of_image, remarks, run_lines
-from cxr_compare.serving.image_files import (
-    CAPTURE_END,
-    OVERLAY_END,
-    REPORT_END,
-    AnswerOutput,
-    note_answers,
-)
+from cxr_compare.serving.image_files import OVERLAY_END, AnswerOutput
 from cxr_compare.serving.joint_answers import AnsweredBatch, answered_batches
 
 if TYPE_CHECKING:
@@ -73,7 +64,7 @@ def answer_files(
             networks by `cxr export`.
         files: Pair from `find_images`: the images that it has already decoded, and the paths of
             image files that are still to be read.
-        output: Where results are written: overlays, CSV table, DICOM objects and log. The caller
+        output: Where results are written: overlays and CSV table. The caller
             has locked the CSV table with `reserved_table`.
         progress: Shows messages and the progress.
         batch_size: Number of images that are predicted at a time; None takes the smallest number
@@ -92,22 +83,17 @@ def answer_files(
     stream = read_loose_images(others, workers=workers)
     if batch_size is None:
         batch_size = min(run.model.batch_size for run in runs)
-    objects = None
-    folders = [folder for folder in (output.overlays, output.dicom) if folder is not None]
-    made = [folder for folder in folders if not folder.exists()]
-    for folder in folders:
-        remove_old_temporary_files(folder)
-    if output.dicom is not None:
-        make_folder(output.dicom)
-        objects = _DicomWriter(output.dicom, [Algorithm.from_run(run) for run in runs], progress)
+    is_new = output.overlays is not None and not output.overlays.exists()
+    if output.overlays is not None:
+        remove_old_temporary_files(output.overlays)
     count = len(begun) + len(others)
     # Lines and JSON on a terminal show the progress themselves, and a bar would get between them.
     on_terminal = output.printed_as is not None and sys.stdout.isatty()
     shows_itself = output.has_lines if output.printed_as == "text" else on_terminal
     bar = Silence() if shows_itself else progress
-    writer = _Writer(output, progress, runs, objects)
+    writer = _Writer(output, progress, runs)
     with bar.track("Predicting images", count) as advance, writer:
-        _write_batch(begun[:-1], [], 0.0, writer, strict=strict)
+        _write_batch(begun[:-1], [], writer, strict=strict)
         advance(len(begun) - 1)
 
         def add_seconds(position: int, seconds: float) -> None:
@@ -117,20 +103,20 @@ def answer_files(
         answered = answered_batches(runs, files_left, batch_size, add_seconds)
 
         def write(batch: AnsweredBatch) -> None:
-            _write_batch(*batch, writer, strict=strict)
+            _write_batch(batch.files, batch.answered, writer, strict=strict)
             advance(len(batch.files))
 
         write_behind(write, answered)
-    for folder in made:
+    if is_new and output.overlays is not None:
         with suppress(OSError):  # a folder that is not empty stays
-            folder.rmdir()
+            output.overlays.rmdir()
     if not writer.answered:
         raise InputError(f"none of {counted(count, 'file')} was answered; see above")
     if writer.left_out:
         left_out = counted(len(writer.left_out), "file")
         progress.say(f"{left_out} left out of {count}, see above")
     writer.print_summary()
-    status = int(bool(writer.left_out or (objects is not None and objects.refused)))
+    status = int(bool(writer.left_out))
     return Answers(
         tuple(writer.kept),
         writer.left_out,
@@ -143,7 +129,6 @@ def answer_files(
 def _write_batch(
     files: Sequence[LooseImage],
     answered: Sequence[list[Answer] | InputError],
-    seconds: float,
     writer: _Writer,
     *,
     strict: bool,
@@ -151,8 +136,6 @@ def _write_batch(
     of_image = iter(answered)
     for file in files:
         answers = None if file.image is None else next(of_image)
-        took = None if answers is None else seconds
-        note_answers(writer.output.log, writer.runs, str(file.path), file.image, answers, took)
         if answers is None:
             writer.leave_out(file.path, str(file.problem))
         elif isinstance(answers, InputError):
@@ -170,7 +153,6 @@ class _Writer:
     output: AnswerOutput
     progress: Progress
     runs: Sequence[Run]
-    objects: _DicomWriter | None = None
     answered: int = 0  # number of images so far
     # Reason for each file that was left out so far.
     left_out: dict[str, str] = field(default_factory=dict)
@@ -214,8 +196,6 @@ class _Writer:
                 self._rows.writerow(answer_row(answer.to_dict()))
         if self.output.overlays is not None:
             self._draw(answers, self.output.overlays)
-        if self.objects is not None:
-            self.objects.write(answers)
         self.answered += 1
 
     def leave_out(self, path: Path, problem: str) -> None:
@@ -234,7 +214,8 @@ class _Writer:
     def _print(self, answers: Sequence[Answer]) -> None:
         """Print the answers of all systems for an image, as lines or as JSON.
 
-        Guarantees and cautions of the runs are the same for all images, and are printed once.
+        Declared thresholds and cautions of the runs are the same for all images, and are printed
+        once.
         """
         if self.output.printed_as == "json":
             for line in remarks(answers):
@@ -243,9 +224,9 @@ class _Writer:
         elif self.output.has_lines:
             _print_lines(lines_of_image(answers))
             if not self.answered:
-                _print_lines([*run_lines(answers), *Answer.guarantee_lines(answers)])
+                _print_lines([*run_lines(answers), *Answer.declared_lines(answers)])
         elif not self.answered:
-            _print_lines(Answer.guarantee_lines(answers))
+            _print_lines(Answer.declared_lines(answers))
 
     def print_summary(self) -> None:
         """Print the table of all systems if there are many images; as JSON only the cautions."""
@@ -275,8 +256,6 @@ class _Writer:
         if self.output.printed_as == "json":
             sys.stdout.write("[]\n" if self._is_first else "\n]\n")
         self._close_table(complete=error[0] is None)
-        if error[0] is None and self.objects is not None:
-            self.objects.close()
         if error[0] is not None or self._last is None:
             return
         where = self._last if self.answered == 1 else self.output.overlays
@@ -294,50 +273,6 @@ class _Writer:
             written.replace(self.output.csv)
             written = self.output.csv
         self.progress.say(f"Table{'' if complete else ' so far'}: {written}")
-
-
-@dataclass
-class _DicomWriter:
-    """Writes what was answered for DICOM images as DICOM objects into a folder."""
-
-    folder: Path
-    algorithms: list[Algorithm]
-    progress: Progress
-    written: int = 0  # number of images so far
-    refused: int = 0  # DICOM images so far that no object can refer to
-    others: int = 0  # images so far that are no DICOM
-    _stems: set[str] = field(default_factory=set)
-
-    def write(self, answers: Sequence[Answer]) -> None:
-        """Write the answers for one image."""
-        from cxr_compare.hospital.dicom_objects.results import dicom_results
-
-        path = Path(answers[0].image)
-        try:
-            with path.open("rb") as file:
-                if not starts_like_dicom(file.read(132)):
-                    self.others += 1
-                    return
-            source = Source.from_header(read_source(path))
-            results = dicom_results(source, answers, self.algorithms)
-        except InputError as error:
-            self.progress.say(f"no DICOM objects of {path}: {error}")
-            self.refused += 1
-            return
-        stem = _free_stem(path.stem, self._stems)
-        for end, dataset in ((REPORT_END, results["sr"]), (CAPTURE_END, results["sc"])):
-            with atomic_path(self.folder / (stem + end)) as temporary:
-                temporary.write_bytes(to_bytes(dataset))
-        self.written += 1
-
-    def close(self) -> None:
-        """Say what was written."""
-        without = [f"{self.refused} refused, see above"] if self.refused else []
-        without += [f"{self.others} no DICOM"] if self.others else []
-        note = f" ({'; '.join(without)})" if without else ""
-        images = counted(self.written, "image")
-        if self.written or note:
-            self.progress.say(f"DICOM objects of {images}: {self.folder}{note}")
 
 
 def _print_lines(lines: Iterable[str]) -> None:

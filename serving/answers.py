@@ -54,12 +54,12 @@ class Answers(Sequence[Answer]):
 
     def __str__(self) -> str:
         left_out = [f"left out: {problem}" for problem in self.left_out.values()]
-        guarantees = Answer.guarantee_lines(self.answers)
+        declared = Answer.declared_lines(self.answers)
         if self.is_many:
-            return "\n".join([*summary_lines(self.tallies), *guarantees, *left_out])
+            return "\n".join([*summary_lines(self.tallies), *declared, *left_out])
         by_image = groupby(self.answers, key=lambda answer: answer.image)
         lines = [line for _, of_image in by_image for line in lines_of_image([*of_image])]
-        return "\n".join([*lines, *run_lines(self.answers), *guarantees, *left_out])
+        return "\n".join([*lines, *run_lines(self.answers), *declared, *left_out])
 
     @property
     def is_many(self) -> bool:

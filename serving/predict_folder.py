@@ -6,7 +6,6 @@ The parts are predicted in this process, or in worker processes that each load t
 from __future__ import annotations
 
 import shutil
-import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.features import FEATURES_RECORD, Features
-from cxr_compare.data_prep.store.pixel_store import PixelSource, PixelStore
+from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.store.prediction_writer import (
     Part,
     PredictionWriter,
@@ -67,7 +66,6 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     image_ids: Sequence[str] | None = None,
     made_before: Predictions | None = None,
     engine: Engine | None = None,
-    on_part: Callable[[Part, PixelSource, float], object] | None = None,
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen images, into a predictions folder.
 
@@ -88,8 +86,6 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         made_before: Predictions of the same model, whose rows are copied instead of computed again;
             None if there are none.
         engine: Processes or machines that predict; None predicts in this process.
-        on_part: Function that is called with the predictions of some images at a time, the pixel
-            store and the seconds that they took; None calls none.
 
     Returns:
         The predictions. The cost of one image is measured only if all val and test images are
@@ -135,8 +131,6 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
                 if engine is None or isinstance(store, Features | StoresBySize)
                 else predict_parts(engine, model, store, todo, sizes, at_once)
             )
-            if on_part is not None:
-                parts = _told(parts, store, on_part)
             write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
             copy_seen_images(model, writer, progress)
@@ -407,18 +401,6 @@ def write_parts(
             advance(len(batch.images))
 
     write_behind(lambda part: writer.add(part.images, **part.tables), _join(reported(), size))
-
-
-def _told(
-    parts: Iterable[Part],
-    store: PixelSource,
-    on_part: Callable[[Part, PixelSource, float], object],
-) -> Iterator[Part]:
-    start = time.monotonic()
-    for part in parts:
-        on_part(part, store, time.monotonic() - start)
-        yield part
-        start = time.monotonic()
 
 
 def _join(parts: Iterable[Part], size: int) -> Iterator[Part]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.decisions.thresholds import DECLARED, POLICIES
 from cxr_compare.evaluation.systems.stored_predictions import read_output, read_system
 from cxr_compare.serving.answer import COLOUR, Answer
 from cxr_compare.serving.answer_summary import SystemTally
@@ -221,14 +221,12 @@ class Run(OpenedFromFolder):
         return self.operating_point.policy
 
     @cached_property
-    def guarantees(self) -> tuple[str, ...]:
-        """One sentence for each statistical guarantee of the threshold in use, if there are any."""
-        if self.decision is None:
-            return ()
-        lines = self.decision.guarantees(self.policy)
-        if not is_export(self.folder):
-            return tuple(lines)
-        return tuple(f"{line}; made with the run, of which this is an export" for line in lines)
+    def declared(self) -> str | None:
+        """Name and source of the threshold in use if somebody declared it, else None."""
+        if self.decision is None or self.decision.declared is None or self.policy != DECLARED:
+            return None
+        text = self.decision.declared.text
+        return f"{text}; for the run that was exported" if is_export(self.folder) else text
 
     @property
     def undecided_because(self) -> str | None:
@@ -442,7 +440,7 @@ class Run(OpenedFromFolder):
                     finding=self.target.display_name,
                     policy=self.policy,
                     warnings=warnings,
-                    guarantees=self.guarantees,
+                    declared=self.declared,
                     run_cautions=self.cautions,
                     seen=seen,
                     seen_in_training=self.training_images.state(seen),
@@ -487,60 +485,6 @@ class Run(OpenedFromFolder):
         kind = {"system": self.name, "kind": self.model.kind}
         evidence = read_output(Predictions.from_part(kind, part), self.target, ran)
         return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
-
-    def note_part(
-        self,
-        add: Callable[..., object],
-        images: pd.DataFrame,
-        part: Part,
-        square_of: Callable[[str], np.ndarray],
-        seconds: float,
-    ) -> None:
-        """Write the predictions for some images of a data set, with their decisions, into a log.
-
-        Args:
-            add: The method `AnswerLog.add` of the log.
-            images: Table of the images of the data set, indexed by ``image_id``.
-            part: Predictions of the run's network for some images.
-            square_of: Function that returns the square image that the network read, uint8 ``(S,
-                S)``, by image id.
-            seconds: Time that the predictions of all these images took, in seconds.
-        """
-        output = self.decided(part)
-        for image_id in part.images["image_id"]:
-            row = self.log_row()
-            header = images.loc[image_id].to_dict()
-            if image_id in output.decisions.index:
-                said = output.prediction(image_id, COLOUR)
-                square = square_of(image_id)
-                warned, distance = self.guarded(DecodedImage(square, {}, header=header), square)
-                row |= {
-                    "status": "refused" if warned else "ok",
-                    "score": said.score,
-                    "decision": None if warned else said.decision,
-                    "guard_distance": distance,
-                }
-            each = seconds / len(part.images)
-            add(image_id, str(header["patient_id"]), header, [row], each)
-
-    def log_row(self) -> dict[str, Any]:
-        """Return the row of the log of predictions for an image that this run could not predict.
-
-        For an image that was predicted, the caller replaces the values that differ.
-
-        Returns:
-            Name of the system and its target (finding that decides), policy, threshold, the status
-            ``failed``, and the decision None.
-        """
-        chosen = None if self.decision is None else self.decision.thresholds[self.policy].threshold
-        return {
-            "system": self.name,
-            "target": self.target.name,
-            "policy": self.policy,
-            "threshold": chosen,
-            "status": "failed",
-            "decision": None,
-        }
 
 
 def _run_folder(folder: Path) -> RunFolder:

@@ -41,7 +41,6 @@ RESULTS = {
     "mcnemar_test": decided,
     "estimate": lambda: metrics.estimate("auroc", [0, 1, 0, 1], [0.2, 0.4, 0.5, 0.9]),
     "plan": lambda: cxr_compare.plan(auroc=[0.85, 0.75], prevalence=0.5),
-    "plan --guarantee": lambda: cxr_compare.plan(guarantee="sensitivity>=0.80@0.90", expect=0.95),
     "list_configs": cxr_compare.list_configs,
     "list_configs NAME": lambda: cxr_compare.list_configs("chexnet_small"),
     "synth": lambda: PhantomSummary(Path("p"), 4, 2, 1, 1, 0, False),

@@ -561,6 +561,23 @@ class PolicyRecord(Record):
     validation: NumbersByName
 
 
+class DeclaredRecord(Record):
+    """Threshold that somebody declared for a system, with its name and source.
+
+    Attributes:
+        name: Short name of the aim.
+        threshold: Image score from which an image is called positive.
+        source: Sentence part that says on what grounds the threshold was declared.
+        validation: Figures on validation images at this threshold, by metric, such as ``recall``;
+            None if they were not computed.
+    """
+
+    name: str
+    threshold: float
+    source: str
+    validation: NumbersByName | None = None
+
+
 class MapBoxesRecord(Record):
     """Rule by which a classifier's activation maps are cut into boxes.
 
@@ -603,6 +620,7 @@ class DecisionRecord(Record):
         overlap: Largest IoU that two kept boxes of a detector may have; of boxes that overlap more,
             only the one with the highest score is kept. None keeps all boxes.
         policies: Threshold and figures of each operating point, by its name, such as ``max_f1``.
+        declared: Threshold that was declared for the system; None if none was.
         validation: Figures on validation images that need no threshold, such as AUROC, by metric.
     """
 
@@ -620,6 +638,7 @@ class DecisionRecord(Record):
     map_boxes: MapBoxesRecord | None = None
     overlap: float | None = None
     policies: dict[str, PolicyRecord]
+    declared: DeclaredRecord | None = None
     validation: NumbersByName
 
 

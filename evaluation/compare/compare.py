@@ -190,12 +190,12 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         exposures=exposed,
         protocol=protocol,
         by_unit=by_unit.estimates,
-        guarantees=[
-            result
+        declared={
+            model.name: model.decision.declared
             for members in models.values()
             for model in members
-            for result in model.guarantees(truth)
-        ],
+            if model.decision.declared is not None
+        },
         labelled=LabelledScores.from_scorecards(by_unit.scorecards if grouped else scorecards),
         reference=labels,
         background=Background.from_truth(truth, evaluated.image_ids, models),

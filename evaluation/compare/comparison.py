@@ -25,7 +25,7 @@ from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.unequal_recipes import unequal_conditions
 from cxr_compare.evaluation.compare.verdict import state_verdict
 from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, JointSystem, Verdict
-from cxr_compare.evaluation.decisions.guarantee_results import GuaranteeResult
+from cxr_compare.evaluation.decisions.decision import Declared
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.statistics.joint_score import METHOD
 from cxr_compare.evaluation.statistics.reference_error import ReferenceAccuracy
@@ -68,9 +68,8 @@ class Comparison:
             reference system and subgroups.
         by_unit: Figures by study or patient; `None` if figures are by image only.
         background: Facts about the data set and the training of the systems.
-        guarantees: Thresholds that were chosen with a guarantee (such as a sensitivity of at least
-            0.90 with 90 % confidence), each with the guaranteed rates as observed on the test
-            images.
+        declared: Threshold that was declared for a model, with its name and source, by name of the
+            model; models without one are absent.
         patients_known: False if no patient is known, so that each image counts as a patient.
         by_reader: Differences of the systems in the primary figure if the labels of one reader
             (radiologist), or those of the reference standard, are taken as the truth: one
@@ -109,7 +108,7 @@ class Comparison:
     protocol: Protocol = EXPLORATORY
     by_unit: Estimates | None = None
     background: Background = field(default_factory=Background)
-    guarantees: Sequence[GuaranteeResult] = ()
+    declared: Mapping[str, Declared] = field(default_factory=dict)
     by_reader: list[dict[str, Any]] = field(default_factory=list)
     patients_known: bool = True
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
-from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.decisions.thresholds import DECLARED, check_policy
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -225,21 +225,20 @@ training seeds, the estimate over seeds takes the place of the replicates.
 def is_chosen(policy: str) -> bool:
     """Return True if a threshold depends on which validation images it was chosen on.
 
-    A threshold that the user states, such as ``threshold=0.5``, does not. A guarantee (such as
-    ``sensitivity>=0.90@0.90``) is a statement about the threshold as it is, so False is returned
-    for it as well.
+    A threshold that the user states, such as ``threshold=0.5``, does not, and neither does a
+    declared threshold, which is taken as it is.
 
     Args:
         policy: Rule for the threshold, such as ``max_f1``; empty for a figure without a threshold.
 
     Returns:
-        True if the threshold is chosen on validation images and has no guarantee.
+        True if the threshold is chosen on validation images.
 
     Example:
         >>> is_chosen("max_f1"), is_chosen("threshold=0.5")
         (True, False)
     """
-    return bool(policy) and check_policy(policy).kind not in ("threshold", "guarantee")
+    return bool(policy) and check_policy(policy).kind not in ("threshold", DECLARED)
 
 
 def choices_text(choices: Mapping[str, bool]) -> str:

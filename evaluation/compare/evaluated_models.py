@@ -21,9 +21,8 @@ from cxr_compare.evaluation.decisions.ground_truth import (
     EvaluationSet,
     GroundTruth,
 )
-from cxr_compare.evaluation.decisions.guarantee_results import GuaranteeResult, guarantee_results
 from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
-from cxr_compare.evaluation.decisions.tuning import checked_decision, tune
+from cxr_compare.evaluation.decisions.tuning import checked_decision, declare, tune
 from cxr_compare.evaluation.decisions.units import Unit, Units, evaluated_units
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
@@ -67,22 +66,6 @@ class EvaluatedModel:
         titles = {metric: METRICS[metric].title for metric in _FIRST if metric in once}
         told = (f"{inside_sentence(t)} {number(float(once[m][0]))}" for m, t in titles.items())
         return f"{self.name}: {', '.join(told)}"
-
-    def guarantees(self, truth: GroundTruth) -> list[GuaranteeResult]:
-        """Compare the guarantees of the model's thresholds with the rates on the test images.
-
-        A guarantee is, for example, a sensitivity of at least 0.90 with 90 % confidence.
-
-        Args:
-            truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the
-                images of the data set.
-
-        Returns:
-            One result for each threshold with a guarantee; empty if no threshold has one.
-        """
-        return guarantee_results(
-            self.name, self.decision, self.output, truth, self.scorecard.evaluated
-        )
 
     def decisions(self, system: str) -> pd.DataFrame:
         """Return a table with the scores and decisions of the model, one row for each image.
@@ -287,7 +270,8 @@ def _decision_by(unit: Unit, model: EvaluatedModel, truth: GroundTruth) -> Decis
     if unit == "image":
         return chosen
     policies = list(chosen.thresholds)
-    return tune(model.system, truth, policies=policies, options=chosen.options, unit=unit)
+    by_unit = tune(model.system, truth, policies=policies, options=chosen.options, unit=unit)
+    return by_unit if chosen.declared is None else declare(by_unit, chosen.declared)
 
 
 def _with_thresholds(figures: Estimates, scorecards: Scorecards) -> Estimates:

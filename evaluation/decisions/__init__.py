@@ -1,1 +1,1 @@
-"""Decision rules of systems: image scores, boxes, thresholds, calibration and guarantees."""
+"""Decision rules of systems: image scores, boxes, thresholds and calibration."""

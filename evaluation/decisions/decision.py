@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy.typing as npt
 
@@ -15,15 +15,14 @@ from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.decisions.box_choice import MAP_CUT, BoxChoice, BoxRule
-from cxr_compare.evaluation.decisions.guarantees import (
-    FALSE_POSITIVES,
-    GuaranteedRate,
-    ObservedRate,
-    read_guarantee,
-)
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.sentences import sentence
-from cxr_compare.evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
+from cxr_compare.evaluation.decisions.thresholds import (
+    DECLARED,
+    POLICIES,
+    ThresholdChoice,
+    ValidationScores,
+)
 from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.metrics.metric import Need
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -32,6 +31,31 @@ from cxr_compare.evaluation.statistics.calibration import Calibration, calibrati
 _SAME = 1e-7
 """Tolerance of stored numbers: fits on other processors end about 1e-9 from their optimum."""
 _SUMMARY_METRICS = ("recall", "specificity", "precision", "f1")
+
+
+class Declared(NamedTuple):
+    """Threshold that somebody declared for a system, such as one that a study of its own gave.
+
+    It is the threshold of the policy ``declared`` and is taken as it is.
+
+    Attributes:
+        name: Short name of the aim, such as ``sensitivity>=0.90@0.90``.
+        threshold: Images with ``score >= threshold`` are positive.
+        source: Sentence part that says on what grounds the threshold was declared.
+
+    Example:
+        >>> Declared("screening", 0.3, "our study of 2025").text
+        'declared: screening; our study of 2025'
+    """
+
+    name: str
+    threshold: float
+    source: str
+
+    @property
+    def text(self) -> str:
+        """Name and source as a part of a sentence."""
+        return f"declared: {self.name}; {self.source}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,8 @@ class Decision:
         boxes_tried: Every rule for selecting or making boxes that was tried, with its figures.
         options: Options with which thresholds and rules were chosen, such as the method of
             calibration.
+        declared: Threshold that was declared for the system, with its name and source; `None` if
+            none was.
         losses: Log loss of each calibration method on held-out folds, by name of the method; empty
             unless the method was chosen on the validation images.
         chosen_scores: Validation scores, by image, study or patient, that the thresholds were
@@ -100,6 +126,7 @@ class Decision:
     tried: list[dict[str, Any]] = field(default_factory=list)
     boxes_tried: list[dict[str, Any]] = field(default_factory=list)
     options: TuningOptions = field(default_factory=TuningOptions)
+    declared: Declared | None = None
     losses: dict[str, float] = field(default_factory=dict)
     chosen_scores: ValidationScores | None = field(default=None, compare=False)
     box_choice: BoxChoice | None = field(default=None, compare=False)
@@ -172,8 +199,8 @@ class Decision:
         """Return the name of the rule for the threshold (policy) that decides on images.
 
         Args:
-            requested: Policy that the user asks for, such as ``max_f1``. If it is `None`,
-                ``max_f1`` decides, or else the first policy.
+            requested: Policy that the user asks for, such as ``max_f1``. If it is `None`, the
+                declared threshold decides, or else ``max_f1``, or else the first policy.
             source: Folder or file of the predictions, to name in an error message.
 
         Returns:
@@ -182,6 +209,8 @@ class Decision:
         Raises:
             InputError: The decision has no threshold for the requested policy.
         """
+        if requested is None and self.declared is not None:
+            return DECLARED
         if requested is None:
             return POLICIES[0] if POLICIES[0] in self.thresholds else next(iter(self.thresholds))
         if requested not in self.thresholds:
@@ -190,90 +219,6 @@ class Decision:
                 f"{', '.join(self.thresholds)}: choose one of them"
             )
         return requested
-
-    def guaranteed_patients(self, policy: str) -> list[int]:
-        """Return the number of validation patients that each figure of a guarantee rests on.
-
-        Args:
-            policy: Name of the rule that chose the threshold, such as ``max_f1`` or the guarantee
-                ``sensitivity>=0.90@0.90`` (sensitivity at least 0.90 with 90 % confidence).
-
-        Returns:
-            One number for each figure of the guarantee, such as the number of patients with a
-            positive image for a sensitivity; empty if `policy` is not a guarantee.
-
-        Example:
-            >>> from cxr_compare import Decision
-            >>> decision = Decision("opacity", {"n_patients": 40})
-            >>> decision.guaranteed_patients("specificity>=0.80@0.90")
-            [40]
-        """
-        guarantee = read_guarantee(policy)
-        if guarantee is None:
-            return []
-        figures = self.validation.get(policy, {})
-        all_patients = self.chosen_on.get("n_patients", 0)
-        return [int(figures.get(part.count_key) or all_patients) for part in guarantee.parts]
-
-    def guarantee_line(
-        self, policy: str, observed: Mapping[str, ObservedRate] | None = None
-    ) -> str:
-        """Return a line of text on what is guaranteed, and what was observed on test images.
-
-        Args:
-            policy: Guarantee as text, such as ``sensitivity>=0.90@0.90`` (sensitivity at least 0.90
-                with 90 % confidence), see `evaluation.decisions.guarantees.read_guarantee`.
-            observed: Observed rate on test images, by name of the figure, such as ``sensitivity``.
-                A figure that is undefined on the test images is absent. `None` if the guarantee was
-                not compared with test images.
-
-        Returns:
-            The line, such as "guaranteed: sensitivity at least 0.90 with 90 % confidence, ...".
-
-        Raises:
-            InputError: The policy is not a guarantee.
-
-        Example:
-            >>> from cxr_compare import Decision
-            >>> Decision("opacity", {"n_patients": 40}).guarantee_line("sensitivity>=0.90@0.90")
-            'guaranteed: sensitivity at least 0.90 with 90 % confidence, on 40 validation patients'
-        """
-        guarantee = read_guarantee(policy)
-        if guarantee is None:
-            raise InputError(f"policy '{policy}': is no guarantee")
-        rates = None
-        if observed is not None:
-            rates = [_observed_values(part, observed.get(part.figure)) for part in guarantee.parts]
-        counts = dict.fromkeys(self.guaranteed_patients(policy))
-        return sentence(
-            "guaranteed",
-            claims=[_claim_values(part) for part in guarantee.parts],
-            confidence=guarantee.confidence_text,
-            patients=[f"{count:,}" for count in counts],
-            observed=rates,
-        )
-
-    def guarantees(self, policy: str) -> tuple[str, ...]:
-        """Return one line of text for each guarantee that holds at the threshold of a policy.
-
-        A guarantee says that a figure, such as the sensitivity, is at least a bound, with a stated
-        confidence. A guarantee for which no threshold was found has no line. The lines do not say
-        what was observed on test images; the report of ``cxr compare`` says this.
-
-        Args:
-            policy: Name of the rule that chose the threshold, such as ``max_f1``.
-
-        Returns:
-            The lines; empty if the policy is no guarantee.
-
-        Example:
-            >>> from cxr_compare import Decision
-            >>> Decision("opacity", {"n_patients": 40}).guarantees("max_f1")
-            ()
-        """
-        if read_guarantee(policy) is None or self.thresholds[policy].threshold is None:
-            return ()
-        return (self.guarantee_line(policy),)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the decision as a dictionary of JSON values, as its file stores it.
@@ -307,7 +252,10 @@ class Decision:
                     "validation": self.validation.get(name, {}),
                 }
                 for name, choice in self.thresholds.items()
+                if name != DECLARED
             },
+            "declared": self.declared
+            and {**self.declared._asdict(), "validation": self.validation.get(DECLARED, {})},
             "validation": self.validation.get("", {}),
             "settings_tried": len(self.tried),
             "tried": self.tried,
@@ -334,6 +282,15 @@ class Decision:
         scale = payload["map_scale"]
         policies = payload["policies"]
         validation = {name: spec["validation"] for name, spec in policies.items()}
+        thresholds = {
+            name: ThresholdChoice(name, spec["threshold"], spec["reason"])
+            for name, spec in policies.items()
+        }
+        declared = None
+        if stored := payload.get("declared"):
+            declared = Declared(stored["name"], stored["threshold"], stored["source"])
+            thresholds[DECLARED] = ThresholdChoice(DECLARED, declared.threshold)
+            validation[DECLARED] = stored.get("validation") or {}
         return cls(
             target=payload["target"],
             chosen_on=payload["chosen_on"],
@@ -342,10 +299,8 @@ class Decision:
             map_scale=scale and (scale[0], scale[1]),
             map_boxes=MapBoxRule.from_dict(payload.get("map_boxes")),
             overlap=payload.get("overlap"),
-            thresholds={
-                name: ThresholdChoice(name, spec["threshold"], spec["reason"])
-                for name, spec in policies.items()
-            },
+            thresholds=thresholds,
+            declared=declared,
             options=TuningOptions.from_dict(payload.get("options")),
             box_cut=payload.get("box_cut"),
             validation=validation | {"": payload["validation"]},
@@ -380,34 +335,11 @@ class Decision:
             name: spec for name, spec in derived_json["policies"].items() if name in stored_policies
         }
         derived_json["policies"] = derived_policies
-        # These two entries are texts and records; the chosen values themselves are compared.
-        for in_words in ("box_rule", "boxes_tried"):
-            derived_json[in_words] = stored_json[in_words]
+        # Two entries are texts and records, of which the chosen values themselves are compared, and
+        # a declared threshold is not derived.
+        for not_derived in ("box_rule", "boxes_tried", "declared"):
+            derived_json[not_derived] = stored_json[not_derived]
         return _first_difference(stored_json, derived_json)
-
-
-def _digits(part: GuaranteedRate) -> int:
-    """Return the number of decimals that show the bound, at least 2."""
-    return max(2, len(f"{part.bound:g}"[2:]))
-
-
-def _claim_values(part: GuaranteedRate) -> dict[str, Any]:
-    return {
-        "title": part.title,
-        "relation": "at most" if part.figure == FALSE_POSITIVES else "at least",
-        "bound": f"{part.bound:.{_digits(part)}f}",
-        "prevalence": part.prevalence,
-    }
-
-
-def _observed_values(part: GuaranteedRate, rate: ObservedRate | None) -> dict[str, Any]:
-    if rate is None:
-        return {"title": part.title, "text": "", "violated": False}
-    return {
-        "title": part.title,
-        "text": rate.text(_digits(part)),
-        "violated": rate.standing(part) == "missed",
-    }
 
 
 def _summary(decision: Decision) -> list[str]:
@@ -428,6 +360,8 @@ def _summary(decision: Decision) -> list[str]:
         lines.append(sentence("calibration", method=method, losses=decision.losses))
     for policy, choice in decision.thresholds.items():
         lines.append(_threshold_line(choice, decision.validation.get(policy, {})))
+    if decision.declared is not None:
+        lines.append(f"aim: {decision.declared.name}; {decision.declared.source}")
     lines += decision.notes
     summary = [first, *(f"  {line}" for line in lines)]
     if decision.path is not None:
@@ -438,7 +372,7 @@ def _summary(decision: Decision) -> list[str]:
 def _threshold_line(choice: ThresholdChoice, figures: Mapping[str, float | None]) -> str:
     if choice.threshold is None:
         return sentence("no_threshold", policy=choice.policy, reason=choice.reason)
-    shown = {name: figures[name] for name in _SUMMARY_METRICS if figures[name] is not None}
+    shown = {name: figures[name] for name in _SUMMARY_METRICS if figures.get(name) is not None}
     return sentence("threshold", policy=choice.policy, threshold=choice.threshold, figures=shown)
 
 

@@ -17,7 +17,6 @@ from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference
 
 _LEVEL = 0.05
 _SAME = 1e-9
-_USUAL_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -29,21 +28,15 @@ class ReductionChoice:
         scores: Image scores of the validation images by this rule, shape ``(N,)``.
         tried: Every rule that was tried, as a dictionary with ``rule`` (name), ``min_score`` (score
             below which boxes are ignored) and ``auroc`` (AUROC on the validation images).
-        error_share: Share of the error (1 minus the confidence) of a guarantee that may be used
-            when a threshold of these scores is chosen. The same images chose the rule and test the
-            guarantee, so the errors of all rules must add up to the error of the guarantee. The
-            usual rule, the score of the most confident box, has 0.9 of it; the other rules share
-            the rest.
 
     Example:
-        >>> ReductionChoice(None, pd.Series([0.2, 0.8]), []).error_share
-        1.0
+        >>> ReductionChoice(None, pd.Series([0.2, 0.8]), []).reduction is None
+        True
     """
 
     reduction: Reduction | None
     scores: pd.Series
     tried: list[dict[str, Any]]
-    error_share: float = 1.0
 
 
 def choose_reduction(
@@ -104,13 +97,4 @@ def choose_reduction(
         {"rule": candidate.rule, "min_score": candidate.min_score, "auroc": auroc(y_true, column)}
         for candidate, column in zip(candidates, columns, strict=True)
     ]
-    share = _error_share(best, len(candidates))
-    return ReductionChoice(candidates[best], columns[best], tried, share)
-
-
-def _error_share(index: int, n_candidates: int) -> float:
-    if n_candidates == 1:
-        return 1.0
-    if index == 0:
-        return _USUAL_SHARE
-    return (1 - _USUAL_SHARE) / (n_candidates - 1)
+    return ReductionChoice(candidates[best], columns[best], tried)

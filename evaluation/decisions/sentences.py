@@ -1,4 +1,4 @@
-"""All sentences about decisions and guarantees, as one template for each kind."""
+"""All sentences about decisions, as one template for each kind."""
 
 from __future__ import annotations
 
@@ -8,23 +8,6 @@ from cxr_compare.evaluation.decisions.templates import Templates
 from cxr_compare.evaluation.metrics.notes import Note, NoteKind
 
 _TEMPLATES = Templates("""
-{# --- what a guarantee says, and what was observed on test images --- #}
-
-{% macro guaranteed(claims, confidence, patients, observed) -%}
-guaranteed:
-{% for claim in claims -%}
-{{ " and " if not loop.first }}{{ claim.title }} {{ claim.relation }} {{ claim.bound }}
-{%- if claim.prevalence is not none %} at prevalence {{ "%g"|format(claim.prevalence) }}{% endif %}
-{%- endfor %}
-with {{ confidence }}, on {{ patients|join(" and ") }} validation patients
-{%- if observed is not none -%}
-; on test: {% for rate in observed -%}
-{{ ", " if not loop.first }}{{ rate.title ~ " " if claims|length > 1 }}
-{{- rate.text if rate.text else "not defined there" }}{{ ": violated" if rate.violated }}
-{%- endfor %}
-{%- endif %}
-{%- endmacro %}
-
 {# --- a decision as a whole --- #}
 
 {% macro chosen_on(system, target, n_images, n_patients, n_positive) -%}

@@ -23,14 +23,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.guaranteed_threshold import midpoints
-from cxr_compare.evaluation.decisions.guarantees import read_guarantee
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.running_sums import SegmentSums, first_at_least
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
 """Policies for which `cxr tune` chooses thresholds by default."""
+
+DECLARED = "declared"
+"""Policy of a threshold that somebody declared for the system, see `decision.Declared`."""
 
 _SHARE = r"(?:0?\.\d+|0|1|1\.0*)"
 _NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
@@ -52,7 +53,8 @@ class Policy(NamedTuple):
     Attributes:
         kind: ``max_f1`` (highest F1), ``youden`` (highest sensitivity + specificity),
             ``sensitivity`` or ``specificity`` (at least a given value), ``cost`` (lowest expected
-            cost), ``threshold`` (a fixed threshold that the user states) or ``guarantee``.
+            cost), ``threshold`` (a fixed threshold that the user states) or ``declared`` (the
+            threshold that the decision of each system declares).
         value: For ``sensitivity`` and ``specificity`` the smallest allowed value; for ``cost`` the
             cost of a missed positive in units of the cost of a false alarm; for ``threshold`` the
             stated threshold; `None` for the other kinds.
@@ -95,8 +97,8 @@ def check_policy(policy: str) -> Policy:
         policy: ``max_f1``, ``youden``, ``sensitivity>=F``, ``specificity>=F`` (F in [0, 1]),
             ``cost:FN/FP`` (costs of a missed positive and of a false alarm, at the prevalence of
             the validation images), ``cost:FN/FP@P`` (at prevalence P), ``threshold=T`` (a fixed
-            threshold that the user states, T in [0, 1]), or a guarantee such as
-            ``sensitivity>=0.90@0.90``, see `evaluation.decisions.guarantees.read_guarantee`.
+            threshold that the user states, T in [0, 1]), or ``declared`` (the threshold that the
+            decision of each system declares).
 
     Returns:
         The kind of the rule, with the values that its name holds.
@@ -109,10 +111,8 @@ def check_policy(policy: str) -> Policy:
         Policy(kind='specificity', value=0.9, prevalence=None)
         >>> check_policy("cost:10/1@0.05")
         Policy(kind='cost', value=10.0, prevalence=0.05)
-        >>> check_policy("sensitivity>=0.90@0.90").kind
-        'guarantee'
     """
-    if policy in ("max_f1", "youden"):
+    if policy in ("max_f1", "youden", DECLARED):
         return Policy(policy)
     if match := _FLOOR.fullmatch(policy):
         return Policy(match[1], float(match[2]))
@@ -122,13 +122,10 @@ def check_policy(policy: str) -> Policy:
         prevalence = None if match[3] is None else float(match[3])
         if prevalence is None or 0 < prevalence < 1:
             return Policy("cost", float(match[1]) / float(match[2]), prevalence)
-    if read_guarantee(policy):
-        return Policy("guarantee")
     raise InputError(
         f"unknown policy {policy!r}: use max_f1, youden, sensitivity>=F or specificity>=F with F "
         "between 0 and 1, cost:FN/FP or cost:FN/FP@P with costs above 0 and a prevalence P between "
-        "0 and 1, threshold=T with T between 0 and 1, or a guarantee such as sensitivity>=F@C with "
-        "a confidence C"
+        "0 and 1, or threshold=T with T between 0 and 1"
     )
 
 
@@ -141,20 +138,18 @@ def choose_threshold(
     ``cost`` take the best candidate; if several are equally good, they take the highest.
     ``sensitivity>=F`` takes the highest candidate whose sensitivity is at least F, and
     ``specificity>=F`` takes the lowest candidate whose specificity is at least F. ``threshold=T``
-    takes T, whatever the images are.
+    takes T, whatever the images are. ``declared`` is never chosen.
 
     Args:
         y_true: Labels of the validation images, 0 or 1, shape ``(N,)``.
         y_score: Scores of these images, shape ``(N,)``.
-        policy: Name of the policy; `check_policy` lists all. A guarantee also needs the patients of
-            the images, so it is chosen by
-            `evaluation.decisions.guaranteed_threshold.GuaranteeImages.choose` instead.
+        policy: Name of the policy; `check_policy` lists all.
 
     Returns:
         The threshold, or the reason why there is none.
 
     Raises:
-        InputError: The policy is unknown or a guarantee, a label is not 0 or 1, a score is not a
+        InputError: The policy is unknown, a label is not 0 or 1, a score is not a
             finite number, or there are not as many labels as scores.
 
     Example:
@@ -164,8 +159,8 @@ def choose_threshold(
     rule = check_policy(policy)
     if rule.kind == "threshold":
         return ThresholdChoice(policy, rule.value)
-    if rule.kind == "guarantee":
-        raise InputError(f"{policy}: a guarantee holds by patient, so it is made by cxr tune")
+    if rule.kind == DECLARED:
+        return ThresholdChoice(policy, None, "no threshold was declared for the system")
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         absent = "negative" if truth.any() else "positive"
@@ -179,6 +174,21 @@ def choose_threshold(
     if not position.exists[0]:
         return ThresholdChoice(policy, None, _why_no_threshold(cuts, rule))
     return ThresholdChoice(policy, float(cuts.thresholds(position.cut)[0]))
+
+
+def midpoints(lower: Floats, upper: Floats) -> Floats:
+    """Return thresholds between pairs of adjacent scores.
+
+    At each threshold, ``score >= threshold`` is true for the upper score and false for the lower
+    score of the pair. If no floating-point number lies between two scores, the threshold is the
+    upper score itself.
+
+    Example:
+        >>> midpoints(np.array([0.25]), np.array([0.5])).tolist()
+        [0.375]
+    """
+    middle = lower + (upper - lower) / 2
+    return np.where(middle > lower, middle, upper)
 
 
 def _why_no_threshold(cuts: _Cuts, rule: Policy) -> str:

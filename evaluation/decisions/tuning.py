@@ -7,6 +7,7 @@ differ, so that no threshold can have been chosen on test images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,14 @@ from cxr_compare.evaluation.decisions.box_choice import (
     BoxCandidate,
     BoxChoice,
 )
-from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.decision import Decision, Declared
 from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
-from cxr_compare.evaluation.decisions.guarantee_results import locate_predictions
-from cxr_compare.evaluation.decisions.guaranteed_threshold import GuaranteeImages
-from cxr_compare.evaluation.decisions.guarantees import read_guarantee
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.reduction_choice import choose_reduction
 from cxr_compare.evaluation.decisions.sentences import note
 from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import (
+    DECLARED,
     POLICIES,
     ThresholdChoice,
     ValidationScores,
@@ -137,19 +136,17 @@ def tune(
     box_rule = None if box_choice is None else box_choice.rule
     labels = y_true.to_numpy(np.float64)
     scores = reduced.scores.to_numpy(np.float64)
-    localisation = None
-    if unit == "image":
-        localisation = locate_predictions(output, scores, truth, box_rule)
-    else:  # a study or patient scores as the highest of its images
+    if unit != "image":  # a study or patient scores as the highest of its images
         units = group_images(truth, truth.labels_of("val"), ids, unit)
         labels = units.highest(labels)
         scores = units.highest(scores)
         patients = units.first(patients)
         folds = None if folds is None else units.first(folds)
-    images = GuaranteeImages(labels == 1, scores, patients, localisation, reduced.error_share)
+    images = ValidationScores(labels == 1, scores, patients)
     calibration, losses = (None, {}) if is_ranks_only else _calibrate(images, folds, options)
-    n_learned = len(ids.intersection(system.facts.fitted_on))
-    thresholds = {policy: _choose_policy(policy, images, n_learned) for policy in policies}
+    thresholds = {
+        policy: choose_threshold(images.y_true, images.scores, policy) for policy in policies
+    }
     return Decision(
         target=truth.finding,
         chosen_on=chosen_on,
@@ -165,8 +162,36 @@ def tune(
         boxes_tried=[] if box_choice is None else box_choice.figures(),
         options=options,
         losses=losses,
-        chosen_scores=ValidationScores(images.y_true, images.scores, images.patients),
+        chosen_scores=images,
         box_choice=box_choice,
+    )
+
+
+def declare(decision: Decision, declared: Declared) -> Decision:
+    """Add a declared threshold to a decision that was chosen now, under the policy ``declared``.
+
+    Args:
+        decision: Thresholds and rules that were chosen on validation images, not read from a file.
+        declared: Threshold with its name and source. It takes the place of an earlier one.
+
+    Returns:
+        The decision with the threshold, and with its figures on the validation images.
+
+    Example:
+        >>> scores = ValidationScores([False, True], [0.2, 0.8], ["p", "q"])
+        >>> decision = Decision("opacity", {"n_images": 2}, chosen_scores=scores)
+        >>> declare(decision, Declared("screening", 0.1, "our study")).validation["declared"]["fp"]
+        1
+    """
+    choice = ThresholdChoice(DECLARED, declared.threshold)
+    figures = {}
+    if decision.chosen_scores is not None:
+        figures = _validation_figures(decision.chosen_scores, {DECLARED: choice})[DECLARED]
+    return replace(
+        decision,
+        declared=declared,
+        thresholds={**decision.thresholds, DECLARED: choice},
+        validation={**decision.validation, DECLARED: figures},
     )
 
 
@@ -235,6 +260,8 @@ def checked_decision(
             )
     requested = list(dict.fromkeys((*stored.thresholds, *extra_policies)))
     derived = tune(system, truth, policies=requested, options=stored.options)
+    if stored.declared is not None:
+        derived = declare(derived, stored.declared)
     difference = stored.difference(derived)
     if difference:
         raise InputError(
@@ -322,25 +349,6 @@ def _thresholds_without_images(policies: Sequence[str], split: str) -> dict[str,
     return thresholds
 
 
-def _choose_policy(policy: str, images: GuaranteeImages, n_learned: int) -> ThresholdChoice:
-    """Choose the threshold of a policy.
-
-    A guarantee needs images that the system did not learn from; `n_learned` is the number of images
-    for which this does not hold.
-    """
-    guarantee = read_guarantee(policy)
-    if guarantee is None:
-        return choose_threshold(images.y_true, images.scores, policy)
-    if n_learned:
-        reason = (
-            f"the system learned from patients of {n_learned} validation images, so these cannot "
-            "guarantee anything"
-        )
-        return ThresholdChoice(policy, None, reason)
-    choice = images.choose(guarantee)
-    return ThresholdChoice(policy, choice.threshold, choice.reason)
-
-
 def _box_choice(
     output: SystemOutput,
     scores: pd.Series,
@@ -363,7 +371,7 @@ def _box_choice(
 
 
 def _calibrate(
-    images: GuaranteeImages, folds: npt.NDArray[np.int64] | None, options: TuningOptions
+    images: ValidationScores, folds: npt.NDArray[np.int64] | None, options: TuningOptions
 ) -> tuple[Calibration | None, dict[str, float]]:
     """Fit the map from scores to probabilities, and return the log losses that chose its method."""
     if folds is not None:
@@ -373,7 +381,7 @@ def _calibrate(
 
 
 def _validation_figures(
-    images: GuaranteeImages, thresholds: Mapping[str, ThresholdChoice]
+    images: ValidationScores, thresholds: Mapping[str, ThresholdChoice]
 ) -> dict[str, dict[str, Any]]:
     """Compute the figures on validation, by policy; those that need no threshold are under ""."""
     truth = images.y_true
@@ -389,7 +397,4 @@ def _validation_figures(
         figures[policy] = counts | {
             name: value for name, value in metrics.items() if name not in without_threshold
         }
-        guarantee = read_guarantee(policy)
-        for part in guarantee.parts if guarantee else ():
-            figures[policy][part.count_key] = images.count(part.figure).n_patients
     return figures

@@ -8,13 +8,7 @@ _NAMED = {
     "": "Without a threshold",
     "max_f1": "best F1",
     "youden": "best sensitivity + specificity",
-}
-_REPLACEMENTS = {
-    ">=": " ≥ ",
-    "<=": " ≤ ",
-    "&": " and ",
-    ",prevalence=": " at prevalence ",
-    "_": " ",
+    "declared": "the declared aim",
 }
 _COST = re.compile(r"cost:([\d.]+)/([\d.]+)(?:@([\d.]+))?")
 
@@ -23,9 +17,8 @@ def policy_text(policy: str) -> str:
     """Describe in words the rule by which a threshold is chosen.
 
     Args:
-        policy: The rule as in the option ``--policy``, such as ``max_f1``, or ``--guarantee``, such
-            as ``sensitivity>=0.95@0.90`` (with a confidence of 90 %). An empty text gives "Without
-            a threshold".
+        policy: The rule as in the option ``--policy``, such as ``max_f1``. An empty text gives
+            "Without a threshold".
 
     Returns:
         A phrase for tables and sentences.
@@ -37,8 +30,6 @@ def policy_text(policy: str) -> str:
         'least cost, a miss to a false alarm as 10 to 1, at prevalence 0.05'
         >>> policy_text("threshold=0.3")
         'a declared score of 0.3'
-        >>> policy_text("ppv>=0.3,prevalence=0.1&sensitivity>=0.8@0.90")
-        'ppv ≥ 0.3 at prevalence 0.1 and sensitivity ≥ 0.8 with 90 % confidence'
     """
     cost = _COST.fullmatch(policy)
     if cost is not None:
@@ -49,9 +40,4 @@ def policy_text(policy: str) -> str:
         return f"a declared score of {policy.removeprefix('threshold=')}"
     if policy in _NAMED:
         return _NAMED[policy]
-    claim, guaranteed, confidence = policy.partition("@")
-    for symbol, text in _REPLACEMENTS.items():
-        claim = claim.replace(symbol, text)
-    if guaranteed:
-        return f"{claim} with {100 * float(confidence):g} % confidence"
-    return claim
+    return policy.replace(">=", " ≥ ").replace("_", " ")

@@ -37,7 +37,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
             "cautions": [caution.text for caution in answer.cautions],
             "readers": [note.text for note in comparison.notes if note.kind == "readers"],
             "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
-            "guarantees": [result.text for result in comparison.guarantees],
+            "declared": [f"{name}, {each.text}" for name, each in comparison.declared.items()],
             "scope": " ".join(answer.scope.values()),
         },
         "systems": comparison.names,
@@ -52,19 +52,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "wrong_labels": None if wrong_labels is None else wrong_labels.to_dict(),
         "reference_error": None if comparison.reference is None else asdict(comparison.reference),
         "exposure": [result.to_dict() for result in comparison.exposures],
-        "guarantees": [
-            {
-                "system": result.system,
-                "policy": result.policy,
-                "threshold": result.threshold,
-                "validation_patients": patients,
-                **part._asdict(),
-                "confidence": result.guarantee.confidence,
-                **(outcome._asdict() if (outcome := result.observed.get(part.figure)) else {}),
-            }
-            for result in comparison.guarantees
-            for part, patients in zip(result.guarantee.parts, result.patients, strict=True)
-        ],
+        "declared": {name: each._asdict() for name, each in comparison.declared.items()},
         "provenance": comparison.provenance,
     }
     return record if comparison.patients_known else image_worded_record(record)

@@ -120,7 +120,7 @@ class Report(OpenedFromFolder):
         lines += self._answer.get("readers", [])
         if wrong_labels := self._payload.get("wrong_labels"):
             lines.append(wrong_labels["text"])
-        lines += self._answer.get("guarantees", [])
+        lines += self._answer.get("declared", [])
         return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])
 
     def _repr_html_(self) -> str:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 from cxr_compare.hospital.dicom_objects.source_header import Source
 
 SOFTWARE = "cxr-compare"
-RESEARCH_USE = "Research use only, not a medical device."
 Kind = Literal["sr", "sc"]
 """Kind of a DICOM result: ``sr``, a structured report, or ``sc``, a Secondary Capture."""
 # Numbers that are higher than those of a hospital's series.

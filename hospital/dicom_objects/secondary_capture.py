@@ -17,7 +17,6 @@ from pydicom.valuerep import DA, TM
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.hospital.dicom_objects.result_identity import (
     LONG_TEXT,
-    RESEARCH_USE,
     SOFTWARE,
     Algorithm,
     equipment,
@@ -27,7 +26,7 @@ from cxr_compare.hospital.dicom_objects.result_identity import (
     stamp,
 )
 from cxr_compare.hospital.dicom_objects.source_header import COPIED_WHERE_GIVEN, Source
-from cxr_compare.serving.answer import Answer, render_answers
+from cxr_compare.serving.answer import RESEARCH_USE, Answer, render_answers
 
 _TITLE = "Research use only"
 _PANEL = 512  # px; two or three side by side fill a screen

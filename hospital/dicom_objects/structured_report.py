@@ -20,7 +20,6 @@ from cxr_compare.hospital.dicom_objects.finding_codes import (
 )
 from cxr_compare.hospital.dicom_objects.result_identity import (
     LONG_TEXT,
-    RESEARCH_USE,
     SOFTWARE,
     Algorithm,
     derived_uid,
@@ -32,7 +31,7 @@ from cxr_compare.hospital.dicom_objects.result_identity import (
     stamp,
 )
 from cxr_compare.hospital.dicom_objects.source_header import Source
-from cxr_compare.serving.answer import Answer
+from cxr_compare.serving.answer import RESEARCH_USE, Answer
 
 SCORE = private_code("score", "Score of the system, 0 to 1")
 PROBABILITY = private_code("probability", "Calibrated probability of the finding")
@@ -168,8 +167,7 @@ def _image_group(
             )
         ],
     )
-    said = []
-    said += [f", {guarantee}" for guarantee in answer.guarantees]
+    said = [f", {answer.declared}"] if answer.declared else []
     if answer.undecided_because:
         said.append(f" is undecided: {answer.undecided_because}")
     if answer.status != "ok":

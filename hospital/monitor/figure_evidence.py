@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.betting import change_evidence, start_shares
+from cxr_compare.hospital.betting import change_evidence, start_shares
 from cxr_compare.hospital.monitor.rank_evidence import rank_evidence, rank_start_shares
 
 _BY_RANK = ("score_mean",)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.statistics.betting import mean_interval
+from cxr_compare.hospital.betting import mean_interval
 from cxr_compare.hospital.monitor.monitor_result import FEWEST, MeanInterval
 from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
 from cxr_compare.hospital.monitor.monitored_figures import MOST_SYSTEMS, FigureBlock, FirstWeeks

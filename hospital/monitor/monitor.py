@@ -11,8 +11,6 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.data_prep.store.answer_log import AGE_BANDS, LOG_KEY
-from cxr_compare.data_prep.store.answer_log_reader import read_audit, read_log
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision
@@ -20,6 +18,8 @@ from cxr_compare.evaluation.report.files import study_files
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_output
+from cxr_compare.hospital.answers.answer_log import AGE_BANDS, LOG_KEY
+from cxr_compare.hospital.answers.answer_log_reader import read_audit, read_log
 from cxr_compare.hospital.monitor.monitoring import monitor_log
 from cxr_compare.scripts.options import DataFolder, own_split
 from cxr_compare.scripts.outcome import Outcome

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.betting import mean_interval
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
+from cxr_compare.hospital.betting import mean_interval
 
 ERROR = 0.05
 """Largest probability that any figure ever raises an alarm if nothing changes."""
@@ -159,7 +159,7 @@ class MeanInterval:
             Mean and interval; all fields are None if there is no value.
 
         Source:
-            Waudby-Smith and Ramdas 2024, see `evaluation.statistics.betting.mean_interval`.
+            Waudby-Smith and Ramdas 2024, see `hospital.betting.mean_interval`.
 
         Example:
             >>> import numpy as np

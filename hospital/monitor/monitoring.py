@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.betting import start_quantiles
+from cxr_compare.hospital.betting import start_quantiles
 from cxr_compare.hospital.monitor.figure_evidence import figure_evidence, figure_start_shares
 from cxr_compare.hospital.monitor.log_notes import gap_notes, system_notes, validation_notes
 from cxr_compare.hospital.monitor.monitor_result import (
@@ -84,7 +84,7 @@ def monitor_log(
 
     Args:
         log: One row for each image and system (model), as
-            `data_prep.store.answer_log_reader.read_log` returns it. The columns ``time``,
+            `hospital.answers.answer_log_reader.read_log` returns it. The columns ``time``,
             ``patient`` and ``score`` are needed. A column ``label`` (1 or 0, missing if unknown)
             holds the true labels of audited images.
         validation: Rows of validation images with the same columns except ``time``. They are the

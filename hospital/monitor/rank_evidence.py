@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.betting import RICHEST, start_weights
+from cxr_compare.hospital.betting import RICHEST, start_weights
 
 _SEED_VALUES = 50
 """Number of first values that choose the order of equal values and the position within a rank."""

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
+from cxr_compare.hospital.answers.logged_answers import Log, opened_log
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
+from cxr_compare.scripts.options import Backend, Device, Policy, Precision
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runs import (
     Runs,
     open_runs,
-    opened_log,
     parse_runs,
     read_paths,
     require_backends,
@@ -108,7 +108,7 @@ def pacs(
     log = as_path(log)
     tls_cert = as_path(tls_cert)
     tls_ca = as_path(tls_ca)
-    require_packages("pacs", "pacs", _NEEDED)
+    require_packages("pacs", "hospital", _NEEDED)
     if (dicomweb is None) == (listen is None):
         raise InputError("pacs: give either --dicomweb URL or --listen AE:PORT")
     if listen is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_compare.data_prep.store.answer_log import AnswerLog
+from cxr_compare.hospital.answers.answer_log import AnswerLog
 from cxr_compare.hospital.pacs.dimse import Address, Tls
 
 

@@ -21,6 +21,7 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.dicom_header import header_facts
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.radiograph_check import why_no_radiograph
+from cxr_compare.hospital.answers.logged_answers import log_answers
 from cxr_compare.hospital.dicom_objects.result_identity import SOFTWARE, Algorithm
 from cxr_compare.hospital.dicom_objects.results import dicom_results
 from cxr_compare.hospital.dicom_objects.source_header import Source, read_source
@@ -33,7 +34,6 @@ from cxr_compare.hospital.pacs.station_settings import StationSettings
 from cxr_compare.hospital.pacs.tally import Tally
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.answers import image_cautions
-from cxr_compare.serving.image_files import note_answers
 from cxr_compare.serving.joint_answers import answers_by_image
 from cxr_compare.serving.run import Run
 
@@ -99,7 +99,7 @@ class Worker:
         # Number of instances of each study without work left; the one listed longest ago first.
         self._settled_counts: dict[str, int] = {}
         self._batch_size = min(run.model.batch_size for run in systems)
-        self._log_answers = partial(note_answers, settings.log, systems)
+        self._log_answers = partial(log_answers, settings.log, systems)
 
     def pull(self, archive: DicomWebArchive, folder: Path) -> None:
         """Search an archive once, and fetch and predict its new images.

@@ -12,7 +12,6 @@ from cxr_compare.scripts.options import (
     Backend,
     DataFolder,
     Device,
-    Log,
     Policy,
     Precision,
     chosen_engine,
@@ -23,9 +22,7 @@ from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runs import (
     RunsAndImages,
-    note_parts,
     open_runs,
-    opened_log,
     read_paths,
     require_backends,
     sort_paths,
@@ -49,7 +46,6 @@ def predict(
     data: DataFolder | None = None,
     policy: Policy = None,
     csv: AnyPath | None = None,
-    dicom: AnyPath | None = None,
     overlay: bool = True,
     strict: bool = False,
     verbose: bool = False,
@@ -61,7 +57,6 @@ def predict(
     finding: Annotated[list[str] | None, Argument(metavar="LEARNT=NAME")] = None,
     tta: Annotated[str, Argument(metavar="VIEWS")] = "",
     maps: Literal["cam", "gradcam", "layercam"] = "cam",
-    log: Log = None,
 ) -> Answers | Predictions:
     """Predict images, or the validation and test images of a data set.
 
@@ -80,8 +75,6 @@ def predict(
             default. With --data it is the predictions folder to make.
         data: Data set whose validation and test images are predicted.
         csv: CSV file to write, with one row for each image and system.
-        dicom: Folder for DICOM objects: for each DICOM image a structured report (TID 1500) and a
-            Secondary Capture of the overlay, both in the study of the image.
         overlay: Draw the overlays, one PNG for each image. --no-overlay writes none, which is
             faster.
         strict: Refuse images with a warning, such as one that is no frontal chest X-ray. Without it
@@ -98,8 +91,6 @@ def predict(
             image: flip (mirrored), scale0.8 and scale1.2 (resized), or some of them with commas.
         maps: Method of a classifier's activation maps, which show where it sees the finding.
             layercam has a finer grid than cam and gradcam.
-        log: Folder in which each prediction is recorded for cxr monitor (docs/serving.md#log). It
-            holds no names of patients.
 
     Returns:
         The predictions, image by image; with --data the predictions of the data set.
@@ -115,11 +106,8 @@ def predict(
     out = as_path(out)
     data = as_path(data)
     csv = as_path(csv)
-    dicom = as_path(dicom)
-    log = as_path(log)
     for_images = {
         "csv": csv,
-        "dicom": dicom,
         "strict": strict,
         "policy": policy,
         "no-overlay": not overlay,
@@ -141,8 +129,8 @@ def predict(
 
         printed = console.printed_as()
         overlays = out if printed is None else out or Path(_OVERLAYS)
-        with opened_log(log) as noted, reserved_table(csv):
-            output = AnswerOutput(overlays if overlay else None, csv, dicom, noted, printed)
+        with reserved_table(csv):
+            output = AnswerOutput(overlays if overlay else None, csv, printed)
             files = find_images(sources, output)
             from cxr_compare.serving.answer_files import answer_files
             from cxr_compare.serving.answers import MOST_LINES
@@ -174,10 +162,8 @@ def predict(
     split = own_split(split, [run], dataset)
     model = _open_model(chosen, how)
     if finding:
-        if log is not None:
-            raise InputError("predict --log: notes the findings of the run; leave out --finding")
         model = model.with_names(parse_finding_names(finding))
-    with open_engine(engine.name, address=engine.address) as workers, opened_log(log) as noted:
+    with open_engine(engine.name, address=engine.address) as workers:
         return predict_data_set(
             model,
             dataset,
@@ -187,7 +173,6 @@ def predict(
             batch_size=batch_size,
             name=name,
             engine=workers if engine.is_cluster else None,
-            on_part=note_parts(noted, model, dataset, name),
         )
 
 

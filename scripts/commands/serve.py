@@ -7,20 +7,18 @@ import signal
 import socket
 import stat
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
+from cxr_compare.scripts.options import Backend, Device, Policy, Precision
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runs import (
     Runs,
     open_runs,
-    opened_log,
     parse_runs,
     read_paths,
     require_backends,
@@ -52,7 +50,6 @@ def serve(
     backend: Backend = None,
     precision: Precision = None,
     device: Device = "auto",
-    log: Log = None,
 ) -> Outcome:
     """Serve a page and an HTTP interface that predict chest X-rays.
 
@@ -72,8 +69,6 @@ def serve(
         allowed_host: Name by which clients may call the server, beside its address.
         strict: Refuse images with a warning, such as one that is no frontal chest X-ray. Without it
             they are predicted, and the warning is shown in place of a decision.
-        log: Folder in which each prediction is recorded for cxr monitor (docs/serving.md#log). It
-            holds no names of patients.
 
     Returns:
         The number of the signal that ended the server, once it has ended.
@@ -90,7 +85,6 @@ def serve(
     """
     token = as_path(token)
     report = as_path(report)
-    log = as_path(log)
     require_packages("serve", "serve", _NEEDED)
     named = parse_runs(read_paths(runs), "cxr serve")
     options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
@@ -105,8 +99,7 @@ def serve(
         allowed_hosts=tuple(allowed_host or ()),
         strict=strict,
     )
-    with _listening(served) as listening, opened_log(log) as answer_log:
-        served = replace(served, log=answer_log)
+    with _listening(served) as listening:
         loaded = open_runs(named, options)
         page = _address(host, listening.getsockname()[1])
 

@@ -12,7 +12,7 @@ from cxr_compare.evaluation.compare.common_images import validation_learned_from
 from cxr_compare.evaluation.decisions import tuning
 from cxr_compare.evaluation.decisions.box_choice import BOXES_BY
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.thresholds import POLICIES, check_policy
+from cxr_compare.evaluation.decisions.thresholds import DECLARED, POLICIES, check_policy
 from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_system_of_split
@@ -37,7 +37,6 @@ def tune(
     data: DataFolder,
     target: str | None = None,
     policy: list[str] | None = None,
-    guarantee: list[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
     boxes_by: str = BOXES_BY,
@@ -58,10 +57,6 @@ def tune(
             specificity>=F (the figure is at least F on validation), cost:FN/FP (costs of a miss and
             of a false alarm; add @P for prevalence P) or threshold=T (a threshold that you give).
             By default max_f1, sensitivity>=0.95 and specificity>=0.90.
-        guarantee: Choose a threshold whose figure is at least F (or at most F) for new patients
-            with confidence C: sensitivity>=F@C, such as sensitivity>=0.90@0.90, specificity>=F@C,
-            localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or false_positives_per_image<=F@C, or
-            two of them joined by & before the @C.
         calibration: Method that turns a score into a probability, by default platt. choose takes
             the method with the lowest log loss on held-out folds of validation patients.
         reduction: Method that turns the boxes of an image into one score: max (the highest score of
@@ -88,14 +83,12 @@ def tune(
     data = as_path(data)
     if is_run(predictions) and not _is_predicted(predictions):
         require_torch(predictions)
-    policies = tuple(dict.fromkeys([*(policy or POLICIES), *(guarantee or ())]))
+    policies = tuple(dict.fromkeys(policy or POLICIES))
     for name in policies:
-        check_policy(name)
-    for name in guarantee or ():
-        if check_policy(name).kind != "guarantee":
+        if check_policy(name).kind == DECLARED:
             raise InputError(
-                f"--guarantee {name!r}: a guarantee ends in its confidence, such as "
-                "sensitivity>=0.90@0.90; without one it is a --policy"
+                f"--policy {name}: a declared threshold is not chosen by tune; leave it out, or "
+                "state a threshold with threshold=T"
             )
     reductions = tuple(dict.fromkeys(reduction or ()))
     chosen = TuningOptions(calibration, reductions, boxes_by)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import io
 import logging
 import threading
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -19,15 +16,12 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
-from cxr_compare.hospital.dicom_objects.result_identity import RESEARCH_USE, to_bytes
-from cxr_compare.serving.answer import Answer, render_answers
+from cxr_compare.serving.answer import RESEARCH_USE, Answer, render_answers
 from cxr_compare.serving.guard import Warned
-from cxr_compare.serving.image_files import note_answers
 from cxr_compare.serving.joint_answers import answers_by_image
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.schemas import (
     AnalyzeAnswer,
-    DicomObjects,
     ImageFacts,
     Refused,
     ReportFigures,
@@ -36,8 +30,7 @@ from cxr_compare.serving.web.systems import ServedSystem, disagreement, versions
 from cxr_compare.serving.web.uploads import Decoded, decode_upload
 
 _LOG = logging.getLogger("cxr.serve")
-Include = Literal["overlay", "maps", "sr", "sc"]
-_FAILED = (413, 415, 422)  # status of an upload that could not be read
+Include = Literal["overlay", "maps"]
 _AGAIN = 10.0  # seconds after which a server that could not answer tries again
 
 
@@ -106,32 +99,13 @@ class Server:
             raise outcome
         return outcome
 
-    def _note(
-        self, name: str, image: DecodedImage | None, answers: list[Answer] | None, start: float
-    ) -> None:
-        seconds = time.monotonic() - start
-        note_answers(self.settings.log, self._runs, name, image, answers, seconds)
-
-    def _note_failure(self, content: bytes, start: float) -> None:
-        """Write an upload that could not be predicted into the log."""
-        # Called by its content: clients may give one name to all that they send.
-        self._note(hashlib.sha256(content).hexdigest(), None, None, start)
-
-    def _answers(self, name: str, content: bytes, *, source: bool) -> tuple[Decoded, list[Answer]]:
+    def _answers(self, name: str, content: bytes) -> tuple[Decoded, list[Answer]]:
         """Decode an upload and have each system answer for it."""
-        start = time.monotonic()
+        decoded = decode_upload(content)
         try:
-            decoded = decode_upload(content, source=source)
-            answers = self._predict(name, decoded.image, decoded.warnings)
+            return decoded, self._predict(name, decoded.image, decoded.warnings)
         except InputError as error:
-            self._note_failure(content, start)
             raise Refused(422, "not_finite", str(error).removeprefix(f"{name}: ")) from None
-        except Exception as error:
-            if not isinstance(error, Refused) or error.status in _FAILED:
-                self._note_failure(content, start)
-            raise
-        self._note(name, decoded.image, answers, start)
-        return decoded, answers
 
     def decode_deep(self, content: bytes) -> Decoded:
         """Decode an upload with all its bits.
@@ -157,8 +131,8 @@ class Server:
             request_id: Identifier of the request in the log.
             name: File name that the client gave.
             content: Bytes of the upload.
-            include: Additional parts of the response: ``maps`` (activation maps), ``overlay`` (a
-                PNG drawing), ``sr`` (DICOM structured report) or ``sc`` (DICOM Secondary Capture).
+            include: Additional parts of the response: ``maps`` (activation maps) or ``overlay`` (a
+                PNG drawing).
 
         Returns:
             The response, with facts about the image and one prediction of each system.
@@ -166,20 +140,13 @@ class Server:
         Raises:
             Refused: The upload cannot be predicted; the error says why.
         """
-        if include & {"sr", "sc"} and find_spec("highdicom") is None:
-            raise Refused(
-                400,
-                "dicom_not_installed",
-                "this server makes no DICOM objects; leave out include=sr and include=sc, or have "
-                "the extra dicom of cxr-compare installed on it",
-            )
         with self._working:
             return self._analyze(request_id, name, content, include)
 
     def _analyze(
         self, request_id: str, name: str, content: bytes, include: frozenset[Include]
     ) -> AnalyzeAnswer:
-        decoded, answers = self._answers(name, content, source=bool(include & {"sr", "sc"}))
+        decoded, answers = self._answers(name, content)
         described = [
             system.describe(answer, maps="maps" in include)
             for system, answer in zip(self.systems, answers, strict=True)
@@ -187,7 +154,6 @@ class Server:
         warnings = Answer.joint_warnings(answers)
         if warnings and self.settings.strict:
             raise Refused(422, "doubtful", warnings[0], kind=warnings[0].kind)
-        objects = _dicom_objects(decoded, answers, self.systems, include)
         overlay = _overlay(answers) if "overlay" in include else None
         return AnalyzeAnswer(
             request_id=request_id,
@@ -200,31 +166,9 @@ class Server:
             disagreement=disagreement(described),
             systems=described,
             overlay_png=overlay,
-            dicom=objects,
             versions=versions_of(frozenset(system.facts.backend for system in self.systems)),
             research_use=RESEARCH_USE,
         )
-
-
-def _dicom_objects(
-    decoded: Decoded,
-    answers: Sequence[Answer],
-    systems: Sequence[ServedSystem],
-    include: frozenset[Include],
-) -> DicomObjects | None:
-    if decoded.source is None:
-        return None
-    from cxr_compare.hospital.dicom_objects.results import KINDS, dicom_results
-
-    algorithms = [system.algorithm for system in systems]
-    try:
-        results = dicom_results(
-            decoded.source, answers, algorithms, [kind for kind in KINDS if kind in include]
-        )
-    except InputError as error:
-        raise Refused(422, "no_reference", str(error)) from None
-    encoded = {kind: _base64(to_bytes(result)) for kind, result in results.items()}
-    return DicomObjects(sr=encoded.get("sr"), sc=encoded.get("sc"))
 
 
 def _facts(name: str, decoded: Decoded) -> ImageFacts:

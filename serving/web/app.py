@@ -18,8 +18,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.images.image_limits import MAX_PIXELS
-from cxr_compare.hospital.dicom_objects.result_identity import RESEARCH_USE
-from cxr_compare.serving.answer import ANSWER_COLUMNS, answer_row
+from cxr_compare.serving.answer import ANSWER_COLUMNS, RESEARCH_USE, answer_row
 from cxr_compare.serving.web.analysis import Include, Server
 from cxr_compare.serving.web.schemas import (
     ERRORS,

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, field
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.answer_log import AnswerLog
 from cxr_compare.data_prep.work.network_addresses import is_loopback
 
 MEBIBYTE = 1 << 20
@@ -25,7 +24,6 @@ class ServeSettings:
             localhost.
         max_bytes: Largest request, in bytes.
         strict: True refuses an image with a warning, such as one that is no frontal chest X-ray.
-        log: Log of predictions for `cxr monitor`; None writes no log.
 
     Raises:
         InputError: Other machines could reach the server without a token, or a host name is none.
@@ -37,7 +35,6 @@ class ServeSettings:
     allowed_hosts: tuple[str, ...] = ()
     max_bytes: int = 64 * MEBIBYTE
     strict: bool = False
-    log: AnswerLog | None = None
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):

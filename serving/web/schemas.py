@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cxr_compare.hospital.dicom_objects.result_identity import RESEARCH_USE
-from cxr_compare.serving.answer import Status
+from cxr_compare.serving.answer import RESEARCH_USE, Status
 from cxr_compare.serving.guard import WarningKind
 from cxr_compare.serving.known_limits import SeenState
 
@@ -189,8 +188,7 @@ class SystemAnswer(_System):
             ``doubtful``.
         computed_decision: Decision that score and threshold give, also if there is a warning. It is
             not meant for use.
-        guarantees: Sentences on what was guaranteed for the threshold, and what was observed on
-            test images.
+        declared: Name and source of the threshold if somebody declared it; else null.
         warnings: Sentences on why the system cannot be trusted on this image, such as that it is no
             frontal chest X-ray.
         probability: Calibrated score, in [0, 1]; null without calibration.
@@ -214,10 +212,8 @@ class SystemAnswer(_System):
     computed_decision: Literal["positive", "negative"] | None = Field(
         description="What score and threshold give, also of a doubtful answer: no decision to use."
     )
-    guarantees: list[str] = Field(
-        default=[],
-        max_length=_MOST_SYSTEMS,
-        description="What was guaranteed of the threshold, and what was observed on test.",
+    declared: str | None = Field(
+        default=None, description="Name and source of the threshold, if somebody declared it."
     )
     warnings: list[str] = Field(
         default=[], max_length=_MOST_SYSTEMS, description="What speaks against this answer."
@@ -267,18 +263,6 @@ class ImageFacts(_Model):
     view: str | None = Field(description="As the header says.", examples=["PA"])
 
 
-class DicomObjects(_Model):
-    """DICOM files for an archive, in base64.
-
-    Attributes:
-        sr: Structured report (TID 1500); null if it was not requested.
-        sc: Secondary Capture image with the overlay; null if it was not requested.
-    """
-
-    sr: _File | None = Field(description="Structured report, TID 1500.", examples=[None])
-    sc: _File | None = Field(description="Secondary Capture with the overlay.", examples=[None])
-
-
 class AnalyzeAnswer(_Model):
     """Predictions of all systems (trained networks) for one image: the response to an upload.
 
@@ -292,7 +276,6 @@ class AnalyzeAnswer(_Model):
         disagreement: True if systems decide differently; null with fewer than two decisions.
         systems: Prediction of each system.
         overlay_png: Overlay as a PNG file in base64, if it was requested; else null.
-        dicom: DICOM files, if they were requested; else null.
         versions: Version of each program, by its name.
         research_use: Sentence that limits the use to research.
         cautions: Sentences on what limits the predictions, of all systems, without repetition.
@@ -323,9 +306,6 @@ class AnalyzeAnswer(_Model):
     )
     systems: list[SystemAnswer]
     overlay_png: _File | None = Field(description="base64, with include=overlay.", examples=[None])
-    dicom: DicomObjects | None = Field(
-        description="With include=sr or include=sc.", examples=[None]
-    )
     versions: dict[str, str] = Field(examples=[{"cxr-compare": "0.1.0"}])
     research_use: str = Field(examples=[RESEARCH_USE])
 

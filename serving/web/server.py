@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cxr_compare.hospital.dicom_objects.result_identity import RESEARCH_USE
+from cxr_compare.serving.answer import RESEARCH_USE
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.analysis import Server
 from cxr_compare.serving.web.app import Files, not_now, reports, router

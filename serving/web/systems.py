@@ -22,7 +22,6 @@ from cxr_compare.evaluation.report.files import DECISIONS
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.statistics.bands import share_band
 from cxr_compare.evaluation.systems.eligibility import sets_of_run
-from cxr_compare.hospital.dicom_objects.result_identity import Algorithm
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.export_spec import EVALUATION_FILE, validation_folder
 from cxr_compare.serving.known_limits import MeasuredAuroc
@@ -59,16 +58,16 @@ class ServedSystem:
 
     Attributes:
         run: The loaded run or export.
-        algorithm: Name and settings of the system, for DICOM results.
         facts: Facts about the system, as the HTTP interface sends them.
     """
 
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
         self.run = run
         run.test_auroc = _test_auroc(report)
-        self.algorithm = Algorithm.from_run(run)
-        threshold = self.algorithm.threshold
+        threshold = None
         probability = None
+        if run.decision is not None:
+            threshold = run.decision.thresholds[run.policy].threshold
         if run.decision is not None and threshold is not None:
             probability = run.decision.probability(np.array([threshold]))
         self.facts = SystemFacts(
@@ -82,7 +81,7 @@ class ServedSystem:
             undecided_because=run.undecided_because,
             backend=run.model.backend,
             precision=run.model.precision,
-            model_id=self.algorithm.model_id,
+            model_id=run.model.inference_id(),
             image_size=run.model.preprocess.size,
             trained_on=[str(data["name"]) for data in sets_of_run(run.model.info)],
             synthetic=run.synthetic,

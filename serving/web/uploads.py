@@ -19,7 +19,6 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.image_limits import TooLargeError
-from cxr_compare.hospital.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.guard import Warned, file_warnings
 from cxr_compare.serving.web.schemas import Refused
 
@@ -63,15 +62,12 @@ class Decoded:
         format: File format, such as ``DICOM`` or ``PNG``.
         bits: Number of bits of a stored pixel value, such as 12.
         warnings: Warnings of `serving.guard.file_warnings` about the file.
-        source: Facts that DICOM results copy; None if the upload is no DICOM file, or if no such
-            result was requested.
     """
 
     image: DecodedImage
     format: str
     bits: int
     warnings: tuple[Warned, ...]
-    source: Source | None = None
 
 
 def detect_format(content: bytes) -> str:
@@ -153,28 +149,20 @@ def _png_end(content: bytes) -> tuple[int, bool]:
     return len(content), is_animated
 
 
-def decode_upload(content: bytes, *, deep: bool = False, source: bool = False) -> Decoded:
+def decode_upload(content: bytes, *, deep: bool = False) -> Decoded:
     """Decode an uploaded file to 8-bit grey, as a viewer would show the image.
 
     Args:
         content: Bytes of the upload.
         deep: True also returns the pixels with all bits, before any window.
-        source: True also returns the header facts that DICOM results copy.
 
     Returns:
         The decoded image with its warnings.
 
     Raises:
-        Refused: The upload is no image, is damaged, or has too many pixels; or `source` is True
-            and the file is no DICOM file that results can refer to.
+        Refused: The upload is no image, is damaged, or has too many pixels.
     """
     kind = detect_format(content)
-    if source and kind != "DICOM":
-        message = (
-            f"include=sr and include=sc are for DICOM files, this is {kind}: it names no "
-            "patient and no study; leave them out"
-        )
-        raise Refused(400, "no_dicom", message)
     with _file_in_memory(content) as path:
         try:
             image = read_image(path, deep=deep)
@@ -183,9 +171,8 @@ def decode_upload(content: bytes, *, deep: bool = False, source: bool = False) -
             if isinstance(error, TooLargeError):
                 raise Refused(413, "too_large", reason) from None
             raise Refused(422, "unreadable", reason) from None
-        taken = _source(path) if source else None
         bits = int(image.record["bits"] or 8)
-        return Decoded(image, kind, bits, file_warnings(path, image), taken)
+        return Decoded(image, kind, bits, file_warnings(path, image))
 
 
 @contextmanager
@@ -195,11 +182,3 @@ def _file_in_memory(content: bytes) -> Iterator[Path]:
         file.write(content)
         file.flush()
         yield Path(f"/proc/self/fd/{file.fileno()}")
-
-
-def _source(path: Path) -> Source:
-    try:
-        return Source.from_header(read_source(path))
-    except InputError as error:
-        reason = str(error).replace(str(path), "DICOM source")
-        raise Refused(422, "no_reference", reason) from None

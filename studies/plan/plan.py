@@ -1,4 +1,4 @@
-"""`cxr plan`: compute how many patients a study or a guarantee needs."""
+"""`cxr plan`: compute how many patients a study needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.decisions.guarantee_plan import GuaranteePlan
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts.options import Counts, DataFolder, Images, own_split, read_numbers
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
@@ -29,7 +28,6 @@ _KINDS = {
     "assumed readers": "readers without a pilot",
     "predictions": "a pilot of predictions",
     "readers": "a pilot of cxr readers",
-    "guarantee": "a guarantee",
 }
 _OPTIONS = {  # what each kind of plan reads, besides what all of them do
     "assumed": (
@@ -45,7 +43,6 @@ _OPTIONS = {  # what each kind of plan reads, besides what all of them do
     "assumed readers": ("auroc", "prevalence", "readers", "reader_deviation"),
     "predictions": ("data", "target", "seeds"),
     "readers": ("readers",),
-    "guarantee": ("images", "within", "prevalence"),
 }
 
 
@@ -53,8 +50,6 @@ _OPTIONS = {  # what each kind of plan reads, besides what all of them do
 def plan(
     pilot: Systems = (),
     *,
-    guarantee: str | None = None,
-    expect: Annotated[tuple[float, ...], Argument(read=read_numbers, metavar="F[,F]")] = (),
     difference: float | None = None,
     half_width: float | None = None,
     power: Annotated[float | None, Argument(minimum=0.05, maximum=0.999)] = None,
@@ -71,31 +66,23 @@ def plan(
     data: DataFolder | None = None,
     target: str | None = None,
     out: AnyPath | None = None,
-) -> StudyPlan | GuaranteePlan:
-    """Compute how many patients a study or a guarantee needs.
+) -> StudyPlan:
+    """Compute how many patients a study needs.
 
     Give the difference that would matter in practice, not the one that a pilot study happened to
-    find. A guarantee is a threshold whose figure, such as the sensitivity, holds for new patients
-    with a given confidence.
+    find.
 
     Args:
         pilot: One or two predictions folders of a pilot study, as PATH or NAME=PATH, with --data;
             several training seeds are written NAME=PATH,PATH. It may also be the folder of one cxr
             readers analysis. Without a pilot the plan follows from --auroc and --prevalence.
-        guarantee: Plan the number of validation patients for this guarantee instead, written as in
-            cxr tune, such as sensitivity>=0.90@0.90.
-        expect: True value that is expected of the guaranteed figure at the threshold. Give two
-            values for a guarantee of two figures, and the PPV and the sensitivity for a guarantee
-            of PPV.
         difference: Smallest difference of AUROC that would matter. By default it is the difference
             of --auroc A,B.
         half_width: Half-width of a 95 % interval, such as 0.03. The plan then also says how many
             patients give such an interval on average.
-        power: Probability that the difference is shown, or that a threshold with the guarantee is
-            found. By default it is 0.8.
+        power: Probability that the difference is shown, by default 0.8.
         auroc: Assumed AUROC of one system, or of two.
-        prevalence: Assumed share of test patients with the disease, such as 0.3. For a guarantee of
-            PPV it is the share among the validation patients.
+        prevalence: Assumed share of test patients with the disease, such as 0.3.
         correlation: Assumed correlation of the scores of the two systems within a class, by default
             0.5.
         images: Assumed number of images of a patient. 1,2,4 makes one plan for each number; rsna or
@@ -133,23 +120,15 @@ def plan(
         cxr plan out/retinanet-predictions out/chexnet-predictions --data out/data
         --difference 0.03
 
-        cxr plan --guarantee "sensitivity>=0.90@0.90" --expect 0.95 --images 1,rsna --within 0.4
-
         cxr plan out/readers --difference 0.05 --readers 4,6,10
     """
     pilot = read_systems(pilot)
     data = as_path(data)
     out = as_path(out)
-    if (guarantee is None) != (not expect):
-        raise InputError("plan: give --guarantee and --expect, the true figure that it is to have")
     for name, value in (("--difference", difference), ("--half-width", half_width)):
         if value is not None and not 0 < value < 0.5:
             raise InputError(f"plan {name}: {value} is not between 0 and 0.5")
-    kind = (
-        _kind(pilot, bool(readers) or reader_deviation is not None)
-        if not guarantee
-        else "guarantee"
-    )
+    kind = _kind(pilot, bool(readers) or reader_deviation is not None)
     options: dict[str, object] = {
         "auroc": auroc,
         "prevalence": prevalence,
@@ -164,8 +143,6 @@ def plan(
         "data": data,
         "target": target,
     }
-    if guarantee:
-        options |= {"difference": difference, "half_width": half_width, "pilot": tuple(pilot)}
     asked = [name for name, value in options.items() if value not in (None, ())]
     _refuse_unread(asked, kind, pilot)
     from cxr_compare.studies.plan.plan_basis import (
@@ -176,13 +153,6 @@ def plan(
     from cxr_compare.studies.plan.plan_figures import write_plan
     from cxr_compare.studies.plan.study_plan import plan_study
 
-    if guarantee:
-        guaranteed = GuaranteePlan.from_text(
-            guarantee, expect, images, correlation=within, power=power, positive=prevalence
-        )
-        return (
-            guaranteed if out is None else replace(guaranteed, figures=write_plan(guaranteed, out))
-        )
     if not pilot:
         basis = plans_assumed(
             auroc,

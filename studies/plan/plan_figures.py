@@ -10,11 +10,9 @@ import numpy as np
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.evaluation.decisions.guarantee_plan import GuaranteePlan
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
 from cxr_compare.evaluation.report.figure_files import save_figure
-from cxr_compare.evaluation.statistics.guarantee_size import MOST_SIMULATED
 from cxr_compare.studies.plan.sample_size import fewest_patients
 from cxr_compare.studies.plan.study_plan import StudyPlan
 
@@ -28,14 +26,13 @@ _FIGURES = "figures"
 _SHARES = (0.5, 1.0, 1.5)
 
 
-def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
+def write_plan(plan: StudyPlan, out: Path) -> tuple[Path, ...]:
     """Draw the charts of a planned study into a folder, and write ``plan.json`` last.
 
     The charts are written into the subfolder ``figures``.
 
     Args:
-        plan: Plan of a comparison of AUROCs, or of a guarantee (validation shows that a share, such
-            as the sensitivity, is high enough).
+        plan: Plan of a comparison of AUROCs.
         out: New folder, or a folder that contains the files of an earlier plan only.
 
     Returns:
@@ -58,31 +55,10 @@ def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
     figures = out / _FIGURES
     figures.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for chart in _charts(plan) if isinstance(plan, StudyPlan) else [_guarantee_chart(plan)]:
+    for chart in _charts(plan):
         drawn += save_figure(draw_with_legend(chart, []), figures / f"{chart.key}.png")
     write_json(out / _STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
     return tuple(path for path in drawn if path.suffix == ".png")
-
-
-def _guarantee_chart(plan: GuaranteePlan) -> Chart:
-    needed = [row["patients"] for row in plan.rows if row["patients"]] or [MOST_SIMULATED]
-    low = max(min(needed) / 4, 8)
-    high = max(needed) * 2
-    patients = np.unique(np.geomspace(low, high, 16).astype(int))
-    curves = []
-    for position, (name, share) in enumerate(plan.shares.items()):
-        chances = np.array([share.chance(int(n)) for n in patients])
-        curves.append(Curve(name, position, patients.astype(float), chances))
-    return Chart(
-        key="guarantee",
-        title="How often the guarantee gets a threshold",
-        x=Axis.log("Validation patients", low, high),
-        y=Axis("Chance"),
-        curves=tuple(curves),
-        guides=(((low, high), (plan.power, plan.power)),),
-        guide_label=f"{plan.power:.0%}",
-        description="; ".join(plan.sentences()),
-    )
 
 
 def _charts(question: StudyPlan) -> Iterator[Chart]:

@@ -15,12 +15,12 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.store.answer_log import LOG_KEY
-from cxr_compare.data_prep.store.answer_log_reader import read_log
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.hospital.answers.answer_log import LOG_KEY
+from cxr_compare.hospital.answers.answer_log_reader import read_log
 from cxr_compare.scripts import cli, console
 from cxr_compare.serving import predict_folder
 from cxr_compare.serving.predict_folder import freeze_decision
@@ -185,17 +185,18 @@ def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
     pd.testing.assert_frame_equal(run_predictions.scores, one.scores, atol=1e-5)
 
 
-def test_single_answers_state_the_guarantee_and_a_comparison_leaves_the_run_unchanged(
+def test_single_answers_name_a_declared_threshold_and_a_comparison_leaves_the_run_unchanged(
     made, tmp_path, capsys, monkeypatch
 ):
     image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
     run = shutil.copytree(made.run, tmp_path / "run")
     monkeypatch.setattr(predict_folder, "_recipe_of", lambda run: {})  # nobody trained it
-    guarantee = "specificity>=0.2@0.6"
-    guarantee_options = ("--policy", guarantee, "--policy", "max_f1")
-    assert cxr("tune", run, "--data", made.data, *guarantee_options) == 0
-    message = (
-        "guaranteed: specificity at least 0.20 with 60 % confidence, on {} validation patients"
+    assert cxr("tune", run, "--data", made.data, "--policy", "max_f1") == 0
+    stored = Run.open(run).decision_file
+    declared = {"name": "screening", "threshold": 0.25, "source": "our study"}
+    validation = Predictions.open(stored.parents[1])
+    validation.write_decision(
+        stored.stem, validation.decision(stored.stem) | {"declared": declared}
     )
 
     def predict_answer(system: Path, *options: str) -> dict[str, Any]:
@@ -203,21 +204,20 @@ def test_single_answers_state_the_guarantee_and_a_comparison_leaves_the_run_unch
         assert cxr("predict", system, image, "--no-overlay", "--json", *options) == 0
         return json.loads(capsys.readouterr().out)[0]
 
-    count = Run.open(run).decision.guaranteed_patients(guarantee)[0]
-    before = predict_answer(run, "--policy", guarantee)
-    assert before["guarantees"] == [message.format(count)]
-    assert predict_answer(run, "--policy", "max_f1")["guarantees"] == []
+    before = predict_answer(run)
+    assert (before["policy"], before["threshold"]) == ("declared", 0.25)
+    assert before["declared"] == "declared: screening; our study"
+    assert predict_answer(run, "--policy", "max_f1")["declared"] is None
+    assert cxr("predict", run, image, "--no-overlay") == 0
+    assert f"{before['declared']}.\n" in capsys.readouterr().out
     report = tmp_path / "report"
     few = ("--replicates", "100")
     assert cxr("compare", run, "--data", made.data, "--out", report, *few) == 0
-    (guarantee_row,) = json.loads((report / "metrics.json").read_text())["answer"]["guarantees"]
-    assert guarantee_row.partition(", ")[2].startswith(f"{before['guarantees'][0]}; on test: ")
-    by_guarantee = ("--policy", guarantee)
-    after = predict_answer(run, *by_guarantee)  # a comparison writes nothing into a run
-    assert after["guarantees"] == before["guarantees"]
-    assert cxr("predict", run, image, "--no-overlay", *by_guarantee) == 0
-    assert f"{before['guarantees'][0]}.\n" in capsys.readouterr().out
-    stored, export = Run.open(run).decision_file, run / "exports" / made.export.name
+    (named,) = json.loads((report / "metrics.json").read_text())["declared"].values()
+    assert named == declared
+    assert json.loads(stored.read_text())["declared"] == declared
+    export = run / "exports" / made.export.name
     shutil.copy(stored, export / "decisions")  # as cxr export does
-    (exported,) = predict_answer(export, *by_guarantee)["guarantees"]
-    assert exported.endswith("; made with the run, of which this is an export")
+    exported = predict_answer(export)
+    assert exported["threshold"] == 0.25
+    assert exported["declared"].endswith("; for the run that was exported")

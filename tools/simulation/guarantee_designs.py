@@ -1,6 +1,6 @@
 """Guarantees made on patients whose images resemble each other: how often they are violated.
 
-Besides `cxr tune --guarantee`, these ways are simulated: the same with images treated as patients,
+Besides `cxr guarantee`, these ways are simulated: the same with images treated as patients,
 as MAPIE does; one image of each patient; and a Bonferroni correction over 100 thresholds. Splits of
 real patients are simulated, too. A sample with two rows of scores belongs to a system that points:
 its point lies on a lesion if the second score is at least 0.5.
@@ -18,13 +18,13 @@ import pandas as pd
 from mapie.risk_control import BinaryClassificationController
 from scipy.special import expit, logit, ndtr, ndtri
 
-from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+from cxr_compare.hospital.guarantee.guaranteed_threshold import (
     FalseBoxes,
     GuaranteeImages,
     Localisation,
     share_p_values,
 )
-from cxr_compare.evaluation.decisions.guarantees import MAX_FALSE_POSITIVES, read_guarantee
+from cxr_compare.hospital.guarantee.guarantees import MAX_FALSE_POSITIVES, read_guarantee
 from cxr_compare.studies.plan.binormal import bivariate_normal_below
 from tools.simulation.makers import Floats, Noise, Sample, draw, skill_of
 from tools.simulation.overlap_designs import guaranteed_false_boxes
@@ -69,9 +69,7 @@ def _images(sample: Sample, names: npt.NDArray[np.int64] | None = None) -> Guara
 
 
 def _chosen(images: GuaranteeImages, text: str) -> float:
-    guarantee = read_guarantee(text)
-    assert guarantee is not None
-    threshold, _ = images.choose(guarantee)
+    threshold, _ = images.choose(read_guarantee(text))
     return np.nan if threshold is None else threshold
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit, ndtr, ndtri
 
-from cxr_compare.data_prep.store.answer_log import AGE_BANDS
+from cxr_compare.hospital.answers.answer_log import AGE_BANDS
 from tools.simulation.monitor_designs import (
     first_alarm,
     real_patients,

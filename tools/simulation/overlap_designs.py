@@ -32,11 +32,11 @@ from cxr_compare.evaluation.decisions.box_choice import (
     BoxRule,
     box_figure,
 )
-from cxr_compare.evaluation.decisions.guarantee_results import locate_predictions
-from cxr_compare.evaluation.decisions.guaranteed_threshold import GuaranteeImages, Localisation
-from cxr_compare.evaluation.decisions.guarantees import MAX_FALSE_POSITIVES, read_guarantee
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.hospital.guarantee.guaranteed_threshold import GuaranteeImages, Localisation
+from cxr_compare.hospital.guarantee.guarantees import MAX_FALSE_POSITIVES, read_guarantee
+from cxr_compare.hospital.guarantee.localisation import locate_predictions
 from tools.simulation.box_designs import WEAK, BoxedImages, draw_images
 
 OVERLAP_METRICS = ("froc_mean", "rsna_score", "ap50_decided", "ap_decided", "wafroc")
@@ -233,7 +233,6 @@ def guaranteed_false_boxes(
     images = draw_doubled(rng, n_patients, clusters)
     rule: Any = overlap_choice(images, 0).rule
     guarantee = read_guarantee("false_positives_per_image<=0.5@0.90")
-    assert guarantee is not None
     known = GuaranteeImages(
         images.evaluated.y_true, images.scores(0).to_numpy(), images.owners, _located(images, rule)
     )

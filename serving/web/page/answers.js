@@ -91,7 +91,7 @@ export function card(each, place, facts, lookAt, howItDid) {
       h("p", { class: `decision ${decided.replace(" ", "-")}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
     h("p", { class: "quiet" }, each.kind === "boxes" ? "Draws boxes around lesions" : "Judges the whole image, then shows where", ` · ${inside(each.finding)}`),
     each.undecided_because ? h("p", { class: "because" }, `Why: ${each.undecided_because}`) : null,
-    (each.guarantees ?? []).map((line) => h("p", { class: "quiet" }, `${capital(line)}.`)),
+    each.declared ? h("p", { class: "quiet" }, `${capital(each.declared)}.`) : null,
     each.status === "ok" ? computed : h("details", {}, h("summary", {}, "What it computed"), computed),
     facts ? h("p", { class: "quiet" }, `Learned from ${source(facts)}. `,
       h("button", { type: "button", class: "link", onclick: () => howItDid(each.system) }, "Its accuracy")) : null), { "--key": keyOf(place) });

@@ -19,9 +19,9 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash
 from cxr_compare.data_prep.images.dicom_header import header_facts
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.store.answer_log import AGE_BANDS, LOG_KEY, AnswerLog
-from cxr_compare.data_prep.store.answer_log_reader import read_audit
-from cxr_compare.data_prep.store.answer_log_reader import read_log as _read_log
+from cxr_compare.hospital.answers.answer_log import AGE_BANDS, LOG_KEY, AnswerLog
+from cxr_compare.hospital.answers.answer_log_reader import read_audit
+from cxr_compare.hospital.answers.answer_log_reader import read_log as _read_log
 from tests.small_dicom import write_dicom
 
 OK = {"system": "CheXNet", "target": "opacity", "policy": "max_f1", "threshold": 0.4,

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.guaranteed_threshold import threshold_candidates
 from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.decisions.thresholds import (
     ValidationScores,
@@ -21,6 +20,7 @@ from cxr_compare.evaluation.decisions.thresholds import (
 )
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.hospital.guarantee.guaranteed_threshold import threshold_candidates
 
 SCORES = arrays.arrays(np.float64, 10, elements=st.sampled_from([0.0, 0.1, 0.2, 0.4, 0.7, 1.0]))
 LABELS = arrays.arrays(np.int8, 10, elements=st.integers(0, 1))

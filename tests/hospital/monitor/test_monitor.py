@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.store.answer_log import AnswerLog
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.hospital.answers.answer_log import AnswerLog
 from cxr_compare.hospital.monitor.monitor import monitor
 from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
 from cxr_compare.scripts.commands.show import show

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import ndtri
 from scipy.stats import kstest
 
-from cxr_compare.evaluation.statistics.betting import start_weights
+from cxr_compare.hospital.betting import start_weights
 from cxr_compare.hospital.monitor.rank_evidence import (
     rank_evidence,
     rank_start_shares,

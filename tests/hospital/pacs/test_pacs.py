@@ -29,8 +29,8 @@ pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage
-from cxr_compare.data_prep.store.answer_log import AnswerLog
-from cxr_compare.data_prep.store.answer_log_reader import read_log
+from cxr_compare.hospital.answers.answer_log import AnswerLog
+from cxr_compare.hospital.answers.answer_log_reader import read_log
 from cxr_compare.hospital.dicom_objects.result_identity import SOFTWARE
 from cxr_compare.hospital.pacs.connections import Connections, check_connections
 from cxr_compare.hospital.pacs.dicomweb import (

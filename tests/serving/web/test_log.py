@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.answer_log import AnswerLog
-from cxr_compare.data_prep.store.answer_log_reader import read_log
+from cxr_compare.hospital.answers.answer_log import AnswerLog
+from cxr_compare.hospital.answers.answer_log_reader import read_log
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app

@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.stats import binomtest
 
-from cxr_compare.evaluation.statistics.clustered_share import (
+from cxr_compare.hospital.guarantee.clustered_share import (
     design_effects,
-    exact_share,
     share_below_p_values,
 )
-from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def test_one_image_a_patient_is_the_binomial_test():
@@ -80,40 +77,9 @@ def test_share_at_the_floor_is_seldom_taken_for_more():
     assert np.mean(found) > 0.8
 
 
-def test_a_share_of_single_images_has_clopper_and_pearsons_interval():
-    hits = np.array([1.0] * 17 + [0.0] * 3)
-    exact = binomtest(17, 20).proportion_ci(0.95, "exact")
-    assert exact_share(hits, np.ones(20)) == pytest.approx((exact.low, exact.high))
-    # Patients without an image of the class do not count.
-    with_others = exact_share(np.append(hits, [0, 0]), np.append(np.ones(20), [0, 0]))
-    assert with_others == exact_share(hits, np.ones(20))
-
-
-def test_images_of_a_patient_that_agree_say_as_much_as_one_and_others_as_themselves():
-    rng = np.random.default_rng(3)
-    right = (rng.random(100) < 0.8).astype(float)
-    alone = exact_share(right, np.ones(100))
-    agreeing = exact_share(3 * right, np.full(100, 3.0))
-    assert agreeing[0] == pytest.approx(alone[0], abs=0.03)
-    assert agreeing[0] <= alone[0]
-    assert agreeing[1] >= alone[1] - 0.005
-    mixed = exact_share(np.full(100, 2.4), np.full(100, 3.0))
-    independent = binomtest(240, 300).proportion_ci(0.95, "exact")
-    assert mixed == pytest.approx((independent.low, independent.high))  # never narrower than that
-    assert mixed[1] - mixed[0] < agreeing[1] - agreeing[0]
-
-
-def test_a_patient_with_many_images_who_is_right_does_not_hide_how_alike_others_are():
-    hits, images = np.array([3.0] * 32 + [0.0] * 8 + [30.0]), np.array([3.0] * 40 + [30.0])
-    effective = images.sum() ** 2 / (images**2).sum()
-    alike = Interval.from_share(hits.sum() / images.sum(), effective)
-    assert exact_share(hits, images)[0] <= alike.low
-    assert design_effects(hits[None, :40], images[:40]) == pytest.approx(3)  # alike throughout
-    assert design_effects(np.full((1, 40), 2.0), images[:40]) == 1
+def test_the_design_effect_is_that_of_images_that_agree_or_not():
+    images = np.full(40, 3.0)
+    agreeing = np.array([3.0] * 32 + [0.0] * 8)
+    assert design_effects(agreeing[None], images) == pytest.approx(3)
+    assert design_effects(np.full((1, 40), 2.0), images) == 1
     assert design_effects(np.array([[5.0]]), np.array([9.0])) >= 1  # a single patient
-
-
-def test_the_interval_of_a_share_of_one_reaches_below_one():
-    low, high = exact_share(np.array([2.0, 3.0, 1.0, 4.0]), np.array([2.0, 3.0, 1.0, 4.0]))
-    assert high == 1.0
-    assert low < binomtest(4, 4).proportion_ci(0.95, "exact").low + 0.05

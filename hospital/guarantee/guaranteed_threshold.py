@@ -20,7 +20,7 @@ third of the patients is used to propose the order of the tests, and the others 
 Source:
     Angelopoulos, Bates, Candes, Jordan and Lei 2025, Annals of Applied Statistics 19:1641 (learn
     then test, fixed sequence); Bates et al. 2021, J ACM 68:43 (monotone risks); Clopper and
-    Pearson 1934; betting: `evaluation.statistics.betting`.
+    Pearson 1934; betting: `hospital.betting`.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.decisions.guarantees import (
+from cxr_compare.evaluation.decisions.thresholds import midpoints
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.hospital.betting import mean_p_value
+from cxr_compare.hospital.guarantee.clustered_share import share_below_p_values
+from cxr_compare.hospital.guarantee.guarantees import (
     FALSE_POSITIVES,
     MAX_FALSE_POSITIVES,
     Guarantee,
     GuaranteedRate,
 )
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.betting import mean_p_value
-from cxr_compare.evaluation.statistics.clustered_share import share_below_p_values
 
 _FALLING = ("sensitivity", "localised_sensitivity")
 """Figures that fall as the threshold rises. All other figures except `ppv` rise with it."""
@@ -121,26 +122,6 @@ class GuaranteedChoice(NamedTuple):
     reason: str | None
 
 
-class CountedImages(NamedTuple):
-    """For each patient, the number of images that a figure counts, and of the good ones.
-
-    For a sensitivity, the positive images are counted, and those called positive are good.
-
-    Attributes:
-        good: Number of good images of each patient, shape ``(P,)``. For false positives per image,
-            each image adds the share of its possible false positives that did not occur, in [0, 1].
-        counted: Number of counted images of each patient, at least 1, shape ``(P,)``.
-
-    Example:
-        >>> counts = CountedImages(np.array([1.0, 2.0]), np.array([1, 3]))
-        >>> float(counts.good.sum() / counts.counted.sum())
-        0.75
-    """
-
-    good: Floats
-    counted: Integers
-
-
 class ImageCount(NamedTuple):
     """Number of images that a figure counts, and number of patients who have these images.
 
@@ -216,28 +197,6 @@ def threshold_candidates(scores: Floats) -> Floats:
     """
     distinct = np.unique(scores[np.isfinite(scores)])
     return midpoints(distinct[:-1], distinct[1:])
-
-
-def midpoints(lower: Floats, upper: Floats) -> Floats:
-    """Return thresholds between pairs of adjacent scores.
-
-    At each threshold, ``score >= threshold`` is true for the upper score and false for the lower
-    score of the pair.
-
-    Args:
-        lower: Lower score of each pair, shape ``(N,)``.
-        upper: Higher score of each pair, shape ``(N,)``.
-
-    Returns:
-        The midpoints, shape ``(N,)``. If no floating-point number lies between two scores, the
-        threshold is the upper score itself.
-
-    Example:
-        >>> midpoints(np.array([0.25]), np.array([0.5])).tolist()
-        [0.375]
-    """
-    middle = lower + (upper - lower) / 2
-    return np.where(middle > lower, middle, upper)
 
 
 @dataclass(frozen=True)
@@ -336,7 +295,7 @@ class GuaranteeImages:
             threshold.
 
         Example:
-            >>> from cxr_compare.evaluation.decisions.guarantees import read_guarantee
+            >>> from cxr_compare.hospital.guarantee.guarantees import read_guarantee
             >>> truth, scores = np.arange(25) >= 3, np.arange(25.0)
             >>> images = GuaranteeImages(truth, scores, np.arange(25).astype(str))
             >>> images.choose(read_guarantee("sensitivity>=0.90@0.90")).threshold
@@ -372,6 +331,11 @@ class GuaranteeImages:
         chosen = thresholds.max() if np.isfinite(high) else thresholds.min()
         return GuaranteedChoice(float(chosen), None)
 
+    def why_undefined(self, guarantee: Guarantee) -> str:
+        """Return the reason why a guarantee is not defined on these images; empty if it is."""
+        reasons = (self._why_undefined(part.figure) for part in guarantee.parts)
+        return next((reason for reason in reasons if reason), "")
+
     def count(self, figure: str) -> ImageCount:
         """Count the images that a figure is computed on, and the patients who have these images.
 
@@ -393,33 +357,6 @@ class GuaranteeImages:
         else:
             counts = self._share(figure).counts
         return ImageCount(int(counts.sum()), len(np.unique(self.patients[counts])))
-
-    def good_images(self, figure: str, threshold: float) -> CountedImages | None:
-        """Count the good images of each patient at a threshold.
-
-        For a sensitivity, the positive images are counted, and those called positive are good. For
-        a specificity, the negative images are counted, and those called negative are good.
-
-        Args:
-            figure: Name of the figure, such as ``sensitivity``; `GuaranteedRate` lists all. A
-                positive predictive value (``ppv``) is not permitted, because the images that it
-                counts depend on the threshold.
-            threshold: Score from which an image is called positive.
-
-        Returns:
-            Counts of the patients who have images that the figure counts; `None` if no patient has
-            any.
-
-        Example:
-            >>> truth, scores = np.array([False, True, True]), np.array([0.1, 0.4, 0.9])
-            >>> images = GuaranteeImages(truth, scores, np.array(["p", "q", "q"]))
-            >>> images.good_images("sensitivity", 0.5).good.tolist()
-            [1.0]
-        """
-        if self._why_undefined(figure):
-            return None
-        share = self._share(figure)
-        return CountedImages(share.good_by_patient(np.array([threshold]))[0], share.sizes)
 
     def _why_undefined(self, figure: str) -> str:
         """Return the reason why a figure is not defined on these images; empty if it is defined."""

@@ -2,7 +2,7 @@
 
 A log is a folder of JSON Lines files, one for each UTC day, with a row for each image and system.
 Patients and images are stored as keyed hashes, and facts of the header as classes from closed
-lists. Nothing else of an image is stored. `data_prep.store.answer_log_reader` reads a log.
+lists. Nothing else of an image is stored. `hospital.answers.answer_log_reader` reads a log.
 """
 
 from __future__ import annotations

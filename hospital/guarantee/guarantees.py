@@ -1,18 +1,19 @@
-"""Guarantees of thresholds, and the figures that were observed for them on test images.
+"""Guarantees of thresholds: their text, figures, bounds and confidence.
 
 A guarantee such as `sensitivity>=0.90@0.90` says: over many validation sets that are drawn as this
 one was, at least 90 % either give a threshold whose true sensitivity is 0.90 or more, or give no
-threshold. `evaluation.decisions.guaranteed_threshold` chooses such thresholds.
+threshold. `hospital.guarantee.guaranteed_threshold` chooses such thresholds.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError
 
 MAX_FALSE_POSITIVES = 5
 """Largest number of false positives of one image that is counted; more are counted as this number.
@@ -71,11 +72,6 @@ class GuaranteedRate(NamedTuple):
         return _TITLES[self.figure]
 
     @property
-    def count_key(self) -> str:
-        """Key of the number of validation patients of this figure, in `Decision.validation`."""
-        return f"patients_{self.figure}"
-
-    @property
     def claim(self) -> str:
         """Figure, sign and bound as text, such as "sensitivity >= 0.9"."""
         sign = "<=" if self.figure == FALSE_POSITIVES else ">="
@@ -83,6 +79,14 @@ class GuaranteedRate(NamedTuple):
         if self.prevalence is not None:
             at_prevalence = f" at prevalence {self.prevalence:g}"
         return f"{self.title} {sign} {self.bound:g}{at_prevalence}"
+
+    @property
+    def words(self) -> str:
+        """Figure and bound in words, such as "sensitivity at least 0.90"."""
+        relation = "at most" if self.figure == FALSE_POSITIVES else "at least"
+        digits = max(2, len(f"{self.bound:g}"[2:]))
+        at_prevalence = "" if self.prevalence is None else f" at prevalence {self.prevalence:g}"
+        return f"{self.title} {relation} {self.bound:.{digits}f}{at_prevalence}"
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,19 @@ class Guarantee:
         text = f"{100 * self.confidence:g} % confidence"
         return f"{text} of both at once" if len(self.parts) > 1 else text
 
+    def sentence(self, patients: Sequence[int]) -> str:
+        """Return the guarantee in words, with the validation patients of each figure.
 
-def read_guarantee(text: str) -> Guarantee | None:
+        Example:
+            >>> read_guarantee("sensitivity>=0.90@0.90").sentence([140])
+            'guaranteed: sensitivity at least 0.90 with 90 % confidence, on 140 validation patients'
+        """
+        claims = " and ".join(part.words for part in self.parts)
+        counts = " and ".join(f"{count:,}" for count in dict.fromkeys(patients))
+        return f"guaranteed: {claims} with {self.confidence_text}, on {counts} validation patients"
+
+
+def read_guarantee(text: str) -> Guarantee:
     """Read a guarantee for the choice of a threshold from its text.
 
     Args:
@@ -128,22 +143,22 @@ def read_guarantee(text: str) -> Guarantee | None:
             of at least 0.90 with 95 % confidence.
 
     Returns:
-        The guarantee; `None` for the name of any other rule that chooses a threshold: one without
-        ``@``, such as ``max_f1``, or one of costs, such as ``cost:10/1@0.05``.
+        The guarantee.
 
     Raises:
-        InputError: The text before the ``@`` is no figure with a bound, a number lies outside its
-            limits, more than two figures are joined, or a figure appears twice.
+        InputError: There is no confidence after an ``@``, the text before it is no figure with a
+            bound, a number lies outside its limits, more than two figures are joined, or a figure
+            appears twice.
 
     Example:
         >>> read_guarantee("sensitivity>=0.90&specificity>=0.70@0.90").parts[1]
         GuaranteedRate(figure='specificity', bound=0.7, prevalence=None)
-        >>> read_guarantee("sensitivity>=0.90") is None
-        True
     """
     claims, at_sign, confidence = text.rpartition("@")
-    if not at_sign or text.startswith("cost:"):
-        return None
+    if not at_sign:
+        raise InputError(
+            f"guarantee {text!r}: write its confidence after @, such as sensitivity>=0.90@0.90"
+        )
     parts = tuple(_read_part(text, claim) for claim in claims.split("&"))
     n_figures = len({part.figure for part in parts})
     if n_figures < len(parts) or len(parts) > _MOST_PARTS:
@@ -181,70 +196,3 @@ def _read_number(text: str, name: str, value: str, upper: float = 1) -> float:
             f"guarantee {text!r}: {name} must lie between 0 and {upper:g}, got {value!r}"
         )
     return number
-
-
-class ObservedRate(NamedTuple):
-    """A guaranteed figure as observed on test images, at the threshold chosen on validation.
-
-    Attributes:
-        figure: Name of the figure, such as ``sensitivity``; `GuaranteedRate` lists all.
-        estimate: Observed value on the test images.
-        ci_low: Lower end of the exact 95 % interval, in which the images of one patient do not
-            count as independent.
-        ci_high: Upper end of the 95 % interval.
-        n_images: Number of test images that the figure counts, such as the positive images for a
-            sensitivity.
-        n_patients: Number of patients who have these images.
-
-    Example:
-        >>> ObservedRate("sensitivity", 0.8, 0.7, 0.88, 60, 50).n_patients
-        50
-    """
-
-    figure: str
-    estimate: float
-    ci_low: float
-    ci_high: float
-    n_images: int
-    n_patients: int
-
-    def standing(self, part: GuaranteedRate) -> Literal["met", "missed", "open"]:
-        """Compare the 95 % interval of the observed figure with the guaranteed bound.
-
-        Args:
-            part: Guaranteed figure and its bound.
-
-        Returns:
-            ``met`` if the whole interval lies on the better side of the bound, ``missed`` if it
-            lies on the worse side, ``open`` if it contains the bound.
-
-        Example:
-            >>> part = GuaranteedRate("sensitivity", 0.9)
-            >>> ObservedRate("sensitivity", 0.8, 0.7, 0.88, 60, 50).standing(part)
-            'missed'
-        """
-        below = self.ci_high < part.bound
-        above = self.ci_low > part.bound
-        lower_is_better = part.figure == FALSE_POSITIVES
-        if below if lower_is_better else above:
-            return "met"
-        if above if lower_is_better else below:
-            return "missed"
-        return "open"
-
-    def text(self, digits: int) -> str:
-        """Return the figure, its interval and the number of patients as text.
-
-        Args:
-            digits: Number of decimals.
-
-        Returns:
-            The text, such as "0.80 (0.70 to 0.88), 50 patients".
-
-        Example:
-            >>> ObservedRate("sensitivity", 0.8, 0.7, 0.88, 60, 50).text(2)
-            '0.80 (0.70 to 0.88), 50 patients'
-        """
-        numbers = (self.estimate, self.ci_low, self.ci_high)
-        value, low, high = (f"{number:.{digits}f}" for number in numbers)
-        return f"{value} ({low} to {high}), {counted(self.n_patients, 'patient')}"

@@ -54,7 +54,7 @@ class GuaranteedShare:
             false positives; None otherwise.
 
     Example:
-        >>> from cxr_compare.evaluation.statistics.clustered_share import share_below_p_values
+        >>> from cxr_compare.hospital.guarantee.clustered_share import share_below_p_values
         >>> test = share_below_p_values
         >>> share = GuaranteedShare(0.8, 0.1, 0.9, images=1, within=0.0, p_values=test)
         >>> round(share.chance(50), 3), share.fewest(0.8)

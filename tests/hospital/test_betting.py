@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.statistics.betting import (
+from cxr_compare.hospital.betting import (
     change_evidence,
     mean_interval,
     mean_p_value,

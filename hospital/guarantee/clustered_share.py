@@ -1,4 +1,4 @@
-"""Exact interval and test of a share of images that come in patients."""
+"""Test of a share of images that come in patients."""
 
 from __future__ import annotations
 
@@ -11,65 +11,6 @@ from cxr_compare.evaluation.statistics.clustered_variance import (
     effective_patients,
     without_leverage,
 )
-from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
-
-
-def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
-    """Compute an exact 95 % interval of a share of images, such as a sensitivity, by patient.
-
-    With one image per patient, this is the interval of Clopper and Pearson. Otherwise, it is the
-    interval of as many independent images as the variance by patient implies, but never of more
-    images than there are. Two rules keep the interval from being too narrow:
-
-    - Each end of the exact interval assumes one further trial on the other side. The variance
-      therefore also assumes one further patient of the usual size. Without this patient, the end
-      would be too near the share where a few patients have all the errors.
-    - Patients with many images dominate the variance, which is too small where their images happen
-      to be right. The number of independent images is therefore limited by `design_effects`, which
-      measures how alike the images of a patient are.
-
-    Args:
-        hits: Number of each patient's images that have the counted property, such as a correct
-            decision (weights allowed), shape ``(patients,)``.
-        images: Number of images of each patient, shape ``(patients,)``; their sum is above 0.
-
-    Returns:
-        Lower and upper end, in [0, 1].
-
-    Source:
-        Clopper and Pearson 1934; Korn and Graubard 1998, for patients with several images.
-
-    Example:
-        >>> low, high = exact_share(np.array([1.0] * 18 + [0.0] * 2), np.ones(20))
-        >>> round(low, 3), round(high, 3)
-        (0.683, 0.988)
-    """
-    hits = hits[images > 0]
-    images = images[images > 0]
-    total = images.sum()
-    share = float(hits.sum() / total)
-    if total == len(images):
-        single = Interval.from_share(share, total)
-        return single.low, single.high
-    most_trials = float(total / design_effects(hits[None], images)[0])
-
-    def exact_with_patient(share_of_patient: float) -> Interval:
-        """Return the interval with one further patient of the usual size and this share of hits."""
-        images_with = np.append(images, (images**2).sum() / total)
-        hits_with = np.append(hits, share_of_patient * images_with[-1])
-        mean = hits_with.sum() / images_with.sum()
-        deviations = (hits_with - mean * images_with) / images_with.sum()
-        variance = (without_leverage(deviations, images_with) ** 2).sum()
-        freedom = [total - 1, effective_patients(images_with) - 1]
-        t_images, t_patients = scipy.special.stdtrit(freedom, (1 + LEVEL) / 2)
-        one_image_variance = mean * (1 - mean) * (t_images / t_patients) ** 2
-        if total * variance <= one_image_variance:
-            trials = float(total)
-        else:
-            trials = float(one_image_variance / variance)
-        return Interval.from_share(share, min(trials, most_trials))
-
-    return exact_with_patient(0.0).low, exact_with_patient(1.0).high
 
 
 def share_below_p_values(
@@ -78,10 +19,10 @@ def share_below_p_values(
     """Compute p-values of the hypothesis that a share of images is at most a given share.
 
     The share is, for example, a sensitivity; the images come in patients. The test is the exact
-    binomial test with as many independent images as the variance by patient implies. As in
-    `exact_share`, the variance assumes one further patient, who has the mean number of images and
-    no hit, and `design_effects` limits the number of independent images. With one image per
-    patient, this is the binomial test of the images.
+    binomial test with as many independent images as the variance by patient implies. The variance
+    assumes one further patient, who has the mean number of images and no hit, because a few
+    patients may have all the errors, and `design_effects` limits the number of independent images.
+    With one image per patient, this is the binomial test of the images.
 
     Args:
         hits: Number of each patient's images that have the counted property, such as a correct

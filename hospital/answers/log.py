@@ -1,0 +1,78 @@
+"""`cxr log`: predict image files, and record the answers for `cxr monitor`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cxr_compare import InputError
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.store.loose_images import find_image_files
+from cxr_compare.hospital.answers.answered_files import answered_files
+from cxr_compare.hospital.answers.logged_answers import log_answers, opened_log
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import Backend, Device, Policy, Precision
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
+from cxr_compare.scripts.runs import (
+    RunsAndImages,
+    open_runs,
+    read_paths,
+    require_backends,
+    sort_paths,
+)
+
+
+@command
+def log(
+    *paths: RunsAndImages,
+    log: Annotated[AnyPath, Argument(metavar="FOLDER")],
+    policy: Policy = None,
+    backend: Backend = None,
+    precision: Precision = None,
+    device: Device = "auto",
+) -> Outcome:
+    """Predict image files, and record the answers for cxr monitor.
+
+    The answers are those of cxr predict. The log holds one row for each image and system, with
+    hashes in place of the ids of patients and images, and no names; docs/guarantees.md#log lists
+    its columns. Files that cannot be predicted are recorded as failed. Exit status 1 means that
+    there are such files, and 2 that no file could be predicted.
+
+    Args:
+        paths: Runs (folders of cxr train) or exports (of cxr export), each as PATH or NAME=PATH,
+            followed by images (DICOM, PNG, JPEG, TIFF, ...) or folders of images.
+        log: Folder of the log. Rows are appended to an existing one.
+
+    Returns:
+        Numbers of images that were answered, and that failed.
+
+    Raises:
+        InputError: A path is wrong, the log cannot be written, or no image could be predicted.
+
+    Example:
+        cxr log out/chexnet images --log out/log
+    """
+    folder = as_path(log)
+    runs, sources = sort_paths(read_paths(paths))
+    options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
+    require_backends(runs, options)
+    files = find_image_files(sources)
+    n_failed = 0
+    with opened_log(folder) as answer_log:
+        loaded = open_runs(runs, options)
+        for answered in answered_files(loaded, files):
+            file = answered.file
+            log_answers(
+                answer_log, loaded, str(file.path), file.image, answered.answers, answered.seconds
+            )
+            if answered.problem is not None:
+                console.say(f"failed: {answered.problem}")
+                n_failed += 1
+    n_answered = len(files) - n_failed
+    if not n_answered:
+        raise InputError(f"none of {counted(len(files), 'file')} was answered; see above")
+    text = f"{counted(n_answered, 'image')} answered, {n_failed} failed: {folder}"
+    return Outcome(
+        text, {"answered": n_answered, "failed": n_failed}, exit_status=int(n_failed > 0)
+    )

@@ -1,0 +1,74 @@
+"""Points and boxes of a system, compared with the lesions, for guarantees of localisation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule
+from cxr_compare.evaluation.boxes.pointing import points_in_boxes
+from cxr_compare.evaluation.decisions.box_choice import BoxRule
+from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
+from cxr_compare.evaluation.decisions.system_output import SystemOutput
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.hospital.guarantee.guaranteed_threshold import FalseBoxes, Localisation
+
+
+def locate_predictions(
+    output: SystemOutput, scores: Floats, truth: GroundTruth, box_rule: BoxRule | None
+) -> Localisation:
+    """Find where a system points on each image, and compare the point with the lesions.
+
+    The point is the centre of the most confident box, or the peak of the activation map. Guarantees
+    (figures that hold for new patients with a stated confidence) of the localised sensitivity
+    (share of positive images that are called positive and whose point lies on a lesion) and of
+    false positives per image use the result.
+
+    A box of a detector is shown on an image that is called positive if the box score is not below
+    the threshold. The box with the highest score of such an image is always shown.
+
+    Args:
+        output: Output of the system.
+        scores: Score of each image, shape ``(N,)``.
+        truth: Labels and true boxes of the images.
+        box_rule: Rule that selects or makes the system's boxes; `None` keeps all stored boxes.
+
+    Returns:
+        For each image, whether all lesions are boxed and whether the point lies on a lesion; for a
+        detector also the boxes that overlap no lesion.
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.decisions.system_output import System
+        >>> ids = pd.Index(["a"], name="image_id")
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
+        >>> labels = pd.Series([1.0], index=ids)
+        >>> lesions = pd.DataFrame(
+        ...     {"image_id": ids, "x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [4.0]}
+        ... )
+        >>> roles = pd.Series("test", index=ids)
+        >>> truth = GroundTruth(images, labels, roles, true_boxes=lesions, boxes_trusted=ids)
+        >>> boxes = lesions.assign(finding="label", score=0.9)
+        >>> output = System("RetinaNet", "boxes", images, boxes=boxes).output_on(ids)
+        >>> locate_predictions(output, np.array([0.9]), truth, None).on_lesion.tolist()
+        [True]
+    """
+    ids = output.image_ids
+    boxed = ids.isin(truth.boxes_trusted)
+    points = output.points()
+    on_lesion = None if points is None else points_in_boxes(points, truth.true_boxes)
+    if not output.gives_boxes:
+        return Localisation(boxed, on_lesion)
+    boxes = output.predicted_boxes
+    if isinstance(box_rule, OverlapRule):
+        boxes = output.overlapping.left(box_rule.limit)
+    finds = find_lesions(pair_boxes(boxes, truth.true_boxes, ids))
+    image = finds.mark_image[finds.false]
+    box_score = finds.mark_score[finds.false]
+    image_score = scores[image]
+    highest = np.full(len(ids), -np.inf)
+    np.maximum.at(highest, finds.mark_image, finds.mark_score)
+    is_highest = box_score == highest[image]
+    shown_up_to = np.where(is_highest, image_score, np.minimum(box_score, image_score))
+    return Localisation(boxed, on_lesion, FalseBoxes(image, shown_up_to))
