@@ -29,10 +29,10 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from cxr_compare.evaluation.studies import monitor_result, monitoring
 from scipy.special import expit, logit, ndtr
 
 from cxr_compare.hospital.answers.answer_log import AGE_BANDS
+from cxr_compare.hospital.monitor import monitor_result, monitoring
 from cxr_compare.hospital.monitor.monitored_figures import figure_blocks, read_first_weeks
 from cxr_compare.hospital.monitor.monitoring import _completed
 from tools.simulation.makers import IMAGES_OF_A_PATIENT, LABELS_ALIKE, PREVALENCE, skill_of
