@@ -297,7 +297,8 @@ def kinds_read() -> set[str]:
             kinds = call.args[1:2]
             if name == "read_matching_record":
                 kinds = getattr(kinds[0], "values", [])
-            if name in ("read_json", "read_matching_record"):
+            has_own_model = name == "read_json" and len(call.args) > 2
+            if name in ("read_json", "read_matching_record") and not has_own_model:
                 others = [names for names in literals if names is not kind_literals]
                 read_kinds |= {
                     kind.value

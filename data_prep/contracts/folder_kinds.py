@@ -18,9 +18,6 @@ KindName = Literal[
     "report",
     "phantom",
     "table of folds",
-    "reader study",
-    "monitor",
-    "learning curve",
 ]
 """Name of a kind of folder, as messages call it."""
 
@@ -142,15 +139,6 @@ FOLDER_KINDS = (
         files=("synth",),
     ),
     FolderKind("table of folds", command="folds", marker="folds.json", files=("folds",)),
-    FolderKind("reader study", command="readers", marker="readers.json", files=("readers",)),
-    FolderKind("monitor", command="monitor", marker="monitor.json", files=("monitor",)),
-    FolderKind(
-        "learning curve",
-        command="curve",
-        marker="curve.html",
-        first_files=("curve.started.json",),
-        files=("curve", "curve_started"),
-    ),
 )
 """All kinds. If a folder matches two of them, the first counts."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.checksums import (
@@ -17,6 +17,9 @@ from cxr_compare.data_prep.contracts.checksums import (
     remake_instruction,
 )
 from cxr_compare.data_prep.contracts.errors import InputError
+
+if TYPE_CHECKING:
+    from cxr_compare.data_prep.contracts.records import Record
 
 SCHEMA_VERSION = 1
 """Version of the schemas of all tables and JSON files."""
@@ -86,20 +89,21 @@ class _CheckedRecord(dict[str, Any]):
         )
 
 
-def read_json(path: Path, kind: str) -> dict[str, Any]:
+def read_json(path: Path, kind: str, model: type[Record] | None = None) -> dict[str, Any]:
     """Read and check a JSON file that `write_json` wrote.
 
     Args:
         path: Path of the file.
         kind: Kind that the file must have, such as "run".
+        model: Model that the content must match; None takes that of its kind in
+            `data_prep.contracts.records`, if it has one.
 
     Returns:
         The content without the checksum.
 
     Raises:
         InputError: The file is missing, was changed after it was written, is not JSON, has another
-            kind or schema version, or does not match the model of its kind in
-            `data_prep.contracts.records`.
+            kind or schema version, or does not match the model.
 
     Example:
         >>> read_json(Path("no-such-folder", "run.json"), "run")
@@ -132,7 +136,7 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
             f"{path}: schema version {content.get('schema_version')}, this program reads "
             f"{SCHEMA_VERSION}; make the folder again with this version"
         )
-    problem = record_error(kind, content)
+    problem = record_error(kind, content, model)
     if problem is not None:
         raise InputError(
             f"{path}: {problem}; bring back an unchanged copy, or {remake_instruction(kind)}"

@@ -863,92 +863,6 @@ class MetricsRecord(Record):
     provenance: ReportOrigin
 
 
-class CurveStatement(Record):
-    """A sentence about a learning curve (figures against the number of training patients).
-
-    Attributes:
-        text: The sentence.
-    """
-
-    text: str
-
-
-class CurveOrigin(Record):
-    """Data set with which a learning curve was measured.
-
-    Attributes:
-        data_set: Data set of the trainings, and its split into train, validation and test.
-    """
-
-    data_set: MadeOn
-
-
-class CurveRecord(Record):
-    """``curve.json``, which holds sentences about a learning curve.
-
-    Attributes:
-        findings: Lists of sentences about the curve, by subject.
-        provenance: Data set with which the curve was measured.
-    """
-
-    findings: dict[str, list[CurveStatement]]
-    provenance: CurveOrigin
-
-
-class VarianceComponents(Record):
-    """Variance of the readers' figures in a multi-reader, multi-case study, by its causes.
-
-    A figure is, for example, the AUROC of one reader (radiologist) who is aided by one system. The
-    components are those of the Obuchowski-Rockette model.
-
-    Attributes:
-        reader: Variance between readers.
-        interaction: Variance between readers in the difference that a system makes to their
-            figures.
-        cov1: Covariance, over repeated samples of cases, of the figures with two systems of the
-            same reader.
-        cov2: Covariance, over repeated samples of cases, of the figures of two readers with the
-            same system.
-        cov3: Covariance, over repeated samples of cases, of the figures of two readers with
-            different systems.
-        error: Variance, over repeated samples of cases, of the figure of one reader with one
-            system.
-    """
-
-    reader: float
-    interaction: float
-    cov1: float
-    cov2: float
-    cov3: float
-    error: float
-
-
-class CrossedAnalysis(Record):
-    """Analysis of one figure of a reader study in which every reader read every case.
-
-    Attributes:
-        components: Variance of the readers' figures by its causes; None if it was not estimated.
-    """
-
-    components: VarianceComponents | None = None
-
-
-class ReadersRecord(Record):
-    """``readers.json``, which marks the analysis of a reader study as complete.
-
-    Attributes:
-        primary: Name of the figure, declared before the study, that decides its main question.
-        n_positive: Number of positive cases.
-        n_cases: Number of cases.
-        crossed: Analysis of each figure by its name; None if not every reader read every case.
-    """
-
-    primary: str
-    n_positive: int
-    n_cases: int
-    crossed: dict[str, CrossedAnalysis | None]
-
-
 RECORDS: dict[str, type[Record]] = {
     "dataset": DataSetRecord,
     "settings": SettingsRecord,
@@ -970,19 +884,18 @@ RECORDS: dict[str, type[Record]] = {
     "card": CardRecord,
     "synth": PhantomRecord,
     "metrics": MetricsRecord,
-    "curve": CurveRecord,
-    "readers": ReadersRecord,
 }
 """The model of each kind of JSON file that programs read again."""
 
 
-def record_error(kind: str, content: Any) -> str | None:
+def record_error(kind: str, content: Any, model: type[Record] | None = None) -> str | None:
     """Return a line on the first problem of a JSON file's content: key, rule and value.
 
     Args:
         kind: Kind of a JSON file that this program writes, such as "preprocess". For a kind without
             a model, every content is accepted.
         content: Content of the file, as `json.loads` returns it.
+        model: Model of the content; None takes that of the kind in `RECORDS`.
 
     Returns:
         The problem in one line; None if the content matches the model of its kind.
@@ -994,7 +907,7 @@ def record_error(kind: str, content: Any) -> str | None:
     problem = _impossible_value(content)
     if problem is not None:
         return problem
-    model = RECORDS.get(kind)
+    model = model or RECORDS.get(kind)
     if model is None:
         return None
     try:

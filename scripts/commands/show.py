@@ -144,9 +144,6 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         "report": lambda place: {"open": place / PAGE},
         "phantom": _phantom,
         "table of folds": lambda place: {"kind": "table of folds", "open": place / "folds.png"},
-        "reader study": lambda place: {"kind": "reader study", "open": place / "readers.html"},
-        "learning curve": _curve,
-        "monitor": lambda place: {"kind": "monitor", "open": place / "monitor.html"},
     }
     if kind := folder_kind(folder):
         return {"kind": f"{kind.name}, complete", **readers[kind.name](folder)}
@@ -154,6 +151,9 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder}: an unfinished {begun.name}; run the same {begun.command_line} again"
         )
+    for page in sorted(folder.glob("*.html")):  # what a command of an annex has written
+        if page.with_suffix(".json").is_file():
+            return {"kind": f"results of cxr {page.stem}", "open": page}
     contents = _within(folder)
     if contents:
         return {"kind": "folder of folders"} | contents
@@ -303,17 +303,6 @@ def _report(folder: Path) -> Outcome:
     report = Report.open(folder)
     table = report.table.to_string(line_width=shutil.get_terminal_size((100, 24)).columns)
     return Outcome(f"{report}\n\n{table}", report.to_dict(), next_steps=tuple(report.next_steps))
-
-
-def _curve(folder: Path) -> dict[str, Any]:
-    record = read_json(folder / "curve.json", "curve")
-    return {
-        "open": folder / "curve.html",
-        "is": " ".join(
-            statement["text"] for statement in next(iter(record["findings"].values()), [])
-        ),
-        "data set": record["provenance"]["data_set"],
-    }
 
 
 def _phantom(folder: Path) -> dict[str, Any]:

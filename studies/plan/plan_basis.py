@@ -12,6 +12,7 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
 from cxr_compare.studies.plan.plan_sentences import plan_sentence
 from cxr_compare.studies.plan.sample_size import AssumedPlan, CrossedPlan, PilotPlan, Plan
+from cxr_compare.studies.readers.reader_record import ReadersRecord
 
 _READERS = "readers.json"
 
@@ -219,7 +220,7 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
     """
     if readers and min(readers) < 2:
         raise InputError("plan --readers: give 2 or more")
-    pilot = read_json(folder / _READERS, "readers")
+    pilot = read_json(folder / _READERS, "readers", ReadersRecord)
     parts = (pilot["crossed"].get(pilot["primary"]) or {}).get("components")
     if parts is None:
         raise InputError(
