@@ -17,7 +17,7 @@ Log = Annotated[
     AnyPath | None,
     Argument(
         metavar="FOLDER",
-        help="Folder in which each answer is recorded for cxr monitor (docs/guarantees.md#log). It "
+        help="Folder in which each answer is recorded for cxr monitor (docs/guarantees.md#the-log). It "
         "holds no names.",
     ),
 ]
