@@ -250,7 +250,8 @@ Policy = Annotated[
     str | None,
     Argument(
         help="Policy (rule that chose a threshold on validation images) whose threshold decides, "
-        "such as sensitivity>=0.95. By default it is max_f1."
+        "such as sensitivity>=0.95. By default it is the threshold that was declared for the run, "
+        "or else that of max_f1."
     ),
 ]
 Backend = Annotated[

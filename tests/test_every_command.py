@@ -89,7 +89,10 @@ WITH_MODELS = [
     "overlay detector classifier --data data --out overlays --limit 2",
     "export classifier classifier-onnx --format onnx",
     "export detector detector-openvino --format openvino",
-    "predict classifier detector-openvino film.dcm --out answers --dicom objects --log log",
+    "predict classifier detector-openvino film.dcm --out answers",
+    "dicom classifier detector-openvino film.dcm --out objects",
+    "log classifier detector-openvino film.dcm --log log",
+    "guarantee sensitivity>=0.90@0.90 --plan --expect 0.95",
     "monitor log.csv --out monitor",
     "curve --detector detector.toml --classifier classifier.toml --data data --out curve "
     "--sizes 0.5,1 --seeds 1 --jobs 2",

@@ -26,6 +26,7 @@ from cxr_compare.evaluation.decisions.decided_output import (
     levels_at,
     map_levels,
 )
+from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.shapes import system_colour
@@ -256,7 +257,7 @@ def read_systems(
     test_set: LabelledSplit,
     image_ids: Sequence[str],
     *,
-    policy: str,
+    policy: str | None,
 ) -> CaseSource:
     """Prepare chosen images for drawing, from stored predictions, with the decisions by one rule.
 
@@ -269,7 +270,8 @@ def read_systems(
         test_set: Data set, with the finding to evaluate and the validation images on which
             thresholds were chosen.
         image_ids: Ids of the images to draw.
-        policy: Rule by which thresholds were chosen, such as ``max_f1``.
+        policy: Rule by which thresholds were chosen, such as ``max_f1``; None takes the declared
+            threshold of a system, or else that of ``max_f1``.
 
     Returns:
         An object that draws any of these images.
@@ -285,18 +287,15 @@ def read_systems(
         if not len(ids):
             raise InputError(f"{system.folder}: {name} ran on none of the images asked for")
         decision = None
+        used = policy or POLICIES[0]
         if system.decision(test_set.target.name) is not None:
             decision, _ = checked_decision(name, system, test_set, ())
-            if policy not in decision.thresholds:
-                raise InputError(
-                    f"{system.folder}: not tuned for the policy '{policy}'; it has "
-                    f"{', '.join(decision.thresholds)}: choose one of them or run cxr tune again"
-                )
+            used = decision.policy(policy, system.folder)
         evidence = read_output(system, test_set.target, ids)
         levels = None
         if not evidence.reduces_boxes:
             levels = map_levels(read_system(system, test_set.target), decision)
-        outputs.append(decide(name, evidence, decision, policy, levels=levels))
+        outputs.append(decide(name, evidence, decision, used, levels=levels))
     for output in outputs:
         _locate(output, test_set)
     return CaseSource(test_set, tuple(outputs))

@@ -35,8 +35,8 @@ def log(
     """Predict image files, and record the answers for cxr monitor.
 
     The answers are those of cxr predict. The log holds one row for each image and system, with
-    hashes in place of the ids of patients and images, and no names; docs/guarantees.md#log lists
-    its columns. Files that cannot be predicted are recorded as failed. Exit status 1 means that
+    hashes in place of the ids of patients and images, and no names (docs/guarantees.md#the-log).
+    Files that cannot be predicted are recorded as failed. Exit status 1 means that
     there are such files, and 2 that no file could be predicted.
 
     Args:

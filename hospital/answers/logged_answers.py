@@ -17,8 +17,8 @@ Log = Annotated[
     AnyPath | None,
     Argument(
         metavar="FOLDER",
-        help="Folder in which each answer is recorded for cxr monitor (docs/guarantees.md#log). It "
-        "holds no names.",
+        help="Folder in which each answer is recorded for cxr monitor "
+        "(docs/guarantees.md#the-log). It holds no names.",
     ),
 ]
 

@@ -51,11 +51,11 @@ def guarantee(
     """Declare a threshold whose figure holds for new patients.
 
     It holds with a stated confidence. The threshold is chosen on the validation patients of a run
-    or of predictions for which cxr tune has chosen a decision, and is stored with it. cxr predict,
-    serve, overlay and export then decide by it unless another --policy is given, and cxr compare
-    shows its figures under the policy declared. The next cxr tune removes it. At least 100 patients
-    must count for each figure. With --plan the command computes how many validation patients are
-    needed; it then takes no run.
+    or of predictions for which cxr tune has chosen a decision, and is stored with that decision.
+    cxr predict, serve and export then decide by it unless another --policy is given, and cxr
+    compare shows its figures under the policy declared. The next cxr tune removes it. At least 100
+    patients must count for each figure. With --plan the command computes how many validation
+    patients are needed; it then takes no run.
 
     Args:
         words: Run (folder of cxr train) or predictions folder, followed by the guarantee:

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_compare import DataSet, Decision, Predictions
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.report.files import study_files
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit

@@ -76,8 +76,8 @@ def pacs(
         watch: Seconds between two searches of the archive. Without it the archive is searched once.
         journal: SQLite file that records which images are done. It stores hashes of the identifiers
             only.
-        log: Folder in which each prediction is recorded for cxr monitor (docs/serving.md#log). It
-            holds no names of patients.
+        log: Folder in which each prediction is recorded for cxr monitor
+            (docs/guarantees.md#the-log). It holds no names of patients.
         dry_run: Fetch and predict, but send and record nothing. Each prediction is printed.
         modality: Modality to fetch, as a DICOM code such as CR. By default they are CR and DX.
         limit: Largest number of images to fetch in one search. By default all are fetched.

@@ -45,7 +45,7 @@ def overlay(
     image: list[str] | None = None,
     split: str | None = None,
     limit: Annotated[int, Argument(minimum=1)] = 20,
-    policy: str = "max_f1",
+    policy: str | None = None,
     blind: bool = False,
 ) -> Outcome:
     """Draw image, truth and each system side by side, one PNG per image.
@@ -65,7 +65,8 @@ def overlay(
             drawn. By default it is the split of the systems.
         limit: Largest number of images to draw. If there are more, a random sample is drawn.
         policy: Policy (rule that chose a threshold, such as max_f1) by whose threshold systems
-            decide. cxr tune must have used it.
+            decide. cxr tune must have used it. By default it is the threshold that was declared
+            for the system, or else that of max_f1.
         blind: Make the files of a reader study and draw no systems: numbered images in random
             order, key.csv with their names, read.html to mark and rate them on, and review.csv for
             ratings alone. cxr readers --key and cxr import --key read the filled-in forms.

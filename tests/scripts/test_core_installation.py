@@ -139,14 +139,15 @@ _NEED_TRAIN = (
     "train chexnet_small --data set --out o --devices 2",
     "curve --detector retinanet_small --classifier chexnet_small --data set --out o",
     "export run --format onnx",
-    "predict run image.png --out o --log log",
+    "predict run image.png --out o",
+    "log run image.png --log log",
     "predict run image.png --out o --backend auto",
     "predict run --data set --out o",
     "tune run --data set",
     "compare run run --data set --out o",
     "compare run run --data set --out report --overwrite",
     "overlay run --data set --out o",
-    "serve run --log log",
+    "serve run",
     "pacs run --listen CXR:11112 --send-to A@127.0.0.1:104 --log log",
 )
 

@@ -13,14 +13,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.hospital.answers.answer_log import LOG_KEY
-from cxr_compare.hospital.answers.answer_log_reader import read_log
 from cxr_compare.scripts import cli, console
 from cxr_compare.serving import predict_folder
 from cxr_compare.serving.predict_folder import freeze_decision
@@ -60,37 +57,6 @@ def test_an_export_answers_as_its_run(made, tmp_path, capsys):
     assert answer["score"] == pytest.approx(run_answer["score"], abs=1e-5)
 
 
-def test_a_data_set_is_noted_as_single_images_are(made, tmp_path, capsys):
-    log, out = tmp_path / "log", tmp_path / "out"
-    arguments = ("predict", f"A={made.run}", "--data", made.data, "--out", out, "--log", log)
-    assert cxr(*arguments) == 0
-    capsys.readouterr()
-    rows = read_log(log).set_index("image")
-    dataset = DataSet.open(made.data)
-    roles = dataset.split("default")["role"]
-    assert len(rows) == roles.isin(["val", "test"]).sum()
-    assert set(rows["status"]) <= {"ok", "refused"}
-    assert set(rows["system"]) == {"A"}
-    assert rows["seconds"].gt(0).all()
-
-    source = made.data.parent / "source" / "stage_2_train_images"
-    test = dataset.images.set_index("image_id").loc[dataset.image_ids("test", "default")]
-    images = [source / f"{image_id}.dcm" for image_id in test.index]
-    assert cxr("predict", made.run, *images, "--no-overlay", "--json", "--log", log) == 0
-    answers = {Path(a["image"]).stem: a for a in json.loads(capsys.readouterr().out)}
-    key = (log / LOG_KEY).read_bytes()
-    for image_id, facts in test.iterrows():
-        row = rows.loc[keyed_hash(key, f"image:{image_id}")[:16]]
-        assert row["patient"] == keyed_hash(key, f"patient:{facts['patient_id']}")[:16]
-        assert row["view"] == facts["view"]
-        answer = answers[image_id]
-        assert row["score"] == pytest.approx(answer["score"], abs=1e-5)
-        if row["status"] == answer["status"] == "ok":
-            assert row["decision"] == (answer["decision"] == "positive")
-    assert cxr(*arguments, "--finding", "lung_opacity") == 2
-    assert "--finding" in capsys.readouterr().err
-
-
 def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made, tmp_path, capsys):
     drawn = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
     image = tmp_path / "real.png"  # says nothing of being drawn, so it counts as real
@@ -106,9 +72,7 @@ def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made
         assert cxr("predict", system, image, "--no-overlay", "--csv", tmp_path / "a.csv") == 0
         assert "  no answer  probability " in capsys.readouterr().out
         assert pd.read_csv(tmp_path / "a.csv")["status"].tolist() == ["doubtful"]
-        options = ("--dicom", tmp_path / "dicom", "--out", tmp_path / "drawn")
-        assert cxr("predict", system, image, *options, "--strict") == 2
-        assert not (tmp_path / "dicom").exists()
+        assert cxr("predict", system, image, "--out", tmp_path / "drawn", "--strict") == 2
         assert not (tmp_path / "drawn").exists()
         assert Run.open(system).predict(read_image(drawn).pixels).status == "doubtful"
 

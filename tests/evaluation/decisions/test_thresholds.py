@@ -17,13 +17,19 @@ from cxr_compare.evaluation.decisions.thresholds import (
     ValidationScores,
     check_policy,
     choose_threshold,
+    midpoints,
 )
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.hospital.guarantee.guaranteed_threshold import threshold_candidates
 
 SCORES = arrays.arrays(np.float64, 10, elements=st.sampled_from([0.0, 0.1, 0.2, 0.4, 0.7, 1.0]))
 LABELS = arrays.arrays(np.int8, 10, elements=st.integers(0, 1))
+
+
+def threshold_candidates(scores):
+    """Midpoints of distinct scores."""
+    distinct = np.unique(scores)
+    return midpoints(distinct[:-1], distinct[1:])
 
 
 def _figure(y_true, y_score, threshold, name):

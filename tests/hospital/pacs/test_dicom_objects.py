@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import subprocess
 import warnings
@@ -26,7 +25,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-pytest.importorskip("highdicom", reason="needs the extra dicom")
+pytest.importorskip("highdicom", reason="needs the extra hospital")
 
 import highdicom as hd
 
@@ -36,6 +35,7 @@ from cxr_compare.data_prep.formats.vindr import BOXED_FINDINGS
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.evaluation.overlays.contours import ActivationGrid
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
+from cxr_compare.hospital.answers.dicom import dicom
 from cxr_compare.hospital.dicom_objects.finding_codes import PRIVATE_SCHEME, finding_code
 from cxr_compare.hospital.dicom_objects.result_identity import Algorithm, result_uid, to_bytes
 from cxr_compare.hospital.dicom_objects.secondary_capture import overlay_capture, secondary_capture
@@ -481,34 +481,29 @@ def exposed(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_cxr_predict_writes_both_objects_of_every_dicom_image(systems, tmp_path, capsys):
+def test_cxr_dicom_writes_both_objects_of_every_dicom_image(systems, tmp_path, capsys):
     folder, _ = systems["boxes"]
-    exposed(tmp_path / "a.dcm")
+    image_file = exposed(tmp_path / "a.dcm")
     Image.fromarray(np.zeros((40, 32), np.uint8)).save(tmp_path / "b.png")
     for name in ("a-sr.dcm", "a-sc.dcm"):  # of an earlier call: no input, and written anew
         (tmp_path / name).write_bytes(b"broken")
-    options = {"dicom": tmp_path, "overlay": False, "device": "cpu", "as_json": True}
-    assert run_command(predict, folder, tmp_path, **options) == 0
-    shown = capsys.readouterr()
-    assert f"DICOM objects of 1 image: {tmp_path} (1 no DICOM)" in shown.err
+    assert run_command(dicom, folder, tmp_path, out=tmp_path, device="cpu") == 0
+    assert f"DICOM objects of 1 image: {tmp_path} (1 no DICOM)" in capsys.readouterr().err
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"a.dcm", "b.png", "a-sc.dcm", "a-sr.dcm"}
-    (answer_a,) = [answer for answer in json.loads(shown.out) if answer["image"].endswith("a.dcm")]
+    (answer_a,) = predict(folder, image_file, device="cpu")
     (image,), boxes = groups_of(pydicom.dcmread(tmp_path / "a-sr.dcm"))
-    assert measured(image)[SCORE.value] == answer_a["score"]
-    assert [measured(box)[SCORE.value] for box in boxes] == [
-        box["score"] for box in answer_a["boxes"]
-    ]
+    assert measured(image)[SCORE.value] == answer_a.score
+    assert [measured(box)[SCORE.value] for box in boxes] == answer_a.boxes["score"].tolist()
     assert errors_of(pydicom.dcmread(tmp_path / "a-sc.dcm"), tmp_path) == []
 
 
-def test_an_image_without_study_is_answered_without_dicom_objects(systems, tmp_path, capsys):
+def test_an_image_without_study_gets_no_dicom_objects(systems, tmp_path, capsys):
     folder, _ = next(iter(systems.values()))
     image = exposed(tmp_path / "a.dcm", StudyInstanceUID=None)
-    options = {"dicom": tmp_path / "out", "overlay": False, "device": "cpu"}
-    assert run_command(predict, folder, image, **options) == 1
+    with pytest.raises(InputError, match="none of 1 DICOM file got objects"):
+        run_command(dicom, folder, image, out=tmp_path / "out", device="cpu")
     shown = capsys.readouterr()
-    assert "score" in shown.out
     assert f"{image}: DICOM source: " in shown.err
     assert "StudyInstanceUID" in shown.err
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,3 @@
+"""Systems that answer: those that the tests of serving make."""
+
+from tests.serving.conftest import systems as systems
