@@ -70,7 +70,7 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
         if (legend := figure.axes[0].get_legend()) is not None:
             legend.set_title(chart.note)
         save_figure(figure, out / _FIGURE)
-    html = _page(study, statements).render("curve.html.jinja", **_own_parts(study, statements))
+    html = _page(study, statements).render(Path(__file__).with_name("curve.html.jinja"), **_own_parts(study, statements))
     return write_study(out, "curve", rows, _stored(study, rows, statements), html)
 
 
