@@ -79,11 +79,9 @@ def compare(
     protocol: AnyPath | None = None,
     margin: float | None = None,
     prevalence: Annotated[str | None, Argument(read=str)] = None,
-    reference_error: Annotated[str | None, Argument(read=str)] = None,
     unit: Literal["image", "study", "patient"] = "image",
     policy: list[str] | None = None,
     metrics: Names = (),
-    reference_by: Literal["reader"] | None = None,
     exposure: Exposures = (),
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
@@ -139,9 +137,6 @@ def compare(
             says whether a system is worse by at most this much.
         prevalence: Share of positive images where the system will be used, for the PPV and NPV
             there. Write 0.05, or 0.05:0.03-0.08 with its 95 % interval, or the counts 12/240.
-        reference_error: Error of the labels that serve as the reference, from which AUROC,
-            sensitivity and specificity against the true disease are computed. Write 0.05 for the
-            share of wrong labels in each class, or sensitivity=0.95,specificity=0.98 of the labels.
         unit: Also compute the image-level figures for whole studies (study) or patients (patient),
             each with the highest score of its images. The default is image, which computes them for
             images only.
@@ -150,8 +145,6 @@ def compare(
         metrics: Rows of the report's table and of table.tex, in their order, such as
             precision,recall,f1; or recall@specificity>=0.90 for a figure at another threshold.
             docs/metrics.md names all metrics.
-        reference_by: reader evaluates the systems also by the labels of each single reader, and
-            says whether the verdict stays the same.
         exposure: Images that a system or its encoder has seen before, as NAME=FILE: a list with its
             source (docs/splits.md). The report says which share of the test images it is, and gives
             the AUROC without them. Images whose labels were seen are refused.
@@ -227,11 +220,6 @@ def compare(
         raise InputError(
             "compare: give --data SET, or --truth FILE with or without --boxes CSV, --patients CSV"
         )
-    if reference_by and not dataset.readers:
-        raise InputError(
-            f"{dataset.folder}: --reference-by reader: its labels name no reader; cxr prepare "
-            "keeps them from a column 'reader'"
-        )
     exposures = read_exposures(exposure, dataset, as_path(mapping))
     request = ReportRequest(
         protocol=question,
@@ -242,19 +230,16 @@ def compare(
             "seed": _SEED,
             "prevalence": prevalence,
             "unit": unit,
-            "reference_error": reference_error,
         },
         rows=rows,
         recorded={
             "metrics": list(metrics),
-            "reference_by": reference_by,
             "exposure": _without_folders(exposure),
             "mapping": None if mapping is None else as_path(mapping).name,
             "both": both,
             "image_folder": None if image_options.folder is None else image_options.folder.name,
         },
         inputs=_files_of_exposures(exposure, as_path(mapping)),
-        by_readers=reference_by is not None,
         both=both,
         exposures=tuple(exposures),
         overwrite=overwrite,
@@ -323,7 +308,6 @@ class ReportRequest:
         rows: Rows of the report's table (``--metrics``).
         recorded: Further options of the call, as the report records them.
         inputs: Files of these options.
-        by_readers: True evaluates the systems also by the labels of each reader.
         both: True adds the system that joins all of them (``--both``).
         exposures: Images that systems or their encoders have seen before, one object for each
             system.
@@ -336,7 +320,6 @@ class ReportRequest:
     rows: Sequence[Any]
     recorded: dict[str, Any]
     inputs: tuple[Path, ...]
-    by_readers: bool
     both: bool
     exposures: tuple[Exposure, ...]
     overwrite: bool
@@ -456,26 +439,17 @@ class ReportRequest:
 
         policies_of_rows = [row.policy for row in self.rows if row.policy]
 
-        def evaluate(labelled: LabelledSplit, advance: Any = None) -> Comparison:
+        with console.track("Resampling patients", self.evaluated["replicates"]) as advance:
             return compare_predictions(
                 opened,
-                labelled,
+                test_set,
                 protocol=self.protocol,
                 extra_policies=tuple(dict.fromkeys([*self.policies, *policies_of_rows])),
                 exposures=self.exposures,
                 advance=advance,
-                first=console.say if labelled.dataset.is_in_memory else None,
+                first=console.say if test_set.dataset.is_in_memory else None,
                 **self.evaluated,
             )
-
-        with console.track("Resampling patients", self.evaluated["replicates"]) as advance:
-            comparison = evaluate(test_set, advance)
-        if self.by_readers:
-            from cxr_compare.studies.readers.reader_verdicts import evaluate_by_readers
-
-            with console.track("Evaluating by each reader", None):
-                comparison = evaluate_by_readers(comparison, test_set, evaluate)
-        return comparison
 
     def _write(
         self,
