@@ -127,6 +127,9 @@ def test_of_several_systems_the_leaders_weakest_difference_counts():
     rng = np.random.default_rng(0)
     truth = np.arange(400) % 2
     skills = {"A": 2.0, "B": 1.0, "C": 0.0}
-    scores = {name: skill * truth + rng.normal(size=400) for name, skill in skills.items()}
+    scores = {
+        name: 1 / (1 + np.exp(-skill * truth - rng.normal(size=400)))
+        for name, skill in skills.items()
+    }
     found = cxr_compare.wrong_labels(compared(scores, truth)).to_dict()["overturned"]
     assert (found["first"], found["second"]) == ("A", "B")
