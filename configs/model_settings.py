@@ -208,7 +208,7 @@ class RetinaNetSettings(AnchorDetectorSettings):
 
 
 class DeformableDetrSettings(BackboneDetectorSettings):
-    """Keys of Deformable DETR; `detection.detr.LesionDetr` takes them as arguments.
+    """Keys of Deformable DETR; `detection.others.detr.LesionDetr` takes them as arguments.
 
     Attributes:
         queries: Number of boxes that the network looks for in an image.
@@ -226,7 +226,7 @@ class DeformableDetrSettings(BackboneDetectorSettings):
 
 
 class RtDetrSettings(DeformableDetrSettings):
-    """Keys of RT-DETR and D-FINE; `detection.detr.LesionDetr` takes them as arguments.
+    """Keys of RT-DETR and D-FINE; `detection.others.detr.LesionDetr` takes them as arguments.
 
     Attributes:
         encoder_layers: Number of encoder layers, on the coarsest maps.
@@ -241,7 +241,7 @@ class RtDetrSettings(DeformableDetrSettings):
 
 
 class FCOSSettings(BackboneDetectorSettings):
-    """Keys of FCOS; `detection.torchvision_detectors.LesionFCOS` takes them as arguments.
+    """Keys of FCOS; `detection.others.torchvision_detectors.LesionFCOS` takes them as arguments.
 
     Attributes:
         fpn_channels: Number of channels of the feature pyramid.
@@ -256,7 +256,7 @@ class FCOSSettings(BackboneDetectorSettings):
 
 
 class FasterRCNNSettings(AnchorDetectorSettings):
-    """Keys of Faster R-CNN, the arguments of `detection.torchvision_detectors.LesionFasterRCNN`.
+    """Keys of Faster R-CNN, the arguments of `torchvision_detectors.LesionFasterRCNN`.
 
     Attributes:
         box_channels: Number of outputs of each fully connected layer that classifies a proposed

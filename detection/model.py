@@ -12,9 +12,13 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.backbone import DetectorStart, build_body
 from cxr_compare.detection.detector import Detector
-from cxr_compare.detection.detr import LesionDetr
+from cxr_compare.detection.others.detr import LesionDetr
+from cxr_compare.detection.others.torchvision_detectors import (
+    LesionFasterRCNN,
+    LesionFCOS,
+    LesionSSDLite,
+)
 from cxr_compare.detection.retinanet import LesionRetinaNet
-from cxr_compare.detection.torchvision_detectors import LesionFasterRCNN, LesionFCOS, LesionSSDLite
 from cxr_compare.networks.builders import find_network
 from cxr_compare.networks.checkpoints import (
     STEP_COUNTER,

@@ -186,7 +186,7 @@ def open_result_files(
     dataset: DataSet,
     truth: Any,
     order: pd.Series | None,
-    columns: ResultColumns,
+    columns: ResultColumns | None,
     targets: Sequence[Target],
     scales: Mapping[str, float],
 ) -> list[ComparedSystem]:
@@ -199,7 +199,7 @@ def open_result_files(
         truth: The true labels as the user gave them. If they are a COCO file, it says which images
             and classes the ids in COCO results mean.
         order: Image ids in the order of arrays of scores; None if the labels are in a file.
-        columns: Names of the columns in tables of predictions.
+        columns: Names of the columns in tables of predictions; None if the user cannot give any.
         targets: Targets to evaluate. If there is one, rows without a finding are about it.
         scales: Factor from the px of the boxes of a system to px of the original image, by name.
 
@@ -218,7 +218,8 @@ def open_result_files(
             raise InputError(
                 f"--scale {name}: there is no such system; {nearest_name(name, names, '')}"
             )
-    columns.require_known(names, [path for system in systems for path in system.paths])
+    if columns is not None:
+        columns.require_known(names, [path for system in systems for path in system.paths])
     for name, (_, members) in zip(names, systems, strict=True):
         opened_members = [
             _open_member(member, name, dataset, coco, order, columns, target, scales.get(name))
@@ -239,7 +240,9 @@ def _system_name(system: GivenSystem, number: int) -> str:
     return system.name or (first.stem if isinstance(first, Path) else f"system {number}")
 
 
-def open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSystem:
+def open_values(
+    system: GivenSystem, dataset: DataSet, split: str, columns: ResultColumns | None = None
+) -> ComparedSystem:
     """Turn a system's values in memory into predictions; folders and files stay as they are.
 
     Args:
@@ -247,14 +250,17 @@ def open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSy
         dataset: Data set that the values belong to.
         split: Name of the split (division into training, validation and test images) whose test
             images the values belong to.
+        columns: Names of the columns of values; None if the user cannot give any.
 
     Returns:
         The system, whose members are folders or predictions.
     """
     from cxr_compare.evaluation.systems.from_frames import predictions_from_values
 
+    name = system.name or "system"
+    names = None if columns is None else columns.names(name)
     members: list[Path | Predictions] = [
-        predictions_from_values(system.name or "system", member.value, dataset, None, split)
+        predictions_from_values(name, member.value, dataset, None, split, names)
         if isinstance(member, GivenValues)
         else member
         for member in system.members
@@ -268,7 +274,7 @@ def _open_member(
     dataset: DataSet,
     coco: Path | None,
     order: pd.Series | None,
-    columns: ResultColumns,
+    columns: ResultColumns | None,
     target: Target | None,
     scale: float | None,
 ) -> Predictions:
@@ -277,7 +283,7 @@ def _open_member(
     from cxr_compare.evaluation.systems.reading_advice import advice_for_result_file
 
     if isinstance(member, GivenValues):
-        own_columns = columns.names(name)
+        own_columns = None if columns is None else columns.names(name)
         return predictions_from_values(
             name, member.value, dataset, order, columns=own_columns, scale=scale
         )
@@ -288,10 +294,10 @@ def _open_member(
         dataset,
         name=name,
         coco_truth=coco,
-        columns=columns.names(name, member),
+        columns=None if columns is None else columns.names(name, member),
         usual_finding=None if target is None else _usual_finding(target),
         scale=scale,
-        advice=advice_for_result_file(name),
+        advice=advice_for_result_file(name, names_columns=columns is not None),
     )
 
 

@@ -23,7 +23,7 @@ TO_BUILD = [*PACKAGES, "cxr_compare", "pyproject.toml", "setup.cfg", "README.md"
 pytestmark = [pytest.mark.release, pytest.mark.xdist_group("wheel")]
 
 
-def _build(kind: str, source: Path, out: Path) -> Path:
+def build(kind: str, source: Path, out: Path) -> Path:
     """Build an sdist or a wheel, without an environment of its own."""
     build = f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
@@ -46,27 +46,32 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _build("wheel", source, tmp_path_factory.mktemp("wheel"))
+    return build("wheel", source, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an environment with the wheel; its requirements are those of the testing one."""
-    venv = tmp_path_factory.mktemp("bare") / "venv"
+    return bare_environment(wheel, tmp_path_factory.mktemp("bare"))
+
+
+def bare_environment(wheel: Path, folder: Path) -> Path:
+    """Make an environment with a wheel; its requirements are those of the testing one."""
+    venv = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    (folder,) = venv.glob("lib/*/site-packages")
-    (folder / "needed.pth").write_text("\n".join(site.getsitepackages()))
+    (packages,) = venv.glob("lib/*/site-packages")
+    (packages / "needed.pth").write_text("\n".join(site.getsitepackages()))
     _pip(venv, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel)
     return venv
 
 
 def _pip(venv: Path, *arguments: str | Path) -> None:
     command = [sys.executable, "-m", "pip", "--python", venv / "bin/python", *arguments]
-    done = _run(command, venv)
+    done = run(command, venv)
     assert done.returncode == 0, done.stderr
 
 
-def _run(command: list[str | Path], cwd: Path, **variables: str) -> subprocess.CompletedProcess:
+def run(command: list[str | Path], cwd: Path, **variables: str) -> subprocess.CompletedProcess:
     """Run a command without PYTHONPATH: a clone named there would count as installed."""
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run(
@@ -93,13 +98,13 @@ def test_wheel_contains_every_file_of_its_packages_below_one_name(wheel):
 
 def test_wheel_of_the_source_distribution_is_the_same(source, wheel, tmp_path):
     (tmp_path / "sdist").mkdir()
-    archive = _build("sdist", source, tmp_path / "sdist")
+    archive = build("sdist", source, tmp_path / "sdist")
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path, filter="data")
     (unpacked,) = tmp_path.glob("cxr_compare-*")
     assert not any(path.is_symlink() for path in unpacked.rglob("*"))
     (tmp_path / "wheel").mkdir()
-    assert _names(_build("wheel", unpacked, tmp_path / "wheel")) == _names(wheel)
+    assert _names(build("wheel", unpacked, tmp_path / "wheel")) == _names(wheel)
 
 
 def _make_project(folder: Path) -> None:
@@ -119,19 +124,19 @@ def test_project_with_modules_of_the_same_names_imports_both(bare, tmp_path):
         "for name in cxr_compare.__all__: assert getattr(cxr_compare, name) is not None\n"
         "print(cxr_compare.metrics.auroc([0, 1, 1], [0.2, 0.3, 0.9]))\n"
     )
-    done = _run([bare / "bin/python", "-c", code], tmp_path)
+    done = run([bare / "bin/python", "-c", code], tmp_path)
     assert done.stdout == "1.0\n", done.stderr
 
 
 def test_the_command_works_in_a_project_with_modules_of_the_same_names(bare, tmp_path):
     _make_project(tmp_path)
     cxr = bare / "bin/cxr"
-    assert "cxr-compare 0." in _run([cxr, "--version"], tmp_path).stdout
+    assert "cxr-compare 0." in run([cxr, "--version"], tmp_path).stdout
     for arguments in (
         ["synth", "xrays", "--images", "4", "--size", "64"],
         ["prepare", "xrays", "data", "--format", "rsna", "--size", "64", "--workers", "2"],
     ):
-        done = _run([cxr, *arguments], tmp_path)
+        done = run([cxr, *arguments], tmp_path)
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "xrays/stage_2_train_images").glob("*.dcm"))) == 4
 
@@ -149,7 +154,7 @@ cxr.compare({}, trut=[0, 1])
 """
     (tmp_path / "use.py").write_text(code)
     options = ["--python-executable", bare / "bin/python", "--cache-dir", tmp_path / "cache"]
-    done = _run([sys.executable, "-m", "mypy", *options, "use.py"], tmp_path)
+    done = run([sys.executable, "-m", "mypy", *options, "use.py"], tmp_path)
     said = [re.findall(rf"use.py:{line}: (.*)", done.stdout) for line in range(1, 9)]
     assert said[0] == said[1] == said[2] == []
     for line, word in ((4, "DataFrame"), (5, "DataSet"), (6, "Run"), (7, "float"), (8, '"trut"')):
@@ -188,7 +193,7 @@ def pages(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("mkdocs.yml", "README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, source)
     build = [bare / "bin/python", "-m", "mkdocs", "build", "--strict", "--quiet"]
-    done = _run(build, source, NO_MKDOCS_2_WARNING="1")
+    done = run(build, source, NO_MKDOCS_2_WARNING="1")
     assert done.returncode == 0, done.stdout + done.stderr
     return source / "site"
 

@@ -255,7 +255,7 @@ SCHEMAS: dict[str, Schema] = {
         unique=("image_id",),
     ),
     "scores": Schema(
-        {**_KEY, "score": _number(0, 1)},
+        {**_KEY, "score": _number()},  # of which only the ranks count, any number
         unique=("image_id", "finding"),
     ),
     "predicted_boxes": Schema({**_KEY, **_BOX, "score": _number(0, 1)}, rules=_BOX_RULES),

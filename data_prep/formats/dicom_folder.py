@@ -25,7 +25,7 @@ from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import files_below
 from cxr_compare.data_prep.formats.label_table import read_label_tables
 from cxr_compare.data_prep.formats.labels import tables_from_labels
-from cxr_compare.data_prep.formats.patients import without_nobody
+from cxr_compare.data_prep.formats.patients import named_patients
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.formats.statements import read_labels_and_boxes
 from cxr_compare.data_prep.images.dicom_header import has_preamble
@@ -173,7 +173,15 @@ def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:
 def _images(files: pd.DataFrame, builder: SourceBuilder) -> pd.DataFrame:
     """Build the ``images`` table, with the ids of image, patient and study."""
     study = files["study"].where(files["study"] != "")
-    stated = without_nobody(files["patient"])
+    issuers = [
+        patient.removesuffix(plain_id)
+        for patient, plain_id in zip(files["patient"], files["patient_id"], strict=True)
+    ]
+    named = pd.concat(
+        named_patients(of_issuer["patient_id"], f"{builder.root}: PatientID", of_issuer["path"])
+        for _, of_issuer in files.groupby(issuers)
+    )
+    stated = files["patient"].where(named.reindex(files.index).notna()).astype(TEXT)
     patients = builder.patients(
         "dicom:" + stated,
         "dicom:" + ("study-" + study).fillna("image-" + files["image_id"]),

@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, spelling_key
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.columns import column_dictionary
@@ -64,12 +64,14 @@ def without_nobody(patients: pd.Series) -> pd.Series:
     return text.mask(is_member(text.str.strip().str.lower(), nobody))
 
 
-def named_patients(patients: pd.Series, where: str) -> pd.Series:
+def named_patients(patients: pd.Series, where: str, files: pd.Series | None = None) -> pd.Series:
     """Return patients as text, missing where none is named; ask about two spellings of one.
 
     Args:
         patients: Patient of each image, as its table writes it.
         where: File or argument that names the patients, for the error message.
+        files: File of each image, with the index of `patients`. The message then names files
+            instead of patients, whose names it must not show.
 
     Raises:
         InputError: Two patients differ only in case, spaces, leading zeros or an added ``.0``.
@@ -81,15 +83,20 @@ def named_patients(patients: pd.Series, where: str) -> pd.Series:
         cxr_compare.data_prep.contracts.errors.InputError: patients.csv: are patients 'p1' and ...
     """
     named = without_nobody(patients)
-    spellings = pd.Series(named.dropna().unique(), dtype=TEXT)
-    keys = spellings.map(spelling_key)
-    is_second = keys.duplicated()
+    spellings = named.dropna().drop_duplicates()
+    keys = spellings.map(spelling_key).to_numpy(dtype=object)
+    is_second = pd.Series(keys).duplicated().to_numpy()
     if is_second.any():
-        row = int(is_second.to_numpy().argmax())
-        first = spellings[keys == keys[row]].iloc[0]
+        row = int(is_second.argmax())
+        rows = [int((keys == keys[row]).argmax()), row]
+        if files is None:
+            pair = "patients {!r} and {!r}".format(*spellings.iloc[rows])
+        else:
+            pair = "the patients of {} and {}".format(*files[spellings.index].iloc[rows])
+        count = counted(int(is_second.sum()), "patient", "have")
         raise InputError(
-            f"{where}: are patients {first!r} and {spellings[row]!r} one person? Write each "
-            f"patient in one way ({int(is_second.sum()):,} patients have two spellings)"
+            f"{where}: are {pair} one person, written with other case, spaces or zeros? Write each "
+            f"patient in one way ({count} two spellings)"
         )
     return named
 

@@ -44,6 +44,7 @@ _SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 SIZE_EDGES = (0.02, 0.06)
 _SIZE_NAMES = ("up to 2 % of the image", "2 to 6 % of the image", "over 6 % of the image")
 _SHORTCUT_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
+_NO_PROBABILITY = "scores outside [0, 1] are no probabilities"
 _LEFT_OUT = "siblings"
 _WHOLE_IMAGE = "picture"
 """Kind of facts about the whole image, such as its mean brightness, which disease changes too."""
@@ -315,6 +316,7 @@ def failure_table(
     _add_combined_auroc(shares, scorecards)
     tables = [
         with_tests(shares.table(list(scorecards), resamples), scorecards, groups, policy),
+        _undefined_net_benefit(scorecards),
         _shortcut_rows(truth, evaluated, scorecards),
         validation_to_test(scorecards, resamples.seed),
     ]
@@ -588,7 +590,9 @@ def _add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) ->
     calibrated = [
         scorecard.probability for scorecard in members if scorecard.probability is not None
     ]
-    kinds = {"net_benefit": [scorecard.scores for scorecard in members]}
+    kinds = {}
+    if not _has_ranks_only(members):
+        kinds["net_benefit"] = [scorecard.scores for scorecard in members]
     if len(calibrated) == len(members):
         kinds["net_benefit_calibrated"] = calibrated
     for risk in RISKS:
@@ -599,6 +603,25 @@ def _add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) ->
         every = benefits(evaluated.y_true, ones, risk)
         key = ShareName("decision_curve", f"{risk:g}", "", "net_benefit")
         shares.add(TREAT_ALL, key, every, ones, evaluated.patients)
+
+
+def _has_ranks_only(members: Sequence[Scorecard]) -> bool:
+    """Return True if a score of a test or validation image is outside [0, 1]."""
+    scores = [scorecard.scores for scorecard in members]
+    scores += [scorecard.validation.scores for scorecard in members if scorecard.validation]
+    return any(((of_one < 0) | (of_one > 1)).any() for of_one in scores)
+
+
+def _undefined_net_benefit(scorecards: Scorecards) -> pd.DataFrame:
+    """Return rows without a value for systems of which only the ranks of scores count."""
+    names = [name for name, members in scorecards.items() if _has_ranks_only(members)]
+    rows = [
+        {"topic": "decision_curve", "group": f"{risk:g}", "system": name, "policy": ""}
+        for name in names
+        for risk in RISKS
+    ]
+    table = pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+    return table.assign(metric="net_benefit", ci_method="", note=_NO_PROBABILITY)
 
 
 def predictive_values(

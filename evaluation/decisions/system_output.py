@@ -49,6 +49,8 @@ class SystemFacts:
         fitted_on: Ids of those validation images that the system was also trained on: the image,
             another image of its patient or a copy of the image was in its training set. Empty if
             training and validation images are separate.
+        score_range: Lowest and highest of all its image scores, also those of images that are not
+            evaluated. None takes those at hand.
         notes: Notes for the report about test images and images that the system has seen in
             training.
 
@@ -64,6 +66,7 @@ class SystemFacts:
     cost: Mapping[str, Any] = field(default_factory=dict)
     trained_on: tuple[tuple[str, str], ...] = ()
     fitted_on: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
+    score_range: tuple[float, float] | None = None
     notes: tuple[Note, ...] = ()
 
 
@@ -76,7 +79,8 @@ class System:
         kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader.
         images: Every image that the system was run on: ``image_id``, ``status`` (``ok`` or
             ``failed``).
-        scores: Image scores: ``image_id``, ``finding``, ``score`` in [0, 1]; empty for a detector.
+        scores: Image scores: ``image_id``, ``finding``, ``score`` in [0, 1], or in any range
+            if only the ranks count; empty for a detector.
         boxes: Predicted boxes: ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in px of
             the original image, ``score`` in [0, 1]; empty for a classifier.
         maps: Activation maps of a classifier, with the columns of `MAP_COLUMNS`; empty if the
@@ -224,7 +228,8 @@ class SystemOutput:
                 of the most confident box. Systems that give image scores ignore this rule.
 
         Returns:
-            Scores in [0, 1], shape ``(N,)``, in the order of `image_ids`.
+            Scores in [0, 1], or in the range that the system gives, shape ``(N,)``, in the order of
+            `image_ids`.
 
         Raises:
             InputError: An image has no score.

@@ -291,15 +291,18 @@ def _validation_counts(system: System, truth: GroundTruth, y_true: pd.Series) ->
 
 def _has_ranks_only(system: System, policies: Sequence[str], options: TuningOptions) -> bool:
     """Return True if image scores are outside [0, 1]; refuse what needs probabilities."""
+    if system.kind != "scores" or system.scores.empty:
+        return False
     scores = system.scores["score"]
-    if system.kind != "scores" or scores.dropna().between(0, 1).all():
+    low, high = system.facts.score_range or (scores.min(), scores.max())
+    if not (low < 0 or high > 1):
         return False
     declared = [policy for policy in policies if check_policy(policy).kind == "threshold"]
     if declared or options.calibration:
         asked = declared[0] if declared else f"calibration {options.calibration}"
         raise InputError(
             f"{system.name}: {asked} needs scores in [0, 1], and these lie between "
-            f"{scores.min():g} and {scores.max():g}; give probabilities, or leave it out"
+            f"{low:g} and {high:g}; give probabilities, or leave it out"
         )
     return True
 

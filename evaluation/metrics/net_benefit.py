@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
+from cxr_compare.evaluation.statistics.arrays import Floats, check_truth_and_scores, is_positive
 
 
 @with_known_keywords
@@ -27,7 +27,8 @@ def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float)
         negative.
 
     Raises:
-        InputError: A probability is outside [0, 1].
+        InputError: A label is neither 0 nor 1, a probability is outside [0, 1], or the threshold is
+            outside (0, 1).
 
     Source:
         Vickers and Elkin 2006, on decision curve analysis.
@@ -37,8 +38,9 @@ def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float)
         >>> metrics.net_benefit([1, 0, 0, 1], [0.9, 0.6, 0.1, 0.2], 0.5)
         0.0
     """
-    truth = np.asarray(y_true, dtype=bool)
-    probability = np.asarray(y_score, dtype=np.float64)
+    if not 0 < threshold < 1:
+        raise InputError(f"threshold={threshold}: a risk lies between 0 and 1")
+    truth, probability = check_truth_and_scores(y_true, y_score)
     is_wrong = ~((probability >= 0) & (probability <= 1))
     if is_wrong.any():
         row = int(is_wrong.argmax())

@@ -70,7 +70,7 @@ def score_text(value: float) -> str:
     """Format a score or threshold: three decimals, or three significant digits if it is small.
 
     Args:
-        value: The score or threshold, in [0, 1].
+        value: The score or threshold.
 
     Returns:
         The text, such as ``0.710``.
@@ -79,7 +79,7 @@ def score_text(value: float) -> str:
         >>> score_text(0.71), score_text(0.00412)
         ('0.710', '0.00412')
     """
-    return f"{value:.3f}" if value >= 0.1 else f"{value:.3g}"
+    return f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.3g}"
 
 
 def p_value_text(p_value: float | None) -> str:

@@ -12,7 +12,7 @@ import scipy  # its parts load when they are first used
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.notebook import html_table
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers, as_array
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index, per_cluster
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.clustered_variance import (
@@ -114,7 +114,8 @@ def mcnemar_test(
         The difference of the shares of correct decisions with its interval, and the p-values.
 
     Raises:
-        InputError: The arguments differ in length, or there is no image.
+        InputError: The arguments differ in length, there is no image, or a decision is neither 0
+            nor 1.
 
     Source:
         Obuchowski 1998, "On the comparison of correlated proportions for clustered data", as
@@ -127,14 +128,28 @@ def mcnemar_test(
         (0.5, 2.0, 0.5)
     """
     clusters, n_clusters = cluster_index(patients)
-    first = np.asarray(first_right, dtype=np.float64)
-    second = np.asarray(second_right, dtype=np.float64)
+    first = _right_decisions(first_right, "first_right")
+    second = _right_decisions(second_right, "second_right")
     if not len(clusters) or first.shape != clusters.shape or second.shape != clusters.shape:
         raise InputError(
             f"a paired test needs one decision a system and image, got {first.shape} and "
             f"{second.shape} for {len(clusters)} images"
         )
     return clustered_mcnemar(first, second, clusters, n_clusters)
+
+
+def _right_decisions(values: npt.ArrayLike, name: str) -> Floats:
+    """Return decisions as numbers; refuse what is outside [0, 1], such as a missing one."""
+    cells = as_array(values)
+    try:
+        right = cells.astype(np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: must be 1 (right) or 0 (wrong) for each image") from None
+    is_wrong = ~((right >= 0) & (right <= 1))
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        raise InputError(f"{name}: row {row} is {right[row]}; 1 is right, and 0 is wrong")
+    return right
 
 
 def clustered_mcnemar(

@@ -294,6 +294,13 @@ def _check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
     member_by_training: dict[Any, Predictions] = {}
     for member in members:
         check_data_set(member.name, member, dataset)
+        low, high = member.score_range or (0.0, 1.0)
+        if low < 0 or high > 1:
+            raise InputError(
+                f"{member.folder}: the scores of {member.name} lie between {low:g} and {high:g}, "
+                "and probabilities are joined; import them in [0, 1] (of a logit 1 / (1 + "
+                "exp(-score)))"
+            )
         training = training_id(member.info)
         if training in member_by_training:
             other = member_by_training[training]

@@ -26,6 +26,8 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLE_NAMES
 from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.class_names import plain_cells, states_of_cells
+from cxr_compare.data_prep.formats.columns import column_dictionary
 from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -61,12 +63,13 @@ def truth_from_values(
 
     Args:
         truth: Labels as an array, list or Series, shape ``(N,)``: 1 or True if the finding (disease
-            sign) is present, 0 or False if absent, NaN or None if unknown. Alternatively, a
-            DataFrame with a column of labels and, where known, ``image_id``, ``patient_id``,
-            ``study_id``, ``role`` (``val`` for validation images, ``test`` for test images) and
-            further columns by which results can be grouped, such as ``sex``. It may have one row
-            for each box with the columns of its edges, as RSNA's label file has (``patientId, x, y,
-            width, height, Target``); its images are then those of the first row of each.
+            sign) is present, 0 or False if absent, NaN or None if unknown, or words for them that
+            label files may have, such as "yes", "no" and "unknown". Alternatively, a DataFrame with
+            a column of labels and, where known, ``image_id``, ``patient_id``, ``study_id``,
+            ``role`` (``val`` for validation images, ``test`` for test images) and further columns
+            by which results can be grouped, such as ``sex``. It may have one row for each box with
+            the columns of its edges, as RSNA's label file has (``patientId, x, y, width, height,
+            Target``); its images are then those of the first row of each.
         boxes: Boxes of the true lesions: a DataFrame ``image_id, x1, y1, x2, y2`` in px of the
             original image, or a CSV file. A positive image without a row counts as an image whose
             boxes are unknown. None without boxes.
@@ -149,7 +152,8 @@ def predictions_from_values(
             ``value`` itself names the image of each score or box.
         split: Name of the division of the data set into validation and test images; a prediction is
             expected for each of these images.
-        columns: Names of the columns of a DataFrame; None for the usual names.
+        columns: Names of the columns of a DataFrame; None for the usual names, where the user
+            cannot name others.
         scale: Factor from the px of boxes to px of the original image; None asks where needed.
 
     Returns:
@@ -164,6 +168,7 @@ def predictions_from_values(
         >>> predictions.tables["scores"]["score"].tolist()
         [0.9, 0.2]
     """
+    advice = _advice_for_values(name, names_columns=columns is not None)
     if is_detector_output(value):
         return _predicted_boxes(name, value, dataset, image_ids, split, scale)
     if isinstance(value, pd.DataFrame):
@@ -179,18 +184,18 @@ def predictions_from_values(
         split=split,
         columns=columns,
         scale=scale,
-        advice=_advice_for_values(name),
+        advice=advice,
     )
 
 
-def _advice_for_values(name: str) -> ReadingAdvice:
+def _advice_for_values(name: str, *, names_columns: bool) -> ReadingAdvice:
     """Return the advice for values in memory, which can be changed without most options."""
     scale = f'Say scale={{"{name}": FACTOR}}, with 1 if they are not'
     return ReadingAdvice(
-        column_option=f'columns=["{name}.{{role}}=COLUMN"]',
+        column_option=f'columns=["{name}.{{role}}=COLUMN"]' if names_columns else "",
         frame=name,
         scale=scale,
-        takes_any_range=True,
+        takes_any_range=names_columns,
     )
 
 
@@ -240,7 +245,7 @@ def _predicted_boxes(
         split=split,
         images=run_images,
         scale=scale,
-        advice=_advice_for_values(name),
+        advice=_advice_for_values(name, names_columns=False),
     )
 
 
@@ -360,20 +365,27 @@ def _group_column(column: str) -> str:
 
 
 def _labels(values: Any, ids: pd.Index) -> np.ndarray:
-    """Return labels as 1.0, 0.0 and NaN, shape ``(N,)``."""
-    numbers = pd.to_numeric(pd.Series(np.asarray(values, dtype=object)), errors="coerce")
+    """Return labels as 1.0, 0.0 and NaN, shape ``(N,)``; words mean what they mean in files."""
     cells = pd.Series(np.asarray(values, dtype=object))
-    is_text = cells.notna() & numbers.isna()
-    is_other_number = numbers.notna() & ~numbers.isin([0, 1])
-    is_wrong = is_text | is_other_number
+    is_text = cells.map(lambda cell: isinstance(cell, str)).astype(bool)
+    texts = plain_cells(cells[is_text].astype(TEXT))
+    states = states_of_cells(texts)
+    labels = pd.to_numeric(cells[~is_text], errors="coerce").reindex(cells.index)
+    labels = labels.astype(np.float64)
+    labels.update(states.map({"present": 1.0, "absent": 0.0}).astype(np.float64))
+    is_missing = cells.isna()
+    # -1 means uncertain in some files and negative in others, so it is asked about here
+    says_unknown = states.isin(["", "uncertain"]) & (texts != "-1")
+    is_missing.update(says_unknown | texts.isin(column_dictionary()["unknown"]))
+    is_wrong = (~labels.isin([0, 1]) & ~is_missing.astype(bool)).to_numpy()
     if is_wrong.any():
-        row = int(np.flatnonzero(is_wrong.to_numpy())[0])
+        row = int(np.flatnonzero(is_wrong)[0])
+        count = counted(int(is_wrong.sum()), "row", "are")
         raise InputError(
-            f"truth: row {row}, image '{ids[row]}': label={cells.iloc[row]!r}; a label is 1 "
-            f"(positive), 0 (negative) or missing ({counted(int(is_wrong.sum()), 'row', 'are')} "
-            "not)"
+            f"truth: row {row}, image '{ids[row]}': label={cells.iloc[row]!r}; a label is 1 or yes "
+            f"(positive), 0 or no (negative), or missing or 'unknown' ({count} not)"
         )
-    return numbers.to_numpy(np.float64)
+    return labels.to_numpy()
 
 
 def _roles(values: pd.Series, ids: pd.Index) -> np.ndarray:

@@ -150,8 +150,8 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
 
     Raises:
         InputError: The source is malformed, or has no test image of the split, or a row has an
-            unknown image or finding, a score outside [0, 1], an impossible box, or a second score
-            for one image and finding.
+            unknown image or finding, a score outside [0, 1] in a column that `columns` does not
+            name, an impossible box, or a second score for one image and finding.
 
     Example:
         >>> read_predictions("no-such.csv", "data", name="Other")

@@ -50,7 +50,7 @@ class ColumnNames:
 
     Attributes:
         image: Column of the image ids.
-        score: Column of the scores in [0, 1].
+        score: Column of the scores, in [0, 1] or, if the user named it, in any range.
         finding: Column of the findings (disease signs). In a table without this column, all rows
             are about one finding.
         score_is_named: True if the user named the column of scores. It is then not asked whether

@@ -96,15 +96,17 @@ IMPORT = ReadingAdvice(
     images_run="name them in a file, with --images FILE",
     split="--split",
     scale="Say --scale FACTOR, or --scale 1 if they are not",
+    takes_any_range=True,
 )
 """Advice for `cxr import`."""
 
 
-def advice_for_result_file(system: str) -> ReadingAdvice:
-    """Return the advice for a result file that `cxr compare --truth` reads.
+def advice_for_result_file(system: str, *, names_columns: bool = True) -> ReadingAdvice:
+    """Return the advice for a result file that a command with ``--truth`` reads.
 
     Args:
         system: Name of the system to which the file belongs.
+        names_columns: True if the command has the option ``--columns``, as ``cxr compare`` has.
 
     Example:
         >>> advice_for_result_file("Net A").column_option
@@ -112,10 +114,10 @@ def advice_for_result_file(system: str) -> ReadingAdvice:
     """
     word = shlex.quote(f"{system}.ROLE=COLUMN").replace("ROLE=COLUMN", "{role}=COLUMN")
     return ReadingAdvice(
-        column_option=f"--columns {word}",
+        column_option=f"--columns {word}" if names_columns else "",
         unknown_rows="remove their rows from the file",
         finding="choose one with --target, or add a column 'finding' with the finding of each row",
         annotations="give the annotation file that they come from as --truth",
         scale=f"Say --scale {shlex.quote(f'{system}=FACTOR')}, with 1 if they are not",
-        takes_any_range=True,
+        takes_any_range=names_columns,
     )

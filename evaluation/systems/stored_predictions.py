@@ -88,6 +88,7 @@ def read_system(
             inference_id=info.get("inference_id"),
             exported=bool(info.get("exported_from")),
             cost=dict(info.get("cost") or {}),
+            score_range=predictions.score_range,
         ),
     )
     return replace(system, maps=predictions.rows("maps", target.any_of, ids)) if maps else system

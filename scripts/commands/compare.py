@@ -45,6 +45,7 @@ from cxr_compare.scripts.systems import (
     ComparedSystem,
     ComparedSystems,
     GivenSystem,
+    GivenValues,
     open_systems,
     read_compared,
     require_predictable,
@@ -113,8 +114,9 @@ def compare(
         columns: Names of columns as ROLE=COLUMN, with --truth. The role score names the column of
             scores in all result files, and result_image their column of image ids. For the file of
             one system write SYSTEM.score, SYSTEM.image or SYSTEM.finding, such as A.score=prob;
-            SYSTEM is its name, or the name of its file without suffix. All other roles are columns
-            of the CSV of the truth (docs/formats.md).
+            SYSTEM is its name, or the name of its file without suffix. Scores of a column that is
+            named may have any range: outside [0, 1] only their ranks count. All other roles are
+            columns of the CSV of the truth (docs/formats.md).
         scale: With --truth, factor from the px of the boxes of a system to px of the original
             image, as NAME=FACTOR, such as A=2 for boxes of images that were halved. A=1 says that
             they are in px of the original image, where the command asks. From Python a dictionary.
@@ -193,13 +195,15 @@ def compare(
         check_policy(name)
     rows = table_rows(metrics)
     target_names = [question.target] if question.target else target
-    _refuse_options_of_truth(data, image_options, columns, read_scales(scale))
+    result_columns, columns_of_truth = split_column_roles(columns)
+    if data is not None:
+        _refuse_options_of_truth(data, image_options, read_scales(scale))
+        _refuse_columns_of_files(columns, compared)
     if data is not None and truth is None and boxes is None and patients is None:
         dataset = DataSet.open(data)
         split = own_split(split, [path for system in compared for path in system.paths], dataset)
-        opened = [open_values(system, dataset, split) for system in compared]
+        opened = [open_values(system, dataset, split, result_columns) for system in compared]
     elif truth is not None and data is None:
-        result_columns, columns_of_truth = split_column_roles(columns)
         dataset, order = open_truth(truth, boxes, patients, columns_of_truth, target_names)
         if isinstance(truth, Path):  # the data set was read with the targets that are defined here
             target_names = without_definitions(target_names)
@@ -260,24 +264,33 @@ def _require_systems(compared: Sequence[GivenSystem], *, both: bool) -> None:
         raise InputError("compare --both: joins two or more systems; give another one")
 
 
-def _refuse_options_of_truth(
-    data: Path | None, images: ImageOptions, columns: Sequence[str], scales: Mapping[str, float]
-) -> None:
+def _refuse_options_of_truth(data: Path, images: ImageOptions, scales: Mapping[str, float]) -> None:
     """Refuse options that describe files of labels and results, beside a prepared data set."""
-    if data is not None and images.folder is not None:
+    if images.folder is not None:
         raise InputError(
             f"--images {images.folder}: is for --truth, because the data set {data} has its own "
             "images; leave it out"
         )
-    if data is not None and scales:
+    if scales:
         raise InputError(
             "--scale: is for --truth; give it where a result file is read, with cxr import --scale"
         )
-    if data is not None and columns:
-        raise InputError(
-            f"--columns {columns[0]}: is for --truth; name the columns of a result file where it "
-            "is read, with cxr import --columns"
-        )
+
+
+def _refuse_columns_of_files(columns: Sequence[str], systems: Sequence[GivenSystem]) -> None:
+    """Refuse column names, beside a prepared data set, of other things than values in memory."""
+    values = {
+        system.name
+        for system in systems
+        if any(isinstance(member, GivenValues) for member in system.members)
+    }
+    for text in columns:
+        system, dot, _ = text.partition("=")[0].rpartition(".")
+        if not dot or system not in values:
+            raise InputError(
+                f"--columns {text}: is for --truth; name the columns of a result file where it is "
+                "read, with cxr import --columns"
+            )
 
 
 def _without_folders(exposure: Sequence[str]) -> list[str]:

@@ -22,7 +22,6 @@ from cxr_compare.scripts.compare_inputs import (
 )
 from cxr_compare.scripts.options import DataFolder, own_split
 from cxr_compare.scripts.parameters import AnyPath, as_path
-from cxr_compare.scripts.result_columns import ResultColumns
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import load_model
 from cxr_compare.scripts.systems import (
@@ -94,7 +93,7 @@ def ensemble(
         dataset, order = open_truth(truth, boxes, patients, (), None)
         split = own_split(None, [], dataset)
         targets = chosen_targets(dataset, None)
-        opened = open_result_files(given, dataset, truth, order, ResultColumns(), targets, {})
+        opened = open_result_files(given, dataset, truth, order, None, targets, {})
         values = [_opened(member) for system in opened for member in system.members]
         return _joined(values, dataset, split, out, name)
     require_predictable(given)

@@ -48,7 +48,9 @@ def import_predictions(
     prob, xmin) are recognised, and the command says which it took. A Kaggle submission with the
     column PredictionString (RSNA, VinBigData) is read as boxes. A folder of YOLO files holds one
     .txt for each image, with lines "class cx cy w h confidence" (Ultralytics: save_txt=True
-    save_conf=True). Scores lie between 0 and 1. All boxes are kept, also those that overlap.
+    save_conf=True). Scores lie between 0 and 1; other image scores, such as logits, are taken for
+    their ranks if their column is named by --columns score=COLUMN. All boxes are kept, also those
+    that overlap.
 
     A Parquet file holds features, from which cxr train probe fits a classifier (a linear layer):
     the column image_id and one column of lists, or columns f0, f1, ... of numbers. With grid_h and

@@ -254,10 +254,21 @@ def test_one_patient_id_for_all_is_warned_of(tmp_path):
 
 
 def test_a_patient_id_that_names_nobody_is_not_one_patient(tmp_path):
-    for number in range(3):
-        write_file(tmp_path / f"{number}", PatientID="ANONYMOUS")
+    for number in range(4):
+        issuer = "ward" if number < 2 else ""
+        write_file(tmp_path / f"{number}", PatientID="ANONYMOUS", IssuerOfPatientID=issuer)
     images = read(tmp_path).images
     assert set(images["patient_id_source"]) == {"assumed_image"}
+
+
+@pytest.mark.parametrize("ids", [("p1", "P1"), ("0001", "1")])
+@pytest.mark.parametrize("issuer", [None, "ward"])
+def test_two_spellings_of_a_patient_id_are_asked_about_by_file(tmp_path, ids, issuer):
+    for name, patient in zip("ab", ids, strict=True):
+        write_file(tmp_path / name, PatientID=patient, IssuerOfPatientID=issuer or "")
+    with pytest.raises(InputError, match=r"\ba and b\b") as error:
+        read(tmp_path)
+    assert "P1" not in str(error.value)
 
 
 def test_a_folder_without_a_radiograph_says_what_is_there(tmp_path):

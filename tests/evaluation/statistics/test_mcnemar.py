@@ -80,3 +80,9 @@ def test_seeds_make_a_difference_less_sure():
 def test_decisions_of_other_images_are_refused():
     with pytest.raises(InputError, match=r"\(2,\).*\(3,\)"):
         mcnemar_test([1, 0], [1, 0, 1], ["a", "b"])
+
+
+@pytest.mark.parametrize("right", [[1, 2], [1, np.nan], ["yes", "no"]])
+def test_a_decision_that_is_neither_right_nor_wrong_is_refused(right):
+    with pytest.raises(InputError, match="second_right"):
+        mcnemar_test([1, 0], right, ["a", "b"])

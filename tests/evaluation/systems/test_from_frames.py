@@ -66,6 +66,34 @@ def test_figures_are_those_of_sklearn_and_of_the_functions_of_arrays(table):
     assert figures["B", "average_precision"] == pytest.approx(precision)
 
 
+@pytest.mark.parametrize("words", [("ja", "nein"), ("+", "−"), ("1", "0"), ("有", "無")])
+def test_words_for_labels_mean_in_memory_what_they_mean_in_files(table, words, tmp_path):
+    labels = table[["image_id"]].assign(label=np.where(table["label"] == 1, *words).astype(object))
+    labels.loc[3, "label"] = "n/a"
+    labels.to_csv(tmp_path / "truth.csv", index=False)
+    table[["image_id", "a"]].to_csv(tmp_path / "a.csv", index=False)
+    by_file = cxr_compare.compare(
+        {"A": tmp_path / "a.csv"},
+        truth=tmp_path / "truth.csv",
+        columns=["score=a"],
+        replicates=100,
+    )
+    scores = {"A": table["a"].to_numpy()}
+    for truth in (labels, labels["label"].tolist(), labels["label"]):
+        in_memory = cxr_compare.compare(scores, truth=truth, replicates=100)
+        assert len(in_memory.decisions) == N - 1
+        columns = ["metric", "estimate"]
+        pd.testing.assert_frame_equal(in_memory.to_frame()[columns], by_file.to_frame()[columns])
+
+
+@pytest.mark.parametrize("word", ["pneumonia", "-1", "−1", -1, 2])
+def test_a_label_that_is_not_understood_is_refused_with_its_row(table, word):
+    labels = np.where(table["label"] == 1, "yes", "no").astype(object)
+    labels[5] = word
+    with pytest.raises(InputError, match="row 5"):
+        compared(table, labels)
+
+
 def test_a_figure_that_no_system_has_is_no_row_of_the_frame(table):
     frame = compared(table, table["label"].to_numpy()).to_frame()
     assert frame["estimate"].notna().all()

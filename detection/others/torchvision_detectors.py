@@ -20,7 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou
 from cxr_compare.detection.backbone import DetectorStart, group_norm
 from cxr_compare.detection.dense import DenseDetector, HeadPass, image_list
 from cxr_compare.detection.detector import Detections, Detector, Targets
-from cxr_compare.detection.fcos_loss import fcos_losses, match_cells
+from cxr_compare.detection.others.fcos_loss import fcos_losses, match_cells
 from cxr_compare.detection.retinanet import DEFAULT_RATIOS, build_anchors
 
 _MAX_LOG_PROBABILITY = -1e-6  # keeps the logit finite

@@ -1,0 +1,1 @@
+"""Detectors beside RetinaNet: Faster R-CNN, FCOS, SSDLite and DETR."""
