@@ -13,6 +13,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.decisions.box_choice import BOXES_BY, choosing_figures
 from cxr_compare.evaluation.decisions.thresholds import check_policy
@@ -36,7 +37,7 @@ from cxr_compare.scripts.compare_inputs import (
     without_definitions,
 )
 from cxr_compare.scripts.exposures import Exposures, read_exposures
-from cxr_compare.scripts.options import DataFolder, Names, own_split, read_roles
+from cxr_compare.scripts.options import Names, own_split, read_roles
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.recorded_call import recorded_systems, require_same_call, system_files
 from cxr_compare.scripts.result_columns import split_column_roles
@@ -62,11 +63,23 @@ if TYPE_CHECKING:
 _SEED = 0  # random seed of the bootstrap and of random picks
 
 
+def _read_data(value: Any) -> Any:
+    """Return a data set as it is, with its labels in memory; check that all else is its folder."""
+    if isinstance(value, DataSet):
+        return value
+    folder = as_path(value)
+    require_kind(folder, "data set")
+    return folder
+
+
+GivenData = Annotated[AnyPath, Argument(read=_read_data, help="Data set that cxr prepare made.")]
+
+
 @command
 def compare(
     systems: ComparedSystems,
     *,
-    data: DataFolder | None = None,
+    data: GivenData | None = None,
     truth: Table = None,
     boxes: Table = None,
     patients: Table = None,
@@ -180,7 +193,6 @@ def compare(
         cxr compare --truth truth.json A=a.json B=b.json --patients patients.csv --out out/report
     """
     compared = read_compared(systems)
-    data = as_path(data)
     out = as_path(out)
     protocol = as_path(protocol)
     _require_systems(compared, both=both)
@@ -200,7 +212,7 @@ def compare(
         _refuse_options_of_truth(data, image_options, read_scales(scale))
         _refuse_columns_of_files(columns, compared)
     if data is not None and truth is None and boxes is None and patients is None:
-        dataset = DataSet.open(data)
+        dataset = data if isinstance(data, DataSet) else DataSet.open(as_path(data))
         split = own_split(split, [path for system in compared for path in system.paths], dataset)
         opened = [open_values(system, dataset, split, result_columns) for system in compared]
     elif truth is not None and data is None:

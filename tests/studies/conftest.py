@@ -3,6 +3,7 @@
 from tests.evaluation.conftest import (
     evaluated_folder,
     evaluation_set,
+    image_set,
     no_chart_files,
     predict,
     predicted_folder,
@@ -13,6 +14,7 @@ from tests.evaluation.conftest import (
 __all__ = [
     "evaluated_folder",
     "evaluation_set",
+    "image_set",
     "no_chart_files",
     "predict",
     "predicted_folder",
