@@ -21,8 +21,8 @@ from scipy.stats import norm
 
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.protocols import KNOWN_PROTOCOLS, ProtocolEvaluator
 from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.studies.explain.protocols import KNOWN_PROTOCOLS, ProtocolEvaluator
 
 _FOLDS = 5
 PROTOCOLS: dict[str, dict[str, str]] = {

@@ -19,7 +19,6 @@ from cxr_compare.evaluation.boxes import average_precision as _boxes
 from cxr_compare.evaluation.boxes.froc import froc
 from cxr_compare.evaluation.boxes.iobb import iobb
 from cxr_compare.evaluation.boxes.matching import match_boxes
-from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
 from cxr_compare.evaluation.compare import single_figure as _single
 from cxr_compare.evaluation.compare.single_figure import FigureEstimate
 from cxr_compare.evaluation.metrics import image_metrics as _images
@@ -96,7 +95,6 @@ __all__ = [
     "cluster_bootstrap",
     "confusion_counts",
     "estimate",
-    "explain_figure",
     "froc",
     "iobb",
     "match_boxes",

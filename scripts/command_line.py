@@ -15,7 +15,7 @@ _NAMES = {"import_predictions": "import", "list_configs": "configs"}
 
 
 def command_name(function_name: str) -> str:
-    """Return the name of a command on the command line; usually it is that of its function.
+    """Return the name of a command on the command line: that of its function, with hyphens.
 
     Two names differ: `import` is a keyword of Python, and `cxr_compare.configs` is a package.
 
@@ -23,10 +23,10 @@ def command_name(function_name: str) -> str:
         function_name: Name of the function, such as ``import_predictions``.
 
     Example:
-        >>> command_name("list_configs"), command_name("train")
-        ('configs', 'train')
+        >>> command_name("list_configs"), command_name("wrong_labels")
+        ('configs', 'wrong-labels')
     """
-    return _NAMES.get(function_name, function_name)
+    return _NAMES.get(function_name, function_name.replace("_", "-"))
 
 
 def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates, family_level
 from cxr_compare.evaluation.compare.holm import step_down
 
@@ -136,6 +138,21 @@ class Claim:
     def level(self) -> float:
         """Coverage of the interval of the difference, such as 0.95 for a single comparison."""
         return family_level(self.comparisons)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the claim for ``metrics.json``; ``higher`` is None if no difference is shown."""
+        bounded = self.difference.bounded
+        return {
+            "first": self.first,
+            "second": self.second,
+            "metric": self.metric,
+            "policy": self.policy,
+            "estimate": None if np.isnan(self.difference.estimate) else self.difference.estimate,
+            "ci_low": self.difference.low if bounded else None,
+            "ci_high": self.difference.high if bounded else None,
+            "level": self.level,
+            "higher": self.leader or None,
+        }
 
     @property
     def falling(self) -> Claim:

@@ -30,10 +30,6 @@ from cxr_compare.evaluation.compare.paired_tests import (
 )
 from cxr_compare.evaluation.compare.prevalence import Prevalence
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
-from cxr_compare.evaluation.compare.reference_check import (
-    LabelledScores,
-    with_corrected_figures,
-)
 from cxr_compare.evaluation.compare.score_checks import score_notes
 from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.compare.system_result import SystemResult
@@ -48,7 +44,6 @@ from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
-from cxr_compare.evaluation.statistics.reference_error import ReferenceAccuracy
 
 
 def compare_systems(  # noqa: PLR0913 - options of cxr compare
@@ -61,7 +56,6 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     seed: int = 0,
     protocol: Protocol = EXPLORATORY,
     prevalence: str | float | None = None,
-    reference_error: str | float | None = None,
     unit: Unit = "image",
     extra_policies: Sequence[str] = (),
     exposures: Sequence[Exposure] = (),
@@ -96,10 +90,6 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             and negative predictive values are computed: a share such as ``"0.05"``, a share with
             its 95 % interval such as ``"0.05:0.03-0.08"``, or counts such as ``"12/240"``. `None`
             leaves these values out.
-        reference_error: Share of wrong labels, such as ``"0.05"``, or the sensitivity and
-            specificity of the labels against the true disease, such as
-            ``"sensitivity=0.95,specificity=0.98"``, for which figures are corrected. `None`
-            corrects nothing.
         unit: With ``study`` or ``patient``, figures are computed by study or patient as well as by
             image.
         extra_policies: Rules for thresholds, such as ``youden``, in addition to those whose
@@ -142,7 +132,6 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
     unit = protocol.unit_of(unit)
     of_use = None if prevalence is None else Prevalence.parse(prevalence)
-    labels = None if reference_error is None else ReferenceAccuracy.from_text(str(reference_error))
     image_groups(truth.images, protocol.subgroups)  # refuses subgroups that cannot be formed
     named = name_models(systems)
     for name, members in named.items():
@@ -161,10 +150,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     drawn = resampled_figures(truth.finding, scorecards, resamples, advance=advance)
     by_unit = evaluate_by_unit(models, evaluated, truth, unit, resamples)
     estimates = with_clustered_auroc(drawn.estimates, scorecards)
-    if labels is not None:
-        estimates = with_corrected_figures(estimates, scorecards, labels)
     exposed = [replace(each, figures=unseen_figures(each.exposure, scorecards)) for each in seen]
-    grouped = unit != "image" and protocol.unit == unit
     tests = paired_tests(drawn.estimates, scorecards, drawn.differences, by_unit.tests)
     results = {name: SystemResult.from_models(seeds) for name, seeds in models.items()}
     return Comparison(
@@ -196,8 +182,6 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             for model in members
             if model.decision.declared is not None
         },
-        labelled=LabelledScores.from_scorecards(by_unit.scorecards if grouped else scorecards),
-        reference=labels,
         background=Background.from_truth(truth, evaluated.image_ids, models),
         patients_known=truth.knows_patients(evaluated.image_ids),
         split=truth.split,

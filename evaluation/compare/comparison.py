@@ -16,11 +16,6 @@ from cxr_compare.evaluation.compare.estimates import Estimates, PairTests
 from cxr_compare.evaluation.compare.exposure import ExposureResult
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
-from cxr_compare.evaluation.compare.reference_check import (
-    HeadlineLabels,
-    LabelledScores,
-    headline_labels,
-)
 from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.unequal_recipes import unequal_conditions
 from cxr_compare.evaluation.compare.verdict import state_verdict
@@ -28,7 +23,6 @@ from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, JointSys
 from cxr_compare.evaluation.decisions.decision import Declared
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.statistics.joint_score import METHOD
-from cxr_compare.evaluation.statistics.reference_error import ReferenceAccuracy
 
 
 @dataclass(frozen=True)
@@ -71,15 +65,6 @@ class Comparison:
         declared: Threshold that was declared for a model, with its name and source, by name of the
             model; models without one are absent.
         patients_known: False if no patient is known, so that each image counts as a patient.
-        by_reader: Differences of the systems in the primary figure if the labels of one reader
-            (radiologist), or those of the reference standard, are taken as the truth: one
-            dictionary for each source of labels and difference, with ``labels_of`` (name of the
-            reader), ``difference`` (such as ``A - B``), ``estimate``, ``ci_low``, ``ci_high`` and
-            other keys; empty if it was not computed.
-        labelled: Labels and scores of the images (studies, patients) that decide the comparison;
-            `None` where they are unknown.
-        reference: Stated sensitivity and specificity of the labels against the true disease; `None`
-            if none were stated.
         exposures: Test images that a system, or the pretrained encoder in it, has seen in training,
             with the figures on the other test images.
 
@@ -109,13 +94,10 @@ class Comparison:
     by_unit: Estimates | None = None
     background: Background = field(default_factory=Background)
     declared: Mapping[str, Declared] = field(default_factory=dict)
-    by_reader: list[dict[str, Any]] = field(default_factory=list)
     patients_known: bool = True
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     split: str = "unknown"
     replicates: int | None = None
-    labelled: LabelledScores | None = None
-    reference: ReferenceAccuracy | None = None
     exposures: Sequence[ExposureResult] = ()
 
     def __repr__(self) -> str:
@@ -256,18 +238,6 @@ class Comparison:
             context=context,
             joint=self.joint,
         )
-
-    @cached_property
-    def wrong_labels(self) -> HeadlineLabels | None:
-        """Fewest test labels that would have to be wrong to overturn the report's main sentence.
-
-        The sentence is overturned if the interval of the difference in AUROC that it states would
-        include 0. The value is `None` if the sentence states no difference in AUROC.
-        """
-        if self.labelled is None:
-            return None
-        estimates = self.answer_estimates
-        return headline_labels(self.labelled, self.answer.claims, estimates.plural_unit)
 
     @cached_property
     def tests_with_holm(self) -> pd.DataFrame:

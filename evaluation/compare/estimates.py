@@ -55,8 +55,6 @@ TIDY_COLUMNS = (
     "n_positive",
 )
 """Columns of the table that ``to_frame`` of every result returns."""
-CORRECTED = "all_corrected"
-"""Subgroup of all images, with figures that are corrected for a stated error of the labels."""
 OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
 REFITTED = "refitted on resampled validation patients"
 FIXED_CHOICE = "fixed choice"
@@ -420,39 +418,11 @@ class Estimates:
             },
         )
 
-    def merged(self, other: Estimates, subgroup: str) -> Estimates:
-        """Add the figures of the same systems on other images, as a subgroup.
-
-        Args:
-            other: Figures and differences of the same systems on the other images.
-            subgroup: Name of the other images, such as ``all_corrected``, for the added figures.
-
-        Returns:
-            A copy with the figures of the subgroup in addition.
-        """
-
-        def joined(estimates: _ByKey, more: _ByKey) -> dict[MetricKey, Estimate]:
-            renamed = {key._replace(subgroup=subgroup): value for key, value in more.items()}
-            return {**estimates, **renamed}
-
-        return replace(
-            self,
-            systems={
-                name: joined(estimates, other.systems[name])
-                for name, estimates in self.systems.items()
-            },
-            differences={
-                pair: joined(estimates, other.differences[pair])
-                for pair, estimates in self.differences.items()
-            },
-        )
-
     def table(self) -> pd.DataFrame:
         """Return a table of all figures and differences, one in each row.
 
         The columns are those of `COLUMNS`, such as ``system``, ``metric``, ``estimate``, ``ci_low``
-        and ``ci_high``. An undefined figure is NaN. Thresholds come last, and so do figures that
-        are corrected for errors of the labels.
+        and ``ci_high``. An undefined figure is NaN. Thresholds come last.
         """
         rows = [
             {
@@ -476,8 +446,7 @@ class Estimates:
             }
             for name, key, figure in self
         ]
-        # Estimates on further images, and thresholds, come after all others.
-        rows.sort(key=lambda row: row["subgroup"] == CORRECTED or row["metric"] == "threshold")
+        rows.sort(key=lambda row: row["metric"] == "threshold")
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         return table.astype({"n_validation_positive": "Int64"})
 

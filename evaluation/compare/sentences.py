@@ -523,28 +523,6 @@ none is positive.
 {%- endif -%}
 {%- endmacro %}
 
-{% macro wrong_labels(systems, n_labels, unit, fewest, share, at_random, most_tried) -%}
-The difference in AUROC between {{ systems|listing }} rests on the labels of
-{{ "{:,}".format(n_labels) }} {{ unit }}.
-{% if fewest is none -%}
-No set of wrong labels was found with which it is no longer shown;
-{%- else -%}
-If the {{ fewest|counted("most harmful label") }} ({{ level(share) }}) {{ "is" if fewest == 1 else
-"are" }} wrong, it is no longer shown;
-{%- endif %}
-{% if at_random is none -%}
-with labels that are wrong at random it is still shown in most draws at a share of
-{{ level(most_tried) }}.
-{%- else -%}
-with labels that are wrong at random it is no longer shown in at least half of the draws at a share
-of {{ level(at_random) }}.
-{%- endif -%}
-{%- endmacro %}
-
-{% macro corrected_outside(value) -%}
-none: the correction gives {{ value|number }}, which is impossible, so the stated error does not fit
-these labels and scores
-{%- endmacro %}
 """)
 
 

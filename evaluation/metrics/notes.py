@@ -27,8 +27,6 @@ NoteKind = Literal[
     "shortcut",  # a guess from metadata and borders alone
     "elsewhere",  # training on other data
     "synthetic",  # synthetic images
-    "readers",  # verdicts by each reader's labels
-    "reference",  # verdicts by opposite labels
 ]
 """Subject of a note."""
 
@@ -57,15 +55,13 @@ class Note(NamedTuple):
         """True if the fact may make the conclusion on the better system wrong.
 
         The report shows such a remark directly below that conclusion. True for the kinds
-        ``scores``, ``few_patients``, ``copies``, ``exposure``, ``reference``, ``by_image`` and
-        ``no_box_hits``.
+        ``scores``, ``few_patients``, ``copies``, ``exposure``, ``by_image`` and ``no_box_hits``.
         """
         return self.kind in (
             "scores",
             "few_patients",
             "copies",
             "exposure",
-            "reference",
             "by_image",
             "no_box_hits",
         )

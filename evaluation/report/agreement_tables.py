@@ -1,4 +1,4 @@
-"""Tables on the agreement of systems with each other, and on the verdict by readers' labels."""
+"""Tables on the agreement of systems with each other."""
 
 from __future__ import annotations
 
@@ -9,49 +9,6 @@ from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.failure_rows import first_interval
 from cxr_compare.evaluation.report.table import Table, figure_text
 from cxr_compare.evaluation.report.templates import TABLES, sentence
-from cxr_compare.evaluation.statistics.intervals import Interval
-
-
-def reader_verdict_tables(comparison: Comparison) -> list[Table]:
-    """Return a table of the main result if the labels of a single radiologist count as the truth.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-
-    Returns:
-        A list with one table; an empty list if there are no labels of single radiologists. A row of
-        the table is a difference of two systems in the primary metric by the labels of one
-        radiologist, or of the reference standard. Its columns are the numbers of images and of
-        positive ones, the difference with its interval, the better system, and whether this verdict
-        is that of the reference standard.
-    """
-    if not comparison.by_reader:
-        return []
-    rows = [
-        (
-            row["labels_of"],
-            f"{row['images']:,}",
-            f"{row['positive']:,}",
-            row["difference"],
-            figure_text(Interval(row["estimate"], row["ci_low"], row["ci_high"])),
-            row["higher"],
-            "the same" if row["same_verdict"] else "another",
-        )
-        for row in comparison.by_reader
-    ]
-    columns = (
-        "Labels of",
-        "Images",
-        "Positive",
-        f"Difference in {comparison.protocol.title}",
-        "Estimate (interval)",
-        "Higher",
-        "Verdict",
-    )
-    title = sentence("by_reader_title", template=TABLES)
-    lead = sentence("by_reader_lead", template=TABLES)
-    return [Table.from_rows(title, lead, columns, rows)]
 
 
 def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:

@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.report.agreement_tables import (
-    agreement_tables,
-    combination_table,
-    reader_verdict_tables,
-)
-from cxr_compare.evaluation.report.corrected_table import corrected_table
+from cxr_compare.evaluation.report.agreement_tables import agreement_tables, combination_table
 from cxr_compare.evaluation.report.error_types import error_table
 from cxr_compare.evaluation.report.exposure_tables import exposure_tables
 from cxr_compare.evaluation.report.group_tables import group_tables, groups_lead, subgroup_tables
@@ -37,9 +32,8 @@ def further_tables(comparison: Comparison) -> dict[str, Any]:
     policy = comparison.main_policy
     return {
         "transfer": validation_to_test_table(comparison),
-        "corrected": corrected_table(comparison, policy),
         "exposure": exposure_tables(comparison),
-        "agreement": reader_verdict_tables(comparison) + agreement_tables(comparison, policy),
+        "agreement": agreement_tables(comparison, policy),
         "subgroups": subgroup_tables(comparison, policy),
         "errors": error_table(comparison),
         "where": _where_tables(comparison),

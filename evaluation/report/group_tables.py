@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.estimates import CORRECTED
 from cxr_compare.evaluation.compare.shares import TOO_FEW
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.compare.validation_to_test import VALIDATION
@@ -84,7 +83,7 @@ def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
     subgroups = [
         subgroup
         for subgroup in dict.fromkeys(key.subgroup for _, key, _ in comparison.estimates)
-        if subgroup not in (ALL, CORRECTED, *SUBGROUPS)
+        if subgroup not in (ALL, *SUBGROUPS)
     ]
     tables: list[Table] = []
     for metric in highlighted("subgroups"):

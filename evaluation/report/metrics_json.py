@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -28,14 +27,13 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         dictionary for each value under ``metrics``.
     """
     answer = comparison.answer
-    wrong_labels = comparison.wrong_labels
     record = {
         "target": comparison.finding,
         "answer": {
             "headline": answer.headline,
             "kind": answer.kind,
             "cautions": [caution.text for caution in answer.cautions],
-            "readers": [note.text for note in comparison.notes if note.kind == "readers"],
+            "claims": [claim.to_dict() for claim in answer.claims],
             "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
             "declared": [f"{name}, {each.text}" for name, each in comparison.declared.items()],
             "scope": " ".join(answer.scope.values()),
@@ -48,9 +46,6 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "metrics": _records(all_units(comparison)),
         "tests": _records(tests_table(comparison)),
         "where": _records(failures_table(comparison)),
-        "by_reader": comparison.by_reader,
-        "wrong_labels": None if wrong_labels is None else wrong_labels.to_dict(),
-        "reference_error": None if comparison.reference is None else asdict(comparison.reference),
         "exposure": [result.to_dict() for result in comparison.exposures],
         "declared": {name: each._asdict() for name, each in comparison.declared.items()},
         "provenance": comparison.provenance,

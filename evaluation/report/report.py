@@ -31,7 +31,6 @@ from cxr_compare.evaluation.report.figure_files import save_figures, save_plate
 from cxr_compare.evaluation.report.further_tables import further_tables
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.inline_svg import to_svg
-from cxr_compare.evaluation.report.label_error_chart import label_error_charts
 from cxr_compare.evaluation.report.latex_table import latex_table
 from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.methods import methods
@@ -182,7 +181,6 @@ def _content_without_images(comparison: Comparison, charts: Sequence[Chart]) -> 
         "further_charts": _draw_charts(further, comparison),
         "cost_charts": _draw_charts(cost_charts(comparison), comparison),
         "without_decision_curve": without_decision_curve(comparison),
-        "label_charts": _draw_charts(label_error_charts(comparison), comparison),
         "cost": cost,
         **further_tables(comparison),
     }

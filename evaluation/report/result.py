@@ -117,9 +117,6 @@ class Report(OpenedFromFolder):
     def __str__(self) -> str:
         lines = [self.headline, *given_threshold_lines(self.figures)]
         lines += [f"Caution: {caution}" for caution in self.cautions]
-        lines += self._answer.get("readers", [])
-        if wrong_labels := self._payload.get("wrong_labels"):
-            lines.append(wrong_labels["text"])
         lines += self._answer.get("declared", [])
         return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])
 

@@ -129,12 +129,12 @@ class StudyPage:
     signs: bool = True
     skip_to: str = "figures"
 
-    def render(self, template: str = "study.html.jinja", **values: Any) -> str:
+    def render(self, template: str | Path = "study.html.jinja", **values: Any) -> str:
         """Render the page as HTML.
 
         Args:
-            template: File name of a Jinja template of this package; ``study.html.jinja`` fits all
-                studies, others add content of one study.
+            template: Path of a Jinja template that extends ``study.html.jinja`` by the content of
+                one study. The default fits all studies.
             **values: Further values that the template uses, by the names of its variables.
 
         Returns:

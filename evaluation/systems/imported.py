@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,6 @@ from cxr_compare.evaluation.boxes.box_checks import (
 )
 from cxr_compare.evaluation.boxes.boxes_table import positive_scale
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
-from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
 from cxr_compare.evaluation.systems.imported_images import SplitImages
 from cxr_compare.evaluation.systems.prediction_files import (
     ColumnNames,
@@ -51,10 +51,9 @@ from cxr_compare.evaluation.systems.prediction_files import (
     file_stem,
     read_source,
 )
-from cxr_compare.evaluation.systems.reader_form import read_review
 from cxr_compare.evaluation.systems.reading_advice import IMPORT, ReadingAdvice
 
-__all__ = ["ColumnNames", "import_file", "read_predictions"]
+__all__ = ["ColumnNames", "import_file", "read_boxes", "read_predictions"]
 
 _UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
 _SHOWN = 5  # largest number of names that a message lists
@@ -78,8 +77,23 @@ def without_garbage_collector() -> Iterator[None]:
             gc.enable()
 
 
+@dataclass(frozen=True)
+class _NamedRows:
+    """Rows of a source with the image ids and findings of a data set, and checked scores."""
+
+    raw: RawPredictions
+    where: str  # name of the source in messages
+    rows: pd.DataFrame
+    ids: dict[str, str]  # image id by each name of an image
+    names_findings: bool  # True if the source names the finding of each row
+
+    @property
+    def are_boxes(self) -> bool:
+        return "x1" in self.rows
+
+
 @without_garbage_collector()
-def read_predictions(  # noqa: PLR0913, PLR0915 - options of cxr import
+def read_predictions(  # noqa: PLR0913 - options of cxr import
     source: str | Path | pd.DataFrame,
     data: str | Path | DataSet,
     *,
@@ -91,8 +105,6 @@ def read_predictions(  # noqa: PLR0913, PLR0915 - options of cxr import
     split: str = "default",
     ignore_unknown: bool = False,
     coco_truth: str | Path | None = None,
-    key: str | Path | None = None,
-    explain: Sequence[float | str] = (),
     usual_finding: str | None = None,
     scale: float | None = None,
     advice: ReadingAdvice = IMPORT,
@@ -127,13 +139,6 @@ def read_predictions(  # noqa: PLR0913, PLR0915 - options of cxr import
             to refuse the source.
         coco_truth: COCO annotation file in which a COCO results file's image and category numbers
             have names; None if the results need no names.
-        key: File ``key.csv`` of a study with human readers (see
-            `evaluation.systems.reader_form.write_reader_study`), if ``source`` is the form that a
-            reader filled in; None for any other source.
-        explain: Average precision that other software reported for these boxes, such as
-            ``["0.470"]``, perhaps followed by further values such as ``"ap75=0.31"`` (at IoU 0.75).
-            The function then searches for the rules of evaluation that give this value, see
-            `cxr_compare.metrics.explain_figure`. Empty for no search.
         usual_finding: Finding of rows that name none, if the source may also name the findings of
             its rows; None if the data set or `finding` decides.
         scale: Factor from the px of the boxes to px of the original image. None asks about boxes
@@ -141,8 +146,7 @@ def read_predictions(  # noqa: PLR0913, PLR0915 - options of cxr import
         advice: What error messages and notes tell the user to do.
 
     Returns:
-        The predictions. ``info["notes"]`` says what was left out, clipped or assumed, and
-        ``info["explained"]`` holds the explanation that ``explain`` asked for.
+        The predictions. ``info["notes"]`` says what was left out, clipped or assumed.
 
     Raises:
         InputError: The source is malformed, or has no test image of the split, or a row has an
@@ -157,48 +161,39 @@ def read_predictions(  # noqa: PLR0913, PLR0915 - options of cxr import
     """
     dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
     names = columns or ColumnNames()
-    where = advice.frame if isinstance(source, pd.DataFrame) else str(Path(source))
-    raw = _read(source, names, class_names, coco_truth, key, advice)
-    image_names = raw.rows["image_id"]
-    ids = ids_by_name(dataset)
-    ran = _images_run(images if key is None else "listed", ids, ignore_unknown, advice)
+    source_rows = _named_rows(
+        source,
+        dataset,
+        names,
+        finding=finding,
+        class_names=class_names,
+        ignore_unknown=ignore_unknown,
+        coco_truth=coco_truth,
+        usual_finding=usual_finding,
+        advice=advice,
+    )
+    raw, where, ids = source_rows.raw, source_rows.where, source_rows.ids
+    table = source_rows.rows
+    ran = _images_run(images, ids, ignore_unknown, advice)
     notes = raw.notes
-    explained: dict[str, Any] = {}
-    has_findings = "finding" in raw.rows
-    table = raw.rows
-    table["image_id"] = ids_from_names(image_names, ids)
-    check_names(image_names, table["image_id"], where, table["place"])
-    _ask_if_confidence(table, raw, dataset, where, advice)
-    usual_finding = usual_finding or _finding_of_only_target(dataset)
-    table["finding"] = _findings(table, where, dataset, finding, usual_finding, advice)
-    table = _only_known(table, where, dataset, ignore_unknown, raw, advice)
-    answer = advice.any_range(raw.score_column or names.score)
-    any_range = bool(answer) and names.score_is_named and "x1" not in table
-    check_scores(table, where, any_range=any_range, answer="" if "x1" in table else answer)
-    kind = "boxes" if "x1" in table else "scores"
-    if table.empty and kind == "scores":  # only boxes may be absent
+    gives_boxes = source_rows.are_boxes
+    kind = "boxes" if gives_boxes else "scores"
+    if table.empty and not gives_boxes:  # only boxes may be absent
         raise InputError(f"{where}: has a header but no row of scores")
     files = _listed_files(raw, where, ids, ignore_unknown, advice)
     of_split = SplitImages(dataset, split, frozenset(table["image_id"]) | set(files), advice)
-    gives_boxes = kind == "boxes"
     if gives_boxes and ran is None:
         ran, assumed = of_split.assumed_run(raw.ran and _ids_of(raw.ran, ids), ids)
         notes += assumed
-    if key is None:  # a reader may have read other images
-        of_split.require_evaluated(where, ran if gives_boxes else None)
-    if not gives_boxes and (explain or scale is not None):
-        option = "explain" if explain else "scale"
-        raise InputError(f"{where}: --{option} is of boxes, and these are scores; leave it out")
-    rows = _scores(table, where) if not gives_boxes else _boxes(table, where, dataset, raw, scale)
+    of_split.require_evaluated(where, ran if gives_boxes else None)
+    if not gives_boxes and scale is not None:
+        raise InputError(f"{where}: --scale is of boxes, and these are scores; leave it out")
+    if gives_boxes:
+        rows = _clipped(_in_px(table, where, dataset, raw, scale), where, dataset, raw)
+    else:
+        rows = _scores(table, where)
     if gives_boxes and scale is None:
         _ask_if_resized(rows, dataset, where, advice)
-    if explain:
-        truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
-        truth = truth[has_findings | truth["finding"].isin(table["finding"].unique())]
-        truth = pd.concat([truth, _crowds(raw, where, dataset, ids)])
-        test = dataset.image_ids("test", split)
-        explained = {"explained": explain_figure(explain, table, truth, test)}
-        notes.append(explained["explained"]["text"])
     status = of_split.status(ran, gives_boxes=gives_boxes)
     listed_by = None if raw.ran is None else coco_truth
     notes += of_split.notes(status, ran, gives_boxes=gives_boxes, listed_by=listed_by)
@@ -222,10 +217,91 @@ def read_predictions(  # noqa: PLR0913, PLR0915 - options of cxr import
         "trained_on": "unknown",
         "imported_from": "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name,
         "notes": notes,
-        **explained,
         **provenance(),
     }
     return Predictions.from_part(info, Part(status, {kind: rows}))
+
+
+def read_boxes(
+    source: str | Path,
+    dataset: DataSet,
+    *,
+    finding: str | None = None,
+    class_names: str | Path | Sequence[str] | None = None,
+    coco_truth: str | Path | None = None,
+    scale: float | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read all predicted boxes of other software as they are, and the true boxes beside them.
+
+    No box is clipped or left out, however low its score. The arguments are those of
+    `read_predictions`.
+
+    Returns:
+        The predicted boxes in px of the original image, with the columns ``image_id``, ``finding``,
+        ``score``, ``x1``, ``y1``, ``x2`` and ``y2``; and the true boxes of the same findings, with
+        the column ``crowd``, which is True for the crowds of `coco_truth`.
+
+    Raises:
+        InputError: The source is malformed or holds scores of images, or a row has an unknown image
+            or finding, or an impossible box.
+    """
+    source_rows = _named_rows(
+        source,
+        dataset,
+        ColumnNames(),
+        finding=finding,
+        class_names=class_names,
+        ignore_unknown=False,
+        coco_truth=coco_truth,
+        usual_finding=None,
+        advice=ReadingAdvice(),
+    )
+    raw, where = source_rows.raw, source_rows.where
+    if not source_rows.are_boxes:
+        raise InputError(f"{where}: holds scores of images; give predicted boxes")
+    boxes = _in_px(source_rows.rows, where, dataset, raw, scale)
+    if scale is None:
+        _ask_if_resized(boxes, dataset, where, ReadingAdvice(scale=IMPORT.scale))
+    truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
+    if not source_rows.names_findings:
+        truth = truth[truth["finding"].isin(boxes["finding"].unique())]
+    crowds = raw.crowds.assign(
+        image_id=ids_from_names(raw.crowds["image_id"], source_rows.ids), crowd=True
+    )
+    crowds["finding"] = _findings(raw.crowds, where, dataset, None, None, ReadingAdvice())
+    return boxes, pd.concat([truth, crowds])
+
+
+def _named_rows(
+    source: str | Path | pd.DataFrame,
+    dataset: DataSet,
+    names: ColumnNames,
+    *,
+    finding: str | None,
+    class_names: str | Path | Sequence[str] | None,
+    ignore_unknown: bool,
+    coco_truth: str | Path | None,
+    usual_finding: str | None,
+    advice: ReadingAdvice,
+) -> _NamedRows:
+    """Read the rows of a source, name their images and findings, and check their scores."""
+    where = advice.frame if isinstance(source, pd.DataFrame) else str(Path(source))
+    raw = read_source(source, names, coco_truth, class_names, advice)
+    image_names = raw.rows["image_id"]
+    ids = ids_by_name(dataset)
+    names_findings = "finding" in raw.rows
+    table = raw.rows
+    table["image_id"] = ids_from_names(image_names, ids)
+    check_names(image_names, table["image_id"], where, table["place"])
+    _ask_if_confidence(table, raw, dataset, where, advice)
+    usual_finding = usual_finding or _finding_of_only_target(dataset)
+    table["finding"] = _findings(table, where, dataset, finding, usual_finding, advice)
+    table = _only_known(table, where, dataset, ignore_unknown, raw, advice)
+    are_boxes = "x1" in table
+    answer = advice.any_range(raw.score_column or names.score)
+    any_range = bool(answer) and names.score_is_named and not are_boxes
+    check_scores(table, where, any_range=any_range, answer="" if are_boxes else answer)
+    return _NamedRows(raw, where, table, ids, names_findings)
 
 
 def _inference_id(raw: RawPredictions, settings: list[Any], scale: float | None) -> str:
@@ -289,13 +365,6 @@ def _true_labels(dataset: DataSet) -> pd.Series:
     return (rows["state"] == "present").groupby(rows["image_id"].to_numpy()).max().astype(float)
 
 
-def _crowds(raw: RawPredictions, where: str, dataset: DataSet, ids: dict[str, str]) -> pd.DataFrame:
-    """Return the true boxes that COCO marks as crowds, with the data set's ids and findings."""
-    crowds = raw.crowds.assign(image_id=ids_from_names(raw.crowds["image_id"], ids), crowd=True)
-    crowds["finding"] = _findings(raw.crowds, where, dataset, None, None, IMPORT)
-    return crowds
-
-
 def import_file(
     source: str | Path | pd.DataFrame,
     data: str | Path | DataSet,
@@ -324,26 +393,6 @@ def import_file(
             tables = {predictions.kind: predictions.tables[predictions.kind]}
             writer.add(predictions.images, **tables)
     return Predictions.open(Path(out))
-
-
-def _read(
-    source: str | Path | pd.DataFrame,
-    names: ColumnNames,
-    class_names: str | Path | Sequence[str] | None,
-    coco_truth: str | Path | None,
-    key: str | Path | None,
-    advice: ReadingAdvice,
-) -> RawPredictions:
-    """Read the rows of a source, or of the filled-in form of a reader study."""
-    if key is None or isinstance(source, pd.DataFrame):
-        return read_source(source, names, coco_truth, class_names, advice)
-    rows = read_review(Path(source), Path(key))
-    rows["place"] = "row " + rows.pop("row").astype(str)
-    read_images = tuple(rows["image_id"].unique())
-    if "x1" in rows:
-        rows = rows[rows["x1"].notna()].reset_index(drop=True)
-    content = Path(source).read_bytes() + Path(key).read_bytes()
-    return RawPredictions(rows, content, listed=read_images)
 
 
 def ids_by_name(dataset: DataSet) -> dict[str, str]:
@@ -536,47 +585,61 @@ def _scores(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     return rows[["image_id", "finding", "score"]]
 
 
-def _boxes(
-    raw: pd.DataFrame,
+def _in_px(
+    rows: pd.DataFrame,
     where: str,
     dataset: DataSet,
     source: RawPredictions,
     scale: float | None,
 ) -> pd.DataFrame:
-    """Return boxes in px, clipped to their images, the 100 most confident per image and finding.
+    """Return boxes with edges in px of the original image, checked but not clipped.
 
-    The edges of `raw` are converted to px, too. The notes of `source` say what was clipped or left
-    out.
+    The notes of `source` say what was left out.
     """
     in_shares = source.in_shares
-    notes = source.notes
     if scale is not None:
         if in_shares:
             raise InputError(
                 f"{where}: scale is of boxes in px, and these are shares of the image; leave it out"
             )
-        raw[EDGES] = raw[EDGES] * positive_scale(scale)
-    raw, note = without_empty_boxes(raw, where)
+        rows[EDGES] = rows[EDGES] * positive_scale(scale)
+    rows, note = without_empty_boxes(rows, where)
     if note:
-        raw = raw.reset_index(drop=True)
-        notes.append(f"{note}.")
-    size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
-    limit = size.reindex(raw["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
-    corners = raw[EDGES].to_numpy(np.float64)
+        rows = rows.reset_index(drop=True)
+        source.notes.append(f"{note}.")
+    limit = _image_limits(rows, dataset)
     if in_shares:
         has_no_size = np.isnan(limit).any(axis=1)
         if has_no_size.any():
-            first = raw.iloc[int(has_no_size.argmax())]
+            first = rows.iloc[int(has_no_size.argmax())]
             raise InputError(
                 f"{where}: {first['place']}: {dataset.folder} has no size of image "
                 f"'{first['image_id']}', so shares of it say nothing; give boxes in pixels"
             )
-        corners = corners * limit
-        raw[EDGES] = corners
-    check_edges(raw, where, sizes=limit[:, :2])
+        rows[EDGES] = rows[EDGES].to_numpy(np.float64) * limit
+    check_edges(rows, where, sizes=limit[:, :2])
     check_inside(
-        raw, where, limit[:, :2], sides=source.sides, form=source.form, in_shares=in_shares
+        rows, where, limit[:, :2], sides=source.sides, form=source.form, in_shares=in_shares
     )
+    return rows
+
+
+def _image_limits(rows: pd.DataFrame, dataset: DataSet) -> np.ndarray:
+    """Return width, height, width, height of each row's image; NaN where it has no known size."""
+    size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
+    return size.reindex(rows["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
+
+
+def _clipped(
+    raw: pd.DataFrame, where: str, dataset: DataSet, source: RawPredictions
+) -> pd.DataFrame:
+    """Return boxes clipped to their images, the 100 most confident per image and finding.
+
+    The notes of `source` say what was clipped or left out.
+    """
+    notes = source.notes
+    limit = _image_limits(raw, dataset)
+    corners = raw[EDGES].to_numpy(np.float64)
     clipped = np.clip(corners, 0, np.where(np.isnan(limit), np.inf, limit))
     has_area = (clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])
     if not has_area.all():
@@ -586,7 +649,7 @@ def _boxes(
             f"{where}: {raw['place'].iloc[row]}, image '{raw['image_id'].iloc[row]}': "
             f"{edges}; a box needs x1 < x2 and y1 < y2 inside the image, in pixels of the original"
         )
-    tolerance = _ROUNDING if in_shares else 0.0
+    tolerance = _ROUNDING if source.in_shares else 0.0
     n_clipped = int((np.abs(clipped - corners) > tolerance).any(axis=1).sum())
     if n_clipped:
         notes.append(f"{counted(n_clipped, 'box')} reached beyond their image and were clipped.")

@@ -220,7 +220,7 @@ def _page(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> str:
         sections=sections,
     )
     return page.render(
-        "monitor.html.jinja",
+        Path(__file__).with_name("monitor.html.jinja"),
         monitoring=monitoring,
         alarms=[
             (row, _alarm_lines(row), monitor_charts(row, monitoring)) for row in monitoring.alarms

@@ -13,6 +13,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.decisions.box_choice import BOXES_BY, choosing_figures
 from cxr_compare.evaluation.decisions.thresholds import check_policy
@@ -36,7 +37,7 @@ from cxr_compare.scripts.compare_inputs import (
     without_definitions,
 )
 from cxr_compare.scripts.exposures import Exposures, read_exposures
-from cxr_compare.scripts.options import DataFolder, Names, own_split, read_roles
+from cxr_compare.scripts.options import Names, own_split, read_roles
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.recorded_call import recorded_systems, require_same_call, system_files
 from cxr_compare.scripts.result_columns import split_column_roles
@@ -62,11 +63,23 @@ if TYPE_CHECKING:
 _SEED = 0  # random seed of the bootstrap and of random picks
 
 
+def _read_data(value: Any) -> Any:
+    """Return a data set as it is, with its labels in memory; check that all else is its folder."""
+    if isinstance(value, DataSet):
+        return value
+    folder = as_path(value)
+    require_kind(folder, "data set")
+    return folder
+
+
+GivenData = Annotated[AnyPath, Argument(read=_read_data, help="Data set that cxr prepare made.")]
+
+
 @command
 def compare(
     systems: ComparedSystems,
     *,
-    data: DataFolder | None = None,
+    data: GivenData | None = None,
     truth: Table = None,
     boxes: Table = None,
     patients: Table = None,
@@ -80,11 +93,9 @@ def compare(
     protocol: AnyPath | None = None,
     margin: float | None = None,
     prevalence: Annotated[str | None, Argument(read=str)] = None,
-    reference_error: Annotated[str | None, Argument(read=str)] = None,
     unit: Literal["image", "study", "patient"] = "image",
     policy: list[str] | None = None,
     metrics: Names = (),
-    reference_by: Literal["reader"] | None = None,
     exposure: Exposures = (),
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
@@ -141,9 +152,6 @@ def compare(
             says whether a system is worse by at most this much.
         prevalence: Share of positive images where the system will be used, for the PPV and NPV
             there. Write 0.05, or 0.05:0.03-0.08 with its 95 % interval, or the counts 12/240.
-        reference_error: Error of the labels that serve as the reference, from which AUROC,
-            sensitivity and specificity against the true disease are computed. Write 0.05 for the
-            share of wrong labels in each class, or sensitivity=0.95,specificity=0.98 of the labels.
         unit: Also compute the image-level figures for whole studies (study) or patients (patient),
             each with the highest score of its images. The default is image, which computes them for
             images only.
@@ -152,8 +160,6 @@ def compare(
         metrics: Rows of the report's table and of table.tex, in their order, such as
             precision,recall,f1; or recall@specificity>=0.90 for a figure at another threshold.
             docs/metrics.md names all metrics.
-        reference_by: reader evaluates the systems also by the labels of each single reader, and
-            says whether the verdict stays the same.
         exposure: Images that a system or its encoder has seen before, as NAME=FILE: a list with its
             source (docs/splits.md). The report says which share of the test images it is, and gives
             the AUROC without them. Images whose labels were seen are refused.
@@ -187,7 +193,6 @@ def compare(
         cxr compare --truth truth.json A=a.json B=b.json --patients patients.csv --out out/report
     """
     compared = read_compared(systems)
-    data = as_path(data)
     out = as_path(out)
     protocol = as_path(protocol)
     _require_systems(compared, both=both)
@@ -207,7 +212,7 @@ def compare(
         _refuse_options_of_truth(data, image_options, read_scales(scale))
         _refuse_columns_of_files(columns, compared)
     if data is not None and truth is None and boxes is None and patients is None:
-        dataset = DataSet.open(data)
+        dataset = data if isinstance(data, DataSet) else DataSet.open(as_path(data))
         split = own_split(split, [path for system in compared for path in system.paths], dataset)
         opened = [open_values(system, dataset, split, result_columns) for system in compared]
     elif truth is not None and data is None:
@@ -231,11 +236,6 @@ def compare(
         raise InputError(
             "compare: give --data SET, or --truth FILE with or without --boxes CSV, --patients CSV"
         )
-    if reference_by and not dataset.readers:
-        raise InputError(
-            f"{dataset.folder}: --reference-by reader: its labels name no reader; cxr prepare "
-            "keeps them from a column 'reader'"
-        )
     exposures = read_exposures(exposure, dataset, as_path(mapping))
     request = ReportRequest(
         protocol=question,
@@ -246,19 +246,16 @@ def compare(
             "seed": _SEED,
             "prevalence": prevalence,
             "unit": unit,
-            "reference_error": reference_error,
         },
         rows=rows,
         recorded={
             "metrics": list(metrics),
-            "reference_by": reference_by,
             "exposure": _without_folders(exposure),
             "mapping": None if mapping is None else as_path(mapping).name,
             "both": both,
             "image_folder": None if image_options.folder is None else image_options.folder.name,
         },
         inputs=_files_of_exposures(exposure, as_path(mapping)),
-        by_readers=reference_by is not None,
         both=both,
         exposures=tuple(exposures),
         overwrite=overwrite,
@@ -336,7 +333,6 @@ class ReportRequest:
         rows: Rows of the report's table (``--metrics``).
         recorded: Further options of the call, as the report records them.
         inputs: Files of these options.
-        by_readers: True evaluates the systems also by the labels of each reader.
         both: True adds the system that joins all of them (``--both``).
         exposures: Images that systems or their encoders have seen before, one object for each
             system.
@@ -349,7 +345,6 @@ class ReportRequest:
     rows: Sequence[Any]
     recorded: dict[str, Any]
     inputs: tuple[Path, ...]
-    by_readers: bool
     both: bool
     exposures: tuple[Exposure, ...]
     overwrite: bool
@@ -469,26 +464,17 @@ class ReportRequest:
 
         policies_of_rows = [row.policy for row in self.rows if row.policy]
 
-        def evaluate(labelled: LabelledSplit, advance: Any = None) -> Comparison:
+        with console.track("Resampling patients", self.evaluated["replicates"]) as advance:
             return compare_predictions(
                 opened,
-                labelled,
+                test_set,
                 protocol=self.protocol,
                 extra_policies=tuple(dict.fromkeys([*self.policies, *policies_of_rows])),
                 exposures=self.exposures,
                 advance=advance,
-                first=console.say if labelled.dataset.is_in_memory else None,
+                first=console.say if test_set.dataset.is_in_memory else None,
                 **self.evaluated,
             )
-
-        with console.track("Resampling patients", self.evaluated["replicates"]) as advance:
-            comparison = evaluate(test_set, advance)
-        if self.by_readers:
-            from cxr_compare.studies.readers.reader_verdicts import evaluate_by_readers
-
-            with console.track("Evaluating by each reader", None):
-                comparison = evaluate_by_readers(comparison, test_set, evaluate)
-        return comparison
 
     def _write(
         self,

@@ -1,4 +1,4 @@
-"""`cxr import`: make a system of the predictions of other software or the readings of a person."""
+"""`cxr import`: make a system of the predictions of other software."""
 
 from __future__ import annotations
 
@@ -37,13 +37,11 @@ def import_predictions(
     split: str = "default",
     ignore_unknown: bool = False,
     coco_truth: AnyPath | None = None,
-    key: AnyPath | None = None,
-    explain: Annotated[Sequence[str], Argument(metavar="FIGURE")] = (),
     scale: float | None = None,
     revision: str | None = None,
     licence: str | None = None,
 ) -> Predictions | Features:
-    """Import predictions of other software, readings, or features.
+    """Import predictions of other software, or features.
 
     A CSV has the columns image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], with
     boxes in px of the original image. The columns x,y,width,height and other usual names (filename,
@@ -81,14 +79,6 @@ def import_predictions(
             they are refused, and the message names them.
         coco_truth: COCO annotation file whose image and category ids the results use. Its images
             count as those that the software was run on.
-        key: key.csv of the blind study (cxr overlay --blind) in which FILE was read; it names the
-            image behind each number.
-        explain: Average precision that another program gave on the test images, such as 0.4712;
-            only for boxes. The command says which rules (COCO, Pascal VOC, Ultralytics, RSNA and
-            variants) would give this figure, and how many arbitrary figures they would give as
-            well. Give the option again for further figures of the same program, which are explained
-            together: ap75=0.31 (at IoU 0.75), score0.3=0.44 (of boxes with a score of at least
-            0.3).
         scale: Factor from the px of the boxes to px of the original image, such as 2 for boxes of
             an image that was halved. 1 says that the boxes are in px of the original image, where
             the command asks.
@@ -110,24 +100,18 @@ def import_predictions(
         cxr import runs/detect/predict --data out/data --out out/yolo --name YOLO
         --class-names out/yolo-set/data.yaml
 
-        cxr import results.json --data out/data --out out/other --name Other --explain 0.4712
-        --explain ap75=0.3127
-
         cxr import features.parquet --data out/data --out out/features --name RAD-DINO
         --revision COMMIT --licence MIT
     """
     data = as_path(data)
     out = as_path(out)
     coco_truth = as_path(coco_truth)
-    key = as_path(key)
     if isinstance(file, Path) and file.suffix.lower() == ".parquet":
         of_predictions = {
             "finding": finding,
             "images": images != "all",
             "class-names": class_names,
             "coco-truth": coco_truth,
-            "key": key,
-            "explain": explain,
             "scale": scale,
         }
         if given := [option for option, value in of_predictions.items() if value]:
@@ -157,8 +141,6 @@ def import_predictions(
         images=images,
         ignore_unknown=ignore_unknown,
         coco_truth=coco_truth,
-        key=key,
-        explain=explain,
         scale=scale,
     )
     for note in predictions.info["notes"]:

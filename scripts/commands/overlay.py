@@ -31,13 +31,12 @@ from cxr_compare.scripts.systems import (
 )
 
 _PANEL = 480  # side of a panel, px
-_BLIND_PANEL = 1024  # side of an image for a reader, px
-_SEED = 0  # random seed of the sample, and of the order in which readers see images
+_SEED = 0  # random seed of the sample
 
 
 @command
 def overlay(
-    systems: Systems = (),
+    systems: Systems,
     *,
     data: DataFolder,
     out: AnyPath,
@@ -46,7 +45,6 @@ def overlay(
     split: str | None = None,
     limit: Annotated[int, Argument(minimum=1)] = 20,
     policy: str | None = None,
-    blind: bool = False,
 ) -> Outcome:
     """Draw image, truth and each system side by side, one PNG per image.
 
@@ -67,9 +65,6 @@ def overlay(
         policy: Policy (rule that chose a threshold, such as max_f1) by whose threshold systems
             decide. cxr tune must have used it. By default it is the threshold that was declared
             for the system, or else that of max_f1.
-        blind: Make the files of a reader study and draw no systems: numbered images in random
-            order, key.csv with their names, read.html to mark and rate them on, and review.csv for
-            ratings alone. cxr readers --key and cxr import --key read the filled-in forms.
 
     Returns:
         The files that were drawn.
@@ -86,7 +81,6 @@ def overlay(
     out = as_path(out)
     require_predictable(systems)
     from cxr_compare.evaluation.report.cases import read_systems as read_cases
-    from cxr_compare.evaluation.systems.reader_form import write_reader_study
 
     dataset = DataSet.open(data)
     of_target = dataset.target(target)
@@ -95,30 +89,8 @@ def overlay(
         raise InputError(f"{data}: has no pixels, so there is nothing to draw on")
     image_ids = _choose_images(dataset, image, split, limit)
     count = counted(len(image_ids), "image")
-    if blind:
-        if systems:
-            raise InputError("overlay --blind: takes no systems; leave them out")
-        with console.track("Drawing", len(image_ids)) as advance:
-            write_reader_study(
-                dataset,
-                image_ids,
-                out,
-                finding=of_target.display_name,
-                panel=_BLIND_PANEL,
-                seed=_SEED,
-                progress=advance,
-            )
-        key = shlex.quote(str(out / "key.csv"))
-        back = "from what readers save there: "
-        steps = (
-            f"open {shlex.quote(str(out / 'read.html'))} in a browser, to read",
-            f"{back}cxr readers READER=FILE ... --key {key} --data {shlex.quote(str(data))} --out "
-            "OUT",
-        )
-        words = f"Reader study: {count} in {out}; keep key.csv from the readers"
-        return Outcome(words, sorted(map(str, out.glob("panels/*.png"))), next_steps=steps)
     if not systems:
-        raise InputError("overlay: give at least one predictions folder or run, or --blind")
+        raise InputError("overlay: give at least one predictions folder or run")
     files = [out / image_file_name(image_id) for image_id in image_ids]
     with TemporaryDirectory() as scratch:
         test_set = LabelledSplit(dataset, of_target, split)

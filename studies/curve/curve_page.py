@@ -70,7 +70,8 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
         if (legend := figure.axes[0].get_legend()) is not None:
             legend.set_title(chart.note)
         save_figure(figure, out / _FIGURE)
-    html = _page(study, statements).render("curve.html.jinja", **_own_parts(study, statements))
+    template = Path(__file__).with_name("curve.html.jinja")
+    html = _page(study, statements).render(template, **_own_parts(study, statements))
     return write_study(out, "curve", rows, _stored(study, rows, statements), html)
 
 

@@ -66,7 +66,7 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
     stored = _readers_dict(analysis)
     page = _page(analysis, stored["notes"])
     html = page.render(
-        "readers.html.jinja",
+        Path(__file__).with_name("readers.html.jinja"),
         analysis=analysis,
         least_for_claims=FREEDOM_OF_A_CLAIM,
         least_for_overall=FREEDOM_OF_THE_OVERALL_TEST,

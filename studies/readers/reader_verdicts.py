@@ -1,92 +1,163 @@
-"""The verdict of a comparison by the labels of each reader."""
+"""`cxr reader-verdicts`: the verdict of a comparison by the labels of each reader."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cxr_compare import DataSet, InputError, Report, compare
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
 from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.scripts.options import DataFolder, own_split
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
+from cxr_compare.scripts.systems import System, Systems, read_systems
 
 _NOT_SHOWN = "not shown"
 _TEMPLATE = Path(__file__).with_name("reader_verdicts.txt.jinja")
 
 
-def evaluate_by_readers(
-    comparison: Comparison, test_set: LabelledSplit, evaluate: Callable[[LabelledSplit], Comparison]
-) -> Comparison:
-    """Compare the same models again with the labels of each human reader as the truth.
+@command
+def reader_verdicts(
+    systems: Systems,
+    *,
+    data: DataFolder,
+    target: str | None = None,
+    split: str | None = None,
+    replicates: Annotated[int, Argument(minimum=100)] = 2000,
+    protocol: AnyPath | None = None,
+) -> Outcome:
+    """Say whether a comparison's verdict depends on whose labels are the truth.
 
-    The result shows whether the conclusion depends on whose labels are used. Only the labels of the
-    test images change. The models' predictions and thresholds stay unchanged, because the
-    validation images keep the labels of the reference standard (the data set's usual labels).
+    The systems are compared once with the labels of the data set and once with those of each human
+    reader. Only the labels of the test images change: thresholds come from validation images with
+    the labels of the data set.
 
     Args:
-        comparison: Comparison of the models with the labels of the reference standard.
-        test_set: Test images of this comparison, in a data set that stores the labels of each
-            reader.
-        evaluate: Function that compares the models on test images; it is called once for each
-            reader, with the labels of this reader.
+        systems: Predictions folders (of cxr predict, import or ensemble), each as PATH or
+            NAME=PATH; several training seeds of one system are written NAME=PATH,PATH,...
+        data: Data set that cxr prepare made of labels with a column reader.
+        target: Target (a finding, or a group of findings) to evaluate. Needed only if the data set
+            has several targets.
+        split: Split (which images are for training, validation and test) whose test images are
+            evaluated. By default it is the split of the systems.
+        replicates: Number of bootstrap replicates behind each interval.
+        protocol: TOML file that fixed the question, as in cxr compare.
 
     Returns:
-        The first comparison, to which the table ``by_reader`` (each difference by each reader's
-        labels) and a note on whether the conclusions agree are added.
+        Whether the verdict stays the same, and each difference by the labels of each reader.
+
+    Raises:
+        InputError: The labels name no reader, there are fewer than two systems, or a system is a
+            run that was not predicted.
+
+    Example:
+        cxr reader-verdicts A=out/a B=out/b --data out/two
     """
-    dataset = test_set.dataset
-    test = test_set.image_ids("test")
+    given = read_systems(systems)
+    dataset = DataSet.open(as_path(data))
+    if not dataset.readers:
+        raise InputError(
+            f"{dataset.folder}: its labels name no reader; cxr prepare keeps them from a column "
+            "'reader'"
+        )
+    if len(given) < 2:
+        raise InputError("reader-verdicts: give at least two systems")
+    for path in [path for system in given for path in system.paths]:
+        if not is_predictions_folder(path):
+            raise InputError(f"{path}: is no predictions folder; make one with cxr predict")
+    split = own_split(split, [path for system in given for path in system.paths], dataset)
+    options = {"target": target, "split": split, "replicates": replicates, "protocol": protocol}
     rows: list[dict[str, Any]] = []
+    usual: dict[tuple[str, str], str] = {}
+    for reader, labelled in _labelled_by_readers(dataset, target, split):
+        report = compare([_text(system) for system in given], data=labelled, **options)
+        of_reader = _rows(reader, report)
+        usual = usual or {row["systems"]: row["higher"] for row in of_reader}
+        rows += [
+            {**row, "same_verdict": row["higher"] == usual[row["systems"]]} for row in of_reader
+        ]
+    text = _verdict_text(rows, REFERENCE_READER)
+    payload = [{**row, "systems": " - ".join(row["systems"])} for row in rows]
+    return Outcome("\n".join([text, *map(_line, payload)]), payload)
+
+
+def _text(system: System) -> str:
+    paths = ",".join(map(str, system.paths))
+    return paths if system.name is None else f"{system.name}={paths}"
+
+
+def _labelled_by_readers(
+    dataset: DataSet, target: str | None, split: str
+) -> Iterator[tuple[str, DataSet]]:
+    """Yield the reference and each reader who labelled a test image, with the data set so labelled.
+
+    The labels of all other images stay those of the reference.
+    """
+    test = dataset.image_ids("test", split)
     for reader in (REFERENCE_READER, *dataset.readers):
-        reader_set = replace(test_set, dataset=dataset.with_labels_of(reader, test))
-        if not reader_set.labels_of("test").notna().any():
-            continue  # this reader labelled none of the test images
-        evaluated = comparison if reader == REFERENCE_READER else evaluate(reader_set)
-        labels = evaluated.decisions.drop_duplicates("image_id")["label"]
-        for claim, usual in zip(evaluated.answer.claims, comparison.answer.claims, strict=True):
-            rows.append(
-                {
-                    "labels_of": reader,
-                    "images": len(labels),
-                    "positive": int(labels.sum()),
-                    "difference": f"{claim.first} - {claim.second}",
-                    "estimate": claim.difference.estimate,
-                    "ci_low": claim.difference.low,
-                    "ci_high": claim.difference.high,
-                    "higher": claim.leader or _NOT_SHOWN,
-                    "same_verdict": claim.standing == usual.standing,
-                }
-            )
-    note = _verdict_note(rows, REFERENCE_READER)
-    return replace(comparison, by_reader=rows, notes=[*comparison.notes, note])
+        labelled = dataset.with_labels_of(reader, test)
+        if labelled.labels(dataset.target(target)).reindex(test).notna().any():
+            yield reader, labelled
 
 
-def _verdict_note(rows: Sequence[Mapping[str, Any]], reference: str) -> Note:
-    """Return the note that compares the verdicts by each reader's labels with the reference's."""
-    of_reference = {row["difference"]: row["higher"] for row in reversed(rows)}
+def _rows(reader: str, report: Report) -> list[dict[str, Any]]:
+    """Return the differences in the primary figure by the labels of one reader."""
+    labels = report.decisions.drop_duplicates("image_id")["label"]
+    return [
+        {
+            "labels_of": reader,
+            "images": len(labels),
+            "positive": int(labels.sum()),
+            "systems": (claim["first"], claim["second"]),
+            "metric": claim["metric"],
+            "estimate": claim["estimate"],
+            "ci_low": claim["ci_low"],
+            "ci_high": claim["ci_high"],
+            "higher": claim["higher"] or _NOT_SHOWN,
+        }
+        for claim in report.to_dict()["answer"]["claims"]
+    ]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """Return a difference by the labels of one reader as a line of text."""
+    figures = [
+        "unknown" if row[name] is None else number(row[name])
+        for name in ("estimate", "ci_low", "ci_high")
+    ]
+    return (
+        f"{row['labels_of']} ({row['images']:,} images, {row['positive']:,} positive): "
+        f"{row['systems']} {row['metric']} {figures[0]} ({figures[1]} to {figures[2]}), higher: "
+        f"{row['higher']}"
+    )
+
+
+def _verdict_text(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
+    """Return the sentence that compares the verdicts by the readers' labels and the reference."""
+    of_reference = {row["systems"]: row["higher"] for row in reversed(rows)}
     readers = [row["labels_of"] for row in rows if row["labels_of"] != reference]
     readers = list(dict.fromkeys(readers))
     changed = [row for row in rows if not row["same_verdict"]]
     opposite = [
-        row for row in changed if _NOT_SHOWN not in (row["higher"], of_reference[row["difference"]])
+        row for row in changed if _NOT_SHOWN not in (row["higher"], of_reference[row["systems"]])
     ]
     if not readers:
-        return Note("readers", verdict_sentence("no_reader"))
+        return verdict_sentence("no_reader")
     if all(row["higher"] == _NOT_SHOWN for row in rows):
         estimates = [row["estimate"] for row in rows]
-        return Note(
-            "readers", verdict_sentence("nothing_shown", readers, min(estimates), max(estimates))
-        )
+        return verdict_sentence("nothing_shown", readers, min(estimates), max(estimates))
     if not changed:
-        return Note("readers", verdict_sentence("same_verdict", readers))
+        return verdict_sentence("same_verdict", readers)
     if opposite:
         names = list(dict.fromkeys(row["labels_of"] for row in opposite))
-        return Note("reference", verdict_sentence("opposite_verdict", names))
+        return verdict_sentence("opposite_verdict", names)
     names = list(dict.fromkeys(row["labels_of"] for row in changed))
-    return Note("readers", verdict_sentence("other_verdict", names))
+    return verdict_sentence("other_verdict", names)
 
 
 def verdict_sentence(macro: str, *values: Any) -> str:

@@ -109,8 +109,7 @@ def readers(
         readers: random: the result holds for other readers like these. fixed: it holds for these
             readers alone.
         positive_from: Lowest rating that counts as a positive call.
-        key: key.csv of the blind study (cxr overlay --blind), which names the image behind each
-            number.
+        key: key.csv of the study (cxr reading-form), which names the image behind each number.
         lesions: CSV of the lesions, for marks with --truth: case, x1, y1, x2, y2 or lesion (its
             name) and, if wanted, weight.
         hit: When a mark hits a lesion. centre: its centre lies in the lesion. iou:0.2: mark and

@@ -20,8 +20,7 @@ from cxr_compare.evaluation.systems.stored_predictions import compare_prediction
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.split import split
-from tests.plain_sets import prepare_plain
-from tests.scripts.small_sets import table_set, write_source
+from tests.scripts.small_sets import table_set
 
 
 def small_set(folder: Path, ids: Iterable[str] = "abcdef") -> Path:
@@ -532,38 +531,6 @@ def test_folder_instead_of_a_file_and_a_blank_name_are_refused(data, tmp_path):
     with pytest.raises(InputError, match=r"out: .*--name"):
         import_predictions(tmp_path / "preds.csv", data=data, out=tmp_path / "out", name=" ")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_figure_of_another_program_is_explained(tmp_path, capsys):
-    states, roles = {"opacity": ["present", "absent"] * 2}, ["test", "test", "val", "train"]
-    sides = {"width": 100, "height": 80}
-    source = write_source(tmp_path / "source", list("abcd"), states, split=roles, **sides)
-    boxes = "image_id,x1,y1,x2,y2,finding\na,0,0,40,40,opacity\nc,0,0,9,9,opacity\n"
-    (source / "boxes.csv").write_text(boxes)
-    prepare_plain(source, tmp_path / "data")
-    crowd = {"image_id": 2, "category_id": 1, "bbox": [0, 0, 50, 50], "iscrowd": 1}
-    truth = {
-        "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
-        "categories": [{"id": 1, "name": "opacity"}],
-        "annotations": [crowd, {**crowd, "image_id": 1, "iscrowd": 0}],
-    }
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
-    results = [
-        {"image_id": 2, "category_id": 1, "bbox": [0, 0, 50, 40], "score": 0.9},  # on the crowd
-        {"image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40], "score": 0.0005},
-    ]
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    options = {"data": tmp_path / "data", "out": tmp_path / "out", "name": "O", "explain": ["1.0"]}
-    options["coco_truth"] = tmp_path / "truth.json"
-    run_command(import_predictions, tmp_path / "results.json", **options)
-    explained = Predictions.open(tmp_path / "out").info["explained"]
-    # The box on the crowd does not count, and the other does, though cxr keeps none below 0.001.
-    assert explained["best"]["value"] == pytest.approx(1)
-    assert (explained["best"]["changes"], explained["cxr"]["value"]) == ([], 0)
-    assert "would give 1.0000" in capsys.readouterr().err
-    (tmp_path / "scores.csv").write_text("image_id,score\na,0.5\n")
-    with pytest.raises(InputError, match=r"scores.csv: --explain "):
-        import_predictions(tmp_path / "scores.csv", **options)
 
 
 def test_the_submission_of_rsna_is_read_as_boxes(run, capsys):

@@ -9,7 +9,7 @@ from scipy.special import expit, ndtr
 
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
-from cxr_compare.evaluation.statistics.reference_error import (
+from cxr_compare.studies.wrong_labels.reference_error import (
     ReferenceAccuracy,
     corrected_auroc,
     corrected_auroc_difference,

@@ -8,7 +8,6 @@ import pytest
 
 from cxr_compare.evaluation.compare.estimates import (
     COLUMNS,
-    CORRECTED,
     Estimate,
     Estimates,
     SampleSize,
@@ -29,24 +28,24 @@ def figure(estimate, **rest):
 @pytest.fixture
 def figures():
     gap = figure(0.1, family=((0.0, 0.3), (-0.05, 0.35)))
-    failed = AUROC._replace(subgroup=CORRECTED)
+    threshold = MetricKey(ALL, "max_f1", "threshold")
     undefined = Estimate(note="no image is called positive", counts=COUNTS)
     return Estimates(
         "opacity",
         "image",
         {
-            "A - 1": {failed: figure(0.7), AUROC: figure(0.9)},
+            "A - 1": {threshold: figure(0.7), AUROC: figure(0.9)},
             "B": {AUROC: figure(0.8), MetricKey(ALL, "max_f1", "precision"): undefined},
         },
         {("A - 1", "B"): {AUROC: gap}},
     )
 
 
-def test_table_holds_every_figure_and_those_on_other_images_at_its_end(figures):
+def test_table_holds_every_figure_and_thresholds_at_its_end(figures):
     table = figures.table()
     assert list(table) == list(COLUMNS)
     assert table["system"].tolist() == ["A - 1", "B", "B", "A - 1 - B", "A - 1"]
-    assert table["subgroup"].tolist()[-1] == CORRECTED
+    assert table["metric"].tolist()[-1] == "threshold"
     row = table.iloc[2]
     assert np.isnan(row["estimate"])
     assert (row["note"], row["n_patients"]) == ("no image is called positive", 7)

@@ -3,11 +3,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from cxr_compare.evaluation.systems.reader_form import read_review, write_reader_study
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.systems.imported import import_file
-from cxr_compare.evaluation.systems.reader_form import read_review, write_reader_study
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 

@@ -90,7 +90,7 @@ class RandomErrors:
     overturned: float
 
 
-def wrong_labels(
+def overturning_labels(
     y_true: npt.ArrayLike,
     first: npt.ArrayLike | Sequence[npt.ArrayLike],
     second: npt.ArrayLike | Sequence[npt.ArrayLike],
@@ -131,7 +131,7 @@ def wrong_labels(
     Example:
         >>> y_true = np.arange(60) % 2 == 0
         >>> good, poor = y_true + np.arange(60) / 50, np.arange(60) % 7
-        >>> result = wrong_labels(y_true, good, poor)
+        >>> result = overturning_labels(y_true, good, poor)
         >>> result.shown, result.fewest
         (True, 6)
     """

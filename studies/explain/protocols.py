@@ -2,8 +2,8 @@
 
 A protocol is a set of rules by which a program evaluates boxes, such as the IoU threshold or the
 images that count. The file ``protocols.toml`` lists the rules, their values, and the protocols that
-programs are known to use. `explain` tries these protocols, and those that differ from one of them
-in one or two rules.
+programs are known to use. `explain_figure` tries these protocols, and those that differ from one of
+them in one or two rules.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class ProtocolEvaluator:
         self._truth = true.assign(finding=true.get("finding", "lesion"), crowd=is_crowd)
         self._has_crowds = bool(self._truth["crowd"].any())
         if not len(self._boxes) or not len(self._truth):
-            raise InputError("--explain: the images evaluated have no predicted, or no true box")
+            raise InputError("explain: the images evaluated have no predicted, or no true box")
         self._image_ids = image_ids
         scores = self._boxes.groupby("image_id")["score"]
         self._top_score = scores.max().reindex(image_ids).to_numpy()
@@ -359,7 +359,7 @@ class ReportedFigure(NamedTuple):
             value = np.nan
         if match is None or not 0 <= value <= 1:
             raise InputError(
-                f"--explain {text}: give a figure in [0, 1], such as 0.4712, and further ones of "
+                f"--figure {text}: give a figure in [0, 1], such as 0.4712, and further ones of "
                 "the same program as ap75=F (at IoU 0.75) or score0.3=F (boxes from score 0.3)"
             )
         digits = max(1, len(match["value"].partition(".")[2]))
@@ -384,7 +384,7 @@ class ReportedFigure(NamedTuple):
 
 
 @with_known_keywords
-def explain(
+def explain_figure(
     figure: float | str | Sequence[float | str],
     boxes: Any,
     truth: Any,
@@ -448,10 +448,10 @@ def explain(
 
     Example:
         >>> import pandas as pd
-        >>> from cxr_compare import metrics
+        >>> from cxr_compare.studies.explain.protocols import explain_figure
         >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
         >>> boxes = pd.concat([truth.assign(image_id="b", score=0.9), truth.assign(score=0.4)])
-        >>> best = metrics.explain_figure(1.0, boxes, truth, ["a", "b"])["best"]
+        >>> best = explain_figure(1.0, boxes, truth, ["a", "b"])["best"]
         >>> round(best["value"], 6), best["changes"]
         (1.0, ['only images with a true box'])
     """
@@ -459,7 +459,7 @@ def explain(
     reported = [ReportedFigure.from_text(_as_text(one)) for one in given]
     if not reported or reported[0].changed or not all(one.changed for one in reported[1:]):
         raise InputError(
-            "--explain: give the figure itself first, such as 0.4712, and then ap75=F or score0.3=F"
+            "--figure: give the figure itself first, such as 0.4712, and then ap75=F or score0.3=F"
         )
     boxes, truth, ids = box_arguments(boxes, truth, image_ids, one_class=False)
     ids = check_arguments(boxes, truth, ids, crowds=True)
@@ -534,7 +534,7 @@ def _chance(values: Floats, reported: Sequence[ReportedFigure]) -> float:
 
 
 def _description(rules: Protocol, known: KnownProtocol, value: float) -> dict[str, Any]:
-    """Describe a protocol in words, as `explain` returns it."""
+    """Describe a protocol in words, as `explain_figure` returns it."""
     texts = {
         name: _RULES[name].get(choice, f"the class {choice} alone")
         for name, choice in rules._asdict().items()

@@ -68,10 +68,10 @@ class ReferenceAccuracy:
         for name in ("sensitivity", "specificity"):
             value = getattr(self, name)
             if not 0 < value <= 1:
-                raise InputError(f"--reference-error: {name}={value:g}; give a share in (0, 1]")
+                raise InputError(f"--error: {name}={value:g}; give a share in (0, 1]")
         if self.youden <= 0:
             raise InputError(
-                f"--reference-error: sensitivity {self.sensitivity:g} and specificity "
+                f"--error: sensitivity {self.sensitivity:g} and specificity "
                 f"{self.specificity:g} add up to 1 or less; such labels say nothing of the disease"
             )
 
@@ -102,11 +102,11 @@ class ReferenceAccuracy:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"--reference-error {text!r}: give the share of wrong labels, such as 0.05, or "
+                f"--error {text!r}: give the share of wrong labels, such as 0.05, or "
                 "sensitivity=0.95,specificity=0.98"
             ) from None
         if not 0 <= share < 0.5:
-            raise InputError(f"--reference-error {text}: give a share of wrong labels in [0, 0.5)")
+            raise InputError(f"--error {text}: give a share of wrong labels in [0, 0.5)")
         return cls(round(1 - share, 12), round(1 - share, 12))
 
     @property

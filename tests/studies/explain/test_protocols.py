@@ -17,7 +17,7 @@ from torchmetrics.detection import MeanAveragePrecision as TorchmetricsAp
 from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.average_precision import coco_annotations
-from cxr_compare.evaluation.boxes.protocols import ProtocolEvaluator, explain
+from cxr_compare.studies.explain.protocols import ProtocolEvaluator, explain_figure
 from tests.evaluation.boxes.simulated import simulate
 from tests.evaluation.boxes.test_rsna_score import rsna_by_hand
 
@@ -253,7 +253,7 @@ def test_figure_of_the_rsna_challenge(floor):
 def test_the_protocol_of_a_figure_is_found(rules, name, changes):
     boxes, truth, images, evaluator = drawn()
     figure = round(evaluator.value(evaluator.complete(rules)), 6)
-    answer = explain(figure, boxes, truth, images)
+    answer = explain_figure(figure, boxes, truth, images)
     assert answer["within"]
     assert answer["found"] == (not changes or answer["chance"] < 0.05)
     assert answer["best"]["value"] == pytest.approx(figure, abs=1e-6)
@@ -267,7 +267,7 @@ def test_the_protocol_of_a_figure_is_found(rules, name, changes):
 
 
 def test_a_figure_that_no_protocol_gives_is_answered_with_the_nearest():
-    answer = explain(0.9999, *drawn()[:3])
+    answer = explain_figure(0.9999, *drawn()[:3])
     assert (answer["within"], answer["n_within"]) == (False, [0, 0, 0])
     assert answer["text"].startswith("None of ")
     away = [abs(one["value"] - 0.9999) for one in (answer["best"], *answer["next_best"])]
@@ -275,9 +275,9 @@ def test_a_figure_that_no_protocol_gives_is_answered_with_the_nearest():
 
 
 def test_a_figure_is_met_within_half_of_its_last_digit():
-    assert explain("0.50", FOUND, TRUTH, IMAGES)["tolerance"] == pytest.approx(0.005)
-    assert explain(0.5, FOUND, TRUTH, IMAGES)["tolerance"] == pytest.approx(0.05)
-    answer = explain(0.4975, FOUND, TRUTH, IMAGES)
+    assert explain_figure("0.50", FOUND, TRUTH, IMAGES)["tolerance"] == pytest.approx(0.005)
+    assert explain_figure(0.5, FOUND, TRUTH, IMAGES)["tolerance"] == pytest.approx(0.05)
+    answer = explain_figure(0.4975, FOUND, TRUTH, IMAGES)
     assert answer["best"]["protocol"] == "Ultralytics mAP50 from April 2026"
     assert answer["tolerance"] == pytest.approx(0.0001)
     assert sum(answer["n_within"]) > 1
@@ -286,7 +286,7 @@ def test_a_figure_is_met_within_half_of_its_last_digit():
 def test_share_of_arbitrary_figures_that_are_explained_is_the_one_printed():
     boxes, truth, images, evaluator = drawn()
     figure = round(evaluator.value(evaluator.complete({"floor": "0.6", "most": "1"})), 4)
-    answer = explain(figure, boxes, truth, images)
+    answer = explain_figure(figure, boxes, truth, images)
     most = len(answer["best"]["changes"])
     values = [
         evaluator.value(rules)
@@ -302,14 +302,14 @@ def test_two_figures_are_explained_by_one_protocol_jointly():
     boxes, truth, images, evaluator = drawn()
     rules = evaluator.complete({"floor": "0.4", "images": "positive"})
     first, at_075 = (f"{evaluator.value(one):.4f}" for one in (rules, rules._replace(iou="0.75")))
-    alone = explain(first, boxes, truth, images)
-    joint = explain([first, f"ap75={at_075}"], boxes, truth, images)
+    alone = explain_figure(first, boxes, truth, images)
+    joint = explain_figure([first, f"ap75={at_075}"], boxes, truth, images)
     assert joint["within"]
     assert sum(joint["n_within"]) <= sum(alone["n_within"])
     assert joint["chance"] < alone["chance"] / 2
     other = f"{evaluator.value(rules._replace(floor='0.55')):.4f}"
-    assert explain([first, f"score0.55={other}"], boxes, truth, images)["within"]
-    wrong = explain([first, "ap75=0.9999"], boxes, truth, images)
+    assert explain_figure([first, f"score0.55={other}"], boxes, truth, images)["within"]
+    wrong = explain_figure([first, "ap75=0.9999"], boxes, truth, images)
     assert not wrong["within"]
 
 
@@ -317,12 +317,12 @@ def test_two_figures_are_explained_by_one_protocol_jointly():
     "figure", ["1.2", "ap75=0.3", "map=0.3", ["0.3", "0.4"], ["0.3", "score=0.4"], [], "0.3.1"]
 )
 def test_other_texts_are_no_figures(figure):
-    with pytest.raises(InputError, match="--explain"):
-        explain(figure, FOUND, TRUTH, IMAGES)
+    with pytest.raises(InputError, match="--figure"):
+        explain_figure(figure, FOUND, TRUTH, IMAGES)
 
 
 def test_without_a_box_there_is_no_figure():
     with pytest.raises(InputError, match="no predicted, or no true box"):
-        explain(0.5, FOUND[:0], TRUTH, IMAGES)
+        explain_figure(0.5, FOUND[:0], TRUTH, IMAGES)
     with pytest.raises(InputError, match="no image of it is in image_ids"):
-        explain(0.5, FOUND[:1], TRUTH, IMAGES[1:])
+        explain_figure(0.5, FOUND[:1], TRUTH, IMAGES[1:])

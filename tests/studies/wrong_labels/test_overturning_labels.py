@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference
-from cxr_compare.evaluation.statistics.wrong_labels import wrong_labels
+from cxr_compare.studies.wrong_labels.overturning_labels import overturning_labels
 
 
 def is_shown(truth, first, second, patients=None):
@@ -41,7 +41,7 @@ def test_no_smaller_set_of_labels_overturns_the_conclusion(seed, gap):
     first = gap * truth + rng.normal(size=18)
     second = 0.3 * truth + rng.normal(size=18)
     patients = np.arange(18)
-    result = wrong_labels(truth, first, second, patients)
+    result = overturning_labels(truth, first, second, patients)
     changed = truth.copy()
     changed[result.most_harmful] ^= True
     before, after = (is_shown(labels, first, second, patients) for labels in (truth, changed))
@@ -58,8 +58,8 @@ def clear_study(n=300):
 def test_a_large_difference_needs_more_wrong_labels_than_a_small_one():
     truth, good, poor = clear_study()
     middle = (good + poor) / 2
-    large = wrong_labels(truth, good, poor)
-    small = wrong_labels(truth, good, middle)
+    large = overturning_labels(truth, good, poor)
+    small = overturning_labels(truth, good, middle)
     assert large.shown
     assert small.shown
     assert small.fewest < large.fewest
@@ -70,28 +70,28 @@ def test_a_large_difference_needs_more_wrong_labels_than_a_small_one():
 
 def test_random_errors_pull_both_systems_towards_chance():
     truth, good, poor = clear_study()
-    curve = wrong_labels(truth, good, poor).curve
+    curve = overturning_labels(truth, good, poor).curve
     aurocs = np.array([errors.first[0] for errors in curve])
     assert (np.diff(aurocs) < 0).all()
     # A share s of wrong labels in two classes of similar size keeps about 1 - 2 s of the excess.
     at_quarter = next(errors for errors in curve if errors.share == 0.25)
-    full = wrong_labels(truth, good, poor).curve[0].first[0]
+    full = overturning_labels(truth, good, poor).curve[0].first[0]
     assert at_quarter.first[0] - 0.5 == pytest.approx(0.5 * (full - 0.5), abs=0.06)
 
 
 def test_result_is_the_same_for_systems_in_either_order():
     truth, good, poor = clear_study(120)
-    one, other = wrong_labels(truth, good, poor), wrong_labels(truth, poor, good)
+    one, other = overturning_labels(truth, good, poor), overturning_labels(truth, poor, good)
     assert (one.fewest, one.at_random) == (other.fewest, other.at_random)
 
 
-def test_patients_with_several_images_need_fewer_wrong_labels():
+def test_patients_with_several_images_need_fewer_overturning_labels():
     truth, good, poor = clear_study(60)
     copied = np.repeat(np.arange(60), 4)
-    by_patient = wrong_labels(truth[copied], good[copied], poor[copied], copied)
-    by_image = wrong_labels(truth[copied], good[copied], poor[copied])
+    by_patient = overturning_labels(truth[copied], good[copied], poor[copied], copied)
+    by_image = overturning_labels(truth[copied], good[copied], poor[copied])
     assert by_patient.fewest <= by_image.fewest
 
 
 def test_one_class_has_no_result():
-    assert wrong_labels(np.ones(6), np.arange(6.0), np.arange(6.0)) is None
+    assert overturning_labels(np.ones(6), np.arange(6.0), np.arange(6.0)) is None

@@ -5,7 +5,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference
-from cxr_compare.evaluation.statistics.reference_error import (
+from cxr_compare.studies.wrong_labels.reference_error import (
     ReferenceAccuracy,
     corrected_auroc,
     corrected_auroc_difference,
@@ -109,7 +109,7 @@ def test_one_class_has_no_corrected_auroc():
     "text", ["0.5", "-0.1", "nan", "five", "sensitivity=0.9", "sensitivity=0.9,specificity=0", ""]
 )
 def test_impossible_errors_are_refused(text):
-    with pytest.raises(InputError, match="--reference-error"):
+    with pytest.raises(InputError, match="--error"):
         ReferenceAccuracy.from_text(text)
 
 
