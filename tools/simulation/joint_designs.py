@@ -183,10 +183,8 @@ def joint_boxes_measure(
         y_true = validation.evaluated.y_true
         held_out = cross_fitted_scores(y_true, columns[0], validation.owners)
         joint = fit_joint_score(y_true, columns[0]).probability(columns[1])
-        gated = [
-            _rescaled(images, scores) for images, scores in ((validation, held_out), (test, joint))
-        ]
-        scorecards = [compute_scorecard(*gated, 0), compute_scorecard(validation, test, 0)]
+        gated = compute_scorecard(_rescaled(validation, held_out), _rescaled(test, joint), 0)
+        scorecards = [gated, compute_scorecard(validation, test, 0)]
         found = compared(scorecards, _REPLICATES, int(rng.integers(2**31)))
         each = {}
         for metric in _OF_BOXES:
