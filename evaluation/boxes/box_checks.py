@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import check_edges, row_text
+from cxr_compare.data_prep.contracts.box_values import are_box_texts, check_edges, row_text
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError, counted
@@ -71,6 +71,33 @@ def check_scores(
         f"{row_text(table, row, where)}: score={scores[row]}; scores must be {expected} "
         f"({counted(int(is_wrong.sum()), 'row', 'are')} not){question}"
     )
+
+
+def refuse_box_texts(table: pd.DataFrame, where: str, *, first_row: int = 0) -> None:
+    """Refuse a table with a column of whole boxes, which would be left out.
+
+    Args:
+        table: Columns that are not read.
+        where: Name of the file or argument. The message starts with it.
+        first_row: Number of the first row, for the message.
+
+    Raises:
+        InputError: A cell writes a box, such as ``[10, 20, 30, 40]``.
+
+    Example:
+        >>> refuse_box_texts(pd.DataFrame({"bbox": ["[10, 20, 30, 40]"]}), "truth")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: truth: row 0: column 'bbox' holds ...
+    """
+    for name, cells in table.select_dtypes(exclude=["number", "bool"]).items():
+        are_boxes = are_box_texts(cells.astype(str).rename(str(name))).to_numpy()
+        if are_boxes.any():
+            raise InputError(
+                f"{where}: row {first_row + int(are_boxes.argmax())}: column '{name}' holds a box "
+                "in one cell, which may be corners or sizes; write each box in a row of its own "
+                "with the columns x1,y1,x2,y2 or x,y,width,height, or remove the column"
+            )
 
 
 def spread_ratio(boxes: pd.DataFrame, truth: pd.DataFrame) -> float | None:

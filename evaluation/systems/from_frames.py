@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import are_box_texts
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
@@ -32,7 +31,7 @@ from cxr_compare.data_prep.formats.columns import column_dictionary
 from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.box_checks import near_ids
+from cxr_compare.evaluation.boxes.box_checks import near_ids, refuse_box_texts
 from cxr_compare.evaluation.boxes.boxes_table import (
     boxes_table,
     edge_columns,
@@ -96,7 +95,7 @@ def truth_from_values(
         truth, own_boxes = _without_boxes(truth)
         boxes = own_boxes if boxes is None else boxes
         if boxes is None:
-            _refuse_boxes_as_texts(truth)
+            refuse_box_texts(truth, "truth")
     frame = _truth_frame(truth)
     ids = pd.Index(frame["image_id"])
     # An array has no index: its images are found by their ids, or by position.
@@ -323,18 +322,6 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
     if isinstance(truth.index, pd.RangeIndex):
         images = images.reset_index(drop=True)
     return images, rows[["image_id", *edges]]
-
-
-def _refuse_boxes_as_texts(truth: pd.DataFrame) -> None:
-    """Refuse a column with a whole box in each cell, which would be left out."""
-    for name, cells in truth.select_dtypes(exclude=["number", "bool"]).items():
-        are_boxes = are_box_texts(cells.astype(str).rename(str(name))).to_numpy()
-        if are_boxes.any():
-            raise InputError(
-                f"truth: row {int(are_boxes.argmax())}: column '{name}' holds boxes, which may be "
-                "corners or sizes; give boxes=DataFrame with image_id, x1, y1, x2, y2 (or x, y, "
-                "width, height), or remove the column"
-            )
 
 
 def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:

@@ -30,6 +30,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.label_files import ids_of_paths, read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
+from cxr_compare.evaluation.boxes.box_checks import refuse_box_texts
 from cxr_compare.evaluation.systems.prediction_strings import (
     PredictionStrings,
     read_prediction_strings,
@@ -366,6 +367,8 @@ def _read_csv(
     if len(table.columns) == 1:
         table = read_text_table(path, (names.image, names.score))
     columns = _find_columns(table, names, str(path), advice)
+    if not columns.box:
+        refuse_box_texts(table.drop(columns=columns.read, errors="ignore"), str(path), first_row=2)
     asked = _columns_to_ask_about(table, columns, names)
     places = [f"row {line}" for line in table.index + 2]  # line 1 is the header
     table = table[columns.read].reset_index(drop=True).assign(place=places)
@@ -413,6 +416,8 @@ def _read_frame(
             read_prediction_strings(frame, of_strings, places, advice.frame, named), content
         )
     columns = _find_columns(frame, names, advice.frame, advice)
+    if not columns.box:
+        refuse_box_texts(frame.drop(columns=columns.read, errors="ignore"), advice.frame)
     asked = {} if "is_array" in frame.attrs else _columns_to_ask_about(frame, columns, names)
     table = frame[columns.read].reset_index(drop=True)
     content = table.to_csv(index=False).encode()

@@ -14,13 +14,14 @@ from cxr_compare.data_prep.contracts.column_names import find_patient_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
 from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.formats.coco import COCO
 from cxr_compare.data_prep.formats.label_file_kinds import label_file_kind
 from cxr_compare.data_prep.formats.misspelt_labels import misspelt_labels
 from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
+from cxr_compare.data_prep.formats.registry import likely_format
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.formats.table import TABLE
 from cxr_compare.data_prep.formats.via import VIA
@@ -41,7 +42,7 @@ def _find_format(path: Path) -> Any:
     kind = label_file_kind(path)
     if kind == "via":
         return VIA
-    if path.suffix.lower() == ".json":
+    if path.suffix.lower() == ".json" and kind in ("coco", None):
         return COCO
     return TABLE if kind == "table" else None
 
@@ -80,14 +81,20 @@ def truth_set(
         InputError: The labels are malformed or missing, a box reaches beyond its image, or an image
             has no patient in ``patients``.
     """
-    labels = _find_format(path)
-    if labels is None or not path.exists():
-        raise InputError(f"{path}: no COCO file, CSV, or folder of COCO or YOLO files")
     if (path / "dataset.json").is_file():
         raise InputError(f"{path}: is a set that cxr prepare made; give it by --data")
+    labels = _find_format(path)
+    if labels is None or not path.exists():
+        raise InputError(f"{path}: {_other_truth(path)}")
     label_files = (path,) if boxes is None else (path, boxes)
     if boxes is not None and labels is not TABLE:
         raise InputError(f"{boxes}: boxes in a file of their own need labels in a CSV")
+    if boxes is not None and not is_table_file(boxes):
+        raise InputError(
+            f"{boxes}: boxes beside labels are a table with the columns image_id,x1,y1,x2,y2; COCO "
+            "and YOLO files hold the labels, too, so give them as --truth alone; of other formats "
+            "cxr prepare makes a data set for --data"
+        )
     options = ReadOptions(columns=columns)
     if labels in (TABLE, VIA):
         options = replace(options, labels=label_files)
@@ -126,6 +133,20 @@ def truth_set(
         "ids": {**DataSet.digests(*typed_tables.values()), "split_ids": split_ids},
     }
     return DataSet.from_info(path, info, splits={"default": split}).with_tables(typed_tables)
+
+
+def _other_truth(path: Path) -> str:
+    """Return what a file or folder is that is no truth, and what to do."""
+    reads = "COCO file, CSV, or folder of COCO or YOLO files"
+    kind = label_file_kind(path) if path.is_file() else likely_format(path)
+    if kind is None:
+        return f"no {reads}"
+    folder = path.parent if path.is_file() else path
+    name = "an XML file" if path.suffix.lower() == ".xml" else f"of the format {kind}"
+    return (
+        f"no {reads}, but {name}; make a data set of it with cxr prepare {folder} OUT, give it "
+        "with --data OUT, and read the results with cxr import"
+    )
 
 
 def _with_patients(images: pd.DataFrame, patients: Path, path: Path) -> pd.DataFrame:

@@ -111,6 +111,12 @@ def test_an_image_without_boxes_had_nothing_or_was_not_run(run, images, expected
     assert statuses(predictions) == expected
 
 
+def test_boxes_as_texts_do_not_make_a_detector_a_classifier(run):
+    with pytest.raises(InputError, match=r"row 3: .*bbox"):
+        run('image_id,score,bbox\nc,0.25,\nd,0.5,"[10, 20, 30, 40]"\n')
+    assert run('image_id,score,note\nc,0.25,\nd,0.5,"[10, 20]"\n').kind == "scores"
+
+
 def test_coco_results_become_corners(run):
     results = [{"image_id": "c", "category_id": 1, "bbox": [10, 20, 30, 40], "score": 0.5}]
     predictions = run(json.dumps(results), "preds.json")

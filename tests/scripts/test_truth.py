@@ -53,6 +53,27 @@ def report(folder: Path) -> Any:
     return compare_files(folder)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.xml"])
+def test_label_files_of_other_formats_are_refused_with_the_command_that_reads_them(tmp_path, name):
+    size = {"imageHeight": 80, "imageWidth": 100}
+    texts = {
+        "a.json": json.dumps({"shapes": [], "imagePath": "a.png", "imageData": None, **size}),
+        "a.xml": "<annotation><filename>a.png</filename></annotation>",
+    }
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    Image.new("L", (100, 80)).save(labels / "a.png")
+    (labels / name).write_text(texts[name])
+    (tmp_path / "truth.csv").write_text("image_id,label\na,1\n")
+    (tmp_path / "s.csv").write_text("image_id,score\na,0.5\n")
+    systems = {"A": tmp_path / "s.csv"}
+    for truth in (labels, labels / name):
+        with pytest.raises(InputError, match=rf"^{re.escape(str(truth))}: .*cxr prepare"):
+            compare(systems, truth=truth)
+        with pytest.raises(InputError, match=rf"^{re.escape(str(truth))}: .*cxr prepare"):
+            compare(systems, truth=tmp_path / "truth.csv", boxes=truth)
+
+
 def test_a_spreadsheet_of_true_boxes_is_read_and_an_impossible_side_is_named(tmp_path):
     table = pd.DataFrame({"file": ["a.png", "b.png"], "label": ["mass", "normal"]})
     for edge, value in (("xmin", 10), ("ymin", 20), ("xmax", 30), ("ymax", 40)):
