@@ -327,7 +327,7 @@ def main() -> None:
 
     The status is 0 for success, 1 if the command found a problem, 2 for wrong input, 3 for a bug in
     cxr (with a traceback), 130 after Ctrl-C and 143 after SIGTERM. Python's own status for a bug
-    would be 1, so that a `cxr monitor` that crashes would look like one that found a change.
+    would be 1, so that a check that crashes would look like one that found a problem.
     """
     try:
         _main()

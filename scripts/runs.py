@@ -1,4 +1,4 @@
-"""Runs and exports that predict, serve and pacs are given, and how they are loaded."""
+"""Runs and exports that a command is given, and how they are loaded."""
 
 from __future__ import annotations
 

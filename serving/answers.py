@@ -29,8 +29,7 @@ class Answers(Sequence[Answer]):
     Attributes:
         answers: Predictions in the order of the images; one for each system on each image.
         left_out: Reason for each file that could not be predicted, by path.
-        exit_status: Exit status of the command: 1 if files were left out or a DICOM object could
-            not be written, else 0.
+        exit_status: Exit status of the command: 1 if files were left out, else 0.
         printed: True if the predictions were printed one by one. They are then not kept in
             `answers`.
         tallies: Counts of positive, negative and undecided images of each system.

@@ -55,7 +55,7 @@ def pacs(
     precision: Precision = None,
     device: Device = "auto",
 ) -> Outcome:
-    """Predict the chest X-rays of an archive, and send the results back.
+    """Predict an archive's chest X-rays, and send the results back.
 
     For each image the command sends a structured report (TID 1500) and a Secondary Capture with the
     overlay to the study of the image. It does so once for each image. An image that is skipped is
