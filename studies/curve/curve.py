@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cxr_compare import DataSet, Predictions
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import (
     TRAIN_PACKAGES,
@@ -18,9 +19,7 @@ from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock, remove_leftovers
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import remove_prediction_leftovers
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import Command, Running, follow_parent, run_commands

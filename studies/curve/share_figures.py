@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cxr_compare import Predictions
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey

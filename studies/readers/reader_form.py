@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cxr_compare import DataSet
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.csv_files import write_csv
@@ -17,9 +19,7 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.page_templates import template_environment
 from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.metrics.prose import inside_sentence
-from cxr_compare.evaluation.overlays.draw import fit_panel
 from cxr_compare.evaluation.systems.prediction_files import as_numbers
 
 _KEY_COLUMNS = ("number", "image_id")
@@ -74,9 +74,12 @@ def write_reader_study(
     scales = []
     for number, image_id in zip(numbers, order, strict=True):
         pixels = dataset.read_original(image_id)
-        panel_pixels, scale = fit_panel(pixels, min(panel, max(pixels.shape)))
+        scale = min(1.0, panel / max(pixels.shape))
+        if scale < 1:
+            height, width = (max(1, round(side * scale)) for side in pixels.shape)
+            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
         with atomic_path(out / "panels" / f"{number}.png") as path:
-            Image.fromarray(panel_pixels).save(path, format="PNG")
+            Image.fromarray(pixels).save(path, format="PNG")
         scales.append(scale)
         if progress is not None:
             progress()

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from cxr_compare import DataSet
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
 from cxr_compare.evaluation.boxes.lesion_hits import HitRule
 from cxr_compare.evaluation.report.files import study_files

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxr_compare import Predictions
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.lesion_hits import HitRule
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit

@@ -3,12 +3,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from cxr_compare.evaluation.systems.reader_form import read_review, write_reader_study
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.systems.imported import import_file
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+from cxr_compare.studies.readers.reader_form import read_review, write_reader_study
+from cxr_compare.studies.readers.reading_form import import_form
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def fill(folder, scores):
 
 
 def read_back(review, dataset, tmp_path, key="key.csv"):
-    return import_file(review, dataset, tmp_path / "reader", name="Reader", key=review.parent / key)
+    return import_form(
+        review, key=review.parent / key, data=dataset, out=tmp_path / "reader", name="Reader"
+    )
 
 
 def test_filled_form_is_imported_as_a_reader_and_evaluated(
