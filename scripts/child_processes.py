@@ -1,8 +1,7 @@
 """`cxr` commands that another command runs as child processes.
 
-`cxr curve` runs several commands at a time. Each is a process with its own GPUs or
-its share of the processors, and its output goes to a file. If one fails, the others continue. If
-the parent command ends, all of them end.
+Each child is a process with its own GPUs or its share of the processors, and its output goes to a
+file. If one fails, the others continue. If the parent command ends, all of them end.
 
 `cxr train --devices N` starts one process for each device of this machine, sets the environment
 variables of torchrun, and watches the processes. All run the same command. The first process writes

@@ -1,6 +1,6 @@
 """Known limits of a run's answers: its AUROC against chance, and the images that it has seen.
 
-`cxr predict`, `cxr serve` and `cxr pacs` show these facts beside the answers. This module computes
+`cxr predict` and `cxr serve` show these facts beside the answers. This module computes
 them and words them, so that all of them say the same.
 """
 

@@ -23,7 +23,6 @@ from cxr_compare.data_prep.store.prediction_writer import remove_prediction_left
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import Command, Running, follow_parent, run_commands
-from cxr_compare.scripts.cluster import open_machines
 from cxr_compare.scripts.options import (
     DataFolder,
     Settings,
@@ -37,13 +36,14 @@ from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import load_model
+from cxr_compare.studies.curve.cluster import open_machines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from cxr_compare.scripts.child_processes import Machines
     from cxr_compare.studies.curve.curve_evaluation import CurveDesign
-    from cxr_compare.training.curve import CurvePlan, CurveRun
+    from cxr_compare.studies.curve.curve_trainings import CurvePlan, CurveRun
 
 _STARTED = "curve.started.json"
 _RUNS = "runs"
@@ -133,7 +133,7 @@ def curve(
     from cxr_compare.studies.curve.curve_evaluation import evaluate_curve
     from cxr_compare.studies.curve.curve_page import FILES, STORED, write_curve
     from cxr_compare.studies.curve.curve_statements import curve_statements
-    from cxr_compare.training.curve import (
+    from cxr_compare.studies.curve.curve_trainings import (
         CurvePlan,
         add_parts,
         read_configs,

@@ -17,7 +17,7 @@ from cxr_compare.scripts.child_processes import (
     run_commands,
     share_devices,
 )
-from cxr_compare.scripts.cluster import MachineShare, open_machines, share_machines
+from cxr_compare.studies.curve.cluster import MachineShare, open_machines, share_machines
 
 ROOT = Path(__file__).resolve().parents[2]
 has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")

@@ -26,7 +26,7 @@ from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.run import Run
-from cxr_compare.training.curve import CurveRun
+from cxr_compare.studies.curve.curve_trainings import CurveRun
 from cxr_compare.training.model_files import load_model
 from cxr_compare.training.plots import save_figure
 from cxr_compare.training.run_folder import RunFolder

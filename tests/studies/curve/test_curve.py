@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.training.curve import CurvePlan, CurveRun
+from cxr_compare.studies.curve.curve_trainings import CurvePlan, CurveRun
 from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import cxr, write_source
 
