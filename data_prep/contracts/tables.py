@@ -215,7 +215,7 @@ def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
         InputError: A row breaks a rule of the table kind, or the disk is full.
 
     Example:
-        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["mass"], "score": [1.5]})
+        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["mass"], "score": [float("nan")]})
         >>> write_table(scores, Path("scores.parquet"), "scores")
         Traceback (most recent call last):
         ...
