@@ -43,7 +43,7 @@ def reading_form(
             data set has several targets.
         image: Id of an image to read. Without it a random sample of the test images is read.
         split: Split (which images are for training, validation and test) whose test images are
-            read.
+            read. By default it is the split that cxr prepare made.
         limit: Largest number of images. If there are more test images, a random sample is read.
 
     Returns:
@@ -120,6 +120,7 @@ def import_form(
         finding: Finding that was looked for, such as lung_opacity. Needed only if the data set has
             several findings.
         split: Split (which images are for training, validation and test) whose images were read.
+            By default it is the split that cxr prepare made.
 
     Returns:
         The readings as predictions.
