@@ -276,7 +276,7 @@ def _require_systems(compared: Sequence[GivenSystem], *, both: bool) -> None:
         raise InputError("compare --both: joins two or more systems; give another one")
 
 
-def _refuse_options_of_truth(data: Path, images: ImageOptions, scales: Mapping[str, float]) -> None:
+def _refuse_options_of_truth(data: Any, images: ImageOptions, scales: Mapping[str, float]) -> None:
     """Refuse options that describe files of labels and results, beside a prepared data set."""
     if images.folder is not None:
         raise InputError(

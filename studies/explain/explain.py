@@ -26,7 +26,7 @@ def explain(
     coco_truth: AnyPath | None = None,
     scale: float | None = None,
 ) -> Outcome:
-    """Find the rules by which another program computed its average precision.
+    """Find the rules behind another program's average precision.
 
     The command computes the average precision of the boxes by the rules of COCO, Pascal VOC,
     Ultralytics and RSNA, and with one or two of these rules changed. It says which rules give the

@@ -31,7 +31,7 @@ def reader_verdicts(
     replicates: Annotated[int, Argument(minimum=100)] = 2000,
     protocol: AnyPath | None = None,
 ) -> Outcome:
-    """Say whether a comparison's verdict depends on whose labels are the truth.
+    """Compare systems by the labels of each reader.
 
     The systems are compared once with the labels of the data set and once with those of each human
     reader. Only the labels of the test images change: thresholds come from validation images with

@@ -44,7 +44,7 @@ def wrong_labels(
     error: Annotated[str | None, Argument(read=str)] = None,
     chart: AnyPath | None = None,
 ) -> Outcome:
-    """Say how wrong the labels may be until a comparison's answer falls.
+    """Say how many wrong labels would overturn an answer.
 
     If the answer shows a difference in AUROC, the command finds the fewest test labels that must be
     wrong until it is no longer shown, and the share at which this happens if labels are wrong at
