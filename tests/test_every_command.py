@@ -111,7 +111,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"time": days.repeat(2), "patient": range(120), "score": [0.1, 0.7, 0.4] * 40}
     )
     log.to_csv(folder / "log.csv", index=False)
-    true = pd.DataFrame({"image_id": ["a", "b"], "x1": 0, "y1": 0, "x2": 40, "y2": [20, 30]})
+    true = pd.DataFrame(
+        {"image_id": ["a", "b"], "finding": "opacity", "x1": 0, "y1": 0, "x2": 40, "y2": [20, 30]}
+    )
     true.to_csv(folder / "true_boxes.csv", index=False)
     true.assign(score=[0.9, 0.4]).to_csv(folder / "boxes.csv", index=False)
     (folder / "form.csv").write_text("number,score,remark\n001,0.5,\n002,0.1,\n")
