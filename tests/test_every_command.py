@@ -74,7 +74,11 @@ BEFORE_TRAINING = [
     "plan --auroc 0.85,0.80 --prevalence 0.3",
     "export data yolo --format yolo",
     "readers ratings.csv --truth truth.csv --out readers",
+    "explain boxes.csv --truth true_boxes.csv --figure 0.5",
+    "reading-form data --out study --limit 3",
+    "import-form form.csv --key study/key.csv --data data --out reader --name Ann",
     *_FOLDS,
+    "wrong-labels folds/0 --error 0.05",
     "ensemble folds/A0 folds/B0 --data data --out both",
     "folds folds/0 folds/1 folds/2 --out folds/all",
 ]
@@ -110,6 +114,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"time": days.repeat(2), "patient": range(120), "score": [0.1, 0.7, 0.4] * 40}
     )
     log.to_csv(folder / "log.csv", index=False)
+    true = pd.DataFrame(
+        {"image_id": ["a", "b"], "finding": "opacity", "x1": 0, "y1": 0, "x2": 40, "y2": [20, 30]}
+    )
+    true.to_csv(folder / "true_boxes.csv", index=False)
+    true.assign(score=[0.9, 0.4]).to_csv(folder / "boxes.csv", index=False)
+    (folder / "form.csv").write_text("number,score,remark\n001,0.5,\n002,0.1,\n")
     rows = [(r, m, c, (c + m) % 3) for r in range(3) for m in (1, 2) for c in range(20)]
     ratings = pd.DataFrame(rows, columns=["reader", "modality", "case", "rating"])
     ratings.to_csv(folder / "ratings.csv", index=False)
@@ -236,4 +246,5 @@ def _name(line: str) -> str:
 
 def test_no_command_is_left_out():
     named = {_name(line) for line in [*BEFORE_TRAINING, *WITH_MODELS]} | {"pacs", "serve"}
+    named.add("reader-verdicts")  # needs a data set of several readers: tests/studies/readers
     assert named == {command_name(command) for command in all_commands()}

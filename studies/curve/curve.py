@@ -85,7 +85,7 @@ def curve(
     detector_set: Settings = None,
     classifier_set: Settings = None,
 ) -> Outcome:
-    """Train detector and classifier on growing shares of the patients.
+    """Train detector and classifier on ever more patients.
 
     The command trains both models on each share with each seed, and evaluates all of these runs on
     the same test patients. The page shows which model is better, by the number of annotated

@@ -26,7 +26,7 @@ def explain(
     coco_truth: AnyPath | None = None,
     scale: float | None = None,
 ) -> Outcome:
-    """Find the rules by which another program computed its average precision.
+    """Find the rules behind another program's average precision.
 
     The command computes the average precision of the boxes by the rules of COCO, Pascal VOC,
     Ultralytics and RSNA, and with one or two of these rules changed. It says which rules give the
@@ -42,7 +42,7 @@ def explain(
         truth: True boxes, in place of --data: COCO JSON, a CSV, or a folder of COCO or YOLO files,
             which also names the images without a box. Without roles all images are test images.
         split: Split (which images are for training, validation and test) whose test images the
-            figure is of.
+            figure is of. By default it is the split that cxr prepare made.
         finding: Finding of the rows that name none, such as lung_opacity. Needed only if there are
             several findings.
         class_names: Class names of YOLO files in their order, with commas, or a data.yaml. By

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from cxr_compare import DataSet, InputError, Report, compare
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
@@ -31,7 +31,7 @@ def reader_verdicts(
     replicates: Annotated[int, Argument(minimum=100)] = 2000,
     protocol: AnyPath | None = None,
 ) -> Outcome:
-    """Say whether a comparison's verdict depends on whose labels are the truth.
+    """Compare systems by the labels of each reader.
 
     The systems are compared once with the labels of the data set and once with those of each human
     reader. Only the labels of the test images change: thresholds come from validation images with
@@ -45,8 +45,10 @@ def reader_verdicts(
             has several targets.
         split: Split (which images are for training, validation and test) whose test images are
             evaluated. By default it is the split of the systems.
-        replicates: Number of bootstrap replicates behind each interval.
-        protocol: TOML file that fixed the question, as in cxr compare.
+        replicates: Number of bootstrap replicates behind each interval. With fewer the command is
+            faster, and the ends of the intervals are less exact.
+        protocol: TOML file that fixed the question, as in cxr compare. Each verdict is then about
+            its figure.
 
     Returns:
         Whether the verdict stays the same, and each difference by the labels of each reader.
@@ -71,12 +73,19 @@ def reader_verdicts(
         if not is_predictions_folder(path):
             raise InputError(f"{path}: is no predictions folder; make one with cxr predict")
     split = own_split(split, [path for system in given for path in system.paths], dataset)
-    options = {"target": target, "split": split, "replicates": replicates, "protocol": protocol}
+    compared = [_text(system) for system in given]
     rows: list[dict[str, Any]] = []
     usual: dict[tuple[str, str], str] = {}
     for reader, labelled in _labelled_by_readers(dataset, target, split):
-        report = compare([_text(system) for system in given], data=labelled, **options)
-        of_reader = _rows(reader, report)
+        report = compare(
+            compared,
+            data=labelled,
+            target=None if target is None else [target],
+            split=split,
+            replicates=replicates,
+            protocol=protocol,
+        )
+        of_reader = _rows(reader, cast("Report", report))  # of one target, so it is one report
         usual = usual or {row["systems"]: row["higher"] for row in of_reader}
         rows += [
             {**row, "same_verdict": row["higher"] == usual[row["systems"]]} for row in of_reader

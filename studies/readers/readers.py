@@ -85,7 +85,7 @@ def readers(
     hit: Annotated[Any, Argument(read=read_hit_rule, metavar="RULE")] = "centre",
     rename: Names = (),
 ) -> Outcome:
-    """Analyse a reader study: readers by modality, or against systems.
+    """Analyse a reader study, by modality or against systems.
 
     The analysis follows Obuchowski and Rockette, with the degrees of freedom of Hillis. The readers
     may read all cases with each modality, or a part of the cases, or other cases with each

@@ -30,7 +30,7 @@ def reading_form(
     split: str = "default",
     limit: Annotated[int, Argument(minimum=1)] = 20,
 ) -> Outcome:
-    """Write a form on which a reader marks images without any hint.
+    """Write a form on which readers mark images without hints.
 
     The folder has numbered images in random order, read.html to mark and rate them on, review.csv
     for ratings alone, and key.csv with the names of the images, which is not for readers. The
@@ -43,7 +43,7 @@ def reading_form(
             data set has several targets.
         image: Id of an image to read. Without it a random sample of the test images is read.
         split: Split (which images are for training, validation and test) whose test images are
-            read.
+            read. By default it is the split that cxr prepare made.
         limit: Largest number of images. If there are more test images, a random sample is read.
 
     Returns:
@@ -106,7 +106,7 @@ def import_form(
     finding: str | None = None,
     split: str = "default",
 ) -> Predictions:
-    """Import the form that one reader filled in, as a system to compare.
+    """Import the form that one reader filled in, as a system.
 
     An image that was not read counts as failed, and one that was read without a mark as an image
     without a box.
@@ -120,6 +120,7 @@ def import_form(
         finding: Finding that was looked for, such as lung_opacity. Needed only if the data set has
             several findings.
         split: Split (which images are for training, validation and test) whose images were read.
+            By default it is the split that cxr prepare made.
 
     Returns:
         The readings as predictions.

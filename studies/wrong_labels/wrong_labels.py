@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from cxr_compare import InputError
+from cxr_compare.evaluation.metrics.image_metrics import auroc
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.figure_text import number
@@ -43,7 +44,7 @@ def wrong_labels(
     error: Annotated[str | None, Argument(read=str)] = None,
     chart: AnyPath | None = None,
 ) -> Outcome:
-    """Say how wrong the labels may be until a comparison's answer falls.
+    """Say how many wrong labels would overturn an answer.
 
     If the answer shows a difference in AUROC, the command finds the fewest test labels that must be
     wrong until it is no longer shown, and the share at which this happens if labels are wrong at
@@ -54,7 +55,8 @@ def wrong_labels(
         report: Report folder of cxr compare; from Python also the report itself.
         error: Error of the labels that served as the reference: 0.05 for the share of wrong labels
             in each class, or sensitivity=0.95,specificity=0.98 of the labels.
-        chart: Image file to write (.png, .svg or .pdf): AUROC against the share of wrong labels.
+        chart: Image file to write (.png, .svg or .pdf). It shows the AUROC of both systems against
+            the share of labels that are wrong at random.
 
     Returns:
         The answer in words; as a dictionary, it also has the images whose labels matter most, the
@@ -164,12 +166,11 @@ class _LabelledScores:
     @cached_property
     def aurocs(self) -> dict[str, float]:
         """AUROC of each system by the labels as they are."""
-        from cxr_compare import metrics
-
-        return {
-            name: metrics.auroc(self.y_true.astype(int), scores)
-            for name, scores in self.scores.items()
-        }
+        aurocs = {}
+        for name, scores in self.scores.items():
+            area = auroc(self.y_true, scores)
+            aurocs[name] = np.nan if area is None else area
+        return aurocs
 
 
 def _overturned(
