@@ -11,7 +11,7 @@ a model of ours, whose logs lie in the folder of ``CXR_STAGED``:
     cxr train chexnet_small --data sets/rsna --out cls --set model.backbone=efficientnet_lite0
         --set model.weights=imagenet --set data.split=fold-1 --set data.image_size=128
         --set training.epochs=6 --set training.learning_rate=5e-4
-    cxr predict A=cls plain --no-overlay --csv plain.csv --log log_plain
+    cxr log A=cls plain --log log_plain
 
 and so for ``inverted`` and ``children``: PNG files of the test images of fold-1, the same as
 255 - pixel, and Kermany's images.
@@ -29,10 +29,10 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from cxr_compare.evaluation.studies import monitor_result, monitoring
 from scipy.special import expit, logit, ndtr
 
 from cxr_compare.hospital.answers.answer_log import AGE_BANDS
+from cxr_compare.hospital.monitor import monitor_result, monitoring
 from cxr_compare.hospital.monitor.monitored_figures import figure_blocks, read_first_weeks
 from cxr_compare.hospital.monitor.monitoring import _completed
 from tools.simulation.makers import IMAGES_OF_A_PATIENT, LABELS_ALIKE, PREVALENCE, skill_of
