@@ -65,6 +65,8 @@ def dicom(
 
     Example:
         cxr dicom out/retinanet out/chexnet image.dcm --out out/dicom
+
+        cxr dicom out/chexnet images --out out/dicom --backend openvino
     """
     require_packages("dicom", "hospital", ("highdicom",))
     folder = as_path(out)

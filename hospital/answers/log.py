@@ -52,6 +52,8 @@ def log(
 
     Example:
         cxr log out/chexnet images --log out/log
+
+        cxr log out/chexnet images --log out/log --backend openvino
     """
     folder = as_path(log)
     runs, sources = sort_paths(read_paths(paths))

@@ -74,8 +74,8 @@ def guarantee(
             number; rsna or nih takes the unequal numbers of that data set. By default it is 1.
         within: Assumed correlation of the scores of two images of a patient, with --plan, by
             default 0.5.
-        power: Probability that a threshold with the guarantee is found, with --plan, by default
-            0.8.
+        power: Probability that a threshold with the guarantee is found, with --plan. By default it
+            is 0.8.
         prevalence: Assumed share of validation patients with the disease, with --plan for a
             guarantee of PPV.
         out: Folder for the figure and plan.json, with --plan. It must be new or hold a plan.

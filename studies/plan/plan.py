@@ -80,7 +80,7 @@ def plan(
             of --auroc A,B.
         half_width: Half-width of a 95 % interval, such as 0.03. The plan then also says how many
             patients give such an interval on average.
-        power: Probability that the difference is shown, by default 0.8.
+        power: Probability that the difference is shown. By default it is 0.8.
         auroc: Assumed AUROC of one system, or of two.
         prevalence: Assumed share of test patients with the disease, such as 0.3.
         correlation: Assumed correlation of the scores of the two systems within a class, by default
