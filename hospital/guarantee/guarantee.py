@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,7 +125,7 @@ def guarantee(
     return replace(planned, figures=write_plan(planned, as_path(out)))
 
 
-def _refuse(options: dict[str, object], purpose: str) -> None:
+def _refuse(options: Mapping[str, object], purpose: str) -> None:
     """Refuse the first option that was given and is for something else."""
     for option, value in options.items():
         if value not in (None, ()):
@@ -176,10 +177,12 @@ def guaranteed_threshold(
                 f"guarantee {text!r}: {n_patients} validation patients count for the {part.title}, "
                 f"and a guarantee needs at least {LEAST_PATIENTS}; use more validation patients"
             )
-    threshold, reason = images.choose(guaranteed)
-    if threshold is None:
-        raise InputError(f"guarantee {text!r}: {system.name} has no such threshold: {reason}")
-    return Declared(text, threshold, guaranteed.sentence(patients))
+    chosen = images.choose(guaranteed)
+    if chosen.threshold is None:
+        raise InputError(
+            f"guarantee {text!r}: {system.name} has no such threshold: {chosen.reason}"
+        )
+    return Declared(text, chosen.threshold, guaranteed.sentence(patients))
 
 
 def _validation_images(
