@@ -11,6 +11,7 @@ a model of ours, whose logs lie in the folder of ``CXR_STAGED``:
     cxr train chexnet_small --data sets/rsna --out cls --set model.backbone=efficientnet_lite0
         --set model.weights=imagenet --set data.split=fold-1 --set data.image_size=128
         --set training.epochs=6 --set training.learning_rate=5e-4
+    cxr predict A=cls plain --no-overlay --csv plain.csv
     cxr log A=cls plain --log log_plain
 
 and so for ``inverted`` and ``children``: PNG files of the test images of fold-1, the same as
