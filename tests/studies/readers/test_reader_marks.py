@@ -14,6 +14,7 @@ from cxr_compare.evaluation.systems.imported import import_file
 from cxr_compare.studies.readers.reader_analysis import analyse_readers
 from cxr_compare.studies.readers.reader_files import read_lesions, read_reading_table
 from cxr_compare.studies.readers.readers import readers as command
+from cxr_compare.studies.readers.reading_form import import_form
 from cxr_compare.studies.readers.readings import join_marks
 
 
@@ -433,7 +434,9 @@ def test_answers_of_the_reading_page_come_back_as_marks_and_as_a_system(
     hits = marks["x1"] > 5  # a false mark begins at 1
     assert one[0] == pytest.approx((~hits).sum() / len(ids), abs=2 / len(ids))
     path = forms[0].split("=")[1]
-    reader = import_file(path, evaluation_set, tmp_path / "system", name="Ann", key=key)
+    reader = import_form(
+        path, key=key, data=evaluation_set.folder, out=tmp_path / "system", name="Ann"
+    )
     assert len(reader.boxes) == len(marks)
     assert set(reader.images_run) == set(ids)
     np.testing.assert_allclose(
