@@ -453,7 +453,7 @@ def _row(parameter: Parameter) -> str:
 
 
 def _linked(text: str) -> str:
-    return re.sub(r"docs/(\w+\.md(#\w+)?)", r"[\1](\1)", text)
+    return re.sub(r"docs/(\w+\.md(#[\w-]+)?)", r"[\1](\1)", text)
 
 
 def _default(parameter: Parameter) -> str:

@@ -52,7 +52,7 @@ def monitor(
     2 that nothing can be tested.
 
     Args:
-        log: Folder that --log of cxr serve, pacs or predict wrote, with plain or gzip-compressed
+        log: Folder that cxr log or cxr pacs --log wrote, with plain or gzip-compressed
             files. It may also be a CSV with the columns of the log, of which time, patient and
             score are needed.
         out: Folder for the page and the tables. It must be new or hold an earlier monitor.
