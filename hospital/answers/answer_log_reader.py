@@ -56,7 +56,7 @@ def read_log(
     """Read a log of the scores and decisions that deployed systems gave for new images.
 
     Args:
-        path: Folder that ``cxr predict``, ``serve`` or ``pacs`` wrote with the option ``--log``, or
+        path: Folder that ``cxr log`` or ``cxr pacs`` wrote with the option ``--log``, or
             a CSV file with the same columns. The CSV needs ``time``, ``patient`` and ``score``; its
             ids are taken unchanged.
         say: Function that shows what was skipped: incomplete lines, as a full disk leaves them, and

@@ -225,19 +225,6 @@ TABLES = (
         cases="second system, validation / test patients",
     ),
     Table(
-        "joined_boxes",
-        "joined_boxes",
-        (
-            Column("better than the detector: AP50", "ap50"),
-            Column("FROC mean", "froc_mean"),
-            Column("RSNA score", "rsna_score"),
-            Column("gain of AP50", "ap50 gained", share=False),
-            Column("of FROC mean", "froc_mean gained", share=False),
-            Column("of RSNA score", "rsna_score gained", share=False),
-        ),
-        cases="classifier, validation / test patients",
-    ),
-    Table(
         "folds",
         "folds",
         (
