@@ -1,1 +1,1 @@
-"""In a hospital: DICOM and PACS, guarantees and monitoring; this folder can be deleted."""
+"""Work in a hospital: DICOM and PACS, guarantees, monitoring; this folder can be deleted."""

@@ -111,9 +111,16 @@ def build_app(called: str | None = None) -> App:
 
 def _first_sentence(function_name: str) -> str:
     """Return the first line of a command's docstring without importing or parsing the module."""
-    spec = find_spec(command_module(function_name))
+    module = command_module(function_name)
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:  # its package was deleted
+        spec = None
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"cxr {command_name(function_name)}: its module is missing")
+        raise InputError(
+            f"cxr {command_name(function_name)}: {module} is missing; install the program again, "
+            "such as by pip install -e ."
+        )
     source = Path(spec.origin).read_text(encoding="utf-8")
     docstring = source.partition(f"\ndef {function_name}(")[2].partition('"""')[2]
     return docstring.partition("\n")[0]

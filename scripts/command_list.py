@@ -6,6 +6,7 @@ Annexes and other people's packages add a command by an entry point of the group
 """
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module, metadata
 from typing import Any
 
@@ -27,8 +28,6 @@ COMMAND_GROUPS = {
 Each function is in the module of `scripts/commands` that has its name.
 """
 COMMANDS = tuple(name for group in COMMAND_GROUPS.values() for name in group)
-ENTRY_POINTS = "cxr_compare.commands"
-"""Group of the entry points that add commands."""
 
 MAIN_OPTIONS = {"compare": ("data", "truth", "boxes", "patients", "out")}
 """Options that the help of a command shows first, by its function; all others come after "More".
@@ -37,9 +36,10 @@ A command that is not listed shows all its options in one list.
 """
 
 
+@cache  # the distributions of an environment take 15 ms to look through
 def added_commands() -> dict[str, metadata.EntryPoint]:
     """Return the entry point of each command that is not of the core, by its function's name."""
-    points = metadata.entry_points(group=ENTRY_POINTS)
+    points = metadata.entry_points(group="cxr_compare.commands")
     return {point.name: point for point in points if point.name not in COMMANDS}
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cxr_compare.data_prep.store.dataset import DataSet
     from cxr_compare.data_prep.work.engine import EngineName
 
+_SAMPLE_SEED = 0
+
 DataFolder = Annotated[
     AnyPath, Argument(folder_kind="data set", help="Data set that cxr prepare made.")
 ]
@@ -318,6 +320,33 @@ DespiteAudit = Annotated[
 ]
 
 _USUAL_SPLIT = "default"
+
+
+def choose_images(dataset: DataSet, named: list[str] | None, split: str, limit: int) -> list[str]:
+    """Return the images that the user names, or a random sample of the test images, sorted.
+
+    Args:
+        dataset: Data set with the images.
+        named: Ids of images; None or empty for a sample.
+        split: Name of the split (division into training, validation and test images).
+        limit: Largest number of images of a sample.
+
+    Raises:
+        InputError: A named image is unknown, or the split has no test image.
+    """
+    import numpy as np
+
+    if named:
+        present = set(dataset.images["image_id"])
+        unknown = [image_id for image_id in named if image_id not in present]
+        if unknown:
+            raise InputError(f"{dataset.folder}: has no image '{unknown[0]}'")
+        return list(dict.fromkeys(named))
+    ids = dataset.image_ids("test", split)
+    if not len(ids):
+        raise InputError(f"{dataset.folder}: split '{split}' has no test image")
+    count = min(limit, len(ids))
+    return sorted(np.random.default_rng(_SAMPLE_SEED).choice(ids.to_numpy(), count, replace=False))
 
 
 def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> str:

@@ -9,18 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import file_lock
 from cxr_compare.data_prep.store.loose_images import LooseImage, find_image_files, read_loose_images
 
-if TYPE_CHECKING:
-    pass
-
-# End of the names of overlays
 OVERLAY_END = "-overlay.png"
+"""End of the names of overlays."""
 
 
 @dataclass(frozen=True)

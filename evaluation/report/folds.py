@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -30,6 +30,7 @@ from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_title
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.files import DECISIONS
+from cxr_compare.evaluation.report.joint_table import read_joint_system
 from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_equation, range_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL
@@ -84,7 +85,7 @@ class Folds:
         for kind, facts in (
             ("target", [report["target"] for report in reports]),
             ("systems", [report["systems"] for report in reports]),
-            ("joint system", [_joint_system(report) for report in reports]),
+            ("joint system", [read_joint_system(report) for report in reports]),
             ("images", [report["provenance"]["data_set"].get("content_id") for report in reports]),
             ("labels", [report["provenance"]["data_set"].get("labels_id") for report in reports]),
         ):
@@ -108,7 +109,7 @@ class Folds:
             figures=figures[[*KEYS, "fold", "estimate"]].astype({"estimate": float}),
             n_images=tuple(int(images["image_id"].nunique()) for images in tested),
             provenance=tuple(report["provenance"] for report in reports),
-            joint=_joint_system(reports[0]),
+            joint=read_joint_system(reports[0]),
         )
 
     @cached_property
@@ -152,8 +153,8 @@ class Folds:
         headlines = _main_figures(self.table)
         titles = [_title(metric, policy) for metric, policy in headlines]
         lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
-        contrasts = [f"{self.systems[0]} - {other}" for other in self.systems[1:]]
-        contrasts += [name for name in self._gains() if name not in contrasts]
+        first = f"{self.systems[0]} - "
+        contrasts = [name for name in self._pairs() if name.startswith(first)]
         for system in [*self.systems, *contrasts]:
             cells = [_cell(self.table, system, *figure) for figure in headlines]
             lines.append(f"| {system} | " + " | ".join(cells) + " |")
@@ -222,12 +223,6 @@ class Folds:
             "provenance": provenance(),
         }
         write_json(out / "folds.json", "folds", payload)
-
-
-def _joint_system(report: Mapping[str, Any]) -> JointSystem | None:
-    """Return the joint system of a report, as its ``metrics.json`` records it."""
-    record = report.get("joint")
-    return record and JointSystem(record["name"], tuple(record["members"]))
 
 
 def _patients(images: pd.DataFrame) -> set[str]:

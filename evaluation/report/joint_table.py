@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.compare.verdict_parts import JointSystem
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 
@@ -64,6 +66,12 @@ def joint_record(comparison: Comparison) -> dict[str, Any] | None:
         "policy": policy,
         "changes": _counts(comparison).to_dict("index"),
     }
+
+
+def read_joint_system(report: Mapping[str, Any]) -> JointSystem | None:
+    """Return the joint system that the ``metrics.json`` of a report records; None without one."""
+    record = report.get("joint")
+    return record and JointSystem(record["name"], tuple(record["members"]))
 
 
 def joint_table(comparison: Comparison) -> Table | None:

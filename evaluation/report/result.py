@@ -288,22 +288,21 @@ class Report(OpenedFromFolder):
         Raises:
             InputError: There is no threshold, so no image is called positive or negative.
         """
-        from cxr_compare.evaluation.compare.verdict_parts import JointSystem
         from cxr_compare.evaluation.report.case_selection import select_cases
+        from cxr_compare.evaluation.report.joint_table import read_joint_system
 
         if not self.policy:
             raise InputError(
                 "cases: there is no threshold, so no image is called positive or negative; give "
                 "compare validation images (the role val), or policy=['threshold=0.5']"
             )
-        joint = self._payload.get("joint")
         kinds = select_cases(
             self.decisions,
             self.systems,
             self.policy,
             per_category=per_kind,
             seed=self.content.seed,
-            joint=joint and JointSystem(joint["name"], tuple(joint["members"])),
+            joint=read_joint_system(self._payload),
         )
         rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])

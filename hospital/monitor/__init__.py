@@ -1,1 +1,1 @@
-"""Is a model still as good: its logged answers beside those of a reference time."""
+"""Monitoring of a model in use: its logged answers beside those of a reference time."""

@@ -7,8 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import numpy as np
-
 from cxr_compare.data_prep.contracts.atomic_files import remove_old_temporary_files
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
@@ -17,7 +15,7 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import DataFolder, own_split
+from cxr_compare.scripts.options import DataFolder, choose_images, own_split
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
@@ -31,7 +29,6 @@ from cxr_compare.scripts.systems import (
 )
 
 _PANEL = 480  # side of a panel, px
-_SEED = 0  # random seed of the sample
 
 
 @command
@@ -87,7 +84,7 @@ def overlay(
     split = own_split(split, [path for system in systems for path in system.paths], dataset)
     if not dataset.has_pixels:
         raise InputError(f"{data}: has no pixels, so there is nothing to draw on")
-    image_ids = _choose_images(dataset, image, split, limit)
+    image_ids = choose_images(dataset, image, split, limit)
     count = counted(len(image_ids), "image")
     if not systems:
         raise InputError("overlay: give at least one predictions folder or run")
@@ -107,21 +104,6 @@ def overlay(
         [str(file) for file in files],
         next_steps=(f"open {shlex.quote(str(files[0]))}",),
     )
-
-
-def _choose_images(dataset: DataSet, named: list[str] | None, split: str, limit: int) -> list[str]:
-    """Return the named images, or a random sample of the test images, sorted."""
-    if named:
-        present = set(dataset.images["image_id"])
-        unknown = [image_id for image_id in named if image_id not in present]
-        if unknown:
-            raise InputError(f"{dataset.folder}: has no image '{unknown[0]}'")
-        return list(dict.fromkeys(named))
-    ids = dataset.image_ids("test", split)
-    if not len(ids):
-        raise InputError(f"{dataset.folder}: split '{split}' has no test image")
-    count = min(limit, len(ids))
-    return sorted(np.random.default_rng(_SEED).choice(ids.to_numpy(), count, replace=False))
 
 
 def _open_systems(

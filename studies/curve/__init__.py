@@ -1,1 +1,1 @@
-"""What boxes buy: figures by the number of training images and of boxes."""
+"""Learning curves: figures by the number of training images and of boxes."""

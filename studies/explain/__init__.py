@@ -1,1 +1,1 @@
-"""Which mAP is this: the rules by which another program computed its figure of boxes."""
+"""Rules by which another program computed its figure of boxes."""

@@ -1,1 +1,1 @@
-"""How many patients a study needs."""
+"""Sample size: the number of patients that a study needs."""

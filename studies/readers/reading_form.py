@@ -5,19 +5,17 @@ from __future__ import annotations
 import shlex
 from typing import Annotated
 
-import numpy as np
-
 from cxr_compare import DataSet, InputError, Predictions
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import DataFolder
+from cxr_compare.scripts.options import DataFolder, choose_images
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 
 _PANEL = 1024  # side of an image, px
-_SEED = 0  # random seed of the sample, and of the order in which readers see images
+_SEED = 0  # random seed of the order in which readers see images
 
 
 @command
@@ -63,7 +61,7 @@ def reading_form(
     finding = dataset.target(target).display_name
     if not dataset.has_pixels:
         raise InputError(f"{data}: has no pixels, so there is nothing to read")
-    image_ids = _choose_images(dataset, image, split, limit)
+    image_ids = choose_images(dataset, image, split, limit)
     with console.track("Drawing", len(image_ids)) as advance:
         write_reader_study(
             dataset, image_ids, out, finding=finding, panel=_PANEL, seed=_SEED, progress=advance
@@ -78,21 +76,6 @@ def reading_form(
         f"Reader study: {counted(len(image_ids), 'image')} in {out}; keep key.csv from the readers"
     )
     return Outcome(text, sorted(map(str, out.glob("panels/*.png"))), next_steps=steps)
-
-
-def _choose_images(dataset: DataSet, named: list[str] | None, split: str, limit: int) -> list[str]:
-    """Return the named images, or a random sample of the test images, sorted."""
-    if named:
-        present = set(dataset.images["image_id"])
-        unknown = [image_id for image_id in named if image_id not in present]
-        if unknown:
-            raise InputError(f"{dataset.folder}: has no image '{unknown[0]}'")
-        return list(dict.fromkeys(named))
-    ids = dataset.image_ids("test", split)
-    if not len(ids):
-        raise InputError(f"{dataset.folder}: split '{split}' has no test image")
-    count = min(limit, len(ids))
-    return sorted(np.random.default_rng(_SEED).choice(ids.to_numpy(), count, replace=False))
 
 
 @command

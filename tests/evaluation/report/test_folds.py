@@ -99,7 +99,7 @@ def test_a_joint_system_is_better_only_if_both_differences_are_shown_and_no_pair
     table = folds.table.set_index(["system", "metric"])["p_holm"]
     assert [table[pair, "auroc"] for pair in PAIRS] == pytest.approx(list(unadjusted))
     pairs, gains = [line for line in folds.to_markdown().splitlines() if line.startswith("- AUROC")]
-    assert "of 1 pairs" in pairs
+    assert "of 1 pair," in pairs
     assert gains.endswith(
         "C not shown to be better than each: gain over A −0.037 (−0.273 to 0.200); "
         "gain over B 0.020 (−0.118 to 0.157)"
