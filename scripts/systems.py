@@ -253,7 +253,7 @@ def read_compared(value: Any) -> list[GivenSystem]:
 
 
 def _members(source: Any) -> list[Path | Predictions | GivenValues]:
-    if isinstance(source, list | tuple) and source and all(map(_is_vector, source)):
+    if isinstance(source, list | tuple) and source and all(map(_is_one_seed, source)):
         return [GivenValues(scores) for scores in source]  # of several training seeds
     if is_values(source):
         return [GivenValues(source)]
@@ -264,8 +264,10 @@ def _members(source: Any) -> list[Path | Predictions | GivenValues]:
     return [as_path(source)]
 
 
-def _is_vector(value: Any) -> bool:
-    """Return True for an array, a Series or a tensor of more than one number, shape ``(N,)``."""
+def _is_one_seed(value: Any) -> bool:
+    """Return True for a frame, and for an array, Series or tensor of several numbers, ``(N,)``."""
+    if hasattr(value, "columns"):
+        return True
     return getattr(value, "ndim", None) == 1 and len(value) > 1
 
 

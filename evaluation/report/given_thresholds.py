@@ -31,6 +31,8 @@ def given_threshold_lines(figures: pd.DataFrame) -> list[str]:
         'A has sensitivity 0.750.'
     """
     rows = figures[(figures["subgroup"] == "all") & figures["metric"].isin(list(_SHOWN))]
+    if "unit" in rows:
+        rows = rows[rows["unit"] == "image"]
     lines = []
     for policy in rows["policy"].dropna().unique():
         if not str(policy).startswith(_GIVEN):
