@@ -10,10 +10,14 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
+from cxr_compare.evaluation.evaluated_models import Models
+from cxr_compare.evaluation.refitted_choices import choose_again
+from cxr_compare.evaluation.scorecard import Scorecard
 
 from benchmarks.bench import Row, Setting
 from benchmarks.worker import Candidate, Run
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.box_choice import BoxCandidate, BoxChoice
 from cxr_compare.evaluation.boxes.average_precision import (
     WeightedAveragePrecision,
     unchecked_average_precision,
@@ -25,19 +29,15 @@ from cxr_compare.evaluation.boxes.overlaps import (
     StoredPairs,
     overlap_candidates,
 )
-from cxr_compare.evaluation.compare.evaluated_models import Models
-from cxr_compare.evaluation.compare.failure_analysis import failure_table
-from cxr_compare.evaluation.compare.intervals import resampled_figures
-from cxr_compare.evaluation.compare.protocol import Protocol
-from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.decisions.box_choice import BoxCandidate, BoxChoice
-from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
-from cxr_compare.evaluation.decisions.refitted_choices import choose_again
-from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
+from cxr_compare.evaluation.figure_intervals import resampled_figures
+from cxr_compare.evaluation.groups.failure_analysis import failure_table
+from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
 from cxr_compare.evaluation.statistics.ranking import RankedScores
+from cxr_compare.evaluation.thresholds import POLICIES, ValidationScores, choose_threshold
+from cxr_compare.evaluation.verdict.protocol import Protocol
 
 _IMAGES = 27_000
 _QUICK_IMAGES = 200
@@ -66,7 +66,7 @@ class Systems(NamedTuple):
     sex, age and view, which are no different.
     """
 
-    evaluated: EvaluationSet
+    evaluated: LabelledImages
     scores: dict[str, pd.Series]
     boxes: dict[str, pd.DataFrame]
     validation: dict[str, ValidationScores]
@@ -237,7 +237,7 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
     lesions = np.repeat(np.arange(n_images), np.where(sick, rng.integers(1, 4, n_images), 0))
     truth = _boxes_at(rng, len(lesions))
     kinds = np.where(rng.random(n_images) < 0.4, "normal", "not_normal")
-    evaluated = EvaluationSet(
+    evaluated = LabelledImages(
         image_ids=ids,
         y_true=sick,
         patients=patients,
@@ -280,7 +280,7 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
     return Systems(evaluated, scores, boxes, validation, choices, _facts(rng, evaluated))
 
 
-def _facts(rng: np.random.Generator, evaluated: EvaluationSet) -> pd.DataFrame:
+def _facts(rng: np.random.Generator, evaluated: LabelledImages) -> pd.DataFrame:
     """Draw facts of images; of 27,000, about 90 are of patients over 79 years, 200 under 18."""
     n = evaluated.n_patients
     of = evaluated.patients

@@ -15,15 +15,15 @@ from collections.abc import Callable as _Callable
 from typing import ParamSpec as _ParamSpec
 from typing import TypeVar as _TypeVar
 
+from cxr_compare.evaluation import single_figure as _single
 from cxr_compare.evaluation.boxes import average_precision as _boxes
 from cxr_compare.evaluation.boxes.froc import froc
 from cxr_compare.evaluation.boxes.iobb import iobb
 from cxr_compare.evaluation.boxes.matching import match_boxes
-from cxr_compare.evaluation.compare import single_figure as _single
-from cxr_compare.evaluation.compare.single_figure import FigureEstimate
 from cxr_compare.evaluation.metrics import image_metrics as _images
 from cxr_compare.evaluation.metrics import net_benefit as _benefit
 from cxr_compare.evaluation.metrics.registry import why_undefined as _why_undefined
+from cxr_compare.evaluation.single_figure import FigureEstimate
 from cxr_compare.evaluation.statistics import clustered_auroc as _tests
 from cxr_compare.evaluation.statistics import mcnemar as _mcnemar
 from cxr_compare.evaluation.statistics.arrays import align_values as _align_values

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.verdict.protocol import Protocol
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import read_target
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
@@ -24,7 +24,7 @@ from cxr_compare.scripts.systems import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
+    from cxr_compare.evaluation.labelled_images import GroundTruth
     from cxr_compare.scripts.result_columns import ResultColumns
 
 _ALL = "all"
@@ -154,8 +154,8 @@ def open_truth(
     Raises:
         InputError: The labels, boxes or patients are malformed, or there is no such target.
     """
-    from cxr_compare.evaluation.systems.from_frames import truth_from_values
-    from cxr_compare.evaluation.systems.truth_files import truth_set
+    from cxr_compare.evaluation.sources.from_frames import truth_from_values
+    from cxr_compare.evaluation.sources.truth_files import truth_set
 
     order = None
     if isinstance(truth, Path):
@@ -255,7 +255,7 @@ def open_values(
     Returns:
         The system, whose members are folders or predictions.
     """
-    from cxr_compare.evaluation.systems.from_frames import predictions_from_values
+    from cxr_compare.evaluation.sources.from_frames import predictions_from_values
 
     name = system.name or "system"
     names = None if columns is None else columns.names(name)
@@ -278,9 +278,9 @@ def _open_member(
     target: Target | None,
     scale: float | None,
 ) -> Predictions:
-    from cxr_compare.evaluation.systems.from_frames import predictions_from_values
-    from cxr_compare.evaluation.systems.imported import read_predictions
-    from cxr_compare.evaluation.systems.reading_advice import advice_for_result_file
+    from cxr_compare.evaluation.sources.from_frames import predictions_from_values
+    from cxr_compare.evaluation.sources.imported import read_predictions
+    from cxr_compare.evaluation.sources.reading_advice import advice_for_result_file
 
     if isinstance(member, GivenValues):
         own_columns = None if columns is None else columns.names(name)

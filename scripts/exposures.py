@@ -11,7 +11,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.parameters import Argument
 
 if TYPE_CHECKING:
-    from cxr_compare.evaluation.compare.exposure import Exposure
+    from cxr_compare.evaluation.groups.exposure import Exposure
 
 
 def _read_texts(value: str | Iterable[str] | Mapping[str, Any]) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ def read_exposures(texts: Sequence[str], dataset: DataSet, mapping: Path | None)
     if not texts:
         return []
     from cxr_compare.data_prep.formats.patient_lookup import RSNA, find_rsna_mapping
-    from cxr_compare.evaluation.systems.exposure_files import read_exposure
+    from cxr_compare.evaluation.sources.exposure_files import read_exposure
 
     if mapping is not None and str(mapping) == RSNA and not mapping.exists():
         mapping = find_rsna_mapping([Path()])

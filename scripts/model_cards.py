@@ -12,7 +12,6 @@ from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.formats.finding_names import display_name
 from cxr_compare.data_prep.store.identify_folder import folder_kind
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.single_figure import estimate
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import metric_title
@@ -27,8 +26,9 @@ from cxr_compare.evaluation.report.model_card import (
     hub_figure,
 )
 from cxr_compare.evaluation.report.table import Cell
+from cxr_compare.evaluation.single_figure import estimate
+from cxr_compare.evaluation.sources.eligibility import describe_training_data
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
-from cxr_compare.evaluation.systems.eligibility import describe_training_data
 from cxr_compare.serving.export_spec import EVALUATION_FILE, is_export, validation_folder
 
 _SYSTEMS = ("run", "export", "predictions")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cxr_compare.data_prep.contracts.errors import InputError
 
 if TYPE_CHECKING:
-    from cxr_compare.evaluation.systems.prediction_files import ColumnNames
+    from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 
 _ROLES = ("image", "score", "finding")  # of one system's file
 _ROLES_OF_ALL = {"result_image": "image", "score": "score"}
@@ -41,7 +41,7 @@ class ResultColumns:
             system: Name of the system.
             file: File of the system; None for a table in memory.
         """
-        from cxr_compare.evaluation.systems.prediction_files import ColumnNames
+        from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 
         by_file = {} if file is None else self.of_one.get(file.stem, {})
         named = {**self.of_all, **by_file, **self.of_one.get(system, {})}

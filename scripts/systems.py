@@ -16,15 +16,15 @@ from cxr_compare.data_prep.store.prediction_writer import (
     remove_prediction_leftovers,
 )
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.decisions.tuning import declare
-from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.choose import declare
 from cxr_compare.evaluation.report.files import SYSTEMS
-from cxr_compare.evaluation.systems.eligibility import check_data_set
-from cxr_compare.evaluation.systems.ensemble import join_both, joined_id, write_joined
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import tune_predictions
+from cxr_compare.evaluation.sources.eligibility import check_data_set
+from cxr_compare.evaluation.sources.ensemble import join_both, joined_id, write_joined
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
+from cxr_compare.evaluation.thresholds import POLICIES
+from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import split_name
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
@@ -406,7 +406,7 @@ def _joint_predictions(
     predictions = Predictions.open(folder)
     decisions = (member.decision(target.name) for member in members)
     policies = dict.fromkeys(
-        policy for each in decisions if each for policy in Decision.from_dict(each).thresholds
+        policy for each in decisions if each for policy in Choices.from_dict(each).thresholds
     )
     decision = tune_predictions(
         predictions,
@@ -466,11 +466,11 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
     predictions = predict_once(model, path, test_set.dataset, folder, test_set.split, name)
     if predictions.decision(target.name) is None:
         options: dict[str, Any] = {}
-        as_run: Decision | None = None
+        as_run: Choices | None = None
         chosen_with = None if is_export(path) else model.inference_id()
         if own := decision_of_run(path, chosen_with, test_set):
             # Chosen anew, because other batches change the last digits of scores.
-            as_run = Decision.from_dict(own)
+            as_run = Choices.from_dict(own)
             options = {"policies": tuple(as_run.thresholds), "options": as_run.options}
         decision = tune_predictions(predictions, test_set, **options)
         if as_run is not None and as_run.declared is not None:

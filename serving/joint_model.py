@@ -25,7 +25,7 @@ from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.serving.export_spec import JOINT_MEMBERS
 
 if TYPE_CHECKING:  # joining imports SciPy, which a run of one network does not need
-    from cxr_compare.evaluation.systems.joint import JointRule
+    from cxr_compare.evaluation.sources.joint import JointRule
 
 
 class ResizingSource(PixelSource, Protocol):
@@ -108,7 +108,7 @@ class JointModel:
     @cached_property
     def rule(self) -> JointRule:
         """Weights of the members, and how the joint score gates the boxes."""
-        from cxr_compare.evaluation.systems.joint import JointRule
+        from cxr_compare.evaluation.sources.joint import JointRule
 
         return JointRule.from_dict(self.record["ensemble"])
 
@@ -186,7 +186,7 @@ class JointModel:
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """Return the sum of the costs of the members, as they were measured when it was made."""
-        from cxr_compare.evaluation.systems.ensemble import joined_cost
+        from cxr_compare.evaluation.sources.ensemble import joined_cost
 
         return joined_cost([dict(each["cost"] or {}) for each in self.record["members"]], "")
 
@@ -210,7 +210,7 @@ class JointModel:
         Yields:
             Status, scores, boxes and maps of the images of a batch.
         """
-        from cxr_compare.evaluation.systems.ensemble import joined_output
+        from cxr_compare.evaluation.sources.ensemble import joined_output
 
         sizing = cast(ResizingSource, source)
         sources = [sizing.resized(member.preprocess.size) for member in self.members]

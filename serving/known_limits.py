@@ -17,10 +17,10 @@ from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage, SeenLookup, SeenRole
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.predictions import SEEN_FILE
+from cxr_compare.evaluation.sources.eligibility import unknown_training_data
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.figure_text import range_text
-from cxr_compare.evaluation.systems.eligibility import unknown_training_data
 from cxr_compare.serving.export_spec import (
     EVALUATION_FILE,
     ExportSpec,

@@ -25,12 +25,12 @@ from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
 from cxr_compare.evaluation.boxes.average_precision import unchecked_average_precision
-from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.ground_truth import describe_images
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.labelled_images import describe_images
 from cxr_compare.evaluation.metrics.image_metrics import auroc
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import read_output
 from cxr_compare.evaluation.statistics.arrays import is_positive
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 if TYPE_CHECKING:
     from cxr_compare.serving.run import Run
@@ -197,7 +197,7 @@ class _Answers(NamedTuple):
         output = Predictions.from_part({"system": "", "kind": model.kind}, part)
         return cls(output, pd.Index(ran, name="image_id"))
 
-    def image_scores(self, target: Target, decision: Decision, ids: pd.Index) -> np.ndarray:
+    def image_scores(self, target: Target, decision: Choices, ids: pd.Index) -> np.ndarray:
         output = read_output(self.output, target, ids)
         return output.scores(decision.reduction).to_numpy(np.float64)
 
@@ -420,7 +420,7 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[Measu
 
 
 def _falls(
-    decision: Decision, answers: Sequence[_Answers], test_set: LabelledSplit, ids: pd.Index
+    decision: Choices, answers: Sequence[_Answers], test_set: LabelledSplit, ids: pd.Index
 ) -> Iterator[Measure]:
     """Measure the loss of AUROC, AP50 and decisions on labelled validation images."""
     case = "validation images"

@@ -34,10 +34,10 @@ from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.progress import Progress
-from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.systems.eligibility import sets_of_run, unknown_training_data
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import tune_predictions, validation_scores
+from cxr_compare.evaluation.sources.eligibility import sets_of_run, unknown_training_data
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions, validation_scores
+from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.serving.backends import open_model
 from cxr_compare.serving.export_spec import EVALUATION_FILE, PREPROCESS_FILE, validation_folder
 from cxr_compare.serving.joint_model import JointModel, StoresBySize

@@ -21,10 +21,10 @@ from cxr_compare.data_prep.store.loose_images import find_image_files, read_loos
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
-from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.thresholds import DECLARED, POLICIES
-from cxr_compare.evaluation.systems.stored_predictions import read_output, read_system
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.decided_output import DecidedOutput, decide, map_levels
+from cxr_compare.evaluation.sources.stored_predictions import read_output, read_system
+from cxr_compare.evaluation.thresholds import DECLARED, POLICIES
 from cxr_compare.serving.answer import COLOUR, Answer
 from cxr_compare.serving.answer_summary import SystemTally
 from cxr_compare.serving.answers import Answers
@@ -59,7 +59,7 @@ class OperatingPoint(NamedTuple):
         undecided_because: Reason why the network cannot decide; None if it can.
     """
 
-    decision: Decision | None
+    decision: Choices | None
     policy: str
     undecided_because: str | None
 
@@ -189,14 +189,14 @@ class Run(OpenedFromFolder):
             if exported:
                 reason = "no operating point was exported, as the run had none; export it anew"
             return OperatingPoint(None, usual, reason)
-        decision = Decision.from_dict(read_json(self.decision_file, "decision"))
+        decision = Choices.from_dict(read_json(self.decision_file, "decision"))
         if not (exported or self._has_chosen(decision)):
             reason = "its operating point was chosen at another precision or with other weights"
             return OperatingPoint(None, usual, f"{reason}; run cxr tune on the run again")
         policy = decision.policy(self.wanted_policy, self.folder)
         return OperatingPoint(decision, policy, decision.thresholds[policy].reason)
 
-    def _has_chosen(self, decision: Decision) -> bool:
+    def _has_chosen(self, decision: Choices) -> bool:
         """Return True if a decision was chosen with this model, on any device."""
         model: Any = self.model
         if isinstance(model, JointModel):
@@ -207,7 +207,7 @@ class Run(OpenedFromFolder):
         )
 
     @property
-    def decision(self) -> Decision | None:
+    def decision(self) -> Choices | None:
         """Decision rule that was chosen on validation images: thresholds, calibration and others.
 
         None if the run has no such rule, or if it was chosen with other weights or another

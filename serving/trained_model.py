@@ -30,7 +30,7 @@ from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.detection.detector import Detections, Detector, predict_boxes
 from cxr_compare.detection.frames import best_boxes
 from cxr_compare.detection.model import build_detector
-from cxr_compare.evaluation.systems.box_fusion import NAME, OVERLAP, best_box_fusion
+from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, best_box_fusion
 from cxr_compare.serving.export_spec import (
     MODEL_FILES_OF_RUN,
     PREPROCESS_FILE,
@@ -352,7 +352,7 @@ class MultiViewDetector(nn.Module):
     """A detector that predicts an image several times, for example mirrored, and joins the boxes.
 
     It has the interface of a plain detector, so that `detection.detector.predict_boxes` and the
-    measurements of time and operations accept it. `evaluation.systems.ensemble` fuses the boxes.
+    measurements of time and operations accept it. `evaluation.sources.ensemble` fuses the boxes.
     There is no such class for classifiers: on RSNA's five folds the mirrored view raised CheXNet's
     AUROC from 0.874 to 0.880, but lowered its mean FROC sensitivity from 0.325 to 0.261.
 

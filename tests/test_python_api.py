@@ -222,14 +222,14 @@ def test_a_decision_and_a_decoded_image_print_one_line():
     import numpy as np
 
     from cxr_compare.data_prep.images.decoded_image import DecodedImage
-    from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+    from cxr_compare.evaluation.thresholds import ThresholdChoice
 
     chosen = {
         "max_f1": ThresholdChoice("max_f1", 0.25, None),
         "youden": ThresholdChoice("youden", None, "one class only"),
     }
-    decision = cxr_compare.Decision("opacity", {"n_images": 1200}, thresholds=chosen)
-    assert repr(decision) == "<Decision on opacity: max_f1 from 0.25; chosen on 1,200 images>"
+    decision = cxr_compare.Choices("opacity", {"n_images": 1200}, thresholds=chosen)
+    assert repr(decision) == "<Choices on opacity: max_f1 from 0.25; chosen on 1,200 images>"
     image = DecodedImage(np.zeros((3, 5), np.uint8), {}, header={"view": "PA"})
     assert repr(image) == "<DecodedImage: 5 x 3 px, view PA>"
     assert image._repr_png_().startswith(b"\x89PNG")

@@ -27,7 +27,7 @@ COMPUTED_BY = {
     "froc_centre": "cxr_compare.evaluation.boxes.froc:WeightedFroc.figures",
     "afroc": "cxr_compare.evaluation.boxes.afroc:WeightedAfroc",
     "rsna": "cxr_compare.evaluation.boxes.rsna_score:WeightedRsnaScore",
-    "threshold": "cxr_compare.evaluation.decisions.thresholds:choose_threshold",
+    "threshold": "cxr_compare.evaluation.thresholds:choose_threshold",
 }
 """Function that computes each family of metrics, as ``module:name``."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.failure_rows import first_interval
 from cxr_compare.evaluation.report.table import Table, figure_text

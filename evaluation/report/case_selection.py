@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.compare.verdict_parts import JointSystem
 from cxr_compare.evaluation.report.templates import CASES, sentence
+from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 CASES_PER_CATEGORY = 4
 """Number of cases of each kind that a report draws."""

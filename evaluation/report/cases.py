@@ -18,25 +18,25 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.decisions.decided_output import (
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.decided_output import (
     NO_BOXES,
     DecidedOutput,
     decide,
     levels_at,
     map_levels,
 )
-from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.templates import CASES, sentence
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import (
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import (
     checked_decision,
     read_output,
     read_system,
 )
+from cxr_compare.evaluation.thresholds import POLICIES
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from cxr_compare.evaluation.boxes.froc import FROC_RATES, FrocCurve
 from cxr_compare.evaluation.boxes.lesion_hits import Hit
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.failure_analysis import TREAT_ALL
-from cxr_compare.evaluation.compare.system_result import SystemResult
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.groups.failure_analysis import TREAT_ALL
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
 from cxr_compare.evaluation.metrics.registry import RATE_LABELS
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
@@ -28,6 +27,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bands import roc_band, share_band
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number
 from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.system_result import SystemResult
 
 _BAND = np.linspace(0, 1, 101)
 """False positive rates at which the band of a ROC curve is taken."""
@@ -211,7 +211,7 @@ def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _read_systems(comparison: Comparison) -> list[_System]:
-    figures = comparison.estimates
+    figures = comparison.figures
     failures = comparison.failures
     protocol = comparison.protocol
     decisions = comparison.decisions

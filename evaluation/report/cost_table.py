@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.table import Row
 
 UNKNOWN = "unknown"
@@ -94,7 +94,7 @@ def cost_frame(comparison: Comparison) -> pd.DataFrame:
     for name, result in comparison.systems.items():
         row: dict[str, Any] = {"system": name, "policy": policy}
         for metric, at in (("auroc", ""), *((metric, policy) for metric in _AT_THRESHOLD)):
-            figure = comparison.estimates.get(name, metric, at)
+            figure = comparison.figures.get(name, metric, at)
             row[metric] = figure.estimate
             row |= {f"{metric}_low": figure.low, f"{metric}_high": figure.high}
         cost = result.cost

@@ -9,7 +9,7 @@ from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.cost_table import cost_frame
 from cxr_compare.evaluation.report.metrics_json import metrics_json

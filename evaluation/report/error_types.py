@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.statistics.figure_text import DASH

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.exposure import ExposureResult, UnseenFigure
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.groups.exposure import ExposureResult, UnseenFigure
 from cxr_compare.evaluation.report.table import Row, Table
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate

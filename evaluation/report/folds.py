@@ -23,8 +23,6 @@ from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER, require_kind
-from cxr_compare.evaluation.compare.holm import holm
-from cxr_compare.evaluation.compare.verdict_parts import JointSystem
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_title
@@ -33,7 +31,9 @@ from cxr_compare.evaluation.report.files import DECISIONS
 from cxr_compare.evaluation.report.joint_table import read_joint_system
 from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_equation, range_text
+from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import LEVEL
+from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 

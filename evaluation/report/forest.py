@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.report.metric_table import difference_cell, figure_cell
 from cxr_compare.evaluation.report.table import Cell, Ticks, Whisker
@@ -69,7 +69,7 @@ def _metric_suffixes(comparison: Comparison) -> list[str]:
 
 
 def _figure_part(comparison: Comparison) -> ForestPart:
-    figures = comparison.answer_estimates
+    figures = comparison.answer_figures
     protocol = comparison.protocol
     labels = []
     scores = []
@@ -89,7 +89,7 @@ def _figure_part(comparison: Comparison) -> ForestPart:
 
 def _difference_part(comparison: Comparison) -> ForestPart:
     first, *others = comparison.names
-    figures = comparison.answer_estimates
+    figures = comparison.answer_figures
     keys = []
     for key, suffix in zip(comparison.protocol.keys, _metric_suffixes(comparison), strict=True):
         keys += [(name, key, suffix) for name in others]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.agreement_tables import agreement_tables, combination_table
 from cxr_compare.evaluation.report.error_types import error_table
 from cxr_compare.evaluation.report.exposure_tables import exposure_tables

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.overlays.contours import LEAST_CONTOURED_CELLS
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.report.case_selection import (

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.shares import TOO_FEW
-from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
-from cxr_compare.evaluation.compare.validation_to_test import VALIDATION
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.groups.shares import TOO_FEW
+from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
+from cxr_compare.evaluation.groups.validation_to_test import VALIDATION
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 from cxr_compare.evaluation.report.failure_rows import (
@@ -79,10 +79,10 @@ def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
         The tables, with one row for each subgroup and one column for each system and each
         difference from the first system; an empty list if the analysis plan names no subgroup.
     """
-    keys = {key for _, key, _ in comparison.estimates}
+    keys = {key for _, key, _ in comparison.figures}
     subgroups = [
         subgroup
-        for subgroup in dict.fromkeys(key.subgroup for _, key, _ in comparison.estimates)
+        for subgroup in dict.fromkeys(key.subgroup for _, key, _ in comparison.figures)
         if subgroup not in (ALL, *SUBGROUPS)
     ]
     tables: list[Table] = []
@@ -103,7 +103,7 @@ def _subgroup_table(
     comparison: Comparison, metric: str, policy: str, subgroups: Sequence[str]
 ) -> Table:
     first, *others = comparison.names
-    estimates = comparison.estimates
+    estimates = comparison.figures
     rows = []
     for subgroup in subgroups:
         figures = [

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, Estimate, IntervalKind
-from cxr_compare.evaluation.compare.paired_tests import MCNEMAR
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.figures import FIXED_CHOICE, Figure, IntervalKind
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.paired_tests import MCNEMAR
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class IntervalFacts:
         Returns:
             The methods of the metrics on all test images and of the tests.
         """
-        figures = comparison.estimates
+        figures = comparison.figures
         single = _bounded(figures.systems)
         paired = _bounded(figures.differences)
         tests = comparison.tests
@@ -103,7 +103,7 @@ class IntervalFacts:
         )
 
 
-def _fixed_choices(comparison: Comparison, figures: Sequence[Estimate]) -> tuple[str, ...]:
+def _fixed_choices(comparison: Comparison, figures: Sequence[Figure]) -> tuple[str, ...]:
     """Name the choices of validation that no resample made again."""
     names = [name for figure in figures for name in figure.fixed_choices]
     for record in comparison.records.values():
@@ -145,7 +145,7 @@ def _families(comparison: Comparison) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size}
 
 
-def _bounded(estimates: Mapping[Any, Mapping[MetricKey, Estimate]]) -> list[Estimate]:
+def _bounded(estimates: Mapping[Any, Mapping[MetricKey, Figure]]) -> list[Figure]:
     """Return the figures on all images together that have an interval."""
     return [
         figure

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.verdict_parts import JointSystem
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import TABLES, sentence
+from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 CHANGES = ("missed, now found", "false alarm, now negative", "found, now missed", "new false alarm")
 """Ways in which the decision of a member and that of the joint system differ: two for the better,

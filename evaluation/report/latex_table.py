@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.metric_table import image_count
 from cxr_compare.evaluation.report.table import P_VALUE, Table, footnote_lines, text_sections
@@ -48,7 +48,7 @@ def latex_table(comparison: Comparison, table: Table) -> str:
         "paper_caption",
         comparison.names,
         inside_sentence(comparison.display_name),
-        image_count(comparison.estimates),
+        image_count(comparison.figures),
         table.has_p_values,
         template=TABLES,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.table import Table, footnote_lines, text_sections
 from cxr_compare.evaluation.report.templates import TABLES, sentence

@@ -11,14 +11,14 @@ import pandas as pd
 
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import in_reading_order
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.statistics.intervals import MOST_UNDEFINED
+from cxr_compare.evaluation.thresholds import check_policy
 
 _PARAGRAPHS = ("data", "systems", "decisions", "statistics")
 
@@ -96,7 +96,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     split = comparison.split
     evaluated = comparison.decisions.drop_duplicates("image_id")
     ids = pd.Index(evaluated["image_id"])
-    figures = list(comparison.estimates)
+    figures = list(comparison.figures)
     defined = {key.metric for _, key, figure in figures if key.subgroup == ALL and figure.known}
     maps = {
         name: system.maps

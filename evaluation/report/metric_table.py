@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
-from cxr_compare.evaluation.compare.protocol import EXPLORATORY
-from cxr_compare.evaluation.compare.system_result import SystemResult
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Part
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, metric_title
@@ -18,6 +16,8 @@ from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number, p_value_text
 from cxr_compare.evaluation.statistics.intervals import Interval, note_without_counts
+from cxr_compare.evaluation.system_result import SystemResult
+from cxr_compare.evaluation.verdict.protocol import EXPLORATORY
 
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
@@ -111,7 +111,7 @@ def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
     )
 
 
-def image_count(figures: Estimates) -> str:
+def image_count(figures: Figures) -> str:
     """Return as text the numbers of test images and patients behind the metrics.
 
     Args:
@@ -148,7 +148,7 @@ def unit_tables(comparison: Comparison) -> UnitTables | None:
             if key.metric == "threshold"
         }
         systems[name] = replace(result, thresholds=thresholds)
-    by_unit = replace(comparison, estimates=figures, systems=systems)
+    by_unit = replace(comparison, figures=figures, systems=systems)
     parts: tuple[Part, ...] = ("first", "further")
     tables = [metric_table(by_unit, part) for part in parts]
     return UnitTables(figures.unit, [table for table in tables if table.groups])
@@ -158,10 +158,10 @@ def _row_group(
     comparison: Comparison, keys: list[MetricKey], contrasts: list[tuple[str, str]]
 ) -> RowGroup:
     """Return the figures of one policy on the same images, with their differences on one axis."""
-    figures = comparison.estimates
+    figures = comparison.figures
     subgroup = keys[0].subgroup
     policy = keys[0].policy
-    gaps: dict[tuple[str, tuple[str, str]], Estimate] = {}
+    gaps: dict[tuple[str, tuple[str, str]], Figure] = {}
     for key in keys:
         for pair in contrasts:
             gap = figures.difference(*pair, key.metric, policy, subgroup=subgroup)
@@ -174,7 +174,7 @@ def _row_group(
     placed = place_whiskers(drawn, around_zero=True)
     whiskers = dict(zip(gaps, placed.whiskers, strict=True))
     tests = comparison.tests_by(figures.unit)
-    in_answer = subgroup == ALL and figures is comparison.answer_estimates
+    in_answer = subgroup == ALL and figures is comparison.answer_figures
     rows: list[Row] = []
     for key in keys:
         cells: list[Cell] = [
@@ -218,7 +218,7 @@ def _group_title(subgroup: str, policy: str) -> str:
 
 def _count(comparison: Comparison, key: MetricKey) -> str:
     """Return a text with the number of images behind a group of rows."""
-    figures = comparison.estimates
+    figures = comparison.figures
     for system in figures.systems.values():
         if key in system and system[key].counts.n_images:
             return sentence("row_count", system[key].counts, figures.plural_unit, template=TABLES)
@@ -259,7 +259,7 @@ def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
         key
         for subgroup in (ALL, *SUBGROUPS)
         for name in comparison.names
-        for key in comparison.estimates.systems.get(name, ())
+        for key in comparison.figures.systems.get(name, ())
         if key.subgroup == subgroup and _part_of(key, comparison) == part
     )
     subgroups = [ALL, *SUBGROUPS]
@@ -289,7 +289,7 @@ def difference_cell(
     comparison: Comparison,
     pair: tuple[str, str],
     key: tuple[str, str] | None,
-    gap: Estimate,
+    gap: Figure,
     whisker: Whisker | None,
 ) -> Cell:
     """Return the table cell of a difference between two systems.
@@ -316,7 +316,7 @@ def difference_cell(
     return replace(cell, corrected=comparison.answer.decides(*pair, *key) is False)
 
 
-def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
+def figure_cell(figure: Figure, whisker: Whisker | None = None) -> Cell:
     """Return the table cell of one value with its interval.
 
     Args:
@@ -328,20 +328,12 @@ def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
         The cell with value and interval as text, and with the note of `figure`, such as the reason
         why the value is undefined. Numbers of resamples are left out of the note.
     """
-    fixed = ""
-    if figure.fixed_choice_interval is not None:
-        fixed = sentence(
-            "fixed_interval",
-            interval_text(Interval(0, *figure.fixed_choice_interval)),
-            template=TABLES,
-        )
     return Cell(
         text=number(figure.estimate),
         ends=interval_text(figure),
         note=note_without_counts(figure.note),
         whisker=whisker,
         known=figure.known,
-        fixed=fixed,
     )
 
 
@@ -387,7 +379,7 @@ def every_pair_table(comparison: Comparison) -> Table | None:
         if key.subgroup != ALL:
             continue
         for first, second in combinations(systems, 2):
-            gap = comparison.estimates.difference(first, second, key.metric, key.policy)
+            gap = comparison.figures.difference(first, second, key.metric, key.policy)
             if not gap.known:
                 continue
             title = metric_title(key.metric)
@@ -401,6 +393,6 @@ def every_pair_table(comparison: Comparison) -> Table | None:
     return Table.from_rows(
         sentence("every_pair_title", template=TABLES),
         sentence("every_pair_lead", n_pairs, template=TABLES),
-        ("Figure", "Difference", "Estimate", "p (Holm, all pairs)"),
+        ("Figure", "Difference", "Figure", "p (Holm, all pairs)"),
         rows,
     )

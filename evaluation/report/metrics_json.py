@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.joint_table import joint_record
 from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
@@ -301,7 +301,7 @@ def _threshold(value: float) -> str:
 
 
 def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
-    figures = comparison.estimates
+    figures = comparison.figures
     position = comparison.names.index(name)
     table = summary_table(comparison)
     sections = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.failure_rows import contrast_names, figure_texts
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import TABLES, sentence

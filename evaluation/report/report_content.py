@@ -13,7 +13,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.metrics_json import metrics_json
 from cxr_compare.evaluation.report.summary_table import TableRow, summary_frame

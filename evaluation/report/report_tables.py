@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.metric_table import (
     confusion_matrices,
@@ -31,9 +31,9 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
     """
     localisation = metric_table(comparison, "localisation")
     return {
-        "counts": image_count(comparison.estimates),
+        "counts": image_count(comparison.figures),
         "forest": forest_parts(comparison),
-        "unit": comparison.answer_estimates.unit,
+        "unit": comparison.answer_figures.unit,
         "main": summary_table(comparison, rows),
         "place": localisation,
         "place_reason": localisation.reasons,

@@ -23,8 +23,9 @@ from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.identify_folder import require_kind
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS, PairTests
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.figures import TIDY_COLUMNS
+from cxr_compare.evaluation.paired_tests import PairTests
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
 from cxr_compare.evaluation.report.summary_table import TableRow

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
 from cxr_compare.evaluation.report.failure_rows import first_interval
 from cxr_compare.evaluation.report.table import Table, figure_text
 from cxr_compare.evaluation.report.templates import TABLES, sentence
@@ -35,7 +35,7 @@ def shortcut_table(comparison: Comparison) -> Table | None:
         rows.append((title, figure_text(Interval.from_row(row)), ""))
     beyond = failures[failures["topic"] == BEYOND_SHORTCUT]
     for name in comparison.systems:
-        auroc = figure_text(comparison.estimates.get(name, "auroc"))
+        auroc = figure_text(comparison.figures.get(name, "auroc"))
         difference = figure_text(first_interval(beyond[beyond["system"] == name]))
         rows.append((name, auroc, difference))
     strongest = "the strongest prediction"

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
 from cxr_compare.evaluation.report.metric_table import table_of_keys
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import TABLES, sentence
+from cxr_compare.evaluation.thresholds import check_policy
 
 
 class TableRow(NamedTuple):
@@ -84,7 +84,7 @@ def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Tabl
     policy = comparison.main_policy
     available = {
         key
-        for of_system in comparison.estimates.systems.values()
+        for of_system in comparison.figures.systems.values()
         for key, figure in of_system.items()
         if figure.known or not (key.metric in METRICS and METRICS[key.metric].boxed)
     }

@@ -43,8 +43,6 @@ class Cell:
             empty.
         whisker: Positions at which value and interval are drawn; None if they are not drawn.
         known: True if the value is defined.
-        fixed: A second interval as text, computed as if the choices on validation images (such as
-            the threshold) were certain; empty if it is not shown.
         corrected: True for a difference whose own interval excludes 0, but which Holm's correction
             for several comparisons withdraws.
         p_value: p-value of a difference as text, not corrected for other comparisons; empty if
@@ -56,7 +54,6 @@ class Cell:
     note: str = ""
     whisker: Whisker | None = None
     known: bool = True
-    fixed: str = ""
     corrected: bool = False
     p_value: str = ""
 

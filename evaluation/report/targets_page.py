@@ -11,7 +11,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import Target
-from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.metrics.registry import highlighted, metric_title
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.metric_table import image_count
@@ -47,7 +47,7 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
 
 def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
     """Return the content of the page's section on one target."""
-    by_image = Estimates.from_table(table[table["unit"] == "image"])
+    by_image = Figures.from_table(table[table["unit"] == "image"])
     systems = list(payload["systems"])
     rows = [
         (metric_title(metric), *(figure_text(by_image.get(name, metric)) for name in systems))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.unknown_patients import image_worded_table
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.validation_to_test import VALIDATION
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.groups.validation_to_test import VALIDATION
 from cxr_compare.evaluation.report.failure_rows import first_interval
 from cxr_compare.evaluation.report.table import Table, figure_text
 from cxr_compare.evaluation.report.templates import TABLES, sentence

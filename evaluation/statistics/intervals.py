@@ -126,7 +126,7 @@ class Interval:
         return min(low, estimate) > 0 or max(high, estimate) < 0
 
     @property
-    def p_value(self) -> float | None:
+    def normal_p_value(self) -> float | None:
         """Two-sided p-value of the hypothesis that the true value is 0; None without an interval.
 
         The standard error is taken from the end of the interval that is nearer 0, as if the

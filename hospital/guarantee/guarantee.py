@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from cxr_compare import DataSet, Decision, InputError, Predictions
-from cxr_compare.evaluation.decisions.decision import Declared
-from cxr_compare.evaluation.decisions.tuning import checked_decision, declare, validation_scores
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import read_system_of_split
+from cxr_compare import Choices, DataSet, InputError, Predictions
+from cxr_compare.evaluation.choices import Declared
+from cxr_compare.evaluation.choose import checked_decision, declare, validation_scores
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import read_system_of_split
 from cxr_compare.hospital.guarantee.guarantee_plan import LEAST_PATIENTS, GuaranteePlan
 from cxr_compare.hospital.guarantee.guaranteed_threshold import GuaranteeImages
 from cxr_compare.hospital.guarantee.guarantees import Guarantee, read_guarantee
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
-    from cxr_compare.evaluation.decisions.system_output import System
+    from cxr_compare.evaluation.labelled_images import GroundTruth
+    from cxr_compare.evaluation.output import System
 
 _USUAL_SHARE = 0.9
 """Share of the error that is used with the usual rule for image scores, the most confident box."""
@@ -48,7 +48,7 @@ def guarantee(
     power: Annotated[float | None, Argument(minimum=0.05, maximum=0.999)] = None,
     prevalence: float | None = None,
     out: AnyPath | None = None,
-) -> Decision | GuaranteePlan:
+) -> Choices | GuaranteePlan:
     """Declare a threshold whose figure holds for new patients.
 
     It holds with a stated confidence. The threshold is chosen on the validation patients of a run
@@ -132,7 +132,7 @@ def _refuse(options: Mapping[str, object], purpose: str) -> None:
             raise InputError(f"guarantee --{option}: is for {purpose}; leave it out")
 
 
-def _declare(folder: Path, text: str, data: Path, target: str | None) -> Decision:
+def _declare(folder: Path, text: str, data: Path, target: str | None) -> Choices:
     """Choose the threshold of a guarantee, and store it with the decision of the predictions."""
     guaranteed = read_guarantee(text)
     dataset = DataSet.open(data)
@@ -153,7 +153,7 @@ def _declare(folder: Path, text: str, data: Path, target: str | None) -> Decisio
 
 
 def guaranteed_threshold(
-    guaranteed: Guarantee, text: str, system: System, decision: Decision, truth: GroundTruth
+    guaranteed: Guarantee, text: str, system: System, decision: Choices, truth: GroundTruth
 ) -> Declared:
     """Choose a threshold that fulfils a guarantee, on the validation images of a system.
 
@@ -184,7 +184,7 @@ def guaranteed_threshold(
 
 
 def _validation_images(
-    scored: pd.DataFrame, system: System, decision: Decision, truth: GroundTruth
+    scored: pd.DataFrame, system: System, decision: Choices, truth: GroundTruth
 ) -> GuaranteeImages:
     """Return labels, scores, patients and located predictions of a system's validation images."""
     scores = scored["score"].to_numpy(np.float64)
@@ -200,7 +200,7 @@ def _validation_images(
     )
 
 
-def _error_share(decision: Decision) -> float:
+def _error_share(decision: Choices) -> float:
     """Return the share of the error (1 minus the confidence) that the choice may use.
 
     The same images chose the rule that reduces the boxes of an image to its score, so the errors of

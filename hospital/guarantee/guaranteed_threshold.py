@@ -35,8 +35,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.decisions.thresholds import midpoints
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.thresholds import midpoints
 from cxr_compare.hospital.betting import mean_p_value
 from cxr_compare.hospital.guarantee.clustered_share import share_below_p_values
 from cxr_compare.hospital.guarantee.guarantees import (

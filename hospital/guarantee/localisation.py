@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from cxr_compare.evaluation.box_choice import BoxRule
 from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
-from cxr_compare.evaluation.decisions.box_choice import BoxRule
-from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
-from cxr_compare.evaluation.decisions.system_output import SystemOutput
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.hospital.guarantee.guaranteed_threshold import FalseBoxes, Localisation
 
 
 def locate_predictions(
-    output: SystemOutput, scores: Floats, truth: GroundTruth, box_rule: BoxRule | None
+    output: Output, scores: Floats, truth: GroundTruth, box_rule: BoxRule | None
 ) -> Localisation:
     """Find where a system points on each image, and compare the point with the lesions.
 
@@ -40,7 +40,7 @@ def locate_predictions(
 
     Example:
         >>> import pandas as pd
-        >>> from cxr_compare.evaluation.decisions.system_output import System
+        >>> from cxr_compare.evaluation.output import System
         >>> ids = pd.Index(["a"], name="image_id")
         >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
         >>> labels = pd.Series([1.0], index=ids)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare import DataSet, Decision, Predictions
+from cxr_compare import Choices, DataSet, Predictions
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.evaluation.report.files import study_files
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import read_output
 from cxr_compare.evaluation.statistics.arrays import is_positive
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import read_output
 from cxr_compare.hospital.answers.answer_log import AGE_BANDS, LOG_KEY
 from cxr_compare.hospital.answers.answer_log_reader import read_audit, read_log
 from cxr_compare.hospital.monitor.monitoring import monitor_log
@@ -162,7 +162,7 @@ def _validation(test_set: LabelledSplit, reference: Path, answers: pd.DataFrame)
     stored = predictions.decision(target.name)
     if stored is None:
         raise InputError(f"{reference}: has no threshold for '{target.name}'; run cxr tune first")
-    decision = Decision.from_dict(stored)
+    decision = Choices.from_dict(stored)
     ids = test_set.image_ids("val").intersection(predictions.images_run)
     scores = read_output(predictions, target, ids).scores(decision.reduction)
     of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]

@@ -10,7 +10,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.engine import open_engine
-from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from cxr_compare.scripts.next_steps import trainings
 from cxr_compare.scripts.options import chosen_engine
 from cxr_compare.scripts.parameters import AnyPath, as_path

@@ -14,11 +14,12 @@ from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import require_kind
-from cxr_compare.evaluation.compare.protocol import Protocol
-from cxr_compare.evaluation.decisions.box_choice import BOXES_BY, choosing_figures
-from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.box_choice import BOXES_BY
+from cxr_compare.evaluation.boxes.box_figures import choosing_figures
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.thresholds import check_policy
+from cxr_compare.evaluation.verdict.protocol import Protocol
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import (
     ImageOptions,
@@ -55,8 +56,8 @@ from cxr_compare.scripts.systems import (
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
-    from cxr_compare.evaluation.compare.comparison import Comparison
-    from cxr_compare.evaluation.compare.exposure import Exposure
+    from cxr_compare.evaluation.comparison import Comparison
+    from cxr_compare.evaluation.groups.exposure import Exposure
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.result import Report, ReportsByTarget
 
@@ -220,7 +221,7 @@ def compare(
         if isinstance(truth, Path):  # the data set was read with the targets that are defined here
             target_names = without_definitions(target_names)
         if image_options.folder is not None:
-            from cxr_compare.evaluation.systems.image_folder import with_image_files
+            from cxr_compare.evaluation.sources.image_folder import with_image_files
 
             dataset = with_image_files(dataset, image_options.folder, console.say)
         split = own_split(split, [], dataset)
@@ -462,7 +463,7 @@ class ReportRequest:
         self, opened: Mapping[str, list[Predictions]], test_set: LabelledSplit
     ) -> Comparison:
         """Compare the systems."""
-        from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+        from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 
         policies_of_rows = [row.policy for row in self.rows if row.policy]
 
@@ -474,7 +475,6 @@ class ReportRequest:
                 extra_policies=tuple(dict.fromkeys([*self.policies, *policies_of_rows])),
                 exposures=self.exposures,
                 advance=advance,
-                first=console.say if test_set.dataset.is_in_memory else None,
                 **self.evaluated,
             )
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.systems.ensemble import join_in_memory, join_systems
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import tune_predictions
+from cxr_compare.evaluation.sources.ensemble import join_in_memory, join_systems
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import (
     Table,

@@ -15,7 +15,7 @@ from cxr_compare.scripts.runner import command
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.features import Features
     from cxr_compare.data_prep.store.predictions import Predictions
-    from cxr_compare.evaluation.systems.imported import ColumnNames
+    from cxr_compare.evaluation.sources.imported import ColumnNames
 
 
 def _read(given: Any) -> Any:
@@ -127,7 +127,7 @@ def import_predictions(
         raise InputError(
             f"import --{given[0]}: is for the encoder of features (.parquet); leave it out"
         )
-    from cxr_compare.evaluation.systems.imported import import_file
+    from cxr_compare.evaluation.sources.imported import import_file
 
     predictions = import_file(
         file,
@@ -159,7 +159,7 @@ def _import_features(
 ) -> Features:
     """Write the features of an encoder, given by its name, revision and licence, as a folder."""
     from cxr_compare.data_prep.store.dataset import DataSet
-    from cxr_compare.evaluation.systems.feature_table import Encoder, import_features
+    from cxr_compare.evaluation.sources.feature_table import Encoder, import_features
 
     name, revision, licence = named
     if revision is None or licence is None:
@@ -182,7 +182,7 @@ def _import_features(
 
 def _column_names(roles: Sequence[str]) -> ColumnNames:
     """Return the columns of a CSV of predictions, from texts ROLE=COLUMN."""
-    from cxr_compare.evaluation.systems.imported import ColumnNames
+    from cxr_compare.evaluation.sources.imported import ColumnNames
 
     names = dict(text.split("=", 1) for text in roles if "=" in text)
     for text in roles:

@@ -15,7 +15,7 @@ from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
 from cxr_compare.data_prep.work.engine import open_engine
-from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import data_set_steps
 from cxr_compare.scripts.options import Names, chosen_engine, read_roles, read_target

@@ -118,7 +118,7 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
     world_size, node_size = (1, 1) if rank is None else (rank.world_size, rank.local_world_size)
     processes = Processes(rank)
     request = processes.agree(lambda: _read(asked, world_size))
-    from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+    from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
     from cxr_compare.serving.guard import add_guard
     from cxr_compare.serving.predict_folder import freeze_decision
     from cxr_compare.training.hardware import Hardware

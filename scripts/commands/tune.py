@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.common_images import validation_learned_from
-from cxr_compare.evaluation.decisions import tuning
-from cxr_compare.evaluation.decisions.box_choice import BOXES_BY
-from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.thresholds import DECLARED, POLICIES, check_policy
-from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import read_system_of_split
+from cxr_compare.evaluation import choose
+from cxr_compare.evaluation.box_choice import BOXES_BY
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.common_images import validation_learned_from
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import read_system_of_split
+from cxr_compare.evaluation.thresholds import DECLARED, POLICIES, check_policy
+from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.options import DataFolder, own_split
@@ -40,7 +40,7 @@ def tune(
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
     boxes_by: str = BOXES_BY,
-) -> Decision:
+) -> Choices:
     """Choose thresholds, calibration and boxes on validation images.
 
     The command also chooses how boxes become a score of the image. A detector's box is left out if
@@ -97,7 +97,7 @@ def tune(
     test_set = LabelledSplit(dataset, dataset.target(target), split)
     system = _open(predictions, test_set)
     read = read_system_of_split(system, test_set, ["val"])
-    decision = tuning.tune(read, test_set.truth, policies=policies, options=chosen)
+    decision = choose.tune(read, test_set.truth, policies=policies, options=chosen)
     if not decision.chosen_on["n_images"]:
         raise InputError(
             f"{predictions}: holds no val image of split '{split}' with a known label, so nothing "

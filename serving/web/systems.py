@@ -19,9 +19,9 @@ from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.files import DECISIONS
+from cxr_compare.evaluation.sources.eligibility import sets_of_run
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.statistics.bands import share_band
-from cxr_compare.evaluation.systems.eligibility import sets_of_run
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.export_spec import EVALUATION_FILE, validation_folder
 from cxr_compare.serving.known_limits import MeasuredAuroc

@@ -20,7 +20,7 @@ from cxr_compare.data_prep.contracts.locks import folder_lock, remove_leftovers
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.prediction_writer import remove_prediction_leftovers
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import Command, Running, follow_parent, run_commands
 from cxr_compare.scripts.options import (

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cxr_compare import Predictions
-from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.studies.curve.curve_sentences import curve_sentence
 from cxr_compare.studies.curve.curve_study import (
     CURVE_METRICS,

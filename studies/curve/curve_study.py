@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cxr_compare.evaluation.compare.holm import holm
+from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.studies.curve.learning_curve import Crossing, LearningCurve, crossing
 

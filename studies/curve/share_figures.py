@@ -11,19 +11,20 @@ import numpy.typing as npt
 
 from cxr_compare import Predictions
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
-from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
-from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import (
+from cxr_compare.evaluation.replicates import FiguresOfWeights
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import (
     checked_decision,
     common_images_of_predictions,
     read_output,
 )
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
+from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.studies.curve.curve_sentences import curve_sentence
 from cxr_compare.studies.curve.curve_study import CURVE_METRICS
 
@@ -202,16 +203,17 @@ def evaluate_shares(
             of_run = replace(of_split, split=run.part)
             decision, _ = checked_decision(name, run.predictions, of_run, [_POLICY])
             output = read_output(run.predictions, of_run.target, evaluated.image_ids)
-            scorecard = Scorecard.from_output(output, decision, evaluated)
-            estimates = scorecard.estimates()
-            missing = scorecard.missing()
-            resampled = cluster_bootstrap(scorecard, resamples)
+            model = EvaluatedModel(name, evaluated, output, decision)
+            figures_of = FiguresOfWeights(model)
+            once = figures_of.once
+            missing = model.missing()
+            resampled = cluster_bootstrap(figures_of, resamples)
             for row, (metric, key) in enumerate(keys.items()):
-                value = estimates.get(key)
-                if value is None:
+                value = once.get(key)
+                if value is None or np.isnan(value[0]):
                     reasons[metric][name] = missing.get(key) or why_undefined(metric)
                     continue
-                values[number, row, column] = value
+                values[number, row, column] = value[0]
                 drawn[number, row, column] = resampled[key]
             advance()
     means = values.mean(axis=0)  # NaN if the value of one split is NaN

@@ -63,7 +63,7 @@ def explain(
     Example:
         cxr explain results.json --data out/data --figure 0.4712 --figure ap75=0.3127
     """
-    from cxr_compare.evaluation.systems.imported import read_boxes
+    from cxr_compare.evaluation.sources.imported import read_boxes
     from cxr_compare.studies.explain.protocols import explain_figure
 
     boxes = as_path(boxes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts.options import Counts, DataFolder, Images, own_split, read_numbers
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
@@ -187,7 +187,7 @@ def _pilot_parts(
     pilot: list[System], data: Path, target: str | None
 ) -> dict[str, list[AurocParts]]:
     """Return the parts that each test patient of a pilot adds to the AUROCs, by system."""
-    from cxr_compare.evaluation.systems.stored_predictions import pilot_of_predictions
+    from cxr_compare.evaluation.sources.stored_predictions import pilot_of_predictions
 
     dataset = DataSet.open(data)
     split = own_split(None, [path for system in pilot for path in system.paths], dataset)

@@ -248,7 +248,7 @@ def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> Plan
     Args:
         parts: For each system (model) by its name, the AUROC of each of its trainings with the
             contributions of the patients, as
-            `evaluation.systems.stored_predictions.pilot_of_predictions` returns them. There are one
+            `evaluation.sources.stored_predictions.pilot_of_predictions` returns them. There are one
             or two systems.
         seeds: Numbers of trainings of each system in the planned study; the number of the pilot
             study if empty.

@@ -13,9 +13,9 @@ from cxr_compare import Predictions
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.evaluation.boxes.lesion_hits import HitRule
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import checked_decision, read_output
 from cxr_compare.evaluation.statistics.arrays import is_positive
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import checked_decision, read_output
 from cxr_compare.studies.readers.reader_files import (
     KEYS,
     VALUES,

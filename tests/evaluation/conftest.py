@@ -16,12 +16,12 @@ from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
-from cxr_compare.evaluation.compare.system_result import SystemResult
-from cxr_compare.evaluation.compare.verdict import state_verdict
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.system_result import SystemResult
+from cxr_compare.evaluation.verdict.verdict import state_verdict
 from tests.undrawn_figures import leave_figures_out
 
 SIDE = 64
@@ -135,16 +135,16 @@ def widen():
 @pytest.fixture
 def verdict_of():
     def verdict(metrics, *arguments, **options):
-        return state_verdict(with_families(Estimates.from_table(metrics)), *arguments, **options)
+        return state_verdict(with_families(Figures.from_table(metrics)), *arguments, **options)
 
     return verdict
 
 
-def with_families(figures: Estimates, sizes: int = 60) -> Estimates:
+def with_families(figures: Figures, sizes: int = 60) -> Figures:
     """As from a table, with intervals for families: widened as those of a normal figure."""
     reach = [norm.isf(0.025 / size) / norm.isf(0.025) for size in range(1, sizes + 1)]
 
-    def widened(figure: Estimate) -> Estimate:
+    def widened(figure: Figure) -> Figure:
         below, above = figure.estimate - figure.low, figure.high - figure.estimate
         ends = [(figure.estimate - r * below, figure.estimate + r * above) for r in reach]
         return replace(figure, family=tuple(ends)) if figure.bounded else figure
@@ -186,7 +186,7 @@ def make_comparison() -> Comparison:
                 cost={"parameters": 6_954_000, "flops": None, "latency_ms": None},
             ),
         },
-        estimates=with_families(Estimates.from_table(_metrics())),
+        figures=with_families(Figures.from_table(_metrics())),
         decisions=decisions,
         notes=[Note("left_out", "3 test images have no known label for Lung opacity.")],
         provenance={

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
+from cxr_compare.evaluation.labelled_images import LabelledImages
 
 
 def evaluated_images(y_true, patients=None, **known):
@@ -18,7 +18,7 @@ def evaluated_images(y_true, patients=None, **known):
         "truth": pd.DataFrame(columns=["image_id", *EDGES]),
     }
     n_patients = int(patients.max()) + 1
-    return EvaluationSet(y_true=y_true, patients=patients, n_patients=n_patients, **fields | known)
+    return LabelledImages(y_true=y_true, patients=patients, n_patients=n_patients, **fields | known)
 
 
 def row_of(table, **keys):

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.evaluation.compare.compare import compare_systems
-from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
-from cxr_compare.evaluation.decisions.system_output import System
-from cxr_compare.evaluation.systems.stored_predictions import (
+from cxr_compare.evaluation.compare import compare_systems
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.output import System
+from cxr_compare.evaluation.sources.stored_predictions import (
     compare_predictions,
     read_system_of_split,
 )
@@ -58,7 +58,7 @@ def test_the_core_opens_no_file(no_files):
     no_files()
     comparison = compare_systems(systems, truth, replicates=20, unit="patient", prevalence=0.1)
     assert comparison.answer.headline
-    assert comparison.estimates.get("detector", "ap50").known
+    assert comparison.figures.get("detector", "ap50").known
     assert comparison.systems["classifier"].thresholds["max_f1"] is not None
 
 

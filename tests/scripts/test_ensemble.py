@@ -13,8 +13,8 @@ from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.report.cost_table import cost_rows
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.ensemble import ensemble
@@ -86,7 +86,7 @@ def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(data, member, 
     rows = {row[0]: list(row[1:]) for row in cost_rows(comparison)}
     assert rows["Parameters"] == ["3.0 million", "9.0 million (3.0 times)"]
     assert rows["Time per image"] == ["5.0 ms", "15.0 ms (3.0 times)"]
-    gain = comparison.estimates.difference("Three", "One", "ap50").estimate
+    gain = comparison.figures.difference("Three", "One", "ap50").estimate
     assert gain > 0.05  # three noisy readings of one place are better than one
 
 
@@ -124,7 +124,7 @@ def test_a_joint_system_of_too_few_validation_patients_writes_nothing(data, memb
 
 
 def test_classifiers_average_and_many_images_come_in_parts(data, member, tmp_path, monkeypatch):
-    monkeypatch.setattr("cxr_compare.evaluation.systems.ensemble._PART_SIZE", 30)
+    monkeypatch.setattr("cxr_compare.evaluation.sources.ensemble._PART_SIZE", 30)
     folders = [member("C", "scores", seed=1), member("E", "scores", seed=2)]
     ensemble(folders, data=data, out=tmp_path / "mean")
     parts = sorted((tmp_path / "mean" / "scores.parquet").glob("part-*"))

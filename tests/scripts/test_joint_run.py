@@ -8,7 +8,7 @@ import pytest
 
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
 from cxr_compare.scripts.commands.ensemble import ensemble
 from cxr_compare.scripts.commands.export import export

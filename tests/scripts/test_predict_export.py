@@ -17,7 +17,7 @@ from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts import cli, console
 from cxr_compare.serving import predict_folder
 from cxr_compare.serving.predict_folder import freeze_decision

@@ -23,8 +23,8 @@ from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import common_images_of_predictions
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import common_images_of_predictions
 from cxr_compare.networks.registry import NETWORKS, PackagedWeights
 from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
 from cxr_compare.scripts.cli import run_command

@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.tables import read_table, typed_table, writ
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.evaluation.systems.eligibility import describe_training_data, training_id
+from cxr_compare.evaluation.sources.eligibility import describe_training_data, training_id
 from cxr_compare.scripts import console
 from cxr_compare.scripts.systems import read_systems
 from cxr_compare.serving.export_spec import ExportSpec

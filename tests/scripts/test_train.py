@@ -20,8 +20,8 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import read_output, tune_predictions
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import read_output, tune_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.systems.truth_files import truth_set
+from cxr_compare.evaluation.sources.truth_files import truth_set
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.prepare import prepare

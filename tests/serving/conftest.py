@@ -16,10 +16,10 @@ from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
-from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.reduction import Reduction
-from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.statistics.calibration import PlattScaling
+from cxr_compare.evaluation.thresholds import ThresholdChoice
 from cxr_compare.serving.export import write_requirements
 from cxr_compare.serving.export_graph import anchors_of, write_graph
 from cxr_compare.serving.export_spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
@@ -32,7 +32,7 @@ SIZE = 64
 TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
 
 
-def _decision(kind: str) -> Decision:
+def _decision(kind: str) -> Choices:
     thresholds = {
         "max_f1": ThresholdChoice("max_f1", 0.5),
         "youden": ThresholdChoice("youden", 0.999999),
@@ -45,8 +45,8 @@ def _decision(kind: str) -> Decision:
         "validation": {"": {}, **{name: {} for name in thresholds}},
     }
     if kind == "boxes":
-        return Decision(**shared, reduction=Reduction("top_k"))
-    return Decision(**shared, map_scale=(-0.05, 0.05), map_boxes=MapBoxRule(0.5))
+        return Choices(**shared, reduction=Reduction("top_k"))
+    return Choices(**shared, map_scale=(-0.05, 0.05), map_boxes=MapBoxRule(0.5))
 
 
 def accepting_guard() -> Guard:

@@ -17,9 +17,9 @@ from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.frames import decode_boxes
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.retinanet import LesionRetinaNet
-from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.reduction import Reduction
-from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.reduction import Reduction
+from cxr_compare.evaluation.thresholds import ThresholdChoice
 from cxr_compare.serving.parity import Measure, Proof, match_boxes, prove
 
 SIZE = 64
@@ -90,11 +90,11 @@ class Store:
 IDS = [str(number) for number in range(4)]
 
 
-def run_of(model: Any, decision: Decision | None = None) -> Any:
+def run_of(model: Any, decision: Choices | None = None) -> Any:
     return SimpleNamespace(model=model, decision=decision, target=TARGET, folder="run")
 
 
-def proved(original: Any, exported: Any, decision: Decision | None = None) -> Proof:
+def proved(original: Any, exported: Any, decision: Choices | None = None) -> Proof:
     return prove(run_of(original, decision), exported, store=Store(), validation=IDS)
 
 
@@ -126,9 +126,9 @@ class Answers:
             yield SimpleNamespace(images=images, tables=frames)
 
 
-def decided_at(threshold: float) -> Decision:
+def decided_at(threshold: float) -> Choices:
     chosen = {"max_f1": ThresholdChoice("max_f1", threshold, None)}
-    return Decision("opacity", {}, reduction=Reduction("max"), thresholds=chosen)
+    return Choices("opacity", {}, reduction=Reduction("max"), thresholds=chosen)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ class Scored(Answers):
         yield SimpleNamespace(images=images, tables=named[self.kind])
 
 
-def evaluated_by(exported: Scored, decision: Decision | None, sick: np.ndarray = SICK) -> Proof:
+def evaluated_by(exported: Scored, decision: Choices | None, sick: np.ndarray = SICK) -> Proof:
     run, data = run_of(Scored(exported.kind, GOOD), decision), Evaluated(sick)
     return prove(run, exported, data, Store(), list(NAMES))  # type: ignore[arg-type]
 

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from cxr_compare.evaluation.scorecard import Scorecard
 from scipy.special import expit, logit, ndtri
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.box_choice import BoxCandidate, BoxChoice
 from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.froc import WeightedFroc
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, find_lesions
@@ -24,18 +26,16 @@ from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes, top_box_centres
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
-from cxr_compare.evaluation.compare.intervals import resampled_figures
-from cxr_compare.evaluation.compare.paired_tests import with_clustered_auroc
-from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.decisions.box_choice import BoxCandidate, BoxChoice
-from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
-from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
-from cxr_compare.evaluation.decisions.reduction_choice import choose_reduction
-from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_threshold
+from cxr_compare.evaluation.figure_intervals import resampled_figures
+from cxr_compare.evaluation.figures import Figure, Figures
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import MetricKey
+from cxr_compare.evaluation.paired_tests import with_clustered_auroc
+from cxr_compare.evaluation.reduction import Reduction, reduce_boxes
+from cxr_compare.evaluation.reduction_choice import choose_reduction
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.thresholds import ValidationScores, choose_threshold
+from cxr_compare.evaluation.verdict.verdict import state_verdict
 from tools.simulation.makers import Floats, draw
 
 _SIDE = 1024.0  # px
@@ -105,7 +105,7 @@ class BoxedImages:
         boxes: Predicted boxes of each detector.
     """
 
-    evaluated: EvaluationSet
+    evaluated: LabelledImages
     boxes: list[pd.DataFrame]
 
     @property
@@ -187,7 +187,7 @@ def draw_images(
         )
         marked = given > _FAINTEST
         boxes.append(_table(ids, image[marked], corners[marked], score=expit(given[marked])))
-    evaluated = EvaluationSet(
+    evaluated = LabelledImages(
         ids, sample.y_true, sample.patients, sample.n_patients, np.ones(n_images, bool), truth
     )
     return BoxedImages(evaluated, boxes)
@@ -248,7 +248,7 @@ def _kept(key: MetricKey) -> bool:
     return key.metric in _TOLD
 
 
-def compared(scorecards: Sequence[Scorecard], replicates: int, seed: int) -> Estimates:
+def compared(scorecards: Sequence[Scorecard], replicates: int, seed: int) -> Figures:
     """Compute the figures of both detectors and their differences, as ``cxr compare`` does.
 
     Args:
@@ -323,7 +323,7 @@ def _true_figures(
     }
 
 
-def figure(found: Estimates, metric: str) -> tuple[Estimate, Estimate]:
+def figure(found: Figures, metric: str) -> tuple[Figure, Figure]:
     """Return a figure of the first detector, and its difference from the second.
 
     Args:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from cxr_compare.evaluation.compare.estimates import Estimate
-from cxr_compare.evaluation.decisions.thresholds import choose_threshold
+from cxr_compare.evaluation.figures import Figure
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
+from cxr_compare.evaluation.thresholds import choose_threshold
 from tools.simulation.box_designs import box_measure, population, reduction_measure
 from tools.simulation.group_designs import Named, groups, guarantees, shortcuts
 from tools.simulation.guarantee_designs import risk_control
@@ -91,12 +91,12 @@ def _evaluate(
     return evaluate(validation, test, seeds, replicates=REPLICATES, seed=seed, policies=policies)
 
 
-def _claimed(differences: Sequence[Estimate]) -> float:
+def _claimed(differences: Sequence[Figure]) -> float:
     """Return 1 if a sentence claims any difference, else 0."""
     return float(any(each.excludes_zero for each in differences))
 
 
-def _held(differences: Sequence[Estimate]) -> float:
+def _held(differences: Sequence[Figure]) -> float:
     """Return 1 if an interval with fixed thresholds excludes 0, else 0; NaN without any."""
     ends = [getattr(each, "fixed_choice_interval", None) for each in differences]
     if all(end is None for end in ends):
@@ -113,7 +113,7 @@ def _sentences(found: Evaluated) -> Found:
     return {"headline": float(told), "finding": float(finding), "any": float(told or finding)}
 
 
-def _covers(figure: Estimate, truth: float) -> float:
+def _covers(figure: Figure, truth: float) -> float:
     return float(figure.low <= truth <= figure.high) if figure.bounded else np.nan
 
 

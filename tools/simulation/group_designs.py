@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.compare.failure_analysis import add_groups, with_tests
-from cxr_compare.evaluation.compare.shares import Shares
-from cxr_compare.evaluation.compare.validation_to_test import validation_to_test
+from cxr_compare.evaluation.groups.failure_analysis import add_groups, with_tests
+from cxr_compare.evaluation.groups.shares import Shares
+from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
+from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.intervals import Interval
-from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from tools.simulation.makers import Sample, draw, skill_of
 from tools.simulation.product import evaluated_scorecards
 

@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from cxr_compare.evaluation.compare.verdict_parts import JointSystem
-from cxr_compare.evaluation.decisions.thresholds import choose_threshold
 from cxr_compare.evaluation.metrics.image_metrics import auroc, confusion_counts
+from cxr_compare.evaluation.sources.joint import gate_boxes
 from cxr_compare.evaluation.statistics.calibration import clipped_logit
 from cxr_compare.evaluation.statistics.joint_score import (
     JointScore,
     cross_fitted_scores,
     fit_joint_score,
 )
-from cxr_compare.evaluation.systems.joint import gate_boxes
+from cxr_compare.evaluation.thresholds import choose_threshold
+from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 from tools.simulation.box_designs import BoxedImages, compared, compute_scorecard, draw_images
 from tools.simulation.makers import Floats, Sample, draw, skill_of
 from tools.simulation.product import evaluate

@@ -15,8 +15,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from cxr_compare.evaluation.scorecard import Scorecard
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.box_choice import (
+    BoxCandidate,
+    BoxChoice,
+    BoxRule,
+)
+from cxr_compare.evaluation.boxes.box_figures import box_figure
 from cxr_compare.evaluation.boxes.overlaps import (
     OverlappingBoxes,
     OverlapRule,
@@ -24,14 +31,7 @@ from cxr_compare.evaluation.boxes.overlaps import (
     overlap_candidates,
 )
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.compare.intervals import resampled_figures
-from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.decisions.box_choice import (
-    BoxCandidate,
-    BoxChoice,
-    BoxRule,
-    box_figure,
-)
+from cxr_compare.evaluation.figure_intervals import resampled_figures
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.hospital.guarantee.guaranteed_threshold import GuaranteeImages, Localisation

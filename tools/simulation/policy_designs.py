@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, ndtri
 
-from cxr_compare.evaluation.compare.intervals import (
+from cxr_compare.evaluation.figure_intervals import (
     Replicates,
     SystemFigures,
     estimate_figures,
 )
-from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_threshold
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.thresholds import ValidationScores, choose_threshold
 from tools.simulation.makers import IMAGES_OF_A_PATIENT, Floats, Sample
 from tools.simulation.product import evaluated_scorecards
 

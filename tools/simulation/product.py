@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from cxr_compare.evaluation.scorecard import Scorecard
 
-from cxr_compare.evaluation.compare.background import Background
-from cxr_compare.evaluation.compare.cautions import list_cautions
-from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, Estimate, Estimates, PairTests
-from cxr_compare.evaluation.compare.intervals import resampled_figures
-from cxr_compare.evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
-from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, JointSystem, Verdict
-from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
-from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
+from cxr_compare.evaluation.figure_intervals import resampled_figures
+from cxr_compare.evaluation.figures import FIXED_CHOICE, Figure, Figures, PairTests
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.paired_tests import paired_tests, with_clustered_auroc
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import Calibration, fit_calibration, fit_platt
+from cxr_compare.evaluation.thresholds import POLICIES, ValidationScores, choose_threshold
+from cxr_compare.evaluation.verdict.background import Background
+from cxr_compare.evaluation.verdict.cautions import list_cautions
+from cxr_compare.evaluation.verdict.verdict import state_verdict
+from cxr_compare.evaluation.verdict.verdict_parts import AnswerContext, JointSystem, Verdict
 from tools.simulation.makers import Sample
 
 _BOXES = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"])
@@ -47,7 +47,7 @@ class Evaluated:
     """
 
     systems: list[str]
-    estimates: Estimates
+    estimates: Figures
     tests: pd.DataFrame
     verdict: Verdict
     thresholds: dict[str, list[dict[str, float | None]]]
@@ -81,7 +81,7 @@ class Evaluated:
         """Return True if the opening says that a system was not shown to beat guessing."""
         return any(caution.kind in ("chance", "below_chance") for caution in self.verdict.cautions)
 
-    def pairs(self, metric: str, policy: str = "") -> list[Estimate]:
+    def pairs(self, metric: str, policy: str = "") -> list[Figure]:
         """Return the difference of each pair of systems.
 
         Args:
@@ -148,7 +148,7 @@ def evaluate(
     return Evaluated(names, figures, tests, verdict, chosen, tuple(policies))
 
 
-def evaluated_images(test: Sample) -> EvaluationSet:
+def evaluated_images(test: Sample) -> LabelledImages:
     """Return the images of a sample as they are evaluated, without boxes.
 
     Args:
@@ -157,7 +157,7 @@ def evaluated_images(test: Sample) -> EvaluationSet:
     Returns:
         The images with their ground truth.
     """
-    return EvaluationSet(
+    return LabelledImages(
         pd.Index(np.arange(len(test.y_true)).astype(str)),
         test.y_true,
         test.patients,
@@ -195,7 +195,7 @@ def evaluated_scorecards(
 
 
 def _scorecard(
-    evaluated: EvaluationSet, validation: Sample, test: Sample, row: int, policies: Sequence[str]
+    evaluated: LabelledImages, validation: Sample, test: Sample, row: int, policies: Sequence[str]
 ) -> Scorecard:
     thresholds = {
         policy: choose_threshold(validation.y_true, validation.scores[row], policy)

@@ -11,7 +11,6 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtri, stdtrit
 from sklearn.linear_model import LogisticRegression
 
-from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
@@ -19,6 +18,7 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_parts,
 )
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     FREEDOM_OF_A_CLAIM,
     analyse_crossed,

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from cxr_compare.evaluation.scorecard import Scorecard
 from scipy.special import expit, ndtri
 
-from cxr_compare.evaluation.compare.failure_analysis import add_at_prevalence, predictive_values
-from cxr_compare.evaluation.compare.prevalence import Prevalence
-from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.compare.shares import Shares
-from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.groups.failure_analysis import add_at_prevalence, predictive_values
+from cxr_compare.evaluation.groups.prevalence import Prevalence
+from cxr_compare.evaluation.groups.shares import Shares
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.thresholds import ThresholdChoice
 from tools.simulation.group_designs import Found, Measure, Named
 from tools.simulation.makers import draw, skill_of
 from tools.simulation.product import evaluate, evaluated_images

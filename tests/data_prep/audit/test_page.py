@@ -27,7 +27,7 @@ from cxr_compare.data_prep.images.burned_in_text import TEXT_BOX_COLUMNS
 from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.local_engine import LocalEngine
-from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from tests.data_prep.assemble.sources import make, write_pairs
 from tests.outline import Outline
 from tests.small_dicom import chest

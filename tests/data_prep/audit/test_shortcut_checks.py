@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.audit.shortcut_checks import check_shortcuts
-from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 
 
 def image_table(n, **columns):

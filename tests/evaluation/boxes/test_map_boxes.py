@@ -16,9 +16,9 @@ from cxr_compare.evaluation.boxes.map_boxes import (
     map_scale,
     upsample,
 )
-from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.overlays.contours import ActivationGrid, map_shapes
-from cxr_compare.evaluation.systems.stored_predictions import (
+from cxr_compare.evaluation.sources.stored_predictions import (
     checked_decision,
     compare_predictions,
     tune_predictions,
@@ -42,7 +42,7 @@ def classifier(predict):
 def test_a_classifier_enters_the_table_of_places(classifier, predict, test_set, target):
     decision = tune_predictions(classifier, test_set)
     classifier.write_decision(target.name, decision.to_dict())
-    read = Decision.from_dict(classifier.decision(target.name))
+    read = Choices.from_dict(classifier.decision(target.name))
     assert (read.map_boxes, read.box_cut) == (decision.map_boxes, decision.box_cut)
     assert read.map_boxes is not None
     assert read.box_cut is not None
@@ -54,7 +54,7 @@ def test_a_classifier_enters_the_table_of_places(classifier, predict, test_set, 
     places = ["ap50", "rsna_score", "froc_mean", "pointing_accuracy"]
     for name in systems:
         for metric in places:
-            assert comparison.estimates.get(name, metric).estimate is not None, metric
+            assert comparison.figures.get(name, metric).estimate is not None, metric
 
 
 @pytest.mark.parametrize("row", [2, 5])

@@ -13,7 +13,6 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.froc import FROC_RATES, WeightedFroc
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, find_lesions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
 from cxr_compare.evaluation.metrics.image_metrics import (
     classification_metrics,
@@ -30,8 +29,9 @@ from cxr_compare.evaluation.metrics.registry import (
     metric_title,
 )
 from cxr_compare.evaluation.report.metric_table import metric_table
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.ranking import RankedScores
-from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+from cxr_compare.evaluation.verdict.protocol import Protocol
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[3]

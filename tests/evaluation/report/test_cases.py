@@ -18,8 +18,8 @@ from cxr_compare.evaluation.overlays.shapes import (
     Shape,
 )
 from cxr_compare.evaluation.report.cases import CaseSource, display_text, read_systems
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.scripts.commands.overlay import image_file_name, overlay
 
 

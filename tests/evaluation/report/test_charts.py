@@ -12,7 +12,7 @@ from PIL import Image
 
 from cxr_compare.evaluation.boxes.froc import FrocCurve
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES
-from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import draw_charts, draw_with_legend
@@ -23,8 +23,8 @@ from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.metric_table import metric_table
 from cxr_compare.evaluation.report.templates import CHARTS, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.intervals import Interval
-from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
 def charts_of(comparison):
@@ -264,14 +264,14 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
     for hit in HIT_RULES:
         names = family(f"froc_{hit}")
         assert [curve.name for curve in charts_of(found)[f"froc-{hit}"].curves] == ["A", "B"]
-        at = [found.estimates.get("A", name) for name in names]
+        at = [found.figures.get("A", name) for name in names]
         assert all(figure.bounded for figure in at)
         rising = [figure.estimate for figure in at[1:]]
         assert rising == sorted(rising)
         assert at[0].estimate == pytest.approx(np.mean(rising))
         assert rising == pytest.approx(froc_sensitivities(found.systems["A"].froc[hit]))
-        assert found.estimates.difference("A", "B", names[-1]).known
-        assert found.estimates.get("C", names[0]).note.startswith("the system gives no")
+        assert found.figures.difference("A", "B", names[-1]).known
+        assert found.figures.get("C", names[0]).note.startswith("the system gives no")
     titles = [row[0] for part in metric_table(found, "rates").groups for row in part.rows]
     assert titles[:2] == ["FROC, at 1/8", "FROC, at 1/4"]
     assert len(titles) == 14
@@ -317,7 +317,7 @@ def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comp
     metrics = comparison.metrics.copy()
     wide = (metrics["policy"] == "max_f1") & (metrics["system"] == "RetinaNet - CheXNet")
     metrics.loc[wide, "ci_high"] = 0.42
-    table = metric_table(replace(comparison, estimates=Estimates.from_table(metrics)))
+    table = metric_table(replace(comparison, figures=Figures.from_table(metrics)))
     ends = [(part.ticks[0][1], part.ticks[-1][1]) for part in table.groups[:2]]
     assert ends == [("−0.05", "0.10"), ("−0.20", "0.60")]
     assert {part.count for part in table.groups} == {"12 images, 6 positive"}

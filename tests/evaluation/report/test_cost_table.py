@@ -8,12 +8,12 @@ import pytest
 from matplotlib.text import Text
 
 from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.compare.system_result import SystemResult
+from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.report.chart_drawing import draw_charts
 from cxr_compare.evaluation.report.charts import cost_charts
 from cxr_compare.evaluation.report.cost_table import COST_KEYS, cost_frame, cost_rows
 from cxr_compare.evaluation.report.data_files import write_data_files
+from cxr_compare.evaluation.system_result import SystemResult
 
 KNOWN = {
     "parameters": 6_954_000,
@@ -43,7 +43,7 @@ def with_systems(comparison, figures, costs):
         ]
     )
     systems = {name: SystemResult(cost=costs.get(name, {})) for name in figures}
-    return replace(comparison, systems=systems, estimates=Estimates.from_table(metrics))
+    return replace(comparison, systems=systems, figures=Figures.from_table(metrics))
 
 
 def zoo(comparison, count):

@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.report.data_files import write_data_files
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 
 SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "metrics.schema.json"
 

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW
+from cxr_compare.evaluation.figures import Figures
+from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, TOO_FEW
 from cxr_compare.evaluation.report.charts import report_charts
 from cxr_compare.evaluation.report.error_types import error_table
 from cxr_compare.evaluation.report.further_tables import further_tables
 from cxr_compare.evaluation.report.group_tables import group_tables, groups_lead, subgroup_tables
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.figure_text import DASH
-from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
 def where_tables(comparison):
@@ -30,7 +30,7 @@ def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
     extra = make_metrics(rows).assign(subgroup="x_scanner=mobile", n_images=7, n_positive=3)
     metrics = pd.concat([comparison.metrics, extra], ignore_index=True)
     (grid,) = subgroup_tables(
-        replace(comparison, estimates=Estimates.from_table(metrics)), "max_f1"
+        replace(comparison, figures=Figures.from_table(metrics)), "max_f1"
     )
     assert grid.rows == (
         (

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.compare.system_result import SystemResult
+from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.report.latex_table import latex_table
 from cxr_compare.evaluation.report.summary_table import summary_table
+from cxr_compare.evaluation.system_result import SystemResult
 
 
 def test_latex_table_is_booktabs_with_equal_columns(comparison):
@@ -28,7 +28,7 @@ def renamed(comparison, name):
     """The comparison with another name for RetinaNet."""
     metrics = comparison.metrics.replace({"system": {"RetinaNet": name}})
     systems = {name: SystemResult(), "CheXNet": SystemResult()}
-    return replace(comparison, systems=systems, estimates=Estimates.from_table(metrics))
+    return replace(comparison, systems=systems, figures=Figures.from_table(metrics))
 
 
 def test_name_with_latex_in_it_stays_a_name(comparison):

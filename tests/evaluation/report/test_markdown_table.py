@@ -3,17 +3,17 @@
 import re
 from dataclasses import replace
 
-from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.compare.system_result import SystemResult
+from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.summary_table import summary_table
+from cxr_compare.evaluation.system_result import SystemResult
 
 
 def renamed(comparison, name):
     """The comparison with another name for RetinaNet."""
     metrics = comparison.metrics.replace({"system": {"RetinaNet": name}})
     systems = {name: SystemResult(), "CheXNet": SystemResult()}
-    return replace(comparison, systems=systems, estimates=Estimates.from_table(metrics))
+    return replace(comparison, systems=systems, figures=Figures.from_table(metrics))
 
 
 def test_markdown_table_holds_the_figures_and_the_verdict(comparison):

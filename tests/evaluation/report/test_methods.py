@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
-from cxr_compare.evaluation.decisions.thresholds import check_policy
-from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
+from cxr_compare.evaluation.figure_intervals import EXACT_METHOD
+from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.report.cost_table import cost_rows
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.methods import methods, read_references
 from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.thresholds import check_policy
+from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.networks.registry import NETWORKS
 
 
@@ -83,7 +83,7 @@ def test_a_measure_that_no_system_has_is_not_explained(comparison, image_set):
     assert "AP50" in explained(comparison)
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
-    fewer = replace(comparison, estimates=Estimates.from_table(metrics))
+    fewer = replace(comparison, figures=Figures.from_table(metrics))
     assert "AP50" not in explained(fewer)
 
 
@@ -113,7 +113,7 @@ def with_methods(comparison, auroc, paired=None, others=None):
     metrics.loc[of & ~single, "ci_method"] = paired or auroc
     if others is not None:
         metrics.loc[~of, "ci_method"] = others
-    return replace(comparison, estimates=Estimates.from_table(metrics))
+    return replace(comparison, figures=Figures.from_table(metrics))
 
 
 def test_an_interval_is_explained_as_it_was_made(comparison):

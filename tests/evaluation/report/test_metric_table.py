@@ -9,8 +9,8 @@ from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.metric_table import every_pair_table, metric_table
 from cxr_compare.evaluation.report.summary_table import summary_table
 from cxr_compare.evaluation.report.table import text_sections
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.figure_text import p_value_text
-from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_texts_have_a_column_of_p_values_after_each_difference(three):
 
 
 def test_a_note_of_many_figures_is_written_once_below_the_table(comparison):
-    for number, figures in enumerate(comparison.estimates.systems.values()):
+    for number, figures in enumerate(comparison.figures.systems.values()):
         for count, (key, figure) in enumerate(figures.items()):
             note = f"undefined in {number + 2 * count + 1} of 2000 resamples, left out"
             figures[key] = replace(figure, note=note)

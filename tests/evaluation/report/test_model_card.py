@@ -6,8 +6,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.compare.failure_analysis import FAILURE_COLUMNS
+from cxr_compare.evaluation.figures import Figures
+from cxr_compare.evaluation.groups.failure_analysis import FAILURE_COLUMNS
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.report.model_card import card_files, card_of_comparison, write_cards
 from cxr_compare.evaluation.report.weight_licence import starting_weights
@@ -83,7 +83,7 @@ def test_card_without_a_threshold_has_no_empty_table_and_says_why(trained):
     untuned = replace(
         trained,
         systems={**trained.systems, "CheXNet": replace(trained.systems["CheXNet"], thresholds={})},
-        estimates=Estimates.from_table(metrics),
+        figures=Figures.from_table(metrics),
     )
     card = card_of_comparison(untuned, "CheXNet")
     assert [table.title.split(",")[0] for table in card.evaluation.figures] == [

@@ -9,11 +9,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.background import Background
-from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
-from cxr_compare.evaluation.compare.protocol import Protocol
-from cxr_compare.evaluation.compare.sentences import note
-from cxr_compare.evaluation.compare.system_result import SystemResult
+from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.overlays.draw import draw_overlay
@@ -24,6 +20,10 @@ from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.report import MAX_BYTES, write_report
 from cxr_compare.evaluation.report.summary_table import table_rows
 from cxr_compare.evaluation.report.templates import CASES, sentence
+from cxr_compare.evaluation.system_result import SystemResult
+from cxr_compare.evaluation.verdict.background import Background
+from cxr_compare.evaluation.verdict.protocol import Protocol
+from cxr_compare.evaluation.wording.sentences import note
 from tests.outline import Outline
 from tests.undrawn_figures import leave_figures_out
 
@@ -103,7 +103,7 @@ def test_every_caution_opens_from_a_few_words_and_a_short_one_stands_in_full(wri
 
 
 def test_chance_stands_above_the_answer_where_no_system_beats_it(written, comparison):
-    for figures in comparison.estimates.systems.values():
+    for figures in comparison.figures.systems.values():
         key = MetricKey("all", "", "auroc")
         figures[key] = replace(figures[key], low=0.4)
     html = written()
@@ -112,7 +112,7 @@ def test_chance_stands_above_the_answer_where_no_system_beats_it(written, compar
 
 
 def test_difference_that_fails_the_correction_has_a_footnote_mark(written, comparison):
-    gaps = comparison.estimates.differences["RetinaNet", "CheXNet"]
+    gaps = comparison.figures.differences["RetinaNet", "CheXNet"]
     key = MetricKey("all", "", "average_precision")
     wide = [(0.01 / size, 0.2) if size == 1 else (-0.01, 0.3) for size in range(1, 9)]
     gaps[key] = replace(gaps[key], estimate=0.1, low=0.01, high=0.2, family=tuple(wide))
@@ -170,7 +170,7 @@ def test_rows_of_the_first_table_are_those_asked_for(written):
 
 
 def test_threshold_says_what_chose_it_and_its_fixed_interval_is_folded(written, comparison):
-    figures = comparison.estimates.systems["CheXNet"]
+    figures = comparison.figures.systems["CheXNet"]
     for key in [key for key in figures if key.policy == "max_f1"]:
         figures[key] = replace(
             figures[key], fixed_choice_interval=(0.6251, 0.7249), n_chosen_on=1234
@@ -280,15 +280,15 @@ def test_nothing_tuned_at_all_still_gives_a_report(written, comparison):
         result.confusion.clear()
     metrics = comparison.metrics
     kept = (metrics["policy"] == "") & metrics["metric"].isin(["auroc", "average_precision"])
-    html = written(replace(comparison, estimates=Estimates.from_table(metrics[kept])))
+    html = written(replace(comparison, figures=Figures.from_table(metrics[kept])))
     assert sentence("no_threshold", template=CASES) in html
     assert 'id="confusion"' not in html
 
 
 def test_undefined_figure_shows_its_reason(written, comparison):
-    figures = comparison.estimates.systems["CheXNet"]
+    figures = comparison.figures.systems["CheXNet"]
     for key in [key for key in figures if key.metric == "precision"]:
-        figures[key] = Estimate(note="no image is called positive")
+        figures[key] = Figure(note="no image is called positive")
     html = written()
     mark = re.search(
         r'<b>–</b><sup class="footnote" title="no image is called positive">(\w)</sup>', html
@@ -378,7 +378,7 @@ def three(comparison):
     return replace(
         comparison,
         systems={**comparison.systems, "Reader": SystemResult()},
-        estimates=Estimates.from_table(
+        figures=Figures.from_table(
             pd.concat([third(comparison.metrics), other], ignore_index=True)
         ),
         decisions=third(comparison.decisions),
@@ -546,7 +546,7 @@ def with_systems(comparison, n_systems, low, high):
     return replace(
         comparison,
         systems={**comparison.systems, **{name: SystemResult() for name in copies}},
-        estimates=Estimates.from_table(pd.concat(tables, ignore_index=True)),
+        figures=Figures.from_table(pd.concat(tables, ignore_index=True)),
         decisions=pd.concat(decisions, ignore_index=True),
     )
 

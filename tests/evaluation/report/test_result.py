@@ -6,8 +6,8 @@ import pytest
 
 import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare import compare as core
-from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS
+from cxr_compare.evaluation import compare as core
+from cxr_compare.evaluation.figures import TIDY_COLUMNS
 from cxr_compare.evaluation.report.result import Report
 from tests.scripts.small_sets import table_set, write_predictions
 
@@ -38,7 +38,7 @@ def forbid_evaluation(monkeypatch):
         raise AssertionError("a finished report evaluated again")
 
     monkeypatch.setattr(core, "compare_systems", refuse)
-    monkeypatch.setattr("cxr_compare.evaluation.systems.stored_predictions.compare_systems", refuse)
+    monkeypatch.setattr("cxr_compare.evaluation.sources.stored_predictions.compare_systems", refuse)
     monkeypatch.setattr("cxr_compare.scripts.systems.load_model", refuse)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.compare.validation_to_test import VALIDATION
+from cxr_compare.evaluation.groups.validation_to_test import VALIDATION
 from cxr_compare.evaluation.report.validation_to_test import validation_to_test_table
 
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cxr_compare import DataSet, Decision, InputError, Predictions, compare, tune
-from cxr_compare.evaluation.decisions import tuning
-from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import (
+from cxr_compare import Choices, DataSet, InputError, Predictions, compare, tune
+from cxr_compare.evaluation import choose
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import (
     read_system_of_split,
     validation_scores,
 )
@@ -97,7 +97,7 @@ def test_a_declared_threshold_is_stored_and_obeyed(scored, tmp_path):
     assert missed == allowed
     stored = Predictions.open(folder).decision("opacity")
     assert stored["declared"]["name"] == "sensitivity>=0.90@0.90"
-    assert Decision.from_dict(stored).policy(None, folder) == "declared"
+    assert Choices.from_dict(stored).policy(None, folder) == "declared"
     assert {n: c for n, c in decision.thresholds.items() if n != "declared"} == tuned.thresholds
     report = compare(folder, data=data, out=tmp_path / "report", replicates=100)
     assert report.to_dict()["declared"]["A"]["threshold"] == decision.declared.threshold
@@ -133,7 +133,7 @@ def test_fewer_than_100_patients_are_refused(scored, tmp_path):
     roles = test_set.truth.roles
     left_out = roles.index.isin([f"i{number:03d}" for number in range(92)])
     fewer = replace(test_set.truth, roles=roles.where(~left_out, "train"))
-    decision = tuning.tune(system, fewer)
+    decision = choose.tune(system, fewer)
     with pytest.raises(InputError, match="97 validation patients count for the sensitivity"):
         guaranteed_threshold(read_guarantee(TEXT), TEXT, system, decision, fewer)
 

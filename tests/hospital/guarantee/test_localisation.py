@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
-from cxr_compare.evaluation.decisions.system_output import System
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.output import System
 from cxr_compare.hospital.guarantee.localisation import locate_predictions
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
+from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.studies.curve.curve_study import CURVE_METRICS
 from cxr_compare.studies.curve.share_figures import EvaluatedRun, evaluate_shares
 
@@ -24,7 +24,7 @@ def evaluated(test_set, predict):
 
 def test_figures_and_intervals_are_those_of_the_comparison(test_set, evaluated):
     systems, found = evaluated
-    compared = compare_predictions(systems, test_set, replicates=100).estimates
+    compared = compare_predictions(systems, test_set, replicates=100).figures
     for metric in CURVE_METRICS:
         policy = POLICIES[0] if metric == "localised_sensitivity" else ""
         for place, name in enumerate(found.systems):

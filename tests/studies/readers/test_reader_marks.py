@@ -10,7 +10,7 @@ import pytest
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.lesion_hits import HitRule
-from cxr_compare.evaluation.systems.imported import import_file
+from cxr_compare.evaluation.sources.imported import import_file
 from cxr_compare.studies.readers.reader_analysis import analyse_readers
 from cxr_compare.studies.readers.reader_files import read_lesions, read_reading_table
 from cxr_compare.studies.readers.readers import readers as command
@@ -336,8 +336,8 @@ def test_a_detector_is_evaluated_at_its_boxes(evaluation_set, predict, marked_by
     stored = command([path], out=out, system={"AI": detector}, **asked).to_dict()
     assert stored["primary"] == "wafroc"
     of = {(row["metric"], row["kind"]): row["estimate"] for row in stored["figures"]}
-    from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-    from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+    from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+    from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 
     test_set = LabelledSplit(evaluation_set, evaluation_set.target())
     evaluated = compare_predictions({"AI": detector}, test_set, replicates=20).metrics

@@ -1,0 +1,400 @@
+"""Choose the decision rule of a system for a target on validation images.
+
+`cxr tune` stores the rule. `cxr compare` derives it again from the same rows and refuses if the two
+differ, so that no threshold can have been chosen on test images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.box_choice import (
+    BOXES_BY,
+    BoxCandidate,
+    BoxChoice,
+)
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_box_candidates, map_scale
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule, StoredPairs, overlap_candidates
+from cxr_compare.evaluation.choices import Choices, Declared
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.metrics.image_metrics import classification_metrics, confusion_counts
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.output import Output, System
+from cxr_compare.evaluation.reduction import Reduction
+from cxr_compare.evaluation.reduction_choice import choose_reduction
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
+from cxr_compare.evaluation.statistics.calibration import (
+    METHODS,
+    Calibration,
+    choose_calibration,
+    fit_calibration,
+)
+from cxr_compare.evaluation.statistics.folds import patient_folds
+from cxr_compare.evaluation.thresholds import (
+    DECLARED,
+    POLICIES,
+    ThresholdChoice,
+    ValidationScores,
+    check_policy,
+    choose_threshold,
+)
+from cxr_compare.evaluation.tuning_options import TuningOptions
+from cxr_compare.evaluation.units import Unit, group_images
+from cxr_compare.evaluation.wording.tuning_sentences import note
+
+_CHOOSE = "choose"
+_BOUND_TO = ("inference_id", "content_id", "labels_id", "split", "split_id")
+"""Ids that a stored decision must share with the predictions and labels at hand."""
+
+
+def tune(
+    system: System,
+    truth: GroundTruth,
+    *,
+    policies: Sequence[str] = POLICIES,
+    options: TuningOptions | None = None,
+    unit: Unit = "image",
+) -> Choices:
+    """Choose a system's thresholds, calibration and rules for boxes on validation images.
+
+    The score of an image is that of its most confident stored box, unless another rule to combine
+    the boxes has a significantly higher AUROC. The boxes that are evaluated and drawn are selected
+    or made by the rule with the highest mean sensitivity of the FROC curve, or with the highest
+    value of the figure that `options` names. For a detector, this rule leaves out stored boxes that
+    overlap a more confident box too much; for a classifier, it cuts boxes out of activation maps.
+    The thresholds are then chosen on the image scores.
+
+    Args:
+        system: System with its output on the validation images.
+        truth: Labels, patients and lesions of all images. The images with the role ``val``
+            (validation) are used.
+        policies: Rules by which thresholds are chosen, one threshold for each, such as ``["max_f1",
+            "sensitivity>=0.90"]``; `evaluation.thresholds.check_policy` lists all.
+        options: Options: the method of calibration, the rules to try for combining the boxes of an
+            image to its score, and the figure that chooses the rule for boxes; see
+            `TuningOptions`. `None` takes the usual choices.
+        unit: What calibration and thresholds are computed on: ``image``, ``study`` or ``patient``.
+            The score of a study or patient is the highest of its images. All else is chosen on
+            images.
+
+    Returns:
+        The thresholds, calibration and rules, with their figures on the validation images. If the
+        system ran on no validation image of known label, only policies that state their threshold
+        (such as ``threshold=0.5``) have one, and the others have a reason instead.
+
+    Raises:
+        InputError: A policy is unknown, an image has no valid score, or the options name rules to
+            combine boxes although the system gives image scores and no boxes.
+
+    Example:
+        >>> ids = ["a", "b", "c", "d"]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
+        >>> labels = pd.Series([0.0, 0.0, 1.0, 1.0], index=ids)
+        >>> truth = GroundTruth(images, labels, pd.Series("val", index=ids))
+        >>> scores = pd.DataFrame(
+        ...     {"image_id": ids, "finding": "label", "score": [0.125, 0.25, 0.75, 0.875]}
+        ... )
+        >>> system = System("CheXNet", "scores", images, scores)
+        >>> tune(system, truth, policies=["max_f1"]).thresholds["max_f1"].threshold
+        0.5
+    """
+    options = options or TuningOptions()
+    policies = tuple(dict.fromkeys(policies))
+    if options.reductions and system.kind != "boxes":
+        raise InputError(
+            f"{system.source}: {system.name} gives image scores, so there are no boxes "
+            "to reduce; tune it without --reduction"
+        )
+    is_ranks_only = _has_ranks_only(system, policies, options)
+    y_true = _validation_labels(system, truth)
+    chosen_on = _decision_ids(system, truth) | _validation_counts(system, truth, y_true)
+    ids = y_true.index
+    output = system.output_on(ids)
+    if not len(ids):
+        return Choices(
+            truth.finding,
+            chosen_on,
+            reduction=Reduction("max") if output.reduces_boxes else None,
+            thresholds=_thresholds_without_images(policies, truth.split),
+            options=options,
+        )
+    patients = truth.patients(ids)
+    folds = None
+    if options.calibration == _CHOOSE:
+        folds = patient_folds(patients, y_true.to_numpy() == 1)
+    reduced = choose_reduction(output, y_true, patients, options.reductions)
+    scale = None if output.gives_boxes or output.maps is None else map_scale(output.maps)
+    box_choice = _box_choice(output, reduced.scores, scale, truth, options.boxes_by)
+    box_rule = None if box_choice is None else box_choice.rule
+    labels = y_true.to_numpy(np.float64)
+    scores = reduced.scores.to_numpy(np.float64)
+    if unit != "image":  # a study or patient scores as the highest of its images
+        units = group_images(truth, truth.labels_of("val"), ids, unit)
+        labels = units.highest(labels)
+        scores = units.highest(scores)
+        patients = units.first(patients)
+        folds = None if folds is None else units.first(folds)
+    images = ValidationScores(labels == 1, scores, patients)
+    calibration, losses = (None, {}) if is_ranks_only else _calibrate(images, folds, options)
+    thresholds = {
+        policy: choose_threshold(images.y_true, images.scores, policy) for policy in policies
+    }
+    return Choices(
+        target=truth.finding,
+        chosen_on=chosen_on,
+        reduction=reduced.reduction,
+        box_cut=None if box_choice is None else box_choice.cut,
+        calibration=calibration,
+        map_scale=scale,
+        map_boxes=box_rule if isinstance(box_rule, MapBoxRule) else None,
+        overlap=box_rule.limit if isinstance(box_rule, OverlapRule) else None,
+        thresholds=thresholds,
+        validation=_validation_figures(images, thresholds),
+        tried=reduced.tried,
+        boxes_tried=[] if box_choice is None else box_choice.figures(),
+        options=options,
+        losses=losses,
+        chosen_scores=images,
+        box_choice=box_choice,
+    )
+
+
+def declare(decision: Choices, declared: Declared) -> Choices:
+    """Add a declared threshold to a decision that was chosen now, under the policy ``declared``.
+
+    Args:
+        decision: Thresholds and rules that were chosen on validation images, not read from a file.
+        declared: Threshold with its name and source. It takes the place of an earlier one.
+
+    Returns:
+        The decision with the threshold, and with its figures on the validation images.
+
+    Example:
+        >>> scores = ValidationScores([False, True], [0.2, 0.8], ["p", "q"])
+        >>> decision = Choices("opacity", {"n_images": 2}, chosen_scores=scores)
+        >>> declare(decision, Declared("screening", 0.1, "our study")).validation["declared"]["fp"]
+        1
+    """
+    choice = ThresholdChoice(DECLARED, declared.threshold)
+    figures = {}
+    if decision.chosen_scores is not None:
+        figures = _validation_figures(decision.chosen_scores, {DECLARED: choice})[DECLARED]
+    return replace(
+        decision,
+        declared=declared,
+        thresholds={**decision.thresholds, DECLARED: choice},
+        validation={**decision.validation, DECLARED: figures},
+    )
+
+
+def checked_decision(
+    name: str,
+    system: System,
+    truth: GroundTruth,
+    policies: Sequence[str],
+    extra_policies: Sequence[str] = (),
+    *,
+    boxes_by: str = BOXES_BY,
+) -> tuple[Choices, list[Note]]:
+    """Choose a system's thresholds and rules again, and compare them with the stored ones.
+
+    The stored ones are those that ``cxr tune`` chose before, on the same validation images. If
+    nothing was stored, thresholds and rules are chosen and not compared.
+
+    Args:
+        name: Name of the system as reports show it.
+        system: System with its output and, if ``cxr tune`` stored them, its thresholds and rules.
+        truth: Labels, patients and lesions of all images. The images with the role ``val``
+            (validation) are used.
+        policies: Rules by which thresholds are chosen for a system of which ``cxr tune`` stored no
+            thresholds, such as ``["max_f1"]``.
+        extra_policies: Rules for thresholds in addition to those whose thresholds ``cxr tune``
+            stored.
+        boxes_by: Short name of the figure that chooses the rule for boxes of a system of which
+            ``cxr tune`` stored no rule, such as ``froc_mean``.
+
+    Returns:
+        The thresholds and rules that were chosen now, and notes for the report: that no thresholds
+        were stored before, or that there are no validation images.
+
+    Raises:
+        InputError: The stored thresholds and rules were chosen on other images, labels or
+            predictions, or differ from those that are chosen now.
+
+    Example:
+        >>> ids = ["a", "b", "c", "d"]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
+        >>> labels = pd.Series([0.0, 0.0, 1.0, 1.0], index=ids)
+        >>> truth = GroundTruth(images, labels, pd.Series("val", index=ids))
+        >>> scores = pd.DataFrame(
+        ...     {"image_id": ids, "finding": "label", "score": [0.125, 0.25, 0.75, 0.875]}
+        ... )
+        >>> system = System("CheXNet", "scores", images, scores)
+        >>> decision, notes = checked_decision("CheXNet", system, truth, ["max_f1"])
+        >>> [note.kind for note in notes]
+        ['not_tuned']
+    """
+    if system.decision is None:
+        requested = list(dict.fromkeys((*policies, *extra_policies)))
+        derived = tune(system, truth, policies=requested, options=TuningOptions(boxes_by=boxes_by))
+        if derived.chosen_on["n_images"]:
+            return derived, [note("not_tuned", "not_tuned", system=name)]
+        declared = any(choice.threshold is not None for choice in derived.thresholds.values())
+        absent = note("validation", "validation_absent", system=name, declared=declared)
+        return derived, [absent]
+    stored = Choices.from_dict(dict(system.decision))
+    ids = _decision_ids(system, truth)
+    for key in _BOUND_TO:
+        if stored.chosen_on.get(key) != ids[key]:
+            raise InputError(
+                f"{system.source}: the decision of {name} was chosen with {key} "
+                f"{stored.chosen_on.get(key)}, here it is {ids[key]}; run cxr tune again"
+            )
+    requested = list(dict.fromkeys((*stored.thresholds, *extra_policies)))
+    derived = tune(system, truth, policies=requested, options=stored.options)
+    if stored.declared is not None:
+        derived = declare(derived, stored.declared)
+    difference = stored.difference(derived)
+    if difference:
+        raise InputError(
+            f"{system.source}: the decision of {name} is not what its validation images give "
+            f"({difference}); run cxr tune again"
+        )
+    return derived, []
+
+
+def validation_scores(system: System, decision: Choices, truth: GroundTruth) -> pd.DataFrame:
+    """Compute the scores of the validation images in the same way as those of test images.
+
+    Args:
+        system: System with its output on the validation images.
+        decision: Thresholds and rules of the system; the rule by which boxes become image scores is
+            used.
+        truth: Labels, patients and lesions of all images. The images with the role ``val``
+            (validation) and a known label are used.
+
+    Returns:
+        Table with the columns ``label`` (0 or 1) and ``score``, indexed by image id.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a"], "patient_id": ["a"], "status": ["ok"]})
+        >>> truth = GroundTruth(images, pd.Series([1.0], ["a"]), pd.Series("val", ["a"]))
+        >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["label"], "score": [0.75]})
+        >>> system = System("CheXNet", "scores", images, scores)
+        >>> validation_scores(system, Choices("label", {}), truth)["score"].to_dict()
+        {'a': 0.75}
+    """
+    y_true = _validation_labels(system, truth)
+    if y_true.empty:
+        return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
+    output = system.output_on(y_true.index)
+    return pd.DataFrame({"label": y_true, "score": output.scores(decision.reduction)})
+
+
+def _validation_labels(system: System, truth: GroundTruth) -> pd.Series:
+    """Return the labels, by image id, of the validation images that a decision may be chosen on."""
+    labels = truth.labels_of("val").dropna()
+    return labels.reindex(labels.index.intersection(system.images_run).sort_values())
+
+
+def _validation_counts(system: System, truth: GroundTruth, y_true: pd.Series) -> dict[str, Any]:
+    n_labelled = int(truth.labels_of("val").notna().sum())
+    return {
+        "role": "val",
+        "n_images": len(y_true),
+        "n_patients": cluster_index(truth.patients(y_true.index))[1],
+        "n_positive": int(y_true.sum()),
+        "n_not_run": n_labelled - len(y_true),
+    }
+
+
+def _has_ranks_only(system: System, policies: Sequence[str], options: TuningOptions) -> bool:
+    """Return True if image scores are outside [0, 1]; refuse what needs probabilities."""
+    if system.kind != "scores" or system.scores.empty:
+        return False
+    scores = system.scores["score"]
+    low, high = system.facts.score_range or (scores.min(), scores.max())
+    if not (low < 0 or high > 1):
+        return False
+    declared = [policy for policy in policies if check_policy(policy).kind == "threshold"]
+    if declared or options.calibration:
+        asked = declared[0] if declared else f"calibration {options.calibration}"
+        raise InputError(
+            f"{system.name}: {asked} needs scores in [0, 1], and these lie between "
+            f"{low:g} and {high:g}; give probabilities, or leave it out"
+        )
+    return True
+
+
+def _decision_ids(system: System, truth: GroundTruth) -> dict[str, Any]:
+    return {"inference_id": system.facts.inference_id, **truth.ids}
+
+
+def _thresholds_without_images(policies: Sequence[str], split: str) -> dict[str, ThresholdChoice]:
+    reason = f"the system ran on no validation image of split '{split}'"
+    thresholds = {}
+    for policy in policies:
+        if check_policy(policy).kind == "threshold":
+            thresholds[policy] = choose_threshold([], [], policy)
+        else:
+            thresholds[policy] = ThresholdChoice(policy, None, reason)
+    return thresholds
+
+
+def _box_choice(
+    output: Output,
+    scores: pd.Series,
+    scale: tuple[float, float] | None,
+    truth: GroundTruth,
+    metric: str,
+) -> BoxChoice | None:
+    """Prepare the choice of boxes; None for a system without boxes and maps."""
+    evaluated = output.image_ids.intersection(truth.boxes_trusted).sort_values()
+    candidates: list[BoxCandidate] = []
+    if output.gives_boxes:
+        stored = StoredPairs.on_images(output.overlapping, truth.true_boxes, evaluated)
+        candidates += (BoxCandidate(*each) for each in overlap_candidates(stored))
+    elif output.maps is not None and scale is not None:
+        for rule, boxes in map_box_candidates(output.maps, scores, scale):
+            candidates.append(BoxCandidate(rule, pair_boxes(boxes, truth.true_boxes, evaluated)))
+    else:
+        return None
+    return BoxChoice(candidates, truth.patients(evaluated), metric)
+
+
+def _calibrate(
+    images: ValidationScores, folds: npt.NDArray[np.int64] | None, options: TuningOptions
+) -> tuple[Calibration | None, dict[str, float]]:
+    """Fit the map from scores to probabilities, and return the log losses that chose its method."""
+    if folds is not None:
+        return choose_calibration(images.y_true, images.scores, folds, METHODS)
+    method: Any = options.calibration or "platt"
+    return fit_calibration(method, images.y_true, images.scores), {}
+
+
+def _validation_figures(
+    images: ValidationScores, thresholds: Mapping[str, ThresholdChoice]
+) -> dict[str, dict[str, Any]]:
+    """Compute the figures on validation, by policy; those that need no threshold are under ""."""
+    truth = images.y_true
+    scores = images.scores
+    without_threshold = classification_metrics(truth, scores)
+    figures: dict[str, dict[str, Any]] = {"": without_threshold}
+    for policy, choice in thresholds.items():
+        figures[policy] = {}
+        if choice.threshold is None:
+            continue
+        counts = confusion_counts(truth, scores, choice.threshold)
+        metrics = classification_metrics(truth, scores, choice.threshold)
+        figures[policy] = counts | {
+            name: value for name, value in metrics.items() if name not in without_threshold
+        }
+    return figures

@@ -1,0 +1,190 @@
+"""Selection of the test images on which several systems are compared, the same for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.evaluation.labelled_images import (
+    GroundTruth,
+    LabelledImages,
+    describe_images,
+)
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.output import System
+from cxr_compare.evaluation.wording.sentences import note
+from cxr_compare.evaluation.wording.tuning_sentences import note as decision_note
+
+Images = Literal["all", "common"]
+_SHOWN = 5
+
+
+def common_test_images(
+    systems: Mapping[str, System], truth: GroundTruth, *, images: Images = "all"
+) -> tuple[LabelledImages, list[Note]]:
+    """Select the test images of known label on which all systems are evaluated.
+
+    Args:
+        systems: Systems with their output, by display name.
+        truth: Labels, patients, true boxes and roles of all images. The images with the role
+            ``test`` are used.
+        images: With ``all``, systems are refused that ran on different test images or failed on
+            some of them. With ``common``, the images on which all systems ran are taken.
+
+    Returns:
+        The selected images with their labels, patients and true boxes, and notes for the report on
+        images that are left out.
+
+    Raises:
+        InputError: With ``all``, the systems ran on different test images, or a system failed on an
+            image. With ``all`` or ``common``, no test image is left.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
+        >>> labels = pd.Series([1.0, 0.0], index=["a", "b"])
+        >>> truth = GroundTruth(images, labels, pd.Series("test", index=["a", "b"]))
+        >>> ran = pd.DataFrame({"image_id": ["a", "b"], "status": "ok"})
+        >>> evaluated, notes = common_test_images({"A": System("A", "scores", ran)}, truth)
+        >>> evaluated.image_ids.tolist(), evaluated.y_true.tolist(), notes
+        (['a', 'b'], [True, False], [])
+    """
+    labels = truth.labels_of("test")
+    known = labels.dropna()
+    notes: list[Note] = []
+    if len(known) < len(labels):
+        unknown = labels.index[labels.isna()]
+        n_uncertain = int(unknown.isin(truth.uncertain).sum())
+        notes.append(
+            note(
+                "left_out",
+                "unknown_labels",
+                n_images=len(unknown),
+                finding=truth.display_name,
+                n_uncertain=n_uncertain,
+            )
+        )
+    ran = {
+        name: known.index.intersection(system.images_run, sort=False)
+        for name, system in systems.items()
+    }
+    common = known.index
+    for ids in ran.values():
+        common = common.intersection(ids, sort=False)
+    differing = {name: ids.difference(common) for name, ids in ran.items()}
+    if any(len(ids) for ids in differing.values()):
+        if images != "common":
+            raise InputError(_difference_line(ran))
+        counts = {name: len(ids) for name, ids in ran.items()}
+        notes.append(note("left_out", "common_images", n_images=len(common), ran=counts))
+    if images != "common":
+        _refuse_failures(systems, known.index)
+    if len(common) < len(known):
+        n_left_out = len(known) - len(common)
+        notes.append(note("left_out", "not_evaluated", n_images=n_left_out, n_labelled=len(known)))
+    if not len(common):
+        raise InputError(
+            f"no test image of split '{truth.split}' with a known label was run by "
+            f"{' and '.join(systems)}; predict the test images of this data set"
+        )
+    common = common.sort_values()
+    n_unknown = _count_assumed_patients(truth, common)
+    if n_unknown:
+        all_images = n_unknown == len(common)
+        notes.append(
+            note("by_image", "unknown_patients", n_images=n_unknown, all_images=all_images)
+        )
+    shared = truth.shared_patients()
+    if len(shared):
+        by_role = {str(role): int(n) for role, n in shared["role"].value_counts().items()}
+        notes.append(note("by_image", "shared_patients", counts=by_role))
+    for system in systems.values():
+        notes += system.facts.notes
+    return describe_images(truth, common, known), notes
+
+
+def _count_assumed_patients(truth: GroundTruth, image_ids: pd.Index) -> int:
+    """Count the images of unknown patient, each of which counts as a patient of its own."""
+    if "patient_id_source" not in truth.images:
+        return 0
+    sources = truth.images.set_index("image_id")["patient_id_source"].reindex(image_ids)
+    return int((sources == "assumed_image").sum())
+
+
+def validation_learned_from(name: str, system: System, truth: GroundTruth) -> list[Note]:
+    """Make a note if a system was fitted on some of the validation images.
+
+    The figures on test images are not affected. But the scores of a system separate the classes
+    better on images that it was fitted on than on new images. A threshold that is chosen on such
+    scores may therefore have another sensitivity or specificity on new images than it was chosen
+    for. An ensemble of the models of a cross-validation always has such validation images, so they
+    are noted and not refused.
+
+    Args:
+        name: Display name of the system.
+        system: The system with its output and the facts about its training.
+        truth: Labels, patients and roles of all images. Images with the role ``val`` are the
+            validation images.
+
+    Returns:
+        A list with one note, or an empty list.
+
+    Example:
+        >>> from cxr_compare.evaluation.output import SystemFacts
+        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
+        >>> labels = pd.Series([1.0, 0.0], index=["a", "b"])
+        >>> truth = GroundTruth(images, labels, pd.Series("val", index=["a", "b"]))
+        >>> ran = pd.DataFrame({"image_id": ["a", "b"], "status": "ok"})
+        >>> system = System("A", "scores", ran, facts=SystemFacts(fitted_on=pd.Index(["a"])))
+        >>> validation_learned_from("A", system, truth)[0].values["n_learned"]
+        1
+    """
+    labelled = truth.labels_of("val").dropna().index
+    n_learned = len(labelled.intersection(system.facts.fitted_on))
+    if not n_learned:
+        return []
+    return [
+        decision_note(
+            "validation",
+            "validation_learned",
+            system=name,
+            n_learned=n_learned,
+            n_validation=len(labelled),
+            split=truth.split,
+        )
+    ]
+
+
+def _difference_line(ran: Mapping[str, pd.Index]) -> str:
+    """Return the message that names the images which a system lacks, up to five for each system."""
+    union = pd.Index(sorted(set().union(*ran.values())))
+    sides = []
+    for name, ids in ran.items():
+        lacking = union.difference(ids)
+        if len(lacking):
+            shown = ", ".join(map(str, lacking[:_SHOWN]))
+            more = ", ..." if len(lacking) > _SHOWN else ""
+            sides.append(f"{name} lacks {len(lacking)} that others ran on ({shown}{more})")
+    return (
+        "the systems' test images differ: " + "; ".join(sides) + "; predict them, or compare on "
+        "the images that all have with --images common"
+    )
+
+
+def _refuse_failures(systems: Mapping[str, System], known: pd.Index) -> None:
+    """Refuse labelled test images on which the systems failed.
+
+    Images on which only some of the systems failed have been refused before, as a difference.
+    """
+    for name, system in systems.items():
+        rows = system.images[system.images["status"] == "failed"]
+        rows = rows[rows["image_id"].isin(known)]
+        if len(rows):
+            shown = ", ".join(map(str, rows["image_id"].sort_values()[:_SHOWN]))
+            raise InputError(
+                f"{system.source}: {name} failed on {counted(len(rows), 'test image')} ({shown}); "
+                "predict them again, or compare on the images that all have with --images common, "
+                "where failures are counted against and for a system beside"
+            )

@@ -1,0 +1,392 @@
+"""Comparison of systems on the same test images: all figures, intervals and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.box_choice import BOXES_BY
+from cxr_compare.evaluation.boxes.box_figures import choosing_figures
+from cxr_compare.evaluation.common_images import Images, common_test_images
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.evaluate import evaluate_by_unit, evaluate_models
+from cxr_compare.evaluation.evaluated_model import Models
+from cxr_compare.evaluation.figure_intervals import compute_figures, seed_parts
+from cxr_compare.evaluation.figures import Figures
+from cxr_compare.evaluation.groups.exposure import Exposure, check_exposures, unseen_figures
+from cxr_compare.evaluation.groups.failure_analysis import failure_table
+from cxr_compare.evaluation.groups.prevalence import Prevalence
+from cxr_compare.evaluation.groups.subgroups import image_groups
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.output import System
+from cxr_compare.evaluation.paired_tests import paired_tests
+from cxr_compare.evaluation.replicates import replicates as draw_replicates
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
+from cxr_compare.evaluation.system_result import SystemResult
+from cxr_compare.evaluation.thresholds import POLICIES
+from cxr_compare.evaluation.units import Unit
+from cxr_compare.evaluation.verdict.background import Background
+from cxr_compare.evaluation.verdict.cautions import few_patients, no_box_hits
+from cxr_compare.evaluation.verdict.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.verdict.score_checks import score_notes
+from cxr_compare.evaluation.wording.sentences import note
+
+
+def compare_systems(  # noqa: PLR0913 - options of cxr compare
+    systems: Mapping[str, System | Sequence[System]],
+    truth: GroundTruth,
+    *,
+    images: Images = "all",
+    policies: Sequence[str] = POLICIES,
+    replicates: int = 2000,
+    seed: int = 0,
+    protocol: Protocol = EXPLORATORY,
+    prevalence: str | float | None = None,
+    unit: Unit = "image",
+    extra_policies: Sequence[str] = (),
+    exposures: Sequence[Exposure] = (),
+    advance: Callable[[int], None] | None = None,
+) -> Comparison:
+    """Evaluate systems on the same test images, and compare them with intervals by patient.
+
+    The thresholds, the calibration (function from scores to probabilities) and the rule for boxes
+    (which predicted boxes are evaluated) of each system are chosen on the validation images. If
+    ``cxr tune`` has chosen and stored them before, they are chosen again, and must be equal to the
+    stored ones. Intervals come from a bootstrap in which all systems share the resampled patients.
+
+    Args:
+        systems: Systems with their output by display name, in the order in which they are shown.
+            The first is the reference system, which the others are compared with, unless the
+            protocol names another. A system that was trained with several random seeds is a
+            sequence with one item for each seed.
+        truth: Labels, patients, true boxes and roles of all images. Thresholds and rules are chosen
+            on the images with the role ``val``, and figures are computed on those with the role
+            ``test``.
+        images: With ``all``, the systems must have run on the same test images, or an error is
+            raised. With ``common``, the images on which all systems ran are taken.
+        policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems of which
+            ``cxr tune`` stored no thresholds.
+        replicates: Number of bootstrap resamples of the patients.
+        seed: Random seed of the bootstrap.
+        protocol: Question of the comparison: primary figure, margin, reference system, subgroups
+            and so on. By default, AUROC is the primary figure, and the comparison counts as
+            exploratory.
+        prevalence: Share of positive images where the systems will be used, for which the positive
+            and negative predictive values are computed: a share such as ``"0.05"``, a share with
+            its 95 % interval such as ``"0.05:0.03-0.08"``, or counts such as ``"12/240"``. `None`
+            leaves these values out.
+        unit: With ``study`` or ``patient``, figures are computed by study or patient as well as by
+            image.
+        extra_policies: Rules for thresholds, such as ``youden``, in addition to those whose
+            thresholds ``cxr tune`` stored.
+        exposures: Lists of images that a system, or the pretrained encoder in it, has seen in
+            training, each with the name of the system.
+        advance: Function that is called after each step with the number of resamples in it, for a
+            progress bar.
+
+    Returns:
+        All figures, intervals, tests and notes of the comparison, from which a report is made.
+
+    Raises:
+        InputError: The systems ran on different images, stored thresholds and rules of a system
+            were chosen on other validation images or differ from those that are chosen now, a
+            system lacks the primary figure of a protocol that was declared in a file, or an
+            argument cannot be read.
+
+    Example:
+        >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids})
+        >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
+        >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
+        >>> truth = GroundTruth(images, labels, roles)
+        >>> ran = images[["image_id"]].assign(status="ok")
+        >>> rows = ran[["image_id"]].assign(finding="label")
+        >>> good = System("good", "scores", ran, rows.assign(score=[0.2, 0.7] * 40))
+        >>> poor = System("poor", "scores", ran, rows.assign(score=[0.2, 0.7, 0.7, 0.2] * 20))
+        >>> comparison = compare_systems({"good": good, "poor": poor}, truth, replicates=50)
+        >>> comparison
+        <Comparison of good and poor on label: 40 test images>
+        >>> comparison.figures.difference("good", "poor", "auroc").estimate
+        0.5
+    """
+    if not systems:
+        raise InputError("compare needs at least one system")
+    systems = {name: systems[name] for name in protocol.in_order(systems)}
+    policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
+    unit = protocol.unit_of(unit)
+    of_use = None if prevalence is None else Prevalence.parse(prevalence)
+    image_groups(truth.images, protocol.subgroups)  # refuses subgroups that cannot be formed
+    named = name_models(systems)
+    for name, members in named.items():
+        _check_seeds(name, list(members.values()))
+    evaluated, notes = common_test_images(models_by_label(named), truth, images=images)
+    boxes_by = protocol.metric if protocol.metric in choosing_figures() else BOXES_BY
+    seen = check_exposures(exposures, list(named), truth, evaluated)
+    models, of_models = evaluate_models(
+        named, evaluated, truth, policies, extra_policies, boxes_by=boxes_by
+    )
+    resamples = Resamples(evaluated.n_patients, replicates, seed)
+    check_protocol(protocol, models)
+    frames = draw_replicates(models, resamples, advance=advance)
+    figures = compute_figures(truth.finding, models, frames, resamples)
+    _check_primary(protocol, figures)
+    by_unit = evaluate_by_unit(models, models_by_label(named), truth, unit, resamples)
+    exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]
+    tests = paired_tests(figures, models, by_unit.tests)
+    results = {name: SystemResult.from_models(seeds) for name, seeds in models.items()}
+    return Comparison(
+        finding=truth.finding,
+        display_name=truth.display_name,
+        findings=truth.findings or (truth.finding,),
+        figures=figures,
+        tests=tests,
+        failures=failure_table(models, truth, protocol, of_use, resamples),
+        systems=results,
+        decisions=_decisions_table(models, truth.images),
+        provenance=_record(models, protocol, resamples),
+        notes=[
+            *notes,
+            *of_models,
+            *score_notes(models),
+            *(each.note for each in exposed),
+            *few_patients(evaluated),
+            *no_box_hits(results, figures, evaluated.truth),
+            *by_unit.notes,
+            *_seed_notes(models),
+        ],
+        exposures=exposed,
+        protocol=protocol,
+        by_unit=by_unit.figures,
+        declared={
+            model.name: model.choices.declared
+            for members in models.values()
+            for model in members
+            if model.choices.declared is not None
+        },
+        background=Background.from_truth(truth, evaluated.image_ids, models),
+        patients_known=truth.knows_patients(evaluated.image_ids),
+        split=truth.split,
+        replicates=resamples.n_replicates,
+    )
+
+
+def pilot_parts(
+    systems: Mapping[str, System | Sequence[System]],
+    truth: GroundTruth,
+) -> dict[str, list[AurocParts]]:
+    """Compute the contribution of each test patient to the AUROC of each system.
+
+    The planning of a further study estimates from the contributions how precise the AUROC would be
+    with another number of patients.
+
+    Args:
+        systems: Systems with their output by display name. A system that was trained with several
+            random seeds is a sequence with one item for each seed.
+        truth: Labels, patients, true boxes and roles of all images. The images with the role
+            ``test`` are used.
+
+    Returns:
+        By display name of the system, one item for each training seed: the AUROC with the
+        contributions of the patients.
+
+    Raises:
+        InputError: The systems ran on different images, or all test images are of one class.
+
+    Example:
+        >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids})
+        >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
+        >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
+        >>> truth = GroundTruth(images, labels, roles)
+        >>> ran = images[["image_id"]].assign(status="ok")
+        >>> scores = ran[["image_id"]].assign(finding="label", score=[0.2, 0.7] * 40)
+        >>> parts = pilot_parts({"A": System("A", "scores", ran, scores)}, truth)
+        >>> parts["A"][0].value
+        1.0
+    """
+    named = name_models(systems)
+    for name, members in named.items():
+        _check_seeds(name, list(members.values()))
+    evaluated, _ = common_test_images(models_by_label(named), truth)
+    models, _ = evaluate_models(named, evaluated, truth, POLICIES)
+    everything = np.ones(len(evaluated.y_true), dtype=bool)
+    parts = {
+        name: part
+        for name, members in models.items()
+        if (part := seed_parts(members, everything)) is not None
+    }
+    if len(parts) < len(named):
+        raise InputError(f"{truth.source}: the test images of {truth.finding} are of one class")
+    return parts
+
+
+_Model = TypeVar("_Model")
+
+
+def name_models(
+    systems: Mapping[str, _Model | Sequence[_Model]],
+) -> dict[str, dict[str, _Model]]:
+    """Give every trained model of every system a name of its own.
+
+    The only model of a system has the name of the system. If there are several training seeds, the
+    models are called ``NAME #1``, ``NAME #2`` and so on.
+
+    Args:
+        systems: Trained model of each system by its display name, or a sequence of models, one for
+            each training seed.
+
+    Returns:
+        For each system, a dictionary from the name of a model to the model.
+
+    Raises:
+        InputError: A system has no model, or two models would get the same name, such as those of a
+            system called ``A #1`` and of the first seed of a system called ``A``.
+
+    Example:
+        >>> name_models({"A": ["first", "second"]})
+        {'A': {'A #1': 'first', 'A #2': 'second'}}
+    """
+    named: dict[str, dict[str, _Model]] = {}
+    for name, model_or_models in systems.items():
+        if isinstance(model_or_models, Sequence):
+            models = list(model_or_models)
+        else:
+            models = [model_or_models]
+        if not models:
+            raise InputError(f"compare: system {name} has no predictions")
+        several = len(models) > 1
+        named[name] = {
+            f"{name} #{number}" if several else name: model
+            for number, model in enumerate(models, start=1)
+        }
+    if len(models_by_label(named)) < sum(map(len, named.values())):
+        raise InputError("compare: a system is called as a seed of another; rename it")
+    return named
+
+
+def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Model]:
+    """Collect the trained models of all systems in one dictionary, by their own names.
+
+    Args:
+        named: For each system by its name, a dictionary from the name of each model to the model,
+            as `name_models` returns it.
+
+    Returns:
+        Models by their own name, in the order of the systems.
+
+    Example:
+        >>> models_by_label({"A": {"A #1": "first", "A #2": "second"}, "B": {"B": "third"}})
+        {'A #1': 'first', 'A #2': 'second', 'B': 'third'}
+    """
+    return {label: model for models in named.values() for label, model in models.items()}
+
+
+def check_protocol(protocol: Protocol, models: Models) -> None:
+    """Check that all models have what the question of a comparison needs.
+
+    Every model must have a threshold by the rule that the question names.
+
+    Args:
+        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
+            reference system and subgroups.
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
+
+    Raises:
+        InputError: A model lacks the threshold, or the primary figure of a protocol file depends on
+            a choice on validation images that the bootstrap does not repeat.
+    """
+    for model in (model for members in models.values() for model in members):
+        if protocol.policy and protocol.policy not in model.choices.thresholds:
+            raise InputError(
+                f"{model.output.source}: the protocol asks for policy '{protocol.policy}', "
+                f"{model.name} is tuned for {', '.join(model.choices.thresholds)}; run cxr tune "
+                "again with it"
+            )
+        if not protocol.declared:
+            continue
+        for metric, policy in protocol.keys:
+            choices = model.choices_of(MetricKey(ALL, policy, metric))
+            fixed = [name for name, made_again in choices.items() if not made_again]
+            if fixed:
+                raise InputError(
+                    f"protocol: the primary figure '{metric}' of {model.name} rests on a choice "
+                    f"on validation whose sampling error is in no interval ({listing(fixed)}): "
+                    "fix another metric, or compare without a protocol"
+                )
+
+
+def _check_primary(protocol: Protocol, figures: Figures) -> None:
+    """Refuse an undefined primary figure, if it was declared beforehand in a protocol file."""
+    for name in figures.systems if protocol.declared else ():
+        for key in protocol.keys:
+            figure = figures.get(name, *key)
+            if not figure.known:
+                raise InputError(
+                    f"protocol: the primary figure '{key[0]}' is undefined for {name}: "
+                    f"{figure.note or 'nothing on validation gives it'}; compare systems that have "
+                    "it, or fix another metric"
+                )
+
+
+def _seed_notes(systems: Models) -> list[Note]:
+    """Make a note for each system with several training seeds."""
+    return [
+        note("seeds", system=name, n_seeds=len(models))
+        for name, models in systems.items()
+        if len(models) > 1
+    ]
+
+
+def _check_seeds(name: str, members: Sequence[System]) -> None:
+    """Refuse a system whose seeds are of different kinds, or of which two are the same training.
+
+    The same training twice would hide the variation between trainings.
+    """
+    first_of: dict[str, System] = {}
+    for member in members:
+        training = member.facts.training_id
+        if training is not None and training in first_of:
+            raise InputError(
+                f"{member.source}: {name} has these predictions already "
+                f"({first_of[training].source}), or an export of the same run; give each "
+                "training seed once"
+            )
+        if training is not None:
+            first_of[training] = member
+    kinds = {member.kind for member in members}
+    if len(kinds) > 1:
+        raise InputError(
+            f"{members[0].source}: the seeds of {name} are not of one kind "
+            f"({' and '.join(sorted(kinds))}); compare them as two systems"
+        )
+
+
+def _decisions_table(models: Models, images: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each image and system, from the first seed of each system."""
+    tables = [members[0].decisions(name) for name, members in models.items()]
+    table = pd.concat(tables, ignore_index=True)
+    return table.merge(images[["image_id", "patient_id"]], on="image_id", how="left")
+
+
+def _record(models: Models, protocol: Protocol, resamples: Resamples) -> dict[str, Any]:
+    """Return the settings of a comparison, which are stored in its provenance."""
+    seeds = {name: [model.facts.seed for model in members] for name, members in models.items()}
+    return {
+        "bootstrap": {
+            "replicates": resamples.n_replicates,
+            "seed": resamples.seed,
+            "interval": "percentile",
+        },
+        "seeds": {name: values if len(values) > 1 else values[0] for name, values in seeds.items()},
+        "protocol": protocol.to_dict(),
+    }

@@ -1,1 +1,0 @@
-"""`compare_systems`: scorecards, intervals, paired tests, verdict, failure analysis."""

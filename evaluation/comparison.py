@@ -1,0 +1,257 @@
+"""Result of a comparison: all figures, tests and facts from which a report is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.evaluation.choices import Declared
+from cxr_compare.evaluation.figures import Figures
+from cxr_compare.evaluation.groups.exposure import ExposureResult
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.paired_tests import PairTests
+from cxr_compare.evaluation.statistics.holm import holm
+from cxr_compare.evaluation.statistics.joint_score import METHOD
+from cxr_compare.evaluation.system_result import SystemResult
+from cxr_compare.evaluation.verdict.background import Background
+from cxr_compare.evaluation.verdict.cautions import list_cautions
+from cxr_compare.evaluation.verdict.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.verdict.unequal_recipes import unequal_conditions
+from cxr_compare.evaluation.verdict.verdict import state_verdict
+from cxr_compare.evaluation.verdict.verdict_parts import AnswerContext, JointSystem, Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Result of a comparison: all figures, tests and facts from which a report is made.
+
+    Attributes:
+        finding: Name of the finding that was evaluated.
+        display_name: Name of the finding as reports show it, such as "lung opacity".
+        findings: Names of the findings that count: an image is positive if any of them is present.
+        systems: Output of each system by its display name, in the order of the report; the first is
+            the reference system, which the others are compared with.
+        figures: All figures of systems and all paired differences, by image, with intervals.
+        tests: Table of tests of the differences between systems, one row for each test, as
+            `paired_tests` returns it. Some columns are ``metric``, ``first`` and ``second`` (names
+            of the systems), ``method`` and ``p_value``.
+        failures: Table of the failure analysis, as `failure_table` returns it: one row for each
+            figure in a group of images or lesions, or of a kind of error. Some columns are
+            ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``, ``metric`` and
+            ``estimate``.
+        decisions: Table with one row for each image and system: ``image_id``, ``system``,
+            ``label``, ``score``, ``probability``, ``decision_RULE`` for each rule that chose a
+            threshold (such as ``decision_max_f1``), ``localised`` (True if the system points at a
+            lesion; known only for positive images whose lesions are all boxed),
+            ``point_x`` and ``point_y`` (point that the system gives on the image, original px) and
+            ``patient_id``. There may also be ``x_class`` (kind of image, such as
+            ``normal``).
+        notes: Notes for readers of the report, such as the number of images that are left out.
+        provenance: Ids, seeds, versions and commands that make the result reproducible; the report
+            shows them.
+        records: What is known about the training of each system, such as its configuration
+            (``recipe``), by display name, for the methods section of the report.
+        split: Name of the split, the division of the images into training, validation and test
+            images.
+        replicates: Number of bootstrap resamples; `None` where it is unknown.
+        protocol: Question of the comparison: primary figure, rule for its threshold, margin,
+            reference system and subgroups.
+        by_unit: Figures by study or patient; `None` if figures are by image only.
+        background: Facts about the data set and the training of the systems.
+        declared: Threshold that was declared for a model, with its name and source, by name of the
+            model; models without one are absent.
+        patients_known: False if no patient is known, so that each image counts as a patient.
+        exposures: Test images that a system, or the pretrained encoder in it, has seen in training,
+            with the figures on the other test images.
+
+    Example:
+        >>> from cxr_compare.evaluation.figures import Figure
+        >>> from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+        >>> figures = Figures("opacity", "image",
+        ...     systems={"A": {MetricKey(ALL, "", "auroc"): Figure(0.9, 0.85, 0.95)}},
+        ...     differences={})
+        >>> decisions = pd.DataFrame({"image_id": ["a", "b"], "system": "A"})
+        >>> Comparison("opacity", "opacity", ("opacity",), {"A": SystemResult()}, figures,
+        ...     decisions)
+        <Comparison of A on opacity: 2 test images>
+    """
+
+    finding: str
+    display_name: str
+    findings: tuple[str, ...]
+    systems: dict[str, SystemResult]
+    figures: Figures
+    decisions: pd.DataFrame
+    notes: list[Note] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    tests: pd.DataFrame = field(default_factory=pd.DataFrame)
+    failures: pd.DataFrame = field(default_factory=pd.DataFrame)
+    protocol: Protocol = EXPLORATORY
+    by_unit: Figures | None = None
+    background: Background = field(default_factory=Background)
+    declared: Mapping[str, Declared] = field(default_factory=dict)
+    patients_known: bool = True
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    split: str = "unknown"
+    replicates: int | None = None
+    exposures: Sequence[ExposureResult] = ()
+
+    def __repr__(self) -> str:
+        n_images = counted(self.decisions["image_id"].nunique(), "test image")
+        return f"<Comparison of {' and '.join(self.names)} on {self.finding}: {n_images}>"
+
+    @property
+    def names(self) -> list[str]:
+        """Display names of the systems, the reference system first."""
+        return list(self.systems)
+
+    @cached_property
+    def policies(self) -> list[str]:
+        """Rules that chose a threshold for at least one system, such as ``max_f1``."""
+        policies = [policy for result in self.systems.values() for policy in result.confusion]
+        return list(dict.fromkeys(policies))
+
+    @property
+    def main_policy(self) -> str:
+        """Rule of the threshold for results that are shown at one threshold only.
+
+        An example is ``max_f1``. Empty if no system has a threshold.
+        """
+        return self.protocol.main_policy(self.policies)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """Table of all figures by image, one figure in each row.
+
+        The columns are those of `evaluation.figures.COLUMNS`, such as ``system``,
+        ``metric``, ``estimate``, ``ci_low`` and ``ci_high``. In the row of a paired difference, the
+        system is called ``A - B``.
+        """
+        return self.figures.table()
+
+    @property
+    def effective_patients(self) -> float | None:
+        """Effective number of patients of the rarer class; `None` where it is unknown.
+
+        It is the number of patients with one image each that would give as much information.
+        """
+        return self.figures.get(self.names[0], "auroc").effective_patients
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Number of training runs (random seeds) of each system, by its display name.
+
+        Systems of which the number is unknown are left out.
+        """
+        seeds = {name: result.seeds for name, result in self.systems.items()}
+        return {name: count for name, count in seeds.items() if count is not None}
+
+    @property
+    def same_training(self) -> dict[str, str]:
+        """Systems that use the same training as an earlier one, by the name of the earlier one.
+
+        A training run and a model exported from it share one training, and so do the predictions of
+        a run with and without test-time augmentation. The dictionary maps the name of the later
+        system to that of the earlier.
+        """
+        same: dict[str, str] = {}
+        for position, name in enumerate(self.names):
+            for earlier in self.names[:position]:
+                if earlier not in same and self._of_one_training(earlier, name):
+                    same[name] = earlier
+                    break
+        return same
+
+    def _of_one_training(self, first: str, second: str) -> bool:
+        """Return True if two systems predict with the same trained network.
+
+        With test-time views, a run has another training id than without them, but the same record
+        of the run. So both are compared.
+        """
+        ids = [self.systems[name].training_id for name in (first, second)]
+        runs = [
+            (self.records.get(name, {}).get("recipe") or {}).get("run") for name in (first, second)
+        ]
+        return (ids[0] is not None and ids[0] == ids[1]) or (bool(runs[0]) and runs[0] == runs[1])
+
+    def tests_by(self, unit: str) -> PairTests:
+        """Return the paired tests whose figures are computed by image, study or patient.
+
+        Args:
+            unit: ``image``, ``study`` or ``patient``.
+
+        Returns:
+            The tests of all pairs of systems with figures by `unit`.
+        """
+        tests = self.tests
+        return PairTests(tests[tests["unit"] == unit] if "unit" in tests else tests)
+
+    @property
+    def joint(self) -> JointSystem | None:
+        """The system that joins other systems of this comparison, by its record; None without."""
+        named = {record.get("inference_id"): name for name, record in self.records.items()}
+        for name, record in self.records.items():
+            members = record.get("members") or []
+            compared = [named.get(member.get("inference_id")) for member in members]
+            method = (record.get("ensemble") or {}).get("method")
+            if method == METHOD and all(compared):
+                return JointSystem(name, tuple(str(each) for each in compared))
+        return None
+
+    @property
+    def answer_figures(self) -> Figures:
+        """Figures that decide which system is better.
+
+        They are the figures by study or patient if the protocol says so, and otherwise the figures
+        by image.
+        """
+        grouped = self.protocol.unit in ("study", "patient")
+        return self.by_unit if grouped and self.by_unit is not None else self.figures
+
+    @cached_property
+    def answer(self) -> Verdict:
+        """Verdict of the comparison: the better system if one was shown, limits and cautions."""
+        figures = self.answer_figures
+        context = AnswerContext(
+            seeds=self.seeds,
+            same_training=self.same_training,
+            unequal=unequal_conditions(
+                {
+                    name: self.records[name]
+                    for name in self.records
+                    if name not in self.same_training
+                }
+            ),
+            n_synthetic=self.background.synthetic,
+            cautions=list_cautions(self.background, figures, self.failures, self.notes),
+        )
+        return state_verdict(
+            figures,
+            self.names,
+            self.display_name,
+            protocol=self.protocol,
+            tests=self.tests_by(figures.unit),
+            context=context,
+            joint=self.joint,
+        )
+
+    @cached_property
+    def tests_with_holm(self) -> pd.DataFrame:
+        """Table of tests with the column ``p_holm``, the p-values corrected by Holm's method.
+
+        The p-values of all pairs of systems in the primary figure are corrected together, and those
+        of all further comparisons in the report are corrected together.
+        """
+        tests = self.tests.copy()
+        tests_of_unit = self.tests_by(self.answer_figures.unit)
+        for family in (self.answer.claims, self.answer.further_claims):
+            rows = [tests_of_unit.rows_of(claim.first, claim.second, claim.key) for claim in family]
+            index = [values.index[0] for values in rows if len(values)]
+            if index:
+                tests.loc[index, "p_holm"] = holm(tests.loc[index, "p_value"].tolist())
+        return tests

@@ -1,1 +1,0 @@
-"""Decision rules of systems: image scores, boxes, thresholds and calibration."""

@@ -1,0 +1,178 @@
+"""Evaluation of trained models on the test images, by image and by study or patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.evaluation.box_choice import BOXES_BY
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.choose import checked_decision, declare, tune
+from cxr_compare.evaluation.common_images import validation_learned_from
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
+from cxr_compare.evaluation.figure_intervals import compute_figures
+from cxr_compare.evaluation.figures import Figure, Figures
+from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.output import Output, System
+from cxr_compare.evaluation.paired_tests import paired_tests
+from cxr_compare.evaluation.replicates import replicates
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.units import Unit, Units, evaluated_units
+from cxr_compare.evaluation.wording.sentences import note
+
+
+def evaluate_models(
+    systems: Mapping[str, Mapping[str, System]],
+    images: LabelledImages,
+    truth: GroundTruth,
+    policies: Sequence[str],
+    extra_policies: Sequence[str] = (),
+    *,
+    boxes_by: str = BOXES_BY,
+) -> tuple[Models, list[Note]]:
+    """Choose the thresholds and rules of every model on validation images.
+
+    Args:
+        systems: For each system by its name, a dictionary from the name of each of its models (one
+            for each training seed) to the model, as `name_models` returns it.
+        images: The evaluated test images with their labels, patients and true boxes.
+        truth: Labels, patients, true boxes and roles of all images. Thresholds and rules are chosen
+            on the images with the role ``val`` (validation).
+        policies: Rules by which thresholds are chosen for systems of which ``cxr tune`` stored no
+            thresholds, such as ``["max_f1"]``.
+        extra_policies: Rules for thresholds in addition to those whose thresholds ``cxr tune``
+            stored.
+        boxes_by: Short name of the metric by which the rule for boxes is chosen for systems of
+            which ``cxr tune`` stored no rule, such as ``froc_mean``.
+
+    Returns:
+        The models of each system by its display name, and notes for the report on the choice of
+        their thresholds and rules.
+
+    Raises:
+        InputError: Thresholds or rules that ``cxr tune`` stored differ from those that the
+            validation images give.
+    """
+    notes: list[Note] = []
+    models: dict[str, list[EvaluatedModel]] = {}
+    for system_name, members in systems.items():
+        models[system_name] = []
+        for name, system in members.items():
+            choices, of_model = checked_decision(
+                name, system, truth, policies, extra_policies, boxes_by=boxes_by
+            )
+            output = system.output_on(images.image_ids)
+            models[system_name].append(EvaluatedModel(name, images, output, choices, system.facts))
+            notes += [*of_model, *validation_learned_from(name, system, truth)]
+    return models, notes
+
+
+@dataclass(frozen=True)
+class UnitEvaluation:
+    """Figures of all systems by study or patient instead of by image.
+
+    Attributes:
+        figures: Figures and differences with intervals; `None` if figures are by image only.
+        notes: Notes for the report about the studies or patients.
+        tests: Table of tests of the paired differences, as `paired_tests` returns it; `None` if
+            figures are by image only.
+    """
+
+    figures: Figures | None = None
+    notes: list[Note] = field(default_factory=list)
+    tests: pd.DataFrame | None = None
+
+
+def evaluate_by_unit(
+    models: Models,
+    systems: Mapping[str, System],
+    truth: GroundTruth,
+    unit: Unit,
+    resamples: Resamples,
+) -> UnitEvaluation:
+    """Evaluate models by study or patient, with thresholds that are chosen by the same unit.
+
+    Args:
+        models: Evaluated models of each system by its display name, one for each training seed.
+        systems: Output of each model on all images, by the model's name.
+        truth: Labels, studies and patients of all images.
+        unit: ``study`` or ``patient``. With ``image``, nothing is computed.
+        resamples: Bootstrap samples of the patients.
+
+    Returns:
+        The figures, tests and notes by study or patient; empty for ``image``.
+    """
+    if unit == "image":
+        return UnitEvaluation()
+    images = next(iter(models.values()))[0].images
+    units, whole = evaluated_units(images, truth, truth.labels_of("test"), unit)
+    by_unit = {
+        name: [_by_unit(model, systems[model.name], units, whole, truth, unit) for model in members]
+        for name, members in models.items()
+    }
+    frames = replicates(by_unit, resamples, kept=lambda key: not METRICS[key.metric].boxed)
+    figures = compute_figures(truth.finding, by_unit, frames, resamples, unit=unit)
+    # Localisation is evaluated by image only, so its figures get no row, not even one with a note.
+    figures = figures.without(lambda key: METRICS[key.metric].boxed)
+    return UnitEvaluation(
+        figures=_with_thresholds(figures, by_unit),
+        notes=[_unit_note(units, whole, len(images.image_ids), figures)],
+        tests=paired_tests(figures, by_unit),
+    )
+
+
+def _by_unit(
+    model: EvaluatedModel,
+    system: System,
+    units: Units,
+    whole: LabelledImages,
+    truth: GroundTruth,
+    unit: Unit,
+) -> EvaluatedModel:
+    """Return a model with the highest score of each study or patient, tuned by the same unit."""
+    choices = _choices_by(unit, model.choices, system, truth)
+    output = Output.from_scores(units.names, units.highest(model.scores))
+    return replace(model, images=whole, output=output, choices=choices)
+
+
+def _choices_by(unit: Unit, chosen: Choices, system: System, truth: GroundTruth) -> Choices:
+    policies = list(chosen.thresholds)
+    by_unit = tune(system, truth, policies=policies, options=chosen.options, unit=unit)
+    if chosen.declared is not None:
+        by_unit = declare(by_unit, chosen.declared)
+    return replace(by_unit, reduction=None, map_boxes=None, map_scale=None, box_choice=None)
+
+
+def _with_thresholds(figures: Figures, models: Models) -> Figures:
+    """Add the thresholds of the first seed as figures, because they differ from those by image."""
+    counts = next(iter(next(iter(figures.systems.values())).values())).counts
+    systems = {
+        name: {
+            **of_system,
+            **{
+                MetricKey(ALL, policy, "threshold"): Figure(choice.threshold, counts=counts)
+                for policy, choice in models[name][0].thresholds.items()
+                if choice.threshold is not None
+            },
+        }
+        for name, of_system in figures.systems.items()
+    }
+    return replace(figures, systems=systems)
+
+
+def _unit_note(units: Units, whole: LabelledImages, n_images: int, figures: Figures) -> Note:
+    return note(
+        "unit",
+        unit=figures.unit,
+        units=figures.plural_unit,
+        n_units=len(units.names),
+        n_images=n_images,
+        n_positive=int(np.sum(whole.y_true)),
+        n_left_out=units.n_left_out,
+    )

@@ -1,0 +1,713 @@
+"""Failure analysis: figures by group of images, kind of error and kind of lesion, with intervals.
+
+The table also has the agreement of systems, decision and cost curves, and the prediction of the
+label from metadata and image borders alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import FIELD_WIDTH_MM
+from cxr_compare.evaluation.boxes.error_types import count_error_types
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.matching import BoxPairs
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models, images_of
+from cxr_compare.evaluation.figure_intervals import seed_parts
+from cxr_compare.evaluation.groups.prevalence import Prevalence
+from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, FEW, ShareName, Shares
+from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
+from cxr_compare.evaluation.groups.subgroups import Groups, image_groups
+from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
+from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.metrics.net_benefit import benefits
+from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.clustered_auroc import (
+    AurocParts,
+    auroc_over_seeds,
+    auroc_parts,
+)
+from cxr_compare.evaluation.statistics.holm import holm
+from cxr_compare.evaluation.verdict.protocol import Protocol
+
+SIZE_EDGES_MM = (30.0, 60.0)
+_SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
+SIZE_EDGES = (0.02, 0.06)
+_SIZE_NAMES = ("up to 2 % of the image", "2 to 6 % of the image", "over 6 % of the image")
+_SHORTCUT_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
+_NO_PROBABILITY = "scores outside [0, 1] are no probabilities"
+_LEFT_OUT = "siblings"
+_WHOLE_IMAGE = "picture"
+"""Kind of facts about the whole image, such as its mean brightness, which disease changes too."""
+RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Threshold risks of the decision curve: risks of disease from which a user would act."""
+COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
+"""Points of the cost curve: share of missed positives in the total cost if every image is wrong."""
+TREAT_ALL = "call every image positive"
+"""Name under which the decision curve of this strategy is listed like a system."""
+
+
+def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
+    """Group true lesions by size, number in the image, position and view (projection).
+
+    Args:
+        pairs: Pairs of predicted and true boxes. Each true box is a lesion.
+        images: Table of images in the order of the images of `pairs`, with ``height`` and ``width``
+            in px and, where they are known, ``spacing_col_mm`` and ``spacing_row_mm`` (width and
+            height of a pixel in mm) and ``view``, such as ``AP``.
+
+    Returns:
+        By name of the grouping, the name of the group of each lesion, shape ``(lesions,)``; an
+        empty name where it is unknown. The groupings are ``lesion_size`` (area as a share of the
+        image), ``lesion_size_mm``, ``lesion_count`` (number of lesions in the image), ``third``
+        (upper, middle or lower third of the image), ``side`` (left or right half of the image) and
+        ``view``. A grouping is left out if all lesions are in one group, or if its columns are
+        missing.
+    """
+    corners = pairs.truth.corners
+    image = pairs.truth.image
+    sides = corners[:, 2:] - corners[:, :2]
+    centre = (corners[:, :2] + corners[:, 2:]) / 2
+    height, width = (_numbers(images, name)[image] for name in ("height", "width"))
+    share = sides.prod(axis=1) / (height * width)
+    count = pairs.truth.per_image[image]
+    groups_of: dict[str, Groups] = {
+        "lesion_size": _cut(share, SIZE_EDGES, _SIZE_NAMES),
+        "lesion_count": np.array(["1", "2", "3 or more"], dtype=object)[np.minimum(count, 3) - 1],
+        "third": _cut(centre[:, 1] / height, (1 / 3, 2 / 3), ("upper", "middle", "lower")),
+        "side": _cut(centre[:, 0] / width, (0.5,), ("left of the image", "right of the image")),
+    }
+    spacing = trusted_spacing(images)[image]
+    if not np.isnan(spacing).all():
+        millimetres = np.sqrt((sides * spacing).prod(axis=1))
+        sizes = _cut(millimetres, SIZE_EDGES_MM, _SIZE_NAMES_MM)
+        groups_of["lesion_size_mm"] = np.where(np.isnan(millimetres), "", sizes)
+    if "view" in images:
+        views = images["view"].astype(object)
+        groups_of["view"] = views.where(views.notna(), "").to_numpy(object)[image]
+    return {topic: groups for topic, groups in groups_of.items() if len(set(groups) - {""}) > 1}
+
+
+def trusted_spacing(images: pd.DataFrame) -> Floats:
+    """Return the size of a pixel in mm, if the whole image then has a plausible width.
+
+    Args:
+        images: Table of images with ``width`` in px, and ``spacing_col_mm`` and ``spacing_row_mm``,
+            the width and height of a pixel in mm.
+
+    Returns:
+        Width and height of a pixel in mm, shape ``(images, 2)``. Both are NaN where they are
+        unknown, or where the width of the image is below 250 or above 500 mm (`FIELD_WIDTH_MM`).
+    """
+    names = ["spacing_col_mm", "spacing_row_mm"]
+    if not set(names) <= set(images):
+        return np.full((len(images), 2), np.nan)
+    spacing = images[names].astype("float64").to_numpy(np.float64)
+    field = spacing[:, 0] * _numbers(images, "width")
+    wrong = ~((field >= FIELD_WIDTH_MM[0]) & (field <= FIELD_WIDTH_MM[1]))
+    return np.where(wrong[:, None], np.nan, spacing)
+
+
+def _numbers(images: pd.DataFrame, name: str) -> Floats:
+    """Return a column of the table as numbers; NaN where a value or the whole column is missing."""
+    if name not in images:
+        return np.full(len(images), np.nan)
+    return images[name].to_numpy(np.float64, na_value=np.nan)
+
+
+def _cut(values: Floats, edges: Sequence[float], names: Sequence[str]) -> Groups:
+    """Return the name of the range in which each value lies; an empty name for NaN."""
+    groups = np.array(names, dtype=object)[np.digitize(values, edges, right=True)]
+    return np.where(np.isnan(values), "", groups).astype(object)
+
+
+def _images_of(evaluated: LabelledImages, images: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the table of images, in the order of the evaluated images."""
+    rows = images.drop_duplicates("image_id").set_index("image_id")
+    return rows.reindex(evaluated.image_ids).reset_index()
+
+
+_Rows = npt.NDArray[np.bool_]
+
+
+class _GroupRows(NamedTuple):
+    """Rows of a group, and rows of all other groups."""
+
+    name: str
+    inside: _Rows  # (N,), True for rows of the group
+    outside: _Rows  # (N,), True for rows of other groups
+
+
+def _split_groups(groups: Groups) -> Iterator[_GroupRows]:
+    for name in sorted(set(groups) - {""}):
+        inside = groups == name
+        yield _GroupRows(name, inside, ~inside & (groups != ""))
+
+
+def with_tests(
+    table: pd.DataFrame, models: Models, groups: Mapping[str, Groups], policy: str
+) -> pd.DataFrame:
+    """Complete the p-values of the gaps between groups of images, such as women and men.
+
+    A gap is the difference in a figure between a group and the rest of the images. If the group or
+    the rest has fewer than 30 patients of a class, the gap has no p-value, and so no claim is made
+    about it. All p-values are corrected together by Holm's method, in which a gap without a p-value
+    counts as one with the p-value 1.
+
+    Args:
+        table: Table that `Shares.table` returned, one row for each figure or gap; it is changed in
+            place.
+        models: Models by display name of the system, one for each training seed; a
+            model computes all figures of one trained model on the evaluated images.
+        groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
+            shape ``(N,)``; empty where it is unknown.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
+
+    Returns:
+        The table, with ``p_holm`` filled in the rows of gaps that have a p-value.
+
+    Example:
+        >>> from cxr_compare.evaluation.labelled_images import no_boxes
+        >>> from cxr_compare.evaluation.thresholds import ThresholdChoice
+        >>> n = np.arange(60)
+        >>> evaluated = LabelledImages(
+        ...     pd.Index(n), n % 3 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> chosen = {"threshold=0.5": ThresholdChoice("threshold=0.5", 0.5)}
+        >>> models = {"A": [EvaluatedModel(evaluated, pd.Series(n % 4 / 4), chosen)]}
+        >>> resamples = Resamples(60, 100, 0)
+        >>> groups = {"sex": np.array(["F", "M"] * 30, dtype=object)}
+        >>> shares = Shares.from_models(models, "threshold=0.5", resamples, {"sex"})
+        >>> add_groups(shares, models, groups, "threshold=0.5")
+        >>> table = shares.table(["A"], resamples)
+        >>> table = with_tests(table, models, groups, "threshold=0.5")
+        >>> bool((table["p_holm"].dropna() >= table["p_value"].dropna()).all())
+        True
+    """
+    is_gap = table["p_value"].notna()
+    for topic, group_of_image in groups.items():
+        for group in _split_groups(group_of_image):
+            rows = is_gap & (table["topic"] == topic) & (table["group"] == f"{group.name} - rest")
+            if rows.any():
+                small = _metrics_of_few_patients(models, policy, group)
+                table.loc[rows & table["metric"].isin(small), "p_value"] = np.nan
+    counted = table.loc[is_gap, "p_value"].fillna(1.0)
+    table.loc[is_gap, "p_holm"] = holm(counted.tolist())
+    table.loc[table["p_value"].isna(), "p_holm"] = np.nan
+    return table
+
+
+def _metrics_of_few_patients(models: Models, policy: str, group: _GroupRows) -> set[str]:
+    """Return the figures for which the group or the rest has fewer than 30 patients of a class.
+
+    Only images that the figure uses are counted: positive images for sensitivity and localised
+    sensitivity, negative images for specificity, and each of both classes for AUROC.
+    """
+    evaluated = images_of(models)
+    truth = evaluated.y_true
+    figures = [_figures_of_images(members, policy) for members in models.values()]
+    images = {metric: used for each in figures for metric, (_, used, _) in each.items()}
+    small = set()
+    for metric, used in {"auroc": np.ones_like(truth), **images}.items():
+        for side in (group.inside, group.outside):
+            for of_class in (used & truth, used & ~truth):
+                n_patients = len(np.unique(evaluated.patients[side & of_class]))
+                if of_class.any() and n_patients < FEW:
+                    small.add(metric)
+    return small
+
+
+def _add_combined_auroc(shares: Shares, models: Models) -> None:
+    """Add the AUROC of the mean probability of two systems, and its gain over each of the two."""
+    evaluated = images_of(models)
+    name = ShareName("combined", "", "", "auroc")
+
+    def parts_of(scores: Floats) -> AurocParts | None:
+        return auroc_parts(evaluated.y_true, scores, evaluated.patients, evaluated.n_patients)
+
+    for pair in combinations(models, 2):
+        one, two = (models[system][0].probability for system in pair)
+        joined = None if one is None or two is None else parts_of((one + two) / 2)
+        if joined is None:
+            continue
+        both = f"mean of {pair[0]} and {pair[1]}"
+        shares.add_auroc(both, name, joined.estimate(), joined)
+        for system in pair:
+            alone = parts_of(models[system][0].scores)
+            if alone is not None:
+                gain = joined - alone
+                shares.add_auroc(f"{both} - {system}", name, gain.estimate(), gain)
+
+
+_PER_IMAGE = ("poor_box", "duplicate", "background")
+_PER_LESION = ("found", "poorly_boxed", "missed")
+
+
+def failure_table(
+    models: Models,
+    truth: GroundTruth,
+    protocol: Protocol,
+    prevalence: Prevalence | None,
+    resamples: Resamples,
+) -> pd.DataFrame:
+    """Make the table of the failure analysis: where and how each system fails.
+
+    Args:
+        models: Trained models of each system by its display name, one for each training seed, with
+            their predictions and figures on the evaluated images.
+        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
+            of the data set.
+        protocol: Question of the comparison. Its subgroups and its rule for the threshold are used.
+        prevalence: Share of positive images where the systems will be used; `None` if it was not
+            stated.
+        resamples: Bootstrap samples of the patients: number of patients, number of resamples and
+            random seed.
+
+    Returns:
+        Table with the columns of `FAILURE_COLUMNS`, one row for each figure of a system or
+        difference of two systems. Column ``topic`` names the grouping, such as ``sex``, or the
+        subject, such as ``errors``, and column ``group`` the group of images in it, such as ``F``.
+        Further columns are ``system``, ``policy`` (rule for the threshold), ``metric``,
+        ``estimate``, the ends of its interval ``ci_low`` and ``ci_high``, ``count`` and ``of``
+        (numerator and denominator of a share) and ``p_value``.
+
+    Example:
+        >>> from cxr_compare.evaluation.common_images import common_test_images
+        >>> from cxr_compare.evaluation.evaluated_models import evaluate_models
+        >>> from cxr_compare.evaluation.output import System
+        >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
+        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "sex": ["F", "F", "M"] * 26
+        ...     + ["F", "M"]})
+        >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
+        >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
+        >>> truth = GroundTruth(images, labels, roles)
+        >>> ran = images[["image_id"]].assign(status="ok")
+        >>> rows = ran[["image_id"]].assign(finding="label", score=[0.2, 0.7, 0.3, 0.4] * 20)
+        >>> systems = {"A": System("A", "scores", ran, rows)}
+        >>> evaluated, _ = common_test_images(systems, truth)
+        >>> models, _ = evaluate_models({"A": systems}, evaluated, truth, ["max_f1"])
+        >>> resamples = Resamples(evaluated.n_patients, 50, 0)
+        >>> table = failure_table(models, truth, Protocol(), None, resamples)
+        >>> sorted(set(table.loc[table["topic"] == "sex", "group"]))
+        ['F', 'F - rest', 'M', 'not F']
+    """
+    evaluated = images_of(models)
+    policy = protocol.main_policy(list(next(iter(models.values()))[0].thresholds))
+    rows = _images_of(evaluated, truth.images)
+    groups = image_groups(rows, protocol.subgroups)
+    shares = Shares.from_models(models, policy, resamples, set(groups))
+    add_groups(shares, models, groups, policy)
+    for name, members in models.items():
+        for share in _shares_of_lesions(members, rows):
+            shares.add(name, *share)
+        _add_net_benefit(shares, name, members)
+    _add_agreement(shares, models, policy)
+    add_at_prevalence(shares, models, policy, prevalence)
+    _add_combined_auroc(shares, models)
+    tables = [
+        with_tests(shares.table(list(models), resamples), models, groups, policy),
+        _undefined_net_benefit(models),
+        _shortcut_rows(truth, evaluated, models),
+        validation_to_test(models, resamples.seed),
+    ]
+    filled = [table for table in tables if len(table)]
+    if not filled:
+        return pd.DataFrame(columns=list(FAILURE_COLUMNS))
+    return pd.concat(filled, ignore_index=True)[list(FAILURE_COLUMNS)]
+
+
+_Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64], npt.ArrayLike | None]
+"""Arguments of `Shares.add` that follow the name of the system."""
+
+
+def _figures_of_images(
+    models: Sequence[EvaluatedModel], policy: str
+) -> dict[str, tuple[Floats, _Rows, Floats | None]]:
+    """Return the figures at a policy by metric, each as three values for every image.
+
+    They are the value of the image, whether the image counts, and what a positive call adds to the
+    value (None if that is not fixed).
+    """
+    evaluated = models[0].images
+    calls = [called for model in models if (called := model.called(policy)) is not None]
+    if len(calls) < len(models):
+        return {}
+    positive = np.mean(calls, axis=0)  # (N,), share of the seeds that call an image positive
+    ones = np.ones(len(positive))
+    figures: dict[str, tuple[Floats, _Rows, Floats | None]] = {
+        "recall": (positive, evaluated.y_true, ones),
+        "specificity": (1 - positive, ~evaluated.y_true, -ones),
+    }
+    on_lesion = [model.localised for model in models if model.localised is not None]
+    if len(on_lesion) == len(models):
+        hits = [called & hit for called, hit in zip(calls, on_lesion, strict=True)]
+        # Seeds have different points, so only with one seed does a positive call add a fixed value.
+        per_call = on_lesion[0].astype(np.float64) if len(models) == 1 else None
+        boxed = evaluated.y_true & evaluated.boxes_trusted
+        figures["localised_sensitivity"] = (np.mean(hits, axis=0), boxed, per_call)
+    return figures
+
+
+def add_groups(shares: Shares, models: Models, groups: Mapping[str, Groups], policy: str) -> None:
+    """Add sensitivity, specificity and AUROC of each group of images, and of the rest.
+
+    If all training seeds of a system show positions in the image, the localised sensitivity (the
+    share of positive images that are called positive and on whose lesion the system points) is
+    added as well.
+
+    The rest of a group is all images of other groups. If there are two groups, the rest is added
+    for the first one only, because the second one is its rest.
+
+    Args:
+        shares: Collection of figures, to which the figures of the groups are added.
+        models: Models by display name of the system, one for each training seed; a
+            model computes all figures of one trained model on the evaluated images.
+        groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
+            shape ``(N,)``; empty where it is unknown.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
+
+    Example:
+        >>> from cxr_compare.evaluation.labelled_images import no_boxes
+        >>> from cxr_compare.evaluation.thresholds import ThresholdChoice
+        >>> n = np.arange(60)
+        >>> evaluated = LabelledImages(
+        ...     pd.Index(n), n % 3 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> chosen = {"threshold=0.5": ThresholdChoice("threshold=0.5", 0.5)}
+        >>> models = {"A": [EvaluatedModel(evaluated, pd.Series(n % 4 / 4), chosen)]}
+        >>> resamples = Resamples(60, 100, 0)
+        >>> groups = {"sex": np.array(["F", "M"] * 30, dtype=object)}
+        >>> shares = Shares.from_models(models, "threshold=0.5", resamples, {"sex"})
+        >>> add_groups(shares, models, groups, "threshold=0.5")
+        >>> sorted(set(shares.table(["A"], resamples)["group"]))
+        ['F', 'F - rest', 'M', 'not F']
+    """
+    for name, members in models.items():
+        figures = _figures_of_images(members, policy)
+        patients = members[0].images.patients
+        for topic, group_of_image in groups.items():
+            named = list(_split_groups(group_of_image))
+            sides = [(group.name, group.inside) for group in named]
+            compared = named[:-1] if len(named) == 2 else named
+            sides += [(f"not {group.name}", group.outside) for group in compared]
+            for group, chosen in sides:
+                for metric, (value, of, per_call) in figures.items():
+                    mask = of & chosen
+                    added = None if per_call is None else per_call * mask
+                    key = ShareName(topic, group, policy, metric)
+                    shares.add(name, key, value * mask, mask, patients, added)
+                parts = seed_parts(members, chosen)
+                if parts is not None:
+                    key = ShareName(topic, group, "", "auroc")
+                    shares.add_auroc(name, key, auroc_over_seeds(parts), AurocParts.mean(parts))
+
+
+def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) -> Iterator[_Share]:
+    """Yield the shares of each kind of error, and of found lesions by kind of lesion.
+
+    If there are several training seeds, the shares are means over them.
+    """
+    evaluated = members[0].images
+    matched = [
+        (model.pairs, model.choices.box_cut)
+        for model in members
+        if model.pairs is not None and model.choices.box_cut is not None
+    ]
+    if len(matched) < len(members) or not matched[0][0].truth.per_image.sum():
+        return
+    patients = evaluated.patients[evaluated.boxes_trusted]
+    kinds = [count_error_types(pairs, cut) for pairs, cut in matched]
+    mean = {kind: np.mean([of_seed[kind] for of_seed in kinds], axis=0) for kind in kinds[0]}
+    ones = np.ones(len(patients))
+    for kind in (*_PER_LESION, *_PER_IMAGE):
+        of = mean["lesions"] if kind in _PER_LESION else ones
+        yield ShareName("errors", "", "", kind), mean[kind], of, patients, None
+    reached = np.mean(
+        [is_positive(find_lesions(pairs).best, cut) for pairs, cut in matched], axis=0
+    )
+    pairs = matched[0][0]
+    trusted = rows[evaluated.boxes_trusted].reset_index(drop=True)
+    for topic, of_lesion in lesion_groups(pairs, trusted).items():
+        for group, chosen, _ in _split_groups(of_lesion):
+            key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
+            yield key, reached * chosen, chosen, patients[pairs.truth.image], None
+
+
+def _shortcut_rows(truth: GroundTruth, evaluated: LabelledImages, models: Models) -> pd.DataFrame:
+    """Return rows on how well metadata and image borders alone predict the label.
+
+    The models that predict the label from facts such as view, sex, age or file size are fitted on
+    four fifths of the patients of the evaluated images, and evaluated on the others, in turn. A
+    system that is not better than the strongest of them has not shown that it uses the lungs.
+    """
+    images = _images_of(evaluated, truth.images)
+    positive = evaluated.y_true.astype(np.float64)
+    labels = pd.DataFrame({truth.finding: positive}, index=evaluated.image_ids)
+    systems = {name: [model.scores for model in members] for name, members in models.items()}
+    guesses = [
+        row
+        for row in measure_shortcuts(images, truth.facts, labels, systems=systems)
+        if row["kind"] != _LEFT_OUT
+    ]
+
+    def row_of(
+        guess: Mapping[str, Any],
+        topic: str,
+        system: str,
+        estimate: float,
+        ends: tuple[float | None, float | None],
+        note: str,
+    ) -> dict[str, Any]:
+        return {
+            "topic": topic,
+            "group": guess["fact"],
+            "system": system,
+            "policy": "",
+            "metric": "auroc",
+            "estimate": estimate,
+            "ci_low": ends[0],
+            "ci_high": ends[1],
+            "ci_method": _SHORTCUT_METHOD if ends[0] is not None else "",
+            "count": guess["n_positive"],
+            "of": guess["n_images"],
+            "n_patients": evaluated.n_patients,
+            "note": note,
+        }
+
+    rows = []
+    for guess in guesses:
+        ends = (guess["ci_low"], guess["ci_high"])
+        known = f"known of {guess['n_known']} images"
+        rows.append(row_of(guess, SHORTCUT, SHORTCUT, guess["auroc"], ends, known))
+    compared = [row for row in guesses if "beyond" in row and row["kind"] != _WHOLE_IMAGE]
+    for name, gap in compared[0]["beyond"].items() if compared else ():  # the strongest is first
+        ends = gap.interval or (None, None)
+        note = "AUROC from images of the same fold only"
+        rows.append(row_of(compared[0], BEYOND_SHORTCUT, name, gap.value, ends, note))
+    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+
+
+def cohen_kappa(
+    both: npt.ArrayLike, only_first: npt.ArrayLike, only_second: npt.ArrayLike, n: npt.ArrayLike
+) -> Floats:
+    """Compute Cohen's kappa: the agreement of two systems' decisions beyond chance.
+
+    All four arguments are numbers of images, or all are shares of the images; single numbers or
+    arrays of one shape.
+
+    Args:
+        both: Number of images that the first and the second system call positive.
+        only_first: Number of images that only the first system calls positive.
+        only_second: Number of images that only the second system calls positive.
+        n: Number of all images; 1 if the other arguments are shares.
+
+    Returns:
+        Kappa, at most 1; NaN if agreement by chance is already complete.
+
+    Source:
+        Cohen 1960.
+
+    Example:
+        >>> float(cohen_kappa(5, 0, 0, 10))
+        1.0
+    """
+    a, b, c, total = (np.asarray(x, np.float64) for x in (both, only_first, only_second, n))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        first = (a + b) / total
+        second = (a + c) / total
+        observed = 1 - (b + c) / total
+        chance = first * second + (1 - first) * (1 - second)
+        return np.asarray((observed - chance) / np.where(chance < 1, 1 - chance, np.nan))
+
+
+def _add_agreement(shares: Shares, models: Models, policy: str) -> None:
+    """Add the agreement of every pair of systems, from the first seed of each system.
+
+    The topic ``right_wrong`` has the shares of images that both systems, one or neither decides
+    correctly, of all, positive and negative images. The topic ``agreement`` has Cohen's kappa. The
+    topic ``combined`` has the sensitivity and specificity of two combined systems: one that calls
+    an image positive if either system does, and one that does so if both do.
+    """
+    evaluated = images_of(models)
+    truth = evaluated.y_true
+    patients = evaluated.patients
+    everything = np.ones(len(truth), dtype=bool)
+    populations = {"all": everything, "positive": truth, "negative": ~truth}
+    for first, second in combinations(models, 2):
+        one, two = (models[name][0].called(policy) for name in (first, second))
+        if one is None or two is None:
+            continue
+        pair = f"{first} & {second}"
+        right = one == truth, two == truth
+        cells = {
+            "both_right": right[0] & right[1],
+            "only_first_right": right[0] & ~right[1],
+            "only_second_right": ~right[0] & right[1],
+            "both_wrong": ~right[0] & ~right[1],
+        }
+        for group, of in populations.items():
+            for metric, cell in cells.items():
+                key = ShareName("right_wrong", group, policy, metric)
+                shares.add(pair, key, cell & of, of, patients)
+        needed = []
+        for metric, cell in (("both", one & two), ("first", one & ~two), ("second", ~one & two)):
+            key = ShareName("", "", policy, f"called by {metric}")
+            shares.add(pair, key, cell, everything, patients)
+            needed.append((pair, key))
+        named = (pair, ShareName("agreement", "", policy, "kappa"))
+        shares.derive(named, needed, partial(cohen_kappa, n=1.0))
+        for words, joined in (("or", one | two), ("and", one & two)):
+            hits = {"recall": (joined, truth), "specificity": (~joined, ~truth)}
+            for metric, (hit, of) in hits.items():
+                key = ShareName("combined", "", policy, metric)
+                shares.add(f"{first} {words} {second}", key, hit & of, of, patients)
+
+
+def _add_net_benefit(shares: Shares, name: str, members: Sequence[EvaluatedModel]) -> None:
+    """Add the decision curve (net benefit) of a system, and that of calling every image positive.
+
+    Source:
+        Vickers and Elkin 2006.
+    """
+    evaluated = members[0].images
+    ones = np.ones(len(evaluated.y_true))
+    calibrated = [model.probability for model in members if model.probability is not None]
+    kinds = {}
+    if not _has_ranks_only(members):
+        kinds["net_benefit"] = [model.scores for model in members]
+    if len(calibrated) == len(members):
+        kinds["net_benefit_calibrated"] = calibrated
+    for risk in RISKS:
+        for metric, of_seeds in kinds.items():
+            worth = np.mean([benefits(evaluated.y_true, p, risk) for p in of_seeds], axis=0)
+            key = ShareName("decision_curve", f"{risk:g}", "", metric)
+            shares.add(name, key, worth, ones, evaluated.patients)
+        every = benefits(evaluated.y_true, ones, risk)
+        key = ShareName("decision_curve", f"{risk:g}", "", "net_benefit")
+        shares.add(TREAT_ALL, key, every, ones, evaluated.patients)
+
+
+def _has_ranks_only(members: Sequence[EvaluatedModel]) -> bool:
+    """Return True if a score of a test or validation image is outside [0, 1]."""
+    scores = [model.scores for model in members]
+    scores += [each.scores for model in members if (each := model.choices.chosen_scores)]
+    return any(((of_one < 0) | (of_one > 1)).any() for of_one in scores)
+
+
+def _undefined_net_benefit(models: Models) -> pd.DataFrame:
+    """Return rows without a value for systems of which only the ranks of scores count."""
+    names = [name for name, members in models.items() if _has_ranks_only(members)]
+    rows = [
+        {"topic": "decision_curve", "group": f"{risk:g}", "system": name, "policy": ""}
+        for name in names
+        for risk in RISKS
+    ]
+    table = pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+    return table.assign(metric="net_benefit", ci_method="", note=_NO_PROBABILITY)
+
+
+def predictive_values(
+    recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: npt.ArrayLike
+) -> dict[str, Floats]:
+    """Compute the positive and the negative predictive value at a prevalence by Bayes' rule.
+
+    The sensitivity and the specificity are assumed to be the same at this prevalence.
+
+    Args:
+        recall: Sensitivity in [0, 1], a number or an array.
+        specificity: Specificity in [0, 1], a number or an array of the same shape.
+        prevalence: Share of positives in [0, 1], a number or an array of the same shape.
+
+    Returns:
+        ``ppv``, the share of positives among the images that are called positive, and ``npv``, the
+        share of negatives among the others; NaN where there is no such image.
+
+    Example:
+        >>> values = predictive_values(0.9, 0.8, 0.1)
+        >>> {name: round(float(value), 3) for name, value in values.items()}
+        {'ppv': 0.333, 'npv': 0.986}
+    """
+    hit, kept, ill = (np.asarray(x, np.float64) for x in (recall, specificity, prevalence))
+    well = 1 - ill
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "ppv": hit * ill / (hit * ill + (1 - kept) * well),
+            "npv": kept * well / (kept * well + (1 - hit) * ill),
+        }
+
+
+def add_at_prevalence(
+    shares: Shares, models: Models, policy: str, prevalence: Prevalence | None
+) -> None:
+    """Add the predictive values of each system at a prevalence, and its cost curve.
+
+    Predictive values are the share of positives among the images called positive, and of negatives
+    among the others. The expected cost at a point of the cost curve is ``(1 - sensitivity) x share
+    + (1 - specificity) x (1 - share)``, with ``share`` being each of the numbers 0, 0.1, ... 1: the
+    part that missed positives have in the total cost.
+
+    Args:
+        shares: Collection of figures, to which the predictive values and expected costs are added.
+        models: Models by display name of the system, one for each training seed; a
+            model computes all figures of one trained model on the evaluated images.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
+            at least this threshold are called positive.
+        prevalence: Share of positive images where the systems will be used; with `None`, only the
+            cost curve is added.
+
+    Source:
+        Drummond and Holte 2006 (cost curves).
+
+    Example:
+        >>> from cxr_compare.evaluation.labelled_images import no_boxes
+        >>> from cxr_compare.evaluation.thresholds import ThresholdChoice
+        >>> n = np.arange(60)
+        >>> evaluated = LabelledImages(
+        ...     pd.Index(n), n % 3 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> chosen = {"threshold=0.5": ThresholdChoice("threshold=0.5", 0.5)}
+        >>> models = {"A": [EvaluatedModel(evaluated, pd.Series(1 - n % 3 / 3), chosen)]}
+        >>> resamples = Resamples(60, 100, 0)
+        >>> shares = Shares.from_models(models, "threshold=0.5", resamples, set())
+        >>> add_at_prevalence(shares, models, "threshold=0.5", Prevalence.parse("0.1"))
+        >>> table = shares.table(["A"], resamples).set_index("metric")
+        >>> round(float(table.loc["ppv", "estimate"]), 3)
+        0.182
+    """
+    for name, members in models.items():
+        calls = [called for model in members if (called := model.called(policy)) is not None]
+        if len(calls) < len(members):
+            continue
+        evaluated = members[0].images
+        called = np.mean(calls, axis=0)
+        needed = []
+        for metric, value, of, per_call in (
+            ("recall", called, evaluated.y_true, 1),
+            ("specificity", 1 - called, ~evaluated.y_true, -1),
+        ):
+            key = ShareName("", "", policy, metric)
+            shares.add(name, key, value * of, of, evaluated.patients, per_call * of)
+            needed.append((name, key))
+        for cost_share in COST_SHARES:
+            key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")
+            shares.derive((name, key), needed, partial(_cost, cost_share))
+        if prevalence is None:
+            continue
+        for metric in ("ppv", "npv"):
+            key = ShareName("prevalence", prevalence.text, policy, metric)
+            shares.derive((name, key), needed, partial(_predictive, metric, prevalence))
+
+
+def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:
+    return (1 - recall) * cost_share + (1 - specificity) * (1 - cost_share)
+
+
+def _predictive(metric: str, prevalence: Prevalence, recall: Floats, specificity: Floats) -> Floats:
+    return predictive_values(recall, specificity, prevalence.like(recall))[metric]

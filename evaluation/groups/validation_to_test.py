@@ -1,0 +1,174 @@
+"""Comparison of figures on validation images with those on test images, and expected ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
+from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS
+from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.intervals import LEVEL, MOST_UNDEFINED
+from cxr_compare.evaluation.statistics.patient_exchange import ExchangedPatients
+from cxr_compare.evaluation.statistics.ranking import RankedScores
+from cxr_compare.evaluation.thresholds import ValidationScores
+
+VALIDATION = "validation to test"
+"""Topic in the failure table of figures at a chosen threshold, on validation and on test images."""
+_METRICS = ("recall", "specificity", "accuracy")
+_EXCHANGES = 1000
+_CELLS = 2_000_000
+"""Largest number of image decisions that are computed at once, which limits the memory."""
+_EXPECTED = "expected: validation and test patients exchanged, threshold chosen again; all at once"
+
+
+def validation_to_test(models: Models, seed: int = 0) -> pd.DataFrame:
+    """Compare figures on the validation images, which chose the threshold, and on test images.
+
+    A threshold does better on the images on which it was chosen than on others. To find out what is
+    to be expected on test images, patients of validation and test are exchanged 1,000 times at
+    random, and each time the threshold is chosen again. From this follows a range for each figure
+    on test. If validation and test patients come from the same population, all figures at one
+    threshold lie in their ranges at once with 95 % probability. If a system has several training
+    seeds, the first one is taken.
+
+    Args:
+        models: Models by display name of the system, one for each training seed; a
+            model computes all figures of one trained model on the evaluated images.
+        seed: Random seed of the exchanges.
+
+    Returns:
+        Table with the columns of `FAILURE_COLUMNS`, such as ``group``, ``system``, ``policy``,
+        ``metric`` and ``estimate``. There are two rows for each system, rule for the threshold
+        (``policy``, such as ``max_f1``) and metric (sensitivity, specificity and accuracy): one
+        with the figure on validation images (``group`` is ``validation``), and one with the figure
+        on test images (``group`` is ``test``), whose ``ci_low`` and ``ci_high`` are the ends of the
+        expected range.
+
+    Example:
+        >>> from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
+        >>> from cxr_compare.evaluation.thresholds import choose_threshold
+        >>> n = np.arange(60)
+        >>> evaluated = LabelledImages(
+        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> scores = (n * 7 % 10 + 6 * (n % 2 == 0)) / 20
+        >>> chosen = {"max_f1": choose_threshold(n % 2 == 0, scores, "max_f1")}
+        >>> validation = ValidationScores(n % 2 == 0, scores, n.astype(str), ("max_f1",))
+        >>> model = EvaluatedModel(evaluated, pd.Series(scores), chosen, validation=validation)
+        >>> table = validation_to_test({"A": [model]})
+        >>> table[table["metric"] == "recall"]["group"].tolist()
+        ['validation', 'test']
+    """
+    rows: list[dict[str, Any]] = []
+    for name, (model, *_) in models.items():
+        validation = model.choices.chosen_scores
+        policies = model.chosen_policies
+        if validation is None or not policies:
+            continue
+        sides = _exchanged_figures(model, validation, policies, seed)
+        for policy, (on_validation, on_test) in zip(policies, sides, strict=True):
+            expected = _expected_on_test(on_validation, on_test)
+            for column, metric in enumerate(_METRICS):
+                row = {
+                    "system": name,
+                    "policy": policy,
+                    "metric": metric,
+                    "ci_method": "",
+                    "note": "",
+                }
+                validation_row = {"group": "validation", "estimate": on_validation[0, column]}
+                test_row = {
+                    "group": "test",
+                    "estimate": on_test[0, column],
+                    "ci_low": expected.low[column],
+                    "ci_high": expected.high[column],
+                    "ci_method": _EXPECTED,
+                }
+                rows += [row | validation_row, row | test_row]
+    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)).assign(topic=VALIDATION)
+
+
+def _exchanged_figures(
+    model: EvaluatedModel, validation: ValidationScores, policies: Sequence[str], seed: int
+) -> Floats:
+    """Compute the figures on validation and on test, first as they are, then with exchanges.
+
+    Returns:
+        Figures, shape ``(policies, 2, 1 + exchanges, metrics)``. On the second axis, validation
+        comes first. On the third axis, the figures without an exchange come first.
+    """
+    evaluated = model.images
+    _, owner = np.unique(validation.patients, return_inverse=True)
+    patients = np.concatenate([owner, evaluated.patients + owner.max() + 1])
+    truth = np.concatenate([validation.y_true, evaluated.y_true])
+    scores = np.concatenate([validation.scores, model.scores])
+    pooled = ValidationScores(truth, scores, patients.astype(str), tuple(policies))
+    inside = np.arange(len(truth)) < len(owner)
+    rng = np.random.default_rng(seed)
+    exchanged = ExchangedPatients(inside, truth, patients)
+    figures_of = _figures_of_both_sides(pooled)
+    step = max(1, _CELLS // len(inside))
+    parts = [figures_of(inside[None])]
+    for done in range(0, _EXCHANGES, step):
+        count = min(step, _EXCHANGES - done)
+        parts.append(figures_of(exchanged.draw(count, rng)))
+    return np.concatenate(parts, axis=2)
+
+
+def _figures_of_both_sides(
+    pooled: ValidationScores,
+) -> Callable[[npt.NDArray[np.bool_]], Floats]:
+    """Return a function that computes the figures of both sides.
+
+    Its argument is True for the images of the first side, shape ``(R, N)``. Its result has the
+    shape ``(policies, 2, R, metrics)``.
+    """
+    n_images = len(pooled.y_true)
+    ranked = RankedScores(pooled.y_true, pooled.scores)
+    refit = pooled.refit(np.arange(n_images), n_images)
+    whole = ranked.sums(np.ones((1, n_images), dtype=np.int16))
+
+    def figures(members: npt.NDArray[np.bool_]) -> Floats:
+        inside = members.astype(np.int16)
+        sums = ranked.sums(inside)
+        table = []
+        for thresholds in refit(inside).values():
+            all_counts = whole.counts(thresholds)
+            counts = sums.counts(thresholds)
+            outside = {name: all_counts[name] - counts[name] for name in counts}
+            sides = [rates(**counts), rates(**outside)]
+            table.append([[side[metric] for metric in _METRICS] for side in sides])
+        return np.array(table).swapaxes(2, 3)
+
+    return figures
+
+
+class _Expected(NamedTuple):
+    """Range in which each figure on test was expected."""
+
+    low: Floats  # (metrics,)
+    high: Floats  # (metrics,)
+
+
+def _expected_on_test(on_validation: Floats, on_test: Floats) -> _Expected:
+    """Compute the expected range of each figure on test.
+
+    Both arguments have the shape ``(1 + exchanges, metrics)``; their first rows are the figures
+    without an exchange.
+    """
+    falls = on_test - on_validation
+    known = falls[~np.isnan(falls).any(axis=1)]
+    if len(known) < (1 - MOST_UNDEFINED) * len(falls):
+        unknown = np.full(falls.shape[1], np.nan)
+        return _Expected(unknown, unknown)
+    middle = known.mean(axis=0)
+    spread = known.std(axis=0)
+    distance = np.abs((known - middle) / np.where(spread > 0, spread, np.inf)).max(axis=1)
+    reach = np.quantile(distance, LEVEL) * spread
+    expected = on_validation[0] + middle
+    return _Expected(np.maximum(expected - reach, 0), np.minimum(expected + reach, 1))

@@ -1,0 +1,100 @@
+"""Choose on validation the rule that reduces the boxes of an image to its score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.evaluation.metrics.image_metrics import auroc
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.reduction import CANDIDATES, Reduction
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference
+
+_LEVEL = 0.05
+_SAME = 1e-9
+
+
+@dataclass(frozen=True)
+class ReductionChoice:
+    """Rule, chosen on validation images, that combines the box scores of an image to its score.
+
+    Attributes:
+        reduction: The rule; `None` for a system that gives image scores and no boxes.
+        scores: Image scores of the validation images by this rule, shape ``(N,)``.
+        tried: Every rule that was tried, as a dictionary with ``rule`` (name), ``min_score`` (score
+            below which boxes are ignored) and ``auroc`` (AUROC on the validation images).
+
+    Example:
+        >>> ReductionChoice(None, pd.Series([0.2, 0.8]), []).reduction is None
+        True
+    """
+
+    reduction: Reduction | None
+    scores: pd.Series
+    tried: list[dict[str, Any]]
+
+
+def choose_reduction(
+    output: Output,
+    y_true: pd.Series,
+    patients: npt.NDArray[np.str_],
+    rules: Sequence[str] = (),
+) -> ReductionChoice:
+    """Choose the rule that combines the box scores of an image to its score.
+
+    The score of the most confident box is chosen, unless another rule has a significantly higher
+    AUROC on validation. Another rule qualifies if the p-value of the paired difference, by patient,
+    is below 0.05 divided by the number of other rules. If several rules qualify, the one with the
+    highest AUROC is chosen. A choice by the highest AUROC alone would follow sampling error where
+    validation is small: with 68 images in a fold it cost 0.010 of AUROC on test.
+
+    Args:
+        output: Output of the detector (or of a system that gives image scores) on the N validation
+            images.
+        y_true: Labels of the validation images, 0 or 1, shape ``(N,)``.
+        patients: Patient of each validation image, shape ``(N,)``.
+        rules: Names of the rules to choose from (``max``, ``noisy_or``, ``top_k``, see
+            `Reduction`); empty for all. If ``max``, the most confident box, is not among them, the
+            first remaining rule takes its part.
+
+    Returns:
+        The chosen rule with the image scores that it gives.
+
+    Example:
+        >>> from cxr_compare.evaluation.output import System
+        >>> images = pd.DataFrame({"image_id": ["a", "b"], "status": "ok"})
+        >>> boxes = pd.DataFrame({"image_id": ["a", "b"], "finding": "opacity", "x1": 0.0,
+        ...     "y1": 0.0, "x2": 4.0, "y2": 4.0, "score": [0.2, 0.8]})
+        >>> system = System("RetinaNet", "boxes", images, boxes=boxes)
+        >>> labels = pd.Series([0.0, 1.0], index=["a", "b"])
+        >>> output = system.output_on(system.images_run)
+        >>> choose_reduction(output, labels, np.array(["p", "q"])).reduction.rule
+        'max'
+    """
+    if not output.reduces_boxes:
+        return ReductionChoice(None, output.scores(None), [])
+    candidates = [candidate for candidate in CANDIDATES if not rules or candidate.rule in rules]
+    columns = [output.scores(candidate) for candidate in candidates]
+    # A constant score has AUROC 0.5, more than a weak detector, and allows no threshold.
+    usable = [index for index, column in enumerate(columns) if column.nunique() > 1] or [0]
+    usual = usable[0]
+    best = usual
+    best_gap = 0.0
+    level = _LEVEL / max(len(candidates) - 1, 1)
+    for index in usable[1:]:
+        gap = auroc_difference(y_true, columns[index], columns[usual], patients)
+        if gap is None or gap.p_value is None or gap.p_value >= level:
+            continue
+        if gap.value > best_gap + _SAME:
+            best = index
+            best_gap = gap.value
+    tried = [
+        {"rule": candidate.rule, "min_score": candidate.min_score, "auroc": auroc(y_true, column)}
+        for candidate, column in zip(candidates, columns, strict=True)
+    ]
+    return ReductionChoice(candidates[best], columns[best], tried)

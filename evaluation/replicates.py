@@ -1,0 +1,378 @@
+"""The frame of replicates: every figure of a trained model, on the images and on resamples.
+
+A frame has a row for the images themselves (row 0) and one for each bootstrap resample of the test
+patients, and a column for each figure. Each resample also draws validation patients, the same ones
+for all systems, and makes every choice again on them: thresholds, rule and score cut of boxes. So
+the spread of a column includes the uncertainty of the choice, and the paired difference of two
+systems is the difference of their columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from threading import Lock
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.evaluation.box_choice import BOX_CUT, BOX_RULE, BoxChoice
+from cxr_compare.evaluation.boxes.box_figures import RANKED, FigureOfWeights
+from cxr_compare.evaluation.boxes.matching import BoxPairs
+from cxr_compare.evaluation.boxes.overlaps import OverlapRule
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
+from cxr_compare.evaluation.labelled_images import LabelledImages
+from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
+from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
+from cxr_compare.evaluation.metrics.registry import family
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, per_cluster
+from cxr_compare.evaluation.statistics.ranking import FallingScores, RankedScores
+from cxr_compare.evaluation.thresholds import ValidationScores
+
+_Name = TypeVar("_Name", bound=Hashable)
+_STREAM = 1
+"""Random stream of the validation patients, independent of that of the test patients."""
+Frames = Mapping[str, Sequence[pd.DataFrame]]
+"""Frame of each training seed, by display name of the system. The columns are `MetricKey`s."""
+
+
+def is_resampled(key: MetricKey) -> bool:
+    """Return True for figures whose interval comes from resamples.
+
+    Counts have none, the AUROC has a closed one, and resampling alone raises the ECE.
+    """
+    return key.metric not in (*family("counts"), "auroc", "ece")
+
+
+def replicates(
+    models: Models,
+    resamples: Resamples,
+    *,
+    kept: Callable[[MetricKey], bool] = lambda _: True,
+    advance: Callable[[int], None] | None = None,
+) -> dict[str, list[pd.DataFrame]]:
+    """Compute every figure of all models on the images and on the same resamples of patients.
+
+    Args:
+        models: Evaluated models of each system by its display name, one for each training seed.
+        resamples: Bootstrap samples of the patients: number of patients, number R of resamples and
+            random seed.
+        kept: Function of the key of a figure that returns True if the figure is wanted.
+        advance: Function that is called after each step with the number of resamples in it, for a
+            progress bar.
+
+    Returns:
+        For each system one frame for each training seed, shape ``(1 + R, figures)``. Row 0 has the
+        figures themselves. NaN where a figure is undefined, and in all other rows of the figures
+        that are not resampled (`is_resampled`).
+
+    Example:
+        >>> from cxr_compare.evaluation.choices import Choices
+        >>> from cxr_compare.evaluation.labelled_images import no_boxes
+        >>> from cxr_compare.evaluation.output import Output
+        >>> n = np.arange(60)
+        >>> images = LabelledImages(
+        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> output = Output.from_scores(images.image_ids, (n * 7 % 10 + 3 * (n % 2 == 0)) / 20)
+        >>> model = EvaluatedModel("A", images, output, Choices("opacity", {}))
+        >>> frame = replicates({"A": [model]}, Resamples(60, 200, 0))["A"][0]
+        >>> frame.shape[0], round(frame.loc[0, ("all", "", "average_precision")], 3)
+        (201, 0.642)
+    """
+    functions = {
+        (system, seed): FiguresOfWeights(model)
+        for system, members in models.items()
+        for seed, model in enumerate(members)
+    }
+    again = choose_again({name: f.choices_made_again for name, f in functions.items()}, resamples)
+    columns = [(name, choice) for name, chosen in again.items() for choice in chosen]
+    chosen_values = [again[name][choice] for name, choice in columns]
+    beside = np.column_stack(chosen_values) if chosen_values else None
+
+    def statistic(
+        weights: npt.NDArray[np.int16], chosen: Floats | None = None
+    ) -> dict[tuple[tuple[str, int], MetricKey], Floats]:
+        rows: dict[tuple[str, int], dict[str, Floats]] = {name: {} for name in functions}
+        if chosen is not None:
+            for (name, choice), column in zip(columns, chosen.T, strict=True):
+                rows[name][choice] = column
+        return {
+            (name, key): values
+            for name, figures in functions.items()
+            for key, values in figures(weights, rows[name]).items()
+            if kept(key) and is_resampled(key)
+        }
+
+    drawn = cluster_bootstrap(statistic, resamples, advance, beside)
+    frames: dict[str, list[pd.DataFrame]] = {system: [] for system in models}
+    unknown = np.full(resamples.n_replicates, np.nan)
+    for name, figures in functions.items():
+        values = {
+            key: np.append(value, drawn.get((name, key), unknown))
+            for key, value in figures.once.items()
+            if kept(key)
+        }
+        frames[name[0]].append(pd.DataFrame(values))
+    return frames
+
+
+def choose_again(
+    choices: Mapping[_Name, Sequence[ValidationScores | BoxChoice]], resamples: Resamples
+) -> dict[_Name, dict[str, Floats]]:
+    """Make the choices of all models again on the same resamples of the validation patients.
+
+    Args:
+        choices: For each model, the choices that it made on validation images.
+        resamples: Number R of resamples of the patients, and their random seed.
+
+    Returns:
+        For each model, a dictionary from the name of the choice, such as ``max_f1``, to the value
+        that is chosen on every resample, shape ``(R,)``; NaN where no value can be chosen.
+
+    Example:
+        >>> scores = ValidationScores([0, 1], [0.2, 0.8], ["p", "q"], ("threshold=0.5",))
+        >>> chosen = choose_again({"CheXNet": [scores]}, Resamples(2, n_replicates=3))
+        >>> chosen["CheXNet"]["threshold=0.5"].tolist()
+        [0.5, 0.5, 0.5]
+    """
+    patients = [choice.patients for made in choices.values() for choice in made]
+    if not patients:
+        return {name: {} for name in choices}
+    names = np.unique(np.concatenate(patients))
+    refits = {
+        name: [choice.refit(np.searchsorted(names, choice.patients), len(names)) for choice in made]
+        for name, made in choices.items()
+    }
+
+    def statistic(weights: npt.NDArray[np.int16]) -> dict[tuple[_Name, str], Floats]:
+        return {
+            (name, what): values
+            for name, made in refits.items()
+            for refit in made
+            for what, values in refit(weights).items()
+        }
+
+    drawn = cluster_bootstrap(statistic, replace(resamples, n_clusters=len(names), stream=_STREAM))
+    chosen: dict[_Name, dict[str, Floats]] = {name: {} for name in choices}
+    for (name, what), values in drawn.items():
+        chosen[name][what] = values
+    return chosen
+
+
+class FiguresOfWeights:
+    """All figures of one model for many weightings of the patients at once.
+
+    A weight is the number of times that a bootstrap resample draws a patient; with all weights 1
+    the figures are those of the images themselves. So each figure is defined once for both.
+    """
+
+    def __init__(self, model: EvaluatedModel) -> None:
+        self.model = model
+        images = model.images
+        self._ranked = RankedScores(images.y_true, model.scores, images.patients)
+        self._ranked_normal: RankedScores | None = None
+        normal = images.versus_normal
+        if normal is not None:
+            self._ranked_normal = RankedScores(
+                images.y_true[normal], model.scores[normal], images.patients[normal]
+            )
+        self._calibration: CalibrationFigures | None = None
+        if model.probability is not None:
+            self._calibration = CalibrationFigures(
+                images.y_true, model.probability, images.patients
+            )
+        self._points: _Points | None = None
+        if model.localised is not None:
+            self._points = _Points(images, model.localised, model.scores)
+        self._by_rule: dict[int, _Boxes] = {}
+        self._decided: _Boxes | None = None
+        self._stored: FigureOfWeights | None = None
+        if model.pairs is not None:
+            self._decided = _Boxes(model.pairs, model)
+            if model.output.gives_boxes and model.choices.overlap is not None:
+                self._stored = _precision_of_stored(model)
+        self._making = Lock()  # replicates are computed by several threads
+
+    @property
+    def choices_made_again(self) -> list[ValidationScores | BoxChoice]:
+        """Choices that every resample of validation patients makes again."""
+        choices: list[ValidationScores | BoxChoice] = []
+        chosen = self.model.choices
+        policies = self.model.chosen_policies
+        if chosen.chosen_scores is not None and policies:
+            choices.append(replace(chosen.chosen_scores, policies=tuple(policies)))
+        if chosen.box_choice is not None:
+            choices.append(chosen.box_choice)
+        return choices
+
+    @property
+    def once(self) -> dict[MetricKey, Floats]:
+        """Figures of the images themselves, shape ``(1,)`` each."""
+        figures = self(np.ones((1, self.model.images.n_patients), dtype=np.int16))
+        if self._calibration is not None:  # without the knots that approximate replicates
+            exact = self._calibration.figures()
+            figures |= {MetricKey(ALL, "", metric): value for metric, value in exact.items()}
+        return figures
+
+    def __call__(
+        self, weights: Integers, chosen: Mapping[str, Floats] | None = None
+    ) -> dict[MetricKey, Floats]:
+        """Compute all figures for each row of patient weights, with the row's own choices.
+
+        Args:
+            weights: Whole-number weights of P patients in R weightings, shape ``(R, P)``.
+            chosen: Choices that each row makes on its validation patients, by name, shape ``(R,)``
+                each; NaN where a row could choose nothing. All others are those of the model.
+
+        Returns:
+            Values by key (group of images, rule for the threshold, metric), shape ``(R,)`` each;
+            NaN where a figure is undefined.
+        """
+        chosen = chosen or {}
+        ranked = self._ranked.sums(weights)
+        figures = _keyed(ALL, "", ranked.figures())
+        normal = None
+        if self._ranked_normal is not None:
+            normal = self._ranked_normal.sums(weights, beside=ranked)  # the positives are the same
+            figures |= _keyed(VERSUS_NORMAL, "", normal.figures())
+        if self._calibration is not None:
+            figures |= _keyed(ALL, "", self._calibration.figures(weights))
+        if self._points is not None:
+            figures[MetricKey(ALL, "", "pointing_accuracy")] = self._points.accuracy(weights)
+        figures |= self._of_boxes(weights, chosen)
+        found = None if self._points is None else self._points.found(weights)
+        for policy, choice in self.model.thresholds.items():
+            if choice.threshold is None:
+                continue
+            cuts = chosen.get(policy, np.full(len(weights), choice.threshold))
+            counts = ranked.counts(cuts)
+            of_policy = {name: counts[name] for name in family("counts")}
+            values = {**rates(**of_policy), **of_policy}
+            if found is not None:
+                values["localised_sensitivity"] = found(cuts)
+            figures |= _keyed(ALL, policy, values)
+            if normal is not None:
+                against = normal.counts(cuts)
+                of_normal = of_policy | {name: against[name] for name in ("fp", "tn")}
+                figures |= _keyed(VERSUS_NORMAL, policy, rates(**of_normal))
+        return figures
+
+    def _of_boxes(self, weights: Integers, chosen: Mapping[str, Floats]) -> dict[MetricKey, Floats]:
+        """Compute the figures of boxes, by the rule of boxes and the score cut of each row."""
+        if self._decided is None:
+            return {}
+        cut = np.full(len(weights), self.model.choices.box_cut, dtype=np.float64)
+        cuts = chosen.get(BOX_CUT, cut)
+        rules = chosen.get(BOX_RULE) if self.model.rule_is_open else None
+        if rules is None:
+            figures = self._decided.figures(weights, cuts)
+        else:
+            figures = {}
+            for index in np.unique(rules).astype(int).tolist():
+                rows = rules == index
+                of_rule = self._boxes_by(index).figures(weights[rows], cuts[rows])
+                for name, values in of_rule.items():
+                    figures.setdefault(name, np.full(len(weights), np.nan))[rows] = values
+        stored = np.column_stack([figures[name] for name in family("coco_decided")])
+        if self._stored is not None:
+            stored = self._stored(weights)
+        elif rules is not None and self.model.output.gives_boxes:
+            stored = self._decided.precision(weights)  # no stored box was left out
+        of_stored = dict(zip(family("coco"), stored.T, strict=True))
+        return _keyed(ALL, "", of_stored | figures)
+
+    def _boxes_by(self, index: int) -> _Boxes:
+        """Return the figures of the boxes that a candidate rule gives; they are kept for reuse."""
+        choice = self.model.choices.box_choice
+        if choice is None or self._decided is None or index == choice.index:
+            assert self._decided is not None  # noqa: S101 - there is a rule, so there are boxes
+            return self._decided
+        with self._making:
+            if index not in self._by_rule:
+                pairs = self.model.pairs_by(choice.candidates[index].rule)
+                self._by_rule[index] = _Boxes(pairs, self.model)
+            return self._by_rule[index]
+
+
+class _Boxes:
+    """Figures of one set of predicted boxes for many weightings of the patients."""
+
+    def __init__(self, pairs: BoxPairs | None, model: EvaluatedModel) -> None:
+        if pairs is None:
+            raise ValueError("a rule of boxes gives boxes")
+        patients, n_patients = _patients_of_boxes(model)
+        self._ranked = [
+            (family(name), prepare(pairs, patients, n_patients)) for name, prepare in RANKED.items()
+        ]
+        self._rsna: WeightedRsnaScore | None = None
+        if model.choices.box_cut is not None:
+            self._rsna = WeightedRsnaScore(pairs, patients, n_patients)
+
+    def precision(self, weights: Integers) -> Floats:
+        """Return AP50 and AP for each row of weights, shape ``(R, 2)``."""
+        return self._ranked[0][1](weights)
+
+    def figures(self, weights: Integers, cuts: Floats) -> dict[str, Floats]:
+        """Return the figures by metric, shape ``(R,)``, with boxes called at the row's own cut."""
+        figures: dict[str, Floats] = {}
+        for names, of_weights in self._ranked:
+            columns = of_weights(weights).reshape(len(weights), -1).T
+            figures |= dict(zip(names, columns, strict=True))
+        if self._rsna is not None:
+            (name,) = family("rsna")
+            figures[name] = self._rsna.at(np.asarray(weights, dtype=np.float64), cuts)
+        return figures
+
+
+def _patients_of_boxes(model: EvaluatedModel) -> tuple[Integers, int]:
+    """Return the patient of each image on which localisation is evaluated, and their number."""
+    images = model.images
+    return images.patients[images.boxes_trusted], images.n_patients
+
+
+def _precision_of_stored(model: EvaluatedModel) -> FigureOfWeights:
+    """Return AP50 and AP of all boxes that a detector stored, as a function of weights."""
+    pairs = model.pairs_by(OverlapRule(None))
+    assert pairs is not None  # noqa: S101 - a detector stores boxes
+    return RANKED["coco_decided"](pairs, *_patients_of_boxes(model))
+
+
+class _Points:
+    """Images whose scored point lies on a lesion, for many weightings of the patients."""
+
+    def __init__(
+        self, images: LabelledImages, on_lesion: npt.NDArray[np.bool_], scores: Floats
+    ) -> None:
+        boxed = images.y_true & images.boxes_trusted
+        columns = np.column_stack([boxed & on_lesion, boxed])
+        self._counts = per_cluster(columns, images.patients, images.n_patients)
+        hits = boxed & on_lesion
+        self._hits = FallingScores(scores[hits], images.patients[hits])
+
+    def _sums(self, weights: Integers) -> Floats:
+        return (np.asarray(weights, dtype=np.float64) @ self._counts).T
+
+    def accuracy(self, weights: Integers) -> Floats:
+        """Return the share of the boxed positive images whose point lies on a lesion."""
+        pointed, boxed = self._sums(weights)
+        return _share(pointed, boxed)
+
+    def found(self, weights: Integers) -> Callable[[Floats], Floats]:
+        """Return the share that is called, too, as a function of the thresholds of the rows."""
+        _, boxed = self._sums(weights)
+        sums = self._hits.sums(weights)
+        return lambda cuts: _share(self._hits.called(sums, cuts), boxed)
+
+
+def _keyed(subgroup: str, policy: str, values: Mapping[str, Floats]) -> dict[MetricKey, Floats]:
+    return {MetricKey(subgroup, policy, metric): column for metric, column in values.items()}
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(part / whole)

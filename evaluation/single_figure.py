@@ -1,0 +1,374 @@
+"""One figure of one system with its interval, from arrays, by the statistics of a comparison."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
+from cxr_compare.data_prep.contracts.notebook import html_table
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.evaluation.boxes.box_checks import check_arguments
+from cxr_compare.evaluation.boxes.boxes_table import box_arguments
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
+from cxr_compare.evaluation.figure_intervals import compute_figures
+from cxr_compare.evaluation.figures import TIDY_COLUMNS, Figure
+from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
+from cxr_compare.evaluation.metrics.metric import ALL, Metric, MetricKey
+from cxr_compare.evaluation.metrics.registry import METRICS, family
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.replicates import is_resampled
+from cxr_compare.evaluation.replicates import replicates as draw_replicates
+from cxr_compare.evaluation.statistics.arrays import as_array, check_truth_and_scores
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
+from cxr_compare.evaluation.statistics.calibration import RawScores
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
+from cxr_compare.evaluation.thresholds import ThresholdChoice
+
+_SYSTEM = "system"
+_OF_VALIDATION = {
+    "threshold": "is what validation images chose",
+}
+"""Families of metrics that cannot be computed as a single figure, with the reason."""
+
+
+@dataclass(frozen=True, repr=False)
+class FigureEstimate:
+    """One figure of one system with its 95 % interval.
+
+    Attributes:
+        metric: Short name of the metric, such as ``auroc``.
+        value: The figure; `None` if it is undefined.
+        interval: Lower and upper end of the 95 % interval; `None` if there is none.
+        method: Name of the method of the interval; empty if there is none.
+        note: Reason why the figure or its interval is missing, or a limitation of the figure; empty
+            without such a reason.
+        n_images: Number of images on which the figure is computed.
+        n_patients: Number of patients of these images; `None` if no patients were given.
+        n_positive: Number of positive images among the images that the figure is computed on.
+        policy: ``threshold=T`` for a figure at the threshold T; empty for other figures.
+        system: Name of the system in the table that `to_frame` returns.
+
+    Example:
+        >>> from cxr_compare import metrics
+        >>> metrics.FigureEstimate("auroc", 0.9, (0.85, 0.95), "", "", 200, 180, 50)
+        auroc 0.900 (95 % CI 0.850 to 0.950), 200 images of 180 patients
+    """
+
+    metric: str
+    value: float | None
+    interval: tuple[float, float] | None
+    method: str
+    note: str
+    n_images: int
+    n_patients: int | None
+    n_positive: int
+    policy: str = ""
+    system: str = _SYSTEM
+
+    def __repr__(self) -> str:
+        name = f"{self.metric} at {self.policy}" if self.policy else self.metric
+        if self.value is None:
+            return f"{name} is undefined ({self.note}), {self._counts}"
+        if self.interval is None:
+            return f"{name} {self._value} ({self.note or 'no interval'}), {self._counts}"
+        return f"{name} {self._value} (95 % CI {range_text(*self.interval)}), {self._counts}"
+
+    def _repr_html_(self) -> str:
+        low, high = self.interval or (None, None)
+        rows = {
+            METRICS[self.metric].title: self._value,
+            "95 % CI": range_text(low, high),
+            "Images": self._counts,
+            "Positive": f"{self.n_positive:,}",
+            "Threshold": self.policy.removeprefix("threshold="),
+            "Method": self.method,
+            "Note": self.note,
+        }
+        return html_table({name: text for name, text in rows.items() if text})
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the figure as a table of one row.
+
+        The table has the same columns as the tables of a comparison of systems, so they can be
+        joined.
+
+        Returns:
+            Table with the columns ``system``, ``metric``, ``policy`` (rule for the threshold),
+            ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``, ``n_images``,
+            ``n_patients`` and ``n_positive``; unknown values are NaN or missing.
+        """
+        low, high = self.interval or (np.nan, np.nan)
+        row = {
+            "system": self.system,
+            "metric": self.metric,
+            "policy": self.policy,
+            "subgroup": ALL,
+            "estimate": np.nan if self.value is None else self.value,
+            "ci_low": low,
+            "ci_high": high,
+            "p_value": np.nan,
+            "n_images": self.n_images,
+            "n_patients": pd.NA if self.n_patients is None else self.n_patients,
+            "n_positive": self.n_positive,
+        }
+        table = pd.DataFrame([row], columns=list(TIDY_COLUMNS))
+        return table.astype({"n_patients": "Int64"})
+
+    @property
+    def _value(self) -> str:
+        return number(self.value, digits=0 if self.metric in family("counts") else 3)
+
+    @property
+    def _counts(self) -> str:
+        images = counted(self.n_images, "image")
+        if self.n_patients is None:
+            return images
+        return f"{images} of {counted(self.n_patients, 'patient')}"
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Images on which a figure is computed, in the order of their ids."""
+
+    ids: pd.Index  # (N,)
+    y_true: npt.NDArray[np.bool_]  # (N,)
+    scores: npt.NDArray[np.float64]  # (N,)
+    owners: npt.NDArray[np.int64]  # (N,), patient of each image as a whole number from 0
+    n_patients: int
+    true_boxes: pd.DataFrame  # original px
+    boxes: pd.DataFrame | None  # predicted boxes in original px; None for image-level metrics
+
+
+@with_known_keywords
+def estimate(
+    metric: str,
+    y_true: Any,
+    y_score: Any,
+    *,
+    patients: npt.ArrayLike | None = None,
+    image_ids: Iterable[Any] | None = None,
+    threshold: float | None = None,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> FigureEstimate:
+    """Figure one figure of one system, such as its AUROC, with a 95 % interval.
+
+    Several images of one patient carry less information than images of as many patients. So if
+    patients have several images, give `patients`; otherwise the interval is too narrow.
+
+    Args:
+        metric: Short name of a metric, such as ``auroc``, ``recall`` (sensitivity), ``brier`` or
+            ``ap50``; ``docs/metrics.md`` lists all.
+        y_true: Labels of the images, 0 or 1, shape ``(N,)``. For a metric of boxes, the true boxes:
+            a DataFrame with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), or another
+            form that `cxr_compare.boxes_table` reads; every lesion must have a box.
+        y_score: Scores of the images, shape ``(N,)``; for a metric of calibration, probabilities in
+            [0, 1]. For a metric of boxes, the predicted boxes in the form of the true ones, with a
+            column ``score`` (in [0, 1]).
+        patients: Patient of each image, any names, shape ``(N,)``. With `None`, images are taken as
+            independent.
+        image_ids: Id of each image, each once, shape ``(N,)``; `None` numbers the images. For a
+            metric of boxes the ids are needed, unless `y_true` and `y_score` are lists that hold
+            one output for each image.
+        threshold: Score from which on an image (or a box, for a metric of called boxes) is called
+            positive, in [0, 1]. Metrics at a threshold need it; `None` for all others. It must not
+            have been chosen on these images.
+        replicates: Number of bootstrap resamples. The AUROC needs none.
+        seed: Random seed of the bootstrap.
+
+    Returns:
+        The figure with its interval. It is printed as one line, and has the attributes ``value``
+        and ``interval`` and the method ``to_frame``.
+
+    Raises:
+        InputError: There is no such metric, an argument that it needs is missing, or labels, scores
+            or boxes are invalid.
+
+    Source:
+        Obuchowski 1997 for the AUROC; a bootstrap of patients for other figures; Clopper and
+        Pearson 1934 for a share of 0 or 1 that no resample changes.
+
+    Example:
+        >>> from cxr_compare import metrics
+        >>> found = metrics.estimate("recall", [0, 0, 1, 1, 1], [1, 0, 1, 1, 0], threshold=0.5)
+        >>> round(found.value, 3)
+        0.667
+    """
+    record = _find_metric(metric)
+    _check_threshold(record, threshold)
+    if record.boxed:
+        inputs = _read_boxes(y_true, y_score, image_ids, patients)
+    else:
+        inputs = _read_scores(y_true, y_score, image_ids, patients)
+    if "probability" in record.needs:
+        _check_probabilities(inputs)
+    key = MetricKey(ALL, _policy(record, threshold), metric)
+    model = _model(record, inputs, key.policy, threshold)
+    resamples = Resamples(inputs.n_patients, replicates if is_resampled(key) else 1, seed)
+    models = {_SYSTEM: [model]}
+    frames = draw_replicates(models, resamples, kept=lambda other: other == key)
+    figure = compute_figures(metric, models, frames, resamples).systems[_SYSTEM].get(key, Figure())
+    return _as_result(metric, key.policy, figure, patients is not None)
+
+
+def _as_result(metric: str, policy: str, figure: Figure, knows_patients: bool) -> FigureEstimate:
+    size = figure.counts
+    note = figure.note
+    method = figure.method
+    if not knows_patients:
+        note, method = (_by_image(text) for text in (note, method))
+    return FigureEstimate(
+        metric,
+        figure.estimate if figure.known else None,
+        (float(figure.low), float(figure.high)) if figure.known and figure.bounded else None,
+        method,
+        note,
+        size.n_images,
+        size.n_patients if knows_patients else None,
+        size.n_positive,
+        policy,
+    )
+
+
+def _by_image(text: str) -> str:
+    """Change a sentence about patients into one about images, if no patients are known."""
+    return text.replace("patient", "image").replace("with images of each class", "of each class")
+
+
+def _find_metric(name: str) -> Metric:
+    record = METRICS.get(name)
+    if record is None:
+        near = [own for own, each in METRICS.items() if each.title.lower().startswith(str(name))]
+        near += difflib.get_close_matches(str(name), METRICS, 1, 0.5)
+        hint = f"did you mean '{near[0]}'?" if near else "docs/metrics.md names all"
+        raise InputError(f"estimate: there is no metric '{name}'; {hint}")
+    why = _OF_VALIDATION.get(record.family)
+    if why:
+        raise InputError(f"estimate: {name} {why}; cxr_compare.compare gives it")
+    return record
+
+
+def _is_at_threshold(record: Metric) -> bool:
+    return bool({"threshold", "box_cut"} & set(record.needs)) or record.family == "counts"
+
+
+def _check_threshold(record: Metric, threshold: float | None) -> None:
+    if threshold is None and _is_at_threshold(record):
+        what = "a box" if "box_cut" in record.needs else "an image"
+        raise InputError(
+            f"estimate: {record.name} needs threshold=, the score from which {what} is positive"
+        )
+    if threshold is not None and not _is_at_threshold(record):
+        raise InputError(f"estimate: {record.name} has no threshold; leave it out")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"estimate: threshold={threshold} must lie in [0, 1]")
+
+
+def _policy(record: Metric, threshold: float | None) -> str:
+    at_threshold = "threshold" in record.needs or record.family == "counts"
+    return f"threshold={threshold:g}" if at_threshold and threshold is not None else ""
+
+
+def _read_scores(
+    y_true: Any, y_score: Any, image_ids: Iterable[Any] | None, patients: Any
+) -> _Inputs:
+    truth, scores = check_truth_and_scores(y_true, y_score)
+    if image_ids is None:
+        width = len(str(len(truth)))
+        names = [f"image-{number:0{width}d}" for number in range(1, len(truth) + 1)]
+        ids = pd.Index(names, dtype=TEXT)
+    else:
+        ids = pd.Index([str(name) for name in image_ids], dtype=TEXT)
+        _require_ids(ids, len(truth))
+    order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
+    owners, n_patients = _owners(patients, ids)
+    return _Inputs(
+        ids[order], truth[order], scores[order], owners[order], n_patients, no_boxes(), None
+    )
+
+
+def _read_boxes(
+    true_boxes: Any, boxes: Any, image_ids: Iterable[Any] | None, patients: Any
+) -> _Inputs:
+    found, true, ids = box_arguments(boxes, true_boxes, image_ids)
+    ids = check_arguments(found, true, ids)
+    _require_ids(ids, len(ids))
+    order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
+    owners, n_patients = _owners(patients, ids)
+    ids = ids[order]
+    owners = owners[order]
+    true = true[true["image_id"].isin(ids)].reset_index(drop=True)
+    found = found[found["image_id"].isin(ids)].reset_index(drop=True)
+    highest = found.groupby("image_id")["score"].max().reindex(ids).fillna(0.0)
+    return _Inputs(
+        ids,
+        np.asarray(ids.isin(true["image_id"]), dtype=bool),
+        highest.to_numpy(np.float64),
+        owners,
+        n_patients,
+        true,
+        found,
+    )
+
+
+def _require_ids(ids: pd.Index, count: int) -> None:
+    if len(ids) != count:
+        raise InputError(f"estimate: there are {len(ids)} image_ids and {count} labels")
+    if not ids.is_unique:
+        raise InputError(f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once")
+
+
+def _owners(patients: Any, ids: pd.Index) -> tuple[npt.NDArray[np.int64], int]:
+    if patients is None:
+        return cluster_index(ids.to_numpy(dtype=str))
+    names = pd.Series(as_array(patients))
+    if len(names) != len(ids):
+        raise InputError(
+            f"patients: has {len(names)} names for {counted(len(ids), 'image')}; give one for each"
+        )
+    if names.isna().any():
+        row = int(names.isna().to_numpy().argmax())
+        raise InputError(f"patients: row {row} is missing; fill it in, or leave patients out")
+    return cluster_index(names.astype(TEXT).to_numpy(dtype=str))
+
+
+def _check_probabilities(inputs: _Inputs) -> None:
+    wrong = ~((inputs.scores >= 0) & (inputs.scores <= 1))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"y_score: image '{inputs.ids[row]}': {inputs.scores[row]} is no probability in [0, 1] "
+            f"({counted(int(wrong.sum()), 'row', 'are')} not); are these logits? Apply a sigmoid"
+        )
+
+
+def _model(record: Metric, inputs: _Inputs, policy: str, threshold: float | None) -> EvaluatedModel:
+    images = LabelledImages(
+        image_ids=inputs.ids,
+        y_true=inputs.y_true,
+        patients=inputs.owners,
+        n_patients=inputs.n_patients,
+        boxes_trusted=np.full(len(inputs.ids), inputs.boxes is not None),
+        truth=inputs.true_boxes,
+    )
+    if inputs.boxes is None:
+        output = Output.from_scores(inputs.ids, inputs.scores)
+    else:
+        output = Output.from_boxes(inputs.ids, inputs.boxes)
+    choices = Choices(
+        record.name,
+        {},
+        thresholds={policy: ThresholdChoice(policy, threshold)} if policy else {},
+        box_cut=threshold if "box_cut" in record.needs else None,
+        calibration=RawScores() if "probability" in record.needs else None,
+    )
+    return EvaluatedModel(_SYSTEM, images, output, choices)

@@ -1,0 +1,582 @@
+"""Ground truth and predictions in memory, from arrays, frames and label files.
+
+A notebook has arrays and frames, not folders. This module turns them into a data set and
+predictions in memory, which are evaluated in the same way as folders.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.column_names import (
+    column_names,
+    find_column,
+    find_patient_columns,
+    image_names,
+)
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLE_NAMES
+from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.class_names import plain_cells, states_of_cells
+from cxr_compare.data_prep.formats.columns import column_dictionary
+from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.box_checks import near_ids, refuse_box_texts
+from cxr_compare.evaluation.boxes.boxes_table import (
+    boxes_table,
+    edge_columns,
+    is_coco,
+    is_detector_output,
+)
+from cxr_compare.evaluation.sources.imported import read_predictions
+from cxr_compare.evaluation.sources.prediction_files import ColumnNames
+from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
+
+FINDING = "finding"
+"""Name of the finding if the labels have no name."""
+_LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
+_ROLE_COLUMNS = ("role", "split", "subset", "partition")
+# Names of columns that have one value for an image, however many boxes it has.
+_OF_IMAGES = (
+    _LABEL_NAMES,
+    ("patient_id", *column_names("patient")),
+    ("study_id", *column_names("study")),
+    _ROLE_COLUMNS,
+)
+_IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
+
+
+def truth_from_values(
+    truth: Any, *, boxes: Any = None, patients: Any = None
+) -> tuple[DataSet, pd.Series]:
+    """Make a data set in memory from labels in a Python array, list, Series or frame.
+
+    Args:
+        truth: Labels as an array, list or Series, shape ``(N,)``: 1 or True if the finding (disease
+            sign) is present, 0 or False if absent, NaN or None if unknown, or words for them that
+            label files may have, such as "yes", "no" and "unknown". Alternatively, a DataFrame with
+            a column of labels and, where known, ``image_id``, ``patient_id``, ``study_id``,
+            ``role`` (``val`` for validation images, ``test`` for test images) and further columns
+            by which results can be grouped, such as ``sex``. It may have one row for each box with
+            the columns of its edges, as RSNA's label file has (``patientId, x, y, width, height,
+            Target``); its images are then those of the first row of each.
+        boxes: Boxes of the true lesions: a DataFrame ``image_id, x1, y1, x2, y2`` in px of the
+            original image, or a CSV file. A positive image without a row counts as an image whose
+            boxes are unknown. None without boxes.
+        patients: Patient of each image: an array in the order of ``truth``, a Series with the index
+            of ``truth`` or indexed by image id, a DataFrame ``image_id, patient_id``, or a CSV
+            file. None takes the column ``patient_id``, and without that column every image counts
+            as a separate patient.
+
+    Returns:
+        The data set, and the ids of its images in the order and with the index of ``truth``. Images
+        without ids are called ``image-1`` and so on. Without roles, all images are test images.
+
+    Raises:
+        InputError: A label is neither 0, 1 nor missing, an image id repeats, a box is impossible or
+            on a negative image, or lengths differ.
+
+    Example:
+        >>> dataset, ids = truth_from_values([1, 0, None], patients=["p1", "p2", "p2"])
+        >>> dataset.images["patient_id"].nunique(), len(ids)
+        (2, 3)
+    """
+    if isinstance(truth, pd.DataFrame):
+        truth, own_boxes = _without_boxes(truth)
+        boxes = own_boxes if boxes is None else boxes
+        if boxes is None:
+            refuse_box_texts(truth, "truth")
+    frame = _truth_frame(truth)
+    ids = pd.Index(frame["image_id"])
+    # An array has no index: its images are found by their ids, or by position.
+    index = truth.index if isinstance(truth, pd.DataFrame | pd.Series) else ids
+    rows = pd.Series(ids.to_numpy(), index=index)
+    if patients is not None:
+        frame["patient_id"] = _patients_by_image(patients, rows)
+    images = _images_table(frame)
+    finding = str(frame.attrs.get("finding") or FINDING)
+    findings = _findings_table(frame, finding)
+    true_boxes, coverage = _box_tables(boxes, frame, finding)
+    roles = frame["role"] if "role" in frame else pd.Series("test", index=frame.index)
+    split = typed_table(
+        pd.DataFrame({"image_id": ids, "role": roles.to_numpy(), "fold": pd.NA}), "split"
+    ).sort_values("image_id", ignore_index=True)
+    tables = {
+        "images": images,
+        "findings": findings,
+        "boxes": true_boxes,
+        "box_coverage": coverage,
+    }
+    split_ids = {"default": frame_digest(split, ["image_id", "role"])}
+    info = {
+        "name": "images in memory",
+        "source_format": "arrays",
+        "source_root": ".",
+        "targets": {finding: {"any_of": [finding], "display_name": _display_name(finding)}},
+        "settings": {},
+        "ids": {**DataSet.digests(*tables.values()), "split_ids": split_ids},
+    }
+    dataset = DataSet.from_info("truth", info, tables=tables, splits={"default": split})
+    return dataset, rows
+
+
+def predictions_from_values(
+    name: str,
+    value: Any,
+    dataset: DataSet,
+    image_ids: pd.Series | None = None,
+    split: str = "default",
+    columns: ColumnNames | None = None,
+    scale: float | None = None,
+) -> Predictions:
+    """Make predictions in memory from the image scores or the boxes of a detector or classifier.
+
+    Args:
+        name: Name of the detector or classifier as shown to readers.
+        value: Scores in [0, 1], higher if the finding (disease sign) is more likely: an array,
+            list or tensor, shape ``(N,)``, in the order of ``image_ids``; a Series with the index
+            of ``image_ids`` or indexed by image id; or a DataFrame ``image_id, score``.
+            Alternatively boxes: a DataFrame ``image_id, x1, y1, x2, y2, score`` in px of the
+            original image, or outputs of a detection library, such as a list of
+            dictionaries as torchvision returns them (see `boxes_table`).
+        dataset: The data set that contains the images.
+        image_ids: Ids of the images in the order of ``value``, with the index of the truth; None if
+            ``value`` itself names the image of each score or box.
+        split: Name of the division of the data set into validation and test images; a prediction is
+            expected for each of these images.
+        columns: Names of the columns of a DataFrame; None for the usual names, where the user
+            cannot name others.
+        scale: Factor from the px of boxes to px of the original image; None asks where needed.
+
+    Returns:
+        The predictions, in memory.
+
+    Raises:
+        InputError: Lengths differ, a score is outside [0, 1], or an image is unknown.
+
+    Example:
+        >>> dataset, ids = truth_from_values([1, 0])
+        >>> predictions = predictions_from_values("A", [0.9, 0.2], dataset, ids)
+        >>> predictions.tables["scores"]["score"].tolist()
+        [0.9, 0.2]
+    """
+    advice = _advice_for_values(name, names_columns=columns is not None)
+    if is_detector_output(value):
+        return _predicted_boxes(name, value, dataset, image_ids, split, scale)
+    if isinstance(value, pd.DataFrame):
+        frame = _without_class_number(value, dataset)
+    else:
+        frame = _score_frame(name, value, image_ids)
+        frame.attrs["is_array"] = True
+        columns = ColumnNames(score_is_named=columns is not None and columns.score_is_named)
+    return read_predictions(
+        frame,
+        dataset,
+        name=name,
+        split=split,
+        columns=columns,
+        scale=scale,
+        advice=advice,
+    )
+
+
+def _advice_for_values(name: str, *, names_columns: bool) -> ReadingAdvice:
+    """Return the advice for values in memory, which can be changed without most options."""
+    scale = f'Say scale={{"{name}": FACTOR}}, with 1 if they are not'
+    return ReadingAdvice(
+        column_option=f'columns=["{name}.{{role}}=COLUMN"]' if names_columns else "",
+        frame=name,
+        scale=scale,
+        takes_any_range=names_columns,
+    )
+
+
+def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame:
+    """Leave out the class of boxes that are all of one class, if it is no finding of the labels.
+
+    Detection libraries number their classes, so boxes of the one finding are of class '1'.
+    """
+    if not {"finding", *EDGES} <= set(frame.columns):
+        return frame
+    classes = frame["finding"].astype(str).unique()
+    known = {name for target in dataset.targets.values() for name in target.any_of}
+    return frame.drop(columns="finding") if len(classes) == 1 and classes[0] not in known else frame
+
+
+def _predicted_boxes(
+    name: str,
+    outputs: Any,
+    dataset: DataSet,
+    image_ids: pd.Series | None,
+    split: str,
+    scale: float | None,
+) -> Predictions:
+    """Make predictions from the outputs of a detector."""
+    if image_ids is None and not is_coco(outputs) and not hasattr(outputs[0], "path"):
+        raise InputError(
+            f"{name}: a list of outputs does not name its images, and truth in a file or folder "
+            "has no order; give truth as a frame, truth=pd.read_csv(FILE), or the boxes as a "
+            "DataFrame with image_id"
+        )
+    try:
+        boxes = boxes_table(outputs, image_ids)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    findings = [] if "finding" not in boxes else sorted(boxes["finding"].unique())
+    if len(findings) > 1:
+        raise InputError(
+            f"{name}: has boxes of {len(findings)} classes ({', '.join(findings[:5])}); keep those "
+            "of the finding"
+        )
+    boxes = boxes.drop(columns="finding", errors="ignore")
+    run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
+    return read_predictions(
+        boxes,
+        dataset,
+        name=name,
+        split=split,
+        images=run_images,
+        scale=scale,
+        advice=_advice_for_values(name, names_columns=False),
+    )
+
+
+def _truth_frame(truth: Any) -> pd.DataFrame:
+    """Return labels with their image ids: ``image_id``, ``label`` and further columns."""
+    if isinstance(truth, pd.DataFrame):
+        return _read_truth_frame(truth)
+    if not isinstance(truth, pd.Series):
+        truth = _flat(truth, "truth")
+    if isinstance(truth, np.ndarray) or isinstance(truth.index, pd.RangeIndex):
+        ids = numbered_ids(len(truth))
+    elif isinstance(truth.index, pd.MultiIndex):
+        raise InputError(
+            f"truth: its index has {truth.index.nlevels} levels; give one of image ids"
+        )
+    else:
+        ids = pd.Index(truth.index.astype(str))
+    _require_unique(ids, "truth")
+    frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth, ids)})
+    if isinstance(truth, pd.Series) and truth.name is not None:
+        frame.attrs["finding"] = _finding_name(str(truth.name))
+    return frame
+
+
+def numbered_ids(count: int) -> pd.Index:
+    """Make ids for images that have no names; sorting the ids keeps their order.
+
+    Args:
+        count: Number of images.
+
+    Returns:
+        The ids, such as ``image-01``, counted from 1 and with as many leading zeros as sorting
+        needs.
+
+    Example:
+        >>> numbered_ids(11)[[0, 10]].tolist()
+        ['image-01', 'image-11']
+    """
+    width = len(str(count))
+    return pd.Index([f"image-{number:0{width}d}" for number in range(1, count + 1)])
+
+
+def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Divide a frame with one row for each box into one of images and one of boxes.
+
+    Returns:
+        The frame without the columns of edges and with one row for each image, and the boxes; for a
+        frame without boxes, the frame and None.
+    """
+    columns = [str(column) for column in truth.columns]
+    image = find_column(columns, image_names(columns))
+    try:
+        edges, _ = edge_columns(columns, "truth")
+    except InputError:
+        edges = []
+    if image is None or not edges:
+        return truth, None
+    rows = truth.set_axis(columns, axis=1).rename(columns={image: "image_id"})
+    images = rows.drop(columns=edges)
+    first = ~images["image_id"].duplicated()
+    if first.all():
+        return images, rows[["image_id", *edges]]
+    differ = images.groupby("image_id", sort=False).nunique(dropna=False).gt(1)
+    of_images = [find_column([str(name) for name in differ], names) for names in _OF_IMAGES]
+    for column in filter(None, of_images):
+        if differ[column].any():
+            raise InputError(
+                f"truth: the rows of image '{differ[column].idxmax()}' have several values for "
+                f"{column}; correct them"
+            )
+    images = images.drop(columns=differ.columns[differ.any()])[first]  # what differs is of boxes
+    if isinstance(truth.index, pd.RangeIndex):
+        images = images.reset_index(drop=True)
+    return images, rows[["image_id", *edges]]
+
+
+def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
+    """Recognise the columns of a frame of labels by their names."""
+    columns = [str(column) for column in truth.columns]
+    label = find_column(columns, _LABEL_NAMES)
+    if label is None:
+        raise InputError(
+            f"truth: no column of labels; it has {', '.join(columns)}: call it 'label', with 1 "
+            "(positive), 0 (negative) or nothing (unknown)"
+        )
+    column_by_role = {
+        "image_id": find_column(columns, ("image_id", *column_names("file"))),
+        "patient_id": find_column(columns, ("patient_id", *column_names("patient"))),
+        "study_id": find_column(columns, ("study_id", *column_names("study"))),
+        "role": find_column(columns, _ROLE_COLUMNS),
+    }
+    ids = numbered_ids(len(truth))
+    if column_by_role["image_id"] is not None:
+        ids = pd.Index(truth[column_by_role["image_id"]].astype(str))
+    _require_unique(ids, "truth")
+    frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth[label], ids)})
+    for role in ("patient_id", "study_id"):
+        if column_by_role[role] is not None:
+            frame[role] = truth[column_by_role[role]].astype(TEXT).to_numpy()
+    if column_by_role["role"] is not None:
+        frame["role"] = _roles(truth[column_by_role["role"]], ids)
+    used = {label, *(column for column in column_by_role.values() if column is not None)}
+    for column in columns:
+        if column not in used:
+            frame[_group_column(column)] = truth[column].to_numpy()
+    if label.lower() not in ("label", "y_true", "target", "truth", "y"):
+        frame.attrs["finding"] = _finding_name(label)
+    return frame
+
+
+def _group_column(column: str) -> str:
+    """Return the name that a further column has in the images table."""
+    if find_column([column], ("age", "age_years", *column_names("age"))):
+        return "age_years"
+    plain = re.sub(r"[^0-9a-z]+", "_", column.lower()).strip("_")
+    return plain if plain in _IMAGE_COLUMNS else f"x_{plain}"
+
+
+def _labels(values: Any, ids: pd.Index) -> np.ndarray:
+    """Return labels as 1.0, 0.0 and NaN, shape ``(N,)``; words mean what they mean in files."""
+    cells = pd.Series(np.asarray(values, dtype=object))
+    is_text = cells.map(lambda cell: isinstance(cell, str)).astype(bool)
+    texts = plain_cells(cells[is_text].astype(TEXT))
+    states = states_of_cells(texts)
+    labels = pd.to_numeric(cells[~is_text], errors="coerce").reindex(cells.index)
+    labels = labels.astype(np.float64)
+    labels.update(states.map({"present": 1.0, "absent": 0.0}).astype(np.float64))
+    is_missing = cells.isna()
+    # -1 means uncertain in some files and negative in others, so it is asked about here
+    says_unknown = states.isin(["", "uncertain"]) & (texts != "-1")
+    is_missing.update(says_unknown | texts.isin(column_dictionary()["unknown"]))
+    is_wrong = (~labels.isin([0, 1]) & ~is_missing.astype(bool)).to_numpy()
+    if is_wrong.any():
+        row = int(np.flatnonzero(is_wrong)[0])
+        count = counted(int(is_wrong.sum()), "row", "are")
+        raise InputError(
+            f"truth: row {row}, image '{ids[row]}': label={cells.iloc[row]!r}; a label is 1 or yes "
+            f"(positive), 0 or no (negative), or missing or 'unknown' ({count} not)"
+        )
+    return labels.to_numpy()
+
+
+def _roles(values: pd.Series, ids: pd.Index) -> np.ndarray:
+    roles = values.astype(TEXT).str.lower().map(ROLE_NAMES)
+    is_wrong = roles.isna().to_numpy(bool)
+    if is_wrong.any():
+        row = int(np.flatnonzero(is_wrong)[0])
+        raise InputError(
+            f"truth: row {row}, image '{ids[row]}': role={values.iloc[row]!r}; a role is val, "
+            "test, train or unused"
+        )
+    return roles.to_numpy()
+
+
+def _require_unique(ids: pd.Index, where: str) -> None:
+    if not ids.is_unique:
+        repeated = ids[ids.duplicated()][0]
+        raise InputError(f"{where}: image '{repeated}' appears more than once; keep one row")
+
+
+def _images_of_series(values: pd.Series, name: str, rows: pd.Series | None) -> pd.Index:
+    """Return the image of each value of a Series.
+
+    A Series with the index of truth goes by position, one with the same rows in another order by
+    row, any other by image id. ``rows`` has the image ids with the index of truth; None for a data
+    set.
+    """
+    index = values.index
+    if isinstance(index, pd.MultiIndex):
+        raise InputError(f"{name}: its index has {index.nlevels} levels; give one of image ids")
+    if rows is None:
+        return pd.Index(index.astype(str))
+    has_own_index = not rows.index.equals(pd.Index(rows))
+    if index.equals(rows.index if has_own_index else pd.RangeIndex(len(rows))):
+        return pd.Index(rows)
+    if has_own_index and len(index) == len(rows) and index.is_unique and rows.index.is_unique:
+        found = rows.index.get_indexer(index)
+        if (found >= 0).all():
+            return pd.Index(rows.iloc[found])
+    ids = pd.Index(index.astype(str))
+    if not ids.isin(rows.astype(str)).any():
+        common = f"{int(index.isin(rows.index).sum()):,} of {len(index):,} rows are in both"
+        reason = (
+            f"not that of truth ({common})"
+            if has_own_index
+            else "not 0, 1, ..., and truth has none"
+        )
+        raise InputError(
+            f"{name}: its index is {reason}; give both as Series of the same images, or both as "
+            "arrays in one order"
+        )
+    return ids
+
+
+def _patients_by_image(patients: Any, rows: pd.Series) -> np.ndarray:
+    """Return the patient of each image, in the order of the rows of truth."""
+    ids = pd.Index(rows)
+    if isinstance(patients, str | Path):
+        patients = pd.read_csv(patients, dtype=str)
+    if isinstance(patients, pd.DataFrame):
+        columns = [str(column) for column in patients.columns]
+        found = find_patient_columns(columns)
+        if found is None:
+            raise InputError(f"patients: needs image_id and patient_id; it has {list(columns)}")
+        image, patient = found
+        index, values = pd.Index(patients[image].astype(str)), patients[patient]
+    elif isinstance(patients, pd.Series):
+        index, values = _images_of_series(patients, "patients", rows), patients
+    else:
+        flat = _flat(patients, "patients")
+        _require_length("patients", flat, ids)
+        return pd.Series(flat).astype(TEXT).to_numpy()
+    _require_unique(index, "patients")
+    position = index.get_indexer(pd.Index(ids.astype(str)))
+    is_missing = position < 0
+    if is_missing.any():
+        raise InputError(f"patients: has no patient of image '{ids[int(is_missing.argmax())]}'")
+    return values.astype(TEXT).to_numpy()[position]
+
+
+def _images_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the images table; where no patients are given, each image is a separate patient."""
+    images = frame.drop(columns=["label", "role"], errors="ignore")
+    if "patient_id" in images:
+        images = with_named_patients(images, named_patients(images["patient_id"], "patients"))
+    else:
+        images = images.assign(patient_id=images["image_id"], patient_id_source="assumed_image")
+    images = images.assign(source="arrays", path=None)
+    columns = images.columns.union(empty_table("images").columns, sort=False)
+    images = images.reindex(columns=columns).sort_values("image_id", ignore_index=True)
+    return typed_table(images, "images")
+
+
+def _findings_table(frame: pd.DataFrame, finding: str) -> pd.DataFrame:
+    labelled = frame[frame["label"].notna()]
+    findings = pd.DataFrame(
+        {
+            "image_id": labelled["image_id"],
+            "finding": finding,
+            "reader": REFERENCE_READER,
+            "state": np.where(labelled["label"] == 1, "present", "absent"),
+            "origin": "unknown",
+        }
+    )
+    return typed_table(findings.sort_values("image_id", ignore_index=True), "findings")
+
+
+def _box_tables(boxes: Any, frame: pd.DataFrame, finding: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the true boxes, and the table of images whose lesions are all boxed."""
+    if boxes is None:
+        return empty_table("boxes"), empty_table("box_coverage")
+    source = pd.read_csv(boxes) if isinstance(boxes, str | Path) else boxes
+    sizes = frame.reindex(columns=["image_id", "width", "height"])
+    table = boxes_table(source, frame["image_id"], image_sizes=sizes)
+    is_crowd = table.get("crowd", pd.Series(False, table.index)).eq(True)
+    table = table[["image_id", *EDGES]]
+    is_unknown = ~is_member(table["image_id"], frame["image_id"])
+    if is_unknown.any():
+        first = table["image_id"].to_numpy()[int(is_unknown.argmax())]
+        near = near_ids([first], frame["image_id"])
+        advice = f"; is it '{near[first]}'? Give both one id" if near else "; add it there"
+        if frame["image_id"].tolist() == numbered_ids(len(frame)).tolist():
+            advice = (
+                ", which has no image ids; give truth=pd.Series(labels, index=image_ids), or the "
+                "boxes as the list of the outputs, in the order of the labels"
+            )
+        raise InputError(f"boxes: image '{first}' has no label in truth{advice}")
+    labels = frame.set_index("image_id")["label"].reindex(table["image_id"]).to_numpy()
+    if (labels == 0).any():
+        first = table["image_id"].to_numpy()[int((labels == 0).argmax())]
+        raise InputError(f"boxes: image '{first}' has a box, and its label says negative")
+    boxed = table["image_id"].drop_duplicates().sort_values(ignore_index=True)
+    in_part = boxed.isin(table.loc[is_crowd, "image_id"])  # a crowd is not boxed lesion by lesion
+    table = table[~is_crowd].assign(finding=finding, reader=REFERENCE_READER)
+    coverage = pd.DataFrame(
+        {
+            "image_id": boxed,
+            "finding": finding,
+            "reader": REFERENCE_READER,
+            "coverage": np.where(in_part, "some", "all"),
+        }
+    )
+    return typed_table(table, "boxes"), typed_table(coverage, "box_coverage")
+
+
+def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataFrame:
+    """Return scores as ``image_id, score``."""
+    if isinstance(value, pd.Series) and not (
+        image_ids is None and isinstance(value.index, pd.RangeIndex)
+    ):
+        ids = _images_of_series(value, name, image_ids).astype(str)
+        return pd.DataFrame({"image_id": ids, "score": _flat(value, name)})
+    values = _flat(value, name)
+    if image_ids is None:
+        raise InputError(
+            f"{name}: the images of a data set have no order; give a Series with image ids as its "
+            "index, or a frame image_id, score"
+        )
+    _require_length(name, values, image_ids)
+    return pd.DataFrame({"image_id": image_ids.astype(str).to_numpy(), "score": values})
+
+
+def _flat(value: Any, name: str) -> np.ndarray:
+    """Convert values, also a tensor on any device, to an array of shape ``(N,)``."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    if isinstance(value, Mapping):
+        raise InputError(f"{name}: is a dict; give pd.Series(values, index=image_ids)")
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
+        raise InputError(f"{name}: has masked values; leave these images out, or give NaN")
+    array = np.asarray(value)
+    if array.ndim != 1:
+        raise InputError(f"{name}: expected one value for each image, got the shape {array.shape}")
+    if np.iscomplexobj(array):
+        raise InputError(f"{name}: has complex numbers; give real ones")
+    return array
+
+
+def _require_length(name: str, values: np.ndarray, ids: pd.Index | pd.Series) -> None:
+    if len(values) != len(ids):
+        raise InputError(
+            f"{name}: has {len(values):,} values, and truth has {counted(len(ids), 'image')}; give "
+            "a Series or a frame with image ids, or values in the order of truth"
+        )
+
+
+def _finding_name(text: str) -> str:
+    return re.sub(r"[^0-9a-z]+", "_", text.lower()).strip("_") or FINDING
+
+
+def _display_name(finding: str) -> str:
+    return "the finding" if finding == FINDING else finding.replace("_", " ").capitalize()

@@ -1,0 +1,177 @@
+"""A split of a prepared data set, with the labels of one target, for evaluating systems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.duplicates.seen_images import SeenImages
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """A data set, the disease finding to evaluate in it, and a division into val and test images.
+
+    Metrics are computed on the ``test`` images. Thresholds, and everything else that turns outputs
+    into decisions, are chosen on the ``val`` (validation) images.
+
+    Attributes:
+        dataset: The data set: images, labels, true boxes and divisions of the images.
+        target: The finding to evaluate: a name, and the disease signs any of which makes an image
+            positive.
+        split: Name of the division of the data set into training, validation and test images; a
+            data set may have several.
+    """
+
+    dataset: DataSet
+    target: Target
+    split: str = "default"
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """Digests that identify the images, the labels and the division into val and test.
+
+        Keys: ``content_id`` (images), ``labels_id`` (labels), ``split`` (name of the division) and
+        ``split_id`` (which image is val or test). A threshold that was chosen and stored is valid
+        only while these stay equal.
+        """
+        ids = self.dataset.ids
+        return {
+            "content_id": ids["content_id"],
+            "labels_id": ids["labels_id"],
+            "split": self.split,
+            "split_id": ids["split_ids"].get(self.split),
+        }
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """Table of all images of the data set, one row each, with patient, path and size."""
+        return self.dataset.images
+
+    @cached_property
+    def labels(self) -> pd.Series:
+        """Label of every image by image id: 1.0 (present), 0.0 (absent), or NaN where unknown."""
+        return self.dataset.labels(self.target)
+
+    @cached_property
+    def _roles(self) -> pd.Series:
+        """Role of every image by image id, read once: each system's figures use it many times."""
+        return self.dataset.split(self.split).set_index("image_id")["role"]
+
+    @cached_property
+    def boxes_trusted(self) -> pd.Index:
+        """Ids of the images on which every lesion has a true box, or which have no lesion.
+
+        Localisation metrics use these images only.
+        """
+        return self.dataset.boxes_trusted(self.target)
+
+    @cached_property
+    def true_boxes(self) -> pd.DataFrame:
+        """Boxes of true lesions on the images of `boxes_trusted`, in px of the original image."""
+        return self.dataset.target_boxes(self.target)
+
+    @cached_property
+    def truth(self) -> GroundTruth:
+        """Labels, roles (train, val, test), patients and true boxes of the images, in memory.
+
+        The metadata from which labels might be guessed are left out, see `truth_with_facts`.
+        """
+        states = self.dataset.findings
+        is_target = states["finding"].isin(self.target.any_of)
+        is_uncertain = is_target & (states["state"] == "uncertain")
+        return GroundTruth(
+            images=self.images,
+            labels=self.labels,
+            roles=self._roles,
+            finding=self.target.name,
+            display_name=self.target.display_name,
+            findings=self.target.any_of,
+            true_boxes=self.true_boxes,
+            boxes_trusted=self.boxes_trusted,
+            uncertain=pd.Index(states.loc[is_uncertain, "image_id"].unique()),
+            ids=self.ids,
+            data_name="" if self.dataset.is_in_memory else self.dataset.name,
+            source=str(self.dataset.folder),
+        )
+
+    @cached_property
+    def truth_with_facts(self) -> GroundTruth:
+        """The tables of `truth`, and metadata and border pixels of the test images.
+
+        A baseline guesses labels from these facts, without the lungs. If it guesses well, models
+        may have learned to predict labels from such facts, too. The ids of synthetic images are
+        added, too.
+        """
+        rows = self.images["image_id"].isin(self.image_ids("test"))
+        decode = self.dataset.optional_table("decode")
+        synthetic = self.images["image_id"][self.dataset.synthetic.to_numpy(dtype=bool)]
+        return replace(
+            self.truth,
+            facts=shortcut_facts(self.images[rows], decode),
+            synthetic=pd.Index(synthetic),
+        )
+
+    def image_ids(self, role: str) -> pd.Index:
+        """Return the ids of the validation images or of the test images.
+
+        Args:
+            role: ``val`` for the validation images, ``test`` for the test images.
+
+        Returns:
+            The image ids in sorted order.
+        """
+        return self._roles.index[self._roles == role].sort_values()
+
+    def labels_of(self, role: str) -> pd.Series:
+        """Return the labels of the validation images or of the test images.
+
+        Args:
+            role: ``val`` for the validation images, ``test`` for the test images.
+
+        Returns:
+            Labels indexed by image id: 1.0 (finding present), 0.0 (absent), or NaN where unknown.
+        """
+        return self.labels.reindex(self.image_ids(role))
+
+    def patients(self, image_ids: pd.Index) -> np.ndarray:
+        """Return the patient of each of some images.
+
+        Args:
+            image_ids: Ids of images, shape ``(N,)``.
+
+        Returns:
+            Patient id of each image, shape ``(N,)``, in the order of ``image_ids``.
+        """
+        patient_by_image = self.images.set_index("image_id")["patient_id"]
+        return patient_by_image.reindex(image_ids).to_numpy(dtype=str)
+
+    def seen_by(
+        self, system: Predictions, image_ids: pd.Index, roles: Sequence[str] = ("train", "val")
+    ) -> SeenImages:
+        """Find images that a detector or classifier has seen: it was trained or selected on them.
+
+        Args:
+            system: Stored predictions of the detector or classifier, which may list its training
+                images.
+            image_ids: Ids of the images to look for.
+            roles: Uses of an image in training that count as seen: ``train`` (weights were fitted
+                on the image), ``val`` (the checkpoint was chosen on it), or both.
+
+        Returns:
+            The seen images: those with the same id or patient as a training image, and those with
+            equal or similar pixels. Empty if the training images are not listed.
+        """
+        images = self.dataset.identities(image_ids)
+        seen = system.seen
+        used = images[:0] if seen is None else seen[seen["role"].isin(roles)]
+        return SeenImages.from_tables(images, used)

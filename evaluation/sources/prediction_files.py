@@ -1,0 +1,658 @@
+"""Predictions in files of other software: CSV, COCO results, and YOLO's text files.
+
+A DataFrame is read like a CSV file. Rows are not checked against a data set here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.box_values import BoxFormat, coco_bbox, coco_rotation
+from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
+from cxr_compare.data_prep.contracts.column_names import (
+    column_names,
+    find_column,
+    headless_problem,
+    image_names,
+    missing_columns,
+)
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.coco import read_json_file
+from cxr_compare.data_prep.formats.label_files import ids_of_paths, read_lines
+from cxr_compare.data_prep.formats.yolo import read_class_names
+from cxr_compare.evaluation.boxes.box_checks import refuse_box_texts
+from cxr_compare.evaluation.sources.prediction_strings import (
+    PredictionStrings,
+    read_prediction_strings,
+    string_columns,
+)
+from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
+
+_WITHOUT_OPTIONS = ReadingAdvice()
+_COCO_SIDES = "COCO's bbox is x, y, width, height"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ColumnNames:
+    """Names of the columns of a table of predictions.
+
+    If a column with one of the default names is absent, a column with a similar name is used.
+
+    Attributes:
+        image: Column of the image ids.
+        score: Column of the scores, in [0, 1] or, if the user named it, in any range.
+        finding: Column of the findings (disease signs). In a table without this column, all rows
+            are about one finding.
+        score_is_named: True if the user named the column of scores. It is then not asked whether
+            they are the confidence of a predicted class, and they may have any range.
+
+    Example:
+        >>> ColumnNames(image="Image Index").score
+        'score'
+    """
+
+    image: str = "image_id"
+    score: str = "score"
+    finding: str = "finding"
+    score_is_named: bool = False
+
+
+@dataclass
+class RawPredictions:
+    """Predictions as read from a file, before they are checked against a data set.
+
+    Attributes:
+        rows: One row for each score or box: columns ``image_id, score``, possibly ``finding`` and
+            ``x1, y1, x2, y2``, and ``place``, a text for messages such as ``row 3``.
+        content: Bytes of the file or files, from which an id of the predictions is computed.
+        in_shares: True if the coordinates of boxes are fractions of the image's width and height,
+            False if they are px.
+        listed: Names of the images that have a file in a YOLO folder, or a row in a reader's form
+            or a challenge's submission, even without a box.
+        advice: Advice to append to an error message about unknown image names; may be empty.
+        notes: Assumptions that were made in reading, one sentence each.
+        sides: Text for error messages if the file has x, y, width and height instead of corners,
+            such as "COCO's bbox is x, y, width, height"; else empty.
+        form: Format of the boxes in the file if it has widths and heights.
+        ran: Names of the images that a COCO annotation file or a challenge's submission lists, on
+            all of which the detector ran; None without such a file.
+        crowds: True boxes that a COCO annotation file marks as ``iscrowd``, with the columns of
+            ``rows``.
+        score_column: Name of the column of image scores that was recognised; empty if the user
+            named it, and without such a column.
+        classes: Further columns with two classes, one row for each row of ``rows``.
+    """
+
+    rows: pd.DataFrame
+    content: bytes
+    in_shares: bool = False
+    listed: tuple[str, ...] = ()
+    advice: str = ""
+    notes: list[str] = field(default_factory=list)
+    sides: str = ""
+    form: BoxFormat = "xywh"
+    ran: tuple[str, ...] | None = None
+    crowds: pd.DataFrame = field(default_factory=lambda: _coco_table(Path(), []))
+    score_column: str = ""
+    classes: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def read_source(
+    source: str | Path | pd.DataFrame,
+    names: ColumnNames,
+    coco_truth: str | Path | None = None,
+    class_names: str | Path | Sequence[str] | None = None,
+    advice: ReadingAdvice = _WITHOUT_OPTIONS,
+) -> RawPredictions:
+    """Read every row of predictions from a DataFrame, YOLO folder, COCO results or CSV file.
+
+    Args:
+        source: The file, folder or DataFrame to read.
+        names: Names of the columns of a CSV file or DataFrame.
+        coco_truth: COCO annotation file in which the image and category numbers of COCO results
+            have names; None if they need no names.
+        class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
+            such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
+            the text files; without such a file, all boxes must be of class 0. In a submission with
+            a column ``PredictionString``, None takes VinBigData's classes. Not used for other
+            sources.
+        advice: What error messages tell the user to do.
+
+    Returns:
+        The rows, with images and findings (disease signs) named as in the source, and remarks on
+        how they were read.
+
+    Raises:
+        InputError: The source is missing or malformed. The message names the row or entry.
+
+    Example:
+        >>> frame = pd.DataFrame({"image_id": ["a"], "score": [0.5]})
+        >>> read_source(frame, ColumnNames()).rows["score"].tolist()
+        [0.5]
+    """
+    if isinstance(source, pd.DataFrame):
+        return _read_frame(source, names, advice, class_names)
+    source = Path(source)
+    if source.is_dir():
+        return _read_yolo(source, class_names, advice)
+    if not source.is_file():
+        raise InputError(f"{source}: no such file or folder")
+    if _looks_like_json(source):
+        return _read_coco(source, None if coco_truth is None else Path(coco_truth), advice)
+    return _read_csv(source, names, advice, class_names)
+
+
+def _looks_like_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Names of the columns of a table that are read, by their meaning."""
+
+    image: str
+    score: str
+    finding: str | None
+    box: dict[str, str]  # columns by role, such as xmin or width; empty if rows have no boxes
+    guessed: tuple[str, ...]  # phrases such as "Image Index as image_id"
+    correction: str  # how the user names other columns
+
+    @property
+    def read(self) -> list[str]:
+        """Names of the columns to read, each name once."""
+        finding = [] if self.finding is None else [self.finding]
+        return list(dict.fromkeys([self.image, self.score, *self.box.values(), *finding]))
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentence on the columns that were guessed; empty if none was."""
+        if not self.guessed:
+            return []
+        return [f"Columns recognised: {', '.join(self.guessed)} ({self.correction})."]
+
+    @property
+    def form(self) -> BoxFormat:
+        """Format of boxes with widths and heights."""
+        return "cxcywh" if "xcenter" in self.box else "xywh"
+
+    @property
+    def sides(self) -> str:
+        """Phrase that says that rows have a width and a height; empty if they have corners."""
+        if "width" not in self.box:
+            return ""
+        return f"the columns {', '.join(self.box.values())} are read as {_FORMS[tuple(self.box)]}"
+
+
+def _find_columns(
+    table: pd.DataFrame, names: ColumnNames, where: str, advice: ReadingAdvice
+) -> _Columns:
+    """Find the columns by the configured names, else by names that `cxr prepare` recognises."""
+    header = [str(column) for column in table.columns]
+
+    image = _one_column(header, "image", names.image, image_names(header), where)
+    score = _one_column(header, "score", names.score, column_names("score"), where)
+    if image is None or score is None:
+        wanted = {"image": (image, names.image), "score": (score, names.score)}
+        missing = {kind: name for kind, (column, name) in wanted.items() if column is None}
+        raise InputError(_missing_columns(header, missing, where, advice))
+    finding = names.finding if names.finding in header else None
+    if finding is None and names.finding != ColumnNames.finding:
+        raise InputError(_missing_columns(header, {"finding": names.finding}, where, advice))
+    box = _box_columns([column for column in header if column not in (image, score)], where)
+    if finding is None and box:
+        finding = _class_column(table, {image, score, *box.values()})
+    guessed = [
+        f"{column} as {meaning}"
+        for meaning, configured, column in (
+            ("image_id", names.image, image),
+            ("score", names.score, score),
+            ("finding", names.finding, finding),
+        )
+        if column is not None and column != configured
+    ]
+    if box and list(box.values()) != EDGES:
+        guessed.append(f"{', '.join(box.values())} as {_FORMS[tuple(box)]}")
+    columns = _Columns(image, score, finding, box, tuple(guessed), advice.name_others)
+    for column in columns.read:
+        if header.count(column) > 1:
+            raise InputError(f"{where}: column '{column}' appears twice; keep one")
+    return columns
+
+
+def _one_column(
+    header: list[str], kind: str, configured: str, synonyms: Sequence[str], where: str
+) -> str | None:
+    """Find the column of image ids or of scores; None if there is no such column."""
+    if header.count(configured) == 1:
+        return configured
+    if configured in header:
+        raise InputError(f"{where}: column '{configured}' appears twice; keep one")
+    is_default = configured == getattr(ColumnNames, kind)
+    return find_column(header, (configured, *synonyms)) if is_default else None
+
+
+def _missing_columns(
+    header: list[str], missing: Mapping[str, str], where: str, advice: ReadingAdvice
+) -> str:
+    """Return the error message about columns, by their kind, that a table does not have."""
+    problem = headless_problem(header)
+    if problem:
+        return f"{where}: {problem}"
+    how = "; ".join(advice.name_column(kind, getattr(ColumnNames, kind)) for kind in missing)
+    absent = missing_columns([*missing.values()])
+    return f"{where}: {absent}; it has {', '.join(header[:20])}; {how}"
+
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_SIDES = ("xmin", "ymin", "width", "height")
+_CENTRE = ("xcenter", "ycenter", "width", "height")
+_FORMS: dict[tuple[str, ...], str] = {
+    _CORNERS: "x1, y1, x2, y2",
+    _SIDES: "x, y, width, height",
+    _CENTRE: "x and y of the centre, width, height",
+}
+"""Sets of roles of columns that define a box, with a phrase for each set."""
+
+
+def _box_columns(header: list[str], where: str) -> dict[str, str]:
+    """Find the columns of boxes by role; the result is empty if rows are scores of images."""
+    if set(EDGES) <= set(header):
+        return dict(zip(_CORNERS, EDGES, strict=True))
+    roles = dict.fromkeys(role for form in _FORMS for role in form)
+    matches = {role: find_column(header, column_names(role)) for role in roles}
+    present = {role: column for role, column in matches.items() if column is not None}
+    for form in _FORMS:
+        if set(form) <= set(present):
+            return {role: present[role] for role in form}
+    edges = [column for role, column in present.items() if role not in ("width", "height")]
+    has_horizontal = bool({"xmin", "xmax", "xcenter"} & set(present))
+    has_vertical = bool({"ymin", "ymax", "ycenter"} & set(present))
+    if set(EDGES) & set(header) or (has_horizontal and has_vertical):
+        raise InputError(
+            f"{where}: has {', '.join(edges)}; boxes need x1, y1, x2 and y2, or x, y, width and "
+            "height: name the columns so, or leave these out for scores of whole images"
+        )
+    return {}
+
+
+def _class_column(table: pd.DataFrame, used: set[str]) -> str | None:
+    """Find the column with the name of each box's class; class numbers do not count as names."""
+    unused = [str(column) for column in table.columns if str(column) not in used]
+    match = find_column(unused, column_names("label"))
+    if match is None:
+        return None
+    cells = table[match].astype(TEXT)
+    has_names = cells.notna().all() and pd.to_numeric(cells, errors="coerce").isna().all()
+    return match if has_names else None
+
+
+def _plain_table(table: pd.DataFrame, columns: _Columns, where: str) -> pd.DataFrame:
+    """Return the rows with the package's column names, numeric cells, and boxes as corners."""
+    rows = pd.DataFrame({"image_id": table[columns.image], "place": table["place"]})
+    rows["score"] = as_numbers(rows.assign(score=table[columns.score]), "score", where)
+    if columns.finding is not None:
+        rows["finding"] = table[columns.finding]
+    values = {}
+    for role, column in columns.box.items():
+        named = rows[["image_id", "place"]].assign(**{column: table[column]})
+        values[role] = as_numbers(named, column, where)
+    if "xmax" in values:
+        edges = [values[role] for role in _CORNERS]
+    elif "xmin" in values:
+        x, y, width, height = (values[role] for role in _SIDES)
+        edges = [x, y, x + width, y + height]
+    elif values:
+        x, y, width, height = (values[role] for role in _CENTRE)
+        edges = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    else:
+        edges = []
+    return rows.assign(**dict(zip(EDGES, edges, strict=False)))
+
+
+def as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
+    """Convert the cells of a column to numbers, which may be infinite.
+
+    Args:
+        table: Rows with this column, and with ``place`` (such as ``row 3``) and ``image_id``, which
+            error messages name.
+        column: Name of the column to convert.
+        where: Name of the file, for error messages.
+
+    Returns:
+        The numbers, float64, in the order of the rows.
+
+    Raises:
+        InputError: A cell is not a number. The message names its row.
+    """
+    cells = table[column]
+    cells = cells.astype(str) if cells.dtype == object else cells  # a cell may hold anything
+    numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
+    is_wrong = numbers.isna().to_numpy()
+    if is_wrong.any():
+        row = table[is_wrong].iloc[0]
+        cell = str(cells[is_wrong].iloc[0])
+        raise InputError(
+            f"{where}: {row['place']}, image '{row['image_id']}': {column}={cell!r} is no "
+            f"number; correct it ({counted(int(is_wrong.sum()), 'row', 'are')} so)"
+        )
+    return numbers
+
+
+def _read_csv(
+    path: Path,
+    names: ColumnNames,
+    advice: ReadingAdvice,
+    class_names: str | Path | Sequence[str] | None,
+) -> RawPredictions:
+    table = read_text_table(path, ())
+    of_strings = string_columns([*table.columns], names.image)
+    if of_strings is not None:
+        places = [f"row {line}" for line in table.index + 2]
+        named = _class_names(class_names)
+        return _from_strings(
+            read_prediction_strings(table, of_strings, places, str(path), named), path.read_bytes()
+        )
+    if len(table.columns) == 1:
+        table = read_text_table(path, (names.image, names.score))
+    columns = _find_columns(table, names, str(path), advice)
+    if not columns.box:
+        refuse_box_texts(table.drop(columns=columns.read, errors="ignore"), str(path), first_row=2)
+    asked = _columns_to_ask_about(table, columns, names)
+    places = [f"row {line}" for line in table.index + 2]  # line 1 is the header
+    table = table[columns.read].reset_index(drop=True).assign(place=places)
+    return _from_table(table, columns, str(path), path.read_bytes(), asked)
+
+
+def _from_table(
+    table: pd.DataFrame, columns: _Columns, where: str, content: bytes, asked: dict[str, Any]
+) -> RawPredictions:
+    """Return the rows of a table whose columns were recognised."""
+    return RawPredictions(
+        _plain_table(table, columns, where),
+        content,
+        notes=columns.notes,
+        sides=columns.sides,
+        form=columns.form,
+        **asked,
+    )
+
+
+def _from_strings(strings: PredictionStrings, content: bytes) -> RawPredictions:
+    """Return the boxes of a submission file, whose images were all run."""
+    return RawPredictions(
+        strings.rows,
+        content,
+        listed=strings.images,
+        ran=strings.images,
+        notes=strings.notes,
+        sides=strings.sides,
+    )
+
+
+def _read_frame(
+    frame: pd.DataFrame,
+    names: ColumnNames,
+    advice: ReadingAdvice,
+    class_names: str | Path | Sequence[str] | None,
+) -> RawPredictions:
+    of_strings = string_columns([str(column) for column in frame.columns], names.image)
+    if of_strings is not None:
+        places = [f"row {label}" for label in frame.index]
+        content = frame.to_csv(index=False).encode()
+        named = _class_names(class_names)
+        return _from_strings(
+            read_prediction_strings(frame, of_strings, places, advice.frame, named), content
+        )
+    columns = _find_columns(frame, names, advice.frame, advice)
+    if not columns.box:
+        refuse_box_texts(frame.drop(columns=columns.read, errors="ignore"), advice.frame)
+    asked = {} if "is_array" in frame.attrs else _columns_to_ask_about(frame, columns, names)
+    table = frame[columns.read].reset_index(drop=True)
+    content = table.to_csv(index=False).encode()
+    for column in (columns.image, columns.finding):
+        if column is None:
+            continue
+        missing = table[column].isna()
+        if missing.any():
+            label = frame.index[int(missing.to_numpy().argmax())]
+            raise InputError(f"{advice.frame}: row {label}: {column} is missing; fill it in")
+        table[column] = table[column].astype(str)
+    table["place"] = [f"row {label}" for label in frame.index]
+    return _from_table(table, columns, advice.frame, content, asked)
+
+
+_PREDICTED_CLASS = (
+    "predictedclass",
+    "predclass",
+    "predictedlabel",
+    "predlabel",
+    "predicted",
+    "prediction",
+    "pred",
+    "ypred",
+    "decision",
+)
+
+
+def _columns_to_ask_about(
+    table: pd.DataFrame, columns: _Columns, names: ColumnNames
+) -> dict[str, Any]:
+    """Return what shows whether scores are the confidence of a predicted class."""
+    is_answered = names.score_is_named or names.score != ColumnNames.score
+    if columns.box or columns.finding is not None or is_answered:
+        return {}
+    known = (*_PREDICTED_CLASS, *column_names("label"))
+    unused = [str(column) for column in table.columns if str(column) not in columns.read]
+    candidates = [column for column in unused if find_column([column], known)]
+    classes = table[candidates].reset_index(drop=True)
+    two = [column for column in candidates if classes[column].replace("", None).nunique() == 2]
+    return {"score_column": columns.score, "classes": classes[two]}
+
+
+def _read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPredictions:
+    """Read COCO results, a list of ``image_id, category_id, bbox [x, y, width, height], score``."""
+    results = read_json_file(path)
+    if not isinstance(results, list):
+        raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
+    table = _coco_table(path, results)
+    if truth is not None:
+        annotations = read_json_file(truth)
+        rows = _with_names(table, path, annotations, truth)
+        true_boxes = annotations.get("annotations", [])
+        crowd_entries = [{**entry, "score": 1} for entry in true_boxes if entry.get("iscrowd")]
+        crowds = _with_names(_coco_table(truth, crowd_entries), truth, annotations, truth)
+        content = path.read_bytes() + truth.read_bytes()
+        ran = tuple(_names_of_coco_images(annotations).values())
+        return RawPredictions(rows, content, crowds=crowds, sides=_COCO_SIDES, ran=ran)
+    categories = sorted(map(str, table["category"].unique()))
+    if len(categories) > 1:
+        raise InputError(
+            f"{path}: holds categories {', '.join(categories[:_SHOWN])} without their names; "
+            f"{advice.annotations}"
+        )
+    rows = table.drop(columns="category")
+    return RawPredictions(
+        rows, path.read_bytes(), advice=f", {advice.annotations}", sides=_COCO_SIDES
+    )
+
+
+def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
+    """Read COCO entries as rows with ``image_id``, ``category``, edges, ``score`` and ``place``."""
+    images: list[str] = []
+    categories: list[str] = []
+    numbers: list[float] = []
+    number = 0
+    try:
+        for number, entry in enumerate(entries):  # noqa: B007 - the error below uses the number
+            x, y, width, height = map(float, coco_bbox(entry["bbox"]))
+            corners = [x, y, x + width, y + height]
+            if turn := coco_rotation(entry):
+                corners = turned_bounds(np.array(corners), turn).tolist()
+            numbers += [*corners, float(entry["score"])]
+            images.append(_coco_id(entry["image_id"]))
+            categories.append(_coco_id(entry.get("category_id", 1)))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{path}: entry {number} needs image_id, bbox of four numbers, and score ({error!r})"
+        ) from None
+    table = pd.DataFrame(np.reshape(numbers, (-1, 5)), columns=[*EDGES, "score"])
+    places = [f"entry {number}" for number in range(len(table))]
+    texts = {"image_id": images, "category": categories, "place": places}
+    return table.assign(**{name: pd.Series(cells, dtype=TEXT) for name, cells in texts.items()})
+
+
+def _coco_id(value: Any) -> str:
+    """Return an id as text; 1.0, as pandas and JavaScript write it, is 1."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _names_of_coco_images(annotations: Any) -> dict[str, str]:
+    """Return the name of each image of a COCO annotation file, as the labels call it, by its id."""
+    ids = [_coco_id(entry["id"]) for entry in annotations["images"]]
+    files = [str(entry["file_name"]) for entry in annotations["images"]]
+    return dict(zip(ids, ids_of_paths(pd.Series(files, dtype=TEXT)), strict=True))
+
+
+def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) -> pd.DataFrame:
+    """Replace COCO's numbers by the image and category names of the annotation file."""
+    try:
+        images = _names_of_coco_images(annotations)
+        categories = {
+            _coco_id(entry["id"]): str(entry["name"]) for entry in annotations["categories"]
+        }
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "
+            f"name); this lacks {error}"
+        ) from None
+    for column, names in (("image_id", images), ("category", categories)):
+        is_unknown = ~is_member(table[column], list(names))
+        if is_unknown.any():
+            first = table[is_unknown].iloc[0]
+            raise InputError(
+                f"{path}: {first['place']}: {column.removesuffix('_id')} {first[column]} is not in "
+                f"{truth}; use the file that the results were made on"
+            )
+    table["image_id"] = renamed(table["image_id"], images)
+    table["finding"] = renamed(table["category"], categories)
+    return table.drop(columns="category")
+
+
+def file_stem(name: Any) -> str:
+    r"""Return the name of a file without folders and without its suffix.
+
+    Args:
+        name: Name or path of the file, with ``/`` (Linux) or backslashes (Windows) between folders.
+
+    Returns:
+        The name without folders and suffix.
+
+    Example:
+        >>> file_stem(r"images\a.b.png")
+        'a.b'
+    """
+    file = str(name).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return file[:dot] if 0 < (dot := file.rfind(".")) < len(file) - 1 else file
+
+
+_YAML_SUFFIXES = (".yaml", ".yml")
+_NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")
+
+
+def _read_yolo(
+    folder: Path, class_names: str | Path | Sequence[str] | None, advice: ReadingAdvice
+) -> RawPredictions:
+    """Read a folder with one ``.txt`` for each image, directly or in ``labels/``."""
+    labels = folder / "labels" if (folder / "labels").is_dir() else folder
+    files = [
+        path for path in sorted(labels.glob("*.txt")) if path.name.lower() not in _NO_PREDICTIONS
+    ]
+    if not files:
+        raise InputError(
+            f"{labels}: holds no prediction file (.txt, one an image); give the folder that "
+            "Ultralytics' save_txt wrote, or one CSV or JSON file"
+        )
+    names = _yolo_names(folder, class_names)
+    rows = [row for path in files for row in _yolo_rows(path)]
+    table = pd.DataFrame(rows, columns=["image_id", "class", *EDGES, "score", "place"])
+    table = table.astype({"class": np.int64, **dict.fromkeys([*EDGES, "score"], np.float64)})
+    content = b"".join(f"{path.name}\n".encode() + path.read_bytes() for path in files)
+    raw = RawPredictions(
+        table,
+        content,
+        in_shares=True,
+        listed=tuple(path.stem for path in files),
+        sides="a YOLO line is class, x and y of the centre, width, height and confidence",
+        form="cxcywh",
+    )
+    if names is not None:
+        unnamed = ~table["class"].isin(list(names))
+        if unnamed.any():
+            first = table[unnamed].iloc[0]
+            raise InputError(
+                f"{labels}: {first['place']}: class {first['class']} has no name; {len(names)} "
+                "classes are named"
+            )
+        table["finding"] = table["class"].map(names)
+    elif (table["class"] != 0).any():
+        first = table[table["class"] != 0].iloc[0]
+        raise InputError(
+            f"{labels}: {first['place']}: class {first['class']} has no name; {advice.class_names}"
+        )
+    raw.rows = table.drop(columns="class")
+    return raw
+
+
+def _yolo_names(
+    folder: Path, class_names: str | Path | Sequence[str] | None
+) -> dict[int, str] | None:
+    """Return the names of classes by number; None if they are not given."""
+    given = _class_names(class_names)
+    if given is not None:
+        return given
+    for parent in (folder, folder.parent):
+        path = parent / "data.yaml"
+        if path.is_file():
+            return read_class_names(path)
+    return None
+
+
+def _class_names(class_names: str | Path | Sequence[str] | None) -> dict[int, str] | None:
+    """Return the names of classes that the user gives; None without any."""
+    if isinstance(class_names, str | Path) and Path(class_names).suffix.lower() in _YAML_SUFFIXES:
+        return read_class_names(Path(class_names))
+    if isinstance(class_names, str | Path):
+        class_names = [name.strip() for name in str(class_names).split(",")]
+    return dict(enumerate(class_names)) if class_names else None
+
+
+def _yolo_rows(path: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield ``image, class, x1, y1, x2, y2, score, place`` of each line of a file."""
+    for number, line in enumerate(read_lines(path), start=1):
+        cells = line.split()
+        if not cells:
+            continue
+        try:
+            label, x, y, width, height, *scores = (float(cell) for cell in cells)
+        except ValueError:
+            label = math.nan
+            scores = []
+        if len(scores) != 1 or not label.is_integer() or label < 0:
+            hint = "; write the confidence too (save_conf=True)" if len(cells) == 5 else ""
+            raise InputError(
+                f"{path}: line {number}: needs class, cx, cy, width, height and confidence{hint}"
+            )
+        edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        yield path.stem, int(label), *edges, scores[0], f"{path.name}, line {number}"

@@ -1,0 +1,108 @@
+"""Shortcut baseline of a prepared data set: the label guessed from metadata and image borders.
+
+`evaluation.groups.shortcuts` makes the guess from a table of facts; this module makes that table
+from the facts that ``cxr prepare`` recorded about each file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.images.border_greys import read_border_greys
+from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
+from cxr_compare.evaluation.groups import shortcuts
+from cxr_compare.evaluation.statistics.arrays import Floats
+
+_RECORDED_FACTS = (
+    "transfer_syntax",
+    "photometric",
+    "bits",
+    "spacing_col_mm",
+    "mean_grey",
+    "file_bytes",
+    "text_score",
+    "border_greys",
+    "pixels",
+    "aspect",
+    "source",
+)
+
+
+def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
+    """Return facts about images that may predict the labels although they do not show the lungs.
+
+    Examples are age, file size, bit depth and the grey values along the border. Impossible ages
+    become unknown, and burned-in text becomes true or false. The grey values along the border have
+    one column for each piece of the border.
+
+    Args:
+        images: Table of images, one row each, with ``image_id`` and perhaps ``age_years``.
+        decode: Table with ``image_id`` and what was measured when the image file was decoded, such
+            as ``bits`` or ``file_bytes``; may be empty.
+
+    Returns:
+        One row for each row of ``images``, indexed by ``image_id``, with one column for each known
+        fact, such as ``age_years``; missing values where a fact of an image is unknown.
+    """
+    rows = pd.Index(decode["image_id"]).get_indexer(pd.Index(images["image_id"]))
+    columns = {
+        name: decode[name].array.take(rows, allow_fill=True)
+        for name in _RECORDED_FACTS
+        if name in decode.columns
+    }
+    facts = pd.DataFrame(columns, index=pd.Index(images["image_id"], name="image_id"))
+    if "age_years" in images:
+        ages = images["age_years"].set_axis(facts.index)
+        facts["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
+    if "text_score" in facts:
+        facts["text_score"] = (facts["text_score"] >= TEXT_LINE_CHARACTERS).astype(TEXT)
+    if "border_greys" not in facts:
+        return facts
+    greys = pd.DataFrame(
+        read_border_greys(facts["border_greys"].reset_index(drop=True)), index=facts.index
+    )
+    names = {piece: f"{shortcuts.BORDER_GREY}{piece:03d}" for piece in greys}
+    return facts.drop(columns="border_greys").join(greys.rename(columns=names))
+
+
+def measure_shortcuts(
+    images: pd.DataFrame,
+    decode: pd.DataFrame,
+    labels: pd.DataFrame,
+    *,
+    systems: Mapping[str, Sequence[Floats]] | None = None,
+) -> list[dict[str, Any]]:
+    """Measure how well metadata and border pixels alone predict each label of a data set.
+
+    A high AUROC means that a model may predict the label without looking at the lungs. The values
+    and their computation are those of `evaluation.groups.shortcuts.measure_shortcuts`.
+
+    Args:
+        images: Table of images, one row each, with ``image_id``, ``patient_id`` and metadata such
+            as ``view``.
+        decode: Table with ``image_id`` and what was measured when the image file was decoded, such
+            as ``bits``; may be empty.
+        labels: One column for each label, such as ``mass``: 1.0 (present), 0.0 (absent), or NaN
+            where unknown, indexed by ``image_id``.
+        systems: Scores of detectors or classifiers to compare with the metadata, by display name:
+            one array of image scores for each training seed. None for no such comparison.
+
+    Returns:
+        One dictionary for each pair of a fact (``fact``, such as ``view``) and a label, with values
+        such as ``auroc``, the AUROC of the label predicted from this fact.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],
+        ...     "patient_id": [str(n) for n in range(400)], "view": ["AP", "PA"] * 200})
+        >>> labels = pd.DataFrame({"mass": [1.0, 0.0] * 200}, index=images["image_id"])
+        >>> [(row["fact"], row["auroc"]) for row in measure_shortcuts(
+        ...     images, pd.DataFrame({"image_id": []}), labels)]
+        [('view', 1.0)]
+    """
+    facts = shortcut_facts(images, decode)
+    return shortcuts.measure_shortcuts(images, facts, labels, systems=systems)

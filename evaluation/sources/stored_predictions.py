@@ -1,0 +1,383 @@
+"""Predictions folders as tables in memory, and the evaluation of these tables.
+
+This module does everything that needs a folder: it reads tables, checks which images a system has
+seen in training, adds the audit, and records how figures came about. The functions that compute
+figures take tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation import choose
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.common_images import Images, common_test_images
+from cxr_compare.evaluation.compare import (
+    compare_systems,
+    models_by_label,
+    name_models,
+    pilot_parts,
+)
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.labelled_images import LabelledImages
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.output import Output, System, SystemFacts
+from cxr_compare.evaluation.sources.eligibility import (
+    check_data_set,
+    describe_training_data,
+    notes_on_seen_images,
+    training_id,
+    training_sets,
+)
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
+from cxr_compare.evaluation.verdict.background import Background
+
+_RECORDED = (
+    "system", "seed", "kind", "inference_id", "training_id", "exported_from", "maps", "command",
+    "created", "revision", "versions", "backend", "precision", "tta", "recipe", "members",
+    "ensemble",
+)  # fmt: skip
+
+
+def read_system(
+    predictions: Predictions,
+    target: Target,
+    image_ids: pd.Index | None = None,
+    *,
+    maps: bool = True,
+) -> System:
+    """Load the predictions of one detector or classifier for one finding into memory.
+
+    Args:
+        predictions: Stored predictions of the detector or classifier.
+        target: The finding to evaluate: a name and the disease signs any of which makes an image
+            positive. Only rows of these signs are read.
+        image_ids: Ids of the images whose rows are read; None for all predicted images.
+        maps: True to read activation maps too, which are large.
+
+    Returns:
+        Scores, boxes and maps of these images, with the stored thresholds and facts about the
+        training.
+
+    Raises:
+        InputError: A stored table is broken, or has rows of an image that was not predicted.
+    """
+    ids = pd.Index(predictions.images["image_id"]) if image_ids is None else image_ids
+    info = predictions.info
+    system = System(
+        name=predictions.name,
+        kind=predictions.kind,
+        images=predictions.images,
+        scores=predictions.rows("scores", target.any_of, ids),
+        boxes=predictions.rows("boxes", target.any_of, ids),
+        findings=target.any_of,
+        decision=predictions.decision(target.name),
+        source=str(predictions.folder),
+        facts=SystemFacts(
+            seed=info.get("seed"),
+            training_id=training_id(info),
+            inference_id=info.get("inference_id"),
+            exported=bool(info.get("exported_from")),
+            cost=dict(info.get("cost") or {}),
+            score_range=predictions.score_range,
+        ),
+    )
+    return replace(system, maps=predictions.rows("maps", target.any_of, ids)) if maps else system
+
+
+def read_output(
+    predictions: Predictions, target: Target, image_ids: pd.Index, *, maps: bool = True
+) -> Output:
+    """Load the predictions of one detector or classifier for chosen images, in their order.
+
+    Args:
+        predictions: Stored predictions of the detector or classifier.
+        target: The finding to evaluate: a name and the disease signs any of which makes an image
+            positive. Only rows of these signs are read.
+        image_ids: Ids of the images, shape ``(N,)``; the model must have been run on all of them.
+        maps: True to read activation maps too, which are large.
+
+    Returns:
+        Scores, boxes and maps of the images, in the order of ``image_ids``.
+
+    Raises:
+        InputError: A stored table is broken, or has rows of an image that was not predicted.
+    """
+    return read_system(predictions, target, image_ids, maps=maps).output_on(image_ids)
+
+
+def read_system_of_split(
+    predictions: Predictions, split: LabelledSplit, roles: Sequence[str] = ("val", "test")
+) -> System:
+    """Load the predictions of one model for the validation or test images of a data set, or both.
+
+    The result also lists labelled validation images that the model was trained on; in a correct
+    division of the data there are none.
+
+    Args:
+        predictions: Stored predictions of a detector or classifier.
+        split: The data set, with the finding to evaluate and its validation and test images.
+        roles: Which images are read: ``val`` (validation), ``test``, or both.
+
+    Returns:
+        Scores, boxes and maps of the model on these images. ``facts.fitted_on`` lists the
+        validation images that the model was trained on.
+
+    Raises:
+        InputError: A stored table is broken, or has rows of an image that was not predicted.
+    """
+    ids = pd.Index(np.concatenate([split.image_ids(role) for role in roles]), name="image_id")
+    system = read_system(predictions, split.target, ids)
+    labelled = split.labels_of("val").dropna().index
+    fitted = split.seen_by(predictions, labelled, ["train"]).all_ids
+    return replace(system, facts=replace(system.facts, fitted_on=fitted))
+
+
+def tune_predictions(predictions: Predictions, split: LabelledSplit, **options: Any) -> Choices:
+    """Choose a model's thresholds and calibration on the validation images of a data set.
+
+    They turn the outputs of the model into decisions.
+
+    Args:
+        predictions: Stored predictions of a detector or classifier.
+        split: The data set, with the finding to evaluate and its validation images.
+        **options: Further keywords of `evaluation.choose.tune`, such as
+            ``policies=["max_f1"]``, the rules by which thresholds are chosen.
+
+    Returns:
+        The chosen thresholds, the calibration and the way in which boxes become an image score.
+
+    Raises:
+        InputError: A rule is unknown, an image has no valid score, or an option does not fit the
+            model, see `evaluation.choose.tune`.
+    """
+    return choose.tune(read_system_of_split(predictions, split, ["val"]), split.truth, **options)
+
+
+def checked_decision(
+    name: str,
+    predictions: Predictions,
+    split: LabelledSplit,
+    policies: Sequence[str],
+    extra_policies: Sequence[str] = (),
+) -> tuple[Choices, list[Note]]:
+    """Choose a model's thresholds again on validation images; compare them with the stored ones.
+
+    The work is done by `evaluation.choose.checked_decision`.
+
+    Args:
+        name: Name of the detector or classifier as shown to readers.
+        predictions: Stored predictions of this detector or classifier. They may include thresholds
+            that the command ``cxr tune`` chose before.
+        split: The data set, with the finding to evaluate and its validation images.
+        policies: Rules to choose thresholds, such as ``max_f1``, for a model without stored
+            thresholds.
+        extra_policies: Rules by which thresholds are chosen in addition to the stored ones.
+
+    Returns:
+        Thresholds and calibration as chosen now, and remarks for the reader of the report.
+
+    Raises:
+        InputError: The stored thresholds were chosen on other images or labels, or the new choice
+            differs from them.
+    """
+    system = read_system_of_split(predictions, split, ["val"])
+    return choose.checked_decision(name, system, split.truth, policies, extra_policies)
+
+
+def _read_eligible(
+    models: Mapping[str, Predictions], split: LabelledSplit, images: Images
+) -> dict[str, System]:
+    """Read models that may be compared, with notes on their training.
+
+    Raises:
+        InputError: Predictions are of another data set, the models ran on different test images,
+            or one has seen test images or patients in training.
+    """
+    for label, predictions in models.items():
+        check_data_set(label, predictions, split.dataset)
+    read = {label: read_system_of_split(model, split) for label, model in models.items()}
+    common, _ = common_test_images(read, split.truth, images=images)
+    for label, predictions in models.items():
+        facts = replace(
+            read[label].facts,
+            notes=tuple(notes_on_seen_images(label, predictions, split, common.image_ids)),
+            trained_on=tuple(training_sets(predictions)),
+        )
+        read[label] = replace(read[label], facts=facts)
+    return read
+
+
+def common_images_of_predictions(
+    models: Mapping[str, Predictions], split: LabelledSplit, *, images: Images = "all"
+) -> tuple[LabelledImages, list[Note]]:
+    """Return the test images on which all models can be evaluated, and remarks on the other images.
+
+    Args:
+        models: Stored predictions of each detector or classifier, by display name.
+        split: The data set, with the finding to evaluate and its validation and test images.
+        images: ``all`` refuses models that ran on different test images; ``common`` takes the
+            images on which all models ran.
+
+    Returns:
+        The images with labels and true boxes, and remarks on images that are left out.
+
+    Raises:
+        InputError: Predictions are of another data set, the models ran on different test images, or
+            a model has seen test images or patients in training.
+    """
+    return common_test_images(_read_eligible(models, split, images), split.truth, images=images)
+
+
+def compare_predictions(
+    systems: Mapping[str, Predictions | Sequence[Predictions]],
+    split: LabelledSplit,
+    *,
+    images: Images = "all",
+    **options: Any,
+) -> Comparison:
+    """Compare detectors and classifiers, from their stored predictions, on the same test images.
+
+    `evaluation.compare.compare_systems` computes the metrics and defines further options.
+
+    Args:
+        systems: Stored predictions by display name. The first one is the reference, with which the
+            others are compared. Models that differ only in the training seed are given as a
+            sequence under one name.
+        split: The data set, with the finding to evaluate and its validation and test images.
+        images: ``all`` refuses models that ran on different test images; ``common`` takes the
+            images on which all models ran.
+        **options: Further keywords of `compare_systems`, such as ``policies``.
+
+    Returns:
+        All metrics with intervals and differences, and the conclusion on the better model.
+
+    Raises:
+        InputError: Predictions are of another data set, a model has seen test images or patients in
+            training, or `compare_systems` refuses the input.
+    """
+    named = name_models(systems)
+    read = _read_eligible(models_by_label(named), split, images)
+    tables = {name: [read[label] for label in members] for name, members in named.items()}
+    comparison = compare_systems(tables, split.truth_with_facts, images=images, **options)
+    records = _records(comparison, systems)
+    return replace(
+        comparison,
+        background=with_audit(comparison.background, split),
+        provenance=_provenance(comparison, records, split),
+        records=records,
+    )
+
+
+def with_audit(background: Background, split: LabelledSplit) -> Background:
+    """Add the errors that the command ``cxr check`` finds in a data set to a comparison's facts.
+
+    Args:
+        background: Facts that the report of a comparison shows beside the metrics, to which the
+            errors are added.
+        split: The data set and its division into validation and test images, which are checked.
+
+    Returns:
+        A copy of the background with one sentence for each kind of error, or with None if there was
+        no such check; the same background for a data set in memory.
+    """
+    if split.dataset.is_in_memory:
+        return background
+    # This is imported late because it loads decoders of images, which the first figures do not
+    # need.
+    from cxr_compare.data_prep.audit.audit import split_errors
+
+    errors = split_errors(split.dataset, split.split)
+    audit = None if errors is None else tuple(problem.counted_message for problem in errors)
+    return replace(background, audit=audit)
+
+
+def pilot_of_predictions(
+    systems: Mapping[str, Predictions | Sequence[Predictions]], split: LabelledSplit
+) -> dict[str, list[AurocParts]]:
+    """Compute each model's AUROC, and each test patient's contribution to it, to plan a study.
+
+    Args:
+        systems: Stored predictions by display name; models that differ only in the training seed
+            are given as a sequence under one name.
+        split: The data set, with the finding to evaluate and its test images.
+
+    Returns:
+        For each name, a list with one object for each training seed: the AUROC with the
+        contribution of each patient, from which the precision of a larger study can be computed.
+
+    Raises:
+        InputError: `compare_predictions` would refuse the input, or all test images are positive or
+            all are negative.
+    """
+    named = name_models(systems)
+    read = _read_eligible(models_by_label(named), split, "all")
+    tables = {name: [read[label] for label in members] for name, members in named.items()}
+    return pilot_parts(tables, split.truth)
+
+
+def _records(
+    comparison: Comparison, systems: Mapping[str, Predictions | Sequence[Predictions]]
+) -> dict[str, dict[str, Any]]:
+    """Return the record of each system, with all of its training seeds."""
+    facts = {}
+    for name in comparison.names:
+        given = systems[name]
+        members = [given] if isinstance(given, Predictions) else list(given)
+        decisions = comparison.systems[name].decisions
+        of_seeds = [
+            _facts(member, decision) for member, decision in zip(members, decisions, strict=True)
+        ]
+        several = {"seed": [of_one["seed"] for of_one in of_seeds], "models": of_seeds}
+        facts[name] = of_seeds[0] | several if len(of_seeds) > 1 else of_seeds[0]
+    return facts
+
+
+def _provenance(
+    comparison: Comparison, records: Mapping[str, dict[str, Any]], split: LabelledSplit
+) -> dict[str, Any]:
+    """Return the record of a comparison: versions, ids, seeds, and facts about each system."""
+    return provenance() | {
+        "data_set": {"name": split.dataset.name, **split.dataset.ids, "split": split.split},
+        "bootstrap": comparison.provenance["bootstrap"],
+        "seeds": {name: of_system["seed"] for name, of_system in records.items()},
+        "systems": dict(records),
+        "protocol": comparison.protocol.to_dict(),
+    }
+
+
+def _facts(predictions: Predictions, decision: Choices) -> dict[str, Any]:
+    """Return the facts about one model that the record of a comparison contains."""
+    return {
+        "folder": predictions.folder.name,
+        **{key: predictions.info.get(key) for key in _RECORDED},
+        "trained_on": describe_training_data(predictions),
+        "decision": decision.to_dict(),
+    }
+
+
+def validation_scores(
+    predictions: Predictions, decision: Choices, split: LabelledSplit
+) -> pd.DataFrame:
+    """Compute the image scores of validation images in the same way as those of test images.
+
+    Args:
+        predictions: Stored predictions of a detector or classifier.
+        decision: Thresholds and rules of the model, of which the rule is used by which boxes become
+            an image score.
+        split: The data set, with the finding to evaluate and its validation images.
+
+    Returns:
+        A table with ``label`` (1.0 present, 0.0 absent) and ``score``, indexed by image id.
+    """
+    system = read_system(predictions, split.target, split.image_ids("val"), maps=False)
+    return choose.validation_scores(system, decision, split.truth)

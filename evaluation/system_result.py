@@ -1,0 +1,104 @@
+"""Output of one system on the test images, from which a report draws its curves and images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.evaluation.boxes.froc import FrocCurve
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    """Output of one system on the test images, as a report shows it.
+
+    If the system was trained with several random seeds, the output is that of the first.
+
+    Attributes:
+        thresholds: Threshold by name of the rule that chose it, such as ``max_f1``; `None` where
+            the validation images give none.
+        curve: Points of the ROC and precision-recall curves by name: ``threshold``, ``fpr`` (false
+            positive rate), ``tpr`` (true positive rate), ``precision`` and ``recall``, shape
+            ``(points,)`` each; empty where they are unknown.
+        confusion: Numbers of images ``tp``, ``fp``, ``tn`` and ``fn`` (true and false positives and
+            negatives) by name of the rule that chose the threshold.
+        boxes: Table of the evaluated boxes on the test images with ``image_id``, ``x1``, ``y1``,
+            ``x2``, ``y2`` (original px) and ``score``. Those of a classifier are cut out of its
+            activation maps. `None` without boxes.
+        maps: Table of activation maps, one row for each image; `None` without maps.
+        map_scale: Lower and upper end of the scale on which all maps are drawn, in raw values;
+            `None` without maps.
+        cost: Size and time of the system by name, such as ``parameters``, ``flops`` and
+            ``latency_ms`` (time for one image in ms); a value is `None` if it was not measured.
+        froc: FROC curve by name of the rule by which a box hits a lesion, ``iou`` or ``centre``;
+            empty without boxes.
+        seeds: Number of training runs of the system; `None` where it is unknown, as for other
+            software and readers.
+        decisions: Thresholds, calibration, and rules for image scores and boxes, which were chosen
+            on validation images, for each training seed.
+        training_id: Id of the training, which a training run and the models exported from it share;
+            `None` where it is unknown.
+        exported: True if the system is a model that was exported from a training run.
+
+    Example:
+        >>> SystemResult(thresholds={"max_f1": 0.4}, seeds=3).boxes is None
+        True
+    """
+
+    thresholds: dict[str, float | None] = field(default_factory=dict)
+    curve: dict[str, Floats] = field(default_factory=dict)
+    confusion: dict[str, dict[str, int]] = field(default_factory=dict)
+    boxes: pd.DataFrame | None = None
+    maps: pd.DataFrame | None = None
+    map_scale: tuple[float, float] | None = None
+    cost: dict[str, Any] = field(default_factory=dict)
+    froc: dict[str, FrocCurve] = field(default_factory=dict)
+    seeds: int | None = None
+    decisions: tuple[Choices, ...] = ()
+    training_id: str | None = None
+    exported: bool = False
+
+    @classmethod
+    def from_models(cls, models: Sequence[EvaluatedModel]) -> SystemResult:
+        """Collect the output of a system from its evaluated models.
+
+        Args:
+            models: Evaluated models of the system, one for each training seed.
+
+        Returns:
+            The output of the first seed, with the decisions of all seeds.
+        """
+        first = models[0]
+        facts = first.facts
+        confusion = {policy: first.confusion(policy) for policy in first.thresholds}
+        seed_unknown = len(models) == 1 and facts.seed is None
+        return cls(
+            thresholds={policy: choice.threshold for policy, choice in first.thresholds.items()},
+            curve=roc_and_pr_curves(first.images.y_true, first.scores),
+            confusion={policy: counts for policy, counts in confusion.items() if counts},
+            boxes=first.boxes,
+            maps=None if first.output.reduces_boxes else first.output.maps,
+            map_scale=first.choices.map_scale,
+            cost=dict(facts.cost),
+            froc=first.froc(),
+            seeds=None if seed_unknown else len(models),
+            decisions=tuple(model.choices for model in models),
+            training_id=facts.training_id,
+            exported=facts.exported,
+        )
+
+    def __repr__(self) -> str:
+        localised = "with boxes or maps" if self.points else "without boxes and maps"
+        return f"<SystemResult {localised}, policies {', '.join(self.thresholds) or 'none'}>"
+
+    @property
+    def points(self) -> bool:
+        """True if the system points at a position in the image, by boxes or activation maps."""
+        return self.boxes is not None or self.maps is not None

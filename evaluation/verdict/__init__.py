@@ -1,0 +1,1 @@
+"""What the figures show: claims, Holm's correction, margin, cautions and the protocol."""

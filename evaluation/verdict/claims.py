@@ -1,0 +1,228 @@
+"""Claims about the difference of two systems in one figure, with the interval that decides them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from cxr_compare.evaluation.figures import Figure, Figures, family_level
+from cxr_compare.evaluation.statistics.holm import step_down
+
+_ROUNDING = 1e-9
+
+Standing = Literal["first", "second", "same", "open", "unknown"]
+"""Result of a comparison of two systems in one figure.
+
+``first`` or ``second``: this system was shown to have the higher figure. ``same``: the figures are
+equal. ``open``: no difference was shown. ``unknown``: the difference has no interval.
+"""
+
+
+def same(one: float, other: float) -> bool:
+    """Return True if two figures are equal, apart from rounding errors of their computation.
+
+    Args:
+        one: The first figure.
+        other: The second figure.
+
+    Returns:
+        True if the two differ by less than 1e-9.
+
+    Example:
+        >>> same(0.1 + 0.2, 0.3)
+        True
+    """
+    return abs(one - other) < _ROUNDING
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Difference of two systems in one figure, with the interval that decides if it is shown.
+
+    A difference is shown if its interval excludes 0.
+
+    Attributes:
+        first: Name of the first system.
+        second: Name of the second system.
+        metric: Short name of the metric, such as ``auroc``.
+        policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+            without a threshold.
+        values: Value of the figure for the first and for the second system.
+        difference: Figure of the first system minus that of the second, with the interval for
+            `comparisons` comparisons.
+        comparisons: Number of comparisons for which the interval is widened; 1 for a difference
+            that is considered alone.
+
+    Example:
+        >>> claim = Claim("A", "B", "auroc", "", (0.9, 0.8), Figure(0.1, 0.04, 0.16))
+        >>> claim.standing, claim.leader
+        ('first', 'A')
+    """
+
+    first: str
+    second: str
+    metric: str
+    policy: str
+    values: tuple[float, float]
+    difference: Figure = field(default_factory=Figure)
+    comparisons: int = 1
+
+    @classmethod
+    def from_estimates(
+        cls, estimates: Figures, first: str, second: str, metric: str, policy: str = ""
+    ) -> Claim:
+        """Make the claim about the difference of two systems in one figure.
+
+        Args:
+            estimates: Figures and paired differences of a comparison.
+            first: Name of the first system.
+            second: Name of the second system.
+            metric: Short name of the metric, such as ``recall``.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
+
+        Returns:
+            The claim, as a single comparison: its interval is not widened for further comparisons.
+        """
+        values = (
+            estimates.get(first, metric, policy).estimate,
+            estimates.get(second, metric, policy).estimate,
+        )
+        difference = estimates.difference(first, second, metric, policy)
+        return cls(first, second, metric, policy, values, difference)
+
+    @property
+    def standing(self) -> Standing:
+        """Result of the comparison: ``first``, ``second``, ``same``, ``open`` or ``unknown``.
+
+        With ``first`` or ``second``, that system was shown to have the higher figure, because the
+        printed interval of the difference excludes 0. ``same``: the figures are equal. ``open``: no
+        difference was shown. ``unknown``: the difference has no interval.
+        """
+        if self.difference.excludes_zero:
+            return "first" if self.difference.estimate > 0 else "second"
+        if self.equal:
+            return "same"
+        return "open" if self.difference.bounded else "unknown"
+
+    @property
+    def equal(self) -> bool:
+        """True if both systems have the same value of the figure, apart from rounding errors."""
+        return same(*self.values)
+
+    @property
+    def decided(self) -> bool:
+        """True if one system was shown to have a higher figure than the other."""
+        return self.standing in ("first", "second")
+
+    @property
+    def leader(self) -> str:
+        """Name of the system that was shown to have the higher figure.
+
+        Empty if no difference was shown.
+        """
+        return {"first": self.first, "second": self.second}.get(self.standing, "")
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Short name of the metric, and the rule that chose the threshold.
+
+        An example is ``("recall", "max_f1")``. The rule is empty for a figure without a threshold.
+        """
+        return self.metric, self.policy
+
+    @property
+    def level(self) -> float:
+        """Coverage of the interval of the difference, such as 0.95 for a single comparison."""
+        return family_level(self.comparisons)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the claim for ``metrics.json``; ``higher`` is None if no difference is shown."""
+        bounded = self.difference.bounded
+        return {
+            "first": self.first,
+            "second": self.second,
+            "metric": self.metric,
+            "policy": self.policy,
+            "estimate": None if np.isnan(self.difference.estimate) else self.difference.estimate,
+            "ci_low": self.difference.low if bounded else None,
+            "ci_high": self.difference.high if bounded else None,
+            "level": self.level,
+            "higher": self.leader or None,
+        }
+
+    @property
+    def falling(self) -> Claim:
+        """The same difference, turned so that the system with the higher figure comes first."""
+        if self.equal or not self.values[0] < self.values[1]:
+            return self
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            values=(self.values[1], self.values[0]),
+            difference=self.difference.reversed(),
+        )
+
+    @property
+    def difference_values(self) -> dict[str, Any]:
+        """Values that templates of sentences about the difference need, by name.
+
+        They are ``estimate`` (the difference), ``low`` and ``high`` (ends of its interval),
+        ``bounded`` (True if there is an interval), ``level`` (coverage of the interval), ``reason``
+        (reason why there is no interval, or empty) and ``comparisons`` (number of comparisons for
+        which the interval is widened).
+        """
+        return {
+            "estimate": self.difference.estimate,
+            "low": self.difference.low,
+            "high": self.difference.high,
+            "bounded": self.difference.bounded,
+            "level": self.level,
+            "reason": self.difference.note,
+            "comparisons": self.comparisons,
+        }
+
+
+def decide_together(claims: Sequence[Claim]) -> list[Claim]:
+    """Widen the intervals of several claims by Holm's method, for the number of claims.
+
+    A family is a set of claims that are corrected together for their number. With 95 % probability
+    no claim of the family is shown falsely. A claim is shown if its widened interval excludes 0, so
+    a sentence about a claim always agrees with the interval that is printed beside it.
+
+    Args:
+        claims: Claims of one family. Claims without an interval are not counted and stay unchanged.
+
+    Returns:
+        The claims in the same order, with widened intervals.
+
+    Source:
+        Holm 1979.
+
+    Example:
+        >>> narrow = Figure(0.1, 0.04, 0.16, interval_at=lambda level: (0.03, 0.17))
+        >>> wide = Figure(0.1, 0.01, 0.19, interval_at=lambda level: (-0.01, 0.21))
+        >>> claims = [
+        ...     Claim("A", "B", "auroc", "", (0.9, 0.8), narrow),
+        ...     Claim("A", "C", "auroc", "", (0.9, 0.8), wide),
+        ... ]
+        >>> [(claim.standing, claim.comparisons) for claim in decide_together(claims)]
+        [('first', 2), ('first', 1)]
+    """
+    bounded = [position for position, claim in enumerate(claims) if claim.difference.bounded]
+
+    def widened(position: int, comparisons: int) -> Claim:
+        difference = claims[position].difference.within(comparisons)
+        return replace(claims[position], difference=difference, comparisons=comparisons)
+
+    sizes = step_down(
+        len(bounded), lambda index, comparisons: widened(bounded[index], comparisons).decided
+    )
+    decided = list(claims)
+    for position, size in zip(bounded, sizes, strict=True):
+        decided[position] = widened(position, size)
+    return decided

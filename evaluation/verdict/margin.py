@@ -1,0 +1,95 @@
+"""Comparison of a difference with a margin, for equivalence and non-inferiority."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from cxr_compare.evaluation.figures import family_level
+from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.verdict.printed_digits import distinguishing_digits
+from cxr_compare.evaluation.verdict.verdict_parts import Statement
+
+MarginStanding = Literal["equivalent", "non-inferior", "worse", "open", "unknown"]
+
+
+def against_margin(difference: Interval, margin: float) -> MarginStanding:
+    """Compare the unrounded interval of a difference with a margin.
+
+    The margin states how much worse than the reference system another system may be and still count
+    as not worse.
+
+    Args:
+        difference: Figure of the other system minus that of the reference system, with its
+            interval.
+        margin: How much worse than the reference system another system may be, in the unit of the
+            figure, above 0, such as 0.05 for an AUROC.
+
+    Returns:
+        ``equivalent`` if the whole interval lies between -margin and margin, ``non-inferior`` if
+        its lower end lies above -margin, ``worse`` if its upper end lies below -margin, ``open``
+        otherwise, and ``unknown`` if there is no interval. An end that equals -margin or margin
+        shows nothing.
+
+    Source:
+        Schuirmann 1987 (two one-sided tests); ICH E9.
+
+    Example:
+        >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
+        'open'
+    """
+    if not difference.bounded:
+        return "unknown"
+    if -margin < difference.low and difference.high < margin:
+        return "equivalent"
+    if difference.low > -margin:
+        return "non-inferior"
+    return "worse" if difference.high < -margin else "open"
+
+
+def margin_statement(
+    reference: str,
+    other: str,
+    figure: str,
+    difference: Interval,
+    margin: float,
+    contrasts: int = 1,
+) -> Statement:
+    """State if a system was shown to be non-inferior or equivalent to the reference system.
+
+    Args:
+        reference: Name of the reference system.
+        other: Name of the other system.
+        figure: Name of the figure as it is written inside a sentence.
+        difference: Figure of the other system minus that of the reference system, with an interval
+            that is widened for the number of contrasts.
+        margin: How much worse than the reference system the other may be and still count as not
+            worse, in the unit of the figure, above 0.
+        contrasts: Number of comparisons with the reference system for which the interval is
+            widened.
+
+    Returns:
+        The statement, from which a template writes the sentence. Its values contain ``standing``,
+        the result of `against_margin`, and the difference turned round, reference system minus
+        other system.
+
+    Example:
+        >>> statement = margin_statement("A", "B", "AUROC", Interval(0.0, -0.02, 0.03), 0.05)
+        >>> statement.values["standing"]
+        'equivalent'
+    """
+    values: dict[str, Any] = {
+        "standing": against_margin(difference, margin),
+        "reference": reference,
+        "other": other,
+        "figure": figure,
+        "margin": margin,
+        "difference": {
+            "estimate": -difference.estimate,
+            "low": -difference.high,
+            "high": -difference.low,
+            "level": family_level(contrasts),
+        },
+        "contrasts": contrasts,
+        "digits": distinguishing_digits((difference.low, difference.high), (-margin, margin)),
+    }
+    return Statement("margin", values)

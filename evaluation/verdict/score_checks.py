@@ -1,0 +1,128 @@
+"""Checks of scores that are not what they are called, such as labels or decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.thresholds import ValidationScores
+from cxr_compare.evaluation.wording.sentences import note
+
+_FEWEST = 10
+"""Number of test images from which equal or two-valued scores are not left to chance."""
+_LEAST_DISTANCE = 0.6
+"""Kolmogorov-Smirnov distance of validation and test scores, in each class, of another scale."""
+_FEWEST_OF_CLASS = 5
+"""Number of images of a class, on validation and test, from which their scores are compared."""
+_P_TURNED = 0.005
+"""One-sided p-value of the rank test of validation scores, below which they may be turned round."""
+_HIGHEST_TURNED = 0.4
+"""AUROC on validation images from which scores are not called turned round."""
+
+
+def score_notes(models: Models) -> list[Note]:
+    """Make a note for each system whose scores cannot be what they are called.
+
+    The rules are chosen so that an honest system almost never has such a note. Scores that carry
+    nothing (AUROC 0.5) are called turned round in at most 0.7 % of simulated validation sets of 10
+    to 300 images, and scores with the same distribution in each class were called another scale in
+    none of 36,000 simulations of 40 to 300 images with shifts of prevalence.
+
+    Args:
+        models: Evaluated models of each system by its display name, one for each training seed.
+
+    Returns:
+        The notes, in the order of the systems.
+    """
+    named = {model.name: model for members in models.values() for model in members}
+    if not named:
+        return []
+    labels = next(iter(named.values())).images.y_true
+    scores = {name: model.scores for name, model in named.items()}
+    notes = []
+    if len(labels) >= _FEWEST:
+        notes += _notes_of_values(named, scores, labels)
+    for name, model in named.items():
+        validation = model.choices.chosen_scores
+        if validation is None:
+            continue
+        auroc = _auroc_if_turned(validation)
+        if auroc is not None:
+            notes.append(note("scores", "turned_scores", system=name, auroc=auroc))
+        elif _is_another_scale(validation, scores[name], labels):
+            medians = float(np.median(validation.scores)), float(np.median(scores[name]))
+            values = dict(zip(("validation", "test"), medians, strict=True))
+            notes.append(note("scores", "other_scale", system=name, **values))
+    return notes
+
+
+def _notes_of_values(
+    named: Mapping[str, EvaluatedModel], scores: Mapping[str, Floats], labels: npt.NDArray[np.bool_]
+) -> list[Note]:
+    """Make the notes on the values of the test scores."""
+    are_labels = [name for name in named if np.array_equal(scores[name], labels)]
+    notes = [note("scores", "scores_are_labels", system=name) for name in are_labels]
+    has_values = {name: len(np.unique(scores[name])) for name in named}
+    are_decisions = [
+        name
+        for name in named
+        if name not in are_labels and has_values[name] == 2 and np.isin(scores[name], (0, 1)).all()
+    ]
+    if any(count > 2 for count in has_values.values()):
+        notes += [note("scores", "decisions", system=name) for name in are_decisions]
+    for name, values in scores.items():
+        if values.min() < 0 or values.max() > 1:
+            low, high = float(values.min()), float(values.max())
+            notes.append(note("scores", "ranks_only", system=name, low=low, high=high))
+    for name, model in named.items():
+        values = scores[name]
+        is_image_score = model.output.kind == "scores" and has_values[name] > 2
+        if is_image_score and values.min() >= 0.5 and values.max() <= 1:
+            notes.append(note("scores", "confidence", system=name))
+    for first, second in combinations(named, 2):
+        if named[second].facts.exported or named[first].facts.exported:
+            continue  # a run and its export may well agree
+        if np.array_equal(scores[first], scores[second]):
+            notes.append(note("scores", "equal_scores", systems=[first, second]))
+    return notes
+
+
+def _is_another_scale(
+    validation: ValidationScores, scores: Floats, labels: npt.NDArray[np.bool_]
+) -> bool:
+    """Return True if the scores of each class on test images are far from those on validation."""
+    from scipy.stats import ks_2samp  # imported here, as a prediction of one image needs none of it
+
+    for is_positive in (False, True):
+        of_validation = validation.scores[validation.y_true == is_positive]
+        of_test = scores[labels == is_positive]
+        if min(len(of_validation), len(of_test)) < _FEWEST_OF_CLASS:
+            return False
+        if ks_2samp(of_validation, of_test, method="asymp").statistic < _LEAST_DISTANCE:
+            return False
+    return True
+
+
+def _auroc_if_turned(validation: ValidationScores) -> float | None:
+    """Return the AUROC on validation images if it is far below 0.5, else None.
+
+    The images of a patient in a class count once, with their mean score, as they resemble.
+    """
+    from scipy.stats import mannwhitneyu
+
+    rows = pd.DataFrame({"score": validation.scores, "positive": validation.y_true})
+    means = rows.groupby([validation.patients, "positive"])["score"].mean().reset_index()
+    positive = means.loc[means["positive"], "score"].to_numpy()
+    negative = means.loc[~means["positive"], "score"].to_numpy()
+    if not len(positive) or not len(negative):
+        return None
+    test = mannwhitneyu(positive, negative, alternative="less")
+    auroc = float(test.statistic) / (len(positive) * len(negative))
+    return auroc if test.pvalue < _P_TURNED and auroc < _HIGHEST_TURNED else None

@@ -1,0 +1,240 @@
+"""Parts of a verdict: statements, conclusions, limits of the answer, and the verdict itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.verdict.claims import Claim
+from cxr_compare.evaluation.wording.sentences import sentence
+
+HeadlineKind = Literal["decided", "open", "single", "unknown"]
+"""Kind of a headline.
+
+``decided``: a difference was shown. ``open``: no difference was shown, or not for every pair.
+``single``: there is only one system. ``unknown``: a figure or an interval is missing.
+"""
+
+ConclusionKind = Literal["primary", "margin", "pair", "operating_point", "joint"]
+"""Subject of a conclusion about a pair of systems.
+
+``primary``: the primary figure. ``margin``: the primary figure, compared with a margin. ``pair``:
+another figure. ``operating_point``: the figures at one threshold, such as sensitivity and
+specificity.
+"""
+
+
+class JointSystem(NamedTuple):
+    """A compared system that joins the output of other compared systems."""
+
+    name: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Sentence of a report, stored as the name of its template and the values in it.
+
+    Attributes:
+        kind: Name of the template in `evaluation.wording.sentences`, such as ``chance``.
+        values: Values to fill into the template, by name of its arguments.
+
+    Example:
+        >>> Statement("chance", {"systems": ["A"]}).text
+        'A was not shown to be better than chance by AUROC'
+    """
+
+    kind: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """Sentence that the template gives with these values."""
+        return sentence(self.kind, **self.values)
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """Sentence of a report about one pair of systems, with the differences that it is about.
+
+    Attributes:
+        statement: The sentence.
+        kind: Subject of the sentence: ``primary`` (the primary figure), ``margin`` (the primary
+            figure, compared with a margin of non-inferiority), ``pair`` (another figure) or
+            ``operating_point`` (the figures at one threshold, such as sensitivity and specificity).
+        claims: Differences that the sentence is about, each with the interval that decides if it is
+            shown.
+        decided: True if the sentence says that something was shown.
+        secondary: True if the question was declared in a protocol file that does not mention this
+            comparison, so that the sentence confirms nothing.
+    """
+
+    statement: Statement
+    kind: ConclusionKind
+    claims: tuple[Claim, ...]
+    decided: bool
+    secondary: bool = False
+
+    @property
+    def text(self) -> str:
+        """The sentence; if `secondary` is True, it begins by saying that it confirms nothing."""
+        if self.secondary:
+            return f"{sentence('secondary_start')} {self.statement.text}"
+        return self.statement.text
+
+
+@dataclass(frozen=True)
+class ScopePart:
+    """One limit of what a comparison shows, such as that the analysis was exploratory.
+
+    Attributes:
+        brief: Short form of the limit, in a few words.
+        statements: Sentences that describe the limit in full.
+    """
+
+    brief: Statement
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Result of a comparison in sentences: the main one, its limits, and further results.
+
+    Attributes:
+        opening: Phrase on the evaluated images, with which the main sentence (headline) begins.
+        main: Main sentence without this phrase.
+        kind: Kind of the result: ``decided`` (a difference was shown),
+            ``open`` (no difference was shown, or not for every pair), ``single`` (there is only one
+            system) or ``unknown`` (a figure or an interval is missing).
+        scope_parts: Limits of what the comparison shows.
+        conclusions: Further comparisons of pairs of systems.
+        claims: Differences in the primary figure between all pairs of systems, with intervals that
+            are widened for the number of these differences by Holm's method.
+        cautions: Notes on what may make the result wrong, the most harmful first.
+        better_than_chance: Sentence that no system was shown to be better than chance; `None` if a
+            system was shown to be better, or if this is unknown.
+
+    Example:
+        >>> opening = {"n_images": 200, "unit": "images", "n_synthetic": 0, "all_synthetic": False,
+        ...     "seeds": {}, "same_seeds": None}
+        >>> main = Statement("chance", {"systems": ["A"]})
+        >>> verdict = Verdict(Statement("opening", opening), main, "single", [], [])
+        >>> verdict.headline
+        'On these 200 test images, A was not shown to be better than chance by AUROC.'
+    """
+
+    opening: Statement
+    main: Statement
+    kind: HeadlineKind
+    scope_parts: Sequence[ScopePart]
+    conclusions: list[Conclusion]
+    claims: tuple[Claim, ...] = ()
+    cautions: tuple[Note, ...] = ()
+    better_than_chance: Statement | None = None
+
+    @property
+    def where(self) -> str:
+        """Phrase on the evaluated images, with which the main sentence (headline) begins."""
+        return self.opening.text
+
+    @property
+    def answer(self) -> str:
+        """Main sentence of the result without the phrase on the evaluated images."""
+        return self.main.text
+
+    @property
+    def chance(self) -> str:
+        """Sentence that no system was shown to be better than chance; empty otherwise."""
+        return "" if self.better_than_chance is None else self.better_than_chance.text
+
+    @property
+    def headline(self) -> str:
+        """Main result in one sentence.
+
+        If no system was shown to be better than chance, the sentence begins with this.
+        """
+        parts = [part for part in (self.chance, self.answer) if part]
+        sentences = [f"{self.where}, {'; '.join(parts)}.", self.joint]
+        return " ".join(text for text in sentences if text)
+
+    @property
+    def joint(self) -> str:
+        """Sentence on whether a joint system was shown to be better than each of its members.
+
+        Empty without a joint system.
+        """
+        texts = [conclusion.text for conclusion in self.conclusions if conclusion.kind == "joint"]
+        return texts[0] if texts else ""
+
+    @property
+    def scope(self) -> dict[str, str]:
+        """Limits of what the comparison shows: full sentences by the short form of each limit."""
+        return {
+            part.brief.text: " ".join(statement.text for statement in part.statements)
+            for part in self.scope_parts
+        }
+
+    @property
+    def further_claims(self) -> tuple[Claim, ...]:
+        """Differences of systems in the sentences below the main one.
+
+        Their intervals are widened for the number of these differences by Holm's method.
+        """
+        claims: list[Claim] = []
+        for conclusion in self.conclusions:
+            if conclusion.kind in ("pair", "operating_point"):
+                claims += conclusion.claims
+        return tuple(claims)
+
+    def decides(self, first: str, second: str, metric: str, policy: str) -> bool | None:
+        """Say if the verdict shows a difference of two systems in one figure.
+
+        Args:
+            first: Display name of the first system.
+            second: Display name of the second system.
+            metric: Short name of the metric, such as ``recall``.
+            policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
+                without a threshold, such as ``auroc``.
+
+        Returns:
+            True if the verdict says that a difference is shown, False if it says that none is
+            shown; None if it does not mention the two systems in this order with this figure.
+        """
+        claims = list(self.claims)
+        for conclusion in self.conclusions:
+            claims += conclusion.claims
+        for conclusion in self.conclusions:
+            for claim in conclusion.claims if conclusion.kind == "joint" else ():
+                if {claim.first, claim.second} == {first, second} and claim.key == (metric, policy):
+                    return conclusion.decided
+        for claim in claims:
+            if (claim.first, claim.second, *claim.key) == (first, second, metric, policy):
+                return claim.decided
+        return None
+
+
+@dataclass(frozen=True)
+class AnswerContext:
+    """Facts about a comparison that its verdict mentions, apart from the figures.
+
+    Attributes:
+        seeds: Number of training runs of each system, for the systems of which it is known.
+        same_training: Systems that use the same training as an earlier one, such as a training run
+            and a model exported from it: name of the earlier system by the name of the later one.
+        unequal: Training conditions that are not equal in all systems: for each condition, its
+            value by system, such as ``{"input size": {"A": "128 px", "B": "96 px"}}``.
+        n_synthetic: Number of evaluated images that were drawn by a program and are no radiographs.
+        cautions: Notes on what may make the result wrong, the most harmful first.
+
+    Example:
+        >>> AnswerContext(seeds={"A": 3}).seeds["A"]
+        3
+    """
+
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    same_training: Mapping[str, str] = field(default_factory=dict)
+    unequal: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    n_synthetic: int = 0
+    cautions: tuple[Note, ...] = ()

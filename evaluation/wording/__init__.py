@@ -1,0 +1,1 @@
+"""Sentences of choices and comparisons, which code fills in."""

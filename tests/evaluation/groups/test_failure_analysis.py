@@ -1,0 +1,279 @@
+"""Failure analysis: groups, agreement, prevalence and combinations, against recounted figures."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from cxr_compare.evaluation.scorecard import Scorecard
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.groups.failure_analysis import (
+    TREAT_ALL,
+    add_groups,
+    cohen_kappa,
+    lesion_groups,
+    predictive_values,
+    trusted_spacing,
+    with_tests,
+)
+from cxr_compare.evaluation.groups.shares import TOO_FEW, Shares
+from cxr_compare.evaluation.groups.shortcuts import SHORTCUT
+from cxr_compare.evaluation.metrics.net_benefit import net_benefit
+from cxr_compare.evaluation.sources.eligibility import unknown_training_data
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.holm import holm
+from cxr_compare.evaluation.thresholds import (
+    ThresholdChoice,
+)
+from tests.evaluation.evaluated_images import evaluated_images, row_of
+
+CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
+
+
+def boxes(*rows):
+    names = CORNERS if rows and len(rows[0]) == 5 else [*CORNERS, "score"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def test_millimetres_count_only_where_the_spacing_can_be_right():
+    images = pd.DataFrame(
+        {
+            "image_id": ["a", "b"],
+            "width": [2000, 1000],
+            "height": [2000, 1000],
+            "spacing_row_mm": [0.2, 0.1],
+            "spacing_col_mm": [0.2, 0.1],
+        }
+    )
+    assert np.isnan(trusted_spacing(images)[1]).all()  # a chest 100 mm wide
+    truth = boxes(
+        ("a", 0.0, 0.0, 100.0, 100.0),
+        ("a", 900.0, 1500.0, 1400.0, 1900.0),
+        ("b", 0.0, 0.0, 500.0, 500.0),
+    )
+    pairs = pair_boxes(truth.assign(score=0.5), truth, pd.Index(["a", "b"]))
+    groups = lesion_groups(pairs, images)
+    assert groups["lesion_size_mm"].tolist() == ["up to 30 mm", "over 60 mm", ""]
+    assert groups["lesion_count"].tolist() == ["2", "2", "1"]
+    assert groups["third"].tolist() == ["upper", "lower", "upper"]
+    assert groups["lesion_size"].tolist()[0] == "up to 2 % of the image"
+    unknown = images.drop(columns=["spacing_row_mm", "spacing_col_mm"])
+    assert "lesion_size_mm" not in lesion_groups(pairs, unknown)
+
+
+def test_kappa_and_predictive_values_are_those_of_their_oracles():
+    rng = np.random.default_rng(2)
+    one, two = rng.random(200) < 0.4, rng.random(200) < 0.4
+    two[:80] = one[:80]
+    mine = cohen_kappa((one & two).sum(), (one & ~two).sum(), (~one & two).sum(), 200)
+    assert float(mine) == pytest.approx(cohen_kappa_score(one, two))
+    assert np.isnan(cohen_kappa(5, 0, 0, 5))
+    # 10,000 people of whom 1 % are ill, counted.
+    values = predictive_values(0.8, 0.9, 0.01)
+    assert values["ppv"] == pytest.approx(80 / (80 + 990))
+    assert values["npv"] == pytest.approx(8910 / (8910 + 20))
+
+
+def scorecards_of_group(rng, n=160, in_group=20, worse=0.0):
+    """Two systems on one image a patient; the first is worse by so much in the first patients."""
+    y_true = rng.random(n) < 0.4
+    evaluated = evaluated_images(y_true)
+    group = np.where(np.arange(n) < in_group, "g", "h").astype(object)
+    scorecards = {}
+    for name, loss in (("A", worse), ("B", 0.0)):
+        evidence = rng.normal(2 * y_true - 1.0 - loss * y_true * (group == "g"), 1.0)
+        scores = pd.Series(1 / (1 + np.exp(-evidence)), evaluated.image_ids)
+        scorecards[name] = [
+            Scorecard(evaluated, scores, {"max_f1": ThresholdChoice("max_f1", 0.5)})
+        ]
+    return scorecards, {"ward": group}
+
+
+def groups_tested(scorecards, groups):
+    resamples = Resamples(len(groups["ward"]), 200)
+    shares = Shares.from_scorecards(scorecards, "max_f1", resamples, set(groups))
+    add_groups(shares, scorecards, groups, "max_f1")
+    table = shares.table(list(scorecards), resamples)
+    return with_tests(table, scorecards, groups, "max_f1")
+
+
+def test_a_group_in_which_one_system_fails_has_a_small_p_value_as_has_the_interaction():
+    rng = np.random.default_rng(4)
+    scorecards, groups = scorecards_of_group(rng, n=400, in_group=120, worse=4.0)
+    table = groups_tested(scorecards, groups)
+    p_values = {
+        name: row_of(table, group="g - rest", system=name, metric="auroc")["p_holm"]
+        for name in ("A", "B", "A - B")
+    }
+    assert max(p_values["A"], p_values["A - B"]) < 0.05 < p_values["B"]
+    # Of two groups one is the other's rest: one test.
+    tested = table[table["p_value"].notna()]
+    assert set(tested["group"]) == {"g - rest"}
+    assert tested["p_holm"].tolist() == pytest.approx(holm(tested["p_value"].tolist()))
+    assert len(tested) == 9  # three figures of two systems and of their difference
+
+
+def test_a_group_of_fewer_than_30_patients_of_a_class_has_figures_and_no_claim():
+    rng = np.random.default_rng(4)
+    scorecards, groups = scorecards_of_group(rng, n=400, in_group=60, worse=4.0)
+    table = groups_tested(scorecards, groups)
+    gaps = table[table["group"] == "g - rest"].set_index(["metric", "system"])
+    positive = scorecards["A"][0].evaluated.y_true[groups["ward"] == "g"]
+    assert positive.sum() < 30 <= (~positive).sum()
+    assert gaps["ci_low"].notna().all()
+    assert gaps.loc[["auroc", "recall"], ["p_value", "p_holm"]].isna().all().all()
+    # Gaps without a test count as p = 1 in Holm's method, so no other gap gains from them.
+    tested = gaps.loc["specificity"]
+    every = [*tested["p_value"], *[1.0] * 6]
+    assert tested["p_holm"].tolist() == pytest.approx(holm(every)[:3])
+
+
+def test_a_group_of_too_few_patients_has_counts_and_no_test():
+    rng = np.random.default_rng(5)
+    scorecards, groups = scorecards_of_group(rng, in_group=6)
+    table = groups_tested(scorecards, groups)
+    rows = table[(table["group"] == "g") & (table["system"] == "A")]
+    assert set(rows["note"]) == {TOO_FEW}
+    assert rows["ci_low"].isna().all()
+    assert (rows["of"] > 0).all()
+    gaps = table[table["group"] == "g - rest"]
+    assert gaps[["ci_low", "p_value", "p_holm"]].isna().all().all()
+
+
+@pytest.fixture(scope="module")
+def grouped_set(evaluated_folder):
+    """The data set with sex and age, which its folder lacks."""
+    dataset = DataSet.open(evaluated_folder)
+    images = dataset.images
+    rng = np.random.default_rng(6)
+    images["sex"] = rng.choice(["F", "M"], len(images))
+    images["age_years"] = rng.uniform(20, 90, len(images))
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def compared(predicted_folder, grouped_set):
+    systems = {
+        "A": Predictions.open(predicted_folder("A", "boxes", seed=1)),
+        "B": Predictions.open(predicted_folder("B", seed=2, maps=True)),
+    }
+    test_set = LabelledSplit(grouped_set, grouped_set.target())
+    return compare_predictions(systems, test_set, replicates=100, prevalence=0.02)
+
+
+def test_groups_and_lesions_of_a_comparison_equal_recounted_figures(compared, grouped_set):
+    table = compared.failures
+    policy = {"policy": "max_f1"}
+    decisions = compared.decisions.merge(grouped_set.images[["image_id", "sex"]], on="image_id")
+    mine = decisions[(decisions["system"] == "A") & (decisions["sex"] == "F")]
+    positive = mine[mine["label"] == 1]
+    recall = row_of(table, topic="sex", group="F", system="A", metric="recall", **policy)
+    assert recall["estimate"] == pytest.approx(positive["decision_max_f1"].mean())
+    placed = row_of(
+        table, topic="sex", group="F", system="A", metric="localised_sensitivity", **policy
+    )
+    assert placed["estimate"] <= recall["estimate"]
+    auroc = row_of(table, topic="sex", group="F", system="A", metric="auroc")
+    assert auroc["estimate"] == pytest.approx(roc_auc_score(mine["label"], mine["score"]))
+    assert auroc["ci_low"] < auroc["estimate"] < auroc["ci_high"]
+    gap = row_of(table, topic="sex", group="F - rest", system="A", metric="auroc")
+    other = row_of(table, topic="sex", group="M", system="A", metric="auroc")
+    assert gap["estimate"] == pytest.approx(auroc["estimate"] - other["estimate"])
+    assert gap["ci_low"] < gap["estimate"] < gap["ci_high"]
+    assert {"60 to 79"} <= set(table.loc[table["topic"] == "age_band", "group"])
+    lesions = table[(table["topic"] == "errors") & (table["system"] == "A")]
+    shares = lesions.set_index("metric")["estimate"]
+    assert shares[["found", "poorly_boxed", "missed"]].sum() == pytest.approx(1.0)
+    assert "A - B" in set(table.loc[table["topic"] == "errors", "system"])
+    reached = table[(table["metric"] == "lesion_recall") & (table["system"] == "B")]
+    assert (reached["of"] > 0).all()
+    assert set(reached["topic"]) == {"lesions by third", "lesions by side"}
+
+
+def test_agreement_and_combination_of_two_systems_equal_recounted_figures(compared):
+    table, decisions = compared.failures, compared.decisions
+    wide = decisions.pivot(index="image_id", columns="system", values="decision_max_f1")
+    truth = decisions.drop_duplicates("image_id").set_index("image_id")["label"] == 1
+    one, two = (wide[name].astype(bool) for name in "AB")
+    cells = table[(table["topic"] == "right_wrong") & (table["group"] == "all")]
+    counts = cells.set_index("metric")["count"]
+    assert counts["only_first_right"] == ((one == truth) & (two != truth)).sum()
+    assert counts.sum() == len(wide)
+    agreed = row_of(table, topic="agreement", metric="kappa")
+    assert agreed["estimate"] == pytest.approx(cohen_kappa_score(one, two))
+    either = row_of(table, topic="combined", system="A or B", metric="recall")
+    assert either["estimate"] == pytest.approx((one | two)[truth].mean())
+    joined = row_of(table, topic="combined", system="mean of A and B", metric="auroc")
+    gain = row_of(table, topic="combined", system="mean of A and B - A", metric="auroc")
+    alone = row_of(compared.metrics, system="A", metric="auroc", subgroup="all")
+    assert gain["estimate"] == pytest.approx(joined["estimate"] - alone["estimate"])
+
+
+def test_predictive_values_costs_and_net_benefit_equal_recounted_figures(compared):
+    table = compared.failures
+    metrics = compared.metrics
+    single = {"system": "A", "policy": "max_f1", "subgroup": "all"}
+    recall = row_of(metrics, metric="recall", **single)["estimate"]
+    specificity = row_of(metrics, metric="specificity", **single)["estimate"]
+    value = row_of(table, topic="prevalence", group="0.02", system="A", metric="ppv")
+    assert value["estimate"] == pytest.approx(
+        float(predictive_values(recall, specificity, 0.02)["ppv"])
+    )
+    cost = row_of(table, topic="cost_curve", group="0.5", system="A")
+    assert cost["estimate"] == pytest.approx(((1 - recall) + (1 - specificity)) / 2)
+    mine = compared.decisions[compared.decisions["system"] == "A"]
+    for metric, column in (("net_benefit", "score"), ("net_benefit_calibrated", "probability")):
+        row = row_of(table, topic="decision_curve", group="0.2", system="A", metric=metric)
+        assert row["estimate"] == pytest.approx(net_benefit(mine["label"], mine[column], 0.2))
+    every = row_of(table, topic="decision_curve", group="0.2", system=TREAT_ALL)
+    assert every["estimate"] == pytest.approx(net_benefit(mine["label"], np.ones(len(mine)), 0.2))
+    guesses = table[table["system"] == SHORTCUT]
+    assert set(guesses["metric"]) == {"auroc"}
+    assert "sex + age" in set(guesses["group"])
+
+
+def fail(system, ids):
+    part = system.folder / "predicted_images.parquet" / "part-00000.parquet"
+    images = read_table(part, "predicted_images")
+    images.loc[images["image_id"].isin(ids), ["status", "reason"]] = ["failed", "out of memory"]
+    write_table(images, part, "predicted_images")
+    return Predictions.open(system.folder)
+
+
+def test_images_that_every_system_failed_on_are_refused_too(predict, test_set, evaluation_set):
+    two = evaluation_set.image_ids("test")[:2]
+    pair = {name: fail(predict(name, seed=n), two) for n, name in enumerate("AB")}
+    with pytest.raises(InputError, match=rf"\bA\b.*\b2\b.*{two[0]}, {two[1]}"):
+        compare_predictions(pair, test_set)
+
+
+def test_images_without_a_label_are_left_out_and_counted(predict, test_set, evaluation_set):
+    systems = {"A": predict("A", seed=1), "B": predict("B", seed=5)}
+    hidden = list(evaluation_set.image_ids("test")[:8])
+    states = evaluation_set.findings
+    evaluation_set.__dict__["findings"] = states.assign(
+        state=states["state"].where(~states["image_id"].isin(hidden), "uncertain")
+    )
+    comparison = compare_predictions(systems, test_set, replicates=50)
+    (note,) = [note.text for note in comparison.notes if note.kind == "left_out"]
+    assert re.findall(r"\b\d+\b", note)[:2] == ["8", "8"]  # without a label, and uncertain
+
+
+def test_starting_weights_of_unknown_training_are_named_in_a_note(predict, test_set):
+    system = predict("A", seed=1)
+    nobody = pd.DataFrame({"image_id": ["x"], "patient_id": ["other:1"], "role": ["train"]})
+    write_table(nobody, system.folder / "seen.parquet", "seen")
+    weights = {"weights": "other.pth", "trained_on": "unknown"}
+    run = {"seed": 1, "started_from": {"weights": "run-1", "started_from": weights}}
+    system.info["seen_unknown"] = unknown_training_data(run)
+    comparison = compare_predictions({"A": system}, test_set, replicates=20)
+    assert any("other.pth in A" in note.text for note in comparison.notes)
+    assert comparison.provenance["systems"]["A"]["trained_on"]["unknown"] == "other.pth"

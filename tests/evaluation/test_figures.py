@@ -1,0 +1,74 @@
+"""Typed figures and the tidy table say the same, whichever way a difference is taken."""
+
+from io import StringIO
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_compare.evaluation.figures import (
+    COLUMNS,
+    Figure,
+    Figures,
+    SampleSize,
+)
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+
+AUROC = MetricKey(ALL, "", "auroc")
+COUNTS = SampleSize(n_images=9, n_patients=7, n_positive=3)
+
+
+def figure(estimate, **rest):
+    return Figure(
+        estimate, estimate - 0.1, estimate + 0.2, method="exact (Clopper-Pearson)", kind="exact",
+        counts=COUNTS, **rest,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def figures():
+    gap = figure(0.1, family=((0.0, 0.3), (-0.05, 0.35)))
+    threshold = MetricKey(ALL, "max_f1", "threshold")
+    undefined = Figure(note="no image is called positive", counts=COUNTS)
+    return Figures(
+        "opacity",
+        "image",
+        {
+            "A - 1": {threshold: figure(0.7), AUROC: figure(0.9)},
+            "B": {AUROC: figure(0.8), MetricKey(ALL, "max_f1", "precision"): undefined},
+        },
+        {("A - 1", "B"): {AUROC: gap}},
+    )
+
+
+def test_table_holds_every_figure_and_thresholds_at_its_end(figures):
+    table = figures.table()
+    assert list(table) == list(COLUMNS)
+    assert table["system"].tolist() == ["A - 1", "B", "B", "A - 1 - B", "A - 1"]
+    assert table["metric"].tolist()[-1] == "threshold"
+    row = table.iloc[2]
+    assert np.isnan(row["estimate"])
+    assert (row["note"], row["n_patients"]) == ("no image is called positive", 7)
+
+
+def test_table_gives_the_same_figures_again_also_of_names_with_a_dash(figures):
+    table = pd.read_csv(StringIO(figures.table().to_csv(index=False)))
+    again = Figures.from_table(table)
+    for name, each in figures.systems.items():
+        assert {key: repr(held) for key, held in each.items()} == {
+            key: repr(held) for key, held in again.systems[name].items()
+        }
+    assert again.differences["A - 1", "B"][AUROC].kind == "exact"
+    assert (again.target, again.unit) == ("opacity", "image")
+
+
+def test_difference_is_the_same_either_way_round(figures):
+    one, other = (
+        figures.difference("A - 1", "B", "auroc"),
+        figures.difference("B", "A - 1", "auroc"),
+    )
+    assert (other.estimate, other.low, other.high) == (-one.estimate, -one.high, -one.low)
+    assert other.family == ((-0.3, 0.0), (-0.35, 0.05))
+    assert (other.within(2).low, other.within(2).high) == (-0.35, 0.05)
+    assert not other.within(3).bounded, "no interval is known for so many comparisons"
+    assert not figures.difference("B", "C", "auroc").known

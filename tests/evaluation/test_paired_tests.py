@@ -1,0 +1,420 @@
+"""What a comparison tests, and how several systems and several training seeds enter it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from cxr_compare.evaluation.scorecard import Scorecard
+from scipy.stats import binomtest, norm, t
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.figure_intervals import EXACT_METHOD, SystemFigures, resampled_figures
+from cxr_compare.evaluation.figures import OVER_SEEDS, REFITTED, Figures, family_level
+from cxr_compare.evaluation.groups.failure_analysis import add_groups
+from cxr_compare.evaluation.groups.shares import Shares
+from cxr_compare.evaluation.metrics.metric import MetricKey
+from cxr_compare.evaluation.paired_tests import (
+    DELONG,
+    EXACT,
+    MCNEMAR,
+    OBUCHOWSKI,
+    REFITTED_TEST,
+    SEEDS_TEST,
+    TEST_COLUMNS,
+    bootstrap_p_value,
+    paired_tests,
+)
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
+from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, Resamples
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference, auroc_parts
+from cxr_compare.evaluation.statistics.holm import holm
+from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, Interval
+from cxr_compare.evaluation.thresholds import ThresholdChoice
+from cxr_compare.evaluation.verdict.cautions import few_patients
+from tests.evaluation.evaluated_images import evaluated_images, row_of
+
+N = 240
+
+
+@pytest.fixture
+def evaluated():
+    rng = np.random.default_rng(11)
+    patients = np.sort(rng.integers(0, 90, N))
+    patients = np.unique(patients, return_inverse=True)[1]
+    return evaluated_images(rng.random(N) < 0.4, patients, boxes_trusted=np.ones(N, dtype=bool))
+
+
+def scorecard(evaluated, seed, skill=1.2, threshold=0.5):
+    rng = np.random.default_rng(seed)
+    scores = 1 / (1 + np.exp(-rng.normal(skill * evaluated.y_true - 0.6, 1.0)))
+    reason = "validation has no image" if threshold is None else None
+    choice = {"max_f1": ThresholdChoice("max_f1", threshold, reason)}
+    return Scorecard(evaluated, pd.Series(scores), choice)
+
+
+def pairs_of(scorecards):
+    figures = Figures("opacity", "image", {name: {} for name in scorecards}, {})
+    return paired_tests(figures, scorecards)
+
+
+def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(evaluated):
+    scorecards = {name: [scorecard(evaluated, seed)] for seed, name in enumerate("ABC")}
+    table = pairs_of(scorecards)
+    assert table.columns.tolist() == list(TEST_COLUMNS)
+    a, b = scorecards["A"][0], scorecards["B"][0]
+    pair = {"first": "A", "second": "B"}
+    gap = auroc_difference(evaluated.y_true, a.scores, b.scores, evaluated.patients)
+    row = row_of(table, **pair, metric="auroc", method=OBUCHOWSKI)
+    assert (row["estimate"], row["p_value"]) == pytest.approx((gap.value, gap.p_value))
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(gap.interval)
+    assert row["detectable"] == pytest.approx(gap.detectable)
+    by_image = auroc_difference(evaluated.y_true, a.scores, b.scores)
+    beside = row_of(table, **pair, metric="auroc", method=DELONG)
+    # DeLong's test has the normal law, as in pROC; the clustered one has Student's t.
+    of_normal = 2 * norm.sf(abs(by_image.value) / by_image.error)
+    assert beside["p_value"] == pytest.approx(of_normal)
+    assert by_image.p_value == pytest.approx(of_normal)
+    assert beside["independent"] == "images"
+    for metric, chosen in (("recall", evaluated.y_true), ("specificity", ~evaluated.y_true)):
+        exact = row_of(table, **pair, metric=metric, method=EXACT)
+        right = [(each.scores >= 0.5)[chosen] == evaluated.y_true[chosen] for each in (a, b)]
+        assert exact["first_only"] == (right[0] & ~right[1]).sum()
+        assert exact["n_images"] == chosen.sum()
+        clustered = row_of(table, **pair, metric=metric, method=MCNEMAR)
+        assert clustered["independent"] == "patients"
+    assert set(table["second"]) == {"", "B", "C"}
+
+
+def test_holm_counts_the_pairs_of_a_metric(evaluated):
+    table = pairs_of({name: [scorecard(evaluated, seed)] for seed, name in enumerate("ABC")})
+    for metric, method in (("auroc", OBUCHOWSKI), ("accuracy", MCNEMAR)):
+        rows = table[(table["metric"] == metric) & (table["method"] == method)]
+        rows = rows[rows["second"] != ""]
+        assert rows["p_holm_pairs"].tolist() == pytest.approx(holm(rows["p_value"].tolist()))
+
+
+def test_delongs_name_is_not_given_to_a_test_over_seeds(evaluated):
+    scorecards = {
+        "A": [scorecard(evaluated, 1), scorecard(evaluated, 2)],
+        "B": [scorecard(evaluated, 3)],
+    }
+    rows = pairs_of(scorecards).query("metric == 'auroc'")
+    assert rows.loc[rows["method"] == DELONG, ["first", "second"]].to_numpy().tolist() == [
+        ["B", ""]
+    ]
+
+
+def test_p_holm_is_of_the_family_that_the_answer_speaks_of(predict, test_set):
+    systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
+    comparison = compare_predictions(systems, test_set, replicates=200)
+    tests, answer = comparison.tests_with_holm, comparison.answer
+    told = tests[tests["p_holm"].notna()]
+    primary = told[told["metric"] == "auroc"]
+    assert primary["method"].tolist() == [OBUCHOWSKI] * 3
+    assert primary["p_holm"].tolist() == pytest.approx(holm(primary["p_value"].tolist()))
+    rest = told[told["metric"] != "auroc"]
+    claims = [c for each in answer.conclusions for c in each.claims if c.metric != "auroc"]
+    assert len(rest) == sum(c.difference.bounded for c in claims) > 2
+    assert rest["p_holm"].tolist() == pytest.approx(holm(rest["p_value"].tolist()))
+    assert comparison.tests["p_holm"].isna().all()
+
+
+def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(predict, test_set):
+    systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
+    comparison = compare_predictions(systems, test_set, replicates=200, unit="patient")
+    for table in (comparison.metrics, comparison.by_unit.table()):
+        rows = table[table["system"].str.contains(" - ") & table["ci_low"].notna()]
+        assert {"average_precision", "f1", "brier"} <= set(rows["metric"])
+        for row in rows.to_dict("records"):
+            first, second = row["system"].split(" - ")
+            of = {key: row[key] for key in ("unit", "subgroup", "policy", "metric")}
+            method = REFITTED_TEST if REFITTED in row["ci_method"] else BOOTSTRAP
+            assert (method == REFITTED_TEST) == bool(row["policy"])
+            of |= {"first": first, "second": second, "method": method}
+            found = row_of(comparison.tests, **of)
+            assert 2 / 201 <= found["p_value"] <= found["p_holm_pairs"] <= 1
+    assert set(comparison.tests["unit"]) == {"image", "patient"}
+
+
+def test_a_bootstrap_p_value_counts_both_sides_and_never_reaches_0():
+    assert bootstrap_p_value(np.full(1999, 0.1)) == pytest.approx(2 / 2000)
+    assert bootstrap_p_value(np.r_[np.full(95, 0.1), np.full(4, -0.1)]) == pytest.approx(0.1)
+    assert bootstrap_p_value(np.r_[np.full(50, 0.0), np.full(49, 1.0)]) == 1.0
+    assert bootstrap_p_value(np.array([np.nan, np.nan])) is None
+    # On normal replicates it is the normal p-value.
+    drawn = np.random.default_rng(0).normal(2.0, 1.0, 200_000)
+    assert bootstrap_p_value(drawn) == pytest.approx(0.0455, abs=0.002)
+
+
+def test_intervals_of_all_contrasts_at_once_are_bonferronis(evaluated):
+    scorecards = {name: [scorecard(evaluated, seed)] for seed, name in enumerate("ABC")}
+    row = row_of(pairs_of(scorecards), first="A", second="B", metric="auroc", method=OBUCHOWSKI)
+    assert family_level(2) == pytest.approx(0.975)
+    parts = [
+        auroc_parts(evaluated.y_true, scorecards[x][0].scores, evaluated.patients, 90) for x in "AB"
+    ]
+    freedom = (parts[0] - parts[1]).freedom
+    reach = t.isf(0.0125, freedom) * row["standard_error"]  # two-sided 2.5 %
+    assert row["ci_low_all"] == pytest.approx(row["estimate"] - reach)
+    assert row["ci_high_all"] == pytest.approx(row["estimate"] + reach)
+    other = row_of(pairs_of(scorecards), first="B", second="C", metric="auroc", method=OBUCHOWSKI)
+    assert np.isnan(other["ci_low_all"])
+
+
+def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(evaluated):
+    of_image = np.where(np.arange(N) % 2 == 0, "F", "M").astype(object)
+    seeds = [scorecard(evaluated, 1, skill=0.3), scorecard(evaluated, 1, skill=2.0)]
+    shares = Shares(90, gaps={"sex"})
+    add_groups(shares, {"A": seeds, "B": [scorecard(evaluated, 2)]}, {"sex": of_image}, "no policy")
+    several = shares.table(["A", "B"], Resamples(90, 10))
+    inside = of_image == "F"
+    values, parts = [], []
+    for chosen in (inside, ~inside):
+        each = [
+            auroc_parts(
+                evaluated.y_true[chosen], one.scores[chosen], evaluated.patients[chosen], 90
+            )
+            for one in seeds
+        ]
+        values.append(np.array([part.value for part in each]))
+        parts.append(each)
+    row = row_of(several, system="A", group="F")
+    mean = values[0].mean()
+    logit_reach = np.log(row["ci_high"] / (1 - row["ci_high"])) - np.log(mean / (1 - mean))
+    # By hand: between seeds, var / 2 is far more than patients alone would give.
+    least = 1.96 * np.sqrt(values[0].var(ddof=1) / 2) / (mean * (1 - mean))
+    assert logit_reach > least
+    gap = row_of(several, system="A", group="F - rest")
+    of_gap = np.sqrt((values[0] - values[1]).var(ddof=1) / 2)
+    assert (gap["ci_high"] - gap["ci_low"]) / 2 > 1.96 * of_gap
+    pair = row_of(several, system="A - B", group="F")
+    assert (pair["ci_high"] - pair["ci_low"]) / 2 > 1.96 * np.sqrt(values[0].var(ddof=1) / 2)
+
+
+def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, test_set):
+    systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
+    comparison = compare_predictions(systems, test_set, replicates=100)
+    table, tests = comparison.metrics, comparison.tests
+    for subgroup in ("all", "vs_normal"):
+        of = {"metric": "auroc", "subgroup": subgroup}
+        for system, pair in (("A", ("A", "")), ("A - B", ("A", "B"))):
+            row = row_of(table, **of, system=system)
+            test = row_of(tests, **of, first=pair[0], second=pair[1], method=OBUCHOWSKI)
+            drawn = row_of(tests, **of, first=pair[0], second=pair[1], method=BOOTSTRAP)
+            assert row["ci_method"].startswith(OBUCHOWSKI)
+            assert (row["ci_low"], row["ci_high"]) == (test["ci_low"], test["ci_high"])
+            assert drawn["ci_low"] != row["ci_low"]
+            # Two ways to one interval: they are not far apart.
+            assert abs(drawn["ci_low"] - row["ci_low"]) < 0.05
+    precision = row_of(table, metric="precision", policy="max_f1", system="A", subgroup="all")
+    assert "bootstrap" in precision["ci_method"]
+
+
+def test_seeds_are_averaged_and_their_spread_is_in_every_interval(
+    predict, test_set, evaluation_set
+):
+    target = evaluation_set.target()
+    several = [predict(f"A{n}", seed=n, skill=1.0 + n / 4) for n in (1, 2, 3)]
+    for place, system in enumerate(several):
+        system.info["seed"] = place
+    systems = {"A": several, "B": predict("B", seed=9)}
+    comparison = compare_predictions(systems, test_set, replicates=200)
+    one = compare_predictions({"A": several[0]}, test_set, replicates=200)
+    ids = evaluation_set.image_ids("test")
+    y_true = evaluation_set.labels(target).reindex(ids).to_numpy()
+    each = [
+        auroc_parts(
+            y_true, s.scores.set_index("image_id")["score"].reindex(ids), np.arange(100), 100
+        )
+        for s in several
+    ]
+    row = row_of(comparison.metrics, system="A", metric="auroc", subgroup="all")
+    assert row["estimate"] == pytest.approx(np.mean([part.value for part in each]))
+    assert row["ci_method"] == f"{OVER_SEEDS} (on the logit)"
+    of = {"metric": "f1", "policy": "max_f1", "subgroup": "all"}
+    drawn = row_of(comparison.metrics, system="A - B", **of)
+    assert drawn["ci_method"].startswith(f"{OVER_SEEDS}; covariances of 200 resamples")
+    tested = row_of(comparison.tests, first="A", second="B", method=SEEDS_TEST, **of)
+    gap, error = tested["estimate"], tested["standard_error"]
+    assert tested["p_value"] > 2 * norm.sf(abs(gap) / error)  # t, not normal
+    assert (tested["ci_low"], tested["ci_high"]) == (drawn["ci_low"], drawn["ci_high"])
+    alone = row_of(comparison.metrics, system="B", **of)
+    assert "seeds" not in alone["ci_method"]
+    assert comparison.names == ["A", "B"]
+    assert comparison.seeds == {"A": 3, "B": 1}
+    assert comparison.provenance["systems"]["A"]["seed"] == [0, 1, 2]
+    assert len(comparison.provenance["systems"]["A"]["models"]) == 3
+    assert any("means over 3 training seeds" in note.text for note in comparison.notes)
+    assert comparison.decisions["system"].unique().tolist() == ["A", "B"]
+    first = one.decisions["score"].to_numpy()
+    assert (comparison.decisions.query("system == 'A'")["score"].to_numpy() == first).all()
+
+
+def test_seeds_are_nested_in_systems_and_replicates_give_their_covariances(evaluated):
+    scorecards = {
+        "A": [scorecard(evaluated, 1, skill=0.4), scorecard(evaluated, 2, skill=2.0)],
+        "B": [scorecard(evaluated, 3)],
+    }
+    figures, differences = resampled_figures(
+        "sick", scorecards, Resamples(evaluated.n_patients, 150)
+    )
+    key = MetricKey("all", "max_f1", "accuracy")
+    weights = np.concatenate(list(Resamples(evaluated.n_patients, 150).chunks()))
+    drawn = np.cov([each(weights)[key] for members in scorecards.values() for each in members])
+    values = [each.estimates()[key] for members in scorecards.values() for each in members]
+    # Between seeds; between patients: of two seeds of A, of B, and of A with B.
+    between = (values[0] - values[1]) ** 2 / 2
+    over_patients = drawn[0, 1] + drawn[2, 2] - drawn[0, 2] - drawn[1, 2]
+    gap = differences["A", "B"][key]
+    assert gap.value == pytest.approx(np.mean(values[:2]) - values[2])
+    assert gap.error**2 == pytest.approx(between / 2 + over_patients)
+    patients = figures.get("A", *key[:0:-1]).effective_patients - 1
+    freedom = gap.error**4 / ((between / 2) ** 2 + over_patients**2 / patients)
+    assert gap.freedom == pytest.approx(freedom)
+    shown = figures.differences["A", "B"][key]
+    assert (shown.low, shown.high) == pytest.approx(gap.interval)
+    assert shown.kind == "seeds"
+    assert figures.get("B", *key[:0:-1]).kind == "bootstrap"  # alone it is one trained model
+
+
+def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(evaluated):
+    alike = [scorecard(evaluated, 1), scorecard(evaluated, 1)]
+    figures, _ = resampled_figures(
+        "sick", {"A": alike, "B": [scorecard(evaluated, 1)]}, Resamples(evaluated.n_patients, 100)
+    )
+    key = ("recall", "max_f1")
+    one, other = figures.get("A", *key), figures.get("B", *key)
+    assert one.high - one.low >= 0.8 * (other.high - other.low)
+    assert 0 <= one.low < one.estimate < one.high <= 1
+
+
+def test_a_figure_that_a_seed_lacks_is_undefined(evaluated):
+    mean = SystemFigures([scorecard(evaluated, 1), scorecard(evaluated, 2, threshold=None)])
+    assert mean.values[MetricKey("all", "max_f1", "f1")] is None
+    assert mean.reasons[MetricKey("all", "max_f1", "f1")].startswith("seed 2: ")
+    assert mean.values[MetricKey("all", "", "auroc")] is not None
+
+
+def test_the_same_training_cannot_count_as_two_seeds(predict, test_set):
+    first = predict("A", seed=1)
+    with pytest.raises(InputError, match="has these predictions already"):
+        compare_predictions({"A": [first, first]}, test_set)
+    with pytest.raises(InputError, match="not of one kind"):
+        compare_predictions({"A": [first, predict("B", "boxes", seed=2)]}, test_set)
+    exported = predict("C", seed=2)
+    exported.info["exported_from"] = first.info["inference_id"]
+    with pytest.raises(InputError, match="or an export of the same run"):
+        compare_predictions({"A": [first, exported]}, test_set)
+    first.info |= {"training_id": first.info["inference_id"], "inference_id": "on a GPU"}
+    with pytest.raises(InputError, match="or an export of the same run"):
+        compare_predictions({"A": [first, exported]}, test_set)
+
+
+def test_a_run_evaluated_on_a_gpu_and_its_export_are_named_as_one_training(comparison):
+    run, export = comparison.names[:2]
+    systems = {
+        run: replace(comparison.systems[run], training_id="t"),
+        export: replace(comparison.systems[export], training_id="t", exported=True),
+    }
+    assert replace(comparison, systems=systems).same_training == {export: run}
+    systems[run] = replace(systems[run], training_id="another")
+    assert replace(comparison, systems=systems).same_training == {}
+    systems = {name: replace(result, training_id=None) for name, result in systems.items()}
+    assert replace(comparison, systems=systems).same_training == {}
+
+
+def test_predictions_of_one_run_with_and_without_views_are_one_training(comparison):
+    plain, views = comparison.names[:2]
+    systems = {
+        name: replace(comparison.systems[name], training_id=f"trained for {name}")
+        for name in (plain, views)
+    }
+    made = {"seed": 0, "created": "2026-11-25T07:44:13+00:00", "epochs": 6}
+    records = {name: {"recipe": {"run": dict(made)}} for name in (plain, views)}
+    of_one_run = replace(comparison, systems=systems, records=records)
+    assert of_one_run.same_training == {views: plain}
+    records[views] = {"recipe": {"run": made | {"seed": 1}}}
+    assert replace(of_one_run, records=records).same_training == {}
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 17), (16, 17)])
+def test_intervals_are_those_of_scipy(hits, trials):
+    theirs = binomtest(hits, trials).proportion_ci(method="exact")
+    ours = Interval.from_share(hits / trials, trials)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs), abs=1e-12)
+
+
+def table(scores, copies=1):
+    """Ten patients, five of them sick, each with so many images; the threshold is 0.5."""
+    evaluated = evaluated_images(
+        np.repeat(np.arange(10) < 5, copies), np.repeat(np.arange(10), copies)
+    )
+    threshold = {"max_f1": ThresholdChoice("max_f1", 0.5)}
+    scorecard = Scorecard(evaluated, pd.Series(np.repeat(scores, copies)), threshold)
+    estimates, _ = resampled_figures("sick", {"A": [scorecard]}, Resamples(10, 300, seed=1))
+    found = estimates.table()
+    return found[found["policy"] == "max_f1"].set_index("metric")
+
+
+ONE_MISSED = [0.9, 0.8, 0.7, 0.6, 0.1, 0.2, 0.1, 0.3, 0.2, 0.4]
+
+
+@pytest.mark.parametrize("copies", [1, 7])
+def test_a_proportion_of_one_gets_the_exact_interval_of_its_patients(copies):
+    found = table(ONE_MISSED, copies)
+    for metric, patients in (("specificity", 5), ("precision", 4)):
+        row = found.loc[metric]
+        assert row["estimate"] == 1.0
+        assert row["ci_method"] == EXACT_METHOD
+        exact = binomtest(patients, patients).proportion_ci(method="exact")
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(exact), abs=1e-12)
+        assert row["note"] == ""
+
+
+def test_a_proportion_of_zero_likewise_and_others_keep_the_bootstrap():
+    found = table([0.1] * 5 + [0.9] + [0.2] * 4)
+    row = found.loc["recall"]
+    assert (row["estimate"], row["ci_low"]) == (0.0, 0.0)
+    assert row["ci_high"] == pytest.approx(1 - 0.025 ** (1 / 5))
+    assert "bootstrap" in found.loc["specificity", "ci_method"]
+
+
+def test_what_is_no_proportion_still_says_that_its_width_is_unknown():
+    found = table([0.9] * 5 + [0.1] * 5)
+    row = found.loc["f1"]
+    assert (row["estimate"], row["ci_method"], row["note"]) == (1.0, "", NO_WIDTH)
+    assert found.loc["accuracy", "ci_low"] == pytest.approx(0.025 ** (1 / 10))
+
+
+def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution(evaluated):
+    few = replace(evaluated, y_true=np.isin(np.arange(N), [0, 100, 200]))
+    (caution,) = few_patients(few)
+    (positive,) = [row for row in caution.values["classes"] if row["name"] == "positive"]
+    assert (positive["n_images"], positive["n_patients"], positive["few"]) == (3, 3, True)
+    owner = np.where(np.arange(N) < 100, 0, np.arange(N) - 99)
+    one = replace(evaluated, y_true=np.arange(N) % 2 == 0, patients=owner, n_patients=141)
+    (caution,) = few_patients(one)
+    classes = caution.values["classes"]
+    assert [row["name"] for row in classes] == ["positive", "negative"]
+    for row in classes:
+        # 50 of 120 images of either class: (50 + 70)^2 / (50^2 + 70) effective patients.
+        assert row["effective"] == pytest.approx(120**2 / 2570)
+        assert (row["largest"], row["n_images"]) == (50, 120)
+    assert "(42 %)" in caution.text
+    spread = replace(evaluated, patients=np.arange(N), n_patients=N, y_true=np.arange(N) % 2 == 0)
+    assert few_patients(spread) == []
+
+
+def test_the_table_counts_effective_patients_of_the_class_that_a_figure_is_a_share_of(evaluated):
+    figures, _ = resampled_figures(
+        "sick", {"A": [scorecard(evaluated, 1)]}, Resamples(evaluated.n_patients, 20)
+    )
+    by_class = [np.bincount(evaluated.patients[of]) for of in (evaluated.y_true, ~evaluated.y_true)]
+    positive, negative = (n.sum() ** 2 / (n**2).sum() for n in by_class)
+    for metric, expected in (
+        ("recall", positive), ("specificity", negative), ("f1", min(positive, negative)),
+    ):  # fmt: skip
+        assert figures.get("A", metric, "max_f1").effective_patients == pytest.approx(expected)
+    again = Figures.from_table(figures.table())
+    assert again.get("A", "recall", "max_f1").effective_patients == pytest.approx(positive)

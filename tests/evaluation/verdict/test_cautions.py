@@ -1,0 +1,180 @@
+"""Cautions below the answer: leaks, chance, guesses without the lungs, other data."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_compare.data_prep.audit.audit import Audit, audit
+from cxr_compare.data_prep.audit.problem import Problem
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.evaluation.figures import Figures, family_levels
+from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.sources.eligibility import describe_training_data, training_sets
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, with_audit
+from cxr_compare.evaluation.verdict.background import Background
+from cxr_compare.evaluation.verdict.cautions import list_cautions
+
+NO_FAILURES = pd.DataFrame()
+
+
+def cautions(make_metrics, rows, failures=NO_FAILURES, *, audit=(), **background):
+    figures = Figures.from_table(
+        make_metrics([(name, "", "auroc", *row) for name, row in rows.items()])
+    )
+    return list_cautions(Background("rsna", audit=audit, **background), figures, failures)
+
+
+def test_an_audit_that_skipped_the_split_is_a_caution(make_metrics):
+    rows = {"A": (0.9, 0.8, 0.95), "B": (0.8, 0.7, 0.9)}
+    (caution,) = cautions(make_metrics, rows, audit=None)
+    assert caution.kind == "no_audit"
+    assert cautions(make_metrics, rows) == ()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "kind", "systems"),
+    [
+        ((0.498, 0.4, 0.596), (0.443, 0.339, 0.552), "chance", ["A", "B"]),
+        ((0.9, 0.8, 0.95), (0.6, 0.5, 0.7), "chance", ["B"]),
+        ((0.9, 0.8, 0.95), (0.2, 0.1, 0.4), "below_chance", ["B"]),
+    ],
+)
+def test_an_interval_that_includes_chance_is_a_caution(make_metrics, a, b, kind, systems):
+    (caution,) = cautions(make_metrics, {"A": a, "B": b})
+    assert caution.kind == kind
+    assert list(caution.values["systems"]) == systems
+    for name, row in caution.values["systems"].items():
+        estimate, low, high = {"A": a, "B": b}[name]
+        assert row == {"estimate": estimate, "low": low, "high": high}
+        assert f"{name} ({estimate:.3f}, 95 % interval {low:.3f} to {high:.3f})" in caution.text
+
+
+def test_the_worst_comes_first_and_notes_of_caution_last(make_metrics):
+    figures = Figures.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
+    background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
+    notes = [Note("few_patients", "Few patients."), Note("seeds", "Means over seeds.")]
+    listed = list_cautions(background, figures, NO_FAILURES, notes)
+    kinds = [note.kind for note in listed]
+    assert kinds == ["audit", "chance", "elsewhere", "synthetic", "few_patients"]
+
+
+def test_training_elsewhere_is_one_caution_for_all_systems(make_metrics):
+    rows = {"A": (0.9, 0.8, 0.95)}
+    both = {"A": ("phantom",), "B": ("phantom",), "C": ("rsna", "nih")}
+    (caution,) = cautions(make_metrics, rows, elsewhere=both)
+    assert caution.values["groups"] == [
+        {"systems": ["A", "B"], "data_sets": ["phantom"]},
+        {"systems": ["C"], "data_sets": ["rsna", "nih"]},
+    ]
+    assert "“rsna” (other images)" in caution.text
+
+
+def viewed(evaluation_set, truth_in_view):
+    """The data set with a view that says the label, or nothing."""
+    images = evaluation_set.images
+    positive = (images["x_class"] == "lung_opacity").to_numpy()
+    side = positive if truth_in_view else np.arange(len(images)) % 2 == 0
+    images["view"] = np.where(side, "AP", "PA")
+    return evaluation_set
+
+
+@pytest.mark.parametrize("truth_in_view", [True, False])
+def test_a_guess_without_the_lungs_is_compared_with_each_system(
+    predict, evaluation_set, truth_in_view
+):
+    data = viewed(evaluation_set, truth_in_view)
+    systems = {"A": predict("A", seed=1, skill=3.0), "B": [predict("B", seed=2, skill=3.0)]}
+    found = compare_predictions(systems, LabelledSplit(data, data.target()), replicates=20)
+    rows = found.failures[found.failures["topic"] == BEYOND_SHORTCUT]
+    assert rows["system"].tolist() == ["A", "B"]
+    gaps = [figure for figure in found.figures.differences["A", "B"].values() if figure.bounded]
+    assert gaps
+    sizes = range(1, 1 + len(family_levels(2)))
+    for gap in gaps:  # each can be one of as many comparisons as a report tells, and only widens
+        widths = [gap.within(size).high - gap.within(size).low for size in sizes]
+        assert np.diff(widths).min() >= -1e-12
+    shortcuts = [note for note in found.answer.cautions if note.kind == "shortcut"]
+    if truth_in_view:
+        (caution,) = shortcuts
+        assert caution.values["fact"] == "view"
+        assert caution.values["auroc"] == 1.0
+        systems = caution.values["systems"]
+        assert list(systems) == ["A", "B"]
+        for row in systems.values():  # the guess reaches 1 on these pairs
+            assert row["auroc"] - 1 == pytest.approx(row["difference"])
+        assert (rows["estimate"] < 0).all()
+    else:
+        assert shortcuts == []
+        assert (rows["ci_low"] > 0).all()
+
+
+def checked(evaluation_set, problems=(), split_ids=None):
+    facts = {"split_ids": evaluation_set.ids["split_ids"] if split_ids is None else split_ids}
+    Audit(tuple(problems), {}, facts).write(evaluation_set.folder / "audit.json")
+    split = LabelledSplit(evaluation_set, evaluation_set.target())
+    ids = pd.Index(evaluation_set.images["image_id"])
+    return with_audit(Background.from_truth(split.truth, ids, {}), split)
+
+
+def test_errors_of_the_audit_stand_below_the_answer(predict, test_set, evaluation_set):
+    leak = Problem("patient_leak", "error", "split 'default': patient in more than one role", 3, (),
+                   unit="patient", split="default")  # fmt: skip
+    elsewhere = replace(leak, message="split 'other': patient in more than one role", split="other")
+    mild = replace(leak, severity="warning", message="view")
+    background = checked(evaluation_set, [leak, elsewhere, mild])
+    assert background.audit == ("split 'default': patient in more than one role (3 patients)",)
+    found = compare_predictions({"A": predict("A", seed=1)}, test_set, replicates=20)
+    assert found.answer.cautions[0].kind == "audit"
+    assert found.answer.cautions[0].values == {"error": background.audit[0]}
+
+
+def test_only_an_audit_of_this_very_split_clears_it(test_set, evaluation_set):
+    ids = pd.Index(evaluation_set.images["image_id"])
+    assert with_audit(Background.from_truth(test_set.truth, ids, {}), test_set).audit is None
+    assert checked(evaluation_set).audit == ()
+    assert checked(evaluation_set, split_ids={"default": "drawn before"}).audit is None
+    assert checked(evaluation_set, split_ids={}).audit is None
+
+
+def test_an_audit_names_the_splits_that_it_checked(evaluation_set):
+    assert audit(evaluation_set, pixels=False).facts["split_ids"] == {"default": "s1"}
+
+
+def test_where_a_system_was_trained_comes_from_its_predictions_or_its_run(predict, tmp_path):
+    system = predict("A", seed=1)
+    assert training_sets(system) == []
+    run = tmp_path / "run"
+    run.mkdir()
+    origin = {"data_set": {"name": "nih", "content_id": "n"}}
+    made = {"data_set": {"name": "phantom", "content_id": "p"}, "started_from": origin}
+    write_json(run / "run.json", "run", made)
+    system.info["run"] = str(run)  # predictions made before they held the data sets themselves
+    assert training_sets(system) == [("phantom", "p"), ("nih", "n")]
+    system.info["trained_on"] = [{"name": "rsna", "content_id": "r"}]
+    assert training_sets(system) == [("rsna", "r")]
+    seen = pd.DataFrame({"image_id": ["a"], "patient_id": ["x"], "role": ["train"]})
+    write_table(seen, system.folder / "seen.parquet", "seen")
+    assert "rsna" in json.dumps(describe_training_data(system))
+
+
+@pytest.mark.parametrize(
+    ("source", "patient", "synthetic"),
+    [
+        ("synthetic", "p1", True),
+        ("rsna", "phantom-7:00000001", True),
+        ("rsna", "part:phantom-7:00000001", True),
+        ("rsna", "nih:00000001", False),
+    ],
+)
+def test_synthetic_images_are_known_also_in_sets_made_before(
+    evaluation_set, source, patient, synthetic
+):
+    evaluation_set.images["source"] = source
+    evaluation_set.images["patient_id"] = patient
+    assert evaluation_set.synthetic.tolist() == [synthetic] * len(evaluation_set.images)
