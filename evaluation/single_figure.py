@@ -38,6 +38,8 @@ _OF_VALIDATION = {
     "threshold": "is what validation images chose",
 }
 """Families of metrics that cannot be computed as a single figure, with the reason."""
+_WITHOUT_INTERVAL = {"ece": "no interval: resampling alone raises it"}
+"""Metrics that are never given an interval, with the reason."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,7 +162,7 @@ def estimate(
     replicates: int = 2000,
     seed: int = 0,
 ) -> FigureEstimate:
-    """Figure one figure of one system, such as its AUROC, with a 95 % interval.
+    """Compute one figure of one system, such as its AUROC, with a 95 % interval.
 
     Several images of one patient carry less information than images of as many patients. So if
     patients have several images, give `patients`; otherwise the interval is too narrow.
@@ -222,7 +224,7 @@ def estimate(
 
 def _as_result(metric: str, policy: str, figure: Figure, knows_patients: bool) -> FigureEstimate:
     size = figure.counts
-    note = figure.note
+    note = figure.note or _WITHOUT_INTERVAL.get(metric, "")
     method = figure.method
     if not knows_patients:
         note, method = (_by_image(text) for text in (note, method))

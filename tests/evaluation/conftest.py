@@ -140,14 +140,17 @@ def verdict_of():
     return verdict
 
 
-def with_families(figures: Figures, sizes: int = 60) -> Figures:
+def with_families(figures: Figures) -> Figures:
     """As from a table, with intervals for families: widened as those of a normal figure."""
-    reach = [norm.isf(0.025 / size) / norm.isf(0.025) for size in range(1, sizes + 1)]
 
     def widened(figure: Figure) -> Figure:
         below, above = figure.estimate - figure.low, figure.high - figure.estimate
-        ends = [(figure.estimate - r * below, figure.estimate + r * above) for r in reach]
-        return replace(figure, family=tuple(ends)) if figure.bounded else figure
+
+        def ends(level: float) -> tuple[float, float]:
+            reach = norm.isf((1 - level) / 2) / norm.isf(0.025)
+            return figure.estimate - reach * below, figure.estimate + reach * above
+
+        return replace(figure, interval_at=ends) if figure.bounded else figure
 
     differences = {
         pair: {key: widened(figure) for key, figure in each.items()}

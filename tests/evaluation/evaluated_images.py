@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
+from cxr_compare.evaluation.figure_intervals import compute_figures
 from cxr_compare.evaluation.labelled_images import LabelledImages
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.replicates import FiguresOfWeights, replicates
 
 
 def evaluated_images(y_true, patients=None, **known):
@@ -19,6 +24,28 @@ def evaluated_images(y_true, patients=None, **known):
     }
     n_patients = int(patients.max()) + 1
     return LabelledImages(y_true=y_true, patients=patients, n_patients=n_patients, **fields | known)
+
+
+def model_of(images, scores, thresholds=None, *, validation=None, boxes=None, **choices):
+    """A model with these scores, or a detector with these boxes; `choices`: more of `Choices`."""
+    if boxes is None:
+        output = Output.from_scores(images.image_ids, scores)
+    else:
+        output = Output.from_boxes(images.image_ids, boxes)
+    chosen = Choices(
+        "finding", {}, thresholds=thresholds or {}, chosen_scores=validation, **choices
+    )
+    return EvaluatedModel("A", images, output, chosen)
+
+
+def figures_of(models, resamples):
+    """The figures and differences of models, with their intervals on these resamples."""
+    return compute_figures("finding", models, replicates(models, resamples), resamples)
+
+
+def once(model):
+    """The figures of the images themselves, by key."""
+    return {key: values[0] for key, values in FiguresOfWeights(model).once.items()}
 
 
 def row_of(table, **keys):

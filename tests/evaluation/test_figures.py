@@ -27,7 +27,7 @@ def figure(estimate, **rest):
 
 @pytest.fixture
 def figures():
-    gap = figure(0.1, family=((0.0, 0.3), (-0.05, 0.35)))
+    gap = figure(0.1, interval_at=lambda level: {0.95: (0.0, 0.3), 0.975: (-0.05, 0.35)}[level])
     threshold = MetricKey(ALL, "max_f1", "threshold")
     undefined = Figure(note="no image is called positive", counts=COUNTS)
     return Figures(
@@ -68,7 +68,8 @@ def test_difference_is_the_same_either_way_round(figures):
         figures.difference("B", "A - 1", "auroc"),
     )
     assert (other.estimate, other.low, other.high) == (-one.estimate, -one.high, -one.low)
-    assert other.family == ((-0.3, 0.0), (-0.35, 0.05))
     assert (other.within(2).low, other.within(2).high) == (-0.35, 0.05)
-    assert not other.within(3).bounded, "no interval is known for so many comparisons"
+    assert other.within(1) == other
+    of_table = Figures.from_table(figures.table()).difference("A - 1", "B", "auroc")
+    assert not of_table.within(2).bounded, "a table does not hold the wider intervals"
     assert not figures.difference("B", "C", "auroc").known

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cxr_compare.evaluation.refitted_choices import choose_again
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics
+from cxr_compare.evaluation.replicates import choose_again
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.thresholds import (
     ValidationScores,

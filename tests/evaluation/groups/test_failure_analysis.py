@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from cxr_compare.evaluation.scorecard import Scorecard
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -30,10 +29,8 @@ from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.holm import holm
-from cxr_compare.evaluation.thresholds import (
-    ThresholdChoice,
-)
-from tests.evaluation.evaluated_images import evaluated_images, row_of
+from cxr_compare.evaluation.thresholds import ThresholdChoice
+from tests.evaluation.evaluated_images import evaluated_images, model_of, row_of
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
 
@@ -82,33 +79,31 @@ def test_kappa_and_predictive_values_are_those_of_their_oracles():
     assert values["npv"] == pytest.approx(8910 / (8910 + 20))
 
 
-def scorecards_of_group(rng, n=160, in_group=20, worse=0.0):
+def models_of_group(rng, n=160, in_group=20, worse=0.0):
     """Two systems on one image a patient; the first is worse by so much in the first patients."""
     y_true = rng.random(n) < 0.4
     evaluated = evaluated_images(y_true)
     group = np.where(np.arange(n) < in_group, "g", "h").astype(object)
-    scorecards = {}
+    models = {}
     for name, loss in (("A", worse), ("B", 0.0)):
         evidence = rng.normal(2 * y_true - 1.0 - loss * y_true * (group == "g"), 1.0)
-        scores = pd.Series(1 / (1 + np.exp(-evidence)), evaluated.image_ids)
-        scorecards[name] = [
-            Scorecard(evaluated, scores, {"max_f1": ThresholdChoice("max_f1", 0.5)})
-        ]
-    return scorecards, {"ward": group}
+        scores = 1 / (1 + np.exp(-evidence))
+        models[name] = [model_of(evaluated, scores, {"max_f1": ThresholdChoice("max_f1", 0.5)})]
+    return models, {"ward": group}
 
 
-def groups_tested(scorecards, groups):
+def groups_tested(models, groups):
     resamples = Resamples(len(groups["ward"]), 200)
-    shares = Shares.from_scorecards(scorecards, "max_f1", resamples, set(groups))
-    add_groups(shares, scorecards, groups, "max_f1")
-    table = shares.table(list(scorecards), resamples)
-    return with_tests(table, scorecards, groups, "max_f1")
+    shares = Shares.from_models(models, "max_f1", resamples, set(groups))
+    add_groups(shares, models, groups, "max_f1")
+    table = shares.table(list(models), resamples)
+    return with_tests(table, models, groups, "max_f1")
 
 
 def test_a_group_in_which_one_system_fails_has_a_small_p_value_as_has_the_interaction():
     rng = np.random.default_rng(4)
-    scorecards, groups = scorecards_of_group(rng, n=400, in_group=120, worse=4.0)
-    table = groups_tested(scorecards, groups)
+    models, groups = models_of_group(rng, n=400, in_group=120, worse=4.0)
+    table = groups_tested(models, groups)
     p_values = {
         name: row_of(table, group="g - rest", system=name, metric="auroc")["p_holm"]
         for name in ("A", "B", "A - B")
@@ -123,10 +118,10 @@ def test_a_group_in_which_one_system_fails_has_a_small_p_value_as_has_the_intera
 
 def test_a_group_of_fewer_than_30_patients_of_a_class_has_figures_and_no_claim():
     rng = np.random.default_rng(4)
-    scorecards, groups = scorecards_of_group(rng, n=400, in_group=60, worse=4.0)
-    table = groups_tested(scorecards, groups)
+    models, groups = models_of_group(rng, n=400, in_group=60, worse=4.0)
+    table = groups_tested(models, groups)
     gaps = table[table["group"] == "g - rest"].set_index(["metric", "system"])
-    positive = scorecards["A"][0].evaluated.y_true[groups["ward"] == "g"]
+    positive = models["A"][0].images.y_true[groups["ward"] == "g"]
     assert positive.sum() < 30 <= (~positive).sum()
     assert gaps["ci_low"].notna().all()
     assert gaps.loc[["auroc", "recall"], ["p_value", "p_holm"]].isna().all().all()
@@ -138,8 +133,8 @@ def test_a_group_of_fewer_than_30_patients_of_a_class_has_figures_and_no_claim()
 
 def test_a_group_of_too_few_patients_has_counts_and_no_test():
     rng = np.random.default_rng(5)
-    scorecards, groups = scorecards_of_group(rng, in_group=6)
-    table = groups_tested(scorecards, groups)
+    models, groups = models_of_group(rng, in_group=6)
+    table = groups_tested(models, groups)
     rows = table[(table["group"] == "g") & (table["system"] == "A")]
     assert set(rows["note"]) == {TOO_FEW}
     assert rows["ci_low"].isna().all()

@@ -1,16 +1,11 @@
 """Validation figures beside those of the test images."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from cxr_compare.evaluation.scorecard import Scorecard
 
 from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
-from cxr_compare.evaluation.thresholds import (
-    ValidationScores,
-    choose_threshold,
-)
-from tests.evaluation.evaluated_images import evaluated_images, row_of
+from cxr_compare.evaluation.thresholds import ValidationScores, choose_threshold
+from tests.evaluation.evaluated_images import evaluated_images, model_of, row_of
 
 
 def test_validation_figures_are_compared_with_those_expected_on_test():
@@ -24,11 +19,8 @@ def test_validation_figures_are_compared_with_those_expected_on_test():
         (val_truth, val), (truth, scores) = drawn(60, 2.0), drawn(300, skill)
         chosen = ValidationScores(val_truth, val, np.arange(60).astype(str))
         thresholds = {"max_f1": choose_threshold(val_truth, val, "max_f1")}
-        evaluated = evaluated_images(truth)
-        scorecard = Scorecard(
-            evaluated, pd.Series(scores, evaluated.image_ids), thresholds, validation=chosen
-        )
-        table = validation_to_test({"A": [scorecard]})
+        model = model_of(evaluated_images(truth), scores, thresholds, validation=chosen)
+        table = validation_to_test({"A": [model]})
         accuracy = float(((val >= thresholds["max_f1"].threshold) == val_truth).mean())
         on_validation = row_of(table, group="validation", metric="accuracy")
         assert on_validation["estimate"] == pytest.approx(accuracy)

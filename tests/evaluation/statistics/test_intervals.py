@@ -105,7 +105,7 @@ def test_the_interval_of_a_difference_follows_from_both():
 
 
 def test_a_p_value_is_below_a_twentieth_where_the_interval_leaves_0_out():
-    assert Interval(0.2, 0.0, 0.5).p_value == pytest.approx(0.05)
-    assert Interval(-0.2, -0.3, -0.1).p_value < 0.001
-    assert Interval(0.2, -0.1, 0.3).p_value > 0.05
-    assert Interval(0.2).p_value is None
+    assert Interval(0.2, 0.0, 0.5).normal_p_value == pytest.approx(0.05)
+    assert Interval(-0.2, -0.3, -0.1).normal_p_value < 0.001
+    assert Interval(0.2, -0.1, 0.3).normal_p_value > 0.05
+    assert Interval(0.2).normal_p_value is None

@@ -63,7 +63,10 @@ def test_every_metric_that_a_table_holds_has_a_record(predict, test_set):
 def with_simultaneous(figures, ends):
     """The differences from A with ends that hold for all of them at once."""
     differences = {
-        pair: {key: replace(figure, family=(ends[pair[1]],) * 2) for key, figure in each.items()}
+        pair: {
+            key: replace(figure, interval_at=lambda _, pair=pair: ends[pair[1]])
+            for key, figure in each.items()
+        }
         for pair, each in figures.differences.items()
     }
     return replace(figures, differences=differences)

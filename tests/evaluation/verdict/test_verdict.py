@@ -365,23 +365,35 @@ def test_no_sentence_contradicts_the_interval_that_it_quotes(make_metrics, widen
     assert min(shown, open_) > 30
 
 
+def normal_figure(gap, error=0.01):
+    """A difference whose intervals are those of a normal estimate."""
+
+    def ends(level):
+        reach = norm.isf((1 - level) / 2) * error
+        return gap - reach, gap + reach
+
+    return Figure(gap, *ends(0.95), interval_at=ends)
+
+
 def test_a_family_is_decided_as_holm_decides_its_p_values():
     """Normal figures: deciding by intervals step by step is Holm's method on their p-values."""
     rng = np.random.default_rng(9)
     for size in (1, 2, 5, 8) * 10:
         gaps = np.round(rng.normal(0.02, 0.02, size), 3)
-        ends = [[(gap - 0.01 * z, gap + 0.01 * z) for k in range(1, size + 1)
-                 for z in [norm.isf(0.025 / k)]] for gap in gaps]  # fmt: skip
+        figures = [normal_figure(gap) for gap in gaps]
         claims = [
-            Claim(
-                "A", "B", "auroc", "", (0.5 + gap, 0.5), Figure(gap, *own[0], family=tuple(own))
-            )
-            for gap, own in zip(gaps, ends, strict=True)
+            Claim("A", "B", "auroc", "", (0.5 + figure.estimate, 0.5), figure)
+            for figure in figures
         ]
         found = [claim.decided for claim in decide_together(claims)]
         p_values = holm([2 * norm.sf(abs(gap) / 0.01) for gap in gaps])
         wanted = [p < 0.05 for p in p_values]
-        near = any(abs(end) < 0.0005 for own in ends for pair in own for end in pair)
+        near = any(
+            abs(end) < 0.0005
+            for figure in figures
+            for k in range(1, size + 1)
+            for end in figure.interval_at(1 - 0.05 / k)
+        )
         assert found == wanted or near
 
 

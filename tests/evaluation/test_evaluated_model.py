@@ -1,17 +1,18 @@
-"""One system's figures on the evaluated images, as they are and under patient weights."""
+"""One model's figures on the evaluated images, as they are and under patient weights."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from cxr_compare.evaluation.scorecard import Scorecard
 from sklearn import metrics as oracle
 
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics
 from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.registry import family, why_undefined
+from cxr_compare.evaluation.replicates import FiguresOfWeights
+from cxr_compare.evaluation.statistics.calibration import RawScores
 from cxr_compare.evaluation.thresholds import ThresholdChoice
-from tests.evaluation.evaluated_images import evaluated_images
+from tests.evaluation.evaluated_images import evaluated_images, model_of, once
 
 N = 120
 
@@ -27,19 +28,18 @@ def evaluated():
 @pytest.fixture
 def scores(evaluated):
     rng = np.random.default_rng(5)
-    return pd.Series(1 / (1 + np.exp(-rng.normal(1.2 * evaluated.y_true - 0.5, 1.0))))
+    return 1 / (1 + np.exp(-rng.normal(1.2 * evaluated.y_true - 0.5, 1.0)))
 
 
 THRESHOLDS = {"max_f1": ThresholdChoice("max_f1", 0.4)}
 
 
 def test_every_figure_is_there_with_its_probability(evaluated, scores):
-    probability = scores.to_numpy() ** 2
-    found = Scorecard(evaluated, scores, THRESHOLDS, probability=probability).estimates()
-    plain = CalibrationFigures(evaluated.y_true, probability).figures()
+    found = once(model_of(evaluated, scores, THRESHOLDS, calibration=RawScores()))
+    plain = CalibrationFigures(evaluated.y_true, scores).figures()
     for name in family("calibration"):
         assert found[MetricKey(ALL, "", name)] == pytest.approx(plain[name][0])
-    brier = oracle.brier_score_loss(evaluated.y_true, probability)
+    brier = oracle.brier_score_loss(evaluated.y_true, scores)
     assert found[MetricKey(ALL, "", "brier")] == pytest.approx(brier)
     expected = classification_metrics(evaluated.y_true, scores, 0.4)
     for name in family("decision"):
@@ -48,7 +48,7 @@ def test_every_figure_is_there_with_its_probability(evaluated, scores):
 
 
 def test_against_normal_other_negatives_do_not_count_at_a_threshold_either(evaluated, scores):
-    found = Scorecard(evaluated, scores, THRESHOLDS).estimates()
+    found = once(model_of(evaluated, scores, THRESHOLDS))
     kept = evaluated.versus_normal
     expected = classification_metrics(evaluated.y_true[kept], scores[kept], 0.4)
     for name in family("decision"):
@@ -62,15 +62,15 @@ def test_against_normal_other_negatives_do_not_count_at_a_threshold_either(evalu
 
 def test_calibration_under_weights_draws_patients_and_not_images(evaluated, scores):
     weights = np.random.default_rng(0).multinomial(N // 2, np.full(N // 2, 2 / N), size=3)
-    scorecard = Scorecard(evaluated, scores, {}, probability=scores.to_numpy())
-    brier = scorecard(weights)[MetricKey(ALL, "", "brier")]
+    model = model_of(evaluated, scores, calibration=RawScores())
+    brier = FiguresOfWeights(model)(weights)[MetricKey(ALL, "", "brier")]
     of_image = weights[:, evaluated.patients]
-    loss = (scores.to_numpy() - evaluated.y_true) ** 2
+    loss = (scores - evaluated.y_true) ** 2
     assert brier == pytest.approx((of_image * loss).sum(axis=1) / of_image.sum(axis=1))
 
 
 def test_without_a_probability_calibration_is_missing_with_the_reason(evaluated, scores):
-    missing = Scorecard(evaluated, scores, {}).missing()
+    missing = model_of(evaluated, scores).missing()
     assert {missing[MetricKey(ALL, "", name)] for name in family("calibration")} == {
         NEEDS["probability"]
     }
@@ -79,43 +79,38 @@ def test_without_a_probability_calibration_is_missing_with_the_reason(evaluated,
 def test_a_score_at_the_threshold_is_called_in_every_figure_of_a_policy(evaluated, scores):
     # The known mistake: > for >=, which turns every score at the threshold into a negative.
     tied = scores.round(1)
-    scorecard = Scorecard(evaluated, tied, {"max_f1": ThresholdChoice("max_f1", 0.4)})
-    at = (tied == 0.4).to_numpy()
+    model = model_of(evaluated, tied, THRESHOLDS)
+    at = tied == 0.4
     assert at[evaluated.y_true].any()
     assert at[~evaluated.y_true].any()
-    called = (tied >= 0.4).to_numpy()
-    assert scorecard.called("max_f1")[at].all()
+    called = tied >= 0.4
+    assert model.called("max_f1")[at].all()
     tp, fp = int((called & evaluated.y_true).sum()), int((called & ~evaluated.y_true).sum())
-    assert (scorecard.confusion("max_f1")["tp"], scorecard.confusion("max_f1")["fp"]) == (tp, fp)
-    found = scorecard.estimates()
-    assert (found[MetricKey(ALL, "max_f1", "tp")], found[MetricKey(ALL, "max_f1", "fp")]) == (
-        tp,
-        fp,
-    )
+    counts = model.confusion("max_f1")
+    assert (counts["tp"], counts["fp"]) == (tp, fp)
+    found = once(model)
+    assert found[MetricKey(ALL, "max_f1", "tp")] == tp
+    assert found[MetricKey(ALL, "max_f1", "fp")] == fp
     assert found[MetricKey(ALL, "max_f1", "recall")] == pytest.approx(tp / evaluated.y_true.sum())
 
 
-def _pointing():
+def test_a_point_beside_a_lesion_does_not_count():
     """Five boxed images, the lesion at 40 to 60 px; scores call all but the last positive."""
     ids = pd.Index(["on it", "9 px beside", "11 px beside", "6 px below", "missed"])
     truth = pd.DataFrame({"image_id": ids, "x1": 40.0, "y1": 40.0, "x2": 60.0, "y2": 60.0})
     y_true = np.ones(5, dtype=bool)
-    evaluated = evaluated_images(y_true, image_ids=ids, boxes_trusted=y_true, truth=truth)
-    points = pd.DataFrame(
-        {"point_x": [50.0, 69.0, 71.0, 50.0, 50.0], "point_y": [50.0, 50.0, 50.0, 66.0, 50.0]},
-        index=ids,
-    )
-    scores = pd.Series([0.9, 0.8, 0.7, 0.6, 0.1])
-    return Scorecard(evaluated, scores, THRESHOLDS, points=points)
-
-
-def test_a_point_beside_a_lesion_does_not_count():
-    scorecard = _pointing()
-    assert scorecard.localised.tolist() == [True, False, False, False, True]
-    found = scorecard.estimates()
+    images = evaluated_images(y_true, image_ids=ids, boxes_trusted=y_true, truth=truth)
+    x, y = np.array([50.0, 69.0, 71.0, 50.0, 50.0]), np.array([50.0, 50.0, 50.0, 66.0, 50.0])
+    boxes = pd.DataFrame(
+        {"image_id": ids, "x1": x - 5, "y1": y - 5, "x2": x + 5, "y2": y + 5,
+         "score": [0.9, 0.8, 0.7, 0.6, 0.1]}
+    )  # fmt: skip
+    model = model_of(images, None, THRESHOLDS, boxes=boxes)
+    assert model.localised.tolist() == [True, False, False, False, True]
+    found = once(model)
     for metric, policy, hand_counted in (
         ("pointing_accuracy", "", 2 / 5),
         ("localised_sensitivity", "max_f1", 1 / 5),
     ):
         assert found[MetricKey(ALL, policy, metric)] == pytest.approx(hand_counted)
-    assert not scorecard.missing().keys() & found.keys()
+    assert not model.missing().keys() & found.keys()
