@@ -29,9 +29,7 @@ def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
     ]
     extra = make_metrics(rows).assign(subgroup="x_scanner=mobile", n_images=7, n_positive=3)
     metrics = pd.concat([comparison.metrics, extra], ignore_index=True)
-    (grid,) = subgroup_tables(
-        replace(comparison, figures=Figures.from_table(metrics)), "max_f1"
-    )
+    (grid,) = subgroup_tables(replace(comparison, figures=Figures.from_table(metrics)), "max_f1")
     assert grid.rows == (
         (
             "x scanner=mobile",

@@ -382,8 +382,7 @@ def test_a_family_is_decided_as_holm_decides_its_p_values():
         gaps = np.round(rng.normal(0.02, 0.02, size), 3)
         figures = [normal_figure(gap) for gap in gaps]
         claims = [
-            Claim("A", "B", "auroc", "", (0.5 + figure.estimate, 0.5), figure)
-            for figure in figures
+            Claim("A", "B", "auroc", "", (0.5 + figure.estimate, 0.5), figure) for figure in figures
         ]
         found = [claim.decided for claim in decide_together(claims)]
         p_values = holm([2 * norm.sf(abs(gap) / 0.01) for gap in gaps])
