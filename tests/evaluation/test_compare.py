@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from cxr_compare.evaluation.scorecard import Scorecard
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -14,7 +13,6 @@ from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.average_precision import average_precision
-from cxr_compare.evaluation.figure_intervals import resampled_figures
 from cxr_compare.evaluation.figures import COLUMNS
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.reduction import reduce_boxes
@@ -31,7 +29,7 @@ from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.evaluation.units import group_images
-from tests.evaluation.evaluated_images import evaluated_images, row_of
+from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of, row_of
 
 
 @pytest.fixture
@@ -156,20 +154,17 @@ def test_intervals_are_those_of_a_plain_loop_that_draws_patients_and_not_images(
     ids = evaluation_set.image_ids("test").sort_values()
     images = evaluation_set.images.set_index("image_id").loc[ids]
     y_true = evaluation_set.labels(target).reindex(ids).to_numpy()
-    mine = comparison.decisions.set_index("image_id").loc[ids]
-    called = mine["decision_max_f1"].to_numpy(dtype=bool)
+    scores = comparison.decisions.set_index("image_id").loc[ids, "score"].to_numpy()
     names = np.unique(images["patient_id"].to_numpy(dtype=str))
     of_patient = [np.flatnonzero(images["patient_id"] == name) for name in names]
     assert {len(rows) for rows in of_patient} == {2}
     drawn = np.random.default_rng(9).integers(0, len(names), size=(150, len(names)))
     rows = [np.concatenate([of_patient[patient] for patient in draw]) for draw in drawn]
-    slow = [oracle.f1_score(y_true[chosen], called[chosen]) for chosen in rows]
-    found = figure(comparison, "CheXNet", "f1", "max_f1")
+    slow = [oracle.average_precision_score(y_true[chosen], scores[chosen]) for chosen in rows]
+    found = figure(comparison, "CheXNet", "average_precision")
     tail = round((1 - expanded_level(0.95, found.effective_patients)) / 2, 12)
     expected = np.quantile(slow, [tail, 1 - tail])
-    held = found.ci_low_fixed_choice, found.ci_high_fixed_choice
-    assert held == pytest.approx(tuple(expected), abs=1e-12)
-    assert found.ci_high - found.ci_low > held[1] - held[0]  # with the choice of the threshold
+    assert (found.ci_low, found.ci_high) == pytest.approx(tuple(expected), abs=1e-12)
 
 
 def test_different_images_are_refused_and_listed(predict, test_set, evaluation_set):
@@ -366,12 +361,14 @@ def test_a_comparison_is_the_same_each_time(systems, test_set):
 
 
 def test_one_patient_gives_estimates_without_intervals():
-    scorecard = Scorecard(evaluated_images([1, 0], [0, 0]), pd.Series([0.9, 0.1]), {})
-    table = resampled_figures("opacity", {"A": [scorecard]}, Resamples(1, 10)).estimates.table()
-    row = table[table["metric"] == "auroc"].iloc[0]
-    assert row.estimate == 1.0
-    assert np.isnan(row.ci_low)
-    assert row.note == "one patient gives no interval"
+    model = model_of(evaluated_images([1, 0], [0, 0]), [0.9, 0.1])
+    figures = figures_of({"A": [model]}, Resamples(1, 10))
+    precision, auroc = figures.get("A", "average_precision"), figures.get("A", "auroc")
+    assert precision.estimate == auroc.estimate == 1.0
+    assert not precision.bounded
+    assert not auroc.bounded
+    assert precision.note == "one patient gives no interval"
+    assert auroc.note.startswith("no interval: fewer than two patients")
 
 
 def test_boxes_of_other_images_cannot_slip_into_a_reduction(systems, evaluation_set, target):

@@ -12,6 +12,8 @@ from cxr_compare.evaluation.sources.from_frames import (
     predictions_from_values,
     truth_from_values,
 )
+from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
+from tests.evaluation.evaluated_images import row_of
 
 pytestmark = pytest.mark.usefixtures("no_chart_files")
 N = 120
@@ -64,6 +66,19 @@ def test_figures_are_those_of_sklearn_and_of_the_functions_of_arrays(table):
     assert figures["A", "auroc"] == pytest.approx(roc_auc_score(table["label"], table["a"]))
     precision = average_precision_score(table["label"], table["b"])
     assert figures["B", "average_precision"] == pytest.approx(precision)
+
+
+def test_auroc_by_patient_is_that_of_the_highest_scores(table):
+    from sklearn.metrics import roc_auc_score
+
+    options = {"patients": table["patient_id"].to_numpy(), "unit": "patient"}
+    result = compared(table, table["label"].to_numpy(), **options)
+    highest = table.groupby("patient_id")[["label", "a", "b"]].max()
+    for system, column in (("A", "a"), ("B", "b")):
+        row = row_of(result.figures, system=system, metric="auroc", unit="patient")
+        assert row["estimate"] == pytest.approx(roc_auc_score(highest["label"], highest[column]))
+        assert row["ci_method"].startswith(OBUCHOWSKI)
+        assert row["n_images"] == N // 2
 
 
 @pytest.mark.parametrize("words", [("ja", "nein"), ("+", "−"), ("1", "0"), ("有", "無")])
