@@ -33,11 +33,11 @@ from cxr_compare.evaluation.figure_intervals import resampled_figures
 from cxr_compare.evaluation.groups.failure_analysis import failure_table
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 from cxr_compare.evaluation.thresholds import POLICIES, ValidationScores, choose_threshold
-from cxr_compare.evaluation.verdict.protocol import Protocol
 
 _IMAGES = 27_000
 _QUICK_IMAGES = 200

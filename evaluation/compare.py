@@ -28,6 +28,7 @@ from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.paired_tests import paired_tests
+from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.replicates import replicates as draw_replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
@@ -36,7 +37,6 @@ from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.units import Unit
 from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import few_patients, no_box_hits
-from cxr_compare.evaluation.verdict.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 from cxr_compare.evaluation.wording.sentences import note
 

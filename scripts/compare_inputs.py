@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.verdict.protocol import Protocol
+from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import read_target
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path

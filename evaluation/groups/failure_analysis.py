@@ -28,6 +28,7 @@ from cxr_compare.evaluation.groups.subgroups import Groups, image_groups
 from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.net_benefit import benefits
+from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import (
@@ -36,7 +37,6 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_parts,
 )
 from cxr_compare.evaluation.statistics.holm import holm
-from cxr_compare.evaluation.verdict.protocol import Protocol
 
 SIZE_EDGES_MM = (30.0, 60.0)
 _SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")

@@ -13,10 +13,10 @@ from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 from cxr_compare.evaluation.paired_tests import PairTests
+from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.statistics.holm import step_down
 from cxr_compare.evaluation.verdict.claims import Claim, decide_together, same
 from cxr_compare.evaluation.verdict.margin import against_margin, margin_statement
-from cxr_compare.evaluation.verdict.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.verdict.verdict_parts import (
     AnswerContext,
     Conclusion,

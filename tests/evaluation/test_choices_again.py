@@ -26,10 +26,10 @@ from cxr_compare.evaluation.compare import check_protocol
 from cxr_compare.evaluation.figure_intervals import lower_for_bias, resampled_figures
 from cxr_compare.evaluation.figures import FIXED_CHOICE, REFITTED
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
-from cxr_compare.evaluation.verdict.protocol import Protocol
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 from tools.simulation.box_designs import compute_scorecard, draw_images
 

@@ -28,10 +28,10 @@ from cxr_compare.evaluation.metrics.registry import (
     highlighted,
     metric_title,
 )
+from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report.metric_table import metric_table
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.ranking import RankedScores
-from cxr_compare.evaluation.verdict.protocol import Protocol
 from tools import documents
 
 ROOT = Path(__file__).resolve().parents[3]
