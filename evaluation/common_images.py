@@ -100,8 +100,6 @@ def common_test_images(
     if len(shared):
         by_role = {str(role): int(n) for role, n in shared["role"].value_counts().items()}
         notes.append(note("by_image", "shared_patients", counts=by_role))
-    for system in systems.values():
-        notes += system.facts.notes
     return describe_images(truth, common, known), notes
 
 
