@@ -169,7 +169,7 @@ def checked_decision(
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[Choices, list[Note]]:
-    """Choose a model's thresholds again on validation images; compare them with the stored ones.
+    """Return a model's stored thresholds and rules, or choose them on validation images.
 
     The work is done by `evaluation.choose.checked_decision`.
 
@@ -183,11 +183,10 @@ def checked_decision(
         extra_policies: Rules by which thresholds are chosen in addition to the stored ones.
 
     Returns:
-        Thresholds and calibration as chosen now, and remarks for the reader of the report.
+        Thresholds and calibration, and remarks for the reader of the report.
 
     Raises:
-        InputError: The stored thresholds were chosen on other images or labels, or the new choice
-            differs from them.
+        InputError: The stored thresholds were chosen on other images, labels or predictions.
     """
     system = read_system_of_split(predictions, split, ["val"])
     return choose.checked_decision(name, system, split.truth, policies, extra_policies)
