@@ -105,6 +105,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             in a file, or an argument cannot be read.
 
     Example:
+        >>> from cxr_compare.evaluation.common_images import common_test_images
         >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
         >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids})
         >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)

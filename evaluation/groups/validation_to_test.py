@@ -49,20 +49,6 @@ def validation_to_test(models: Models, seed: int = 0) -> pd.DataFrame:
         with the figure on validation images (``group`` is ``validation``), and one with the figure
         on test images (``group`` is ``test``), whose ``ci_low`` and ``ci_high`` are the ends of the
         expected range.
-
-    Example:
-        >>> from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
-        >>> from cxr_compare.evaluation.thresholds import choose_threshold
-        >>> n = np.arange(60)
-        >>> evaluated = LabelledImages(
-        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
-        >>> scores = (n * 7 % 10 + 6 * (n % 2 == 0)) / 20
-        >>> chosen = {"max_f1": choose_threshold(n % 2 == 0, scores, "max_f1")}
-        >>> validation = ValidationScores(n % 2 == 0, scores, n.astype(str), ("max_f1",))
-        >>> model = EvaluatedModel(evaluated, pd.Series(scores), chosen, validation=validation)
-        >>> table = validation_to_test({"A": [model]})
-        >>> table[table["metric"] == "recall"]["group"].tolist()
-        ['validation', 'test']
     """
     rows: list[dict[str, Any]] = []
     for name, (model, *_) in models.items():

@@ -158,7 +158,7 @@ def _chance_statement(figures: Figures, systems: Sequence[str]) -> Statement | N
 
     The result is None if a system was shown to be better, or if a system has no interval.
     """
-    if all(figures.get(name, "auroc").low <= CHANCE for name in systems):
+    if all(figures.get(name, "auroc").ci_low <= CHANCE for name in systems):
         return Statement("chance", {"systems": list(systems)})
     return None
 
@@ -222,8 +222,8 @@ def _single_headline(question: _Question) -> _Headline:
         "scores": [
             {
                 "estimate": score.estimate,
-                "low": score.low,
-                "high": score.high,
+                "ci_low": score.ci_low,
+                "ci_high": score.ci_high,
                 "bounded": score.bounded,
             }
             for score in scores

@@ -129,7 +129,7 @@ class ShareFigures:
         Example:
             >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}
             >>> shares = ShareFigures(("A", "B"), figures, 200, 150, 60.0)
-            >>> round(shares.estimate("auroc", ["B"], ["A"]).value, 3)
+            >>> round(shares.estimate("auroc", ["B"], ["A"]).estimate, 3)
             0.1
         """
         figure = self.figures[metric]
