@@ -87,7 +87,7 @@ def joint_measure(
         found = {"auroc": float(primary.decided)}
         for metric in _AT_THRESHOLD:
             gaps = [
-                compared.estimates.difference("C", member, metric, _POLICY)
+                compared.figures.difference("C", member, metric, _POLICY)
                 for member in _JOINT.members
             ]
             found[metric] = float(all(each.excludes_zero and each.estimate > 0 for each in gaps))
@@ -184,8 +184,8 @@ def joint_boxes_measure(
         held_out = cross_fitted_scores(y_true, columns[0], validation.owners)
         joint = fit_joint_score(y_true, columns[0]).probability(columns[1])
         gated = compute_scorecard(_rescaled(validation, held_out), _rescaled(test, joint), 0)
-        scorecards = [gated, compute_scorecard(validation, test, 0)]
-        found = compared(scorecards, _REPLICATES, int(rng.integers(2**31)))
+        models = [gated, compute_scorecard(validation, test, 0)]
+        found = compared(models, _REPLICATES, int(rng.integers(2**31)))
         each = {}
         for metric in _OF_BOXES:
             gap = found.difference("A", "B", metric)
