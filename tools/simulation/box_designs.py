@@ -213,7 +213,7 @@ def box_choice(images: BoxedImages, system: int) -> BoxChoice:
     return BoxChoice([BoxCandidate(OverlapRule(), pairs)], images.owners)
 
 
-def compute_scorecard(
+def tuned_detector(
     validation: BoxedImages, test: BoxedImages, system: int, rules: Sequence[str] = ("max",)
 ) -> EvaluatedModel:
     """Tune a detector on validation images, and take its boxes on test images.
@@ -360,7 +360,7 @@ def box_measure(
         detector contains the true figure; else 0.
     """
     validation, test = (draw_images(rng, size, clusters) for size in sizes)
-    detectors = [compute_scorecard(validation, test, system) for system in range(2)]
+    detectors = [tuned_detector(validation, test, system) for system in range(2)]
     found = compared(detectors, replicates, int(rng.integers(2**31)))
     each = {}
     for metric in BOX_METRICS:
@@ -388,7 +388,7 @@ def reduction_measure(
         1 for each kind of claim that is made (which is wrong), else 0.
     """
     validation, test = (draw_images(rng, size, "one", WEAK) for size in sizes)
-    detectors = [compute_scorecard(validation, test, system, rules) for system in range(2)]
+    detectors = [tuned_detector(validation, test, system, rules) for system in range(2)]
     found = compared(detectors, replicates, int(rng.integers(2**31)))
     verdict = state_verdict(found, ["A", "B"], "Finding")
     decided = any(each.decided for each in verdict.conclusions)
