@@ -6,13 +6,10 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from cxr_compare.evaluation.evaluated_models import Models
-from cxr_compare.evaluation.refitted_choices import choose_again
-from cxr_compare.evaluation.scorecard import Scorecard
 
 from benchmarks.bench import Row, Setting
 from benchmarks.worker import Candidate, Run
@@ -29,15 +26,19 @@ from cxr_compare.evaluation.boxes.overlaps import (
     StoredPairs,
     overlap_candidates,
 )
-from cxr_compare.evaluation.figure_intervals import resampled_figures
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
+from cxr_compare.evaluation.figure_intervals import compute_figures
 from cxr_compare.evaluation.groups.failure_analysis import failure_table
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.protocol import Protocol
+from cxr_compare.evaluation.replicates import choose_again, replicates
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 from cxr_compare.evaluation.thresholds import POLICIES, ValidationScores, choose_threshold
-from cxr_compare.evaluation.verdict.protocol import Protocol
 
 _IMAGES = 27_000
 _QUICK_IMAGES = 200
@@ -72,12 +73,6 @@ class Systems(NamedTuple):
     validation: dict[str, ValidationScores]
     choices: dict[str, BoxChoice]
     images: pd.DataFrame
-
-
-class _EvaluatedModel(NamedTuple):
-    """The part of an evaluated model that `failure_table` reads."""
-
-    scorecard: Scorecard
 
 
 def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
@@ -340,41 +335,37 @@ def evaluate(
     Returns:
         Table of all figures.
     """
-    evaluated = systems.evaluated
-    scorecards = {}
-    for name, scores in systems.scores.items():
-        boxes = systems.boxes.get(name)
-        kept = systems.validation[name]
-        choices = {
-            policy: choose_threshold(kept.y_true, kept.scores, policy) for policy in POLICIES
-        }
-        choice = systems.choices.get(name)
-        stored = None if boxes is None else OverlappingBoxes.from_boxes(boxes)
-        rule = None if choice is None else choice.rule
-        overlap = rule.limit if isinstance(rule, OverlapRule) else None
-        scorecard = Scorecard(
-            evaluated,
-            scores,
-            choices,
-            validation=kept,
-            boxes=None if stored is None else stored.left(overlap),
-            stored_boxes=stored,
-            overlap=overlap,
-            box_cut=None if choice is None else choice.cut,
-            box_choice=choice,
-        )
-        scorecards[name] = [scorecard]
-    resamples = Resamples(evaluated.n_patients, n_replicates, seed)
-    figures = resampled_figures("lesion", scorecards, resamples).estimates.table()
+    models = {name: [_tuned(systems, name)] for name in systems.scores}
+    resamples = Resamples(systems.evaluated.n_patients, n_replicates, seed)
+    frames = replicates(models, resamples)
+    figures = compute_figures("lesion", models, frames, resamples).table()
     if not groups:
         return figures
-    models = {
-        name: [_EvaluatedModel(scorecard) for scorecard in members]
-        for name, members in scorecards.items()
-    }
     truth = GroundTruth(systems.images, pd.Series(dtype=float), pd.Series(dtype=object), "lesion")
-    where = failure_table(cast(Models, models), truth, Protocol(), None, resamples)
+    where = failure_table(models, truth, Protocol(), None, resamples)
     return pd.concat([figures, where], ignore_index=True)
+
+
+def _tuned(systems: Systems, name: str) -> EvaluatedModel:
+    """Return a system with the thresholds and the rule of boxes that validation chooses."""
+    images = systems.evaluated
+    chosen_on = systems.validation[name]
+    thresholds = {
+        policy: choose_threshold(chosen_on.y_true, chosen_on.scores, policy) for policy in POLICIES
+    }
+    choices = Choices("lesion", {}, thresholds=thresholds, chosen_scores=chosen_on)
+    if name not in systems.boxes:
+        output = Output.from_scores(images.image_ids, systems.scores[name])
+        return EvaluatedModel(name, images, output, choices)
+    of_boxes = systems.choices[name]
+    choices = replace(
+        choices,
+        overlap=of_boxes.rule.limit if isinstance(of_boxes.rule, OverlapRule) else None,
+        box_cut=of_boxes.cut,
+        box_choice=of_boxes,
+    )
+    output = Output.from_boxes(images.image_ids, systems.boxes[name])
+    return EvaluatedModel(name, images, output, choices)
 
 
 def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,8 +27,6 @@ from cxr_compare.evaluation.thresholds import (
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.evaluation.wording.tuning_sentences import sentence
 
-_SAME = 1e-7
-"""Tolerance of stored numbers: fits on other processors end about 1e-9 from their optimum."""
 _SUMMARY_METRICS = ("recall", "specificity", "precision", "f1")
 
 
@@ -307,38 +304,6 @@ class Choices:
             losses=(payload.get("choices") or {}).get("calibration") or {},
         )
 
-    def difference(self, derived: Choices) -> str | None:
-        """Find the first difference between this decision, which was stored, and one derived now.
-
-        The thresholds of policies (rules for the threshold) that the stored decision lacks count as
-        no difference, because no result uses them.
-
-        Args:
-            derived: Decision that was derived from the same validation images.
-
-        Returns:
-            Position in the JSON file and both values, such as "overlap: 0.5 against 0.3"; `None` if
-            the decisions agree.
-
-        Example:
-            >>> from cxr_compare import Choices
-            >>> stored = Choices("opacity", {"n_images": 40}, overlap=0.5)
-            >>> stored.difference(Choices("opacity", {"n_images": 40}, overlap=0.3))
-            'overlap: 0.5 against 0.3'
-        """
-        stored_json = self.to_dict()
-        derived_json = derived.to_dict()
-        stored_policies = stored_json["policies"]
-        derived_policies = {
-            name: spec for name, spec in derived_json["policies"].items() if name in stored_policies
-        }
-        derived_json["policies"] = derived_policies
-        # Two entries are texts and records, of which the chosen values themselves are compared, and
-        # a declared threshold is not derived.
-        for not_derived in ("box_rule", "boxes_tried", "declared"):
-            derived_json[not_derived] = stored_json[not_derived]
-        return _first_difference(stored_json, derived_json)
-
 
 def _summary(decision: Choices) -> list[str]:
     """Return the lines that `cxr tune` prints."""
@@ -372,34 +337,3 @@ def _threshold_line(choice: ThresholdChoice, figures: Mapping[str, float | None]
         return sentence("no_threshold", policy=choice.policy, reason=choice.reason)
     shown = {name: figures[name] for name in _SUMMARY_METRICS if figures.get(name) is not None}
     return sentence("threshold", policy=choice.policy, threshold=choice.threshold, figures=shown)
-
-
-def _first_difference(first: Any, second: Any, position: str = "") -> str | None:
-    """Find the first position at which two JSON values differ, except for rounding.
-
-    Example:
-        >>> _first_difference({"a": [1, 2.0]}, {"a": [1, 2.5]})
-        'a[1]: 2.0 against 2.5'
-    """
-    if isinstance(first, dict) and isinstance(second, dict):
-        for key in sorted({*first, *second}):
-            inner = f"{position}.{key}".lstrip(".")
-            difference = _first_difference(first.get(key), second.get(key), inner)
-            if difference:
-                return difference
-        return None
-    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        for index, (one, other) in enumerate(zip(first, second, strict=True)):
-            difference = _first_difference(one, other, f"{position}[{index}]")
-            if difference:
-                return difference
-        return None
-    if _is_number(first) and _is_number(second):
-        same = math.isclose(first, second, rel_tol=_SAME, abs_tol=_SAME)
-    else:
-        same = first == second
-    return None if same else f"{position}: {first} against {second}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

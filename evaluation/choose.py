@@ -1,11 +1,12 @@
 """Choose the decision rule of a system for a target on validation images.
 
-`cxr tune` stores the rule. `cxr compare` derives it again from the same rows and refuses if the two
-differ, so that no threshold can have been chosen on test images.
+`cxr tune` stores the rule with a digest of the validation images' labels, scores and boxes, and
+`cxr compare` refuses it where they have changed since.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.box_choice import (
     BOXES_BY,
@@ -115,9 +117,13 @@ def tune(
         )
     is_ranks_only = _has_ranks_only(system, policies, options)
     y_true = _validation_labels(system, truth)
-    chosen_on = _decision_ids(system, truth) | _validation_counts(system, truth, y_true)
     ids = y_true.index
     output = system.output_on(ids)
+    chosen_on = {
+        **_decision_ids(system, truth),
+        "digest": _digest(output, y_true),
+        **_validation_counts(system, truth, y_true),
+    }
     if not len(ids):
         return Choices(
             truth.finding,
@@ -204,10 +210,10 @@ def checked_decision(
     *,
     boxes_by: str = BOXES_BY,
 ) -> tuple[Choices, list[Note]]:
-    """Choose a system's thresholds and rules again, and compare them with the stored ones.
+    """Return a system's stored thresholds and rules, or choose them on validation images.
 
-    The stored ones are those that ``cxr tune`` chose before, on the same validation images. If
-    nothing was stored, thresholds and rules are chosen and not compared.
+    Stored ones are those that ``cxr tune`` chose before. They are refused if the labels, the scores
+    or the boxes of the validation images have changed since, by a digest that is stored with them.
 
     Args:
         name: Name of the system as reports show it.
@@ -222,12 +228,12 @@ def checked_decision(
             ``cxr tune`` stored no rule, such as ``froc_mean``.
 
     Returns:
-        The thresholds and rules that were chosen now, and notes for the report: that no thresholds
-        were stored before, or that there are no validation images.
+        The thresholds and rules, and notes for the report: that no thresholds were stored before,
+        or that there are no validation images.
 
     Raises:
         InputError: The stored thresholds and rules were chosen on other images, labels or
-            predictions, or differ from those that are chosen now.
+            predictions.
 
     Example:
         >>> ids = ["a", "b", "c", "d"]
@@ -258,17 +264,55 @@ def checked_decision(
                 f"{system.source}: the decision of {name} was chosen with {key} "
                 f"{stored.chosen_on.get(key)}, here it is {ids[key]}; run cxr tune again"
             )
-    requested = list(dict.fromkeys((*stored.thresholds, *extra_policies)))
-    derived = tune(system, truth, policies=requested, options=stored.options)
-    if stored.declared is not None:
-        derived = declare(derived, stored.declared)
-    difference = stored.difference(derived)
-    if difference:
+    y_true = _validation_labels(system, truth)
+    output = system.output_on(y_true.index)
+    if stored.chosen_on.get("digest") != _digest(output, y_true):
         raise InputError(
-            f"{system.source}: the decision of {name} is not what its validation images give "
-            f"({difference}); run cxr tune again"
+            f"{system.source}: the decision of {name} was chosen on other scores or labels of the "
+            "validation images than these; run cxr tune again"
         )
-    return derived, []
+    return _with_validation(stored, output, y_true, truth, extra_policies), []
+
+
+def _with_validation(
+    stored: Choices,
+    output: Output,
+    y_true: pd.Series,
+    truth: GroundTruth,
+    extra_policies: Sequence[str],
+) -> Choices:
+    """Add to stored choices the validation images that they rest on, and further thresholds."""
+    scores = output.scores(stored.reduction)
+    images = ValidationScores(
+        y_true.to_numpy() == 1, scores.to_numpy(np.float64), truth.patients(y_true.index)
+    )
+    further = {
+        policy: choose_threshold(images.y_true, images.scores, policy)
+        for policy in extra_policies
+        if policy not in stored.thresholds
+    }
+    return replace(
+        stored,
+        thresholds=stored.thresholds | further,
+        validation=_validation_figures(images, further) | stored.validation,
+        chosen_scores=images,
+        box_choice=_box_choice(output, scores, stored.map_scale, truth, stored.options.boxes_by),
+    )
+
+
+def _digest(output: Output, y_true: pd.Series) -> str:
+    """Return a digest of the labels of validation images, and of the scores and boxes on them."""
+    digest = hashlib.sha256("\n".join(y_true.index.astype(str)).encode())
+    digest.update(y_true.to_numpy(np.float64).tobytes())
+    for table, numbers in (
+        (output.finding_scores, ["score"]),
+        (output.finding_boxes, [*EDGES, "score"]),
+    ):
+        rows = table.sort_values(["image_id", "finding", *numbers])
+        for column in ("image_id", "finding"):
+            digest.update("\n".join(rows[column].astype(str)).encode())
+        digest.update(rows[numbers].to_numpy(np.float64).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def validation_scores(system: System, decision: Choices, truth: GroundTruth) -> pd.DataFrame:

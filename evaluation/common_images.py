@@ -8,6 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.evaluation.labelled_images import (
     GroundTruth,
     LabelledImages,
@@ -100,8 +101,6 @@ def common_test_images(
     if len(shared):
         by_role = {str(role): int(n) for role, n in shared["role"].value_counts().items()}
         notes.append(note("by_image", "shared_patients", counts=by_role))
-    for system in systems.values():
-        notes += system.facts.notes
     return describe_images(truth, common, known), notes
 
 
@@ -180,7 +179,7 @@ def _refuse_failures(systems: Mapping[str, System], known: pd.Index) -> None:
     """
     for name, system in systems.items():
         rows = system.images[system.images["status"] == "failed"]
-        rows = rows[rows["image_id"].isin(known)]
+        rows = rows[is_member(rows["image_id"], known)]
         if len(rows):
             shown = ", ".join(map(str, rows["image_id"].sort_values()[:_SHOWN]))
             raise InputError(

@@ -12,7 +12,6 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import choosing_figures
-from cxr_compare.evaluation.common_images import Images, common_test_images
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.evaluate import evaluate_by_unit, evaluate_models
 from cxr_compare.evaluation.evaluated_model import Models
@@ -22,12 +21,13 @@ from cxr_compare.evaluation.groups.exposure import Exposure, check_exposures, un
 from cxr_compare.evaluation.groups.failure_analysis import failure_table
 from cxr_compare.evaluation.groups.prevalence import Prevalence
 from cxr_compare.evaluation.groups.subgroups import image_groups
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.paired_tests import paired_tests
+from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.replicates import replicates as draw_replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
@@ -36,16 +36,18 @@ from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.units import Unit
 from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import few_patients, no_box_hits
-from cxr_compare.evaluation.verdict.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 from cxr_compare.evaluation.wording.sentences import note
 
 
 def compare_systems(  # noqa: PLR0913 - options of cxr compare
-    systems: Mapping[str, System | Sequence[System]],
+    named: Mapping[str, Mapping[str, System]],
+    images: LabelledImages,
     truth: GroundTruth,
     *,
-    images: Images = "all",
+    notes: Sequence[Note] = (),
+    recorded: Mapping[str, Any] | None = None,
+    audit: Sequence[str] | None = None,
     policies: Sequence[str] = POLICIES,
     replicates: int = 2000,
     seed: int = 0,
@@ -64,15 +66,16 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     stored ones. Intervals come from a bootstrap in which all systems share the resampled patients.
 
     Args:
-        systems: Systems with their output by display name, in the order in which they are shown.
-            The first is the reference system, which the others are compared with, unless the
-            protocol names another. A system that was trained with several random seeds is a
-            sequence with one item for each seed.
+        named: For each system by its display name, in the order in which they are shown, its
+            trained models by their own names, as `name_models` returns them: one for each training
+            seed. The first system is the reference, which the others are compared with, unless
+            the protocol names another.
+        images: The test images that all systems ran on, as `common_test_images` returns them.
         truth: Labels, patients, true boxes and roles of all images. Thresholds and rules are chosen
-            on the images with the role ``val``, and figures are computed on those with the role
-            ``test``.
-        images: With ``all``, the systems must have run on the same test images, or an error is
-            raised. With ``common``, the images on which all systems ran are taken.
+            on the images with the role ``val``.
+        notes: Notes for the report on the choice of the images.
+        recorded: Ids and versions that the record of the comparison shows; None for none.
+        audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
         policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems of which
             ``cxr tune`` stored no thresholds.
         replicates: Number of bootstrap resamples of the patients.
@@ -97,12 +100,12 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         All figures, intervals, tests and notes of the comparison, from which a report is made.
 
     Raises:
-        InputError: The systems ran on different images, stored thresholds and rules of a system
-            were chosen on other validation images or differ from those that are chosen now, a
-            system lacks the primary figure of a protocol that was declared in a file, or an
-            argument cannot be read.
+        InputError: Stored thresholds and rules of a system were chosen on other validation images,
+            labels or predictions, a system lacks the primary figure of a protocol that was declared
+            in a file, or an argument cannot be read.
 
     Example:
+        >>> from cxr_compare.evaluation.common_images import common_test_images
         >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
         >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids})
         >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
@@ -112,29 +115,29 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         >>> rows = ran[["image_id"]].assign(finding="label")
         >>> good = System("good", "scores", ran, rows.assign(score=[0.2, 0.7] * 40))
         >>> poor = System("poor", "scores", ran, rows.assign(score=[0.2, 0.7, 0.7, 0.2] * 20))
-        >>> comparison = compare_systems({"good": good, "poor": poor}, truth, replicates=50)
+        >>> named = name_models({"good": good, "poor": poor})
+        >>> images, notes = common_test_images(models_by_label(named), truth)
+        >>> comparison = compare_systems(named, images, truth, notes=notes, replicates=50)
         >>> comparison
         <Comparison of good and poor on label: 40 test images>
         >>> comparison.figures.difference("good", "poor", "auroc").estimate
         0.5
     """
-    if not systems:
+    if not named:
         raise InputError("compare needs at least one system")
-    systems = {name: systems[name] for name in protocol.in_order(systems)}
+    named = {name: named[name] for name in protocol.in_order(named)}
     policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
     unit = protocol.unit_of(unit)
     of_use = None if prevalence is None else Prevalence.parse(prevalence)
     image_groups(truth.images, protocol.subgroups)  # refuses subgroups that cannot be formed
-    named = name_models(systems)
     for name, members in named.items():
         _check_seeds(name, list(members.values()))
-    evaluated, notes = common_test_images(models_by_label(named), truth, images=images)
     boxes_by = protocol.metric if protocol.metric in choosing_figures() else BOXES_BY
-    seen = check_exposures(exposures, list(named), truth, evaluated)
+    seen = check_exposures(exposures, list(named), truth, images)
     models, of_models = evaluate_models(
-        named, evaluated, truth, policies, extra_policies, boxes_by=boxes_by
+        named, images, truth, policies, extra_policies, boxes_by=boxes_by
     )
-    resamples = Resamples(evaluated.n_patients, replicates, seed)
+    resamples = Resamples(images.n_patients, replicates, seed)
     check_protocol(protocol, models)
     frames = draw_replicates(models, resamples, advance=advance)
     figures = compute_figures(truth.finding, models, frames, resamples)
@@ -142,6 +145,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     by_unit = evaluate_by_unit(models, models_by_label(named), truth, unit, resamples)
     exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]
     tests = paired_tests(figures, models, by_unit.tests)
+    records = _records(models)
     results = {name: SystemResult.from_models(seeds) for name, seeds in models.items()}
     return Comparison(
         finding=truth.finding,
@@ -152,14 +156,15 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         failures=failure_table(models, truth, protocol, of_use, resamples),
         systems=results,
         decisions=_decisions_table(models, truth.images),
-        provenance=_record(models, protocol, resamples),
+        provenance={**(recorded or {}), **_record(models, records, protocol, resamples)},
+        records=records,
         notes=[
             *notes,
             *of_models,
             *score_notes(models),
             *(each.note for each in exposed),
-            *few_patients(evaluated),
-            *no_box_hits(results, figures, evaluated.truth),
+            *few_patients(images),
+            *no_box_hits(results, figures, images.truth),
             *by_unit.notes,
             *_seed_notes(models),
         ],
@@ -172,16 +177,15 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             for model in members
             if model.choices.declared is not None
         },
-        background=Background.from_truth(truth, evaluated.image_ids, models),
-        patients_known=truth.knows_patients(evaluated.image_ids),
+        background=Background.from_truth(truth, images.image_ids, models, audit),
+        patients_known=truth.knows_patients(images.image_ids),
         split=truth.split,
         replicates=resamples.n_replicates,
     )
 
 
 def pilot_parts(
-    systems: Mapping[str, System | Sequence[System]],
-    truth: GroundTruth,
+    named: Mapping[str, Mapping[str, System]], images: LabelledImages, truth: GroundTruth
 ) -> dict[str, list[AurocParts]]:
     """Compute the contribution of each test patient to the AUROC of each system.
 
@@ -189,36 +193,21 @@ def pilot_parts(
     with another number of patients.
 
     Args:
-        systems: Systems with their output by display name. A system that was trained with several
-            random seeds is a sequence with one item for each seed.
-        truth: Labels, patients, true boxes and roles of all images. The images with the role
-            ``test`` are used.
+        named: Trained models of each system, as `name_models` returns them.
+        images: The test images that all systems ran on.
+        truth: Labels, patients, true boxes and roles of all images.
 
     Returns:
         By display name of the system, one item for each training seed: the AUROC with the
         contributions of the patients.
 
     Raises:
-        InputError: The systems ran on different images, or all test images are of one class.
-
-    Example:
-        >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
-        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids})
-        >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
-        >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
-        >>> truth = GroundTruth(images, labels, roles)
-        >>> ran = images[["image_id"]].assign(status="ok")
-        >>> scores = ran[["image_id"]].assign(finding="label", score=[0.2, 0.7] * 40)
-        >>> parts = pilot_parts({"A": System("A", "scores", ran, scores)}, truth)
-        >>> parts["A"][0].value
-        1.0
+        InputError: All test images are of one class.
     """
-    named = name_models(systems)
     for name, members in named.items():
         _check_seeds(name, list(members.values()))
-    evaluated, _ = common_test_images(models_by_label(named), truth)
-    models, _ = evaluate_models(named, evaluated, truth, POLICIES)
-    everything = np.ones(len(evaluated.y_true), dtype=bool)
+    models, _ = evaluate_models(named, images, truth, POLICIES)
+    everything = np.ones(len(images.y_true), dtype=bool)
     parts = {
         name: part
         for name, members in models.items()
@@ -378,7 +367,26 @@ def _decisions_table(models: Models, images: pd.DataFrame) -> pd.DataFrame:
     return table.merge(images[["image_id", "patient_id"]], on="image_id", how="left")
 
 
-def _record(models: Models, protocol: Protocol, resamples: Resamples) -> dict[str, Any]:
+def _records(models: Models) -> dict[str, dict[str, Any]]:
+    """Return what is known of each system, with all of its training seeds."""
+    records = {}
+    for name, members in models.items():
+        of_seeds = [
+            {**model.facts.record, "decision": model.choices.to_dict()}
+            for model in members
+            if model.facts.record
+        ]
+        if len(of_seeds) == 1:
+            records[name] = of_seeds[0]
+        elif of_seeds:
+            seeds = [of_one["seed"] for of_one in of_seeds]
+            records[name] = of_seeds[0] | {"seed": seeds, "models": of_seeds}
+    return records
+
+
+def _record(
+    models: Models, records: Mapping[str, Any], protocol: Protocol, resamples: Resamples
+) -> dict[str, Any]:
     """Return the settings of a comparison, which are stored in its provenance."""
     seeds = {name: [model.facts.seed for model in members] for name, members in models.items()}
     return {
@@ -388,5 +396,6 @@ def _record(models: Models, protocol: Protocol, resamples: Resamples) -> dict[st
             "interval": "percentile",
         },
         "seeds": {name: values if len(values) > 1 else values[0] for name, values in seeds.items()},
+        **({"systems": records} if records else {}),
         "protocol": protocol.to_dict(),
     }

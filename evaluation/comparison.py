@@ -15,12 +15,12 @@ from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.exposure import ExposureResult
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.paired_tests import PairTests
+from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.joint_score import METHOD
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import list_cautions
-from cxr_compare.evaluation.verdict.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.verdict.unequal_recipes import unequal_conditions
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 from cxr_compare.evaluation.verdict.verdict_parts import AnswerContext, JointSystem, Verdict

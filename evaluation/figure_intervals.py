@@ -94,8 +94,8 @@ def compute_figures(
         >>> models = {"A": [EvaluatedModel("A", images, output, Choices("opacity", {}))]}
         >>> resamples = Resamples(60, 200, 0)
         >>> figures = compute_figures("opacity", models, replicates(models, resamples), resamples)
-        >>> figures.get("A", "auroc")
-        Figure(estimate=0.64..., low=0.49..., high=0.77..., note='', ...)
+        >>> round(figures.get("A", "auroc").estimate, 3)
+        0.68
     """
     maker = _Maker(models, frames, resamples)
     of_systems = {
@@ -330,10 +330,9 @@ class _Maker:
                 error=estimate.error,
                 detectable=estimate.detectable,
             )
-        if estimate.interval is None:
+        if not estimate.has_interval:
             return figure
-        low, high = estimate.interval
-        figure = replace(figure, low=low, high=high, note="")
+        figure = replace(figure, ci_low=estimate.ci_low, ci_high=estimate.ci_high, note="")
         if estimate.exact:
             return replace(figure, method=EXACT_AUROC, kind="exact")
         method = OVER_SEEDS if question.has_seeds else OBUCHOWSKI
@@ -402,7 +401,9 @@ class _Maker:
         note = found.note
         if question.refitted and not (found.bounded or found.unmoved):
             note = f"{note}; {_CHOICE_UNSURE}"
-        return replace(figure, low=found.low, high=found.high, note=note, unmoved=found.unmoved)
+        return replace(
+            figure, ci_low=found.ci_low, ci_high=found.ci_high, note=note, unmoved=found.unmoved
+        )
 
     def _over_seeds(self, question: _Question) -> ClusteredEstimate | None:
         """Estimate a figure, or a difference of two systems, over training seeds.
@@ -435,14 +436,14 @@ class _Maker:
         """Replace percentiles by the interval over training seeds; [0, 1] bounds a share."""
         method = f"{OVER_SEEDS}; covariances of {self.resamples.n_replicates} resamples"
         figure = replace(figure, method=method + choices_text(question.choices), kind="seeds")
-        if estimate is None or estimate.interval is None:
-            return replace(figure, low=np.nan, high=np.nan, note=NO_WIDTH)
-        low, high = estimate.interval
+        if estimate is None or not estimate.has_interval:
+            return replace(figure, ci_low=np.nan, ci_high=np.nan, note=NO_WIDTH)
+        low, high = estimate.ci_low, estimate.ci_high
         if not question.is_difference and np.nanmin(drawn) >= 0:
             low = max(low, 0.0)
             if np.nanmax(drawn) <= 1:
                 high = min(high, 1.0)
-        return replace(figure, low=low, high=high)
+        return replace(figure, ci_low=low, ci_high=high)
 
     def _with_exact_interval(self, question: _Question, figure: Figure) -> Figure:
         """Use the exact interval for a share of 0 or 1 that no resample of test patients changes.
@@ -456,14 +457,19 @@ class _Maker:
         exact = Interval.from_share(question.value, len(patients))
         if figure.unmoved:
             return replace(
-                figure, low=exact.low, high=exact.high, note="", method=EXACT_METHOD, kind="exact"
+                figure,
+                ci_low=exact.ci_low,
+                ci_high=exact.ci_high,
+                note="",
+                method=EXACT_METHOD,
+                kind="exact",
             )
         if not figure.bounded or not self._are_drawn(patients):
             return figure
         return replace(
             figure,
-            low=min(figure.low, exact.low),
-            high=max(figure.high, exact.high),
+            ci_low=min(figure.ci_low, exact.ci_low),
+            ci_high=max(figure.ci_high, exact.ci_high),
             method=f"{figure.method}; {EXACT_METHOD}",
         )
 

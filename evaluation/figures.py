@@ -152,7 +152,7 @@ class Figure(Interval):
 
     Example:
         >>> figure = Figure(0.9, 0.85, 0.95, method="clustered")
-        >>> figure.low, figure.refitted
+        >>> figure.ci_low, figure.refitted
         (0.85, False)
     """
 
@@ -187,8 +187,8 @@ class Figure(Interval):
         return replace(
             self,
             estimate=-self.estimate,
-            low=-self.high,
-            high=-self.low,
+            ci_low=-self.ci_high,
+            ci_high=-self.ci_low,
             interval_at=None if ends_at is None else turned,
         )
 
@@ -206,9 +206,9 @@ class Figure(Interval):
         if comparisons == 1 or not self.bounded:
             return self
         if self.interval_at is None:
-            return replace(self, low=np.nan, high=np.nan)
+            return replace(self, ci_low=np.nan, ci_high=np.nan)
         low, high = self.interval_at(family_level(comparisons))
-        return replace(self, low=low, high=high)
+        return replace(self, ci_low=low, ci_high=high)
 
 
 def choices_text(choices: Mapping[str, bool]) -> str:
@@ -369,8 +369,8 @@ class Figures:
                 **key._asdict(),
                 "system": name,
                 "estimate": figure.estimate,
-                "ci_low": figure.low,
-                "ci_high": figure.high,
+                "ci_low": figure.ci_low,
+                "ci_high": figure.ci_high,
                 "ci_method": figure.method,
                 "n_validation_positive": figure.n_chosen_on,
                 **figure.counts._asdict(),
@@ -427,8 +427,8 @@ def _from_row(row: Mapping[str, Any]) -> Figure:
     n_images, n_patients, n_positive = (int(row.get(name, 0)) for name in SampleSize._fields[:3])
     return Figure(
         estimate=float(row.get("estimate", np.nan)),
-        low=float(row.get("ci_low", np.nan)),
-        high=float(row.get("ci_high", np.nan)),
+        ci_low=float(row.get("ci_low", np.nan)),
+        ci_high=float(row.get("ci_high", np.nan)),
         note=row.get("note", ""),
         method=method,
         kind=kind,

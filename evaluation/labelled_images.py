@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.evaluation.metrics.metric import VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
@@ -130,7 +131,8 @@ class GroundTruth:
         pairs = pd.DataFrame({"role": self.roles, "patient_id": patients.reindex(self.roles.index)})
         pairs = pairs.drop_duplicates()
         tested = pairs.loc[pairs["role"] == "test", "patient_id"]
-        return pairs[pairs["role"].isin(("val", "train")) & pairs["patient_id"].isin(tested)]
+        others = pairs[pairs["role"].isin(("val", "train"))]
+        return others[is_member(others["patient_id"], tested)]
 
     def labels_of(self, role: str) -> pd.Series:
         """Return the labels of the images with a role, such as the test images.

@@ -17,7 +17,6 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_peaks
 from cxr_compare.evaluation.boxes.overlaps import OverlappingBoxes, OverlapRule
 from cxr_compare.evaluation.boxes.pointing import top_box_centres
-from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.reduction import Reduction, reduce_boxes
 
 SCORE_COLUMNS = ["image_id", "finding", "score"]
@@ -52,8 +51,8 @@ class SystemFacts:
             training and validation images are separate.
         score_range: Lowest and highest of all its image scores, also those of images that are not
             evaluated. None takes those at hand.
-        notes: Notes for the report about test images and images that the system has seen in
-            training.
+        record: What is known of the training and the prediction, such as the configuration
+            (``recipe``), by name, for the record of a comparison.
 
     Example:
         >>> SystemFacts(seed=1, exported=True).seed
@@ -68,7 +67,7 @@ class SystemFacts:
     trained_on: tuple[tuple[str, str], ...] = ()
     fitted_on: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
     score_range: tuple[float, float] | None = None
-    notes: tuple[Note, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -124,8 +124,8 @@ def _resampled_test(
         "method": method,
         "independent": "patients",
         "estimate": figure.estimate,
-        "ci_low": figure.low,
-        "ci_high": figure.high,
+        "ci_low": figure.ci_low,
+        "ci_high": figure.ci_high,
         "standard_error": figure.error,
         "p_value": figure.p_value,
         "detectable": figure.detectable,
@@ -135,7 +135,7 @@ def _resampled_test(
     }
     if figure.bounded and pair[0] == next(iter(figures.systems)):
         wide = figure.within(len(figures.systems) - 1)
-        row |= {"ci_low_all": wide.low, "ci_high_all": wide.high}
+        row |= {"ci_low_all": wide.ci_low, "ci_high_all": wide.ci_high}
     return row
 
 
@@ -271,7 +271,6 @@ class _Rows:
                 ``metric="auroc"`` or ``method="..."``. They replace values that follow from
                 `estimate`, such as ``p_value``.
         """
-        low, high = estimate.interval or (None, None)
         of_two = bool(pair[1])
         wide = estimate.interval_at(self.level) if of_two and pair[0] == self.reference else None
         row = {
@@ -279,9 +278,9 @@ class _Rows:
             "unit": self.unit,
             "first": pair[0],
             "second": pair[1],
-            "estimate": estimate.value,
-            "ci_low": low,
-            "ci_high": high,
+            "estimate": estimate.estimate,
+            "ci_low": estimate.ci_low,
+            "ci_high": estimate.ci_high,
             "ci_low_all": wide[0] if wide else None,
             "ci_high_all": wide[1] if wide else None,
             "standard_error": estimate.error,
@@ -360,7 +359,7 @@ def _decision_rows(rows: _Rows, subgroup: str, models: Models, evaluated_on: np.
                 by_patient = {"method": MCNEMAR + fixed, "independent": "patients"}
                 rows.add(test.difference, pair, **of, **by_patient, p_value=test.p_value)
                 if test.p_exact is not None and rows.unit == "image":
-                    value = ClusteredEstimate(test.difference.value, None)
+                    value = ClusteredEstimate(test.difference.estimate, None)
                     by_image = {"method": EXACT + fixed, "independent": "images"}
                     rows.add(value, pair, **of, **by_image, p_value=test.p_exact)
 

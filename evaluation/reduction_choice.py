@@ -90,9 +90,9 @@ def choose_reduction(
         gap = auroc_difference(y_true, columns[index], columns[usual], patients)
         if gap is None or gap.p_value is None or gap.p_value >= level:
             continue
-        if gap.value > best_gap + _SAME:
+        if gap.estimate > best_gap + _SAME:
             best = index
-            best_gap = gap.value
+            best_gap = gap.estimate
     tried = [
         {"rule": candidate.rule, "min_score": candidate.min_score, "auroc": auroc(y_true, column)}
         for candidate, column in zip(candidates, columns, strict=True)

@@ -81,8 +81,8 @@ def replicates(
         >>> output = Output.from_scores(images.image_ids, (n * 7 % 10 + 3 * (n % 2 == 0)) / 20)
         >>> model = EvaluatedModel("A", images, output, Choices("opacity", {}))
         >>> frame = replicates({"A": [model]}, Resamples(60, 200, 0))["A"][0]
-        >>> frame.shape[0], round(frame.loc[0, ("all", "", "average_precision")], 3)
-        (201, 0.642)
+        >>> frame.shape[0], float(frame.loc[0, ("all", "", "average_precision")].round(3))
+        (201, 0.679)
     """
     functions = {
         (system, seed): FiguresOfWeights(model)

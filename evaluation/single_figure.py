@@ -48,8 +48,9 @@ class FigureEstimate:
 
     Attributes:
         metric: Short name of the metric, such as ``auroc``.
-        value: The figure; `None` if it is undefined.
-        interval: Lower and upper end of the 95 % interval; `None` if there is none.
+        estimate: The figure; `None` if it is undefined.
+        ci_low: Lower end of the 95 % interval; `None` if there is none.
+        ci_high: Upper end of the 95 % interval; `None` if there is none.
         method: Name of the method of the interval; empty if there is none.
         note: Reason why the figure or its interval is missing, or a limitation of the figure; empty
             without such a reason.
@@ -61,13 +62,14 @@ class FigureEstimate:
 
     Example:
         >>> from cxr_compare import metrics
-        >>> metrics.FigureEstimate("auroc", 0.9, (0.85, 0.95), "", "", 200, 180, 50)
+        >>> metrics.FigureEstimate("auroc", 0.9, 0.85, 0.95, "", "", 200, 180, 50)
         auroc 0.900 (95 % CI 0.850 to 0.950), 200 images of 180 patients
     """
 
     metric: str
-    value: float | None
-    interval: tuple[float, float] | None
+    estimate: float | None
+    ci_low: float | None
+    ci_high: float | None
     method: str
     note: str
     n_images: int
@@ -78,17 +80,17 @@ class FigureEstimate:
 
     def __repr__(self) -> str:
         name = f"{self.metric} at {self.policy}" if self.policy else self.metric
-        if self.value is None:
+        if self.estimate is None:
             return f"{name} is undefined ({self.note}), {self._counts}"
-        if self.interval is None:
+        if self.ci_low is None:
             return f"{name} {self._value} ({self.note or 'no interval'}), {self._counts}"
-        return f"{name} {self._value} (95 % CI {range_text(*self.interval)}), {self._counts}"
+        interval = range_text(self.ci_low, self.ci_high)
+        return f"{name} {self._value} (95 % CI {interval}), {self._counts}"
 
     def _repr_html_(self) -> str:
-        low, high = self.interval or (None, None)
         rows = {
             METRICS[self.metric].title: self._value,
-            "95 % CI": range_text(low, high),
+            "95 % CI": range_text(self.ci_low, self.ci_high),
             "Images": self._counts,
             "Positive": f"{self.n_positive:,}",
             "Threshold": self.policy.removeprefix("threshold="),
@@ -108,15 +110,14 @@ class FigureEstimate:
             ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``, ``n_images``,
             ``n_patients`` and ``n_positive``; unknown values are NaN or missing.
         """
-        low, high = self.interval or (np.nan, np.nan)
         row = {
             "system": self.system,
             "metric": self.metric,
             "policy": self.policy,
             "subgroup": ALL,
-            "estimate": np.nan if self.value is None else self.value,
-            "ci_low": low,
-            "ci_high": high,
+            "estimate": np.nan if self.estimate is None else self.estimate,
+            "ci_low": np.nan if self.ci_low is None else self.ci_low,
+            "ci_high": np.nan if self.ci_high is None else self.ci_high,
             "p_value": np.nan,
             "n_images": self.n_images,
             "n_patients": pd.NA if self.n_patients is None else self.n_patients,
@@ -127,7 +128,7 @@ class FigureEstimate:
 
     @property
     def _value(self) -> str:
-        return number(self.value, digits=0 if self.metric in family("counts") else 3)
+        return number(self.estimate, digits=0 if self.metric in family("counts") else 3)
 
     @property
     def _counts(self) -> str:
@@ -188,8 +189,8 @@ def estimate(
         seed: Random seed of the bootstrap.
 
     Returns:
-        The figure with its interval. It is printed as one line, and has the attributes ``value``
-        and ``interval`` and the method ``to_frame``.
+        The figure with its interval. It is printed as one line, and has the attributes
+        ``estimate``, ``ci_low`` and ``ci_high`` and the method ``to_frame``.
 
     Raises:
         InputError: There is no such metric, an argument that it needs is missing, or labels, scores
@@ -202,7 +203,7 @@ def estimate(
     Example:
         >>> from cxr_compare import metrics
         >>> found = metrics.estimate("recall", [0, 0, 1, 1, 1], [1, 0, 1, 1, 0], threshold=0.5)
-        >>> round(found.value, 3)
+        >>> round(found.estimate, 3)
         0.667
     """
     record = _find_metric(metric)
@@ -228,10 +229,12 @@ def _as_result(metric: str, policy: str, figure: Figure, knows_patients: bool) -
     method = figure.method
     if not knows_patients:
         note, method = (_by_image(text) for text in (note, method))
+    is_bounded = figure.known and figure.bounded
     return FigureEstimate(
         metric,
         figure.estimate if figure.known else None,
-        (float(figure.low), float(figure.high)) if figure.known and figure.bounded else None,
+        figure.ci_low if is_bounded else None,
+        figure.ci_high if is_bounded else None,
         method,
         note,
         size.n_images,

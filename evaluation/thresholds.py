@@ -452,8 +452,8 @@ def _choose_position(cuts: _Cuts, rule: Policy) -> _Position:
         n_positive = cuts.n_positive.astype(np.int64)
         gain = cuts.tp * n_images - cuts.called * n_positive
     else:
-        f1 = 2 * cuts.tp / (cuts.called + cuts.n_positive)
-        gain = np.where(cuts.called < cuts.n_images, f1, 0)
+        gain = cuts.tp / (cuts.called + cuts.n_positive)  # half of F1
+        gain[cuts.called >= cuts.n_images] = 0
     index = gain.argmax(axis=1)  # of equal values the first, which has the highest threshold
     exists = np.take_along_axis(gain, index[:, None], axis=1)[:, 0] > 0
     return _Position(index, exists, exists)

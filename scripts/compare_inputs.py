@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.verdict.protocol import Protocol
+from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import read_target
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
@@ -154,11 +154,11 @@ def open_truth(
     Raises:
         InputError: The labels, boxes or patients are malformed, or there is no such target.
     """
-    from cxr_compare.evaluation.sources.from_frames import truth_from_values
-    from cxr_compare.evaluation.sources.truth_files import truth_set
-
     order = None
     if isinstance(truth, Path):
+        # Readers of label files load much that values in memory do not need.
+        from cxr_compare.evaluation.sources.truth_files import truth_set
+
         if not truth.exists():
             raise InputError(f"{truth}: no such file or folder")
         further = [value for value in (boxes, patients) if value is not None]
@@ -168,6 +168,8 @@ def open_truth(
         dataset = truth_set(truth, patients, console.say, boxes, columns, defined)
         target_names = without_definitions(target_names)
     else:
+        from cxr_compare.evaluation.sources.from_frames import truth_from_values
+
         dataset, order = truth_from_values(truth, boxes=boxes, patients=patients)
     chosen_targets(dataset, target_names)  # refuses a wrong name before results are read
     is_assumed = dataset.images["patient_id_source"] == "assumed_image"

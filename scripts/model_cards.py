@@ -225,8 +225,8 @@ def _on_validation(
                 patients=scored["patient_id"].to_numpy(),
                 threshold=threshold if at else None,
             )
-            value = figure.value
-            ends = range_text(*figure.interval) if figure.interval else ""
+            value = figure.estimate
+            ends = range_text(figure.ci_low, figure.ci_high)
             cell = Cell(number(value), ends)
         if value is None:
             continue

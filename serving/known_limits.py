@@ -124,8 +124,8 @@ def validation_auroc(folder: Path) -> MeasuredAuroc | None:
     if parts is None:
         return None
     estimate = parts.estimate()
-    low, high = estimate.interval or (None, None)
-    return MeasuredAuroc(estimate.value, low, high, "validation", len(rows))
+    low, high = (estimate.ci_low, estimate.ci_high) if estimate.has_interval else (None, None)
+    return MeasuredAuroc(estimate.estimate, low, high, "validation", len(rows))
 
 
 def _stored_auroc(folder: Path) -> MeasuredAuroc | None:

@@ -88,8 +88,8 @@ class UnseenFigure:
         """Return the figures as a dictionary of JSON values.
 
         The keys are ``system``, ``all``, ``unseen``, ``difference`` and ``note``. Each of ``all``,
-        ``unseen`` and ``difference`` is None, or a dictionary with ``estimate``, ``low`` and
-        ``high``.
+        ``unseen`` and ``difference`` is None, or a dictionary with ``estimate``, ``ci_low`` and
+        ``ci_high``.
         """
         return {
             "system": self.system,
@@ -142,10 +142,10 @@ class ExposureResult:
             n_patients_seen=self.n_patients_seen,
             n_patients=self.n_patients,
             source=self.exposure.source,
-            unseen=None if own is None or own.on_unseen is None else own.on_unseen.value,
-            on_all=None if own is None or own.on_all is None else own.on_all.value,
-            difference=None if gap is None else gap.value,
-            interval=None if gap is None else gap.interval,
+            unseen=None if own is None or own.on_unseen is None else own.on_unseen.estimate,
+            on_all=None if own is None or own.on_all is None else own.on_all.estimate,
+            difference=None if gap is None else gap.estimate,
+            interval=_ends(gap),
             reason="" if own is None else own.reason,
         )
 
@@ -175,8 +175,14 @@ class ExposureResult:
 def _values(estimate: ClusteredEstimate | None) -> dict[str, float | None] | None:
     if estimate is None:
         return None
-    low, high = estimate.interval or (None, None)
-    return {"estimate": estimate.value, "low": low, "high": high}
+    low, high = _ends(estimate) or (None, None)
+    return {"estimate": estimate.estimate, "ci_low": low, "ci_high": high}
+
+
+def _ends(estimate: ClusteredEstimate | None) -> tuple[float, float] | None:
+    if estimate is None or not estimate.has_interval:
+        return None
+    return estimate.ci_low, estimate.ci_high
 
 
 def check_exposures(
@@ -274,6 +280,6 @@ def unseen_figures(exposure: Exposure, models: Models) -> tuple[UnseenFigure, ..
             continue
         gap = part_minus_whole(part, whole)
         few = gap.effective_patients is not None and gap.effective_patients < _FEW
-        reason = _TOO_FEW if few and gap.interval else gap.note
+        reason = _TOO_FEW if few and gap.has_interval else gap.note
         figures.append(UnseenFigure(name, on_all, auroc_over_seeds(part), gap, reason))
     return tuple(figures)

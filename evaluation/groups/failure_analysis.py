@@ -28,6 +28,7 @@ from cxr_compare.evaluation.groups.subgroups import Groups, image_groups
 from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.net_benefit import benefits
+from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import (
@@ -36,7 +37,6 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_parts,
 )
 from cxr_compare.evaluation.statistics.holm import holm
-from cxr_compare.evaluation.verdict.protocol import Protocol
 
 SIZE_EDGES_MM = (30.0, 60.0)
 _SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
@@ -174,23 +174,6 @@ def with_tests(
 
     Returns:
         The table, with ``p_holm`` filled in the rows of gaps that have a p-value.
-
-    Example:
-        >>> from cxr_compare.evaluation.labelled_images import no_boxes
-        >>> from cxr_compare.evaluation.thresholds import ThresholdChoice
-        >>> n = np.arange(60)
-        >>> evaluated = LabelledImages(
-        ...     pd.Index(n), n % 3 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
-        >>> chosen = {"threshold=0.5": ThresholdChoice("threshold=0.5", 0.5)}
-        >>> models = {"A": [EvaluatedModel(evaluated, pd.Series(n % 4 / 4), chosen)]}
-        >>> resamples = Resamples(60, 100, 0)
-        >>> groups = {"sex": np.array(["F", "M"] * 30, dtype=object)}
-        >>> shares = Shares.from_models(models, "threshold=0.5", resamples, {"sex"})
-        >>> add_groups(shares, models, groups, "threshold=0.5")
-        >>> table = shares.table(["A"], resamples)
-        >>> table = with_tests(table, models, groups, "threshold=0.5")
-        >>> bool((table["p_holm"].dropna() >= table["p_value"].dropna()).all())
-        True
     """
     is_gap = table["p_value"].notna()
     for topic, group_of_image in groups.items():
@@ -278,26 +261,6 @@ def failure_table(
         Further columns are ``system``, ``policy`` (rule for the threshold), ``metric``,
         ``estimate``, the ends of its interval ``ci_low`` and ``ci_high``, ``count`` and ``of``
         (numerator and denominator of a share) and ``p_value``.
-
-    Example:
-        >>> from cxr_compare.evaluation.common_images import common_test_images
-        >>> from cxr_compare.evaluation.evaluated_models import evaluate_models
-        >>> from cxr_compare.evaluation.output import System
-        >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
-        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "sex": ["F", "F", "M"] * 26
-        ...     + ["F", "M"]})
-        >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
-        >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
-        >>> truth = GroundTruth(images, labels, roles)
-        >>> ran = images[["image_id"]].assign(status="ok")
-        >>> rows = ran[["image_id"]].assign(finding="label", score=[0.2, 0.7, 0.3, 0.4] * 20)
-        >>> systems = {"A": System("A", "scores", ran, rows)}
-        >>> evaluated, _ = common_test_images(systems, truth)
-        >>> models, _ = evaluate_models({"A": systems}, evaluated, truth, ["max_f1"])
-        >>> resamples = Resamples(evaluated.n_patients, 50, 0)
-        >>> table = failure_table(models, truth, Protocol(), None, resamples)
-        >>> sorted(set(table.loc[table["topic"] == "sex", "group"]))
-        ['F', 'F - rest', 'M', 'not F']
     """
     evaluated = images_of(models)
     policy = protocol.main_policy(list(next(iter(models.values()))[0].thresholds))
@@ -374,21 +337,6 @@ def add_groups(shares: Shares, models: Models, groups: Mapping[str, Groups], pol
             shape ``(N,)``; empty where it is unknown.
         policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
             at least this threshold are called positive.
-
-    Example:
-        >>> from cxr_compare.evaluation.labelled_images import no_boxes
-        >>> from cxr_compare.evaluation.thresholds import ThresholdChoice
-        >>> n = np.arange(60)
-        >>> evaluated = LabelledImages(
-        ...     pd.Index(n), n % 3 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
-        >>> chosen = {"threshold=0.5": ThresholdChoice("threshold=0.5", 0.5)}
-        >>> models = {"A": [EvaluatedModel(evaluated, pd.Series(n % 4 / 4), chosen)]}
-        >>> resamples = Resamples(60, 100, 0)
-        >>> groups = {"sex": np.array(["F", "M"] * 30, dtype=object)}
-        >>> shares = Shares.from_models(models, "threshold=0.5", resamples, {"sex"})
-        >>> add_groups(shares, models, groups, "threshold=0.5")
-        >>> sorted(set(shares.table(["A"], resamples)["group"]))
-        ['F', 'F - rest', 'M', 'not F']
     """
     for name, members in models.items():
         figures = _figures_of_images(members, policy)
@@ -489,9 +437,9 @@ def _shortcut_rows(truth: GroundTruth, evaluated: LabelledImages, models: Models
         rows.append(row_of(guess, SHORTCUT, SHORTCUT, guess["auroc"], ends, known))
     compared = [row for row in guesses if "beyond" in row and row["kind"] != _WHOLE_IMAGE]
     for name, gap in compared[0]["beyond"].items() if compared else ():  # the strongest is first
-        ends = gap.interval or (None, None)
+        ends = (gap.ci_low, gap.ci_high) if gap.has_interval else (None, None)
         note = "AUROC from images of the same fold only"
-        rows.append(row_of(compared[0], BEYOND_SHORTCUT, name, gap.value, ends, note))
+        rows.append(row_of(compared[0], BEYOND_SHORTCUT, name, gap.estimate, ends, note))
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
@@ -665,21 +613,6 @@ def add_at_prevalence(
 
     Source:
         Drummond and Holte 2006 (cost curves).
-
-    Example:
-        >>> from cxr_compare.evaluation.labelled_images import no_boxes
-        >>> from cxr_compare.evaluation.thresholds import ThresholdChoice
-        >>> n = np.arange(60)
-        >>> evaluated = LabelledImages(
-        ...     pd.Index(n), n % 3 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
-        >>> chosen = {"threshold=0.5": ThresholdChoice("threshold=0.5", 0.5)}
-        >>> models = {"A": [EvaluatedModel(evaluated, pd.Series(1 - n % 3 / 3), chosen)]}
-        >>> resamples = Resamples(60, 100, 0)
-        >>> shares = Shares.from_models(models, "threshold=0.5", resamples, set())
-        >>> add_at_prevalence(shares, models, "threshold=0.5", Prevalence.parse("0.1"))
-        >>> table = shares.table(["A"], resamples).set_index("metric")
-        >>> round(float(table.loc["ppv", "estimate"]), 3)
-        0.182
     """
     for name, members in models.items():
         calls = [called for model in members if (called := model.called(policy)) is not None]

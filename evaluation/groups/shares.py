@@ -313,7 +313,7 @@ class Shares:
         interval = estimate.as_interval
         images = parts.images
         if name.topic in self.gaps and np.count_nonzero(images, axis=0).min() < FEWEST:
-            interval = Interval(estimate.value, note=TOO_FEW)
+            interval = Interval(estimate.estimate, note=TOO_FEW)
         added = parts.contributions
         self._aurocs[system, name] = _Figure(
             interval,
@@ -437,8 +437,8 @@ class Shares:
             if trials > 1 and (interval.unmoved or trials < FEW):
                 method = EXACT_METHOD if interval.unmoved else f"{method}; {EXACT_METHOD}"
                 exact = Interval.from_share(estimate, trials)
-                low = float(np.fmin(interval.low, exact.low))
-                high = float(np.fmax(interval.high, exact.high))
+                low = float(np.fmin(interval.ci_low, exact.ci_low))
+                high = float(np.fmax(interval.ci_high, exact.ci_high))
                 interval = Interval(estimate, low, high)
         return _Figure(interval, drawn, method, counts)
 
@@ -451,8 +451,8 @@ def _row(key: _Key, figure: _Figure) -> dict[str, Any]:
         **name._asdict(),
         "system": system,
         "estimate": interval.estimate,
-        "ci_low": interval.low,
-        "ci_high": interval.high,
+        "ci_low": interval.ci_low,
+        "ci_high": interval.ci_high,
         "ci_method": figure.method if interval.bounded else "",
         "count": figure.counts.numerator,
         "of": figure.counts.denominator,

@@ -334,14 +334,13 @@ def measure_shortcuts(
             if parts is None:
                 continue
             auroc = parts.estimate() if kind == "siblings" else _add_fold_variance(parts.estimate())
-            low, high = auroc.interval or (None, None)
             row = {
                 "target": str(target),
                 "fact": name,
                 "kind": kind,
-                "auroc": auroc.value,
-                "ci_low": low,
-                "ci_high": high,
+                "auroc": auroc.estimate,
+                "ci_low": auroc.ci_low if auroc.has_interval else None,
+                "ci_high": auroc.ci_high if auroc.has_interval else None,
                 "n_images": len(known),
                 "n_positive": int(positive.sum()),
                 "n_known": n_known,

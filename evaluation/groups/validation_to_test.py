@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
 from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.bootstrap import thread_count
 from cxr_compare.evaluation.statistics.intervals import LEVEL, MOST_UNDEFINED
 from cxr_compare.evaluation.statistics.patient_exchange import ExchangedPatients
 from cxr_compare.evaluation.statistics.ranking import RankedScores
@@ -49,29 +52,17 @@ def validation_to_test(models: Models, seed: int = 0) -> pd.DataFrame:
         with the figure on validation images (``group`` is ``validation``), and one with the figure
         on test images (``group`` is ``test``), whose ``ci_low`` and ``ci_high`` are the ends of the
         expected range.
-
-    Example:
-        >>> from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
-        >>> from cxr_compare.evaluation.thresholds import choose_threshold
-        >>> n = np.arange(60)
-        >>> evaluated = LabelledImages(
-        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
-        >>> scores = (n * 7 % 10 + 6 * (n % 2 == 0)) / 20
-        >>> chosen = {"max_f1": choose_threshold(n % 2 == 0, scores, "max_f1")}
-        >>> validation = ValidationScores(n % 2 == 0, scores, n.astype(str), ("max_f1",))
-        >>> model = EvaluatedModel(evaluated, pd.Series(scores), chosen, validation=validation)
-        >>> table = validation_to_test({"A": [model]})
-        >>> table[table["metric"] == "recall"]["group"].tolist()
-        ['validation', 'test']
     """
+    first = {
+        name: members[0]
+        for name, members in models.items()
+        if members[0].choices.chosen_scores is not None and members[0].chosen_policies
+    }
     rows: list[dict[str, Any]] = []
-    for name, (model, *_) in models.items():
-        validation = model.choices.chosen_scores
-        policies = model.chosen_policies
-        if validation is None or not policies:
-            continue
-        sides = _exchanged_figures(model, validation, policies, seed)
-        for policy, (on_validation, on_test) in zip(policies, sides, strict=True):
+    exchanged = _exchanged_figures(first, seed)
+    for name, model in first.items():
+        sides = zip(model.chosen_policies, exchanged[name], strict=True)
+        for policy, (on_validation, on_test) in sides:
             expected = _expected_on_test(on_validation, on_test)
             for column, metric in enumerate(_METRICS):
                 row = {
@@ -93,31 +84,62 @@ def validation_to_test(models: Models, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)).assign(topic=VALIDATION)
 
 
-def _exchanged_figures(
-    model: EvaluatedModel, validation: ValidationScores, policies: Sequence[str], seed: int
-) -> Floats:
+def _exchanged_figures(models: Mapping[str, EvaluatedModel], seed: int) -> dict[str, Floats]:
     """Compute the figures on validation and on test, first as they are, then with exchanges.
 
+    Systems with the same validation images share the exchanges.
+
     Returns:
-        Figures, shape ``(policies, 2, 1 + exchanges, metrics)``. On the second axis, validation
-        comes first. On the third axis, the figures without an exchange come first.
+        Figures by system, shape ``(policies, 2, 1 + exchanges, metrics)``. On the second axis,
+        validation comes first. On the third axis, the figures without an exchange come first.
     """
-    evaluated = model.images
-    _, owner = np.unique(validation.patients, return_inverse=True)
-    patients = np.concatenate([owner, evaluated.patients + owner.max() + 1])
-    truth = np.concatenate([validation.y_true, evaluated.y_true])
-    scores = np.concatenate([validation.scores, model.scores])
-    pooled = ValidationScores(truth, scores, patients.astype(str), tuple(policies))
-    inside = np.arange(len(truth)) < len(owner)
-    rng = np.random.default_rng(seed)
-    exchanged = ExchangedPatients(inside, truth, patients)
-    figures_of = _figures_of_both_sides(pooled)
-    step = max(1, _CELLS // len(inside))
-    parts = [figures_of(inside[None])]
-    for done in range(0, _EXCHANGES, step):
-        count = min(step, _EXCHANGES - done)
-        parts.append(figures_of(exchanged.draw(count, rng)))
-    return np.concatenate(parts, axis=2)
+    alike: dict[bytes, dict[str, _Pooled]] = {}
+    for name, model in models.items():
+        pooled = _Pooled.from_model(model)
+        images = pooled.inside.tobytes() + pooled.truth.tobytes() + pooled.patients.tobytes()
+        alike.setdefault(images, {})[name] = pooled
+    figures: dict[str, Floats] = {}
+    for systems in alike.values():
+        one = next(iter(systems.values()))
+        parts: dict[str, list[Floats]] = {
+            name: [pooled.figures(one.inside[None])] for name, pooled in systems.items()
+        }
+        rng = np.random.default_rng(seed)
+        exchanged = ExchangedPatients(one.inside, one.truth, one.patients)
+        step = max(1, _CELLS // len(one.inside))
+        with ThreadPoolExecutor(thread_count()) as pool:
+            for done in range(0, _EXCHANGES, step):
+                drawn = exchanged.draw(min(step, _EXCHANGES - done), rng)
+                computed = pool.map(lambda each, drawn=drawn: each.figures(drawn), systems.values())
+                for name, part in zip(systems, computed, strict=True):
+                    parts[name].append(part)
+        figures |= {name: np.concatenate(of_one, axis=2) for name, of_one in parts.items()}
+    return figures
+
+
+@dataclass(frozen=True, eq=False)
+class _Pooled:
+    """Validation and test images of one model together, and the figures on both sides."""
+
+    inside: npt.NDArray[np.bool_]  # (N,), True for validation images
+    truth: npt.NDArray[np.bool_]
+    patients: npt.NDArray[np.int64]
+    figures: Callable[[npt.NDArray[np.bool_]], Floats]
+
+    @classmethod
+    def from_model(cls, model: EvaluatedModel) -> _Pooled:
+        validation = model.choices.chosen_scores
+        if validation is None:
+            raise ValueError("a model without validation images chose nothing")
+        images = model.images
+        _, owner = np.unique(validation.patients, return_inverse=True)
+        patients = np.concatenate([owner, images.patients + owner.max() + 1])
+        truth = np.concatenate([validation.y_true, images.y_true])
+        scores = np.concatenate([validation.scores, model.scores])
+        policies = tuple(model.chosen_policies)
+        pooled = ValidationScores(truth, scores, patients.astype(str), policies)
+        inside = np.arange(len(truth)) < len(owner)
+        return cls(inside, truth, patients, _figures_of_both_sides(pooled))
 
 
 def _figures_of_both_sides(

@@ -78,12 +78,11 @@ def _fit_lines(x: Floats, mass: Floats, positive: Floats, positive_x: Floats) ->
     done = np.zeros(len(n), dtype=bool)
     has_both = (positive > 0) & (positive < n)
     if has_both.any():
-        start = np.log(positive[has_both] / (n - positive)[has_both])
         fit = fit_logistic(
             np.column_stack([np.ones(len(x)), x]),
             mass[has_both],
             np.column_stack([positive, positive_x])[has_both],
-            start=np.column_stack([start, np.zeros(len(start))]),
+            start=np.tile([0.0, 1.0], (int(has_both.sum()), 1)),  # the line of a perfect fit
         )
         coefficients[has_both] = fit.coefficients
         done[has_both] = fit.gradient <= _CONVERGED * n[has_both]

@@ -116,7 +116,7 @@ class Metric:
         title: Title of the metric's column or row, such as ``Sensitivity (recall)``.
         meaning: Explanation of the metric in one or two sentences.
         family: Name of the group of metrics that one function computes together, such as
-            ``ranking``; a key of `registry.COMPUTED_BY`.
+            ``ranking``.
         undefined: Reason why the metric can be undefined on a set of images, a clause such as
             "there is no positive image".
         direction: Which values are better: ``higher``, ``lower``, ``ideal`` (values near ``ideal``)

@@ -2,9 +2,11 @@
 
 Tables, tests, documents and the schema are made from these records.
 
-To add a metric at a threshold, add its record with a ``formula`` below and a test of its values.
-Any other metric also needs a function that returns its figures; add this function to `COMPUTED_BY`.
-Then ``python tools/documents.py`` writes ``docs/metrics.md`` and the schema again.
+To add a metric at a threshold, add its record with a ``formula`` below and a test of its values. A
+figure of ranked boxes also needs an entry in `RANKED` of ``evaluation/boxes/box_figures.py``, and
+any other metric a line in `FiguresOfWeights` of ``evaluation/replicates.py``. Tables, intervals,
+``cxr tune --boxes-by`` and documents follow from that. Then ``python tools/documents.py`` writes
+``docs/metrics.md`` and the schema again.
 
 This module imports no large package, so that the command line can read directions without numpy.
 """
@@ -14,22 +16,6 @@ from __future__ import annotations
 from functools import partial
 
 from cxr_compare.evaluation.metrics.metric import Highlight, Metric, Part, TablePosition
-
-COMPUTED_BY = {
-    "ranking": "cxr_compare.evaluation.statistics.ranking:RankedScores.figures",
-    "decision": "cxr_compare.evaluation.metrics.image_metrics:rates",
-    "counts": "cxr_compare.evaluation.metrics.image_metrics:confusion_counts",
-    "calibration": "cxr_compare.evaluation.metrics.calibration_figures:CalibrationFigures.figures",
-    "point": "cxr_compare.evaluation.boxes.pointing:points_in_boxes",
-    "coco": "cxr_compare.evaluation.boxes.average_precision:coco_average_precision",
-    "coco_decided": "cxr_compare.evaluation.boxes.average_precision:coco_average_precision",
-    "froc_iou": "cxr_compare.evaluation.boxes.froc:WeightedFroc.figures",
-    "froc_centre": "cxr_compare.evaluation.boxes.froc:WeightedFroc.figures",
-    "afroc": "cxr_compare.evaluation.boxes.afroc:WeightedAfroc",
-    "rsna": "cxr_compare.evaluation.boxes.rsna_score:WeightedRsnaScore",
-    "threshold": "cxr_compare.evaluation.thresholds:choose_threshold",
-}
-"""Function that computes each family of metrics, as ``module:name``."""
 
 _no_image = "there is no image"
 _decision = partial(Metric, family="decision", needs=("threshold",))
@@ -387,8 +373,7 @@ def family(name: str) -> tuple[str, ...]:
     """Return the names of the metrics that one function computes together.
 
     Args:
-        name: Name of the group of metrics, a key of `COMPUTED_BY` such as ``counts`` or
-            ``ranking``.
+        name: Name of the group of metrics, such as ``counts`` or ``ranking``.
 
     Returns:
         Short names of metrics, in the order in which the function returns their values; empty for

@@ -408,8 +408,8 @@ def _froc_band(rates: Sequence[Interval]) -> tuple[Floats, Floats, Floats] | Non
     """Return the band of a FROC curve at `FROC_RATES`; None if an interval is missing."""
     if not all(rate.bounded for rate in rates):
         return None
-    lows = np.array([rate.low for rate in rates])
-    highs = np.array([rate.high for rate in rates])
+    lows = np.array([rate.ci_low for rate in rates])
+    highs = np.array([rate.ci_high for rate in rates])
     return np.array(FROC_RATES), lows, highs
 
 
@@ -536,7 +536,7 @@ def _cost_chart(
             "cost_point", system.name, score.estimate, value, cost.unit, template=CHARTS
         )
         labels.append(label)
-        ends = (score.low, score.high) if score.bounded else (score.estimate, score.estimate)
+        ends = (score.ci_low, score.ci_high) if score.bounded else (score.estimate, score.estimate)
         point = Point(value, score.estimate, label)
         curves.append(system.curve(np.array([value, value]), np.array(ends), [point]))
     ticks = _ticks(min(min(curve.y) for curve in curves), max(max(curve.y) for curve in curves))

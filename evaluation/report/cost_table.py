@@ -96,7 +96,7 @@ def cost_frame(comparison: Comparison) -> pd.DataFrame:
         for metric, at in (("auroc", ""), *((metric, policy) for metric in _AT_THRESHOLD)):
             figure = comparison.figures.get(name, metric, at)
             row[metric] = figure.estimate
-            row |= {f"{metric}_low": figure.low, f"{metric}_high": figure.high}
+            row |= {f"{metric}_low": figure.ci_low, f"{metric}_high": figure.ci_high}
         cost = result.cost
         rows.append(row | {key: cost.get(key) for key in COST_KEYS})
     return pd.DataFrame(rows)

@@ -50,7 +50,8 @@ def _table(result: ExposureResult) -> Table:
 
 def _with_note(text: str, figure: UnseenFigure) -> str:
     """Add to a difference with an interval what makes the interval unsure."""
-    unsure = figure.difference is not None and figure.difference.interval and figure.reason
+    gap = figure.difference
+    unsure = gap is not None and gap.has_interval and figure.reason
     return f"{text}; {figure.reason}" if unsure else text
 
 
@@ -58,7 +59,6 @@ def _text(estimate: ClusteredEstimate | None) -> str:
     """Return a figure with its interval, or with the reason why there is none."""
     if estimate is None:
         return ""
-    ends = estimate.interval
-    if ends is None:
-        return f"{number(estimate.value)} ({estimate.note or 'no interval'})"
-    return f"{number(estimate.value)} ({range_text(*ends)})"
+    if not estimate.has_interval:
+        return f"{number(estimate.estimate)} ({estimate.note or 'no interval'})"
+    return f"{number(estimate.estimate)} ({range_text(estimate.ci_low, estimate.ci_high)})"

@@ -185,8 +185,8 @@ class Folds:
             {
                 "member": of_members[row["system"]],
                 "mean": -row["mean"],
-                "low": -row["ci_high"],
-                "high": -row["ci_low"],
+                "ci_low": -row["ci_high"],
+                "ci_high": -row["ci_low"],
                 "shown": row["mean"] < 0 and row["p_holm"] < 1 - LEVEL,
             }
             for row in rows.to_dict("records")

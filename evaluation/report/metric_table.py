@@ -11,13 +11,13 @@ from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Part
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, metric_title
+from cxr_compare.evaluation.protocol import EXPLORATORY
 from cxr_compare.evaluation.report.table import Cell, Row, RowGroup, Table, Whisker, figure_text
 from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number, p_value_text
 from cxr_compare.evaluation.statistics.intervals import Interval, note_without_counts
 from cxr_compare.evaluation.system_result import SystemResult
-from cxr_compare.evaluation.verdict.protocol import EXPLORATORY
 
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""

@@ -26,18 +26,9 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         A dictionary of values that JSON can hold, with the conclusion under ``answer`` and one
         dictionary for each value under ``metrics``.
     """
-    answer = comparison.answer
     record = {
         "target": comparison.finding,
-        "answer": {
-            "headline": answer.headline,
-            "kind": answer.kind,
-            "cautions": [caution.text for caution in answer.cautions],
-            "claims": [claim.to_dict() for claim in answer.claims],
-            "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
-            "declared": [f"{name}, {each.text}" for name, each in comparison.declared.items()],
-            "scope": " ".join(answer.scope.values()),
-        },
+        "answer": answer_json(comparison),
         "systems": comparison.names,
         "joint": joint_record(comparison),
         "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
@@ -49,6 +40,21 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "exposure": [result.to_dict() for result in comparison.exposures],
         "declared": {name: each._asdict() for name, each in comparison.declared.items()},
         "provenance": comparison.provenance,
+    }
+    return record if comparison.patients_known else image_worded_record(record)
+
+
+def answer_json(comparison: Comparison) -> dict[str, Any]:
+    """Return the answer of a comparison in sentences, as ``metrics.json`` holds it."""
+    answer = comparison.answer
+    record = {
+        "headline": answer.headline,
+        "kind": answer.kind,
+        "cautions": [caution.text for caution in answer.cautions],
+        "claims": [claim.to_dict() for claim in answer.claims],
+        "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
+        "declared": [f"{name}, {each.text}" for name, each in comparison.declared.items()],
+        "scope": " ".join(answer.scope.values()),
     }
     return record if comparison.patients_known else image_worded_record(record)
 

@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.metrics_json import metrics_json
+from cxr_compare.evaluation.report.metrics_json import answer_json, metrics_json
 from cxr_compare.evaluation.report.summary_table import TableRow, summary_frame
 from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
 
@@ -36,6 +36,10 @@ class ReportContent(Protocol):
         Some keys are ``answer`` (the conclusion in sentences), ``systems`` (their names),
         ``metrics`` (one dictionary for each value), ``tests`` and ``provenance``.
         """
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """Answer in sentences, the part ``answer`` of the payload."""
 
     @property
     def figures(self) -> pd.DataFrame:
@@ -137,6 +141,11 @@ class FreshContent:
         ``metrics`` (one dictionary for each value), ``tests`` and ``provenance``.
         """
         return metrics_json(self.comparison)
+
+    @cached_property
+    def answer(self) -> dict[str, Any]:
+        """Answer in sentences, the part ``answer`` of the payload."""
+        return answer_json(self.comparison)
 
     @cached_property
     def figures(self) -> pd.DataFrame:
@@ -257,6 +266,12 @@ class StoredContent:
         ``metrics`` (one dictionary for each value), ``tests`` and ``provenance``.
         """
         return read_json(self.folder / files.METRICS, "metrics")
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """Answer in sentences, the part ``answer`` of the payload."""
+        answer: dict[str, Any] = self.payload["answer"]
+        return answer
 
     @cached_property
     def _stored(self) -> dict[str, Any]:

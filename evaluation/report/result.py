@@ -116,7 +116,9 @@ class Report(OpenedFromFolder):
         return f"<Report of {systems} on {self._payload['target']}: {images} test images, {where}>"
 
     def __str__(self) -> str:
-        lines = [self.headline, *given_threshold_lines(self.figures)]
+        lines = [self.headline]
+        if any(policy.startswith("threshold=") for policy in self.content.policies):
+            lines += given_threshold_lines(self.figures)
         lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += self._answer.get("declared", [])
         return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])
@@ -141,8 +143,7 @@ class Report(OpenedFromFolder):
 
     @property
     def _answer(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self._payload["answer"]
-        return answer
+        return self.content.answer
 
     @property
     def next_steps(self) -> list[str]:

@@ -38,7 +38,7 @@ def validation_to_test_table(comparison: Comparison) -> Table | None:
             of_metric = figures[figures["metric"] == metric]
             validation = first_interval(of_metric[of_metric["group"] == "validation"])
             test = first_interval(of_metric[of_metric["group"] == "test"])
-            outside = test.bounded and not test.low <= test.estimate <= test.high
+            outside = test.bounded and not test.ci_low <= test.estimate <= test.ci_high
             cells.append(figure_text(validation))
             cells.append(figure_text(test) + (_OUTSIDE if outside else ""))
         rows.append((sentence("transfer_row", system, str(policy), template=TABLES), *cells))

@@ -43,7 +43,10 @@ def place_whiskers(intervals: Sequence[Interval], *, around_zero: bool = False) 
         (50.0, ['0.80', '0.85', '0.90'])
     """
     ends = [
-        end for interval in intervals if interval.bounded for end in (interval.low, interval.high)
+        end
+        for interval in intervals
+        if interval.bounded
+        for end in (interval.ci_low, interval.ci_high)
     ]
     if not ends:
         return PlacedWhiskers([None] * len(intervals), ())
@@ -66,7 +69,7 @@ def place_whiskers(intervals: Sequence[Interval], *, around_zero: bool = False) 
         if not interval.bounded:
             whiskers.append(None)
             continue
-        left, dot, right = map(percent, (interval.low, interval.estimate, interval.high))
+        left, dot, right = map(percent, (interval.ci_low, interval.estimate, interval.ci_high))
         whiskers.append(Whisker(left, dot, right, interval.excludes_zero))
     values = [n * step for n in range(first, last + 1)]
     ticks = tuple((percent(value), number(value, 2) if value else "0") for value in values)

@@ -428,7 +428,7 @@ def _images_of_series(values: pd.Series, name: str, rows: pd.Series | None) -> p
         if (found >= 0).all():
             return pd.Index(rows.iloc[found])
     ids = pd.Index(index.astype(str))
-    if not ids.isin(rows.astype(str)).any():
+    if not is_member(ids, rows.astype(str)).any():
         common = f"{int(index.isin(rows.index).sum()):,} of {len(index):,} rows are in both"
         reason = (
             f"not that of truth ({common})"

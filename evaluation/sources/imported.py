@@ -430,6 +430,8 @@ def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
     Returns:
         The ids, in the order of ``names``.
     """
+    if is_member(names, list(ids.values())).all():
+        return names.astype(TEXT)
     unique_names = pd.Series(names.unique(), dtype=TEXT)
     stems = unique_names.str.replace(r"(?i)\.(?:png|jpe?g|dcm|dicom)$", "", regex=True)
     id_by_name = {

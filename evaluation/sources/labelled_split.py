@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.duplicates.seen_images import SeenImages
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -112,7 +113,7 @@ class LabelledSplit:
         may have learned to predict labels from such facts, too. The ids of synthetic images are
         added, too.
         """
-        rows = self.images["image_id"].isin(self.image_ids("test"))
+        rows = is_member(self.images["image_id"], self.image_ids("test"))
         decode = self.dataset.optional_table("decode")
         synthetic = self.images["image_id"][self.dataset.synthetic.to_numpy(dtype=bool)]
         return replace(

@@ -8,7 +8,7 @@ figures take tables.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,6 @@ from cxr_compare.evaluation.sources.eligibility import (
 )
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
-from cxr_compare.evaluation.verdict.background import Background
 
 _RECORDED = (
     "system", "seed", "kind", "inference_id", "training_id", "exported_from", "maps", "command",
@@ -170,7 +169,7 @@ def checked_decision(
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[Choices, list[Note]]:
-    """Choose a model's thresholds again on validation images; compare them with the stored ones.
+    """Return a model's stored thresholds and rules, or choose them on validation images.
 
     The work is done by `evaluation.choose.checked_decision`.
 
@@ -184,58 +183,68 @@ def checked_decision(
         extra_policies: Rules by which thresholds are chosen in addition to the stored ones.
 
     Returns:
-        Thresholds and calibration as chosen now, and remarks for the reader of the report.
+        Thresholds and calibration, and remarks for the reader of the report.
 
     Raises:
-        InputError: The stored thresholds were chosen on other images or labels, or the new choice
-            differs from them.
+        InputError: The stored thresholds were chosen on other images, labels or predictions.
     """
     system = read_system_of_split(predictions, split, ["val"])
     return choose.checked_decision(name, system, split.truth, policies, extra_policies)
 
 
-def _read_eligible(
-    models: Mapping[str, Predictions], split: LabelledSplit, images: Images
-) -> dict[str, System]:
-    """Read models that may be compared, with notes on their training.
+@dataclass(frozen=True)
+class EligibleSystems:
+    """Systems that may be compared, and the test images that all of them ran on.
+
+    Attributes:
+        named: Models of each system by its display name, as `name_models` returns them.
+        images: Images with labels and true boxes.
+        notes: Remarks on images that are left out, and on those that a model has seen.
+    """
+
+    named: Mapping[str, Mapping[str, System]]
+    images: LabelledImages
+    notes: list[Note]
+
+
+def read_eligible(
+    systems: Mapping[str, Predictions | Sequence[Predictions]],
+    split: LabelledSplit,
+    images: Images = "all",
+) -> EligibleSystems:
+    """Read systems that may be compared, and select the test images that all of them ran on.
+
+    Args:
+        systems: Stored predictions by display name; models that differ only in the training seed
+            are given as a sequence under one name.
+        split: The data set, with the finding to evaluate and its validation and test images.
+        images: ``all`` refuses models that ran on different test images; ``common`` takes the
+            images on which all models ran.
 
     Raises:
         InputError: Predictions are of another data set, the models ran on different test images,
             or one has seen test images or patients in training.
     """
+    named = name_models(systems)
+    models = models_by_label(named)
     for label, predictions in models.items():
         check_data_set(label, predictions, split.dataset)
     read = {label: read_system_of_split(model, split) for label, model in models.items()}
-    common, _ = common_test_images(read, split.truth, images=images)
+    selected, notes = common_test_images(read, split.truth, images=images)
     for label, predictions in models.items():
+        notes += notes_on_seen_images(label, predictions, split, selected.image_ids)
         facts = replace(
             read[label].facts,
-            notes=tuple(notes_on_seen_images(label, predictions, split, common.image_ids)),
             trained_on=tuple(training_sets(predictions)),
+            record={
+                "folder": predictions.folder.name,
+                **{key: predictions.info.get(key) for key in _RECORDED},
+                "trained_on": describe_training_data(predictions),
+            },
         )
         read[label] = replace(read[label], facts=facts)
-    return read
-
-
-def common_images_of_predictions(
-    models: Mapping[str, Predictions], split: LabelledSplit, *, images: Images = "all"
-) -> tuple[LabelledImages, list[Note]]:
-    """Return the test images on which all models can be evaluated, and remarks on the other images.
-
-    Args:
-        models: Stored predictions of each detector or classifier, by display name.
-        split: The data set, with the finding to evaluate and its validation and test images.
-        images: ``all`` refuses models that ran on different test images; ``common`` takes the
-            images on which all models ran.
-
-    Returns:
-        The images with labels and true boxes, and remarks on images that are left out.
-
-    Raises:
-        InputError: Predictions are of another data set, the models ran on different test images, or
-            a model has seen test images or patients in training.
-    """
-    return common_test_images(_read_eligible(models, split, images), split.truth, images=images)
+    members = {name: {label: read[label] for label in of} for name, of in named.items()}
+    return EligibleSystems(members, selected, notes)
 
 
 def compare_predictions(
@@ -265,40 +274,29 @@ def compare_predictions(
         InputError: Predictions are of another data set, a model has seen test images or patients in
             training, or `compare_systems` refuses the input.
     """
-    named = name_models(systems)
-    read = _read_eligible(models_by_label(named), split, images)
-    tables = {name: [read[label] for label in members] for name, members in named.items()}
-    comparison = compare_systems(tables, split.truth_with_facts, images=images, **options)
-    records = _records(comparison, systems)
-    return replace(
-        comparison,
-        background=with_audit(comparison.background, split),
-        provenance=_provenance(comparison, records, split),
-        records=records,
+    read = read_eligible(systems, split, images)
+    data_set = {"name": split.dataset.name, **split.dataset.ids, "split": split.split}
+    return compare_systems(
+        read.named,
+        read.images,
+        split.truth_with_facts,
+        notes=read.notes,
+        recorded=provenance() | {"data_set": data_set},
+        audit=_audit(split),
+        **options,
     )
 
 
-def with_audit(background: Background, split: LabelledSplit) -> Background:
-    """Add the errors that the command ``cxr check`` finds in a data set to a comparison's facts.
-
-    Args:
-        background: Facts that the report of a comparison shows beside the metrics, to which the
-            errors are added.
-        split: The data set and its division into validation and test images, which are checked.
-
-    Returns:
-        A copy of the background with one sentence for each kind of error, or with None if there was
-        no such check; the same background for a data set in memory.
-    """
+def _audit(split: LabelledSplit) -> list[str] | None:
+    """Return a sentence for each kind of error that ``cxr check`` finds; None without a check."""
     if split.dataset.is_in_memory:
-        return background
+        return None
     # This is imported late because it loads decoders of images, which the first figures do not
     # need.
     from cxr_compare.data_prep.audit.audit import split_errors
 
     errors = split_errors(split.dataset, split.split)
-    audit = None if errors is None else tuple(problem.counted_message for problem in errors)
-    return replace(background, audit=audit)
+    return None if errors is None else [problem.counted_message for problem in errors]
 
 
 def pilot_of_predictions(
@@ -319,50 +317,8 @@ def pilot_of_predictions(
         InputError: `compare_predictions` would refuse the input, or all test images are positive or
             all are negative.
     """
-    named = name_models(systems)
-    read = _read_eligible(models_by_label(named), split, "all")
-    tables = {name: [read[label] for label in members] for name, members in named.items()}
-    return pilot_parts(tables, split.truth)
-
-
-def _records(
-    comparison: Comparison, systems: Mapping[str, Predictions | Sequence[Predictions]]
-) -> dict[str, dict[str, Any]]:
-    """Return the record of each system, with all of its training seeds."""
-    facts = {}
-    for name in comparison.names:
-        given = systems[name]
-        members = [given] if isinstance(given, Predictions) else list(given)
-        decisions = comparison.systems[name].decisions
-        of_seeds = [
-            _facts(member, decision) for member, decision in zip(members, decisions, strict=True)
-        ]
-        several = {"seed": [of_one["seed"] for of_one in of_seeds], "models": of_seeds}
-        facts[name] = of_seeds[0] | several if len(of_seeds) > 1 else of_seeds[0]
-    return facts
-
-
-def _provenance(
-    comparison: Comparison, records: Mapping[str, dict[str, Any]], split: LabelledSplit
-) -> dict[str, Any]:
-    """Return the record of a comparison: versions, ids, seeds, and facts about each system."""
-    return provenance() | {
-        "data_set": {"name": split.dataset.name, **split.dataset.ids, "split": split.split},
-        "bootstrap": comparison.provenance["bootstrap"],
-        "seeds": {name: of_system["seed"] for name, of_system in records.items()},
-        "systems": dict(records),
-        "protocol": comparison.protocol.to_dict(),
-    }
-
-
-def _facts(predictions: Predictions, decision: Choices) -> dict[str, Any]:
-    """Return the facts about one model that the record of a comparison contains."""
-    return {
-        "folder": predictions.folder.name,
-        **{key: predictions.info.get(key) for key in _RECORDED},
-        "trained_on": describe_training_data(predictions),
-        "decision": decision.to_dict(),
-    }
+    read = read_eligible(systems, split)
+    return pilot_parts(read.named, read.images, split.truth)
 
 
 def validation_scores(

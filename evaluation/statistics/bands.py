@@ -129,8 +129,8 @@ def share_band(
     for group in np.flatnonzero(is_extreme):
         patients_in_group = float((n_images[:, group] > 0).sum())
         exact = Interval.from_share(float(positives[group] > 0), patients_in_group)
-        band.low[group] = exact.low
-        band.high[group] = exact.high
+        band.low[group] = exact.ci_low
+        band.high[group] = exact.ci_high
     return band
 
 

@@ -103,7 +103,7 @@ class Resamples:
             yield counts.reshape(rows, self.n_clusters).astype(np.int16)
 
 
-def _thread_count() -> int:
+def thread_count() -> int:
     """Return the number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -157,7 +157,7 @@ def cluster_bootstrap(
         [2.0, 2.0, 2.0]
     """
     parts: list[Mapping[Name, Floats]] = []
-    workers = _thread_count()
+    workers = thread_count()
     pending: deque[tuple[int, Future[Mapping[Name, Floats]]]] = deque()
 
     def collect_oldest() -> None:

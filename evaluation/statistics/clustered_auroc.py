@@ -192,7 +192,7 @@ def auroc_over_seeds(*systems: Sequence[AurocParts]) -> ClusteredEstimate:
         >>> truth, patients = [0, 0, 0, 1, 1, 1], np.arange(6)
         >>> one = auroc_parts(truth, [1, 2, 4, 3, 5, 6], patients, 6)
         >>> two = auroc_parts(truth, [1, 4, 3, 2, 5, 6], patients, 6)
-        >>> round(auroc_over_seeds([one, two]).value, 3)
+        >>> round(auroc_over_seeds([one, two]).estimate, 3)
         0.833
     """
     means = [AurocParts.mean(seeds) for seeds in systems]

@@ -29,8 +29,8 @@ class ClusteredEstimate:
     difference.
 
     Attributes:
-        value: The estimate.
-        error: Standard error of the value; None if it cannot be computed.
+        estimate: The estimate.
+        error: Standard error of the estimate; None if it cannot be computed.
         freedom: Degrees of freedom of the t distribution; infinite for the normal distribution.
         bounded: True if the value is a metric in [0, 1]; its interval is then computed on the logit
             scale. False for a difference.
@@ -52,7 +52,7 @@ class ClusteredEstimate:
         0.050 (95 % CI 0.010 to 0.090), p = 0.015
     """
 
-    value: float
+    estimate: float
     error: float | None
     freedom: float = np.inf
     bounded: bool = False
@@ -64,17 +64,17 @@ class ClusteredEstimate:
     method: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
-        ends = self.interval
-        interval = f"95 % CI {range_text(*ends)}" if ends else self.note or "no interval"
+        interval = self.note or "no interval"
+        if self.has_interval:
+            interval = f"95 % CI {range_text(self.ci_low, self.ci_high)}"
         p_value = "" if self.bounded or self.p_value is None else f", {p_equation(self.p_value)}"
         method = f"; {self.method}" if self.method else ""
-        return f"{number(self.value)} ({interval}){p_value}{method}"
+        return f"{number(self.estimate)} ({interval}){p_value}{method}"
 
     def _repr_html_(self) -> str:
-        low, high = self.interval or (None, None)
         rows = {
-            "AUROC" if self.bounded else "Difference": number(self.value),
-            "95 % CI": range_text(low, high),
+            "AUROC" if self.bounded else "Difference": number(self.estimate),
+            "95 % CI": range_text(self.ci_low, self.ci_high) if self.has_interval else "",
             "p": "" if self.bounded else p_value_text(self.p_value),
             "Method": self.method,
             "Note": self.note,
@@ -87,15 +87,22 @@ class ClusteredEstimate:
 
         It must have more than one trial (attribute `trials`).
         """
-        return self.bounded and self.value in (0.0, 1.0) and self.trials > 1
+        return self.bounded and self.estimate in (0.0, 1.0) and self.trials > 1
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """Lower and upper end of the 95 % confidence interval; None without a standard error.
+    def has_interval(self) -> bool:
+        """True if there is a 95 % confidence interval, so that its ends are numbers."""
+        return self.interval_at(LEVEL) is not None
 
-        The method `interval_at` computes it.
-        """
-        return self.interval_at(LEVEL)
+    @property
+    def ci_low(self) -> float:
+        """Lower end of the 95 % confidence interval; NaN without one."""
+        return (self.interval_at(LEVEL) or (np.nan, np.nan))[0]
+
+    @property
+    def ci_high(self) -> float:
+        """Upper end of the 95 % confidence interval; NaN without one."""
+        return (self.interval_at(LEVEL) or (np.nan, np.nan))[1]
 
     def interval_at(self, level: float) -> tuple[float, float] | None:
         """Compute the confidence interval with a given coverage.
@@ -117,12 +124,12 @@ class ClusteredEstimate:
             return self._exact_interval(level) if self.exact else None
         reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         if not self.bounded:
-            return max(self.value - reach, -self.span), min(self.value + reach, self.span)
+            return max(self.estimate - reach, -self.span), min(self.estimate + reach, self.span)
         exact = self._exact_interval(level)
-        if not 0 < self.value < 1:
+        if not 0 < self.estimate < 1:
             return exact
-        reach /= self.value * (1 - self.value)
-        middle = scipy.special.logit(self.value)
+        reach /= self.estimate * (1 - self.estimate)
+        middle = scipy.special.logit(self.estimate)
         low, high = scipy.special.expit([middle - reach, middle + reach])
         if exact is None:
             return float(low), float(high)
@@ -144,7 +151,7 @@ class ClusteredEstimate:
             Zou and Donner 2008.
         """
         reach = self._cautious_reach((1 - level) / 2)
-        return self.value - reach, self.value + reach
+        return self.estimate - reach, self.estimate + reach
 
     def _cautious_reach(self, tail: float) -> float:
         """Return how far the cautious interval that leaves out such a tail reaches."""
@@ -178,20 +185,20 @@ class ClusteredEstimate:
         if not self.error:
             return None
         smallest = 1e-12
-        if self.value == 0:
+        if self.estimate == 0:
             return 1.0
-        if self._cautious_reach(smallest / 2) <= abs(self.value):
+        if self._cautious_reach(smallest / 2) <= abs(self.estimate):
             return smallest
 
         def beyond(exponent: float) -> float:
-            return self._cautious_reach(10**exponent / 2) - abs(self.value)
+            return self._cautious_reach(10**exponent / 2) - abs(self.estimate)
 
         return float(10 ** scipy.optimize.brentq(beyond, np.log10(smallest), 0.0, xtol=1e-10))
 
     @property
     def as_interval(self) -> Interval:
         """Estimate and its 95 % interval as an `Interval`, the form that tables use."""
-        return Interval(self.value, *(self.interval or (np.nan, np.nan)), note=self.note)
+        return Interval(self.estimate, self.ci_low, self.ci_high, note=self.note)
 
     def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
         """Compute the confidence intervals with several coverages, each as `interval_at` does.
@@ -209,8 +216,8 @@ class ClusteredEstimate:
         """Return the exact interval with `trials` pairs of patients; None with one pair or none."""
         if self.trials <= 1:
             return None
-        exact = Interval.from_share(self.value, self.trials, level)
-        return exact.low, exact.high
+        exact = Interval.from_share(self.estimate, self.trials, level)
+        return exact.ci_low, exact.ci_high
 
     @property
     def p_value(self) -> float | None:
@@ -220,7 +227,7 @@ class ClusteredEstimate:
         """
         if not self.error:
             return None
-        return float(2 * scipy.special.stdtr(self.freedom, -abs(self.value) / self.error))
+        return float(2 * scipy.special.stdtr(self.freedom, -abs(self.estimate) / self.error))
 
     @property
     def detectable(self) -> float | None:

@@ -63,7 +63,7 @@ def interval_text(interval: Interval) -> str:
         >>> interval_text(Interval(0.0, -0.1, 0.1))
         '−0.100 to 0.100'
     """
-    return range_text(interval.low, interval.high) if interval.bounded else ""
+    return range_text(interval.ci_low, interval.ci_high) if interval.bounded else ""
 
 
 def score_text(value: float) -> str:

@@ -31,8 +31,8 @@ class Interval:
 
     Attributes:
         estimate: The estimate; NaN if it is undefined.
-        low: Lower end of the interval; NaN without an interval.
-        high: Upper end of the interval; NaN without an interval.
+        ci_low: Lower end of the interval; NaN without an interval.
+        ci_high: Upper end of the interval; NaN without an interval.
         note: Reason why the figure is undefined or has no interval, or a remark; may be empty.
         unmoved: True if there is no interval because every bootstrap resample gave the same value.
         shifted: True if there is no interval because the interval of the bootstrap resamples
@@ -44,8 +44,8 @@ class Interval:
     """
 
     estimate: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
+    ci_low: float = math.nan
+    ci_high: float = math.nan
     note: str = ""
     unmoved: bool = field(default=False, repr=False, kw_only=True)
     shifted: bool = field(default=False, repr=False, kw_only=True)
@@ -67,7 +67,7 @@ class Interval:
 
         Example:
             >>> exact = Interval.from_share(0.9, 20)
-            >>> round(exact.low, 3), round(exact.high, 3)
+            >>> round(exact.ci_low, 3), round(exact.ci_high, 3)
             (0.683, 0.988)
         """
         hits = share * trials
@@ -93,7 +93,7 @@ class Interval:
 
         Example:
             >>> Interval.from_row({"estimate": 0.8, "ci_low": None, "ci_high": None, "note": ""})
-            Interval(estimate=0.8, low=nan, high=nan, note='')
+            Interval(estimate=0.8, ci_low=nan, ci_high=nan, note='')
         """
         low, estimate, high = (
             math.nan if pd.isna(row[name]) else float(row[name])
@@ -109,8 +109,8 @@ class Interval:
 
     @property
     def bounded(self) -> bool:
-        """True if there is an interval, so that `low` and `high` are numbers."""
-        return not (math.isnan(self.low) or math.isnan(self.high))
+        """True if there is an interval, so that `ci_low` and `ci_high` are numbers."""
+        return not (math.isnan(self.ci_low) or math.isnan(self.ci_high))
 
     @property
     def excludes_zero(self) -> bool:
@@ -122,7 +122,7 @@ class Interval:
         """
         if not (self.known and self.bounded):
             return False
-        low, estimate, high = (round(end, 3) for end in (self.low, self.estimate, self.high))
+        low, estimate, high = (round(end, 3) for end in (self.ci_low, self.estimate, self.ci_high))
         return min(low, estimate) > 0 or max(high, estimate) < 0
 
     @property
@@ -132,7 +132,7 @@ class Interval:
         The standard error is taken from the end of the interval that is nearer 0, as if the
         estimate were normal.
         """
-        reach = self.estimate - self.low if self.estimate > 0 else self.high - self.estimate
+        reach = self.estimate - self.ci_low if self.estimate > 0 else self.ci_high - self.estimate
         if not (self.bounded and reach > 0):
             return None
         quantile = scipy.special.ndtri((1 + LEVEL) / 2)
@@ -142,13 +142,13 @@ class Interval:
         """Return estimate and interval as a dictionary for JSON, with None instead of NaN.
 
         Returns:
-            A dictionary with the keys ``estimate``, ``low`` and ``high``.
+            A dictionary with the keys ``estimate``, ``ci_low`` and ``ci_high``.
 
         Example:
             >>> Interval(0.8).to_dict()
-            {'estimate': 0.8, 'low': None, 'high': None}
+            {'estimate': 0.8, 'ci_low': None, 'ci_high': None}
         """
-        ends = {"estimate": self.estimate, "low": self.low, "high": self.high}
+        ends = {"estimate": self.estimate, "ci_low": self.ci_low, "ci_high": self.ci_high}
         return {name: float(end) if math.isfinite(end) else None for name, end in ends.items()}
 
     def reversed(self) -> Interval:
@@ -159,9 +159,9 @@ class Interval:
 
         Example:
             >>> Interval(0.1, -0.2, 0.3).reversed()
-            Interval(estimate=-0.1, low=-0.3, high=0.2, note='')
+            Interval(estimate=-0.1, ci_low=-0.3, ci_high=0.2, note='')
         """
-        return Interval(-self.estimate, -self.high, -self.low, self.note)
+        return Interval(-self.estimate, -self.ci_high, -self.ci_low, self.note)
 
     def minus(self, other: Interval, correlation: float = 0.0) -> Interval:
         """Subtract another estimate; both intervals together give that of the difference.
@@ -179,7 +179,7 @@ class Interval:
 
         Example:
             >>> gap = Interval(1.0, 0.69, 1.0).minus(Interval(0.8, 0.7, 0.9))
-            >>> round(gap.low, 3), round(gap.high, 3)
+            >>> round(gap.ci_low, 3), round(gap.ci_high, 3)
             (-0.126, 0.3)
         """
         gap = Interval(self.estimate - other.estimate, note=self.note or other.note)
@@ -190,11 +190,11 @@ class Interval:
             squared = first**2 + second**2 - 2 * correlation * first * second
             return math.sqrt(max(squared, 0.0))
 
-        low = combine(self.estimate - self.low, other.high - other.estimate)
-        high = combine(self.high - self.estimate, other.estimate - other.low)
+        low = combine(self.estimate - self.ci_low, other.ci_high - other.estimate)
+        high = combine(self.ci_high - self.estimate, other.estimate - other.ci_low)
         if correlation == 1 or not (low or high):
             return replace(gap, note=NO_WIDTH, unmoved=True)
-        return replace(gap, low=gap.estimate - low, high=gap.estimate + high)
+        return replace(gap, ci_low=gap.estimate - low, ci_high=gap.estimate + high)
 
 
 def percentile_interval(
@@ -220,7 +220,7 @@ def percentile_interval(
 
     Example:
         >>> interval = percentile_interval(np.linspace(0.0, 1.0, 41), estimate=0.5)
-        >>> round(interval.low, 3), round(interval.high, 3)
+        >>> round(interval.ci_low, 3), round(interval.ci_high, 3)
         (0.025, 0.975)
         >>> percentile_interval(np.ones(40), estimate=1.0).note
         'no interval: every bootstrap resample gave the same value'

@@ -84,10 +84,11 @@ class McNemar:
 
     @property
     def _difference_text(self) -> str:
-        ends = self.difference.interval
-        without = self.difference.note or "no interval"
-        interval = f"95 % CI {range_text(*ends)}" if ends else without
-        return f"{number(self.difference.value)} ({interval})"
+        gap = self.difference
+        interval = gap.note or "no interval"
+        if gap.has_interval:
+            interval = f"95 % CI {range_text(gap.ci_low, gap.ci_high)}"
+        return f"{number(gap.estimate)} ({interval})"
 
 
 @with_known_keywords
@@ -124,7 +125,7 @@ def mcnemar_test(
     Example:
         >>> from cxr_compare import metrics
         >>> test = metrics.mcnemar_test([1, 1, 1, 0], [1, 0, 0, 0], ["a", "b", "c", "d"])
-        >>> test.difference.value, test.first_only, test.p_exact
+        >>> test.difference.estimate, test.first_only, test.p_exact
         (0.5, 2.0, 0.5)
     """
     clusters, n_clusters = cluster_index(patients)
@@ -184,7 +185,7 @@ def clustered_mcnemar(
 
     Example:
         >>> right = np.array([1.0, 1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0, 0.0])
-        >>> clustered_mcnemar(*right, np.arange(4), 4).difference.value
+        >>> clustered_mcnemar(*right, np.arange(4), 4).difference.estimate
         0.5
     """
     seeds = [np.atleast_2d(first_right), np.atleast_2d(second_right)]

@@ -44,7 +44,7 @@ def part_minus_whole(part: Sequence[AurocParts], whole: Sequence[AurocParts]) ->
         >>> patients = np.arange(6)
         >>> whole = auroc_parts(truth, scores, patients, 6)
         >>> part = auroc_parts(truth[:5], scores[:5], patients[:5], 6)
-        >>> round(part_minus_whole([part], [whole]).value, 3)
+        >>> round(part_minus_whole([part], [whole]).estimate, 3)
         -0.111
     """
     of_part = AurocParts.mean(part)

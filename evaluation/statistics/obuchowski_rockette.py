@@ -237,7 +237,7 @@ def analyse_crossed(
     Example:
         >>> figures = [[0.80, 0.84, 0.82], [0.86, 0.88, 0.90]]
         >>> study = analyse_crossed(figures, 1e-4 * np.eye(6))
-        >>> round(study.differences[0, 1].value, 3), round(study.overall.p_value, 3)
+        >>> round(study.differences[0, 1].estimate, 3), round(study.overall.p_value, 3)
         (-0.06, 0.035)
     """
     table = np.asarray(figures, dtype=np.float64)
@@ -310,7 +310,7 @@ def analyse_nested(
     Example:
         >>> study = analyse_nested([[0.80, 0.84], [0.90]], 1e-4 * np.eye(3),
         ...     readers=["random", "fixed"])
-        >>> round(study.differences[0, 1].value, 3), round(study.differences[0, 1].error, 4)
+        >>> round(study.differences[0, 1].estimate, 3), round(study.differences[0, 1].error, 4)
         (-0.08, 0.0224)
     """
     groups = [np.asarray(of_system, dtype=np.float64).ravel() for of_system in figures]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -36,10 +36,14 @@ class Background:
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def from_truth(cls, truth: GroundTruth, image_ids: pd.Index, models: Models) -> Background:
+    def from_truth(
+        cls,
+        truth: GroundTruth,
+        image_ids: pd.Index,
+        models: Models,
+        audit: Sequence[str] | None = None,
+    ) -> Background:
         """Collect the facts that the ground truth and the systems state.
-
-        The errors found by ``cxr check`` are not among these facts; another function adds them.
 
         Args:
             truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the
@@ -47,9 +51,7 @@ class Background:
             image_ids: Ids of the evaluated images, shape ``(N,)``.
             models: Trained models of each system by its display name, one for each training seed,
                 with their predictions and figures on the evaluated images.
-
-        Returns:
-            The facts, with `audit` None.
+            audit: Errors that ``cxr check`` found; None if nothing was checked.
         """
         content_id = truth.ids.get("content_id")
         elsewhere = {}
@@ -65,5 +67,6 @@ class Background:
         return cls(
             data_name=truth.data_name,
             synthetic=len(image_ids.intersection(truth.synthetic)),
+            audit=None if audit is None else tuple(audit),
             elsewhere=elsewhere,
         )

@@ -128,7 +128,7 @@ def no_box_hits(
 
 
 def _interval_values(figure: Figure) -> dict[str, Any]:
-    return {"estimate": figure.estimate, "low": figure.low, "high": figure.high}
+    return {"estimate": figure.estimate, "ci_low": figure.ci_low, "ci_high": figure.ci_high}
 
 
 def _chance_cautions(figures: Figures) -> list[Note]:
@@ -138,10 +138,10 @@ def _chance_cautions(figures: Figures) -> list[Note]:
     uncertain = {
         name: _interval_values(auroc)
         for name, auroc in bounded.items()
-        if auroc.low <= CHANCE <= auroc.high
+        if auroc.ci_low <= CHANCE <= auroc.ci_high
     }
     worse = {
-        name: _interval_values(auroc) for name, auroc in bounded.items() if auroc.high < CHANCE
+        name: _interval_values(auroc) for name, auroc in bounded.items() if auroc.ci_high < CHANCE
     }
     cautions = []
     if uncertain:
@@ -169,8 +169,8 @@ def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
         systems[row["system"]] = {
             "auroc": guess.estimate + gap.estimate,
             "difference": gap.estimate,
-            "low": gap.low,
-            "high": gap.high,
+            "ci_low": gap.ci_low,
+            "ci_high": gap.ci_high,
             "bounded": gap.bounded,
         }
     if not systems:

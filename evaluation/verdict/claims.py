@@ -148,8 +148,8 @@ class Claim:
             "metric": self.metric,
             "policy": self.policy,
             "estimate": None if np.isnan(self.difference.estimate) else self.difference.estimate,
-            "ci_low": self.difference.low if bounded else None,
-            "ci_high": self.difference.high if bounded else None,
+            "ci_low": self.difference.ci_low if bounded else None,
+            "ci_high": self.difference.ci_high if bounded else None,
             "level": self.level,
             "higher": self.leader or None,
         }
@@ -178,8 +178,8 @@ class Claim:
         """
         return {
             "estimate": self.difference.estimate,
-            "low": self.difference.low,
-            "high": self.difference.high,
+            "ci_low": self.difference.ci_low,
+            "ci_high": self.difference.ci_high,
             "bounded": self.difference.bounded,
             "level": self.level,
             "reason": self.difference.note,

@@ -39,11 +39,11 @@ def against_margin(difference: Interval, margin: float) -> MarginStanding:
     """
     if not difference.bounded:
         return "unknown"
-    if -margin < difference.low and difference.high < margin:
+    if -margin < difference.ci_low and difference.ci_high < margin:
         return "equivalent"
-    if difference.low > -margin:
+    if difference.ci_low > -margin:
         return "non-inferior"
-    return "worse" if difference.high < -margin else "open"
+    return "worse" if difference.ci_high < -margin else "open"
 
 
 def margin_statement(
@@ -85,11 +85,11 @@ def margin_statement(
         "margin": margin,
         "difference": {
             "estimate": -difference.estimate,
-            "low": -difference.high,
-            "high": -difference.low,
+            "ci_low": -difference.ci_high,
+            "ci_high": -difference.ci_low,
             "level": family_level(contrasts),
         },
         "contrasts": contrasts,
-        "digits": distinguishing_digits((difference.low, difference.high), (-margin, margin)),
+        "digits": distinguishing_digits((difference.ci_low, difference.ci_high), (-margin, margin)),
     }
     return Statement("margin", values)

@@ -13,10 +13,10 @@ from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 from cxr_compare.evaluation.paired_tests import PairTests
+from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.statistics.holm import step_down
 from cxr_compare.evaluation.verdict.claims import Claim, decide_together, same
 from cxr_compare.evaluation.verdict.margin import against_margin, margin_statement
-from cxr_compare.evaluation.verdict.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.verdict.verdict_parts import (
     AnswerContext,
     Conclusion,
@@ -158,7 +158,7 @@ def _chance_statement(figures: Figures, systems: Sequence[str]) -> Statement | N
 
     The result is None if a system was shown to be better, or if a system has no interval.
     """
-    if all(figures.get(name, "auroc").low <= CHANCE for name in systems):
+    if all(figures.get(name, "auroc").ci_low <= CHANCE for name in systems):
         return Statement("chance", {"systems": list(systems)})
     return None
 
@@ -222,8 +222,8 @@ def _single_headline(question: _Question) -> _Headline:
         "scores": [
             {
                 "estimate": score.estimate,
-                "low": score.low,
-                "high": score.high,
+                "ci_low": score.ci_low,
+                "ci_high": score.ci_high,
                 "bounded": score.bounded,
             }
             for score in scores

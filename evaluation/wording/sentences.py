@@ -27,7 +27,7 @@ _TEMPLATES = Templates("""
 {% macro gap(difference, label="difference") -%}
 {{ label }} {{ difference.estimate|number }}
 {%- if difference.bounded -%}
-, {{ level(difference.level) }} interval {{ span(difference.low, difference.high) }}
+, {{ level(difference.level) }} interval {{ span(difference.ci_low, difference.ci_high) }}
 {%- elif difference.reason -%} ; {{ difference.reason }}
 {%- elif difference.comparisons == 1 -%} ; no interval
 {%- else -%} ; no interval for one of {{ difference.comparisons }} comparisons
@@ -40,7 +40,7 @@ _TEMPLATES = Templates("""
 {{ row.pair[1]|number }} (
 {%- if common_level is not none and row.difference.bounded -%}
 difference {{ row.difference.estimate|number }},
-{{ span(row.difference.low, row.difference.high) }}
+{{ span(row.difference.ci_low, row.difference.ci_high) }}
 {%- else -%} {{ gap(row.difference) }} {%- endif -%}
 ),
 {%- if row.leader %} higher for {{ row.leader }}
@@ -88,7 +88,7 @@ the {{ figure(figures, threshold) }} of {{ system }} for {{ finding }}
 {{ "were" if figures|length > 1 else "was" }}
 {% for score in scores -%}
 {{ " and " if not loop.first }}{{ score.estimate|number }}
-{%- if score.bounded %} (95 % interval {{ span(score.low, score.high) }}){% endif -%}
+{%- if score.bounded %} (95 % interval {{ span(score.ci_low, score.ci_high) }}){% endif -%}
 {%- endfor -%}
 {%- endmacro %}
 
@@ -220,7 +220,7 @@ Secondary finding, which explains but does not confirm:
   "open": "was not shown to be non-inferior to " ~ reference ~ " by",
 }[standing] }} the margin of {{ margin|number(digits) }}: difference {{ reference }} − {{ other }}
 {{ difference.estimate|number(digits) }} ({{ "%.4g"|format(100 * difference.level) }} % interval
-{{ difference.low|number(digits) }} to {{ difference.high|number(digits) }}
+{{ difference.ci_low|number(digits) }} to {{ difference.ci_high|number(digits) }}
 {{- ", Bonferroni over " ~ contrasts ~ " contrasts" if contrasts > 1 }}).
 {%- endif -%}
 {%- endmacro %}
@@ -340,7 +340,7 @@ Whether a patient is in both training and test data was not checked (run cxr che
 {%- set texts = [] -%}
 {%- for name, score in systems.items() -%}
 {{- texts.append(name ~ " (" ~ score.estimate|number ~ ", 95 % interval "
-   ~ span(score.low, score.high) ~ ")") or "" -}}
+   ~ span(score.ci_low, score.ci_high) ~ ")") or "" -}}
 {%- endfor -%}
 {{ texts|listing }}
 {%- endmacro %}
@@ -369,7 +369,8 @@ The label can be predicted without the lungs, from {{ fact }}, with AUROC {{ aur
 in 5-fold cross-validation by patient. Compared with this prediction on the same images,
 {% set texts = [] -%}
 {%- for name, row in systems.items() -%}
-{%- set interval = "95 % interval " ~ span(row.low, row.high) if row.bounded else "not tested" -%}
+{%- set ends = span(row.ci_low, row.ci_high) -%}
+{%- set interval = "95 % interval " ~ ends if row.bounded else "not tested" -%}
 {{- texts.append(name ~ " (" ~ row.auroc|number ~ ", difference " ~ row.difference|number ~ ", "
    ~ interval ~ ")") or "" -}}
 {%- endfor -%}

@@ -16,10 +16,10 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import choosing_figures
+from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.thresholds import check_policy
-from cxr_compare.evaluation.verdict.protocol import Protocol
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import (
     ImageOptions,

@@ -79,7 +79,8 @@ def _overlap(study: CurveStudy, metric: str) -> str:
         if (figure := point.figures.get(metric)) is not None and figure.interval.bounded:
             ends.setdefault(point.share, []).append(figure.interval)
     apart = [
-        max(interval.low for interval in intervals) > min(interval.high for interval in intervals)
+        max(interval.ci_low for interval in intervals)
+        > min(interval.ci_high for interval in intervals)
         for intervals in ends.values()
     ]
     if any(apart) or max(map(len, ends.values()), default=1) == 1:
@@ -150,7 +151,7 @@ def _point(point: SizePoint, metric: str) -> dict[str, Any]:
         metric_title(metric),
         figure_text(figure),
     )
-    ends = [figure.low, figure.high] if figure.bounded else [figure.estimate] * 2
+    ends = [figure.ci_low, figure.ci_high] if figure.bounded else [figure.estimate] * 2
     return {
         "grown": point.n_grown,
         "figure": figure.estimate,

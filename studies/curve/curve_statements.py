@@ -128,5 +128,5 @@ def _difference(rows: Sequence[Difference], title: str, first: Kind, second: Kin
 
 def _gap(row: Difference) -> dict[str, float]:
     """Return the size of a difference that is shown, without its sign."""
-    low, high = sorted((abs(row.gap.low), abs(row.gap.high)))
+    low, high = sorted((abs(row.gap.ci_low), abs(row.gap.ci_high)))
     return {"size": abs(row.gap.estimate), "low": low, "high": high, "images": row.n_images}

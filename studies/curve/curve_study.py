@@ -69,7 +69,7 @@ class SizeFigure:
         seeds: Value for each training seed, as a mean over the splits; empty if not known.
 
     Example:
-        >>> SizeFigure(Interval(0.8, 0.7, 0.9), (0.79, 0.81)).interval.low
+        >>> SizeFigure(Interval(0.8, 0.7, 0.9), (0.79, 0.81)).interval.ci_low
         0.7
     """
 

@@ -18,7 +18,7 @@ from cxr_compare.evaluation.replicates import FiguresOfWeights
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
     checked_decision,
-    common_images_of_predictions,
+    read_eligible,
     read_output,
 )
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
@@ -129,7 +129,7 @@ class ShareFigures:
         Example:
             >>> figures = {"auroc": _MetricValues(np.array([0.7, 0.8]), np.eye(2) / 1e4, {})}
             >>> shares = ShareFigures(("A", "B"), figures, 200, 150, 60.0)
-            >>> round(shares.estimate("auroc", ["B"], ["A"]).value, 3)
+            >>> round(shares.estimate("auroc", ["B"], ["A"]).estimate, 3)
             0.1
         """
         figure = self.figures[metric]
@@ -191,8 +191,9 @@ def evaluate_shares(
         predictions = {name: run.predictions for name, run in runs.items()}
         # An image that one model cannot answer is left out, so that hours of training are not lost.
         of_split = replace(test_set, split=split)
-        evaluated, left_out = common_images_of_predictions(predictions, of_split, images="common")
-        notes += [curve_sentence("left_out", split, note.text) for note in left_out]
+        read = read_eligible(predictions, of_split, "common")
+        evaluated = read.images
+        notes += [curve_sentence("left_out", split, note.text) for note in read.notes]
         of_classes = (
             evaluated.patients[in_class] for in_class in (evaluated.y_true, ~evaluated.y_true)
         )

@@ -624,7 +624,7 @@ class _MetricStudy:
             first=first,
             second=second,
             reader=reader,
-            estimate=estimate.value,
+            estimate=estimate.estimate,
             std_error=estimate.error,
             df=estimate.freedom if np.isfinite(estimate.freedom) else None,
             ci_low=low,

@@ -338,7 +338,7 @@ def _random_errors(
             estimates = pair.estimates(labels)
             if estimates is None:
                 continue
-            values.append([estimates[0].value, estimates[1].value])
+            values.append([estimates[0].estimate, estimates[1].estimate])
             overturned.append(pair.conclusion(estimates) != start)
         if values:
             columns = np.asarray(values).T

@@ -195,7 +195,7 @@ def corrected_auroc(
 
     Example:
         >>> y_true, y_score = [0, 0, 0, 0, 1, 1, 1, 1], [1, 2, 3, 6, 4, 5, 7, 8]
-        >>> corrected_auroc(y_true, y_score, ReferenceAccuracy(0.95, 0.95)).value
+        >>> corrected_auroc(y_true, y_score, ReferenceAccuracy(0.95, 0.95)).estimate
         0.9166...
     """
     truth, parts, patient, n_patients = _parts(y_true, y_score, patients)
@@ -233,7 +233,7 @@ def corrected_auroc_difference(
     Example:
         >>> y_true, y_score = [0, 0, 0, 0, 1, 1, 1, 1], np.array([1, 2, 3, 6, 4, 5, 7, 8])
         >>> reference = ReferenceAccuracy(0.95, 0.95)
-        >>> corrected_auroc_difference(y_true, y_score, -y_score, reference).value
+        >>> corrected_auroc_difference(y_true, y_score, -y_score, reference).estimate
         0.8333...
     """
     truth, one, patient, n_patients = _parts(y_true, first, patients)
@@ -272,7 +272,7 @@ def corrected_rates(
     Example:
         >>> y_true, y_pred = [1] * 10 + [0] * 10, [1] * 8 + [0] * 2 + [1] * 2 + [0] * 8
         >>> rates = corrected_rates(y_true, y_pred, ReferenceAccuracy(0.95, 0.95))
-        >>> round(rates["recall"].value, 3), round(rates["specificity"].value, 3)
+        >>> round(rates["recall"].estimate, 3), round(rates["specificity"].estimate, 3)
         (0.833, 0.833)
     """
     truth, pred = check_truth_and_scores(y_true, y_pred)
@@ -372,7 +372,7 @@ def _with_error(
     if variance < 1e-24:
         return estimate
     return ClusteredEstimate(
-        estimate.value,
+        estimate.estimate,
         float(np.sqrt(variance)),
         freedom=satterthwaite_freedom(contributions),
         bounded=estimate.bounded,

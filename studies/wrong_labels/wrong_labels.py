@@ -263,14 +263,14 @@ def _corrected_row(
     unknown = {"estimate": None, "ci_low": None, "ci_high": None}
     if figure is None:
         return {**row, **unknown, "note": _ONE_CLASS}
-    if np.isnan(figure.value):
+    if np.isnan(figure.estimate):
         return {**row, **unknown, "note": figure.note}
     limits = (0.0, 1.0) if figure.bounded else (-1.0, 1.0)
-    if not limits[0] <= figure.value <= limits[1]:
-        note = sentence("corrected_outside", figure.value, template=TEMPLATE)
+    if not limits[0] <= figure.estimate <= limits[1]:
+        note = sentence("corrected_outside", figure.estimate, template=TEMPLATE)
         return {**row, **unknown, "note": note}
-    low, high = figure.interval or (None, None)
-    return {**row, "estimate": figure.value, "ci_low": low, "ci_high": high, "note": figure.note}
+    low, high = (figure.ci_low, figure.ci_high) if figure.has_interval else (None, None)
+    return {**row, "estimate": figure.estimate, "ci_low": low, "ci_high": high, "note": figure.note}
 
 
 def _line(row: dict[str, Any]) -> str:

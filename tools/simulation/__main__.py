@@ -26,12 +26,7 @@ from tools.simulation.tables import every_row, with_tables
 
 RESULTS = Path(__file__).with_name("results.json")
 """File of the results that the page shows, in the columns ``before`` and ``after``."""
-_SIMULATED = [
-    *(f"evaluation/{folder}" for folder in ("statistics", "metrics", "decisions", "compare")),
-    "evaluation/systems",
-    "studies",
-    "hospital",
-]
+_SIMULATED = ["evaluation", "studies", "hospital"]
 
 
 def main() -> None:

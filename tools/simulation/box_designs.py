@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from cxr_compare.evaluation.scorecard import Scorecard
 from scipy.special import expit, logit, ndtri
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
@@ -26,13 +24,16 @@ from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes, top_box_centres
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.figure_intervals import resampled_figures
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
+from cxr_compare.evaluation.figure_intervals import compute_figures
 from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import MetricKey
-from cxr_compare.evaluation.paired_tests import with_clustered_auroc
+from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.reduction import Reduction, reduce_boxes
 from cxr_compare.evaluation.reduction_choice import choose_reduction
+from cxr_compare.evaluation.replicates import replicates as draw_replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.thresholds import ValidationScores, choose_threshold
 from cxr_compare.evaluation.verdict.verdict import state_verdict
@@ -112,6 +113,10 @@ class BoxedImages:
     def owners(self) -> Any:
         """Name of each image's patient."""
         return np.char.add("p", self.evaluated.patients.astype(str))
+
+    def output(self, system: int) -> Output:
+        """Return the boxes of a detector, 0 or 1, as the program reads them."""
+        return Output.from_boxes(self.evaluated.image_ids, self.boxes[system])
 
     def scores(self, system: int, reduction: Reduction | None = None) -> pd.Series:
         """Return the image scores of a detector.
@@ -208,10 +213,10 @@ def box_choice(images: BoxedImages, system: int) -> BoxChoice:
     return BoxChoice([BoxCandidate(OverlapRule(), pairs)], images.owners)
 
 
-def compute_scorecard(
+def tuned_detector(
     validation: BoxedImages, test: BoxedImages, system: int, rules: Sequence[str] = ("max",)
-) -> Scorecard:
-    """Tune a detector on validation images, and compute its figures on test images.
+) -> EvaluatedModel:
+    """Tune a detector on validation images, and take its boxes on test images.
 
     Args:
         validation: Validation images.
@@ -220,49 +225,46 @@ def compute_scorecard(
         rules: Rules from boxes to an image score to choose from.
 
     Returns:
-        Scorecard of the detector on the test images.
+        The detector on the test images.
     """
     truth = validation.evaluated.y_true
     owners = validation.owners
-    evaluated = test.evaluated
-    output: Any = SimpleNamespace(
-        reduces_boxes=True, scores=lambda each: validation.scores(system, each)
-    )
-    reduction = choose_reduction(output, pd.Series(truth), owners, rules).reduction
-    known = ValidationScores(truth, validation.scores(system, reduction).to_numpy(), owners)
-    thresholds = {_POLICY: choose_threshold(truth, known.scores, _POLICY)}
+    reduction = choose_reduction(
+        validation.output(system), pd.Series(truth), owners, rules
+    ).reduction
+    chosen_on = ValidationScores(truth, validation.scores(system, reduction).to_numpy(), owners)
     choice = box_choice(validation, system)
-    return Scorecard(
-        evaluated,
-        test.scores(system, reduction),
-        thresholds,
-        validation=known,
-        points=top_box_centres(test.boxes[system], evaluated.image_ids),
-        boxes=test.boxes[system],
+    choices = Choices(
+        "finding",
+        {},
+        reduction=reduction,
+        thresholds={_POLICY: choose_threshold(truth, chosen_on.scores, _POLICY)},
+        chosen_scores=chosen_on,
         box_cut=choice.cut,
         box_choice=choice,
     )
+    return EvaluatedModel("AB"[system], test.evaluated, test.output(system), choices)
 
 
 def _kept(key: MetricKey) -> bool:
     return key.metric in _TOLD
 
 
-def compared(scorecards: Sequence[Scorecard], replicates: int, seed: int) -> Figures:
+def compared(detectors: Sequence[EvaluatedModel], replicates: int, seed: int) -> Figures:
     """Compute the figures of both detectors and their differences, as ``cxr compare`` does.
 
     Args:
-        scorecards: Scorecards of both detectors.
+        detectors: Both detectors on the same images.
         replicates: Number of bootstrap resamples.
         seed: Random seed of the resamples.
 
     Returns:
         Figures with intervals, and differences.
     """
-    resamples = Resamples(scorecards[0].evaluated.n_patients, replicates, seed)
-    named = {name: [scorecard] for name, scorecard in zip("AB", scorecards, strict=True)}
-    drawn = resampled_figures("finding", named, resamples, kept=_kept)
-    return with_clustered_auroc(drawn.estimates, named)
+    resamples = Resamples(detectors[0].images.n_patients, replicates, seed)
+    models = {name: [model] for name, model in zip("AB", detectors, strict=True)}
+    frames = draw_replicates(models, resamples, kept=_kept)
+    return compute_figures("finding", models, frames, resamples)
 
 
 def population(rng: np.random.Generator, n_validation: int, clusters: str) -> dict[str, float]:
@@ -358,18 +360,16 @@ def box_measure(
         detector contains the true figure; else 0.
     """
     validation, test = (draw_images(rng, size, clusters) for size in sizes)
-    scorecards = [compute_scorecard(validation, test, system) for system in range(2)]
-    found = compared(scorecards, replicates, int(rng.integers(2**31)))
+    detectors = [tuned_detector(validation, test, system) for system in range(2)]
+    found = compared(detectors, replicates, int(rng.integers(2**31)))
     each = {}
     for metric in BOX_METRICS:
         own, gap = figure(found, metric)
         each[metric] = float(gap.excludes_zero)
         each[f"{metric} covers"] = (
-            float(own.low <= truth[metric] <= own.high) if own.bounded else np.nan
+            float(own.ci_low <= truth[metric] <= own.ci_high) if own.bounded else np.nan
         )
         each[f"{metric} value"] = own.estimate
-        held = gap.fixed_choice_interval
-        each[f"{metric}|held"] = np.nan if held is None else float(held[0] > 0 or held[1] < 0)
     return each
 
 
@@ -388,8 +388,8 @@ def reduction_measure(
         1 for each kind of claim that is made (which is wrong), else 0.
     """
     validation, test = (draw_images(rng, size, "one", WEAK) for size in sizes)
-    scorecards = [compute_scorecard(validation, test, system, rules) for system in range(2)]
-    found = compared(scorecards, replicates, int(rng.integers(2**31)))
+    detectors = [tuned_detector(validation, test, system, rules) for system in range(2)]
+    found = compared(detectors, replicates, int(rng.integers(2**31)))
     verdict = state_verdict(found, ["A", "B"], "Finding")
     decided = any(each.decided for each in verdict.conclusions)
     headline = verdict.kind == "decided"

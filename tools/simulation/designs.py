@@ -96,14 +96,6 @@ def _claimed(differences: Sequence[Figure]) -> float:
     return float(any(each.excludes_zero for each in differences))
 
 
-def _held(differences: Sequence[Figure]) -> float:
-    """Return 1 if an interval with fixed thresholds excludes 0, else 0; NaN without any."""
-    ends = [getattr(each, "fixed_choice_interval", None) for each in differences]
-    if all(end is None for end in ends):
-        return np.nan
-    return float(any(end is not None and (end[0] > 0 or end[1] < 0) for end in ends))
-
-
 def _sentences(found: Evaluated) -> Found:
     """Return which claims the opening makes: in its headline, and in a sentence below it."""
     headline = found.verdict.headline
@@ -114,7 +106,7 @@ def _sentences(found: Evaluated) -> Found:
 
 
 def _covers(figure: Figure, truth: float) -> float:
-    return float(figure.low <= truth <= figure.high) if figure.bounded else np.nan
+    return float(figure.ci_low <= truth <= figure.ci_high) if figure.bounded else np.nan
 
 
 def _at_thresholds(found: Evaluated) -> Found:
@@ -123,7 +115,6 @@ def _at_thresholds(found: Evaluated) -> Found:
         for metric in AT_THRESHOLD:
             gaps = found.pairs(metric, policy)
             each[f"{policy}|{metric}"] = _claimed(gaps)
-            each[f"{policy}|{metric}|held"] = _held(gaps)
             p_value = found.p_value(metric, policy)
             each[f"{policy}|{metric}|test"] = np.nan if p_value is None else float(p_value < 0.05)
     return each
@@ -155,15 +146,10 @@ def _threshold_case(
                 seed=int(rng.integers(2**31)),
                 tested=rng.random() < _TESTED,
             )
-            figure = found.estimates.get("A", "recall", "max_f1")
-            threshold = found.thresholds["A"][0]["max_f1"]
-            held = getattr(figure, "fixed_choice_interval", None) or (figure.low, figure.high)
-            at_this = np.nan if threshold is None else recall_at(skill, threshold)
             return {
                 **_sentences(found),
                 **_at_thresholds(found),
-                "recall covers": _covers(figure, true_recall),
-                "recall covers|held": float(held[0] <= at_this <= held[1]),
+                "recall covers": _covers(found.figures.get("A", "recall", "max_f1"), true_recall),
             }
 
         return measure
@@ -208,14 +194,14 @@ def _auroc_case(
 
         def measure(rng: np.random.Generator) -> Found:
             found = _evaluate(rng, sample(rng), sample(rng), [1, 1], policies=())
-            figures = [found.estimates.get(each, "auroc") for each in "AB"]
-            gap = found.estimates.difference("A", "B", "auroc")
+            figures = [found.figures.get(each, "auroc") for each in "AB"]
+            gap = found.figures.difference("A", "B", "auroc")
             return {
                 **_sentences(found),
                 "covers": float(np.mean([_covers(figure, truth) for figure in figures])),
                 "difference covers": _covers(gap, 0.0),
                 "no interval": float(not gap.bounded),
-                "width": gap.high - gap.low,
+                "width": gap.ci_high - gap.ci_low,
             }
 
         return measure
@@ -261,8 +247,8 @@ def _seed_case(k: int, between: float, n_test: int = 200, share: float = 1.0) ->
                 **_sentences(found),
                 "auroc": _claimed(found.pairs("auroc")),
                 **_at_thresholds(found),
-                "auroc covers": _covers(found.estimates.get("A", "auroc"), true_auroc),
-                "recall covers": _covers(found.estimates.get("A", "recall", "max_f1"), true_recall),
+                "auroc covers": _covers(found.figures.get("A", "auroc"), true_auroc),
+                "recall covers": _covers(found.figures.get("A", "recall", "max_f1"), true_recall),
             }
 
         return measure
@@ -319,7 +305,7 @@ def _power_case(first: float, second: float, n_test: int, clusters: str = "one")
             ("f1", "max_f1"),
             ("recall", "max_f1"),
         ):
-            gap = found.estimates.difference("A", "B", name, policy)
+            gap = found.figures.difference("A", "B", name, policy)
             if gap.known:
                 each[f"{name} right"] = float(gap.excludes_zero and gap.estimate > 0)
                 each[f"{name} wrong"] = float(gap.excludes_zero and gap.estimate < 0)

@@ -14,7 +14,7 @@ from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.intervals import Interval
 from tools.simulation.makers import Sample, draw, skill_of
-from tools.simulation.product import evaluated_scorecards
+from tools.simulation.product import evaluated_models
 
 Found = dict[str, float]
 Measure = Callable[[np.random.Generator], Found]
@@ -62,12 +62,12 @@ def group_measure(
         if shift:
             odds = np.log(test.scores / (1 - test.scores)) + shift * inside
             test = Sample(test.y_true, 1 / (1 + np.exp(-odds)), test.patients)
-        scorecards = evaluated_scorecards(validation, test, [1, 1], [_POLICY])
+        models = evaluated_models(validation, test, [1, 1], [_POLICY])
         groups = {"group": np.where(inside, _IN_GROUP, _OTHERS).astype(object)}
         resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
-        shares = Shares.from_scorecards(scorecards, _POLICY, resamples, set(groups))
-        add_groups(shares, scorecards, groups, _POLICY)
-        table = with_tests(shares.table(list(scorecards), resamples), scorecards, groups, _POLICY)
+        shares = Shares.from_models(models, _POLICY, resamples, set(groups))
+        add_groups(shares, models, groups, _POLICY)
+        table = with_tests(shares.table(list(models), resamples), models, groups, _POLICY)
         return _claims(table, ("auroc",) if shift else _METRICS)
 
     return measure
@@ -112,8 +112,8 @@ def guarantee_measure(
     def measure(rng: np.random.Generator) -> Found:
         validation = draw(rng, n_validation, skills, clusters=clusters)
         test = draw(rng, n_test, skills, clusters=clusters)
-        scorecards = evaluated_scorecards(validation, test, [1], policies)
-        table = validation_to_test(scorecards, int(rng.integers(2**31))).dropna(subset=["ci_low"])
+        models = evaluated_models(validation, test, [1], policies)
+        table = validation_to_test(models, int(rng.integers(2**31))).dropna(subset=["ci_low"])
         outside = ~table["estimate"].between(table["ci_low"], table["ci_high"])
         marks = outside.groupby([table["policy"], table["metric"]]).any()
         found = {f"{policy}|{metric}": float(mark) for (policy, metric), mark in marks.items()}

@@ -22,7 +22,7 @@ from cxr_compare.evaluation.statistics.joint_score import (
 )
 from cxr_compare.evaluation.thresholds import choose_threshold
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
-from tools.simulation.box_designs import BoxedImages, compared, compute_scorecard, draw_images
+from tools.simulation.box_designs import BoxedImages, compared, draw_images, tuned_detector
 from tools.simulation.makers import Floats, Sample, draw, skill_of
 from tools.simulation.product import evaluate
 
@@ -87,7 +87,7 @@ def joint_measure(
         found = {"auroc": float(primary.decided)}
         for metric in _AT_THRESHOLD:
             gaps = [
-                compared.estimates.difference("C", member, metric, _POLICY)
+                compared.figures.difference("C", member, metric, _POLICY)
                 for member in _JOINT.members
             ]
             found[metric] = float(all(each.excludes_zero and each.estimate > 0 for each in gaps))
@@ -183,9 +183,9 @@ def joint_boxes_measure(
         y_true = validation.evaluated.y_true
         held_out = cross_fitted_scores(y_true, columns[0], validation.owners)
         joint = fit_joint_score(y_true, columns[0]).probability(columns[1])
-        gated = compute_scorecard(_rescaled(validation, held_out), _rescaled(test, joint), 0)
-        scorecards = [gated, compute_scorecard(validation, test, 0)]
-        found = compared(scorecards, _REPLICATES, int(rng.integers(2**31)))
+        gated = tuned_detector(_rescaled(validation, held_out), _rescaled(test, joint), 0)
+        models = [gated, tuned_detector(validation, test, 0)]
+        found = compared(models, _REPLICATES, int(rng.integers(2**31)))
         each = {}
         for metric in _OF_BOXES:
             gap = found.difference("A", "B", metric)

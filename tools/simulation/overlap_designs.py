@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from cxr_compare.evaluation.scorecard import Scorecard
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.box_choice import (
@@ -31,7 +30,10 @@ from cxr_compare.evaluation.boxes.overlaps import (
     overlap_candidates,
 )
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.figure_intervals import resampled_figures
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
+from cxr_compare.evaluation.figure_intervals import compute_figures
+from cxr_compare.evaluation.replicates import replicates as draw_replicates
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.hospital.guarantee.guaranteed_threshold import GuaranteeImages, Localisation
@@ -81,20 +83,12 @@ def overlap_choice(images: BoxedImages, system: int) -> BoxChoice:
     return BoxChoice(candidates, images.owners)
 
 
-def _scorecard(validation: BoxedImages, test: BoxedImages, system: int) -> Scorecard:
+def _tuned(validation: BoxedImages, test: BoxedImages, system: int) -> EvaluatedModel:
+    """Choose the boxes of a detector on validation images, and take them on test images."""
     choice = overlap_choice(validation, system)
-    stored = OverlappingBoxes.from_boxes(test.boxes[system])
     rule: Any = choice.rule
-    return Scorecard(
-        test.evaluated,
-        test.scores(system),
-        {},
-        boxes=stored.left(rule.limit),
-        stored_boxes=stored,
-        overlap=rule.limit,
-        box_cut=choice.cut,
-        box_choice=choice,
-    )
+    choices = Choices("finding", {}, overlap=rule.limit, box_cut=choice.cut, box_choice=choice)
+    return EvaluatedModel("AB"[system], test.evaluated, test.output(system), choices)
 
 
 def true_overlap_figures(
@@ -144,23 +138,20 @@ def overlap_measure(
 ) -> dict[str, float]:
     """Return the claims about two equal detectors, and which figures of the first are covered."""
     validation, test = (draw_doubled(rng, size, clusters) for size in sizes)
-    named = {name: [_scorecard(validation, test, system)] for system, name in enumerate("AB")}
+    models = {name: [_tuned(validation, test, system)] for system, name in enumerate("AB")}
     resamples = Resamples(test.evaluated.n_patients, replicates, int(rng.integers(2**31)))
-    figures = resampled_figures(
-        "finding", named, resamples, kept=lambda key: key.metric in OVERLAP_METRICS
-    ).estimates
+    frames = draw_replicates(models, resamples, kept=lambda key: key.metric in OVERLAP_METRICS)
+    figures = compute_figures("finding", models, frames, resamples)
     each: dict[str, float] = {}
     for metric in OVERLAP_METRICS:
         own = figures.get("A", metric)
         gap = figures.difference("A", "B", metric)
         each[metric] = float(gap.excludes_zero)
         each[f"{metric} covers"] = (
-            float(own.low <= truth[metric] <= own.high) if own.bounded else np.nan
+            float(own.ci_low <= truth[metric] <= own.ci_high) if own.bounded else np.nan
         )
         each[f"{metric} value"] = own.estimate
         each[f"{metric} truth"] = truth[metric]
-        held = gap.fixed_choice_interval
-        each[f"{metric}|held"] = np.nan if held is None else float(held[0] > 0 or held[1] < 0)
     return each
 
 

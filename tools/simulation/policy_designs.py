@@ -9,24 +9,20 @@ then share the lowest score.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, ndtri
 
-from cxr_compare.evaluation.figure_intervals import (
-    Replicates,
-    SystemFigures,
-    estimate_figures,
-)
+from cxr_compare.evaluation.figure_intervals import compute_figures
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.metrics.metric import MetricKey
+from cxr_compare.evaluation.replicates import replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.thresholds import ValidationScores, choose_threshold
 from tools.simulation.makers import IMAGES_OF_A_PATIENT, Floats, Sample
-from tools.simulation.product import evaluated_scorecards
+from tools.simulation.product import evaluated_models
 
 Found = dict[str, float]
 Measure = Callable[[np.random.Generator], Found]
@@ -147,18 +143,6 @@ def _is_counted(key: MetricKey) -> bool:
     return key.policy in POLICIES and key.metric in RATES
 
 
-class _CountedFigures(SystemFigures):
-    """The figures that are counted: intervals of all others would only cost time."""
-
-    @cached_property
-    def values(self) -> dict[MetricKey, float | None]:
-        return {key: value for key, value in super().values.items() if _is_counted(key)}
-
-    @cached_property
-    def reasons(self) -> dict[MetricKey, str]:
-        return {key: reason for key, reason in super().reasons.items() if _is_counted(key)}
-
-
 def policy_measure(
     population: Population, n_validation: int, n_test: int
 ) -> Callable[[np.random.Generator], Measure]:
@@ -179,20 +163,18 @@ def policy_measure(
         def measure(rng: np.random.Generator) -> Found:
             validation = population.draw(rng, n_validation)
             test = population.draw(rng, n_test)
-            scorecards = evaluated_scorecards(validation, test, [1], list(POLICIES))
+            models = evaluated_models(validation, test, [1], list(POLICIES))
             resamples = Resamples(n_test, _REPLICATES, int(rng.integers(2**31)))
-            replicates = Replicates.draw(scorecards, resamples, kept=_is_counted)
-            counted = {name: _CountedFigures(each) for name, each in scorecards.items()}
-            replicates = replace(replicates, systems=counted)
-            drawn = estimate_figures("finding", replicates, resamples)
+            frames = replicates(models, resamples, kept=_is_counted)
+            figures = compute_figures("finding", models, frames, resamples)
             found: Found = {}
             for (policy, metric), true in truth.items():
-                figure = drawn.estimates.get("A", metric, policy)
+                figure = figures.get("A", metric, policy)
                 name = f"{policy}|{metric}"
                 found[f"{name}|interval"] = float(figure.bounded)
                 if figure.bounded:
-                    found[f"{name}|covers"] = float(figure.low <= true <= figure.high)
-                    found[f"{name}|width"] = figure.high - figure.low
+                    found[f"{name}|covers"] = float(figure.ci_low <= true <= figure.ci_high)
+                    found[f"{name}|width"] = figure.ci_high - figure.ci_low
             return found
 
         return measure

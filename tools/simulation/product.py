@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from cxr_compare.evaluation.scorecard import Scorecard
 
-from cxr_compare.evaluation.figure_intervals import resampled_figures
-from cxr_compare.evaluation.figures import FIXED_CHOICE, Figure, Figures, PairTests
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
+from cxr_compare.evaluation.figure_intervals import compute_figures
+from cxr_compare.evaluation.figures import FIXED_CHOICE, Figure, Figures
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.paired_tests import paired_tests, with_clustered_auroc
+from cxr_compare.evaluation.output import Output
+from cxr_compare.evaluation.paired_tests import PairTests, paired_tests
+from cxr_compare.evaluation.replicates import replicates as draw_replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import Calibration, fit_calibration, fit_platt
 from cxr_compare.evaluation.thresholds import POLICIES, ValidationScores, choose_threshold
@@ -39,7 +42,7 @@ class Evaluated:
 
     Attributes:
         systems: Names of the systems.
-        estimates: Figures with intervals, and differences.
+        figures: Figures with intervals, and differences.
         tests: Paired tests; empty unless they were requested.
         verdict: Verdict of the comparison.
         thresholds: Thresholds by policy of each seed, by system.
@@ -47,7 +50,7 @@ class Evaluated:
     """
 
     systems: list[str]
-    estimates: Figures
+    figures: Figures
     tests: pd.DataFrame
     verdict: Verdict
     thresholds: dict[str, list[dict[str, float | None]]]
@@ -93,7 +96,7 @@ class Evaluated:
         """
         names = self.systems
         return [
-            self.estimates.difference(first, second, metric, policy)
+            self.figures.difference(first, second, metric, policy)
             for place, first in enumerate(names)
             for second in names[place + 1 :]
         ]
@@ -125,14 +128,12 @@ def evaluate(
     Returns:
         The comparison.
     """
-    scorecards = evaluated_scorecards(validation, test, seeds, policies)
-    names = list(scorecards)
+    models = evaluated_models(validation, test, seeds, policies)
+    names = list(models)
     resamples = Resamples(test.n_patients, replicates, seed)
-    drawn = resampled_figures("finding", scorecards, resamples, kept=_kept)
-    figures = with_clustered_auroc(drawn.estimates, scorecards)
-    tests = pd.DataFrame()
-    if tested:
-        tests = paired_tests(drawn.estimates, scorecards, drawn.differences)
+    frames = draw_replicates(models, resamples, kept=_kept)
+    figures = compute_figures("finding", models, frames, resamples)
+    tests = paired_tests(figures, models) if tested else pd.DataFrame()
     counts = dict(zip(names, seeds, strict=True))
     context = AnswerContext(counts, cautions=list_cautions(Background(), figures, pd.DataFrame()))
     verdict = state_verdict(
@@ -140,10 +141,10 @@ def evaluate(
     )
     chosen = {
         name: [
-            {p: choice.threshold for p, choice in scorecard.thresholds.items()}
-            for scorecard in each
+            {policy: choice.threshold for policy, choice in model.thresholds.items()}
+            for model in members
         ]
-        for name, each in scorecards.items()
+        for name, members in models.items()
     }
     return Evaluated(names, figures, tests, verdict, chosen, tuple(policies))
 
@@ -167,10 +168,10 @@ def evaluated_images(test: Sample) -> LabelledImages:
     )
 
 
-def evaluated_scorecards(
+def evaluated_models(
     validation: Sample, test: Sample, seeds: Sequence[int], policies: Sequence[str]
-) -> dict[str, list[Scorecard]]:
-    """Compute the scorecards of simulated systems.
+) -> Models:
+    """Choose the thresholds of simulated systems on validation images.
 
     Args:
         validation: Validation images.
@@ -179,24 +180,28 @@ def evaluated_scorecards(
         policies: Names of the policies.
 
     Returns:
-        Scorecard of each seed, by system.
+        Evaluated model of each seed, by system.
     """
-    evaluated = evaluated_images(test)
+    images = evaluated_images(test)
     names = [chr(ord("A") + place) for place in range(len(seeds))]
-    scorecards: dict[str, list[Scorecard]] = {}
+    models: dict[str, list[EvaluatedModel]] = {}
     row = 0
     for name, count in zip(names, seeds, strict=True):
-        scorecards[name] = [
-            _scorecard(evaluated, validation, test, each, policies)
-            for each in range(row, row + count)
+        rows = range(row, row + count)
+        models[name] = [
+            EvaluatedModel(
+                name,
+                images,
+                Output.from_scores(images.image_ids, test.scores[each]),
+                _choices(validation, each, policies),
+            )
+            for each in rows
         ]
         row += count
-    return scorecards
+    return models
 
 
-def _scorecard(
-    evaluated: LabelledImages, validation: Sample, test: Sample, row: int, policies: Sequence[str]
-) -> Scorecard:
+def _choices(validation: Sample, row: int, policies: Sequence[str]) -> Choices:
     thresholds = {
         policy: choose_threshold(validation.y_true, validation.scores[row], policy)
         for policy in policies
@@ -204,7 +209,7 @@ def _scorecard(
     chosen_on = ValidationScores(
         validation.y_true, validation.scores[row], validation.patients.astype(str)
     )
-    return Scorecard(evaluated, pd.Series(test.scores[row]), thresholds, validation=chosen_on)
+    return Choices("finding", {}, thresholds=thresholds, chosen_scores=chosen_on)
 
 
 def calibrations(validation: Sample) -> dict[str, Calibration]:

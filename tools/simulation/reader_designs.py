@@ -228,7 +228,7 @@ def nested_measure(
         figures += np.sqrt(_MODEL.reader) * rng.standard_normal(len(figures))
         groups = [figures[: sizes[0]], figures[sizes[0] :]]
         gap = analyse_nested(groups, np.cov(by_case.T) / cases).differences[0, 1]
-        published = _any_excludes_zero([gap.interval])
+        published = _any_excludes_zero([(gap.ci_low, gap.ci_high)])
         cautious = _any_excludes_zero([gap.cautious_interval_at(0.95)])
         claimed = cautious if gap.freedom_between < FREEDOM_OF_A_CLAIM else published
         return {

@@ -105,5 +105,6 @@ def _measure(
 
 
 def _covers(estimate: ClusteredEstimate | None, truth: float) -> float:
-    ends = None if estimate is None else estimate.interval
-    return np.nan if ends is None else float(ends[0] <= truth <= ends[1])
+    if estimate is None or not estimate.has_interval:
+        return np.nan
+    return float(estimate.ci_low <= truth <= estimate.ci_high)

@@ -355,7 +355,7 @@ def _of_power(plan: Plan, gap: float) -> PlannedStudy:
 
 
 def _shown(found: ClusteredEstimate, study: PlannedStudy) -> dict[str, float]:
-    low, high = found.interval or (np.nan, np.nan)
+    low, high = found.ci_low, found.ci_high
     return {
         "patients": float(study.patients),
         "shown": float(found.p_value is not None and found.p_value < 0.05),
@@ -462,7 +462,7 @@ def few_readers_measure(rng: np.random.Generator, readers: int, cases: int) -> M
         mean = found.systems[0]
         gap = found.differences[0, 1]
         told = {}
-        published = mean.interval, gap.interval
+        published = (mean.ci_low, mean.ci_high), (gap.ci_low, gap.ci_high)
         cautious = mean.cautious_interval_at(0.95), gap.cautious_interval_at(0.95)
         claimed = cautious if readers - 1 < FREEDOM_OF_A_CLAIM else published
         for name, ends in (("|published", published), ("", claimed)):

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from cxr_compare.evaluation.scorecard import Scorecard
 from scipy.special import expit, ndtri
 
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
 from cxr_compare.evaluation.groups.failure_analysis import add_at_prevalence, predictive_values
 from cxr_compare.evaluation.groups.prevalence import Prevalence
 from cxr_compare.evaluation.groups.shares import Shares
+from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 from tools.simulation.group_designs import Found, Measure, Named
@@ -40,18 +42,21 @@ def predictive_measure(
     """
     cut = float(ndtri(_RATE))
     policy = f"threshold={expit(cut):.12f}"
-    chosen = {policy: ThresholdChoice(policy, float(expit(cut)))}
+    threshold = ThresholdChoice(policy, float(expit(cut)))
+    choices = Choices("finding", {}, thresholds={policy: threshold})
     truth = predictive_values(_RATE, _RATE, prevalence)
 
     def measure(rng: np.random.Generator) -> Found:
         test = draw(rng, n_patients, [[2 * cut]], clusters=clusters)
-        scorecard = Scorecard(evaluated_images(test), pd.Series(test.scores[0]), chosen)
+        images = evaluated_images(test)
+        output = Output.from_scores(images.image_ids, test.scores[0])
+        models = {"A": [EvaluatedModel("A", images, output, choices)]}
         given = f"{prevalence}"
         if counted is not None:
             given = f"{max(rng.binomial(counted, prevalence), 1)}/{counted}"
         resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
-        shares = Shares.from_scorecards({"A": [scorecard]}, policy, resamples, set())
-        add_at_prevalence(shares, {"A": [scorecard]}, policy, Prevalence.parse(given))
+        shares = Shares.from_models(models, policy, resamples, set())
+        add_at_prevalence(shares, models, policy, Prevalence.parse(given))
         table = shares.table(["A"], resamples)
         rows = table[table["topic"] == "prevalence"].set_index("metric")
         return {

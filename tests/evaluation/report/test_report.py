@@ -13,6 +13,7 @@ from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.overlays.draw import draw_overlay
+from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY
 from cxr_compare.evaluation.report.charts import report_charts, without_decision_curve
 from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, embed_image
@@ -22,7 +23,6 @@ from cxr_compare.evaluation.report.summary_table import table_rows
 from cxr_compare.evaluation.report.templates import CASES, sentence
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.background import Background
-from cxr_compare.evaluation.verdict.protocol import Protocol
 from cxr_compare.evaluation.wording.sentences import note
 from tests.outline import Outline
 from tests.undrawn_figures import leave_figures_out
