@@ -144,7 +144,7 @@ def with_families(figures: Figures) -> Figures:
     """As from a table, with intervals for families: widened as those of a normal figure."""
 
     def widened(figure: Figure) -> Figure:
-        below, above = figure.estimate - figure.low, figure.high - figure.estimate
+        below, above = figure.estimate - figure.ci_low, figure.ci_high - figure.estimate
 
         def ends(level: float) -> tuple[float, float]:
             reach = norm.isf((1 - level) / 2) / norm.isf(0.025)

@@ -67,8 +67,12 @@ def test_difference_is_the_same_either_way_round(figures):
         figures.difference("A - 1", "B", "auroc"),
         figures.difference("B", "A - 1", "auroc"),
     )
-    assert (other.estimate, other.low, other.high) == (-one.estimate, -one.high, -one.low)
-    assert (other.within(2).low, other.within(2).high) == (-0.35, 0.05)
+    assert (other.estimate, other.ci_low, other.ci_high) == (
+        -one.estimate,
+        -one.ci_high,
+        -one.ci_low,
+    )
+    assert (other.within(2).ci_low, other.within(2).ci_high) == (-0.35, 0.05)
     assert other.within(1) == other
     of_table = Figures.from_table(figures.table()).difference("A - 1", "B", "auroc")
     assert not of_table.within(2).bounded, "a table does not hold the wider intervals"

@@ -67,13 +67,13 @@ def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(evalua
     pair = {"first": "A", "second": "B"}
     gap = auroc_difference(evaluated.y_true, a.scores, b.scores, evaluated.patients)
     row = row_of(table, **pair, metric="auroc", method=OBUCHOWSKI)
-    assert (row["estimate"], row["p_value"]) == pytest.approx((gap.value, gap.p_value))
-    assert (row["ci_low"], row["ci_high"]) == pytest.approx(gap.interval)
+    assert (row["estimate"], row["p_value"]) == pytest.approx((gap.estimate, gap.p_value))
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(gap.interval_at(0.95))
     assert row["detectable"] == pytest.approx(gap.detectable)
     by_image = auroc_difference(evaluated.y_true, a.scores, b.scores)
     beside = row_of(table, **pair, metric="auroc", method=DELONG)
     # DeLong's test has the normal law, as in pROC; the clustered one has Student's t.
-    of_normal = 2 * norm.sf(abs(by_image.value) / by_image.error)
+    of_normal = 2 * norm.sf(abs(by_image.estimate) / by_image.error)
     assert beside["p_value"] == pytest.approx(of_normal)
     assert by_image.p_value == pytest.approx(of_normal)
     assert beside["independent"] == "images"
@@ -274,7 +274,7 @@ def test_seeds_are_nested_in_systems_and_replicates_give_their_covariances(evalu
     patients = figures.get("A", *key[:0:-1]).effective_patients - 1
     freedom = gap.error**4 / ((between / 2) ** 2 + over_patients**2 / patients)
     reach = t.isf(0.025, freedom) * gap.error
-    assert (gap.low, gap.high) == pytest.approx((gap.estimate - reach, gap.estimate + reach))
+    assert (gap.ci_low, gap.ci_high) == pytest.approx((gap.estimate - reach, gap.estimate + reach))
     assert gap.p_value == pytest.approx(2 * t.sf(abs(gap.estimate) / gap.error, freedom))
     assert gap.kind == "seeds"
     assert figures.get("B", *key[:0:-1]).kind == "bootstrap"  # alone it is one trained model
@@ -287,8 +287,8 @@ def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(ev
     )
     key = ("recall", "max_f1")
     one, other = figures.get("A", *key), figures.get("B", *key)
-    assert one.high - one.low >= 0.8 * (other.high - other.low)
-    assert 0 <= one.low < one.estimate < one.high <= 1
+    assert one.ci_high - one.ci_low >= 0.8 * (other.ci_high - other.ci_low)
+    assert 0 <= one.ci_low < one.estimate < one.ci_high <= 1
 
 
 def test_a_figure_that_a_seed_lacks_is_undefined(evaluated):
@@ -346,7 +346,7 @@ def test_predictions_of_one_run_with_and_without_views_are_one_training(comparis
 def test_intervals_are_those_of_scipy(hits, trials):
     theirs = binomtest(hits, trials).proportion_ci(method="exact")
     ours = Interval.from_share(hits / trials, trials)
-    assert (ours.low, ours.high) == pytest.approx(tuple(theirs), abs=1e-12)
+    assert (ours.ci_low, ours.ci_high) == pytest.approx(tuple(theirs), abs=1e-12)
 
 
 def table(scores, copies=1):

@@ -141,11 +141,11 @@ def test_frames_are_those_of_a_loop_that_chooses_and_evaluates_again(evaluated, 
         figure = figures.get("A", metric, "max_f1")
         assert figure.estimate == a[0]
         ends = np.quantile(loop["A"][metric], [0.025, 0.975])
-        assert (figure.low, figure.high) == pytest.approx(tuple(ends), abs=1e-12)
+        assert (figure.ci_low, figure.ci_high) == pytest.approx(tuple(ends), abs=1e-12)
         gap = figures.difference("A", "B", metric, "max_f1")
         assert gap.estimate == (a - b)[0]
         ends = np.quantile(loop["A"][metric] - loop["B"][metric], [0.025, 0.975])
-        assert (gap.low, gap.high) == pytest.approx(tuple(ends), abs=1e-12)
+        assert (gap.ci_low, gap.ci_high) == pytest.approx(tuple(ends), abs=1e-12)
         assert gap.method.endswith(REFITTED)
     # The closed interval of an AUROC needs no replicates.
     assert frames["A"][0][MetricKey(ALL, "", "auroc")][1:].isna().all()
@@ -226,11 +226,11 @@ def test_thresholds_that_are_not_chosen_again_give_narrower_intervals_that_say_s
         figure = found.difference("A", "B", "specificity", policy)
         fixed = plain.difference("A", "B", "specificity", policy)
         assert fixed.method.endswith(f"{FIXED_CHOICE}: thresholds")
-        assert figure.high - figure.low > fixed.high - fixed.low
+        assert figure.ci_high - figure.ci_low > fixed.ci_high - fixed.ci_low
         assert figure.n_chosen_on == models["A"][0].choices.chosen_scores.n_positive
     declared = found.get("A", "recall", "threshold=0.5")
     expected = plain.get("A", "recall", "threshold=0.5")
-    assert (declared.low, declared.high) == (expected.low, expected.high)
+    assert (declared.ci_low, declared.ci_high) == (expected.ci_low, expected.ci_high)
     assert declared.n_chosen_on is None
     assert REFITTED not in declared.method
     assert FIXED_CHOICE not in declared.method
@@ -284,7 +284,7 @@ def test_a_share_of_one_is_exact_only_where_no_resample_moves_it():
     apart = [0.9] * 10 + [0.1] * 10  # every validation resample gives the same threshold
     figure = recall_of(apart, [0.8] * 10 + [0.2] * 10)
     assert (figure.kind, figure.method) == ("exact", EXACT_METHOD)
-    assert (figure.low, figure.high) == pytest.approx(EXACT_TEN)
+    assert (figure.ci_low, figure.ci_high) == pytest.approx(EXACT_TEN)
 
 
 def test_a_share_of_one_that_refitting_moves_is_never_narrower_than_the_exact_interval():
@@ -294,8 +294,8 @@ def test_a_share_of_one_that_refitting_moves_is_never_narrower_than_the_exact_in
     assert (figure.kind, figure.estimate) == ("bootstrap", 1.0)
     assert REFITTED in figure.method
     assert figure.method.endswith(EXACT_METHOD)
-    assert figure.low == pytest.approx(EXACT_TEN[0])
-    assert figure.high == 1.0
+    assert figure.ci_low == pytest.approx(EXACT_TEN[0])
+    assert figure.ci_high == 1.0
 
 
 def test_where_validation_often_gives_no_threshold_there_is_no_interval():
@@ -367,11 +367,11 @@ def test_at_a_floor_or_cost_percentiles_are_expanded_for_the_fewest_patients(eva
         fewest = min(*numbers, figure.effective_patients)
         expected = percentile_interval(drawn, expanded_level(0.95, fewest))
         plain = percentile_interval(drawn)
-        assert (figure.low, figure.high) == pytest.approx((expected.low, expected.high))
-        assert figure.high - figure.low > plain.high - plain.low
+        assert (figure.ci_low, figure.ci_high) == pytest.approx((expected.ci_low, expected.ci_high))
+        assert figure.ci_high - figure.ci_low > plain.ci_high - plain.ci_low
         gap = figures.difference("A", "B", metric, policy)
         plain = percentile_interval(drawn - of_b)
-        assert (gap.low, gap.high) == pytest.approx((plain.low, plain.high))
+        assert (gap.ci_low, gap.ci_high) == pytest.approx((plain.ci_low, plain.ci_high))
 
 
 @pytest.mark.parametrize("shift", [0.03, -0.03])
@@ -411,7 +411,7 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, draw
             # A difference follows from both intervals; here it is as wide to a twentieth.
             near = 1e-6 if system == "A" else 0.05
             assert (row["ci_low"], row["ci_high"]) == pytest.approx(
-                (figure.low, figure.high), abs=near
+                (figure.ci_low, figure.ci_high), abs=near
             )
             assert REFITTED in row["ci_method"]
     assert REFITTED in rows["prevalence", "ppv", "A"]["ci_method"]

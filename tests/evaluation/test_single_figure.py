@@ -71,9 +71,11 @@ def test_figures_of_boxes_are_those_of_a_comparison():
             metric, truth, outputs, image_ids=ids, patients=patients, threshold=at, replicates=200
         )
         row = frame.loc[metric, "threshold=0.5" if at else ""]
-        assert (one.value, *one.interval) == (row["estimate"], row["ci_low"], row["ci_high"]), (
-            metric
-        )
+        assert (one.estimate, one.ci_low, one.ci_high) == (
+            row["estimate"],
+            row["ci_low"],
+            row["ci_high"],
+        ), metric
         assert one.n_patients == 30
 
 
@@ -84,9 +86,11 @@ def test_values_are_those_of_scikit_learn():
         ("average_precision", average_precision_score(y, scores)),
         ("brier", brier_score_loss(y, scores)),
     ):
-        assert metrics.estimate(metric, y, scores, patients=patients).value == pytest.approx(theirs)
+        assert metrics.estimate(metric, y, scores, patients=patients).estimate == pytest.approx(
+            theirs
+        )
     found = metrics.estimate("recall", y, scores, threshold=0.5)
-    assert found.value == pytest.approx(recall_score(y, scores >= 0.5))
+    assert found.estimate == pytest.approx(recall_score(y, scores >= 0.5))
 
 
 def test_the_interval_of_independent_images_is_that_of_scipys_bootstrap():
@@ -96,7 +100,7 @@ def test_the_interval_of_independent_images_is_that_of_scipys_bootstrap():
         (right,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(0)
     ).confidence_interval
     ours = metrics.estimate("accuracy", y, scores, threshold=0.5, replicates=4000)
-    assert ours.interval == pytest.approx((theirs.low, theirs.high), abs=0.008)
+    assert (ours.ci_low, ours.ci_high) == pytest.approx((theirs.low, theirs.high), abs=0.008)
 
 
 def test_the_interval_of_an_auroc_covers_its_true_value():
@@ -108,7 +112,7 @@ def test_the_interval_of_an_auroc_covers_its_true_value():
         shared = np.repeat(rng.normal(0, np.sqrt(0.7), 60), 2)
         scores = y + shared + rng.normal(0, np.sqrt(0.3), 120)
         found = metrics.estimate("auroc", y, scores, patients=np.repeat(np.arange(60), 2))
-        covered += found.interval[0] <= true <= found.interval[1]
+        covered += found.ci_low <= true <= found.ci_high
     assert stats.binomtest(covered, n, 0.95).pvalue > 0.01
 
 
@@ -126,9 +130,9 @@ def test_every_registered_metric_gives_a_figure_or_says_what_gives_it():
                 metrics.estimate(name, *inputs, **people)
             continue
         found = metrics.estimate(name, *inputs, replicates=50, **people, **at)
-        assert found.value is not None, name
+        assert found.estimate is not None, name
         said = found.note or record.family == "counts"
-        assert found.interval is not None or said, name
+        assert found.ci_low is not None or said, name
         given += 1
     assert given > 40
 
@@ -142,7 +146,7 @@ def test_it_prints_one_line_and_a_table():
     shown = metrics.estimate("auroc", y, scores)
     assert "patient" not in repr(shown) + shown._repr_html_() + shown.note + shown.method
     undefined = metrics.estimate("auroc", [1, 1], [0.2, 0.4])
-    assert undefined.value is None
+    assert undefined.estimate is None
     assert "undefined (there is no positive or no negative image), 2 images" in repr(undefined)
     assert "patient" not in repr(metrics.estimate("accuracy", [1], [0.2], threshold=0.5))
 
@@ -181,11 +185,11 @@ def test_tensors_with_gradients_and_series_are_arrays():
     assert metrics.estimate("auroc", torch.tensor(y), tensor, patients=patients) == expected
     series = pd.Series(patients)[::-1]
     assert metrics.estimate("auroc", pd.Series(y), pd.Series(scores), patients=series) == expected
-    assert metrics.auroc(torch.tensor(y), tensor) == expected.value
+    assert metrics.auroc(torch.tensor(y), tensor) == expected.estimate
 
 
 def test_an_auroc_of_too_few_patients_says_what_a_comparison_says():
     found = metrics.estimate("auroc", [0, 1, 0, 1], [0.1, 0.4, 0.2, 0.3], patients=list("abac"))
-    assert found.interval is None
+    assert found.ci_low is None
     assert found.note
     assert "50 resamples" not in found.note

@@ -105,7 +105,7 @@ def test_every_caution_opens_from_a_few_words_and_a_short_one_stands_in_full(wri
 def test_chance_stands_above_the_answer_where_no_system_beats_it(written, comparison):
     for figures in comparison.figures.systems.values():
         key = MetricKey("all", "", "auroc")
-        figures[key] = replace(figures[key], low=0.4)
+        figures[key] = replace(figures[key], ci_low=0.4)
     html = written()
     assert re.search(r"<h1[^>]*>Neither system was shown to be better than chance by AUROC.<", html)
     assert '<p class="second">RetinaNet and CheXNet were not shown to differ in AUROC' in html
@@ -115,7 +115,7 @@ def test_difference_that_fails_the_correction_has_a_footnote_mark(written, compa
     gaps = comparison.figures.differences["RetinaNet", "CheXNet"]
     key = MetricKey("all", "", "average_precision")
     gaps[key] = replace(
-        gaps[key], estimate=0.1, low=0.01, high=0.2, interval_at=lambda _: (-0.01, 0.3)
+        gaps[key], estimate=0.1, ci_low=0.01, ci_high=0.2, interval_at=lambda _: (-0.01, 0.3)
     )
     row = written().split('scope="row">Average precision</th>')[1].split("</tr>")[0]
     assert "0.010 to 0.200" in row

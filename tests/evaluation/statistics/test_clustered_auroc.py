@@ -105,9 +105,9 @@ def test_independent_images_give_delong():
     over_positive = np.var(components[0][0] - components[1][0], ddof=1) / m
     over_negative = np.var(components[0][1] - components[1][1], ddof=1) / n
     error = np.sqrt(over_positive + over_negative)
-    assert gap.value == pytest.approx(components[0][2] - components[1][2])
+    assert gap.estimate == pytest.approx(components[0][2] - components[1][2])
     assert gap.error == pytest.approx(error, rel=1e-10)
-    assert gap.p_value == pytest.approx(2 * norm.sf(abs(gap.value) / error))
+    assert gap.p_value == pytest.approx(2 * norm.sf(abs(gap.estimate) / error))
 
 
 def test_ignoring_patients_narrows_the_interval_of_a_difference():
@@ -121,7 +121,7 @@ def test_ignoring_patients_narrows_the_interval_of_a_difference():
     assert by_image.p_value < once.p_value
     assert by_image.error == pytest.approx(once.error / np.sqrt(5), rel=0.02)
     # Copies of an image are no new patients.
-    assert by_patient.value == pytest.approx(once.value)
+    assert by_patient.estimate == pytest.approx(once.estimate)
     assert by_patient.error == pytest.approx(once.error, rel=1e-3)
 
 
@@ -139,7 +139,7 @@ def test_with_folds_only_images_of_one_fold_are_compared():
     assert parts.value == pytest.approx(wins / pairs)
     # Shifting the scores of a fold changes nothing: each fold has a scale of its own.
     shifted = auroc_parts(truth, scores + 100 * folds, owner, 40, folds=folds)
-    assert shifted.estimate().interval == pytest.approx(parts.estimate().interval)
+    assert shifted.estimate().interval_at(0.95) == pytest.approx(parts.estimate().interval_at(0.95))
     whole = auroc_parts(truth, scores, owner, 40, folds=np.zeros(len(truth), int))
     assert whole.variance == auroc_parts(truth, scores, owner, 40).variance
 
@@ -183,9 +183,9 @@ def test_the_interval_is_that_of_a_bootstrap_over_patients():
     for _ in range(400):
         sample = np.concatenate([rows[p] for p in rng.integers(0, 150, 150)])
         drawn.append(roc_auc_score(positive[sample], scores[sample]))
-    assert found.interval == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.015)
+    assert found.interval_at(0.95) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.015)
     alone = auroc_parts(positive, scores, np.arange(len(patient)), len(patient)).estimate()
-    assert np.diff(found.interval) > 1.5 * np.diff(alone.interval)
+    assert np.diff(found.interval_at(0.95)) > 1.5 * np.diff(alone.interval_at(0.95))
 
 
 def test_an_auroc_with_ties_is_that_of_scikit_learn():
@@ -215,12 +215,12 @@ def test_classes_wholly_apart_have_the_exact_interval_of_pairs_of_patients():
     for scores, value in ((1.0 * truth, 1.0), (-1.0 * truth, 0.0)):
         found = auroc_parts(truth, scores, np.arange(40), 40).estimate()
         exact = binomtest(int(8 * value), 8).proportion_ci(method="exact")
-        assert (found.value, found.exact) == (value, True)
-        assert found.interval == pytest.approx((exact.low, exact.high))
+        assert (found.estimate, found.exact) == (value, True)
+        assert found.interval_at(0.95) == pytest.approx((exact.low, exact.high))
     # Every image twice, and both classes in each patient: four pairs, and not sixteen.
     owner, truth = np.repeat(np.arange(8), 4), np.tile([True, False, True, False], 8)
     found = auroc_parts(truth, 1.0 * truth, owner, 8).estimate()
-    assert found.interval[0] == pytest.approx(0.025 ** (1 / 4))
+    assert found.interval_at(0.95)[0] == pytest.approx(0.025 ** (1 / 4))
     assert auroc_parts([1, 1], [0.1, 0.2], np.arange(2), 2) is None
 
 
@@ -230,19 +230,21 @@ def test_an_auroc_just_below_1_is_as_sure_as_one_of_exactly_1():
     whole = auroc_parts(truth, scores, np.arange(60), 60).estimate()
     scores[29] = 39.5  # one negative above ten positives
     nearly = auroc_parts(truth, scores, np.arange(60), 60).estimate()
-    assert whole.interval[0] - 0.05 < nearly.interval[0] < whole.interval[0]
-    assert nearly.value < nearly.interval[1] < 1
+    assert (
+        whole.interval_at(0.95)[0] - 0.05 < nearly.interval_at(0.95)[0] < whole.interval_at(0.95)[0]
+    )
+    assert nearly.estimate < nearly.interval_at(0.95)[1] < 1
 
 
 def test_a_system_against_itself_differs_by_nothing_and_gets_no_p_value():
     truth, (scores, _), owner = draw_images(1)
     gap = auroc_difference(truth, scores, scores, owner)
-    assert (gap.value, gap.interval, gap.p_value) == (0.0, None, None)
+    assert (gap.estimate, gap.interval_at(0.95), gap.p_value) == (0.0, None, None)
 
 
 def test_one_patient_of_a_class_gives_no_interval():
     parts = auroc_parts([0, 0, 1], [0.1, 0.5, 0.4], np.array([0, 1, 2]), 3)
-    assert parts.estimate().interval is None
+    assert parts.estimate().interval_at(0.95) is None
     assert parts.variance is None
     assert parts.estimate().note
 
@@ -252,11 +254,11 @@ def test_seeds_widen_an_interval_by_what_they_differ():
     parts = [auroc_parts(truth, scores, owner, 40) for scores in (first + 2 * truth, second)]
     mean = AurocParts.mean(parts)
     found = auroc_over_seeds(parts)
-    assert found.value == mean.value == pytest.approx(np.mean([part.value for part in parts]))
+    assert found.estimate == mean.value == pytest.approx(np.mean([part.value for part in parts]))
     # Var between seeds / 2, and the covariance of two seeds over patients.
     between = np.var([part.value for part in parts], ddof=1) / 2
     shared = parts[0].contributions @ parts[1].contributions
     assert found.error**2 == pytest.approx(between + shared)
     assert found.freedom < mean.freedom
-    assert found.interval[0] < mean.estimate().interval[0]
+    assert found.interval_at(0.95)[0] < mean.estimate().interval_at(0.95)[0]
     assert auroc_over_seeds(parts[:1]) == parts[0].estimate()

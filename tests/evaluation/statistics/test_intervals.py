@@ -48,7 +48,7 @@ def test_intervals_cover_the_truth_on_clustered_data():
         ranked = RankedScores(sick, score, patients)
         drawn = cluster_bootstrap(ranked.figures, Resamples(n_patients, 500, seed=1))
         interval = percentile_interval(drawn["auroc"])
-        covered += interval.low <= truth <= interval.high
+        covered += interval.ci_low <= truth <= interval.ci_high
     assert 0.91 <= covered / 200 <= 0.985
 
 
@@ -65,10 +65,10 @@ def test_a_figure_that_resampling_itself_shifts_has_no_interval_and_says_why():
     drawn = cluster_bootstrap(figures.figures, Resamples(n, 400))["ece"]
     estimate = float(figures.figures()["ece"][0])
     plain = percentile_interval(drawn)
-    assert plain.low > estimate  # what the reader would have been shown
+    assert plain.ci_low > estimate  # what the reader would have been shown
     found = percentile_interval(drawn, estimate=estimate)
     assert not found.bounded
-    assert f"{plain.low:.3f} to {plain.high:.3f}" in found.note
+    assert f"{plain.ci_low:.3f} to {plain.ci_high:.3f}" in found.note
     brier = cluster_bootstrap(figures.figures, Resamples(n, 400))["brier"]
     assert percentile_interval(brier, estimate=float(figures.figures()["brier"][0])).bounded
 
@@ -81,7 +81,7 @@ def test_expanded_percentiles_cover_a_mean_of_few_patients_as_often_as_of_many()
     covered = {
         level: np.mean(
             [
-                found.low <= 0 <= found.high
+                found.ci_low <= 0 <= found.ci_high
                 for found in (percentile_interval(row, level) for row in means)
             ]
         )
@@ -98,8 +98,8 @@ def test_the_interval_of_a_difference_follows_from_both():
     first = Interval(0.8, *wilson[0])
     second = Interval(0.6, *wilson[1])
     gap = first.minus(second)
-    assert (gap.low, gap.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
-    assert first.minus(second, 0.5).low > gap.low  # what moves together differs less
+    assert (gap.ci_low, gap.ci_high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert first.minus(second, 0.5).ci_low > gap.ci_low  # what moves together differs less
     assert not first.minus(Interval(0.6)).bounded
     assert first.minus(first, 1.0).note == NO_WIDTH
 

@@ -37,7 +37,7 @@ def test_clusters_counted_by_hand():
     test = mcnemar_test(first, second, ["a", "a", "b", "b", "c", "c"])
     # d = 2, 0, -1: (sum d)^2 / sum d^2 x (K - 1) / K = 1 / 5 x 2 / 3
     assert test.p_value == pytest.approx(chi2.sf(1 / 5 * 2 / 3, 1))
-    assert test.difference.value == pytest.approx(1 / 6)
+    assert test.difference.estimate == pytest.approx(1 / 6)
     # Around D = 1 / 6: (2 - 1/3)^2 + (0 - 1/3)^2 + (-1 - 1/3)^2 = 42 / 9; x 3 / 2 / 36
     assert test.difference.error == pytest.approx(np.sqrt(42 / 9 * 3 / 2 / 36))
     assert test.p_exact == pytest.approx(1.0)
@@ -63,7 +63,7 @@ def test_a_patient_without_an_image_of_the_class_does_not_count():
 def test_equal_decisions_have_no_interval_and_no_clustered_p_value():
     right = np.array([1, 0, 1, 1])
     test = mcnemar_test(right, right, np.arange(4))
-    assert (test.p_value, test.difference.interval, test.p_exact) == (None, None, 1.0)
+    assert (test.p_value, test.difference.interval_at(0.95), test.p_exact) == (None, None, 1.0)
 
 
 def test_seeds_make_a_difference_less_sure():

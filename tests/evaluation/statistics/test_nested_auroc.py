@@ -41,11 +41,11 @@ def coverage(n_patients, clusters, share, memory, n_sets):
     if memory:
         sets = (sample_with_seen(rng, n_patients, clusters, share, memory) for _ in range(2_000))
         gaps = [gap_of(*each) for each in sets]
-        truth = float(np.mean([gap.value for gap in gaps if gap is not None]))
+        truth = float(np.mean([gap.estimate for gap in gaps if gap is not None]))
     held = []
     for _ in range(n_sets):
         gap = gap_of(*sample_with_seen(rng, n_patients, clusters, share, memory))
-        ends = None if gap is None else gap.interval
+        ends = None if gap is None else gap.interval_at(0.95)
         if ends is not None:
             held.append(ends[0] <= truth <= ends[1])
     return float(np.mean(held)), truth, len(held)

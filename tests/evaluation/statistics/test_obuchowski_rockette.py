@@ -66,16 +66,16 @@ def digits(numbers, places):
 
 def test_published_analysis_with_readers_and_cases_random(van_dyke):
     study = analyse_crossed(*van_dyke)
-    assert digits([each.value for each in study.systems], 8) == [0.89703704, 0.94083736]
+    assert digits([each.estimate for each in study.systems], 8) == [0.89703704, 0.94083736]
     gap = study.differences[0, 1]
-    assert round(gap.value, 5) == -0.04380
+    assert round(gap.estimate, 5) == -0.04380
     assert digits([study.overall.statistic, study.overall.freedom[1]], 2) == [4.46, 15.26]
     assert digits([study.overall.p_value, gap.p_value], 4) == [0.0517, 0.0517]
     assert round(gap.error, 5) == 0.02075
-    assert digits(gap.interval, 5) == [-0.08796, 0.00036]
+    assert digits(gap.interval_at(0.95), 5) == [-0.08796, 0.00036]
     first, second = study.systems
-    assert digits(first.interval, 5) == [0.82522, 0.96885]
-    assert digits(second.interval, 5) == [0.89414, 0.98754]
+    assert digits(first.interval_at(0.95), 5) == [0.82522, 0.96885]
+    assert digits(second.interval_at(0.95), 5) == [0.89414, 0.98754]
     assert digits([first.freedom, second.freedom], 2) == [12.74, 12.71]
     parts = study.components
     assert round(parts.reader, 6) == 0.001535
@@ -89,12 +89,12 @@ def test_published_analysis_with_readers_fixed(van_dyke):
     assert round(study.overall.statistic, 5) == 5.47595
     assert study.overall.freedom == (1, np.inf)
     assert digits([study.overall.p_value, study.differences[0, 1].p_value], 4) == [0.0193, 0.0193]
-    assert digits(study.differences[0, 1].interval, 5) == [-0.08049, -0.00711]
+    assert digits(study.differences[0, 1].interval_at(0.95), 5) == [-0.08049, -0.00711]
 
 
 def test_published_analysis_with_cases_fixed(van_dyke):
     gap = analyse_crossed(*van_dyke, cases="fixed").differences[0, 1]
-    assert (round(gap.value / gap.error, 2), gap.freedom) == (-2.95, 4)
+    assert (round(gap.estimate / gap.error, 2), gap.freedom) == (-2.95, 4)
     assert round(gap.p_value, 4) == 0.0420
 
 
@@ -104,10 +104,10 @@ def test_published_analysis_from_its_own_covariances():
     )
     gap = analyse_crossed(FIGURES, covariance).differences[0, 1]
     assert (round(gap.freedom, 2), round(gap.p_value, 4)) == (15.26, 0.0517)
-    assert digits(gap.interval, 5) == [-0.08796, 0.00036]
+    assert digits(gap.interval_at(0.95), 5) == [-0.08796, 0.00036]
     fixed = analyse_crossed(FIGURES, covariance, readers="fixed").differences[0, 1]
     # The covariances are rounded, which moves the last digit.
-    assert fixed.interval == pytest.approx((-0.08049, -0.00711), abs=1.1e-5)
+    assert fixed.interval_at(0.95) == pytest.approx((-0.08049, -0.00711), abs=1.1e-5)
 
 
 def test_without_covariance_between_readers_it_is_the_t_test_of_scipy():
@@ -148,8 +148,8 @@ def test_readers_against_a_program_are_their_differences_from_it():
     alone = analyse_nested([minus @ figures], minus @ covariance @ minus.T).systems[0]
     study = analyse_nested([figures[:4], figures[4:]], covariance, readers=["random", "fixed"])
     gap = study.differences[0, 1]
-    assert (gap.value, gap.error, gap.freedom) == pytest.approx(
-        (alone.value, alone.error, alone.freedom)
+    assert (gap.estimate, gap.error, gap.freedom) == pytest.approx(
+        (alone.estimate, alone.error, alone.freedom)
     )
     assert study.systems[1].error == pytest.approx(np.sqrt(covariance[4, 4]))
     assert study.systems[1].freedom == np.inf
@@ -190,9 +190,9 @@ def test_a_cautious_interval_takes_each_part_of_the_variance_by_its_own_t():
     (mean,) = analyse_nested([figures], covariance).systems
     parts = t.ppf(0.975, 2) ** 2 * figures.var(ddof=1) / 3, 1.959964**2 * 4e-4 * 0.4
     low, high = mean.cautious_interval_at(0.95)
-    assert (low + high) / 2 == pytest.approx(mean.value)
+    assert (low + high) / 2 == pytest.approx(mean.estimate)
     assert (high - low) / 2 == pytest.approx(np.sqrt(sum(parts)), rel=1e-6)
-    assert high - low > np.diff(mean.interval)[0]
+    assert high - low > np.diff(mean.interval_at(0.95))[0]
 
 
 @pytest.mark.parametrize(("value", "level"), [(0.04, 0.9), (0.12, 0.99), (-0.12, 0.999)])
@@ -290,7 +290,7 @@ def test_components_against_a_program_are_the_published_ones(program, readers, p
     assert parts.reader == pytest.approx(mean_square - error + cov2, rel=1e-5)
     study = analyse_nested([readers, [program]], covariance, readers=["random", "fixed"])
     gap = study.differences[0, 1]
-    assert gap.value / gap.error == pytest.approx(statistic, rel=1e-5)
+    assert gap.estimate / gap.error == pytest.approx(statistic, rel=1e-5)
     assert gap.freedom == pytest.approx(freedom, rel=1e-4)
     assert gap.p_value == pytest.approx(p_value, rel=1e-4)
 
@@ -308,7 +308,7 @@ def test_components_against_a_program_contain_how_the_program_varies():
 def test_nothing_that_varies_gives_no_interval():
     study = analyse_crossed(np.full((2, 3), 0.8), np.zeros((6, 6)))
     assert study.differences[0, 1] == ClusteredEstimate(0.0, None, span=np.inf)
-    assert study.differences[0, 1].interval is None
+    assert study.differences[0, 1].interval_at(0.95) is None
     assert study.differences[0, 1].p_value is None
     assert study.overall is None
 

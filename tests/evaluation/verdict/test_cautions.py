@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.audit.audit import Audit, audit
+from cxr_compare.data_prep.audit.audit import Audit, audit, split_errors
 from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
@@ -16,7 +16,7 @@ from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.sources.eligibility import describe_training_data, training_sets
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, with_audit
+from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import list_cautions
 
@@ -97,7 +97,7 @@ def test_a_guess_without_the_lungs_is_compared_with_each_system(
     assert gaps
     sizes = range(1, 11)
     for gap in gaps:  # each can be one of as many comparisons as a report tells, and only widens
-        widths = [gap.within(size).high - gap.within(size).low for size in sizes]
+        widths = [gap.within(size).ci_high - gap.within(size).ci_low for size in sizes]
         assert np.diff(widths).min() >= -1e-12
     shortcuts = [note for note in found.answer.cautions if note.kind == "shortcut"]
     if truth_in_view:
@@ -114,12 +114,9 @@ def test_a_guess_without_the_lungs_is_compared_with_each_system(
         assert (rows["ci_low"] > 0).all()
 
 
-def checked(evaluation_set, problems=(), split_ids=None):
-    facts = {"split_ids": evaluation_set.ids["split_ids"] if split_ids is None else split_ids}
-    Audit(tuple(problems), {}, facts).write(evaluation_set.folder / "audit.json")
-    split = LabelledSplit(evaluation_set, evaluation_set.target())
-    ids = pd.Index(evaluation_set.images["image_id"])
-    return with_audit(Background.from_truth(split.truth, ids, {}), split)
+def write_audit(dataset, problems=(), split_ids=None):
+    facts = {"split_ids": dataset.ids["split_ids"] if split_ids is None else split_ids}
+    Audit(tuple(problems), {}, facts).write(dataset.folder / "audit.json")
 
 
 def test_errors_of_the_audit_stand_below_the_answer(predict, test_set, evaluation_set):
@@ -127,19 +124,19 @@ def test_errors_of_the_audit_stand_below_the_answer(predict, test_set, evaluatio
                    unit="patient", split="default")  # fmt: skip
     elsewhere = replace(leak, message="split 'other': patient in more than one role", split="other")
     mild = replace(leak, severity="warning", message="view")
-    background = checked(evaluation_set, [leak, elsewhere, mild])
-    assert background.audit == ("split 'default': patient in more than one role (3 patients)",)
+    write_audit(evaluation_set, [leak, elsewhere, mild])
     found = compare_predictions({"A": predict("A", seed=1)}, test_set, replicates=20)
+    error = "split 'default': patient in more than one role (3 patients)"
+    assert found.background.audit == (error,)
     assert found.answer.cautions[0].kind == "audit"
-    assert found.answer.cautions[0].values == {"error": background.audit[0]}
+    assert found.answer.cautions[0].values == {"error": error}
 
 
-def test_only_an_audit_of_this_very_split_clears_it(test_set, evaluation_set):
-    ids = pd.Index(evaluation_set.images["image_id"])
-    assert with_audit(Background.from_truth(test_set.truth, ids, {}), test_set).audit is None
-    assert checked(evaluation_set).audit == ()
-    assert checked(evaluation_set, split_ids={"default": "drawn before"}).audit is None
-    assert checked(evaluation_set, split_ids={}).audit is None
+def test_only_an_audit_of_this_very_split_clears_it(evaluation_set):
+    assert split_errors(evaluation_set, "default") is None
+    for split_ids, errors in ((None, ()), ({"default": "drawn before"}, None), ({}, None)):
+        write_audit(evaluation_set, split_ids=split_ids)
+        assert split_errors(evaluation_set, "default") == errors
 
 
 def test_an_audit_names_the_splits_that_it_checked(evaluation_set):
