@@ -1,7 +1,5 @@
 """The choice of boxes on validation images."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -127,10 +125,7 @@ def test_a_detectors_decision_stores_its_overlap_and_gives_it_again(predict, tes
     assert (read.overlap, read.box_cut) == (decision.overlap, decision.box_cut)
     assert next(row["boxes"] for row in read.boxes_tried) == OverlapRule().description
     assert len(read.boxes_tried) == 7
-    worded_otherwise = replace(read, boxes_tried=[])
-    assert worded_otherwise.difference(decision) is None
-    chosen_otherwise = replace(read, overlap=0.05)
-    assert "overlap" in chosen_otherwise.difference(decision)
+    assert read == decision
 
 
 def test_a_faint_map_gets_its_box_by_its_own_range_and_an_empty_map_none():

@@ -1,7 +1,5 @@
 """What validation chooses: the rule, the scale, the thresholds, the probability."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +17,7 @@ from cxr_compare.evaluation.sources.stored_predictions import (
     read_output,
     tune_predictions,
 )
-from cxr_compare.evaluation.statistics.calibration import PlattScaling, fit_platt
+from cxr_compare.evaluation.statistics.calibration import fit_platt
 from cxr_compare.evaluation.thresholds import choose_threshold
 from cxr_compare.evaluation.tuning_options import TuningOptions
 
@@ -101,16 +99,7 @@ def test_a_decision_survives_its_file(predict, test_set):
         decision = tune_predictions(system, test_set)
         system.write_decision("opacity", decision.to_dict())
         stored = Choices.from_dict(system.decision("opacity"))
-        assert stored.difference(decision) is None
-        assert stored.thresholds == decision.thresholds
-
-
-def test_a_difference_names_its_position(predict, test_set):
-    decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
-    other = dataclasses.replace(decision, calibration=PlattScaling(1.0, 0.0))
-    assert decision.difference(other).startswith("calibration.intercept: ")
-    fewer = dataclasses.replace(decision, tried=decision.tried[:-1])
-    assert "tried" in decision.difference(fewer)
+        assert stored == decision
 
 
 def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune_again(
@@ -121,8 +110,9 @@ def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune
     assert 0 < old["calibration"].pop("no_box") < 1
     opened = Choices.from_dict(old)
     assert opened.probability([0.0])[0] == pytest.approx(opened.probability([1e-4])[0])
+    del old["chosen_on"]["digest"]  # which files of that time have not either
     system.write_decision("opacity", old)
-    with pytest.raises(InputError, match=r"calibration\.no_box.*cxr tune") as raised:
+    with pytest.raises(InputError, match="cxr tune") as raised:
         checked_decision("A", system, test_set, ["max_f1"])
     assert "\n" not in str(raised.value)
 
@@ -192,7 +182,7 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set)
     assert stored == decision
     assert stored.options == options
     again = tune_predictions(system, test_set, options=stored.options)
-    assert stored.difference(again) is None
+    assert stored == again
     assert {row["rule"] for row in decision.tried if "rule" in row} == {"max", "noisy_or"}
     assert set(decision.losses) == {
         "as_it_is", "temperature", "platt", "isotonic",

@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.average_precision import average_precision
@@ -265,15 +265,22 @@ def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, 
         compare_predictions({"A": system}, test_set)
 
 
-def test_a_stored_threshold_that_validation_does_not_give_is_refused(predict, test_set):
+def test_stored_choices_are_refused_where_a_score_on_validation_has_changed(
+    predict, test_set, evaluation_set
+):
     system = predict("A")
-    path = system.write_decision("opacity", tune_predictions(system, test_set).to_dict())
-    compare_predictions({"A": system}, test_set, replicates=20)
-    payload = read_json(path, "decision")
-    payload["policies"]["max_f1"]["threshold"] += 0.01
-    write_json(path, "decision", payload)
-    with pytest.raises(InputError, match=r"policies\.max_f1\.threshold.*run cxr tune again"):
-        compare_predictions({"A": system}, test_set)
+    chosen = tune_predictions(system, test_set)
+    system.write_decision("opacity", chosen.to_dict())
+    comparison = compare_predictions({"A": system}, test_set, replicates=20)
+    assert comparison.systems["A"].thresholds["max_f1"] == chosen.thresholds["max_f1"].threshold
+    part = system.folder / "scores.parquet" / "part-00000.parquet"
+    scores = read_table(part, "scores")
+    on_validation = scores["image_id"].isin(evaluation_set.image_ids("val"))
+    scores.loc[scores.index[on_validation][0], "score"] = 0.123
+    write_table(scores, part, "scores")
+    changed = Predictions.open(system.folder)
+    with pytest.raises(InputError, match="run cxr tune again"):
+        compare_predictions({"A": changed}, test_set, replicates=20)
 
 
 @pytest.mark.parametrize("key", ["inference_id", "labels_id", "split_id", "content_id"])

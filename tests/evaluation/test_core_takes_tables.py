@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.evaluation.compare import compare_systems
+from cxr_compare.evaluation.common_images import common_test_images
+from cxr_compare.evaluation.compare import compare_systems, models_by_label, name_models
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.stored_predictions import (
@@ -52,11 +53,17 @@ def frames():
     }
 
 
+def compared(systems, truth, images="all", **options):
+    named = name_models(systems)
+    selected, notes = common_test_images(models_by_label(named), truth, images=images)
+    return compare_systems(named, selected, truth, notes=notes, **options)
+
+
 def test_the_core_opens_no_file(no_files):
     truth, systems = frames()
-    compare_systems(systems, truth, replicates=20)  # what is imported late is imported here
+    compared(systems, truth, replicates=20)  # what is imported late is imported here
     no_files()
-    comparison = compare_systems(systems, truth, replicates=20, unit="patient", prevalence=0.1)
+    comparison = compared(systems, truth, replicates=20, unit="patient", prevalence=0.1)
     assert comparison.answer.headline
     assert comparison.figures.get("detector", "ap50").known
     assert comparison.systems["classifier"].thresholds["max_f1"] is not None
@@ -69,7 +76,7 @@ def test_frames_give_the_figures_of_folders(predict, test_set):
     }
     of_folders = compare_predictions(systems, test_set, replicates=50)
     tables = {name: [read_system_of_split(one, test_set)] for name, one in systems.items()}
-    of_frames = compare_systems(tables, test_set.truth_with_facts, replicates=50)
+    of_frames = compared(tables, test_set.truth_with_facts, replicates=50)
     pd.testing.assert_frame_equal(of_frames.metrics, of_folders.metrics)
     pd.testing.assert_frame_equal(of_frames.tests, of_folders.tests)
     pd.testing.assert_frame_equal(of_frames.failures, of_folders.failures)
@@ -82,5 +89,5 @@ def test_a_system_that_failed_on_an_image_is_refused_or_counted(no_files):
     images.loc[150, "status"] = "failed"
     part = replace(systems["classifier"][0], images=images)
     one = {"classifier": part, "detector": systems["detector"][0]}
-    comparison = compare_systems(one, truth, images="common", replicates=20)
+    comparison = compared(one, truth, images="common", replicates=20)
     assert "i150" not in set(comparison.decisions["image_id"])

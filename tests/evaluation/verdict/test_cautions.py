@@ -51,7 +51,7 @@ def test_an_interval_that_includes_chance_is_a_caution(make_metrics, a, b, kind,
     assert list(caution.values["systems"]) == systems
     for name, row in caution.values["systems"].items():
         estimate, low, high = {"A": a, "B": b}[name]
-        assert row == {"estimate": estimate, "low": low, "high": high}
+        assert row == {"estimate": estimate, "ci_low": low, "ci_high": high}
         assert f"{name} ({estimate:.3f}, 95 % interval {low:.3f} to {high:.3f})" in caution.text
 
 
