@@ -117,9 +117,9 @@ def test_through_two_sizes_the_band_at_a_size_is_the_interval_of_its_mean(seeds)
     band = curve.at([100, 400])
     for i, rows in enumerate((slice(seeds), slice(seeds, None))):
         mean = estimate_over_seeds([figures[i]], covariance[rows, rows], 500)
-        assert band.values[i] == pytest.approx(mean.value)
-        reach = 1.965 * mean.error / (1 - mean.value)  # on the logarithm
-        low, high = 1 - (1 - mean.value) * np.exp([reach, -reach])
+        assert band.values[i] == pytest.approx(mean.estimate)
+        reach = 1.965 * mean.error / (1 - mean.estimate)  # on the logarithm
+        low, high = 1 - (1 - mean.estimate) * np.exp([reach, -reach])
         assert (band.low[i], band.high[i]) == pytest.approx((low, high), abs=0.05 * (high - low))
 
 

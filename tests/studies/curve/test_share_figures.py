@@ -31,8 +31,9 @@ def test_figures_and_intervals_are_those_of_the_comparison(test_set, evaluated):
             figure = compared.get(name, metric, policy).estimate
             assert found.figures[metric].values[place] == pytest.approx(figure, nan_ok=True)
     known = compared.get("boxes", "auroc")
-    ends = found.estimate("auroc", ["boxes"]).interval
-    assert ends == pytest.approx((known.low, known.high), abs=0.02)  # 400 resamples
+    of_boxes = found.estimate("auroc", ["boxes"])
+    ends = of_boxes.ci_low, of_boxes.ci_high
+    assert ends == pytest.approx((known.ci_low, known.ci_high), abs=0.02)  # 400 resamples
 
 
 def test_a_group_is_the_mean_of_its_seeds_and_two_groups_their_difference(evaluated) -> None:
@@ -40,8 +41,8 @@ def test_a_group_is_the_mean_of_its_seeds_and_two_groups_their_difference(evalua
     one = found.estimate("auroc", ["boxes"], ["scores 0"])
     two = found.estimate("auroc", ["scores 0", "scores 1"])
     values = found.figures["auroc"].values
-    assert one.value == pytest.approx(values[0] - values[1])
-    assert two.value == pytest.approx((values[1] + values[2]) / 2)
+    assert one.estimate == pytest.approx(values[0] - values[1])
+    assert two.estimate == pytest.approx((values[1] + values[2]) / 2)
 
 
 def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(test_set, predict) -> None:

@@ -46,22 +46,22 @@ def test_perfect_labels_leave_every_figure_and_interval_as_it_is():
     truth, first, second, patients = study()
     plain = auroc_difference(truth, first, second, patients)
     corrected = corrected_auroc_difference(truth, first, second, PERFECT, patients)
-    assert corrected.value == pytest.approx(plain.value, abs=1e-12)
+    assert corrected.estimate == pytest.approx(plain.estimate, abs=1e-12)
     assert corrected.error == pytest.approx(plain.error, rel=1e-9)
     rates = corrected_rates(truth, first > 1, PERFECT, patients)
-    assert rates["recall"].value == pytest.approx((first > 1)[truth].mean())
-    assert rates["specificity"].value == pytest.approx((first <= 1)[~truth].mean())
+    assert rates["recall"].estimate == pytest.approx((first > 1)[truth].mean())
+    assert rates["specificity"].estimate == pytest.approx((first <= 1)[~truth].mean())
 
 
 def test_correction_recovers_the_figures_against_the_disease_where_the_errors_are_exact():
     disease, score, label = with_exact_errors(GROUPS)
     reference = ReferenceAccuracy(sensitivity=0.9, specificity=0.8)
-    true_auroc = corrected_auroc(disease, score, PERFECT).value
-    assert corrected_auroc(label, score, PERFECT).value < true_auroc - 0.1
-    assert corrected_auroc(label, score, reference).value == pytest.approx(true_auroc, abs=1e-12)
+    true_auroc = corrected_auroc(disease, score, PERFECT).estimate
+    assert corrected_auroc(label, score, PERFECT).estimate < true_auroc - 0.1
+    assert corrected_auroc(label, score, reference).estimate == pytest.approx(true_auroc, abs=1e-12)
     rates = corrected_rates(label, score >= 2, reference)
-    assert rates["recall"].value == pytest.approx(0.9)
-    assert rates["specificity"].value == pytest.approx(220 / 300)
+    assert rates["recall"].estimate == pytest.approx(0.9)
+    assert rates["specificity"].estimate == pytest.approx(220 / 300)
     assert reference.prevalence(label.mean()) == pytest.approx(disease.mean())
 
 
@@ -69,8 +69,8 @@ def test_difference_is_that_of_the_corrected_aurocs():
     truth, first, second, patients = study()
     reference = ReferenceAccuracy(0.95, 0.9)
     gap = corrected_auroc_difference(truth, first, second, reference, patients)
-    alone = [corrected_auroc(truth, s, reference, patients).value for s in (first, second)]
-    assert gap.value == pytest.approx(alone[0] - alone[1])
+    alone = [corrected_auroc(truth, s, reference, patients).estimate for s in (first, second)]
+    assert gap.estimate == pytest.approx(alone[0] - alone[1])
     back = corrected_auroc_difference(truth, second, first, reference, patients)
     assert back.error == pytest.approx(gap.error)
 
@@ -81,7 +81,7 @@ def test_images_of_one_patient_widen_the_interval():
     reference = ReferenceAccuracy(0.95, 0.95)
     together = corrected_auroc(truth[copied], first[copied], reference, copied)
     single = corrected_auroc(truth, first, reference)
-    assert together.value == pytest.approx(single.value)
+    assert together.estimate == pytest.approx(single.estimate)
     assert together.error == pytest.approx(single.error, rel=0.02)
     rates = corrected_rates(truth[copied], first[copied] > 1, reference, copied)
     of_single = corrected_rates(truth, first > 1, reference)
@@ -96,8 +96,8 @@ def test_error_that_the_labels_cannot_have_gives_no_figure_and_says_why():
         corrected_auroc_difference(truth, first, second, reference, patients),
         corrected_rates(truth, first > 1, reference, patients)["recall"],
     ):
-        assert np.isnan(estimate.value)
-        assert estimate.interval is None
+        assert np.isnan(estimate.estimate)
+        assert not estimate.has_interval
         assert "40.0%" in estimate.note
 
 

@@ -61,7 +61,7 @@ def test_a_written_report_is_corrected_and_its_chart_drawn(tmp_path):
     assert found.to_dict()["error"] == {"sensitivity": 0.95, "specificity": 0.98}
     rows = {(row["system"], row["metric"]): row for row in found.to_dict()["corrected"]}
     known = ReferenceAccuracy(0.95, 0.98)
-    assert rows["A", "auroc"]["estimate"] == corrected_auroc(truth, good, known).value
+    assert rows["A", "auroc"]["estimate"] == corrected_auroc(truth, good, known).estimate
     gap = rows["A", "auroc"]["estimate"] - rows["B", "auroc"]["estimate"]
     assert rows["A - B", "auroc"]["estimate"] == pytest.approx(gap)
     assert len(rows) == 7
@@ -81,10 +81,10 @@ def test_the_labels_named_as_wrong_overturn_the_answer():
     assert found["fewest_share"] == found["fewest"] / found["n_labels"] == len(wrong) / 120
     changed = truth.copy()
     changed[wrong] ^= 1
-    assert auroc_difference(truth, good, poor).interval[0] > 0
-    assert auroc_difference(changed, good, poor).interval[0] <= 0
+    assert auroc_difference(truth, good, poor).ci_low > 0
+    assert auroc_difference(changed, good, poor).ci_low <= 0
     changed[wrong[0]] ^= 1  # one fewer is not enough
-    assert auroc_difference(changed, good, poor).interval[0] > 0
+    assert auroc_difference(changed, good, poor).ci_low > 0
     assert found["share_at_random"] in [row["share"] for row in found["at_random"]]
     assert outcome.to_dict()["corrected"] == []
 
