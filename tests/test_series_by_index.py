@@ -18,7 +18,7 @@ FUNCTIONS = {
     "classification_metrics": lambda y, s, p: metrics.classification_metrics(y, s, 0.5),
     "confusion_counts": lambda y, s, p: metrics.confusion_counts(y, s, 0.5),
     "net_benefit": lambda y, s, p: metrics.net_benefit(y, s, 0.4),
-    "auroc_difference": lambda y, s, p: metrics.auroc_difference(y, s, s, p).value,
+    "auroc_difference": lambda y, s, p: metrics.auroc_difference(y, s, s, p).estimate,
     "estimate": lambda y, s, p: metrics.estimate("auroc", y, s, patients=p),
     "mcnemar_test": lambda y, s, p: metrics.mcnemar_test(y, s, p),
     "compare": lambda y, s, p: (

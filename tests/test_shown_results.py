@@ -64,8 +64,8 @@ def test_arrays_that_metrics_return_have_a_label():
 
 def test_a_difference_prints_value_interval_p_value_and_method():
     gap = auroc_difference()
-    low, high = gap.interval
-    line = f"{gap.value:.3f} (95 % CI {low:.3f} to {high:.3f}), p = {gap.p_value:.3f}"
+    low, high = gap.ci_low, gap.ci_high
+    line = f"{gap.estimate:.3f} (95 % CI {low:.3f} to {high:.3f}), p = {gap.p_value:.3f}"
     shown = repr(gap).replace("\N{MINUS SIGN}", "-")
     assert shown == f"{line}; DeLong 1988, images taken as independent"
     assert "patient" not in repr(gap) + gap._repr_html_()
@@ -76,7 +76,7 @@ def test_a_difference_prints_value_interval_p_value_and_method():
 
 def test_difference_without_an_interval_gives_the_reason():
     gap = metrics.auroc_difference([0, 1], [0.1, 0.4], [0.3, 0.2])
-    assert gap.interval is None
+    assert not gap.has_interval
     assert "fewer than two images of each class" in repr(gap)
 
 

@@ -220,13 +220,13 @@ def test_seeds_of_a_system_are_averaged(images):
         ]
         means[name] = np.mean([roc_auc_score(rows["label"], rows[s]) for s in ("good", "poor")])
     gap = part_minus_whole(parts["part"], parts["whole"])
-    assert gap.value == pytest.approx(means["part"] - means["whole"])
-    assert gap.interval is not None
+    assert gap.estimate == pytest.approx(means["part"] - means["whole"])
+    assert gap.has_interval
 
 
 def test_leaving_out_no_image_changes_nothing_and_has_no_interval(images):
     patients = images["patient_id"].str[-2:].astype(int)
     whole = auroc_parts(images["label"], images["good"], patients, 30)
     gap = part_minus_whole([whole], [whole])
-    assert (gap.value, gap.interval) == (0.0, None)
+    assert (gap.estimate, gap.has_interval) == (0.0, False)
     assert gap.note

@@ -48,15 +48,15 @@ def test_only_a_run_whose_interval_includes_a_half_gets_a_caution(tmp_path, sign
         "auroc", table["label"], table["score"], patients=table["patient_id"]
     )
     assert measured is not None
-    assert measured.estimate == pytest.approx(expected.value)
-    assert (measured.ci_low, measured.ci_high) == pytest.approx(expected.interval)
+    assert measured.estimate == pytest.approx(expected.estimate)
+    assert (measured.ci_low, measured.ci_high) == pytest.approx((expected.ci_low, expected.ci_high))
     assert measured.n_images == 80
-    assert measured.better_than_chance == better == (expected.interval[0] > 0.5)
+    assert measured.better_than_chance == better == (expected.ci_low > 0.5)
     caution = measured.caution("CheXNet")
     assert (caution is None) == better
     if caution:
-        low, high = expected.interval
-        assert f"AUROC {expected.value:.2f} (95 % interval {low:.2f} to {high:.2f})" in caution
+        low, high = expected.ci_low, expected.ci_high
+        assert f"AUROC {expected.estimate:.2f} (95 % interval {low:.2f} to {high:.2f})" in caution
         assert "80 validation images" in caution
 
 

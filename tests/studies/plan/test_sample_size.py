@@ -207,7 +207,8 @@ def test_the_interval_of_one_auroc_has_the_half_width_that_was_planned(
     rng, widths = np.random.default_rng(11), []
     for _ in range(trials):
         truth, (scores, _), owner = drawn(rng, study.patients, study.positives, (auroc,))
-        low, high = auroc_parts(truth, scores, owner, study.patients).estimate().interval_at(0.95)
+        found = auroc_parts(truth, scores, owner, study.patients).estimate()
+        low, high = found.ci_low, found.ci_high
         widths.append((high - low) / 2)
     assert np.mean(widths) == pytest.approx(half_width, rel=off)
 
@@ -292,7 +293,8 @@ def test_the_interval_of_one_system_is_as_wide_as_on_the_logit_and_of_two_as_the
     truth, scores, owner = drawn(rng, 90, 30, (0.9, 0.8), 0.5)
     parts = [auroc_parts(truth, each, owner, 90) for each in scores]
     for systems in (parts[:1], parts):
-        low, high = auroc_over_seeds(*([each] for each in systems)).interval_at(0.95)
+        found = auroc_over_seeds(*([each] for each in systems))
+        low, high = found.ci_low, found.ci_high
         study = PilotPlan([[each] for each in systems]).study(90)
         assert study.half_width() == pytest.approx((high - low) / 2)
 

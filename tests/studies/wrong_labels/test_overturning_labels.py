@@ -12,9 +12,9 @@ from cxr_compare.studies.wrong_labels.overturning_labels import overturning_labe
 def is_shown(truth, first, second, patients=None):
     """Sign of a shown difference, 0 where the interval includes 0, None without an interval."""
     gap = auroc_difference(truth, first, second, patients)
-    if gap is None or gap.interval_at(0.95) is None:
+    if gap is None or not gap.has_interval:
         return None
-    low, high = gap.interval_at(0.95)
+    low, high = gap.ci_low, gap.ci_high
     return int(low > 0) - int(high < 0)
 
 

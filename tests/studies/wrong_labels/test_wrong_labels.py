@@ -81,10 +81,10 @@ def test_the_labels_named_as_wrong_overturn_the_answer():
     assert found["fewest_share"] == found["fewest"] / found["n_labels"] == len(wrong) / 120
     changed = truth.copy()
     changed[wrong] ^= 1
-    assert auroc_difference(truth, good, poor).interval_at(0.95)[0] > 0
-    assert auroc_difference(changed, good, poor).interval_at(0.95)[0] <= 0
+    assert auroc_difference(truth, good, poor).ci_low > 0
+    assert auroc_difference(changed, good, poor).ci_low <= 0
     changed[wrong[0]] ^= 1  # one fewer is not enough
-    assert auroc_difference(changed, good, poor).interval_at(0.95)[0] > 0
+    assert auroc_difference(changed, good, poor).ci_low > 0
     assert found["share_at_random"] in [row["share"] for row in found["at_random"]]
     assert outcome.to_dict()["corrected"] == []
 
