@@ -24,7 +24,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import common_images_of_predictions
+from cxr_compare.evaluation.sources.stored_predictions import read_eligible
 from cxr_compare.networks.registry import NETWORKS, PackagedWeights
 from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
 from cxr_compare.scripts.cli import run_command
@@ -129,7 +129,7 @@ def test_detector_whose_start_saw_test_patients_is_not_compared(data, started, t
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
     split = LabelledSplit(dataset, dataset.target())
     with pytest.raises(InputError, match=r"RetinaNet has seen \d+ patients of \d+ test images"):
-        common_images_of_predictions({"RetinaNet": system}, split)
+        read_eligible({"RetinaNet": system}, split)
 
 
 def test_test_images_that_trained_under_other_names_are_told_by_predict_and_not_compared(
@@ -143,7 +143,7 @@ def test_test_images_that_trained_under_other_names_are_told_by_predict_and_not_
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
     split = LabelledSplit(dataset, dataset.target())
     with pytest.raises(InputError, match=r"RetinaNet has seen .* under other ids \((.*) = old-"):
-        common_images_of_predictions({"RetinaNet": system}, split)
+        read_eligible({"RetinaNet": system}, split)
 
 
 def test_chain_of_runs_forgets_nothing_and_is_told_beforehand(data, started, tmp_path, capsys):

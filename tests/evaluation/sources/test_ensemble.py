@@ -12,8 +12,8 @@ from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources.ensemble import join_systems
 from cxr_compare.evaluation.sources.stored_predictions import (
-    common_images_of_predictions,
     describe_training_data,
+    read_eligible,
 )
 
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
@@ -174,7 +174,7 @@ def test_a_member_without_a_list_of_training_images_is_named(detectors, join, te
     write_seen(detectors[0], ["elsewhere"], ["train"])
     joined = join(detectors)
     assert joined.info["seen_unknown"] == ["D2"]
-    _, notes = common_images_of_predictions({"E": joined}, test_set)
+    notes = read_eligible({"E": joined}, test_set).notes
     (note,) = [note.text for note in notes if note.kind == "training"]
     assert "D2 in E" in note
     assert describe_training_data(joined)["unknown"] == "D2"

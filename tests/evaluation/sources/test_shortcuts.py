@@ -136,7 +136,7 @@ def test_intervals_include_the_variance_of_models_that_share_images():
     folds, patient = patient_folds(images["patient_id"].to_numpy()), np.arange(400)
     fact = Fact.from_values("view", images["view"])
     guess = auroc_of_fact(fact, TargetLabels(positive, folds, patient))
-    low, high = guess.estimate().interval
+    low, high = guess.estimate().interval_at(0.95)
     # Nadeau and Bengio: 1 + 5 x (1/5) / (4/5) times the variance, 1.5 times as wide on the logit.
     wider = (logit(row["ci_high"]) - logit(row["ci_low"])) / (logit(high) - logit(low))
     assert wider == pytest.approx(1.5)
