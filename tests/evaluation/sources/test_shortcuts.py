@@ -142,7 +142,7 @@ def test_intervals_include_the_variance_of_models_that_share_images():
     assert wider == pytest.approx(1.5)
     gap = row["beyond"]["A"]
     alone = (auroc_parts(positive, scores, patient, 400, folds=folds) - guess).estimate()
-    assert gap.value == alone.value
+    assert gap.estimate == alone.estimate
     assert gap.error == pytest.approx(np.hypot(alone.error, np.sqrt(1.25) * guess.estimate().error))
 
 
