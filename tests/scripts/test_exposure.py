@@ -86,7 +86,7 @@ def test_figures_without_the_seen_images_are_those_of_the_rest(tmp_path, images)
         assert figure["all"]["estimate"] == pytest.approx(on_all)
         assert figure["unseen"]["estimate"] == pytest.approx(on_rest)
         assert figure["difference"]["estimate"] == pytest.approx(on_rest - on_all)
-        assert figure["difference"]["low"] < on_rest - on_all < figure["difference"]["high"]
+        assert figure["difference"]["ci_low"] < on_rest - on_all < figure["difference"]["ci_high"]
     assert [figure["system"] for figure in found["figures"]] == ["A", "B"]
 
 
@@ -137,7 +137,7 @@ def test_few_unseen_patients_of_a_class_are_said_beside_the_interval(tmp_path, i
         images, exposure={"A": seen_list(tmp_path / "seen.csv", IDS[:69])}
     ).to_dict()["exposure"]
     own = found["figures"][0]
-    assert own["difference"]["low"] is not None
+    assert own["difference"]["ci_low"] is not None
     assert own["note"] in found["text"]
     assert own["note"]
 
