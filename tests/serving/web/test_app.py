@@ -310,7 +310,7 @@ def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(ser
     write_table(rows.assign(decision_max_f1=True), folder / "decisions.parquet", "decisions")
     (none,) = missed_together(served, folder).figures
     exact = binomtest(0, 5).proportion_ci(method="exact")  # patients as trials
-    assert (none.estimate, none.ci_low, none.ci_high) == (0, 0, pytest.approx(exact.ci_high))
+    assert (none.estimate, none.ci_low, none.ci_high) == (0, 0, pytest.approx(exact.high))
     write_table(rows[:-12], folder / "decisions.parquet", "decisions")
     assert missed_together(served, folder) is None
     (folder / "decisions.parquet").unlink()

@@ -124,7 +124,7 @@ def test_jackknife_covariance_is_near_the_closed_one_of_obuchowski():
     row = analyse_readers(study, readers="fixed").rows_of("reader", "auroc")[0]
     owner = np.arange(120) // 2
     closed = auroc_parts(truth["label"], rows["rating"], owner, 60)
-    assert row.estimate == pytest.approx(closed.estimate)
+    assert row.estimate == pytest.approx(closed.value)
     assert row.std_error == pytest.approx(np.sqrt(closed.variance), rel=0.05)
 
 
