@@ -1,12 +1,13 @@
 """Choose the decision rule of a system for a target on validation images.
 
-`cxr tune` stores the rule with a digest of the validation images' labels, scores and boxes, and
-`cxr compare` refuses it where they have changed since.
+`cxr tune` stores the rule with a digest of the rule and of the validation images' labels, scores,
+boxes and maps, and `cxr compare` refuses it where one of them has changed since.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -55,6 +56,7 @@ from cxr_compare.evaluation.wording.tuning_sentences import note
 _CHOOSE = "choose"
 _BOUND_TO = ("inference_id", "content_id", "labels_id", "split", "split_id")
 """Ids that a stored decision must share with the predictions and labels at hand."""
+_RULES = ("reduction", "box_cut", "calibration", "map_scale", "map_boxes", "overlap")
 
 
 def tune(
@@ -119,19 +121,16 @@ def tune(
     y_true = _validation_labels(system, truth)
     ids = y_true.index
     output = system.output_on(ids)
-    chosen_on = {
-        **_decision_ids(system, truth),
-        "digest": _digest(output, y_true),
-        **_validation_counts(system, truth, y_true),
-    }
+    chosen_on = {**_decision_ids(system, truth), **_validation_counts(system, truth, y_true)}
     if not len(ids):
-        return Choices(
+        choices = Choices(
             truth.finding,
             chosen_on,
             reduction=Reduction("max") if output.reduces_boxes else None,
             thresholds=_thresholds_without_images(policies, truth.split),
             options=options,
         )
+        return _with_digest(choices, output, y_true)
     patients = truth.patients(ids)
     folds = None
     if options.calibration == _CHOOSE:
@@ -153,7 +152,7 @@ def tune(
     thresholds = {
         policy: choose_threshold(images.y_true, images.scores, policy) for policy in policies
     }
-    return Choices(
+    choices = Choices(
         target=truth.finding,
         chosen_on=chosen_on,
         reduction=reduced.reduction,
@@ -171,6 +170,7 @@ def tune(
         chosen_scores=images,
         box_choice=box_choice,
     )
+    return _with_digest(choices, output, y_true)
 
 
 def declare(decision: Choices, declared: Declared) -> Choices:
@@ -266,10 +266,10 @@ def checked_decision(
             )
     y_true = _validation_labels(system, truth)
     output = system.output_on(y_true.index)
-    if stored.chosen_on.get("digest") != _digest(output, y_true):
+    if stored.chosen_on.get("digest") != _digest(stored, output, y_true):
         raise InputError(
-            f"{system.source}: the decision of {name} was chosen on other scores or labels of the "
-            "validation images than these; run cxr tune again"
+            f"{system.source}: the decision of {name} was changed, or was chosen on other scores "
+            "or labels of the validation images than these; run cxr tune again"
         )
     return _with_validation(stored, output, y_true, truth, extra_policies), []
 
@@ -300,18 +300,33 @@ def _with_validation(
     )
 
 
-def _digest(output: Output, y_true: pd.Series) -> str:
-    """Return a digest of the labels of validation images, and of the scores and boxes on them."""
-    digest = hashlib.sha256("\n".join(y_true.index.astype(str)).encode())
+def _with_digest(choices: Choices, output: Output, y_true: pd.Series) -> Choices:
+    digest = _digest(choices, output, y_true)
+    return replace(choices, chosen_on={**choices.chosen_on, "digest": digest})
+
+
+def _digest(choices: Choices, output: Output, y_true: pd.Series) -> str:
+    """Return a digest of choices and of the labels and output on validation images they rest on.
+
+    What is declared is not chosen on these images and not part of it.
+    """
+    record = choices.to_dict()
+    rules = {name: record[name] for name in _RULES}
+    thresholds = {name: spec["threshold"] for name, spec in record["policies"].items()}
+    digest = hashlib.sha256(json.dumps([rules, thresholds], sort_keys=True).encode())
+    digest.update("\n".join(y_true.index.astype(str)).encode())
     digest.update(y_true.to_numpy(np.float64).tobytes())
     for table, numbers in (
         (output.finding_scores, ["score"]),
         (output.finding_boxes, [*EDGES, "score"]),
+        (output.finding_maps, EDGES),
     ):
         rows = table.sort_values(["image_id", "finding", *numbers])
         for column in ("image_id", "finding"):
             digest.update("\n".join(rows[column].astype(str)).encode())
-        digest.update(rows[numbers].to_numpy(np.float64).tobytes())
+        digest.update(rows[list(numbers)].to_numpy(np.float64).tobytes())
+        for values in rows.get("values", ()):
+            digest.update(np.asarray(values, np.float32).tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -200,7 +200,7 @@ def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
     if payload["method"] == "isotonic":
         return IsotonicScaling(tuple(payload["scores"]), tuple(payload["probabilities"]))
     return PlattScaling(
-        payload["slope"], payload["intercept"], payload["method"], payload.get("no_box")
+        payload["slope"], payload["intercept"], payload["method"], payload["no_box"]
     )
 
 

@@ -102,19 +102,24 @@ def test_a_decision_survives_its_file(predict, test_set):
         assert stored == decision
 
 
-def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune_again(
-    predict, test_set
-):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda choices: choices["policies"]["max_f1"].update(threshold=0.5),
+        lambda choices: choices["reduction"].update(rule="noisy_or"),
+        lambda choices: choices["calibration"].update(no_box=0.3),
+        lambda choices: choices.update(overlap=0.2),
+    ],
+)
+def test_choices_that_were_changed_by_hand_are_refused(predict, test_set, change):
     system = predict("A", "boxes", seed=1)
-    old = tune_predictions(system, test_set).to_dict()
-    assert 0 < old["calibration"].pop("no_box") < 1
-    opened = Choices.from_dict(old)
-    assert opened.probability([0.0])[0] == pytest.approx(opened.probability([1e-4])[0])
-    del old["chosen_on"]["digest"]  # which files of that time have not either
-    system.write_decision("opacity", old)
-    with pytest.raises(InputError, match="cxr tune") as raised:
-        checked_decision("A", system, test_set, ["max_f1"])
-    assert "\n" not in str(raised.value)
+    choices = tune_predictions(system, test_set).to_dict()
+    system.write_decision("opacity", choices)
+    assert checked_decision("A", system, test_set, [])[0] == Choices.from_dict(choices)
+    change(choices)
+    system.write_decision("opacity", choices)
+    with pytest.raises(InputError, match="cxr tune again"):
+        checked_decision("A", system, test_set, [])
 
 
 def test_a_broken_file_is_refused(predict):
