@@ -34,7 +34,7 @@ from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.replicates import choose_again, replicates
+from cxr_compare.evaluation.replicates import choose_again, choose_again_by_seed, replicates
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
 from cxr_compare.evaluation.statistics.ranking import RankedScores
@@ -337,12 +337,13 @@ def evaluate(
     """
     models = {name: [_tuned(systems, name)] for name in systems.scores}
     resamples = Resamples(systems.evaluated.n_patients, n_replicates, seed)
-    frames = replicates(models, resamples)
+    again = choose_again_by_seed(models, resamples)
+    frames = replicates(models, resamples, again)
     figures = compute_figures("lesion", models, frames, resamples).table()
     if not groups:
         return figures
     truth = GroundTruth(systems.images, pd.Series(dtype=float), pd.Series(dtype=object), "lesion")
-    where = failure_table(models, truth, Protocol(), None, resamples)
+    where = failure_table(models, again, truth, Protocol(), None, resamples)
     return pd.concat([figures, where], ignore_index=True)
 
 

@@ -28,6 +28,7 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.paired_tests import paired_tests
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.replicates import choose_again_by_seed
 from cxr_compare.evaluation.replicates import replicates as draw_replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
@@ -139,7 +140,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     )
     resamples = Resamples(images.n_patients, replicates, seed)
     check_protocol(protocol, models)
-    frames = draw_replicates(models, resamples, advance=advance)
+    again = choose_again_by_seed(models, resamples)
+    frames = draw_replicates(models, resamples, again, advance=advance)
     figures = compute_figures(truth.finding, models, frames, resamples)
     _check_primary(protocol, figures)
     by_unit = evaluate_by_unit(models, models_by_label(named), truth, unit, resamples)
@@ -153,7 +155,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         findings=truth.findings or (truth.finding,),
         figures=figures,
         tests=tests,
-        failures=failure_table(models, truth, protocol, of_use, resamples),
+        failures=failure_table(models, again, truth, protocol, of_use, resamples),
         systems=results,
         decisions=_decisions_table(models, truth.images),
         provenance={**(recorded or {}), **_record(models, records, protocol, resamples)},

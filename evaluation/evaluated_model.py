@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.box_choice import BOX_CUT, MAP_CUT, OVERLAP, BoxRule
+from cxr_compare.evaluation.box_choice import BOX_CUT, MAP_CUT, OVERLAP, BoxChoice, BoxRule
 from cxr_compare.evaluation.boxes.froc import FrocCurve, froc_curve
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, find_lesions
 from cxr_compare.evaluation.boxes.matching import BoxPairs, pair_boxes
@@ -23,7 +23,7 @@ from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, MetricKey, Need
 from cxr_compare.evaluation.metrics.registry import METRICS, family
 from cxr_compare.evaluation.output import Output, SystemFacts
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
-from cxr_compare.evaluation.thresholds import ThresholdChoice, is_chosen
+from cxr_compare.evaluation.thresholds import ThresholdChoice, ValidationScores, is_chosen
 
 THRESHOLDS = "thresholds"
 """Name of the choice of thresholds in the description of an interval."""
@@ -87,6 +87,17 @@ class EvaluatedModel:
             for policy, choice in self.thresholds.items()
             if choice.threshold is not None and is_chosen(policy)
         ]
+
+    @property
+    def choices_made_again(self) -> list[ValidationScores | BoxChoice]:
+        """Choices that every bootstrap resample of the validation patients makes again."""
+        made: list[ValidationScores | BoxChoice] = []
+        if self.choices.chosen_scores is not None and self.chosen_policies:
+            policies = tuple(self.chosen_policies)
+            made.append(replace(self.choices.chosen_scores, policies=policies))
+        if self.choices.box_choice is not None:
+            made.append(self.choices.box_choice)
+        return made
 
     def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
         """Return True for images called positive, shape ``(N,)``; None without a threshold."""

@@ -39,6 +39,8 @@ _STREAM = 1
 """Random stream of the validation patients, independent of that of the test patients."""
 Frames = Mapping[str, Sequence[pd.DataFrame]]
 """Frame of each training seed, by display name of the system. The columns are `MetricKey`s."""
+ChosenAgain = Mapping[tuple[str, int], Mapping[str, Floats]]
+"""Values that every resample chooses, shape ``(R,)``, by system and seed and by name."""
 
 
 def is_resampled(key: MetricKey) -> bool:
@@ -52,6 +54,7 @@ def is_resampled(key: MetricKey) -> bool:
 def replicates(
     models: Models,
     resamples: Resamples,
+    again: ChosenAgain | None = None,
     *,
     kept: Callable[[MetricKey], bool] = lambda _: True,
     advance: Callable[[int], None] | None = None,
@@ -62,6 +65,8 @@ def replicates(
         models: Evaluated models of each system by its display name, one for each training seed.
         resamples: Bootstrap samples of the patients: number of patients, number R of resamples and
             random seed.
+        again: Choices that every resample makes, as `choose_again_by_seed` returns them; None makes
+            them here.
         kept: Function of the key of a figure that returns True if the figure is wanted.
         advance: Function that is called after each step with the number of resamples in it, for a
             progress bar.
@@ -89,7 +94,8 @@ def replicates(
         for system, members in models.items()
         for seed, model in enumerate(members)
     }
-    again = choose_again({name: f.choices_made_again for name, f in functions.items()}, resamples)
+    if again is None:
+        again = choose_again_by_seed(models, resamples)
     columns = [(name, choice) for name, chosen in again.items() for choice in chosen]
     chosen_values = [again[name][choice] for name, choice in columns]
     beside = np.column_stack(chosen_values) if chosen_values else None
@@ -119,6 +125,24 @@ def replicates(
         }
         frames[name[0]].append(pd.DataFrame(values))
     return frames
+
+
+def choose_again_by_seed(models: Models, resamples: Resamples) -> ChosenAgain:
+    """Make the choices of all models again on the same resamples of the validation patients.
+
+    Args:
+        models: Evaluated models of each system by its display name, one for each training seed.
+        resamples: Number R of resamples of the patients, and their random seed.
+
+    Returns:
+        The values that are chosen, by system and seed, as `choose_again` returns them.
+    """
+    choices = {
+        (system, seed): model.choices_made_again
+        for system, members in models.items()
+        for seed, model in enumerate(members)
+    }
+    return choose_again(choices, resamples)
 
 
 def choose_again(
@@ -197,18 +221,6 @@ class FiguresOfWeights:
             if model.output.gives_boxes and model.choices.overlap is not None:
                 self._stored = _precision_of_stored(model)
         self._making = Lock()  # replicates are computed by several threads
-
-    @property
-    def choices_made_again(self) -> list[ValidationScores | BoxChoice]:
-        """Choices that every resample of validation patients makes again."""
-        choices: list[ValidationScores | BoxChoice] = []
-        chosen = self.model.choices
-        policies = self.model.chosen_policies
-        if chosen.chosen_scores is not None and policies:
-            choices.append(replace(chosen.chosen_scores, policies=tuple(policies)))
-        if chosen.box_choice is not None:
-            choices.append(chosen.box_choice)
-        return choices
 
     @property
     def once(self) -> dict[MetricKey, Floats]:

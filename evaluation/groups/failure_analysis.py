@@ -29,6 +29,7 @@ from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.net_benefit import benefits
 from cxr_compare.evaluation.protocol import Protocol
+from cxr_compare.evaluation.replicates import ChosenAgain
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import (
@@ -236,6 +237,7 @@ _PER_LESION = ("found", "poorly_boxed", "missed")
 
 def failure_table(
     models: Models,
+    again: ChosenAgain,
     truth: GroundTruth,
     protocol: Protocol,
     prevalence: Prevalence | None,
@@ -246,6 +248,7 @@ def failure_table(
     Args:
         models: Trained models of each system by its display name, one for each training seed, with
             their predictions and figures on the evaluated images.
+        again: Choices that every bootstrap resample makes, as `choose_again_by_seed` returns them.
         truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
             of the data set.
         protocol: Question of the comparison. Its subgroups and its rule for the threshold are used.
@@ -266,7 +269,7 @@ def failure_table(
     policy = protocol.main_policy(list(next(iter(models.values()))[0].thresholds))
     rows = _images_of(evaluated, truth.images)
     groups = image_groups(rows, protocol.subgroups)
-    shares = Shares.from_models(models, policy, resamples, set(groups))
+    shares = Shares.from_models(models, policy, again, set(groups))
     add_groups(shares, models, groups, policy)
     for name, members in models.items():
         for share in _shares_of_lesions(members, rows):

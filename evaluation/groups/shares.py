@@ -8,7 +8,7 @@ that each resample chooses again on resampled validation patients.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from cxr_compare.evaluation.box_choice import BOX_CUT
 from cxr_compare.evaluation.evaluated_model import THRESHOLDS, Models, images_of
 from cxr_compare.evaluation.figure_intervals import EXACT_AUROC, EXACT_METHOD
 from cxr_compare.evaluation.figures import choices_text
-from cxr_compare.evaluation.replicates import choose_again
+from cxr_compare.evaluation.replicates import ChosenAgain
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts
@@ -29,7 +29,7 @@ from cxr_compare.evaluation.statistics.intervals import (
     Interval,
     percentile_interval,
 )
-from cxr_compare.evaluation.thresholds import ValidationScores, is_chosen
+from cxr_compare.evaluation.thresholds import is_chosen
 
 FAILURE_COLUMNS = (
     "topic",
@@ -108,11 +108,11 @@ class _Calls:
             each training seed of these systems; `None` if no threshold is chosen again.
     """
 
-    def __init__(self, models: Models, policy: str, resamples: Resamples) -> None:
+    def __init__(self, models: Models, policy: str, again: ChosenAgain) -> None:
         self.patients = images_of(models).patients
         self.fixed: dict[str, Floats] = {}
         self.unsure: dict[str, str] = {}
-        chosen_on: dict[tuple[str, int], list[ValidationScores]] = {}
+        thresholds: dict[tuple[str, int], Floats] = {}
         self._scores: dict[str, list[Floats]] = {}
         for name, members in models.items():
             calls = [called for c in members if (called := c.called(policy)) is not None]
@@ -120,14 +120,12 @@ class _Calls:
             kept = [each for model in made if (each := model.choices.chosen_scores)]
             if len(calls) < len(members) or len(kept) < len(members):
                 continue
-            of_seeds = [replace(scores, policies=(policy,)) for scores in kept]
-            chosen_on |= {(name, seed): [scores] for seed, scores in enumerate(of_seeds)}
+            thresholds |= {(name, seed): again[name, seed][policy] for seed in range(len(members))}
             self._scores[name] = [model.scores for model in members]
             self.fixed[name] = np.mean(calls, axis=0)
             self.unsure[name] = next(filter(None, (v.too_few_for(policy) for v in kept)), "")
-        self._columns = [name for name, _ in chosen_on]
-        refitted = [of_model[policy] for of_model in choose_again(chosen_on, resamples).values()]
-        self.thresholds = np.column_stack(refitted) if refitted else None
+        self._columns = [name for name, _ in thresholds]
+        self.thresholds = np.column_stack([*thresholds.values()]) if thresholds else None
 
     def called(self, system: str, thresholds: Floats) -> npt.NDArray[np.float32]:
         """Return the share of a system's training seeds that call each image positive.
@@ -234,9 +232,7 @@ class Shares:
     _aurocs: dict[_Key, _Figure] = field(default_factory=dict)
 
     @classmethod
-    def from_models(
-        cls, models: Models, policy: str, resamples: Resamples, gaps: set[str]
-    ) -> Shares:
+    def from_models(cls, models: Models, policy: str, again: ChosenAgain, gaps: set[str]) -> Shares:
         """Make an empty collection for the decisions of systems at one threshold each.
 
         Args:
@@ -244,15 +240,15 @@ class Shares:
                 model computes all figures of one trained model on the evaluated images.
             policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score
                 of at least this threshold are called positive.
-            resamples: Bootstrap samples of the patients: number of patients, number of resamples
-                and random seed. In each resample the threshold is chosen again.
+            again: Choices that every bootstrap resample makes, as `choose_again_by_seed` returns
+                them.
             gaps: Names of groupings, such as ``{"sex"}``, whose groups are also compared with the
                 rest of the images.
 
         Returns:
             The collection without any share.
         """
-        return cls(images_of(models).n_patients, _Calls(models, policy, resamples), gaps)
+        return cls(images_of(models).n_patients, _Calls(models, policy, again), gaps)
 
     def add(
         self,

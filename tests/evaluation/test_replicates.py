@@ -24,7 +24,12 @@ from cxr_compare.evaluation.groups.prevalence import Prevalence
 from cxr_compare.evaluation.groups.shares import ShareName, Shares
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.paired_tests import MCNEMAR, REFITTED_TEST, paired_tests
-from cxr_compare.evaluation.replicates import FiguresOfWeights, choose_again, replicates
+from cxr_compare.evaluation.replicates import (
+    FiguresOfWeights,
+    choose_again,
+    choose_again_by_seed,
+    replicates,
+)
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import RawScores
 from cxr_compare.evaluation.statistics.intervals import expanded_level, percentile_interval
@@ -182,7 +187,7 @@ def test_scores_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_again()
         ]
     resamples = Resamples(test.evaluated.n_patients, 60, seed=2)
     frames = replicates(models, resamples)
-    made = {name: FiguresOfWeights(model).choices_made_again for name, (model,) in models.items()}
+    made = {name: model.choices_made_again for name, (model,) in models.items()}
     chosen = choose_again(made, resamples)
     names = np.unique(validation.owners)  # sorted as text: the order in which they are drawn
     place = np.searchsorted(names, [f"p{n}" for n in range(validation.evaluated.n_patients)])
@@ -387,7 +392,7 @@ def test_the_interval_of_precision_is_the_hull_of_percentiles_and_those_without_
 
 def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, drawn):
     models, resamples, _, found = drawn
-    shares = Shares.from_models(models, "max_f1", resamples, set())
+    shares = Shares.from_models(models, "max_f1", choose_again_by_seed(models, resamples), set())
     everything = np.ones(N, dtype=bool)
     for name, (model,) in models.items():
         called = model.called("max_f1")
