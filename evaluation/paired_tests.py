@@ -173,10 +173,10 @@ def paired_tests(
     """List the tests of the difference of every pair of systems in every figure.
 
     AUROC is tested by Obuchowski's and DeLong's methods, all other figures by the bootstrap, and
-    accuracy, sensitivity and specificity also by McNemar's test, clustered by patient and exact. Of
-    several tests of one figure, the one that decides comes first: McNemar's test comes before the
-    bootstrap, unless the bootstrap chooses the threshold again in each resample, because McNemar's
-    test keeps thresholds fixed.
+    accuracy, sensitivity and specificity by image also by McNemar's test, clustered by patient and
+    exact. Of several tests of one figure, the one that decides comes first: McNemar's test comes
+    before the bootstrap, unless the bootstrap chooses the threshold again in each resample, because
+    McNemar's test keeps thresholds fixed.
 
     Args:
         figures: Figures and paired differences with intervals and p-values.
@@ -219,7 +219,8 @@ def paired_tests(
     rows = _Rows(figures.target, figures.unit, next(iter(models)), figures.contrast_level)
     for subgroup, chosen in subgroups_of(models).items():
         _auroc_rows(rows, subgroup, models, chosen)
-        _decision_rows(rows, subgroup, models, chosen)
+        if figures.unit == "image":
+            _decision_rows(rows, subgroup, models, chosen)
     own = pd.DataFrame(rows.rows, columns=list(TEST_COLUMNS))
     drawn = resampled_tests(figures)
     decides = drawn["method"].isin([REFITTED_TEST, SEEDS_TEST])
@@ -358,7 +359,7 @@ def _decision_rows(rows: _Rows, subgroup: str, models: Models, evaluated_on: np.
                 }
                 by_patient = {"method": MCNEMAR + fixed, "independent": "patients"}
                 rows.add(test.difference, pair, **of, **by_patient, p_value=test.p_value)
-                if test.p_exact is not None and rows.unit == "image":
+                if test.p_exact is not None:
                     value = ClusteredEstimate(test.difference.estimate, None)
                     by_image = {"method": EXACT + fixed, "independent": "images"}
                     rows.add(value, pair, **of, **by_image, p_value=test.p_exact)
