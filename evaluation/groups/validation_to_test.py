@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,20 +101,18 @@ def _exchanged_figures(models: Mapping[str, EvaluatedModel], seed: int) -> dict[
         alike.setdefault(images, {})[name] = pooled
     figures: dict[str, Floats] = {}
     for systems in alike.values():
-        one = next(iter(systems.values()))
-        parts: dict[str, list[Floats]] = {
-            name: [pooled.figures(one.inside[None])] for name, pooled in systems.items()
-        }
+        of_systems = list(systems.values())
+        one = of_systems[0]
         rng = np.random.default_rng(seed)
         exchanged = ExchangedPatients(one.inside, one.truth, one.patients)
         step = max(1, _CELLS // len(one.inside))
-        with ThreadPoolExecutor(thread_count()) as pool:
-            for done in range(0, _EXCHANGES, step):
-                drawn = exchanged.draw(min(step, _EXCHANGES - done), rng)
-                computed = pool.map(lambda each, drawn=drawn: each.figures(drawn), systems.values())
-                for name, part in zip(systems, computed, strict=True):
-                    parts[name].append(part)
-        figures |= {name: np.concatenate(of_one, axis=2) for name, of_one in parts.items()}
+        counts = [min(step, _EXCHANGES - done) for done in range(0, _EXCHANGES, step)]
+        with ThreadPoolExecutor(thread_count()) as pool:  # which draws the next while it computes
+            drawn = (exchanged.draw(count, rng) for count in counts)
+            parts = list(pool.map(partial(_figures_of_all, of_systems), drawn))
+        parts.insert(0, _figures_of_all(of_systems, one.inside[None]))
+        for name, of_one in zip(systems, zip(*parts, strict=True), strict=True):
+            figures[name] = np.concatenate(of_one, axis=2)
     return figures
 
 
@@ -168,6 +167,10 @@ def _figures_of_both_sides(
         return np.array(table).swapaxes(2, 3)
 
     return figures
+
+
+def _figures_of_all(pooled: Sequence[_Pooled], members: npt.NDArray[np.bool_]) -> list[Floats]:
+    return [each.figures(members) for each in pooled]
 
 
 class _Expected(NamedTuple):

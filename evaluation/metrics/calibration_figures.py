@@ -210,8 +210,7 @@ class CalibrationFigures:
         columns = [np.ones(len(p)), label, label * logit, (p - label) ** 2, loss]
         self._sums = per_cluster(np.column_stack(columns), self._patients, self.n_clusters)
         # Each bin contributes the absolute value of the sum of its residuals.
-        residuals = _one_hot(equal_width_bins(p), label - p)
-        self._residuals = per_cluster(residuals, self._patients, self.n_clusters)
+        self._residuals = self._by_patient(equal_width_bins(p), label - p, _N_BINS + 1)
         self._exact_logits, self._position = np.unique(logit, return_inverse=True)
         self._grid = self._grid_of_logits()
         self._overlap = _Overlap(self._position, truth, self._patients)
@@ -220,15 +219,20 @@ class CalibrationFigures:
         """Divide each image between the two nearest of at most `_KNOTS` knots."""
         exact = self._exact_logits
         if len(exact) <= _KNOTS:
-            shares = _one_hot(self._position, np.ones(len(self._position)), len(exact))
-            return _Grid(exact, per_cluster(shares, self._patients, self.n_clusters))
+            once = np.ones(len(self._position))
+            return _Grid(exact, self._by_patient(self._position, once, len(exact)))
         knots = np.linspace(exact[0], exact[-1], _KNOTS)
         logit = exact[self._position]
         lower = np.clip(np.searchsorted(knots, logit, side="right") - 1, 0, _KNOTS - 2)
         upper_share = (logit - knots[lower]) / (knots[1] - knots[0])
-        shares = _one_hot(lower, 1 - upper_share, _KNOTS)
-        shares = shares + _one_hot(lower + 1, upper_share, _KNOTS)
-        return _Grid(knots, per_cluster(shares, self._patients, self.n_clusters))
+        mass = self._by_patient(lower, 1 - upper_share, _KNOTS)
+        return _Grid(knots, mass + self._by_patient(lower + 1, upper_share, _KNOTS))
+
+    def _by_patient(self, columns: npt.NDArray[np.int64], values: Floats, n_columns: int) -> Floats:
+        """Sum the values of images by patient and by the column of each, ``(P, n_columns)``."""
+        cells = self._patients * n_columns + columns
+        sums = np.bincount(cells, values, minlength=self.n_clusters * n_columns)
+        return np.asarray(sums.reshape(self.n_clusters, n_columns), dtype=np.float64)
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
         """Compute the six calibration metrics under every row of patient weights.
@@ -273,10 +277,3 @@ class _Grid(NamedTuple):
 
     knots: Floats
     mass: Floats
-
-
-def _one_hot(columns: npt.NDArray[np.int64], values: Floats, width: int = _N_BINS + 1) -> Floats:
-    """Return a table, shape ``(N, width)``, with each value in its column and 0 elsewhere."""
-    table = np.zeros((len(columns), width))
-    table[np.arange(len(columns)), columns] = values
-    return table

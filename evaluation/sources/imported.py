@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,13 @@ class _NamedRows:
     raw: RawPredictions
     where: str  # name of the source in messages
     rows: pd.DataFrame
-    ids: dict[str, str]  # image id by each name of an image
+    dataset: DataSet
     names_findings: bool  # True if the source names the finding of each row
+
+    @cached_property
+    def ids(self) -> dict[str, str]:
+        """Image id by each name of an image, for sources that name more than the images of rows."""
+        return ids_by_name(self.dataset)
 
     @property
     def are_boxes(self) -> bool:
@@ -172,17 +178,18 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
         usual_finding=usual_finding,
         advice=advice,
     )
-    raw, where, ids = source_rows.raw, source_rows.where, source_rows.ids
+    raw, where = source_rows.raw, source_rows.where
     table = source_rows.rows
-    ran = _images_run(images, ids, ignore_unknown, advice)
+    ran = _images_run(images, source_rows, ignore_unknown, advice)
     notes = raw.notes
     gives_boxes = source_rows.are_boxes
     kind = "boxes" if gives_boxes else "scores"
     if table.empty and not gives_boxes:  # only boxes may be absent
         raise InputError(f"{where}: has a header but no row of scores")
-    files = _listed_files(raw, where, ids, ignore_unknown, advice)
+    files = _listed_files(source_rows, ignore_unknown, advice)
     of_split = SplitImages(dataset, split, frozenset(table["image_id"]) | set(files), advice)
     if gives_boxes and ran is None:
+        ids = source_rows.ids
         ran, assumed = of_split.assumed_run(raw.ran and _ids_of(raw.ran, ids), ids)
         notes += assumed
     of_split.require_evaluated(where, ran if gives_boxes else None)
@@ -288,10 +295,12 @@ def _named_rows(
     where = advice.frame if isinstance(source, pd.DataFrame) else str(Path(source))
     raw = read_source(source, names, coco_truth, class_names, advice)
     image_names = raw.rows["image_id"]
-    ids = ids_by_name(dataset)
     names_findings = "finding" in raw.rows
     table = raw.rows
-    table["image_id"] = ids_from_names(image_names, ids)
+    if is_member(image_names, dataset.images["image_id"]).all():
+        table["image_id"] = image_names.astype(TEXT)
+    else:
+        table["image_id"] = ids_from_names(image_names, ids_by_name(dataset))
     check_names(image_names, table["image_id"], where, table["place"])
     _ask_if_confidence(table, raw, dataset, where, advice)
     usual_finding = usual_finding or _finding_of_only_target(dataset)
@@ -301,7 +310,7 @@ def _named_rows(
     answer = advice.any_range(raw.score_column or names.score)
     any_range = bool(answer) and names.score_is_named and not are_boxes
     check_scores(table, where, any_range=any_range, answer="" if are_boxes else answer)
-    return _NamedRows(raw, where, table, ids, names_findings)
+    return _NamedRows(raw, where, table, dataset, names_findings)
 
 
 def _inference_id(raw: RawPredictions, settings: list[Any], scale: float | None) -> str:
@@ -443,7 +452,7 @@ def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
 
 def _images_run(
     run_on: str | Path | Iterable[str],
-    ids: dict[str, str],
+    source_rows: _NamedRows,
     ignore_unknown: bool,
     advice: ReadingAdvice,
 ) -> set[str] | None:
@@ -459,6 +468,7 @@ def _images_run(
     else:
         where = "images: name"
         lines = list(enumerate(map(str, run_on)))
+    ids = source_rows.ids
     names = {number: line.strip() for number, line in lines if line.strip()}
     matches = {n: ids.get(name) or ids.get(file_stem(name)) for n, name in names.items()}
     unknown = next((number for number, image in matches.items() if image is None), None)
@@ -471,13 +481,13 @@ def _images_run(
 
 
 def _listed_files(
-    raw: RawPredictions,
-    where: str,
-    ids: dict[str, str],
-    ignore_unknown: bool,
-    advice: ReadingAdvice,
+    source_rows: _NamedRows, ignore_unknown: bool, advice: ReadingAdvice
 ) -> Iterable[str]:
     """Return the ids of the images that have a file or a row, even an empty one."""
+    raw, where = source_rows.raw, source_rows.where
+    if not raw.listed:
+        return []
+    ids = source_rows.ids
     names = _ids_of(raw.listed, ids)
     unknown = [name for name in names if name not in ids]
     if unknown and not ignore_unknown:
