@@ -63,8 +63,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
 
     The thresholds, the calibration (function from scores to probabilities) and the rule for boxes
     (which predicted boxes are evaluated) of each system are chosen on the validation images. If
-    ``cxr tune`` has chosen and stored them before, they are chosen again, and must be equal to the
-    stored ones. Intervals come from a bootstrap in which all systems share the resampled patients.
+    ``cxr tune`` has chosen and stored them before, the stored ones are taken. Intervals come from a
+    bootstrap in which all systems share the resampled patients.
 
     Args:
         named: For each system by its display name, in the order in which they are shown, its
