@@ -121,7 +121,7 @@ def tune(
     y_true = _validation_labels(system, truth)
     ids = y_true.index
     output = system.output_on(ids)
-    chosen_on = {**_decision_ids(system, truth), **_validation_counts(system, truth, y_true)}
+    chosen_on = {**_decision_ids(system, truth), **_validation_counts(truth, y_true)}
     if not len(ids):
         choices = Choices(
             truth.finding,
@@ -212,8 +212,9 @@ def checked_decision(
 ) -> tuple[Choices, list[Note]]:
     """Return a system's stored thresholds and rules, or choose them on validation images.
 
-    Stored ones are those that ``cxr tune`` chose before. They are refused if the labels, the scores
-    or the boxes of the validation images have changed since, by a digest that is stored with them.
+    Stored ones are those that ``cxr tune`` chose before. They are taken as they are if the digest
+    that is stored with them is still right: it is of these thresholds and rules, and of the labels,
+    scores, boxes and maps of the validation images. Otherwise they are refused.
 
     Args:
         name: Name of the system as reports show it.
@@ -232,8 +233,8 @@ def checked_decision(
         or that there are no validation images.
 
     Raises:
-        InputError: The stored thresholds and rules were chosen on other images, labels or
-            predictions.
+        InputError: The stored thresholds and rules were changed, or were chosen on other images,
+            labels or predictions.
 
     Example:
         >>> ids = ["a", "b", "c", "d"]
@@ -364,7 +365,7 @@ def _validation_labels(system: System, truth: GroundTruth) -> pd.Series:
     return labels.reindex(labels.index.intersection(system.images_run).sort_values())
 
 
-def _validation_counts(system: System, truth: GroundTruth, y_true: pd.Series) -> dict[str, Any]:
+def _validation_counts(truth: GroundTruth, y_true: pd.Series) -> dict[str, Any]:
     n_labelled = int(truth.labels_of("val").notna().sum())
     return {
         "role": "val",

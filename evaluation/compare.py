@@ -63,8 +63,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
 
     The thresholds, the calibration (function from scores to probabilities) and the rule for boxes
     (which predicted boxes are evaluated) of each system are chosen on the validation images. If
-    ``cxr tune`` has chosen and stored them before, the stored ones are taken. Intervals come from a
-    bootstrap in which all systems share the resampled patients.
+    ``cxr tune`` has chosen and stored them before, the stored ones are taken. The interval of an
+    AUROC is closed (Obuchowski 1997, by patient). All other intervals come from a bootstrap in
+    which all systems share the resampled patients.
 
     Args:
         named: For each system by its display name, in the order in which they are shown, its
@@ -75,7 +76,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         truth: Labels, patients, true boxes and roles of all images. Thresholds and rules are chosen
             on the images with the role ``val``.
         notes: Notes for the report on the choice of the images.
-        recorded: Ids and versions that the record of the comparison shows; None for none.
+        recorded: Ids and versions that the record of the comparison shows; None shows none.
         audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
         policies: Rules by which thresholds are chosen, such as ``max_f1``, for systems of which
             ``cxr tune`` stored no thresholds.
@@ -101,9 +102,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         All figures, intervals, tests and notes of the comparison, from which a report is made.
 
     Raises:
-        InputError: Stored thresholds and rules of a system were chosen on other validation images,
-            labels or predictions, a system lacks the primary figure of a protocol that was declared
-            in a file, or an argument cannot be read.
+        InputError: Stored thresholds and rules of a system were changed, or were chosen on other
+            validation images, labels or predictions, a system lacks the primary figure of a
+            protocol that was declared in a file, or an argument cannot be read.
 
     Example:
         >>> from cxr_compare.evaluation.common_images import common_test_images
@@ -289,8 +290,7 @@ def check_protocol(protocol: Protocol, models: Models) -> None:
     Args:
         protocol: Question of the comparison: primary figure, rule for its threshold, margin,
             reference system and subgroups.
-        models: Trained models of each system by its display name, one for each training seed, with
-            their predictions and figures on the evaluated images.
+        models: Evaluated models of each system by its display name, one for each training seed.
 
     Raises:
         InputError: A model lacks the threshold, or the primary figure of a protocol file depends on

@@ -47,10 +47,9 @@ class Comparison:
         decisions: Table with one row for each image and system: ``image_id``, ``system``,
             ``label``, ``score``, ``probability``, ``decision_RULE`` for each rule that chose a
             threshold (such as ``decision_max_f1``), ``localised`` (True if the system points at a
-            lesion; known only for positive images whose lesions are all boxed),
-            ``point_x`` and ``point_y`` (point that the system gives on the image, original px) and
-            ``patient_id``. There may also be ``x_class`` (kind of image, such as
-            ``normal``).
+            lesion; known only for positive images whose lesions are all boxed), ``point_x`` and
+            ``point_y`` (point that the system gives on the image, original px) and ``patient_id``.
+            There may also be ``x_class`` (kind of image, such as ``normal``).
         notes: Notes for readers of the report, such as the number of images that are left out.
         provenance: Ids, seeds, versions and commands that make the result reproducible; the report
             shows them.

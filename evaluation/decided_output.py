@@ -37,9 +37,8 @@ class DecidedOutput:
         name: Name of the system as reports show it.
         decisions: Table with one row for each image, indexed by image id. Column ``score`` is
             always present. These columns are present where they are known: ``probability``;
-            ``decision``, True for positive; ``localised``, True
-            if the system points at a lesion; ``point_x`` and ``point_y``, the point
-            (original px).
+            ``decision``, True for positive; ``localised``, True if the system points at a lesion;
+            ``point_x`` and ``point_y``, the point (original px).
         boxes: Boxes that are shown and evaluated, as a table: ``image_id``, ``x1``, ``y1``, ``x2``,
             ``y2`` (original px), ``score``; for a detector also ``finding``.
         maps: Table of activation maps, one row for each image, with the columns `MAP_COLUMNS` of
@@ -292,9 +291,8 @@ def shown_box_cut(scores: Floats, decision: bool | None, threshold: float | None
     """Return the score from which the boxes of a detector are shown on one image.
 
     On a positive image the box with the highest score is shown, and every box at or above the
-    threshold. On a negative image no box is shown. On an undecided image
-    the boxes at or above the threshold are shown, or those at or above 0.5 if there is no
-    threshold.
+    threshold. On a negative image no box is shown. On an undecided image the boxes at or above the
+    threshold are shown, or those at or above 0.5 if there is no threshold.
 
     Args:
         scores: Scores of the image's boxes, shape ``(boxes,)``.

@@ -36,7 +36,9 @@ def evaluate_models(
     *,
     boxes_by: str = BOXES_BY,
 ) -> tuple[Models, list[Note]]:
-    """Choose the thresholds and rules of every model on validation images.
+    """Apply the thresholds and rules of every model to its output on the evaluated images.
+
+    Those that ``cxr tune`` stored are taken; those of other models are chosen on validation images.
 
     Args:
         systems: For each system by its name, a dictionary from the name of each of its models (one
@@ -56,8 +58,8 @@ def evaluate_models(
         their thresholds and rules.
 
     Raises:
-        InputError: Thresholds or rules that ``cxr tune`` stored differ from those that the
-            validation images give.
+        InputError: Thresholds or rules that ``cxr tune`` stored were changed, or were chosen on
+            other images, labels or predictions.
     """
     notes: list[Note] = []
     models: dict[str, list[EvaluatedModel]] = {}

@@ -126,7 +126,7 @@ class Figure(Interval):
     so that the interval includes the uncertainty of the choice.
 
     The first arguments are the fields of `Interval`: `estimate` (the figure or the difference),
-    `low` and `high` (ends of its 95 % interval; NaN where a value is missing) and `note` (the
+    `ci_low` and `ci_high` (ends of its 95 % interval; NaN where a value is missing) and `note` (the
     reason why it is missing, or a remark).
 
     Attributes:
@@ -333,7 +333,7 @@ class Figures:
         return self.differences.get((second, first), {}).get(key, Figure()).reversed()
 
     def __iter__(self) -> Iterator[tuple[str, MetricKey, Figure]]:
-        """Iterate over all figures: display name, metric and estimate, systems before differences.
+        """Iterate over all figures: display name, key and figure, systems before differences.
 
         The display name of a difference is ``A - B``.
         """
@@ -345,7 +345,7 @@ class Figures:
                 yield _BETWEEN.join(pair), key, estimate
 
     def without(self, left_out: Callable[[MetricKey], bool]) -> Figures:
-        """Return a copy without the figures and differences whose key a function tells."""
+        """Return a copy without the figures and differences whose keys `left_out` selects."""
 
         def kept(figures: _ByKey) -> dict[MetricKey, Figure]:
             return {key: figure for key, figure in figures.items() if not left_out(key)}
@@ -420,7 +420,7 @@ class Figures:
 
 
 def _from_row(row: Mapping[str, Any]) -> Figure:
-    """Read an estimate from a row of a stored table, from which missing values are left out."""
+    """Read a figure from a row of a stored table, from which missing values are left out."""
     method = str(row.get("ci_method", ""))
     kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
     n_chosen_on = row.get("n_validation_positive")

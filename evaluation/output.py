@@ -76,11 +76,12 @@ class System:
 
     Attributes:
         name: Name of the system.
-        kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader, ``both`` for a
+            joint system, whose image scores are not made of its boxes.
         images: Every image that the system was run on: ``image_id``, ``status`` (``ok`` or
             ``failed``).
-        scores: Image scores: ``image_id``, ``finding``, ``score`` in [0, 1], or in any range
-            if only the ranks count; empty for a detector.
+        scores: Image scores: ``image_id``, ``finding``, ``score`` in [0, 1], or in any range if
+            only the ranks count; empty for a detector.
         boxes: Predicted boxes: ``image_id``, ``finding``, ``x1``, ``y1``, ``x2``, ``y2`` in px of
             the original image, ``score`` in [0, 1]; empty for a classifier.
         maps: Activation maps of a classifier, with the columns of `MAP_COLUMNS`; empty if the
@@ -189,7 +190,7 @@ class Output:
 
     @property
     def gives_boxes(self) -> bool:
-        """True for a detector, whose boxes must be combined to one score for each image."""
+        """True for a detector and for a joint system, which predict boxes."""
         return self.kind != "scores"
 
     @property

@@ -1,7 +1,7 @@
 """Tests of the paired differences between systems in all figures.
 
-Patients are taken as independent. For AUROC and decisions, tests that take images as independent
-are listed as well.
+Patients are taken as independent. For AUROC and decisions by image, tests that take images as
+independent are listed as well.
 """
 
 from __future__ import annotations
@@ -172,11 +172,11 @@ def paired_tests(
 ) -> pd.DataFrame:
     """List the tests of the difference of every pair of systems in every figure.
 
-    AUROC is tested by Obuchowski's and DeLong's methods, all other figures by the bootstrap, and
-    accuracy, sensitivity and specificity by image also by McNemar's test, clustered by patient and
-    exact. Of several tests of one figure, the one that decides comes first: McNemar's test comes
-    before the bootstrap, unless the bootstrap chooses the threshold again in each resample, because
-    McNemar's test keeps thresholds fixed.
+    AUROC is tested by Obuchowski's method, and all other figures by the bootstrap. By image, AUROC
+    is tested by DeLong's method, too, and accuracy, sensitivity and specificity by McNemar's test,
+    clustered by patient and exact. Of several tests of one figure, the one that decides comes
+    first: McNemar's test comes before the bootstrap, unless the bootstrap chooses the threshold
+    again in each resample, because McNemar's test keeps thresholds fixed.
 
     Args:
         figures: Figures and paired differences with intervals and p-values.

@@ -2,9 +2,10 @@
 
 A frame has a row for the images themselves (row 0) and one for each bootstrap resample of the test
 patients, and a column for each figure. Each resample also draws validation patients, the same ones
-for all systems, and makes every choice again on them: thresholds, rule and score cut of boxes. So
-the spread of a column includes the uncertainty of the choice, and the paired difference of two
-systems is the difference of their columns.
+for all systems, and on them it chooses the thresholds, the rule of boxes and their score cut again.
+So the spread of a column includes the uncertainty of these choices, and the paired difference of
+two systems is the difference of their columns. The calibration and the rule from boxes to an image
+score are not chosen again.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def replicates(
 
 
 def choose_again_by_seed(models: Models, resamples: Resamples) -> ChosenAgain:
-    """Make the choices of all models again on the same resamples of the validation patients.
+    """Make the choices of every seed of every system again, by `choose_again`.
 
     Args:
         models: Evaluated models of each system by its display name, one for each training seed.

@@ -31,7 +31,7 @@ POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
 """Policies for which `cxr tune` chooses thresholds by default."""
 
 DECLARED = "declared"
-"""Policy of a threshold that somebody declared for the system, see `decision.Declared`."""
+"""Policy of a threshold that somebody declared for the system, see `choices.Declared`."""
 
 _SHARE = r"(?:0?\.\d+|0|1|1\.0*)"
 _NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
@@ -168,8 +168,8 @@ def choose_threshold(
         The threshold, or the reason why there is none.
 
     Raises:
-        InputError: The policy is unknown, a label is not 0 or 1, a score is not a
-            finite number, or there are not as many labels as scores.
+        InputError: The policy is unknown, a label is not 0 or 1, a score is not a finite number, or
+            there are not as many labels as scores.
 
     Example:
         >>> choose_threshold([0, 1, 0, 1], [0.25, 0.5, 0.75, 1.0], "sensitivity>=0.9").threshold
@@ -228,7 +228,7 @@ class ValidationScores:
 
     The rows are images, or studies or patients if these are evaluated instead of images. If
     `policies` is not empty, the bootstrap chooses their thresholds again on resampled patients, see
-    `evaluation.refitted_choices.ValidationChoice`.
+    `evaluation.replicates.choose_again`.
 
     Attributes:
         y_true: True for positive rows, shape ``(M,)``.

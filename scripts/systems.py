@@ -401,7 +401,7 @@ def _joint_predictions(
     stored = read_json(record, "predictions") if record.is_file() else {}
     if stored.get("inference_id") != joined_id(members, joined.settings):
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier or unfinished report
-        for remark in write_joined(members, joined, test_set.dataset, folder, name):
+        for remark in write_joined(members, joined, folder, name):
             console.say(remark)
     predictions = Predictions.open(folder)
     decisions = (member.decision(target.name) for member in members)

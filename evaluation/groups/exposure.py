@@ -259,9 +259,7 @@ def unseen_figures(exposure: Exposure, models: Models) -> tuple[UnseenFigure, ..
 
     Args:
         exposure: Images that were seen in training, and the system that has seen them.
-        models: Models by display name of the system, one for each training seed; a
-            model computes all figures of one trained model on the evaluated images, which are
-            the same for all models.
+        models: Evaluated models of each system by its display name, one for each training seed.
 
     Returns:
         One result for each system.
@@ -270,10 +268,10 @@ def unseen_figures(exposure: Exposure, models: Models) -> tuple[UnseenFigure, ..
     unseen = ~_is_seen(exposure, evaluated)
     everything = np.ones(len(unseen), dtype=bool)
     figures = []
-    for name, cards in models.items():
-        whole = seed_parts(cards, everything)
+    for name, members in models.items():
+        whole = seed_parts(members, everything)
         on_all = None if whole is None else auroc_over_seeds(whole)
-        part = seed_parts(cards, unseen) if unseen.any() else None
+        part = seed_parts(members, unseen) if unseen.any() else None
         if whole is None or part is None:
             reason = _ONE_CLASS if unseen.any() else _ALL_SEEN
             figures.append(UnseenFigure(name, on_all, None, None, reason))

@@ -166,8 +166,7 @@ def with_tests(
     Args:
         table: Table that `Shares.table` returned, one row for each figure or gap; it is changed in
             place.
-        models: Models by display name of the system, one for each training seed; a
-            model computes all figures of one trained model on the evaluated images.
+        models: Evaluated models of each system by its display name, one for each training seed.
         groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
             shape ``(N,)``; empty where it is unknown.
         policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
@@ -246,8 +245,7 @@ def failure_table(
     """Make the table of the failure analysis: where and how each system fails.
 
     Args:
-        models: Trained models of each system by its display name, one for each training seed, with
-            their predictions and figures on the evaluated images.
+        models: Evaluated models of each system by its display name, one for each training seed.
         again: Choices that every bootstrap resample makes, as `choose_again_by_seed` returns them.
         truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
             of the data set.
@@ -334,8 +332,7 @@ def add_groups(shares: Shares, models: Models, groups: Mapping[str, Groups], pol
 
     Args:
         shares: Collection of figures, to which the figures of the groups are added.
-        models: Models by display name of the system, one for each training seed; a
-            model computes all figures of one trained model on the evaluated images.
+        models: Evaluated models of each system by its display name, one for each training seed.
         groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
             shape ``(N,)``; empty where it is unknown.
         policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
@@ -607,8 +604,7 @@ def add_at_prevalence(
 
     Args:
         shares: Collection of figures, to which the predictive values and expected costs are added.
-        models: Models by display name of the system, one for each training seed; a
-            model computes all figures of one trained model on the evaluated images.
+        models: Evaluated models of each system by its display name, one for each training seed.
         policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
             at least this threshold are called positive.
         prevalence: Share of positive images where the systems will be used; with `None`, only the

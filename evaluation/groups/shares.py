@@ -236,8 +236,7 @@ class Shares:
         """Make an empty collection for the decisions of systems at one threshold each.
 
         Args:
-            models: Models by display name of the system, one for each training seed; a
-                model computes all figures of one trained model on the evaluated images.
+            models: Evaluated models of each system by its display name, one for each training seed.
             policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score
                 of at least this threshold are called positive.
             again: Choices that every bootstrap resample makes, as `choose_again_by_seed` returns

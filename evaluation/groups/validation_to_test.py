@@ -42,8 +42,7 @@ def validation_to_test(models: Models, seed: int = 0) -> pd.DataFrame:
     seeds, the first one is taken.
 
     Args:
-        models: Models by display name of the system, one for each training seed; a
-            model computes all figures of one trained model on the evaluated images.
+        models: Evaluated models of each system by its display name, one for each training seed.
         seed: Random seed of the exchanges.
 
     Returns:

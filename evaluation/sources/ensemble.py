@@ -89,7 +89,7 @@ def join_systems(
             suffice to fit a joint system, or the folder holds something else than an interrupted
             start of the same ensemble.
     """
-    return write_joined(members, _join(members, dataset, weights, split), dataset, out, name)
+    return write_joined(members, _join(members, dataset, weights, split), out, name)
 
 
 def join_in_memory(
@@ -230,7 +230,6 @@ def _boxes_of_detectors(members: Sequence[Predictions], sizes: pd.DataFrame) -> 
 def write_joined(
     members: Sequence[Predictions],
     joined: JoinedOutput,
-    dataset: DataSet,
     out: Path,
     name: str | None = None,
 ) -> list[str]:

@@ -36,8 +36,6 @@ from cxr_compare.evaluation.boxes.box_checks import check_edges
 from cxr_compare.evaluation.sources.imported import ids_by_name, ids_from_names
 
 _DAMAGES = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
-FEATURES_SUFFIX = ".parquet"
-"""End of the name of a file of features."""
 _GRID = ("grid_h", "grid_w")
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 _BYTES_AT_ONCE = 1 << 25

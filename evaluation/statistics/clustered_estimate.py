@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -199,18 +198,6 @@ class ClusteredEstimate:
     def as_interval(self) -> Interval:
         """Estimate and its 95 % interval as an `Interval`, the form that tables use."""
         return Interval(self.estimate, self.ci_low, self.ci_high, note=self.note)
-
-    def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
-        """Compute the confidence intervals with several coverages, each as `interval_at` does.
-
-        Args:
-            levels: Coverages, in (0, 1), such as ``(0.8, 0.95)``.
-
-        Returns:
-            Lower and upper end at each coverage; an empty tuple if there is no interval.
-        """
-        intervals = [self.interval_at(level) for level in levels]
-        return tuple(ends for ends in intervals if ends is not None)
 
     def _exact_interval(self, level: float) -> tuple[float, float] | None:
         """Return the exact interval with `trials` pairs of patients; None with one pair or none."""

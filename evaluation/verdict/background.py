@@ -49,8 +49,7 @@ class Background:
             truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the
                 images of the data set.
             image_ids: Ids of the evaluated images, shape ``(N,)``.
-            models: Trained models of each system by its display name, one for each training seed,
-                with their predictions and figures on the evaluated images.
+            models: Evaluated models of each system by its display name, one for each training seed.
             audit: Errors that ``cxr check`` found; None if nothing was checked.
         """
         content_id = truth.ids.get("content_id")

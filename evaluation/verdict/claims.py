@@ -171,7 +171,7 @@ class Claim:
     def difference_values(self) -> dict[str, Any]:
         """Values that templates of sentences about the difference need, by name.
 
-        They are ``estimate`` (the difference), ``low`` and ``high`` (ends of its interval),
+        They are ``estimate`` (the difference), ``ci_low`` and ``ci_high`` (ends of its interval),
         ``bounded`` (True if there is an interval), ``level`` (coverage of the interval), ``reason``
         (reason why there is no interval, or empty) and ``comparisons`` (number of comparisons for
         which the interval is widened).

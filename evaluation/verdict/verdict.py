@@ -512,7 +512,7 @@ def _scope(
     """State the limits of the answer, and how its intervals were widened."""
     parts = [
         _training_scope(question.systems, context),
-        _analysis_scope(question, tests, context, claims, conclusions),
+        _analysis_scope(question, tests, claims, conclusions),
         _power_scope(question, tests, claims),
     ]
     return [part for part in parts if part.statements]
@@ -556,7 +556,6 @@ def _training_statements(systems: list[str], context: AnswerContext) -> Iterator
 def _analysis_scope(
     question: _Question,
     tests: PairTests,
-    context: AnswerContext,
     claims: Sequence[Claim],
     conclusions: Sequence[Conclusion],
 ) -> ScopePart:

@@ -22,7 +22,7 @@ ConclusionKind = Literal["primary", "margin", "pair", "operating_point", "joint"
 
 ``primary``: the primary figure. ``margin``: the primary figure, compared with a margin. ``pair``:
 another figure. ``operating_point``: the figures at one threshold, such as sensitivity and
-specificity.
+specificity. ``joint``: a joint system, compared with each of its members.
 """
 
 
@@ -62,8 +62,9 @@ class Conclusion:
     Attributes:
         statement: The sentence.
         kind: Subject of the sentence: ``primary`` (the primary figure), ``margin`` (the primary
-            figure, compared with a margin of non-inferiority), ``pair`` (another figure) or
-            ``operating_point`` (the figures at one threshold, such as sensitivity and specificity).
+            figure, compared with a margin of non-inferiority), ``pair`` (another figure),
+            ``operating_point`` (the figures at one threshold, such as sensitivity and specificity)
+            or ``joint`` (a joint system, compared with each of its members).
         claims: Differences that the sentence is about, each with the interval that decides if it is
             shown.
         decided: True if the sentence says that something was shown.
@@ -105,9 +106,9 @@ class Verdict:
     Attributes:
         opening: Phrase on the evaluated images, with which the main sentence (headline) begins.
         main: Main sentence without this phrase.
-        kind: Kind of the result: ``decided`` (a difference was shown),
-            ``open`` (no difference was shown, or not for every pair), ``single`` (there is only one
-            system) or ``unknown`` (a figure or an interval is missing).
+        kind: Kind of the result: ``decided`` (a difference was shown), ``open`` (no difference was
+            shown, or not for every pair), ``single`` (there is only one system) or ``unknown`` (a
+            figure or an interval is missing).
         scope_parts: Limits of what the comparison shows.
         conclusions: Further comparisons of pairs of systems.
         claims: Differences in the primary figure between all pairs of systems, with intervals that

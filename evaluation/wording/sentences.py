@@ -188,7 +188,7 @@ shown to have both {{ both_higher(figures, threshold, finding) }}:
 {{ values[1]|number }}, {{ gap(difference) }}; no claim.
 {%- endif -%}
 {%- if map_boxes %} The boxes of {{ map_boxes|listing }} are cut out of a map, so they are no finer
-than its cells; how the map is cut is a fixed choice.{% endif -%}
+than its cells.{% endif -%}
 {%- endmacro %}
 
 {% macro pair_figures(systems, threshold, rows, common_level) -%}
@@ -307,8 +307,7 @@ each difference alone.
 {%- endmacro %}
 
 {% macro threshold_uncertainty() -%}
-Intervals of figures at a threshold include the uncertainty of choosing that threshold. The full
-table also gives them without it.
+Intervals of figures at a threshold include the uncertainty of choosing that threshold.
 {%- endmacro %}
 
 {% macro secondary_findings() -%}

@@ -1,6 +1,6 @@
 """`cxr pacs` against a real Orthanc, both killed in between; run by hand, as CI has no Orthanc.
 
-    python -m pytest -m long tests/serving/test_pacs_orthanc.py
+    python -m pytest -m long tests/hospital/pacs/test_pacs_orthanc.py
 
 ``CXR_TEST_EXPORT`` names an export to use; without it a tiny one is trained first.
 """
