@@ -1,13 +1,12 @@
 """Choose the decision rule of a system for a target on validation images.
 
-`cxr tune` stores the rule with a digest of the rule and of the validation images' labels, scores,
-boxes and maps, and `cxr compare` refuses it where one of them has changed since.
+`cxr tune` stores the rule with a digest of the validation images' labels, scores, boxes and maps,
+and `cxr compare` refuses it where one of them has changed since.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -56,7 +55,6 @@ from cxr_compare.evaluation.wording.tuning_sentences import note
 _CHOOSE = "choose"
 _BOUND_TO = ("inference_id", "content_id", "labels_id", "split", "split_id")
 """Ids that a stored decision must share with the predictions and labels at hand."""
-_RULES = ("reduction", "box_cut", "calibration", "map_scale", "map_boxes", "overlap")
 
 
 def tune(
@@ -121,16 +119,19 @@ def tune(
     y_true = _validation_labels(system, truth)
     ids = y_true.index
     output = system.output_on(ids)
-    chosen_on = {**_decision_ids(system, truth), **_validation_counts(truth, y_true)}
+    chosen_on = {
+        **_decision_ids(system, truth),
+        "digest": _digest(output, y_true),
+        **_validation_counts(truth, y_true),
+    }
     if not len(ids):
-        choices = Choices(
+        return Choices(
             truth.finding,
             chosen_on,
             reduction=Reduction("max") if output.reduces_boxes else None,
             thresholds=_thresholds_without_images(policies, truth.split),
             options=options,
         )
-        return _with_digest(choices, output, y_true)
     patients = truth.patients(ids)
     folds = None
     if options.calibration == _CHOOSE:
@@ -152,7 +153,7 @@ def tune(
     thresholds = {
         policy: choose_threshold(images.y_true, images.scores, policy) for policy in policies
     }
-    choices = Choices(
+    return Choices(
         target=truth.finding,
         chosen_on=chosen_on,
         reduction=reduced.reduction,
@@ -170,7 +171,6 @@ def tune(
         chosen_scores=images,
         box_choice=box_choice,
     )
-    return _with_digest(choices, output, y_true)
 
 
 def declare(decision: Choices, declared: Declared) -> Choices:
@@ -213,8 +213,8 @@ def checked_decision(
     """Return a system's stored thresholds and rules, or choose them on validation images.
 
     Stored ones are those that ``cxr tune`` chose before. They are taken as they are if the digest
-    that is stored with them is still right: it is of these thresholds and rules, and of the labels,
-    scores, boxes and maps of the validation images. Otherwise they are refused.
+    that is stored with them is that of the labels, scores, boxes and maps of the validation images.
+    Otherwise they are refused.
 
     Args:
         name: Name of the system as reports show it.
@@ -233,8 +233,8 @@ def checked_decision(
         or that there are no validation images.
 
     Raises:
-        InputError: The stored thresholds and rules were changed, or were chosen on other images,
-            labels or predictions.
+        InputError: The stored thresholds and rules were chosen on other images, labels or
+            predictions.
 
     Example:
         >>> ids = ["a", "b", "c", "d"]
@@ -267,10 +267,10 @@ def checked_decision(
             )
     y_true = _validation_labels(system, truth)
     output = system.output_on(y_true.index)
-    if stored.chosen_on.get("digest") != _digest(stored, output, y_true):
+    if stored.chosen_on.get("digest") != _digest(output, y_true):
         raise InputError(
-            f"{system.source}: the decision of {name} was changed, or was chosen on other scores "
-            "or labels of the validation images than these; run cxr tune again"
+            f"{system.source}: the decision of {name} was chosen on other scores or labels of the "
+            "validation images than these; run cxr tune again"
         )
     return _with_validation(stored, output, y_true, truth, extra_policies), []
 
@@ -301,21 +301,9 @@ def _with_validation(
     )
 
 
-def _with_digest(choices: Choices, output: Output, y_true: pd.Series) -> Choices:
-    digest = _digest(choices, output, y_true)
-    return replace(choices, chosen_on={**choices.chosen_on, "digest": digest})
-
-
-def _digest(choices: Choices, output: Output, y_true: pd.Series) -> str:
-    """Return a digest of choices and of the labels and output on validation images they rest on.
-
-    What is declared is not chosen on these images and not part of it.
-    """
-    record = choices.to_dict()
-    rules = {name: record[name] for name in _RULES}
-    thresholds = {name: spec["threshold"] for name, spec in record["policies"].items()}
-    digest = hashlib.sha256(json.dumps([rules, thresholds], sort_keys=True).encode())
-    digest.update("\n".join(y_true.index.astype(str)).encode())
+def _digest(output: Output, y_true: pd.Series) -> str:
+    """Return a digest of the labels of validation images, and of the output on them."""
+    digest = hashlib.sha256("\n".join(y_true.index.astype(str)).encode())
     digest.update(y_true.to_numpy(np.float64).tobytes())
     for table, numbers in (
         (output.finding_scores, ["score"]),

@@ -102,9 +102,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         All figures, intervals, tests and notes of the comparison, from which a report is made.
 
     Raises:
-        InputError: Stored thresholds and rules of a system were changed, or were chosen on other
-            validation images, labels or predictions, a system lacks the primary figure of a
-            protocol that was declared in a file, or an argument cannot be read.
+        InputError: Stored thresholds and rules of a system were chosen on other validation images,
+            labels or predictions, a system lacks the primary figure of a protocol that was declared
+            in a file, or an argument cannot be read.
 
     Example:
         >>> from cxr_compare.evaluation.common_images import common_test_images

@@ -58,8 +58,8 @@ def evaluate_models(
         their thresholds and rules.
 
     Raises:
-        InputError: Thresholds or rules that ``cxr tune`` stored were changed, or were chosen on
-            other images, labels or predictions.
+        InputError: Thresholds or rules that ``cxr tune`` stored were chosen on other images, labels
+            or predictions.
     """
     notes: list[Note] = []
     models: dict[str, list[EvaluatedModel]] = {}

@@ -186,8 +186,7 @@ def checked_decision(
         Thresholds and calibration, and remarks for the reader of the report.
 
     Raises:
-        InputError: The stored thresholds were changed, or were chosen on other images, labels or
-            predictions.
+        InputError: The stored thresholds were chosen on other images, labels or predictions.
     """
     system = read_system_of_split(predictions, split, ["val"])
     return choose.checked_decision(name, system, split.truth, policies, extra_policies)
