@@ -151,7 +151,7 @@ def _rows(table: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What one trained model says about N images, for the evaluated finding or findings.
+    """Output of one trained model on N images, for the evaluated finding or findings.
 
     Attributes:
         kind: ``boxes`` for a detector, ``scores`` for a classifier or a reader, ``both`` for a

@@ -278,7 +278,7 @@ def read_systems(
 
     Raises:
         InputError: A system ran on none of the images, has no threshold by this rule, or its stored
-            thresholds were changed or were chosen on other images, labels or predictions.
+            thresholds were chosen on other images, labels or predictions.
     """
     requested = pd.Index(image_ids, name="image_id")
     outputs = []

@@ -393,6 +393,6 @@ def every_pair_table(comparison: Comparison) -> Table | None:
     return Table.from_rows(
         sentence("every_pair_title", template=TABLES),
         sentence("every_pair_lead", n_pairs, template=TABLES),
-        ("Figure", "Difference", "Figure", "p (Holm, all pairs)"),
+        ("Figure", "Difference", "Estimate", "p (Holm, all pairs)"),
         rows,
     )

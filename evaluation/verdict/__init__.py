@@ -1,1 +1,1 @@
-"""What the figures show: claims, Holm's correction, margin, cautions and the protocol."""
+"""Conclusions from the figures: claims, Holm's correction, margin, cautions and the protocol."""
