@@ -315,7 +315,7 @@ def _images(
     if names.isna().any():
         row = int(names.isna().to_numpy().argmax())
         raise InputError(f"{source}: row {row} names no image in column '{layout.image}'")
-    ids = ids_from_names(names.astype(str).astype(TEXT), ids_by_name(dataset))
+    ids = ids_from_names(names.astype(str).astype(TEXT), ids_by_name(dataset.images))
     index = pd.DataFrame({"image_id": ids, "place": np.arange(len(ids))})
     if layout.has_frames:
         index[list(EDGES)] = table[list(EDGES)].astype(np.float64)

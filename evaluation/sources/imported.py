@@ -1,4 +1,4 @@
-"""Predictions of other software or of a reader, checked row by row against a data set.
+"""Predictions of other software or of a reader, checked row by row against known images.
 
 The predictions are a CSV file or a DataFrame of scores or boxes, COCO results, or a folder with one
 YOLO prediction file per image. Each line of such a file is ``class cx cy w h confidence`` in shares
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,8 @@ from cxr_compare.evaluation.boxes.box_checks import (
 )
 from cxr_compare.evaluation.boxes.boxes_table import positive_scale
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
-from cxr_compare.evaluation.sources.imported_images import SplitImages
+from cxr_compare.evaluation.output import System, SystemFacts
+from cxr_compare.evaluation.sources.imported_images import KnownImages, SplitImages
 from cxr_compare.evaluation.sources.prediction_files import (
     ColumnNames,
     RawPredictions,
@@ -54,7 +55,7 @@ from cxr_compare.evaluation.sources.prediction_files import (
 )
 from cxr_compare.evaluation.sources.reading_advice import IMPORT, ReadingAdvice
 
-__all__ = ["ColumnNames", "import_file", "read_boxes", "read_predictions"]
+__all__ = ["ColumnNames", "import_file", "read_boxes", "read_predictions", "read_rows"]
 
 _UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
 _SHOWN = 5  # largest number of names that a message lists
@@ -85,23 +86,121 @@ class _NamedRows:
     raw: RawPredictions
     where: str  # name of the source in messages
     rows: pd.DataFrame
-    dataset: DataSet
+    known: KnownImages
     names_findings: bool  # True if the source names the finding of each row
 
     @cached_property
     def ids(self) -> dict[str, str]:
         """Image id by each name of an image, for sources that name more than the images of rows."""
-        return ids_by_name(self.dataset)
+        return ids_by_name(self.known.images)
 
     @property
     def are_boxes(self) -> bool:
         return "x1" in self.rows
 
 
+@dataclass(frozen=True)
+class ReadPredictions:
+    """Predictions that were read into memory and checked against the images that they may name.
+
+    Attributes:
+        name: Name of the detector, classifier or reader as shown in reports.
+        kind: ``boxes`` or ``scores``.
+        images: Status of every image with predictions, and of every validation and test image:
+            ``image_id``, ``status`` (``ok`` or ``failed``), ``reason``.
+        rows: Scores or boxes of images: ``image_id``, ``finding``, the edges of boxes in px of the
+            original image, and ``score``.
+        notes: What was left out, clipped or assumed, one sentence each.
+        content_id: Digest of what was read and of the options with which it was read.
+    """
+
+    name: str
+    kind: Literal["boxes", "scores"]
+    images: pd.DataFrame
+    rows: pd.DataFrame
+    notes: list[str]
+    content_id: str
+
+    def of_finding(self, findings: Sequence[str]) -> System:
+        """Return the predictions of an evaluated finding, or of the findings that define it."""
+        rows = self.rows[is_member(self.rows["finding"], findings)].reset_index(drop=True)
+        low_high = None
+        if self.kind == "scores" and len(self.rows):
+            low_high = (float(self.rows["score"].min()), float(self.rows["score"].max()))
+        record = {"system": self.name, "kind": self.kind, "seed": None, "trained_on": "unknown"}
+        return System(
+            self.name,
+            self.kind,
+            self.images,
+            findings=tuple(findings),
+            source=self.name,
+            facts=SystemFacts(
+                training_id=self.content_id,
+                inference_id=self.content_id,
+                score_range=low_high,
+                record={**record, "inference_id": self.content_id},
+            ),
+            **{self.kind: rows},
+        )
+
+    def to_predictions(self, **info: Any) -> Predictions:
+        """Return the predictions with the record and the tables of a predictions folder."""
+        own = {
+            "system": self.name,
+            "seed": None,
+            "kind": self.kind,
+            "findings": sorted(self.rows["finding"].unique()),
+            "inference_id": self.content_id,
+            "cost": dict.fromkeys(_UNKNOWN_COST),
+            "trained_on": "unknown",
+            "notes": self.notes,
+        }
+        return Predictions.from_part(own | info, Part(self.images, {self.kind: self.rows}))
+
+
+def read_predictions(
+    source: str | Path | pd.DataFrame, data: str | Path | DataSet, **options: Any
+) -> Predictions:
+    """Read the predictions of any detector or classifier, or of a human reader, of a data set.
+
+    Args:
+        source: The predictions: a CSV file or other table, a folder of YOLO text files, a COCO
+            results file, or a DataFrame.
+        data: The data set that contains the images, or its folder.
+        **options: Further keywords of `read_rows`, such as ``finding="mass"``; ``name`` is
+            required.
+
+    Returns:
+        The predictions, in memory. ``info["notes"]`` says what was left out, clipped or assumed.
+
+    Raises:
+        InputError: As `read_rows`.
+
+    Example:
+        >>> read_predictions("no-such.csv", "data", name="Other")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.store.identify_folder.WrongFolderError: data: no such folder; ...
+    """
+    dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
+    split = options.get("split", "default")
+    read = read_rows(source, KnownImages.of_data_set(dataset), **options)
+    return read.to_predictions(
+        data_set={
+            "name": dataset.name,
+            "content_id": dataset.ids["content_id"],
+            "split": split,
+            "split_id": dataset.ids["split_ids"].get(split),
+        },
+        imported_from="DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name,
+        **provenance(),
+    )
+
+
 @without_garbage_collector()
-def read_predictions(  # noqa: PLR0913 - options of cxr import
+def read_rows(  # noqa: PLR0913 - options of cxr import
     source: str | Path | pd.DataFrame,
-    data: str | Path | DataSet,
+    known: KnownImages,
     *,
     name: str,
     finding: str | None = None,
@@ -114,8 +213,8 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     usual_finding: str | None = None,
     scale: float | None = None,
     advice: ReadingAdvice = IMPORT,
-) -> Predictions:
-    """Read the predictions of any detector or classifier, or of a human reader, into memory.
+) -> ReadPredictions:
+    """Read predictions of other software, and check every row against the known images.
 
     A table with the columns ``x1, y1, x2, y2`` (or other names of edges that are recognised)
     contains boxes in px of the original image; any other table contains image scores. If the source
@@ -125,11 +224,10 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     Args:
         source: The predictions: a CSV file or other table, a folder of YOLO text files, a COCO
             results file, or a DataFrame.
-        data: The data set that contains the images, or its folder.
+        known: Images and findings that the rows may name.
         name: Name of the detector, classifier or reader as shown in reports.
         finding: Name of the finding (disease sign) that all rows are about, such as
-            ``lung_opacity``. None reads it from a column, or takes the only finding of the data
-            set.
+            ``lung_opacity``. None reads it from a column, or takes the only known finding.
         columns: Names of the columns of a table; None for ``image_id``, ``score``, ``finding`` or
             similar names that are recognised.
         class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
@@ -140,36 +238,29 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
             which it found nothing. ``all`` for all validation and test images, ``listed`` for the
             images with a row, a sequence of image ids, or a text file with one id per line. It
             changes nothing for image scores.
-        split: Name of the division of the data set into validation and test images.
-        ignore_unknown: True to leave out rows of images or findings that the data set lacks, False
-            to refuse the source.
+        split: Name of the division of the images into validation and test images.
+        ignore_unknown: True to leave out rows of unknown images or findings, False to refuse the
+            source.
         coco_truth: COCO annotation file in which a COCO results file's image and category numbers
             have names; None if the results need no names.
         usual_finding: Finding of rows that name none, if the source may also name the findings of
-            its rows; None if the data set or `finding` decides.
+            its rows; None if `known` or `finding` decides.
         scale: Factor from the px of the boxes to px of the original image. None asks about boxes
             that are spread over another range than the true boxes.
         advice: What error messages and notes tell the user to do.
 
     Returns:
-        The predictions. ``info["notes"]`` says what was left out, clipped or assumed.
+        The predictions, with notes on what was left out, clipped or assumed.
 
     Raises:
         InputError: The source is malformed, or has no test image of the split, or a row has an
             unknown image or finding, a score outside [0, 1] in a column that `columns` does not
             name, an impossible box, or a second score for one image and finding.
-
-    Example:
-        >>> read_predictions("no-such.csv", "data", name="Other")
-        Traceback (most recent call last):
-        ...
-        cxr_compare.data_prep.store.identify_folder.WrongFolderError: data: no such folder; ...
     """
-    dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
     names = columns or ColumnNames()
     source_rows = _named_rows(
         source,
-        dataset,
+        known,
         names,
         finding=finding,
         class_names=class_names,
@@ -183,11 +274,11 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     ran = _images_run(images, source_rows, ignore_unknown, advice)
     notes = raw.notes
     gives_boxes = source_rows.are_boxes
-    kind = "boxes" if gives_boxes else "scores"
+    kind: Literal["boxes", "scores"] = "boxes" if gives_boxes else "scores"
     if table.empty and not gives_boxes:  # only boxes may be absent
         raise InputError(f"{where}: has a header but no row of scores")
     files = _listed_files(source_rows, ignore_unknown, advice)
-    of_split = SplitImages(dataset, split, frozenset(table["image_id"]) | set(files), advice)
+    of_split = SplitImages(known, split, frozenset(table["image_id"]) | set(files), advice)
     if gives_boxes and ran is None:
         ids = source_rows.ids
         ran, assumed = of_split.assumed_run(raw.ran and _ids_of(raw.ran, ids), ids)
@@ -196,11 +287,11 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     if not gives_boxes and scale is not None:
         raise InputError(f"{where}: --scale is of boxes, and these are scores; leave it out")
     if gives_boxes:
-        rows = _clipped(_in_px(table, where, dataset, raw, scale), where, dataset, raw)
+        rows = _clipped(_in_px(table, where, known, raw, scale), where, known.images, raw)
     else:
         rows = _scores(table, where)
     if gives_boxes and scale is None:
-        _ask_if_resized(rows, dataset, where, advice)
+        _ask_if_resized(rows, known.boxes, where, advice)
     status = of_split.status(ran, gives_boxes=gives_boxes)
     listed_by = None if raw.ran is None else coco_truth
     notes += of_split.notes(status, ran, gives_boxes=gives_boxes, listed_by=listed_by)
@@ -208,25 +299,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     settings.append("all" if ran is None else sorted(ran))
     if raw.in_shares:
         settings.append(str(class_names))
-    info = {
-        "system": name,
-        "seed": None,
-        "kind": kind,
-        "findings": sorted(rows["finding"].unique()),
-        "inference_id": _inference_id(raw, settings, scale),
-        "data_set": {
-            "name": dataset.name,
-            "content_id": dataset.ids["content_id"],
-            "split": split,
-            "split_id": dataset.ids["split_ids"].get(split),
-        },
-        "cost": dict.fromkeys(_UNKNOWN_COST),
-        "trained_on": "unknown",
-        "imported_from": "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name,
-        "notes": notes,
-        **provenance(),
-    }
-    return Predictions.from_part(info, Part(status, {kind: rows}))
+    return ReadPredictions(name, kind, status, rows, notes, _content_id(raw, settings, scale))
 
 
 def read_boxes(
@@ -252,9 +325,10 @@ def read_boxes(
         InputError: The source is malformed or holds scores of images, or a row has an unknown image
             or finding, or an impossible box.
     """
+    known = KnownImages.of_data_set(dataset)
     source_rows = _named_rows(
         source,
-        dataset,
+        known,
         ColumnNames(),
         finding=finding,
         class_names=class_names,
@@ -266,22 +340,22 @@ def read_boxes(
     raw, where = source_rows.raw, source_rows.where
     if not source_rows.are_boxes:
         raise InputError(f"{where}: holds scores of images; give predicted boxes")
-    boxes = _in_px(source_rows.rows, where, dataset, raw, scale)
+    boxes = _in_px(source_rows.rows, where, known, raw, scale)
     if scale is None:
-        _ask_if_resized(boxes, dataset, where, ReadingAdvice(scale=IMPORT.scale))
+        _ask_if_resized(boxes, known.boxes, where, ReadingAdvice(scale=IMPORT.scale))
     truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
     if not source_rows.names_findings:
         truth = truth[truth["finding"].isin(boxes["finding"].unique())]
     crowds = raw.crowds.assign(
         image_id=ids_from_names(raw.crowds["image_id"], source_rows.ids), crowd=True
     )
-    crowds["finding"] = _findings(raw.crowds, where, dataset, None, None, ReadingAdvice())
+    crowds["finding"] = _findings(raw.crowds, where, known, None, None, ReadingAdvice())
     return boxes, pd.concat([truth, crowds])
 
 
 def _named_rows(
     source: str | Path | pd.DataFrame,
-    dataset: DataSet,
+    known: KnownImages,
     names: ColumnNames,
     *,
     finding: str | None,
@@ -297,23 +371,23 @@ def _named_rows(
     image_names = raw.rows["image_id"]
     names_findings = "finding" in raw.rows
     table = raw.rows
-    if is_member(image_names, dataset.images["image_id"]).all():
+    if is_member(image_names, known.images["image_id"]).all():
         table["image_id"] = image_names.astype(TEXT)
     else:
-        table["image_id"] = ids_from_names(image_names, ids_by_name(dataset))
+        table["image_id"] = ids_from_names(image_names, ids_by_name(known.images))
     check_names(image_names, table["image_id"], where, table["place"])
-    _ask_if_confidence(table, raw, dataset, where, advice)
-    usual_finding = usual_finding or _finding_of_only_target(dataset)
-    table["finding"] = _findings(table, where, dataset, finding, usual_finding, advice)
-    table = _only_known(table, where, dataset, ignore_unknown, raw, advice)
+    _ask_if_confidence(table, raw, known.labels, where, advice)
+    usual_finding = usual_finding or known.usual_finding
+    table["finding"] = _findings(table, where, known, finding, usual_finding, advice)
+    table = _only_known(table, where, known, ignore_unknown, raw, advice)
     are_boxes = "x1" in table
     answer = advice.any_range(raw.score_column or names.score)
     any_range = bool(answer) and names.score_is_named and not are_boxes
     check_scores(table, where, any_range=any_range, answer="" if are_boxes else answer)
-    return _NamedRows(raw, where, table, dataset, names_findings)
+    return _NamedRows(raw, where, table, known, names_findings)
 
 
-def _inference_id(raw: RawPredictions, settings: list[Any], scale: float | None) -> str:
+def _content_id(raw: RawPredictions, settings: list[Any], scale: float | None) -> str:
     """Return an id of the content that was read and of the settings with which it was read."""
     if scale is not None:
         settings = [*settings, scale]
@@ -322,9 +396,9 @@ def _inference_id(raw: RawPredictions, settings: list[Any], scale: float | None)
 
 
 def _ask_if_resized(
-    rows: pd.DataFrame, dataset: DataSet, where: str, advice: ReadingAdvice
+    rows: pd.DataFrame, true_boxes: pd.DataFrame, where: str, advice: ReadingAdvice
 ) -> None:
-    question = spread_question(rows, dataset.boxes, where)
+    question = spread_question(rows, true_boxes, where)
     if question:
         raise InputError(f"{question} {advice.scale}")
 
@@ -333,22 +407,22 @@ _ENOUGH_TO_TELL = 10  # rows from which scores of 0.5 and above alone are asked 
 
 
 def _ask_if_confidence(
-    rows: pd.DataFrame, raw: RawPredictions, dataset: DataSet, where: str, advice: ReadingAdvice
+    rows: pd.DataFrame, raw: RawPredictions, labels: pd.Series, where: str, advice: ReadingAdvice
 ) -> None:
     """Ask whether scores are the confidence of the predicted class, whichever that is."""
     if not raw.score_column:
         return
     scores = rows["score"]
     is_high = len(scores) >= _ENOUGH_TO_TELL and bool(scores.between(0.5, 1).all())
-    labels = _true_labels(dataset).reindex(rows["image_id"]).to_numpy()
+    of_rows = labels.reindex(rows["image_id"]).to_numpy()
     column = ""
     for name, cells in raw.classes.items():
         is_second = (cells != cells.mode()[0]).to_numpy()[cells.notna()]
         of_class = scores[cells.notna()].to_numpy()
         first, second = of_class[~is_second], of_class[is_second]
         is_cut = first.max() <= second.min() or second.max() <= first.min()  # class = score >= cut
-        known = ~np.isnan(labels[cells.notna()])
-        is_truth = len({*zip(is_second[known], labels[cells.notna()][known], strict=True)}) <= 2
+        known = ~np.isnan(of_rows[cells.notna()])
+        is_truth = len({*zip(is_second[known], of_rows[cells.notna()][known], strict=True)}) <= 2
         if not is_cut and (is_high or not (is_truth and known.any())):
             column = str(name)
     if not column and not is_high:
@@ -362,16 +436,6 @@ def _ask_if_confidence(
         f"finding: 1 - {raw.score_column} where the class is not the finding. "
         f"{advice.confirm_score(raw.score_column)}"
     )
-
-
-def _true_labels(dataset: DataSet) -> pd.Series:
-    """Return 1.0 or 0.0 for each image of known label for the only target, by image id."""
-    if len(dataset.targets) != 1:
-        return pd.Series(dtype=np.float64)
-    (target,) = dataset.targets.values()
-    rows = dataset.findings[dataset.findings["reader"] == REFERENCE_READER]
-    rows = rows[is_member(rows["finding"], target.any_of) & (rows["state"] != "uncertain")]
-    return (rows["state"] == "present").groupby(rows["image_id"].to_numpy()).max().astype(float)
 
 
 def import_file(
@@ -404,19 +468,19 @@ def import_file(
     return Predictions.open(Path(out))
 
 
-def ids_by_name(dataset: DataSet) -> dict[str, str]:
+def ids_by_name(images: pd.DataFrame) -> dict[str, str]:
     """Map every name by which an image may be called to its image id.
 
     Names are the id itself, the name that files of this image have in exports of this package, and
     the name of the image's own file without folder and suffix.
 
     Args:
-        dataset: Data set that contains the images.
+        images: Table of the images with ``image_id`` and ``path`` (missing where unknown).
 
     Returns:
         A dictionary from each name to the image id. A file name that two images share is left out.
     """
-    images = dataset.images.sort_values("image_id")
+    images = images.sort_values("image_id")
     ids = images["image_id"].tolist()
     stems = [file_stem(path) if isinstance(path, str) else "" for path in images["path"]]
     is_ambiguous = pd.Series(stems).duplicated(keep=False)
@@ -510,13 +574,12 @@ def _ids_of(names: Iterable[str], ids: dict[str, str]) -> list[str]:
 def _findings(
     raw: pd.DataFrame,
     where: str,
-    dataset: DataSet,
+    known: KnownImages,
     finding: str | None,
     usual_finding: str | None,
     advice: ReadingAdvice,
 ) -> pd.Series:
     """Return each row's finding: the source's own, `finding`, the usual one, or the only one."""
-    dataset_findings = _known_findings(dataset)
     if "finding" in raw:
         if finding is not None:
             raise InputError(f"{where}: names the findings of its rows; leave --finding out")
@@ -524,43 +587,31 @@ def _findings(
         names = {}
         for name in raw["finding"].unique():
             prepared_name = finding_name(name)
-            names[name] = prepared_name if prepared_name in dataset_findings else name
+            names[name] = prepared_name if prepared_name in known.findings else name
         return renamed(raw["finding"], names)
     finding = finding or usual_finding
-    if finding is None and len(dataset_findings) != 1:
+    if finding is None and len(known.findings) != 1:
         raise InputError(
-            f"{where}: names no finding of {', '.join(dataset_findings)}; {advice.finding}"
+            f"{where}: names no finding of {', '.join(known.findings)}; {advice.finding}"
         )
-    return pd.Series(finding or dataset_findings[0], index=raw.index, dtype=TEXT)
-
-
-def _finding_of_only_target(dataset: DataSet) -> str | None:
-    """Return the finding after which the only target is named, where it has several spellings."""
-    targets = list(dataset.targets.values())
-    if len(targets) != 1 or targets[0].name not in targets[0].any_of:
-        return None
-    return targets[0].name
-
-
-def _known_findings(dataset: DataSet) -> list[str]:
-    return sorted({member for target in dataset.targets.values() for member in target.any_of})
+    return pd.Series(finding or known.findings[0], index=raw.index, dtype=TEXT)
 
 
 def _only_known(
     rows: pd.DataFrame,
     where: str,
-    dataset: DataSet,
+    known: KnownImages,
     ignore_unknown: bool,
     raw: RawPredictions,
     advice: ReadingAdvice,
 ) -> pd.DataFrame:
     """Refuse rows of images and findings that the data set lacks, or leave them out with a note."""
     had_rows = not rows.empty
-    for column, known, noun, also in (
-        ("image_id", dataset.images["image_id"], "images", raw.advice),
-        ("finding", _known_findings(dataset), "findings", ""),
+    for column, values, noun, also in (
+        ("image_id", known.images["image_id"], "images", raw.advice),
+        ("finding", known.findings, "findings", ""),
     ):
-        is_unknown = ~is_member(rows[column], known)
+        is_unknown = ~is_member(rows[column], values)
         if not is_unknown.any():
             continue
         names = rows.loc[is_unknown, column].unique()
@@ -570,10 +621,10 @@ def _only_known(
         if not ignore_unknown:
             first = rows.loc[is_unknown, "place"].iloc[0]
             missing = counted_phrase(len(names), f"{noun} are")
-            near = near_ids(names[:_SHOWN], known) if column == "image_id" else {}
+            near = near_ids(names[:_SHOWN], values) if column == "image_id" else {}
             questions = "".join(f"; is {wrong!r} image {right!r}?" for wrong, right in near.items())
             raise InputError(
-                f"{where}: {missing} not in {dataset.folder} ({examples}), the first "
+                f"{where}: {missing} not in {known.where} ({examples}), the first "
                 f"at {first}{questions}; correct them{also}, or {advice.unknown_rows}"
             )
         raw.notes.append(
@@ -581,7 +632,7 @@ def _only_known(
         )
         rows = rows[~is_unknown]
     if rows.empty and had_rows:
-        raise InputError(f"{where}: no row is of an image and finding of {dataset.folder}")
+        raise InputError(f"{where}: no row is of an image and finding of {known.where}")
     return rows.reset_index(drop=True)
 
 
@@ -600,7 +651,7 @@ def _scores(rows: pd.DataFrame, where: str) -> pd.DataFrame:
 def _in_px(
     rows: pd.DataFrame,
     where: str,
-    dataset: DataSet,
+    known: KnownImages,
     source: RawPredictions,
     scale: float | None,
 ) -> pd.DataFrame:
@@ -619,13 +670,13 @@ def _in_px(
     if note:
         rows = rows.reset_index(drop=True)
         source.notes.append(f"{note}.")
-    limit = _image_limits(rows, dataset)
+    limit = _image_limits(rows, known.images)
     if in_shares:
         has_no_size = np.isnan(limit).any(axis=1)
         if has_no_size.any():
             first = rows.iloc[int(has_no_size.argmax())]
             raise InputError(
-                f"{where}: {first['place']}: {dataset.folder} has no size of image "
+                f"{where}: {first['place']}: {known.where} has no size of image "
                 f"'{first['image_id']}', so shares of it say nothing; give boxes in pixels"
             )
         rows[EDGES] = rows[EDGES].to_numpy(np.float64) * limit
@@ -636,21 +687,21 @@ def _in_px(
     return rows
 
 
-def _image_limits(rows: pd.DataFrame, dataset: DataSet) -> np.ndarray:
+def _image_limits(rows: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
     """Return width, height, width, height of each row's image; NaN where it has no known size."""
-    size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
+    size = images.set_index("image_id")[["width", "height"]].astype(np.float64)
     return size.reindex(rows["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
 
 
 def _clipped(
-    raw: pd.DataFrame, where: str, dataset: DataSet, source: RawPredictions
+    raw: pd.DataFrame, where: str, images: pd.DataFrame, source: RawPredictions
 ) -> pd.DataFrame:
     """Return boxes clipped to their images, the 100 most confident per image and finding.
 
     The notes of `source` say what was clipped or left out.
     """
     notes = source.notes
-    limit = _image_limits(raw, dataset)
+    limit = _image_limits(raw, images)
     corners = raw[EDGES].to_numpy(np.float64)
     clipped = np.clip(corners, 0, np.where(np.isnan(limit), np.inf, limit))
     has_area = (clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])

@@ -1,8 +1,8 @@
-"""Images that imported predictions were run on, by role, and the split to which they belong."""
+"""Images that rows of predictions may name, and images that a system was run on, by role."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,10 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 
 _NOUNS = {
@@ -26,24 +28,88 @@ _SHOWN = 5  # largest number of images that a message lists
 
 
 @dataclass(frozen=True)
-class SplitImages:
-    """The images of a data set by their role in one split, and what a file of predictions has.
+class KnownImages:
+    """The images and findings that rows of predictions may name, with their ground truth.
 
     Attributes:
-        dataset: Data set that contains the images.
+        images: Table with one row for each image: ``image_id``, and where known ``path``,
+            ``width`` and ``height`` (px).
+        findings: Names of the findings that rows may be about, sorted.
+        usual_finding: Finding of rows that name none; None if nothing decides it.
+        labels: 1.0 (positive) or 0.0 (negative) by image id; empty if there are several targets.
+        boxes: True boxes: ``image_id`` and edges in px of the original image.
+        splits: Names of the divisions of the images into training, validation and test images.
+        ids_of_role: Function that returns the ids of the images with a role in a split.
+        where: Folder or name of the ground truth, for messages.
+    """
+
+    images: pd.DataFrame
+    findings: tuple[str, ...]
+    usual_finding: str | None
+    labels: pd.Series
+    boxes: pd.DataFrame
+    splits: tuple[str, ...]
+    ids_of_role: Callable[[str, str], pd.Index]
+    where: str
+
+    @classmethod
+    def of_data_set(cls, dataset: DataSet) -> KnownImages:
+        """Return the images of a data set."""
+        targets = list(dataset.targets.values())
+        usual = None
+        labels = pd.Series(dtype=np.float64)
+        if len(targets) == 1:
+            (target,) = targets
+            usual = target.name if target.name in target.any_of else None
+            rows = dataset.findings[dataset.findings["reader"] == REFERENCE_READER]
+            rows = rows[is_member(rows["finding"], target.any_of) & (rows["state"] != "uncertain")]
+            present = rows["state"] == "present"
+            labels = present.groupby(rows["image_id"].to_numpy()).max().astype(float)
+        return cls(
+            images=dataset.images,
+            findings=tuple(sorted({name for target in targets for name in target.any_of})),
+            usual_finding=usual,
+            labels=labels,
+            boxes=dataset.boxes,
+            splits=tuple(dataset.ids["split_ids"]),
+            ids_of_role=dataset.image_ids,
+            where=str(dataset.folder),
+        )
+
+    @classmethod
+    def of_truth(cls, truth: GroundTruth) -> KnownImages:
+        """Return the images of a ground truth in memory, which has one finding and one split."""
+        return cls(
+            images=truth.images.reindex(columns=["image_id", "path", "width", "height"]),
+            findings=truth.findings,
+            usual_finding=truth.finding,
+            labels=truth.labels.dropna(),
+            boxes=truth.true_boxes,
+            splits=(truth.split,),
+            ids_of_role=lambda role, _: truth.image_ids(role),
+            where=truth.source,
+        )
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """The images by their role in one split, and what a file of predictions has.
+
+    Attributes:
+        known: Images that the predictions may be of.
         split: Name of the split that the user chose.
         listed: Ids of the images with a row or a file of predictions.
         advice: What messages tell the user to do.
     """
 
-    dataset: DataSet
+    known: KnownImages
     split: str
     listed: frozenset[str]
     advice: ReadingAdvice
 
     def ids(self, role: str) -> set[str]:
         """Return the ids of the images with a role, such as ``test``, in the chosen split."""
-        return set(self.dataset.image_ids(role, self.split))
+        return set(self.known.ids_of_role(role, self.split))
 
     @cached_property
     def evaluated(self) -> set[str]:
@@ -61,8 +127,8 @@ class SplitImages:
         if not self.listed or self.listed <= self.evaluated:
             return None
         shares: dict[str, float] = {}
-        for name in self.dataset.ids["split_ids"]:
-            other = SplitImages(self.dataset, name, self.listed, self.advice)
+        for name in self.known.splits:
+            other = SplitImages(self.known, name, self.listed, self.advice)
             test = other.ids("test")
             if self.listed <= other.evaluated and self.listed & test:
                 shares[name] = len(self.listed & test) / len(test)
@@ -88,7 +154,7 @@ class SplitImages:
             return
         raise InputError(
             f"{where}: has none of the {len(expected):,} validation and test images of split "
-            f"'{self.split}' of {self.dataset.folder}{self._roles_of(present)}; "
+            f"'{self.split}' of {self.known.where}{self._roles_of(present)}; "
             f"{self._what_to_do()}"
         )
 
