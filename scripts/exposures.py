@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.parameters import Argument
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.groups.exposure import Exposure
+    from cxr_compare.evaluation.labelled_images import GroundTruth
 
 
 def _read_texts(value: str | Iterable[str] | Mapping[str, Any]) -> tuple[str, ...]:
@@ -32,12 +32,14 @@ system to its file.
 """
 
 
-def read_exposures(texts: Sequence[str], dataset: DataSet, mapping: Path | None) -> list[Exposure]:
+def read_exposures(
+    texts: Sequence[str], truth: GroundTruth, mapping: Path | None
+) -> list[Exposure]:
     """Read which test images systems have seen in training, from one file for each system.
 
     Args:
         texts: Texts NAME=FILE: name of a system, and the file that lists the images it has seen.
-        dataset: The data set under evaluation.
+        truth: The images under evaluation, with their patients.
         mapping: Table that gives for each image of RSNA the image of NIH from which it was made,
             for files that list NIH's images. The word ``rsna`` takes RSNA's mapping from the
             working folder. None if the files list ids of the data set.
@@ -63,5 +65,5 @@ def read_exposures(texts: Sequence[str], dataset: DataSet, mapping: Path | None)
         name, _, file = text.partition("=")
         if not name or not file:
             raise InputError(f"--exposure {text}: expected NAME=FILE, the name of a system")
-        exposures.append(read_exposure(name, Path(file), dataset, mapping))
+        exposures.append(read_exposure(name, Path(file), truth, mapping))
     return exposures

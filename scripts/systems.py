@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
@@ -20,7 +20,12 @@ from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.choose import declare
 from cxr_compare.evaluation.report.files import SYSTEMS
 from cxr_compare.evaluation.sources.eligibility import check_data_set
-from cxr_compare.evaluation.sources.ensemble import join_both, joined_id, write_joined
+from cxr_compare.evaluation.sources.ensemble import (
+    join_both,
+    joined_id,
+    truths_of_findings,
+    write_joined,
+)
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.thresholds import POLICIES
@@ -35,6 +40,7 @@ from cxr_compare.serving.export_spec import is_export, validation_folder
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
 
+_Member = TypeVar("_Member")
 _EXPORTS = "exports"  # within a run's folder, see cxr_compare.serving.backends
 
 
@@ -363,14 +369,7 @@ def with_joint_system(
     Raises:
         InputError: The systems have different numbers of seeds, or cannot be joined.
     """
-    name = " + ".join(opened)
-    counts = {system: len(members) for system, members in opened.items()}
-    if len(set(counts.values())) > 1:
-        each = ", ".join(f"{system} {count}" for system, count in counts.items())
-        raise InputError(f"compare --both: joins seed by seed; give all systems as many ({each})")
-    if name in opened:
-        raise InputError(f"compare --both: a system is called {name} already; rename it")
-    of_seeds = list(zip(*opened.values(), strict=True))
+    name, of_seeds = seeds_to_join(opened)
     joint = [
         _joint_predictions(
             members,
@@ -384,6 +383,28 @@ def with_joint_system(
     return {**{system: list(members) for system, members in opened.items()}, name: joint}
 
 
+def seeds_to_join(
+    opened: Mapping[str, Sequence[_Member]],
+) -> tuple[str, list[tuple[_Member, ...]]]:
+    """Return the name of the system that joins all, and the members of each of its seeds.
+
+    Args:
+        opened: Members of each training seed by name of the system.
+
+    Raises:
+        InputError: The systems have different numbers of seeds, or one has the name of the joint
+            system.
+    """
+    name = " + ".join(opened)
+    counts = {system: len(members) for system, members in opened.items()}
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{system} {count}" for system, count in counts.items())
+        raise InputError(f"compare --both: joins seed by seed; give all systems as many ({each})")
+    if name in opened:
+        raise InputError(f"compare --both: a system is called {name} already; rename it")
+    return name, list(zip(*opened.values(), strict=True))
+
+
 def _joint_predictions(
     members: Sequence[Predictions],
     test_set: LabelledSplit,
@@ -394,14 +415,14 @@ def _joint_predictions(
     """Join systems, unless the folder holds the same ones, and choose the thresholds."""
     console.say(f"Joining {name}")
     target = test_set.target
-    joined = join_both(
-        members, test_set.dataset, test_set.split, findings=target.any_of, boxes_by=boxes_by
-    )
+    dataset = test_set.dataset
+    truths = truths_of_findings(members, dataset, test_set.split, target.any_of)
+    joined = join_both(members, truths, dataset.images, boxes_by=boxes_by)
     record = folder / "predictions.json"
     stored = read_json(record, "predictions") if record.is_file() else {}
     if stored.get("inference_id") != joined_id(members, joined.settings):
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier or unfinished report
-        for remark in write_joined(members, joined, folder, name):
+        for remark in write_joined(members, joined, dataset, folder, name):
             console.say(remark)
     predictions = Predictions.open(folder)
     decisions = (member.decision(target.name) for member in members)

@@ -80,8 +80,8 @@ class ImageFile:
         path: Path of the file.
         window: Name of the DICOM window (VOI transform) by which grey values are shown; None takes
             the first of the file.
-        sha256: SHA-256 digest that the file had when the data set was prepared; None for a data set
-            in memory, whose files were not hashed.
+        sha256: SHA-256 digest that the file had when the data set was prepared; None for a file
+            that no data set holds.
     """
 
     path: Path
@@ -533,13 +533,8 @@ class DataSet(OpenedFromFolder):
 
     @property
     def has_pixels(self) -> bool:
-        """True if every image of the data set has a file, so that models can be run on it.
-
-        For a data set in memory, which is never used for training, it is enough that some image has
-        a file.
-        """
-        has_file = self.images["path"].notna()
-        return bool(has_file.any() if self.is_in_memory else has_file.all())
+        """True if every image of the data set has a file, so that models can be run on it."""
+        return bool(self.images["path"].notna().all())
 
     @cached_property
     def image_files(self) -> pd.DataFrame:
@@ -616,9 +611,6 @@ class DataSet(OpenedFromFolder):
             InputError: The image is unknown or has no file.
         """
         sha256 = self._files["file_sha256"].get(image_id)
-        if self.is_in_memory and pd.isna(sha256):
-            # The user named this folder in the present call, so no stored path can lead elsewhere.
-            return ImageFile(self.image_path(image_id), self.window, None)
         return ImageFile(self.image_path(image_id), self.window, str(sha256))
 
     def read_original(self, image_id: str) -> np.ndarray:

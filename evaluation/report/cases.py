@@ -14,8 +14,6 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.comparison import Comparison
@@ -26,11 +24,13 @@ from cxr_compare.evaluation.decided_output import (
     levels_at,
     map_levels,
 )
+from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.templates import CASES, sentence
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.pixels import Pixels, pixels_of_data_set
 from cxr_compare.evaluation.sources.stored_predictions import (
     checked_decision,
     read_output,
@@ -44,12 +44,14 @@ class CaseSource:
     """Reader of the labels, boxes and predictions of one test image at a time, which draws them.
 
     Attributes:
-        test_set: Data set, with the finding to evaluate and its test images.
+        labelled: Labels, true boxes and facts of the images.
+        pixels: Reader of the pixels.
         systems: Predictions and decisions of each system (detector or classifier), in the order in
             which they are drawn.
     """
 
-    test_set: LabelledSplit
+    labelled: GroundTruth
+    pixels: Pixels
     systems: tuple[DecidedOutput, ...]
 
     def draw(
@@ -77,10 +79,10 @@ class CaseSource:
             InputError: `pixels` is None and the image file cannot be read.
         """
         return draw_overlay(
-            self.test_set.dataset.read_original(image_id) if pixels is None else pixels,
+            self.pixels.read(image_id) if pixels is None else pixels,
             self.truth(image_id),
             self.predictions(image_id),
-            finding=self.test_set.target.display_name,
+            finding=self.labelled.display_name,
             title=image_id,
             facts=self.facts(image_id),
             panel=panel,
@@ -97,14 +99,14 @@ class CaseSource:
             Label, boxes (None unless every lesion has one), kind of a negative image (such as
             ``normal``), and radiologists' boxes, ready for drawing.
         """
-        test_set = self.test_set
+        labelled = self.labelled
         boxes = None
-        if image_id in test_set.boxes_trusted:
+        if image_id in labelled.boxes_trusted:
             rows = self._rows_of_true_boxes.get(image_id, [])
-            boxes = test_set.true_boxes[EDGES].iloc[rows].to_numpy(dtype=np.float64)
+            boxes = labelled.true_boxes[EDGES].iloc[rows].to_numpy(dtype=np.float64)
         kind = self._images.get("x_class", pd.Series(dtype=object)).get(image_id, "")
         return ImageTruth(
-            float(test_set.labels.get(image_id, math.nan)),
+            float(labelled.labels.get(image_id, math.nan)),
             boxes,
             kind if isinstance(kind, str) else "",
             self._boxes_of_readers(image_id),
@@ -135,47 +137,29 @@ class CaseSource:
         """
         row: Any = self._images.loc[image_id] if image_id in self._images.index else {}
         display = ""
-        if image_id in self._decoded.index:
-            decoded = self._decoded.loc[image_id].items()
+        if image_id in self.pixels.decoded.index:
+            decoded = self.pixels.decoded.loc[image_id].items()
             display = display_text({str(key): value for key, value in decoded})
         values = [_value(row.get(name)) for name in ("view", "sex", "age_years")]
         return sentence("facts", *values, display, template=CASES)
 
     @cached_property
     def _images(self) -> pd.DataFrame:
-        return self.test_set.images.drop_duplicates("image_id").set_index("image_id")
-
-    @cached_property
-    def _decoded(self) -> pd.DataFrame:
-        """Table of facts about the decoding of each image; empty for a data set without pixels."""
-        return self.test_set.dataset.optional_table("decode").set_index("image_id")
+        return self.labelled.images.drop_duplicates("image_id").set_index("image_id")
 
     @cached_property
     def _rows_of_true_boxes(self) -> Mapping[str, list[int]]:
-        return _rows_of_images(self.test_set.true_boxes)
+        return _rows_of_images(self.labelled.true_boxes)
 
     @cached_property
     def _rows_of_readers(self) -> Mapping[str, list[int]]:
-        return _rows_of_images(self._readers)
-
-    @cached_property
-    def _readers(self) -> pd.DataFrame:
-        """Boxes of every reader except the reference; a reading without a box has an empty row."""
-        names = ["image_id", "reader", *EDGES]
-        tables = []
-        for name in ("findings", "boxes"):
-            table = self.test_set.dataset.optional_table(name)
-            single = table["reader"] != REFERENCE_READER
-            tables.append(table[single & table["finding"].isin(self.test_set.target.any_of)])
-        read, boxes = tables
-        keys = ["image_id", "reader"]
-        return read[keys].drop_duplicates().merge(boxes[names], on=keys, how="outer")[names]
+        return _rows_of_images(self.pixels.readings)
 
     def _boxes_of_readers(self, image_id: str) -> dict[str, npt.NDArray[np.float64]]:
         """Return the boxes of each reader who read this image; an array may be empty."""
         if image_id not in self._rows_of_readers:
             return {}
-        drawn = self._readers.iloc[self._rows_of_readers[image_id]]
+        drawn = self.pixels.readings.iloc[self._rows_of_readers[image_id]]
         return {
             str(reader): rows.dropna(subset=EDGES)[EDGES].to_numpy(dtype=np.float64)
             for reader, rows in drawn.groupby("reader")
@@ -214,20 +198,23 @@ def _value(value: Any) -> Any:
     return None if pd.isna(value) else value
 
 
-def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSource:
+def read_cases(
+    comparison: Comparison, labelled: GroundTruth, pixels: Pixels, policy: str
+) -> CaseSource:
     """Prepare the test images of a comparison for drawing, with the decisions by one rule.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        dataset: The data set under evaluation, which has the pixels and true boxes.
+        labelled: Labels, true boxes and facts of the images.
+        pixels: Reader of the pixels.
         policy: Rule by which thresholds were chosen, such as ``max_f1``.
 
     Returns:
         An object that draws any of the test images.
     """
     outputs = tuple(_compared_output(comparison, name, policy) for name in comparison.names)
-    return CaseSource(LabelledSplit(dataset, dataset.target(comparison.finding)), outputs)
+    return CaseSource(labelled, pixels, outputs)
 
 
 def _compared_output(comparison: Comparison, name: str, policy: str) -> DecidedOutput:
@@ -298,7 +285,8 @@ def read_systems(
         outputs.append(decide(name, evidence, decision, used, levels=levels))
     for output in outputs:
         _locate(output, test_set)
-    return CaseSource(test_set, tuple(outputs))
+    pixels = pixels_of_data_set(test_set.dataset, test_set.target.any_of)
+    return CaseSource(test_set.truth, pixels, tuple(outputs))
 
 
 def _locate(output: DecidedOutput, test_set: LabelledSplit) -> None:

@@ -123,7 +123,7 @@ class DrawnCase:
         height, width = pixels.shape
         truth = source.truth(image_id)
         predictions = source.predictions(image_id)
-        truth_text = describe_truth(truth, source.test_set.target.display_name)
+        truth_text = describe_truth(truth, source.labelled.display_name)
         drawing = to_svg(truth.shapes((width, height), 1 / 18), "words names")
         brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
         panels = [

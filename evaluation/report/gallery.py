@@ -11,9 +11,9 @@ from typing import NamedTuple
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.overlays.contours import LEAST_CONTOURED_CELLS
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.report.case_selection import (
@@ -24,6 +24,7 @@ from cxr_compare.evaluation.report.case_selection import (
 from cxr_compare.evaluation.report.cases import CaseSource, read_cases
 from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, PANEL, DrawnCase
 from cxr_compare.evaluation.report.templates import CASES, sentence
+from cxr_compare.evaluation.sources.pixels import Pixels
 
 _Drawn = list[tuple[CaseCategory, list[DrawnCase]]]
 
@@ -45,7 +46,7 @@ def _draw_cases(
 
     def draw(image_id: str, anchor: str) -> DrawnCase | None:
         try:
-            pixels = source.test_set.dataset.read_original(image_id)
+            pixels = source.pixels.read(image_id)
         except InputError:
             return None
         to_png(source.draw(image_id, pixels, panel=PANEL), folder / f"{anchor}.png")
@@ -132,7 +133,8 @@ class Gallery:
 
 def draw_gallery(
     comparison: Comparison,
-    dataset: DataSet,
+    labelled: GroundTruth,
+    pixels: Pixels | None,
     folder: Path,
     gaps: Mapping[str, float],
     *,
@@ -145,7 +147,8 @@ def draw_gallery(
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        dataset: The data set under evaluation, which has the pixels.
+        labelled: Labels, true boxes and facts of the images.
+        pixels: Reader of the pixels; None if there are no image files.
         folder: Folder for the drawn images as PNG files.
         gaps: How differently the systems rank each image by score, from 0 (equal ranks) to 1, by
             image id.
@@ -157,7 +160,7 @@ def draw_gallery(
     Returns:
         The drawn images; without pixels or thresholds, the reason why there are none.
     """
-    if not dataset.has_pixels:
+    if pixels is None:
         return Gallery(reason=sentence("no_pixels", template=CASES))
     policy = comparison.main_policy
     categories = select_cases(
@@ -170,7 +173,7 @@ def draw_gallery(
     )
     if not categories:
         return Gallery(reason=sentence("no_threshold", template=CASES))
-    source = read_cases(comparison, dataset, policy)
+    source = read_cases(comparison, labelled, pixels, policy)
     n_images = sum(len(category.image_ids) for category in categories)
     most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // n_images)
     drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)

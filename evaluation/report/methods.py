@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import in_reading_order
@@ -23,13 +23,13 @@ from cxr_compare.evaluation.thresholds import check_policy
 _PARAGRAPHS = ("data", "systems", "decisions", "statistics")
 
 
-def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
+def methods(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
     """Return the methods section of the report: paragraphs and references.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        dataset: The data set under evaluation; its images, labels and split are described.
+        labelled: Labels, roles and facts of all images.
 
     Returns:
         The contents under the names by which the page's templates use them, such as ``paragraphs``
@@ -58,7 +58,7 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         titles |= reference.get("networks", {})
         titles |= reference.get("detectors", {})
     cites = {"cite": cite, "cite_for": cite_for, "titles": titles}
-    run = _facts(comparison, dataset) | cites
+    run = _facts(comparison, labelled) | cites
     return {
         "paragraphs": [
             sentence(f"paragraph_{name}", run, template="methods.txt.jinja") for name in _PARAGRAPHS
@@ -88,12 +88,10 @@ def read_references() -> dict[str, dict[str, Any]]:
     return {entry["key"]: entry for entry in tomllib.loads(text)["entry"]}
 
 
-def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
+def _facts(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
     """Collect the values for the templates of the methods, by name."""
-    target = dataset.target(comparison.finding)
-    images = dataset.images
+    images = labelled.images
     recorded = comparison.records
-    split = comparison.split
     evaluated = comparison.decisions.drop_duplicates("image_id")
     ids = pd.Index(evaluated["image_id"])
     figures = list(comparison.figures)
@@ -105,11 +103,11 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     }
     return {
         "comparison": comparison,
-        "dataset": dataset,
-        "finding": inside_sentence(target.display_name),
+        "title": labelled.title,
+        "finding": inside_sentence(labelled.display_name),
         "recorded": {name: recorded.get(name) or {} for name in comparison.systems},
-        "assigned": dataset.split_rule(split),
-        "roles": _roles(comparison, dataset, split),
+        "assigned": labelled.split_rule,
+        "roles": _roles(labelled),
         "people": _people(images, ids),
         "made": IntervalFacts.from_comparison(comparison),
         "cells": {
@@ -120,18 +118,15 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     }
 
 
-def _roles(comparison: Comparison, dataset: DataSet, split: str) -> dict[str, dict[str, Any]]:
-    """Return positives and composition of each role of a split, among images with a known label."""
-    if split not in dataset.ids["split_ids"]:
-        return {}
-    roles = dataset.split(split)
-    labels = dataset.labels(dataset.target(comparison.finding)).dropna()
+def _roles(labelled: GroundTruth) -> dict[str, dict[str, Any]]:
+    """Return positives and composition of each role, among images with a known label."""
     facts = {}
     for role in ("train", "val", "test"):
-        ids = labels.index[labels.index.isin(roles.loc[roles["role"] == role, "image_id"])]
-        if len(ids):
-            positive = int((labels[ids] == 1).sum())
-            facts[role] = {"positive": positive, "people": _people(dataset.images, ids)}
+        labels = labelled.labels_of(role).dropna()
+        if len(labels):
+            positive = int((labels == 1).sum())
+            people = _people(labelled.images, labels.index)
+            facts[role] = {"positive": positive, "people": people}
     return facts
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
@@ -40,6 +40,7 @@ from cxr_compare.evaluation.report.summary_table import TableRow
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import TABLES, render, sentence
 from cxr_compare.evaluation.report.unknown_patients import image_wording
+from cxr_compare.evaluation.sources.pixels import Pixels
 
 MAX_BYTES = 10_000_000
 
@@ -60,7 +61,8 @@ class _DrawnChart(NamedTuple):
 
 def write_report(
     comparison: Comparison,
-    dataset: DataSet,
+    labelled: GroundTruth,
+    pixels: Pixels | None,
     out: str | Path,
     *,
     seed: int = 0,
@@ -72,13 +74,13 @@ def write_report(
     """Write the page ``report.html`` of a comparison, and the tables, figures and images beside it.
 
     The other files are ``table.tex``, ``table.md``, ``figures/``, ``cards/`` with a description of
-    each model, and ``overlays/`` with drawn images. The report of a data set without pixels shows
-    no images.
+    each model, and ``overlays/`` with drawn images. A report without pixels shows no images.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        dataset: The data set under evaluation, which has the pixels and facts about images.
+        labelled: Labels, roles, true boxes and facts of all images.
+        pixels: Reader of the pixels; None if there are no image files.
         out: Folder of the report; it is made if necessary.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         cases: Largest number of example images of each kind of outcome, such as misses.
@@ -103,7 +105,8 @@ def write_report(
     finding = comparison.display_name
     gallery = draw_gallery(
         comparison,
-        dataset,
+        labelled,
+        pixels,
         out / files.OVERLAYS,
         disagreement(comparison.decisions, comparison.names),
         per_category=cases,
@@ -128,10 +131,10 @@ def write_report(
             "report.html.jinja",
             title=f"{' and '.join(comparison.systems)}: {finding}",
             finding=finding,
-            data_name=dataset.name,
+            data_name=labelled.title,
             examples=gallery.examples,
             gallery=gallery,
-            **methods(comparison, dataset),
+            **methods(comparison, labelled),
             **tables,
             **_content_without_images(comparison, charts),
         ),

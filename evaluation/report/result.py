@@ -60,7 +60,7 @@ class Report(OpenedFromFolder):
 
     content: ReportContent = field(repr=False)
     folder: Path | None = None
-    cases_source: Callable[[], CaseSource] | None = field(default=None, repr=False)
+    cases_source: Callable[[], CaseSource | None] | None = field(default=None, repr=False)
     writer: Callable[[str | Path], Report] | None = field(default=None, repr=False)
 
     @classmethod
@@ -70,7 +70,7 @@ class Report(OpenedFromFolder):
         *,
         rows: Sequence[TableRow] = (),
         seed: int = 0,
-        cases_source: Callable[[], CaseSource] | None = None,
+        cases_source: Callable[[], CaseSource | None] | None = None,
         writer: Callable[[str | Path], Report] | None = None,
     ) -> Report:
         """Make a report from a comparison in memory, without writing a folder.
@@ -334,7 +334,7 @@ class Report(OpenedFromFolder):
                 raise InputError(f"image '{image_id}' is none of the test images of this report")
         if self.cases_source is not None:
             source = self.cases_source()
-            if not source.test_set.dataset.has_pixels:
+            if source is None:
                 raise InputError(
                     "overlay: the images are not known; give compare the folder of their files, as "
                     "images=FOLDER"

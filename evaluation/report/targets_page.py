@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.metrics.registry import highlighted, metric_title
 from cxr_compare.evaluation.report import files
@@ -19,33 +18,33 @@ from cxr_compare.evaluation.report.table import Table, figure_text
 from cxr_compare.evaluation.report.templates import TABLES, render, sentence
 
 
-def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
+def write_targets_page(out: Path, titles: Mapping[str, str], data_name: str) -> Path:
     """Join the reports on several findings in one ``metrics.csv`` and one ``report.html``.
 
     The page has a section for each finding, with its main metrics and a link to its report.
 
     Args:
         out: Folder with one report folder for each finding (disease sign), named after the finding.
-        targets: The findings in the order of the page; each has a name and a name for readers.
+        titles: Names of the findings for readers, by name, in the order of the page.
         data_name: Name of the data set as shown to readers.
 
     Returns:
         Path of the new ``report.html``.
     """
-    read = {
-        target.name: read_json(out / target.name / files.METRICS, "metrics") for target in targets
-    }
+    read = {name: read_json(out / name / files.METRICS, "metrics") for name in titles}
     tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
     inert = [
         pd.read_csv(out / name / files.METRICS_TABLE, dtype=str, na_filter=False) for name in read
     ]
     write_text(out / files.METRICS_TABLE, pd.concat(inert).to_csv(index=False))
-    sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
+    sections = [_section(name, title, read[name], tables[name]) for name, title in titles.items()]
     page = render("targets.html.jinja", data_name=data_name, sections=sections)
     return write_text(out / files.PAGE, page)
 
 
-def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+def _section(
+    finding: str, title: str, payload: dict[str, Any], table: pd.DataFrame
+) -> dict[str, Any]:
     """Return the content of the page's section on one target."""
     by_image = Figures.from_table(table[table["unit"] == "image"])
     systems = list(payload["systems"])
@@ -53,11 +52,11 @@ def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> di
         (metric_title(metric), *(figure_text(by_image.get(name, metric)) for name in systems))
         for metric in highlighted("targets")
     ]
-    title = sentence("target_title", target.display_name, template=TABLES)
+    caption = sentence("target_title", title, template=TABLES)
     return {
-        "title": target.display_name,
-        "link": f"{target.name}/{files.PAGE}",
+        "title": title,
+        "link": f"{finding}/{files.PAGE}",
         "count": image_count(by_image),
-        "table": Table.from_rows(title, "", ("Figure", *systems), rows, len(systems)),
+        "table": Table.from_rows(caption, "", ("Figure", *systems), rows, len(systems)),
         "notes": list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
     }

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.contracts.tables import require_members
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.sources.eligible import unknown_training
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 
 _SHOWN = 5  # largest number of patients that an error names
@@ -166,8 +167,7 @@ def notes_on_seen_images(
     """
     seen = system.seen
     if seen is None:
-        text = f"What {name} was trained on is unknown: its test images may not be new to it."
-        return [Note("training", text)]
+        return [unknown_training(name)]
     unknown = system.info.get("seen_unknown") or []
     notes = [
         Note(

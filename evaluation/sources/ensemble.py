@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,16 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, BoxGroups, best_box_fusion
 from cxr_compare.evaluation.sources.eligibility import check_data_set, training_id, training_sets
 from cxr_compare.evaluation.sources.joint import JointRule, fit_joint
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.statistics.joint_score import METHOD
 
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
@@ -43,7 +45,7 @@ class JoinedOutput:
     method: str  # phrase for readers of the report
     settings: dict[str, Any]  # all that decides the result except for the members
     notes: list[str] = field(default_factory=list)
-    fitted_on: pd.DataFrame | None = None  # rows of ``seen`` for the images that weights learned on
+    fitted_on: pd.Index | None = None  # images that the weights learned on
 
     @property
     def kind(self) -> str:
@@ -89,7 +91,14 @@ def join_systems(
             suffice to fit a joint system, or the folder holds something else than an interrupted
             start of the same ensemble.
     """
-    return write_joined(members, _join(members, dataset, weights, split), out, name)
+    _check_data_sets(members, dataset)
+    joined = join(
+        members,
+        lambda: truths_of_findings(members, dataset, split),
+        dataset.images,
+        weights=weights,
+    )
+    return write_joined(members, joined, dataset, out, name)
 
 
 def join_in_memory(
@@ -112,35 +121,91 @@ def join_in_memory(
     Raises:
         InputError: As `join_systems`.
     """
-    joined = _join(members, dataset, None, split)
-    info = _info(members, joined, name)
-    return Predictions.from_part(info, Part(joined.images, joined.tables))
+    _check_data_sets(members, dataset)
+    joined = join(members, lambda: truths_of_findings(members, dataset, split), dataset.images)
+    return joined_predictions(members, joined, name)
 
 
-def _join(
+def _check_data_sets(members: Sequence[Predictions], dataset: DataSet) -> None:
+    for member in members:
+        check_data_set(member.name, member, dataset)
+
+
+def joined_predictions(
+    members: Sequence[Predictions], joined: JoinedOutput, name: str | None = None
+) -> Predictions:
+    """Return the predictions of an ensemble, in memory."""
+    return Predictions.from_part(_info(members, joined, name), Part(joined.images, joined.tables))
+
+
+def join(
     members: Sequence[Predictions],
-    dataset: DataSet,
-    weights: Sequence[float] | None,
-    split: str,
+    truths: Callable[[], Mapping[str, GroundTruth]],
+    sizes: pd.DataFrame,
+    *,
+    weights: Sequence[float] | None = None,
 ) -> JoinedOutput:
-    _check_members(members, dataset)
+    """Join several detectors, several classifiers, or both.
+
+    Args:
+        members: Predictions of two or more systems for the same images.
+        truths: Function that returns labels, roles and true boxes of the images by finding. It is
+            called for a joint system of detectors and classifiers only.
+        sizes: Table with ``image_id``, ``width`` and ``height`` of the images (px).
+        weights: Weight of each member, as for `join_systems`.
+
+    Raises:
+        InputError: As `join_systems`.
+    """
+    check_members(members)
     if {member.kind for member in members} not in ({"boxes"}, {"scores"}):
         if weights is not None:
             raise InputError("weights: a joint system fits its own; leave them out")
-        return join_both(members, dataset, split)
+        return join_both(members, truths(), sizes)
     _check_same_findings(members)
     member_weights = _checked_weights(weights, len(members))
     if members[0].kind == "boxes":
-        return _join_detectors(members, dataset.images, member_weights)
+        return _join_detectors(members, sizes, member_weights)
     return _join_classifiers(members, member_weights)
+
+
+def shared_findings(members: Sequence[Predictions]) -> list[str]:
+    """Return the findings that all members predict, sorted."""
+    return sorted(set.intersection(*map(_findings_of, members)))
+
+
+def truths_of_findings(
+    members: Sequence[Predictions],
+    dataset: DataSet,
+    split: str,
+    findings: Sequence[str] | None = None,
+) -> dict[str, GroundTruth]:
+    """Return the ground truth of each finding on which members are joined.
+
+    Args:
+        members: Stored predictions of two or more systems.
+        dataset: The data set on whose images all members made their predictions.
+        split: Name of the split on whose validation images the weights are fitted.
+        findings: Findings to join; None takes those that all members predict.
+
+    Raises:
+        InputError: A member does not predict one of the findings, or no finding is shared.
+    """
+    shared = shared_findings(members)
+    findings = shared if findings is None else findings
+    if not findings or not set(shared).issuperset(findings):
+        _check_same_findings(members)
+    return {
+        finding: LabelledSplit(dataset, Target(finding, (finding,), finding), split).truth
+        for finding in findings
+    }
 
 
 def join_both(
     members: Sequence[Predictions],
-    dataset: DataSet,
-    split: str,
+    truths: Mapping[str, GroundTruth],
+    sizes: pd.DataFrame,
     *,
-    findings: Sequence[str] | None = None,
     boxes_by: str = BOXES_BY,
 ) -> JoinedOutput:
     """Join detectors and classifiers: one image score by logistic regression gates the boxes.
@@ -150,10 +215,9 @@ def join_both(
     a threshold can be chosen on them; all other images get those of the fit on all of them.
 
     Args:
-        members: Stored predictions of two or more systems for the same images.
-        dataset: The data set on whose images all members made their predictions.
-        split: Name of the split on whose validation images the weights are fitted.
-        findings: Findings to join; None takes those that all members predict.
+        members: Predictions of two or more systems for the same images.
+        truths: Labels, roles and true boxes of the images by finding.
+        sizes: Table with ``image_id``, ``width`` and ``height`` of the images (px).
         boxes_by: Figure on validation whose highest value chooses how boxes are gated.
 
     Returns:
@@ -163,26 +227,18 @@ def join_both(
     Raises:
         InputError: The members do not fit each other, or the validation images do not suffice.
     """
-    _check_members(members, dataset)
-    shared = set.intersection(*map(_findings_of, members))
-    findings = sorted(shared) if findings is None else findings
-    absent = [finding for finding in findings if finding not in shared]
-    if absent or not findings:
-        _check_same_findings(members)
+    check_members(members)
     images = _join_images(members)
     ran = pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
-    boxes = _boxes_of_detectors(members, dataset.images)
-    fitted = fit_joint(members, dataset, split, findings, ran, boxes, boxes_by)
+    boxes = _boxes_of_detectors(members, sizes)
+    fitted = fit_joint(members, truths, ran, boxes, boxes_by)
     tables = fitted.rule.apply(members, ran, boxes, fitted.held_out)
-    maps = _maps_of_classifiers(members, images, findings)
+    maps = _maps_of_classifiers(members, images, list(truths))
     if maps is not None:
         tables["maps"] = maps
     left_out = maps is None and any(len(member.maps) for member in members)
     notes = [_MAPS_LEFT_OUT] if left_out else []
-    seen = None
-    if not dataset.is_in_memory:
-        seen = dataset.identities(fitted.fitted_on).assign(role="val")
-    return JoinedOutput(images, tables, METHOD, fitted.rule.to_dict(), notes, seen)
+    return JoinedOutput(images, tables, METHOD, fitted.rule.to_dict(), notes, fitted.fitted_on)
 
 
 def joined_output(
@@ -230,11 +286,18 @@ def _boxes_of_detectors(members: Sequence[Predictions], sizes: pd.DataFrame) -> 
 def write_joined(
     members: Sequence[Predictions],
     joined: JoinedOutput,
+    dataset: DataSet | None,
     out: Path,
     name: str | None = None,
 ) -> list[str]:
-    """Write the predictions folder of an ensemble, and return remarks for the user."""
-    seen, unknown = _joined_seen(members, joined.fitted_on)
+    """Write the predictions folder of an ensemble, and return remarks for the user.
+
+    Without a data set the images on which the weights were fitted are not listed.
+    """
+    fitted_on = None
+    if joined.fitted_on is not None and dataset is not None:
+        fitted_on = dataset.identities(joined.fitted_on).assign(role="val")
+    seen, unknown = _joined_seen(members, fitted_on)
     info = _info(members, joined, name) | {"seen_unknown": unknown}
     with PredictionWriter(out, info) as writer:
         for start in range(0, len(joined.images), _PART_SIZE):
@@ -285,14 +348,13 @@ def _info(members: Sequence[Predictions], joined: JoinedOutput, name: str | None
     }
 
 
-def _check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
-    """Refuse fewer than two members, repeated members, other data sets and different images."""
+def check_members(members: Sequence[Predictions]) -> None:
+    """Refuse fewer than two members, repeated members, logits and different images."""
     if len(members) < 2:
         raise InputError("ensemble: needs at least two predictions folders")
     first = members[0]
     member_by_training: dict[Any, Predictions] = {}
     for member in members:
-        check_data_set(member.name, member, dataset)
         low, high = member.score_range or (0.0, 1.0)
         if low < 0 or high > 1:
             raise InputError(

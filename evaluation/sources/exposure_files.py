@@ -16,9 +16,9 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.formats.image_lists import image_name
 from cxr_compare.data_prep.formats.patient_lookup import NIH_NAME, nih_patients, read_nih_names
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.box_checks import near_ids
 from cxr_compare.evaluation.groups.exposure import Exposure
+from cxr_compare.evaluation.labelled_images import GroundTruth
 
 _CELL_END = re.compile(r"[,;\t]")
 _FACT = re.compile(r"#\s*(source|encoder|labels)\s*:\s*(.*)", re.IGNORECASE)
@@ -123,9 +123,9 @@ def _first_cell(line: str) -> str:
 
 
 def read_exposure(
-    system: str, path: Path, dataset: DataSet, mapping: Path | None = None
+    system: str, path: Path, truth: GroundTruth, mapping: Path | None = None
 ) -> Exposure:
-    """Find the images of a data set that a detector or classifier saw in training, from a list.
+    """Find the evaluated images that a detector or classifier saw in training, from a list.
 
     The list is of the whole model, or of its encoder, the part that computes features.
 
@@ -136,7 +136,7 @@ def read_exposure(
     Args:
         system: Name of the detector or classifier as shown to readers.
         path: Text file that lists the seen images, see `read_seen_list`.
-        dataset: The data set under evaluation.
+        truth: The images under evaluation, with their patients.
         mapping: Table that gives the NIH file name of each RSNA image: ``rsna_to_nih.csv``, RSNA's
             own JSON file, or a folder that holds one of them. None if the data set is not from
             RSNA.
@@ -149,7 +149,7 @@ def read_exposure(
             names NIH images, no image of the data set has such a name, and no ``mapping`` is given.
     """
     seen = read_seen_list(path)
-    images = dataset.images[["image_id", "patient_id"]]
+    images = truth.images[["image_id", "patient_id"]]
     names = images["image_id"].map(image_name).astype(TEXT)
     is_seen = is_member(names, seen.names) | is_member(images["image_id"], seen.names)
     first = seen.names[0]
@@ -163,7 +163,7 @@ def read_exposure(
         near = near_ids([first], known)
         likely = f"is {first!r} the image '{near[first]}'?" if near else f"it begins with {first!r}"
         raise InputError(
-            f"{path}: names no image of {dataset.folder}, whose ids are such as '{known.iloc[0]}' "
+            f"{path}: names no image of {truth.source}, whose ids are such as '{known.iloc[0]}' "
             f"({likely}); correct the names"
         )
     unknown = pd.Index([], dtype=object)
@@ -177,7 +177,7 @@ def read_exposure(
         unknown = pd.Index(images.loc[lacking, "image_id"])
     elif seen.kind == "nih_image" and not nih_patients(names).patients.size:
         raise InputError(
-            f"{path}: lists images of NIH, and {dataset.folder} has other names; say which they "
+            f"{path}: lists images of NIH, and {truth.source} has other names; say which they "
             "are with --mapping rsna_to_nih.csv, or list image_id"
         )
     patients = set(images.loc[is_seen, "patient_id"])

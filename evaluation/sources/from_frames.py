@@ -1,13 +1,9 @@
-"""Ground truth and predictions in memory, from arrays, frames and label files.
-
-A notebook has arrays and frames, not folders. This module turns them into a data set and
-predictions in memory, which are evaluated in the same way as folders.
-"""
+"""Ground truth and systems in memory, from arrays and frames, as a notebook has them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +19,12 @@ from cxr_compare.data_prep.contracts.column_names import (
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLE_NAMES
-from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
+from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, SYNTHETIC_PATIENT
+from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.class_names import plain_cells, states_of_cells
 from cxr_compare.data_prep.formats.columns import column_dictionary
 from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
-from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_checks import near_ids, refuse_box_texts
 from cxr_compare.evaluation.boxes.boxes_table import (
     boxes_table,
@@ -38,9 +32,12 @@ from cxr_compare.evaluation.boxes.boxes_table import (
     is_coco,
     is_detector_output,
 )
-from cxr_compare.evaluation.sources.imported import read_predictions
+from cxr_compare.evaluation.labelled_images import GroundTruth, no_boxes
+from cxr_compare.evaluation.sources.imported import ReadPredictions, read_rows
+from cxr_compare.evaluation.sources.imported_images import KnownImages
 from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
+from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
 
 FINDING = "finding"
 """Name of the finding if the labels have no name."""
@@ -58,8 +55,8 @@ _IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
 
 def truth_from_values(
     truth: Any, *, boxes: Any = None, patients: Any = None
-) -> tuple[DataSet, pd.Series]:
-    """Make a data set in memory from labels in a Python array, list, Series or frame.
+) -> tuple[GroundTruth, pd.Series]:
+    """Make the ground truth of images from labels in a Python array, list, Series or frame.
 
     Args:
         truth: Labels as an array, list or Series, shape ``(N,)``: 1 or True if the finding (disease
@@ -79,17 +76,18 @@ def truth_from_values(
             as a separate patient.
 
     Returns:
-        The data set, and the ids of its images in the order and with the index of ``truth``. Images
-        without ids are called ``image-1`` and so on. Without roles, all images are test images.
+        The ground truth, and the ids of its images in the order and with the index of ``truth``.
+        Images without ids are called ``image-1`` and so on. Without roles, all images are test
+        images.
 
     Raises:
         InputError: A label is neither 0, 1 nor missing, an image id repeats, a box is impossible or
             on a negative image, or lengths differ.
 
     Example:
-        >>> dataset, ids = truth_from_values([1, 0, None], patients=["p1", "p2", "p2"])
-        >>> dataset.images["patient_id"].nunique(), len(ids)
-        (2, 3)
+        >>> truth, ids = truth_from_values([1, 0, None], patients=["p1", "p2", "p2"])
+        >>> truth.images["patient_id"].nunique(), truth.labels.tolist(), len(ids)
+        (2, [1.0, 0.0, nan], 3)
     """
     if isinstance(truth, pd.DataFrame):
         truth, own_boxes = _without_boxes(truth)
@@ -104,42 +102,42 @@ def truth_from_values(
     if patients is not None:
         frame["patient_id"] = _patients_by_image(patients, rows)
     images = _images_table(frame)
+    labels = frame.set_index("image_id")["label"].sort_index()
+    if "role" not in frame:
+        frame["role"] = "test"
+    roles = frame.set_index("image_id")["role"].sort_index()
+    true_boxes, boxed = _true_boxes(boxes, frame)
+    is_trusted = (labels == 0) | ((labels == 1) & is_member(labels.index, boxed))
+    trusted = labels.index[is_trusted.to_numpy(dtype=bool)]
     finding = str(frame.attrs.get("finding") or FINDING)
-    findings = _findings_table(frame, finding)
-    true_boxes, coverage = _box_tables(boxes, frame, finding)
-    roles = frame["role"] if "role" in frame else pd.Series("test", index=frame.index)
-    split = typed_table(
-        pd.DataFrame({"image_id": ids, "role": roles.to_numpy(), "fold": pd.NA}), "split"
-    ).sort_values("image_id", ignore_index=True)
-    tables = {
-        "images": images,
-        "findings": findings,
-        "boxes": true_boxes,
-        "box_coverage": coverage,
-    }
-    split_ids = {"default": frame_digest(split, ["image_id", "role"])}
-    info = {
-        "name": "images in memory",
-        "source_format": "arrays",
-        "source_root": ".",
-        "targets": {finding: {"any_of": [finding], "display_name": _display_name(finding)}},
-        "settings": {},
-        "ids": {**DataSet.digests(*tables.values()), "split_ids": split_ids},
-    }
-    dataset = DataSet.from_info("truth", info, tables=tables, splits={"default": split})
-    return dataset, rows
+    tested = images[is_member(images["image_id"], roles.index[(roles == "test").to_numpy()])]
+    is_synthetic = images["patient_id"].str.contains(SYNTHETIC_PATIENT).to_numpy(dtype=bool)
+    truth = GroundTruth(
+        images=images,
+        labels=labels.rename_axis("image_id"),
+        roles=roles.rename_axis("image_id"),
+        finding=finding,
+        display_name=_display_name(finding),
+        findings=(finding,),
+        true_boxes=true_boxes[is_member(true_boxes["image_id"], trusted)].reset_index(drop=True),
+        boxes_trusted=pd.Index(trusted, name="image_id"),
+        facts=shortcut_facts(tested, pd.DataFrame({"image_id": []})),
+        synthetic=pd.Index(images.loc[is_synthetic, "image_id"]),
+        title="images in memory",
+    )
+    return truth, rows
 
 
 def predictions_from_values(
     name: str,
     value: Any,
-    dataset: DataSet,
+    known: KnownImages,
     image_ids: pd.Series | None = None,
     split: str = "default",
     columns: ColumnNames | None = None,
     scale: float | None = None,
-) -> Predictions:
-    """Make predictions in memory from the image scores or the boxes of a detector or classifier.
+) -> ReadPredictions:
+    """Read the image scores or the boxes of a detector or classifier that Python has in memory.
 
     Args:
         name: Name of the detector or classifier as shown to readers.
@@ -149,10 +147,10 @@ def predictions_from_values(
             Alternatively boxes: a DataFrame ``image_id, x1, y1, x2, y2, score`` in px of the
             original image, or outputs of a detection library, such as a list of
             dictionaries as torchvision returns them (see `boxes_table`).
-        dataset: The data set that contains the images.
+        known: Images and findings that the values may be about.
         image_ids: Ids of the images in the order of ``value``, with the index of the truth; None if
             ``value`` itself names the image of each score or box.
-        split: Name of the division of the data set into validation and test images; a prediction is
+        split: Name of the division of the images into validation and test images; a prediction is
             expected for each of these images.
         columns: Names of the columns of a DataFrame; None for the usual names, where the user
             cannot name others.
@@ -165,28 +163,22 @@ def predictions_from_values(
         InputError: Lengths differ, a score is outside [0, 1], or an image is unknown.
 
     Example:
-        >>> dataset, ids = truth_from_values([1, 0])
-        >>> predictions = predictions_from_values("A", [0.9, 0.2], dataset, ids)
-        >>> predictions.tables["scores"]["score"].tolist()
+        >>> truth, ids = truth_from_values([1, 0])
+        >>> read = predictions_from_values("A", [0.9, 0.2], KnownImages.of_truth(truth), ids)
+        >>> read.rows["score"].tolist()
         [0.9, 0.2]
     """
     advice = _advice_for_values(name, names_columns=columns is not None)
     if is_detector_output(value):
-        return _predicted_boxes(name, value, dataset, image_ids, split, scale)
+        return _predicted_boxes(name, value, known, image_ids, split, scale)
     if isinstance(value, pd.DataFrame):
-        frame = _without_class_number(value, dataset)
+        frame = _without_class_number(value, known.findings)
     else:
         frame = _score_frame(name, value, image_ids)
         frame.attrs["is_array"] = True
         columns = ColumnNames(score_is_named=columns is not None and columns.score_is_named)
-    return read_predictions(
-        frame,
-        dataset,
-        name=name,
-        split=split,
-        columns=columns,
-        scale=scale,
-        advice=advice,
+    return read_rows(
+        frame, known, name=name, split=split, columns=columns, scale=scale, advice=advice
     )
 
 
@@ -201,7 +193,7 @@ def _advice_for_values(name: str, *, names_columns: bool) -> ReadingAdvice:
     )
 
 
-def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame:
+def _without_class_number(frame: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
     """Leave out the class of boxes that are all of one class, if it is no finding of the labels.
 
     Detection libraries number their classes, so boxes of the one finding are of class '1'.
@@ -209,18 +201,18 @@ def _without_class_number(frame: pd.DataFrame, dataset: DataSet) -> pd.DataFrame
     if not {"finding", *EDGES} <= set(frame.columns):
         return frame
     classes = frame["finding"].astype(str).unique()
-    known = {name for target in dataset.targets.values() for name in target.any_of}
-    return frame.drop(columns="finding") if len(classes) == 1 and classes[0] not in known else frame
+    is_number = len(classes) == 1 and classes[0] not in findings
+    return frame.drop(columns="finding") if is_number else frame
 
 
 def _predicted_boxes(
     name: str,
     outputs: Any,
-    dataset: DataSet,
+    known: KnownImages,
     image_ids: pd.Series | None,
     split: str,
     scale: float | None,
-) -> Predictions:
+) -> ReadPredictions:
     """Make predictions from the outputs of a detector."""
     if image_ids is None and not is_coco(outputs) and not hasattr(outputs[0], "path"):
         raise InputError(
@@ -240,9 +232,9 @@ def _predicted_boxes(
         )
     boxes = boxes.drop(columns="finding", errors="ignore")
     run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
-    return read_predictions(
+    return read_rows(
         boxes,
-        dataset,
+        known,
         name=name,
         split=split,
         images=run_images,
@@ -475,30 +467,13 @@ def _images_table(frame: pd.DataFrame) -> pd.DataFrame:
         images = with_named_patients(images, named_patients(images["patient_id"], "patients"))
     else:
         images = images.assign(patient_id=images["image_id"], patient_id_source="assumed_image")
-    images = images.assign(source="arrays", path=None)
-    columns = images.columns.union(empty_table("images").columns, sort=False)
-    images = images.reindex(columns=columns).sort_values("image_id", ignore_index=True)
-    return typed_table(images, "images")
+    return typed_table(images.sort_values("image_id"), "images")
 
 
-def _findings_table(frame: pd.DataFrame, finding: str) -> pd.DataFrame:
-    labelled = frame[frame["label"].notna()]
-    findings = pd.DataFrame(
-        {
-            "image_id": labelled["image_id"],
-            "finding": finding,
-            "reader": REFERENCE_READER,
-            "state": np.where(labelled["label"] == 1, "present", "absent"),
-            "origin": "unknown",
-        }
-    )
-    return typed_table(findings.sort_values("image_id", ignore_index=True), "findings")
-
-
-def _box_tables(boxes: Any, frame: pd.DataFrame, finding: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the true boxes, and the table of images whose lesions are all boxed."""
+def _true_boxes(boxes: Any, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Index]:
+    """Return the true boxes, and the ids of the images whose lesions are all boxed."""
     if boxes is None:
-        return empty_table("boxes"), empty_table("box_coverage")
+        return no_boxes(), pd.Index([], dtype=object)
     source = pd.read_csv(boxes) if isinstance(boxes, str | Path) else boxes
     sizes = frame.reindex(columns=["image_id", "width", "height"])
     table = boxes_table(source, frame["image_id"], image_sizes=sizes)
@@ -519,18 +494,9 @@ def _box_tables(boxes: Any, frame: pd.DataFrame, finding: str) -> tuple[pd.DataF
     if (labels == 0).any():
         first = table["image_id"].to_numpy()[int((labels == 0).argmax())]
         raise InputError(f"boxes: image '{first}' has a box, and its label says negative")
-    boxed = table["image_id"].drop_duplicates().sort_values(ignore_index=True)
-    in_part = boxed.isin(table.loc[is_crowd, "image_id"])  # a crowd is not boxed lesion by lesion
-    table = table[~is_crowd].assign(finding=finding, reader=REFERENCE_READER)
-    coverage = pd.DataFrame(
-        {
-            "image_id": boxed,
-            "finding": finding,
-            "reader": REFERENCE_READER,
-            "coverage": np.where(in_part, "some", "all"),
-        }
-    )
-    return typed_table(table, "boxes"), typed_table(coverage, "box_coverage")
+    in_part = table.loc[is_crowd, "image_id"]  # a crowd is not boxed lesion by lesion
+    boxed = pd.Index(table["image_id"].unique()).difference(in_part)
+    return table[~is_crowd].reset_index(drop=True), boxed
 
 
 def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataFrame:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -128,7 +128,7 @@ class ReadPredictions:
         if self.kind == "scores" and len(self.rows):
             low_high = (float(self.rows["score"].min()), float(self.rows["score"].max()))
         record = {"system": self.name, "kind": self.kind, "seed": None, "trained_on": "unknown"}
-        return System(
+        system = System(
             self.name,
             self.kind,
             self.images,
@@ -140,22 +140,30 @@ class ReadPredictions:
                 score_range=low_high,
                 record={**record, "inference_id": self.content_id},
             ),
-            **{self.kind: rows},
         )
+        return replace(system, **{self.kind: rows})
 
-    def to_predictions(self, **info: Any) -> Predictions:
-        """Return the predictions with the record and the tables of a predictions folder."""
-        own = {
+    def to_predictions(self, data_set: Mapping[str, Any], imported_from: str) -> Predictions:
+        """Return the predictions with the record and the tables of a predictions folder.
+
+        Args:
+            data_set: Name and ids of the data set and of its split, for the record.
+            imported_from: Name of the file, for the record.
+        """
+        info = {
             "system": self.name,
             "seed": None,
             "kind": self.kind,
             "findings": sorted(self.rows["finding"].unique()),
             "inference_id": self.content_id,
+            "data_set": dict(data_set),
             "cost": dict.fromkeys(_UNKNOWN_COST),
             "trained_on": "unknown",
+            "imported_from": imported_from,
             "notes": self.notes,
+            **provenance(),
         }
-        return Predictions.from_part(own | info, Part(self.images, {self.kind: self.rows}))
+        return Predictions.from_part(info, Part(self.images, {self.kind: self.rows}))
 
 
 def read_predictions(
@@ -185,16 +193,18 @@ def read_predictions(
     dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
     split = options.get("split", "default")
     read = read_rows(source, KnownImages.of_data_set(dataset), **options)
-    return read.to_predictions(
-        data_set={
-            "name": dataset.name,
-            "content_id": dataset.ids["content_id"],
-            "split": split,
-            "split_id": dataset.ids["split_ids"].get(split),
-        },
-        imported_from="DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name,
-        **provenance(),
-    )
+    imported_from = "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name
+    return read.to_predictions(data_set_record(dataset, split), imported_from)
+
+
+def data_set_record(dataset: DataSet, split: str) -> dict[str, Any]:
+    """Return what predictions record of the data set and the split whose images they are of."""
+    return {
+        "name": dataset.name,
+        "content_id": dataset.ids["content_id"],
+        "split": split,
+        "split_id": dataset.ids["split_ids"].get(split),
+    }
 
 
 @without_garbage_collector()

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import box_figure
@@ -20,7 +20,6 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.reduction_choice import choose_reduction
-from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import read_output
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.joint_score import (
@@ -174,9 +173,7 @@ class FittedJoint:
 
 def fit_joint(
     members: Sequence[Predictions],
-    dataset: DataSet,
-    split: str,
-    findings: Sequence[str],
+    truths: Mapping[str, GroundTruth],
     image_ids: pd.Index,
     boxes: pd.DataFrame | None,
     boxes_by: str = BOXES_BY,
@@ -185,9 +182,8 @@ def fit_joint(
 
     Args:
         members: Predictions of the members.
-        dataset: Data set of the images, with their labels and true boxes.
-        split: Name of the split, whose validation images are used.
-        findings: Findings that all members predict.
+        truths: Labels, roles and true boxes of the images by finding, for findings that all
+            members predict.
         image_ids: Images that ran in every member.
         boxes: Boxes of the detector or the fused boxes of several; None without a detector.
         boxes_by: Figure whose highest value chooses how boxes are gated.
@@ -198,13 +194,12 @@ def fit_joint(
     rules: dict[str, JointFinding] = {}
     held_out: dict[str, pd.Series] = {}
     fitted_on: dict[str, None] = {}
-    for finding in findings:
-        truth = LabelledSplit(dataset, _target(finding), split).truth
+    for finding, truth in truths.items():
         labels = truth.labels_of("val").dropna()
         labels = labels[is_member(labels.index, image_ids)].sort_index()
         patients = truth.patients(labels.index)
         positive = labels.to_numpy() == 1
-        _require_both_classes(finding, positive, patients, split)
+        _require_both_classes(finding, positive, patients, truth.split)
         reductions = tuple(
             choose_reduction(
                 read_output(member, _target(finding), labels.index, maps=False), labels, patients

@@ -102,6 +102,8 @@ class LabelledSplit:
             uncertain=pd.Index(states.loc[is_uncertain, "image_id"].unique()),
             ids=self.ids,
             data_name="" if self.dataset.is_in_memory else self.dataset.name,
+            title=self.dataset.name,
+            split_rule=self.dataset.split_rule(self.split),
             source=str(self.dataset.folder),
         )
 

@@ -8,7 +8,7 @@ figures take tables.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,8 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation import choose
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.common_images import Images, common_test_images
-from cxr_compare.evaluation.compare import (
-    compare_systems,
-    models_by_label,
-    name_models,
-    pilot_parts,
-)
+from cxr_compare.evaluation.compare import models_by_label, name_models, pilot_parts
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.output import Output, System, SystemFacts
 from cxr_compare.evaluation.sources.eligibility import (
@@ -37,6 +31,7 @@ from cxr_compare.evaluation.sources.eligibility import (
     training_id,
     training_sets,
 )
+from cxr_compare.evaluation.sources.eligible import EligibleSystems
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 
@@ -192,21 +187,6 @@ def checked_decision(
     return choose.checked_decision(name, system, split.truth, policies, extra_policies)
 
 
-@dataclass(frozen=True)
-class EligibleSystems:
-    """Systems that may be compared, and the test images that all of them ran on.
-
-    Attributes:
-        named: Models of each system by its display name, as `name_models` returns them.
-        images: Images with labels and true boxes.
-        notes: Remarks on images that are left out, and on those that a model has seen.
-    """
-
-    named: Mapping[str, Mapping[str, System]]
-    images: LabelledImages
-    notes: list[Note]
-
-
 def read_eligible(
     systems: Mapping[str, Predictions | Sequence[Predictions]],
     split: LabelledSplit,
@@ -237,14 +217,27 @@ def read_eligible(
             read[label].facts,
             trained_on=tuple(training_sets(predictions)),
             record={
-                "folder": predictions.folder.name,
-                **{key: predictions.info.get(key) for key in _RECORDED},
+                **record_of(predictions),
                 "trained_on": describe_training_data(predictions),
             },
         )
         read[label] = replace(read[label], facts=facts)
     members = {name: {label: read[label] for label in of} for name, of in named.items()}
-    return EligibleSystems(members, selected, notes)
+    data_set = {"name": split.dataset.name, **split.dataset.ids, "split": split.split}
+    return EligibleSystems(
+        members,
+        split.truth_with_facts,
+        selected,
+        notes,
+        provenance() | {"data_set": data_set},
+        _audit(split),
+    )
+
+
+def record_of(predictions: Predictions) -> dict[str, Any]:
+    """Return what the record of a comparison shows of stored predictions."""
+    shown = {key: predictions.info.get(key) for key in _RECORDED}
+    return {"folder": predictions.folder.name, **shown}
 
 
 def compare_predictions(
@@ -274,23 +267,11 @@ def compare_predictions(
         InputError: Predictions are of another data set, a model has seen test images or patients in
             training, or `compare_systems` refuses the input.
     """
-    read = read_eligible(systems, split, images)
-    data_set = {"name": split.dataset.name, **split.dataset.ids, "split": split.split}
-    return compare_systems(
-        read.named,
-        read.images,
-        split.truth_with_facts,
-        notes=read.notes,
-        recorded=provenance() | {"data_set": data_set},
-        audit=_audit(split),
-        **options,
-    )
+    return read_eligible(systems, split, images).compare(**options)
 
 
 def _audit(split: LabelledSplit) -> list[str] | None:
     """Return a sentence for each kind of error that ``cxr check`` finds; None without a check."""
-    if split.dataset.is_in_memory:
-        return None
     # This is imported late because it loads decoders of images, which the first figures do not
     # need.
     from cxr_compare.data_prep.audit.audit import split_errors
@@ -318,7 +299,7 @@ def pilot_of_predictions(
             all are negative.
     """
     read = read_eligible(systems, split)
-    return pilot_parts(read.named, read.images, split.truth)
+    return pilot_parts(read.named, read.images, read.truth)
 
 
 def validation_scores(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,36 +26,34 @@ from cxr_compare.scripts.compare_inputs import (
     Images,
     Scales,
     Table,
-    chosen_targets,
-    open_result_files,
-    open_truth,
-    open_values,
     read_image_options,
     read_protocol_or_margin,
     read_scales,
-    refuse_shared_patients,
     require_given_thresholds,
-    without_definitions,
 )
 from cxr_compare.scripts.exposures import Exposures, read_exposures
+from cxr_compare.scripts.from_data_set import FromDataSet, open_values
+from cxr_compare.scripts.from_truth import (
+    FromTruth,
+    open_predictions,
+    open_truth,
+    refuse_shared_patients,
+)
 from cxr_compare.scripts.options import Names, own_split, read_roles
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.recorded_call import recorded_systems, require_same_call, system_files
+from cxr_compare.scripts.recorded_call import require_same_call
 from cxr_compare.scripts.result_columns import split_column_roles
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import (
-    ComparedSystem,
     ComparedSystems,
     GivenSystem,
     GivenValues,
-    open_systems,
     read_compared,
     require_predictable,
-    with_joint_system,
 )
+from cxr_compare.scripts.targets import chosen_targets
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.predictions import Predictions
     from cxr_compare.evaluation.comparison import Comparison
     from cxr_compare.evaluation.groups.exposure import Exposure
     from cxr_compare.evaluation.report.cases import CaseSource
@@ -212,37 +210,43 @@ def compare(
     if data is not None:
         _refuse_options_of_truth(data, image_options, read_scales(scale))
         _refuse_columns_of_files(columns, compared)
+    inputs: Sequence[FromDataSet | FromTruth]
     if data is not None and truth is None and boxes is None and patients is None:
         dataset = data if isinstance(data, DataSet) else DataSet.open(as_path(data))
         split = own_split(split, [path for system in compared for path in system.paths], dataset)
         opened = [open_values(system, dataset, split, result_columns) for system in compared]
+        inputs = [
+            FromDataSet(opened, LabelledSplit(dataset, each, split))
+            for each in chosen_targets(dataset, target_names)
+        ]
     elif truth is not None and data is None:
-        dataset, order = open_truth(truth, boxes, patients, columns_of_truth, target_names)
-        if isinstance(truth, Path):  # the data set was read with the targets that are defined here
-            target_names = without_definitions(target_names)
+        if split not in (None, "default"):
+            raise InputError(f"--split {split}: is for --data; name roles in the truth")
+        given = open_truth(truth, boxes, patients, columns_of_truth, target_names)
+        first = next(iter(given.truths.values()))
+        pixels = None
         if image_options.folder is not None:
-            from cxr_compare.evaluation.sources.image_folder import with_image_files
+            from cxr_compare.evaluation.sources.pixels import pixels_of_folder
 
-            dataset = with_image_files(dataset, image_options.folder, console.say)
-        split = own_split(split, [], dataset)
-        evaluated = chosen_targets(dataset, target_names)
-        ground_truth = LabelledSplit(dataset, evaluated[0], split).truth
-        refuse_shared_patients(ground_truth, truth, allowed=allow_shared_patients)
-        opened = open_result_files(
-            compared, dataset, truth, order, result_columns, evaluated, read_scales(scale)
-        )
-        if not dataset.image_ids("val").size:
+            pixels = pixels_of_folder(first, image_options.folder, console.say)
+        refuse_shared_patients(first, truth, allowed=allow_shared_patients)
+        predictions = open_predictions(compared, given, result_columns, read_scales(scale))
+        if not len(first.image_ids("val")):
             require_given_thresholds(policy)
+        inputs = [
+            FromTruth(predictions, labelled, given.of_finding, pixels)
+            for labelled in given.truths.values()
+        ]
     else:
         raise InputError(
             "compare: give --data SET, or --truth FILE with or without --boxes CSV, --patients CSV"
         )
-    exposures = read_exposures(exposure, dataset, as_path(mapping))
+    exposures = read_exposures(exposure, inputs[0].truth, as_path(mapping))
     request = ReportRequest(
         protocol=question,
         policies=list(dict.fromkeys(policy or ())),
+        images=image_options.rule,
         evaluated={
-            "images": image_options.rule,
             "replicates": replicates,
             "seed": _SEED,
             "prevalence": prevalence,
@@ -261,13 +265,11 @@ def compare(
         exposures=tuple(exposures),
         overwrite=overwrite,
     )
-    targets = chosen_targets(dataset, target_names)
-    test_sets = [LabelledSplit(dataset, target, split) for target in targets]
-    if not test_sets[1:]:
-        return request.report(opened, test_sets[0], out)
+    if not inputs[1:]:
+        return request.report(inputs[0], out)
     if out is None:
         raise InputError("compare: several targets need a folder for their reports; give --out")
-    return _compare_targets(request, opened, test_sets, out)
+    return _compare_targets(request, inputs, out)
 
 
 def _require_systems(compared: Sequence[GivenSystem], *, both: bool) -> None:
@@ -331,8 +333,8 @@ class ReportRequest:
             protocol file fixed them before the test images were used, all other choices.
         policies: Policies (rules that choose a threshold) of ``--policy``. Policies that the rows
             of the table name are added to them.
-        evaluated: Options on which the figures depend, as keyword arguments of
-            `compare_predictions`.
+        images: Value of ``--images``: ``all`` or ``common``.
+        evaluated: Options on which the figures depend, as keyword arguments of `compare_systems`.
         rows: Rows of the report's table (``--metrics``).
         recorded: Further options of the call, as the report records them.
         inputs: Files of these options.
@@ -344,6 +346,7 @@ class ReportRequest:
 
     protocol: Protocol
     policies: list[str]
+    images: Literal["all", "common"]
     evaluated: dict[str, Any]
     rows: Sequence[Any]
     recorded: dict[str, Any]
@@ -352,15 +355,12 @@ class ReportRequest:
     exposures: tuple[Exposure, ...]
     overwrite: bool
 
-    def report(
-        self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path | None
-    ) -> Report:
+    def report(self, inputs: FromDataSet | FromTruth, out: Path | None) -> Report:
         """Compare the systems on one target, and write the report.
 
         Args:
-            systems: Systems (detectors, classifiers or persons) to compare.
-            test_set: Data set, target (finding that is evaluated), and split (division into
-                training, validation and test images) whose test images are evaluated.
+            inputs: Systems to compare, and the ground truth of a target (finding that is
+                evaluated).
             out: Report folder; None writes nothing.
 
         Returns:
@@ -373,50 +373,39 @@ class ReportRequest:
         """
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-                opened = self._open(systems, test_set, Path(folder))
-                comparison = self._compare(opened, test_set)
-            return self._unwritten(comparison, test_set)
+                comparison = self._compare(inputs, Path(folder))
+            return self._unwritten(comparison, inputs)
         from cxr_compare.evaluation.report.result import Report
 
-        if self.is_finished(systems, test_set, out):
+        if self.is_finished(inputs, out):
             console.say(f"{out}: this report exists already; --overwrite makes it anew")
             return Report.open(out)
-        require_predictable(systems)
+        inputs.require_predictable()
         require_only_files(out, files.OF_ONE_TARGET, "report")
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
-            opened = self._open(systems, test_set, out)
-            comparison = self._compare(opened, test_set)
-            self._write(comparison, self._call(systems, test_set), test_set, out)
+            comparison = self._compare(inputs, out)
+            self._write(comparison, self._call(inputs), inputs, out)
         return Report.open(out)
 
-    def _open(
-        self, systems: list[ComparedSystem], test_set: LabelledSplit, folder: Path
-    ) -> dict[str, list[Predictions]]:
-        """Open the predictions of all systems and, if requested, of all of them together."""
-        opened = open_systems(systems, test_set, folder)
-        if not self.both:
-            return opened
-        metric = self.protocol.metric
-        boxes_by = metric if metric in choosing_figures() else BOXES_BY
-        return with_joint_system(opened, test_set, folder, boxes_by)
-
-    def _unwritten(self, comparison: Comparison, test_set: LabelledSplit) -> Report:
+    def _unwritten(self, comparison: Comparison, inputs: FromDataSet | FromTruth) -> Report:
         """Return a result that no folder holds, and that can be saved into one."""
         # Only now, for it imports what draws: the first figures have been shown.
         from cxr_compare.evaluation.report.result import Report
 
-        def read_images() -> CaseSource:
+        def read_images() -> CaseSource | None:
             from cxr_compare.evaluation.report.cases import read_cases
 
-            return read_cases(comparison, test_set.dataset, comparison.main_policy)
+            if inputs.pixels is None:
+                return None
+            return read_cases(comparison, inputs.truth, inputs.pixels, comparison.main_policy)
 
         def save(folder: str | Path) -> Report:
             folder = Path(folder)
             require_only_files(folder, files.OF_ONE_TARGET, "report")
             make_folder(folder)
             with console.silent(True), folder_lock(folder):
-                self._write(comparison, None, test_set, folder)
+                self._write(comparison, None, inputs, folder)
             return Report.open(folder)
 
         return Report.from_comparison(
@@ -427,14 +416,11 @@ class ReportRequest:
             writer=save,
         )
 
-    def is_finished(
-        self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path
-    ) -> bool:
+    def is_finished(self, inputs: FromDataSet | FromTruth, out: Path) -> bool:
         """Return True if a folder holds the report of this call, False if one is to be written.
 
         Args:
-            systems: Systems (detectors, classifiers or persons) that are compared.
-            test_set: Test images with their labels, boxes and patients.
+            inputs: Systems that are compared, and the ground truth.
             out: Report folder.
 
         Raises:
@@ -442,16 +428,15 @@ class ReportRequest:
         """
         if self.overwrite or not (out / files.METRICS).is_file():
             return False
-        inputs = [*self.inputs, *system_files(systems, test_set.target.name, out)]
-        require_same_call(out, self._call(systems, test_set), inputs)
+        require_same_call(out, self._call(inputs), [*self.inputs, *inputs.files(out)])
         return True
 
-    def _call(self, systems: list[ComparedSystem], test_set: LabelledSplit) -> dict[str, Any]:
+    def _call(self, inputs: FromDataSet | FromTruth) -> dict[str, Any]:
         """Return the resolved call, which the report records."""
         return {
-            "systems": recorded_systems(systems),
-            "target": test_set.target.name,
-            "data": test_set.ids,
+            **inputs.record(),
+            "target": inputs.truth.finding,
+            "images": self.images,
             **self.evaluated,
             "margin": self.protocol.margin,
             "policies": self.policies,
@@ -459,18 +444,14 @@ class ReportRequest:
             **self.recorded,
         }
 
-    def _compare(
-        self, opened: Mapping[str, list[Predictions]], test_set: LabelledSplit
-    ) -> Comparison:
-        """Compare the systems."""
-        from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
-
+    def _compare(self, inputs: FromDataSet | FromTruth, folder: Path) -> Comparison:
+        """Read the systems and compare them; runs are predicted into the folder first."""
+        metric = self.protocol.metric
+        boxes_by = metric if metric in choosing_figures() else BOXES_BY
+        read = inputs.read(folder, images=self.images, joined_by=boxes_by if self.both else None)
         policies_of_rows = [row.policy for row in self.rows if row.policy]
-
         with console.track("Resampling patients", self.evaluated["replicates"]) as advance:
-            return compare_predictions(
-                opened,
-                test_set,
+            return read.compare(
                 protocol=self.protocol,
                 extra_policies=tuple(dict.fromkeys([*self.policies, *policies_of_rows])),
                 exposures=self.exposures,
@@ -482,7 +463,7 @@ class ReportRequest:
         self,
         comparison: Comparison,
         call: dict[str, Any] | None,
-        test_set: LabelledSplit,
+        inputs: FromDataSet | FromTruth,
         out: Path,
     ) -> None:
         from cxr_compare.evaluation.report.charts import report_charts
@@ -496,7 +477,8 @@ class ReportRequest:
         with console.track("Drawing cases", None) as advance:
             write_report(
                 comparison,
-                test_set.dataset,
+                inputs.truth,
+                inputs.pixels,
                 out,
                 seed=seed,
                 rows=self.rows,
@@ -509,34 +491,33 @@ class ReportRequest:
 
 
 def _compare_targets(
-    request: ReportRequest, systems: list[ComparedSystem], test_sets: list[LabelledSplit], out: Path
+    request: ReportRequest, inputs: Sequence[FromDataSet | FromTruth], out: Path
 ) -> ReportsByTarget:
     """Compare the same systems on every target, each into a folder of its own."""
     from cxr_compare.evaluation.report.result import ReportsByTarget
     from cxr_compare.evaluation.report.targets_page import write_targets_page
 
-    targets = [test_set.target for test_set in test_sets]
-    names = {target.name for target in targets}
+    names = {each.truth.finding for each in inputs}
     require_only_files(out, files.OF_ALL_TARGETS.union(names), "report on these targets")
     if reserved := sorted({*files.OF_ALL_TARGETS, LOCK_NAME} & names):
         raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
     with folder_lock(out):
-        # As predictions folders, so that no run is predicted once per target.
-        opened = open_systems(systems, test_sets[0], out)
-        predicted = [
-            ComparedSystem(name, [m if m.tables else m.folder for m in members])
-            for name, members in opened.items()
-        ]
-        for test_set in test_sets:
-            own = out / test_set.target.name
-            request.is_finished(predicted, test_set, own)
+        first = inputs[0]
+        if isinstance(first, FromDataSet):  # so that no run is predicted once per target
+            systems = first.predicted(out).systems
+            inputs = [
+                replace(each, systems=systems) for each in inputs if isinstance(each, FromDataSet)
+            ]
+        for each in inputs:
+            request.is_finished(each, out / each.truth.finding)
         # Without its page the folder is incomplete, whatever an earlier run had left.
         (out / files.PAGE).unlink(missing_ok=True)
         reports = {}
-        for test_set in test_sets:
-            console.say(f"{test_set.target.display_name}:")
-            name = test_set.target.name
-            reports[name] = request.report(predicted, test_set, out / name)
+        for each in inputs:
+            console.say(f"{each.truth.display_name}:")
+            name = each.truth.finding
+            reports[name] = request.report(each, out / name)
             console.say(str(reports[name]))
-        page = write_targets_page(out, targets, test_sets[0].dataset.name)
+        titles = {each.truth.finding: each.truth.display_name for each in inputs}
+        page = write_targets_page(out, titles, first.truth.title)
         return ReportsByTarget(reports, page)

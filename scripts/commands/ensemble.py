@@ -9,23 +9,27 @@ from pathlib import Path
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.sources.ensemble import join_in_memory, join_systems
+from cxr_compare.evaluation.sources.ensemble import (
+    join,
+    join_in_memory,
+    join_systems,
+    joined_predictions,
+    shared_findings,
+    write_joined,
+)
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.scripts import console
-from cxr_compare.scripts.compare_inputs import (
-    Table,
-    chosen_targets,
-    open_result_files,
-    open_truth,
-    open_values,
-)
+from cxr_compare.scripts.compare_inputs import Table
+from cxr_compare.scripts.from_data_set import open_values
+from cxr_compare.scripts.from_truth import GivenTruth, open_predictions, open_truth
 from cxr_compare.scripts.options import DataFolder, own_split
 from cxr_compare.scripts.parameters import AnyPath, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import load_model
 from cxr_compare.scripts.systems import (
     ComparedSystems,
+    GivenSystem,
     predict_once,
     predicts,
     read_compared,
@@ -90,12 +94,7 @@ def ensemble(
     if out is None and console.printed_as() is not None:
         raise InputError("ensemble: give the folder to make with --out")
     if data is None:
-        dataset, order = open_truth(truth, boxes, patients, (), None)
-        split = own_split(None, [], dataset)
-        targets = chosen_targets(dataset, None)
-        opened = open_result_files(given, dataset, truth, order, None, targets, {})
-        values = [_opened(member) for system in opened for member in system.members]
-        return _joined(values, dataset, split, out, name)
+        return _joined_on_truth(open_truth(truth, boxes, patients), given, out, name)
     require_predictable(given)
     dataset = DataSet.open(data)
     split = own_split(None, [path for system in given for path in system.paths], dataset)
@@ -110,6 +109,25 @@ def ensemble(
     if out is not None and joined.kind == "both" and len(paths) == len(members):
         _keep_runs(joined, paths, members, LabelledSplit(dataset, dataset.target(), split))
     return joined
+
+
+def _joined_on_truth(
+    truth: GivenTruth, given: Sequence[GivenSystem], out: Path | None, name: str | None
+) -> Predictions:
+    """Join systems that are given in files or in memory, with the truth beside them."""
+    (labelled,) = truth.truths.values()
+    opened = open_predictions(given, truth)
+    members = [one.predictions(labelled) for of_system in opened.values() for one in of_system]
+    joined = join(
+        members,
+        lambda: {finding: truth.of_finding(finding) for finding in shared_findings(members)},
+        truth.known.images,
+    )
+    if out is None:
+        return joined_predictions(members, joined, name)
+    for note in write_joined(members, joined, None, out, name):
+        console.say(note)
+    return Predictions.open(out)
 
 
 def _joined(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from cxr_compare import DataSet, InputError
-from cxr_compare.scripts.compare_inputs import open_truth
+from cxr_compare.scripts.from_truth import read_truth_file
 from cxr_compare.scripts.options import DataFolder
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
@@ -73,7 +73,7 @@ def explain(
     if data is not None and truth is None:
         dataset = DataSet.open(data)
     elif truth is not None and data is None:
-        dataset, _ = open_truth(truth, None, None, (), None)
+        dataset = read_truth_file(truth)
         if truth.suffix == ".json":
             coco_truth = coco_truth or truth
     else:

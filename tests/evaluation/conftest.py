@@ -11,15 +11,18 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import Figure, Figures
+from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.pixels import Pixels
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 from tests.undrawn_figures import leave_figures_out
@@ -47,49 +50,20 @@ LESION = (16.0, 20.0, 32.0, 40.0)
 
 @dataclass
 class ImageSet:
-    """As much of a data set as a report reads."""
+    """Labelled images, and pixels that note which of them were read."""
 
-    images: pd.DataFrame
-    name: str = "hand-made"
+    labelled: GroundTruth
     has_pixels: bool = True
     reads: list[str] = field(default_factory=list)
-    ids: dict = field(default_factory=lambda: {"split_ids": {"default": "51d"}})
-    readers: tuple = ()
 
-    def split(self, name: str = "default") -> pd.DataFrame:
-        roles = ["val" if image_id in ("p01", "n01") else "test" for image_id in IMAGES]
-        return pd.DataFrame({"image_id": list(IMAGES), "role": roles})
+    @property
+    def pixels(self) -> Pixels | None:
+        return Pixels(self.read) if self.has_pixels else None
 
-    def read_original(self, image_id: str) -> np.ndarray:
+    def read(self, image_id: str) -> np.ndarray:
         self.reads.append(image_id)
         rows, columns = np.mgrid[:SIDE, :SIDE]
         return ((rows * 2 + columns + len(image_id)) % 256).astype(np.uint8)
-
-    @property
-    def findings(self) -> pd.DataFrame:
-        names = {"image_id": list(IMAGES), "finding": "lung_opacity", "origin": "consensus"}
-        return pd.DataFrame(names).assign(state="present")
-
-    def split_rule(self, name: str) -> dict:
-        return {}
-
-    def optional_table(self, name: str) -> pd.DataFrame:
-        if name == "excluded":
-            return pd.DataFrame({"path": ["a.dcm"], "reason": ["cannot be decoded"]})
-        return pd.DataFrame(columns=["image_id", "reader", "finding", "x1", "y1", "x2", "y2"])
-
-    def target(self, name: str) -> Target:
-        return Target(name, ("lung_opacity",), "Lung opacity")
-
-    def labels(self, target: Target) -> pd.Series:
-        return pd.Series({image_id: float(row[0]) for image_id, row in IMAGES.items()})
-
-    def boxes_trusted(self, target: Target) -> pd.Index:
-        return pd.Index(list(IMAGES))
-
-    def target_boxes(self, target: Target) -> pd.DataFrame:
-        rows = [(name, "lung_opacity", *LESION) for name, row in IMAGES.items() if row[0]]
-        return pd.DataFrame(rows, columns=["image_id", "finding", "x1", "y1", "x2", "y2"])
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +75,14 @@ def no_chart_files() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def hand_made() -> Callable[[], tuple[Comparison, ImageSet]]:
+def hand_made() -> Callable[[], tuple[Comparison, GroundTruth, Pixels | None]]:
     """Makes the comparison and its images anew: for fixtures that many tests share."""
-    return lambda: (make_comparison(), make_image_set())
+
+    def make() -> tuple[Comparison, GroundTruth, Pixels | None]:
+        images = make_image_set()
+        return make_comparison(), images.labelled, images.pixels
+
+    return make
 
 
 @pytest.fixture
@@ -114,7 +93,23 @@ def image_set() -> ImageSet:
 def make_image_set() -> ImageSet:
     frame = pd.DataFrame({"image_id": list(IMAGES), "patient_id": list(IMAGES)})
     frame["x_class"] = [row[1] for row in IMAGES.values()]
-    return ImageSet(frame.assign(view="PA", sex="F", age_years=50.0))
+    names = list(IMAGES)
+    roles = ["val" if image_id in ("p01", "n01") else "test" for image_id in names]
+    positive = [name for name, row in IMAGES.items() if row[0]]
+    boxes = pd.DataFrame([(name, *LESION) for name in positive], columns=["image_id", *EDGES])
+    return ImageSet(
+        GroundTruth(
+            images=frame.assign(view="PA", sex="F", age_years=50.0),
+            labels=pd.Series({name: float(row[0]) for name, row in IMAGES.items()}),
+            roles=pd.Series(roles, index=names),
+            finding="opacity",
+            display_name="Lung opacity",
+            findings=("lung_opacity",),
+            true_boxes=boxes,
+            boxes_trusted=pd.Index(names),
+            title="hand-made",
+        )
+    )
 
 
 @pytest.fixture

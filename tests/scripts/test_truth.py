@@ -19,7 +19,7 @@ from cxr_compare.evaluation.sources.truth_files import truth_set
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.prepare import prepare
-from cxr_compare.scripts.compare_inputs import chosen_targets
+from cxr_compare.scripts.targets import chosen_targets
 from tests.scripts.small_sets import cxr, refusal, table_set
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions" / "my-two-result-files.md"

@@ -19,6 +19,7 @@ from cxr_compare.evaluation.overlays.shapes import (
 )
 from cxr_compare.evaluation.report.cases import CaseSource, display_text, read_systems
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.pixels import pixels_of_data_set
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.scripts.commands.overlay import image_file_name, overlay
 
@@ -151,7 +152,8 @@ def test_image_id_cannot_leave_the_folder(image_id):
 def test_single_readers_are_drawn_thin_and_named(test_set, evaluation_set):
     folder, target = evaluation_set.folder, evaluation_set.target()
     image_id = evaluation_set.boxes["image_id"].iloc[0]
-    assert CaseSource(test_set, ()).truth(image_id).readers == {}
+    pixels = pixels_of_data_set(evaluation_set, target.any_of)
+    assert CaseSource(test_set.truth, pixels, ()).truth(image_id).readers == {}
     findings = pd.read_parquet(folder / "findings.parquet")
     boxes = pd.read_parquet(folder / "boxes.parquet")
     rows = findings[findings["image_id"] == image_id]
@@ -161,7 +163,8 @@ def test_single_readers_are_drawn_thin_and_named(test_set, evaluation_set):
     write_table(findings, folder / "findings.parquet", "findings")
     write_table(boxes, folder / "boxes.parquet", "boxes")
     dataset = DataSet.open(folder)
-    reader = CaseSource(LabelledSplit(dataset, target), ())
+    pixels = pixels_of_data_set(dataset, target.any_of)
+    reader = CaseSource(LabelledSplit(dataset, target).truth, pixels, ())
     truth = reader.truth(image_id)
     assert describe_truth(truth, "F") == "F: present, 1 box; R1 2 boxes, R2 0 boxes"
     assert truth.title == "Truth"

@@ -43,7 +43,7 @@ def test_decisions_paragraph_has_the_values_that_validation_chose(predict, test_
         system.write_decision("opacity", decision.to_dict())
     systems = {"A": detector, "B": classifier}
     comparison = compare_predictions(systems, test_set, replicates=100)
-    paragraph = methods(comparison, test_set.dataset)["paragraphs"][2]
+    paragraph = methods(comparison, test_set.truth)["paragraphs"][2]
     detector_text, classifier_text = paragraph.split(" B: ")
     decision = comparison.records["A"]["decision"]
     assert f"score {decision['box_cut']:g}" in detector_text
@@ -78,7 +78,7 @@ OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 
 def test_a_measure_that_no_system_has_is_not_explained(comparison, image_set):
     def explained(compared):
-        return [metric.title for metric in methods(compared, image_set)["metrics"]]
+        return [metric.title for metric in methods(compared, image_set.labelled)["metrics"]]
 
     assert "AP50" in explained(comparison)
     metrics = comparison.metrics.copy()
@@ -139,7 +139,7 @@ def test_uncertainty_names_what_was_used_and_nothing_else(comparison):
 
 def test_the_variance_of_an_auroc_is_described_as_it_is_computed(comparison, image_set):
     made = with_methods(comparison, OBUCHOWSKI)
-    made_methods = methods(made, image_set)
+    made_methods = methods(made, image_set.labelled)
     paragraph = made_methods["paragraphs"][3]
     cited = [reference["title"] for reference in made_methods["references"]]
     for name in ("Mancl and DeRouen (2001)", "Satterthwaite's", "logit", "Clopper-Pearson"):
@@ -159,7 +159,7 @@ def test_paragraph_and_report_give_one_account_of_the_families(predict, test_set
     account = sentence("families", facts)
     for size in facts.families.values():
         assert f"({size} " in account
-    made = methods(comparison, test_set.dataset)
+    made = methods(comparison, test_set.truth)
     without_numbers = re.sub(r" \[[\d, ]+\]", "", made["paragraphs"][3])
     assert account in without_numbers
 
@@ -213,7 +213,7 @@ RECIPE = {
 
 def systems_paragraph(comparison, image_set, **facts):
     """Return the paragraph on systems, with these facts of each."""
-    return methods(replace(comparison, records=facts), image_set)["paragraphs"][1]
+    return methods(replace(comparison, records=facts), image_set.labelled)["paragraphs"][1]
 
 
 def test_a_trained_system_is_described_from_its_run(comparison, image_set):
@@ -300,7 +300,7 @@ def test_networks_of_the_registry_have_their_papers_and_titles():
 
 
 def paragraphs(comparison, image_set):
-    return " ".join(methods(comparison, image_set)["paragraphs"])
+    return " ".join(methods(comparison, image_set.labelled)["paragraphs"])
 
 
 def test_pytorch_is_named_only_where_a_system_was_trained_by_this_program(comparison, image_set):

@@ -73,7 +73,9 @@ def written(comparison, image_set, report_folder):
     """Write a report of the comparison, or of a changed one, and return its page."""
 
     def write(changed=comparison, **options):
-        return write_report(changed, image_set, report_folder, **options).read_text()
+        return write_report(
+            changed, image_set.labelled, image_set.pixels, report_folder, **options
+        ).read_text()
 
     return write
 
@@ -242,7 +244,8 @@ def test_second_report_leaves_no_image_of_the_first(written, report_folder):
 
 def test_the_same_comparison_gives_the_same_bytes(comparison, image_set, tmp_path):
     first, second = (
-        write_report(comparison, image_set, tmp_path / name).read_bytes() for name in "ab"
+        write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / name).read_bytes()
+        for name in "ab"
     )
     assert first == second
 
@@ -300,7 +303,7 @@ def test_file_that_is_gone_is_named_and_left_out(written, image_set):
             raise InputError("gone")
         return np.zeros((32, 32), np.uint8)
 
-    image_set.read_original = read
+    image_set.read = read
     html = written()
     assert "read: p04" in html
 
@@ -311,7 +314,8 @@ def test_report_is_bounded_however_many_images(written, comparison, image_set, r
         for copy in range(200)
     ]
     many = replace(comparison, decisions=pd.concat(copies, ignore_index=True))
-    image_set.images = pd.DataFrame({"image_id": many.decisions["image_id"].unique()})
+    ids = pd.DataFrame({"image_id": many.decisions["image_id"].unique()})
+    image_set.labelled = replace(image_set.labelled, images=ids)
     written(many)
     assert len(image_set.reads) <= 7 * CASES_PER_CATEGORY
     assert (report_folder / "report.html").stat().st_size < MAX_BYTES
@@ -468,7 +472,7 @@ def test_one_system_alone_is_reported_without_differences(written, comparison):
 def test_page_is_short_opens_its_folds_and_leaves_the_console_clean(
     browser, comparison, image_set, tmp_path
 ):
-    page = write_report(comparison, image_set, tmp_path / "report")
+    page = write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
     for width, height, most_screens in ((1280, 900, 12), (390, 844, 20)):
         browser.open(page, width, height)
         root = "document.documentElement"
@@ -493,7 +497,7 @@ def test_page_is_short_opens_its_folds_and_leaves_the_console_clean(
 def test_cases_are_folded_on_a_phone_and_a_link_to_one_opens_its_kind(
     browser, comparison, image_set, tmp_path
 ):
-    page = write_report(comparison, image_set, tmp_path / "report")
+    page = write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
     count = "document.querySelectorAll('details.category[open]').length"
     browser.open(page, 1280, 900)
     n_kinds = browser.evaluate("document.querySelectorAll('details.category').length")
@@ -517,7 +521,7 @@ def test_cases_are_folded_on_a_phone_and_a_link_to_one_opens_its_kind(
 
 
 def test_id_of_a_case_opens_it(browser, comparison, image_set, tmp_path):
-    page = write_report(comparison, image_set, tmp_path / "report")
+    page = write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
     browser.open(page, 1280, 900)
     link = "document.querySelector('.case .open-case')"
     assert browser.evaluate(f"{link}.textContent === {link}.closest('.case').dataset.id")
@@ -554,7 +558,10 @@ def test_labels_of_difference_axes_do_not_touch(
 ):
     for low, high in ((-0.9, 0.9), (-0.93, 0.3), (-0.02, 0.03)):
         page = write_report(
-            with_systems(comparison, n_systems, low, high), image_set, tmp_path / f"report{low}"
+            with_systems(comparison, n_systems, low, high),
+            image_set.labelled,
+            image_set.pixels,
+            tmp_path / f"report{low}",
         )
         for width in (1280, 800, 390):
             browser.open(page, width, 900)
@@ -571,7 +578,7 @@ def test_labels_of_difference_axes_do_not_touch(
 
 
 def test_menu_is_whole_on_a_phone(browser, comparison, image_set, tmp_path):
-    page = write_report(comparison, image_set, tmp_path / "report")
+    page = write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
     for width in (390, 320):
         browser.open(page, width, 844)
         right = browser.evaluate(
@@ -617,7 +624,7 @@ say("search", document.activeElement.name);
 
 
 def test_page_answers_to_filters_and_keys(browser, comparison, image_set, tmp_path):
-    page = write_report(comparison, image_set, tmp_path / "report")
+    page = write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
     acted = tmp_path / "acted.html"
     acted.write_text(page.read_text().replace("</body>", f"<script>{ACT}</script></body>"))
     after = browser.text_of(acted.as_uri())

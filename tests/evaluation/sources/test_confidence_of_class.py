@@ -11,7 +11,8 @@ import pytest
 import cxr_compare
 from cxr_compare import InputError
 from cxr_compare.evaluation.sources.from_frames import truth_from_values
-from cxr_compare.evaluation.sources.imported import ColumnNames, read_predictions
+from cxr_compare.evaluation.sources.imported import ColumnNames, read_rows
+from cxr_compare.evaluation.sources.imported_images import KnownImages
 
 N = 40
 IDS = [f"img{number:02d}" for number in range(N)]
@@ -22,10 +23,10 @@ CONFIDENCE = np.where(IS_POSITIVE, P, 1 - P)
 
 
 def auroc(folder: Path, columns: ColumnNames | None = None, **table: object) -> float:
-    dataset, _ = truth_from_values(pd.Series(Y, index=IDS))
+    labelled, _ = truth_from_values(pd.Series(Y, index=IDS))
     path = folder / "p.csv"
     pd.DataFrame({"filename": IDS, **table}).to_csv(path, index=False)
-    rows = read_predictions(path, dataset, name="A", columns=columns).tables["scores"]
+    rows = read_rows(path, KnownImages.of_truth(labelled), name="A", columns=columns).rows
     figure = cxr_compare.metrics.auroc(Y, rows.set_index("image_id")["score"][IDS].to_numpy())
     assert figure is not None
     return figure

@@ -12,6 +12,7 @@ from cxr_compare.evaluation.sources.from_frames import (
     predictions_from_values,
     truth_from_values,
 )
+from cxr_compare.evaluation.sources.imported_images import KnownImages
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
 from tests.evaluation.evaluated_images import row_of
 
@@ -184,8 +185,8 @@ def test_without_patients_nothing_counts_or_names_patients(table, tmp_path):
 def test_columns_beside_the_known_ones_are_subgroups(table):
     ward = np.where(np.arange(N) % 2, "icu", "er")
     result = compared(table, table[["image_id", "label"]].assign(Sex="F", Ward=ward))
-    dataset, _ = truth_from_values(table[["image_id", "label"]].assign(Ward=ward))
-    assert set(dataset.images["x_ward"]) == {"icu", "er"}
+    labelled, _ = truth_from_values(table[["image_id", "label"]].assign(Ward=ward))
+    assert set(labelled.images["x_ward"]) == {"icu", "er"}
     assert result.decisions["image_id"].nunique() == N
 
 
@@ -283,13 +284,13 @@ def test_true_boxes_of_an_id_with_another_ending_name_the_likely_image(table):
 def test_validation_images_of_a_frame_of_boxes_on_test_images_alone_are_not_empty(table):
     roles = ["val"] * 40 + ["test"] * (len(table) - 40)
     truth = table[["image_id", "label"]].assign(role=roles)
-    dataset, _ = truth_from_values(truth)
+    labelled, _ = truth_from_values(truth)
     found = pd.DataFrame({"image_id": table["image_id"].iloc[50:80], "x": 10, "y": 10,
                           "width": 50, "height": 50, "score": 0.5})  # fmt: skip
-    read = predictions_from_values("A", found, dataset)
+    read = predictions_from_values("A", found, KnownImages.of_truth(labelled))
     ok = set(read.images.loc[read.images["status"] == "ok", "image_id"])
     assert ok == set(truth.loc[truth["role"] == "test", "image_id"])
-    assert read.boxes[EDGES].iloc[0].tolist() == [10, 10, 60, 60]
+    assert read.rows[EDGES].iloc[0].tolist() == [10, 10, 60, 60]
 
 
 def test_numbered_ids_sort_in_their_order():
@@ -298,9 +299,9 @@ def test_numbered_ids_sort_in_their_order():
 
 
 def test_a_data_set_has_no_order_for_plain_arrays(table):
-    dataset, _ = truth_from_values(table[["image_id", "label"]])
+    labelled, _ = truth_from_values(table[["image_id", "label"]])
     with pytest.raises(InputError, match="have no order"):
-        predictions_from_values("A", table["a"].to_numpy(), dataset)
+        predictions_from_values("A", table["a"].to_numpy(), KnownImages.of_truth(labelled))
 
 
 def test_outputs_of_a_detector_give_the_figures_of_their_table():
@@ -385,13 +386,13 @@ RSNA_BOXES = [[10, 20, 40, 60], [50, 60, 60, 70], [5, 5, 25, 25]]
 
 @pytest.mark.parametrize("boxes", [None, RSNA, RSNA.drop(columns="Target")])
 def test_the_label_frame_of_rsna_has_one_row_a_box_and_images_as_patient_ids(boxes):
-    dataset, ids = truth_from_values(RSNA, boxes=boxes)
+    labelled, ids = truth_from_values(RSNA, boxes=boxes)
     assert ids.tolist() == ["b", "a", "c", "d"]
     assert ids.index.tolist() == [0, 1, 2, 3]
-    assert dataset.boxes[EDGES].to_numpy().tolist() == RSNA_BOXES
-    labels = dataset.findings.set_index("image_id")["state"]
-    assert labels.to_dict() == dict.fromkeys("ad", "present") | dict.fromkeys("bc", "absent")
-    assert (dataset.images["patient_id_source"] == "assumed_image").all()
+    assert labelled.true_boxes[EDGES].to_numpy().tolist() == RSNA_BOXES
+    assert labelled.labels.to_dict() == dict.fromkeys("ad", 1.0) | dict.fromkeys("bc", 0.0)
+    assert set(labelled.boxes_trusted) == set("abcd")
+    assert (labelled.images["patient_id_source"] == "assumed_image").all()
 
 
 def test_outputs_beside_the_label_frame_of_rsna_are_in_the_order_of_its_images(tmp_path):

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.sources.ensemble import join_both, join_in_memory, join_systems
+from cxr_compare.evaluation.sources.ensemble import join_in_memory, join_systems
 from cxr_compare.evaluation.sources.joint import gate_boxes
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.statistics.calibration import clipped_logit
@@ -127,7 +127,7 @@ def test_validation_without_two_patients_of_each_class_is_refused(
     labels = type(evaluation_set).labels
     monkeypatch.setattr(type(evaluation_set), "labels", lambda *given: labels(*given) * 0)
     with pytest.raises(InputError, match=r"0 patients with.*'lung_opacity'"):
-        join_both(members, evaluation_set, "default")
+        join_in_memory(members, evaluation_set)
 
 
 def test_three_members_are_joined_with_fused_boxes(members, predict, evaluation_set):

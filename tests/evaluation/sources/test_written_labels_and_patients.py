@@ -85,9 +85,9 @@ def test_images_of_nobody_are_not_images_of_one_patient(tmp_path, nobody):
     patients = [nobody, nobody, nobody, "p", "p", "q"]
     from_file = read(tmp_path, label=[1, 0] * 3, patient_id=patients)
     from_values, _ = truth_from_values([1, 0] * 3, patients=patients)
-    for dataset in (from_file, from_values):
-        assert dataset.images["patient_id"].nunique() == 5
-        assert (dataset.images["patient_id_source"] == "assumed_image").sum() == 3
+    for labelled in (from_file, from_values):
+        assert labelled.images["patient_id"].nunique() == 5
+        assert (labelled.images["patient_id_source"] == "assumed_image").sum() == 3
 
 
 @pytest.mark.parametrize(

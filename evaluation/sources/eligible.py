@@ -1,0 +1,77 @@
+"""Systems that may be compared, with the test images that all of them ran on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.evaluation.common_images import Images, common_test_images
+from cxr_compare.evaluation.compare import compare_systems, models_by_label, name_models
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.output import System
+
+
+@dataclass(frozen=True)
+class EligibleSystems:
+    """Systems that may be compared, the test images that all of them ran on, and their truth.
+
+    Attributes:
+        named: Models of each system by its display name, as `name_models` returns them.
+        truth: Labels, roles, patients and true boxes of all images.
+        images: Images with labels and true boxes.
+        notes: Remarks on images that are left out, and on those that a model has seen.
+        recorded: Ids and versions that the record of the comparison shows.
+        audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
+    """
+
+    named: Mapping[str, Mapping[str, System]]
+    truth: GroundTruth
+    images: LabelledImages
+    notes: list[Note]
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    audit: list[str] | None = None
+
+    def compare(self, **options: Any) -> Comparison:
+        """Compare the systems; `evaluation.compare.compare_systems` defines the options."""
+        return compare_systems(
+            self.named,
+            self.images,
+            self.truth,
+            notes=self.notes,
+            recorded=self.recorded,
+            audit=self.audit,
+            **options,
+        )
+
+
+def unknown_training(name: str) -> Note:
+    """Return the note on a system whose training images are unknown."""
+    text = f"What {name} was trained on is unknown: its test images may not be new to it."
+    return Note("training", text)
+
+
+def eligible_in_memory(
+    systems: Mapping[str, System | Sequence[System]], truth: GroundTruth, images: Images = "all"
+) -> EligibleSystems:
+    """Select the test images on which systems of unknown training are compared.
+
+    Args:
+        systems: Systems by display name; models that differ only in the training seed are given as
+            a sequence under one name.
+        truth: Labels, roles, patients and true boxes of all images.
+        images: ``all`` refuses models that ran on different test images; ``common`` takes the
+            images on which all models ran.
+
+    Raises:
+        InputError: The models ran on different test images.
+    """
+    named = name_models(systems)
+    models = models_by_label(named)
+    selected, notes = common_test_images(models, truth, images=images)
+    notes += [unknown_training(label) for label in models]
+    recorded = provenance() | {"data_set": {"name": truth.title, "split": truth.split}}
+    return EligibleSystems(named, truth, selected, notes, recorded)

@@ -1,0 +1,152 @@
+"""Pixels of the evaluated images, on which a report draws: of a data set, or files of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.formats.image_index import ImageIndex
+from cxr_compare.data_prep.formats.image_size import image_size
+from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
+from cxr_compare.evaluation.labelled_images import GroundTruth
+
+_READING = ["image_id", "reader", *EDGES]
+
+
+def _no_rows(columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: [] for name in columns})
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pixels of the evaluated images, and what is known of their files and their single readers.
+
+    Attributes:
+        read: Function that returns the grey values of an image at its original size, uint8, shape
+            ``(height, width)``, by image id. It raises InputError where a file cannot be read.
+        decoded: Facts about the decoding of each file, such as its display window, indexed by image
+            id; may be empty.
+        readings: Boxes of single readers: ``image_id``, ``reader`` and edges in px of the original
+            image; a reading without a box has one row without edges.
+    """
+
+    read: Callable[[str], npt.NDArray[np.uint8]]
+    decoded: pd.DataFrame = field(default_factory=pd.DataFrame)
+    readings: pd.DataFrame = field(default_factory=lambda: _no_rows(_READING))
+
+
+def pixels_of_data_set(dataset: DataSet, findings: Sequence[str]) -> Pixels:
+    """Return the pixels of a data set, and what its single readers drew of some findings.
+
+    Args:
+        dataset: The data set, which has the image files.
+        findings: Names of the findings whose readings are drawn.
+
+    Returns:
+        A reader of the pixels.
+    """
+    tables = []
+    for name in ("findings", "boxes"):
+        table = dataset.optional_table(name)
+        single = table["reader"] != REFERENCE_READER
+        tables.append(table[single & table["finding"].isin(findings)])
+    read, boxes = tables
+    keys = ["image_id", "reader"]
+    readings = read[keys].drop_duplicates().merge(boxes[_READING], on=keys, how="outer")
+    decoded = dataset.optional_table("decode").set_index("image_id")
+    return Pixels(dataset.read_original, decoded, readings[_READING])
+
+
+def pixels_of_folder(truth: GroundTruth, folder: Path, say: Callable[[str], None]) -> Pixels:
+    """Return the pixels of the image files in a folder, for images that have no data set.
+
+    A file belongs to the image whose id is its name, with or without the suffix, in any subfolder.
+    An image without a file is evaluated but not drawn.
+
+    Args:
+        truth: Images with their true boxes.
+        folder: Folder of PNG, JPEG, DICOM or other image files.
+        say: Function that shows the user a sentence, such as how many images have no file.
+
+    Returns:
+        A reader of the pixels.
+
+    Raises:
+        InputError: The folder is missing, it has no file for any image, or several files for one
+            image; or a file has another size than the labels state, or a true box reaches beyond
+            it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--images {folder}: is no folder; give the folder of the image files")
+    index = ImageIndex(folder)
+    ids = truth.images["image_id"].astype(str)
+    files = {image_id: _file_of(image_id, index, folder) for image_id in ids}
+    absent = [image_id for image_id, file in files.items() if file is None]
+    if len(absent) == len(files):
+        there = ", ".join(index.paths[:3]) or "no image file"
+        raise InputError(
+            f"--images {folder}: no file has the name of an image; the images are "
+            f"{', '.join(absent[:3])}, and the folder holds {there}"
+        )
+    if absent:
+        say(
+            f"{counted(len(absent), 'image')} of {len(files):,} without a file in {folder}, "
+            f"evaluated but not drawn: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}"
+        )
+    _check_sizes(truth, ids.map(files), folder)
+
+    def read(image_id: str) -> npt.NDArray[np.uint8]:
+        file = files.get(image_id)
+        if file is None:
+            raise InputError(f"{folder}: has no file of image '{image_id}'")
+        return ImageFile(folder / file, None, None).read()
+
+    return Pixels(read)
+
+
+def _file_of(image_id: str, index: ImageIndex, folder: Path) -> str | None:
+    """Return the path of an image's file relative to the folder; None without one."""
+    matches = index.by_name(image_id, [""])
+    if len(matches) > 1:  # an id may be a path without its suffix
+        wanted = PurePosixPath(image_id).parts
+        matches = [
+            path
+            for path in matches
+            if PurePosixPath(path).with_suffix("").parts[-len(wanted) :] == wanted
+        ]
+    if len(matches) > 1:
+        raise InputError(
+            f"--images {folder}: image '{image_id}' has the files {matches[0]} and {matches[1]}; "
+            "keep one of them"
+        )
+    return matches[0] if matches else None
+
+
+def _check_sizes(truth: GroundTruth, files: pd.Series, folder: Path) -> None:
+    """Refuse files whose pixels are not those that the true boxes were drawn on."""
+    far_edges = truth.true_boxes.groupby("image_id", as_index=False)[["x2", "y2"]].max()
+    sizes = truth.images.reindex(columns=["image_id", "width", "height"]).assign(file=files)
+    boxed = sizes[sizes["file"].notna()].merge(far_edges, on="image_id")
+    for row in boxed.to_dict("records"):
+        path = str(row["file"])
+        width, height = image_size(folder / path)
+        is_stated = pd.notna(row["width"]) and pd.notna(row["height"])
+        if is_stated and (row["width"], row["height"]) != (width, height):
+            raise InputError(
+                f"--images {folder}: {path} has {width} x {height} px, but the labels say "
+                f"{row['width']} x {row['height']} px; give the images that the boxes were drawn on"
+            )
+        if row["x2"] > width + 1 or row["y2"] > height + 1:
+            raise InputError(
+                f"--images {folder}: a true box of '{row['image_id']}' ends at x={row['x2']:g}, "
+                f"y={row['y2']:g}, beyond the {width} x {height} px of {path}; give the images "
+                "that the boxes were drawn on"
+            )

@@ -1,0 +1,131 @@
+"""Systems to compare on a prepared data set: predictions folders, runs, and values in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.scripts.recorded_call import recorded_systems, system_files
+from cxr_compare.scripts.systems import (
+    ComparedSystem,
+    GivenSystem,
+    GivenValues,
+    open_systems,
+    require_predictable,
+    with_joint_system,
+)
+
+if TYPE_CHECKING:
+    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.evaluation.common_images import Images
+    from cxr_compare.evaluation.sources.eligible import EligibleSystems
+    from cxr_compare.evaluation.sources.pixels import Pixels
+    from cxr_compare.scripts.result_columns import ResultColumns
+
+
+def open_values(
+    system: GivenSystem, dataset: DataSet, split: str, columns: ResultColumns | None = None
+) -> ComparedSystem:
+    """Turn a system's values in memory into predictions; folders and files stay as they are.
+
+    Args:
+        system: System (detector or classifier) as it was given to the command.
+        dataset: Data set that the values belong to.
+        split: Name of the split (division into training, validation and test images) whose test
+            images the values belong to.
+        columns: Names of the columns of values; None if the user cannot give any.
+
+    Returns:
+        The system, whose members are folders or predictions.
+    """
+    from cxr_compare.evaluation.sources.from_frames import predictions_from_values
+    from cxr_compare.evaluation.sources.imported import data_set_record
+    from cxr_compare.evaluation.sources.imported_images import KnownImages
+
+    name = system.name or "system"
+    names = None if columns is None else columns.names(name)
+    members: list[Path | Predictions] = []
+    for member in system.members:
+        if not isinstance(member, GivenValues):
+            members.append(member)
+            continue
+        known = KnownImages.of_data_set(dataset)
+        read = predictions_from_values(name, member.value, known, None, split, names)
+        members.append(read.to_predictions(data_set_record(dataset, split), str(member)))
+    return ComparedSystem(system.name, members)
+
+
+@dataclass(frozen=True)
+class FromDataSet:
+    """Systems to compare on one target of a data set.
+
+    Attributes:
+        systems: Systems (detectors, classifiers or persons) to compare.
+        test_set: Data set, target (finding that is evaluated), and split (division into training,
+            validation and test images) whose test images are evaluated.
+    """
+
+    systems: Sequence[ComparedSystem]
+    test_set: LabelledSplit
+
+    @property
+    def truth(self) -> GroundTruth:
+        """Labels, roles, patients and true boxes of the images."""
+        return self.test_set.truth
+
+    @property
+    def pixels(self) -> Pixels | None:
+        """Reader of the pixels; None without image files."""
+        if not self.test_set.dataset.has_pixels:
+            return None
+        from cxr_compare.evaluation.sources.pixels import pixels_of_data_set
+
+        return pixels_of_data_set(self.test_set.dataset, self.test_set.target.any_of)
+
+    def record(self) -> dict[str, Any]:
+        """Return what a report records of its systems and of its data."""
+        return {"systems": recorded_systems(self.systems), "data": self.test_set.ids}
+
+    def files(self, out: Path) -> list[Path]:
+        """Return the files of the systems whose change makes their report in `out` out of date."""
+        return system_files(self.systems, self.test_set.target.name, out)
+
+    def require_predictable(self) -> None:
+        """Refuse runs, which are predicted first, where a package that predicts is missing."""
+        require_predictable(self.systems)
+
+    def predicted(self, out: Path) -> FromDataSet:
+        """Predict the runs among the systems into a folder, and return their predictions."""
+        opened = open_systems(self.systems, self.test_set, out)
+        systems = [
+            ComparedSystem(name, [one if one.tables else one.folder for one in members])
+            for name, members in opened.items()
+        ]
+        return replace(self, systems=systems)
+
+    def read(
+        self, folder: Path, *, images: Images, joined_by: str | None = None
+    ) -> EligibleSystems:
+        """Open the predictions of all systems, and select the test images of the comparison.
+
+        Args:
+            folder: Folder into which runs are predicted and a joint system is written.
+            images: ``all`` refuses systems that ran on different test images; ``common`` takes the
+                images on which all ran.
+            joined_by: Figure whose highest value on validation chooses how the boxes of a joint
+                system are gated; None compares no joint system.
+
+        Raises:
+            InputError: The systems do not fit the data set or each other.
+        """
+        from cxr_compare.evaluation.sources.stored_predictions import read_eligible
+
+        opened = open_systems(self.systems, self.test_set, folder)
+        if joined_by is not None:
+            opened = with_joint_system(opened, self.test_set, folder, joined_by)
+        return read_eligible(opened, self.test_set, images)

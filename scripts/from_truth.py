@@ -1,0 +1,395 @@
+"""Systems and truth that are given by ``--truth``: files of other software, or values in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
+from cxr_compare.data_prep.contracts.tables import frame_digest, require_members
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.output import System
+from cxr_compare.evaluation.sources.eligible import EligibleSystems, eligible_in_memory
+from cxr_compare.evaluation.sources.imported_images import KnownImages
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import read_target
+from cxr_compare.scripts.systems import GivenSystem, GivenValues, values_caption
+from cxr_compare.scripts.targets import chosen_targets, without_definitions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.evaluation.common_images import Images
+    from cxr_compare.evaluation.sources.imported import ReadPredictions
+    from cxr_compare.evaluation.sources.pixels import Pixels
+    from cxr_compare.scripts.result_columns import ResultColumns
+
+
+@dataclass(frozen=True)
+class GivenTruth:
+    """Ground truth in a file or in memory, by each target that is evaluated.
+
+    Attributes:
+        truths: Labels, roles, patients and true boxes by name of the target.
+        known: Images and findings that predictions may be about.
+        of_finding: Function that returns the ground truth of one finding of a target.
+        order: Image ids in the order and with the index of labels in memory; None for a file.
+        coco: COCO annotation file of the truth, which says what ids in COCO results mean; None for
+            another source.
+    """
+
+    truths: Mapping[str, GroundTruth]
+    known: KnownImages
+    of_finding: Callable[[str], GroundTruth]
+    order: pd.Series | None = None
+    coco: Path | None = None
+
+
+def open_truth(
+    truth: Any,
+    boxes: Any,
+    patients: Any,
+    columns: tuple[str, ...] = (),
+    target_names: list[str] | None = None,
+) -> GivenTruth:
+    """Read true labels and true boxes that the user gives in files or in memory.
+
+    Args:
+        truth: File of labels (CSV with ``image_id`` and ``label``), file or folder of true boxes,
+            or labels in memory as an array, a Series or a frame.
+        boxes: Table of the true boxes with the columns ``image_id,x1,y1,x2,y2`` in px of the
+            original image, in a file or in memory; None if there are no boxes or `truth` holds
+            them.
+        patients: Patient id of each image: file with the columns ``image_id,patient_id``, or values
+            in memory in the order of the labels; None if `truth` names the patients or they are
+            unknown.
+        columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
+        target_names: Names of the targets (findings, or groups of findings) to evaluate, or for
+            labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
+
+    Returns:
+        The ground truth of each target.
+
+    Raises:
+        InputError: The labels, boxes or patients are malformed, or there is no such target.
+    """
+    if isinstance(truth, Path):
+        given = _of_file(truth, boxes, patients, columns, target_names)
+    else:
+        given = _of_values(truth, boxes, patients, target_names)
+    images = next(iter(given.truths.values())).images
+    n_assumed = int((images["patient_id_source"] == "assumed_image").sum())
+    if n_assumed:
+        count = counted(n_assumed, "image")
+        console.say(
+            f"Intervals are by image, for {_caption(truth)} does not name the patient of {count}: "
+            "too narrow where patients have several images; give --patients CSV "
+            "(image_id,patient_id)"
+        )
+    return given
+
+
+def _of_values(truth: Any, boxes: Any, patients: Any, target_names: list[str] | None) -> GivenTruth:
+    from cxr_compare.evaluation.sources.from_frames import truth_from_values
+
+    labelled, order = truth_from_values(truth, boxes=boxes, patients=patients)
+    for name in target_names or ():
+        if name not in (labelled.finding, "all"):
+            raise InputError(
+                f"--target {name}: there is no such target; "
+                f"{nearest_name(name, [labelled.finding], '')}"
+            )
+    truths = {labelled.finding: labelled}
+    return GivenTruth(truths, KnownImages.of_truth(labelled), truths.__getitem__, order)
+
+
+def _of_file(
+    truth: Path,
+    boxes: Any,
+    patients: Any,
+    columns: tuple[str, ...],
+    target_names: list[str] | None,
+) -> GivenTruth:
+    # Readers of label files load much that values in memory do not need.
+    from cxr_compare.data_prep.store.dataset import Target
+    from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+
+    dataset = read_truth_file(truth, boxes, patients, columns, target_names)
+
+    def of_finding(finding: str) -> GroundTruth:
+        return LabelledSplit(dataset, Target(finding, (finding,), finding)).truth
+
+    targets = chosen_targets(dataset, without_definitions(target_names))
+    return GivenTruth(
+        {target.name: LabelledSplit(dataset, target).truth_with_facts for target in targets},
+        KnownImages.of_data_set(dataset),
+        of_finding,
+        coco=truth if truth.suffix == ".json" else None,
+    )
+
+
+def read_truth_file(
+    truth: Path,
+    boxes: Any = None,
+    patients: Any = None,
+    columns: tuple[str, ...] = (),
+    target_names: list[str] | None = None,
+) -> DataSet:
+    """Read labels and true boxes in files as the tables of a data set without image files.
+
+    The arguments are those of `open_truth`.
+
+    Raises:
+        InputError: There is no such file, or it is malformed.
+    """
+    from cxr_compare.evaluation.sources.truth_files import truth_set
+
+    if not truth.exists():
+        raise InputError(f"{truth}: no such file or folder")
+    further = [value for value in (boxes, patients) if value is not None]
+    if any(not isinstance(value, Path) for value in further):
+        raise InputError("compare: with truth in a file, boxes and patients are files, too")
+    defined = dict(read_target(text) for text in target_names or () if "=" in text)
+    return truth_set(truth, patients, console.say, boxes, columns, defined)
+
+
+def refuse_shared_patients(ground_truth: GroundTruth, table: Any, *, allowed: bool) -> None:
+    """Refuse labels in which a patient of test images has images in another role, too."""
+    shared = ground_truth.shared_patients()
+    if allowed or shared.empty:
+        return
+    names = {"val": "validation", "train": "training"}
+    counts = " and ".join(
+        f"{counted(count, 'patient', 'have')} images in test and {names[str(role)]}"
+        for role, count in shared["role"].value_counts().items()
+    )
+    first = shared["patient_id"].iloc[0]
+    raise InputError(
+        f"{_caption(table)}: {counts}, such as '{first}'; give each patient one role, or say "
+        "--allow-shared-patients (the figures are then too good for new patients)"
+    )
+
+
+def _caption(table: Any) -> str:
+    return str(table) if isinstance(table, Path) else values_caption(table)
+
+
+@dataclass(frozen=True)
+class GivenPredictions:
+    """Predictions of one model, as they were read from a file or from memory.
+
+    Attributes:
+        caption: Name of the file, or a description of the values such as ``<list of 2>``.
+        read: Scores or boxes, checked against the images of the truth; or predictions that were
+            joined in memory.
+    """
+
+    caption: str
+    read: ReadPredictions | Predictions
+
+    @property
+    def content_id(self) -> str:
+        """Digest of the predictions."""
+        if isinstance(self.read, Predictions):
+            return str(self.read.info["inference_id"])
+        return self.read.content_id
+
+    def of_target(self, truth: GroundTruth) -> System:
+        """Return the predictions of the findings of a target."""
+        if not isinstance(self.read, Predictions):
+            return self.read.of_finding(truth.findings)
+        return _system(self.read, truth)
+
+    def predictions(self, truth: GroundTruth) -> Predictions:
+        """Return the predictions with the record and the tables of a predictions folder."""
+        if isinstance(self.read, Predictions):
+            return self.read
+        ids = {"content_id": f"truth-{truth_digest(truth)}", "split": truth.split, "split_id": None}
+        return self.read.to_predictions({"name": truth.title, **ids}, self.caption)
+
+
+def _system(predictions: Predictions, truth: GroundTruth) -> System:
+    """Return a system of predictions in memory, such as those of a joint system."""
+    from dataclasses import replace
+
+    from cxr_compare.data_prep.store.dataset import Target
+    from cxr_compare.evaluation.sources.stored_predictions import read_system, record_of
+
+    require_members(predictions.images["image_id"], truth.images, predictions.folder)
+    target = Target(truth.finding, truth.findings, truth.display_name)
+    system = read_system(predictions, target)
+    record = {**record_of(predictions), "trained_on": "unknown"}
+    return replace(system, facts=replace(system.facts, record=record))
+
+
+def open_predictions(
+    systems: Sequence[GivenSystem],
+    given: GivenTruth,
+    columns: ResultColumns | None = None,
+    scales: Mapping[str, float] | None = None,
+) -> dict[str, list[GivenPredictions]]:
+    """Read files and values in memory with the predictions of systems.
+
+    Args:
+        systems: Systems, each with a file or with values in memory for each training with another
+            random seed.
+        given: The true labels and boxes.
+        columns: Names of the columns in tables of predictions; None if the user cannot give any.
+        scales: Factor from the px of the boxes of a system to px of the original image, by name.
+
+    Returns:
+        Predictions of each training seed, by the name of the system.
+
+    Raises:
+        InputError: A file is malformed, a detector's file holds no box, or two systems have one
+            name.
+    """
+    names = [_system_name(system, number) for number, system in enumerate(systems, start=1)]
+    for name in scales or ():
+        if name not in names:
+            raise InputError(
+                f"--scale {name}: there is no such system; {nearest_name(name, names, '')}"
+            )
+    if columns is not None:
+        columns.require_known(names, [path for system in systems for path in system.paths])
+    opened: dict[str, list[GivenPredictions]] = {}
+    for name, system in zip(names, systems, strict=True):
+        scale = (scales or {}).get(name)
+        if name in opened:
+            raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
+        opened[name] = []
+        for member in system.members:
+            read = _read_member(member, name, given, columns, scale)
+            rows = read.boxes if isinstance(read, Predictions) else read.rows
+            if read.kind == "boxes" and rows.empty:
+                raise InputError(f"{member}: holds no box; give results that have some")
+            for note in read.info["notes"] if isinstance(read, Predictions) else read.notes:
+                console.say(f"{name}: {note}")
+            caption = member.name if isinstance(member, Path) else str(member)
+            opened[name].append(GivenPredictions(caption, read))
+    return opened
+
+
+def _system_name(system: GivenSystem, number: int) -> str:
+    """Return the name of a system: the given one, that of its first file, or its number."""
+    first = system.members[0]
+    return system.name or (first.stem if isinstance(first, Path) else f"system {number}")
+
+
+def _read_member(
+    member: Any, name: str, given: GivenTruth, columns: ResultColumns | None, scale: float | None
+) -> ReadPredictions | Predictions:
+    from cxr_compare.evaluation.sources.from_frames import predictions_from_values
+    from cxr_compare.evaluation.sources.imported import read_rows
+    from cxr_compare.evaluation.sources.reading_advice import advice_for_result_file
+
+    if isinstance(member, GivenValues):
+        own_columns = None if columns is None else columns.names(name)
+        return predictions_from_values(
+            name, member.value, given.known, given.order, columns=own_columns, scale=scale
+        )
+    if isinstance(member, Predictions):
+        return member
+    usual = None
+    if len(given.truths) == 1:  # rows without a finding are about the only target
+        ((target, truth),) = given.truths.items()
+        usual = target if target in truth.findings else truth.findings[0]
+    return read_rows(
+        member,
+        given.known,
+        name=name,
+        coco_truth=given.coco,
+        columns=None if columns is None else columns.names(name, member),
+        usual_finding=usual,
+        scale=scale,
+        advice=advice_for_result_file(name, names_columns=columns is not None),
+    )
+
+
+def truth_digest(truth: GroundTruth) -> str:
+    """Return a digest of labels, roles, patients and true boxes."""
+    images = truth.images[["image_id", "patient_id"]].assign(
+        label=truth.labels.reindex(truth.images["image_id"]).to_numpy(),
+        role=truth.roles.reindex(truth.images["image_id"]).to_numpy(),
+    )
+    boxes = truth.true_boxes[["image_id", "x1", "y1", "x2", "y2"]]
+    return frame_digest(images, images.columns) + frame_digest(boxes, boxes.columns)
+
+
+@dataclass(frozen=True)
+class FromTruth:
+    """Systems to compare on one target, and its ground truth, which no data set holds.
+
+    Attributes:
+        systems: Predictions of each training seed, by the name of the system.
+        truth: Labels, roles, patients and true boxes of the images.
+        of_finding: Function that returns the ground truth of one finding of the target.
+        pixels: Reader of the pixels; None without image files.
+    """
+
+    systems: Mapping[str, Sequence[GivenPredictions]]
+    truth: GroundTruth
+    of_finding: Callable[[str], GroundTruth]
+    pixels: Pixels | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return what a report records of its systems and of its data."""
+        systems = {
+            name: [{"name": one.caption, "inference_id": one.content_id} for one in members]
+            for name, members in self.systems.items()
+        }
+        return {"systems": systems, "data": {"truth": truth_digest(self.truth)}}
+
+    def files(self, out: Path) -> list[Path]:
+        """Return no files: what was read is recorded by its digest."""
+        del out
+        return []
+
+    def require_predictable(self) -> None:
+        """Return at once: predictions exist already."""
+
+    def read(
+        self, folder: Path, *, images: Images, joined_by: str | None = None
+    ) -> EligibleSystems:
+        """Select the test images on which all systems are compared.
+
+        Args:
+            folder: Not used; systems of a data set write into it.
+            images: ``all`` refuses systems that ran on different test images; ``common`` takes the
+                images on which all ran.
+            joined_by: Figure whose highest value on validation chooses how the boxes of a joint
+                system are gated; None compares no joint system.
+
+        Raises:
+            InputError: The systems ran on different test images, or cannot be joined.
+        """
+        del folder
+        systems: dict[str, Sequence[System]] = {
+            name: [one.of_target(self.truth) for one in members]
+            for name, members in self.systems.items()
+        }
+        if joined_by is not None:
+            name, members = self._joint(joined_by)
+            systems[name] = members
+        return eligible_in_memory(systems, self.truth, images)
+
+    def _joint(self, joined_by: str) -> tuple[str, list[System]]:
+        from cxr_compare.evaluation.sources.ensemble import join_both, joined_predictions
+        from cxr_compare.scripts.systems import seeds_to_join
+
+        name, seeds = seeds_to_join(self.systems)
+        console.say(f"Joining {name}")
+        truths = {finding: self.of_finding(finding) for finding in self.truth.findings}
+        sizes = self.truth.images.reindex(columns=["image_id", "width", "height"])
+        joint = []
+        for of_seed in seeds:
+            members = [one.predictions(self.truth) for one in of_seed]
+            joined = join_both(members, truths, sizes, boxes_by=joined_by)
+            for remark in joined.notes:
+                console.say(remark)
+            joint.append(_system(joined_predictions(members, joined, name), self.truth))
+        return name, joint

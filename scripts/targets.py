@@ -1,0 +1,59 @@
+"""The targets (findings, or groups of findings) that a command is to evaluate."""
+
+from __future__ import annotations
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.scripts.options import read_target
+
+_ALL = "all"
+
+
+def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
+    """Return the targets (findings, or groups of findings) that a command is to evaluate.
+
+    Args:
+        dataset: Data set with its targets.
+        names: Names of targets, or ``all`` for all targets of the data set. None takes the only
+            target. NAME=FINDING,FINDING names a target that has these findings.
+
+    Returns:
+        The targets without repetition, in the order of the names.
+
+    Raises:
+        InputError: There is no such target, or it has other findings, or there are several targets
+            and `names` is None.
+    """
+    if names and _ALL in names and _ALL not in dataset.targets:
+        return list(dataset.targets.values())
+    if not names:
+        return [dataset.target()]
+    return [_chosen_target(dataset, text) for text in dict.fromkeys(names)]
+
+
+def _chosen_target(dataset: DataSet, text: str) -> Target:
+    """Return the target that NAME or NAME=FINDING,FINDING names."""
+    if "=" not in text:
+        return dataset.target(text)
+    name, findings = read_target(text)
+    target = dataset.targets.get(name)
+    if target is None or set(target.any_of) != set(findings):
+        raise InputError(
+            f"--target {text}: {dataset.folder} has no such target, and the targets of a data set "
+            f"are fixed; prepare it anew with cxr prepare --target {text}, or choose one of "
+            f"{', '.join(dataset.targets)}"
+        )
+    return target
+
+
+def without_definitions(names: list[str] | None) -> list[str] | None:
+    """Return names of targets without the findings that define them.
+
+    Args:
+        names: Targets as NAME or NAME=FINDING,FINDING; None for none.
+
+    Example:
+        >>> without_definitions(["opacity=opacity,opacitiy", "edema"])
+        ['opacity', 'edema']
+    """
+    return None if names is None else [text.partition("=")[0] for text in names]
