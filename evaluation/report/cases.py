@@ -32,7 +32,7 @@ from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.templates import CASES, sentence
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
-    checked_decision,
+    read_decision,
     read_output,
     read_system,
 )
@@ -289,7 +289,7 @@ def read_systems(
         decision = None
         used = policy or POLICIES[0]
         if system.decision(test_set.target.name) is not None:
-            decision, _ = checked_decision(name, system, test_set, ())
+            decision, _ = read_decision(name, system, test_set, ())
             used = decision.policy(policy, system.folder)
         evidence = read_output(system, test_set.target, ids)
         levels = None

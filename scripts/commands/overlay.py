@@ -20,7 +20,7 @@ from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import (
-    System,
+    SystemPaths,
     Systems,
     is_run,
     predict_images,
@@ -107,7 +107,7 @@ def overlay(
 
 
 def _open_systems(
-    systems: list[System], test_set: LabelledSplit, image_ids: list[str], scratch: Path
+    systems: list[SystemPaths], test_set: LabelledSplit, image_ids: list[str], scratch: Path
 ) -> dict[str, Predictions]:
     """Open systems by name; a run predicts the images into `scratch`."""
     opened: dict[str, Predictions] = {}

@@ -15,7 +15,7 @@ from cxr_compare.scripts.options import DataFolder, own_split
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.systems import System, Systems, read_systems
+from cxr_compare.scripts.systems import SystemPaths, Systems, read_systems
 
 _NOT_SHOWN = "not shown"
 _TEMPLATE = Path(__file__).with_name("reader_verdicts.txt.jinja")
@@ -95,7 +95,7 @@ def reader_verdicts(
     return Outcome("\n".join([text, *map(_line, payload)]), payload)
 
 
-def _text(system: System) -> str:
+def _text(system: SystemPaths) -> str:
     paths = ",".join(map(str, system.paths))
     return paths if system.name is None else f"{system.name}={paths}"
 
