@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.evaluation.report.files import study_files
+from cxr_compare.evaluation.report.study_page import study_files
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import read_output
 from cxr_compare.evaluation.statistics.arrays import is_positive

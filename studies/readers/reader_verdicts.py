@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 from cxr_compare import DataSet, InputError, Report, compare
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.study_page import sentence
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.scripts.options import DataFolder, own_split
 from cxr_compare.scripts.outcome import Outcome

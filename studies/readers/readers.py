@@ -13,7 +13,7 @@ from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
 from cxr_compare.evaluation.boxes.lesion_hits import HitRule
-from cxr_compare.evaluation.report.files import study_files
+from cxr_compare.evaluation.report.study_page import study_files
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts.options import DataFolder, Names, own_split
 from cxr_compare.scripts.outcome import Outcome
