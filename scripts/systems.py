@@ -551,6 +551,15 @@ def is_run(path: Path) -> bool:
     return (path / "run.json").is_file() and not is_predictions_folder(path)
 
 
+def open_predictions(folder: Path) -> Predictions:
+    """Open a predictions folder; of a run, the predictions of its validation images.
+
+    Args:
+        folder: Predictions folder, or folder of an ended training (run).
+    """
+    return Predictions.open(validation_folder(folder) if is_run(folder) else folder)
+
+
 def decision_of_run(
     run: Path, inference_id: str | None, test_set: LabelledSplit
 ) -> dict[str, Any] | None:

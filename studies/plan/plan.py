@@ -6,14 +6,22 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare import DataSet, InputError, Predictions
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.scripts.options import Counts, DataFolder, Images, own_split, read_numbers
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.systems import SystemPaths, Systems, read_systems
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
+    Counts,
+    DataFolder,
+    Images,
+    SystemPaths,
+    Systems,
+    as_path,
+    command,
+    own_split,
+    read_numbers,
+    read_systems,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
