@@ -252,7 +252,7 @@ def _compared_output(comparison: Comparison, name: str, policy: str) -> DecidedO
     )
 
 
-def read_systems(
+def read_cases_of_images(
     systems: Mapping[str, Predictions],
     test_set: LabelledSplit,
     image_ids: Sequence[str],
