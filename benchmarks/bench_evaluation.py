@@ -34,7 +34,7 @@ from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.protocol import Protocol
-from cxr_compare.evaluation.replicates import choose_again, choose_again_by_seed, replicates
+from cxr_compare.evaluation.replicates import choose_again, refit_choices, replicates
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
 from cxr_compare.evaluation.statistics.ranking import RankedScores
@@ -337,7 +337,7 @@ def evaluate(
     """
     models = {name: [_tuned(systems, name)] for name in systems.scores}
     resamples = Resamples(systems.evaluated.n_patients, n_replicates, seed)
-    again = choose_again_by_seed(models, resamples)
+    again = choose_again(models, resamples)
     frames = replicates(models, resamples, again)
     figures = compute_figures("lesion", models, frames, resamples).table()
     if not groups:
@@ -385,7 +385,7 @@ def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
     evaluated = systems.evaluated
     resamples = Resamples(evaluated.n_patients, n_replicates, seed)
     chosen = {n: [replace(kept, policies=(_POLICY,))] for n, kept in systems.validation.items()}
-    cuts = {name: each[_POLICY] for name, each in choose_again(chosen, resamples).items()}
+    cuts = {name: each[_POLICY] for name, each in refit_choices(chosen, resamples).items()}
     ranked = {
         name: RankedScores(evaluated.y_true, scores, evaluated.patients)
         for name, scores in systems.scores.items()

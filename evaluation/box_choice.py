@@ -114,7 +114,7 @@ class BoxChoice:
         """Prepare to choose the rule for boxes and the score cut again on weighted patients.
 
         The bootstrap weights each patient by the number of times that the patient was drawn.
-        `evaluation.replicates.choose_again` calls the function that is returned.
+        `evaluation.replicates.refit_choices` calls the function that is returned.
 
         Args:
             clusters: Patient of each image as an index from 0, shape ``(N,)``.

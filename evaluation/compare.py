@@ -28,7 +28,7 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.paired_tests import paired_tests
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
-from cxr_compare.evaluation.replicates import choose_again_by_seed
+from cxr_compare.evaluation.replicates import choose_again
 from cxr_compare.evaluation.replicates import replicates as draw_replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
@@ -141,7 +141,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     )
     resamples = Resamples(images.n_patients, replicates, seed)
     check_protocol(protocol, models)
-    again = choose_again_by_seed(models, resamples)
+    again = choose_again(models, resamples)
     frames = draw_replicates(models, resamples, again, advance=advance)
     figures = compute_figures(truth.finding, models, frames, resamples)
     _check_primary(protocol, figures)

@@ -66,7 +66,7 @@ def replicates(
         models: Evaluated models of each system by its display name, one for each training seed.
         resamples: Bootstrap samples of the patients: number of patients, number R of resamples and
             random seed.
-        again: Choices that every resample makes, as `choose_again_by_seed` returns them; None makes
+        again: Choices that every resample makes, as `choose_again` returns them; None makes
             them here.
         kept: Function of the key of a figure that returns True if the figure is wanted.
         advance: Function that is called after each step with the number of resamples in it, for a
@@ -96,7 +96,7 @@ def replicates(
         for seed, model in enumerate(members)
     }
     if again is None:
-        again = choose_again_by_seed(models, resamples)
+        again = choose_again(models, resamples)
     columns = [(name, choice) for name, chosen in again.items() for choice in chosen]
     chosen_values = [again[name][choice] for name, choice in columns]
     beside = np.column_stack(chosen_values) if chosen_values else None
@@ -128,28 +128,28 @@ def replicates(
     return frames
 
 
-def choose_again_by_seed(models: Models, resamples: Resamples) -> ChosenAgain:
-    """Make the choices of every seed of every system again, by `choose_again`.
+def choose_again(models: Models, resamples: Resamples) -> ChosenAgain:
+    """Make the choices of every seed of every system again on resampled validation patients.
 
     Args:
         models: Evaluated models of each system by its display name, one for each training seed.
         resamples: Number R of resamples of the patients, and their random seed.
 
     Returns:
-        The values that are chosen, by system and seed, as `choose_again` returns them.
+        The values that are chosen, by system and seed, as `refit_choices` returns them.
     """
     choices = {
         (system, seed): model.choices_made_again
         for system, members in models.items()
         for seed, model in enumerate(members)
     }
-    return choose_again(choices, resamples)
+    return refit_choices(choices, resamples)
 
 
-def choose_again(
+def refit_choices(
     choices: Mapping[_Name, Sequence[ValidationScores | BoxChoice]], resamples: Resamples
 ) -> dict[_Name, dict[str, Floats]]:
-    """Make the choices of all models again on the same resamples of the validation patients.
+    """Refit choices on the same resamples of the validation patients.
 
     Args:
         choices: For each model, the choices that it made on validation images.
@@ -161,7 +161,7 @@ def choose_again(
 
     Example:
         >>> scores = ValidationScores([0, 1], [0.2, 0.8], ["p", "q"], ("threshold=0.5",))
-        >>> chosen = choose_again({"CheXNet": [scores]}, Resamples(2, n_replicates=3))
+        >>> chosen = refit_choices({"CheXNet": [scores]}, Resamples(2, n_replicates=3))
         >>> chosen["CheXNet"]["threshold=0.5"].tolist()
         [0.5, 0.5, 0.5]
     """

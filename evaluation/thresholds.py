@@ -228,7 +228,7 @@ class ValidationScores:
 
     The rows are images, or studies or patients if these are evaluated instead of images. If
     `policies` is not empty, the bootstrap chooses their thresholds again on resampled patients, see
-    `evaluation.replicates.choose_again`.
+    `evaluation.replicates.refit_choices`.
 
     Attributes:
         y_true: True for positive rows, shape ``(M,)``.

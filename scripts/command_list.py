@@ -1,7 +1,7 @@
 """The commands in the groups that `cxr --help` shows: those of the core, and those that are added.
 
 Annexes and other people's packages add a command by an entry point of the group
-`cxr_compare.commands`, such as `plan = cxr_compare.studies.plan.plan:plan`. Of the core,
+`cxr_compare.commands`, such as `dose = my_package.dose:dose`. Of the core,
 `cxr_compare/__init__.py` repeats the names, because type checkers read imports and run no code.
 """
 

@@ -22,7 +22,6 @@ from cxr_compare.scripts.targets import chosen_targets, without_definitions
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr_compare.data_prep.store.dataset import DataSet
     from cxr_compare.evaluation.common_images import Images
     from cxr_compare.evaluation.sources.imported import ReadPredictions
     from cxr_compare.evaluation.sources.pixels import Pixels
@@ -117,8 +116,15 @@ def _of_file(
     # Readers of label files load much that values in memory do not need.
     from cxr_compare.data_prep.store.dataset import Target
     from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+    from cxr_compare.evaluation.sources.truth_files import truth_set
 
-    dataset = read_truth_file(truth, boxes, patients, columns, target_names)
+    if not truth.exists():
+        raise InputError(f"{truth}: no such file or folder")
+    further = [value for value in (boxes, patients) if value is not None]
+    if any(not isinstance(value, Path) for value in further):
+        raise InputError("compare: with truth in a file, boxes and patients are files, too")
+    defined = dict(read_target(text) for text in target_names or () if "=" in text)
+    dataset = truth_set(truth, patients, console.say, boxes, columns, defined)
 
     def of_finding(finding: str) -> GroundTruth:
         return LabelledSplit(dataset, Target(finding, (finding,), finding)).truth
@@ -130,31 +136,6 @@ def _of_file(
         of_finding,
         coco=truth if truth.suffix == ".json" else None,
     )
-
-
-def read_truth_file(
-    truth: Path,
-    boxes: Any = None,
-    patients: Any = None,
-    columns: tuple[str, ...] = (),
-    target_names: list[str] | None = None,
-) -> DataSet:
-    """Read labels and true boxes in files as the tables of a data set without image files.
-
-    The arguments are those of `open_truth`.
-
-    Raises:
-        InputError: There is no such file, or it is malformed.
-    """
-    from cxr_compare.evaluation.sources.truth_files import truth_set
-
-    if not truth.exists():
-        raise InputError(f"{truth}: no such file or folder")
-    further = [value for value in (boxes, patients) if value is not None]
-    if any(not isinstance(value, Path) for value in further):
-        raise InputError("compare: with truth in a file, boxes and patients are files, too")
-    defined = dict(read_target(text) for text in target_names or () if "=" in text)
-    return truth_set(truth, patients, console.say, boxes, columns, defined)
 
 
 def refuse_shared_patients(ground_truth: GroundTruth, table: Any, *, allowed: bool) -> None:
@@ -226,7 +207,7 @@ def _system(predictions: Predictions, truth: GroundTruth) -> System:
     return replace(system, facts=replace(system.facts, record=record))
 
 
-def open_predictions(
+def open_given_systems(
     systems: Sequence[GivenSystem],
     given: GivenTruth,
     columns: ResultColumns | None = None,

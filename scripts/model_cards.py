@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import display_name
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.formats.finding_names import display_name
 from cxr_compare.data_prep.store.identify_folder import folder_kind
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.metrics.policy_text import policy_text

@@ -287,31 +287,6 @@ Devices = Annotated[
 ]
 
 
-def chosen_device() -> str:
-    """Read from ``CXR_DEVICE`` on which device a learning curve trains its models.
-
-    Returns:
-        ``auto`` (the default: a GPU if there is one), ``cpu`` or ``cuda``, the same values as for
-        `--device` of `cxr train`.
-    """
-    return os.environ.get("CXR_DEVICE") or "auto"
-
-
-def trains_despite_audit() -> bool:
-    """Return True if a learning curve may train on a data set with audit errors.
-
-    The environment variable ``CXR_DESPITE_AUDIT=1`` allows it. The audit is the check of a data
-    set.
-
-    Raises:
-        InputError: The variable has another value than 0 or 1.
-    """
-    value = os.environ.get("CXR_DESPITE_AUDIT") or "0"
-    if value not in ("0", "1"):
-        raise InputError(f"CXR_DESPITE_AUDIT={value}: is neither 0 nor 1")
-    return value == "1"
-
-
 DespiteAudit = Annotated[
     bool,
     Argument(

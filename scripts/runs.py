@@ -93,7 +93,7 @@ def parse_runs(words: Sequence[str], command: str) -> list[RunGiven]:
                 f"{path}: {what}, and {command} needs a run of cxr train or an "
                 f"export of one; {_command_with_runs(path, command)}"
             )
-        if not is_run(path):
+        if not is_run_or_export(path):
             raise InputError(
                 f"{path}: is neither a run of cxr train nor an export of one; give such a folder"
             )
@@ -138,13 +138,15 @@ def sort_paths(words: Sequence[str]) -> tuple[list[RunGiven], list[Path]]:
     for text in words:
         name, path = given = _named_path(text)
         if path.is_dir() and (kind := folder_kind(path)) is not None and kind.name == "data set":
-            others = [word for word in words if word != text and is_run(_named_path(word).path)]
+            others = [
+                word for word in words if word != text and is_run_or_export(_named_path(word).path)
+            ]
             command = shlex.join(["cxr", "predict", *(others or ["RUN"]), "--data", str(path)])
             raise InputError(
                 f"{path}: is a data set; to predict its validation and test images, run: {command} "
                 "--out OUT"
             )
-        if is_run(path):
+        if is_run_or_export(path):
             runs.append(given)
         elif name is not None:
             raise InputError(f"{text}: {path} is not a run; NAME=PATH names a folder of cxr train")
@@ -167,7 +169,7 @@ def _named_path(text: str) -> RunGiven:
     return RunGiven(name, path)
 
 
-def is_run(path: Path) -> bool:
+def is_run_or_export(path: Path) -> bool:
     """Return True for the folder of an ended training (run) or of an export of its network.
 
     Args:

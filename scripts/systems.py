@@ -110,7 +110,7 @@ def _split_seeds(system: str) -> tuple[str | None, list[Path]]:
     return name, [Path(one) for one in each]
 
 
-class System(NamedTuple):
+class SystemPaths(NamedTuple):
     """A system to compare: one model, or the same model trained with several random seeds.
 
     Attributes:
@@ -175,13 +175,13 @@ class ComparedSystem(NamedTuple):
 
 
 SystemsGiven: TypeAlias = (
-    AnyPath | Sequence[AnyPath | System] | Mapping[str, AnyPath | Sequence[AnyPath]]
+    AnyPath | Sequence[AnyPath | SystemPaths] | Mapping[str, AnyPath | Sequence[AnyPath]]
 )
 """Systems as texts ``NAME=PATH``, paths or opened folders, or by name; several paths are seeds."""
 
 
-def read_systems(value: SystemsGiven) -> list[System]:
-    """Read systems from texts or from a mapping; objects of class `System` stay unchanged.
+def read_systems(value: SystemsGiven) -> list[SystemPaths]:
+    """Read systems from texts or from a mapping; objects of class `SystemPaths` stay unchanged.
 
     Args:
         value: Text ``NAME=PATH[,PATH...]`` or ``PATH``, path or opened object with a ``folder``; or
@@ -196,20 +196,20 @@ def read_systems(value: SystemsGiven) -> list[System]:
         True
     """
     if isinstance(value, Mapping):
-        return [System(name, _folders(source)) for name, source in value.items()]
+        return [SystemPaths(name, _folders(source)) for name, source in value.items()]
     words: Any = value
     if isinstance(value, str | Path) or hasattr(value, "folder"):
         words = [value]
     return [_read_system(word) for word in words]
 
 
-def _read_system(word: AnyPath | System) -> System:
+def _read_system(word: AnyPath | SystemPaths) -> SystemPaths:
     """Read one system: a text with seeds, a path, an opened object, or a system, which stays."""
-    if isinstance(word, System):
+    if isinstance(word, SystemPaths):
         return word
     if hasattr(word, "folder"):
-        return System(None, [as_path(word)])
-    return System(*_split_seeds(str(word)))
+        return SystemPaths(None, [as_path(word)])
+    return SystemPaths(*_split_seeds(str(word)))
 
 
 def _folders(source: AnyPath | Sequence[AnyPath]) -> list[Path]:
@@ -250,7 +250,7 @@ def read_compared(value: Any) -> list[GivenSystem]:
         return list(value)
     several = isinstance(value, Sequence) and not isinstance(value, str)
     for one in value if several else [value]:
-        if not names_path(one) and not isinstance(one, System):
+        if not names_path(one) and not isinstance(one, SystemPaths):
             raise InputError(
                 f"compare: {values_caption(one)} has no name; give scores and boxes by the names "
                 'of their systems, such as {"A": scores}'
@@ -296,7 +296,7 @@ ComparedSystems = Annotated[
 ]
 
 
-def require_predictable(systems: Sequence[System | GivenSystem | ComparedSystem]) -> None:
+def require_predictable(systems: Sequence[SystemPaths | GivenSystem | ComparedSystem]) -> None:
     """Check that the packages are installed with which trained models predict.
 
     Args:
@@ -570,6 +570,15 @@ def is_run(path: Path) -> bool:
         path: Any path.
     """
     return (path / "run.json").is_file() and not is_predictions_folder(path)
+
+
+def open_predictions(folder: Path) -> Predictions:
+    """Open a predictions folder; of a run, the predictions of its validation images.
+
+    Args:
+        folder: Predictions folder, or folder of an ended training (run).
+    """
+    return Predictions.open(validation_folder(folder) if is_run(folder) else folder)
 
 
 def decision_of_run(

@@ -325,6 +325,15 @@ class Answer:
         return list(dict.fromkeys([*of_runs, *joint]))
 
     @staticmethod
+    def image_cautions(answers: Sequence[Answer]) -> list[str]:
+        """Return the cautions of one image alone, such as that a system learned from it.
+
+        The cautions of all predictions of a system are left out, because they are shown once.
+        """
+        of_runs = {text for answer in answers for text in answer.run_cautions}
+        return [text for text in Answer.joint_cautions(answers) if text not in of_runs]
+
+    @staticmethod
     def declared_lines(answers: Iterable[Answer]) -> list[str]:
         """Return one sentence for each system whose threshold was declared, each once."""
         return [*dict.fromkeys(f"{a.system}, {a.declared}." for a in answers if a.declared)]

@@ -20,7 +20,7 @@ from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.store.loose_images import LooseImage, read_loose_images
+from cxr_compare.data_prep.images.loose_images import LooseImage, read_loose_images
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.progress import Progress, Silence
 from cxr_compare.evaluation.overlays.draw import to_png

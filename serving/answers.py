@@ -117,20 +117,8 @@ def remarks(answers: Sequence[Answer]) -> list[str]:
     """
     remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
     remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
-    remarks += [f"CAUTION: {text}" for text in image_cautions(answers)]
+    remarks += [f"CAUTION: {text}" for text in Answer.image_cautions(answers)]
     return [f"{answers[0].image}  {remark}" for remark in dict.fromkeys(remarks)]
-
-
-def image_cautions(answers: Sequence[Answer]) -> list[str]:
-    """Return what limits the predictions for one image alone, such as that it trained a system.
-
-    What limits all predictions of a system is left out, because it is shown once.
-
-    Args:
-        answers: Predictions of all systems for this one image.
-    """
-    of_runs = {text for answer in answers for text in answer.run_cautions}
-    return [text for text in Answer.joint_cautions(answers) if text not in of_runs]
 
 
 def lines_of_image(answers: Sequence[Answer]) -> list[str]:

@@ -14,7 +14,11 @@ from typing import Literal
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import file_lock
-from cxr_compare.data_prep.store.loose_images import LooseImage, find_image_files, read_loose_images
+from cxr_compare.data_prep.images.loose_images import (
+    LooseImage,
+    find_image_files,
+    read_loose_images,
+)
 
 OVERLAY_END = "-overlay.png"
 """End of the names of overlays."""

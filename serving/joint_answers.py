@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.data_prep.store.loose_images import LooseImage
+from cxr_compare.data_prep.images.loose_images import LooseImage
 from cxr_compare.serving.answer import ARRAY, Answer
 from cxr_compare.serving.guard import Warned, file_warnings
 

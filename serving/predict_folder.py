@@ -36,7 +36,10 @@ from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.evaluation.sources.eligibility import sets_of_run, unknown_training_data
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import tune_predictions, validation_scores
+from cxr_compare.evaluation.sources.stored_predictions import (
+    read_validation_scores,
+    tune_predictions,
+)
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.serving.backends import open_model
 from cxr_compare.serving.export_spec import EVALUATION_FILE, PREPROCESS_FILE, validation_folder
@@ -247,7 +250,7 @@ def freeze_decision(
         return
     predictions = predict_validation(run, test_set, progress, device=device)
     decision = tune_predictions(predictions, test_set)
-    scored = validation_scores(predictions, decision, test_set)
+    scored = read_validation_scores(predictions, decision, test_set)
     patients = test_set.patients(scored.index)
     evaluated = scored.assign(system=predictions.name, probability=np.nan, patient_id=patients)
     evaluated = evaluated.rename_axis("image_id").reset_index()

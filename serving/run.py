@@ -16,8 +16,8 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.images.loose_images import find_image_files, read_loose_images
 from cxr_compare.data_prep.store.dataset import Target
-from cxr_compare.data_prep.store.loose_images import find_image_files, read_loose_images
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions

@@ -8,8 +8,8 @@ import unicodedata
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import renamed
-from cxr_compare.data_prep.formats.finding_names import finding_name
 
 _WORDS = {
     "present": (

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.spreadsheets import sheet_names
 from cxr_compare.data_prep.contracts.table_files import read_table_file, read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import to_numbers
-from cxr_compare.data_prep.formats.finding_names import finding_name
 from cxr_compare.data_prep.formats.folder_scan import has_columns, has_match, list_image_files
 from cxr_compare.data_prep.formats.patients import patients_from_names
 from cxr_compare.data_prep.formats.source import (

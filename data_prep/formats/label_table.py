@@ -25,6 +25,7 @@ from cxr_compare.data_prep.contracts.column_names import (
     plain_name,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
+from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
@@ -41,7 +42,6 @@ from cxr_compare.data_prep.formats.columns import (
     read_column_names,
     require_role,
 )
-from cxr_compare.data_prep.formats.finding_names import finding_name
 from cxr_compare.data_prep.formats.source import SourceBuilder
 
 _TABLE = "TABLE"  # stands for a column that holds the name of the table

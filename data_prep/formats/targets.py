@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from cxr_compare.data_prep.formats.finding_names import display_name
+from cxr_compare.data_prep.contracts.finding_names import display_name
 
 
 def targets_from_findings(

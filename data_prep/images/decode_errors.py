@@ -9,6 +9,9 @@ from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError
 
+DECODER_CRASHED = "the decoder crashed or ran out of memory on this file"
+"""Problem of a file that ends each process that decodes it."""
+
 
 def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
     """Return an ``InputError`` about an image file that a library could not decode.

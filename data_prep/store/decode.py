@@ -14,6 +14,7 @@ import numpy as np
 
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.decode_errors import DECODER_CRASHED
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.placement import Placement
@@ -22,9 +23,6 @@ from cxr_compare.data_prep.work.image_files import require_image_checksum
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.work.engine import Engine
-
-DECODER_CRASHED = "the decoder crashed or ran out of memory on this file"
-"""Problem of a file that ends each process that decodes it."""
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,7 @@ def failure_table(
 
     Args:
         models: Evaluated models of each system by its display name, one for each training seed.
-        again: Choices that every bootstrap resample makes, as `choose_again_by_seed` returns them.
+        again: Choices that every bootstrap resample makes, as `choose_again` returns them.
         truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
             of the data set.
         protocol: Question of the comparison. Its subgroups and its rule for the threshold are used.

@@ -239,7 +239,7 @@ class Shares:
             models: Evaluated models of each system by its display name, one for each training seed.
             policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score
                 of at least this threshold are called positive.
-            again: Choices that every bootstrap resample makes, as `choose_again_by_seed` returns
+            again: Choices that every bootstrap resample makes, as `choose_again` returns
                 them.
             gaps: Names of groupings, such as ``{"sex"}``, whose groups are also compared with the
                 rest of the images.

@@ -32,7 +32,7 @@ from cxr_compare.evaluation.report.templates import CASES, sentence
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import Pixels, pixels_of_data_set
 from cxr_compare.evaluation.sources.stored_predictions import (
-    checked_decision,
+    read_decision,
     read_output,
     read_system,
 )
@@ -239,7 +239,7 @@ def _compared_output(comparison: Comparison, name: str, policy: str) -> DecidedO
     )
 
 
-def read_systems(
+def read_cases_of_images(
     systems: Mapping[str, Predictions],
     test_set: LabelledSplit,
     image_ids: Sequence[str],
@@ -276,7 +276,7 @@ def read_systems(
         decision = None
         used = policy or POLICIES[0]
         if system.decision(test_set.target.name) is not None:
-            decision, _ = checked_decision(name, system, test_set, ())
+            decision, _ = read_decision(name, system, test_set, ())
             used = decision.policy(policy, system.folder)
         evidence = read_output(system, test_set.target, ids)
         levels = None

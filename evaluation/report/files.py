@@ -1,4 +1,4 @@
-"""Names of the files in report and study folders, for all modules that read or write them."""
+"""Names of the files in report folders, for all modules that read or write them."""
 
 from __future__ import annotations
 
@@ -38,19 +38,3 @@ OF_ONE_TARGET = frozenset(
     }
 )
 OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside one folder for each target
-
-
-def study_files(kind: str) -> set[str]:
-    """Return the names of the files in which a study, such as a learning curve, is stored.
-
-    Args:
-        kind: Short name of the study, with which the file names begin, such as ``curve``.
-
-    Returns:
-        The names of its page, its JSON file and its CSV file.
-
-    Example:
-        >>> sorted(study_files("curve"))
-        ['curve.csv', 'curve.html', 'curve.json']
-    """
-    return {f"{kind}.{ending}" for ending in ("html", "json", "csv")}

@@ -27,12 +27,12 @@ from cxr_compare.data_prep.contracts.box_values import (
 )
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.content import file_stems
-from cxr_compare.data_prep.formats.finding_names import finding_name
 from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
@@ -141,7 +141,9 @@ class ReadPredictions:
                 record={**record, "inference_id": self.content_id},
             ),
         )
-        return replace(system, **{self.kind: rows})
+        if self.kind == "boxes":
+            return replace(system, boxes=rows)
+        return replace(system, scores=rows)
 
     def to_predictions(self, data_set: Mapping[str, Any], imported_from: str) -> Predictions:
         """Return the predictions with the record and the tables of a predictions folder.

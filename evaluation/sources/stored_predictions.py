@@ -157,7 +157,7 @@ def tune_predictions(predictions: Predictions, split: LabelledSplit, **options: 
     return choose.tune(read_system_of_split(predictions, split, ["val"]), split.truth, **options)
 
 
-def checked_decision(
+def read_decision(
     name: str,
     predictions: Predictions,
     split: LabelledSplit,
@@ -302,7 +302,7 @@ def pilot_of_predictions(
     return pilot_parts(read.named, read.images, read.truth)
 
 
-def validation_scores(
+def read_validation_scores(
     predictions: Predictions, decision: Choices, split: LabelledSplit
 ) -> pd.DataFrame:
     """Compute the image scores of validation images in the same way as those of test images.

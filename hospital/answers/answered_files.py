@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cxr_compare import Answer, InputError, Run
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.store.loose_images import LooseImage, read_loose_images
+from cxr_compare.data_prep.images.loose_images import LooseImage, read_loose_images
 from cxr_compare.scripts import console
 from cxr_compare.serving.joint_answers import answered_batches
 

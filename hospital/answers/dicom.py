@@ -11,17 +11,22 @@ from cxr_compare.data_prep.contracts.atomic_files import atomic_path, remove_old
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import counted, require_packages
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
-from cxr_compare.data_prep.store.loose_images import find_image_files
+from cxr_compare.data_prep.images.loose_images import find_image_files
 from cxr_compare.hospital.answers.answered_files import answered_files
 from cxr_compare.hospital.dicom_objects.result_identity import Algorithm, to_bytes
 from cxr_compare.hospital.dicom_objects.source_header import Source, read_source
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Backend, Device, Policy, Precision
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.runs import (
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
+    Backend,
+    Device,
+    Outcome,
+    Policy,
+    Precision,
     RunsAndImages,
+    as_path,
+    command,
     open_runs,
     read_paths,
     require_backends,

@@ -6,16 +6,21 @@ from typing import Annotated
 
 from cxr_compare import InputError
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.store.loose_images import find_image_files
+from cxr_compare.data_prep.images.loose_images import find_image_files
 from cxr_compare.hospital.answers.answered_files import answered_files
 from cxr_compare.hospital.answers.logged_answers import log_answers, opened_log
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Backend, Device, Policy, Precision
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.runs import (
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
+    Backend,
+    Device,
+    Outcome,
+    Policy,
+    Precision,
     RunsAndImages,
+    as_path,
+    command,
     open_runs,
     read_paths,
     require_backends,

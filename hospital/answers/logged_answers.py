@@ -11,7 +11,7 @@ from cxr_compare import Answer, InputError, Run
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.hospital.answers.answer_log import AnswerLog
 from cxr_compare.scripts import console
-from cxr_compare.scripts.parameters import AnyPath, Argument
+from cxr_compare.scripts.command_frame import AnyPath, Argument
 
 Log = Annotated[
     AnyPath | None,

@@ -6,7 +6,7 @@ import hashlib
 
 import highdicom.sr as hd
 
-from cxr_compare.data_prep.formats.finding_names import display_name, finding_name
+from cxr_compare.data_prep.contracts.finding_names import display_name, finding_name
 
 PRIVATE_SCHEME = "99CXRCOMPARE"
 # Largest numbers of characters of a code and of its meaning

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from cxr_compare import Choices, DataSet, InputError, Predictions
+from cxr_compare import Choices, DataSet, InputError
 from cxr_compare.evaluation.choices import Declared
 from cxr_compare.evaluation.choose import checked_decision, declare, validation_scores
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
@@ -17,12 +17,18 @@ from cxr_compare.hospital.guarantee.guarantee_plan import LEAST_PATIENTS, Guaran
 from cxr_compare.hospital.guarantee.guaranteed_threshold import GuaranteeImages
 from cxr_compare.hospital.guarantee.guarantees import Guarantee, read_guarantee
 from cxr_compare.hospital.guarantee.localisation import locate_predictions
-from cxr_compare.scripts.options import DataFolder, Images, own_split, read_numbers
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.runs import PathsGiven, read_paths
-from cxr_compare.scripts.systems import is_run
-from cxr_compare.serving.export_spec import validation_folder
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
+    DataFolder,
+    Images,
+    as_path,
+    command,
+    open_predictions,
+    own_split,
+    read_numbers,
+    read_paths,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +44,7 @@ _USUAL_SHARE = 0.9
 
 @command
 def guarantee(
-    *words: Annotated[PathsGiven, Argument(read=read_paths, metavar="[RUN] GUARANTEE")],
+    *words: Annotated[AnyPath, Argument(read=read_paths, metavar="[RUN] GUARANTEE")],
     data: DataFolder | None = None,
     target: str | None = None,
     plan: bool = False,
@@ -138,7 +144,7 @@ def _declare(folder: Path, text: str, data: Path, target: str | None) -> Choices
     dataset = DataSet.open(data)
     split = own_split(None, [folder], dataset)
     test_set = LabelledSplit(dataset, dataset.target(target), split)
-    predictions = Predictions.open(validation_folder(folder) if is_run(folder) else folder)
+    predictions = open_predictions(folder)
     if predictions.decision(test_set.target.name) is None:
         raise InputError(f"{folder}: has no decision on {test_set.target.name}; run cxr tune first")
     system = read_system_of_split(predictions, test_set, ["val"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cxr_compare.evaluation.box_choice import BoxRule
 from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
@@ -16,7 +16,7 @@ from cxr_compare.hospital.guarantee.guaranteed_threshold import FalseBoxes, Loca
 
 
 def locate_predictions(
-    output: Output, scores: Floats, truth: GroundTruth, box_rule: BoxRule | None
+    output: Output, scores: Floats, truth: GroundTruth, box_rule: OverlapRule | MapBoxRule | None
 ) -> Localisation:
     """Find where a system points on each image, and compare the point with the lesions.
 

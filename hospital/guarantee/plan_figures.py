@@ -9,9 +9,7 @@ import numpy as np
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.evaluation.report.chart import Axis, Chart, Curve
-from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
-from cxr_compare.evaluation.report.figure_files import save_figure
+from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, save_chart
 from cxr_compare.hospital.guarantee.guarantee_plan import GuaranteePlan
 from cxr_compare.hospital.guarantee.guarantee_size import MOST_SIMULATED
 
@@ -31,7 +29,7 @@ def write_plan(plan: GuaranteePlan, out: Path) -> tuple[Path, ...]:
     require_only_files(out, {_STORED, _FIGURES}, "plan")
     figures = out / _FIGURES
     figures.mkdir(parents=True, exist_ok=True)
-    drawn = save_figure(draw_with_legend(_chart(plan), []), figures / "guarantee.png")
+    drawn = save_chart(_chart(plan), figures / "guarantee.png")
     write_json(out / _STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
     return tuple(path for path in drawn if path.suffix == ".png")
 

@@ -7,24 +7,27 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare import Choices, DataSet, Predictions
+from cxr_compare import Choices, DataSet
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.evaluation.report.files import study_files
+from cxr_compare.evaluation.report.study_page import study_files
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import read_output
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.hospital.answers.answer_log import AGE_BANDS, LOG_KEY
 from cxr_compare.hospital.answers.answer_log_reader import read_audit, read_log
 from cxr_compare.hospital.monitor.monitoring import monitor_log
-from cxr_compare.scripts.options import DataFolder, own_split
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.systems import is_run
-from cxr_compare.serving.export_spec import validation_folder
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    DataFolder,
+    Outcome,
+    as_path,
+    command,
+    open_predictions,
+    own_split,
+)
 
 _BASELINE_DAYS = 28  # days at the start that all later ones are compared with
 _PATIENT_DAYS = 28  # a patient counts once in so many days
@@ -150,9 +153,8 @@ def _audited(answers: pd.DataFrame, labels: Path, key: Path | None) -> pd.DataFr
 
 def _validation(test_set: LabelledSplit, reference: Path, answers: pd.DataFrame) -> pd.DataFrame:
     """Return the validation images of a reference, with labels, in the columns of a log."""
-    folder = validation_folder(reference) if is_run(reference) else reference
     target = test_set.target
-    predictions = Predictions.open(folder)
+    predictions = open_predictions(reference)
     if (others := answers["target"].nunique()) > 1:
         raise InputError(f"monitor: the log answers for {others} targets; choose one by --target")
     systems = sorted(answers["system"].unique())
@@ -167,7 +169,7 @@ def _validation(test_set: LabelledSplit, reference: Path, answers: pd.DataFrame)
     scores = read_output(predictions, target, ids).scores(decision.reduction)
     of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]
     used = of_system["threshold"].dropna()  # what the log decides by
-    chosen = decision.thresholds[decision.policy(None, folder)]
+    chosen = decision.thresholds[decision.policy(None, reference)]
     threshold = chosen.threshold if used.empty else float(used.iloc[0])
     if threshold is None:
         words = f"has no threshold for {chosen.policy} ({chosen.reason})"

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.report.chart import Axis, Chart, Curve
-from cxr_compare.evaluation.report.inline_svg import legend_sample
-from cxr_compare.evaluation.report.study_page import ShownChart
+from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, ShownChart
 from cxr_compare.hospital.monitor.monitor_result import MonitoredFigure, Monitoring
 from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
 
@@ -96,13 +94,7 @@ def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[Sho
             guides=tuple(weeks) if in_weeks else (),
             guide_label="end of the reference" if in_weeks else "",
         ),
-        [
-            (legend_sample(f"course-{key}", 0), "mean per patient"),
-            (
-                legend_sample(f"course-{key}", 1),
-                monitor_sentence("reference_legend", in_weeks),
-            ),
-        ],
+        ["mean per patient", monitor_sentence("reference_legend", in_weeks)],
     )
     evidence = np.array([part.evidence or np.nan for part in row.course]).clip(0.1, CEILING)
     yield ShownChart(

@@ -11,8 +11,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.metrics.prose import inside_sentence
-from cxr_compare.evaluation.report.study_page import Section, StudyPage, write_study
-from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.report.study_page import Section, StudyPage, Table, write_study
 from cxr_compare.hospital.monitor.detection_delay import (
     DAILY,
     STREAMS,

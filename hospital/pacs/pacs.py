@@ -12,12 +12,17 @@ from typing import Annotated
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
 from cxr_compare.hospital.answers.logged_answers import Log, opened_log
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Backend, Device, Policy, Precision
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.runs import (
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
+    Backend,
+    Device,
+    Outcome,
+    Policy,
+    Precision,
     Runs,
+    as_path,
+    command,
     open_runs,
     parse_runs,
     read_paths,

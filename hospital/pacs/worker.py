@@ -33,7 +33,6 @@ from cxr_compare.hospital.pacs.patience import RefusedError
 from cxr_compare.hospital.pacs.station_settings import StationSettings
 from cxr_compare.hospital.pacs.tally import Tally
 from cxr_compare.serving.answer import Answer
-from cxr_compare.serving.answers import image_cautions
 from cxr_compare.serving.joint_answers import answers_by_image
 from cxr_compare.serving.run import Run
 
@@ -306,7 +305,7 @@ class Worker:
         self.tally.results.update(result_digests)
         for warning in image_warnings:
             self._emit(f"{_name(image)}  WARNING: {warning}")
-        for caution in image_cautions(answers):
+        for caution in Answer.image_cautions(answers):
             self._emit(f"{_name(image)}  CAUTION: {caution}")
         for answer in answers:
             self._emit(str(answer))

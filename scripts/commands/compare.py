@@ -35,7 +35,7 @@ from cxr_compare.scripts.exposures import Exposures, read_exposures
 from cxr_compare.scripts.from_data_set import FromDataSet, open_values
 from cxr_compare.scripts.from_truth import (
     FromTruth,
-    open_predictions,
+    open_given_systems,
     open_truth,
     refuse_shared_patients,
 )
@@ -230,7 +230,7 @@ def compare(
 
             pixels = pixels_of_folder(first, image_options.folder, console.say)
         refuse_shared_patients(first, truth, allowed=allow_shared_patients)
-        predictions = open_predictions(compared, given, result_columns, read_scales(scale))
+        predictions = open_given_systems(compared, given, result_columns, read_scales(scale))
         if not len(first.image_ids("val")):
             require_given_thresholds(policy)
         inputs = [

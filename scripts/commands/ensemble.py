@@ -22,7 +22,7 @@ from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import Table
 from cxr_compare.scripts.from_data_set import open_values
-from cxr_compare.scripts.from_truth import GivenTruth, open_predictions, open_truth
+from cxr_compare.scripts.from_truth import GivenTruth, open_given_systems, open_truth
 from cxr_compare.scripts.options import DataFolder, own_split
 from cxr_compare.scripts.parameters import AnyPath, as_path
 from cxr_compare.scripts.runner import command
@@ -116,7 +116,7 @@ def _joined_on_truth(
 ) -> Predictions:
     """Join systems that are given in files or in memory, with the truth beside them."""
     (labelled,) = truth.truths.values()
-    opened = open_predictions(given, truth)
+    opened = open_given_systems(given, truth)
     members = [one.predictions(labelled) for of_system in opened.values() for one in of_system]
     joined = join(
         members,

@@ -20,7 +20,7 @@ from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import (
-    System,
+    SystemPaths,
     Systems,
     is_run,
     predict_images,
@@ -77,7 +77,7 @@ def overlay(
     data = as_path(data)
     out = as_path(out)
     require_predictable(systems)
-    from cxr_compare.evaluation.report.cases import read_systems as read_cases
+    from cxr_compare.evaluation.report.cases import read_cases_of_images
 
     dataset = DataSet.open(data)
     of_target = dataset.target(target)
@@ -92,7 +92,7 @@ def overlay(
     with TemporaryDirectory() as scratch:
         test_set = LabelledSplit(dataset, of_target, split)
         opened = _open_systems(systems, test_set, image_ids, Path(scratch))
-        cases = read_cases(opened, test_set, image_ids, policy=policy)
+        cases = read_cases_of_images(opened, test_set, image_ids, policy=policy)
         make_folder(out)
         remove_old_temporary_files(out)
         with console.track("Drawing", len(image_ids)) as advance:
@@ -107,7 +107,7 @@ def overlay(
 
 
 def _open_systems(
-    systems: list[System], test_set: LabelledSplit, image_ids: list[str], scratch: Path
+    systems: list[SystemPaths], test_set: LabelledSplit, image_ids: list[str], scratch: Path
 ) -> dict[str, Predictions]:
     """Open systems by name; a run predicts the images into `scratch`."""
     opened: dict[str, Predictions] = {}

@@ -21,14 +21,12 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.work.chunks import CrashError
 from cxr_compare.data_prep.work.engine import EngineName, open_engine
 from cxr_compare.data_prep.work.ray_engine import RayEngine, ray_result
-from cxr_compare.scripts.child_processes import (
-    Child,
+from cxr_compare.scripts.child_processes import Child, interrupt, start
+from cxr_compare.studies.curve.child_commands import (
     Command,
     Machines,
     ThisMachine,
-    interrupt,
     share_devices,
-    start,
 )
 
 _MOST_DEATHS = 3  # deaths of a command's workers, after which the command counts as failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,26 +23,28 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.prediction_writer import remove_prediction_leftovers
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
-from cxr_compare.scripts.child_processes import Command, Running, follow_parent, run_commands
-from cxr_compare.scripts.options import (
+from cxr_compare.scripts.child_processes import follow_parent
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
     DataFolder,
+    Outcome,
     Settings,
-    chosen_device,
+    as_path,
     chosen_engine,
+    command,
     config_names,
+    load_model,
+    predict_once,
     settings_words,
-    trains_despite_audit,
 )
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.runtime import load_model
+from cxr_compare.studies.curve.child_commands import Command, Running, run_commands
 from cxr_compare.studies.curve.cluster import open_machines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from cxr_compare.scripts.child_processes import Machines
+    from cxr_compare.studies.curve.child_commands import Machines
     from cxr_compare.studies.curve.curve_evaluation import CurveDesign
     from cxr_compare.studies.curve.curve_trainings import CurvePlan, CurveRun
 
@@ -128,7 +131,7 @@ def curve(
     """
     data = as_path(data)
     out = as_path(out)
-    device = chosen_device()
+    device = _chosen_device()
     require_packages("curve", "train", TRAIN_PACKAGES)
     from cxr_compare.studies.curve.curve_evaluation import evaluate_curve
     from cxr_compare.studies.curve.curve_page import FILES, STORED, write_curve
@@ -169,7 +172,7 @@ def curve(
     before = plan.record(started, _STARTED)
     if before is None:
         require_only_files(out, {_STARTED, _RUNS, *FILES}, "curve")
-    plan = replace(plan, parts=add_parts(dataset, evaluated, splits, sizes, range(seeds)))
+    plan = replace(plan, parts=add_parts(dataset, evaluated.name, splits, sizes, range(seeds)))
     make_folder(out)
     engine = chosen_engine()
     with (
@@ -182,7 +185,7 @@ def curve(
             write_json(out / _STARTED, "curve_started", {**started, **provenance()})
         remove_leftovers(data)  # of a call that was killed when it had just added the parts
         options = ["--device", device]
-        if trains_despite_audit():
+        if _trains_despite_audit():
             options.append("--despite-audit")
         runs = _train(plan, machines, options)
         dataset = DataSet.open(data)  # with its new parts
@@ -204,6 +207,31 @@ def curve(
         page = write_curve(study, out)
     lines = [statement.text for statement in curve_statements(study, study.metrics[0])]
     return Outcome("\n".join(lines), file=out / STORED, page=page)
+
+
+def _chosen_device() -> str:
+    """Read from ``CXR_DEVICE`` on which device the models are trained.
+
+    Returns:
+        ``auto`` (the default: a GPU if there is one), ``cpu`` or ``cuda``, the same values as for
+        `--device` of `cxr train`.
+    """
+    return os.environ.get("CXR_DEVICE") or "auto"
+
+
+def _trains_despite_audit() -> bool:
+    """Return True if a learning curve may train on a data set with audit errors.
+
+    The environment variable ``CXR_DESPITE_AUDIT=1`` allows it. The audit is the check of a data
+    set.
+
+    Raises:
+        InputError: The variable has another value than 0 or 1.
+    """
+    value = os.environ.get("CXR_DESPITE_AUDIT") or "0"
+    if value not in ("0", "1"):
+        raise InputError(f"CXR_DESPITE_AUDIT={value}: is neither 0 nor 1")
+    return value == "1"
 
 
 def _together(first: Any, second: Any) -> Any:
@@ -308,20 +336,18 @@ def _design(plan: CurvePlan) -> CurveDesign:
 
 def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
     """Return the predictions of a run for its validation and test images."""
-    from cxr_compare.serving.predict_folder import predict_data_set
-
     if (run.predictions / "predictions.json").is_file():
         remove_prediction_leftovers(run.predictions)
         return Predictions.open(run.predictions)
     # Named one by one, so that no cost is measured: nobody asks here what an image takes.
     ids = [*dataset.image_ids("val", run.part), *dataset.image_ids("test", run.part)]
     model = load_model(run.folder, device)
-    return predict_data_set(
+    return predict_once(
         model,
+        run.folder,
         dataset,
         run.predictions,
         run.part,
-        console,
         image_ids=ids,
         made_before=Predictions.open(run.folder / "validation"),
     )

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from cxr_compare.evaluation.metrics.registry import metric_title
-from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
-from cxr_compare.evaluation.report.table import figure_text
+from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, Point, figure_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.studies.curve.curve_sentences import curve_sentence
 from cxr_compare.studies.curve.curve_study import KINDS, MAIN, CurveStudy, Kind, SizePoint

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
-from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
-from cxr_compare.evaluation.report.figure_files import save_figure
-from cxr_compare.evaluation.report.files import study_files
-from cxr_compare.evaluation.report.inline_svg import to_svg
-from cxr_compare.evaluation.report.study_page import Statement, StudyPage, write_study
-from cxr_compare.evaluation.report.table import Table, figure_text
+from cxr_compare.evaluation.report.study_page import (
+    ShownChart,
+    Statement,
+    StudyPage,
+    Table,
+    figure_text,
+    save_chart,
+    study_files,
+    write_study,
+)
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
 from cxr_compare.studies.curve.curve_charts import MARKERS, curve_chart
 from cxr_compare.studies.curve.curve_sentences import curve_sentence
@@ -66,10 +70,7 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
     if study.metrics:
         metric = study.metrics[0]
         chart = curve_chart(study, metric)
-        figure = draw_with_legend(chart, [])
-        if (legend := figure.axes[0].get_legend()) is not None:
-            legend.set_title(chart.note)
-        save_figure(figure, out / _FIGURE)
+        save_chart(chart, out / _FIGURE, legend_title=chart.note)
     template = Path(__file__).with_name("curve.html.jinja")
     html = _page(study, statements).render(template, **_own_parts(study, statements))
     return write_study(out, "curve", rows, _stored(study, rows, statements), html)
@@ -227,7 +228,7 @@ def _of_metric(study: CurveStudy, metric: str, statements: list[Statement]) -> d
         "title": metric_title(metric),
         "meaning": METRICS[metric].meaning,
         "findings": statements,
-        "charts": [(chart, to_svg(chart))],
+        "charts": [(chart, ShownChart(chart).drawing)],
         "differences": _differences(study, metric),
     }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from cxr_compare import DataSet
 from cxr_compare.configs.load import (
     dump_config,
     find_config,
@@ -21,10 +22,7 @@ from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
-from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 from cxr_compare.data_prep.splits.nested_parts import add_nested_parts, draw_nested_parts
-from cxr_compare.data_prep.store.dataset import DataSet, Target
-from cxr_compare.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,8 +88,8 @@ class CurveRun:
         The weights are complete with ``run.json``. After that, as its last step, ``cxr train``
         chooses the decision rule (threshold and calibration), and it may be killed in between.
         """
-        run = RunFolder(self.folder)
-        return run.is_complete and any((run.validation / "decisions").glob("*.json"))
+        decisions = (self.folder / "validation/decisions").glob("*.json")
+        return (self.folder / "run.json").is_file() and any(decisions)
 
 
 @dataclass(frozen=True)
@@ -334,7 +332,7 @@ def _read_config(
 
 def add_parts(
     dataset: DataSet,
-    target: Target,
+    target: str,
     splits: Sequence[str],
     shares: Sequence[float],
     seeds: Sequence[int],
@@ -348,8 +346,8 @@ def add_parts(
 
     Args:
         dataset: Data set on the disk to which the smaller splits are added.
-        target: Finding, or group of findings, that detector and classifier learn. The draw balances
-            its positive and negative patients.
+        target: Name of the finding, or group of findings, that detector and classifier learn. The
+            draw balances its positive and negative patients.
         splits: Names of the whole splits to draw from.
         shares: Shares of the training and validation patients to keep, each in (0, 1], such as
             ``[0.25, 1.0]``. A share of 1 is the whole split.
@@ -364,14 +362,15 @@ def add_parts(
             validation or test are all positive or all negative (for training and validation, images
             with unboxed lesions do not count); or two shares keep the same patients.
     """
-    labels = dataset.labels(target).dropna() == 1
-    boxed = labels[labels.index.isin(dataset.boxes_trusted(target))]
+    learned = dataset.target(target)
+    labels = dataset.labels(learned).dropna() == 1
+    boxed = labels[labels.index.isin(dataset.boxes_trusted(learned))]
     if not boxed.any():
         raise InputError(
-            f"curve: target '{target.name}' has no positive image whose lesions are all boxed; a "
+            f"curve: target '{target}' has no positive image whose lesions are all boxed; a "
             "detector cannot learn it"
         )
-    drawn = draw_nested_parts(dataset, target, splits, shares, seeds)
+    drawn = draw_nested_parts(dataset, learned, splits, shares, seeds)
     for split, parts in drawn.items():
         test_counts = _counts_if_one_class(labels, dataset.image_ids("test", split))
         if test_counts:
@@ -403,7 +402,7 @@ def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
         InputError: A patient has test images in two splits, or a split is named twice.
     """
     patients_by_split: dict[str, set[str]] = {}
-    patients = patient_groups(dataset.images)
+    patients = dataset.images.set_index("image_id")["patient_id"]
     for split in splits:
         test_patients = set(patients.reindex(dataset.image_ids("test", split)))
         for other, other_patients in patients_by_split.items():

@@ -17,7 +17,7 @@ from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
 from cxr_compare.evaluation.replicates import FiguresOfWeights
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
-    checked_decision,
+    read_decision,
     read_eligible,
     read_output,
 )
@@ -202,7 +202,7 @@ def evaluate_shares(
         resamples = Resamples(evaluated.n_patients, replicates, stream=number)
         for column, (name, run) in enumerate(runs.items()):
             of_run = replace(of_split, split=run.part)
-            decision, _ = checked_decision(name, run.predictions, of_run, [_POLICY])
+            decision, _ = read_decision(name, run.predictions, of_run, [_POLICY])
             output = read_output(run.predictions, of_run.target, evaluated.image_ids)
             model = EvaluatedModel(name, evaluated, output, decision)
             figures_of = FiguresOfWeights(model)

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from cxr_compare import DataSet, InputError
-from cxr_compare.scripts.from_truth import read_truth_file
-from cxr_compare.scripts.options import DataFolder
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
+from cxr_compare.scripts import console
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
+    DataFolder,
+    Outcome,
+    as_path,
+    command,
+)
 
 
 @command
@@ -64,6 +68,7 @@ def explain(
         cxr explain results.json --data out/data --figure 0.4712 --figure ap75=0.3127
     """
     from cxr_compare.evaluation.sources.imported import read_boxes
+    from cxr_compare.evaluation.sources.truth_files import truth_set
     from cxr_compare.studies.explain.protocols import explain_figure
 
     boxes = as_path(boxes)
@@ -73,7 +78,7 @@ def explain(
     if data is not None and truth is None:
         dataset = DataSet.open(data)
     elif truth is not None and data is None:
-        dataset = read_truth_file(truth)
+        dataset = truth_set(truth, None, console.say)
         if truth.suffix == ".json":
             coco_truth = coco_truth or truth
     else:

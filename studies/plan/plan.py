@@ -6,14 +6,22 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare import DataSet, InputError, Predictions
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.scripts.options import Counts, DataFolder, Images, own_split, read_numbers
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.systems import System, Systems, read_systems
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
+    Counts,
+    DataFolder,
+    Images,
+    SystemPaths,
+    Systems,
+    as_path,
+    command,
+    own_split,
+    read_numbers,
+    read_systems,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,7 +192,7 @@ def plan(
 
 
 def _pilot_parts(
-    pilot: list[System], data: Path, target: str | None
+    pilot: list[SystemPaths], data: Path, target: str | None
 ) -> dict[str, list[AurocParts]]:
     """Return the parts that each test patient of a pilot adds to the AUROCs, by system."""
     from cxr_compare.evaluation.sources.stored_predictions import pilot_of_predictions
@@ -200,13 +208,13 @@ def _pilot_parts(
     return pilot_of_predictions(systems, LabelledSplit(dataset, dataset.target(target), split))
 
 
-def _kind(pilot: list[System], of_readers: bool) -> str:
+def _kind(pilot: list[SystemPaths], of_readers: bool) -> str:
     if not pilot:
         return "assumed readers" if of_readers else "assumed"
     return "readers" if (pilot[0].paths[0] / "readers.json").is_file() else "predictions"
 
 
-def _refuse_unread(options: Collection[str], kind: str, pilot: list[System]) -> None:
+def _refuse_unread(options: Collection[str], kind: str, pilot: list[SystemPaths]) -> None:
     """Refuse the first option that this kind of plan would not read."""
     for name in options:
         if name not in _OPTIONS[kind]:

@@ -10,9 +10,13 @@ import numpy as np
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
-from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
-from cxr_compare.evaluation.report.figure_files import save_figure
+from cxr_compare.evaluation.report.study_page import (
+    Axis,
+    Chart,
+    Curve,
+    Point,
+    save_chart,
+)
 from cxr_compare.studies.plan.sample_size import fewest_patients
 from cxr_compare.studies.plan.study_plan import StudyPlan
 
@@ -56,7 +60,7 @@ def write_plan(plan: StudyPlan, out: Path) -> tuple[Path, ...]:
     figures.mkdir(parents=True, exist_ok=True)
     drawn = []
     for chart in _charts(plan):
-        drawn += save_figure(draw_with_legend(chart, []), figures / f"{chart.key}.png")
+        drawn += save_chart(chart, figures / f"{chart.key}.png")
     write_json(out / _STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
     return tuple(path for path in drawn if path.suffix == ".png")
 

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.metrics.image_metrics import rates
-from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
-from cxr_compare.evaluation.report.study_page import ShownChart
+from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, Point, ShownChart
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 from cxr_compare.studies.readers.reader_analysis import ReaderAnalysis

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.evaluation.report.inline_svg import legend_sample
-from cxr_compare.evaluation.report.study_page import Section, ShownChart, StudyPage, write_study
-from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.report.study_page import (
+    Section,
+    ShownChart,
+    StudyPage,
+    Table,
+    write_study,
+)
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text, range_text
 from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     FREEDOM_OF_A_CLAIM,
@@ -139,7 +143,7 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     if n_compared > 1:
         scope.append(reader_sentence("simultaneous", n_compared))
     names = [*study.modalities, *dict.fromkeys(study.systems["reader"])]
-    legend = [(legend_sample(chart.key, at), modality_title(name)) for at, name in enumerate(names)]
+    legend = [modality_title(name) for name in names]
     figures = _figure_table(analysis, analysis.primary)
     others = [
         _figure_table(analysis, metric) for metric in analysis.metrics if metric != analysis.primary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.study_page import sentence
 
 _TEMPLATE = Path(__file__).with_name("readers.txt.jinja")
 

@@ -9,13 +9,20 @@ from typing import Annotated, Any, cast
 from cxr_compare import DataSet, InputError, Report, compare
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.study_page import sentence
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.scripts.options import DataFolder, own_split
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.systems import System, Systems, read_systems
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
+    DataFolder,
+    Outcome,
+    SystemPaths,
+    Systems,
+    as_path,
+    command,
+    own_split,
+    read_systems,
+)
 
 _NOT_SHOWN = "not shown"
 _TEMPLATE = Path(__file__).with_name("reader_verdicts.txt.jinja")
@@ -95,7 +102,7 @@ def reader_verdicts(
     return Outcome("\n".join([text, *map(_line, payload)]), payload)
 
 
-def _text(system: System) -> str:
+def _text(system: SystemPaths) -> str:
     paths = ",".join(map(str, system.paths))
     return paths if system.name is None else f"{system.name}={paths}"
 

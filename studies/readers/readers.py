@@ -13,13 +13,20 @@ from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
 from cxr_compare.evaluation.boxes.lesion_hits import HitRule
-from cxr_compare.evaluation.report.files import study_files
+from cxr_compare.evaluation.report.study_page import study_files
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.scripts.options import DataFolder, Names, own_split
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.systems import Systems, read_systems
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
+    DataFolder,
+    Names,
+    Outcome,
+    Systems,
+    as_path,
+    command,
+    own_split,
+    read_systems,
+)
 
 _POLICY = "max_f1"  # policy by which systems that are predictions folders decide
 _LEVEL = 0.95  # coverage of the intervals

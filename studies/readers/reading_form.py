@@ -9,10 +9,15 @@ from cxr_compare import DataSet, InputError, Predictions
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import DataFolder, choose_images
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
+from cxr_compare.scripts.command_frame import (
+    AnyPath,
+    Argument,
+    DataFolder,
+    Outcome,
+    as_path,
+    choose_images,
+    command,
+)
 
 _PANEL = 1024  # side of an image, px
 _SEED = 0  # random seed of the order in which readers see images

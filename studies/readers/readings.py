@@ -14,7 +14,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.evaluation.boxes.lesion_hits import HitRule
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import checked_decision, read_output
+from cxr_compare.evaluation.sources.stored_predictions import read_decision, read_output
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.studies.readers.reader_files import (
     KEYS,
@@ -170,7 +170,7 @@ def _predicted_system(
             f"{predictions.folder}: {name} did not run on case '{missing[0]}' ({len(missing)} such "
             "cases that readers read)"
         )
-    decision, _ = checked_decision(name, predictions, test_set, (policy,))
+    decision, _ = read_decision(name, predictions, test_set, (policy,))
     output = read_output(predictions, test_set.target, cases)
     scores = output.scores(decision.reduction)
     table = pd.DataFrame({"reader": name, "modality": "", "case": cases, "rating": scores.values})

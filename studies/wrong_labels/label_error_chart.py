@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_compare.evaluation.report.chart import Axis, Chart, Curve
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, sentence
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.studies.wrong_labels.overturning_labels import RandomErrors
 

@@ -15,9 +15,7 @@ from cxr_compare.evaluation.metrics.image_metrics import auroc
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.scripts.outcome import Outcome
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.runner import command
+from cxr_compare.scripts.command_frame import AnyPath, Argument, Outcome, as_path, command
 from cxr_compare.studies.wrong_labels.reference_error import (
     ReferenceAccuracy,
     corrected_auroc,
@@ -70,7 +68,7 @@ def wrong_labels(
         cxr wrong-labels out/report --error 0.05
     """
     from cxr_compare import Report
-    from cxr_compare.evaluation.report.templates import sentence
+    from cxr_compare.evaluation.report.study_page import sentence
     from cxr_compare.studies.wrong_labels.label_error_chart import TEMPLATE, label_error_chart
 
     accuracy = None if error is None else ReferenceAccuracy.from_text(error)
@@ -256,7 +254,7 @@ def _corrected_row(
     system: str, policy: str, metric: str, figure: ClusteredEstimate | None
 ) -> dict[str, Any]:
     """Return a corrected figure as a row; None and a note where there is none."""
-    from cxr_compare.evaluation.report.templates import sentence
+    from cxr_compare.evaluation.report.study_page import sentence
     from cxr_compare.studies.wrong_labels.label_error_chart import TEMPLATE
 
     row: dict[str, Any] = {"system": system, "policy": policy, "metric": metric}
@@ -290,7 +288,7 @@ def _line(row: dict[str, Any]) -> str:
 def _save(chart: Any, path: Path) -> None:
     """Draw a chart into an image file."""
     from cxr_compare.data_prep.contracts.disk_space import make_folder
-    from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
+    from cxr_compare.evaluation.report.study_page import draw_chart
 
     make_folder(path.parent)
-    draw_with_legend(chart, []).savefig(path, dpi=150, bbox_inches="tight")
+    draw_chart(chart).savefig(path, dpi=150, bbox_inches="tight")

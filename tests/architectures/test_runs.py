@@ -149,7 +149,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(poll=lambda: status, wait=lambda timeout=None: status)
 
     monkeypatch.setattr(child_processes, "start", start)
-    monkeypatch.setattr(child_processes, "_POLL", 0.0)
+    monkeypatch.setattr("cxr_compare.studies.curve.child_commands._POLL", 0.0)
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.reduction import CANDIDATES
 from cxr_compare.evaluation.reduction_choice import choose_reduction
 from cxr_compare.evaluation.sources.stored_predictions import (
-    checked_decision,
+    read_decision,
     read_output,
     tune_predictions,
 )
@@ -108,13 +108,13 @@ def test_a_stored_threshold_that_was_changed_by_hand_is_refused(predict, test_se
     system = predict("A", "boxes", seed=1)
     choices = tune_predictions(system, test_set).to_dict()
     system.write_decision("opacity", choices)
-    assert checked_decision("A", system, test_set, [])[0] == Choices.from_dict(choices)
+    assert read_decision("A", system, test_set, [])[0] == Choices.from_dict(choices)
     file = system.folder / "decisions" / "opacity.json"
     changed = json.loads(file.read_text())
     changed["policies"]["max_f1"]["threshold"] = 0.5
     file.write_text(json.dumps(changed))
     with pytest.raises(InputError, match="cxr tune again"):
-        checked_decision("A", system, test_set, [])
+        read_decision("A", system, test_set, [])
 
 
 def test_a_broken_file_is_refused(predict):

@@ -27,7 +27,7 @@ from cxr_compare.evaluation.paired_tests import MCNEMAR, REFITTED_TEST, paired_t
 from cxr_compare.evaluation.replicates import (
     FiguresOfWeights,
     choose_again,
-    choose_again_by_seed,
+    refit_choices,
     replicates,
 )
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
@@ -188,7 +188,7 @@ def test_scores_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_again()
     resamples = Resamples(test.evaluated.n_patients, 60, seed=2)
     frames = replicates(models, resamples)
     made = {name: model.choices_made_again for name, (model,) in models.items()}
-    chosen = choose_again(made, resamples)
+    chosen = refit_choices(made, resamples)
     names = np.unique(validation.owners)  # sorted as text: the order in which they are drawn
     place = np.searchsorted(names, [f"p{n}" for n in range(validation.evaluated.n_patients)])
     of_validation = np.concatenate([*Resamples(len(names), 60, seed=2, stream=1).chunks()])
@@ -308,7 +308,7 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
     labels, scores = np.arange(20) < 2, np.linspace(0.9, 0.1, 20)
     kept = ValidationScores(labels, scores, np.arange(20).astype(str))
     chosen = {"A": [replace(kept, policies=("max_f1",))]}
-    found = choose_again(chosen, Resamples(20, 400))["A"]["max_f1"]
+    found = refit_choices(chosen, Resamples(20, 400))["A"]["max_f1"]
     lost = int(np.isnan(found).sum())
     assert lost > 40
     evaluated = few_evaluated()
@@ -392,7 +392,7 @@ def test_the_interval_of_precision_is_the_hull_of_percentiles_and_those_without_
 
 def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, drawn):
     models, resamples, _, found = drawn
-    shares = Shares.from_models(models, "max_f1", choose_again_by_seed(models, resamples), set())
+    shares = Shares.from_models(models, "max_f1", choose_again(models, resamples), set())
     everything = np.ones(N, dtype=bool)
     for name, (model,) in models.items():
         called = model.called("max_f1")

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics
-from cxr_compare.evaluation.replicates import choose_again
+from cxr_compare.evaluation.replicates import refit_choices
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.thresholds import (
     ValidationScores,
@@ -231,7 +231,7 @@ def test_systems_are_refitted_on_the_same_patients_whatever_rows_each_has():
     resamples = Resamples(7, n_replicates=50, seed=4)
     chosen = {"A": (whole, ["max_f1"]), "B": (whole, ["max_f1", "youden"]), "C": (part, ["max_f1"])}
     choices = {name: [replace(kept, policies=of)] for name, (kept, of) in chosen.items()}
-    found = choose_again(choices, resamples)
+    found = refit_choices(choices, resamples)
     np.testing.assert_array_equal(found["A"]["max_f1"], found["B"]["max_f1"])
     assert len(np.unique(found["A"]["max_f1"])) > 5
     drawn = np.concatenate(

@@ -32,10 +32,10 @@ from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.data_prep.work.machine_requirements import MachineRequirements, prepare_machine
 from cxr_compare.data_prep.work.ray_engine import CHUNKS_PER_PROCESSOR
 from cxr_compare.scripts import console
-from cxr_compare.scripts.child_processes import Command, Running, run_commands
 from cxr_compare.serving import predict_folder
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.trained_model import TrainedModel
+from cxr_compare.studies.curve.child_commands import Command, Running, run_commands
 from cxr_compare.studies.curve.cluster import open_machines
 from tests.scripts.launched import contents, hooked_path, workers_below
 from tests.scripts.small_sets import cxr, drawn_images

@@ -10,7 +10,7 @@ import pandas as pd
 from cxr_compare.evaluation.groups.failure_analysis import add_groups, with_tests
 from cxr_compare.evaluation.groups.shares import Shares
 from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
-from cxr_compare.evaluation.replicates import choose_again_by_seed
+from cxr_compare.evaluation.replicates import choose_again
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.intervals import Interval
@@ -66,9 +66,7 @@ def group_measure(
         models = evaluated_models(validation, test, [1, 1], [_POLICY])
         groups = {"group": np.where(inside, _IN_GROUP, _OTHERS).astype(object)}
         resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
-        shares = Shares.from_models(
-            models, _POLICY, choose_again_by_seed(models, resamples), set(groups)
-        )
+        shares = Shares.from_models(models, _POLICY, choose_again(models, resamples), set(groups))
         add_groups(shares, models, groups, _POLICY)
         table = with_tests(shares.table(list(models), resamples), models, groups, _POLICY)
         return _claims(table, ("auroc",) if shift else _METRICS)

@@ -14,11 +14,11 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.loose_images import read_loose_images
 from cxr_compare.data_prep.store import build_pixel_store as builder
 from cxr_compare.data_prep.store import pixel_store_writer
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 from cxr_compare.data_prep.store.decode import DecodeTask, decode_row
-from cxr_compare.data_prep.store.loose_images import read_loose_images
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
 from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter

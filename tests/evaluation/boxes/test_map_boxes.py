@@ -19,8 +19,8 @@ from cxr_compare.evaluation.boxes.map_boxes import (
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.overlays.contours import ActivationGrid, map_shapes
 from cxr_compare.evaluation.sources.stored_predictions import (
-    checked_decision,
     compare_predictions,
+    read_decision,
     tune_predictions,
 )
 
@@ -46,7 +46,7 @@ def test_a_classifier_enters_the_table_of_places(classifier, predict, test_set, 
     assert (read.map_boxes, read.box_cut) == (decision.map_boxes, decision.box_cut)
     assert read.map_boxes is not None
     assert read.box_cut is not None
-    checked, notes = checked_decision("C", classifier, test_set, ())
+    checked, notes = read_decision("C", classifier, test_set, ())
     assert checked.map_boxes == decision.map_boxes
     assert notes == []
     systems = {"A": predict("A", "boxes", seed=1), "C": classifier}

@@ -24,7 +24,7 @@ from cxr_compare.evaluation.groups.failure_analysis import (
 from cxr_compare.evaluation.groups.shares import TOO_FEW, Shares
 from cxr_compare.evaluation.groups.shortcuts import SHORTCUT
 from cxr_compare.evaluation.metrics.net_benefit import net_benefit
-from cxr_compare.evaluation.replicates import choose_again_by_seed
+from cxr_compare.evaluation.replicates import choose_again
 from cxr_compare.evaluation.sources.eligibility import unknown_training_data
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
@@ -95,9 +95,7 @@ def models_of_group(rng, n=160, in_group=20, worse=0.0):
 
 def groups_tested(models, groups):
     resamples = Resamples(len(groups["ward"]), 200)
-    shares = Shares.from_models(
-        models, "max_f1", choose_again_by_seed(models, resamples), set(groups)
-    )
+    shares = Shares.from_models(models, "max_f1", choose_again(models, resamples), set(groups))
     add_groups(shares, models, groups, "max_f1")
     table = shares.table(list(models), resamples)
     return with_tests(table, models, groups, "max_f1")

@@ -17,7 +17,7 @@ from cxr_compare.evaluation.overlays.shapes import (
     Label,
     Shape,
 )
-from cxr_compare.evaluation.report.cases import CaseSource, display_text, read_systems
+from cxr_compare.evaluation.report.cases import CaseSource, display_text, read_cases_of_images
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import pixels_of_data_set
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
@@ -60,7 +60,7 @@ def pixels(monkeypatch):
 
 def test_untuned_system_stays_undecided(systems, test_set, evaluation_set):
     ids = evaluation_set.image_ids("test")[:5]
-    reader = read_systems(systems, test_set, list(ids), policy="max_f1")
+    reader = read_cases_of_images(systems, test_set, list(ids), policy="max_f1")
     for image_id in ids:
         detector, classifier = reader.predictions(image_id)
         assert detector.decision is None
@@ -70,15 +70,15 @@ def test_untuned_system_stays_undecided(systems, test_set, evaluation_set):
 
 def test_contours_do_not_depend_on_the_selected_images(systems, test_set, evaluation_set):
     ids = list(evaluation_set.image_ids("test")[:4])
-    one = read_systems(systems, test_set, ids[:1], policy="max_f1")
-    all_ = read_systems(systems, test_set, ids, policy="max_f1")
+    one = read_cases_of_images(systems, test_set, ids[:1], policy="max_f1")
+    all_ = read_cases_of_images(systems, test_set, ids, policy="max_f1")
     assert one.systems[1].levels == all_.systems[1].levels != {}
 
 
 def test_tuned_system_is_read_as_compare_evaluates_it(tuned, test_set, evaluation_set):
     comparison = compare_predictions(tuned, test_set, replicates=100)
     ids = list(evaluation_set.image_ids("test"))
-    reader = read_systems(tuned, test_set, ids, policy="max_f1")
+    reader = read_cases_of_images(tuned, test_set, ids, policy="max_f1")
     table = comparison.decisions.set_index(["system", "image_id"])
     for image_id in ids:
         for prediction in reader.predictions(image_id):
@@ -92,14 +92,14 @@ def test_tuned_system_is_read_as_compare_evaluates_it(tuned, test_set, evaluatio
 def test_policy_that_was_not_tuned_is_refused(tuned, test_set, evaluation_set):
     ids = list(evaluation_set.image_ids("test")[:1])
     with pytest.raises(InputError, match=r"'youden'.*max_f1"):
-        read_systems(tuned, test_set, ids, policy="youden")
+        read_cases_of_images(tuned, test_set, ids, policy="youden")
 
 
 def test_system_that_ran_on_none_of_the_images_is_refused(predict, test_set, evaluation_set):
     system = predict("Val only", roles=("val",))
     ids = list(evaluation_set.image_ids("test")[:2])
     with pytest.raises(InputError, match="Val only"):
-        read_systems({"Val only": system}, test_set, ids, policy="max_f1")
+        read_cases_of_images({"Val only": system}, test_set, ids, policy="max_f1")
 
 
 def test_overlay_draws_one_png_an_image(tuned, evaluation_set, tmp_path, pixels):

@@ -14,7 +14,7 @@ from cxr_compare.evaluation import choose
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
     read_system_of_split,
-    validation_scores,
+    read_validation_scores,
 )
 from cxr_compare.hospital.guarantee.guarantee import guarantee, guaranteed_threshold
 from cxr_compare.hospital.guarantee.guarantees import read_guarantee
@@ -91,7 +91,7 @@ def test_a_declared_threshold_is_stored_and_obeyed(scored, tmp_path):
     decision = guarantee(folder, "sensitivity>=0.90@0.90", data=data)
     dataset = DataSet.open(data)
     truth = LabelledSplit(dataset, dataset.target("opacity"), "default")
-    scores = validation_scores(Predictions.open(folder), tuned, truth)
+    scores = read_validation_scores(Predictions.open(folder), tuned, truth)
     missed = (scores[scores["label"] == 1]["score"] < decision.declared.threshold).sum()
     allowed = stats.binom.ppf(0.1, 120, 0.1) - 1  # the most misses with p <= 0.1
     assert missed == allowed

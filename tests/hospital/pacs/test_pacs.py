@@ -982,7 +982,7 @@ def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line
 ):
     options = arguments.split()
     if "neither" not in message:
-        monkeypatch.setattr("cxr_compare.scripts.runs.is_run", lambda path: True)
+        monkeypatch.setattr("cxr_compare.scripts.runs.is_run_or_export", lambda path: True)
     line = refusal(capsys, "pacs", run_folder, *options)
     assert message in line
     assert "secret" not in line
@@ -990,7 +990,7 @@ def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line
 
 def test_wrong_url_is_reported_before_models_are_loaded(run_folder, capsys, monkeypatch, service):
     service.answers = [(404, "text/html", b"nothing here")]
-    monkeypatch.setattr("cxr_compare.scripts.runs.is_run", lambda path: True)
+    monkeypatch.setattr("cxr_compare.scripts.runs.is_run_or_export", lambda path: True)
     monkeypatch.setattr(
         "cxr_compare.hospital.pacs.pacs.open_runs",
         lambda *arguments: pytest.fail("loads models"),
@@ -1005,7 +1005,7 @@ def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
     def ended(*arguments: object) -> None:
         raise InputError("as far as this test goes")
 
-    monkeypatch.setattr("cxr_compare.scripts.runs.is_run", lambda path: True)
+    monkeypatch.setattr("cxr_compare.scripts.runs.is_run_or_export", lambda path: True)
     monkeypatch.setattr("cxr_compare.hospital.pacs.station.check_connections", ended)
     for options, warnings in (
         (["--dicomweb", "http://pacs.example/d"], 1),

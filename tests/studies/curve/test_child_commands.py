@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.scripts import child_processes
-from cxr_compare.scripts.child_processes import (
+from cxr_compare.studies.curve import child_commands
+from cxr_compare.studies.curve.child_commands import (
     Command,
     Machines,
     Running,
@@ -19,7 +19,7 @@ from cxr_compare.scripts.child_processes import (
 )
 from cxr_compare.studies.curve.cluster import MachineShare, open_machines, share_machines
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 # For the start of each Python: in place of a `cxr` command, say which GPUs it sees, and when.
 _CHILD = """
@@ -37,7 +37,7 @@ def children_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that say which GPUs they see, and when they ran."""
     (tmp_path / "sitecustomize.py").write_text(_CHILD)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-    monkeypatch.setattr(child_processes, "_POLL", 0.01)
+    monkeypatch.setattr(child_commands, "_POLL", 0.01)
 
 
 def record_intervals(
@@ -75,7 +75,7 @@ def most_at_a_time(gpu: str, intervals: list[tuple[str, float, float]]) -> int:
 def test_processes_at_the_same_time_see_disjoint_gpus(
     tmp_path, monkeypatch, visible, devices, jobs, seen, most
 ):
-    monkeypatch.setattr(child_processes, "runs_on_gpu", lambda device: True)
+    monkeypatch.setattr(child_commands, "runs_on_gpu", lambda device: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
@@ -129,7 +129,7 @@ def test_address_of_a_cluster_needs_the_ray_engine(tmp_path):
 
 
 def test_after_five_failures_in_a_row_no_more_is_started(tmp_path, monkeypatch):
-    monkeypatch.setattr(child_processes, "_POLL", 0.0)
+    monkeypatch.setattr(child_commands, "_POLL", 0.0)
     started: list[str] = []
 
     class Fails:
@@ -179,9 +179,9 @@ def test_processes_in_a_cluster_see_the_gpus_that_ray_assigned(tmp_path, monkeyp
     ],
 )
 def test_status_of_a_process_is_described_in_text(status, problem):
-    assert child_processes.problem_of_status(status) == problem
+    assert child_commands.problem_of_status(status) == problem
 
 
 def test_a_command_that_was_interrupted_interrupts_the_others():
     with pytest.raises(KeyboardInterrupt):
-        child_processes.problem_of_status(130)
+        child_commands.problem_of_status(130)
