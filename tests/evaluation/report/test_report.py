@@ -23,7 +23,6 @@ from cxr_compare.evaluation.report.summary_table import table_rows
 from cxr_compare.evaluation.report.templates import CASES, sentence
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.background import Background
-from cxr_compare.evaluation.wording.sentences import note
 from tests.outline import Outline
 from tests.undrawn_figures import leave_figures_out
 
@@ -430,14 +429,9 @@ def test_map_of_few_cells_is_named_with_its_size_in_caption_and_legend(written, 
 
 def test_cautions_of_one_kind_open_from_one_chip(written, comparison):
     few = [
-        note(
-            "few_patients",
-            classes=[{"name": name, "n_images": 6, "n_patients": 6, "effective": 6.0, "few": True,
-                      "largest": 0}],
-            least=30,
-        )
+        Note("few_patients", f"The 6 {name} images are of 6 patients.")
         for name in ("positive", "negative")
-    ]  # fmt: skip
+    ]
     page = written(replace(comparison, notes=few))
     assert page.count("Few patients in a class</summary>") == 1
     assert all(f"<p>{each.text}</p>" in page for each in few)
