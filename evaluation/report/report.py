@@ -38,7 +38,7 @@ from cxr_compare.evaluation.report.model_card import card_files, write_cards
 from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.summary_table import TableRow
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import TABLES, render, sentence
+from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 
 MAX_BYTES = 10_000_000
@@ -166,7 +166,7 @@ def _content_without_images(comparison: Comparison, charts: Sequence[Chart]) -> 
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
     further = [chart for chart in charts if chart not in first]
     cost = Table.from_rows(
-        sentence("costs_title", template=TABLES),
+        "Size and time of each system",
         "",
         ("", *comparison.names),
         cost_rows(comparison),

@@ -16,7 +16,7 @@ from cxr_compare.evaluation.metrics.registry import highlighted, metric_title
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.metric_table import image_count
 from cxr_compare.evaluation.report.table import Table, figure_text
-from cxr_compare.evaluation.report.templates import TABLES, render, sentence
+from cxr_compare.evaluation.report.templates import render
 
 
 def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
@@ -53,7 +53,7 @@ def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> di
         (metric_title(metric), *(figure_text(by_image.get(name, metric)) for name in systems))
         for metric in highlighted("targets")
     ]
-    title = sentence("target_title", target.display_name, template=TABLES)
+    title = f"Figures for {target.display_name}"
     return {
         "title": target.display_name,
         "link": f"{target.name}/{files.PAGE}",
