@@ -368,9 +368,7 @@ def _statistics_paragraph(comparison: Comparison, made: IntervalFacts, citations
 def _software(comparison: Comparison, citations: Citations) -> str:
     """Name the versions of the program and its libraries; PyTorch only if a system was trained."""
     versions = comparison.provenance.get("versions") or {}
-    own = " ".join(
-        ["cxr-compare", *([versions["cxr-compare"]] if "cxr-compare" in versions else [])]
-    )
+    own = f"cxr-compare {versions.get('cxr-compare', '')}".rstrip()
     texts = [f"Software: {own}{citations.cite('cxrcompare')}"]
     records = [comparison.records.get(name) or {} for name in comparison.systems]
     is_trained_here = any("recipe" in facts for facts in records)

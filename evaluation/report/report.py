@@ -34,9 +34,9 @@ from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.latex_table import latex_table
 from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.methods import methods
-from cxr_compare.evaluation.report.model_card import card_files, write_cards
 from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.summary_table import TableRow
+from cxr_compare.evaluation.report.system_cards import card_files, write_cards
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
