@@ -25,7 +25,6 @@ from cxr_compare.evaluation.thresholds import (
     ValidationScores,
 )
 from cxr_compare.evaluation.tuning_options import TuningOptions
-from cxr_compare.evaluation.wording.tuning_sentences import sentence
 
 _SUMMARY_METRICS = ("recall", "specificity", "precision", "f1")
 
@@ -307,20 +306,22 @@ class Choices:
 
 def _summary(decision: Choices) -> list[str]:
     """Return the lines that `cxr tune` prints."""
-    chosen_on = decision.chosen_on
-    counts = {name: chosen_on[name] for name in ("n_images", "n_patients", "n_positive")}
-    first = sentence("chosen_on", system=decision.system, target=decision.target, **counts)
+    facts = decision.chosen_on
+    system = f"{decision.system}, " if decision.system else ""
+    first = (
+        f"{system}{decision.target}: chosen on {counted(facts['n_images'], 'validation image')} of "
+        f"{counted(facts['n_patients'], 'patient')}, {facts['n_positive']} positive"
+    )
     lines = []
     if decision.reduction:
-        rule = decision.reduction.rule
-        lines.append(sentence("reduction", rule=rule, min_score=decision.reduction.min_score))
+        lowest = decision.reduction.min_score
+        boxes_from = f", boxes from score {lowest:g}" if lowest else ""
+        lines.append(f"image score: {decision.reduction.rule}{boxes_from}")
     if decision.boxes_tried:
-        lines.append(
-            sentence("boxes", rule=decision.box_rule.description, maps=bool(decision.map_boxes))
-        )
+        source = "cut from the maps " if decision.map_boxes else ""
+        lines.append(f"boxes: {source}{decision.box_rule.description}")
     if decision.options.calibration:
-        method = decision.calibration.to_dict()["method"] if decision.calibration else ""
-        lines.append(sentence("calibration", method=method, losses=decision.losses))
+        lines.append(_probability_line(decision))
     for policy, choice in decision.thresholds.items():
         lines.append(_threshold_line(choice, decision.validation.get(policy, {})))
     if decision.declared is not None:
@@ -332,8 +333,18 @@ def _summary(decision: Choices) -> list[str]:
     return summary
 
 
+def _probability_line(decision: Choices) -> str:
+    method = "none possible"
+    if decision.calibration:
+        method = str(decision.calibration.to_dict()["method"])
+        method = "the score as it is" if method == "none" else method
+    losses = ", ".join(f"{name} {loss:.4f}" for name, loss in decision.losses.items())
+    return f"probability: {method}{f' (held-out log loss: {losses})' if losses else ''}"
+
+
 def _threshold_line(choice: ThresholdChoice, figures: Mapping[str, float | None]) -> str:
     if choice.threshold is None:
-        return sentence("no_threshold", policy=choice.policy, reason=choice.reason)
-    shown = {name: figures[name] for name in _SUMMARY_METRICS if figures.get(name) is not None}
-    return sentence("threshold", policy=choice.policy, threshold=choice.threshold, figures=shown)
+        return f"{choice.policy}: no threshold ({choice.reason})"
+    values = [(name, figures.get(name)) for name in _SUMMARY_METRICS]
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in values if value is not None)
+    return f"{choice.policy}: score >= {choice.threshold:.6g} ({shown})"

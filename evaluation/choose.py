@@ -50,7 +50,6 @@ from cxr_compare.evaluation.thresholds import (
 )
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.evaluation.units import Unit, group_images
-from cxr_compare.evaluation.wording.tuning_sentences import note
 
 _CHOOSE = "choose"
 _BOUND_TO = ("inference_id", "content_id", "labels_id", "split", "split_id")
@@ -253,10 +252,17 @@ def checked_decision(
         requested = list(dict.fromkeys((*policies, *extra_policies)))
         derived = tune(system, truth, policies=requested, options=TuningOptions(boxes_by=boxes_by))
         if derived.chosen_on["n_images"]:
-            return derived, [note("not_tuned", "not_tuned", system=name)]
+            text = (
+                f"{name} was not tuned before; its thresholds were chosen now, on the validation "
+                "images."
+            )
+            return derived, [Note("not_tuned", text, {"system": name})]
         declared = any(choice.threshold is not None for choice in derived.thresholds.values())
-        absent = note("validation", "validation_absent", system=name, declared=declared)
-        return derived, [absent]
+        also = " and figures at declared thresholds" if declared else ""
+        text = (
+            f"{name} has no validation images, so it has only figures that need no threshold{also}."
+        )
+        return derived, [Note("validation", text, {"system": name, "declared": declared})]
     stored = Choices.from_dict(dict(system.decision))
     ids = _decision_ids(system, truth)
     for key in _BOUND_TO:

@@ -16,8 +16,6 @@ from cxr_compare.evaluation.labelled_images import (
 )
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.output import System
-from cxr_compare.evaluation.wording.sentences import note
-from cxr_compare.evaluation.wording.tuning_sentences import note as decision_note
 
 Images = Literal["all", "common"]
 _SHOWN = 5
@@ -58,15 +56,17 @@ def common_test_images(
     if len(known) < len(labels):
         unknown = labels.index[labels.isna()]
         n_uncertain = int(unknown.isin(truth.uncertain).sum())
-        notes.append(
-            note(
-                "left_out",
-                "unknown_labels",
-                n_images=len(unknown),
-                finding=truth.display_name,
-                n_uncertain=n_uncertain,
-            )
+        text = (
+            f"{counted(len(unknown), 'test image', 'have')} no known label for {truth.display_name}"
         )
+        if n_uncertain:
+            text += f", {n_uncertain:,} of them because readers were uncertain"
+        values = {
+            "n_images": len(unknown),
+            "finding": truth.display_name,
+            "n_uncertain": n_uncertain,
+        }
+        notes.append(Note("left_out", f"{text}.", values))
     ran = {
         name: known.index.intersection(system.images_run, sort=False)
         for name, system in systems.items()
@@ -79,12 +79,15 @@ def common_test_images(
         if images != "common":
             raise InputError(_difference_line(ran))
         counts = {name: len(ids) for name, ids in ran.items()}
-        notes.append(note("left_out", "common_images", n_images=len(common), ran=counts))
+        ran_on = ", ".join(f"{name} ran on {count}" for name, count in counts.items())
+        text = f"Evaluated on the {len(common)} test images that all systems ran on ({ran_on})."
+        notes.append(Note("left_out", text, {"n_images": len(common), "ran": counts}))
     if images != "common":
         _refuse_failures(systems, known.index)
     if len(common) < len(known):
         n_left_out = len(known) - len(common)
-        notes.append(note("left_out", "not_evaluated", n_images=n_left_out, n_labelled=len(known)))
+        text = f"{n_left_out} of {counted(len(known), 'test image')} are not evaluated."
+        notes.append(Note("left_out", text, {"n_images": n_left_out, "n_labelled": len(known)}))
     if not len(common):
         raise InputError(
             f"no test image of split '{truth.split}' with a known label was run by "
@@ -94,13 +97,29 @@ def common_test_images(
     n_unknown = _count_assumed_patients(truth, common)
     if n_unknown:
         all_images = n_unknown == len(common)
-        notes.append(
-            note("by_image", "unknown_patients", n_images=n_unknown, all_images=all_images)
+        reason = f"the patients of {counted(n_unknown, 'image')} are unknown"
+        if all_images:
+            reason = "no patient is known"
+        # A report without patients rewords "patient", except in two phrases that this text uses.
+        text = (
+            f"Intervals are by image, because {reason}: they are too narrow where patients have "
+            "several images."
         )
+        values = {"n_images": n_unknown, "all_images": all_images}
+        notes.append(Note("by_image", text, values))
     shared = truth.shared_patients()
     if len(shared):
         by_role = {str(role): int(n) for role, n in shared["role"].value_counts().items()}
-        notes.append(note("by_image", "shared_patients", counts=by_role))
+        roles = [
+            f"{counted(count, 'patient')} of test images also in "
+            f"{'validation' if role == 'val' else 'training'}"
+            for role, count in sorted(by_role.items())
+        ]
+        text = (
+            f"Patients have images in more than one role: {' and '.join(roles)}. Thresholds, "
+            "models and figures know these patients: the figures are too good for new patients."
+        )
+        notes.append(Note("by_image", text, {"counts": by_role}))
     return describe_images(truth, common, known), notes
 
 
@@ -144,16 +163,18 @@ def validation_learned_from(name: str, system: System, truth: GroundTruth) -> li
     n_learned = len(labelled.intersection(system.facts.fitted_on))
     if not n_learned:
         return []
-    return [
-        decision_note(
-            "validation",
-            "validation_learned",
-            system=name,
-            n_learned=n_learned,
-            n_validation=len(labelled),
-            split=truth.split,
-        )
-    ]
+    text = (
+        f"{name} learned from patients, or from copies, of {n_learned} of the {len(labelled)} "
+        f"validation images of split '{truth.split}'. It scores these images more surely than new "
+        "ones, so its thresholds and its calibration may not fit new images."
+    )
+    values = {
+        "system": name,
+        "n_learned": n_learned,
+        "n_validation": len(labelled),
+        "split": truth.split,
+    }
+    return [Note("validation", text, values)]
 
 
 def _difference_line(ran: Mapping[str, pd.Index]) -> str:

@@ -38,7 +38,6 @@ from cxr_compare.evaluation.units import Unit
 from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import few_patients, no_box_hits
 from cxr_compare.evaluation.verdict.score_checks import score_notes
-from cxr_compare.evaluation.wording.sentences import note
 
 
 def compare_systems(  # noqa: PLR0913 - options of cxr compare
@@ -332,7 +331,12 @@ def _check_primary(protocol: Protocol, figures: Figures) -> None:
 def _seed_notes(systems: Models) -> list[Note]:
     """Make a note for each system with several training seeds."""
     return [
-        note("seeds", system=name, n_seeds=len(models))
+        Note(
+            "seeds",
+            f"Figures of {name} are means over {len(models)} training seeds; its curves, confusion "
+            "matrices and images are those of the first seed.",
+            {"system": name, "n_seeds": len(models)},
+        )
         for name, models in systems.items()
         if len(models) > 1
     ]

@@ -24,7 +24,6 @@ from cxr_compare.evaluation.paired_tests import paired_tests
 from cxr_compare.evaluation.replicates import replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.units import Unit, Units, evaluated_units
-from cxr_compare.evaluation.wording.sentences import note
 
 
 def evaluate_models(
@@ -169,12 +168,24 @@ def _with_thresholds(figures: Figures, models: Models) -> Figures:
 
 
 def _unit_note(units: Units, whole: LabelledImages, n_images: int, figures: Figures) -> Note:
-    return note(
-        "unit",
-        unit=figures.unit,
-        units=figures.plural_unit,
-        n_units=len(units.names),
-        n_images=n_images,
-        n_positive=int(np.sum(whole.y_true)),
-        n_left_out=units.n_left_out,
+    unit, plural = figures.unit, figures.plural_unit
+    n_units, n_positive = len(units.names), int(np.sum(whole.y_true))
+    text = (
+        f"By {unit}: {n_units:,} {plural} of {n_images:,} images, {n_positive:,} of them positive. "
+        f"A {unit} is positive if any of its images is. Its score is the highest of its images, "
+        f"and thresholds are chosen again on validation {plural}."
     )
+    if units.n_left_out:
+        text += (
+            f" {units.n_left_out:,} {plural} are left out, because an image has no known label and "
+            "none is positive."
+        )
+    values = {
+        "unit": unit,
+        "units": plural,
+        "n_units": n_units,
+        "n_images": n_images,
+        "n_positive": n_positive,
+        "n_left_out": units.n_left_out,
+    }
+    return Note("unit", text, values)

@@ -22,9 +22,9 @@ from cxr_compare.evaluation.report.model_card import (
     CardTable,
     ModelCard,
     OperatingPoint,
-    card_files,
     hub_figure,
 )
+from cxr_compare.evaluation.report.system_cards import card_files
 from cxr_compare.evaluation.report.table import Cell
 from cxr_compare.evaluation.single_figure import estimate
 from cxr_compare.evaluation.sources.eligibility import describe_training_data

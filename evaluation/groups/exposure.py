@@ -14,11 +14,11 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.evaluation.evaluated_model import Models, images_of
 from cxr_compare.evaluation.figure_intervals import seed_parts
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
-from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.notes import Note, NoteKind
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_over_seeds
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.statistics.nested_auroc import part_minus_whole
-from cxr_compare.evaluation.wording.sentences import note
 
 _ONE_CLASS = "a class is absent"
 _ALL_SEEN = "no unseen image is left"
@@ -131,22 +131,50 @@ class ExposureResult:
         """Note for the report on the seen images, with the system's AUROC without them."""
         own = next((each for each in self.figures if each.system == self.exposure.system), None)
         gap = None if own is None else own.difference
-        return note(
-            "exposure" if self.n_seen or self.n_patients_seen else "training",
-            "exposure",
-            subject=self.exposure.subject,
-            system=self.exposure.system,
-            n_seen=self.n_seen,
-            n_images=self.n_images,
-            n_unknown=self.n_unknown,
-            n_patients_seen=self.n_patients_seen,
-            n_patients=self.n_patients,
-            source=self.exposure.source,
-            unseen=None if own is None or own.on_unseen is None else own.on_unseen.estimate,
-            on_all=None if own is None or own.on_all is None else own.on_all.estimate,
-            difference=None if gap is None else gap.estimate,
-            interval=_ends(gap),
-            reason="" if own is None else own.reason,
+        values = {
+            "subject": self.exposure.subject,
+            "system": self.exposure.system,
+            "n_seen": self.n_seen,
+            "n_images": self.n_images,
+            "n_unknown": self.n_unknown,
+            "n_patients_seen": self.n_patients_seen,
+            "n_patients": self.n_patients,
+            "source": self.exposure.source,
+            "unseen": None if own is None or own.on_unseen is None else own.on_unseen.estimate,
+            "on_all": None if own is None or own.on_all is None else own.on_all.estimate,
+            "difference": None if gap is None else gap.estimate,
+            "interval": _ends(gap),
+            "reason": "" if own is None else own.reason,
+        }
+        kind: NoteKind = "exposure" if self.n_seen or self.n_patients_seen else "training"
+        return Note(kind, self._text(own), values)
+
+    def _text(self, own: UnseenFigure | None) -> str:
+        """Say how many images were seen, and the system's AUROC without them."""
+        text = (
+            f"{self.exposure.subject} saw {100 * self.n_seen / self.n_images:.1f} % of these test "
+            f"images ({self.n_seen:,} of {self.n_images:,}), unlabelled, and images of "
+            f"{self.n_patients_seen:,} of {self.n_patients:,} patients (source: "
+            f"{self.exposure.source})."
+        )
+        if self.n_unknown:
+            text += f" Of {counted(self.n_unknown, 'more image')} it is not known."
+        if not self.n_seen:
+            return text
+        auroc = f"AUROC of {self.exposure.system}"
+        if own is None or own.difference is None:
+            return f"{text} The {auroc} without them is undefined: {own.reason if own else ''}."
+        unseen = None if own.on_unseen is None else own.on_unseen.estimate
+        on_all = None if own.on_all is None else own.on_all.estimate
+        difference = f"difference {number(own.difference.estimate)}"
+        ends = _ends(own.difference)
+        if ends:
+            difference += f", 95 % interval {range_text(*ends)}"
+        if own.reason:
+            difference += f"; {own.reason}"
+        return (
+            f"{text} Without them the {auroc} is {number(unseen)} instead of {number(on_all)} "
+            f"({difference})."
         )
 
     def to_dict(self) -> dict[str, Any]:

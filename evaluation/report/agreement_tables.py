@@ -8,7 +8,13 @@ from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.failure_rows import first_interval
 from cxr_compare.evaluation.report.table import Table, figure_text
-from cxr_compare.evaluation.report.templates import TABLES, sentence
+from cxr_compare.evaluation.verdict.sentences import at_threshold
+
+_COMBINATION_LEAD = (
+    "Agreement of the decisions beyond chance (Cohen's kappa), and what a combination of both "
+    "systems would reach on these test images at fixed thresholds. Before a combined system "
+    "is used, it must be tuned on validation images."
+)
 
 
 def agreement_tables(comparison: Comparison, policy: str) -> list[Table]:
@@ -56,8 +62,9 @@ def _agreement_table(right: pd.DataFrame, first: str, second: str, policy: str) 
         counts = (matches & positive).sum(), (matches & ~positive).sum(), matches.sum()
         rows.append((title, *(f"{int(count):,}" for count in counts)))
     return Table.from_rows(
-        sentence("agreement_title", first, second, template=TABLES),
-        sentence("agreement_lead", policy, template=TABLES),
+        f"{first} and {second}: images that one or both classify correctly",
+        f"Images that each system classified correctly{at_threshold(policy)}. Location is ignored. "
+        "Combining two systems can only help on images where one is right and the other is wrong.",
         ("Decision", "Positive images", "Negative images", "All"),
         rows,
     )
@@ -88,8 +95,8 @@ def combination_table(comparison: Comparison) -> Table | None:
         texts = [figure_text(figure) if figure.known else "" for figure in figures]
         rows.append((str(name).replace(" - ", " − "), *texts))
     return Table.from_rows(
-        sentence("combination_title", template=TABLES),
-        sentence("combination_lead", template=TABLES),
+        "Agreement and combination",
+        _COMBINATION_LEAD,
         ("Pair", "Kappa", *(metric_title(metric) for metric in metrics[1:])),
         rows,
     )

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.report.templates import CASES, sentence
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 CASES_PER_CATEGORY = 4
@@ -35,16 +34,15 @@ class CaseCategory:
     total: int
 
 
-class _Kind(NamedTuple):
-    """Kind of a category, which decides the title and the order of its images."""
+_WIDEST_GAP = "widest gap in rank first"
 
-    name: str
-    key: str = ""
-    """Key of the category where it differs from the name."""
-    system: str = ""
-    """The system that alone finds the images, or the member whose decisions are changed."""
-    joint: str = ""
-    """The joint system that changes decisions."""
+
+class _Kind(NamedTuple):
+    """Key, title and order of a category."""
+
+    key: str
+    title: str
+    order: str
 
 
 @dataclass(frozen=True)
@@ -168,6 +166,11 @@ def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Decis
     )
 
 
+def _all_systems(table: _DecisionTable) -> str:
+    """Return the subject of a title about all systems."""
+    return {1: table.systems[0], 2: "Both"}.get(len(table.systems), "All")
+
+
 def _changes(table: _DecisionTable, joint: JointSystem, count: int) -> list[CaseCategory]:
     """Select images on which a joint system decides otherwise than a member, right ones first."""
     if not {joint.name, *joint.members} <= set(table.systems):
@@ -180,7 +183,10 @@ def _changes(table: _DecisionTable, joint: JointSystem, count: int) -> list[Case
             other = table.systems.index(member)
             chosen = (right[:, position] == is_right) & (right[:, other] != is_right)
             gap = np.abs(table.confidence[:, position] - table.confidence[:, other])
-            kind = _Kind(name, f"{name}-{other + 1}", member, joint.name)
+            title = f"{joint.name} is wrong where {member} is right"
+            if is_right:
+                title = f"{joint.name} corrects {member}"
+            kind = _Kind(f"{name}-{other + 1}", title, _WIDEST_GAP)
             categories.append(_pick(table, kind, chosen, gap, count))
     return categories
 
@@ -191,7 +197,9 @@ def _misses(table: _DecisionTable, count: int) -> list[CaseCategory]:
     positive = table.label == 1
     missed = positive & (n_found == 0)
     strength = -table.confidence.mean(axis=1)
-    categories = [_pick(table, _Kind("all-miss"), missed, strength, count)]
+    verb = "misses" if len(table.systems) == 1 else "miss"
+    kind = _Kind("all-miss", f"{_all_systems(table)} {verb} it", "lowest scores first")
+    categories = [_pick(table, kind, missed, strength, count)]
     if len(table.systems) == 1:
         return categories
     for position, name in enumerate(table.systems):
@@ -199,7 +207,7 @@ def _misses(table: _DecisionTable, count: int) -> list[CaseCategory]:
         only = positive & (n_found == 1) & table.called[:, position]
         only &= ~table.misplaced[:, position]  # such images are shown as "wrong place"
         others = (table.confidence.sum(axis=1) - confidence) / (len(table.systems) - 1)
-        kind = _Kind("only", f"only-{position + 1}", name)
+        kind = _Kind(f"only-{position + 1}", f"Only {name} finds it", _WIDEST_GAP)
         categories.append(_pick(table, kind, only, confidence - others, count))
     return categories
 
@@ -207,7 +215,8 @@ def _misses(table: _DecisionTable, count: int) -> list[CaseCategory]:
 def _wrong_place(table: _DecisionTable, count: int) -> CaseCategory:
     chosen = (table.label == 1) & table.misplaced.any(axis=1)
     strength = np.where(table.misplaced, table.confidence, 0).max(axis=1, initial=0)
-    return _pick(table, _Kind("wrong-place"), chosen, strength, count)
+    kind = _Kind("wrong-place", "Right image, wrong location", "most confident first")
+    return _pick(table, kind, chosen, strength, count)
 
 
 def _false_alarms(table: _DecisionTable, count: int) -> list[CaseCategory]:
@@ -216,13 +225,17 @@ def _false_alarms(table: _DecisionTable, count: int) -> list[CaseCategory]:
     strength = np.where(table.called, table.confidence, 0).max(axis=1, initial=0)
     normal = table.kind == "normal"
     not_normal = table.kind == "not_normal"
-    groups = {
-        "alarm-normal": normal,
-        "alarm-not-normal": not_normal,
-        "alarm-other": ~(normal | not_normal),
-    }
     return [
-        _pick(table, _Kind(kind), alarm & group, strength, count) for kind, group in groups.items()
+        _pick(table, _Kind(key, title, "highest ranks first"), alarm & group, strength, count)
+        for key, title, group in (
+            ("alarm-normal", "False alarms on normal images", normal),
+            (
+                "alarm-not-normal",
+                "False alarms on images that are abnormal in another way",
+                not_normal,
+            ),
+            ("alarm-other", "False alarms", ~(normal | not_normal)),
+        )
     ]
 
 
@@ -238,10 +251,12 @@ def _agreement(table: _DecisionTable, count: int, rng: np.random.Generator) -> C
         drawn = members[np.argsort(chance[members], kind="stable")][:size]
         sampled += drawn.tolist()
         counts.append(len(drawn))
+    n_positive, n_negative = counts
+    verb = "is" if len(table.systems) == 1 else "are"
     return CaseCategory(
         key="agreement",
-        title=sentence("title", "agreement", table.systems, "", template=CASES),
-        order=sentence("order", "agreement", *counts, template=CASES),
+        title=f"{_all_systems(table)} {verb} right: a random sample",
+        order=f"{n_positive} positive and {n_negative} negative, drawn at random with a fixed seed",
         image_ids=tuple(str(table.image_ids[row]) for row in sampled),
         total=int(right.sum()),
     )
@@ -258,9 +273,9 @@ def _pick(
     members = np.flatnonzero(chosen)
     ranked = members[np.argsort(-strength[members], kind="stable")][:count]
     return CaseCategory(
-        key=kind.key or kind.name,
-        title=sentence("title", kind.name, table.systems, kind.system, kind.joint, template=CASES),
-        order=sentence("order", kind.name, template=CASES),
+        key=kind.key,
+        title=kind.title,
+        order=kind.order,
         image_ids=tuple(str(table.image_ids[row]) for row in ranked),
         total=len(members),
     )

@@ -28,7 +28,6 @@ from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.shapes import system_colour
-from cxr_compare.evaluation.report.templates import CASES, sentence
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import Pixels, pixels_of_data_set
 from cxr_compare.evaluation.sources.stored_predictions import (
@@ -136,12 +135,14 @@ class CaseSource:
             A short text with what is recorded; parts that are unknown are left out.
         """
         row: Any = self._images.loc[image_id] if image_id in self._images.index else {}
-        display = ""
+        view, sex, age = (_value(row.get(name)) for name in ("view", "sex", "age_years"))
+        parts = [str(text) for text in (view, sex) if text is not None]
+        if age is not None:
+            parts.append(f"{age:.0f} years")
         if image_id in self.pixels.decoded.index:
             decoded = self.pixels.decoded.loc[image_id].items()
-            display = display_text({str(key): value for key, value in decoded})
-        values = [_value(row.get(name)) for name in ("view", "sex", "age_years")]
-        return sentence("facts", *values, display, template=CASES)
+            parts.append(display_text({str(key): value for key, value in decoded}))
+        return ", ".join(parts)
 
     @cached_property
     def _images(self) -> pd.DataFrame:
@@ -172,6 +173,14 @@ def _rows_of_images(table: pd.DataFrame) -> Mapping[str, list[int]]:
     return rows
 
 
+_DISPLAY_RULES = {
+    "full_range": "full range",
+    "percentiles": "range of the pixels",
+    "lut": "grey table of the file",
+}
+"""Rules for the display window in words."""
+
+
 def display_text(decoded: Mapping[str, Any]) -> str:
     """Describe how the stored values of an image file became the grey values that are shown.
 
@@ -190,7 +199,13 @@ def display_text(decoded: Mapping[str, Any]) -> str:
     rule, centre, width = (
         _value(decoded.get(name)) for name in ("voi", "window_center", "window_width")
     )
-    return sentence("display", rule, centre, width, bool(decoded.get("inverted")), template=CASES)
+    if centre is not None and width is not None:
+        text = f"window {centre:g}/{width:g} of the file"
+    elif rule is None:
+        text = "grey as stored"
+    else:
+        text = _DISPLAY_RULES.get(rule, str(rule).replace("_", " "))
+    return f"{text}, {'inverted' if decoded.get('inverted') else 'not inverted'}"
 
 
 def _value(value: Any) -> Any:

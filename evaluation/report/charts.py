@@ -17,12 +17,13 @@ from cxr_compare.evaluation.boxes.lesion_hits import Hit
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.groups.failure_analysis import TREAT_ALL
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import RATE_LABELS
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import MARKERS
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.report.interval_facts import is_calibrated
-from cxr_compare.evaluation.report.templates import CHARTS, sentence
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bands import roc_band, share_band
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number
@@ -33,12 +34,29 @@ _BAND = np.linspace(0, 1, 101)
 """False positive rates at which the band of a ROC curve is taken."""
 _RESAMPLES = 500
 """Number of resamples of patients behind each band."""
-_CURVE_METRICS = ("auroc", "average_precision", "froc_mean", "froc_centre_mean", "brier")
+_FIGURES = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "froc_mean": "mean share",
+    "froc_centre_mean": "mean share",
+    "brier": "Brier score",
+}
+"""Names of the figures beside the curves, by metric."""
 _FROC_PREFIX: dict[Hit, str] = {"iou": "froc", "centre": "froc_centre"}
 """Prefix of the metrics for each rule that decides whether a box hits a lesion."""
 _FROC_TITLES: dict[Hit, str] = {
     "iou": "FROC curve, hit by overlap",
     "centre": "FROC curve, hit by box centre",
+}
+_HIT_RULES: dict[Hit, str] = {
+    "iou": "A box hits a lesion if their intersection over union (IoU) is at least 0.2.",
+    "centre": "A box hits a lesion if its centre lies in the lesion's box, borders included.",
+}
+_CALIBRATION_METHODS = {
+    "platt": "Platt scaling",
+    "temperature": "temperature scaling",
+    "isotonic": "isotonic regression",
+    "none": "taking the score as it is",
 }
 
 
@@ -131,7 +149,10 @@ def without_decision_curve(comparison: Comparison) -> str:
     absent = [system.name for system in _read_systems(comparison) if system.net_benefit is None]
     if len(absent) < len(comparison.systems):
         return ""
-    return sentence("no_decision_curve", template=CHARTS)
+    return (
+        "There is no decision curve, because it needs probabilities, and these scores were not "
+        "calibrated on validation images."
+    )
 
 
 def cost_charts(comparison: Comparison) -> list[Chart]:
@@ -205,8 +226,7 @@ def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
         [('o', 'threshold for best F1')]
     """
     return [
-        (_marker(policy, policies), sentence("policy_marker", policy, template=CHARTS))
-        for policy in policies
+        (_marker(policy, policies), f"threshold for {policy_text(policy)}") for policy in policies
     ]
 
 
@@ -215,7 +235,7 @@ def _read_systems(comparison: Comparison) -> list[_System]:
     failures = comparison.failures
     protocol = comparison.protocol
     decisions = comparison.decisions
-    figure_keys = {metric: (metric, "") for metric in _CURVE_METRICS}
+    figure_keys = {metric: (metric, "") for metric in _FIGURES}
     figure_keys["primary"] = (protocol.metric, protocol.policy)
     systems = []
     for position, (name, result) in enumerate(comparison.systems.items()):
@@ -262,20 +282,30 @@ def _roc_chart(systems: Sequence[_System], policies: Sequence[str]) -> Chart:
         curves=curves,
         guides=(((0, 1), (0, 1)),),
         guide_label="guessing",
-        description=_figures_description("roc", systems, "auroc"),
-        note=sentence("roc_note", _has_points(curves), _RESAMPLES, template=CHARTS),
+        description=f"ROC curves. {_figures_text(systems, 'auroc')}",
+        note=(
+            f"{_thresholds_note(curves)} Bands: pointwise 95 % intervals of sensitivity, "
+            f"{_RESAMPLES} resamples of patients."
+        ).lstrip(),
     )
 
 
-def _has_points(curves: Sequence[Curve]) -> bool:
-    return any(curve.points for curve in curves)
+def _thresholds_note(curves: Sequence[Curve]) -> str:
+    """Return what to know about marked thresholds; empty if the chart has none."""
+    if not any(curve.points for curve in curves):
+        return ""
+    return (
+        "A threshold that was chosen on validation images may give other rates here than it gave "
+        "there."
+    )
 
 
-def _figures_description(kind: str, systems: Sequence[_System], metric: str) -> str:
+def _figures_text(systems: Sequence[_System], metric: str) -> str:
     figures = [
-        {"name": system.name, "value": system.figures[metric].estimate} for system in systems
+        f"{system.name}: {_FIGURES[metric]} {number(system.figures[metric].estimate)}"
+        for system in systems
     ]
-    return sentence("figures_description", kind, figures, template=CHARTS)
+    return f"{'; '.join(figures)}."
 
 
 def _roc_band(system: _System) -> tuple[Floats, Floats, Floats] | None:
@@ -307,8 +337,8 @@ def _precision_recall_chart(
         curves=curves,
         guides=(((0, 1), (prevalence, prevalence)),),
         guide_label=f"guessing (prevalence {number(prevalence)})",
-        description=_figures_description("pr", systems, "average_precision"),
-        note=sentence("pr_note", _has_points(curves), template=CHARTS),
+        description=f"Precision-recall curves. {_figures_text(systems, 'average_precision')}",
+        note=_thresholds_note(curves),
     )
 
 
@@ -325,7 +355,7 @@ def _threshold_curves(
         for policy, counts in system.result.confusion.items():
             rates = _rates(**counts)
             if not (math.isnan(rates[x]) or math.isnan(rates[y])):
-                label = sentence("threshold_point", system.name, policy, template=CHARTS)
+                label = f"{system.name}, threshold for {policy_text(policy)}"
                 points.append(Point(rates[x], rates[y], label, _marker(policy, policies)))
         band = _roc_band(system) if (x, y) == ("fpr", "tpr") else None
         figure = _legend_figure(system, metric)
@@ -353,8 +383,8 @@ def _legend_figure(system: _System, metric: str) -> str:
     figure = system.figures[metric]
     if not figure.known:
         return ""
-    ends = interval_text(figure) if figure.bounded else ""
-    return sentence("curve_figure", metric, figure.estimate, ends, template=CHARTS)
+    interval = f" ({interval_text(figure)})" if figure.bounded else ""
+    return f"{_FIGURES[metric]} {number(figure.estimate)}{interval}"
 
 
 def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
@@ -370,10 +400,13 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
             continue
         false_positives, sensitivity = froc
         at_rates = froc_sensitivities(froc)
-        points = []
+        points, texts = [], []
         for rate, label, value in zip(FROC_RATES, RATE_LABELS, at_rates, strict=True):
-            text = sentence("froc_point", system.name, value, label, template=CHARTS)
-            points.append(Point(rate, value, text))
+            text = f"{number(value)} at {label}"
+            points.append(
+                Point(rate, value, f"{system.name}: sensitivity {text} false positives per image")
+            )
+            texts.append(text)
         # The first step begins left of the axis, and the last step continues to the end of the
         # axis.
         x = np.concatenate([np.maximum(false_positives, low / 2), [max(high, false_positives[-1])]])
@@ -390,17 +423,22 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         )
         if system.result.map_scale is not None:
             map_systems.append(system.name)
-        sensitivities = list(zip(RATE_LABELS, at_rates, strict=True))
-        described.append({"name": system.name, "sensitivities": sensitivities})
+        described.append(f"{system.name}: sensitivity {', '.join(texts)} false positives per image")
     ticks = tuple(zip(FROC_RATES, RATE_LABELS, strict=True))
+    maps = "".join(
+        f"{name} never learned boxes: its boxes are parts of its maps. " for name in map_systems
+    )
     return Chart(
         key=f"froc-{hit}",
         title=_FROC_TITLES[hit],
         x=Axis("False positives per image (logarithmic)", ticks, low, high, "log"),
         y=Axis("Lesions found"),
         curves=tuple(curves),
-        description=sentence("froc_description", hit, described, template=CHARTS),
-        note=sentence("froc_note", hit, map_systems, template=CHARTS),
+        description=f"FROC curves. {_HIT_RULES[hit]} {'; '.join(described)}.",
+        note=(
+            f"{_HIT_RULES[hit]} {maps}Points: the rates over which the mean is taken. Bands: 95 % "
+            "intervals at these rates."
+        ),
     )
 
 
@@ -460,12 +498,14 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
         decisions = results[system.name].decisions
         decision = decisions[0].to_dict() if decisions else {}
         if is_calibrated({"decision": decision}) or not decision.get("calibration"):
-            calibrated.append((system.name, sentence("calibrated_by", decision)))
+            method = (decision.get("calibration") or {}).get("method")
+            name = _CALIBRATION_METHODS.get(method, "a method that was not recorded")
+            calibrated.append(f"{system.name} by {name}")
         else:
             as_given.append(system.name)
         points = []
         for x, y in zip(expected.tolist(), observed.tolist(), strict=True):
-            text = sentence("calibration_point", system.name, x, y, template=CHARTS)
+            text = f"{system.name}: expected {number(x)}, observed {number(y)}"
             points.append(Point(x, y, text))
         ends = share_band(labels >= 1, position, system.patients[is_known], resamples=_RESAMPLES)
         curves.append(
@@ -477,7 +517,6 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
                 band=(expected, *ends),
             )
         )
-    counts = list(map(str, sorted(group_counts)))
     return Chart(
         key="calibration",
         title="Calibration",
@@ -486,10 +525,23 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
         curves=tuple(curves),
         guides=(((0, 1), (0, 1)),),
         guide_label="perfect calibration",
-        description=sentence("calibration_description", template=CHARTS),
-        note=sentence(
-            "calibration_note", calibrated, as_given, counts, _RESAMPLES, template=CHARTS
-        ),
+        description="Calibration curves: observed share of positive images against probability.",
+        note=_calibration_note(calibrated, as_given, sorted(group_counts)),
+    )
+
+
+def _calibration_note(
+    calibrated: Sequence[str], as_given: Sequence[str], group_counts: Sequence[int]
+) -> str:
+    text = ""
+    if calibrated:
+        text += f"Calibrated on validation images: {', '.join(calibrated)}. "
+    if as_given:
+        text += f"Not calibrated, the score is taken as the probability: {listing(as_given)}. "
+    return (
+        f"{text}Each point is one of {' or '.join(map(str, group_counts))} groups of equally many "
+        "images, ordered by probability. Bands: 95 % intervals of the observed share, "
+        f"{_RESAMPLES} resamples of patients."
     )
 
 
@@ -501,6 +553,12 @@ def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -
     high = math.ceil(highest * 20 - 1e-9) / 20
     right = max([0.8, *(float(curve.x.max()) for curve in curves)])
     ticks = [low + (high - low) * part / 4 for part in range(5)]
+    note = ""
+    if absent:
+        note = (
+            "Not drawn, because scores that were not calibrated on validation images are no "
+            f"probabilities: {listing(absent)}."
+        )
     return Chart(
         key="net-benefit",
         title="Decision curve",
@@ -514,8 +572,8 @@ def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -
         curves=tuple(curves),
         guides=(*([all_positive] if all_positive else []), ((0, right), (0, 0))),
         guide_label="calling every image positive, or none (0)",
-        description=sentence("net_benefit_description", template=CHARTS),
-        note=sentence("net_benefit_note", absent, template=CHARTS),
+        description="Decision curves: net benefit against the risk from which one would act.",
+        note=note,
     )
 
 
@@ -529,12 +587,10 @@ def _cost_chart(
     for system in systems:
         score = system.figures["primary"]
         if system.name not in costs:
-            absent.append({"name": system.name, "figure": score.estimate})
+            absent.append(f"{system.name} ({number(score.estimate)})")
             continue
         value = costs[system.name]
-        label = sentence(
-            "cost_point", system.name, score.estimate, value, cost.unit, template=CHARTS
-        )
+        label = f"{system.name}: {number(score.estimate)} at {value:.3g} {cost.unit}"
         labels.append(label)
         ends = (score.ci_low, score.ci_high) if score.bounded else (score.estimate, score.estimate)
         point = Point(value, score.estimate, label)
@@ -542,6 +598,9 @@ def _cost_chart(
     ticks = _ticks(min(min(curve.y) for curve in curves), max(max(curve.y) for curve in curves))
     y_ticks = tuple((tick, f"{tick:.3f}".rstrip("0").ljust(4, "0")) for tick in ticks)
     title = cost.title if cost.title.startswith("FLOPs") else cost.title.lower()
+    note = "Lines: 95 % intervals. The cost is on a logarithmic scale."
+    if absent:
+        note += f" Not drawn, because cost or figure is unknown: {', '.join(absent)}."
     return Chart(
         key=cost.key,
         title=f"{figure} against {title}",
@@ -550,8 +609,8 @@ def _cost_chart(
         ),
         y=Axis(figure, y_ticks, ticks[0], ticks[-1]),
         curves=tuple(curves),
-        description=sentence("cost_description", figure, cost.title, labels, template=CHARTS),
-        note=sentence("cost_note", absent, template=CHARTS),
+        description=f"{figure} against {cost.title}. {'; '.join(labels)}.",
+        note=note,
         names_beside=True,
     )
 

@@ -21,7 +21,6 @@ from cxr_compare.evaluation.overlays.prediction_shapes import NO_CONTOUR, predic
 from cxr_compare.evaluation.overlays.shapes import Label, Shape
 from cxr_compare.evaluation.overlays.svg import to_svg
 from cxr_compare.evaluation.report.cases import CaseSource
-from cxr_compare.evaluation.report.templates import CASES, sentence
 
 MAX_IMAGE_BYTES = 120_000
 """Largest size of one embedded image, bytes; the limit is lower where a page has more than 45."""
@@ -127,11 +126,11 @@ class DrawnCase:
         drawing = to_svg(truth.shapes((width, height), 1 / 18), "words names")
         brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
         panels = [
-            _Panel("Image", "", sentence("plain_alt", image_id, template=CASES), Markup("")),
+            _Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
             _Panel(
                 truth.title,
                 truth_text,
-                sentence("truth_alt", image_id, truth_text, template=CASES),
+                f"truth on {image_id}: {truth_text}",
                 drawing,
                 is_truth=True,
             ),
@@ -212,7 +211,7 @@ def _panel(
     return _Panel(
         prediction.system,
         text,
-        sentence("system_alt", prediction.system, image_id, text, score, template=CASES),
+        f"{prediction.system} on {image_id}: {text}, {score}",
         to_svg(small) + to_svg(fine, "words fine"),
         colour=prediction.colour,
         sign=sign,

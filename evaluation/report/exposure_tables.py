@@ -5,7 +5,6 @@ from __future__ import annotations
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.groups.exposure import ExposureResult, UnseenFigure
 from cxr_compare.evaluation.report.table import Row, Table
-from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
@@ -41,8 +40,10 @@ def _table(result: ExposureResult) -> Table:
     ]
     n_unseen = result.n_images - result.n_seen
     return Table.from_rows(
-        sentence("exposure_title", subject, template=TABLES),
-        sentence("exposure_lead", result.note.text, n_unseen, exposure.system, template=TABLES),
+        f"AUROC without the images that {subject} has seen",
+        f"{result.note.text} The difference is by patient, on {n_unseen:,} unseen images against "
+        f"all. If other systems change as {exposure.system} does, the unseen images are easier or "
+        f"harder; a change of {exposure.system} alone speaks for memory.",
         ("System", "All images", "Without the seen ones", "Difference"),
         rows,
     )

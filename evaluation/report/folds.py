@@ -29,7 +29,6 @@ from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_titl
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.files import DECISIONS
 from cxr_compare.evaluation.report.joint_table import read_joint_system
-from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_equation, range_text
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import LEVEL
@@ -161,7 +160,13 @@ class Folds:
         lines.append("")
         lines += filter(None, (self._pair_sentence(*figure) for figure in headlines))
         lines += filter(None, (self._joint_sentence(*figure) for figure in headlines))
-        summary = sentence("folds_summary", len(self.folders), sum(self.n_images))
+        k = len(self.folders)
+        summary = (
+            f"Mean over {k} folds ({sum(self.n_images):,} test images in all). The 95 % interval "
+            "is for what this training recipe reaches on sets like this one when it learns from "
+            f"{k - 1}/{k} of their patients. Because folds share training images, it is wider than "
+            "the t interval of independent values (Nadeau and Bengio 2003)."
+        )
         return "\n".join([*lines, "", summary, ""])
 
     def _pair_sentence(self, metric: str, policy: str) -> str:
@@ -170,10 +175,13 @@ class Folds:
         if rows.empty:
             return ""
         shown = [
-            {"system": row["system"], "mean": row["mean"], "p": p_equation(row["p_holm"])}
+            f"{row['system']} {number(row['mean'])} ({p_equation(row['p_holm'])})"
             for row in rows[rows["p_holm"] < 1 - LEVEL].to_dict("records")
         ]
-        return sentence("folds_pairs", _title(metric, policy), len(rows), shown)
+        return (
+            f"- {_title(metric, policy)}: of {counted(len(rows), 'pair')}, shown to differ (Holm): "
+            f"{'; '.join(shown) or 'none'}"
+        )
 
     def _joint_sentence(self, metric: str, policy: str) -> str:
         """Return a sentence on the joint system's gain over each member that has the figure."""
@@ -181,17 +189,18 @@ class Folds:
         rows = self._tested(metric, policy, of_members)
         if self.joint is None or rows.empty:
             return ""
+        members = [of_members[name] for name in rows["system"]]
+        is_shown = ((rows["mean"] < 0) & (rows["p_holm"] < 1 - LEVEL)).all()
         gains = [
-            {
-                "member": of_members[row["system"]],
-                "mean": -row["mean"],
-                "ci_low": -row["ci_high"],
-                "ci_high": -row["ci_low"],
-                "shown": row["mean"] < 0 and row["p_holm"] < 1 - LEVEL,
-            }
-            for row in rows.to_dict("records")
+            f"gain over {member} {number(-mean)} ({range_text(-high, -low)})"
+            for member, mean, low, high in zip(
+                members, rows["mean"], rows["ci_low"], rows["ci_high"], strict=True
+            )
         ]
-        return sentence("folds_joint", _title(metric, policy), self.joint.name, gains)
+        return (
+            f"- {_title(metric, policy)}: {self.joint.name} {'' if is_shown else 'not '}shown to "
+            f"be better than {'each' if len(members) > 1 else members[0]}: {'; '.join(gains)}"
+        )
 
     def _tested(self, metric: str, policy: str, names: Collection[str]) -> pd.DataFrame:
         """Return the rows of some differences that have a p-value."""
@@ -283,7 +292,7 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
     metrics = order.get_level_values("metric")
     most = np.array([np.inf if METRICS[name].unbounded else 1.0 for name in metrics])
     missing = values.isna().sum(axis=1)
-    note = missing.map(lambda count: sentence("folds_undefined", count, n_folds))
+    note = missing.map(lambda count: f"undefined in {count} of {n_folds} folds" if count else "")
     values.columns = [f"fold_{n + 1}" for n in range(n_folds)]
     low = np.maximum(mean - half, -most)
     high = np.minimum(mean + half, most)

@@ -8,7 +8,6 @@ from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.report.metric_table import difference_cell, figure_cell
 from cxr_compare.evaluation.report.table import Cell, Ticks, Whisker
-from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
 
 
@@ -83,7 +82,7 @@ def _figure_part(comparison: Comparison) -> ForestPart:
         for (label, position), score, whisker in zip(labels, scores, placed.whiskers, strict=True)
         if whisker is not None
     ]
-    title = sentence("forest_figures", protocol.title, template=TABLES)
+    title = f"{protocol.title[0].upper()}{protocol.title[1:]} with 95 % interval"
     return ForestPart(title, rows, placed.ticks)
 
 
@@ -100,5 +99,4 @@ def _difference_part(comparison: Comparison) -> ForestPart:
         cell = difference_cell(comparison, (first, name), key, gap, whisker)
         if cell.whisker is not None:
             rows.append(ForestRow(f"{first} − {name}{suffix}", None, cell, cell.whisker))
-    title = sentence("forest_differences", template=TABLES)
-    return ForestPart(title, rows, placed.ticks)
+    return ForestPart("Paired difference with 95 % interval", rows, placed.ticks)

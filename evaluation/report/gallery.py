@@ -14,6 +14,7 @@ from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.contours import LEAST_CONTOURED_CELLS
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.report.case_selection import (
@@ -23,7 +24,6 @@ from cxr_compare.evaluation.report.case_selection import (
 )
 from cxr_compare.evaluation.report.cases import CaseSource, read_cases
 from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, PANEL, DrawnCase
-from cxr_compare.evaluation.report.templates import CASES, sentence
 from cxr_compare.evaluation.sources.pixels import Pixels
 
 _Drawn = list[tuple[CaseCategory, list[DrawnCase]]]
@@ -161,7 +161,7 @@ def draw_gallery(
         The drawn images; without pixels or thresholds, the reason why there are none.
     """
     if pixels is None:
-        return Gallery(reason=sentence("no_pixels", template=CASES))
+        return Gallery(reason="This data set has no pixels, so no images are shown.")
     policy = comparison.main_policy
     categories = select_cases(
         comparison.decisions,
@@ -172,15 +172,24 @@ def draw_gallery(
         joint=comparison.joint,
     )
     if not categories:
-        return Gallery(reason=sentence("no_threshold", template=CASES))
+        return Gallery(
+            reason="No system has a threshold, so no image can be called right or wrong. cxr tune "
+            "chooses thresholds."
+        )
     source = read_cases(comparison, labelled, pixels, policy)
     n_images = sum(len(category.image_ids) for category in categories)
     most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // n_images)
     drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)
+    intro = (
+        "Choose an id to open a case with its scores, or an image to enlarge it. cxr overlay draws "
+        "any other test image."
+    )
+    if missing:
+        intro += f" Left out because the file could not be read: {', '.join(missing)}."
     return Gallery(
         cases=drawn,
         policy=policy,
-        intro=sentence("intro", missing, template=CASES),
+        intro=intro,
         map_legend=tuple(_map_legend(source)),
         systems=tuple(system.name for system in source.systems),
     )
@@ -235,9 +244,18 @@ def _map_legend(source: CaseSource) -> list[MapKey]:
         if system.maps is None or not len(system.maps):
             continue
         levels = [f"{100 * share:.0f} %" for share in system.levels]
-        cells = cell_size_text(system.maps)
         fewest = int(system.maps[["grid_h", "grid_w"]].to_numpy().min())
         shows_cell = fewest < LEAST_CONTOURED_CELLS
-        facts = (system.name, system.calibrated, levels, shows_cell, cells)
-        keys.append(MapKey(shows_cell, sentence("map_legend", *facts, template=CASES)))
+        quantity = "probability" if system.calibrated else "score (not calibrated)"
+        if not levels:
+            drawn = f"no map reaches a {quantity} of 25 %"
+        elif shows_cell:
+            drawn = f"the cell of its peak, where it reaches a {quantity} of {levels[0]}"
+        else:
+            drawn = (
+                f"contours at {quantity} {listing(levels)}, or the cell of its peak where each of "
+                "them holds more than a third of the map"
+            )
+        text = f"map of {system.name}: {drawn}; {cell_size_text(system.maps)}"
+        keys.append(MapKey(shows_cell, text))
     return keys

@@ -21,11 +21,11 @@ from cxr_compare.evaluation.report.failure_rows import (
     groups_in_order,
 )
 from cxr_compare.evaluation.report.lesion_table import LESION_TOPIC
-from cxr_compare.evaluation.report.metric_table import SUBGROUPS
+from cxr_compare.evaluation.report.metric_table import SUBGROUPS, row_count
 from cxr_compare.evaluation.report.table import Table, figure_text
-from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
 from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.verdict.sentences import at_threshold
 
 _OTHER_TOPICS = frozenset(
     {
@@ -52,15 +52,6 @@ class _GroupCell(NamedTuple):
     text: str
     shown: bool = False
     """True if the interval and the p-value after Holm's correction show the difference."""
-
-
-class _LowestGroup(NamedTuple):
-    """Group in which a system has its lowest figure."""
-
-    system: str
-    title: str
-    shown: bool
-    """True if the group's figure is shown to differ from that of all other images."""
 
 
 def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
@@ -110,12 +101,12 @@ def _subgroup_table(
             estimates.get(name, metric, policy, subgroup=subgroup) for name in comparison.names
         ]
         counted = next((figure for figure in figures if figure.counts.n_images), figures[0])
-        counts = sentence("row_count", counted.counts, "images", template=TABLES)
+        counts = row_count(counted.counts, "images")
         figures += [
             estimates.difference(first, name, metric, policy, subgroup=subgroup) for name in others
         ]
         rows.append((subgroup.replace("_", " "), counts, *map(figure_text, figures)))
-    title = sentence("metric_at", metric_title(metric), policy, template=TABLES)
+    title = f"{metric_title(metric)}{at_threshold(policy)}"
     differences = [f"{first} − {name}" for name in others]
     return Table.from_rows(title, "", ("Subgroup", "Images", *comparison.names, *differences), rows)
 
@@ -159,7 +150,20 @@ def groups_lead(comparison: Comparison) -> str:
     """
     failures = comparison.failures
     tests = failures[failures["p_holm"].notna()] if "p_holm" in failures else failures.iloc[:0]
-    return sentence("groups_lead", len(tests), template=TABLES)
+    text = (
+        "Figures in groups of images, with 95 % intervals. The interval of a difference between "
+        "groups follows from the intervals of both sides. Where there are only two groups, their "
+        "difference is given once."
+    )
+    if len(tests):
+        which = "the only test" if len(tests) == 1 else f"all {len(tests):,} tests"
+        text += (
+            f" p is for no difference, adjusted by Holm's method over {which} of groups on this "
+            "page. With fewer than 30 patients of a class inside or outside a group there is no "
+            "test and no claim; in Holm's method such a difference counts as one with p = 1. "
+            "● marks a difference that is shown: its interval excludes 0 and p is below 0.05."
+        )
+    return f"{text} For a group with fewer than 5 patients of a class only the counts are given."
 
 
 def _group_table(comparison: Comparison, failures: pd.DataFrame, metric: str) -> Table:
@@ -200,8 +204,8 @@ def _group_table(comparison: Comparison, failures: pd.DataFrame, metric: str) ->
         *(f"{name}: group minus all other images" for name in printed),
     )
     return Table.from_rows(
-        sentence("metric_at", metric_title(metric), policy, template=TABLES),
-        sentence("lowest_groups", _lowest_groups(systems, figures, shown), template=TABLES),
+        f"{metric_title(metric)}{at_threshold(policy)}",
+        " ".join(_lowest_groups(systems, figures, shown)),
         columns,
         rows,
     )
@@ -211,7 +215,8 @@ def _lowest_groups(
     systems: Sequence[str],
     figures: pd.DataFrame,
     shown: dict[tuple[str, str], list[str]],
-) -> list[_LowestGroup]:
+) -> list[str]:
+    """Say for each system in which group it is lowest, and if it is shown to differ there."""
     lowest = []
     for name in systems:
         bounded = figures[(figures["system"] == name) & figures["ci_low"].notna()]
@@ -224,7 +229,10 @@ def _lowest_groups(
         searched = groups if len(groups) == 2 else [(topic, row["group"])]
         is_shown = any(name in shown[key] for key in searched)
         title = group_title(topic.removeprefix("x_"), row["group"])
-        lowest.append(_LowestGroup(name, title, is_shown))
+        result = "where it is not shown to differ"
+        if is_shown:
+            result = "and is shown to differ there"
+        lowest.append(f"{name} is lowest in {title}, {result} from all other images.")
     return lowest
 
 
@@ -236,15 +244,12 @@ def _group_cell(row: Mapping[Hashable, Any] | None) -> _GroupCell:
         if math.isnan(row["of"]):
             return _GroupCell(DASH)
         positives = row["metric"] == "auroc"
-        return _GroupCell(
-            sentence("counts_only", row["count"], row["of"], positives, template=TABLES)
-        )
+        share = "positive of" if positives else "of"
+        return _GroupCell(f"{row['count']:.4g} {share} {row['of']:.0f}")
     figure = Interval.from_row(row)
     p_value = row["p_holm"]
     if pd.isna(p_value):
         return _GroupCell(figure_text(figure))
     shown = bool(figure.excludes_zero and p_value < 0.05)
-    text = sentence(
-        "group_difference", figure_text(figure), p_value_text(p_value), shown, template=TABLES
-    )
-    return _GroupCell(text, shown)
+    mark = "● " if shown else ""
+    return _GroupCell(f"{mark}{figure_text(figure)}; Holm p {p_value_text(p_value)}", shown)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.metrics.prose import inside_sentence
+from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.report.metric_table import image_count
 from cxr_compare.evaluation.report.table import P_VALUE, Table, footnote_lines, text_sections
-from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -44,14 +43,11 @@ def latex_table(comparison: Comparison, table: Table) -> str:
         Content of a ``.tex`` file.
     """
     heads = ["", *table.text_heads[1:]]
-    caption = sentence(
-        "paper_caption",
-        comparison.names,
-        inside_sentence(comparison.display_name),
-        image_count(comparison.figures),
-        table.has_p_values,
-        template=TABLES,
-    )
+    count = image_count(comparison.figures)
+    caption = (
+        f"{listing(comparison.names)} on {inside_sentence(comparison.display_name)}"
+        f"{f': {count}' if count else ''}. Figures with 95 % intervals. {table.p_value_note}"
+    ).rstrip()
     label = "tab:" + re.sub("[^a-z0-9]+", "-", comparison.finding.lower())
     lines = [
         r"% needs \usepackage{booktabs}",

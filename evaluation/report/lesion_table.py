@@ -11,7 +11,6 @@ from cxr_compare.evaluation.report.failure_rows import (
     groups_in_order,
 )
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 LESION_TOPIC = "lesions by "
 """Prefix of the topics of lesions in the table of failures."""
@@ -39,8 +38,9 @@ def lesion_table(comparison: Comparison) -> Table | None:
         title = group_title(topic.removeprefix(LESION_TOPIC), group)
         rows.append((title, denominator(of_group), *figure_texts(comparison, of_group)))
     return Table.from_rows(
-        sentence("lesions_title", template=TABLES),
-        sentence("lesions_lead", template=TABLES),
+        "Kinds of lesion",
+        "Share of lesions that a called box overlaps with an intersection over union (IoU) of at "
+        "least 0.2.",
         ("Lesion", "Lesions", *comparison.systems, *contrast_names(comparison, printed=True)),
         rows,
     )

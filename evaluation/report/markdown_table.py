@@ -5,7 +5,6 @@ from __future__ import annotations
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.table import Table, footnote_lines, text_sections
-from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 
 def markdown_table(comparison: Comparison, table: Table) -> str:
@@ -26,7 +25,11 @@ def markdown_table(comparison: Comparison, table: Table) -> str:
     for caution in answer.cautions:
         lines += [f"- {caution.text}", ""]
     finding = inside_sentence(comparison.display_name)
-    lines.append(sentence("paper_lead", finding, table.has_p_values, template=TABLES))
+    lead = (
+        f"Images with {finding} against images without it. Each figure has its 95 % interval. "
+        f"{table.p_value_note}"
+    )
+    lines.append(lead.rstrip())
     if table.lead:
         lines += ["", table.lead]
     alignment = ["---", *["---:"] * (len(heads) - 1)]

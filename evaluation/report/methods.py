@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-import tomllib
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.metrics.metric import ALL
-from cxr_compare.evaluation.metrics.prose import inside_sentence
-from cxr_compare.evaluation.metrics.registry import in_reading_order
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
+from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
+from cxr_compare.evaluation.report.citations import Citations
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.interval_texts import (
+    MCNEMAR_METHOD,
+    auroc_method,
+    difference_meaning,
+    families_text,
+    interval_meaning,
+    uncertainty_text,
+)
+from cxr_compare.evaluation.report.trained_systems import Facts, prediction_text, system_text
+from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import MOST_UNDEFINED
-from cxr_compare.evaluation.thresholds import check_policy
+from cxr_compare.evaluation.thresholds import Policy, check_policy
 
-_PARAGRAPHS = ("data", "systems", "decisions", "statistics")
+_ROLES = {"train": "training", "val": "validation", "test": "test"}
+_REDUCTIONS = {
+    "max": "most confident box",
+    "noisy_or": "noisy-or of the boxes",
+    "top_k": "mean of the three most confident boxes",
+}
+_MAPS = {
+    "cam": ("class activation maps", "cam2016"),
+    "gradcam": ("Grad-CAM", "gradcam2017"),
+    "layercam": ("LayerCAM", "layercam2021"),
+    "token_gradcam": ("Grad-CAM over the tokens of its last block", "gradcam2017"),
+}
+"""Names of the methods of maps, and the key of their reference."""
+_SOFTWARE = {
+    "python": "Python",
+    "torch": "PyTorch",
+    "numpy": "NumPy",
+    "scipy": "SciPy",
+    "pandas": "pandas",
+}
 
 
 def methods(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
@@ -35,117 +64,312 @@ def methods(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
         The contents under the names by which the page's templates use them, such as ``paragraphs``
         and ``references``.
     """
-    references = read_references()
-    cited = dict[str, dict[str, Any]]()
-
-    def cite(*keys: str) -> str:
-        """Return the numbers of references, which are numbered when they are first cited."""
-        cited.update({key: references[key] for key in keys if key not in cited})
-        numbers = [str(list(cited).index(key) + 1) for key in keys]
-        return f" [{', '.join(numbers)}]" if numbers else ""
-
-    def cite_for(kind: str, *names: str) -> str:
-        """Cite the references on the named networks, detectors or image collections."""
-        keys = []
-        for key, reference in references.items():
-            prefixes = tuple(reference.get(kind, ()))
-            if prefixes and any(name.startswith(prefixes) for name in names):
-                keys.append(key)
-        return cite(*keys)
-
-    titles: dict[str, str] = {}
-    for reference in references.values():
-        titles |= reference.get("networks", {})
-        titles |= reference.get("detectors", {})
-    cites = {"cite": cite, "cite_for": cite_for, "titles": titles}
-    run = _facts(comparison, labelled) | cites
+    citations = Citations()
+    made = IntervalFacts.from_comparison(comparison)
+    cells = _map_cells(comparison)
+    paragraphs = [
+        _data_paragraph(comparison, labelled, citations),
+        _systems_paragraph(comparison, citations),
+        _decisions_paragraph(comparison, made, cells, citations),
+        _statistics_paragraph(comparison, made, citations),
+    ]
+    known = {
+        key.metric for _, key, figure in comparison.figures if key.subgroup == ALL and figure.known
+    }
     return {
-        "paragraphs": [
-            sentence(f"paragraph_{name}", run, template="methods.txt.jinja") for name in _PARAGRAPHS
-        ],
-        "references": list(cited.values()),
+        "paragraphs": paragraphs,
+        "references": citations.texts,
         # The meaning of single rates is explained where their mean is.
         "metrics": [
             metric
             for metric in in_reading_order()
-            if metric.name in run["known"] and metric.table.part not in ("rates", "none")
+            if metric.name in known and metric.table.part not in ("rates", "none")
         ],
-        "policies": {policy: check_policy(policy) for policy in comparison.policies},
-        "most_undefined": round(100 * MOST_UNDEFINED),
-        **{name: run[name] for name in ("comparison", "made", "cells")},
-    }
-
-
-@cache
-def read_references() -> dict[str, dict[str, Any]]:
-    """Return the literature references in ``references.toml``.
-
-    Returns:
-        The fields of each entry, such as ``title``, by the entry's ``key``, in the order of the
-        file.
-    """
-    text = Path(__file__).with_name("references.toml").read_text(encoding="utf-8")
-    return {entry["key"]: entry for entry in tomllib.loads(text)["entry"]}
-
-
-def _facts(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
-    """Collect the values for the templates of the methods, by name."""
-    images = labelled.images
-    recorded = comparison.records
-    evaluated = comparison.decisions.drop_duplicates("image_id")
-    ids = pd.Index(evaluated["image_id"])
-    figures = list(comparison.figures)
-    defined = {key.metric for _, key, figure in figures if key.subgroup == ALL and figure.known}
-    maps = {
-        name: system.maps
-        for name, system in comparison.systems.items()
-        if system.map_scale is not None
-    }
-    return {
-        "comparison": comparison,
-        "title": labelled.title,
-        "finding": inside_sentence(labelled.display_name),
-        "recorded": {name: recorded.get(name) or {} for name in comparison.systems},
-        "assigned": labelled.split_rule,
-        "roles": _roles(labelled),
-        "people": _people(images, ids),
-        "made": IntervalFacts.from_comparison(comparison),
-        "cells": {
-            n: cell_size_text(rows) for n, rows in maps.items() if rows is not None and len(rows)
+        "policies": {
+            policy: policy_meaning(check_policy(policy)) for policy in comparison.policies
         },
-        "known": defined,
-        "sources": images.get("source", pd.Series(dtype=object)).value_counts().to_dict(),
+        "most_undefined": round(100 * MOST_UNDEFINED),
+        "comparison": comparison,
+        "made": made,
+        "cells": cells,
+        "meanings": {
+            "interval": interval_meaning(made),
+            "difference": difference_meaning(made),
+            "auroc": auroc_method(),
+            "mcnemar": MCNEMAR_METHOD,
+            "families": families_text(made),
+        },
     }
 
 
-def _roles(labelled: GroundTruth) -> dict[str, dict[str, Any]]:
-    """Return positives and composition of each role, among images with a known label."""
-    facts = {}
-    for role in ("train", "val", "test"):
+def policy_meaning(policy: Policy) -> str:
+    """Say how a rule chooses a threshold, and what it promises on test images."""
+    highest = "if several do equally well, the highest of them"
+    match policy.kind:
+        case "threshold":
+            return "Declared by the user and used as it is. No image was used to choose it."
+        case "declared":
+            return "Declared for each system by name and source, and used as it is."
+        case "max_f1":
+            return f"The threshold with the highest F1 on the validation images; {highest}."
+        case "youden":
+            return (
+                "The threshold with the highest Youden's J = sensitivity + specificity − 1 on the "
+                f"validation images; {highest}."
+            )
+        case "cost":
+            prevalence = "the prevalence of validation"
+            if policy.prevalence is not None:
+                prevalence = f"a prevalence of {policy.prevalence:g}"
+            return (
+                "The threshold with the least expected cost on the validation images: a missed "
+                f"positive costs {policy.value:g} times as much as a false alarm, at {prevalence}; "
+                f"{highest}. There is none where calling all images alike costs less."
+            )
+        case "sensitivity":
+            return (
+                f"The highest threshold that reaches a sensitivity of {policy.value:g} on the "
+                "validation images. On test images the sensitivity may be lower."
+            )
+    return (
+        f"The lowest threshold that reaches a specificity of {policy.value:g} on the validation "
+        "images, so that systems are compared at about the same rate of false alarms. On test "
+        "images the specificity may differ."
+    )
+
+
+def _map_cells(comparison: Comparison) -> dict[str, str]:
+    """Return the size of the cells of each system's maps in words, by its name."""
+    return {
+        name: cell_size_text(system.maps)
+        for name, system in comparison.systems.items()
+        if system.map_scale is not None and system.maps is not None and len(system.maps)
+    }
+
+
+def _data_paragraph(comparison: Comparison, labelled: GroundTruth, citations: Citations) -> str:
+    names = comparison.names
+    finding = inside_sentence(labelled.display_name)
+    data_name = (comparison.provenance.get("data_set") or {}).get("name") or labelled.title
+    sources = labelled.images.get("source", pd.Series(dtype=object)).value_counts()
+    synthetic = ""
+    if comparison.background.synthetic:
+        synthetic = " (synthetic images made by this program, not of patients)"
+    positive = " or ".join(name.replace("_", " ") for name in comparison.findings)
+    texts = [
+        f"{listing(names)} {'was' if len(names) == 1 else 'were'} evaluated on {finding} in the "
+        f"data set “{data_name}”{synthetic}{citations.cite_for('sources', *sources.index)}.",
+        f"An image was positive where the reference labels state that {positive} is present, and "
+        "negative where they state that "
+        f"{'it is' if len(comparison.findings) == 1 else 'all are'} absent.",
+        _roles(comparison, labelled),
+        f"Evaluated test images: {_people(labelled.images, comparison.decisions['image_id'])}",
+        *(note.text for note in comparison.notes if note.kind == "left_out"),
+    ]
+    return " ".join(text for text in texts if text)
+
+
+def _roles(comparison: Comparison, labelled: GroundTruth) -> str:
+    """Describe the roles of a split, among images with a known label; empty for a single role."""
+    texts = []
+    for role, title in _ROLES.items():
         labels = labelled.labels_of(role).dropna()
         if len(labels):
-            positive = int((labels == 1).sum())
-            people = _people(labelled.images, labels.index)
-            facts[role] = {"positive": positive, "people": people}
-    return facts
-
-
-def _composition(images: pd.DataFrame, image_ids: Any) -> dict[str, Any]:
-    """Collect counts, sex, age and view of some images, as far as the images table has them."""
-    chosen = images[images["image_id"].isin(image_ids)]
-    facts: dict[str, Any] = {"images": len(chosen), "patients": None, "age": None}
-    if "patient_id" in chosen:
-        facts["patients"] = int(chosen["patient_id"].nunique())
-    for column in ("sex", "view"):
-        values = chosen[column].dropna() if column in chosen else pd.Series(dtype=object)
-        facts[column] = values.value_counts().sort_index().to_dict()
-        facts[f"{column}_unknown"] = len(chosen) - len(values)
-    ages = chosen["age_years"].dropna() if "age_years" in chosen else pd.Series(dtype=float)
-    if len(ages):
-        facts["age"] = ages.quantile([0.25, 0.5, 0.75]).tolist()
-    return facts
+            n_images = _people(labelled.images, labels.index).split(";")[0]
+            texts.append(f"{title} {n_images}, {int((labels == 1).sum()):,} positive")
+    if len(texts) < 2:
+        return ""
+    rule = labelled.split_rule
+    assigned = rule.get("method") or "into roles"
+    if rule.get("balanced"):
+        assigned += f", balanced by {listing(rule['balanced'])}"
+    if comparison.background.audit is not None and not comparison.background.audit:
+        assigned += ", each patient in one role"
+    return f"Each image had one role ({assigned}): {'; '.join(texts)}."
 
 
 def _people(images: pd.DataFrame, image_ids: Any) -> str:
     """Describe sex, age and view of some images in a sentence, as far as they are known."""
-    return sentence("composition", _composition(images, image_ids))
+    chosen = images[images["image_id"].isin(image_ids)]
+    count = counted(len(chosen), "image")
+    if "patient_id" in chosen:
+        count += f" of {counted(int(chosen['patient_id'].nunique()), 'patient')}"
+    ages = chosen["age_years"].dropna() if "age_years" in chosen else pd.Series(dtype=float)
+    age = "age unknown"
+    if len(ages):
+        low, middle, high = ages.quantile([0.25, 0.5, 0.75])
+        age = f"age median {middle:.0f} (quartiles {low:.0f} to {high:.0f})"
+    return f"{count}; {_shares(chosen, 'sex')}; {age}; {_shares(chosen, 'view')}."
+
+
+def _shares(images: pd.DataFrame, column: str) -> str:
+    """Return the numbers of images with each value of a column, as a text."""
+    values = images[column].dropna() if column in images else pd.Series(dtype=object)
+    if not len(values):
+        return f"{column} unknown"
+    counts = values.value_counts().sort_index()
+    shares = [f"{value} {count:,}" for value, count in counts.items()]
+    if len(values) < len(images):
+        shares.append(f"unknown {len(images) - len(values):,}")
+    return f"{column} {', '.join(shares)}"
+
+
+def _systems_paragraph(comparison: Comparison, citations: Citations) -> str:
+    texts = []
+    for name in comparison.systems:
+        facts = comparison.records.get(name) or {}
+        original = comparison.same_training.get(name)
+        if original is None:
+            texts.append(system_text(name, facts, citations))
+        else:
+            same = f"{name} is the same trained network as {original}."
+            texts.append(f"{same} {prediction_text(facts)}".rstrip())
+    return " ".join(texts)
+
+
+def _decisions_paragraph(
+    comparison: Comparison, made: IntervalFacts, cells: Mapping[str, str], citations: Citations
+) -> str:
+    texts = ["No system had a threshold, so no image was called positive or negative."]
+    if made.has_thresholds:
+        texts = ["An image was called positive where its score was at or above the threshold."]
+    for name, system in comparison.systems.items():
+        decision = (comparison.records.get(name) or {}).get("decision") or {}
+        validated = (decision.get("chosen_on") or {}).get("n_images")
+        if made.has_thresholds or decision.get("reduction") or validated:
+            parts = [*_choices(decision, citations), _thresholds(system.thresholds)]
+            texts.append(f"{name}: {_chosen_on(decision)}: {'; '.join(parts)}.")
+    for name in comparison.systems:
+        facts = comparison.records.get(name) or {}
+        if facts.get("maps"):
+            method = facts["maps"]["method"]
+            title, key = _MAPS.get(method, (method, ""))
+            cited = citations.cite(key) if key else ""
+            of_cells = f" of {cells[name]}" if cells.get(name) else ""
+            texts.append(
+                f"Locations and boxes of {name} are read from its {title}{cited}{of_cells}."
+            )
+    return " ".join(texts)
+
+
+def _chosen_on(decision: Facts) -> str:
+    """Name the validation images of a decision, and how many settings were tried on them."""
+    facts = decision.get("chosen_on") or {}
+    if not facts.get("n_images"):
+        return "without validation images"
+    text = (
+        f"chosen on {facts['n_images']:,} validation images of {facts['n_patients']:,} patients, "
+        f"{facts['n_positive']:,} positive"
+    )
+    n_tried = decision.get("settings_tried")
+    if not n_tried:
+        return text
+    tried = counted(n_tried, "setting")
+    if decision.get("reduction"):
+        tried = f"{counted(n_tried, 'rule')} from boxes to an image score"
+    return f"{text} ({tried} tried)"
+
+
+def _choices(decision: Facts, citations: Citations) -> list[str]:
+    """Return what validation chose for a system apart from its thresholds."""
+    texts = []
+    reduction = decision.get("reduction")
+    if reduction:
+        rule = _REDUCTIONS.get(reduction["rule"], reduction["rule"])
+        if reduction.get("min_score"):
+            rule += f" with scores of at least {reduction['min_score']:g}"
+        texts.append(f"image score: {rule}")
+    if decision.get("calibration"):
+        is_platt = decision["calibration"]["method"] == "platt"
+        cited = citations.cite("platt2000") if is_platt else ""
+        texts.append(f"probability: {_probability(decision)}{cited}")
+    boxes = _boxes(decision)
+    if boxes:
+        texts.append(f"boxes {boxes}")
+    if decision.get("map_scale"):
+        low, high = decision["map_scale"]
+        texts.append(f"full scale of its maps {number(low, 2)} to {number(high, 2)}")
+    return texts
+
+
+def _probability(decision: Facts) -> str:
+    """Name the calibration of a decision and its losses."""
+    facts = decision["calibration"]
+    match facts["method"]:
+        case "none":
+            text = "the score as it is"
+        case "temperature":
+            text = f"temperature {number(facts['temperature'], 2)}"
+        case "isotonic":
+            text = (
+                f"isotonic regression with {facts['levels']} levels and straight lines between "
+                "them; the order of scores is kept, and scores on one level are tied"
+            )
+        case _:
+            text = (
+                f"Platt scaling with slope {number(facts['slope'], 2)} and intercept "
+                f"{number(facts['intercept'], 2)}"
+            )
+    if facts.get("no_box") is not None:
+        text += f"; a score of 0 (no box) becomes {number(facts['no_box'])}"
+    losses = (decision.get("choices") or {}).get("calibration")
+    if losses:
+        shown = [f"{name.replace('_', ' ')} {number(loss)}" for name, loss in losses.items()]
+        text += f"; held-out log loss: {', '.join(shown)}"
+    return text
+
+
+def _boxes(decision: Facts) -> str:
+    """Name the rule for boxes of a decision, and the score from which boxes are called."""
+    parts = []
+    rule = decision.get("box_rule")
+    if rule:
+        text = f"cut from its maps {rule}" if decision.get("map_boxes") else str(rule)
+        n_tried = len(decision.get("boxes_tried") or [])
+        if n_tried > 1:
+            metric = (decision.get("options") or {}).get("boxes_by") or "froc_mean"
+            title = METRICS[metric].title_in_sentence
+            text += f" (the best of {n_tried} rules by {title})"
+        parts.append(text)
+    if decision.get("box_cut") is not None:
+        parts.append(f"called from score {decision['box_cut']:g} in the RSNA score")
+    return ", ".join(parts)
+
+
+def _thresholds(thresholds: Mapping[str, float | None]) -> str:
+    known = [
+        f"{'' if policy.startswith('threshold=') else 'for '}{policy_text(policy)} {number(value)}"
+        for policy, value in thresholds.items()
+        if value is not None
+    ]
+    return f"threshold {listing(known)}" if known else "no threshold"
+
+
+def _statistics_paragraph(comparison: Comparison, made: IntervalFacts, citations: Citations) -> str:
+    protocol = comparison.protocol
+    if protocol.declared:
+        analysis = f"A protocol was given: {protocol.title}"
+        if protocol.margin is not None:
+            analysis += f", margin {protocol.margin:g}"
+        if protocol.subgroups:
+            analysis += f", subgroups {listing(protocol.subgroups)}"
+    else:
+        analysis = "No protocol was given, so the analysis is exploratory"
+        if len(comparison.names) > 1:
+            analysis += f"; systems were compared by {protocol.title}"
+    uncertainty = uncertainty_text(made, citations.cite)
+    return f"{analysis}. {uncertainty} {_software(comparison, citations)}"
+
+
+def _software(comparison: Comparison, citations: Citations) -> str:
+    """Name the versions of the program and its libraries; PyTorch only if a system was trained."""
+    versions = comparison.provenance.get("versions") or {}
+    own = f"cxr-compare {versions.get('cxr-compare', '')}".rstrip()
+    texts = [f"Software: {own}{citations.cite('cxrcompare')}"]
+    records = [comparison.records.get(name) or {} for name in comparison.systems]
+    is_trained_here = any("recipe" in facts for facts in records)
+    for name, title in _SOFTWARE.items():
+        if name in versions and (name != "torch" or is_trained_here):
+            cited = citations.cite("pytorch2019") if name == "torch" else ""
+            texts.append(f"{title} {versions[name]}{cited}")
+    return f"{', '.join(texts)}."

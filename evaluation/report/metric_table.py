@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.figures import Figure, Figures
+from cxr_compare.evaluation.figures import Figure, Figures, SampleSize
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Part
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, metric_title
 from cxr_compare.evaluation.protocol import EXPLORATORY
 from cxr_compare.evaluation.report.table import Cell, Row, RowGroup, Table, Whisker, figure_text
-from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
-from cxr_compare.evaluation.statistics.figure_text import interval_text, number, p_value_text
+from cxr_compare.evaluation.statistics.figure_text import (
+    interval_text,
+    number,
+    p_value_text,
+    score_text,
+)
 from cxr_compare.evaluation.statistics.intervals import Interval, note_without_counts
 from cxr_compare.evaluation.system_result import SystemResult
 
@@ -123,7 +128,9 @@ def image_count(figures: Figures) -> str:
     for name in figures.systems:
         counts = figures.get(name, EXPLORATORY.metric).counts
         if counts.n_images:
-            return sentence("image_count", counts, template=TABLES)
+            images = counted(counts.n_images, "test image")
+            patients = counted(counts.n_patients, "patient")
+            return f"{images} of {patients}, {counts.n_positive:,} positive"
     return ""
 
 
@@ -197,9 +204,8 @@ def _row_group(
     chosen_on = []
     for name in comparison.systems:
         count = figures.get(name, keys[0].metric, policy, subgroup=subgroup).n_chosen_on
-        chosen_on.append(
-            sentence("chosen_on_positives", count, figures.plural_unit, template=TABLES)
-        )
+        unit = figures.plural_unit
+        chosen_on.append("" if count is None else f"chosen on {count:,} positive validation {unit}")
     return RowGroup(
         rows=tuple(rows),
         title=_group_title(subgroup, policy),
@@ -212,7 +218,8 @@ def _row_group(
 
 def _group_title(subgroup: str, policy: str) -> str:
     if policy:
-        return sentence("at_threshold", policy, subgroup in SUBGROUPS, template=TABLES)
+        normal_only = ", against normal images only" if subgroup in SUBGROUPS else ""
+        return f"At the threshold for {policy_text(policy)}{normal_only}"
     return SUBGROUPS.get(subgroup) or policy_text(policy)
 
 
@@ -221,8 +228,13 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
     figures = comparison.figures
     for system in figures.systems.values():
         if key in system and system[key].counts.n_images:
-            return sentence("row_count", system[key].counts, figures.plural_unit, template=TABLES)
+            return row_count(system[key].counts, figures.plural_unit)
     return ""
+
+
+def row_count(counts: SampleSize, units: str) -> str:
+    """Return as text the numbers of images (or other units) behind a row, such as "9 images"."""
+    return f"{counts.n_images:,} {units}, {counts.n_positive:,} positive"
 
 
 def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
@@ -238,7 +250,7 @@ def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
         The threshold, or a text that says that the system has none.
     """
     value = comparison.systems[system].thresholds.get(policy)
-    return sentence("threshold", value, template=TABLES)
+    return "no threshold" if value is None else f"score ≥ {score_text(value)}"
 
 
 def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
@@ -391,8 +403,12 @@ def every_pair_table(comparison: Comparison) -> Table | None:
         return None
     n_pairs = len(systems) * (len(systems) - 1) // 2
     return Table.from_rows(
-        sentence("every_pair_title", template=TABLES),
-        sentence("every_pair_lead", n_pairs, template=TABLES),
+        "Every pair of systems",
+        "The main table compares each system with the first one. This table has every pair, which "
+        "is needed to choose the best of several systems. Each interval is for a single difference "
+        "and is not widened for their number. p-values are adjusted by Holm's method over the "
+        f"{n_pairs} pairs of one figure at one threshold. The sentences of the answer rest on the "
+        "wider intervals that they quote.",
         ("Figure", "Difference", "Estimate", "p (Holm, all pairs)"),
         rows,
     )

@@ -8,9 +8,9 @@ import pandas as pd
 
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.joint_table import joint_record
-from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
 from cxr_compare.evaluation.report.unknown_patients import image_worded_record
+from cxr_compare.evaluation.verdict.verdict_parts import Conclusion
 
 
 def metrics_json(comparison: Comparison) -> dict[str, Any]:
@@ -52,11 +52,27 @@ def answer_json(comparison: Comparison) -> dict[str, Any]:
         "kind": answer.kind,
         "cautions": [caution.text for caution in answer.cautions],
         "claims": [claim.to_dict() for claim in answer.claims],
-        "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
+        "findings": [_finding(each, comparison) for each in answer.conclusions],
         "declared": [f"{name}, {each.text}" for name, each in comparison.declared.items()],
         "scope": " ".join(answer.scope.values()),
     }
     return record if comparison.patients_known else image_worded_record(record)
+
+
+def _finding(conclusion: Conclusion, comparison: Comparison) -> str:
+    """Return a conclusion; one on boxes names the systems whose boxes are parts of a map."""
+    text = conclusion.text
+    boxed = [c for c in conclusion.claims if c.metric.startswith(("ap", "froc", "rsna"))]
+    for claim in boxed[:1]:
+        for name in (claim.first, claim.second):
+            system = comparison.systems[name]
+            if system.map_scale is not None and system.maps is not None and len(system.maps):
+                first = system.maps.iloc[0]
+                text += (
+                    f" {name} never learned boxes: its boxes are parts of a map of "
+                    f"{first['grid_w']} × {first['grid_h']} cells."
+                )
+    return text
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -9,32 +9,37 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from cxr_compare.data_prep.contracts.atomic_files import write_text
-from cxr_compare.data_prep.contracts.disk_space import make_folder
-from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.metrics.metric import ALL
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.prose import inside_sentence
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import metric_title
-from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.error_types import error_table
-from cxr_compare.evaluation.report.group_tables import group_tables
-from cxr_compare.evaluation.report.interval_facts import is_calibrated
-from cxr_compare.evaluation.report.summary_table import summary_table
-from cxr_compare.evaluation.report.table import Cell
-from cxr_compare.evaluation.report.templates import render
-from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.report.weight_licence import Start, starting_weights
-from cxr_compare.evaluation.statistics.figure_text import DASH
 
 _HUB_METRICS = {"auroc": "roc_auc", "recall": "recall", "precision": "precision", "f1": "f1"}
 """Names of metrics on the Hugging Face Hub; other metrics keep their own names."""
-_HUB_FIGURES = ("auroc", "average_precision", "recall", "specificity", "precision", "f1", "ap50")
+
+
+_MARKUP = re.compile(r"[\\`*|\[\]]|<(?=[\w/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
+"""Characters that Markdown would take for markup; others, such as "_" in a word, it shows."""
+_ETHICS = """\
+- A missed finding delays care, and a false alarm causes further examinations; both shares are \
+among the figures above where they are known.
+- The labels are the opinion of those who annotated the images, and share their errors.
+- This card names no patient."""
+_NOT_INTENDED = """\
+- **Not intended**: the diagnosis or care of any patient. This is not a medical device.
+- **Out of scope**: other findings, other views and body parts, and patients or scanners unlike \
+those of the data below."""
+_GROUPS = """\
+A dot (●) marks a difference from all other images that is shown after Holm's correction. The \
+p-values are corrected for
+all tests of groups, but each interval is for one difference alone. So p can be 1.000 beside a \
+difference that looks large:
+such a difference is not shown."""
 
 
 @dataclass(frozen=True)
@@ -204,8 +209,235 @@ class ModelCard:
         Returns:
             The text of a ``README.md`` for the Hub: metadata between ``---`` lines, then the card.
         """
-        text = render("model_card.md.jinja", card=self, metadata=self._metadata())
-        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+        blocks = [
+            "\n".join(["---", *self._metadata(), "---"]),
+            f"# Model card: {escaped(self.name)}",
+            "## Model details",
+            "\n".join(self._details()),
+            "## Intended use",
+            f"- **Intended**: research on the detection of {escaped(self.finding)} in frontal "
+            f"chest X-rays, and the comparison of systems.\n{_NOT_INTENDED}",
+            "## Factors",
+            self._factors(),
+            "## Metrics",
+            "\n".join(self._metrics()),
+            "## Evaluation data",
+            self._evaluation_data(),
+            "## Training data",
+            self._training_data_text(),
+            "## Quantitative analyses",
+            *self._analyses(),
+            "## Ethical considerations",
+            _ETHICS,
+            "## Caveats and recommendations",
+            "\n".join(self._caveats()),
+            "The layout is that of Mitchell et al., Model Cards for Model Reporting, FAT* 2019, "
+            "doi:10.1145/3287560.3287596.",
+        ]
+        return "\n\n".join(blocks) + "\n"
+
+    def _details(self) -> list[str]:
+        record = self.record
+        kind = "an image classifier, which gives a score for the image"
+        if self.kind == "boxes":
+            kind = "a lesion detector, which gives boxes with scores"
+        lines = [f"- **What it is**: {kind}, for {escaped(self.finding)} on chest X-rays."]
+        lines += self._makers()
+        seed = record.get("seed")
+        if seed is not None:
+            seeds = seed if isinstance(seed, list | tuple) else [seed]
+            lines.append(f"- **Random seed**: {', '.join(map(str, seeds))}.")
+        if record.get("created") and not self.imported:
+            backend = f", run with {record['backend']}" if record.get("backend") else ""
+            precision = f" in {record['precision']}" if record.get("precision") else ""
+            lines.append(f"- **Recorded**: {record['created']}{backend}{precision}.")
+        lines.append(
+            f"- **Ids**: inference `{record.get('inference_id') or 'unknown'}`, training "
+            f"`{record.get('training_id') or 'unknown'}`."
+        )
+        return [*lines, f"- **Licence of the weights**: {self._licence()}"]
+
+    def _makers(self) -> list[str]:
+        record = self.record
+        if self.imported:
+            return [
+                "- **Made by**: another program. Its predictions were imported, so network, "
+                "training and version are unknown here."
+            ]
+        if record.get("members"):
+            names = [escaped(member["system"]) for member in record["members"]]
+            return [f"- **Made by**: cxr-compare, as a combination of {listing(names)}."]
+        if not record.get("recipe"):
+            return [
+                "- **Made by**: cxr-compare; its training files were not available, so network "
+                "and training are unknown here."
+            ]
+        network = self.model.get("backbone") or record["recipe"].get("network") or "not recorded"
+        architecture = self.model.get("architecture")
+        title = f"{architecture} on {network}" if architecture else str(network)
+        size = f", images of {self.image_size} × {self.image_size} px" if self.image_size else ""
+        version = (record.get("versions") or {}).get("cxr-compare")
+        maker = f"cxr-compare {version}" if version else "cxr-compare"
+        revision = f", revision `{record['revision']}`" if record.get("revision") else ""
+        return [
+            f"- **Network**: {escaped(title)}{size}.",
+            f"- **Made by**: {maker}{revision}.",
+        ]
+
+    def _licence(self) -> str:
+        if self.imported:
+            return "unknown; ask whoever made the system."
+        own = self.model.get("weights")
+        network = str(self.model.get("backbone")).replace("timm:", "")
+        start = {
+            "random": "The training started from random weights.",
+            "torchvision": "The training started from ImageNet weights of torchvision, whose code "
+            "is under BSD-3-Clause. torchvision says that its weights may have terms of their own, "
+            "which follow from the data that they were trained on.",
+            "efficientnet_lite": "The training started from ImageNet weights of EfficientNet-Lite, "
+            "under Apache-2.0.",
+            "imagenet": "The training started from ImageNet weights, whose licence depends on the "
+            "network; the run names it.",
+            "timm": f"The training started from weights of timm ({escaped(network)}), whose "
+            "licence is on the page of that model.",
+            "own": f"The training started from `{own}`, whose licence applies as well.",
+            "unknown": "It is unknown which weights the training started from.",
+        }[self.weights]
+        return (
+            "no licence of these weights is recorded; whoever publishes them must choose one. "
+            f"{start}"
+        )
+
+    def _factors(self) -> str:
+        if self.evaluation is not None and self.evaluation.groups:
+            return (
+                "Figures by group of images are below; the groups are those that the data set "
+                "records."
+            )
+        return (
+            "No groups of images (such as sex, age or view) were evaluated, so it is unknown where "
+            "the system does worse."
+        )
+
+    def _metrics(self) -> list[str]:
+        score = "between 0 and 1, not calibrated, so it is no probability."
+        if self.calibrated:
+            score = "calibrated to a probability on validation images."
+        lines = [f"- **Score**: {score}"]
+        if self.points:
+            lines.append(
+                "- **Operating points**: an image is called positive from these scores on."
+            )
+        else:
+            lines.append(
+                "- **Operating point**: none is known, because no threshold was chosen. AUROC and "
+                "average precision need none."
+            )
+        for point in self.points:
+            main = " (the figures below)" if point.is_main and len(self.points) > 1 else ""
+            lines.append(f"  - {point.policy}: {point.threshold}{main}")
+        if self.evaluation is not None and self.evaluation.bounded:
+            by = ", by patient"
+            if self.evaluation.counts.get("n_patients") is None:
+                by = ", by image, because patients are unknown"
+            lines.append(
+                f"- **Intervals**: 95 %{by}. AUROC after Obuchowski (1997), other figures by a "
+                "bootstrap of patients."
+            )
+        elif self.evaluation is not None:
+            lines.append(
+                "- **Intervals**: none, because only the figures are stored with the predictions."
+            )
+        return lines
+
+    def _evaluation_data(self) -> str:
+        evaluation = self.evaluation
+        if evaluation is None:
+            return (
+                "The system was not evaluated here. `cxr compare` gives figures with intervals, "
+                "and writes this card with them."
+            )
+        split = f", split `{evaluation.split}`" if evaluation.split else ""
+        n_images = evaluation.counts.get("n_images")
+        n_patients = evaluation.counts.get("n_patients")
+        n_positive = evaluation.counts.get("n_positive")
+        images = f"{n_images:,}" if n_images else "an unknown number of"
+        patients = f" of {counted(n_patients, 'patient')}" if n_patients else ""
+        positive = "" if n_positive is None else f", {n_positive:,} positive"
+        lines = [
+            f"- **Data set**: {escaped(evaluation.data_set)}{split}.",
+            f"- **Images**: {images} {evaluation.images} images{patients}{positive}.",
+        ]
+        if evaluation.images == "validation":
+            lines.append(
+                "- **These images chose weights and thresholds**, so the figures flatter the "
+                "system. Run `cxr compare` for figures on test images."
+            )
+        if evaluation.synthetic:
+            lines.append(
+                f"- **{evaluation.synthetic:,} of these images are synthetic**, drawn by a program "
+                "and of no patient."
+            )
+        return "\n".join(lines)
+
+    def _training_data_text(self) -> str:
+        if not self.training_data:
+            return (
+                "Unknown. The files do not say what the system was trained on, so it cannot be "
+                "ruled out that it has seen the images above."
+            )
+        lines = [f"- **{escaped(key)}**: {escaped(text)}." for key, text in self.training_data]
+        how = self.training
+        if how.get("epochs"):
+            text = f"{how['epochs']} epochs"
+            if how.get("batch_size"):
+                text += f", batches of {how['batch_size']}"
+            if how.get("optimiser"):
+                text += f", {how['optimiser']}"
+            if how.get("learning_rate"):
+                text += f", learning rate {how['learning_rate']}"
+            lines.append(f"- **Training run**: {text}.")
+        return "\n".join(lines)
+
+    def _analyses(self) -> list[str]:
+        """Return tables of figures, of errors and of groups."""
+        evaluation = self.evaluation
+        if evaluation is None:
+            return ["None."]
+        blocks = []
+        for section in evaluation.figures:
+            blocks += _table_blocks(section)
+        reason = (
+            "this system has no threshold. `cxr tune` chooses one from its predictions on "
+            "validation images"
+        )
+        if self.points:
+            reason = "none of them is defined for this system on these images"
+        blocks += [
+            f"**{escaped(heading)}**: no figures, because {reason}."
+            for heading in evaluation.left_out
+        ]
+        if evaluation.errors:
+            title = "Errors of called boxes, number with 95 % interval"
+            blocks += _table_blocks(CardTable(title, ("Error", "Count"), tuple(evaluation.errors)))
+        if evaluation.groups:
+            blocks += ["### By group of images", _GROUPS]
+            for section in evaluation.groups:
+                blocks += _table_blocks(section)
+        return blocks
+
+    def _caveats(self) -> list[str]:
+        lines = [f"- {escaped(text)}" for text in self.cautions]
+        lines.append(
+            "- Figures on one data set say little about another hospital. Evaluate the system on "
+            "your own images before you rely on it."
+        )
+        if not self.training_data:
+            lines.append(
+                "- Ask whoever made the system what it was trained on, and whether any of your "
+                "patients were among them."
+            )
+        return lines
 
     def _metadata(self) -> list[str]:
         """Return the lines of the metadata block. JSON texts are YAML, too."""
@@ -242,6 +474,23 @@ class ModelCard:
         return lines
 
 
+def escaped(text: str) -> str:
+    r"""Return a text in which nothing is markup of Markdown, on one line.
+
+    Example:
+        >>> print(escaped("A|B <b> my_model *x*"))
+        A\|B \<b> my_model \*x\*
+    """
+    return _MARKUP.sub(r"\\\g<0>", text.replace("\n", " "))
+
+
+def _table_blocks(table: CardTable) -> list[str]:
+    rows = [table.heads, *table.rows]
+    lines = [f"| {' | '.join(map(escaped, row))} |" for row in rows]
+    lines.insert(1, f"|{' --- |' * len(table.heads)}")
+    return [f"**{escaped(table.title)}**", "\n".join(lines)]
+
+
 def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
     """Return the value of a metric under the name that the Hugging Face Hub has for the metric.
 
@@ -262,142 +511,3 @@ def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:
     if policy:
         title += f" at {policy_text(policy)}"
     return HubFigure(_HUB_METRICS.get(metric, metric), title, value)
-
-
-def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
-    """Return the model card of one of the compared systems, with its metrics on the test images.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        name: Name of the system (detector or classifier) in the comparison.
-
-    Returns:
-        The content of the model card.
-    """
-    result = comparison.systems[name]
-    record = comparison.records.get(name) or {}
-    main = comparison.main_policy
-    points = [
-        OperatingPoint(policy_text(policy), _threshold(value), policy == main)
-        for policy, value in result.thresholds.items()
-        if value is not None
-    ]
-    return ModelCard(
-        name=name,
-        kind=str(record.get("kind") or ("boxes" if result.boxes is not None else "scores")),
-        finding=inside_sentence(comparison.display_name),
-        findings=tuple(comparison.findings),
-        record=record,
-        points=points,
-        calibrated=is_calibrated(record),
-        evaluation=_evaluation(comparison, name),
-        cautions=[caution.text for caution in comparison.answer.cautions],
-    )
-
-
-def _threshold(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
-    figures = comparison.figures
-    position = comparison.names.index(name)
-    table = summary_table(comparison)
-    sections = []
-    left_out = []
-    for group in table.groups:
-        known = [row for row in group.rows if _is_known(row[1 + position])]
-        if not known:
-            left_out.append(group.title)
-            continue
-        rows = tuple((str(row[0]), str(row[1 + position])) for row in known)
-        sections.append(CardTable(group.heading, ("Figure", "Value (95 % interval)"), rows))
-    groups = []
-    for of_metric in group_tables(comparison):
-        # The columns are the group, its images, each system, and each difference from the rest.
-        column = 2 + position
-        if all(row[column] == DASH for row in of_metric.rows):
-            continue
-        difference = column + len(comparison.names)
-        groups.append(
-            CardTable(
-                of_metric.title,
-                (of_metric.columns[0], of_metric.columns[1], name, "Minus all other images"),
-                tuple(
-                    (str(row[0]), str(row[1]), str(row[column]), str(row[difference]))
-                    for row in of_metric.rows
-                ),
-            )
-        )
-    errors = error_table(comparison)
-    counts = figures.get(name, comparison.protocol.metric, comparison.protocol.policy).counts
-    main = comparison.main_policy
-    hub = []
-    for metric in _HUB_FIGURES:
-        for policy in dict.fromkeys(("", main)):
-            figure = figures.get(name, metric, policy, subgroup=ALL)
-            if figure.known:
-                hub.append(hub_figure(metric, float(figure.estimate), policy))
-    return CardEvaluation(
-        images="test",
-        data_set=str((comparison.provenance.get("data_set") or {}).get("name") or "not named"),
-        split=comparison.split,
-        counts={
-            "n_images": counts.n_images,
-            "n_patients": counts.n_patients if comparison.patients_known else None,
-            "n_positive": counts.n_positive,
-        },
-        figures=sections,
-        groups=groups,
-        errors=[(str(row[0]), str(row[1 + position])) for row in (errors.rows if errors else ())],
-        hub=hub,
-        synthetic=comparison.background.synthetic,
-        left_out=left_out,
-    )
-
-
-def _is_known(cell: str | Cell) -> bool:
-    return not isinstance(cell, Cell) or cell.known
-
-
-def card_files(names: Iterable[str]) -> dict[str, str]:
-    """Return a file name for the model card of each system, relative to the report folder.
-
-    Args:
-        names: Names of the systems (detectors and classifiers).
-
-    Returns:
-        File name such as ``cards/CheXNet.md`` by system; no two are equal, even if case is ignored.
-
-    Example:
-        >>> card_files(["A b", "a/b"])
-        {'A b': 'cards/A-b.md', 'a/b': 'cards/a-b-2.md'}
-    """
-    taken: set[str] = set()
-    chosen = {}
-    for number, name in enumerate(names, start=1):
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or f"system-{number}"
-        if stem.lower() in taken:
-            stem = f"{stem}-{number}"
-        taken.add(stem.lower())
-        chosen[name] = f"{files.CARDS}/{stem}.md"
-    return chosen
-
-
-def write_cards(comparison: Comparison, out: Path) -> None:
-    """Write the model card of every compared system as Markdown into the folder ``cards``.
-
-    Model cards of an earlier report in this folder are removed.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        out: Folder of the report, in which ``cards`` is made.
-    """
-    make_folder(out / files.CARDS)
-    for stale in (out / files.CARDS).glob("*.md"):
-        stale.unlink()
-    for name, file in card_files(comparison.names).items():
-        text = card_of_comparison(comparison, name).to_markdown()
-        write_text(out / file, text if comparison.patients_known else image_wording(text))

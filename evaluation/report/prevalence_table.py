@@ -5,7 +5,6 @@ from __future__ import annotations
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.failure_rows import contrast_names, figure_texts
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 _PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
 
@@ -32,8 +31,21 @@ def prevalence_table(comparison: Comparison) -> Table | None:
         return None
     prevalence = str(failures["group"].iloc[0])
     return Table.from_rows(
-        sentence("prevalence_title", template=TABLES),
-        sentence("prevalence_lead", prevalence, template=TABLES),
+        "At the given prevalence",
+        _lead(prevalence),
         ("Figure", *comparison.systems, *contrast_names(comparison, printed=True)),
         rows,
+    )
+
+
+def _lead(prevalence: str) -> str:
+    """Return the text above the table, for a prevalence such as ``0.05:0.03-0.08``."""
+    value = prevalence.replace(":", ", 95 % interval ").replace("-", " to ")
+    is_uncertain = ":" in prevalence or "/" in prevalence
+    certainty = "The prevalence is taken as known exactly."
+    if is_uncertain:
+        certainty = "The intervals include the uncertainty of the prevalence."
+    return (
+        f"At a prevalence of {value}, if sensitivity and specificity are the same there. "
+        f"{certainty}"
     )

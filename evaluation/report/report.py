@@ -34,11 +34,11 @@ from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.latex_table import latex_table
 from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.methods import methods
-from cxr_compare.evaluation.report.model_card import card_files, write_cards
 from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.summary_table import TableRow
+from cxr_compare.evaluation.report.system_cards import card_files, write_cards
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import TABLES, render, sentence
+from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.sources.pixels import Pixels
 
@@ -169,7 +169,7 @@ def _content_without_images(comparison: Comparison, charts: Sequence[Chart]) -> 
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
     further = [chart for chart in charts if chart not in first]
     cost = Table.from_rows(
-        sentence("costs_title", template=TABLES),
+        "Size and time of each system",
         "",
         ("", *comparison.names),
         cost_rows(comparison),

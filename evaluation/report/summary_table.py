@@ -15,8 +15,13 @@ from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
 from cxr_compare.evaluation.report.metric_table import table_of_keys
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.thresholds import check_policy
+
+_NO_THRESHOLD = (
+    "Accuracy, precision, sensitivity, specificity and F1 need a threshold, and there is "
+    "none: give validation images (the role val), or a threshold of your own (the policy "
+    "threshold=0.5)."
+)
 
 
 class TableRow(NamedTuple):
@@ -97,7 +102,7 @@ def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Tabl
     table = table_of_keys(comparison, keys)
     if rows or comparison.policies:
         return table
-    return replace(table, lead=sentence("no_threshold", template=TABLES))
+    return replace(table, lead=_NO_THRESHOLD)
 
 
 def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:

@@ -160,6 +160,15 @@ class Table:
         return any(cell.p_value for cell in self._cells())
 
     @property
+    def p_value_note(self) -> str:
+        """Meaning of the p-values; empty if there is none."""
+        if not self.has_p_values:
+            return ""
+        return (
+            "p is the two-sided p-value of the difference, not adjusted for the other comparisons."
+        )
+
+    @property
     def text_heads(self) -> tuple[str, ...]:
         """Headings of the columns in LaTeX and Markdown.
 

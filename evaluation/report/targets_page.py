@@ -15,7 +15,7 @@ from cxr_compare.evaluation.metrics.registry import highlighted, metric_title
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.metric_table import image_count
 from cxr_compare.evaluation.report.table import Table, figure_text
-from cxr_compare.evaluation.report.templates import TABLES, render, sentence
+from cxr_compare.evaluation.report.templates import render
 
 
 def write_targets_page(out: Path, titles: Mapping[str, str], data_name: str) -> Path:
@@ -52,7 +52,7 @@ def _section(
         (metric_title(metric), *(figure_text(by_image.get(name, metric)) for name in systems))
         for metric in highlighted("targets")
     ]
-    caption = sentence("target_title", title, template=TABLES)
+    caption = f"Figures for {title}"
     return {
         "title": title,
         "link": f"{finding}/{files.PAGE}",

@@ -18,12 +18,6 @@ from cxr_compare.evaluation.statistics.figure_text import number, range_text, sc
 _HERE = Path(__file__).parent
 SENTENCES = "sentences.txt.jinja"
 """Sentences on thresholds, intervals and what validation chose."""
-TABLES = "tables.txt.jinja"
-"""Titles, leads and texts of tables."""
-CHARTS = "charts.txt.jinja"
-"""Notes and descriptions of charts."""
-CASES = "cases.txt.jinja"
-"""Texts of the gallery of cases."""
 
 
 @cache

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.boxes.box_checks import spread_ratio
 from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note, NoteKind
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
+from cxr_compare.evaluation.statistics.figure_text import interval_text, number
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.verdict import CHANCE
-from cxr_compare.evaluation.wording.sentences import note
 
 _FEW_PATIENTS = 20
 """Effective number of patients of a class below which a comparison carries a caution."""
@@ -25,6 +27,8 @@ _LARGE_SHARE = 0.1
 """Share of the images of a class from which a caution says that they are of one patient."""
 _FIRST: tuple[NoteKind, ...] = ("scores", "by_image", "copies", "exposure")
 """Kinds of notes that are listed before all other cautions, because they are the most harmful."""
+_NO_AUDIT = "Whether a patient is in both training and test data was not checked (run cxr check)."
+_SYNTHETIC = "Synthetic images: the figures say nothing about patients."
 
 
 def list_cautions(
@@ -55,14 +59,14 @@ def list_cautions(
         'Whether a patient is in both training and test data was not checked (run cxr check).'
     """
     cautions = [item for item in notes if item.kind in _FIRST]
-    cautions += [note("audit", error=error) for error in background.audit or ()]
+    cautions += [_audit_note(error) for error in background.audit or ()]
     if background.data_name and background.audit is None:
-        cautions.append(note("no_audit"))
+        cautions.append(Note("no_audit", _NO_AUDIT, {}))
     cautions += _chance_cautions(figures)
     cautions += _shortcut_cautions(failures)
     cautions += _training_cautions(background)
     if background.synthetic:
-        cautions.append(note("synthetic"))
+        cautions.append(Note("synthetic", _SYNTHETIC, {}))
     cautions += [item for item in notes if item.caution and item.kind not in _FIRST]
     return tuple(cautions)
 
@@ -109,7 +113,38 @@ def few_patients(evaluated: LabelledImages) -> list[Note]:
             }
         )
     classes = [row for row in classes if row["few"] or row["largest"]]
-    return [note("few_patients", classes=classes, least=_FEW_PATIENTS)] if classes else []
+    if not classes:
+        return []
+    values = {"classes": classes, "least": _FEW_PATIENTS}
+    return [Note("few_patients", _few_patients_text(classes), values)]
+
+
+def _few_patients_text(classes: Sequence[Mapping[str, Any]]) -> str:
+    """Say how much the images of few patients say, and which part of them is of one patient."""
+    texts = []
+    few = [row for row in classes if row["few"]]
+    for row in few:
+        images = counted(row["n_images"], f"{row['name']} image")
+        verb = "is" if row["n_images"] == 1 else "are"
+        text = f"The {images} {verb} of {counted(row['n_patients'], 'patient')}"
+        if row["n_images"] > row["n_patients"]:
+            text += (
+                f", and say as much as {counted(row['n_images'], 'image')} of "
+                f"{row['effective']:.1f} patients with one image each would"
+            )
+        texts.append(f"{text}.")
+    if few:
+        texts.append(
+            f"With fewer than {_FEW_PATIENTS} patients of a class, one patient more or less may "
+            "change the answer."
+        )
+    texts += [
+        f"One patient has {row['largest']:,} of the {row['n_images']:,} {row['name']} images "
+        f"({100 * row['largest'] / row['n_images']:.0f} %)."
+        for row in classes
+        if row["largest"]
+    ]
+    return " ".join(texts)
 
 
 def no_box_hits(
@@ -123,12 +158,26 @@ def no_box_hits(
             continue
         if estimates.get(name, "ap50").estimate == 0:
             ratio = spread_ratio(system.boxes, truth)
-            notes.append(note("no_box_hits", name=name, ratio=ratio))
+            values = {"name": name, "ratio": ratio}
+            notes.append(Note("no_box_hits", _no_box_hits_text(name, ratio), values))
     return notes
 
 
-def _interval_values(figure: Figure) -> dict[str, Any]:
-    return {"estimate": figure.estimate, "ci_low": figure.ci_low, "ci_high": figure.ci_high}
+def _no_box_hits_text(name: str, ratio: float | None) -> str:
+    text = f"No box of {name} matches a true box (AP50 is 0)."
+    if ratio:
+        return (
+            f"{text} Its boxes reach {ratio:.3g} times as far as the true boxes: they are probably "
+            "in px of a resized image."
+        )
+    return (
+        f"{text} Draw some of them: do they belong to these images, and are they in px of the "
+        "original images?"
+    )
+
+
+def _audit_note(error: str) -> Note:
+    return Note("audit", f"The audit of this data set found an error: {error}.", {"error": error})
 
 
 def _chance_cautions(figures: Figures) -> list[Note]:
@@ -136,19 +185,34 @@ def _chance_cautions(figures: Figures) -> list[Note]:
     aurocs = {name: figures.get(name, "auroc") for name in figures.systems}
     bounded = {name: auroc for name, auroc in aurocs.items() if auroc.bounded}
     uncertain = {
-        name: _interval_values(auroc)
-        for name, auroc in bounded.items()
-        if auroc.ci_low <= CHANCE <= auroc.ci_high
+        name: auroc for name, auroc in bounded.items() if auroc.ci_low <= CHANCE <= auroc.ci_high
     }
-    worse = {
-        name: _interval_values(auroc) for name, auroc in bounded.items() if auroc.ci_high < CHANCE
-    }
+    worse = {name: auroc for name, auroc in bounded.items() if auroc.ci_high < CHANCE}
     cautions = []
     if uncertain:
-        cautions.append(note("chance", systems=uncertain))
+        cautions.append(_chance_note("chance", uncertain, "not shown to be better than chance"))
     if worse:
-        cautions.append(note("below_chance", systems=worse))
+        cautions.append(_chance_note("below_chance", worse, "worse than chance"))
     return cautions
+
+
+def _chance_note(kind: NoteKind, aurocs: Mapping[str, Figure], result: str) -> Note:
+    """Note what the AUROCs of some systems, by their names, show against chance."""
+    names = [
+        f"{name} ({number(auroc.estimate)}, 95 % interval {interval_text(auroc)})"
+        for name, auroc in aurocs.items()
+    ]
+    systems = {
+        name: {"estimate": auroc.estimate, "ci_low": auroc.ci_low, "ci_high": auroc.ci_high}
+        for name, auroc in aurocs.items()
+    }
+    return Note(
+        kind, f"By AUROC, {listing(names)} {_was(names)} {result} (0.5).", {"systems": systems}
+    )
+
+
+def _was(names: Sequence[str]) -> str:
+    return "was" if len(names) == 1 else "were"
 
 
 def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
@@ -162,12 +226,18 @@ def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
     guesses = failures[(failures["topic"] == SHORTCUT) & (failures["group"] == fact)]
     guess = Figure.from_row(guesses.iloc[0])
     systems = {}
+    texts = []
     for _, row in gaps.iterrows():
         gap = Figure.from_row(row)
         if gap.excludes_zero and gap.estimate > 0:
             continue
+        auroc = guess.estimate + gap.estimate
+        interval = f"95 % interval {interval_text(gap)}" if gap.bounded else "not tested"
+        texts.append(
+            f"{row['system']} ({number(auroc)}, difference {number(gap.estimate)}, {interval})"
+        )
         systems[row["system"]] = {
-            "auroc": guess.estimate + gap.estimate,
+            "auroc": auroc,
             "difference": gap.estimate,
             "ci_low": gap.ci_low,
             "ci_high": gap.ci_high,
@@ -175,7 +245,15 @@ def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
         }
     if not systems:
         return []
-    return [note("shortcut", fact=fact, auroc=guess.estimate, systems=systems)]
+    text = (
+        f"The label can be predicted without the lungs, from {fact}, with AUROC "
+        f"{number(guess.estimate)} in 5-fold cross-validation by patient. Compared with this "
+        f"prediction on the same images, {listing(texts)} {_was(texts)} not shown to be better. "
+        "Each of these AUROCs compares only images of the same fold, so it can differ from the "
+        "system's AUROC elsewhere."
+    )
+    values = {"fact": fact, "auroc": guess.estimate, "systems": systems}
+    return [Note("shortcut", text, values)]
 
 
 def _training_cautions(background: Background) -> list[Note]:
@@ -189,4 +267,12 @@ def _training_cautions(background: Background) -> list[Note]:
         {"systems": systems, "data_sets": list(data_sets)}
         for data_sets, systems in systems_of.items()
     ]
-    return [note("elsewhere", groups=groups, data_set=background.data_name)]
+    texts = []
+    for data_sets, systems in systems_of.items():
+        names = [
+            f"“{name}”{' (other images)' if name == background.data_name else ''}"
+            for name in data_sets
+        ]
+        texts.append(f"{listing(systems)} {_was(systems)} trained on data set {listing(names)}")
+    text = f"{'; '.join(texts)}; evaluated on “{background.data_name}”."
+    return [Note("elsewhere", text, {"groups": groups, "data_set": background.data_name})]

@@ -167,25 +167,6 @@ class Claim:
             difference=self.difference.reversed(),
         )
 
-    @property
-    def difference_values(self) -> dict[str, Any]:
-        """Values that templates of sentences about the difference need, by name.
-
-        They are ``estimate`` (the difference), ``ci_low`` and ``ci_high`` (ends of its interval),
-        ``bounded`` (True if there is an interval), ``level`` (coverage of the interval), ``reason``
-        (reason why there is no interval, or empty) and ``comparisons`` (number of comparisons for
-        which the interval is widened).
-        """
-        return {
-            "estimate": self.difference.estimate,
-            "ci_low": self.difference.ci_low,
-            "ci_high": self.difference.ci_high,
-            "bounded": self.difference.bounded,
-            "level": self.level,
-            "reason": self.difference.note,
-            "comparisons": self.comparisons,
-        }
-
 
 def decide_together(claims: Sequence[Claim]) -> list[Claim]:
     """Widen the intervals of several claims by Holm's method, for the number of claims.

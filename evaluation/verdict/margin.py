@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from cxr_compare.evaluation.figures import family_level
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.printed_digits import distinguishing_digits
-from cxr_compare.evaluation.verdict.verdict_parts import Statement
 
 MarginStanding = Literal["equivalent", "non-inferior", "worse", "open", "unknown"]
 
@@ -46,15 +46,15 @@ def against_margin(difference: Interval, margin: float) -> MarginStanding:
     return "worse" if difference.ci_high < -margin else "open"
 
 
-def margin_statement(
+def margin_text(
     reference: str,
     other: str,
     figure: str,
     difference: Interval,
     margin: float,
     contrasts: int = 1,
-) -> Statement:
-    """State if a system was shown to be non-inferior or equivalent to the reference system.
+) -> str:
+    """Say if a system was shown to be non-inferior or equivalent to the reference system.
 
     Args:
         reference: Name of the reference system.
@@ -68,28 +68,28 @@ def margin_statement(
             widened.
 
     Returns:
-        The statement, from which a template writes the sentence. Its values contain ``standing``,
-        the result of `against_margin`, and the difference turned round, reference system minus
-        other system.
+        The sentence, with as many decimals as its rounded numbers need to keep their order. It
+        prints the difference the other way round, reference system minus other system.
 
     Example:
-        >>> statement = margin_statement("A", "B", "AUROC", Interval(0.0, -0.02, 0.03), 0.05)
-        >>> statement.values["standing"]
-        'equivalent'
+        >>> margin_text("A", "B", "AUROC", Interval(0.0, -0.02, 0.03), 0.05)[:55]
+        'AUROC: B is equivalent to A within the margin of 0.050:'
     """
-    values: dict[str, Any] = {
-        "standing": against_margin(difference, margin),
-        "reference": reference,
-        "other": other,
-        "figure": figure,
-        "margin": margin,
-        "difference": {
-            "estimate": -difference.estimate,
-            "ci_low": -difference.ci_high,
-            "ci_high": -difference.ci_low,
-            "level": family_level(contrasts),
-        },
-        "contrasts": contrasts,
-        "digits": distinguishing_digits((difference.ci_low, difference.ci_high), (-margin, margin)),
-    }
-    return Statement("margin", values)
+    start = f"{figure[:1].upper()}{figure[1:]}: {other}"
+    standing = against_margin(difference, margin)
+    if standing == "unknown":
+        return f"{start} and {reference} cannot be compared with the margin: no interval."
+    result = {
+        "equivalent": f"is equivalent to {reference} within",
+        "non-inferior": f"is non-inferior to {reference} by",
+        "worse": f"is worse than {reference} by more than",
+        "open": f"was not shown to be non-inferior to {reference} by",
+    }[standing]
+    digits = distinguishing_digits((difference.ci_low, difference.ci_high), (-margin, margin))
+    ends = range_text(-difference.ci_high, -difference.ci_low, digits=digits)
+    corrected = f", Bonferroni over {contrasts} contrasts" if contrasts > 1 else ""
+    return (
+        f"{start} {result} the margin of {number(margin, digits)}: difference {reference} − "
+        f"{other} {number(-difference.estimate, digits)} ({100 * family_level(contrasts):.4g} % "
+        f"interval {ends}{corrected})."
+    )

@@ -12,8 +12,8 @@ import pandas as pd
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.thresholds import ValidationScores
-from cxr_compare.evaluation.wording.sentences import note
 
 _FEWEST = 10
 """Number of test images from which equal or two-valued scores are not left to chance."""
@@ -55,11 +55,21 @@ def score_notes(models: Models) -> list[Note]:
             continue
         auroc = _auroc_if_turned(validation)
         if auroc is not None:
-            notes.append(note("scores", "turned_scores", system=name, auroc=auroc))
+            text = (
+                f"On validation images the scores of {name} are higher for negative than for "
+                f"positive images (AUROC {number(auroc)}): are they turned round there? Its "
+                "thresholds and calibration are then wrong."
+            )
+            notes.append(Note("scores", text, {"system": name, "auroc": auroc}))
         elif _is_another_scale(validation, scores[name], labels):
-            medians = float(np.median(validation.scores)), float(np.median(scores[name]))
-            values = dict(zip(("validation", "test"), medians, strict=True))
-            notes.append(note("scores", "other_scale", system=name, **values))
+            middle, on_test = float(np.median(validation.scores)), float(np.median(scores[name]))
+            text = (
+                f"The scores of {name} have another scale on test than on validation images "
+                f"(median {number(on_test)} and {number(middle)}), in both classes: thresholds and "
+                "calibration from validation do not fit."
+            )
+            values = {"system": name, "validation": middle, "test": on_test}
+            notes.append(Note("scores", text, values))
     return notes
 
 
@@ -68,7 +78,14 @@ def _notes_of_values(
 ) -> list[Note]:
     """Make the notes on the values of the test scores."""
     are_labels = [name for name in named if np.array_equal(scores[name], labels)]
-    notes = [note("scores", "scores_are_labels", system=name) for name in are_labels]
+    notes = [
+        _note(
+            name,
+            f"The scores of {name} equal the labels of the test images: is the column of labels "
+            "read as the scores?",
+        )
+        for name in are_labels
+    ]
     has_values = {name: len(np.unique(scores[name])) for name in named}
     are_decisions = [
         name
@@ -76,22 +93,46 @@ def _notes_of_values(
         if name not in are_labels and has_values[name] == 2 and np.isin(scores[name], (0, 1)).all()
     ]
     if any(count > 2 for count in has_values.values()):
-        notes += [note("scores", "decisions", system=name) for name in are_decisions]
+        notes += [
+            _note(
+                name,
+                f"All scores of {name} are 0 or 1: they are decisions, not probabilities. Its "
+                "AUROC and average precision are then lower than those of its probabilities, and "
+                "differences to other systems are not fair to it.",
+            )
+            for name in are_decisions
+        ]
     for name, values in scores.items():
         if values.min() < 0 or values.max() > 1:
             low, high = float(values.min()), float(values.max())
-            notes.append(note("scores", "ranks_only", system=name, low=low, high=high))
+            text = (
+                f"The scores of {name} lie between {number(low)} and {number(high)}: they are no "
+                "probabilities, and only their ranks count. It has no calibration."
+            )
+            notes.append(Note("scores", text, {"system": name, "low": low, "high": high}))
     for name, model in named.items():
         values = scores[name]
         is_image_score = model.output.kind == "scores" and has_values[name] > 2
         if is_image_score and values.min() >= 0.5 and values.max() <= 1:
-            notes.append(note("scores", "confidence", system=name))
+            text = (
+                f"No score of {name} is below 0.5: if they are the confidence of the predicted "
+                "class, all its figures are wrong. Give the probability of the finding, 1 - "
+                "confidence where the class is another."
+            )
+            notes.append(_note(name, text))
     for first, second in combinations(named, 2):
         if named[second].facts.exported or named[first].facts.exported:
             continue  # a run and its export may well agree
         if np.array_equal(scores[first], scores[second]):
-            notes.append(note("scores", "equal_scores", systems=[first, second]))
+            text = (
+                f"{first} and {second} have the same score on every test image: are they one file?"
+            )
+            notes.append(Note("scores", text, {"systems": [first, second]}))
     return notes
+
+
+def _note(system: str, text: str) -> Note:
+    return Note("scores", text, {"system": system})
 
 
 def _is_another_scale(

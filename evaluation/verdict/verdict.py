@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 from cxr_compare.evaluation.box_choice import MAP_CUT
 from cxr_compare.evaluation.figures import Figures, family_level
-from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.prose import inside_sentence
-from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
+from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
+from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
 from cxr_compare.evaluation.paired_tests import PairTests
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.holm import step_down
+from cxr_compare.evaluation.verdict import sentences
 from cxr_compare.evaluation.verdict.claims import Claim, decide_together, same
-from cxr_compare.evaluation.verdict.margin import against_margin, margin_statement
+from cxr_compare.evaluation.verdict.margin import against_margin, margin_text
 from cxr_compare.evaluation.verdict.verdict_parts import (
     AnswerContext,
     Conclusion,
     ConclusionKind,
     HeadlineKind,
     JointSystem,
-    ScopePart,
-    Statement,
     Verdict,
 )
 
@@ -102,14 +100,14 @@ def state_verdict(
         conclusions += _primary_conclusions(question, claims)
     conclusions += _further_conclusions(question)
     return Verdict(
-        opening=_opening(question, context),
-        main=headline.statement,
+        where=_opening(question, context),
+        answer=headline.text,
         kind=headline.kind,
-        scope_parts=_scope(question, tests or PairTests(), context, claims, conclusions),
+        scope=_scope(question, tests or PairTests(), context, claims, conclusions),
         conclusions=conclusions,
         claims=tuple(claims),
         cautions=context.cautions,
-        better_than_chance=_chance_statement(figures, systems),
+        chance=_chance(figures, systems),
     )
 
 
@@ -127,67 +125,54 @@ class _Question:
         """Names of the primary figures as they are written inside a sentence."""
         return [METRICS[metric].title_in_sentence for metric in self.protocol.metrics]
 
-    def threshold(self, systems: Sequence[str], key: tuple[str, str]) -> dict[str, Any]:
-        """Return the policy of a figure, and how many validation positives chose its threshold."""
+    def at_threshold(self, systems: Sequence[str], key: tuple[str, str]) -> str:
+        """Return the words on a figure's threshold and the validation positives that chose it."""
         counts = {self.figures.get(name, *key).n_chosen_on for name in systems}
-        known = sorted(count for count in counts if count)
-        return {
-            "policy": key[1],
-            "chosen_on": [f"{count:,}" for count in known],
-            "unit": self.figures.plural_unit,
-        }
+        chosen_on = sorted(count for count in counts if count)
+        return sentences.at_threshold(key[1], chosen_on, self.figures.plural_unit)
 
     @property
-    def figure_values(self) -> dict[str, Any]:
-        """Values by which a headline names the primary figure and the finding."""
-        return {
-            "figures": self.figure_names,
-            "threshold": self.threshold(self.systems, self.protocol.keys[0]),
-            "finding": self.finding,
-        }
+    def at_primary(self) -> str:
+        """Words on the threshold of the primary figures, which follow their names."""
+        return self.at_threshold(self.systems, self.protocol.keys[0])
+
+    @property
+    def primary(self) -> str:
+        """Name of the primary figure with its threshold, inside a sentence."""
+        return f"{listing(self.figure_names)}{self.at_primary}"
 
 
 @dataclass(frozen=True)
 class _Headline:
-    statement: Statement
+    text: str
     kind: HeadlineKind
 
 
-def _chance_statement(figures: Figures, systems: Sequence[str]) -> Statement | None:
-    """State that no system was shown to be better than chance by AUROC.
+def _chance(figures: Figures, systems: Sequence[str]) -> str:
+    """Say that no system was shown to be better than chance by AUROC.
 
-    The result is None if a system was shown to be better, or if a system has no interval.
+    The result is empty if a system was shown to be better, or if a system has no interval.
     """
     if all(figures.get(name, "auroc").ci_low <= CHANCE for name in systems):
-        return Statement("chance", {"systems": list(systems)})
-    return None
+        return sentences.no_better_than_chance(systems)
+    return ""
 
 
-def _opening(question: _Question, context: AnswerContext) -> Statement:
+def _opening(question: _Question, context: AnswerContext) -> str:
     counts = [
         question.figures.get(name, *key).counts.n_images
         for name in question.systems
         for key in question.protocol.keys
     ]
-    n_images = max(counts)
-    unit = question.figures.plural_unit
     seeds = {
         name: context.seeds[name] for name in question.systems if context.seeds.get(name, 0) > 1
     }
-    same_seeds = None
-    if len(seeds) == len(question.systems) and len(set(seeds.values())) == 1:
-        count = next(iter(seeds.values()))
-        same_seeds = {"count": count, "several": len(question.systems) > 1}
-    return Statement(
-        "opening",
-        {
-            "n_images": n_images,
-            "unit": unit,
-            "n_synthetic": context.n_synthetic,
-            "all_synthetic": context.n_synthetic >= n_images or unit != "images",
-            "seeds": seeds,
-            "same_seeds": same_seeds,
-        },
+    return sentences.opening(
+        max(counts),
+        question.figures.plural_unit,
+        n_synthetic=context.n_synthetic,
+        seeds=seeds,
+        n_systems=len(question.systems),
     )
 
 
@@ -198,14 +183,11 @@ def _headline(question: _Question, claims: list[Claim]) -> _Headline:
         if not all(question.figures.get(name, *key).known for key in question.protocol.keys)
     ]
     if undefined:
-        values = {
-            "systems": undefined,
-            "figures": question.figure_names,
-            "threshold": {"policy": question.protocol.keys[0][1], "chosen_on": [], "unit": ""},
-        }
-        return _Headline(Statement("undefined", values), "unknown")
+        at = sentences.at_threshold(question.protocol.keys[0][1])
+        text = sentences.undefined_sentence(undefined, question.figure_names, at)
+        return _Headline(text, "unknown")
     if len(question.systems) == 1:
-        return _single_headline(question)
+        return _Headline(_single_answer(question), "single")
     if question.protocol.partner:
         return _halves_headline(question, claims)
     if len(question.systems) == 2:
@@ -213,47 +195,18 @@ def _headline(question: _Question, claims: list[Claim]) -> _Headline:
     return _ranked_headline(question, claims)
 
 
-def _single_headline(question: _Question) -> _Headline:
+def _single_answer(question: _Question) -> str:
     name = question.systems[0]
     scores = [question.figures.get(name, *key) for key in question.protocol.keys]
-    values = {
-        **question.figure_values,
-        "system": name,
-        "scores": [
-            {
-                "estimate": score.estimate,
-                "ci_low": score.ci_low,
-                "ci_high": score.ci_high,
-                "bounded": score.bounded,
-            }
-            for score in scores
-        ],
-    }
-    return _Headline(Statement("single", values), "single")
+    figures = dict(zip(question.figure_names, scores, strict=True))
+    return sentences.single_sentence(name, figures, question.at_primary, question.finding)
 
 
 def _pair_headline(question: _Question, claim: Claim) -> _Headline:
-    values = {
-        **question.figure_values,
-        "values": claim.values,
-        "difference": claim.difference_values,
-    }
-    systems = [claim.first, claim.second]
-    if claim.standing == "first":
-        values |= {"leader": claim.first, "other": claim.second, "label": "difference"}
-        return _Headline(Statement("pair_higher", values), "decided")
-    if claim.standing == "second":
-        # The difference is not turned round, so it has the same sign as in the tables.
-        values |= {
-            "leader": claim.second,
-            "other": claim.first,
-            "values": claim.values[::-1],
-            "label": f"{claim.first} − {claim.second}",
-        }
-        return _Headline(Statement("pair_higher", values), "decided")
-    kind: HeadlineKind = "unknown" if claim.standing == "unknown" else "open"
-    template = {"same": "pair_equal", "open": "pair_open", "unknown": "pair_unknown"}
-    return _Headline(Statement(template[claim.standing], values | {"systems": systems}), kind)
+    kind: HeadlineKind = "decided" if claim.decided else "open"
+    if claim.standing == "unknown":
+        kind = "unknown"
+    return _Headline(sentences.pair_sentence(claim, question.primary, question.finding), kind)
 
 
 def _ranked_headline(question: _Question, claims: list[Claim]) -> _Headline:
@@ -263,29 +216,17 @@ def _ranked_headline(question: _Question, claims: list[Claim]) -> _Headline:
     ranked = sorted(question.systems, key=lambda name: -scores[name])
     best = scores[ranked[0]]
     tops = [name for name in ranked if same(best, scores[name])]
+    figure, finding = question.primary, question.finding
     if len(tops) == len(ranked):
-        values = {**question.figure_values, "systems": tops, "value": best}
-        return _Headline(Statement("all_equal", values), "open")
+        return _Headline(sentences.all_equal_sentence(tops, figure, finding, best), "open")
     between = {frozenset((claim.first, claim.second)): claim.falling for claim in claims}
-    comparisons = []
-    for top in tops:
-        against = [between[frozenset((top, name))] for name in ranked if name not in tops]
-        comparisons.append(
-            {
-                "system": top,
-                "exceeds": [(claim.second, claim.values[1]) for claim in against if claim.decided],
-                "open": [(claim.second, claim.values[1]) for claim in against if not claim.decided],
-            }
-        )
-    is_open = len(tops) > 1 or any(row["open"] for row in comparisons)
-    values = {
-        **question.figure_values,
-        "tops": tops,
-        "n_systems": len(ranked),
-        "value": best,
-        "comparisons": comparisons,
+    against = {
+        top: [between[frozenset((top, name))] for name in ranked if name not in tops]
+        for top in tops
     }
-    return _Headline(Statement("ranked", values), "open" if is_open else "decided")
+    is_open = len(tops) > 1 or not all(claim.decided for claim in against[tops[0]])
+    text = sentences.ranked_sentence(against, len(ranked), figure, finding, best)
+    return _Headline(text, "open" if is_open else "decided")
 
 
 def _halves_headline(question: _Question, claims: list[Claim]) -> _Headline:
@@ -295,36 +236,17 @@ def _halves_headline(question: _Question, claims: list[Claim]) -> _Headline:
         if one.decided and one.leader == other.leader:
             loser = one.second if one.leader == one.first else one.first
             ahead.setdefault(one.leader, []).append(loser)
-    values: dict[str, Any] = dict(question.figure_values)
-    if len(question.systems) == 2:
-        values |= {"systems": question.systems, **_group_values(claims)}
-        if ahead:
-            values["leader"] = next(iter(ahead))
-            return _Headline(Statement("both_halves_shown", values), "decided")
-        return _Headline(Statement("both_halves_open", values), "open")
+    at, finding = question.at_primary, question.finding
     n_pairs = len(question.systems) * (len(question.systems) - 1) // 2
     is_open = n_pairs > sum(map(len, ahead.values()))
-    values |= {"ahead": ahead, "others_open": is_open}
-    return _Headline(Statement("halves_of_several", values), "open" if is_open else "decided")
-
-
-def _group_values(claims: Sequence[Claim]) -> dict[str, Any]:
-    """Return values for a sentence about several figures of one pair of systems.
-
-    ``common_level`` is the coverage of the intervals if all have the same, and otherwise None.
-    """
-    levels = {claim.level for claim in claims if claim.difference.bounded}
-    rows = [
-        {
-            "figure": METRICS[claim.metric].title_in_sentence,
-            "pair": claim.values,
-            "difference": claim.difference_values,
-            "standing": claim.standing,
-            "leader": claim.leader,
-        }
-        for claim in claims
-    ]
-    return {"rows": rows, "common_level": levels.pop() if len(levels) == 1 else None}
+    kind: HeadlineKind = "open" if is_open else "decided"
+    if len(question.systems) == 2:
+        leader = next(iter(ahead), "")
+        return _Headline(sentences.both_halves_sentence(leader, claims, at, finding), kind)
+    text = sentences.halves_of_several_sentence(
+        ahead, question.figure_names, at, finding, others_open=is_open
+    )
+    return _Headline(text, kind)
 
 
 def _further_conclusions(question: _Question) -> list[Conclusion]:
@@ -418,50 +340,28 @@ def _joint_conclusion(
     question: _Question, joint: JointSystem, claims: list[Claim], *, secondary: bool
 ) -> Conclusion:
     shown = _exceeds_all(claims, joint)
-    rows = [
-        {
-            "figure": METRICS[claim.metric].title_in_sentence,
-            "value": claim.values[0],
-            "member": claim.second,
-            "of_member": claim.values[1],
-            "difference": claim.difference_values,
-        }
-        for claim in claims
-    ]
-    values = {
-        "joint": joint.name,
-        "members": list(joint.members),
-        "figures": list(dict.fromkeys(row["figure"] for row in rows)),
-        "threshold": question.threshold(joint.members, claims[0].key),
-        "rows": rows,
-        "shown": shown,
-    }
-    return Conclusion(Statement("joint", values), "joint", tuple(claims), shown, secondary)
+    at = question.at_threshold(joint.members, claims[0].key)
+    text = _marked(sentences.joint_sentence(joint.members, claims, at, shown=shown), secondary)
+    return Conclusion(text, "joint", tuple(claims), shown, secondary)
+
+
+def _marked(text: str, secondary: bool) -> str:
+    """Return a sentence that says, if it is secondary, that it confirms nothing."""
+    return f"{sentences.SECONDARY_START} {text}" if secondary else text
 
 
 def _conclusion(
     question: _Question, group: Sequence[Claim], kind: ConclusionKind, *, secondary: bool = False
 ) -> Conclusion:
     claim = group[0]
-    threshold = question.threshold([claim.first, claim.second], claim.key)
+    at = question.at_threshold([claim.first, claim.second], claim.key)
     if kind == "operating_point" or len(group) > 1:
-        systems = [claim.first, claim.second]
-        values = {"systems": systems, "threshold": threshold, **_group_values(group)}
-        statement = Statement("pair_figures", values)
+        text = sentences.pair_figures_sentence(group, at)
     else:
-        falling = claim.falling
-        values = {
-            "figure": metric_title(claim.metric),
-            "threshold": threshold,
-            "systems": [falling.first, falling.second],
-            "values": falling.values,
-            "difference": falling.difference_values,
-            "standing": falling.standing,
-            "map_boxes": _systems_with_map_boxes(question.figures, claim),
-        }
-        statement = Statement("pair_figure", values)
+        map_boxes = _systems_with_map_boxes(question.figures, claim)
+        text = sentences.pair_figure_sentence(claim, at, map_boxes)
     decided = any(member.decided for member in group)
-    return Conclusion(statement, kind, tuple(group), decided, secondary)
+    return Conclusion(_marked(text, secondary), kind, tuple(group), decided, secondary)
 
 
 def _systems_with_map_boxes(figures: Figures, claim: Claim) -> list[str]:
@@ -493,12 +393,10 @@ def _margin_conclusions(question: _Question) -> list[Conclusion]:
             claim = Claim.from_estimates(question.figures, other, reference, metric, policy)
             difference = claim.difference.within(contrasts)
             claim = replace(claim, difference=difference, comparisons=contrasts)
-            figure = METRICS[metric].title_in_sentence
-            if policy:
-                figure += f" at the threshold for {policy_text(policy)}"
-            statement = margin_statement(reference, other, figure, difference, margin, contrasts)
+            figure = f"{METRICS[metric].title_in_sentence}{sentences.at_threshold(policy)}"
+            text = margin_text(reference, other, figure, difference, margin, contrasts)
             decided = against_margin(difference, margin) not in ("open", "unknown")
-            conclusions.append(Conclusion(statement, "margin", (claim,), decided))
+            conclusions.append(Conclusion(text, "margin", (claim,), decided))
     return conclusions
 
 
@@ -508,17 +406,17 @@ def _scope(
     context: AnswerContext,
     claims: Sequence[Claim],
     conclusions: Sequence[Conclusion],
-) -> list[ScopePart]:
-    """State the limits of the answer, and how its intervals were widened."""
+) -> dict[str, str]:
+    """State the limits of the answer, and how its intervals were widened, by their short forms."""
     parts = [
         _training_scope(question.systems, context),
         _analysis_scope(question, tests, claims, conclusions),
         _power_scope(question, tests, claims),
     ]
-    return [part for part in parts if part.statements]
+    return {brief: " ".join(texts) for brief, texts in parts if texts}
 
 
-def _training_scope(systems: Sequence[str], context: AnswerContext) -> ScopePart:
+def _training_scope(systems: Sequence[str], context: AnswerContext) -> tuple[str, list[str]]:
     """State which training runs the answer is about."""
     originals = {
         name: original for name, original in context.same_training.items() if name in systems
@@ -526,31 +424,27 @@ def _training_scope(systems: Sequence[str], context: AnswerContext) -> ScopePart
     trained = [name for name in systems if name not in originals]
     counts = {context.seeds.get(name) for name in trained}
     n_runs = counts.pop() if len(counts) == 1 else None
-    brief = Statement("brief_training", {"n_runs": n_runs, "n_systems": len(trained)})
-    statements = [
-        *_training_statements(trained, context),
-        *(
-            Statement("same_training", {"system": name, "original": original})
-            for name, original in originals.items()
-        ),
+    texts = [
+        *_training_sentences(trained, context),
+        *(sentences.same_training(name, original) for name, original in originals.items()),
     ]
     if context.unequal:
-        statements.append(Statement("unequal_conditions", {"conditions": context.unequal}))
-    return ScopePart(brief, tuple(statements))
+        texts.append(sentences.unequal_training(context.unequal))
+    return sentences.training_brief(n_runs, len(trained)), texts
 
 
-def _training_statements(systems: list[str], context: AnswerContext) -> Iterator[Statement]:
+def _training_sentences(systems: list[str], context: AnswerContext) -> Iterator[str]:
     once = [name for name in systems if context.seeds.get(name) == 1]
     several = {name: context.seeds[name] for name in systems if context.seeds.get(name, 0) > 1}
     unknown = [name for name in systems if name not in context.seeds]
     if len(once) == len(systems):
-        yield Statement("one_run_each", {"n_systems": len(systems)})
+        yield sentences.one_run_each(len(systems))
     elif once:
-        yield Statement("one_run_of", {"systems": once})
+        yield sentences.one_run_of(once)
     if several:
-        yield Statement("several_runs", {"seeds": several})
+        yield sentences.several_runs(several)
     if unknown:
-        yield Statement("unknown_runs", {"systems": unknown})
+        yield sentences.unknown_runs(unknown)
 
 
 def _analysis_scope(
@@ -558,7 +452,7 @@ def _analysis_scope(
     tests: PairTests,
     claims: Sequence[Claim],
     conclusions: Sequence[Conclusion],
-) -> ScopePart:
+) -> tuple[str, list[str]]:
     """State if a protocol was given, and how the intervals were computed."""
     protocol = question.protocol
     mentioned = [
@@ -568,43 +462,34 @@ def _analysis_scope(
         for claim in conclusion.claims
     ]
     below = [claim for claim in mentioned if claim not in claims]
-    kind = "exploratory" if tests.known else "untested"
+    analysis: sentences.Analysis = "exploratory" if tests.known else "untested"
+    texts = []
     if protocol.declared:
-        kind = "protocol_given"
-    statements = []
-    if kind == "protocol_given":
-        statements.append(_protocol_statement(protocol))
-    elif kind == "exploratory":
-        statements.append(Statement("exploratory"))
-    families = {"answer": _n_bounded(claims), "findings": _n_bounded(below)}
-    families = {name: size for name, size in families.items() if size > 1}
-    if families:
-        statements.append(Statement("widened", {"families": families}))
+        analysis = "protocol_given"
+        texts.append(
+            sentences.protocol_sentence(
+                question.figure_names, protocol.keys[0][1], protocol.margin, protocol.subgroups
+            )
+        )
+    elif tests.known:
+        texts.append(sentences.EXPLORATORY_ANALYSIS)
+    sizes = _n_bounded(claims), _n_bounded(below)
+    if max(sizes) > 1:
+        texts.append(sentences.widened_sentence(*sizes))
     if any(claim.difference.refitted for claim in mentioned):
-        statements.append(Statement("threshold_uncertainty"))
+        texts.append(sentences.THRESHOLD_UNCERTAINTY)
     if any(conclusion.secondary for conclusion in conclusions):
-        statements.append(Statement("secondary_findings"))
-    return ScopePart(Statement("brief_analysis", {"analysis": kind}), tuple(statements))
+        texts.append(sentences.SECONDARY_FINDINGS)
+    return sentences.analysis_brief(analysis), texts
 
 
 def _n_bounded(claims: Sequence[Claim]) -> int:
     return sum(claim.difference.bounded for claim in claims)
 
 
-def _protocol_statement(protocol: Protocol) -> Statement:
-    """State that a file fixed the question, and which question it is."""
-    return Statement(
-        "protocol_given",
-        {
-            "figures": [METRICS[metric].title_in_sentence for metric in protocol.metrics],
-            "threshold": {"policy": protocol.keys[0][1], "chosen_on": [], "unit": ""},
-            "margin": protocol.margin,
-            "subgroups": list(protocol.subgroups),
-        },
-    )
-
-
-def _power_scope(question: _Question, tests: PairTests, claims: Sequence[Claim]) -> ScopePart:
+def _power_scope(
+    question: _Question, tests: PairTests, claims: Sequence[Claim]
+) -> tuple[str, list[str]]:
     """State how large a difference a next study of this size would show, for each primary figure.
 
     The standard errors are those of this test set, so the statement serves planning and is no
@@ -620,25 +505,19 @@ def _power_scope(question: _Question, tests: PairTests, claims: Sequence[Claim])
         if ends_at is not None:
             extra = ends_at(family_level(size))[1] - ends_at(family_level(1))[1]
             extra_widths[claim.first, claim.second, claim.metric] = extra
-    statements = []
+    texts = []
     differences: list[float] = []
     for metric, policy in question.protocol.keys:
-        reaches = {}
+        reaches = []
         for other in others:
             reach = tests.detectable(reference, other, (metric, policy))
             if reach is None:
                 continue
             value = reach + extra_widths.get((reference, other, metric), 0.0)
-            pair = [reference, other] if len(question.systems) > 2 else []
-            reaches[other] = {"value": value, "pair": pair}
+            pair = f" between {reference} and {other}" if len(question.systems) > 2 else ""
+            reaches.append(f"{number(value)}{pair}")
             differences.append(value)
         if reaches:
-            values = {
-                "figure": METRICS[metric].title_in_sentence,
-                "threshold": {"policy": policy, "chosen_on": [], "unit": ""},
-                "reaches": reaches,
-                "level": _ERROR / size,
-            }
-            statements.append(Statement("power", values))
-    brief = Statement("brief_power", {"reach": max(differences, default=None)})
-    return ScopePart(brief, tuple(statements))
+            figure = METRICS[metric].title_in_sentence
+            texts.append(sentences.power_sentence(figure, policy, reaches, _ERROR / size))
+    return sentences.power_brief(max(differences, default=None)), texts

@@ -1,14 +1,13 @@
-"""Parts of a verdict: statements, conclusions, limits of the answer, and the verdict itself."""
+"""Parts of a verdict: conclusions, and the verdict itself with the limits of its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.verdict.claims import Claim
-from cxr_compare.evaluation.wording.sentences import sentence
 
 HeadlineKind = Literal["decided", "open", "single", "unknown"]
 """Kind of a headline.
@@ -34,33 +33,11 @@ class JointSystem(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Statement:
-    """Sentence of a report, stored as the name of its template and the values in it.
-
-    Attributes:
-        kind: Name of the template in `evaluation.wording.sentences`, such as ``chance``.
-        values: Values to fill into the template, by name of its arguments.
-
-    Example:
-        >>> Statement("chance", {"systems": ["A"]}).text
-        'A was not shown to be better than chance by AUROC'
-    """
-
-    kind: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        """Sentence that the template gives with these values."""
-        return sentence(self.kind, **self.values)
-
-
-@dataclass(frozen=True)
 class Conclusion:
     """Sentence of a report about one pair of systems, with the differences that it is about.
 
     Attributes:
-        statement: The sentence.
+        text: The sentence; if `secondary` is True, it begins by saying that it confirms nothing.
         kind: Subject of the sentence: ``primary`` (the primary figure), ``margin`` (the primary
             figure, compared with a margin of non-inferiority), ``pair`` (another figure),
             ``operating_point`` (the figures at one threshold, such as sensitivity and specificity)
@@ -72,31 +49,11 @@ class Conclusion:
             comparison, so that the sentence confirms nothing.
     """
 
-    statement: Statement
+    text: str
     kind: ConclusionKind
     claims: tuple[Claim, ...]
     decided: bool
     secondary: bool = False
-
-    @property
-    def text(self) -> str:
-        """The sentence; if `secondary` is True, it begins by saying that it confirms nothing."""
-        if self.secondary:
-            return f"{sentence('secondary_start')} {self.statement.text}"
-        return self.statement.text
-
-
-@dataclass(frozen=True)
-class ScopePart:
-    """One limit of what a comparison shows, such as that the analysis was exploratory.
-
-    Attributes:
-        brief: Short form of the limit, in a few words.
-        statements: Sentences that describe the limit in full.
-    """
-
-    brief: Statement
-    statements: tuple[Statement, ...]
 
 
 @dataclass(frozen=True)
@@ -104,51 +61,33 @@ class Verdict:
     """Result of a comparison in sentences: the main one, its limits, and further results.
 
     Attributes:
-        opening: Phrase on the evaluated images, with which the main sentence (headline) begins.
-        main: Main sentence without this phrase.
+        where: Phrase on the evaluated images, with which the main sentence (headline) begins.
+        answer: Main sentence without this phrase.
         kind: Kind of the result: ``decided`` (a difference was shown), ``open`` (no difference was
             shown, or not for every pair), ``single`` (there is only one system) or ``unknown`` (a
             figure or an interval is missing).
-        scope_parts: Limits of what the comparison shows.
+        scope: Limits of what the comparison shows: full sentences by the short form of each limit.
         conclusions: Further comparisons of pairs of systems.
         claims: Differences in the primary figure between all pairs of systems, with intervals that
             are widened for the number of these differences by Holm's method.
         cautions: Notes on what may make the result wrong, the most harmful first.
-        better_than_chance: Sentence that no system was shown to be better than chance; `None` if a
-            system was shown to be better, or if this is unknown.
+        chance: Sentence that no system was shown to be better than chance; empty if a system was
+            shown to be better, or if this is unknown.
 
     Example:
-        >>> opening = {"n_images": 200, "unit": "images", "n_synthetic": 0, "all_synthetic": False,
-        ...     "seeds": {}, "same_seeds": None}
-        >>> main = Statement("chance", {"systems": ["A"]})
-        >>> verdict = Verdict(Statement("opening", opening), main, "single", [], [])
+        >>> verdict = Verdict("On 200 test images", "the AUROC of A was 0.8", "single", {}, [])
         >>> verdict.headline
-        'On these 200 test images, A was not shown to be better than chance by AUROC.'
+        'On 200 test images, the AUROC of A was 0.8.'
     """
 
-    opening: Statement
-    main: Statement
+    where: str
+    answer: str
     kind: HeadlineKind
-    scope_parts: Sequence[ScopePart]
+    scope: Mapping[str, str]
     conclusions: list[Conclusion]
     claims: tuple[Claim, ...] = ()
     cautions: tuple[Note, ...] = ()
-    better_than_chance: Statement | None = None
-
-    @property
-    def where(self) -> str:
-        """Phrase on the evaluated images, with which the main sentence (headline) begins."""
-        return self.opening.text
-
-    @property
-    def answer(self) -> str:
-        """Main sentence of the result without the phrase on the evaluated images."""
-        return self.main.text
-
-    @property
-    def chance(self) -> str:
-        """Sentence that no system was shown to be better than chance; empty otherwise."""
-        return "" if self.better_than_chance is None else self.better_than_chance.text
+    chance: str = ""
 
     @property
     def headline(self) -> str:
@@ -168,14 +107,6 @@ class Verdict:
         """
         texts = [conclusion.text for conclusion in self.conclusions if conclusion.kind == "joint"]
         return texts[0] if texts else ""
-
-    @property
-    def scope(self) -> dict[str, str]:
-        """Limits of what the comparison shows: full sentences by the short form of each limit."""
-        return {
-            part.brief.text: " ".join(statement.text for statement in part.statements)
-            for part in self.scope_parts
-        }
 
     @property
     def further_claims(self) -> tuple[Claim, ...]:

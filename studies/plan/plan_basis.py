@@ -10,7 +10,7 @@ from typing import Any
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
-from cxr_compare.studies.plan.plan_sentences import plan_sentence
+from cxr_compare.studies.plan import plan_sentences
 from cxr_compare.studies.plan.sample_size import AssumedPlan, CrossedPlan, PilotPlan, Plan
 from cxr_compare.studies.readers.reader_record import ReadersRecord
 
@@ -143,7 +143,7 @@ def plans_assumed(
     }
     first = asdict(next(iter(plans.values())))
     data_sets = [name for name in images if isinstance(name, str)]
-    note = plan_sentence("assumed_images", len(data_sets) < len(images), data_sets)
+    note = plan_sentences.assumed_images(len(data_sets) < len(images), data_sets)
     notes = () if list(images) == [1] else (note,)
     facts = {"kind": "assumed", **first, "images": list(images), "seeds": list(seeds)}
     return PlanBasis(plans, len(aurocs) == 2, facts, notes)
@@ -187,7 +187,7 @@ def _assumed_readers(
         for number in readers or _USUAL_READERS
     }
     facts = {"aurocs": list(aurocs), "prevalence": prevalence, "reader_deviation": deviation}
-    note = plan_sentence("assumed_readers")
+    note = plan_sentences.ASSUMED_READERS
     return PlanBasis(plans, True, {"kind": "assumed readers", **facts}, (note,))
 
 
@@ -289,6 +289,6 @@ def _plan_name(
     """Return the assumptions in which a plan differs from the others; empty for a single plan."""
     several_images = len(all_images) > 1
     several_seeds = len(all_seeds) > 1
-    return plan_sentence(
-        "plan_name", images if several_images else None, seeds if several_seeds else None
+    return plan_sentences.plan_name(
+        images if several_images else None, seeds if several_seeds else None
     )

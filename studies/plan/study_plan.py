@@ -12,9 +12,9 @@ from typing import Any
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.notebook import ShownAsText, html_lines, html_records
 from cxr_compare.evaluation.statistics.intervals import LEVEL
+from cxr_compare.studies.plan import plan_sentences
 from cxr_compare.studies.plan.binormal import obuchowski_positives
 from cxr_compare.studies.plan.plan_basis import PlanBasis
-from cxr_compare.studies.plan.plan_sentences import plan_sentence
 from cxr_compare.studies.plan.sample_size import (
     AssumedPlan,
     PilotPlan,
@@ -35,7 +35,7 @@ def _protocol_text(plan: AssumedPlan, number: str, power: float, level: float) -
         power=power,
         level=level,
     )
-    return plan_sentence("protocol", number, round(positives / plan.prevalence), round(positives))
+    return plan_sentences.protocol(number, round(positives / plan.prevalence), round(positives))
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,9 +78,9 @@ class StudyPlan(ShownAsText):
         answered = all(row["patients"] for row in self.rows)
         if isinstance(first, AssumedPlan) and assumed and own_difference and answered:
             several_plans = len(self.basis.plans) > 1
-            number = plan_sentence("protocol_number", self.half_width is not None, several_plans)
+            number = plan_sentences.protocol_number(self.half_width is not None, several_plans)
             lines.append(_protocol_text(first, number, self.power, self.level))
-        lines += [plan_sentence("figure_line", path) for path in self.figures]
+        lines += [plan_sentences.figure_line(path) for path in self.figures]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -157,26 +157,26 @@ class StudyPlan(ShownAsText):
             1
         """
         for row in self.rows:
-            yield plan_sentence("plan_answer", row["plan"], self._answer(row))
+            yield plan_sentences.plan_answer(row["plan"], self._answer(row))
         several = {max(row["seeds"]) > 1 for row in self.rows if "seeds" in row}
         if len(several) == 2:
-            yield plan_sentence("several_seeds")
+            yield plan_sentences.SEVERAL_SEEDS
         yield from self.basis.notes
 
     def _answer(self, row: Mapping[str, Any]) -> str:
         of_difference = "power" in row
         if row["patients"] is None:
-            return plan_sentence("never_shown" if of_difference else "never_short")
+            return plan_sentences.NEVER_SHOWN if of_difference else plan_sentences.NEVER_SHORT
         design = "" if row["plan"] else _design_text(row)  # the name of a plan states its design
-        patients = plan_sentence("patients", row["patients"], row["positives"], design)
+        patients = plan_sentences.patients(row["patients"], row["positives"], design)
         if of_difference:
-            text = plan_sentence(
-                "power", self.difference, self.power, patients, self.level, row["half_width"]
+            text = plan_sentences.power(
+                self.difference, self.power, patients, self.level, row["half_width"]
             )
         else:
-            text = plan_sentence("half_width", self.half_width, patients, self.level)
+            text = plan_sentences.half_width(self.half_width, patients, self.level)
         if "patients_range" in row:
-            text = plan_sentence("uncertain", text, *row["patients_range"])
+            text = plan_sentences.uncertain(text, *row["patients_range"])
         return text
 
     def to_dict(self) -> dict[str, Any]:
@@ -259,6 +259,6 @@ def _design(plan: Plan) -> dict[str, Any]:
 
 def _design_text(row: Mapping[str, Any]) -> str:
     if "readers" in row:
-        return plan_sentence("design", row["readers"], None, None)
+        return plan_sentences.design_of_readers(row["readers"])
     seeds = list(dict.fromkeys(row["seeds"]))
-    return plan_sentence("design", None, row["images_of_a_patient"], seeds)
+    return plan_sentences.design_of_images(row["images_of_a_patient"], seeds)

@@ -4,6 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,6 @@ from cxr_compare.evaluation.report.figure_files import draw_confusion, save_figu
 from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.metric_table import metric_table
-from cxr_compare.evaluation.report.templates import CHARTS, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.intervals import Interval
@@ -350,14 +350,20 @@ def test_calibration_chart_needs_probabilities(comparison):
         assert point.x == pytest.approx(point.y, abs=0.06)
 
 
-def test_a_score_that_was_not_calibrated_is_not_called_calibrated():
-    note = sentence("calibration_note", [], ["A"], ["10"], 500, template=CHARTS)
-    assert "Calibrated on validation" not in note
-    assert "Not calibrated, the score is taken as the probability: A." in note
-    both = sentence(
-        "calibration_note", [("B", "Platt scaling")], ["A"], ["10"], 500, template=CHARTS
-    )
-    assert "Calibrated on validation images: B by Platt scaling. Not calibrated" in both
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("none", "Not calibrated, the score is taken as the probability: RetinaNet. Each"),
+        ("platt", "Calibrated on validation images: RetinaNet by Platt scaling. Each"),
+    ],
+)
+def test_a_score_that_was_not_calibrated_is_not_called_calibrated(comparison, method, words):
+    decision = SimpleNamespace(to_dict=lambda: {"calibration": {"method": method}})
+    result = replace(comparison.systems["RetinaNet"], decisions=(decision,))
+    chance = np.linspace(0, 1, 100)
+    changed = replace(comparison, systems=comparison.systems | {"RetinaNet": result})
+    (chart,) = calibration_charts(changed, chance, (chance > 0.5) * 1.0)
+    assert chart.note.startswith(words)
 
 
 def test_calibration_points_are_the_means_of_equal_groups(comparison):

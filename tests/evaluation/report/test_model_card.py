@@ -9,7 +9,7 @@ import pytest
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.failure_analysis import FAILURE_COLUMNS
 from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.report.model_card import card_files, card_of_comparison, write_cards
+from cxr_compare.evaluation.report.system_cards import card_files, card_of_comparison, write_cards
 from cxr_compare.evaluation.report.weight_licence import starting_weights
 
 SECTIONS = [  # of Mitchell et al. 2019, in their order
@@ -152,6 +152,13 @@ def test_metadata_block_is_read_by_the_hub(trained, tmp_path):
     values = {result.metric_type: result.metric_value for result in data.eval_results}
     assert values["roc_auc"] == pytest.approx(0.891)
     assert {result.dataset_split for result in data.eval_results} == {"test"}
+
+
+def test_a_name_is_no_markup_of_the_card(trained):
+    odd = "A|B <b>*x*</b> my_net"
+    systems = {odd if name == "CheXNet" else name: of for name, of in trained.systems.items()}
+    text = card_of_comparison(replace(trained, systems=systems), odd).to_markdown()
+    assert r"# Model card: A\|B \<b>\*x\*\</b> my_net" in text
 
 
 def test_report_folder_holds_a_card_of_each_system(trained, report_folder):

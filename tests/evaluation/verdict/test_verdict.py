@@ -92,38 +92,34 @@ def test_difference_stored_the_other_way_round_reads_the_same(make_metrics, verd
 
 
 @pytest.mark.parametrize(
-    ("seeds", "expected"),
+    ("seeds", "brief", "words"),
     [
-        ({"A": 1, "B": 1}, [("one_run_each", {"n_systems": 2})]),
-        ({"A": 1}, [("one_run_of", {"systems": ["A"]}), ("unknown_runs", {"systems": ["B"]})]),
-        ({}, [("unknown_runs", {"systems": ["A", "B"]})]),
-        ({"A": 3, "B": 3}, [("several_runs", {"seeds": {"A": 3, "B": 3}})]),
+        ({"A": 1, "B": 1}, "one training run each", ["these two trained models"]),
+        ({"A": 1}, "training runs", ["A was trained once", "runs behind B is unknown"]),
+        ({}, "training runs", ["runs behind A and B is unknown"]),
+        ({"A": 3, "B": 3}, "3 training seeds each", ["A (3 training seeds) and B (3 training"]),
     ],
 )
-def test_scope_names_the_training_runs(make_metrics, verdict_of, seeds, expected):
+def test_scope_names_the_training_runs(make_metrics, verdict_of, seeds, brief, words):
     metrics = two(make_metrics, (0.01, -0.1, 0.1))
     verdict = verdict_of(metrics, ["A", "B"], "X", context=AnswerContext(seeds=seeds))
-    assert list(scope_of(verdict).items()) == expected
+    (text,) = verdict.scope.values()
+    assert list(verdict.scope) == [brief]
+    assert all(word in text for word in words)
 
 
-def scope_of(verdict):
-    """Return the values of all statements of the scope by their kind."""
-    statements = [statement for part in verdict.scope_parts for statement in part.statements]
-    return {statement.kind: statement.values for statement in statements}
-
-
-def test_every_statement_of_a_scope_has_a_sentence(make_metrics, verdict_of):
+def test_a_scope_names_trainings_protocol_and_widened_intervals(make_metrics, verdict_of):
     context = AnswerContext(seeds={"A": 1, "B": 3}, same_training={"C": "A"})
     gaps = [("A - B", -0.1, 0.2), ("A - C", -0.1, 0.2), ("B - C", -0.1, 0.2)]
     metrics = table(make_metrics, {"A": 0.8, "B": 0.75, "C": 0.75}, gaps)
     protocol = Protocol(margin=0.05, declared=True, subgroups=("sex",))
     verdict = verdict_of(metrics, ["A", "B", "C"], "X", context=context, protocol=protocol)
-    assert set(scope_of(verdict)) == {
-        "one_run_of", "several_runs", "same_training", "protocol_given", "widened",
-    }  # fmt: skip
-    for brief, text in verdict.scope.items():
-        assert brief
-        assert text.endswith(".")
+    assert list(verdict.scope) == ["training runs", "protocol given"]
+    trainings, analysis = verdict.scope.values()
+    for words in ("A was trained once", "B (3 training seeds)", "C and A come from one training"):
+        assert words in trainings
+    for words in ("AUROC, margin 0.050, subgroups sex.", "answer (3 comparisons) uses intervals"):
+        assert words in analysis
 
 
 def test_scope_names_training_conditions_that_are_not_equal(make_metrics, verdict_of):
@@ -131,18 +127,17 @@ def test_scope_names_training_conditions_that_are_not_equal(make_metrics, verdic
     metrics = two(make_metrics, (0.01, -0.1, 0.1))
     context = AnswerContext(seeds={"A": 1, "B": 1}, unequal=unequal)
     verdict = verdict_of(metrics, ["A", "B"], "X", context=context)
-    assert scope_of(verdict)["unequal_conditions"] == {"conditions": unequal}
     assert "input size (A: 128 px, B: 96 px)" in " ".join(verdict.scope.values())
     equal = verdict_of(metrics, ["A", "B"], "X", context=AnswerContext(seeds={"A": 1, "B": 1}))
-    assert "unequal_conditions" not in scope_of(equal)
+    assert "input size" not in " ".join(equal.scope.values())
 
 
 def test_an_export_beside_its_run_is_no_second_training(make_metrics, verdict_of):
     context = AnswerContext(seeds={"A": 1, "B": 1}, same_training={"B": "A"})
     metrics = two(make_metrics, (0.01, -0.1, 0.1))
-    scope = scope_of(verdict_of(metrics, ["A", "B"], "X", context=context))
-    assert scope["one_run_each"] == {"n_systems": 1}
-    assert scope["same_training"] == {"system": "B", "original": "A"}
+    text = " ".join(verdict_of(metrics, ["A", "B"], "X", context=context).scope.values())
+    assert "this trained model" in text
+    assert "B and A come from one training run" in text
 
 
 @pytest.mark.parametrize(
@@ -176,7 +171,7 @@ def test_best_of_three_is_compared_with_each_other_by_intervals_for_all_pairs(
     told = [conclusion.text for conclusion in verdict.conclusions]
     assert "difference 0.200, 98.3 % interval 0.078 to 0.322" in told[2]
     assert "difference 0.100, 97.5 % interval" in told[0]  # without that pair two are left
-    assert scope_of(verdict)["widened"] == {"families": {"answer": 3}}
+    assert "The answer (3 comparisons) uses" in " ".join(verdict.scope.values())
     assert verdict.decides("B", "C", "auroc", "") is True
     assert verdict.decides("A", "B", "auroc", "") is False
     assert verdict.decides("A", "B", "f1", "max_f1") is None

@@ -1,0 +1,170 @@
+"""Model cards of the systems of a comparison, with their figures on the test images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from cxr_compare.data_prep.contracts.atomic_files import write_text
+from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.metrics.metric import ALL
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import inside_sentence
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.error_types import error_table
+from cxr_compare.evaluation.report.group_tables import group_tables
+from cxr_compare.evaluation.report.interval_facts import is_calibrated
+from cxr_compare.evaluation.report.model_card import (
+    CardEvaluation,
+    CardTable,
+    ModelCard,
+    OperatingPoint,
+    hub_figure,
+)
+from cxr_compare.evaluation.report.summary_table import summary_table
+from cxr_compare.evaluation.report.table import Cell
+from cxr_compare.evaluation.report.unknown_patients import image_wording
+from cxr_compare.evaluation.statistics.figure_text import DASH
+
+_HUB_FIGURES = ("auroc", "average_precision", "recall", "specificity", "precision", "f1", "ap50")
+
+
+def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
+    """Return the model card of one of the compared systems, with its metrics on the test images.
+
+    Args:
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        name: Name of the system (detector or classifier) in the comparison.
+
+    Returns:
+        The content of the model card.
+    """
+    result = comparison.systems[name]
+    record = comparison.records.get(name) or {}
+    main = comparison.main_policy
+    points = [
+        OperatingPoint(policy_text(policy), _threshold(value), policy == main)
+        for policy, value in result.thresholds.items()
+        if value is not None
+    ]
+    return ModelCard(
+        name=name,
+        kind=str(record.get("kind") or ("boxes" if result.boxes is not None else "scores")),
+        finding=inside_sentence(comparison.display_name),
+        findings=tuple(comparison.findings),
+        record=record,
+        points=points,
+        calibrated=is_calibrated(record),
+        evaluation=_evaluation(comparison, name),
+        cautions=[caution.text for caution in comparison.answer.cautions],
+    )
+
+
+def _threshold(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
+    figures = comparison.figures
+    position = comparison.names.index(name)
+    table = summary_table(comparison)
+    sections = []
+    left_out = []
+    for group in table.groups:
+        known = [row for row in group.rows if _is_known(row[1 + position])]
+        if not known:
+            left_out.append(group.title)
+            continue
+        rows = tuple((str(row[0]), str(row[1 + position])) for row in known)
+        sections.append(CardTable(group.heading, ("Figure", "Value (95 % interval)"), rows))
+    groups = []
+    for of_metric in group_tables(comparison):
+        # The columns are the group, its images, each system, and each difference from the rest.
+        column = 2 + position
+        if all(row[column] == DASH for row in of_metric.rows):
+            continue
+        difference = column + len(comparison.names)
+        groups.append(
+            CardTable(
+                of_metric.title,
+                (of_metric.columns[0], of_metric.columns[1], name, "Minus all other images"),
+                tuple(
+                    (str(row[0]), str(row[1]), str(row[column]), str(row[difference]))
+                    for row in of_metric.rows
+                ),
+            )
+        )
+    errors = error_table(comparison)
+    counts = figures.get(name, comparison.protocol.metric, comparison.protocol.policy).counts
+    main = comparison.main_policy
+    hub = []
+    for metric in _HUB_FIGURES:
+        for policy in dict.fromkeys(("", main)):
+            figure = figures.get(name, metric, policy, subgroup=ALL)
+            if figure.known:
+                hub.append(hub_figure(metric, float(figure.estimate), policy))
+    return CardEvaluation(
+        images="test",
+        data_set=str((comparison.provenance.get("data_set") or {}).get("name") or "not named"),
+        split=comparison.split,
+        counts={
+            "n_images": counts.n_images,
+            "n_patients": counts.n_patients if comparison.patients_known else None,
+            "n_positive": counts.n_positive,
+        },
+        figures=sections,
+        groups=groups,
+        errors=[(str(row[0]), str(row[1 + position])) for row in (errors.rows if errors else ())],
+        hub=hub,
+        synthetic=comparison.background.synthetic,
+        left_out=left_out,
+    )
+
+
+def _is_known(cell: str | Cell) -> bool:
+    return not isinstance(cell, Cell) or cell.known
+
+
+def card_files(names: Iterable[str]) -> dict[str, str]:
+    """Return a file name for the model card of each system, relative to the report folder.
+
+    Args:
+        names: Names of the systems (detectors and classifiers).
+
+    Returns:
+        File name such as ``cards/CheXNet.md`` by system; no two are equal, even if case is ignored.
+
+    Example:
+        >>> card_files(["A b", "a/b"])
+        {'A b': 'cards/A-b.md', 'a/b': 'cards/a-b-2.md'}
+    """
+    taken: set[str] = set()
+    chosen = {}
+    for number, name in enumerate(names, start=1):
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or f"system-{number}"
+        if stem.lower() in taken:
+            stem = f"{stem}-{number}"
+        taken.add(stem.lower())
+        chosen[name] = f"{files.CARDS}/{stem}.md"
+    return chosen
+
+
+def write_cards(comparison: Comparison, out: Path) -> None:
+    """Write the model card of every compared system as Markdown into the folder ``cards``.
+
+    Model cards of an earlier report in this folder are removed.
+
+    Args:
+        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
+            tests, and the decision of each system on each test image.
+        out: Folder of the report, in which ``cards`` is made.
+    """
+    make_folder(out / files.CARDS)
+    for stale in (out / files.CARDS).glob("*.md"):
+        stale.unlink()
+    for name, file in card_files(comparison.names).items():
+        text = card_of_comparison(comparison, name).to_markdown()
+        write_text(out / file, text if comparison.patients_known else image_wording(text))

@@ -1,1 +1,0 @@
-"""Sentences of choices and comparisons, which code fills in."""
