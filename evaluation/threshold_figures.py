@@ -1,0 +1,164 @@
+"""Closed intervals of the figures at a threshold, such as sensitivity, F1 and MCC.
+
+The interval of a single figure is that of the printed threshold: how exactly these test patients
+show the figure at this threshold. It says nothing about other thresholds that other validation
+patients would have chosen; paired differences of systems, which are resampled, include that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
+from cxr_compare.evaluation.metrics.metric import Counts, Metric, MetricKey
+from cxr_compare.evaluation.metrics.registry import METRICS, family
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.bootstrap import per_cluster
+from cxr_compare.evaluation.statistics.clustered_counts import (
+    ShareParts,
+    confusion_by_patient,
+    function_over_seeds,
+    share_over_seeds,
+)
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
+
+_JACCARD = "positive_or_called"
+_OUTCOMES = {
+    "all": (1, 1, 1, 1),
+    "positive": (1, 0, 0, 1),
+    "negative": (0, 1, 1, 0),
+    "called": (1, 1, 0, 0),
+    "not_called": (0, 0, 1, 1),
+    _JACCARD: (1, 1, 0, 1),
+}
+"""Outcomes (tp, fp, tn, fn) of the images of which a figure is a share."""
+_RIGHT = np.array([1, 0, 1, 0])
+"""Outcomes of right decisions: each share is that of the right decisions."""
+_NO_END = "no interval: its upper end is infinite"
+
+
+class ClosedFigure(NamedTuple):
+    """Interval of a figure at a threshold; `exact` for that of a share of 0 or 1."""
+
+    interval: Interval
+    exact: bool = False
+
+
+def is_closed(key: MetricKey) -> bool:
+    """Return True for figures at a threshold, whose interval is a closed formula."""
+    return bool(key.policy) and key.metric not in family("counts")
+
+
+def closed_figure(
+    members: Sequence[EvaluatedModel], key: MetricKey, value: float, chosen: npt.NDArray[np.bool_]
+) -> ClosedFigure:
+    """Compute the interval of a figure at the thresholds of its models.
+
+    Args:
+        members: Models of one system, one for each training seed.
+        key: Figure at a threshold: its rule for the threshold and its metric.
+        value: Value of the figure, the mean over training seeds.
+        chosen: True for the images on which the figure is computed, shape ``(N,)``.
+
+    Returns:
+        The figure with its interval; without one, the note says why.
+    """
+    metric = METRICS[key.metric]
+    if "point" in metric.needs:
+        shares = [localised_share(model, key.policy, chosen) for model in members]
+        return _as_figure(value, share_over_seeds(shares))
+    counts = [confusion(model, key.policy, chosen) for model in members]
+    if metric.share_of is not None:
+        shares = [share_right(each, metric.share_of) for each in counts]
+        return _as_figure(value, share_over_seeds(shares))
+    if metric.name == "f1":  # F1 = 2 J / (1 + J), with J = TP / (TP + FP + FN)
+        shares = [share_right(each, _JACCARD) for each in counts]
+        return _as_figure(value, share_over_seeds(shares), lambda share: 2 * share / (1 + share))
+    scale = _scale_of(metric)
+    return _as_figure(value, function_over_seeds(scale.formula, counts), scale.figure)
+
+
+def confusion(model: EvaluatedModel, policy: str, chosen: npt.NDArray[np.bool_]) -> Floats:
+    """Count the four outcomes by patient on the chosen images, shape ``(patients, 4)``."""
+    images = model.images
+    called = _called(model, policy)[chosen]
+    patients = images.patients[chosen]
+    return confusion_by_patient(images.y_true[chosen], called, patients, images.n_patients)
+
+
+def share_right(counts: Floats, of: str) -> ShareParts:
+    """Return the share of right decisions among images, such as the ``positive`` ones.
+
+    Args:
+        counts: Numbers ``tp``, ``fp``, ``tn`` and ``fn`` by patient, shape ``(patients, 4)``.
+        of: Images of which it is a share, as in `Metric.share_of`.
+
+    Example:
+        >>> share_right(np.array([[3.0, 0, 0, 1.0], [1.0, 0, 0, 0]]), "positive").value
+        0.8
+    """
+    outcomes = np.array(_OUTCOMES[of])
+    return ShareParts.from_sums(counts @ (outcomes * _RIGHT), counts @ outcomes)
+
+
+def localised_share(
+    model: EvaluatedModel, policy: str, chosen: npt.NDArray[np.bool_]
+) -> ShareParts:
+    """Return the share of boxed positive images that are called with a point on a lesion."""
+    images = model.images
+    boxed = images.y_true & images.boxes_trusted & chosen
+    hit = boxed & _called(model, policy)
+    if model.localised is not None:
+        hit &= model.localised
+    sums = per_cluster(np.column_stack([hit, boxed]), images.patients, images.n_patients)
+    return ShareParts.from_sums(sums[:, 0], sums[:, 1])
+
+
+def _called(model: EvaluatedModel, policy: str) -> npt.NDArray[np.bool_]:
+    called = model.called(policy)
+    assert called is not None  # noqa: S101 - there is a figure, so there is a threshold
+    return called
+
+
+class _Scale(NamedTuple):
+    """A figure of counts as a value in [0, 1], and the way back."""
+
+    formula: Callable[[Floats], Floats]
+    figure: Callable[[float], float]
+
+
+def _scale_of(metric: Metric) -> _Scale:
+    """Return the scale on which a figure is in [0, 1]: a ratio R of rates as R / (1 + R)."""
+
+    def value(counts: Floats) -> Floats:
+        assert metric.formula is not None  # noqa: S101 - it follows from the four counts
+        return np.asarray(metric.formula(Counts(*np.moveaxis(counts, -1, 0))))
+
+    if metric.unbounded:
+        return _Scale(
+            lambda counts: 1 - 1 / (1 + value(counts)),
+            lambda share: share / (1 - share) if share < 1 else np.inf,
+        )
+    span = 1 - metric.lowest
+    return _Scale(
+        lambda counts: (value(counts) - metric.lowest) / span,
+        lambda share: metric.lowest + span * share,
+    )
+
+
+def _as_figure(
+    value: float, estimate: ClusteredEstimate, figure: Callable[[float], float] = float
+) -> ClosedFigure:
+    """Return a figure with the ends of the interval of an estimate in [0, 1]."""
+    ends = estimate.interval_at(LEVEL)
+    if ends is None:
+        return ClosedFigure(Interval(value, note=estimate.note))
+    low, high = (figure(end) for end in ends)
+    if not np.isfinite(high):
+        return ClosedFigure(Interval(value, note=_NO_END))
+    return ClosedFigure(Interval(value, min(low, value), max(high, value)), estimate.exact)
