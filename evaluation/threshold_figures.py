@@ -69,18 +69,46 @@ def closed_figure(
         The figure with its interval; without one, the note says why.
     """
     metric = METRICS[key.metric]
+    shares = share_parts(members, key, chosen)
+    figure: Callable[[float], float] = float
+    if shares is None and metric.name == "f1":  # F1 = 2 J / (1 + J), J = TP / (TP + FP + FN)
+        counts = [confusion(model, key.policy, chosen) for model in members]
+        shares = [_share_right(each, _JACCARD) for each in counts]
+        figure = _f1_of_jaccard
+    if shares is not None:
+        estimate = share_over_seeds(shares)
+    else:
+        scale = _scale_of(metric)
+        counts = [confusion(model, key.policy, chosen) for model in members]
+        estimate = function_over_seeds(scale.formula, counts)
+        figure = scale.figure
+    return ClosedFigure(interval_of(value, estimate, figure), estimate.exact)
+
+
+def _f1_of_jaccard(share: float) -> float:
+    return 2 * share / (1 + share)
+
+
+def share_parts(
+    members: Sequence[EvaluatedModel], key: MetricKey, chosen: npt.NDArray[np.bool_]
+) -> list[ShareParts] | None:
+    """Return a figure at a threshold with the patients' contributions, if it is a share of images.
+
+    Args:
+        members: Models of one system, one for each training seed.
+        key: Figure at a threshold: its rule for the threshold and its metric.
+        chosen: True for the images on which the figure is computed, shape ``(N,)``.
+
+    Returns:
+        One item for each training seed; None if the figure is no share of images.
+    """
+    metric = METRICS[key.metric]
+    share_of = metric.share_of
+    if share_of is None:
+        return None
     if "point" in metric.needs:
-        shares = [localised_share(model, key.policy, chosen) for model in members]
-        return _as_figure(value, share_over_seeds(shares))
-    counts = [confusion(model, key.policy, chosen) for model in members]
-    if metric.share_of is not None:
-        shares = [share_right(each, metric.share_of) for each in counts]
-        return _as_figure(value, share_over_seeds(shares))
-    if metric.name == "f1":  # F1 = 2 J / (1 + J), with J = TP / (TP + FP + FN)
-        shares = [share_right(each, _JACCARD) for each in counts]
-        return _as_figure(value, share_over_seeds(shares), lambda share: 2 * share / (1 + share))
-    scale = _scale_of(metric)
-    return _as_figure(value, function_over_seeds(scale.formula, counts), scale.figure)
+        return [_localised_share(model, key.policy, chosen) for model in members]
+    return [_share_right(confusion(model, key.policy, chosen), share_of) for model in members]
 
 
 def confusion(model: EvaluatedModel, policy: str, chosen: npt.NDArray[np.bool_]) -> Floats:
@@ -91,22 +119,13 @@ def confusion(model: EvaluatedModel, policy: str, chosen: npt.NDArray[np.bool_])
     return confusion_by_patient(images.y_true[chosen], called, patients, images.n_patients)
 
 
-def share_right(counts: Floats, of: str) -> ShareParts:
-    """Return the share of right decisions among images, such as the ``positive`` ones.
-
-    Args:
-        counts: Numbers ``tp``, ``fp``, ``tn`` and ``fn`` by patient, shape ``(patients, 4)``.
-        of: Images of which it is a share, as in `Metric.share_of`.
-
-    Example:
-        >>> share_right(np.array([[3.0, 0, 0, 1.0], [1.0, 0, 0, 0]]), "positive").value
-        0.8
-    """
+def _share_right(counts: Floats, of: str) -> ShareParts:
+    """Return the share of right decisions among images, such as the ``positive`` ones."""
     outcomes = np.array(_OUTCOMES[of])
     return ShareParts.from_sums(counts @ (outcomes * _RIGHT), counts @ outcomes)
 
 
-def localised_share(
+def _localised_share(
     model: EvaluatedModel, policy: str, chosen: npt.NDArray[np.bool_]
 ) -> ShareParts:
     """Return the share of boxed positive images that are called with a point on a lesion."""
@@ -151,14 +170,23 @@ def _scale_of(metric: Metric) -> _Scale:
     )
 
 
-def _as_figure(
+def interval_of(
     value: float, estimate: ClusteredEstimate, figure: Callable[[float], float] = float
-) -> ClosedFigure:
-    """Return a figure with the ends of the interval of an estimate in [0, 1]."""
+) -> Interval:
+    """Return a figure with the interval of its estimate in [0, 1].
+
+    Args:
+        value: The figure.
+        estimate: Estimate of the figure on a scale of [0, 1].
+        figure: Rising function from this scale to the figure.
+
+    Returns:
+        The figure with an interval that contains it; without one, the note says why.
+    """
     ends = estimate.interval_at(LEVEL)
-    if ends is None:
-        return ClosedFigure(Interval(value, note=estimate.note))
+    if ends is None or np.isnan(value):
+        return Interval(value, note=estimate.note)
     low, high = (figure(end) for end in ends)
     if not np.isfinite(high):
-        return ClosedFigure(Interval(value, note=_NO_END))
-    return ClosedFigure(Interval(value, min(low, value), max(high, value)), estimate.exact)
+        return Interval(value, note=_NO_END)
+    return Interval(value, min(low, value), max(high, value))

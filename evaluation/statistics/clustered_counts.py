@@ -90,11 +90,11 @@ def jackknife(formula: Formula, sums: Floats) -> Floats:
     """
     total = sums.sum(axis=0)
     used = sums.any(axis=1)
-    count = np.count_nonzero(used)
+    count = int(np.count_nonzero(used))
     contributions = np.zeros(len(sums))
     with np.errstate(invalid="ignore", divide="ignore"):
         change = formula(total) - formula(total - sums[used])
-    contributions[used] = change * np.sqrt((count - 1) / max(count, 1))
+    contributions[used] = change * np.sqrt(max(count - 1, 0) / max(count, 1))
     return contributions
 
 
@@ -117,7 +117,7 @@ class ShareParts:
         >>> parts.value, parts.n_patients
         (0.6, 3)
         >>> parts.estimate()
-        0.600 (95 % CI 0.093 to 0.959)
+        0.600 (95 % CI 0.059 to 0.986)
     """
 
     counted: Floats
@@ -215,7 +215,7 @@ def function_over_seeds(formula: Formula, seeds: Sequence[Floats]) -> ClusteredE
         ...     return (tp / (tp + fn) + tn / (tn + fp)) / 2
         >>> low, high = function_over_seeds(balanced_accuracy, [counts]).interval_at(0.95)
         >>> round(low, 3), round(high, 3)
-        (0.619, 0.93)
+        (0.569, 0.93)
     """
     images = seeds[0] @ _CLASSES.T  # (patients, 2): positive and negative images
     with_images = np.count_nonzero(images, axis=0)
