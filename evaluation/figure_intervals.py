@@ -50,6 +50,7 @@ from cxr_compare.evaluation.statistics.intervals import (
     percentile_interval,
 )
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
+from cxr_compare.evaluation.statistics.rank_test import chance_p_value
 from cxr_compare.evaluation.threshold_figures import closed_figure, is_closed
 from cxr_compare.evaluation.thresholds import is_chosen
 
@@ -321,6 +322,11 @@ class _Maker:
                 error=estimate.error,
                 detectable=estimate.detectable,
             )
+        elif question.key.subgroup == ALL:
+            images = images_of(self.models)
+            scores = [model.scores for model in question.models]
+            p_value = chance_p_value(images.y_true, scores, images.patients, images.n_patients)
+            figure = replace(figure, p_value=p_value)
         if not estimate.has_interval:
             return figure
         figure = replace(figure, ci_low=estimate.ci_low, ci_high=estimate.ci_high, note="")

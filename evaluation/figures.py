@@ -137,7 +137,7 @@ class Figure(Interval):
         kind: Kind of that method: ``bootstrap``, ``obuchowski``, ``counts`` (closed, at a
             threshold), ``exact`` or ``seeds`` (over training seeds); `None` without an interval.
         counts: Number of images and patients on which the figure is computed.
-        p_value: Two-sided p-value of a difference of 0; None without a test.
+        p_value: Two-sided p-value of a difference of 0, or of an AUROC of 0.5; None without a test.
         error: Standard error of a difference; None where it is unknown.
         detectable: Smallest true difference that such a test set shows with 80 % power; None where
             it is unknown.

@@ -14,9 +14,10 @@ from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note, NoteKind
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
+from cxr_compare.evaluation.statistics.figure_text import p_equation
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.background import Background
-from cxr_compare.evaluation.verdict.verdict import CHANCE
+from cxr_compare.evaluation.verdict.claims import against_chance
 from cxr_compare.evaluation.wording.sentences import note
 
 _FEW_PATIENTS = 20
@@ -128,26 +129,25 @@ def no_box_hits(
 
 
 def _interval_values(figure: Figure) -> dict[str, Any]:
-    return {"estimate": figure.estimate, "ci_low": figure.ci_low, "ci_high": figure.ci_high}
+    return {
+        "estimate": figure.estimate,
+        "ci_low": figure.ci_low,
+        "ci_high": figure.ci_high,
+        "p_value": p_equation(figure.p_value),
+    }
 
 
 def _chance_cautions(figures: Figures) -> list[Note]:
-    """Note systems whose interval of the AUROC includes 0.5, and those whose interval is below."""
-    aurocs = {name: figures.get(name, "auroc") for name in figures.systems}
-    bounded = {name: auroc for name, auroc in aurocs.items() if auroc.bounded}
-    uncertain = {
-        name: _interval_values(auroc)
-        for name, auroc in bounded.items()
-        if auroc.ci_low <= CHANCE <= auroc.ci_high
-    }
-    worse = {
-        name: _interval_values(auroc) for name, auroc in bounded.items() if auroc.ci_high < CHANCE
-    }
+    """Note systems that were not shown to be better than chance, and those that were worse."""
     cautions = []
-    if uncertain:
-        cautions.append(note("chance", systems=uncertain))
-    if worse:
-        cautions.append(note("below_chance", systems=worse))
+    for standing, kind in (("open", "chance"), ("below", "below_chance")):
+        systems = {
+            name: _interval_values(auroc)
+            for name in figures.systems
+            if (auroc := figures.get(name, "auroc")).bounded and against_chance(auroc) == standing
+        }
+        if systems:
+            cautions.append(note(kind, systems=systems))
     return cautions
 
 

@@ -15,7 +15,12 @@ from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric
 from cxr_compare.evaluation.paired_tests import PairTests
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.statistics.holm import step_down
-from cxr_compare.evaluation.verdict.claims import Claim, decide_together, same
+from cxr_compare.evaluation.verdict.claims import (
+    Claim,
+    against_chance,
+    decide_together,
+    same,
+)
 from cxr_compare.evaluation.verdict.margin import against_margin, margin_statement
 from cxr_compare.evaluation.verdict.verdict_parts import (
     AnswerContext,
@@ -28,8 +33,6 @@ from cxr_compare.evaluation.verdict.verdict_parts import (
     Verdict,
 )
 
-CHANCE = 0.5
-"""AUROC of a system whose scores are random."""
 _ERROR = 0.05
 
 
@@ -156,9 +159,9 @@ class _Headline:
 def _chance_statement(figures: Figures, systems: Sequence[str]) -> Statement | None:
     """State that no system was shown to be better than chance by AUROC.
 
-    The result is None if a system was shown to be better, or if a system has no interval.
+    The result is None if a system was shown to be better, or if a system was not tested.
     """
-    if all(figures.get(name, "auroc").ci_low <= CHANCE for name in systems):
+    if all(against_chance(figures.get(name, "auroc")) in ("open", "below") for name in systems):
         return Statement("chance", {"systems": list(systems)})
     return None
 

@@ -307,7 +307,7 @@ each difference alone.
 {%- endmacro %}
 
 {% macro threshold_uncertainty() -%}
-Intervals of figures at a threshold include the uncertainty of choosing that threshold.
+Intervals of differences at a threshold include the uncertainty of choosing that threshold.
 {%- endmacro %}
 
 {% macro secondary_findings() -%}
@@ -339,7 +339,8 @@ Whether a patient is in both training and test data was not checked (run cxr che
 {%- set texts = [] -%}
 {%- for name, score in systems.items() -%}
 {{- texts.append(name ~ " (" ~ score.estimate|number ~ ", 95 % interval "
-   ~ span(score.ci_low, score.ci_high) ~ ")") or "" -}}
+   ~ span(score.ci_low, score.ci_high) ~ ", rank test by patient "
+   ~ score.p_value ~ ")") or "" -}}
 {%- endfor -%}
 {{ texts|listing }}
 {%- endmacro %}
