@@ -25,7 +25,6 @@ from cxr_compare.evaluation.metrics import net_benefit as _benefit
 from cxr_compare.evaluation.metrics.registry import why_undefined as _why_undefined
 from cxr_compare.evaluation.single_figure import FigureEstimate
 from cxr_compare.evaluation.statistics import clustered_auroc as _tests
-from cxr_compare.evaluation.statistics import mcnemar as _mcnemar
 from cxr_compare.evaluation.statistics.arrays import align_values as _align_values
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
 
@@ -72,7 +71,7 @@ def _by_image(function: "_Callable[_P, _T]") -> "_Callable[_P, _T]":
     return aligned
 
 
-_OF_IMAGES = ("y_true", "y_score", "first", "second", "first_right", "second_right", "patients")
+_OF_IMAGES = ("y_true", "y_score", "first", "second", "patients")
 
 auroc = _with_reason("auroc")(_by_image(_images.auroc))
 auroc_difference = _with_reason("auroc")(_by_image(_tests.auroc_difference))
@@ -80,7 +79,6 @@ average_precision = _with_reason("average_precision")(_by_image(_images.image_av
 classification_metrics = _with_reason("accuracy")(_by_image(_images.classification_metrics))
 confusion_counts = _by_image(_images.confusion_counts)
 estimate = _by_image(_single.estimate)
-mcnemar_test = _by_image(_mcnemar.mcnemar_test)
 net_benefit = _by_image(_benefit.net_benefit)
 box_average_precision = _with_reason("ap50")(_boxes.average_precision)
 
@@ -98,7 +96,6 @@ __all__ = [
     "froc",
     "iobb",
     "match_boxes",
-    "mcnemar_test",
     "net_benefit",
 ]
 

@@ -63,8 +63,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     The thresholds, the calibration (function from scores to probabilities) and the rule for boxes
     (which predicted boxes are evaluated) of each system are chosen on the validation images. If
     ``cxr tune`` has chosen and stored them before, the stored ones are taken. The interval of an
-    AUROC is closed (Obuchowski 1997, by patient). All other intervals come from a bootstrap in
-    which all systems share the resampled patients.
+    AUROC is closed (Obuchowski 1997, by patient), and so are those of single figures at a
+    threshold. All other intervals come from a bootstrap in which all systems share the resampled
+    patients.
 
     Args:
         named: For each system by its display name, in the order in which they are shown, its
@@ -148,7 +149,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]
     tests = paired_tests(figures, models, by_unit.tests)
     records = _records(models)
-    results = {name: SystemResult.from_models(seeds) for name, seeds in models.items()}
+    results = {
+        name: SystemResult.from_models(seeds, again[name, 0]) for name, seeds in models.items()
+    }
     return Comparison(
         finding=truth.finding,
         display_name=truth.display_name,

@@ -1,14 +1,14 @@
 """Figures and paired differences with intervals and p-values, from frames of replicates.
 
-The AUROC and its differences have Obuchowski's closed interval by patient; all other intervals are
-percentiles of a column of a frame, or of the difference of two columns. If systems have several
-training seeds, figures are means over the seeds, and the intervals are those of Obuchowski and
-Rockette 1995, with the covariances of the columns between all seeds of both systems.
+The AUROC, its differences and the figures at a threshold have closed intervals by patient; all
+other intervals are percentiles of a column of a frame, or of the difference of two columns. If
+systems have several training seeds, figures are means over the seeds, and the intervals are those
+of Obuchowski and Rockette 1995, with the covariances of the patients' contributions or of the
+columns between all seeds of both systems.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -37,19 +37,21 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_over_seeds,
     auroc_parts,
 )
+from cxr_compare.evaluation.statistics.clustered_counts import CLUSTERED_COUNTS
 from cxr_compare.evaluation.statistics.clustered_estimate import (
     ClusteredEstimate,
     smallest_detectable,
 )
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
-    MOST_UNDEFINED,
     NO_WIDTH,
     Interval,
     expanded_level,
     percentile_interval,
 )
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
+from cxr_compare.evaluation.statistics.rank_test import chance_p_value
+from cxr_compare.evaluation.threshold_figures import closed_figure, is_closed
 from cxr_compare.evaluation.thresholds import is_chosen
 
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
@@ -210,21 +212,9 @@ class _Question:
         """Effective number of patients for which percentiles are expanded; None for none.
 
         If a threshold or score cut is chosen again in each resample, the replicates are wide
-        enough without that. An exception are thresholds that a required sensitivity or specificity,
-        or a cost, has chosen: they depend on the scores of few validation patients. Then it is the
-        smaller number of validation and test. The intervals of differences need no expansion.
+        enough without that.
         """
-        of_test = self.size.effective_patients
-        if not self.rests_on_cut:
-            return of_test
-        if self.is_difference or not is_chosen(self.key.policy):
-            return None
-        chosen_on = [model.choices.chosen_scores for model in self.models]
-        numbers = [each.effective_patients(self.key.policy) for each in chosen_on if each]
-        of_validation = min(numbers, default=math.inf)
-        if math.isinf(of_validation) or of_test is None:
-            return None
-        return min(of_validation, of_test)
+        return None if self.rests_on_cut else self.size.effective_patients
 
     @property
     def too_few_misses(self) -> str:
@@ -304,6 +294,8 @@ class _Maker:
         question = _Question(names, key, float(column[0]), size, models)
         if key.metric == "auroc":
             return self._auroc(question)
+        if is_closed(key) and not question.is_difference:
+            return self._closed(question)
         return self._from_replicates(question, column[1:])
 
     def _why_undefined(self, names: Sequence[str], key: MetricKey) -> str:
@@ -330,6 +322,11 @@ class _Maker:
                 error=estimate.error,
                 detectable=estimate.detectable,
             )
+        elif question.key.subgroup == ALL:
+            images = images_of(self.models)
+            scores = [model.scores for model in question.models]
+            p_value = chance_p_value(images.y_true, scores, images.patients, images.n_patients)
+            figure = replace(figure, p_value=p_value)
         if not estimate.has_interval:
             return figure
         figure = replace(figure, ci_low=estimate.ci_low, ci_high=estimate.ci_high, note="")
@@ -343,6 +340,27 @@ class _Maker:
             interval_at=_ends_of(estimate) if question.is_difference else None,
         )
 
+    def _closed(self, question: _Question) -> Figure:
+        """Return a figure at a threshold with the closed interval of this threshold."""
+        (name,) = question.names
+        chosen = images_of(self.models).population(question.key)
+        found = closed_figure(self.models[name], question.key, question.value, chosen)
+        figure = Figure(
+            question.value,
+            found.interval.ci_low,
+            found.interval.ci_high,
+            note=found.interval.note,
+            counts=question.size,
+            n_chosen_on=question.n_chosen_on,
+        )
+        if not figure.bounded:
+            return figure
+        if found.exact:
+            return replace(figure, method=EXACT_METHOD, kind="exact")
+        if question.has_seeds:
+            return replace(figure, method=f"{OVER_SEEDS}; {CLUSTERED_COUNTS}", kind="seeds")
+        return replace(figure, method=CLUSTERED_COUNTS, kind="counts")
+
     def _from_replicates(self, question: _Question, drawn: Floats) -> Figure:
         """Return a figure with the interval that its replicates give.
 
@@ -350,7 +368,7 @@ class _Maker:
         2. If a system has several training seeds, the interval of Obuchowski and Rockette takes the
            place of the percentiles.
         3. If few positive images bias average precision, a note says so.
-        4. A share of 0 or 1 that no resample of test patients changes gets the exact interval.
+        4. A share of 0 or 1, which no resample changes, gets the exact interval.
         """
         choices = question.choices
         figure = Figure(
@@ -446,37 +464,26 @@ class _Maker:
         return replace(figure, ci_low=low, ci_high=high)
 
     def _with_exact_interval(self, question: _Question, figure: Figure) -> Figure:
-        """Use the exact interval for a share of 0 or 1 that no resample of test patients changes.
+        """Use the exact interval for a share of 0 or 1, which no resample of patients changes.
 
-        If only the choice of the threshold changed it in the resamples, their interval is too
-        narrow and is joined with the exact one.
+        All images of the share have the same result, so each patient is one trial, however many
+        images the patient has. More trials than patients would make the interval too narrow.
         """
-        patients = _patients_of_share(question)
-        if len(patients) < 2:  # no method gives an interval for one patient
+        share_of = METRICS[question.key.metric].share_of
+        n_patients = _patients_of_share(question)
+        if share_of is None or not figure.unmoved or question.value not in (0.0, 1.0):
             return figure
-        exact = Interval.from_share(question.value, len(patients))
-        if figure.unmoved:
-            return replace(
-                figure,
-                ci_low=exact.ci_low,
-                ci_high=exact.ci_high,
-                note="",
-                method=EXACT_METHOD,
-                kind="exact",
-            )
-        if not figure.bounded or not self._are_drawn(patients):
+        if n_patients < 2:  # no method gives an interval for one patient
             return figure
+        exact = Interval.from_share(question.value, n_patients)
         return replace(
             figure,
-            ci_low=min(figure.ci_low, exact.ci_low),
-            ci_high=max(figure.ci_high, exact.ci_high),
-            method=f"{figure.method}; {EXACT_METHOD}",
+            ci_low=exact.ci_low,
+            ci_high=exact.ci_high,
+            note="",
+            method=EXACT_METHOD,
+            kind="exact",
         )
-
-    def _are_drawn(self, patients: np.ndarray) -> bool:
-        """Return True if nearly all resamples draw at least one of these patients."""
-        drawn = sum(int(w[:, patients].any(axis=1).sum()) for w in self.resamples.chunks())
-        return self.resamples.n_replicates - drawn <= MOST_UNDEFINED * self.resamples.n_replicates
 
     def _size(self, key: MetricKey) -> SampleSize:
         """Return the sample size of a figure."""
@@ -517,29 +524,11 @@ def _tested(question: _Question, figure: Figure, drawn: Floats) -> Figure:
     )
 
 
-def _patients_of_share(question: _Question) -> np.ndarray:
-    """Return the patients of the images of which a figure of 0 or 1 is a share; none otherwise.
-
-    All these images have the same result, so each patient is one trial, however many images the
-    patient has. More trials than patients would make the interval too narrow.
-    """
-    model = question.models[0]
-    images = model.images
-    called = model.called(question.key.policy) if question.key.policy else None
-    share_of = METRICS[question.key.metric].share_of
-    nobody = np.zeros(0, dtype=np.int64)
-    if share_of is None or question.value not in (0.0, 1.0):
-        return nobody
-    counted = {
-        "all": np.ones_like(images.y_true),
-        "positive": images.y_true,
-        "negative": ~images.y_true,
-        "called": called,
-        "not_called": None if called is None else ~called,
-    }[share_of]
-    if counted is None:
-        return nobody
-    return np.unique(images.patients[counted & images.population(question.key)])
+def _patients_of_share(question: _Question) -> int:
+    """Count the patients of the positive images on which a share without threshold is computed."""
+    images = question.models[0].images
+    counted = images.y_true & images.population(question.key)
+    return len(np.unique(images.patients[counted]))
 
 
 def lower_for_bias(drawn: Floats, value: float) -> Floats:

@@ -57,10 +57,11 @@ _BETWEEN = " - "
 
 
 IntervalAt = Callable[[float], tuple[float, float]]
-IntervalKind = Literal["bootstrap", "obuchowski", "exact", "seeds"]
+IntervalKind = Literal["bootstrap", "obuchowski", "counts", "exact", "seeds"]
 _NAMED_FIRST: dict[str, IntervalKind] = {
     "Obuchowski": "obuchowski",
     "Obuchowski-Rockette,": "seeds",
+    "counts": "counts",
     "exact": "exact",
 }
 """Kind of an interval by the first word of ``ci_method``; all other words mean the bootstrap."""
@@ -122,8 +123,9 @@ class Figure(Interval):
     """One figure of a system, or the paired difference of two systems in it, with its interval.
 
     A figure may depend on choices that were made on validation images, such as a threshold. The
-    bootstrap then resamples validation patients as well, and each resample makes the choice again,
-    so that the interval includes the uncertainty of the choice.
+    interval of a single figure at a threshold is that of this threshold. For all other figures and
+    for differences the bootstrap resamples validation patients as well, and each resample makes the
+    choice again, so that the interval includes the uncertainty of the choice.
 
     The first arguments are the fields of `Interval`: `estimate` (the figure or the difference),
     `ci_low` and `ci_high` (ends of its 95 % interval; NaN where a value is missing) and `note` (the
@@ -132,10 +134,10 @@ class Figure(Interval):
     Attributes:
         method: Name of the method of the interval, such as "Obuchowski 1997, clustered by patient";
             empty without an interval.
-        kind: Kind of that method: ``bootstrap``, ``obuchowski``, ``exact`` or ``seeds`` (over
-            training seeds); `None` if there is no interval.
+        kind: Kind of that method: ``bootstrap``, ``obuchowski``, ``counts`` (closed, at a
+            threshold), ``exact`` or ``seeds`` (over training seeds); `None` without an interval.
         counts: Number of images and patients on which the figure is computed.
-        p_value: Two-sided p-value of a difference of 0; None without a test.
+        p_value: Two-sided p-value of a difference of 0, or of an AUROC of 0.5; None without a test.
         error: Standard error of a difference; None where it is unknown.
         detectable: Smallest true difference that such a test set shows with 80 % power; None where
             it is unknown.

@@ -1,7 +1,7 @@
 """Tests of the paired differences between systems in all figures.
 
-Patients are taken as independent. For AUROC and decisions by image, tests that take images as
-independent are listed as well.
+Patients are taken as independent. For AUROC by image, tests that take images as independent are
+listed as well.
 """
 
 from __future__ import annotations
@@ -15,23 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.evaluated_model import (
-    THRESHOLDS,
-    EvaluatedModel,
-    Models,
-    images_of,
-)
+from cxr_compare.evaluation.evaluated_model import Models, images_of
 from cxr_compare.evaluation.figure_intervals import seed_parts, subgroups_of
-from cxr_compare.evaluation.figures import OVER_SEEDS, REFITTED, Figure, Figures, choices_text
+from cxr_compare.evaluation.figures import OVER_SEEDS, REFITTED, Figure, Figures
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_over_seeds
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.holm import holm
-from cxr_compare.evaluation.statistics.mcnemar import clustered_mcnemar
-from cxr_compare.evaluation.thresholds import is_chosen
 
 TEST_COLUMNS = (
     "target",
@@ -53,8 +44,6 @@ TEST_COLUMNS = (
     "p_holm",
     "p_holm_pairs",
     "detectable",
-    "first_only",
-    "second_only",
     "n_images",
     "n_patients",
     "note",
@@ -65,8 +54,7 @@ TEST_COLUMNS = (
 ``ci_high_all`` are the ends of the interval that holds for all differences from the reference
 system at once. ``p_holm_pairs`` is corrected over all pairs of systems, ``p_holm`` over all
 comparisons of an answer. ``detectable`` is the smallest true difference that such a test set shows
-with 80 % power. ``first_only`` and ``second_only`` count the images that only one system decides
-correctly.
+with 80 % power.
 """
 _FAMILY = ["unit", "subgroup", "policy", "metric", "method"]
 _NUMBERS = (
@@ -79,8 +67,6 @@ _NUMBERS = (
     "p_holm",
     "p_holm_pairs",
     "detectable",
-    "first_only",
-    "second_only",
 )
 
 
@@ -158,11 +144,8 @@ def _adjusted(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 DELONG = "DeLong 1988, images taken as independent"
-MCNEMAR = "Obuchowski 1998, McNemar clustered by patient"
-EXACT = "exact McNemar, images taken as independent"
 REFITTED_TEST = f"{BOOTSTRAP}, choices {REFITTED}"
-"""Name of the test that decides if a threshold, or a score cut of boxes, was chosen on validation.
-"""
+"""Name of the test if a threshold, or a score cut of boxes, was chosen on validation."""
 SEEDS_TEST = f"{OVER_SEEDS}; covariances of the {BOOTSTRAP.removesuffix(' percentile')}"
 """Name of the test of a figure other than AUROC if a system has several training seeds."""
 
@@ -172,11 +155,8 @@ def paired_tests(
 ) -> pd.DataFrame:
     """List the tests of the difference of every pair of systems in every figure.
 
-    AUROC is tested by Obuchowski's method, and all other figures by the bootstrap. By image, AUROC
-    is tested by DeLong's method, too, and accuracy, sensitivity and specificity by McNemar's test,
-    clustered by patient and exact. Of several tests of one figure, the one that decides comes
-    first: McNemar's test comes before the bootstrap, unless the bootstrap chooses the threshold
-    again in each resample, because McNemar's test keeps thresholds fixed.
+    AUROC is tested by Obuchowski's method, and all other figures by the bootstrap, in which each
+    resample chooses thresholds again. By image, AUROC is tested by DeLong's method, too.
 
     Args:
         figures: Figures and paired differences with intervals and p-values.
@@ -191,7 +171,7 @@ def paired_tests(
         one system has an empty ``second`` and no p-value.
 
     Source:
-        Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
+        Obuchowski 1997; DeLong et al. 1988; Holm 1979.
 
     Example:
         >>> from cxr_compare.evaluation.choices import Choices
@@ -219,14 +199,8 @@ def paired_tests(
     rows = _Rows(figures.target, figures.unit, next(iter(models)), figures.contrast_level)
     for subgroup, chosen in subgroups_of(models).items():
         _auroc_rows(rows, subgroup, models, chosen)
-        if figures.unit == "image":
-            _decision_rows(rows, subgroup, models, chosen)
     own = pd.DataFrame(rows.rows, columns=list(TEST_COLUMNS))
-    drawn = resampled_tests(figures)
-    decides = drawn["method"].isin([REFITTED_TEST, SEEDS_TEST])
-    decides &= drawn["policy"].map(is_chosen).astype(bool)
-    tables = [drawn[decides], own, drawn[~decides], *([] if more is None else [more])]
-    return _adjusted(tables)
+    return _adjusted([own, resampled_tests(figures), *([] if more is None else [more])])
 
 
 def _aurocs(
@@ -312,71 +286,6 @@ def _auroc_rows(
     for method, independent, aurocs in found:
         for pair, estimate in aurocs.items():
             rows.add(estimate, pair, **of, method=method, independent=independent)
-
-
-def _decision_rows(rows: _Rows, subgroup: str, models: Models, evaluated_on: np.ndarray) -> None:
-    """Add McNemar's tests, clustered by patient and exact, at every policy.
-
-    A pair is tested at a policy if both systems have a threshold for it.
-    """
-    evaluated = images_of(models)
-    policies = dict.fromkeys(p for members in models.values() for p in members[0].thresholds)
-    refitted = {
-        p for members in models.values() for model in members for p in model.chosen_policies
-    }
-    of_share = {
-        "all": evaluated_on,
-        "positive": evaluated_on & evaluated.y_true,
-        "negative": evaluated_on & ~evaluated.y_true,
-    }
-    populations = {
-        metric.name: of_share[metric.share_of]
-        for metric in METRICS.values()
-        if metric.test == "mcnemar" and metric.share_of is not None
-    }
-    for policy in policies:
-        right = {name: _shares_right(members, policy) for name, members in models.items()}
-        fixed = choices_text({THRESHOLDS: False}) if policy in refitted else ""
-        for pair in combinations(models, 2):
-            one, other = (right[name] for name in pair)
-            if one is None or other is None:
-                continue
-            for metric, chosen in populations.items():
-                if not chosen.any():
-                    continue
-                patients = evaluated.patients[chosen]
-                test = clustered_mcnemar(
-                    one[:, chosen], other[:, chosen], patients, evaluated.n_patients
-                )
-                of = {
-                    "subgroup": subgroup,
-                    "policy": policy,
-                    "metric": metric,
-                    "first_only": test.first_only,
-                    "second_only": test.second_only,
-                    "n_images": test.n_images,
-                    "n_patients": len(np.unique(patients)),
-                }
-                by_patient = {"method": MCNEMAR + fixed, "independent": "patients"}
-                rows.add(test.difference, pair, **of, **by_patient, p_value=test.p_value)
-                if test.p_exact is not None:
-                    value = ClusteredEstimate(test.difference.estimate, None)
-                    by_image = {"method": EXACT + fixed, "independent": "images"}
-                    rows.add(value, pair, **of, **by_image, p_value=test.p_exact)
-
-
-def _shares_right(members: Sequence[EvaluatedModel], policy: str) -> Floats | None:
-    """Return 1 where a seed decides an image correctly at a policy and else 0, ``(seeds, N)``.
-
-    The result is None if a seed has no threshold for the policy.
-    """
-    right = []
-    for model in members:
-        called = model.called(policy)
-        if called is None:
-            return None
-        right.append((called == model.images.y_true).astype(np.float64))
-    return np.stack(right)
 
 
 @dataclass(frozen=True)
@@ -478,8 +387,7 @@ class PairTests:
                 images); all evaluated images by default.
 
         Returns:
-            The known values, shape ``(tests,)``, in the order of the table: the test that decides
-            comes first.
+            The known values, shape ``(tests,)``, in the order of the table.
         """
         if column not in self.table:
             return pd.Series(dtype=np.float64)

@@ -31,6 +31,7 @@ from cxr_compare.evaluation.statistics.arrays import as_array, check_truth_and_s
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
 from cxr_compare.evaluation.statistics.calibration import RawScores
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
+from cxr_compare.evaluation.threshold_figures import is_closed
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 
 _SYSTEM = "system"
@@ -185,7 +186,7 @@ def estimate(
         threshold: Score from which on an image (or a box, for a metric of called boxes) is called
             positive, in [0, 1]. Metrics at a threshold need it; `None` for all others. It must not
             have been chosen on these images.
-        replicates: Number of bootstrap resamples. The AUROC needs none.
+        replicates: Number of bootstrap resamples. The AUROC and figures at a threshold need none.
         seed: Random seed of the bootstrap.
 
     Returns:
@@ -197,8 +198,9 @@ def estimate(
             or boxes are invalid.
 
     Source:
-        Obuchowski 1997 for the AUROC; a bootstrap of patients for other figures; Clopper and
-        Pearson 1934 for a share of 0 or 1 that no resample changes.
+        Obuchowski 1997 for the AUROC; Mancl and DeRouen 2001 for shares of images at a threshold,
+        Agresti and Caffo 2000 for functions of them, both by patient; a bootstrap of patients for
+        other figures; Clopper and Pearson 1934 for a share of 0 or 1.
 
     Example:
         >>> from cxr_compare import metrics
@@ -216,7 +218,8 @@ def estimate(
         _check_probabilities(inputs)
     key = MetricKey(ALL, _policy(record, threshold), metric)
     model = _model(record, inputs, key.policy, threshold)
-    resamples = Resamples(inputs.n_patients, replicates if is_resampled(key) else 1, seed)
+    is_drawn = is_resampled(key) and not is_closed(key)
+    resamples = Resamples(inputs.n_patients, replicates if is_drawn else 1, seed)
     models = {_SYSTEM: [model]}
     frames = draw_replicates(models, resamples, kept=lambda other: other == key)
     figure = compute_figures(metric, models, frames, resamples).systems[_SYSTEM].get(key, Figure())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.boxes.froc import FrocCurve
@@ -24,6 +25,8 @@ class SystemResult:
     Attributes:
         thresholds: Threshold by name of the rule that chose it, such as ``max_f1``; `None` where
             the validation images give none.
+        threshold_ranges: Ends between which 95 % of the resamples of the validation patients choose
+            the threshold, by name of the rule; empty where no resample chooses it.
         curve: Points of the ROC and precision-recall curves by name: ``threshold``, ``fpr`` (false
             positive rate), ``tpr`` (true positive rate), ``precision`` and ``recall``, shape
             ``(points,)`` each; empty where they are unknown.
@@ -53,6 +56,7 @@ class SystemResult:
     """
 
     thresholds: dict[str, float | None] = field(default_factory=dict)
+    threshold_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     curve: dict[str, Floats] = field(default_factory=dict)
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
     boxes: pd.DataFrame | None = None
@@ -66,11 +70,15 @@ class SystemResult:
     exported: bool = False
 
     @classmethod
-    def from_models(cls, models: Sequence[EvaluatedModel]) -> SystemResult:
+    def from_models(
+        cls, models: Sequence[EvaluatedModel], again: Mapping[str, Floats] | None = None
+    ) -> SystemResult:
         """Collect the output of a system from its evaluated models.
 
         Args:
             models: Evaluated models of the system, one for each training seed.
+            again: Values that every resample of the validation patients chooses for the first
+                seed, by name, shape ``(R,)``; None if they are unknown.
 
         Returns:
             The output of the first seed, with the decisions of all seeds.
@@ -81,6 +89,11 @@ class SystemResult:
         seed_unknown = len(models) == 1 and facts.seed is None
         return cls(
             thresholds={policy: choice.threshold for policy, choice in first.thresholds.items()},
+            threshold_ranges={
+                policy: _middle(again[policy])
+                for policy in first.chosen_policies
+                if again is not None and not np.isnan(again[policy]).all()
+            },
             curve=roc_and_pr_curves(first.images.y_true, first.scores),
             confusion={policy: counts for policy, counts in confusion.items() if counts},
             boxes=first.boxes,
@@ -102,3 +115,9 @@ class SystemResult:
     def points(self) -> bool:
         """True if the system points at a position in the image, by boxes or activation maps."""
         return self.boxes is not None or self.maps is not None
+
+
+def _middle(values: Floats) -> tuple[float, float]:
+    """Return the ends of the middle 95 % of the known values."""
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)

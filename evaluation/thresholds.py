@@ -24,7 +24,6 @@ import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
-from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.running_sums import SegmentSums, first_at_least
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
@@ -348,43 +347,6 @@ class ValidationScores:
             f"the floor allows {allowed} of {count} validation {images}; an interval needs "
             f"{_FEWEST_MISSES}"
         )
-
-    def effective_patients(self, policy: str) -> float:
-        """Return the effective number of patients who determine a policy's threshold.
-
-        It is the number of patients with one image each who would give as much information. The
-        patients are those with a positive image for a required sensitivity, and those with a
-        negative image for a required specificity. For costs, the smaller of these two numbers is
-        returned.
-
-        Args:
-            policy: Name of a policy, the rule that chooses a threshold, such as ``max_f1``.
-
-        Returns:
-            The number; infinity for all other policies. (``max_f1`` and ``youden`` weigh all
-            images.)
-
-        Source:
-            Kish 1965, see `evaluation.statistics.clustered_variance.effective_patients`.
-
-        Example:
-            >>> labels, scores = [True] * 4 + [False] * 2, range(6)
-            >>> validation = ValidationScores(labels, scores, ["a", "a", "b", "b", "c", "d"])
-            >>> validation.effective_patients("sensitivity>=0.90")
-            2.0
-            >>> validation.effective_patients("max_f1")
-            inf
-        """
-        classes = {
-            "sensitivity": [self.y_true],
-            "specificity": [~self.y_true],
-            "cost": [self.y_true, ~self.y_true],
-        }
-        numbers = []
-        for counted in classes.get(check_policy(policy).kind, []):
-            _, images = np.unique(self.patients[counted], return_counts=True)
-            numbers.append(effective_patients(images))
-        return min(numbers, default=math.inf)
 
 
 class _Cuts(NamedTuple):

@@ -1,7 +1,6 @@
 """What results print: value, interval, p-value and method in lines, and a table in a notebook."""
 
 import re
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,6 @@ def auroc_difference(**options: Any) -> Any:
     return metrics.auroc_difference(y, first, second, **options)
 
 
-def decided() -> Any:
-    rng = np.random.default_rng(1)
-    return metrics.mcnemar_test(
-        rng.random(90) < 0.9, rng.random(90) < 0.6, np.repeat(np.arange(45), 2)
-    )
-
-
 def boxes() -> dict[str, Any]:
     true = [{"boxes": [[0, 0, 9, 9]]}, {"boxes": []}]
     detections = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
@@ -38,7 +30,6 @@ def boxes() -> dict[str, Any]:
 RESULTS = {
     "auroc_difference": auroc_difference,
     "auroc_difference by patient": lambda: auroc_difference(patients=np.arange(120) // 2),
-    "mcnemar_test": decided,
     "estimate": lambda: metrics.estimate("auroc", [0, 1, 0, 1], [0.2, 0.4, 0.5, 0.9]),
     "plan": lambda: cxr_compare.plan(auroc=[0.85, 0.75], prevalence=0.5),
     "list_configs": cxr_compare.list_configs,
@@ -78,15 +69,6 @@ def test_difference_without_an_interval_gives_the_reason():
     gap = metrics.auroc_difference([0, 1], [0.1, 0.4], [0.3, 0.2])
     assert not gap.has_interval
     assert "fewer than two images of each class" in repr(gap)
-
-
-def test_mcnemar_prints_both_p_values():
-    test = decided()
-    assert not type(test).__name__.startswith("_")
-    assert is_dataclass(test)
-    assert "Obuchowski 1998" in repr(test)
-    assert "images independent: p" in repr(test)
-    assert "-0" not in repr(metrics.mcnemar_test([1, 1], [0, 1], ["a", "b"]))
 
 
 def test_configurations_are_a_table_of_rows_in_a_notebook():

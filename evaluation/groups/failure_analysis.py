@@ -6,7 +6,8 @@ label from metadata and image borders alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -22,11 +23,19 @@ from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models, images_of
 from cxr_compare.evaluation.figure_intervals import seed_parts
 from cxr_compare.evaluation.groups.prevalence import Prevalence
-from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, FEW, ShareName, Shares
+from cxr_compare.evaluation.groups.resampled_shares import Drawn, draw_shares
+from cxr_compare.evaluation.groups.shares import (
+    FAILURE_COLUMNS,
+    FEW,
+    NONE_OF_THEM,
+    ShareName,
+    Shares,
+)
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 from cxr_compare.evaluation.groups.subgroups import Groups, image_groups
 from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.net_benefit import benefits
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.replicates import ChosenAgain
@@ -37,7 +46,14 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_over_seeds,
     auroc_parts,
 )
+from cxr_compare.evaluation.statistics.clustered_counts import (
+    confusion_by_patient,
+    function_over_seeds,
+)
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.holm import holm
+from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
+from cxr_compare.evaluation.threshold_figures import confusion, interval_of, share_parts
 
 SIZE_EDGES_MM = (30.0, 60.0)
 _SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
@@ -154,58 +170,43 @@ def _split_groups(groups: Groups) -> Iterator[_GroupRows]:
 
 
 def with_tests(
-    table: pd.DataFrame, models: Models, groups: Mapping[str, Groups], policy: str
+    table: pd.DataFrame, evaluated: LabelledImages, groups: Mapping[str, Groups]
 ) -> pd.DataFrame:
     """Complete the p-values of the gaps between groups of images, such as women and men.
 
     A gap is the difference in a figure between a group and the rest of the images. If the group or
-    the rest has fewer than 30 patients of a class, the gap has no p-value, and so no claim is made
-    about it. All p-values are corrected together by Holm's method, in which a gap without a p-value
-    counts as one with the p-value 1.
+    the rest has fewer than 30 patients with positive images, or with negative ones, its gaps have
+    figures but no p-value, and so no claim is made about them. All other p-values are corrected
+    together by Holm's method.
 
     Args:
         table: Table that `Shares.table` returned, one row for each figure or gap; it is changed in
             place.
-        models: Evaluated models of each system by its display name, one for each training seed.
+        evaluated: The evaluated images with their labels and patients.
         groups: Names of groups by topic, such as ``sex``: the group of each image, such as ``F``,
             shape ``(N,)``; empty where it is unknown.
-        policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
-            at least this threshold are called positive.
 
     Returns:
         The table, with ``p_holm`` filled in the rows of gaps that have a p-value.
     """
-    is_gap = table["p_value"].notna()
     for topic, group_of_image in groups.items():
         for group in _split_groups(group_of_image):
-            rows = is_gap & (table["topic"] == topic) & (table["group"] == f"{group.name} - rest")
-            if rows.any():
-                small = _metrics_of_few_patients(models, policy, group)
-                table.loc[rows & table["metric"].isin(small), "p_value"] = np.nan
-    counted = table.loc[is_gap, "p_value"].fillna(1.0)
-    table.loc[is_gap, "p_holm"] = holm(counted.tolist())
-    table.loc[table["p_value"].isna(), "p_holm"] = np.nan
+            if _has_few_patients(evaluated, group):
+                rows = (table["topic"] == topic) & (table["group"] == f"{group.name} - rest")
+                table.loc[rows, "p_value"] = np.nan
+    tested = table["p_value"].notna()
+    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p_value"].tolist())
     return table
 
 
-def _metrics_of_few_patients(models: Models, policy: str, group: _GroupRows) -> set[str]:
-    """Return the figures for which the group or the rest has fewer than 30 patients of a class.
-
-    Only images that the figure uses are counted: positive images for sensitivity and localised
-    sensitivity, negative images for specificity, and each of both classes for AUROC.
-    """
-    evaluated = images_of(models)
-    truth = evaluated.y_true
-    figures = [_figures_of_images(members, policy) for members in models.values()]
-    images = {metric: used for each in figures for metric, (_, used, _) in each.items()}
-    small = set()
-    for metric, used in {"auroc": np.ones_like(truth), **images}.items():
-        for side in (group.inside, group.outside):
-            for of_class in (used & truth, used & ~truth):
-                n_patients = len(np.unique(evaluated.patients[side & of_class]))
-                if of_class.any() and n_patients < FEW:
-                    small.add(metric)
-    return small
+def _has_few_patients(evaluated: LabelledImages, group: _GroupRows) -> bool:
+    """Return True if the group or the rest has fewer than 30 patients of a class."""
+    patients = [
+        np.unique(evaluated.patients[side & of_class])
+        for side in (group.inside, group.outside)
+        for of_class in (evaluated.y_true, ~evaluated.y_true)
+    ]
+    return min(map(len, patients)) < FEW
 
 
 def _add_combined_auroc(shares: Shares, models: Models) -> None:
@@ -267,17 +268,20 @@ def failure_table(
     policy = protocol.main_policy(list(next(iter(models.values()))[0].thresholds))
     rows = _images_of(evaluated, truth.images)
     groups = image_groups(rows, protocol.subgroups)
-    shares = Shares.from_models(models, policy, again, set(groups))
-    add_groups(shares, models, groups, policy)
+    shares = Shares(evaluated.n_patients, set(groups))
+    drawn: _DrawnShares = {}
+    if len(models) > 1:
+        drawn = draw_shares(models, policy, again, _masks(evaluated, groups), resamples)
+    add_groups(shares, models, groups, policy, drawn)
     for name, members in models.items():
         for share in _shares_of_lesions(members, rows):
             shares.add(name, *share)
         _add_net_benefit(shares, name, members)
     _add_agreement(shares, models, policy)
-    add_at_prevalence(shares, models, policy, prevalence)
+    add_at_prevalence(shares, models, policy, prevalence, drawn)
     _add_combined_auroc(shares, models)
     tables = [
-        with_tests(shares.table(list(models), resamples), models, groups, policy),
+        with_tests(shares.table(list(models)), evaluated, groups),
         _undefined_net_benefit(models),
         _shortcut_rows(truth, evaluated, models),
         validation_to_test(models, resamples.seed),
@@ -288,39 +292,40 @@ def failure_table(
     return pd.concat(filled, ignore_index=True)[list(FAILURE_COLUMNS)]
 
 
-_Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64], npt.ArrayLike | None]
+_Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64]]
 """Arguments of `Shares.add` that follow the name of the system."""
+_Group = tuple[str, str]
+"""Topic and name of a group; both are empty for all images."""
+_EVERYTHING = ("", "")
+_DrawnShares = Mapping[tuple[str, _Group, str], Drawn]
+"""Figures at the threshold on resamples, by system, group and metric."""
 
 
-def _figures_of_images(
-    models: Sequence[EvaluatedModel], policy: str
-) -> dict[str, tuple[Floats, _Rows, Floats | None]]:
-    """Return the figures at a policy by metric, each as three values for every image.
-
-    They are the value of the image, whether the image counts, and what a positive call adds to the
-    value (None if that is not fixed).
-    """
-    evaluated = models[0].images
-    calls = [called for model in models if (called := model.called(policy)) is not None]
-    if len(calls) < len(models):
-        return {}
-    positive = np.mean(calls, axis=0)  # (N,), share of the seeds that call an image positive
-    ones = np.ones(len(positive))
-    figures: dict[str, tuple[Floats, _Rows, Floats | None]] = {
-        "recall": (positive, evaluated.y_true, ones),
-        "specificity": (1 - positive, ~evaluated.y_true, -ones),
-    }
-    on_lesion = [model.localised for model in models if model.localised is not None]
-    if len(on_lesion) == len(models):
-        hits = [called & hit for called, hit in zip(calls, on_lesion, strict=True)]
-        # Seeds have different points, so only with one seed does a positive call add a fixed value.
-        per_call = on_lesion[0].astype(np.float64) if len(models) == 1 else None
-        boxed = evaluated.y_true & evaluated.boxes_trusted
-        figures["localised_sensitivity"] = (np.mean(hits, axis=0), boxed, per_call)
-    return figures
+def _masks(evaluated: LabelledImages, groups: Mapping[str, Groups]) -> dict[_Group, _Rows]:
+    """Return the images of every group, and all images."""
+    masks: dict[_Group, _Rows] = {_EVERYTHING: np.ones(len(evaluated.y_true), dtype=bool)}
+    for topic, group_of_image in groups.items():
+        masks |= {(topic, group.name): group.inside for group in _split_groups(group_of_image)}
+    return masks
 
 
-def add_groups(shares: Shares, models: Models, groups: Mapping[str, Groups], policy: str) -> None:
+def _metrics_of_groups(members: Sequence[EvaluatedModel], policy: str) -> list[str]:
+    """Return the figures at a threshold that a system has in groups."""
+    if any(model.called(policy) is None for model in members):
+        return []
+    metrics = ["recall", "specificity"]
+    if all(model.localised is not None for model in members):
+        metrics.append("localised_sensitivity")
+    return metrics
+
+
+def add_groups(
+    shares: Shares,
+    models: Models,
+    groups: Mapping[str, Groups],
+    policy: str,
+    drawn: _DrawnShares | None = None,
+) -> None:
     """Add sensitivity, specificity and AUROC of each group of images, and of the rest.
 
     If all training seeds of a system show positions in the image, the localised sensitivity (the
@@ -337,25 +342,27 @@ def add_groups(shares: Shares, models: Models, groups: Mapping[str, Groups], pol
             shape ``(N,)``; empty where it is unknown.
         policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
             at least this threshold are called positive.
+        drawn: Figures on resamples, from which differences of systems follow; `None` without.
     """
+    drawn = drawn or {}
     for name, members in models.items():
-        figures = _figures_of_images(members, policy)
-        patients = members[0].images.patients
+        keys = [MetricKey(ALL, policy, metric) for metric in _metrics_of_groups(members, policy)]
         for topic, group_of_image in groups.items():
             named = list(_split_groups(group_of_image))
             sides = [(group.name, group.inside) for group in named]
             compared = named[:-1] if len(named) == 2 else named
             sides += [(f"not {group.name}", group.outside) for group in compared]
             for group, chosen in sides:
-                for metric, (value, of, per_call) in figures.items():
-                    mask = of & chosen
-                    added = None if per_call is None else per_call * mask
-                    key = ShareName(topic, group, policy, metric)
-                    shares.add(name, key, value * mask, mask, patients, added)
+                for key in keys:
+                    seeds = share_parts(members, key, chosen)
+                    if seeds is not None:
+                        of_group = drawn.get((name, (topic, group), key.metric))
+                        share = ShareName(topic, group, policy, key.metric)
+                        shares.add_parts(name, share, seeds, of_group)
                 parts = seed_parts(members, chosen)
                 if parts is not None:
-                    key = ShareName(topic, group, "", "auroc")
-                    shares.add_auroc(name, key, auroc_over_seeds(parts), AurocParts.mean(parts))
+                    auroc = ShareName(topic, group, "", "auroc")
+                    shares.add_auroc(name, auroc, auroc_over_seeds(parts), AurocParts.mean(parts))
 
 
 def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) -> Iterator[_Share]:
@@ -377,7 +384,7 @@ def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) ->
     ones = np.ones(len(patients))
     for kind in (*_PER_LESION, *_PER_IMAGE):
         of = mean["lesions"] if kind in _PER_LESION else ones
-        yield ShareName("errors", "", "", kind), mean[kind], of, patients, None
+        yield ShareName("errors", "", "", kind), mean[kind], of, patients
     reached = np.mean(
         [is_positive(find_lesions(pairs).best, cut) for pairs, cut in matched], axis=0
     )
@@ -386,7 +393,7 @@ def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) ->
     for topic, of_lesion in lesion_groups(pairs, trusted).items():
         for group, chosen, _ in _split_groups(of_lesion):
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
-            yield key, reached * chosen, chosen, patients[pairs.truth.image], None
+            yield key, reached * chosen, chosen, patients[pairs.truth.image]
 
 
 def _shortcut_rows(truth: GroundTruth, evaluated: LabelledImages, models: Models) -> pd.DataFrame:
@@ -443,37 +450,38 @@ def _shortcut_rows(truth: GroundTruth, evaluated: LabelledImages, models: Models
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
-def cohen_kappa(
-    both: npt.ArrayLike, only_first: npt.ArrayLike, only_second: npt.ArrayLike, n: npt.ArrayLike
-) -> Floats:
+def cohen_kappa(counts: Floats) -> Floats:
     """Compute Cohen's kappa: the agreement of two systems' decisions beyond chance.
 
-    All four arguments are numbers of images, or all are shares of the images; single numbers or
-    arrays of one shape.
-
     Args:
-        both: Number of images that the first and the second system call positive.
-        only_first: Number of images that only the first system calls positive.
-        only_second: Number of images that only the second system calls positive.
-        n: Number of all images; 1 if the other arguments are shares.
+        counts: Numbers of images that both systems call positive, the second alone, neither, and
+            the first alone, shape ``(..., 4)``.
 
     Returns:
-        Kappa, at most 1; NaN if agreement by chance is already complete.
+        Kappa, at most 1, shape ``(...)``; NaN if agreement by chance is already complete.
 
     Source:
         Cohen 1960.
 
     Example:
-        >>> float(cohen_kappa(5, 0, 0, 10))
+        >>> float(cohen_kappa(np.array([5.0, 0, 5, 0])))
         1.0
     """
-    a, b, c, total = (np.asarray(x, np.float64) for x in (both, only_first, only_second, n))
+    both, second, neither, first = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    total = both + second + neither + first
     with np.errstate(invalid="ignore", divide="ignore"):
-        first = (a + b) / total
-        second = (a + c) / total
-        observed = 1 - (b + c) / total
-        chance = first * second + (1 - first) * (1 - second)
+        of_first = (both + first) / total
+        of_second = (both + second) / total
+        observed = (both + neither) / total
+        chance = of_first * of_second + (1 - of_first) * (1 - of_second)
         return np.asarray((observed - chance) / np.where(chance < 1, 1 - chance, np.nan))
+
+
+def _kappa(counts: Floats) -> Interval:
+    """Return Cohen's kappa with its interval by patient, from counts of shape ``(P, 4)``."""
+    estimate = function_over_seeds(lambda sums: (1 + cohen_kappa(sums)) / 2, [counts])
+    value = float(cohen_kappa(counts.sum(axis=0)))
+    return interval_of(value, estimate, lambda share: 2 * share - 1)
 
 
 def _add_agreement(shares: Shares, models: Models, policy: str) -> None:
@@ -505,13 +513,8 @@ def _add_agreement(shares: Shares, models: Models, policy: str) -> None:
             for metric, cell in cells.items():
                 key = ShareName("right_wrong", group, policy, metric)
                 shares.add(pair, key, cell & of, of, patients)
-        needed = []
-        for metric, cell in (("both", one & two), ("first", one & ~two), ("second", ~one & two)):
-            key = ShareName("", "", policy, f"called by {metric}")
-            shares.add(pair, key, cell, everything, patients)
-            needed.append((pair, key))
-        named = (pair, ShareName("agreement", "", policy, "kappa"))
-        shares.derive(named, needed, partial(cohen_kappa, n=1.0))
+        calls = confusion_by_patient(one, two, patients, evaluated.n_patients)
+        shares.add_interval(pair, ShareName("agreement", "", policy, "kappa"), _kappa(calls))
         for words, joined in (("or", one | two), ("and", one & two)):
             hits = {"recall": (joined, truth), "specificity": (~joined, ~truth)}
             for metric, (hit, of) in hits.items():
@@ -593,7 +596,11 @@ def predictive_values(
 
 
 def add_at_prevalence(
-    shares: Shares, models: Models, policy: str, prevalence: Prevalence | None
+    shares: Shares,
+    models: Models,
+    policy: str,
+    prevalence: Prevalence | None,
+    drawn: _DrawnShares | None = None,
 ) -> None:
     """Add the predictive values of each system at a prevalence, and its cost curve.
 
@@ -609,32 +616,81 @@ def add_at_prevalence(
             at least this threshold are called positive.
         prevalence: Share of positive images where the systems will be used; with `None`, only the
             cost curve is added.
+        drawn: Figures on resamples, from which differences of systems follow; `None` without.
 
     Source:
         Drummond and Holte 2006 (cost curves).
     """
+    everything = np.ones(len(images_of(models).y_true), dtype=bool)
     for name, members in models.items():
-        calls = [called for model in members if (called := model.called(policy)) is not None]
-        if len(calls) < len(members):
+        if not _metrics_of_groups(members, policy):
             continue
-        evaluated = members[0].images
-        called = np.mean(calls, axis=0)
-        needed = []
-        for metric, value, of, per_call in (
-            ("recall", called, evaluated.y_true, 1),
-            ("specificity", 1 - called, ~evaluated.y_true, -1),
-        ):
-            key = ShareName("", "", policy, metric)
-            shares.add(name, key, value * of, of, evaluated.patients, per_call * of)
-            needed.append((name, key))
+        counts = [confusion(model, policy, everything) for model in members]
         for cost_share in COST_SHARES:
+            cost = partial(_cost, cost_share)
             key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")
-            shares.derive((name, key), needed, partial(_cost, cost_share))
+            interval, _ = _interval_of_rates(cost, counts)
+            shares.add_interval(name, key, interval, _drawn_function(drawn, name, cost))
         if prevalence is None:
             continue
         for metric in ("ppv", "npv"):
             key = ShareName("prevalence", prevalence.text, policy, metric)
-            shares.derive((name, key), needed, partial(_predictive, metric, prevalence))
+            interval = _predictive_interval(metric, prevalence, counts)
+            predictive = partial(_predictive, metric, prevalence)
+            shares.add_interval(name, key, interval, _drawn_function(drawn, name, predictive))
+
+
+_OfRates = Callable[[Floats, Floats], Floats]
+"""Function of sensitivity and specificity, arrays of one shape."""
+
+
+def _drawn_function(drawn: _DrawnShares | None, system: str, of_rates: _OfRates) -> Drawn | None:
+    """Return a function of the sensitivity and specificity of a system on the resamples."""
+    recall, specificity = (
+        (drawn or {}).get((system, _EVERYTHING, metric)) for metric in ("recall", "specificity")
+    )
+    if recall is None or specificity is None:
+        return None
+    return replace(recall, values=of_rates(recall.values, specificity.values))
+
+
+def _interval_of_rates(
+    of_rates: _OfRates, counts: Sequence[Floats]
+) -> tuple[Interval, ClusteredEstimate]:
+    """Return a function of sensitivity and specificity with its interval by patient.
+
+    Args:
+        of_rates: The function, with values in [0, 1].
+        counts: Outcomes by patient, shape ``(patients, 4)``, one for each training seed.
+    """
+    seeds = [_rates(of_seed.sum(axis=0)) for of_seed in counts]
+    value = float(of_rates(*np.mean(seeds, axis=0)))
+    if np.isnan(value):
+        return Interval(note=NONE_OF_THEM), ClusteredEstimate(value, None)
+    estimate = function_over_seeds(lambda sums: of_rates(*_rates(sums)), counts)
+    return interval_of(value, estimate), estimate
+
+
+def _rates(counts: Floats) -> tuple[Floats, Floats]:
+    """Return sensitivity and specificity of counts, shape ``(..., 4)``."""
+    tp, fp, tn, fn = np.moveaxis(counts, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(tp / (tp + fn)), np.asarray(tn / (tn + fp))
+
+
+def _predictive_interval(metric: str, prevalence: Prevalence, counts: Sequence[Floats]) -> Interval:
+    """Return a predictive value with an interval that includes that of the prevalence."""
+
+    def of_rates(recall: Floats, specificity: Floats) -> Floats:
+        return predictive_values(recall, specificity, prevalence.value)[metric]
+
+    interval, estimate = _interval_of_rates(of_rates, counts)
+    ends = estimate.interval_at(LEVEL)
+    if ends is None:
+        return interval
+    wide = prevalence.widen(ends, estimate.estimate, rises=metric == "ppv")
+    value = interval.estimate
+    return Interval(value, min(wide.ci_low, value), max(wide.ci_high, value))
 
 
 def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:

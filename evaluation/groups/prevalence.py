@@ -9,6 +9,7 @@ import scipy  # its parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 _TAILS = [0.025, 0.975]
 
@@ -75,6 +76,37 @@ class Prevalence:
                 "0.05:0.03-0.08, or counts 12/240"
             )
         return cls(str(text), value, float(low), float(high))
+
+    def widen(self, ends: tuple[float, float], centre: float, *, rises: bool) -> Interval:
+        """Add the uncertainty of the prevalence to the interval of a predictive value.
+
+        On the logit scale a predictive value is the logit of the prevalence (or minus it) plus a
+        value that does not depend on it, so the two uncertainties add up by MOVER.
+
+        Args:
+            ends: Ends of the 95 % interval at the prevalence `value`, in [0, 1].
+            centre: Value between them from which the interval was computed.
+            rises: True if the predictive value rises with the prevalence.
+
+        Returns:
+            The wider interval around `centre`.
+
+        Source:
+            Zou and Donner 2008 (MOVER).
+
+        Example:
+            >>> known = Prevalence("0.1", 0.1, 0.1, 0.1)
+            >>> known.widen((0.25, 0.75), 0.5, rises=True)
+            Interval(estimate=0.5, ci_low=0.25, ci_high=0.75, note='')
+        """
+        middle, low, high = scipy.special.logit([centre, *ends])
+        value, least, most = scipy.special.logit([self.value, self.low, self.high])
+        below, above = value - least, most - value
+        if not rises:
+            below, above = above, below
+        reach = np.hypot(middle - low, below), np.hypot(high - middle, above)
+        new_low, new_high = scipy.special.expit([middle - reach[0], middle + reach[1]])
+        return Interval(centre, float(new_low), float(new_high))
 
     def like(self, figures: Floats) -> Floats:
         """Draw a random prevalence for each bootstrap replicate of a figure.

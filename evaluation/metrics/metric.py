@@ -15,8 +15,6 @@ Need = Literal["threshold", "boxes", "box_cut", "point", "probability"]
 """Output or decision that a system must have for a metric."""
 Part = Literal["first", "localisation", "rates", "further", "none"]
 """Table of the report: the first one, localisation, sensitivities at single rates, the others."""
-Test = Literal["obuchowski", "mcnemar", "bootstrap", "none"]
-"""Test of a paired difference."""
 Highlight = Literal["subgroups", "summary", "targets", "verdict"]
 """Shorter list of the report that also contains a metric."""
 
@@ -133,15 +131,13 @@ class Metric:
             peak of an activation map) or ``probability`` (a calibrated probability).
         formula: Function from `Counts` to the value; None for a metric that does not follow from
             the four counts.
-        test: Statistical test of the difference of two systems on the same images: ``obuchowski``
-            (of AUROCs, clustered by patient), ``mcnemar`` (of decisions, clustered by patient),
-            ``bootstrap`` (by resampled patients) or ``none``.
         table: Table of the report that shows the metric, and the metric's order in that table.
         highlights: Shorter lists of the report that show the metric as well: ``subgroups`` (tables
             of subgroups), ``summary`` (main table), ``targets`` (the page that joins reports on
             several findings) or ``verdict`` (conclusions in words below the main one).
         unbounded: True if values can lie outside [-1, 1]; such a metric is never drawn on an axis
             with other metrics.
+        lowest: Smallest value of a metric that is not unbounded, such as -1 of a correlation.
         partners: Short names of the metrics to read together with this one, such as specificity for
             sensitivity. Calling more images positive raises sensitivity and lowers specificity, so
             that neither of them alone says which system is better.
@@ -163,10 +159,10 @@ class Metric:
     share_of: Share | None = None
     needs: tuple[Need, ...] = ()
     formula: Callable[[Counts], Any] | None = None
-    test: Test = "bootstrap"
     table: TablePosition = _FURTHER
     highlights: tuple[Highlight, ...] = ()
     unbounded: bool = False
+    lowest: float = 0.0
     partners: tuple[str, ...] = ()
 
     @property

@@ -26,7 +26,6 @@ _IMAGE_METRICS = (
         "Chance that a random positive image scores above a random negative one; 0.5 is guessing.",
         family="ranking",
         undefined="there is no positive or no negative image",
-        test="obuchowski",
         table=TablePosition("first", 0),
         highlights=("subgroups", "summary", "targets", "verdict"),
     ),
@@ -48,7 +47,6 @@ _IMAGE_METRICS = (
         formula=lambda c: (c.tp + c.tn) / (c.positive + c.negative),
         undefined=_no_image,
         share_of="all",
-        test="mcnemar",
         table=TablePosition("first", 6),
         highlights=("summary",),
     ),
@@ -71,7 +69,6 @@ _IMAGE_METRICS = (
         undefined="there is no positive image",
         share_of="positive",
         partners=("specificity", "precision"),
-        test="mcnemar",
         table=TablePosition("first", 2),
         highlights=("subgroups", "summary", "verdict"),
     ),
@@ -83,7 +80,6 @@ _IMAGE_METRICS = (
         undefined="there is no negative image",
         share_of="negative",
         partners=("recall", "npv"),
-        test="mcnemar",
         table=TablePosition("first", 3),
         highlights=("subgroups", "summary", "verdict"),
     ),
@@ -113,6 +109,7 @@ _IMAGE_METRICS = (
             / (c.positive**0.5 * c.negative**0.5 * c.called**0.5 * c.not_called**0.5)
         ),
         undefined="a class is absent, or all images are called alike",
+        lowest=-1.0,
     ),
     _decision(
         "npv",
@@ -152,7 +149,6 @@ _count = partial(
     undefined=_no_image,
     direction="none",
     needs=("threshold",),
-    test="none",
     table=TablePosition("none", 0),
     unbounded=True,
 )
@@ -168,7 +164,6 @@ _COUNT_METRICS = (
         family="threshold",
         direction="none",
         needs=("threshold",),
-        test="none",
         table=TablePosition("none", 0),
     ),
 )

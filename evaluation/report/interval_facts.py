@@ -11,7 +11,6 @@ import pandas as pd
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import FIXED_CHOICE, Figure, IntervalKind
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.paired_tests import MCNEMAR
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,8 @@ class IntervalFacts:
     Attributes:
         methods: Names of the methods of the intervals in words, each once.
         single: Kinds of the intervals of single systems: ``bootstrap``, ``obuchowski``
-            (Obuchowski's variance of the AUROC), ``exact`` (without an approximation for large
+            (Obuchowski's variance of the AUROC), ``counts`` (closed, of a figure at a threshold),
+            ``exact`` (without an approximation for large
             samples) or ``seeds`` (Obuchowski and Rockette, over training seeds).
         paired: Kinds of the intervals of differences between two systems, from the same list.
         replicates: Number of bootstrap resamples; None if there was no bootstrap.
@@ -29,7 +29,6 @@ class IntervalFacts:
         fixed: Choices on validation images, such as a threshold, that are not repeated in each
             resample; the intervals do not include their uncertainty.
         tested: True if differences were tested.
-        mcnemar: True if McNemar's test was used.
         families: Number of comparisons that Holm's correction covers together, by name: ``answer``
             (the main conclusion), ``findings`` (sentences below it) and ``groups`` (groups of
             images). Empty groups of comparisons are left out.
@@ -47,7 +46,6 @@ class IntervalFacts:
     refitted: bool
     fixed: tuple[str, ...]
     tested: bool
-    mcnemar: bool
     families: Mapping[str, int]
     pairs: bool
     has_thresholds: bool
@@ -91,7 +89,6 @@ class IntervalFacts:
             refitted=any(figure.refitted for figure in figures_with_ends),
             fixed=_fixed_choices(comparison, figures_with_ends),
             tested=len(tests) > 0,
-            mcnemar=len(tests) > 0 and bool(tests["method"].str.startswith(MCNEMAR).any()),
             families=_families(comparison),
             pairs=len(tests) > 0 and len(comparison.systems) > 2,
             has_thresholds=any(has_thresholds.values()),

@@ -7,11 +7,6 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report.citations import Cite, uncited
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 
-MCNEMAR_METHOD = (
-    "Its p-value takes the variance under equal shares and the normal distribution, its interval "
-    "the variance around the observed difference and Student's t, so the two may disagree where p "
-    "is near 0.05."
-)
 _FAMILIES = {
     "answer": "differences of the primary figure, on which the answer rests",
     "findings": "differences in the findings below the answer",
@@ -28,6 +23,8 @@ def interval_meaning(made: IntervalFacts) -> str:
     ]
     if "obuchowski" in made.single:
         texts.append(auroc_method())
+    if "counts" in made.single:
+        texts.append(counts_method(made))
     if "bootstrap" in made.single:
         texts.append(
             "All other figures: the middle 95 % of the values when patients (not images) are "
@@ -35,9 +32,9 @@ def interval_meaning(made: IntervalFacts) -> str:
         )
         if made.refitted:
             texts.append(
-                "Validation patients are resampled as well, and thresholds and the score from "
-                "which boxes are called are chosen again on them, so the interval includes the "
-                "uncertainty of that choice."
+                "For figures of boxes and for differences of systems validation patients are "
+                "resampled as well, and the score from which boxes are called and thresholds are "
+                "chosen again on them, so the interval includes the uncertainty of that choice."
             )
         elif made.has_thresholds:
             texts.append("Thresholds stay fixed.")
@@ -104,6 +101,25 @@ def auroc_method(cite: Cite = uncited) -> str:
     )
 
 
+def counts_method(made: IntervalFacts, cite: Cite = uncited) -> str:
+    """Describe the closed interval of a figure at a threshold."""
+    text = (
+        "Figures at a threshold: the interval of the printed threshold, from the four counts by "
+        "patient. Shares of images have the jackknife variance over patients, which corrects each "
+        f"patient's part for its share of the images{cite('manclderouen2001')}, and an interval on "
+        "the logit with Student's t, cut at the exact interval of as many effective patients; F1 "
+        "follows from TP / (TP + FP + FN). Balanced accuracy, MCC and likelihood ratios are "
+        f"computed with one more patient of each outcome{cite('agresticaffo2000')}."
+    )
+    if made.chosen:
+        text += (
+            " Thresholds were chosen on validation images: other validation patients would have "
+            "chosen others, which the intervals of single figures leave out and those of "
+            "differences include."
+        )
+    return text
+
+
 def families_text(made: IntervalFacts, cite: Cite = uncited) -> str:
     """Name the families over which Holm's method runs; empty if none has several comparisons."""
     if max(made.families.values(), default=0) < 2:
@@ -133,6 +149,8 @@ def uncertainty_text(made: IntervalFacts, cite: Cite = uncited) -> str:
     texts = []
     if "obuchowski" in made.all:
         texts.append(auroc_method(cite))
+    if "counts" in made.all:
+        texts.append(counts_method(made, cite))
     if "bootstrap" in made.all:
         n_resamples = "an unknown number of" if made.replicates is None else made.replicates
         text = (
@@ -158,12 +176,7 @@ def uncertainty_text(made: IntervalFacts, cite: Cite = uncited) -> str:
             f"{cite('obuchowskirockette1995')} with Hillis' degrees of freedom"
             f"{cite('hillis2007')}, seeds random."
         )
-    if made.mcnemar:
-        texts.append(
-            f"Paired decisions: Obuchowski's McNemar test (1998){cite('obuchowski1998')}, "
-            f"clustered by patient, on accuracy, sensitivity and specificity. {MCNEMAR_METHOD}"
-        )
     texts.append(families_text(made, cite))
-    if not (made.all or made.mcnemar):
+    if not made.all:
         texts.append("No intervals were computed.")
     return " ".join(text for text in texts if text)

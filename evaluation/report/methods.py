@@ -18,8 +18,8 @@ from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.evaluation.report.citations import Citations
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import (
-    MCNEMAR_METHOD,
     auroc_method,
+    counts_method,
     difference_meaning,
     families_text,
     interval_meaning,
@@ -28,6 +28,7 @@ from cxr_compare.evaluation.report.interval_texts import (
 from cxr_compare.evaluation.report.trained_systems import Facts, prediction_text, system_text
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import MOST_UNDEFINED
+from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.thresholds import Policy, check_policy
 
 _ROLES = {"train": "training", "val": "validation", "test": "test"}
@@ -96,7 +97,7 @@ def methods(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
             "interval": interval_meaning(made),
             "difference": difference_meaning(made),
             "auroc": auroc_method(),
-            "mcnemar": MCNEMAR_METHOD,
+            "counts": counts_method(made),
             "families": families_text(made),
         },
     }
@@ -237,7 +238,7 @@ def _decisions_paragraph(
         decision = (comparison.records.get(name) or {}).get("decision") or {}
         validated = (decision.get("chosen_on") or {}).get("n_images")
         if made.has_thresholds or decision.get("reduction") or validated:
-            parts = [*_choices(decision, citations), _thresholds(system.thresholds)]
+            parts = [*_choices(decision, citations), _thresholds(system)]
             texts.append(f"{name}: {_chosen_on(decision)}: {'; '.join(parts)}.")
     for name in comparison.systems:
         facts = comparison.records.get(name) or {}
@@ -336,12 +337,23 @@ def _boxes(decision: Facts) -> str:
     return ", ".join(parts)
 
 
-def _thresholds(thresholds: Mapping[str, float | None]) -> str:
-    known = [
-        f"{'' if policy.startswith('threshold=') else 'for '}{policy_text(policy)} {number(value)}"
-        for policy, value in thresholds.items()
-        if value is not None
-    ]
+def _thresholds(system: SystemResult) -> str:
+    """Name the thresholds of a system, and where those of other validation patients would lie."""
+    known = []
+    for policy, value in system.thresholds.items():
+        if value is None:
+            continue
+        text = (
+            policy_text(policy) if policy.startswith("threshold=") else f"for {policy_text(policy)}"
+        )
+        text += f" {number(value)}"
+        ends = system.threshold_ranges.get(policy)
+        if ends:
+            text += (
+                f" ({number(ends[0])} to {number(ends[1])} in 95 % of resamples of the validation "
+                "patients)"
+            )
+        known.append(text)
     return f"threshold {listing(known)}" if known else "no threshold"
 
 

@@ -341,8 +341,8 @@ class ModelCard:
             if self.evaluation.counts.get("n_patients") is None:
                 by = ", by image, because patients are unknown"
             lines.append(
-                f"- **Intervals**: 95 %{by}. AUROC after Obuchowski (1997), other figures by a "
-                "bootstrap of patients."
+                f"- **Intervals**: 95 %{by}. AUROC after Obuchowski (1997), figures at a "
+                "threshold by closed formulas, other figures by a bootstrap of patients."
             )
         elif self.evaluation is not None:
             lines.append(

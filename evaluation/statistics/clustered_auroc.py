@@ -38,7 +38,8 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 """Name of the method in results."""
 _DELONG = "DeLong 1988, images taken as independent"
-_FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
+FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
+"""Note of a figure of both classes that has no interval."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class AurocParts:
         """
         variance = self.variance
         if variance is None:
-            return ClusteredEstimate(self.value, None, note=_FEW_PATIENTS)
+            return ClusteredEstimate(self.value, None, note=FEW_PATIENTS)
         without_error = ClusteredEstimate(
             self.value,
             None,
@@ -445,4 +446,4 @@ def auroc_difference(
 
 def _note_by_image(note: str) -> str:
     """Reword a note for a test in which images, not patients, are the units."""
-    return note.replace(_FEW_PATIENTS, "no interval: fewer than two images of each class")
+    return note.replace(FEW_PATIENTS, "no interval: fewer than two images of each class")

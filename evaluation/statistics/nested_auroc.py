@@ -11,14 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
+from cxr_compare.evaluation.statistics.clustered_auroc import FEW_PATIENTS, AurocParts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedom
 from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
 
 PAIRED_BY_PATIENT = "difference of contributions by patient, after Obuchowski 1997"
 """Name of the method in results."""
-_FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 
 
 def part_minus_whole(part: Sequence[AurocParts], whole: Sequence[AurocParts]) -> ClusteredEstimate:
@@ -52,7 +51,7 @@ def part_minus_whole(part: Sequence[AurocParts], whole: Sequence[AurocParts]) ->
     value = of_part.value - of_whole.value
     first, second = of_part.contributions, of_whole.contributions
     if first is None or second is None:
-        return ClusteredEstimate(value, None, note=_FEW_PATIENTS, method=PAIRED_BY_PATIENT)
+        return ClusteredEstimate(value, None, note=FEW_PATIENTS, method=PAIRED_BY_PATIENT)
     contributions = first - second
     variance = float((contributions**2).sum())
     effective = of_part.effective_patients

@@ -16,10 +16,10 @@ from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note, NoteKind
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
-from cxr_compare.evaluation.statistics.figure_text import interval_text, number
+from cxr_compare.evaluation.statistics.figure_text import interval_text, number, p_equation
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.background import Background
-from cxr_compare.evaluation.verdict.verdict import CHANCE
+from cxr_compare.evaluation.verdict.claims import against_chance
 
 _FEW_PATIENTS = 20
 """Effective number of patients of a class below which a comparison carries a caution."""
@@ -181,29 +181,35 @@ def _audit_note(error: str) -> Note:
 
 
 def _chance_cautions(figures: Figures) -> list[Note]:
-    """Note systems whose interval of the AUROC includes 0.5, and those whose interval is below."""
+    """Note systems that were not shown to be better than chance, and those that were worse."""
     aurocs = {name: figures.get(name, "auroc") for name in figures.systems}
-    bounded = {name: auroc for name, auroc in aurocs.items() if auroc.bounded}
-    uncertain = {
-        name: auroc for name, auroc in bounded.items() if auroc.ci_low <= CHANCE <= auroc.ci_high
-    }
-    worse = {name: auroc for name, auroc in bounded.items() if auroc.ci_high < CHANCE}
+    of_standing: dict[str, dict[str, Figure]] = {}
+    for name, auroc in aurocs.items():
+        if auroc.bounded:
+            of_standing.setdefault(against_chance(auroc), {})[name] = auroc
     cautions = []
-    if uncertain:
-        cautions.append(_chance_note("chance", uncertain, "not shown to be better than chance"))
-    if worse:
-        cautions.append(_chance_note("below_chance", worse, "worse than chance"))
+    if "open" in of_standing:
+        result = "not shown to be better than chance"
+        cautions.append(_chance_note("chance", of_standing["open"], result))
+    if "below" in of_standing:
+        cautions.append(_chance_note("below_chance", of_standing["below"], "worse than chance"))
     return cautions
 
 
 def _chance_note(kind: NoteKind, aurocs: Mapping[str, Figure], result: str) -> Note:
     """Note what the AUROCs of some systems, by their names, show against chance."""
     names = [
-        f"{name} ({number(auroc.estimate)}, 95 % interval {interval_text(auroc)})"
+        f"{name} ({number(auroc.estimate)}, 95 % interval {interval_text(auroc)}, rank test by "
+        f"patient {p_equation(auroc.p_value)})"
         for name, auroc in aurocs.items()
     ]
     systems = {
-        name: {"estimate": auroc.estimate, "ci_low": auroc.ci_low, "ci_high": auroc.ci_high}
+        name: {
+            "estimate": auroc.estimate,
+            "ci_low": auroc.ci_low,
+            "ci_high": auroc.ci_high,
+            "p_value": auroc.p_value,
+        }
         for name, auroc in aurocs.items()
     }
     return Note(

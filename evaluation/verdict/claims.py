@@ -21,6 +21,35 @@ equal. ``open``: no difference was shown. ``unknown``: the difference has no int
 """
 
 
+CHANCE = 0.5
+"""AUROC of a system whose scores are random."""
+_ERROR = 0.05
+
+
+def against_chance(auroc: Figure) -> Literal["above", "below", "open", "unknown"]:
+    """Return whether a system was shown to be better or worse than chance by its AUROC.
+
+    The rank test by patient decides (`evaluation.statistics.rank_test`), and not the interval that
+    is printed beside it.
+
+    Args:
+        auroc: AUROC of the system with the p-value of this test.
+
+    Returns:
+        ``above`` or ``below`` if the AUROC was shown to differ from 0.5, ``open`` if it was not
+        shown, ``unknown`` without a test.
+
+    Example:
+        >>> against_chance(Figure(0.83, 0.49, 0.97, p_value=0.002))
+        'above'
+    """
+    if auroc.p_value is None:
+        return "unknown"
+    if auroc.p_value >= _ERROR or auroc.estimate == CHANCE:
+        return "open"
+    return "above" if auroc.estimate > CHANCE else "below"
+
+
 def same(one: float, other: float) -> bool:
     """Return True if two figures are equal, apart from rounding errors of their computation.
 

@@ -20,7 +20,7 @@ Analysis = Literal["protocol_given", "exploratory", "untested"]
 
 EXPLORATORY_ANALYSIS = "Exploratory: no protocol fixed the question beforehand."
 THRESHOLD_UNCERTAINTY = (
-    "Intervals of figures at a threshold include the uncertainty of choosing that threshold."
+    "Intervals of differences at a threshold include the uncertainty of choosing that threshold."
 )
 SECONDARY_FINDINGS = (
     "Findings marked as secondary explain the answer. The protocol did not fix them, so they "

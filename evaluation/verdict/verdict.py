@@ -15,7 +15,12 @@ from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.holm import step_down
 from cxr_compare.evaluation.verdict import sentences
-from cxr_compare.evaluation.verdict.claims import Claim, decide_together, same
+from cxr_compare.evaluation.verdict.claims import (
+    Claim,
+    against_chance,
+    decide_together,
+    same,
+)
 from cxr_compare.evaluation.verdict.margin import against_margin, margin_text
 from cxr_compare.evaluation.verdict.verdict_parts import (
     AnswerContext,
@@ -26,8 +31,6 @@ from cxr_compare.evaluation.verdict.verdict_parts import (
     Verdict,
 )
 
-CHANCE = 0.5
-"""AUROC of a system whose scores are random."""
 _ERROR = 0.05
 
 
@@ -151,9 +154,9 @@ class _Headline:
 def _chance(figures: Figures, systems: Sequence[str]) -> str:
     """Say that no system was shown to be better than chance by AUROC.
 
-    The result is empty if a system was shown to be better, or if a system has no interval.
+    The result is empty if a system was shown to be better, or if a system was not tested.
     """
-    if all(figures.get(name, "auroc").ci_low <= CHANCE for name in systems):
+    if all(against_chance(figures.get(name, "auroc")) in ("open", "below") for name in systems):
         return sentences.no_better_than_chance(systems)
     return ""
 

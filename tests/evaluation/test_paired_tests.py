@@ -14,8 +14,6 @@ from cxr_compare.evaluation.groups.shares import Shares
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.paired_tests import (
     DELONG,
-    EXACT,
-    MCNEMAR,
     REFITTED_TEST,
     SEEDS_TEST,
     TEST_COLUMNS,
@@ -29,8 +27,9 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_difference,
     auroc_parts,
 )
+from cxr_compare.evaluation.statistics.clustered_counts import CLUSTERED_COUNTS
 from cxr_compare.evaluation.statistics.holm import holm
-from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, Interval
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 from cxr_compare.evaluation.verdict.cautions import few_patients
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of, once, row_of
@@ -77,22 +76,14 @@ def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(evalua
     assert beside["p_value"] == pytest.approx(of_normal)
     assert by_image.p_value == pytest.approx(of_normal)
     assert beside["independent"] == "images"
-    for metric, chosen in (("recall", evaluated.y_true), ("specificity", ~evaluated.y_true)):
-        exact = row_of(table, **pair, metric=metric, method=EXACT)
-        right = [(each.scores >= 0.5)[chosen] == evaluated.y_true[chosen] for each in (a, b)]
-        assert exact["first_only"] == (right[0] & ~right[1]).sum()
-        assert exact["n_images"] == chosen.sum()
-        clustered = row_of(table, **pair, metric=metric, method=MCNEMAR)
-        assert clustered["independent"] == "patients"
     assert set(table["second"]) == {"", "B", "C"}
 
 
 def test_holm_counts_the_pairs_of_a_metric(evaluated):
     table = pairs_of({name: [a_model(evaluated, seed)] for seed, name in enumerate("ABC")})
-    for metric, method in (("auroc", OBUCHOWSKI), ("accuracy", MCNEMAR)):
-        rows = table[(table["metric"] == metric) & (table["method"] == method)]
-        rows = rows[rows["second"] != ""]
-        assert rows["p_holm_pairs"].tolist() == pytest.approx(holm(rows["p_value"].tolist()))
+    rows = table[(table["metric"] == "auroc") & (table["method"] == OBUCHOWSKI)]
+    rows = rows[rows["second"] != ""]
+    assert rows["p_holm_pairs"].tolist() == pytest.approx(holm(rows["p_value"].tolist()))
 
 
 def test_delongs_name_is_not_given_to_a_test_over_seeds(evaluated):
@@ -172,7 +163,7 @@ def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(evalu
     seeds = [a_model(evaluated, 1, skill=0.3), a_model(evaluated, 1, skill=2.0)]
     shares = Shares(90, gaps={"sex"})
     add_groups(shares, {"A": seeds, "B": [a_model(evaluated, 2)]}, {"sex": of_image}, "no policy")
-    several = shares.table(["A", "B"], Resamples(90, 10))
+    several = shares.table(["A", "B"])
     inside = of_image == "F"
     values, parts = [], []
     for chosen in (inside, ~inside):
@@ -211,7 +202,7 @@ def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, test_set
             others = tests[(tests["metric"] == "auroc") & tests["method"].str.startswith(BOOTSTRAP)]
             assert others.empty  # the closed interval is the only one that takes patients
     precision = row_of(table, metric="precision", policy="max_f1", system="A", subgroup="all")
-    assert "bootstrap" in precision["ci_method"]
+    assert precision["ci_method"] == CLUSTERED_COUNTS
 
 
 def test_seeds_are_averaged_and_their_spread_is_in_every_interval(
@@ -277,7 +268,7 @@ def test_seeds_are_nested_in_systems_and_replicates_give_their_covariances(evalu
     assert (gap.ci_low, gap.ci_high) == pytest.approx((gap.estimate - reach, gap.estimate + reach))
     assert gap.p_value == pytest.approx(2 * t.sf(abs(gap.estimate) / gap.error, freedom))
     assert gap.kind == "seeds"
-    assert figures.get("B", *key[:0:-1]).kind == "bootstrap"  # alone it is one trained model
+    assert figures.get("B", *key[:0:-1]).kind == "counts"  # alone it is one trained model
 
 
 def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(evaluated):
@@ -375,18 +366,20 @@ def test_a_proportion_of_one_gets_the_exact_interval_of_its_patients(copies):
         assert row["note"] == ""
 
 
-def test_a_proportion_of_zero_likewise_and_others_keep_the_bootstrap():
+def test_a_proportion_of_zero_likewise_and_others_have_the_interval_of_their_counts():
     found = table([0.1] * 5 + [0.9] + [0.2] * 4)
     row = found.loc["recall"]
     assert (row["estimate"], row["ci_low"]) == (0.0, 0.0)
     assert row["ci_high"] == pytest.approx(1 - 0.025 ** (1 / 5))
-    assert "bootstrap" in found.loc["specificity", "ci_method"]
+    assert found.loc["specificity", "ci_method"] == CLUSTERED_COUNTS
 
 
-def test_what_is_no_proportion_still_says_that_its_width_is_unknown():
+def test_f1_of_one_is_exact_by_the_share_that_it_follows_from():
     found = table([0.9] * 5 + [0.1] * 5)
     row = found.loc["f1"]
-    assert (row["estimate"], row["ci_method"], row["note"]) == (1.0, "", NO_WIDTH)
+    jaccard = 0.025 ** (1 / 5)  # five of five images that are positive or called
+    assert (row["estimate"], row["ci_method"]) == (1.0, EXACT_METHOD)
+    assert row["ci_low"] == pytest.approx(2 * jaccard / (1 + jaccard))
     assert found.loc["accuracy", "ci_low"] == pytest.approx(0.025 ** (1 / 10))
 
 

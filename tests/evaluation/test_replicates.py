@@ -14,16 +14,16 @@ from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.figure_intervals import (
     EXACT_METHOD,
-    bootstrap_p_value,
     compute_figures,
     lower_for_bias,
 )
 from cxr_compare.evaluation.figures import FIXED_CHOICE, REFITTED, Figures
-from cxr_compare.evaluation.groups.failure_analysis import add_at_prevalence
+from cxr_compare.evaluation.groups.failure_analysis import add_at_prevalence, add_groups
 from cxr_compare.evaluation.groups.prevalence import Prevalence
-from cxr_compare.evaluation.groups.shares import ShareName, Shares
+from cxr_compare.evaluation.groups.resampled_shares import draw_shares
+from cxr_compare.evaluation.groups.shares import Shares
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
-from cxr_compare.evaluation.paired_tests import MCNEMAR, REFITTED_TEST, paired_tests
+from cxr_compare.evaluation.paired_tests import REFITTED_TEST, paired_tests
 from cxr_compare.evaluation.replicates import (
     FiguresOfWeights,
     choose_again,
@@ -32,7 +32,6 @@ from cxr_compare.evaluation.replicates import (
 )
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import RawScores
-from cxr_compare.evaluation.statistics.intervals import expanded_level, percentile_interval
 from cxr_compare.evaluation.thresholds import (
     ThresholdChoice,
     ValidationScores,
@@ -143,10 +142,7 @@ def test_frames_are_those_of_a_loop_that_chooses_and_evaluates_again(evaluated, 
     for metric in ("recall", "accuracy"):
         a, b = (frames[name][0][MetricKey(ALL, "max_f1", metric)] for name in "AB")
         np.testing.assert_allclose(a[1:], loop["A"][metric], atol=1e-12)
-        figure = figures.get("A", metric, "max_f1")
-        assert figure.estimate == a[0]
-        ends = np.quantile(loop["A"][metric], [0.025, 0.975])
-        assert (figure.ci_low, figure.ci_high) == pytest.approx(tuple(ends), abs=1e-12)
+        assert figures.get("A", metric, "max_f1").estimate == a[0]
         gap = figures.difference("A", "B", metric, "max_f1")
         assert gap.estimate == (a - b)[0]
         ends = np.quantile(loop["A"][metric] - loop["B"][metric], [0.025, 0.975])
@@ -252,20 +248,17 @@ def test_the_table_tells_which_figures_rest_on_choices_made_again(drawn):
             assert read.refitted == (figure.refitted and figure.bounded)
 
 
-def test_the_refitted_test_of_decisions_stands_first_and_mcnemar_says_what_it_holds(drawn):
+def test_a_difference_at_a_chosen_threshold_has_its_p_value_from_the_same_replicates(drawn):
     models, _, frames, figures = drawn
     tests = paired_tests(figures, models)
     tests = tests[tests["subgroup"] == ALL]
     for metric in ("recall", "specificity", "accuracy"):
         rows = tests[(tests["metric"] == metric) & (tests["policy"] == "max_f1")]
-        assert rows["method"].tolist()[:2] == [
-            REFITTED_TEST,
-            f"{MCNEMAR}, {FIXED_CHOICE}: thresholds",
-        ]
+        assert rows["method"].tolist() == [REFITTED_TEST]
         a, b = (frames[name][0][MetricKey(ALL, "max_f1", metric)] for name in "AB")
-        assert rows.iloc[0]["p_value"] == bootstrap_p_value((a - b)[1:].to_numpy())
-        declared = tests[(tests["metric"] == metric) & (tests["policy"] == "threshold=0.5")]
-        assert declared["method"].iloc[0] == MCNEMAR
+        gap = (a - b)[1:].to_numpy()
+        beyond = min((gap <= 0).sum(), (gap >= 0).sum())
+        assert rows.iloc[0]["p_value"] == pytest.approx(min(1, 2 * (beyond + 1) / 201))
 
 
 def few_evaluated(n=20):
@@ -285,25 +278,16 @@ def recall_of(validation_scores, test_scores):
 EXACT_TEN = tuple(binomtest(10, 10).proportion_ci(method="exact"))  # (0.69, 1)
 
 
-def test_a_share_of_one_is_exact_only_where_no_resample_moves_it():
+def test_a_share_of_one_is_exact_at_its_threshold_whatever_other_patients_would_choose():
     apart = [0.9] * 10 + [0.1] * 10  # every validation resample gives the same threshold
-    figure = recall_of(apart, [0.8] * 10 + [0.2] * 10)
-    assert (figure.kind, figure.method) == ("exact", EXACT_METHOD)
-    assert (figure.ci_low, figure.ci_high) == pytest.approx(EXACT_TEN)
+    near = [0.9] * 9 + [0.5] + [0.45] * 2 + [0.1] * 8  # resamples give several
+    for chosen_on in (apart, near):
+        figure = recall_of(chosen_on, [0.8] * 9 + [0.6] + [0.2] * 10)
+        assert (figure.kind, figure.method) == ("exact", EXACT_METHOD)
+        assert (figure.ci_low, figure.ci_high) == pytest.approx(EXACT_TEN)
 
 
-def test_a_share_of_one_that_refitting_moves_is_never_narrower_than_the_exact_interval():
-    # Some resamples of validation choose a threshold above the lowest positive of test.
-    near = [0.9] * 9 + [0.5] + [0.45] * 2 + [0.1] * 8
-    figure = recall_of(near, [0.8] * 9 + [0.6] + [0.2] * 10)
-    assert (figure.kind, figure.estimate) == ("bootstrap", 1.0)
-    assert REFITTED in figure.method
-    assert figure.method.endswith(EXACT_METHOD)
-    assert figure.ci_low == pytest.approx(EXACT_TEN[0])
-    assert figure.ci_high == 1.0
-
-
-def test_where_validation_often_gives_no_threshold_there_is_no_interval():
+def test_where_validation_often_gives_no_threshold_a_difference_has_no_interval():
     # Two positives: one resample in eight draws neither.
     labels, scores = np.arange(20) < 2, np.linspace(0.9, 0.1, 20)
     kept = ValidationScores(labels, scores, np.arange(20).astype(str))
@@ -313,12 +297,17 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
     assert lost > 40
     evaluated = few_evaluated()
     choice = {"max_f1": ThresholdChoice("max_f1", 0.87)}
-    model = model_of(evaluated, np.linspace(0.95, 0.2, 20), choice, validation=kept)
-    figure = figures_of({"A": [model]}, Resamples(20, 400)).get("A", "accuracy", "max_f1")
-    assert not figure.bounded
-    assert f"undefined in {lost} of 400 resamples" in figure.note
-    assert "choices were refitted" in figure.note
-    assert figure.n_chosen_on == 2
+    models = {
+        name: [model_of(evaluated, scores, choice, validation=kept)]
+        for name, scores in (("A", np.linspace(0.95, 0.2, 20)), ("B", np.linspace(0.9, 0.3, 20)))
+    }
+    figures = figures_of(models, Resamples(20, 400))
+    gap = figures.difference("A", "B", "accuracy", "max_f1")
+    assert not gap.bounded
+    assert f"undefined in {lost} of 400 resamples" in gap.note
+    assert "choices were refitted" in gap.note
+    assert gap.n_chosen_on == 2
+    assert figures.get("A", "accuracy", "max_f1").bounded  # at this threshold
 
 
 def test_a_figure_that_resampling_shifts_has_no_interval_and_says_so(evaluated):
@@ -351,34 +340,6 @@ def test_a_floor_set_by_an_extreme_score_has_no_refitted_interval(evaluated):
     assert refitted["p_value"].isna().all()
 
 
-@pytest.mark.parametrize("policy", ["sensitivity>=0.80", "specificity>=0.80", "cost:3/1"])
-def test_at_a_floor_or_cost_percentiles_are_expanded_for_the_fewest_patients(evaluated, policy):
-    models = {name: [a_model(evaluated, seed, [policy])] for seed, name in enumerate("AB")}
-    resamples = Resamples(evaluated.n_patients, 200)
-    frames = replicates(models, resamples)
-    figures = compute_figures("opacity", models, frames, resamples)
-    validation = models["A"][0].choices.chosen_scores
-    classes = {"sensitivity>=0.80": [True], "specificity>=0.80": [False]}.get(policy, [True, False])
-    counts = [
-        np.unique(validation.patients[validation.y_true == label], return_counts=True)[1]
-        for label in classes
-    ]
-    for metric in ("recall", "specificity", "precision"):
-        figure = figures.get("A", metric, policy)
-        drawn, of_b = (
-            frames[name][0].loc[1:, MetricKey(ALL, policy, metric)].to_numpy() for name in "AB"
-        )
-        numbers = [count.sum() ** 2 / (count**2).sum() for count in counts]
-        fewest = min(*numbers, figure.effective_patients)
-        expected = percentile_interval(drawn, expanded_level(0.95, fewest))
-        plain = percentile_interval(drawn)
-        assert (figure.ci_low, figure.ci_high) == pytest.approx((expected.ci_low, expected.ci_high))
-        assert figure.ci_high - figure.ci_low > plain.ci_high - plain.ci_low
-        gap = figures.difference("A", "B", metric, policy)
-        plain = percentile_interval(drawn - of_b)
-        assert (gap.ci_low, gap.ci_high) == pytest.approx((plain.ci_low, plain.ci_high))
-
-
 @pytest.mark.parametrize("shift", [0.03, -0.03])
 def test_the_interval_of_precision_is_the_hull_of_percentiles_and_those_without_bias(shift):
     drawn = np.random.default_rng(5).normal(0.5 + shift, 0.05, 500)
@@ -390,41 +351,40 @@ def test_the_interval_of_precision_is_the_hull_of_percentiles_and_those_without_
     assert np.isnan(found).sum() == 1
 
 
-def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, drawn):
+def test_groups_have_the_figures_of_their_images(evaluated, drawn):
     models, resamples, _, found = drawn
-    shares = Shares.from_models(models, "max_f1", choose_again(models, resamples), set())
-    everything = np.ones(N, dtype=bool)
-    for name, (model,) in models.items():
-        called = model.called("max_f1")
-        for metric, of, per_call in (
-            ("recall", evaluated.y_true, 1),
-            ("specificity", ~evaluated.y_true, -1),
-        ):
-            right = called if per_call == 1 else ~called
-            key = ShareName("whole", "all", "max_f1", metric)
-            shares.add(name, key, right * of, of & everything, evaluated.patients, per_call * of)
-    add_at_prevalence(shares, models, "max_f1", Prevalence.parse(0.1))
+    everything = {"everyone": np.full(N, "all", dtype=object)}
+    again = choose_again(models, resamples)
+    masks = {("everyone", "all"): np.ones(N, dtype=bool), ("", ""): np.ones(N, dtype=bool)}
+    values = draw_shares(models, "max_f1", again, masks, resamples)
+    shares = Shares(evaluated.n_patients)
+    add_groups(shares, models, everything, "max_f1", values)
+    add_at_prevalence(shares, models, "max_f1", Prevalence.parse(0.1), values)
     index = ["topic", "metric", "system"]
-    rows = dict(shares.table(["A", "B"], resamples).set_index(index).iterrows())
+    table = shares.table(["A", "B"])
+    rows = dict(table[table["group"] != "not all"].set_index(index).iterrows())
     for metric in ("recall", "specificity"):
         for system, figure in (
             ("A", found.get("A", metric, "max_f1")),
             ("A - B", found.difference("A", "B", metric, "max_f1")),
         ):
-            row = rows["whole", metric, system]
+            row = rows["everyone", metric, system]
             assert row["estimate"] == pytest.approx(figure.estimate)
-            # A difference follows from both intervals; here it is as wide to a twentieth.
-            near = 1e-6 if system == "A" else 0.05
-            assert (row["ci_low"], row["ci_high"]) == pytest.approx(
-                (figure.ci_low, figure.ci_high), abs=near
-            )
-            assert REFITTED in row["ci_method"]
-    assert REFITTED in rows["prevalence", "ppv", "A"]["ci_method"]
-    bare = Shares(evaluated.n_patients)
-    add_at_prevalence(bare, models, "max_f1", Prevalence.parse(0.1))
-    held = dict(bare.table(["A", "B"], resamples).set_index(index).iterrows())
-    assert held["prevalence", "ppv", "A"]["ci_method"].endswith(f"{FIXED_CHOICE}: thresholds")
-    width = [figures["prevalence", "npv", "A"] for figures in (rows, held)]
-    assert np.subtract(*width[0][["ci_high", "ci_low"]]) > np.subtract(
-        *width[1][["ci_high", "ci_low"]]
-    )
+            ends = (figure.ci_low, figure.ci_high)
+            assert (row["ci_low"], row["ci_high"]) == pytest.approx(ends, abs=1e-12)
+            assert row["ci_method"] == figure.method
+    gap = rows["prevalence", "ppv", "A - B"]
+    assert REFITTED in gap["ci_method"]
+    assert gap["ci_low"] < gap["estimate"] < gap["ci_high"]
+
+
+def test_the_interval_of_a_prevalence_widens_that_of_a_predictive_value(drawn):
+    models = drawn[0]
+    widths = []
+    for text in ("0.1", "0.1:0.05-0.2"):
+        shares = Shares(models["A"][0].images.n_patients)
+        add_at_prevalence(shares, models, "max_f1", Prevalence.parse(text))
+        table = shares.table(["A"]).set_index(["topic", "system", "metric"])
+        row = table.loc[("prevalence", "A", "ppv")]
+        widths.append(row["ci_high"] - row["ci_low"])
+    assert widths[1] > widths[0]

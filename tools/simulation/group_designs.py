@@ -10,9 +10,7 @@ import pandas as pd
 from cxr_compare.evaluation.groups.failure_analysis import add_groups, with_tests
 from cxr_compare.evaluation.groups.shares import Shares
 from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
-from cxr_compare.evaluation.replicates import choose_again
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
-from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.intervals import Interval
 from tools.simulation.makers import Sample, draw, skill_of
 from tools.simulation.product import evaluated_models
@@ -65,10 +63,10 @@ def group_measure(
             test = Sample(test.y_true, 1 / (1 + np.exp(-odds)), test.patients)
         models = evaluated_models(validation, test, [1, 1], [_POLICY])
         groups = {"group": np.where(inside, _IN_GROUP, _OTHERS).astype(object)}
-        resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
-        shares = Shares.from_models(models, _POLICY, choose_again(models, resamples), set(groups))
+        shares = Shares(test.n_patients, set(groups))
         add_groups(shares, models, groups, _POLICY)
-        table = with_tests(shares.table(list(models), resamples), models, groups, _POLICY)
+        images = models["A"][0].images
+        table = with_tests(shares.table(list(models)), images, groups)
         return _claims(table, ("auroc",) if shift else _METRICS)
 
     return measure

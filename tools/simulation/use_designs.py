@@ -15,8 +15,6 @@ from cxr_compare.evaluation.groups.failure_analysis import add_at_prevalence, pr
 from cxr_compare.evaluation.groups.prevalence import Prevalence
 from cxr_compare.evaluation.groups.shares import Shares
 from cxr_compare.evaluation.output import Output
-from cxr_compare.evaluation.replicates import choose_again
-from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 from tools.simulation.group_designs import Found, Measure, Named
 from tools.simulation.makers import draw, skill_of
@@ -55,10 +53,9 @@ def predictive_measure(
         given = f"{prevalence}"
         if counted is not None:
             given = f"{max(rng.binomial(counted, prevalence), 1)}/{counted}"
-        resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
-        shares = Shares.from_models(models, policy, choose_again(models, resamples), set())
+        shares = Shares(test.n_patients)
         add_at_prevalence(shares, models, policy, Prevalence.parse(given))
-        table = shares.table(["A"], resamples)
+        table = shares.table(["A"])
         rows = table[table["topic"] == "prevalence"].set_index("metric")
         return {
             f"{metric} covers": float(row["ci_low"] <= truth[metric] <= row["ci_high"])

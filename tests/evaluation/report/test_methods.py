@@ -135,7 +135,6 @@ def test_uncertainty_names_what_was_used_and_nothing_else(comparison, image_set)
     assert "Obuchowski" in text
     assert "Clopper-Pearson" in text
     assert "bootstrap" not in text
-    assert "McNemar" not in text  # no tests were made
 
 
 def test_the_variance_of_an_auroc_is_described_as_it_is_computed(comparison, image_set):

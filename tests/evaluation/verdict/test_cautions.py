@@ -13,6 +13,7 @@ from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.sources.eligibility import describe_training_data, training_sets
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
@@ -23,10 +24,13 @@ from cxr_compare.evaluation.verdict.cautions import list_cautions
 NO_FAILURES = pd.DataFrame()
 
 
-def cautions(make_metrics, rows, failures=NO_FAILURES, *, audit=(), **background):
+def cautions(make_metrics, rows, failures=NO_FAILURES, *, p_values=(), audit=(), **background):
     figures = Figures.from_table(
         make_metrics([(name, "", "auroc", *row) for name, row in rows.items()])
     )
+    key = MetricKey(ALL, "", "auroc")
+    for name, p_value in zip(rows, p_values, strict=False):
+        figures.systems[name][key] = replace(figures.systems[name][key], p_value=p_value)
     return list_cautions(Background("rsna", audit=audit, **background), figures, failures)
 
 
@@ -38,25 +42,29 @@ def test_an_audit_that_skipped_the_split_is_a_caution(make_metrics):
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "kind", "systems"),
+    ("a", "b", "p_values", "kind", "systems"),
     [
-        ((0.498, 0.4, 0.596), (0.443, 0.339, 0.552), "chance", ["A", "B"]),
-        ((0.9, 0.8, 0.95), (0.6, 0.5, 0.7), "chance", ["B"]),
-        ((0.9, 0.8, 0.95), (0.2, 0.1, 0.4), "below_chance", ["B"]),
+        ((0.498, 0.4, 0.596), (0.443, 0.339, 0.552), (0.9, 0.3), "chance", ["A", "B"]),
+        ((0.9, 0.49, 0.95), (0.6, 0.5, 0.7), (0.001, 0.06), "chance", ["B"]),
+        ((0.9, 0.8, 0.95), (0.2, 0.1, 0.4), (0.001, 0.001), "below_chance", ["B"]),
     ],
 )
-def test_an_interval_that_includes_chance_is_a_caution(make_metrics, a, b, kind, systems):
-    (caution,) = cautions(make_metrics, {"A": a, "B": b})
+def test_a_rank_test_that_does_not_show_more_than_chance_is_a_caution(
+    make_metrics, a, b, p_values, kind, systems
+):
+    (caution,) = cautions(make_metrics, {"A": a, "B": b}, p_values=p_values)
     assert caution.kind == kind
     assert list(caution.values["systems"]) == systems
     for name, row in caution.values["systems"].items():
         estimate, low, high = {"A": a, "B": b}[name]
-        assert row == {"estimate": estimate, "ci_low": low, "ci_high": high}
-        assert f"{name} ({estimate:.3f}, 95 % interval {low:.3f} to {high:.3f})" in caution.text
+        assert (row["estimate"], row["ci_low"], row["ci_high"]) == (estimate, low, high)
+        assert f"{name} ({estimate:.3f}, 95 % interval {low:.3f} to {high:.3f}" in caution.text
 
 
 def test_the_worst_comes_first_and_notes_of_caution_last(make_metrics):
     figures = Figures.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
+    key = MetricKey(ALL, "", "auroc")
+    figures.systems["A"][key] = replace(figures.systems["A"][key], p_value=1.0)
     background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
     notes = [Note("few_patients", "Few patients."), Note("seeds", "Means over seeds.")]
     listed = list_cautions(background, figures, NO_FAILURES, notes)

@@ -1,6 +1,7 @@
 """The verdict, compared with the intervals that it quotes."""
 
 import re
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from scipy.stats import norm
 
 from cxr_compare.evaluation.figures import Figure, Figures
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
@@ -70,17 +72,29 @@ def test_a_difference_has_the_sign_that_tables_give_it_whichever_system_is_highe
 
 
 @pytest.mark.parametrize(
-    ("scores", "start"),
+    ("scores", "p_values", "start"),
     [
-        ({"A": 0.52, "B": 0.5}, "neither system was shown to be better than chance by AUROC; A"),
-        ({"A": 0.56, "B": 0.5}, "A and B were not shown to differ"),
-        ({"A": 0.52}, "A was not shown to be better than chance by AUROC; the AUROC of A"),
-        ({"A": 0.5, "B": 0.5, "C": 0.4}, "no system was shown to be better than chance by AUROC; "),
+        (
+            {"A": 0.52, "B": 0.5},
+            (0.4, 1.0),
+            "neither system was shown to be better than chance by AUROC; A",
+        ),
+        ({"A": 0.56, "B": 0.5}, (0.01, 1.0), "A and B were not shown to differ"),
+        ({"A": 0.52}, (0.4,), "A was not shown to be better than chance by AUROC; the AUROC of A"),
+        (
+            {"A": 0.5, "B": 0.5, "C": 0.4},
+            (1.0, 1.0, 0.01),
+            "no system was shown to be better than chance by AUROC; ",
+        ),
     ],
 )
-def test_chance_comes_first_where_no_system_beats_it(make_metrics, verdict_of, scores, start):
+def test_chance_comes_first_where_no_system_beats_it(make_metrics, scores, p_values, start):
     gaps = [(f"{one} - {other}", -0.2, 0.2) for one, other in combinations(scores, 2)]
-    verdict = verdict_of(table(make_metrics, scores, gaps), list(scores), "X")
+    figures = Figures.from_table(table(make_metrics, scores, gaps))
+    key = MetricKey(ALL, "", "auroc")
+    for name, p_value in zip(scores, p_values, strict=True):
+        figures.systems[name][key] = replace(figures.systems[name][key], p_value=p_value)
+    verdict = state_verdict(figures, list(scores), "X")
     assert verdict.headline.startswith(f"On these 12 test images, {start}")
 
 

@@ -1,0 +1,233 @@
+"""Figures that follow from counts of images, with closed intervals by patient.
+
+A figure is a function of sums over patients, such as the true positives over the positive images.
+The contribution of a patient to its error is the figure minus the figure without this patient (the
+jackknife). For a share of images this is the patient's deviation from the share, corrected for the
+patient's leverage after Mancl and DeRouen 2001; with one image per patient the variance is that of
+a binomial share, times ``n / (n - 1)``. Intervals are computed on the logit with Student's t and
+Satterthwaite's degrees of freedom.
+
+A function of several shares, such as balanced accuracy, has a delta interval on the four counts of
+a confusion matrix. Where a class has no error, its part of the variance would be 0, so the interval
+is computed with one more patient of each of the four outcomes, as Agresti and Caffo 2000 do for the
+difference of two shares. The interval of one share needs no such patient: the interval of a share
+of 0 or 1 is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.bootstrap import per_cluster
+from cxr_compare.evaluation.statistics.clustered_auroc import FEW_PATIENTS
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_variance import (
+    effective_patients,
+    satterthwaite_freedom,
+)
+from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
+
+CLUSTERED_COUNTS = "counts by patient (jackknife, on the logit)"
+"""Name of the method in results."""
+NO_SPREAD = "no interval: the figure is the same without any patient"
+"""Note of a figure strictly between 0 and 1 that every single patient has as well."""
+_ONE_PATIENT = "no interval: fewer than two patients"
+_LEAST_VARIANCE = 1e-24
+"""Smaller variances are rounding errors."""
+_CLASSES = np.array([[1, 0, 0, 1], [0, 1, 1, 0]], dtype=np.float64)
+"""Outcomes (tp, fp, tn, fn) that are positive images, and those that are negative images."""
+Formula = Callable[[Floats], Floats]
+"""Function from sums, shape ``(..., K)``, to a figure, shape ``(...)``; NaN where undefined."""
+
+
+def confusion_by_patient(
+    y_true: npt.NDArray[np.bool_],
+    called: npt.NDArray[np.bool_],
+    patients: Integers,
+    n_patients: int,
+) -> Floats:
+    """Count true and false positives and negatives by patient.
+
+    Returns:
+        Numbers of images, ``tp``, ``fp``, ``tn`` and ``fn``, shape ``(n_patients, 4)``.
+
+    Example:
+        >>> y_true, called = np.array([True, False]), np.array([True, True])
+        >>> confusion_by_patient(y_true, called, np.array([0, 0]), 1).tolist()
+        [[1.0, 1.0, 0.0, 0.0]]
+    """
+    outcomes = [y_true & called, ~y_true & called, ~y_true & ~called, y_true & ~called]
+    return per_cluster(np.column_stack(outcomes), patients, n_patients)
+
+
+def jackknife(formula: Formula, sums: Floats) -> Floats:
+    """Compute the contribution of each patient to the error of a figure.
+
+    The squares of the contributions add up to the figure's variance, and their products with those
+    of another figure to the covariance.
+
+    Args:
+        formula: Function from sums over patients to the figure.
+        sums: K values of each patient that are summed, shape ``(patients, K)``. Patients with only
+            zeros do not count.
+
+    Returns:
+        Contributions, shape ``(patients,)``; NaN for a patient without whom the figure is
+        undefined.
+
+    Source:
+        Efron and Stein 1981; Mancl and DeRouen 2001.
+
+    Example:
+        >>> share = np.array([[1.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+        >>> round(float((jackknife(lambda s: s[..., 0] / s[..., 1], share) ** 2).sum()), 4)
+        0.0833
+    """
+    total = sums.sum(axis=0)
+    used = sums.any(axis=1)
+    count = int(np.count_nonzero(used))
+    contributions = np.zeros(len(sums))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        change = formula(total) - formula(total - sums[used])
+    contributions[used] = change * np.sqrt(max(count - 1, 0) / max(count, 1))
+    return contributions
+
+
+def _ratio(sums: Floats) -> Floats:
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+@dataclass(frozen=True)
+class ShareParts:
+    """A ratio of sums over patients, such as a share of images, and each patient's contribution.
+
+    Attributes:
+        counted: What each patient adds to the numerator, shape ``(patients,)``.
+        of: What each patient adds to the denominator, 0 or more, shape ``(patients,)``.
+        value: The ratio; NaN if the denominator is 0.
+        contributions: Contribution of each patient to its error, shape ``(patients,)``.
+
+    Example:
+        >>> parts = ShareParts.from_sums(np.array([2.0, 1.0, 0.0]), np.array([2.0, 2.0, 1.0]))
+        >>> parts.value, parts.n_patients
+        (0.6, 3)
+        >>> parts.estimate()
+        0.600 (95 % CI 0.059 to 0.986)
+    """
+
+    counted: Floats
+    of: Floats
+    value: float
+    contributions: Floats
+
+    @classmethod
+    def from_sums(cls, counted: Floats, of: Floats) -> ShareParts:
+        """Divide the sum of `counted` by that of `of`, shape ``(patients,)`` each."""
+        sums = np.column_stack([counted, of])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = float(_ratio(sums.sum(axis=0)))
+        return cls(counted, of, value, jackknife(_ratio, sums))
+
+    @property
+    def n_patients(self) -> int:
+        """Number of patients in the denominator."""
+        return int(np.count_nonzero(self.of))
+
+    @property
+    def is_proportion(self) -> bool:
+        """True if the numerator of each patient lies between 0 and the denominator."""
+        return bool(((self.counted >= 0) & (self.counted <= self.of)).all())
+
+    def estimate(self) -> ClusteredEstimate:
+        """Return the ratio with its standard error over patients.
+
+        The interval of a proportion is computed on the logit and reaches no further than the exact
+        interval with the effective number of patients as trials, which is the interval of a share
+        of 0 or 1. The interval of another ratio is computed on the plain scale.
+        """
+        trials = effective_patients(self.of)
+        plain = ClusteredEstimate(
+            self.value,
+            None,
+            bounded=self.is_proportion,
+            effective_patients=trials,
+            trials=trials if self.is_proportion else 0,
+            span=np.inf,
+        )
+        if self.n_patients < 2:
+            return replace(plain, note=_ONE_PATIENT, trials=0)
+        variance = float((self.contributions**2).sum())
+        if variance < _LEAST_VARIANCE:
+            return plain if plain.exact else replace(plain, note=NO_SPREAD)
+        freedom = min(trials - 1, satterthwaite_freedom(self.contributions))
+        return replace(plain, error=float(np.sqrt(variance)), freedom=freedom)
+
+
+def share_over_seeds(seeds: Sequence[ShareParts]) -> ClusteredEstimate:
+    """Estimate the mean share of a model's training seeds, which have the same denominators.
+
+    Source:
+        Obuchowski and Rockette 1995, see `estimate_over_seeds`.
+    """
+    mean = ShareParts(
+        np.mean([seed.counted for seed in seeds], axis=0),
+        seeds[0].of,
+        float(np.mean([seed.value for seed in seeds])),
+        np.mean([seed.contributions for seed in seeds], axis=0),
+    )
+    over_patients = mean.estimate()
+    if len(seeds) == 1 or over_patients.error is None:
+        return over_patients
+    columns = np.column_stack([seed.contributions for seed in seeds])
+    return estimate_over_seeds(
+        [[seed.value for seed in seeds]], columns.T @ columns, over_patients.freedom, bounded=True
+    )
+
+
+def function_over_seeds(formula: Formula, seeds: Sequence[Floats]) -> ClusteredEstimate:
+    """Estimate a function of the four counts of a confusion matrix, for an interval by patient.
+
+    One more patient of each of the four outcomes is added, who has as many images as the patients
+    of the class have on average. So the value of the estimate, from which the interval is computed
+    on the logit, is not the figure itself but nearer the middle.
+
+    Args:
+        formula: Function from counts (``tp``, ``fp``, ``tn``, ``fn``), shape ``(..., 4)``, to a
+            value in [0, 1].
+        seeds: Counts by patient, shape ``(patients, 4)``, one for each training seed of a model.
+
+    Returns:
+        Mean over the training seeds, with its standard error over patients and seeds. It has none
+        if fewer than two patients have a positive image, or fewer than two a negative one.
+
+    Source:
+        Agresti and Caffo 2000, here by patient; for several seeds, Obuchowski and Rockette 1995.
+
+    Example:
+        >>> counts = np.repeat([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], [8, 9, 3], axis=0)
+        >>> def balanced_accuracy(c):
+        ...     tp, fp, tn, fn = np.moveaxis(c, -1, 0)
+        ...     return (tp / (tp + fn) + tn / (tn + fp)) / 2
+        >>> low, high = function_over_seeds(balanced_accuracy, [counts]).interval_at(0.95)
+        >>> round(low, 3), round(high, 3)
+        (0.569, 0.93)
+    """
+    images = seeds[0] @ _CLASSES.T  # (patients, 2): positive and negative images
+    with_images = np.count_nonzero(images, axis=0)
+    if with_images.min() < 2:
+        return ClusteredEstimate(np.nan, None, note=FEW_PATIENTS)
+    of_positive, of_negative = images.sum(axis=0) / with_images
+    added = np.diag([of_positive, of_negative, of_negative, of_positive])
+    sums = [np.vstack([counts, added]) for counts in seeds]
+    values = [float(formula(each.sum(axis=0))) for each in sums]
+    columns = np.column_stack([jackknife(formula, each) for each in sums])
+    freedom = satterthwaite_freedom(columns.mean(axis=1))
+    if len(seeds) > 1:
+        return estimate_over_seeds([values], columns.T @ columns, freedom, bounded=True)
+    error = float(np.sqrt((columns**2).sum()))
+    return ClusteredEstimate(values[0], error, freedom, bounded=True)

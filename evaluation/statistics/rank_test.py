@@ -1,0 +1,111 @@
+"""Rank test of an AUROC of 0.5 by patient: are the scores better than chance?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import scipy  # its parts load when they are first used
+
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+
+PERMUTATIONS = 1999
+"""Number of permutations of the patients' labels."""
+_CHUNK_CELLS = 2_000_000  # permutations x patients in memory at once
+_ROUNDING = 1e-9
+
+
+def chance_p_value(
+    y_true: npt.NDArray[np.bool_],
+    seeds: Sequence[Floats],
+    clusters: Integers,
+    n_clusters: int,
+    *,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> float | None:
+    """Test the hypothesis that scores say nothing about the labels, by patient.
+
+    The statistic is the difference of the mean ranks of positive and negative images, so it rises
+    with the AUROC. Its distribution comes from random permutations of the patients' labels: each
+    patient keeps the images and scores and gets the label of another patient. If all images of each
+    patient have one label, this is exact, and with one image each it is the rank-sum test.
+
+    If a patient has images of both labels, patients exchange the share of their images that is
+    positive, the difference of the ranks within a patient gets a random sign, and the statistic is
+    divided by its standard error, which is summed by patient. Without this division, an exchange
+    between patients with one and with many images would hide a difference.
+
+    Args:
+        y_true: True for positive images, shape ``(N,)``.
+        seeds: Scores of the images, shape ``(N,)``, one array for each training seed of a system,
+            whose ranks are averaged.
+        clusters: Number of the patient of each image, from 0, shape ``(N,)``.
+        n_clusters: Number of patients.
+        permutations: Number of random permutations.
+        seed: Random seed of the permutations.
+
+    Returns:
+        Two-sided p-value, at least ``2 / (permutations + 1)``; None if fewer than two patients have
+        a positive image, or fewer than two a negative one.
+
+    Source:
+        Mann and Whitney 1947 (one image each); Datta and Satten 2005 (rank sum by patient); Chung
+        and Romano 2013 (permutation of a statistic divided by its standard error).
+
+    Example:
+        >>> y_true = np.arange(12) < 6
+        >>> p_value = chance_p_value(y_true, [12.0 - np.arange(12)], np.arange(12), 12)
+        >>> p_value < 0.01
+        True
+    """
+    images = np.bincount(clusters, minlength=n_clusters)
+    positive = np.bincount(clusters[y_true], minlength=n_clusters)
+    if min(np.count_nonzero(positive), np.count_nonzero(images - positive)) < 2:
+        return None
+    used = images > 0
+    ranks = np.mean([scipy.stats.rankdata(scores) for scores in seeds], axis=0)
+    ranks -= ranks.mean()
+    share = (positive[used] / images[used]).astype(np.float64)
+    rank_sum = np.bincount(clusters, ranks, minlength=n_clusters)
+    of_positive = np.bincount(clusters[y_true], ranks[y_true], minlength=n_clusters)
+    within = None
+    if ((share > 0) & (share < 1)).any():
+        within = of_positive[used] - share * rank_sum[used]
+    patients = _Patients(images[used].astype(np.float64), rank_sum[used], within)
+    observed = patients.statistic(share[None], 1.0)[0]
+    rng = np.random.default_rng(seed)
+    above = below = 0
+    left = permutations
+    while left:
+        rows = min(left, max(1, _CHUNK_CELLS // len(share)))
+        left -= rows
+        shares = rng.permuted(np.tile(share, (rows, 1)), axis=1)
+        signs = 1.0 if within is None else rng.choice([-1.0, 1.0], size=shares.shape)
+        drawn = patients.statistic(shares, signs)
+        above += int((drawn >= observed - _ROUNDING).sum())
+        below += int((drawn <= observed + _ROUNDING).sum())
+    return min(1.0, 2 * (min(above, below) + 1) / (permutations + 1))
+
+
+class _Patients:
+    """Images and ranks of patients, and the ranks that set a patient's positive images apart."""
+
+    def __init__(self, images: Floats, rank_sum: Floats, within: Floats | None) -> None:
+        self._images = images
+        self._rank_sum = rank_sum
+        self._within = within
+
+    def statistic(self, shares: Floats, signs: Floats | float) -> Floats:
+        """Return the statistic for rows of shares of positive images, ``(R, patients)``."""
+        n_positive = (shares @ self._images)[:, None]
+        n_negative = self._images.sum() - n_positive
+        added = shares * self._rank_sum / n_positive
+        added -= (1 - shares) * self._rank_sum / n_negative
+        if self._within is None:
+            return np.asarray(added.sum(axis=1))
+        added += signs * self._within * (1 / n_positive + 1 / n_negative)
+        error = np.sqrt((added**2).sum(axis=1))
+        total = added.sum(axis=1)
+        return np.divide(total, error, out=np.zeros_like(total), where=error > 0)

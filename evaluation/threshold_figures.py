@@ -1,0 +1,192 @@
+"""Closed intervals of the figures at a threshold, such as sensitivity, F1 and MCC.
+
+The interval of a single figure is that of the printed threshold: how exactly these test patients
+show the figure at this threshold. It says nothing about other thresholds that other validation
+patients would have chosen; paired differences of systems, which are resampled, include that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel
+from cxr_compare.evaluation.metrics.metric import Counts, Metric, MetricKey
+from cxr_compare.evaluation.metrics.registry import METRICS, family
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.bootstrap import per_cluster
+from cxr_compare.evaluation.statistics.clustered_counts import (
+    ShareParts,
+    confusion_by_patient,
+    function_over_seeds,
+    share_over_seeds,
+)
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
+
+_JACCARD = "positive_or_called"
+_OUTCOMES = {
+    "all": (1, 1, 1, 1),
+    "positive": (1, 0, 0, 1),
+    "negative": (0, 1, 1, 0),
+    "called": (1, 1, 0, 0),
+    "not_called": (0, 0, 1, 1),
+    _JACCARD: (1, 1, 0, 1),
+}
+"""Outcomes (tp, fp, tn, fn) of the images of which a figure is a share."""
+_RIGHT = np.array([1, 0, 1, 0])
+"""Outcomes of right decisions: each share is that of the right decisions."""
+_NO_END = "no interval: its upper end is infinite"
+
+
+class ClosedFigure(NamedTuple):
+    """Interval of a figure at a threshold; `exact` for that of a share of 0 or 1."""
+
+    interval: Interval
+    exact: bool = False
+
+
+def is_closed(key: MetricKey) -> bool:
+    """Return True for figures at a threshold, whose interval is a closed formula."""
+    return bool(key.policy) and key.metric not in family("counts")
+
+
+def closed_figure(
+    members: Sequence[EvaluatedModel], key: MetricKey, value: float, chosen: npt.NDArray[np.bool_]
+) -> ClosedFigure:
+    """Compute the interval of a figure at the thresholds of its models.
+
+    Args:
+        members: Models of one system, one for each training seed.
+        key: Figure at a threshold: its rule for the threshold and its metric.
+        value: Value of the figure, the mean over training seeds.
+        chosen: True for the images on which the figure is computed, shape ``(N,)``.
+
+    Returns:
+        The figure with its interval; without one, the note says why.
+    """
+    metric = METRICS[key.metric]
+    shares = share_parts(members, key, chosen)
+    figure: Callable[[float], float] = float
+    if shares is None and metric.name == "f1":  # F1 = 2 J / (1 + J), J = TP / (TP + FP + FN)
+        counts = [confusion(model, key.policy, chosen) for model in members]
+        shares = [_share_right(each, _JACCARD) for each in counts]
+        figure = _f1_of_jaccard
+    if shares is not None:
+        estimate = share_over_seeds(shares)
+    else:
+        scale = _scale_of(metric)
+        counts = [confusion(model, key.policy, chosen) for model in members]
+        estimate = function_over_seeds(scale.formula, counts)
+        figure = scale.figure
+    return ClosedFigure(interval_of(value, estimate, figure), estimate.exact)
+
+
+def _f1_of_jaccard(share: float) -> float:
+    return 2 * share / (1 + share)
+
+
+def share_parts(
+    members: Sequence[EvaluatedModel], key: MetricKey, chosen: npt.NDArray[np.bool_]
+) -> list[ShareParts] | None:
+    """Return a figure at a threshold with the patients' contributions, if it is a share of images.
+
+    Args:
+        members: Models of one system, one for each training seed.
+        key: Figure at a threshold: its rule for the threshold and its metric.
+        chosen: True for the images on which the figure is computed, shape ``(N,)``.
+
+    Returns:
+        One item for each training seed; None if the figure is no share of images.
+    """
+    metric = METRICS[key.metric]
+    share_of = metric.share_of
+    if share_of is None:
+        return None
+    if "point" in metric.needs:
+        return [_localised_share(model, key.policy, chosen) for model in members]
+    return [_share_right(confusion(model, key.policy, chosen), share_of) for model in members]
+
+
+def confusion(model: EvaluatedModel, policy: str, chosen: npt.NDArray[np.bool_]) -> Floats:
+    """Count the four outcomes by patient on the chosen images, shape ``(patients, 4)``."""
+    images = model.images
+    called = _called(model, policy)[chosen]
+    patients = images.patients[chosen]
+    return confusion_by_patient(images.y_true[chosen], called, patients, images.n_patients)
+
+
+def _share_right(counts: Floats, of: str) -> ShareParts:
+    """Return the share of right decisions among images, such as the ``positive`` ones."""
+    outcomes = np.array(_OUTCOMES[of])
+    return ShareParts.from_sums(counts @ (outcomes * _RIGHT), counts @ outcomes)
+
+
+def _localised_share(
+    model: EvaluatedModel, policy: str, chosen: npt.NDArray[np.bool_]
+) -> ShareParts:
+    """Return the share of boxed positive images that are called with a point on a lesion."""
+    images = model.images
+    boxed = images.y_true & images.boxes_trusted & chosen
+    hit = boxed & _called(model, policy)
+    if model.localised is not None:
+        hit &= model.localised
+    sums = per_cluster(np.column_stack([hit, boxed]), images.patients, images.n_patients)
+    return ShareParts.from_sums(sums[:, 0], sums[:, 1])
+
+
+def _called(model: EvaluatedModel, policy: str) -> npt.NDArray[np.bool_]:
+    called = model.called(policy)
+    assert called is not None  # noqa: S101 - there is a figure, so there is a threshold
+    return called
+
+
+class _Scale(NamedTuple):
+    """A figure of counts as a value in [0, 1], and the way back."""
+
+    formula: Callable[[Floats], Floats]
+    figure: Callable[[float], float]
+
+
+def _scale_of(metric: Metric) -> _Scale:
+    """Return the scale on which a figure is in [0, 1]: a ratio R of rates as R / (1 + R)."""
+
+    def value(counts: Floats) -> Floats:
+        assert metric.formula is not None  # noqa: S101 - it follows from the four counts
+        return np.asarray(metric.formula(Counts(*np.moveaxis(counts, -1, 0))))
+
+    if metric.unbounded:
+        return _Scale(
+            lambda counts: 1 - 1 / (1 + value(counts)),
+            lambda share: share / (1 - share) if share < 1 else np.inf,
+        )
+    span = 1 - metric.lowest
+    return _Scale(
+        lambda counts: (value(counts) - metric.lowest) / span,
+        lambda share: metric.lowest + span * share,
+    )
+
+
+def interval_of(
+    value: float, estimate: ClusteredEstimate, figure: Callable[[float], float] = float
+) -> Interval:
+    """Return a figure with the interval of its estimate in [0, 1].
+
+    Args:
+        value: The figure.
+        estimate: Estimate of the figure on a scale of [0, 1].
+        figure: Rising function from this scale to the figure.
+
+    Returns:
+        The figure with an interval that contains it; without one, the note says why.
+    """
+    ends = estimate.interval_at(LEVEL)
+    if ends is None or np.isnan(value):
+        return Interval(value, note=estimate.note)
+    low, high = (figure(end) for end in ends)
+    if not np.isfinite(high):
+        return Interval(value, note=_NO_END)
+    return Interval(value, min(low, value), max(high, value))
