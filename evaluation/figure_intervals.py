@@ -25,6 +25,7 @@ from cxr_compare.evaluation.figures import (
     Figures,
     SampleSize,
     choices_text,
+    image_blind_name,
 )
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
@@ -110,6 +111,37 @@ def compute_figures(
         for pair in combinations(models, 2)
     }
     return Figures(target, unit, of_systems, differences)
+
+
+def with_image_blind(
+    figures: Figures, models: Models, frames: Frames, image_blind: Models, resamples: Resamples
+) -> Figures:
+    """Add the image-blind baselines of the systems, and each system's difference from its own.
+
+    Args:
+        figures: Figures of the systems, which `compute_figures` returned.
+        models: Evaluated models of each system by its display name, one for each training seed.
+        frames: Frames of the systems, and of the baselines under their `image_blind_name`.
+        image_blind: Baselines by display name of their system.
+        resamples: Bootstrap samples of the patients that gave the frames.
+
+    Returns:
+        The figures, with baselines in all localisation figures that a system has.
+    """
+    baselines = {image_blind_name(name): members for name, members in image_blind.items()}
+    maker = _Maker({**models, **baselines}, frames, resamples)
+    alone: dict[str, dict[MetricKey, Figure]] = {}
+    over: dict[str, dict[MetricKey, Figure]] = {}
+    for name in image_blind:
+        baseline = image_blind_name(name)
+        keys = [
+            key
+            for key in maker.keys(baseline)
+            if figures.systems[name].get(key, Figure()).known and METRICS[key.metric].boxed
+        ]
+        alone[name] = {key: maker.figure((baseline,), key) for key in keys}
+        over[name] = {key: maker.figure((name, baseline), key) for key in keys}
+    return replace(figures, image_blind=alone, over_image_blind=over)
 
 
 def seed_parts(
@@ -376,7 +408,7 @@ class _Maker:
             return replace(figure, method="", kind=None)
         if not question.is_difference:
             return figure
-        if over_seeds is not None:
+        if over_seeds is not None and METRICS[question.key.metric].test != "none":
             return replace(
                 figure,
                 p_value=over_seeds.p_value,
@@ -497,6 +529,8 @@ def _ends_of(estimate: ClusteredEstimate) -> Callable[[float], tuple[float, floa
 
 def _tested(question: _Question, figure: Figure, drawn: Floats) -> Figure:
     """Add the p-value of a difference, and its interval at other coverages, from replicates."""
+    if METRICS[question.key.metric].test == "none":
+        return figure
     known = drawn[~np.isnan(drawn)]
     patients = question.size.effective_patients
     error = float(np.std(known, ddof=1))

@@ -22,7 +22,14 @@ from cxr_compare.evaluation.evaluated_model import (
     images_of,
 )
 from cxr_compare.evaluation.figure_intervals import seed_parts, subgroups_of
-from cxr_compare.evaluation.figures import OVER_SEEDS, REFITTED, Figure, Figures, choices_text
+from cxr_compare.evaluation.figures import (
+    OVER_SEEDS,
+    REFITTED,
+    Figure,
+    Figures,
+    choices_text,
+    image_blind_name,
+)
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -99,7 +106,22 @@ def resampled_tests(figures: Figures) -> pd.DataFrame:
         _resampled_test(figures, pair, key, figure)
         for pair, of_pair in figures.differences.items()
         for key, figure in of_pair.items()
-        if figure.known and key.metric != "auroc"
+        if figure.known and key.metric != "auroc" and METRICS[key.metric].test != "none"
+    ]
+    return _test_table(rows)
+
+
+def _image_blind_tests(figures: Figures) -> pd.DataFrame:
+    """List the tests of each system against its image-blind baseline, which is no further system.
+
+    So they are no part of the corrections for all systems and pairs of systems.
+    """
+    no_correction = {"ci_low_all": None, "ci_high_all": None}
+    rows = [
+        _resampled_test(figures, (name, image_blind_name(name)), key, figure) | no_correction
+        for name, of_system in figures.over_image_blind.items()
+        for key, figure in of_system.items()
+        if figure.known and METRICS[key.metric].test != "none"
     ]
     return _test_table(rows)
 
@@ -226,7 +248,11 @@ def paired_tests(
     decides = drawn["method"].isin([REFITTED_TEST, SEEDS_TEST])
     decides &= drawn["policy"].map(is_chosen).astype(bool)
     tables = [drawn[decides], own, drawn[~decides], *([] if more is None else [more])]
-    return _adjusted(tables)
+    adjusted = _adjusted(tables)
+    of_baselines = _image_blind_tests(figures)
+    if of_baselines.empty:
+        return adjusted
+    return pd.concat([adjusted, of_baselines], ignore_index=True)
 
 
 def _aurocs(

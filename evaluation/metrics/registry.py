@@ -227,7 +227,7 @@ _CALIBRATION_METRICS = (
 
 _boxed = partial(Metric, boxed=True, undefined="no evaluated image has a true box")
 _point = partial(_boxed, family="point", share_of="positive")
-_coco = partial(_boxed, family="coco", needs=("boxes",))
+_coco = partial(_boxed, family="coco", needs=("boxes",), test="none")
 _coco_decided = partial(_boxed, family="coco_decided", needs=("boxes",))
 _LOCALISATION_METRICS = (
     _point(
