@@ -23,7 +23,11 @@ from cxr_compare.evaluation.figure_intervals import (
 from cxr_compare.evaluation.figures import Figures, image_blind_name
 from cxr_compare.evaluation.groups.exposure import Exposure, check_exposures, unseen_figures
 from cxr_compare.evaluation.groups.failure_analysis import failure_table
-from cxr_compare.evaluation.groups.image_blind import image_blind_models, learn_places
+from cxr_compare.evaluation.groups.image_blind import (
+    image_blind_models,
+    image_blind_notes,
+    learn_places,
+)
 from cxr_compare.evaluation.groups.prevalence import Prevalence
 from cxr_compare.evaluation.groups.subgroups import image_groups
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
@@ -163,8 +167,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     tests = paired_tests(figures, models, by_unit.tests)
     records = _records(models)
     results = {
-        name: SystemResult.from_models(seeds, blind.get(name, ()))
-        for name, seeds in models.items()
+        name: SystemResult.from_models(seeds, blind.get(name, ())) for name, seeds in models.items()
     }
     return Comparison(
         finding=truth.finding,
@@ -184,6 +187,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *(each.note for each in exposed),
             *few_patients(images),
             *no_box_hits(results, figures, images.truth),
+            *image_blind_notes(places, blind, models),
             *by_unit.notes,
             *_seed_notes(models),
         ],

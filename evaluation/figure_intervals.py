@@ -28,6 +28,7 @@ from cxr_compare.evaluation.figures import (
     image_blind_name,
 )
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
 from cxr_compare.evaluation.replicates import Frames, is_resampled
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -60,6 +61,7 @@ _CHOICE_UNSURE = "choices were refitted: other validation patients would have ch
 _TOO_HIGH = "too high on average with so few positive images: AP50 by 0.04 with 18, by 0.02 with 60"
 _FEW_POSITIVES_FOR_PRECISION = 100
 _ONE_PATIENT = "one patient gives no interval"
+AS_STORED = "the boxes are as stored: no validation images decided which of them count"
 _BIAS_CORRECTED = ", lower end bias-corrected"
 
 
@@ -259,6 +261,23 @@ class _Question:
         return min(of_validation, of_test)
 
     @property
+    def no_claim(self) -> str:
+        """Reason why no claim may rest on a difference of boxes; empty if one may.
+
+        Boxes as stored depend on an export setting, so only boxes that one rule decided on
+        validation images are compared.
+        """
+        metric = METRICS[self.key.metric]
+        if "boxes" not in metric.needs:
+            return ""
+        if metric.test == "none" or not all(model.boxes_are_decided for model in self.models):
+            return AS_STORED
+        chosen_by = sorted({model.choices.options.boxes_by for model in self.models})
+        if len(chosen_by) > 1:
+            return f"the rules of boxes were chosen by different figures: {listing(chosen_by)}"
+        return ""
+
+    @property
     def too_few_misses(self) -> str:
         """Reason why resamples do not show how much the threshold varies; empty if they do."""
         if not self.refitted or not is_chosen(self.key.policy):
@@ -392,6 +411,7 @@ class _Maker:
             refitted=question.refitted,
             fixed_choices=tuple(name for name, made_again in choices.items() if not made_again),
             refitted_choices=tuple(name for name, made_again in choices.items() if made_again),
+            no_claim=question.no_claim if question.is_difference else "",
         )
         if not is_resampled(question.key):
             return figure
@@ -406,9 +426,9 @@ class _Maker:
             figure = self._with_exact_interval(question, figure)
         if not figure.bounded:
             return replace(figure, method="", kind=None)
-        if not question.is_difference:
+        if not question.is_difference or figure.no_claim:
             return figure
-        if over_seeds is not None and METRICS[question.key.metric].test != "none":
+        if over_seeds is not None:
             return replace(
                 figure,
                 p_value=over_seeds.p_value,
@@ -529,8 +549,6 @@ def _ends_of(estimate: ClusteredEstimate) -> Callable[[float], tuple[float, floa
 
 def _tested(question: _Question, figure: Figure, drawn: Floats) -> Figure:
     """Add the p-value of a difference, and its interval at other coverages, from replicates."""
-    if METRICS[question.key.metric].test == "none":
-        return figure
     known = drawn[~np.isnan(drawn)]
     patients = question.size.effective_patients
     error = float(np.std(known, ddof=1))

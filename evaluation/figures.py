@@ -152,6 +152,8 @@ class Figure(Interval):
             makes again.
         refitted_choices: Names of the validation choices, such as ``thresholds``, that the
             resamples make again.
+        no_claim: Reason why no claim may rest on a difference, which then has no p-value, such as
+            that boxes are as stored; empty if one may.
         interval_at: Function from a coverage, such as 0.975, to the ends of the interval of a
             difference; None if the interval can have no other coverage than 95 %.
 
@@ -171,6 +173,7 @@ class Figure(Interval):
     refitted: bool = False
     fixed_choices: tuple[str, ...] = ()
     refitted_choices: tuple[str, ...] = ()
+    no_claim: str = ""
     interval_at: IntervalAt | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -307,7 +310,7 @@ class Figures:
         """Return one figure of a system.
 
         Args:
-            system: Display name of the system.
+            system: Display name of the system, or name of an image-blind baseline.
             metric: Short name of the metric, such as ``auroc``.
             policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
                 without a threshold, such as ``auroc``.
@@ -317,7 +320,9 @@ class Figures:
         Returns:
             The figure with its interval; an estimate of NaN if there is no such figure.
         """
-        return self.systems.get(system, {}).get(MetricKey(subgroup, policy, metric), Figure())
+        baselines = {image_blind_name(name): of_name for name, of_name in self.image_blind.items()}
+        figures = self.systems.get(system, baselines.get(system, {}))
+        return figures.get(MetricKey(subgroup, policy, metric), Figure())
 
     def difference(
         self, first: str, second: str, metric: str, policy: str = "", *, subgroup: str = ALL
@@ -338,6 +343,8 @@ class Figures:
             The difference with its interval; an estimate of NaN if there is no such difference.
         """
         key = MetricKey(subgroup, policy, metric)
+        if second == image_blind_name(first):
+            return self.over_image_blind.get(first, {}).get(key, Figure())
         stored = self.differences.get((first, second), {}).get(key, Figure())
         if stored.known or stored.note:
             return stored

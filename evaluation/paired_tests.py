@@ -106,7 +106,7 @@ def resampled_tests(figures: Figures) -> pd.DataFrame:
         _resampled_test(figures, pair, key, figure)
         for pair, of_pair in figures.differences.items()
         for key, figure in of_pair.items()
-        if figure.known and key.metric != "auroc" and METRICS[key.metric].test != "none"
+        if figure.known and key.metric != "auroc" and not figure.no_claim
     ]
     return _test_table(rows)
 
@@ -121,7 +121,7 @@ def _image_blind_tests(figures: Figures) -> pd.DataFrame:
         _resampled_test(figures, (name, image_blind_name(name)), key, figure) | no_correction
         for name, of_system in figures.over_image_blind.items()
         for key, figure in of_system.items()
-        if figure.known and METRICS[key.metric].test != "none"
+        if figure.known and not figure.no_claim
     ]
     return _test_table(rows)
 

@@ -21,11 +21,13 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.evaluation.box_choice import BoxCandidate, BoxChoice
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
-from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
+from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models, images_of
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.output import Output, System
 from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.wording.sentences import note
 
 ENOUGH_BOXES = 100
 """Number of validation boxes from which no training boxes are needed: 25 for each of four boxes."""
@@ -164,6 +166,33 @@ def image_blind_models(
         for name, members in models.items()
         if all(model.points is not None for model in members)
     }
+
+
+def image_blind_notes(
+    places: ConstantPlaces | None, image_blind: Models, models: Models
+) -> list[Note]:
+    """Note from which boxes the baselines were learned, or why systems with positions have none."""
+    if places is None:
+        pointing = any(model.points is not None for of_one in models.values() for model in of_one)
+        has_lesions = len(images_of(models).truth) > 0
+        return [note("image_blind", "image_blind_absent")] if pointing and has_lesions else []
+    if not image_blind:
+        return []
+    counts = {
+        name: len(members[0].output.finding_boxes) // len(members[0].images.image_ids)
+        for name, members in image_blind.items()
+    }
+    return [
+        note(
+            "image_blind",
+            role=places.role,
+            n_boxes=places.n_boxes,
+            enough=ENOUGH_BOXES,
+            point=places.point.round(3).tolist(),
+            in_px=bool((places.sizes == 1).all(axis=None)),
+            counts=counts,
+        )
+    ]
 
 
 def _baseline(

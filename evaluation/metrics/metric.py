@@ -135,7 +135,7 @@ class Metric:
             the four counts.
         test: Statistical test of the difference of two systems on the same images: ``obuchowski``
             (of AUROCs, clustered by patient), ``mcnemar`` (of decisions, clustered by patient),
-            ``bootstrap`` (by resampled patients) or ``none``.
+            ``bootstrap`` (by resampled patients) or ``none`` (nothing is claimed of it).
         table: Table of the report that shows the metric, and the metric's order in that table.
         highlights: Shorter lists of the report that show the metric as well: ``subgroups`` (tables
             of subgroups), ``summary`` (main table), ``targets`` (the page that joins reports on
@@ -174,6 +174,8 @@ class Metric:
         """Reason why the metric cannot say which of two systems is better; empty where it can."""
         if self.direction == "ideal":
             return f"neither higher nor lower is better, {self.ideal:g} is ideal"
+        if self.test == "none" and self.boxed:
+            return "no claim rests on boxes as stored"
         return _NOT_PRIMARY[self.direction]
 
     @property

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from cxr_compare.evaluation.boxes.froc import FROC_RATES, FrocCurve
 from cxr_compare.evaluation.boxes.lesion_hits import Hit
 from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.groups.failure_analysis import TREAT_ALL
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
 from cxr_compare.evaluation.metrics.registry import RATE_LABELS
@@ -72,6 +73,8 @@ class _System:
     result: SystemResult
     figures: Mapping[str, Interval]
     """Figures by metric; ``primary`` is the primary figure of the protocol."""
+    image_blind: Mapping[str, Interval]
+    """The same figures of its image-blind baseline."""
     test: Mapping[str, Floats]
     """Labels, scores and probabilities of the test images."""
     patients: npt.NDArray[Any]
@@ -183,7 +186,8 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
         markers |= {point.marker for point in curve.points}
         if curve.figure or not curve.faint:
             text = f"{curve.name}: {curve.figure}" if curve.figure else curve.name
-            legend[curve.name] = (legend_sample(chart.key, curve.position), text)
+            sample = legend_sample(chart.key, curve.position, dashed=curve.dashed)
+            legend[curve.name] = (sample, text)
     samples = list(legend.values())
     for marker, text in policy_markers(policies):
         if marker in markers:
@@ -231,6 +235,10 @@ def _read_systems(comparison: Comparison) -> list[_System]:
                 position=position,
                 result=result,
                 figures={metric: figures.get(name, *key) for metric, key in figure_keys.items()},
+                image_blind={
+                    metric: figures.get(image_blind_name(name), *key)
+                    for metric, key in figure_keys.items()
+                },
                 test={
                     column: rows[column].to_numpy(np.float64, na_value=np.nan) for column in columns
                 },
@@ -368,26 +376,29 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         froc = system.result.froc.get(hit)
         if froc is None or not len(froc.sensitivity):
             continue
-        false_positives, sensitivity = froc
         at_rates = froc_sensitivities(froc)
         points = []
         for rate, label, value in zip(FROC_RATES, RATE_LABELS, at_rates, strict=True):
             text = sentence("froc_point", system.name, value, label, template=CHARTS)
             points.append(Point(rate, value, text))
-        # The first step begins left of the axis, and the last step continues to the end of the
-        # axis.
-        x = np.concatenate([np.maximum(false_positives, low / 2), [max(high, false_positives[-1])]])
-        y = np.append(sensitivity, sensitivity[-1])
         curves.append(
             system.curve(
-                x,
-                y,
+                *_froc_steps(froc),
                 points,
                 in_steps=True,
                 figure=_legend_figure(system, f"{prefix}_mean"),
                 band=_froc_band(system.rates[prefix]),
             )
         )
+        blind = system.result.image_blind_froc.get(hit)
+        if blind is not None and len(blind.sensitivity):
+            label = sentence("constant_boxes", system.name, template=CHARTS)
+            mean = system.image_blind[f"{prefix}_mean"].estimate
+            figure = sentence("curve_figure", f"{prefix}_mean", mean, "", template=CHARTS)
+            x, y = _froc_steps(blind)
+            curves.append(
+                Curve(label, system.position, x, y, dashed=True, in_steps=True, figure=figure)
+            )
         if system.result.map_scale is not None:
             map_systems.append(system.name)
         sensitivities = list(zip(RATE_LABELS, at_rates, strict=True))
@@ -400,8 +411,18 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         y=Axis("Lesions found"),
         curves=tuple(curves),
         description=sentence("froc_description", hit, described, template=CHARTS),
-        note=sentence("froc_note", hit, map_systems, template=CHARTS),
+        note=sentence(
+            "froc_note", hit, map_systems, any(curve.dashed for curve in curves), template=CHARTS
+        ),
     )
+
+
+def _froc_steps(froc: FrocCurve) -> _Line:
+    """Return a FROC curve whose first step begins left of the axis and whose last one ends it."""
+    false_positives, sensitivity = froc
+    low, high = FROC_RATES[0], FROC_RATES[-1]
+    x = np.concatenate([np.maximum(false_positives, low / 2), [max(high, false_positives[-1])]])
+    return x, np.append(sensitivity, sensitivity[-1])
 
 
 def _froc_band(rates: Sequence[Interval]) -> tuple[Floats, Floats, Floats] | None:

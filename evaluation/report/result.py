@@ -198,9 +198,9 @@ class Report(OpenedFromFolder):
 
         Localisation figures also have rows of the image-blind baseline of each system, which is
         called ``image-blind with NAME's scores``: the best constant positions with the scores of
-        NAME. Some columns are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``, ``system``,
-        ``policy`` (rule by which the threshold was chosen), ``metric``, ``estimate``, ``ci_low``
-        and ``ci_high``.
+        NAME. Some columns are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``,
+        ``system``, ``policy`` (rule by which the threshold was chosen), ``metric``, ``estimate``,
+        ``ci_low`` and ``ci_high``.
         """
         table = self.content.figures
         return table[table["system"].isin(self._not_differences)].reset_index(drop=True)

@@ -204,6 +204,21 @@ against {{ row.of_member|number }} of {{ row.member }} ({{ gap(row.difference) }
 {%- endfor -%}.
 {%- endmacro %}
 
+{% macro image_blind(system, places, figure, threshold, values, difference, standing) -%}
+{%- set compared -%}
+{{ figure }}{{ at(threshold) }} {{ values[0]|number }}, {{ places }} with its scores
+{{ values[1]|number }}, {{ gap(difference) }}.
+{%- endset -%}
+{%- if standing == "first" -%} {{ system }} localises lesions: {{ compared }}
+{%- elif standing == "second" -%}
+{{ places[:1]|upper ~ places[1:] }} without any look at the image found more lesions than
+{{ system }}: {{ compared }}
+{%- elif standing == "unknown" -%}
+Whether {{ system }} localises lesions is not known: {{ compared }}
+{%- else -%} {{ system }} was not shown to localise lesions: {{ compared }}
+{%- endif -%}
+{%- endmacro %}
+
 {% macro secondary_start() -%}
 Secondary finding, which explains but does not confirm:
 {%- endmacro %}
@@ -361,6 +376,27 @@ Draw some of them: do they belong to these images, and are they in px of the ori
 {% macro note_below_chance(systems) -%}
 By AUROC, {{ with_intervals(systems) }} {{ "was" if systems|length == 1 else "were" }} worse than
 chance (0.5).
+{%- endmacro %}
+
+{% macro note_image_blind(role, n_boxes, enough, point, in_px, counts) -%}
+Image-blind baseline of each system: the best constant point
+{%- if in_px %} (x {{ "%.0f"|format(point[0]) }}, y {{ "%.0f"|format(point[1]) }} px: the sizes of
+images are unknown)
+{%- else %} (at {{ "%.2f"|format(point[0]) }} of the width and {{ "%.2f"|format(point[1]) }} of the
+height)
+{%- endif %} and the best constant boxes (
+{%- for name, count in counts.items() -%}
+{{ ", " if not loop.first }}{{ name }}: {{ count }}
+{%- endfor %} an image) with its own image scores, learned on {{ "{:,}".format(n_boxes) }}
+{{ {"val": "validation", "train": "training"}[role] }} boxes
+{%- if role == "train" %}, because there are fewer than {{ enough }} validation boxes{% endif -%}
+. A localisation figure says something only beside it.
+{%- endmacro %}
+
+{% macro note_image_blind_absent() -%}
+There is no image-blind baseline, because no validation or training image has a box to learn
+constant positions from. So it is not known whether the systems localise lesions better than
+positions that do not depend on the image.
 {%- endmacro %}
 
 {% macro note_shortcut(fact, auroc, systems) -%}
