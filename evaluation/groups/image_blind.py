@@ -9,14 +9,14 @@ boxes. It is an output like any other, so its figures come from the same resampl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import scipy  # its parts load when they are first used
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.evaluation.box_choice import BoxCandidate, BoxChoice
 from cxr_compare.evaluation.boxes.matching import pair_boxes
@@ -37,17 +37,23 @@ _USUAL = 2
 """Number of constant boxes if no validation image with a lesion can choose it: one a lung."""
 _GRID = 100
 """Number of steps across the image in which the constant point is searched."""
-_TRIES = 20
-"""Number of starts of k-means, of which the one with the least distances is taken."""
+_BOX_GRID = 25
+"""Number of centres of constant boxes that are tried across the image, and down the image."""
+_SIDES = (0.75, 1.0, 1.25, 1.5)
+"""Sides of constant boxes that are tried, in median sides of the lesions."""
+_FINDS = 0.3
+"""IoU from which a constant box finds a lesion: above the 0.2 of FROC, as new lesions vary."""
+_MOST_LESIONS = 1000
+"""Number of lesions that the search for boxes takes at most, evenly from all."""
 
 
 @dataclass(frozen=True, eq=False)
 class ConstantPlaces:
-    """Constant point, and k constant boxes for each k, which are the same on every image.
+    """Constant point and boxes, which are the same on every image.
 
     Attributes:
         point: Position x and y, as shares of the image's width and height, shape ``(2,)``.
-        boxes: Corners xyxy of 1, 2, ... boxes in the same unit, shape ``(k, 4)`` each.
+        boxes: Corners xyxy of boxes in the same unit, the best first, shape ``(K, 4)``.
         role: Role of the images whose boxes they were learned from, ``val`` or ``train``.
         n_boxes: Number of these boxes.
         sizes: Width and height of every image in px by image id. They are 1, and positions are in
@@ -55,7 +61,7 @@ class ConstantPlaces:
     """
 
     point: Floats
-    boxes: tuple[Floats, ...]
+    boxes: Floats
     role: str
     n_boxes: int
     sizes: pd.DataFrame
@@ -66,9 +72,9 @@ class ConstantPlaces:
         return pd.DataFrame(points, index=image_ids, columns=["point_x", "point_y"])
 
     def boxes_on(self, scores: pd.Series, k: int) -> pd.DataFrame:
-        """Return k constant boxes on each image, in original px, with the score of the image."""
+        """Return the best k boxes on each image, in original px, with the score of the image."""
         sizes = self.sizes.reindex(scores.index).to_numpy(np.float64)
-        corners = np.tile(sizes, 2)[:, None, :] * self.boxes[k - 1]  # (N, k, 4)
+        corners = np.tile(sizes, 2)[:, None, :] * self.boxes[:k]  # (N, k, 4)
         table = pd.DataFrame(corners.reshape(-1, 4), columns=EDGES)
         table.insert(0, "image_id", np.repeat(scores.index.to_numpy(), k))
         return table.assign(score=np.repeat(scores.to_numpy(np.float64), k))
@@ -132,19 +138,29 @@ def _best_point(corners: Floats, images: np.ndarray) -> Floats:
     return np.asarray(tied[nearest])
 
 
-def _best_boxes(corners: Floats) -> tuple[Floats, ...]:
-    """Return 1, 2, ... boxes: centres by k-means, with the median sides of their lesions."""
-    centres = (corners[:, :2] + corners[:, 2:]) / 2
-    sides = corners[:, 2:] - corners[:, :2]
-    boxes = []
-    for k in range(1, min(_MOST, len(np.unique(centres, axis=0))) + 1):
-        means, _ = scipy.cluster.vq.kmeans(centres, k, iter=_TRIES, seed=0)
-        if len(means) < k:
-            break
-        cluster, _ = scipy.cluster.vq.vq(centres, means)
-        middle = np.array([np.median(sides[cluster == each], axis=0) for each in range(k)]) / 2
-        boxes.append(np.hstack([means - middle, means + middle]))
-    return tuple(boxes)
+def _best_boxes(corners: Floats) -> Floats:
+    """Return up to `_MOST` boxes, each of which finds the most lesions that no box before it found.
+
+    Candidates have their centres on a grid, and the median sides of the lesions times a factor. Of
+    equally good ones, the one with the highest mean IoU is taken.
+    """
+    lesions = corners[:: math.ceil(len(corners) / _MOST_LESIONS)]
+    centres = (lesions[:, :2] + lesions[:, 2:]) / 2
+    half = np.median(lesions[:, 2:] - lesions[:, :2], axis=0) / 2
+    axes = np.linspace(centres.min(axis=0), centres.max(axis=0), _BOX_GRID)
+    middle = np.stack(np.meshgrid(*axes.T), axis=-1).reshape(-1, 2)
+    by_side = [np.hstack([middle - half * factor, middle + half * factor]) for factor in _SIDES]
+    candidates = np.vstack(by_side)
+    iou = np.vstack([box_iou(boxes[:, None], lesions) for boxes in by_side])  # (candidates, L)
+    finds = iou >= _FINDS
+    open_lesions = np.ones(len(lesions), dtype=bool)
+    chosen: list[int] = []
+    while len(chosen) < _MOST and (finds & open_lesions).any():
+        gains = (finds & open_lesions).sum(axis=1) + iou[:, open_lesions].mean(axis=1)
+        best = int(gains.argmax())
+        chosen.append(best)
+        open_lesions &= ~finds[best]
+    return np.asarray(candidates[chosen])
 
 
 def image_blind_models(
