@@ -68,7 +68,10 @@ def test_names_of_rates_are_those_of_the_numbers():
     ("shown_in", "metrics"),
     [
         ("subgroups", "auroc recall specificity localised_sensitivity ap50_decided"),
-        ("verdict", "auroc average_precision recall specificity localised_sensitivity ap50_decided"),
+        (
+            "verdict",
+            "auroc average_precision recall specificity localised_sensitivity ap50_decided",
+        ),
     ],
 )  # fmt: skip
 def test_shorter_lists_keep_their_metrics(shown_in, metrics):
