@@ -15,10 +15,19 @@ from cxr_compare.evaluation.boxes.box_figures import choosing_figures
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.evaluate import evaluate_by_unit, evaluate_models
 from cxr_compare.evaluation.evaluated_model import Models
-from cxr_compare.evaluation.figure_intervals import compute_figures, seed_parts
-from cxr_compare.evaluation.figures import Figures
+from cxr_compare.evaluation.figure_intervals import (
+    compute_figures,
+    seed_parts,
+    with_image_blind,
+)
+from cxr_compare.evaluation.figures import Figures, image_blind_name
 from cxr_compare.evaluation.groups.exposure import Exposure, check_exposures, unseen_figures
 from cxr_compare.evaluation.groups.failure_analysis import failure_table
+from cxr_compare.evaluation.groups.image_blind import (
+    image_blind_models,
+    image_blind_notes,
+    learn_places,
+)
 from cxr_compare.evaluation.groups.prevalence import Prevalence
 from cxr_compare.evaluation.groups.subgroups import image_groups
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
@@ -141,16 +150,25 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     )
     resamples = Resamples(images.n_patients, replicates, seed)
     check_protocol(protocol, models)
-    again = choose_again(models, resamples)
+    places = learn_places(truth)
+    blind = (
+        {} if places is None else image_blind_models(models, models_by_label(named), truth, places)
+    )
+    again = choose_again(models, resamples, blind)
     frames = draw_replicates(models, resamples, again, advance=advance)
     figures = compute_figures(truth.finding, models, frames, resamples)
+    if blind:
+        baselines = {image_blind_name(name): members for name, members in blind.items()}
+        frames |= draw_replicates(baselines, resamples, again, boxed_only=True)
+        figures = with_image_blind(figures, models, frames, blind, resamples)
     _check_primary(protocol, figures)
     by_unit = evaluate_by_unit(models, models_by_label(named), truth, unit, resamples)
     exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]
     tests = paired_tests(figures, models, by_unit.tests)
     records = _records(models)
     results = {
-        name: SystemResult.from_models(seeds, again[name, 0]) for name, seeds in models.items()
+        name: SystemResult.from_models(seeds, again[name, 0], blind.get(name, ()))
+        for name, seeds in models.items()
     }
     return Comparison(
         finding=truth.finding,
@@ -170,6 +188,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *(each.note for each in exposed),
             *few_patients(images),
             *no_box_hits(results, figures, images.truth),
+            *image_blind_notes(places, blind, models),
             *by_unit.notes,
             *_seed_notes(models),
         ],

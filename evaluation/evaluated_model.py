@@ -166,6 +166,14 @@ class EvaluatedModel:
         choice = self.choices.box_choice
         return choice is not None and choice.is_open
 
+    @property
+    def boxes_are_decided(self) -> bool:
+        """True if validation images with lesions chose the rule of the boxes.
+
+        Otherwise they are as stored. The constant boxes of an image-blind baseline have no rule.
+        """
+        return self.rule_is_open or self.output.constant_points is not None
+
     def choices_of(self, key: MetricKey) -> dict[str, bool]:
         """Return the validation choices behind a figure, by name; True if resamples redo them."""
         metric = METRICS[key.metric]

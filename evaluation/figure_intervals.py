@@ -25,8 +25,10 @@ from cxr_compare.evaluation.figures import (
     Figures,
     SampleSize,
     choices_text,
+    image_blind_name,
 )
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
 from cxr_compare.evaluation.replicates import Frames, is_resampled
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -61,6 +63,7 @@ _CHOICE_UNSURE = "choices were refitted: other validation patients would have ch
 _TOO_HIGH = "too high on average with so few positive images: AP50 by 0.04 with 18, by 0.02 with 60"
 _FEW_POSITIVES_FOR_PRECISION = 100
 _ONE_PATIENT = "one patient gives no interval"
+AS_STORED = "the boxes are as stored: no validation images decided which of them count"
 _BIAS_CORRECTED = ", lower end bias-corrected"
 
 
@@ -112,6 +115,37 @@ def compute_figures(
         for pair in combinations(models, 2)
     }
     return Figures(target, unit, of_systems, differences)
+
+
+def with_image_blind(
+    figures: Figures, models: Models, frames: Frames, image_blind: Models, resamples: Resamples
+) -> Figures:
+    """Add the image-blind baselines of the systems, and each system's difference from its own.
+
+    Args:
+        figures: Figures of the systems, which `compute_figures` returned.
+        models: Evaluated models of each system by its display name, one for each training seed.
+        frames: Frames of the systems, and of the baselines under their `image_blind_name`.
+        image_blind: Baselines by display name of their system.
+        resamples: Bootstrap samples of the patients that gave the frames.
+
+    Returns:
+        The figures, with baselines in all localisation figures that a system has.
+    """
+    baselines = {image_blind_name(name): members for name, members in image_blind.items()}
+    maker = _Maker({**models, **baselines}, frames, resamples)
+    alone: dict[str, dict[MetricKey, Figure]] = {}
+    over: dict[str, dict[MetricKey, Figure]] = {}
+    for name in image_blind:
+        baseline = image_blind_name(name)
+        keys = [
+            key
+            for key in maker.keys(baseline)
+            if figures.systems[name].get(key, Figure()).known and METRICS[key.metric].boxed
+        ]
+        alone[name] = {key: maker.figure((baseline,), key) for key in keys}
+        over[name] = {key: maker.figure((name, baseline), key) for key in keys}
+    return replace(figures, image_blind=alone, over_image_blind=over)
 
 
 def seed_parts(
@@ -215,6 +249,23 @@ class _Question:
         enough without that.
         """
         return None if self.rests_on_cut else self.size.effective_patients
+
+    @property
+    def no_claim(self) -> str:
+        """Reason why no claim may rest on a difference of boxes; empty if one may.
+
+        Boxes as stored depend on an export setting, so only boxes that one rule decided on
+        validation images are compared.
+        """
+        metric = METRICS[self.key.metric]
+        if "boxes" not in metric.needs:
+            return ""
+        if metric.of_stored_boxes or not all(model.boxes_are_decided for model in self.models):
+            return AS_STORED
+        chosen_by = sorted({model.choices.options.boxes_by for model in self.models})
+        if len(chosen_by) > 1:
+            return f"the rules of boxes were chosen by different figures: {listing(chosen_by)}"
+        return ""
 
     @property
     def too_few_misses(self) -> str:
@@ -378,6 +429,7 @@ class _Maker:
             refitted=question.refitted,
             fixed_choices=tuple(name for name, made_again in choices.items() if not made_again),
             refitted_choices=tuple(name for name, made_again in choices.items() if made_again),
+            no_claim=question.no_claim if question.is_difference else "",
         )
         if not is_resampled(question.key):
             return figure
@@ -392,7 +444,7 @@ class _Maker:
             figure = self._with_exact_interval(question, figure)
         if not figure.bounded:
             return replace(figure, method="", kind=None)
-        if not question.is_difference:
+        if not question.is_difference or figure.no_claim:
             return figure
         if over_seeds is not None:
             return replace(

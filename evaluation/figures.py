@@ -56,6 +56,11 @@ FIXED_CHOICE = "fixed choice"
 _BETWEEN = " - "
 
 
+def image_blind_name(system: str) -> str:
+    """Return the name of the image-blind baseline of a system in all tables."""
+    return f"image-blind with {system}'s scores"
+
+
 IntervalAt = Callable[[float], tuple[float, float]]
 IntervalKind = Literal["bootstrap", "obuchowski", "counts", "exact", "seeds"]
 _NAMED_FIRST: dict[str, IntervalKind] = {
@@ -149,6 +154,8 @@ class Figure(Interval):
             makes again.
         refitted_choices: Names of the validation choices, such as ``thresholds``, that the
             resamples make again.
+        no_claim: Reason why no claim may rest on a difference, which then has no p-value, such as
+            that boxes are as stored; empty if one may.
         interval_at: Function from a coverage, such as 0.975, to the ends of the interval of a
             difference; None if the interval can have no other coverage than 95 %.
 
@@ -168,6 +175,7 @@ class Figure(Interval):
     refitted: bool = False
     fixed_choices: tuple[str, ...] = ()
     refitted_choices: tuple[str, ...] = ()
+    no_claim: str = ""
     interval_at: IntervalAt | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -265,6 +273,10 @@ class Figures:
             key of the figure (group of images, rule for the threshold, metric).
         differences: Paired differences, first minus second system, by the names of both systems and
             by the key of the figure.
+        image_blind: Localisation figures of the image-blind baseline of each system: of constant
+            positions with the system's own image scores. Systems that point at no position have
+            none.
+        over_image_blind: Paired differences of each system minus its image-blind baseline.
 
     Example:
         >>> Figures("opacity", "study", systems={"A": {}}, differences={}).plural_unit
@@ -275,6 +287,8 @@ class Figures:
     unit: str
     systems: Mapping[str, Mapping[MetricKey, Figure]]
     differences: Mapping[tuple[str, str], Mapping[MetricKey, Figure]]
+    image_blind: Mapping[str, Mapping[MetricKey, Figure]] = field(default_factory=dict)
+    over_image_blind: Mapping[str, Mapping[MetricKey, Figure]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         count = sum(map(len, self.systems.values()))
@@ -298,7 +312,7 @@ class Figures:
         """Return one figure of a system.
 
         Args:
-            system: Display name of the system.
+            system: Display name of the system, or name of an image-blind baseline.
             metric: Short name of the metric, such as ``auroc``.
             policy: Rule by which the threshold was chosen, such as ``max_f1``; empty for a figure
                 without a threshold, such as ``auroc``.
@@ -308,7 +322,9 @@ class Figures:
         Returns:
             The figure with its interval; an estimate of NaN if there is no such figure.
         """
-        return self.systems.get(system, {}).get(MetricKey(subgroup, policy, metric), Figure())
+        baselines = {image_blind_name(name): of_name for name, of_name in self.image_blind.items()}
+        figures = self.systems.get(system, baselines.get(system, {}))
+        return figures.get(MetricKey(subgroup, policy, metric), Figure())
 
     def difference(
         self, first: str, second: str, metric: str, policy: str = "", *, subgroup: str = ALL
@@ -329,6 +345,8 @@ class Figures:
             The difference with its interval; an estimate of NaN if there is no such difference.
         """
         key = MetricKey(subgroup, policy, metric)
+        if second == image_blind_name(first):
+            return self.over_image_blind.get(first, {}).get(key, Figure())
         stored = self.differences.get((first, second), {}).get(key, Figure())
         if stored.known or stored.note:
             return stored
@@ -337,14 +355,21 @@ class Figures:
     def __iter__(self) -> Iterator[tuple[str, MetricKey, Figure]]:
         """Iterate over all figures: display name, key and figure, systems before differences.
 
-        The display name of a difference is ``A - B``.
+        The display name of a difference is ``A - B``. Image-blind baselines, which are named by
+        `image_blind_name`, come after the systems, and the differences from them come last.
         """
         for name, estimates in self.systems.items():
             for key, estimate in estimates.items():
                 yield name, key, estimate
+        for name, estimates in self.image_blind.items():
+            for key, estimate in estimates.items():
+                yield image_blind_name(name), key, estimate
         for pair, estimates in self.differences.items():
             for key, estimate in estimates.items():
                 yield _BETWEEN.join(pair), key, estimate
+        for name, estimates in self.over_image_blind.items():
+            for key, estimate in estimates.items():
+                yield _BETWEEN.join((name, image_blind_name(name))), key, estimate
 
     def without(self, left_out: Callable[[MetricKey], bool]) -> Figures:
         """Return a copy without the figures and differences whose keys `left_out` selects."""
@@ -356,6 +381,10 @@ class Figures:
             self,
             systems={name: kept(figures) for name, figures in self.systems.items()},
             differences={pair: kept(figures) for pair, figures in self.differences.items()},
+            image_blind={name: kept(figures) for name, figures in self.image_blind.items()},
+            over_image_blind={
+                name: kept(figures) for name, figures in self.over_image_blind.items()
+            },
         )
 
     def table(self) -> pd.DataFrame:
@@ -406,19 +435,26 @@ class Figures:
             pair = _pair(name, names)
             if pair is not None:
                 pairs[name] = pair
-        systems: dict[str, dict[MetricKey, Figure]] = {
-            name: {} for name in names if name not in pairs
-        }
-        differences: dict[tuple[str, str], dict[MetricKey, Figure]] = {
-            pair: {} for pair in pairs.values()
-        }
+        figures: dict[str, dict[MetricKey, Figure]] = {name: {} for name in names}
         for row in rows:
             key = MetricKey(row.get("subgroup") or ALL, row.get("policy", ""), row["metric"])
-            name = row["system"]
-            estimates = differences[pairs[name]] if name in pairs else systems[name]
-            estimates[key] = _from_row(row)
+            figures[row["system"]][key] = _from_row(row)
+        alone = [name for name in names if name not in pairs]
+        system_of = {image_blind_name(name): name for name in alone}
+        of_pair = {pair: figures[name] for name, pair in pairs.items()}
         first = rows[0] if rows else {}
-        return cls(first.get("target", ""), first.get("unit", "image"), systems, differences)
+        return cls(
+            first.get("target", ""),
+            first.get("unit", "image"),
+            systems={name: figures[name] for name in alone if name not in system_of},
+            differences={
+                pair: found for pair, found in of_pair.items() if pair[1] not in system_of
+            },
+            image_blind={system_of[name]: figures[name] for name in alone if name in system_of},
+            over_image_blind={
+                pair[0]: found for pair, found in of_pair.items() if pair[1] in system_of
+            },
+        )
 
 
 def _from_row(row: Mapping[str, Any]) -> Figure:

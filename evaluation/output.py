@@ -163,6 +163,8 @@ class Output:
         finding_maps: Activation maps of a classifier, with the columns of `MAP_COLUMNS`.
         findings: Names of the findings that are evaluated.
         source: Folder or file that the output was read from, for error messages.
+        constant_points: Points of the image-blind baseline, as `points` returns them; `None` for
+            all other outputs, whose points are those of their boxes or maps.
 
     Example:
         >>> Output.from_scores(pd.Index(["a", "b"]), [0.2, 0.8]).scores(None).tolist()
@@ -176,6 +178,7 @@ class Output:
     finding_maps: pd.DataFrame = field(default_factory=lambda: _empty(MAP_COLUMNS))
     findings: tuple[str, ...] = ()
     source: str = ""
+    constant_points: pd.DataFrame | None = None
 
     @classmethod
     def from_scores(cls, image_ids: pd.Index, scores: npt.ArrayLike) -> Output:
@@ -283,6 +286,8 @@ class Output:
             >>> System("A", "scores", images).output_on(pd.Index(["a"])).points() is None
             True
         """
+        if self.constant_points is not None:
+            return self.constant_points
         if self.gives_boxes:
             return top_box_centres(self.predicted_boxes, self.image_ids)
         if self.maps is None:

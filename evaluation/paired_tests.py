@@ -17,7 +17,13 @@ import pandas as pd
 
 from cxr_compare.evaluation.evaluated_model import Models, images_of
 from cxr_compare.evaluation.figure_intervals import seed_parts, subgroups_of
-from cxr_compare.evaluation.figures import OVER_SEEDS, REFITTED, Figure, Figures
+from cxr_compare.evaluation.figures import (
+    OVER_SEEDS,
+    REFITTED,
+    Figure,
+    Figures,
+    image_blind_name,
+)
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, auroc_over_seeds
@@ -85,7 +91,22 @@ def resampled_tests(figures: Figures) -> pd.DataFrame:
         _resampled_test(figures, pair, key, figure)
         for pair, of_pair in figures.differences.items()
         for key, figure in of_pair.items()
-        if figure.known and key.metric != "auroc"
+        if figure.known and key.metric != "auroc" and not figure.no_claim
+    ]
+    return _test_table(rows)
+
+
+def _image_blind_tests(figures: Figures) -> pd.DataFrame:
+    """List the tests of each system against its image-blind baseline, which is no further system.
+
+    So they are no part of the corrections for all systems and pairs of systems.
+    """
+    no_correction = {"ci_low_all": None, "ci_high_all": None}
+    rows = [
+        _resampled_test(figures, (name, image_blind_name(name)), key, figure) | no_correction
+        for name, of_system in figures.over_image_blind.items()
+        for key, figure in of_system.items()
+        if figure.known and not figure.no_claim
     ]
     return _test_table(rows)
 
@@ -200,7 +221,11 @@ def paired_tests(
     for subgroup, chosen in subgroups_of(models).items():
         _auroc_rows(rows, subgroup, models, chosen)
     own = pd.DataFrame(rows.rows, columns=list(TEST_COLUMNS))
-    return _adjusted([own, resampled_tests(figures), *([] if more is None else [more])])
+    adjusted = _adjusted([own, resampled_tests(figures), *([] if more is None else [more])])
+    of_baselines = _image_blind_tests(figures)
+    if of_baselines.empty:
+        return adjusted
+    return pd.concat([adjusted, of_baselines], ignore_index=True)
 
 
 def _aurocs(

@@ -207,7 +207,7 @@ def _why_not_alone(metric: str) -> str:
         return record.why_not_primary
     able = [name for name in record.partners if not METRICS[name].why_not_primary]
     instead = [f'["{metric}", "{name}"]' for name in able]
-    instead += ['"ap50"' if record.boxed and not able else '"balanced_accuracy"']
+    instead += ['"ap50_decided"' if record.boxed and not able else '"balanced_accuracy"']
     return (
         "is one half of an operating point, which calling more or fewer images positive raises "
         f"alone; write metric = {' or '.join(instead)}"

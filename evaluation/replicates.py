@@ -25,6 +25,7 @@ from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
+from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
 from cxr_compare.evaluation.metrics.image_metrics import rates
@@ -58,6 +59,7 @@ def replicates(
     again: ChosenAgain | None = None,
     *,
     kept: Callable[[MetricKey], bool] = lambda _: True,
+    boxed_only: bool = False,
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, list[pd.DataFrame]]:
     """Compute every figure of all models on the images and on the same resamples of patients.
@@ -69,6 +71,7 @@ def replicates(
         again: Choices that every resample makes, as `choose_again` returns them; None makes
             them here.
         kept: Function of the key of a figure that returns True if the figure is wanted.
+        boxed_only: If True, localisation figures alone are computed.
         advance: Function that is called after each step with the number of resamples in it, for a
             progress bar.
 
@@ -91,13 +94,13 @@ def replicates(
         (201, 0.679)
     """
     functions = {
-        (system, seed): FiguresOfWeights(model)
+        (system, seed): FiguresOfWeights(model, boxed_only=boxed_only)
         for system, members in models.items()
         for seed, model in enumerate(members)
     }
     if again is None:
         again = choose_again(models, resamples)
-    columns = [(name, choice) for name, chosen in again.items() for choice in chosen]
+    columns = [(name, choice) for name in functions for choice in again.get(name, {})]
     chosen_values = [again[name][choice] for name, choice in columns]
     beside = np.column_stack(chosen_values) if chosen_values else None
 
@@ -128,22 +131,37 @@ def replicates(
     return frames
 
 
-def choose_again(models: Models, resamples: Resamples) -> ChosenAgain:
+def choose_again(
+    models: Models, resamples: Resamples, image_blind: Models | None = None
+) -> ChosenAgain:
     """Make the choices of every seed of every system again on resampled validation patients.
 
     Args:
         models: Evaluated models of each system by its display name, one for each training seed.
         resamples: Number R of resamples of the patients, and their random seed.
+        image_blind: Image-blind baselines by display name of their system. They have the thresholds
+            of their system, and choose their score cut of boxes.
 
     Returns:
-        The values that are chosen, by system and seed, as `refit_choices` returns them.
+        The values that are chosen, by system and seed, as `refit_choices` returns them. Those of a
+        baseline are under the name that `image_blind_name` returns.
     """
+    image_blind = image_blind or {}
     choices = {
         (system, seed): model.choices_made_again
         for system, members in models.items()
         for seed, model in enumerate(members)
     }
-    return refit_choices(choices, resamples)
+    for system, members in image_blind.items():
+        for seed, model in enumerate(members):
+            of_boxes = model.choices.box_choice
+            choices[image_blind_name(system), seed] = [] if of_boxes is None else [of_boxes]
+    chosen = refit_choices(choices, resamples)
+    for system, members in image_blind.items():
+        for seed in range(len(members)):
+            own = chosen[image_blind_name(system), seed]
+            chosen[image_blind_name(system), seed] = chosen[system, seed] | own
+    return chosen
 
 
 def refit_choices(
@@ -193,21 +211,24 @@ class FiguresOfWeights:
     """All figures of one model for many weightings of the patients at once.
 
     A weight is the number of times that a bootstrap resample draws a patient; with all weights 1
-    the figures are those of the images themselves. So each figure is defined once for both.
+    the figures are those of the images themselves. So each figure is defined once for both. With
+    `boxed_only`, figures of whole images are left out.
     """
 
-    def __init__(self, model: EvaluatedModel) -> None:
+    def __init__(self, model: EvaluatedModel, *, boxed_only: bool = False) -> None:
         self.model = model
         images = model.images
-        self._ranked = RankedScores(images.y_true, model.scores, images.patients)
+        self._ranked: RankedScores | None = None
+        if not boxed_only:
+            self._ranked = RankedScores(images.y_true, model.scores, images.patients)
         self._ranked_normal: RankedScores | None = None
         normal = images.versus_normal
-        if normal is not None:
+        if normal is not None and not boxed_only:
             self._ranked_normal = RankedScores(
                 images.y_true[normal], model.scores[normal], images.patients[normal]
             )
         self._calibration: CalibrationFigures | None = None
-        if model.probability is not None:
+        if model.probability is not None and not boxed_only:
             self._calibration = CalibrationFigures(
                 images.y_true, model.probability, images.patients
             )
@@ -247,9 +268,11 @@ class FiguresOfWeights:
             NaN where a figure is undefined.
         """
         chosen = chosen or {}
-        ranked = self._ranked.sums(weights)
-        figures = _keyed(ALL, "", ranked.figures())
-        normal = None
+        figures: dict[MetricKey, Floats] = {}
+        ranked = normal = None
+        if self._ranked is not None:
+            ranked = self._ranked.sums(weights)
+            figures = _keyed(ALL, "", ranked.figures())
         if self._ranked_normal is not None:
             normal = self._ranked_normal.sums(weights, beside=ranked)  # the positives are the same
             figures |= _keyed(VERSUS_NORMAL, "", normal.figures())
@@ -263,13 +286,15 @@ class FiguresOfWeights:
             if choice.threshold is None:
                 continue
             cuts = chosen.get(policy, np.full(len(weights), choice.threshold))
-            counts = ranked.counts(cuts)
-            of_policy = {name: counts[name] for name in family("counts")}
-            values = {**rates(**of_policy), **of_policy}
+            values: dict[str, Floats] = {}
+            if ranked is not None:
+                counts = ranked.counts(cuts)
+                of_policy = {name: counts[name] for name in family("counts")}
+                values = {**rates(**of_policy), **of_policy}
             if found is not None:
                 values["localised_sensitivity"] = found(cuts)
             figures |= _keyed(ALL, policy, values)
-            if normal is not None:
+            if ranked is not None and normal is not None:
                 against = normal.counts(cuts)
                 of_normal = of_policy | {name: against[name] for name in ("fp", "tn")}
                 figures |= _keyed(VERSUS_NORMAL, policy, rates(**of_normal))

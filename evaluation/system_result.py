@@ -42,6 +42,8 @@ class SystemResult:
             ``latency_ms`` (time for one image in ms); a value is `None` if it was not measured.
         froc: FROC curve by name of the rule by which a box hits a lesion, ``iou`` or ``centre``;
             empty without boxes.
+        image_blind_froc: FROC curve of its image-blind baseline by name of the rule; empty without
+            a baseline.
         seeds: Number of training runs of the system; `None` where it is unknown, as for other
             software and readers.
         decisions: Thresholds, calibration, and rules for image scores and boxes, which were chosen
@@ -64,6 +66,7 @@ class SystemResult:
     map_scale: tuple[float, float] | None = None
     cost: dict[str, Any] = field(default_factory=dict)
     froc: dict[str, FrocCurve] = field(default_factory=dict)
+    image_blind_froc: dict[str, FrocCurve] = field(default_factory=dict)
     seeds: int | None = None
     decisions: tuple[Choices, ...] = ()
     training_id: str | None = None
@@ -71,7 +74,10 @@ class SystemResult:
 
     @classmethod
     def from_models(
-        cls, models: Sequence[EvaluatedModel], again: Mapping[str, Floats] | None = None
+        cls,
+        models: Sequence[EvaluatedModel],
+        again: Mapping[str, Floats] | None = None,
+        image_blind: Sequence[EvaluatedModel] = (),
     ) -> SystemResult:
         """Collect the output of a system from its evaluated models.
 
@@ -79,6 +85,7 @@ class SystemResult:
             models: Evaluated models of the system, one for each training seed.
             again: Values that every resample of the validation patients chooses for the first
                 seed, by name, shape ``(R,)``; None if they are unknown.
+            image_blind: Image-blind baseline of each of them; empty without a baseline.
 
         Returns:
             The output of the first seed, with the decisions of all seeds.
@@ -101,6 +108,7 @@ class SystemResult:
             map_scale=first.choices.map_scale,
             cost=dict(facts.cost),
             froc=first.froc(),
+            image_blind_froc=image_blind[0].froc() if image_blind else {},
             seeds=None if seed_unknown else len(models),
             decisions=tuple(model.choices for model in models),
             training_id=facts.training_id,

@@ -166,10 +166,17 @@ class Metric:
     partners: tuple[str, ...] = ()
 
     @property
+    def of_stored_boxes(self) -> bool:
+        """True for a figure of all boxes as they are stored, on which no claim rests."""
+        return self.family == "coco"
+
+    @property
     def why_not_primary(self) -> str:
         """Reason why the metric cannot say which of two systems is better; empty where it can."""
         if self.direction == "ideal":
             return f"neither higher nor lower is better, {self.ideal:g} is ideal"
+        if self.of_stored_boxes:
+            return "no claim rests on boxes as stored"
         return _NOT_PRIMARY[self.direction]
 
     @property

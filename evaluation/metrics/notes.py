@@ -18,6 +18,7 @@ NoteKind = Literal[
     "few_patients",  # few patients, or one with many images
     "by_image",  # images whose patient is unknown
     "no_box_hits",  # a detector with an AP50 of 0
+    "image_blind",  # the constant positions beside localisation figures, or why there are none
     "scores",  # scores that are not what they are called
     # Further cautions beside the answer.
     "audit",  # an error that the audit found

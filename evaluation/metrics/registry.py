@@ -235,17 +235,16 @@ _LOCALISATION_METRICS = (
     ),
     _coco(
         "ap50",
-        "AP50",
+        "AP50, as stored",
         "COCO average precision of the boxes (pycocotools) at an IoU of at least 0.5, of all boxes "
         "that a detector stored, as papers report it. Images without lesions take part. At most "
         "100 boxes per image count, the most confident ones; boxes of equal scores are ordered by "
         "image id. With few positive images AP50 is too high.",
         table=TablePosition("localisation", 3),
-        highlights=("subgroups", "summary", "verdict"),
     ),
     _coco(
         "ap",
-        "AP[.5:.95]",
+        "AP[.5:.95], as stored",
         "COCO average precision of the boxes (pycocotools), averaged over IoU thresholds from 0.5 "
         "to 0.95, of all boxes that a detector stored; it rewards exact outlines.",
         table=TablePosition("localisation", 4),
@@ -257,6 +256,7 @@ _LOCALISATION_METRICS = (
         "more confident box by more than a limit, which is chosen on validation images. For boxes "
         "that are cut out of an activation map it equals AP50.",
         table=TablePosition("localisation", 4),
+        highlights=("subgroups", "summary", "verdict"),
     ),
     _coco_decided(
         "ap_decided",

@@ -131,6 +131,7 @@ class Curve:
         y: Positions of the curve's points along the y axis, shape ``(N,)``.
         points: Points with a marker, such as the chosen thresholds.
         faint: True for a thin, pale line.
+        dashed: True for a thin, dashed line, such as that of a baseline.
         solid: True for a solid line; False for the dash pattern of the system.
         in_steps: True if the curve is constant from each point to the next and then jumps.
         figure: Value that the legend shows after the name, such as an AUROC with its interval; may
@@ -149,6 +150,7 @@ class Curve:
     y: Floats
     points: tuple[Point, ...] = ()
     faint: bool = False
+    dashed: bool = False
     solid: bool = False
     in_steps: bool = False
     figure: str = ""

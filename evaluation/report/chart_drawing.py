@@ -31,6 +31,8 @@ LINE = "#D9DCD8"
 PAPER = "#FFFFFF"
 
 
+DASHED = (0, (6, 4))
+"""Line style of a baseline."""
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
 
 
@@ -112,13 +114,19 @@ def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
         curve.y,
         gid=gid,
         color=system_colour(curve.position),
-        linewidth=1 if curve.faint else 2.2,
-        linestyle="-" if curve.solid or chart.names_beside else dash(curve.position),
+        linewidth=1 if curve.faint else 1.4 if curve.dashed else 2.2,
+        linestyle=_linestyle(chart, curve),
         drawstyle="steps-post" if curve.in_steps else "default",
         dash_capstyle="butt",
         solid_capstyle="butt",
     )
     line.set_clip_box(TransformedBbox(Bbox([[-0.01, -0.01], [1.01, 1.01]]), axes.transAxes))
+
+
+def _linestyle(chart: Chart, curve: Curve) -> Any:
+    if curve.dashed:
+        return DASHED
+    return "-" if curve.solid or chart.names_beside else dash(curve.position)
 
 
 def dash(position: int) -> Any:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from cxr_compare.evaluation.boxes.froc import FROC_RATES, FrocCurve
 from cxr_compare.evaluation.boxes.lesion_hits import Hit
 from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.groups.failure_analysis import TREAT_ALL
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
 from cxr_compare.evaluation.metrics.policy_text import policy_text
@@ -90,6 +91,8 @@ class _System:
     result: SystemResult
     figures: Mapping[str, Interval]
     """Figures by metric; ``primary`` is the primary figure of the protocol."""
+    image_blind: Mapping[str, Interval]
+    """The same figures of its image-blind baseline."""
     test: Mapping[str, Floats]
     """Labels, scores and probabilities of the test images."""
     patients: npt.NDArray[Any]
@@ -204,7 +207,8 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
         markers |= {point.marker for point in curve.points}
         if curve.figure or not curve.faint:
             text = f"{curve.name}: {curve.figure}" if curve.figure else curve.name
-            legend[curve.name] = (legend_sample(chart.key, curve.position), text)
+            sample = legend_sample(chart.key, curve.position, dashed=curve.dashed)
+            legend[curve.name] = (sample, text)
     samples = list(legend.values())
     for marker, text in policy_markers(policies):
         if marker in markers:
@@ -251,6 +255,10 @@ def _read_systems(comparison: Comparison) -> list[_System]:
                 position=position,
                 result=result,
                 figures={metric: figures.get(name, *key) for metric, key in figure_keys.items()},
+                image_blind={
+                    metric: figures.get(image_blind_name(name), *key)
+                    for metric, key in figure_keys.items()
+                },
                 test={
                     column: rows[column].to_numpy(np.float64, na_value=np.nan) for column in columns
                 },
@@ -398,7 +406,6 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         froc = system.result.froc.get(hit)
         if froc is None or not len(froc.sensitivity):
             continue
-        false_positives, sensitivity = froc
         at_rates = froc_sensitivities(froc)
         points, texts = [], []
         for rate, label, value in zip(FROC_RATES, RATE_LABELS, at_rates, strict=True):
@@ -407,20 +414,24 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
                 Point(rate, value, f"{system.name}: sensitivity {text} false positives per image")
             )
             texts.append(text)
-        # The first step begins left of the axis, and the last step continues to the end of the
-        # axis.
-        x = np.concatenate([np.maximum(false_positives, low / 2), [max(high, false_positives[-1])]])
-        y = np.append(sensitivity, sensitivity[-1])
         curves.append(
             system.curve(
-                x,
-                y,
+                *_froc_steps(froc),
                 points,
                 in_steps=True,
                 figure=_legend_figure(system, f"{prefix}_mean"),
                 band=_froc_band(system.rates[prefix]),
             )
         )
+        blind = system.result.image_blind_froc.get(hit)
+        if blind is not None and len(blind.sensitivity):
+            label = f"Constant boxes with {system.name}'s scores"
+            mean = system.image_blind[f"{prefix}_mean"].estimate
+            figure = f"{_FIGURES[f'{prefix}_mean']} {number(mean)}"
+            x, y = _froc_steps(blind)
+            curves.append(
+                Curve(label, system.position, x, y, dashed=True, in_steps=True, figure=figure)
+            )
         if system.result.map_scale is not None:
             map_systems.append(system.name)
         described.append(f"{system.name}: sensitivity {', '.join(texts)} false positives per image")
@@ -428,6 +439,12 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
     maps = "".join(
         f"{name} never learned boxes: its boxes are parts of its maps. " for name in map_systems
     )
+    dashed = ""
+    if any(curve.dashed for curve in curves):
+        dashed = (
+            " Dashed: constant boxes, which do not depend on the image, with the image scores of "
+            "each system."
+        )
     return Chart(
         key=f"froc-{hit}",
         title=_FROC_TITLES[hit],
@@ -437,9 +454,17 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         description=f"FROC curves. {_HIT_RULES[hit]} {'; '.join(described)}.",
         note=(
             f"{_HIT_RULES[hit]} {maps}Points: the rates over which the mean is taken. Bands: 95 % "
-            "intervals at these rates."
+            f"intervals at these rates.{dashed}"
         ),
     )
+
+
+def _froc_steps(froc: FrocCurve) -> _Line:
+    """Return a FROC curve whose first step begins left of the axis and whose last one ends it."""
+    false_positives, sensitivity = froc
+    low, high = FROC_RATES[0], FROC_RATES[-1]
+    x = np.concatenate([np.maximum(false_positives, low / 2), [max(high, false_positives[-1])]])
+    return x, np.append(sensitivity, sensitivity[-1])
 
 
 def _froc_band(rates: Sequence[Interval]) -> tuple[Floats, Floats, Floats] | None:
@@ -499,7 +524,7 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
         decision = decisions[0].to_dict() if decisions else {}
         if is_calibrated({"decision": decision}) or not decision.get("calibration"):
             method = (decision.get("calibration") or {}).get("method")
-            name = _CALIBRATION_METHODS.get(method, "a method that was not recorded")
+            name = _CALIBRATION_METHODS.get(str(method), "a method that was not recorded")
             calibrated.append(f"{system.name} by {name}")
         else:
             as_given.append(system.name)

@@ -125,10 +125,11 @@ class Folds:
         """
         table = summarise_folds(self.figures)
         p_values = table.pop("p")
-        pairs = table["system"].isin(self._pairs())
+        claimed = ~table["metric"].isin(family("coco"))  # of boxes as stored nothing is claimed
+        pairs = table["system"].isin(self._pairs()) & claimed
         families = p_values[pairs].fillna(1.0).groupby([table[k] for k in KEYS if k != "system"])
         adjusted = families.transform(lambda family: np.array(holm([*family])))
-        of_joint = p_values[table["system"].isin(self._gains())]
+        of_joint = p_values[table["system"].isin(self._gains()) & claimed]
         return table.assign(p_holm=pd.concat([adjusted, of_joint]).reindex(table.index))
 
     def _pairs(self) -> list[str]:

@@ -42,7 +42,7 @@ _OTHER_TOPICS = frozenset(
     }
 )
 """Topics of the table of failures that are not groupings of images."""
-_WITHOUT_THRESHOLD = ("auroc", "ap50")
+_WITHOUT_THRESHOLD = ("auroc", "ap50_decided")
 """Metrics that are shown without a threshold where other metrics are shown at a threshold."""
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
 from cxr_compare.evaluation.report.chart import Chart
 from cxr_compare.evaluation.report.chart_drawing import (
+    DASHED,
     INK,
     LINE,
     PAPER,
@@ -63,7 +64,9 @@ def to_svg(chart: Chart) -> str:
     return _inline(draw_charts(chart), chart.key, attributes, labels)
 
 
-def legend_sample(key: str, position: int | None = None, marker: str = "") -> str:
+def legend_sample(
+    key: str, position: int | None = None, marker: str = "", *, dashed: bool = False
+) -> str:
     """Return a small sample of a system's line or of a marker as SVG, for a legend.
 
     Args:
@@ -71,6 +74,7 @@ def legend_sample(key: str, position: int | None = None, marker: str = "") -> st
         position: Index of the system in the comparison, from 0, which decides colour and dash
             pattern; None for a marker in the colour of text.
         marker: Shape of the marker as matplotlib calls it, such as ``o``; empty for a line.
+        dashed: True for the thin, dashed line of a baseline.
 
     Returns:
         An ``svg`` element as text.
@@ -79,11 +83,11 @@ def legend_sample(key: str, position: int | None = None, marker: str = "") -> st
         >>> legend_sample("roc", 0).startswith("<svg")
         True
     """
-    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{key}-", _sample(position, marker))
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{key}-", _sample(position, marker, dashed))
 
 
 @cache
-def _sample(position: int | None, marker: str) -> str:
+def _sample(position: int | None, marker: str, dashed: bool) -> str:
     width = 16 if marker else 36
     figure = Figure(figsize=(width / 72, 16 / 72))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, 16))
@@ -96,12 +100,13 @@ def _sample(position: int | None, marker: str) -> str:
             [1, 35],
             [8, 8],
             color=system_colour(position),
-            linestyle=dash(position),
-            linewidth=2.2,
+            linestyle=DASHED if dashed else dash(position),
+            linewidth=1.4 if dashed else 2.2,
             dash_capstyle="butt",
         )
     attributes = {"aria-hidden": "true", "width": str(width), "height": "16"}
-    return _inline(figure, f"legend-{position}-{marker}", attributes)
+    key = f"legend-{position}-{marker}{'-dashed' if dashed else ''}"
+    return _inline(figure, key, attributes)
 
 
 def _inline(

@@ -250,6 +250,7 @@ def _decisions_paragraph(
             texts.append(
                 f"Locations and boxes of {name} are read from its {title}{cited}{of_cells}."
             )
+    texts += [note.text for note in comparison.notes if note.kind == "image_blind"]
     return " ".join(texts)
 
 

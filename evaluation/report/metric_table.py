@@ -8,7 +8,7 @@ from itertools import combinations
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.figures import Figure, Figures, SampleSize
+from cxr_compare.evaluation.figures import Figure, Figures, SampleSize, image_blind_name
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Part
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, metric_title
@@ -18,6 +18,7 @@ from cxr_compare.evaluation.report.whiskers import place_whiskers
 from cxr_compare.evaluation.statistics.figure_text import (
     interval_text,
     number,
+    p_equation,
     p_value_text,
     score_text,
 )
@@ -198,6 +199,7 @@ def _row_group(
                 cell = replace(cell, p_value=p_value_text(p_value))
             cells.append(replace(cell, note="") if explained else cell)
         rows.append((metric_title(key.metric), *cells))
+        rows += _image_blind_rows(comparison, key, len(contrasts))
     thresholds: tuple[str, ...] = ()
     if policy:
         thresholds = tuple(threshold_text(comparison, name, policy) for name in comparison.systems)
@@ -214,6 +216,33 @@ def _row_group(
         chosen_on=tuple(chosen_on),
         ticks=placed.ticks,
     )
+
+
+def _image_blind_rows(comparison: Comparison, key: MetricKey, n_contrasts: int) -> list[Row]:
+    """Return a row of the systems' image-blind baselines, and one of the differences from them.
+
+    The table of sensitivities at single rates of false positives has the baselines only.
+    """
+    figures = comparison.figures
+    pairs = [(name, image_blind_name(name)) for name in comparison.names]
+    of = (key.metric, key.policy)
+    baselines = [figures.get(baseline, *of, subgroup=key.subgroup) for _, baseline in pairs]
+    if not any(baseline.known for baseline in baselines):
+        return []
+    empty = [Cell("", known=False)] * n_contrasts
+    title = metric_title(key.metric)
+    heading = f"{title}, image-blind"
+    rows: list[Row] = [(heading, *map(figure_cell, baselines), *empty)]
+    if METRICS[key.metric].table.part == "rates":
+        return rows
+    gaps = []
+    for pair in pairs:
+        gap = figures.difference(*pair, *of, subgroup=key.subgroup)
+        cell = replace(figure_cell(gap), note="")
+        if gap.p_value is not None:
+            cell = replace(cell, ends=f"{cell.ends}, {p_equation(gap.p_value)}")
+        gaps.append(cell)
+    return [*rows, (f"{title}, minus image-blind", *gaps, *empty)]
 
 
 def _group_title(subgroup: str, policy: str) -> str:

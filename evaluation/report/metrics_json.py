@@ -65,7 +65,9 @@ def _finding(conclusion: Conclusion, comparison: Comparison) -> str:
     boxed = [c for c in conclusion.claims if c.metric.startswith(("ap", "froc", "rsna"))]
     for claim in boxed[:1]:
         for name in (claim.first, claim.second):
-            system = comparison.systems[name]
+            system = comparison.systems.get(name)  # None for an image-blind baseline
+            if system is None:
+                continue
             if system.map_scale is not None and system.maps is not None and len(system.maps):
                 first = system.maps.iloc[0]
                 text += (

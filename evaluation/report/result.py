@@ -24,7 +24,7 @@ from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.figures import TIDY_COLUMNS
+from cxr_compare.evaluation.figures import TIDY_COLUMNS, image_blind_name
 from cxr_compare.evaluation.paired_tests import PairTests
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
@@ -179,6 +179,11 @@ class Report(OpenedFromFolder):
         return list(self._payload["systems"])
 
     @property
+    def _not_differences(self) -> list[str]:
+        """Names of the systems, and of their image-blind baselines."""
+        return [*self.systems, *map(image_blind_name, self.systems)]
+
+    @property
     def table(self) -> pd.DataFrame:
         """Main table of the report as texts: metrics by row, systems and differences by column.
 
@@ -191,12 +196,14 @@ class Report(OpenedFromFolder):
     def figures(self) -> pd.DataFrame:
         """Table with one row for each system and metric, with the value and its 95 % interval.
 
-        Some columns are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``, ``system``,
-        ``policy`` (rule by which the threshold was chosen), ``metric``, ``estimate``, ``ci_low``
-        and ``ci_high``.
+        Localisation figures also have rows of the image-blind baseline of each system, which is
+        called ``image-blind with NAME's scores``: the best constant positions with the scores of
+        NAME. Some columns are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``,
+        ``system``, ``policy`` (rule by which the threshold was chosen), ``metric``, ``estimate``,
+        ``ci_low`` and ``ci_high``.
         """
         table = self.content.figures
-        return table[table["system"].isin(self.systems)].reset_index(drop=True)
+        return table[table["system"].isin(self._not_differences)].reset_index(drop=True)
 
     @property
     def differences(self) -> pd.DataFrame:
@@ -207,7 +214,7 @@ class Report(OpenedFromFolder):
         ``estimate``, ``ci_low`` and ``ci_high``.
         """
         table = self.content.figures
-        return table[~table["system"].isin(self.systems)].reset_index(drop=True)
+        return table[~table["system"].isin(self._not_differences)].reset_index(drop=True)
 
     @property
     def tests(self) -> pd.DataFrame:
@@ -264,7 +271,12 @@ class Report(OpenedFromFolder):
         table = table[by_metric.transform("count") > 0].reset_index(drop=True)
         by_image = self.tests[self.tests["unit"] == "image"] if len(self.tests) else self.tests
         tests = PairTests(by_image)
-        pairs = {f"{a} - {b}": (a, b) for a in self.systems for b in self.systems if a != b}
+        pairs = {
+            f"{a} - {b}": (a, b)
+            for a in self.systems
+            for b in (*self.systems, image_blind_name(a))
+            if a != b
+        }
         p_values = []
         for system, subgroup, metric, policy in table[
             ["system", "subgroup", "metric", "policy"]

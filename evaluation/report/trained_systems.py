@@ -303,7 +303,7 @@ def _kept_weights(how: Facts, run: Facts, *, several: bool) -> str:
 
 def _optimiser(how: Facts, citations: Citations) -> str:
     name = how.get("optimiser", "an optimiser that was not recorded")
-    text = _OPTIMISERS.get(name, name)
+    text = str(_OPTIMISERS.get(name, name))
     if name == "adamw":
         text += citations.cite("adamw2019")
     elif name == "adam":

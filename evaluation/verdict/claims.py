@@ -121,6 +121,9 @@ class Claim:
             estimates.get(second, metric, policy).estimate,
         )
         difference = estimates.difference(first, second, metric, policy)
+        if difference.no_claim:
+            reason = difference.no_claim
+            difference = replace(difference, ci_low=np.nan, ci_high=np.nan, note=reason)
         return cls(first, second, metric, policy, values, difference)
 
     @property

@@ -424,3 +424,25 @@ def power_sentence(figure: str, policy: str, reaches: Sequence[str], level: floa
         f"{' and '.join(reaches)} (two-sided {_level(level)}, by patient). This does not make the "
         "answer above more or less certain, which its intervals say."
     )
+
+
+def image_blind_sentence(claim: Claim, at: str) -> str:
+    """Say whether a system localises lesions better than constant positions with its scores.
+
+    The second system of the claim is the image-blind baseline of the first; `at` are the words on
+    the threshold.
+    """
+    places = "constant boxes" if "boxes" in METRICS[claim.metric].needs else "a constant point"
+    value, other = map(number, claim.values)
+    compared = f"{title_inside(claim)}{at} {value}, {places} with its scores {other}, {gap(claim)}."
+    match claim.standing:
+        case "first":
+            return f"{claim.first} localises lesions: {compared}"
+        case "second":
+            return (
+                f"{places[0].upper()}{places[1:]} without any look at the image found more lesions "
+                f"than {claim.first}: {compared}"
+            )
+        case "unknown":
+            return f"Whether {claim.first} localises lesions is not known: {compared}"
+    return f"{claim.first} was not shown to localise lesions: {compared}"

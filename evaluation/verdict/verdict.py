@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from cxr_compare.evaluation.box_choice import MAP_CUT
-from cxr_compare.evaluation.figures import Figures, family_level
+from cxr_compare.evaluation.figures import Figures, family_level, image_blind_name
 from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
 from cxr_compare.evaluation.paired_tests import PairTests
@@ -265,17 +265,52 @@ def _further_conclusions(question: _Question) -> list[Conclusion]:
             for other in question.systems[1:]
             if question.figures.difference(reference, other, *key).known
         ]
+    image_blind = _image_blind_claims(question)
+    decided = decide_together([*claims, *image_blind])
     # Both halves of an operating point, such as sensitivity and specificity, get one sentence: one
     # half alone is higher merely because of another threshold.
     groups: dict[tuple[str, str, str], list[Claim]] = {}
-    for claim in decide_together(claims):
+    for claim in decided[: len(claims)]:
         alone = "" if METRICS[claim.metric].partners else claim.metric
         groups.setdefault((claim.second, claim.policy, alone), []).append(claim)
     secondary = question.protocol.declared
-    return [
+    conclusions = [
         _conclusion(question, group, "pair" if alone else "operating_point", secondary=secondary)
         for (_, _, alone), group in groups.items()
     ]
+    return conclusions + [_localises(question, claim) for claim in decided[len(claims) :]]
+
+
+def _image_blind_claims(question: _Question) -> list[Claim]:
+    """Compare each system with its image-blind baseline in one localisation figure.
+
+    It is the primary figure if this is about localisation, else the FROC mean, or the pointing
+    accuracy of a system without boxes.
+    """
+    primary = [key for key in question.protocol.keys if METRICS[key[0]].boxed]
+    claims = []
+    for name in question.systems:
+        for key in (*primary, ("froc_mean", ""), ("pointing_accuracy", "")):
+            baseline = image_blind_name(name)
+            if question.figures.difference(name, baseline, *key).known:
+                claims.append(Claim.from_estimates(question.figures, name, baseline, *key))
+                break
+    return claims
+
+
+def _localises(question: _Question, claim: Claim) -> Conclusion:
+    """Conclude whether a system localises lesions better than its image-blind baseline."""
+    is_primary = claim.key in question.protocol.keys
+    secondary = question.protocol.declared and not is_primary
+    at = question.at_threshold([claim.first], claim.key)
+    return Conclusion(
+        _marked(sentences.image_blind_sentence(claim, at), secondary),
+        "image_blind",
+        (claim,),
+        claim.decided,
+        secondary=secondary,
+        in_headline=is_primary,
+    )
 
 
 def _primary_conclusions(question: _Question, claims: list[Claim]) -> list[Conclusion]:

@@ -16,12 +16,13 @@ HeadlineKind = Literal["decided", "open", "single", "unknown"]
 ``single``: there is only one system. ``unknown``: a figure or an interval is missing.
 """
 
-ConclusionKind = Literal["primary", "margin", "pair", "operating_point", "joint"]
+ConclusionKind = Literal["primary", "margin", "pair", "operating_point", "joint", "image_blind"]
 """Subject of a conclusion about a pair of systems.
 
 ``primary``: the primary figure. ``margin``: the primary figure, compared with a margin. ``pair``:
 another figure. ``operating_point``: the figures at one threshold, such as sensitivity and
-specificity. ``joint``: a joint system, compared with each of its members.
+specificity. ``joint``: a joint system, compared with each of its members. ``image_blind``: a
+system, compared with its image-blind baseline.
 """
 
 
@@ -40,13 +41,16 @@ class Conclusion:
         text: The sentence; if `secondary` is True, it begins by saying that it confirms nothing.
         kind: Subject of the sentence: ``primary`` (the primary figure), ``margin`` (the primary
             figure, compared with a margin of non-inferiority), ``pair`` (another figure),
-            ``operating_point`` (the figures at one threshold, such as sensitivity and specificity)
-            or ``joint`` (a joint system, compared with each of its members).
+            ``operating_point`` (the figures at one threshold, such as sensitivity and specificity),
+            ``joint`` (a joint system, compared with each of its members) or ``image_blind`` (a
+            system, compared with its image-blind baseline).
         claims: Differences that the sentence is about, each with the interval that decides if it is
             shown.
         decided: True if the sentence says that something was shown.
         secondary: True if the question was declared in a protocol file that does not mention this
             comparison, so that the sentence confirms nothing.
+        in_headline: True if the sentence belongs to the main one, because the primary figure is a
+            localisation figure and this is its image-blind baseline.
     """
 
     text: str
@@ -54,6 +58,7 @@ class Conclusion:
     claims: tuple[Claim, ...]
     decided: bool
     secondary: bool = False
+    in_headline: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ class Verdict:
         If no system was shown to be better than chance, the sentence begins with this.
         """
         parts = [part for part in (self.chance, self.answer) if part]
-        sentences = [f"{self.where}, {'; '.join(parts)}.", self.joint]
+        image_blind = [each.text for each in self.conclusions if each.in_headline]
+        sentences = [f"{self.where}, {'; '.join(parts)}.", self.joint, *image_blind]
         return " ".join(text for text in sentences if text)
 
     @property
@@ -116,7 +122,7 @@ class Verdict:
         """
         claims: list[Claim] = []
         for conclusion in self.conclusions:
-            if conclusion.kind in ("pair", "operating_point"):
+            if conclusion.kind in ("pair", "operating_point", "image_blind"):
                 claims += conclusion.claims
         return tuple(claims)
 

@@ -48,7 +48,7 @@ def test_a_protocol_cannot_name_a_figure_that_rests_on_a_fixed_choice():
     model = model_of(evaluated_images([0, 1]), [0.1, 0.9], calibration=calibration, **FIXED_CUT)
     check_protocol(Protocol(metric="auroc", declared=True), {"A": [model]})  # rests on neither
     with pytest.raises(InputError, match=rf"no interval \({MAP_CUT}\)") as raised:
-        check_protocol(Protocol(metric="ap50", declared=True), {"A": [model]})
+        check_protocol(Protocol(metric="ap50_decided", declared=True), {"A": [model]})
     assert "\n" not in str(raised.value)
 
 

@@ -66,8 +66,11 @@ def test_names_of_rates_are_those_of_the_numbers():
 @pytest.mark.parametrize(
     ("shown_in", "metrics"),
     [
-        ("subgroups", "auroc recall specificity localised_sensitivity ap50"),
-        ("verdict", "auroc average_precision recall specificity localised_sensitivity ap50"),
+        ("subgroups", "auroc recall specificity localised_sensitivity ap50_decided"),
+        (
+            "verdict",
+            "auroc average_precision recall specificity localised_sensitivity ap50_decided",
+        ),
     ],
 )  # fmt: skip
 def test_shorter_lists_keep_their_metrics(shown_in, metrics):
@@ -79,7 +82,7 @@ def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
         "auroc": "AUROC", "f1": "F1", "mcc": "MCC",
         "lr_positive": "LR+", "froc_mean": "FROC, mean",
         "brier": "Brier score", "ece": "ECE, equal width", "rsna_score": "RSNA 2018 score",
-        "average_precision": "average precision", "ap": "AP[.5:.95]",
+        "average_precision": "average precision", "ap_decided": "AP[.5:.95] of the decided boxes",
     }  # fmt: skip
     assert {metric: METRICS[metric].title_in_sentence for metric in expected} == expected
 

@@ -20,7 +20,7 @@ from cxr_compare.scripts.systems import read_systems
     [
         ({"metric": "brier"}, "lower is better"),
         ({"metric": "calibration_slope"}, "neither higher nor lower is better, 1 is ideal"),
-        ({"metric": "ap50", "unit": "patient"}, "evaluated by image only"),
+        ({"metric": "ap50_decided", "unit": "patient"}, "evaluated by image only"),
         ({"metric": "aurok"}, "no metric 'aurok'; there are auroc"),
         ({"metric": "recall"}, "needs a policy"),
         (
@@ -107,13 +107,13 @@ def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics, verdic
 def test_a_primary_figure_that_a_system_cannot_have_is_refused(predict, test_set):
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
     both = {"metric": "recall", "partner": "precision", "policy": "threshold=1"}
-    for keys, lacking in (({"metric": "ap50"}, "ap50"), (both, "precision")):
+    for keys, lacking in (({"metric": "ap50_decided"}, "ap50_decided"), (both, "precision")):
         protocol = Protocol(**keys, declared=True)
         with pytest.raises(InputError, match=f"'{lacking}'"):
             compare_predictions(systems, test_set, protocol=protocol)
     explored = compare_predictions(
         {"B": systems["B"]}, test_set, replicates=50,
-        protocol=Protocol(metric="ap50"),
+        protocol=Protocol(metric="ap50_decided"),
     )  # fmt: skip
     assert "is undefined" in explored.answer.headline
 

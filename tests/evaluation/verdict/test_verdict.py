@@ -329,7 +329,7 @@ def random_figures(rng, widen, make_metrics, names):
     """Figures of no system in particular: some pairs far apart, some close, some equal."""
     rows = []
     for key in (("", "auroc"), ("", "average_precision"), ("max_f1", "recall"),
-                ("max_f1", "specificity"), ("", "ap50")):  # fmt: skip
+                ("max_f1", "specificity"), ("", "ap50_decided")):  # fmt: skip
         scores = dict(zip(names, rng.choice([0.5, 0.6, 0.61, 0.7, 0.9], len(names)), strict=True))
         rows += [(name, *key, value, value - 0.1, value + 0.1) for name, value in scores.items()]
         for one, other in combinations(names, 2):

@@ -1,0 +1,216 @@
+"""The image-blind baseline: constant positions with the system's own image scores."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import cxr_compare
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.figures import Figure, Figures, image_blind_name
+from cxr_compare.evaluation.groups.image_blind import learn_places
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.protocol import Protocol
+from cxr_compare.evaluation.verdict.verdict import state_verdict
+
+PLACE = np.array([40.0, 80.0, 140.0, 220.0])
+"""Usual place of a lesion on an image of 400 px."""
+OTHER_LUNG = np.array([240.0, 80.0, 340.0, 220.0])
+ELSEWHERE = np.array([300.0, 300.0, 390.0, 390.0])
+FROC = MetricKey(ALL, "", "froc_mean")
+
+
+def box(image_id, corners, **score):
+    return {"image_id": image_id, **dict(zip(EDGES, corners, strict=True)), **score}
+
+
+@pytest.fixture(scope="module")
+def hand_made():
+    """Eight test images of 800 px; of four lesions, three are at the place of the validation boxes.
+
+    The detector's box is never on a lesion, and its score is the score of the image.
+    """
+    rows = [(f"v{n}", n % 2, "val", 400) for n in range(40)]
+    scores = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+    rows += [(f"t{n}", int(n < 4), "test", 800) for n in range(len(scores))]
+    truth = pd.DataFrame(rows, columns=["image_id", "label", "role", "width"])
+    truth = truth.assign(height=truth["width"], patient_id=truth["image_id"])
+    lesions = [box(f"v{n}", PLACE) for n in range(1, 40, 2)]
+    lesions += [box(f"t{n}", 2 * (ELSEWHERE if n == 2 else PLACE)) for n in range(4)]
+    corner = (370.0, 350.0, 399.0, 399.0)
+    found = [box(f"t{n}", corner, score=score) for n, score in enumerate(scores)]
+    found += [box(f"v{n}", corner, score=0.2 + 0.5 * (n % 2) + n / 200) for n in range(40)]
+    return cxr_compare.compare(
+        {"A": pd.DataFrame(found)}, truth=truth, boxes=pd.DataFrame(lesions), replicates=100
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("pointing_accuracy", 3 / 4),
+        ("froc_mean", 3 / 4),  # three of four lesions at one false positive, which is 1/8 an image
+        ("ap50", (51 * 1 + 25 * 3 / 4) / 101),  # precision 1, 1 and 3/4 at recalls 1/4, 1/2 and 3/4
+        ("ap50_decided", (51 * 1 + 25 * 3 / 4) / 101),
+    ],
+)
+def test_figures_of_constant_places_with_the_scores_of_the_images(hand_made, metric, expected):
+    figures = hand_made.to_frame().query("metric == @metric").set_index("system")["estimate"]
+    assert figures[image_blind_name("A")] == pytest.approx(expected, abs=1e-9)
+    assert figures["A"] == 0
+    assert figures[f"A - {image_blind_name('A')}"] == pytest.approx(-expected, abs=1e-9)
+
+
+def test_only_localisation_figures_have_a_baseline_and_its_p_values_are_no_further_pairs(hand_made):
+    figures = hand_made.figures
+    of_baseline = figures[figures["system"] == image_blind_name("A")]
+    assert "auroc" not in set(of_baseline["metric"])
+    assert {"wafroc", "rsna_score", "localised_sensitivity"} <= set(of_baseline["metric"])
+    tests = hand_made.tests[hand_made.tests["second"] == image_blind_name("A")]
+    assert len(tests)
+    assert tests["p_holm_pairs"].isna().all()
+    read = Figures.from_table(hand_made.content.figures)
+    assert list(read.systems) == list(read.image_blind) == list(read.over_image_blind) == ["A"]
+    assert read.difference("A", image_blind_name("A"), "froc_mean").estimate < 0
+
+
+def places_of(boxes, roles):
+    ids = pd.Index(roles.index)
+    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "width": 400, "height": 400})
+    labels = pd.Series(1.0, ids)
+    return learn_places(GroundTruth(images, labels, roles, true_boxes=boxes, boxes_trusted=ids))
+
+
+def drawn_boxes(roles, seed):
+    rng = np.random.default_rng(seed)
+    moved = PLACE + [160, 0, 160, 0] * rng.integers(0, 2, (len(roles), 1))
+    table = pd.DataFrame(moved + rng.normal(0, 9, moved.shape), columns=EDGES)
+    return table.assign(image_id=roles.index)
+
+
+def test_test_boxes_change_neither_the_point_nor_the_boxes():
+    names = [f"i{n:03d}" for n in range(240)]
+    roles = pd.Series(["val", "train", "test"] * 80, index=names)
+    boxes = drawn_boxes(roles, 0)
+    places = places_of(boxes, roles)
+    assert (places.role, places.n_boxes) == ("val", 80)
+    tested = boxes["image_id"].isin(roles.index[roles == "test"])
+    exchanged = boxes.copy()
+    exchanged.loc[tested, EDGES] = boxes.loc[tested, EDGES].to_numpy()[::-1]
+    for other in (exchanged, boxes[~tested]):
+        again = places_of(other, roles)
+        assert np.array_equal(again.point, places.point)
+        assert np.array_equal(again.boxes, places.boxes)
+    shifted = boxes.copy()
+    shifted.loc[~tested, EDGES] += 30.0
+    assert not np.array_equal(places_of(shifted, roles).point, places.point)
+
+
+def test_validation_boxes_are_taken_unless_they_are_few_and_training_boxes_more():
+    for n_val, n_train, role in ((100, 300, "val"), (60, 50, "val"), (60, 70, "train")):
+        names = [f"i{n:03d}" for n in range(n_val + n_train)]
+        roles = pd.Series(["val"] * n_val + ["train"] * n_train, index=names)
+        assert places_of(drawn_boxes(roles, 1), roles).role == role
+    roles[:] = "test"
+    assert places_of(drawn_boxes(roles, 1), roles) is None
+
+
+def test_best_places_of_lesions_in_two_lungs():
+    names = [f"i{n:03d}" for n in range(120)]
+    roles = pd.Series("val", index=names)
+    left = pd.DataFrame([box(name, PLACE) for name in names])
+    right = pd.DataFrame([box(name, OTHER_LUNG) for name in names[:80]])
+    places = places_of(pd.concat([left, right], ignore_index=True), roles)
+    assert np.allclose(places.boxes, np.array([PLACE, OTHER_LUNG]) / 400)
+    assert np.all((places.point > PLACE[:2] / 400) & (places.point < PLACE[2:] / 400))
+
+
+def test_sizes_that_are_unknown_leave_positions_in_px():
+    names = [f"i{n:03d}" for n in range(20)]
+    roles = pd.Series(["val", "test"] * 10, index=names)
+    images = pd.DataFrame({"image_id": names, "patient_id": names})
+    boxes = pd.DataFrame([box(name, PLACE) for name in names[::2]])
+    truth = GroundTruth(
+        images, pd.Series(1.0, names), roles, true_boxes=boxes, boxes_trusted=pd.Index(names)
+    )
+    places = learn_places(truth)
+    assert np.allclose(places.boxes, [PLACE])
+    on_test = places.boxes_on(pd.Series([0.7], ["i001"]), 1)
+    assert on_test[[*EDGES, "score"]].to_numpy().tolist() == [[*PLACE, 0.7]]
+
+
+def localisation_figures(low, high):
+    """FROC means of a system and its baseline, with an interval of their difference."""
+    gap = Figure((low + high) / 2, low, high, interval_at=lambda _: (low, high))
+    return Figures(
+        "opacity",
+        "image",
+        systems={"A": {MetricKey(ALL, "", "auroc"): Figure(0.9, 0.8, 0.95), FROC: Figure(0.7)}},
+        differences={},
+        image_blind={"A": {FROC: Figure(0.7 - gap.estimate)}},
+        over_image_blind={"A": {FROC: gap}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "leader"),
+    [(0.1, 0.3, "A"), (-0.1, 0.3, ""), (-0.4, -0.2, image_blind_name("A"))],
+)
+def test_a_system_localises_only_by_its_difference_from_the_baseline(low, high, leader):
+    figures = localisation_figures(low, high)
+    (conclusion,) = state_verdict(figures, ["A"], "opacity").conclusions
+    assert conclusion.kind == "image_blind"
+    assert conclusion.claims[0].leader == leader
+    assert conclusion.decided == bool(leader)
+    assert conclusion.text.startswith("A localises") == (leader == "A")
+
+
+def test_a_primary_localisation_figure_is_told_with_its_baseline():
+    figures = localisation_figures(0.1, 0.3)
+    verdict = state_verdict(figures, ["A"], "opacity", protocol=Protocol(metric="froc_mean"))
+    assert verdict.conclusions[0].text in verdict.headline
+    by_auroc = state_verdict(figures, ["A"], "opacity")
+    assert by_auroc.conclusions[0].text not in by_auroc.headline
+
+
+@pytest.fixture(scope="module")
+def duplicated():
+    """A detector with a second, worse box on each lesion, and the same without these boxes."""
+    rng = np.random.default_rng(5)
+    names = [f"i{n:03d}" for n in range(160)]
+    truth = pd.DataFrame({"image_id": names, "patient_id": names, "width": 400, "height": 400})
+    truth["label"] = np.arange(160) % 2
+    truth["role"] = np.where(np.arange(160) < 80, "val", "test")
+    lesions = [box(name, PLACE + rng.integers(0, 150)) for name in names[1::2]]
+    once = []
+    for lesion in lesions:
+        corners = np.array([lesion[edge] for edge in EDGES]) + rng.normal(0, 12, 4)
+        once.append(box(lesion["image_id"], corners, score=rng.uniform(0.3, 0.9)))
+    once += [box(name, ELSEWHERE, score=rng.uniform(0.05, 0.7)) for name in names]
+    twice = [{**row, "score": row["score"] - 0.02, "x2": row["x2"] + 3} for row in once]
+    systems = {"Raw": pd.DataFrame(once + twice), "Suppressed": pd.DataFrame(once)}
+    return systems, truth, pd.DataFrame(lesions)
+
+
+def test_one_detector_is_not_better_than_itself_after_suppression(duplicated):
+    systems, truth, lesions = duplicated
+    report = cxr_compare.compare(systems, truth=truth, boxes=lesions, replicates=100)
+    table = report.to_frame().query("system == 'Raw - Suppressed'").set_index("metric")
+    assert table.loc["ap50", "estimate"] < -0.05
+    assert table.loc[["ap50", "ap"], "p_value"].isna().all()
+    assert table.loc["ap50_decided", "estimate"] == 0
+    assert not {"ap50", "ap"} & set(report.tests["metric"])
+    assert "higher" not in "".join(text for text in report.findings if "AP50" in text)
+
+
+def test_without_validation_images_no_claim_rests_on_boxes(duplicated):
+    systems, truth, lesions = duplicated
+    report = cxr_compare.compare(
+        systems, truth=truth.drop(columns="role"), boxes=lesions, replicates=100
+    )
+    rows = report.to_frame().query("metric in ['ap50_decided', 'froc_mean', 'wafroc']")
+    assert rows["p_value"].isna().all()
+    (of_boxes,) = [text for text in report.findings if "AP50" in text]
+    assert "higher" not in of_boxes
+    assert "no claim" in of_boxes
+    assert "image_blind" in {note.kind for note in report.content.comparison.notes}
