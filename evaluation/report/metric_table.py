@@ -335,15 +335,16 @@ def difference_cell(
 ) -> Cell:
     """Return the table cell of a difference between two systems.
 
-    A difference whose own interval excludes 0, but which Holm's correction for several comparisons
-    withdraws, gets ``corrected=True``.
+    Only a comparison of the verdict, which corrects for the number of comparisons, is marked as
+    shown. A difference whose own interval excludes 0, but which this correction withdraws, gets
+    ``corrected=True``.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         pair: Names of the two systems.
         key: Short name of the metric and rule for its threshold (empty for none); None if the
-            difference is no part of the main conclusion, so that there is no such correction.
+            difference is no part of the verdict.
         gap: The difference, first minus second, with its interval.
         whisker: Positions of the difference and its interval on the axis that it shares with the
             other rows; None draws nothing.
@@ -351,10 +352,11 @@ def difference_cell(
     Returns:
         The cell with value and interval as text.
     """
+    decides = None if key is None else comparison.answer.decides(*pair, *key)
+    if whisker is not None:
+        whisker = replace(whisker, decided=decides is True)
     cell = figure_cell(gap, whisker)
-    if key is None or not gap.excludes_zero:
-        return cell
-    return replace(cell, corrected=comparison.answer.decides(*pair, *key) is False)
+    return replace(cell, corrected=decides is False and bool(gap.excludes_zero))
 
 
 def figure_cell(figure: Figure, whisker: Whisker | None = None) -> Cell:

@@ -23,7 +23,7 @@ class Whisker:
         low: Position of the lower end of the interval.
         dot: Position of the value.
         high: Position of the upper end of the interval.
-        decided: True if the interval excludes 0; the dot is then filled.
+        decided: True if the verdict shows this difference; the dot is then filled.
     """
 
     low: float
