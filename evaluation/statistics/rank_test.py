@@ -68,7 +68,7 @@ def chance_p_value(
     ranks = np.mean([scipy.stats.rankdata(scores) for scores in seeds], axis=0)
     ranks -= ranks.mean()
     share = (positive[used] / images[used]).astype(np.float64)
-    rank_sum = np.bincount(clusters, ranks, minlength=n_clusters)
+    rank_sum = np.bincount(clusters, ranks, minlength=n_clusters).astype(np.float64)
     of_positive = np.bincount(clusters[y_true], ranks[y_true], minlength=n_clusters)
     within = None
     if ((share > 0) & (share < 1)).any():

@@ -140,7 +140,8 @@ def _interval_values(figure: Figure) -> dict[str, Any]:
 def _chance_cautions(figures: Figures) -> list[Note]:
     """Note systems that were not shown to be better than chance, and those that were worse."""
     cautions = []
-    for standing, kind in (("open", "chance"), ("below", "below_chance")):
+    kinds: dict[str, NoteKind] = {"open": "chance", "below": "below_chance"}
+    for standing, kind in kinds.items():
         systems = {
             name: _interval_values(auroc)
             for name in figures.systems
