@@ -80,11 +80,11 @@ def test_a_measure_that_no_system_has_is_not_explained(comparison, image_set):
     def explained(compared):
         return [metric.title for metric in methods(compared, image_set)["metrics"]]
 
-    assert "AP50" in explained(comparison)
+    assert "AP50 of the decided boxes" in explained(comparison)
     metrics = comparison.metrics.copy()
-    metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
+    metrics.loc[metrics["metric"] == "ap50_decided", "estimate"] = np.nan
     fewer = replace(comparison, figures=Figures.from_table(metrics))
-    assert "AP50" not in explained(fewer)
+    assert "AP50 of the decided boxes" not in explained(fewer)
 
 
 @pytest.mark.parametrize(

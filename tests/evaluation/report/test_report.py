@@ -150,7 +150,7 @@ def test_first_table_has_the_usual_rows_at_one_threshold(html):
     assert rows == [
         "AUROC",
         "Average precision",
-        "AP50",
+        "AP50 of the decided boxes",
         "Sensitivity (recall)",
         "Specificity",
         "Precision",
