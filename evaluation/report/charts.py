@@ -499,7 +499,7 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
         decision = decisions[0].to_dict() if decisions else {}
         if is_calibrated({"decision": decision}) or not decision.get("calibration"):
             method = (decision.get("calibration") or {}).get("method")
-            name = _CALIBRATION_METHODS.get(method, "a method that was not recorded")
+            name = _CALIBRATION_METHODS.get(str(method), "a method that was not recorded")
             calibrated.append(f"{system.name} by {name}")
         else:
             as_given.append(system.name)
