@@ -409,7 +409,7 @@ def test_the_interval_of_a_prevalence_widens_that_of_a_predictive_value(drawn):
     for text in ("0.1", "0.1:0.05-0.2"):
         shares = Shares(models["A"][0].images.n_patients)
         add_at_prevalence(shares, models, "max_f1", Prevalence.parse(text))
-        table = shares.table(["A"]).set_index(["topic", "system", "metric"])
+        table = shares.table(["A"]).set_index(["topic", "system", "metric"]).sort_index()
         row = table.loc[("prevalence", "A", "ppv")]
         widths.append(row["ci_high"] - row["ci_low"])
     assert widths[1] > widths[0]
