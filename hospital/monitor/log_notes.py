@@ -68,7 +68,8 @@ def system_notes(
     end_of_log = stream["time"].iloc[-1]
     notes: dict[Literal["silent", "new", "few"], list[str]] = {"silent": [], "new": [], "few": []}
     thresholds = []
-    for system, rows in stream.groupby("system"):
+    for name, rows in stream.groupby("system"):
+        system = str(name)
         begin, end = rows["time"].iloc[[0, -1]]
         if system not in in_weeks:
             notes["new"].append(monitor_sentences.new_system(system, f"{begin:%Y-%m-%d}"))

@@ -163,7 +163,7 @@ def evaluated(images: int, patients: int, length: str) -> str:
     return text.rstrip()
 
 
-def boxed(labelled: int, boxed: int) -> str:
+def boxed(labelled: float, boxed: float) -> str:
     """Say how many of the labelled images the detector learns from."""
     return (
         f"Of {labelled:,.0f} labelled images, {boxed:,.0f} are fully boxed or without a lesion. "
