@@ -120,7 +120,7 @@ def test_difference_that_fails_the_correction_has_a_footnote_mark(written, compa
     row = written().split('scope="row">Average precision</th>')[1].split("</tr>")[0]
     assert "0.010 to 0.200" in row
     assert "<sup>†</sup>" in row
-    assert 'class="whisker decided"' not in row
+    assert 'class="whisker decided"' not in row  # the dot follows the correction
 
 
 def test_report_needs_nothing_from_outside(outline):
