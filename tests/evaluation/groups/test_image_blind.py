@@ -125,6 +125,14 @@ def test_best_places_of_lesions_in_two_lungs():
     assert np.all((places.point > PLACE[:2] / 400) & (places.point < PLACE[2:] / 400))
 
 
+def test_lesions_too_small_for_any_constant_box_still_give_one():
+    names = [f"i{n:03d}" for n in range(5)]
+    corners = np.array([[0, 0, 4, 4], [390, 11, 394, 15], [201, 7, 205, 11], [13, 371, 17, 375],
+                        [389, 391, 393, 395]], dtype=float)  # fmt: skip
+    boxes = pd.DataFrame([box(name, place) for name, place in zip(names, corners, strict=True)])
+    assert 1 <= len(places_of(boxes, pd.Series("val", index=names)).boxes) <= 4
+
+
 def test_sizes_that_are_unknown_leave_positions_in_px():
     names = [f"i{n:03d}" for n in range(20)]
     roles = pd.Series(["val", "test"] * 10, index=names)
