@@ -74,6 +74,12 @@ def test_only_localisation_figures_have_a_baseline_and_its_p_values_are_no_furth
     assert read.difference("A", image_blind_name("A"), "froc_mean").estimate < 0
 
 
+def test_a_system_with_the_name_of_a_baseline_is_refused():
+    scores = [0.1, 0.2, 0.8, 0.9]
+    with pytest.raises(cxr_compare.InputError, match="baseline of A"):
+        cxr_compare.compare({"A": scores, image_blind_name("A"): scores}, truth=[0, 0, 1, 1])
+
+
 def places_of(boxes, roles):
     ids = pd.Index(roles.index)
     images = pd.DataFrame({"image_id": ids, "patient_id": ids, "width": 400, "height": 400})
