@@ -161,7 +161,7 @@ def _best_boxes(corners: Floats) -> Floats:
     finds = iou >= _FINDS
     open_lesions = np.ones(len(lesions), dtype=bool)
     chosen: list[int] = []
-    while len(chosen) < _MOST and (finds & open_lesions).any():
+    while not chosen or (len(chosen) < _MOST and (finds & open_lesions).any()):
         gains = (finds & open_lesions).sum(axis=1) + iou[:, open_lesions].mean(axis=1)
         best = int(gains.argmax())
         chosen.append(best)
