@@ -14,6 +14,11 @@ from cxr_compare.evaluation.labelled_images import (
     LabelledImages,
     describe_images,
 )
+from cxr_compare.evaluation.metrics.missing_sentences import (
+    evaluated_in_common,
+    left_out,
+    unknown_labels,
+)
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.output import System
 
@@ -56,17 +61,13 @@ def common_test_images(
     if len(known) < len(labels):
         unknown = labels.index[labels.isna()]
         n_uncertain = int(unknown.isin(truth.uncertain).sum())
-        text = (
-            f"{counted(len(unknown), 'test image', 'have')} no known label for {truth.display_name}"
-        )
-        if n_uncertain:
-            text += f", {n_uncertain:,} of them because readers were uncertain"
+        text = unknown_labels(len(unknown), n_uncertain, truth.display_name)
         values = {
-            "n_images": len(unknown),
+            "n_unlabelled": len(unknown),
             "finding": truth.display_name,
             "n_uncertain": n_uncertain,
         }
-        notes.append(Note("left_out", f"{text}.", values))
+        notes.append(Note("left_out", text, values))
     ran = {
         name: known.index.intersection(system.images_run, sort=False)
         for name, system in systems.items()
@@ -75,19 +76,25 @@ def common_test_images(
     for ids in ran.values():
         common = common.intersection(ids, sort=False)
     differing = {name: ids.difference(common) for name, ids in ran.items()}
-    if any(len(ids) for ids in differing.values()):
-        if images != "common":
-            raise InputError(_difference_line(ran))
-        counts = {name: len(ids) for name, ids in ran.items()}
-        ran_on = ", ".join(f"{name} ran on {count}" for name, count in counts.items())
-        text = f"Evaluated on the {len(common)} test images that all systems ran on ({ran_on})."
-        notes.append(Note("left_out", text, {"n_images": len(common), "ran": counts}))
+    differs = any(len(ids) for ids in differing.values())
+    if differs and images != "common":
+        raise InputError(_difference_line(ran))
     if images != "common":
         _refuse_failures(systems, known.index)
     if len(common) < len(known):
-        n_left_out = len(known) - len(common)
-        text = f"{n_left_out} of {counted(len(known), 'test image')} are not evaluated."
-        notes.append(Note("left_out", text, {"n_images": n_left_out, "n_labelled": len(known)}))
+        dropped = known.drop(common)
+        n_positive = int((dropped == 1).sum())
+        counts = {name: len(ids) for name, ids in ran.items()}
+        text = left_out(len(dropped), len(known), n_positive, int((known == 1).sum()))
+        if differs:
+            text = f"{evaluated_in_common(len(common), counts)} {text}"
+        values = {
+            "n_not_evaluated": len(dropped),
+            "n_labelled": len(known),
+            "n_positive": n_positive,
+            "ran": counts,
+        }
+        notes.append(Note("left_out", text, values))
     if not len(common):
         raise InputError(
             f"no test image of split '{truth.split}' with a known label was run by "

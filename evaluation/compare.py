@@ -45,7 +45,12 @@ from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.units import Unit
 from cxr_compare.evaluation.verdict.background import Background
-from cxr_compare.evaluation.verdict.cautions import few_patients, no_box_hits
+from cxr_compare.evaluation.verdict.cautions import (
+    few_patients,
+    figures_left_out,
+    missing_boxes,
+    no_box_hits,
+)
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 
 
@@ -186,6 +191,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *of_models,
             *score_notes(models),
             *(each.note for each in exposed),
+            *figures_left_out(models, models_by_label(named), figures, truth, images),
+            *missing_boxes(figures, images),
             *few_patients(images),
             *no_box_hits(results, figures, images.truth),
             *image_blind_notes(places, blind, models),

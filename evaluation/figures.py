@@ -13,6 +13,7 @@ import pandas as pd
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
@@ -370,6 +371,23 @@ class Figures:
         for name, estimates in self.over_image_blind.items():
             for key, estimate in estimates.items():
                 yield _BETWEEN.join((name, image_blind_name(name))), key, estimate
+
+    def boxed_positives(self, system: str, key: MetricKey) -> tuple[int, int] | None:
+        """Return how many positive images have boxes, and their number with those that lack them.
+
+        Args:
+            system: Display name of a system.
+            key: Key of the figure.
+
+        Returns:
+            Both numbers for a localisation figure that rests on some of the positive images only;
+            None for any other figure.
+        """
+        if key.metric not in METRICS or not METRICS[key.metric].boxed:
+            return None
+        n_boxed = self.get(system, key.metric, key.policy, subgroup=key.subgroup).counts.n_positive
+        n_positive = self.get(system, "auroc").counts.n_positive
+        return (n_boxed, n_positive) if 0 < n_boxed < n_positive else None
 
     def without(self, left_out: Callable[[MetricKey], bool]) -> Figures:
         """Return a copy without the figures and differences whose keys `left_out` selects."""

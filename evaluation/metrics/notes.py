@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 NoteKind = Literal[
     # The basis of the figures.
     "left_out",  # images that are left out
+    "no_boxes",  # positive images without boxes of their lesions
     "training",  # training data that is unknown
     "copies",  # test images that look like copies of training images
     "exposure",  # test images that an encoder has seen before
@@ -56,7 +57,8 @@ class Note(NamedTuple):
         """True if the fact may make the conclusion on the better system wrong.
 
         The report shows such a remark directly below that conclusion. True for the kinds
-        ``scores``, ``few_patients``, ``copies``, ``exposure``, ``by_image`` and ``no_box_hits``.
+        ``scores``, ``few_patients``, ``copies``, ``exposure``, ``by_image``, ``left_out``,
+        ``no_boxes`` and ``no_box_hits``.
         """
         return self.kind in (
             "scores",
@@ -64,6 +66,8 @@ class Note(NamedTuple):
             "copies",
             "exposure",
             "by_image",
+            "left_out",
+            "no_boxes",
             "no_box_hits",
         )
 

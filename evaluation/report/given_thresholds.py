@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.statistics.figure_text import score_text
 
 _GIVEN = "threshold="
-_SHOWN = {"recall": "sensitivity", "specificity": "specificity", "f1": "F1"}
+GIVEN_METRICS = {"recall": "sensitivity", "specificity": "specificity", "f1": "F1"}
+"""Metrics that a sentence on a threshold names, with their words."""
 
 
 def given_threshold_lines(figures: pd.DataFrame) -> list[str]:
@@ -30,7 +34,7 @@ def given_threshold_lines(figures: pd.DataFrame) -> list[str]:
         >>> line.partition(": ")[2]
         'A has sensitivity 0.750.'
     """
-    rows = figures[(figures["subgroup"] == "all") & figures["metric"].isin(list(_SHOWN))]
+    rows = figures[(figures["subgroup"] == "all") & figures["metric"].isin(list(GIVEN_METRICS))]
     if "unit" in rows:
         rows = rows[rows["unit"] == "image"]
     lines = []
@@ -42,7 +46,7 @@ def given_threshold_lines(figures: pd.DataFrame) -> list[str]:
         for system in at_policy["system"].unique():
             estimates = at_policy[at_policy["system"] == system].set_index("metric")["estimate"]
             known = estimates.dropna()
-            parts = [f"{text} {known[name]:.3f}" for name, text in _SHOWN.items() if name in known]
+            parts = _figure_texts(known.to_dict())
             if parts:
                 of_systems.append(f"{system} has {listing(parts)}")
         if of_systems:
@@ -52,3 +56,24 @@ def given_threshold_lines(figures: pd.DataFrame) -> list[str]:
                 f"{'; '.join(of_systems)}."
             )
     return lines
+
+
+def declared_threshold_line(
+    system: str, threshold: float, aim: str, source: str, figures: Mapping[str, float | None]
+) -> str:
+    """Say what a system reaches at the threshold that was declared for it, and by which source."""
+    reached = listing(_figure_texts(figures)) or "no figures"
+    return (
+        f"At its declared threshold {score_text(threshold)} ({aim}; {source}), {system} has "
+        f"{reached}."
+    )
+
+
+def _figure_texts(figures: Mapping[str, float | None]) -> list[str]:
+    """Return the known figures with their words, such as "sensitivity 0.900"."""
+    values = {name: figures.get(name) for name in GIVEN_METRICS}
+    return [
+        f"{GIVEN_METRICS[name]} {value:.3f}"
+        for name, value in values.items()
+        if value is not None and value == value
+    ]

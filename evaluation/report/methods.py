@@ -165,7 +165,7 @@ def _data_paragraph(comparison: Comparison, labelled: GroundTruth, citations: Ci
         f"{'it is' if len(comparison.findings) == 1 else 'all are'} absent.",
         _roles(comparison, labelled),
         f"Evaluated test images: {_people(labelled.images, comparison.decisions['image_id'])}",
-        *(note.text for note in comparison.notes if note.kind == "left_out"),
+        *(note.text for note in comparison.notes if note.kind in ("left_out", "no_boxes")),
     ]
     return " ".join(text for text in texts if text)
 

@@ -10,6 +10,7 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import Figure, Figures, SampleSize, image_blind_name
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Part
+from cxr_compare.evaluation.metrics.missing_sentences import beside_count, boxed_positives
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, metric_title
 from cxr_compare.evaluation.protocol import EXPLORATORY
@@ -186,7 +187,12 @@ def _row_group(
     rows: list[Row] = []
     for key in keys:
         cells: list[Cell] = [
-            figure_cell(figures.get(name, key.metric, policy, subgroup=subgroup))
+            _with_boxed_positives(
+                figure_cell(figures.get(name, key.metric, policy, subgroup=subgroup)),
+                figures,
+                name,
+                key,
+            )
             for name in comparison.systems
         ]
         explained = any(cell.note for cell in cells)  # the difference need not repeat the note
@@ -216,6 +222,15 @@ def _row_group(
         chosen_on=tuple(chosen_on),
         ticks=placed.ticks,
     )
+
+
+def _with_boxed_positives(cell: Cell, figures: Figures, system: str, key: MetricKey) -> Cell:
+    """Add to a localisation figure on how many positive images it rests, if some lack boxes."""
+    counts = figures.boxed_positives(system, key)
+    if not cell.known or counts is None:
+        return cell
+    note = boxed_positives(*counts)
+    return replace(cell, note=f"{cell.note}; {note}" if cell.note else note)
 
 
 def _image_blind_rows(comparison: Comparison, key: MetricKey, n_contrasts: int) -> list[Row]:
@@ -257,7 +272,9 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
     figures = comparison.figures
     for system in figures.systems.values():
         if key in system and system[key].counts.n_images:
-            return row_count(system[key].counts, figures.plural_unit)
+            count = row_count(system[key].counts, figures.plural_unit)
+            missing = beside_count(comparison.notes) if figures.unit == "image" else ""
+            return f"{count}; {missing}" if missing and key.subgroup == ALL else count
     return ""
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.report.given_thresholds import GIVEN_METRICS, declared_threshold_line
 from cxr_compare.evaluation.report.joint_table import joint_record
 from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
 from cxr_compare.evaluation.report.unknown_patients import image_worded_record
+from cxr_compare.evaluation.thresholds import DECLARED
 from cxr_compare.evaluation.verdict.verdict_parts import Conclusion
 
 
@@ -53,10 +55,28 @@ def answer_json(comparison: Comparison) -> dict[str, Any]:
         "cautions": [caution.text for caution in answer.cautions],
         "claims": [claim.to_dict() for claim in answer.claims],
         "findings": [_finding(each, comparison) for each in answer.conclusions],
-        "declared": [f"{name}, {each.text}" for name, each in comparison.declared.items()],
+        "margin": [each.text for each in answer.conclusions if each.kind == "margin"],
+        "declared": _declared_thresholds(comparison),
         "scope": " ".join(answer.scope.values()),
     }
     return record if comparison.patients_known else image_worded_record(record)
+
+
+def _declared_thresholds(comparison: Comparison) -> list[str]:
+    """Return a sentence for each declared threshold, with the figures of its system there."""
+    lines = []
+    for model, declared in comparison.declared.items():
+        system = model if model in comparison.systems else model.rpartition(" #")[0]
+        figures = {
+            metric: comparison.figures.get(system, metric, DECLARED).estimate
+            for metric in GIVEN_METRICS
+        }
+        lines.append(
+            declared_threshold_line(
+                model, declared.threshold, declared.name, declared.source, figures
+            )
+        )
+    return lines
 
 
 def _finding(conclusion: Conclusion, comparison: Comparison) -> str:

@@ -116,11 +116,11 @@ class Report(OpenedFromFolder):
         return f"<Report of {systems} on {self._payload['target']}: {images} test images, {where}>"
 
     def __str__(self) -> str:
-        lines = [self.headline]
+        lines = [self.headline, *self._answer.get("margin", [])]
         if any(policy.startswith("threshold=") for policy in self.content.policies):
             lines += given_threshold_lines(self.figures)
-        lines += [f"Caution: {caution}" for caution in self.cautions]
         lines += self._answer.get("declared", [])
+        lines += [f"Caution: {caution}" for caution in self.cautions]
         return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])
 
     def _repr_html_(self) -> str:

@@ -10,11 +10,20 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.boxes.box_checks import spread_ratio
+from cxr_compare.evaluation.evaluated_model import Models
 from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
-from cxr_compare.evaluation.labelled_images import LabelledImages
+from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.metrics import image_metrics
+from cxr_compare.evaluation.metrics.missing_sentences import (
+    LeftOutFigure,
+    figures_on_left_out,
+    positives_without_boxes,
+)
 from cxr_compare.evaluation.metrics.notes import Note, NoteKind
 from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number, p_equation
 from cxr_compare.evaluation.system_result import SystemResult
@@ -161,6 +170,66 @@ def no_box_hits(
             values = {"name": name, "ratio": ratio}
             notes.append(Note("no_box_hits", _no_box_hits_text(name, ratio), values))
     return notes
+
+
+def missing_boxes(estimates: Figures, evaluated: LabelledImages) -> list[Note]:
+    """Make a note if some positive images lack boxes, on which localisation figures do not rest."""
+    n_positive = int(evaluated.y_true.sum())
+    n_without = int((evaluated.y_true & ~evaluated.boxes_trusted).sum())
+    has_boxed_figure = any(
+        figure.known and key.metric in METRICS and METRICS[key.metric].boxed
+        for _, key, figure in estimates
+    )
+    if not n_without or not has_boxed_figure:
+        return []
+    text = positives_without_boxes(n_without, n_positive)
+    return [Note("no_boxes", text, {"n_without": n_without, "n_positive": n_positive})]
+
+
+def figures_left_out(
+    models: Models,
+    systems: Mapping[str, System],
+    figures: Figures,
+    truth: GroundTruth,
+    evaluated: LabelledImages,
+) -> list[Note]:
+    """Note the AUROC on labelled test images that are not evaluated.
+
+    Only systems that ran on some of them are named. Over several training seeds it is the mean.
+    """
+    labels = truth.labels_of("test").dropna()
+    dropped = labels.index.difference(evaluated.image_ids)
+    of_systems = {}
+    for name, members in models.items():
+        ids = dropped
+        for model in members:
+            ids = ids.intersection(_answered(systems[model.name]))
+        if not len(ids):
+            continue
+        positive = labels.reindex(ids).to_numpy() == 1
+        areas = []
+        for model in members:
+            output = systems[model.name].output_on(ids)
+            scores = output.scores(model.choices.reduction).to_numpy(np.float64)
+            areas.append(image_metrics.auroc(positive, scores))
+        known = [area for area in areas if area is not None]
+        of_systems[name] = LeftOutFigure(
+            float(np.mean(known)) if known else None,
+            len(ids),
+            int(positive.sum()),
+            figures.get(name, "auroc").estimate,
+        )
+    if not of_systems:
+        return []
+    values = {name: figure._asdict() for name, figure in of_systems.items()}
+    return [Note("left_out", figures_on_left_out(of_systems), {"systems": values})]
+
+
+def _answered(system: System) -> pd.Index:
+    """Return the ids of the images on which a system ran and, if it gives scores, has one."""
+    if system.kind == "boxes":
+        return system.images_run
+    return system.images_run.intersection(pd.Index(system.scores["image_id"].unique()))
 
 
 def _no_box_hits_text(name: str, ratio: float | None) -> str:

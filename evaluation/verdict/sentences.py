@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from cxr_compare.evaluation.figures import Figure
+from cxr_compare.evaluation.metrics.missing_sentences import boxed_positives
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
@@ -293,6 +294,13 @@ def pair_figure_sentence(claim: Claim, at: str, map_boxes: Sequence[str]) -> str
 def pair_figures_sentence(claims: Sequence[Claim], at: str) -> str:
     """Say what is shown of two systems in several figures at one threshold."""
     return f"{claims[0].first} and {claims[0].second}{at}: {_figures_and_gaps(claims)}."
+
+
+def boxed_positives_sentence(claim: Claim, n_boxed: int, n_positive: int) -> str:
+    """Say that a localisation figure rests on the positive images that have boxes."""
+    title = title_inside(claim)
+    rests = boxed_positives(n_boxed, n_positive)
+    return f" {title[0].upper()}{title[1:]} rests {rests}."
 
 
 def joint_sentence(members: Sequence[str], claims: Sequence[Claim], at: str, *, shown: bool) -> str:

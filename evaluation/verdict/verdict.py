@@ -8,6 +8,7 @@ from itertools import combinations
 
 from cxr_compare.evaluation.box_choice import MAP_CUT
 from cxr_compare.evaluation.figures import Figures, family_level, image_blind_name
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
 from cxr_compare.evaluation.paired_tests import PairTests
@@ -398,8 +399,19 @@ def _conclusion(
     else:
         map_boxes = _systems_with_map_boxes(question.figures, claim)
         text = sentences.pair_figure_sentence(claim, at, map_boxes)
+    text += _boxed_positives(question.figures, group)
     decided = any(member.decided for member in group)
     return Conclusion(_marked(text, secondary), kind, tuple(group), decided, secondary)
+
+
+def _boxed_positives(figures: Figures, group: Sequence[Claim]) -> str:
+    """Say on how many positive images a localisation figure rests, if not on all of them."""
+    for claim in group:
+        key = MetricKey(ALL, claim.policy, claim.metric)
+        counts = figures.boxed_positives(claim.first, key)
+        if counts is not None:
+            return sentences.boxed_positives_sentence(claim, *counts)
+    return ""
 
 
 def _systems_with_map_boxes(figures: Figures, claim: Claim) -> list[str]:

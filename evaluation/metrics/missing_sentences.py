@@ -1,0 +1,100 @@
+"""Sentences on test images that a figure does not count: functions of counts that return text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.statistics.figure_text import number
+
+
+class LeftOutFigure(NamedTuple):
+    """AUROC of one system on the labelled test images that are not evaluated.
+
+    ``auroc`` is None if the system ran on images of one class only; ``evaluated`` is its AUROC on
+    the evaluated images.
+    """
+
+    auroc: float | None
+    n_images: int
+    n_positive: int
+    evaluated: float | None
+
+
+def unknown_labels(n_images: int, n_uncertain: int, finding: str) -> str:
+    """Say how many test images have no known label, and of how many of them readers doubted."""
+    text = f"{counted(n_images, 'test image', 'have')} no known label for {finding}"
+    if n_uncertain:
+        text += f", {n_uncertain:,} of them because readers were uncertain"
+    return f"{text}."
+
+
+def evaluated_in_common(n_images: int, ran: Mapping[str, int]) -> str:
+    """Say on how many images all systems ran; ``ran`` holds the number of each system."""
+    each = ", ".join(f"{name} ran on {count:,}" for name, count in ran.items())
+    return f"Evaluated on the {n_images:,} test images that all systems ran on ({each})."
+
+
+def left_out(n_images: int, n_labelled: int, n_positive: int, n_labelled_positive: int) -> str:
+    """Say how many labelled test images are not evaluated, with both prevalences."""
+    evaluated = n_labelled - n_images
+    verb = "is" if n_images == 1 else "are"
+    text = f"{n_images:,} of {counted(n_labelled, 'labelled test image')} {verb} not evaluated: "
+    text += f"{_positive(n_positive, n_images)}"
+    if evaluated:
+        kept = _positive(n_labelled_positive - n_positive, evaluated)
+        text += f", against {kept} of the evaluated ones"
+    return f"{text}."
+
+
+def figures_on_left_out(systems: Mapping[str, LeftOutFigure]) -> str:
+    """Give the AUROC on images that are left out, of the systems that ran on them."""
+    parts = []
+    for name, figure in systems.items():
+        images = f"{counted(figure.n_images, 'image')}, {figure.n_positive:,} positive"
+        if figure.auroc is None:
+            parts.append(f"{name} has no AUROC ({images})")
+            continue
+        text = f"{name} has an AUROC of {number(figure.auroc)} ({images})"
+        if figure.evaluated is not None:
+            text += f", against {number(figure.evaluated)} on the evaluated images"
+        parts.append(text)
+    return f"On the images that are not evaluated, {'; '.join(parts)}."
+
+
+def positives_without_boxes(n_without: int, n_positive: int) -> str:
+    """Say on how many positive images localisation figures rest."""
+    verb = "lacks" if n_without == 1 else "lack"
+    return (
+        f"{n_without:,} of {counted(n_positive, 'positive test image')} {verb} boxes of their "
+        f"lesions: localisation figures rest on the {n_positive - n_without:,} others, and all "
+        "other figures on all."
+    )
+
+
+def boxed_positives(n_boxed: int, n_positive: int) -> str:
+    """Name in a few words the positive images with boxes, beside a localisation figure."""
+    return f"on the {n_boxed:,} of {n_positive:,} positive images that have boxes"
+
+
+def beside_count(notes: Sequence[Note]) -> str:
+    """Name in a few words the test images that are left out, beside the number of evaluated ones.
+
+    The result is empty if none is left out.
+    """
+    parts = []
+    for note in notes:
+        values = note.values or {}
+        if "n_unlabelled" in values:
+            parts.append(f"{values['n_unlabelled']:,} without a label")
+        if "n_not_evaluated" in values:
+            parts.append(f"{values['n_not_evaluated']:,} without an answer of every system")
+    return f"left out: {listing(parts)}" if parts else ""
+
+
+def _positive(n_positive: int, n_images: int) -> str:
+    """Return a number of positive images with their share."""
+    return f"{n_positive:,} positive ({100 * n_positive / n_images:.1f} %)"
