@@ -18,7 +18,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.label_files import ids_of_paths, read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
-from cxr_compare.evaluation.sources.prediction_files import RawPredictions
+from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 
 _COCO_SIDES = "COCO's bbox is x, y, width, height"

@@ -43,10 +43,10 @@ from cxr_compare.evaluation.output import System, SystemFacts
 from cxr_compare.evaluation.sources.imported_images import KnownImages, SplitImages
 from cxr_compare.evaluation.sources.prediction_files import (
     ColumnNames,
-    RawPredictions,
     file_stem,
     read_source,
 )
+from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
 from cxr_compare.evaluation.sources.reading_advice import IMPORT, ReadingAdvice
 
 if TYPE_CHECKING:
