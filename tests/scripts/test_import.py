@@ -16,6 +16,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources import import_folder
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.import_predictions import import_predictions
@@ -224,7 +225,7 @@ def test_a_bad_line_of_yolo_is_refused_by_file_and_line(yolo, tmp_path, text, op
 
 def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
     frame = pd.DataFrame({"image_id": ["c", "d"], "p": [0.25, 1]}, index=["one", "two"])
-    columns = imported.ColumnNames(score="p")
+    columns = ColumnNames(score="p")
     imported_predictions = import_folder.import_file(
         frame, str(data), tmp_path / "out", name="Table", columns=columns
     )
