@@ -316,7 +316,7 @@ def reader_notes(analysis: ReaderAnalysis) -> list[str]:
     freedoms = {
         row.freedom_between
         for row in analysis.rows_of("difference", analysis.primary)
-        if row.cautious
+        if row.cautious and row.freedom_between is not None
     }
     if freedoms:
         notes.append(reader_sentences.few_freedom(sorted(freedoms), FREEDOM_OF_A_CLAIM))
