@@ -104,7 +104,7 @@ def methods(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
 
 
 def policy_meaning(policy: Policy) -> str:
-    """Say how a rule chooses a threshold, and what it promises on test images."""
+    """Say how a rule chooses a threshold, and what that means for test images."""
     highest = "if several do equally well, the highest of them"
     match policy.kind:
         case "threshold":
