@@ -369,23 +369,20 @@ def drift(report: Report, truth: Truth) -> Found:
 
 def predictive_values(report: Report, truth: Truth) -> Found:
     """Count intervals of PPV and NPV at a prevalence that miss the true values."""
-    given = truth.design.options["prevalence"]
-    count, _, of = given.partition("/")
-    prevalence = float(count) / float(of) if of else float(given)
-    threshold = report.to_dict()["thresholds"]["A"][truth.design.options["policy"][0]]
-    rates = truth.rates(threshold)
-    recall, specificity = rates["recall"], rates["specificity"]
-    hits, alarms = prevalence * recall, (1 - prevalence) * (1 - specificity)
-    clear, missed = (1 - prevalence) * specificity, prevalence * (1 - recall)
-    true = {"ppv": hits / (hits + alarms), "npv": clear / (clear + missed)}
-    rows = report.failures[report.failures["topic"] == "prevalence"].set_index("metric")
-    columns = ["estimate", "ci_low", "ci_high"]
-    return {
-        f"misses predictive @ {metric}": _Cell(*rows.loc[metric, columns].astype(float)).misses(
-            value
-        )
-        for metric, value in true.items()
-    }
+    assert truth.design.at_use is not None
+    prevalence, _ = truth.design.at_use
+    rows = report.failures
+    found: Found = {}
+    for row in rows[rows["topic"] == "prevalence"].to_dict("records"):
+        threshold = report.to_dict()["thresholds"]["A"][row["policy"]]
+        rates = truth.rates(threshold)
+        recall, specificity = rates["recall"], rates["specificity"]
+        hits, alarms = prevalence * recall, (1 - prevalence) * (1 - specificity)
+        clear, missed = (1 - prevalence) * specificity, prevalence * (1 - recall)
+        true = {"ppv": hits / (hits + alarms), "npv": clear / (clear + missed)}[row["metric"]]
+        cell = _Cell(row["estimate"], row["ci_low"], row["ci_high"])
+        found[f"misses predictive @ {row['metric']}"] = cell.misses(true)
+    return found
 
 
 def groups(report: Report, truth: Truth) -> Found:
