@@ -387,9 +387,19 @@ def predictive_values(report: Report, truth: Truth) -> Found:
 
 def groups(report: Report, truth: Truth) -> Found:
     """Count groups that are said to differ from the rest."""
+    return {"group": float(len(_different_groups(report)) > 0)}
+
+
+def groups_by_auroc(report: Report, truth: Truth) -> Found:
+    """Count groups that are said to differ in AUROC, where other figures truly differ."""
+    metrics = _different_groups(report)["metric"]
+    return {"group @ auroc": float((metrics == "auroc").any())}
+
+
+def _different_groups(report: Report) -> pd.DataFrame:
     rows = report.failures
     rows = rows[rows["group"].astype(str).str.endswith(" - rest") & (rows["p_holm"] < 0.05)]
-    return {"group": float(((rows["ci_low"] > 0) | (rows["ci_high"] < 0)).any())}
+    return rows[(rows["ci_low"] > 0) | (rows["ci_high"] < 0)]
 
 
 def exposure(report: Report, truth: Truth) -> Found:
@@ -512,6 +522,7 @@ CLAIMS: dict[str, Callable[[Report, Truth], Found]] = {
         drift,
         predictive_values,
         groups,
+        groups_by_auroc,
         exposure,
         shortcut,
         shortcut_interval,

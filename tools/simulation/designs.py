@@ -249,7 +249,7 @@ def with_facts(
         truth["view"] = np.where(is_right == (truth["label"] == 1), "AP", "PA")
 
 
-def half_seen(rng: np.random.Generator, drawn: Drawn, *, share: float) -> None:
+def some_seen(rng: np.random.Generator, drawn: Drawn, *, share: float) -> None:
     """Let the first system have seen the images of a share of the patients, to no advantage."""
     seen = _by_patient(drawn, lambda count: rng.random(count) < share)
     drawn.files = tempfile.TemporaryDirectory()
@@ -512,10 +512,14 @@ def _group_designs() -> list[Design]:
         group("14 % of 600 patients", 600, 0.14),
         group("30 % of 600 patients", 600, 0.3),
         group("50 % of 600 patients, images as in RSNA", 600, 0.5, images="rsna"),
+        replace(
+            group("30 % of 600 patients, their scores higher by 1", 600, 0.3, shift=1.0),
+            claims=("groups_by_auroc",),
+        ),
     ]
     rows += [
         Design(f"exposure, {name}", ("exposure",), (0.85, 0.85), n, images=images, replicates=100,
-               changes=(partial(half_seen, share=share),))
+               changes=(partial(some_seen, share=share),))
         for name, n, images, share in (
             ("half of 150 patients, images as in RSNA", 150, "rsna", 0.5),
             ("70 % of 150 patients, 1 to 60 images", 150, "1-60", 0.7),
