@@ -17,7 +17,7 @@ from tools.simulation.__main__ import (
     with_table,
 )
 from tools.simulation.claims import CLAIMS, Truth, run_compare
-from tools.simulation.designs import Design, core_designs
+from tools.simulation.designs import Design, Drawn, core_designs, in_group
 from tools.simulation.draw import draw, skill_of
 
 LARGE = Design("large differences", (), (0.97, 0.6), 150, 100, images="1-3")
@@ -66,6 +66,19 @@ def test_claims_of_a_report_are_seen(large) -> None:
     assert CLAIMS["marks"](large, equal)["mark"] == 1
     assert CLAIMS["margin"](large, equal) == {"non-inferior": 0, "equivalent": 0, "worse": 1}
     assert 1 in CLAIMS["rate_differences"](large, equal).values()
+
+
+def test_a_group_that_differs_is_seen() -> None:
+    def guessed_in_group(rng: np.random.Generator, drawn: Drawn) -> None:
+        in_group(rng, drawn, share=0.4, by_image=False)
+        inside = drawn.truth["sex"].to_numpy() == "F"
+        for name, scores in drawn.systems.items():
+            drawn.systems[name] = scores.where(~inside, rng.random(len(scores)))
+
+    design = Design("group", (), (0.97, 0.97), 600, 100, changes=(guessed_in_group,))
+    report = run_compare(design.drawn(np.random.default_rng(2)), {}, 100)
+    assert CLAIMS["groups"](report, Truth(design)) == {"group": 1.0}
+    assert CLAIMS["groups_by_auroc"](report, Truth(design)) == {"group @ auroc": 1.0}
 
 
 def test_a_system_that_guesses_is_told_from_one_that_does_not() -> None:

@@ -369,30 +369,37 @@ def drift(report: Report, truth: Truth) -> Found:
 
 def predictive_values(report: Report, truth: Truth) -> Found:
     """Count intervals of PPV and NPV at a prevalence that miss the true values."""
-    given = truth.design.options["prevalence"]
-    count, _, of = given.partition("/")
-    prevalence = float(count) / float(of) if of else float(given)
-    threshold = report.to_dict()["thresholds"]["A"][truth.design.options["policy"][0]]
-    rates = truth.rates(threshold)
-    recall, specificity = rates["recall"], rates["specificity"]
-    hits, alarms = prevalence * recall, (1 - prevalence) * (1 - specificity)
-    clear, missed = (1 - prevalence) * specificity, prevalence * (1 - recall)
-    true = {"ppv": hits / (hits + alarms), "npv": clear / (clear + missed)}
-    rows = report.failures[report.failures["topic"] == "prevalence"].set_index("metric")
-    columns = ["estimate", "ci_low", "ci_high"]
-    return {
-        f"misses predictive @ {metric}": _Cell(*rows.loc[metric, columns].astype(float)).misses(
-            value
-        )
-        for metric, value in true.items()
-    }
+    assert truth.design.at_use is not None
+    prevalence, _ = truth.design.at_use
+    rows = report.failures
+    found: Found = {}
+    for row in rows[rows["topic"] == "prevalence"].to_dict("records"):
+        threshold = report.to_dict()["thresholds"]["A"][row["policy"]]
+        rates = truth.rates(threshold)
+        recall, specificity = rates["recall"], rates["specificity"]
+        hits, alarms = prevalence * recall, (1 - prevalence) * (1 - specificity)
+        clear, missed = (1 - prevalence) * specificity, prevalence * (1 - recall)
+        true = {"ppv": hits / (hits + alarms), "npv": clear / (clear + missed)}[row["metric"]]
+        cell = _Cell(row["estimate"], row["ci_low"], row["ci_high"])
+        found[f"misses predictive @ {row['metric']}"] = cell.misses(true)
+    return found
 
 
 def groups(report: Report, truth: Truth) -> Found:
     """Count groups that are said to differ from the rest."""
+    return {"group": float(len(_different_groups(report)) > 0)}
+
+
+def groups_by_auroc(report: Report, truth: Truth) -> Found:
+    """Count groups that are said to differ in AUROC, where other figures truly differ."""
+    metrics = _different_groups(report)["metric"]
+    return {"group @ auroc": float((metrics == "auroc").any())}
+
+
+def _different_groups(report: Report) -> pd.DataFrame:
     rows = report.failures
     rows = rows[rows["group"].astype(str).str.endswith(" - rest") & (rows["p_holm"] < 0.05)]
-    return {"group": float(((rows["ci_low"] > 0) | (rows["ci_high"] < 0)).any())}
+    return rows[(rows["ci_low"] > 0) | (rows["ci_high"] < 0)]
 
 
 def exposure(report: Report, truth: Truth) -> Found:
@@ -515,6 +522,7 @@ CLAIMS: dict[str, Callable[[Report, Truth], Found]] = {
         drift,
         predictive_values,
         groups,
+        groups_by_auroc,
         exposure,
         shortcut,
         shortcut_interval,

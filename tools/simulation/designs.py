@@ -79,6 +79,8 @@ class Design:
         seeds: Number of training seeds of each system.
         between_seeds: Standard deviation of the AUROC between seeds.
         detector: Distribution of the boxes of two equal detectors; None for scores.
+        at_use: True prevalence where the system is used, and the number of patients on whom it was
+            counted; None if it is known.
         changes: What else is done to drawn data.
         options: Further arguments of `cxr_compare.compare`.
         replicates: Number of bootstrap resamples; the program's default is 2,000. Claims about the
@@ -99,6 +101,7 @@ class Design:
     seeds: int = 1
     between_seeds: float = 0.0
     detector: Detector | None = None
+    at_use: tuple[float, int | None] | None = None
     changes: tuple[Change, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     replicates: int = 400
@@ -152,6 +155,10 @@ class Design:
                     if size
                 }
             )
+        if self.at_use is not None:
+            share, of = self.at_use
+            counted = "" if of is None else f"{max(rng.binomial(of, share), 1)}/{of}"
+            drawn.options["prevalence"] = counted or f"{share}"
         for change in self.changes:
             change(rng, drawn)
         return drawn
@@ -242,7 +249,7 @@ def with_facts(
         truth["view"] = np.where(is_right == (truth["label"] == 1), "AP", "PA")
 
 
-def half_seen(rng: np.random.Generator, drawn: Drawn, *, share: float) -> None:
+def some_seen(rng: np.random.Generator, drawn: Drawn, *, share: float) -> None:
     """Let the first system have seen the images of a share of the patients, to no advantage."""
     seen = _by_patient(drawn, lambda count: rng.random(count) < share)
     drawn.files = tempfile.TemporaryDirectory()
@@ -447,13 +454,11 @@ def _threshold_designs() -> list[Design]:
         )
     ]  # fmt: skip
     rows += [
-        Design(f"PPV at a prevalence of {given}, {n} patients, {name}", ("predictive_values",),
-               (0.93,), n, images=images,
-               options={"prevalence": given, "policy": ["threshold=0.75"]})
-        for given, n, images, name in (
-            ("12/240", 60, "one", "one image"), ("12/240", 600, "one", "one image"),
-            ("12/240", 200, "rsna", _WIDE["rsna"]), ("0.05", 200, "one", "one image"),
-            ("3/60", 200, "one", "one image"), ("12/60", 200, "one", "one image"),
+        Design(f"PPV at a prevalence of {use}, counted on {of or 'none'}, {n} patients, {images}",
+               ("predictive_values",), (0.93,), n, 100, images, at_use=(use, of))
+        for use, of, n, images in (
+            (0.05, 240, 60, "one"), (0.05, 240, 600, "one"), (0.05, 240, 200, "rsna"),
+            (0.05, None, 200, "one"), (0.05, 60, 200, "one"), (0.2, 60, 200, "one"),
         )
     ]  # fmt: skip
     return rows
@@ -507,10 +512,14 @@ def _group_designs() -> list[Design]:
         group("14 % of 600 patients", 600, 0.14),
         group("30 % of 600 patients", 600, 0.3),
         group("50 % of 600 patients, images as in RSNA", 600, 0.5, images="rsna"),
+        replace(
+            group("30 % of 600 patients, their scores higher by 1", 600, 0.3, shift=1.0),
+            claims=("groups_by_auroc",),
+        ),
     ]
     rows += [
         Design(f"exposure, {name}", ("exposure",), (0.85, 0.85), n, images=images, replicates=100,
-               changes=(partial(half_seen, share=share),))
+               changes=(partial(some_seen, share=share),))
         for name, n, images, share in (
             ("half of 150 patients, images as in RSNA", 150, "rsna", 0.5),
             ("70 % of 150 patients, 1 to 60 images", 150, "1-60", 0.7),
@@ -592,7 +601,7 @@ def _box_designs() -> list[Design]:
     ]  # fmt: skip
     rows += [
         row("a detector and the same after suppression, 100 / 150 patients", patients=150,
-            validation=100, detector=DOUBLING, claims=("box_findings", "box_differences"),
+            validation=100, detector=DOUBLING, claims=("box_findings",),
             changes=(suppressed_second,)),
         row("a detector and constant boxes with its scores, 100 / 150 patients", patients=150,
             validation=100, claims=("localises",), changes=(constant_second,)),

@@ -328,7 +328,7 @@ def draw_images(
         corners = np.vstack([own, np.hstack([corner, corner + rng.uniform(60, 300)])])
         marked = given > _FAINTEST
         found = _table(image[marked], corners[marked], score=expit(given[marked]))
-        boxes.append(_with_doubles(rng, found, law.doubles) if law.doubles else found)
+        boxes.append(_inside(_with_doubles(rng, found, law.doubles) if law.doubles else found))
     return BoxedImages(sample, lesions, boxes)
 
 
@@ -341,6 +341,13 @@ def _of_two(rng: np.random.Generator, count: int, width: int = 1) -> Floats:
 
 def _table(image: Integers, corners: Floats, **more: Any) -> pd.DataFrame:
     return pd.DataFrame(corners, columns=EDGES).assign(image=image, **more)
+
+
+def _inside(boxes: pd.DataFrame) -> pd.DataFrame:
+    """Clip boxes to the image, and leave out those of which nothing is left."""
+    boxes = boxes.assign(**boxes[EDGES].clip(0, SIDE))
+    left = (boxes["x2"] - boxes["x1"] > 1) & (boxes["y2"] - boxes["y1"] > 1)
+    return boxes[left].reset_index(drop=True)
 
 
 def _with_doubles(rng: np.random.Generator, boxes: pd.DataFrame, doubles: float) -> pd.DataFrame:
