@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 
@@ -12,6 +14,11 @@ class NotebookFigure(Figure):
 
     Jupyter shows an ordinary figure in this way only after `matplotlib.pyplot` was imported.
     """
+
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        """Save the figure; a PDF embeds its fonts as TrueType, so that its text can be edited."""
+        with mpl.rc_context({"pdf.fonttype": 42}):
+            super().savefig(*arguments, **options)
 
     def _repr_png_(self) -> bytes:
         drawn = io.BytesIO()

@@ -65,8 +65,9 @@ def _edges(figure: Figure) -> Bbox:
     With ``bbox_inches="tight"`` matplotlib would do both again for each file.
     """
     figure.set_dpi(_DPI)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     margin: float = mpl.rcParams["savefig.pad_inches"]
     return figure.get_tightbbox().padded(margin)
 

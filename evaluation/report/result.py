@@ -121,7 +121,18 @@ class Report(OpenedFromFolder):
             lines += given_threshold_lines(self.figures)
         lines += self._answer.get("declared", [])
         lines += [f"Caution: {caution}" for caution in self.cautions]
-        return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])
+        if self.page is not None:
+            lines += [f"Report: {self.page}", self._contents_of_page]
+        return "\n".join(lines)
+
+    @property
+    def _contents_of_page(self) -> str:
+        """Sentence on what a reader gets to whom the page is sent."""
+        drawn = bool(self.content.overlays)
+        hidden = bool((self._payload["provenance"] or {}).get("names_hidden"))
+        images = "images" if drawn else "no images"
+        names = "file names" if drawn and not hidden else "no file names"
+        return f"This file can be sent as it is; it holds {images} and {names}."
 
     def _repr_html_(self) -> str:
         """Return the answer, its cautions and the table as HTML, for a notebook."""

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -50,8 +50,10 @@ from cxr_compare.scripts.runner import command
 if TYPE_CHECKING:
     from cxr_compare.evaluation.comparison import Comparison
     from cxr_compare.evaluation.groups.exposure import Exposure
+    from cxr_compare.evaluation.labelled_images import GroundTruth
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.result import Report, ReportsByTarget
+    from cxr_compare.evaluation.sources.pixels import Pixels
     from cxr_compare.scripts.from_data_set import FromDataSet
     from cxr_compare.scripts.result_columns import ResultColumns
 
@@ -95,6 +97,7 @@ def compare(
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
     both: bool = False,
+    hide_names: bool = False,
     overwrite: bool = False,
 ) -> Report | ReportsByTarget:
     """Evaluate systems on the same test images, and write the report.
@@ -167,6 +170,9 @@ def compare(
             regression, fitted on validation images, that gates the detector's boxes. The report
             says whether it is better than each of them, and which decisions it changes
             (docs/questions/both-together.md).
+        hide_names: Show numbers such as image-1 and patient-1 in place of the ids of images and
+            patients, which often are names of files, on the page and in tables and pictures. Which
+            number belongs to which id is not stored.
         overwrite: Write a new report in place of the finished one in this folder. Without it,
             another call on the folder of a finished report is refused.
 
@@ -248,12 +254,14 @@ def compare(
             "exposure": _without_folders(exposure),
             "mapping": None if mapping is None else as_path(mapping).name,
             "both": both,
+            "hide_names": hide_names,
             "image_folder": None if image_options.folder is None else image_options.folder.name,
         },
         inputs=_files_of_exposures(exposure, as_path(mapping)),
         both=both,
         exposures=tuple(exposures),
         overwrite=overwrite,
+        hide_names=hide_names,
     )
     if not inputs[1:]:
         return request.report(inputs[0], out)
@@ -343,6 +351,14 @@ def _files_of_exposures(exposure: Sequence[str], mapping: Path | None) -> tuple[
     return tuple(lists if mapping is None else [*lists, mapping])
 
 
+class _Shown(NamedTuple):
+    """What a report shows: the comparison, the ground truth, and the pixels, if there are any."""
+
+    comparison: Comparison
+    truth: GroundTruth
+    pixels: Pixels | None
+
+
 @dataclass(frozen=True)
 class ReportRequest:
     """The options of one call of `cxr compare`, in the form in which they apply to each target.
@@ -363,6 +379,7 @@ class ReportRequest:
         exposures: Images that systems or their encoders have seen before, one object for each
             system.
         overwrite: True writes a finished report again.
+        hide_names: True shows numbers in place of the ids of images and patients.
     """
 
     protocol: Protocol
@@ -375,6 +392,7 @@ class ReportRequest:
     both: bool
     exposures: tuple[Exposure, ...]
     overwrite: bool
+    hide_names: bool
 
     def report(self, inputs: FromDataSet | FromTruth, out: Path | None) -> Report:
         """Compare the systems on one target, and write the report.
@@ -394,8 +412,8 @@ class ReportRequest:
         """
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-                comparison = self._compare(inputs, Path(folder))
-            return self._unwritten(comparison, inputs)
+                shown = self._shown(self._compare(inputs, Path(folder)), inputs)
+            return self._unwritten(shown)
         from cxr_compare.evaluation.report.result import Report
 
         if self.is_finished(inputs, out):
@@ -405,11 +423,20 @@ class ReportRequest:
         require_only_files(out, files.OF_ONE_TARGET, "report")
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
-            comparison = self._compare(inputs, out)
-            self._write(comparison, self._call(inputs), inputs, out)
+            shown = self._shown(self._compare(inputs, out), inputs)
+            self._write(shown, self._call(inputs), out)
         return Report.open(out)
 
-    def _unwritten(self, comparison: Comparison, inputs: FromDataSet | FromTruth) -> Report:
+    def _shown(self, comparison: Comparison, inputs: FromDataSet | FromTruth) -> _Shown:
+        """Return what a report shows, with numbers in place of ids if they are hidden."""
+        if not self.hide_names:
+            return _Shown(comparison, inputs.truth, inputs.pixels)
+        from cxr_compare.evaluation.report.hidden_names import hide_names
+
+        seed = self.evaluated["seed"]
+        return _Shown(*hide_names(comparison, inputs.truth, inputs.pixels, seed))
+
+    def _unwritten(self, shown: _Shown) -> Report:
         """Return a result that no folder holds, and that can be saved into one."""
         # Only now, for it imports what draws: the first figures have been shown.
         from cxr_compare.evaluation.report.result import Report
@@ -417,20 +444,21 @@ class ReportRequest:
         def read_images() -> CaseSource | None:
             from cxr_compare.evaluation.report.cases import read_cases
 
-            if inputs.pixels is None:
+            if shown.pixels is None:
                 return None
-            return read_cases(comparison, inputs.truth, inputs.pixels, comparison.main_policy)
+            policy = shown.comparison.main_policy
+            return read_cases(shown.comparison, shown.truth, shown.pixels, policy)
 
         def save(folder: str | Path) -> Report:
             folder = Path(folder)
             require_only_files(folder, files.OF_ONE_TARGET, "report")
             make_folder(folder)
             with console.silent(True), folder_lock(folder):
-                self._write(comparison, None, inputs, folder)
+                self._write(shown, None, folder)
             return Report.open(folder)
 
         return Report.from_comparison(
-            comparison,
+            shown.comparison,
             rows=self.rows,
             seed=self.evaluated["seed"],
             cases_source=read_images,
@@ -482,13 +510,7 @@ class ReportRequest:
                 **self.evaluated,
             )
 
-    def _write(
-        self,
-        comparison: Comparison,
-        call: dict[str, Any] | None,
-        inputs: FromDataSet | FromTruth,
-        out: Path,
-    ) -> None:
+    def _write(self, shown: _Shown, call: dict[str, Any] | None, out: Path) -> None:
         from cxr_compare.evaluation.report.charts import report_charts
         from cxr_compare.evaluation.report.data_files import write_data_files
         from cxr_compare.evaluation.report.gallery import overlay_files
@@ -496,12 +518,13 @@ class ReportRequest:
         from cxr_compare.evaluation.report.report_content import write_result
 
         seed = self.evaluated["seed"]
+        comparison = shown.comparison
         charts = report_charts(comparison)
         with console.track("Drawing cases", None) as advance:
             write_report(
                 comparison,
-                inputs.truth,
-                inputs.pixels,
+                shown.truth,
+                shown.pixels,
                 out,
                 seed=seed,
                 rows=self.rows,

@@ -12,9 +12,8 @@ POSITIVE = np.arange(N) % 4 == 0  # 10 of 40
 SCORES = pd.Series(np.linspace(0.1, 0.6, N) + 0.3 * POSITIVE, IDS)
 
 
-def truth(labels=None):
-    labels = POSITIVE.astype(float) if labels is None else labels
-    return pd.DataFrame({"image_id": IDS, "label": labels, "patient_id": IDS})
+def truth(labels=POSITIVE):
+    return pd.DataFrame({"image_id": IDS, "label": labels.astype(float), "patient_id": IDS})
 
 
 def compare(systems, table, **options):

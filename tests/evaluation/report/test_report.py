@@ -87,7 +87,7 @@ def test_report_opens_with_the_answer(html):
 
 
 def test_every_caution_opens_from_a_few_words_and_a_short_one_stands_in_full(written, comparison):
-    one = replace(comparison, background=Background(synthetic=12))
+    one = replace(comparison, background=Background(synthetic=12), notes=[])
     assert '<p class="cautions">Synthetic images: the figures say' in written(one)
     long = written(replace(comparison, background=Background(), notes=[Note("copies", "a" * 130)]))
     assert f"images</summary><p>{'a' * 130}</p>" in long
