@@ -490,7 +490,7 @@ class WrongLabels:
         elif self.errors == "hard":  # those whose scores are on the wrong side, more often
             evidence = logit(sample.scores).mean(axis=0) - skill_of(0.825) * sample.y_true
             wrong = np.where(sample.y_true, evidence, -evidence)
-            noise = 0.7 * wrong + np.sqrt(1 - 0.49) * rng.standard_normal(count)
+            noise = 0.3 * wrong + rng.standard_normal(count)
             drawn = np.empty(count)
             for of_class in (sample.y_true, ~sample.y_true):
                 drawn[of_class] = noise[of_class].argsort().argsort() / of_class.sum()

@@ -371,8 +371,8 @@ def test_the_figures_of_the_cautions_are_those_of_the_simulation():
         most = rows.loc[freedom < least, "share"].max()
         stated = int(re.search(r"up to (\d+) %", text)[1])
         assert stated == pytest.approx(100 * most, abs=2)
-        assert rows.loc[freedom >= least, "share"].max() < 0.07
-    assert model.loc[model["counted"] == "readers, model", "share"].max() < 0.07
+        assert rows.loc[freedom >= least, "share"].max() < 0.075  # of 1,000 sets
+    assert model.loc[model["counted"] == "readers, model", "share"].max() < 0.075  # of 1,000 sets
 
 
 def test_a_claim_rests_on_the_interval_of_all_comparisons():
