@@ -21,7 +21,7 @@ from cxr_compare.evaluation.report.failure_rows import (
     groups_in_order,
 )
 from cxr_compare.evaluation.report.metric_table import SUBGROUPS, row_count
-from cxr_compare.evaluation.report.table import Cell, Table, figure_text
+from cxr_compare.evaluation.report.table import Cell, Row, Table, figure_text
 from cxr_compare.evaluation.statistics.figure_text import (
     DASH,
     interval_text,
@@ -179,7 +179,7 @@ def _grid(comparison: Comparison, failures: pd.DataFrame, metric: str) -> Table:
     }
     pairs = groups_in_order(figures)
     members = dict(list(figures.groupby(["topic", "group"], sort=False)))
-    rows = []
+    rows: list[Row] = []
     for topic, group in pairs:
         # If there are two groups, their difference is recorded with one of them.
         groups = [each for each in pairs if each[0] == topic]
@@ -214,9 +214,10 @@ def _grid_cell(row: Mapping[Hashable, Any] | None, *, is_shown: bool) -> Cell:
 def lesion_grid(comparison: Comparison) -> Table | None:
     """Return the share of lesions that each system finds, by kind such as size; None without."""
     failures = comparison.failures
-    failures = (
-        failures[failures["topic"].str.startswith(LESION_TOPIC)] if len(failures) else failures
-    )
+    if failures.empty:
+        return None
+    failures = failures[failures["topic"].str.startswith(LESION_TOPIC)]
+    failures = failures[failures["topic"] != f"{LESION_TOPIC}lesion_count"]
     if failures.empty:
         return None
     first = {
@@ -224,7 +225,7 @@ def lesion_grid(comparison: Comparison) -> Table | None:
         for row in failures.drop_duplicates(["topic", "group", "system"]).to_dict("records")
     }
     members = dict(list(failures.groupby(["topic", "group"], sort=False)))
-    rows = []
+    rows: list[Row] = []
     for topic, group in groups_in_order(failures):
         cells = [
             _grid_cell(first.get((topic, group, name)), is_shown=False) for name in comparison.names
@@ -234,7 +235,7 @@ def lesion_grid(comparison: Comparison) -> Table | None:
     return Table.from_rows(
         "Lesions found",
         "Share of lesions that a called box overlaps with an intersection over union (IoU) of at "
-        "least 0.2.",
+        "least 0.2. Sizes are thirds of the lesions by area.",
         ("Lesion", *comparison.names, "Lesions"),
         rows,
         len(comparison.names),

@@ -18,10 +18,7 @@ from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.evaluation.report.citations import Citations
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import (
-    auroc_method,
-    counts_method,
     difference_meaning,
-    families_text,
     interval_meaning,
     uncertainty_text,
 )
@@ -96,9 +93,6 @@ def methods(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
         "meanings": {
             "interval": interval_meaning(made),
             "difference": difference_meaning(made),
-            "auroc": auroc_method(),
-            "counts": counts_method(made),
-            "families": families_text(made),
         },
     }
 

@@ -43,7 +43,7 @@ def systems_table(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
     """
     names = comparison.names
     main = comparison.main_policy
-    columns = []
+    columns: list[str] = []
     for key in keys:
         at = at_threshold(key.policy) if key.policy not in ("", main) else ""
         columns.append(f"{metric_title(key.metric)}{at}")
@@ -55,10 +55,10 @@ def systems_table(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
         for row, name in zip(rows, names, strict=True):
             threshold = comparison.systems[name].thresholds.get(main)
             row.append(DASH if threshold is None else score_text(threshold))
-    differences = _difference_column(comparison)
+    heading, differences = _difference_column(comparison)
     if differences:
-        columns.append(differences[0])
-        for row, cell in zip(rows, differences[1:], strict=True):
+        columns.append(heading)
+        for row, cell in zip(rows, differences, strict=True):
             row.append(cell)
     table = Table.from_rows("", "", ("System", *columns), map(tuple, rows))
     return replace(table, systems_in_rows=True)
@@ -73,12 +73,12 @@ def _cell(comparison: Comparison, name: str, key: MetricKey) -> Cell:
     return replace(cell, below=f"image-blind {number(baseline.estimate)}")
 
 
-def _difference_column(comparison: Comparison) -> list[str | Cell]:
+def _difference_column(comparison: Comparison) -> tuple[str, list[str | Cell]]:
     """Return the heading and the cells of the differences; empty if a protocol has two figures."""
     protocol = comparison.protocol
     pairs = {pair[1]: pair for pair in shown_contrasts(comparison)}
     if protocol.partner or not pairs:
-        return []
+        return "", []
     figures = comparison.figures
     in_answer = figures is comparison.answer_figures
     (key,) = protocol.keys
@@ -89,7 +89,7 @@ def _difference_column(comparison: Comparison) -> list[str | Cell]:
     tests = comparison.tests_by(figures.unit)
     (best,) = {pair[0] for pair in pairs.values()}
     subject = "reference" if protocol.declared else "highest"
-    column: list[str | Cell] = [f"{metric_title(key[0])}, {subject} minus this"]
+    column: list[str | Cell] = []
     for name in comparison.names:
         if name == best:
             column.append("")
@@ -99,7 +99,7 @@ def _difference_column(comparison: Comparison) -> list[str | Cell]:
         cell = difference_cell(comparison, pair, of, gaps[name], placed[name])
         p_value = tests.single_p_value(*pair, key)
         column.append(replace(cell, p_value="" if p_value is None else p_value_text(p_value)))
-    return column
+    return f"{metric_title(key[0])}, {subject} minus this", column
 
 
 def cost_table(comparison: Comparison) -> Table | None:
@@ -204,7 +204,7 @@ def corrections_table(comparison: Comparison) -> Table | None:
     names = [name for name in comparison.names if name in by_system]
     if len(names) < 2:
         return None
-    rows = []
+    rows: list[Row] = []
     for wrong in comparison.names:
         if wrong not in names:
             rows.append((wrong, *[DASH] * (1 + len(comparison.names))))

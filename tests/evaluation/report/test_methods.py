@@ -11,6 +11,7 @@ from cxr_compare.evaluation.figure_intervals import EXACT_METHOD
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.report.citations import read_references
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
+from cxr_compare.evaluation.report.interval_texts import families_text
 from cxr_compare.evaluation.report.methods import methods, policy_meaning
 from cxr_compare.evaluation.report.system_rows import cost_table
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
@@ -152,7 +153,7 @@ def test_paragraph_and_report_give_one_account_of_the_families(predict, test_set
     in_families = facts.families["answer"] + facts.families["findings"]
     assert in_families == tests["p_holm"].notna().sum()
     made = methods(comparison, test_set.truth)
-    account = made["meanings"]["families"]
+    account = families_text(facts)
     for size in facts.families.values():
         assert f"({size} " in account
     without_numbers = re.sub(r" \[[\d, ]+\]", "", made["paragraphs"][3])
