@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 from matplotlib.transforms import Bbox, TransformedBbox
 
 from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
@@ -248,7 +247,7 @@ def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]]) -> Figure
         axes.plot([], [], **marker_style(marker, QUIET) | {"markersize": 7}, label=text)
     if chart.curves:
         below = 0, -BELOW / chart.frame[3]
-        legend = axes.legend(
+        axes.legend(
             fontsize=9,
             frameon=False,
             loc="upper left",
@@ -256,26 +255,25 @@ def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]]) -> Figure
             alignment="left",
             handlelength=3.2,
         )
-        _enlarge_for(legend, figure, axes)
+        _enlarge(figure, axes)
     return figure
 
 
-def _enlarge_for(legend: Legend, figure: Figure, axes: Axes) -> None:
-    """Enlarge a figure downwards and to the right until its legend lies inside.
+def _enlarge(figure: Figure, axes: Axes) -> None:
+    """Enlarge a figure until the legend and the titles of its plot lie inside.
 
-    The plot keeps its size. Without this, ``savefig`` cuts the legend off.
+    The plot keeps its size. Without this, ``savefig`` cuts off what lies outside.
     """
-    extent = legend.get_window_extent()
     width, height = figure.bbox.size
-    below = max(0.0, -extent.y0)
-    right = max(0.0, extent.x1 - width)
-    position = axes.get_position()
-    figure.set_size_inches((width + right) / figure.dpi, (height + below) / figure.dpi)
-    axes.set_position(
-        (
-            position.x0 * width / (width + right),
-            (position.y0 * height + below) / (height + below),
-            position.width * width / (width + right),
-            position.height * height / (height + below),
-        )
-    )
+    drawn = axes.get_tightbbox()
+    plot = axes.bbox
+    if drawn is None:
+        return
+    drawn = drawn.padded(4)
+    left, below = max(0.0, -drawn.x0), max(0.0, -drawn.y0)
+    wider = width + left + max(0.0, drawn.x1 - width)
+    higher = height + below + max(0.0, drawn.y1 - height)
+    frame = (plot.x0 + left, plot.y0 + below, plot.width, plot.height)
+    position = tuple(np.divide(frame, (wider, higher, wider, higher)))
+    figure.set_size_inches(wider / figure.dpi, higher / figure.dpi)
+    axes.set_position(position)
