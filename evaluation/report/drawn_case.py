@@ -53,7 +53,6 @@ class _Panel:
     sign: str = ""
     score: str = ""
     is_truth: bool = False
-    map_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,6 @@ def _panel(
         colour=prediction.colour,
         sign=sign,
         score=score,
-        map_text=prediction.cell_text if is_drawn else "",
     )
 
 

@@ -11,7 +11,6 @@ from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.metric_table import (
     confusion_matrices,
     evaluated_by_unit,
-    figure_keys,
     image_count,
     metric_table,
     table_of_keys,
@@ -56,18 +55,18 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
         "shown_metrics": {key.metric for key in keys},
         "no_place": "" if localisation.known else localisation.reasons,
         "place_notes": [each.text for each in comparison.notes if each.kind == "image_blind"],
-        "by_unit": _unit_table(comparison),
+        "by_unit": _unit_table(comparison, rows),
         "confusion": confusion_matrices(comparison),
         "cost": cost_table(comparison),
     }
 
 
-def _unit_table(comparison: Comparison) -> Table | None:
+def _unit_table(comparison: Comparison, rows: Sequence[TableRow]) -> Table | None:
     """Return the main figures by study or patient; None if the figures are by image only."""
     by_unit = evaluated_by_unit(comparison)
     if by_unit is None:
         return None
-    keys = figure_keys(by_unit, "first")
+    keys = summary_keys(by_unit, rows)
     make = systems_table if len(comparison.names) > MOST_COLUMNS else table_of_keys
     title = f"By {by_unit.figures.unit}: the highest score of its images, with its own thresholds"
     return replace(make(by_unit, keys), title=title)
