@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, sentence
+from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve
 from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.studies.wrong_labels.label_sentences import RANDOM_ERRORS, curves_in_words
 from cxr_compare.studies.wrong_labels.overturning_labels import RandomErrors
 
-TEMPLATE = Path(__file__).with_name("wrong_labels.txt.jinja")
 _STEP = 0.1
 
 
@@ -49,6 +48,6 @@ def label_error_chart(
         ),
         y=Axis("AUROC", tuple((float(t), f"{t:.1f}") for t in ticks), low=low_end),
         curves=tuple(curves),
-        description=sentence("label_errors_description", texts, template=TEMPLATE),
-        note=sentence("label_errors_note", template=TEMPLATE),
+        description=curves_in_words(dict(texts)),
+        note=RANDOM_ERRORS,
     )

@@ -16,6 +16,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.scripts.command_frame import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.studies.wrong_labels import label_sentences
 from cxr_compare.studies.wrong_labels.reference_error import (
     ReferenceAccuracy,
     corrected_auroc,
@@ -68,8 +69,7 @@ def wrong_labels(
         cxr wrong-labels out/report --error 0.05
     """
     from cxr_compare import Report
-    from cxr_compare.evaluation.report.study_page import sentence
-    from cxr_compare.studies.wrong_labels.label_error_chart import TEMPLATE, label_error_chart
+    from cxr_compare.studies.wrong_labels.label_error_chart import label_error_chart
 
     accuracy = None if error is None else ReferenceAccuracy.from_text(error)
     chart = as_path(chart)
@@ -79,21 +79,19 @@ def wrong_labels(
     labelled = _LabelledScores.from_report(opened)
     overturned = _overturned(opened, labelled)
     if overturned is None:
-        lines = [sentence("nothing_shown", template=TEMPLATE)]
+        lines = [label_sentences.NOTHING_SHOWN]
         if chart is not None:
             raise InputError(f"--chart {chart}: {lines[0]}")
         payload: dict[str, Any] = {"overturned": None}
     else:
         claim, found = overturned
-        text = sentence(
-            "overturned",
+        text = label_sentences.overturned(
             [claim["first"], claim["second"]],
             found.n_images,
             found.fewest,
             found.fewest_share,
             found.at_random,
             max(errors.share for errors in found.curve),
-            template=TEMPLATE,
         )
         lines = [text]
         payload = {"overturned": {**_record(claim, found, labelled), "text": text}}
@@ -106,11 +104,7 @@ def wrong_labels(
     if accuracy is not None:
         rows = _corrected_rows(labelled, accuracy)
         payload |= {"error": asdict(accuracy), "corrected": rows}
-        lines.append(
-            sentence(
-                "corrected_lead", accuracy.sensitivity, accuracy.specificity, template=TEMPLATE
-            )
-        )
+        lines.append(label_sentences.correction(accuracy.sensitivity, accuracy.specificity))
         lines += [_line(row) for row in rows]
     return Outcome("\n".join(lines), payload, page=chart)
 
@@ -254,9 +248,6 @@ def _corrected_row(
     system: str, policy: str, metric: str, figure: ClusteredEstimate | None
 ) -> dict[str, Any]:
     """Return a corrected figure as a row; None and a note where there is none."""
-    from cxr_compare.evaluation.report.study_page import sentence
-    from cxr_compare.studies.wrong_labels.label_error_chart import TEMPLATE
-
     row: dict[str, Any] = {"system": system, "policy": policy, "metric": metric}
     unknown = {"estimate": None, "ci_low": None, "ci_high": None}
     if figure is None:
@@ -265,8 +256,7 @@ def _corrected_row(
         return {**row, **unknown, "note": figure.note}
     limits = (0.0, 1.0) if figure.bounded else (-1.0, 1.0)
     if not limits[0] <= figure.estimate <= limits[1]:
-        note = sentence("corrected_outside", figure.estimate, template=TEMPLATE)
-        return {**row, **unknown, "note": note}
+        return {**row, **unknown, "note": label_sentences.outside(figure.estimate)}
     low, high = (figure.ci_low, figure.ci_high) if figure.has_interval else (None, None)
     return {**row, "estimate": figure.estimate, "ci_low": low, "ci_high": high, "note": figure.note}
 
