@@ -269,7 +269,8 @@ def name_models(
 
     Raises:
         InputError: A system has no model, or two models would get the same name, such as those of a
-            system called ``A #1`` and of the first seed of a system called ``A``.
+            system called ``A #1`` and of the first seed of a system called ``A``; or a system has
+            the name of the image-blind baseline of another.
 
     Example:
         >>> name_models({"A": ["first", "second"]})
@@ -290,6 +291,12 @@ def name_models(
         }
     if len(models_by_label(named)) < sum(map(len, named.values())):
         raise InputError("compare: a system is called as a seed of another; rename it")
+    for name in named:
+        if image_blind_name(name) in named:
+            raise InputError(
+                f"compare: system '{image_blind_name(name)}' is called as the baseline of {name}; "
+                "rename it"
+            )
     return named
 
 

@@ -39,7 +39,9 @@ _OUTCOMES = {
 """Outcomes (tp, fp, tn, fn) of the images of which a figure is a share."""
 _RIGHT = np.array([1, 0, 1, 0])
 """Outcomes of right decisions: each share is that of the right decisions."""
-_NO_END = "no interval: its upper end is infinite"
+_NO_END = "no interval: it has no upper end"
+_NEGLIGIBLE = 1e-6
+"""Difference to 1 below which the share R / (1 + R) of a ratio R gives no end."""
 
 
 class ClosedFigure(NamedTuple):
@@ -161,7 +163,7 @@ def _scale_of(metric: Metric) -> _Scale:
     if metric.unbounded:
         return _Scale(
             lambda counts: 1 - 1 / (1 + value(counts)),
-            lambda share: share / (1 - share) if share < 1 else np.inf,
+            lambda share: share / (1 - share) if share < 1 - _NEGLIGIBLE else np.inf,
         )
     span = 1 - metric.lowest
     return _Scale(

@@ -8,6 +8,7 @@ predictions and systems are opened, and the class of its result.
 
 from __future__ import annotations
 
+from cxr_compare.scripts.given_systems import SystemPaths, Systems, read_systems
 from cxr_compare.scripts.options import (
     Backend,
     Counts,
@@ -39,13 +40,7 @@ from cxr_compare.scripts.runs import (
     sort_paths,
 )
 from cxr_compare.scripts.runtime import choose_device, load_model, runs_on_gpu
-from cxr_compare.scripts.systems import (
-    SystemPaths,
-    Systems,
-    open_predictions,
-    predict_once,
-    read_systems,
-)
+from cxr_compare.scripts.systems import open_predictions, predict_once
 
 __all__ = [
     # a command, its parameters and its result

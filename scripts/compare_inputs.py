@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.scripts import console
+from cxr_compare.scripts.given_systems import names_path, values_caption
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.systems import names_path, values_caption
 
 _IMAGE_RULES = ("all", "common")
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.scripts.given_systems import GivenSystem, GivenValues
 from cxr_compare.scripts.recorded_call import recorded_systems, system_files
 from cxr_compare.scripts.systems import (
     ComparedSystem,
-    GivenSystem,
-    GivenValues,
     open_systems,
     require_predictable,
     with_joint_system,
@@ -44,7 +43,7 @@ def open_values(
         The system, whose members are folders or predictions.
     """
     from cxr_compare.evaluation.sources.from_frames import predictions_from_values
-    from cxr_compare.evaluation.sources.imported import data_set_record
+    from cxr_compare.evaluation.sources.import_folder import as_predictions, data_set_record
     from cxr_compare.evaluation.sources.imported_images import KnownImages
 
     name = system.name or "system"
@@ -56,7 +55,7 @@ def open_values(
             continue
         known = KnownImages.of_data_set(dataset)
         read = predictions_from_values(name, member.value, known, None, split, names)
-        members.append(read.to_predictions(data_set_record(dataset, split), str(member)))
+        members.append(as_predictions(read, data_set_record(dataset, split), str(member)))
     return ComparedSystem(system.name, members)
 
 

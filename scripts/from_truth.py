@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.contracts.tables import frame_digest, require_members
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.eligible import EligibleSystems, eligible_in_memory
+from cxr_compare.evaluation.sources.imported import ReadPredictions
 from cxr_compare.evaluation.sources.imported_images import KnownImages
 from cxr_compare.scripts import console
+from cxr_compare.scripts.given_systems import (
+    GivenSystem,
+    GivenValues,
+    seeds_to_join,
+    values_caption,
+)
 from cxr_compare.scripts.options import read_target
-from cxr_compare.scripts.systems import GivenSystem, GivenValues, values_caption
-from cxr_compare.scripts.targets import chosen_targets, without_definitions
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cxr_compare.data_prep.store.predictions import Predictions
     from cxr_compare.evaluation.common_images import Images
-    from cxr_compare.evaluation.sources.imported import ReadPredictions
     from cxr_compare.evaluation.sources.pixels import Pixels
     from cxr_compare.scripts.result_columns import ResultColumns
 
@@ -117,6 +121,7 @@ def _of_file(
     from cxr_compare.data_prep.store.dataset import Target
     from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
     from cxr_compare.evaluation.sources.truth_files import truth_set
+    from cxr_compare.scripts.targets import chosen_targets, without_definitions
 
     if not truth.exists():
         raise InputError(f"{truth}: no such file or folder")
@@ -175,22 +180,24 @@ class GivenPredictions:
     @property
     def content_id(self) -> str:
         """Digest of the predictions."""
-        if isinstance(self.read, Predictions):
-            return str(self.read.info["inference_id"])
-        return self.read.content_id
+        if isinstance(self.read, ReadPredictions):
+            return self.read.content_id
+        return str(self.read.info["inference_id"])
 
     def of_target(self, truth: GroundTruth) -> System:
         """Return the predictions of the findings of a target."""
-        if not isinstance(self.read, Predictions):
+        if isinstance(self.read, ReadPredictions):
             return self.read.of_finding(truth.findings)
         return _system(self.read, truth)
 
     def predictions(self, truth: GroundTruth) -> Predictions:
         """Return the predictions with the record and the tables of a predictions folder."""
-        if isinstance(self.read, Predictions):
+        from cxr_compare.evaluation.sources.import_folder import as_predictions
+
+        if not isinstance(self.read, ReadPredictions):
             return self.read
         ids = {"content_id": f"truth-{truth_digest(truth)}", "split": truth.split, "split_id": None}
-        return self.read.to_predictions({"name": truth.title, **ids}, self.caption)
+        return as_predictions(self.read, {"name": truth.title, **ids}, self.caption)
 
 
 def _system(predictions: Predictions, truth: GroundTruth) -> System:
@@ -245,10 +252,10 @@ def open_given_systems(
         opened[name] = []
         for member in system.members:
             read = _read_member(member, name, given, columns, scale)
-            rows = read.boxes if isinstance(read, Predictions) else read.rows
+            rows = read.rows if isinstance(read, ReadPredictions) else read.boxes
             if read.kind == "boxes" and rows.empty:
                 raise InputError(f"{member}: holds no box; give results that have some")
-            for note in read.info["notes"] if isinstance(read, Predictions) else read.notes:
+            for note in read.notes if isinstance(read, ReadPredictions) else read.info["notes"]:
                 console.say(f"{name}: {note}")
             caption = member.name if isinstance(member, Path) else str(member)
             opened[name].append(GivenPredictions(caption, read))
@@ -262,7 +269,11 @@ def _system_name(system: GivenSystem, number: int) -> str:
 
 
 def _read_member(
-    member: Any, name: str, given: GivenTruth, columns: ResultColumns | None, scale: float | None
+    member: Path | Predictions | GivenValues,
+    name: str,
+    given: GivenTruth,
+    columns: ResultColumns | None,
+    scale: float | None,
 ) -> ReadPredictions | Predictions:
     from cxr_compare.evaluation.sources.from_frames import predictions_from_values
     from cxr_compare.evaluation.sources.imported import read_rows
@@ -273,7 +284,7 @@ def _read_member(
         return predictions_from_values(
             name, member.value, given.known, given.order, columns=own_columns, scale=scale
         )
-    if isinstance(member, Predictions):
+    if not isinstance(member, Path):  # predictions in memory
         return member
     usual = None
     if len(given.truths) == 1:  # rows without a finding are about the only target
@@ -360,7 +371,6 @@ class FromTruth:
 
     def _joint(self, joined_by: str) -> tuple[str, list[System]]:
         from cxr_compare.evaluation.sources.ensemble import join_both, joined_predictions
-        from cxr_compare.scripts.systems import seeds_to_join
 
         name, seeds = seeds_to_join(self.systems)
         console.say(f"Joining {name}")

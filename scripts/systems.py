@@ -1,12 +1,11 @@
-"""The systems that a command is given: ``PATH``, ``NAME=PATH``, or several seeds of one system."""
+"""Predictions of the systems of a command: stored ones are opened, runs are predicted first."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
@@ -31,8 +30,7 @@ from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import split_name
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.given_systems import GivenSystem, SystemPaths, seeds_to_join
 from cxr_compare.scripts.runtime import load_model
 from cxr_compare.serving.backends import require_torch
 from cxr_compare.serving.export_spec import is_export, validation_folder
@@ -40,121 +38,7 @@ from cxr_compare.serving.export_spec import is_export, validation_folder
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
 
-_Member = TypeVar("_Member")
 _EXPORTS = "exports"  # within a run's folder, see cxr_compare.serving.backends
-
-
-def is_values(value: Any) -> bool:
-    """Return True for values in memory, such as an array or a frame, False for a path or a run.
-
-    Args:
-        value: Scores, boxes, a path or an opened run (training): anything that a user may give as a
-            detector or classifier to compare.
-
-    Example:
-        >>> is_values([0.1, 0.9]), is_values("out/run"), is_values(["out/a", "out/b"])
-        (True, False, False)
-    """
-    if names_path(value):
-        return False
-    if isinstance(value, Sequence):
-        return len(value) > 0 and not any(names_path(item) for item in value)
-    return True
-
-
-def names_path(value: Any) -> bool:
-    """Return True for a text, a path, or an object with a folder, such as an opened run.
-
-    Args:
-        value: Scores, boxes, a path or an opened run (training): anything that a user may give as a
-            detector or classifier to compare.
-
-    Example:
-        >>> names_path("labels.csv"), names_path(["p1", "p2"])
-        (True, False)
-    """
-    return isinstance(value, str | Path) or hasattr(value, "folder")
-
-
-def values_caption(value: Any) -> str:
-    """Return a short description of values in memory, for a record or a message.
-
-    Args:
-        value: Array, Series, frame or list.
-
-    Returns:
-        Text such as ``<list of 2>``.
-
-    Example:
-        >>> values_caption([0.1, 0.9])
-        '<list of 2>'
-    """
-    kind = type(value).__name__
-    try:
-        return f"<{kind} of {len(value)}>"
-    except TypeError:
-        return f"<{kind}>"
-
-
-def _split_seeds(system: str) -> tuple[str | None, list[Path]]:
-    """Split ``NAME=PATH,PATH``, several training seeds of one system; a bare path is one.
-
-    Example:
-        >>> _split_seeds("A=out/a,out/b"), _split_seeds("out/a")
-        (('A', [PosixPath('out/a'), PosixPath('out/b')]), (None, [PosixPath('out/a')]))
-    """
-    name, path = split_name(system)
-    each = str(path).split(",") if name and not path.exists() else [str(path)]
-    if not all(each):
-        raise InputError(f"{system}: expected NAME=PATH,PATH of several training seeds")
-    return name, [Path(one) for one in each]
-
-
-class SystemPaths(NamedTuple):
-    """A system to compare: one model, or the same model trained with several random seeds.
-
-    Attributes:
-        name: Name in tables and figures; None takes the name of the first folder of `paths`.
-        paths: One folder for each random seed: of a training, of an export of its network, or of
-            predictions.
-    """
-
-    name: str | None
-    paths: list[Path]
-
-
-@dataclass(frozen=True)
-class GivenValues:
-    """Scores or boxes of a detector or classifier that Python passes as array, frame or list.
-
-    Attributes:
-        value: Array, DataFrame or list.
-    """
-
-    value: Any
-
-    def __str__(self) -> str:
-        return values_caption(self.value)
-
-
-class GivenSystem(NamedTuple):
-    """A system to compare, as the user gives it: paths, predictions or values in memory.
-
-    A system is a model, or the same model trained with several random seeds.
-
-    Attributes:
-        name: Name for people; None if the user gave none.
-        members: One entry for each training seed: a path of a folder or file, opened predictions,
-            or scores or boxes in memory.
-    """
-
-    name: str | None
-    members: list[Path | Predictions | GivenValues]
-
-    @property
-    def paths(self) -> list[Path]:
-        """Those `members` that are folders or files."""
-        return [member for member in self.members if isinstance(member, Path)]
 
 
 class ComparedSystem(NamedTuple):
@@ -172,128 +56,6 @@ class ComparedSystem(NamedTuple):
     def paths(self) -> list[Path]:
         """Those `members` that are folders."""
         return [member for member in self.members if isinstance(member, Path)]
-
-
-SystemsGiven: TypeAlias = (
-    AnyPath | Sequence[AnyPath | SystemPaths] | Mapping[str, AnyPath | Sequence[AnyPath]]
-)
-"""Systems as texts ``NAME=PATH``, paths or opened folders, or by name; several paths are seeds."""
-
-
-def read_systems(value: SystemsGiven) -> list[SystemPaths]:
-    """Read systems from texts or from a mapping; objects of class `SystemPaths` stay unchanged.
-
-    Args:
-        value: Text ``NAME=PATH[,PATH...]`` or ``PATH``, path or opened object with a ``folder``; or
-            several of them; or a mapping from name to path or paths. Several paths are trainings
-            with different random seeds.
-
-    Returns:
-        One system for each text, object or name.
-
-    Example:
-        >>> read_systems(["A=out/a,out/b"]) == read_systems({"A": ["out/a", Path("out/b")]})
-        True
-    """
-    if isinstance(value, Mapping):
-        return [SystemPaths(name, _folders(source)) for name, source in value.items()]
-    words: Any = value
-    if isinstance(value, str | Path) or hasattr(value, "folder"):
-        words = [value]
-    return [_read_system(word) for word in words]
-
-
-def _read_system(word: AnyPath | SystemPaths) -> SystemPaths:
-    """Read one system: a text with seeds, a path, an opened object, or a system, which stays."""
-    if isinstance(word, SystemPaths):
-        return word
-    if hasattr(word, "folder"):
-        return SystemPaths(None, [as_path(word)])
-    return SystemPaths(*_split_seeds(str(word)))
-
-
-def _folders(source: AnyPath | Sequence[AnyPath]) -> list[Path]:
-    """Return the folder of a text, a path, predictions or a run, or of several of them."""
-    if isinstance(source, Sequence) and not isinstance(source, str):
-        return [as_path(one) for one in source]
-    return [as_path(source)]
-
-
-Systems = Annotated[SystemsGiven, Argument(read=read_systems)]
-
-
-def read_compared(value: Any) -> list[GivenSystem]:
-    """Read systems to compare: texts of the command line, or a mapping from name to path or values.
-
-    Args:
-        value: Text ``NAME=PATH[,PATH...]``, or several; or a mapping from name to path, or to
-            scores or boxes in memory.
-
-    Returns:
-        One system (detector or classifier) for each text or name.
-
-    Raises:
-        InputError: Values in memory have no name, or there are none.
-
-    Example:
-        >>> [(name, [str(m) for m in members]) for name, members in read_compared(
-        ...     {"A": "out/a", "B": [0.1, 0.9]})]
-        [('A', ['out/a']), ('B', ['<list of 2>'])]
-    """
-    if isinstance(value, Mapping):
-        systems = [GivenSystem(name, _members(source)) for name, source in value.items()]
-        for system in systems:
-            if not system.members:
-                raise InputError(f"{system.name}: is empty; give its scores or boxes")
-        return systems
-    if isinstance(value, Sequence) and all(isinstance(one, GivenSystem) for one in value):
-        return list(value)
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    for one in value if several else [value]:
-        if not names_path(one) and not isinstance(one, SystemPaths):
-            raise InputError(
-                f"compare: {values_caption(one)} has no name; give scores and boxes by the names "
-                'of their systems, such as {"A": scores}'
-            )
-    return [GivenSystem(name, [*paths]) for name, paths in read_systems(value)]
-
-
-def _members(source: Any) -> list[Path | Predictions | GivenValues]:
-    if isinstance(source, list | tuple) and source and all(map(_is_one_seed, source)):
-        return [GivenValues(scores) for scores in source]  # of several training seeds
-    if is_values(source):
-        return [GivenValues(source)]
-    if isinstance(source, Sequence) and not isinstance(source, str):
-        return [member for one in source for member in _members(one)]
-    if isinstance(source, Predictions) and source.tables:
-        return [source]
-    return [as_path(source)]
-
-
-def _is_one_seed(value: Any) -> bool:
-    """Return True for a frame, and for an array, Series or tensor of several numbers, ``(N,)``."""
-    if hasattr(value, "columns"):
-        return True
-    return getattr(value, "ndim", None) == 1 and len(value) > 1
-
-
-def compared_words(value: Any) -> list[str]:
-    """Return systems to compare as words of the command line.
-
-    Args:
-        value: Systems (detectors or classifiers) in any form that `read_compared` accepts.
-
-    Returns:
-        One text ``NAME=PATH[,PATH...]`` or ``PATH`` for each system. Values in memory are described
-        in place of a path, such as ``<list of 2>``.
-    """
-    texts = [(name, ",".join(map(str, members))) for name, members in read_compared(value)]
-    return [text if name is None else f"{name}={text}" for name, text in texts]
-
-
-ComparedSystems = Annotated[
-    SystemsGiven | Mapping[str, Any], Argument(read=read_compared, write=compared_words)
-]
 
 
 def require_predictable(systems: Sequence[SystemPaths | GivenSystem | ComparedSystem]) -> None:
@@ -381,28 +143,6 @@ def with_joint_system(
         for number, members in enumerate(of_seeds, start=1)
     ]
     return {**{system: list(members) for system, members in opened.items()}, name: joint}
-
-
-def seeds_to_join(
-    opened: Mapping[str, Sequence[_Member]],
-) -> tuple[str, list[tuple[_Member, ...]]]:
-    """Return the name of the system that joins all, and the members of each of its seeds.
-
-    Args:
-        opened: Members of each training seed by name of the system.
-
-    Raises:
-        InputError: The systems have different numbers of seeds, or one has the name of the joint
-            system.
-    """
-    name = " + ".join(opened)
-    counts = {system: len(members) for system, members in opened.items()}
-    if len(set(counts.values())) > 1:
-        each = ", ".join(f"{system} {count}" for system, count in counts.items())
-        raise InputError(f"compare --both: joins seed by seed; give all systems as many ({each})")
-    if name in opened:
-        raise InputError(f"compare --both: a system is called {name} already; rename it")
-    return name, list(zip(*opened.values(), strict=True))
 
 
 def _joint_predictions(

@@ -12,16 +12,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 @cache
-def template_environment(*folders: Path, autoescape: bool = True) -> Environment:
+def template_environment(*folders: Path) -> Environment:
     """Return the Jinja environment for the templates in some folders.
 
     Args:
         *folders: Folders with Jinja templates. The folder of the template that all HTML pages
             extend is added.
-        autoescape: True escapes HTML in values. Use False only for plain text.
 
     Returns:
-        The environment. It raises an error if a template uses a name that the caller does not pass.
+        The environment. It escapes HTML in values, and raises an error if a template uses a name
+        that the caller does not pass.
 
     Example:
         >>> template_environment().from_string("{{ name }}").render(name="a < b")
@@ -29,7 +29,7 @@ def template_environment(*folders: Path, autoescape: bool = True) -> Environment
     """
     environment = Environment(
         loader=FileSystemLoader([*folders, Path(__file__).parent]),
-        autoescape=autoescape,  # noqa: S701 - off for plain text only
+        autoescape=True,
         undefined=StrictUndefined,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": True}

@@ -57,8 +57,6 @@ from cxr_compare.evaluation.threshold_figures import confusion, interval_of, sha
 
 SIZE_EDGES_MM = (30.0, 60.0)
 _SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
-SIZE_EDGES = (0.02, 0.06)
-_SIZE_NAMES = ("up to 2 % of the image", "2 to 6 % of the image", "over 6 % of the image")
 _SHORTCUT_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
 _NO_PROBABILITY = "scores outside [0, 1] are no probabilities"
 _LEFT_OUT = "siblings"
@@ -84,10 +82,10 @@ def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
     Returns:
         By name of the grouping, the name of the group of each lesion, shape ``(lesions,)``; an
         empty name where it is unknown. The groupings are ``lesion_size`` (area as a share of the
-        image), ``lesion_size_mm``, ``lesion_count`` (number of lesions in the image), ``third``
-        (upper, middle or lower third of the image), ``side`` (left or right half of the image) and
-        ``view``. A grouping is left out if all lesions are in one group, or if its columns are
-        missing.
+        image, in thirds of these lesions), ``lesion_size_mm``, ``lesion_count`` (number of lesions
+        in the image), ``third`` (upper, middle or lower third of the image), ``side`` (left or
+        right half of the image) and ``view``. A grouping is left out if all lesions are in one
+        group, or if its columns are missing.
     """
     corners = pairs.truth.corners
     image = pairs.truth.image
@@ -97,7 +95,7 @@ def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
     share = sides.prod(axis=1) / (height * width)
     count = pairs.truth.per_image[image]
     groups_of: dict[str, Groups] = {
-        "lesion_size": _cut(share, SIZE_EDGES, _SIZE_NAMES),
+        "lesion_size": _thirds_of_size(share),
         "lesion_count": np.array(["1", "2", "3 or more"], dtype=object)[np.minimum(count, 3) - 1],
         "third": _cut(centre[:, 1] / height, (1 / 3, 2 / 3), ("upper", "middle", "lower")),
         "side": _cut(centre[:, 0] / width, (0.5,), ("left of the image", "right of the image")),
@@ -111,6 +109,21 @@ def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
         views = images["view"].astype(object)
         groups_of["view"] = views.where(views.notna(), "").to_numpy(object)[image]
     return {topic: groups for topic, groups in groups_of.items() if len(set(groups) - {""}) > 1}
+
+
+def _thirds_of_size(share: Floats) -> Groups:
+    """Return the third of all lesions, by share of the image, to which each lesion belongs."""
+    known = share[~np.isnan(share)]
+    if not len(known):
+        return np.full(len(share), "", dtype=object)
+    lower, upper = np.quantile(known, [1 / 3, 2 / 3])
+    low, high = f"{100 * lower:.2g}", f"{100 * upper:.2g}"
+    names = (
+        f"up to {low} % of the image",
+        f"{low} to {high} % of the image",
+        f"over {high} % of the image",
+    )
+    return _cut(share, (lower, upper), names)
 
 
 def trusted_spacing(images: pd.DataFrame) -> Floats:

@@ -135,7 +135,7 @@ def _best_point(corners: Floats, images: np.ndarray) -> Floats:
     for image in np.unique(images):
         of_image = np.flatnonzero(images == image)
         on_lesion = np.zeros(counts.shape, dtype=bool)
-        for box in of_image.tolist():
+        for box in np.asarray(of_image).tolist():
             on_lesion[first[box, 1] : after[box, 1], first[box, 0] : after[box, 0]] = True
         counts += on_lesion
     rows, columns = np.nonzero(counts == counts.max())
@@ -161,7 +161,7 @@ def _best_boxes(corners: Floats) -> Floats:
     finds = iou >= _FINDS
     open_lesions = np.ones(len(lesions), dtype=bool)
     chosen: list[int] = []
-    while len(chosen) < _MOST and (finds & open_lesions).any():
+    while not chosen or (len(chosen) < _MOST and (finds & open_lesions).any()):
         gains = (finds & open_lesions).sum(axis=1) + iou[:, open_lesions].mean(axis=1)
         best = int(gains.argmax())
         chosen.append(best)

@@ -253,7 +253,7 @@ class Shares:
                     continue
                 key = (f"{system} - {other}", name)
                 with_differences[key] = figure.minus(figure_of_other)
-                if name not in rests:  # all other images: only gaps need them
+                if name not in rests or not name.policy:  # the rest of a group is not resampled
                     rows.append(_row(key, figure.resampled_minus(figure_of_other)))
         for (system, name), figure in with_differences.items():
             rest = with_differences.get((system, name._replace(group=f"not {name.group}")))

@@ -19,9 +19,22 @@ Points = npt.NDArray[np.float64]
 
 TRUTH_COLOUR = "#FFFFFF"
 FAINT_COLOUR = "#C8C8C8"
-SYSTEM_COLOURS = ("#E06C00", "#1F8FD6", "#C763A2", "#009E73")
-"""Colours in the order of the systems: hues of Okabe and Ito 2008, with a contrast of at least 3 to
-paper and 5 to black. ``page.css.jinja`` and the page of `cxr serve` contain the same colours."""
+SYSTEM_COLOURS = (
+    "#E06C00",
+    "#1F8FD6",
+    "#C763A2",
+    "#009E73",
+    "#8424FC",
+    "#D8003C",
+    "#30783C",
+    "#C018A8",
+    "#6054D8",
+)
+"""Colours in the order of the systems: four hues of Okabe and Ito 2008, then the colours that are
+furthest from all earlier ones, also for colour-blind readers. All have a contrast of at least 3 to
+paper and to black. As that leaves little difference in grey, a system also has a dash pattern in
+charts and a shape in legends and tables. ``page.css.jinja`` and the page of `cxr serve` contain the
+same colours."""
 LETTER_SHARE = 0.8
 """Font size of a text, as a share of the height of the line."""
 _GLYPH = 0.6  # width of a character, as a share of the height of a line
@@ -152,7 +165,7 @@ def _overlap(one: Label, other: Label) -> bool:
 def system_colour(position: int) -> str:
     """Return the colour in which the drawings show one of the compared systems.
 
-    The four colours of `SYSTEM_COLOURS` repeat from the fifth system on.
+    The nine colours of `SYSTEM_COLOURS` repeat from the tenth system on.
 
     Args:
         position: Position of the system in the comparison, from 0.
@@ -161,7 +174,7 @@ def system_colour(position: int) -> str:
         The colour as ``#RRGGBB``.
 
     Example:
-        >>> system_colour(0) == system_colour(4)
+        >>> system_colour(0) == system_colour(9)
         True
     """
     return SYSTEM_COLOURS[position % len(SYSTEM_COLOURS)]

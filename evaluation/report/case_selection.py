@@ -13,6 +13,8 @@ from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 CASES_PER_CATEGORY = 4
 """Number of cases of each kind that a report draws."""
+MOST_CASES = 24
+"""Largest number of cases of all kinds together; with many kinds, each has fewer."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def select_cases(
             shown.
         policy: Rule by which thresholds were chosen, such as ``max_f1``; the column of decisions is
             then called ``decision_max_f1``.
-        per_category: Largest number of images of each kind of outcome, such as misses.
+        per_category: Largest number of images of each kind of outcome, such as misses; fewer if
+            all kinds together would have more than 24.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         joint: System that joins others; the images on which it decides otherwise than one of them
             are then shown, too.
@@ -96,14 +99,23 @@ def select_cases(
     table = _arrange(decisions, systems, policy)
     if not table.systems or not len(table.image_ids):
         return []
-    categories = [
-        *(_changes(table, joint, per_category) if joint else ()),
-        *_misses(table, per_category),
-        _wrong_place(table, per_category),
-        *_false_alarms(table, per_category),
-        _agreement(table, per_category, np.random.default_rng(seed)),
-    ]
+    for count in range(per_category, 0, -1):
+        categories = _categories(table, count, seed, joint)
+        if sum(len(category.image_ids) for category in categories) <= MOST_CASES:
+            break
     return [category for category in categories if category.image_ids]
+
+
+def _categories(
+    table: _DecisionTable, count: int, seed: int, joint: JointSystem | None
+) -> list[CaseCategory]:
+    return [
+        *(_changes(table, joint, count) if joint else ()),
+        *_misses(table, count),
+        _wrong_place(table, count),
+        *_false_alarms(table, count),
+        _agreement(table, count, np.random.default_rng(seed)),
+    ]
 
 
 def disagreement(decisions: pd.DataFrame, systems: list[str]) -> dict[str, float]:

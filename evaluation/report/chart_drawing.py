@@ -33,7 +33,17 @@ PAPER = "#FFFFFF"
 
 DASHED = (0, (6, 4))
 """Line style of a baseline."""
-_DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
+_DASHES = (
+    "-",
+    (0, (4, 2)),
+    (0, (1, 1.5)),
+    (0, (4, 1.5, 1, 1.5)),
+    (0, (8, 2)),
+    (0, (4, 1.5, 1, 1.5, 1, 1.5)),
+    (0, (2, 3)),
+    (0, (8, 1.5, 2, 1.5)),
+    (0, (1, 4)),
+)
 
 
 WRITING_SVG = threading.Lock()  # the settings below are global to matplotlib
@@ -132,7 +142,7 @@ def _linestyle(chart: Chart, curve: Curve) -> Any:
 def dash(position: int) -> Any:
     """Return the dash pattern of one of the compared systems.
 
-    Together with the colours, sixteen systems can be told apart.
+    Nine systems can be told apart without their colours.
 
     Args:
         position: Index of the system in the comparison, from 0.

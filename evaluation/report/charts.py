@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from cxr_compare.evaluation.system_result import SystemResult
 
 _BAND = np.linspace(0, 1, 101)
 """False positive rates at which the band of a ROC curve is taken."""
+_MOST_BANDS = 4
+"""Largest number of systems whose curves have bands, and figures in the legend."""
 _RESAMPLES = 500
 """Number of resamples of patients behind each band."""
 _FIGURES = {
@@ -130,7 +133,14 @@ def report_charts(comparison: Comparison) -> list[Chart]:
         _calibration_chart(systems, comparison.systems),
         _net_benefit_chart(systems, all_positive),
     ]
-    return [chart for chart in charts if chart.curves]
+    drawn = [chart for chart in charts if chart.curves]
+    return drawn if len(systems) <= _MOST_BANDS else [_without_bands(chart) for chart in drawn]
+
+
+def _without_bands(chart: Chart) -> Chart:
+    """Return a chart of many systems without bands, which would cover each other."""
+    curves = tuple(replace(curve, band=None) for curve in chart.curves)
+    return replace(chart, curves=curves, note=re.sub(r" ?Bands: [^.]*\.", "", chart.note).strip())
 
 
 def without_decision_curve(comparison: Comparison) -> str:
@@ -203,10 +213,11 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
         return []
     legend = {}
     markers = set()
+    has_figures = len({curve.position for curve in chart.curves}) <= _MOST_BANDS
     for curve in chart.curves:
         markers |= {point.marker for point in curve.points}
         if curve.figure or not curve.faint:
-            text = f"{curve.name}: {curve.figure}" if curve.figure else curve.name
+            text = f"{curve.name}: {curve.figure}" if curve.figure and has_figures else curve.name
             sample = legend_sample(chart.key, curve.position, dashed=curve.dashed)
             legend[curve.name] = (sample, text)
     samples = list(legend.values())
@@ -525,7 +536,7 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
         if is_calibrated({"decision": decision}) or not decision.get("calibration"):
             method = (decision.get("calibration") or {}).get("method")
             name = _CALIBRATION_METHODS.get(str(method), "a method that was not recorded")
-            calibrated.append(f"{system.name} by {name}")
+            calibrated.append((system.name, name))
         else:
             as_given.append(system.name)
         points = []
@@ -556,11 +567,14 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
 
 
 def _calibration_note(
-    calibrated: Sequence[str], as_given: Sequence[str], group_counts: Sequence[int]
+    calibrated: Sequence[tuple[str, str]], as_given: Sequence[str], group_counts: Sequence[int]
 ) -> str:
     text = ""
-    if calibrated:
-        text += f"Calibrated on validation images: {', '.join(calibrated)}. "
+    if len(calibrated) > 2 and len({method for _, method in calibrated}) == 1:
+        text += f"Calibrated on validation images by {calibrated[0][1]}. "
+    elif calibrated:
+        named = ", ".join(f"{name} by {method}" for name, method in calibrated)
+        text += f"Calibrated on validation images: {named}. "
     if as_given:
         text += f"Not calibrated, the score is taken as the probability: {listing(as_given)}. "
     return (

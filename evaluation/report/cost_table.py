@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.report.table import Row
 
 UNKNOWN = "unknown"
 
@@ -36,44 +36,39 @@ COST_KEYS = (
 _AT_THRESHOLD = ("accuracy", "recall", "specificity", "precision", "f1")
 
 
-_QUANTITIES = (
-    ("Parameters", "parameters", 1e6, "million"),
-    ("Trainable parameters", "trainable_parameters", 1e6, "million"),
-    ("FLOPs per image", "flops", 1e9, "billion"),
-    ("Size of the weights", "size_bytes", 1e6, "MB"),
-    ("Training time", "train_seconds", 60.0, "min"),
-    ("Peak training memory", "train_peak_memory_bytes", 1e6, "MB"),
-    ("Time per image", "latency_ms", 1.0, "ms"),
-    ("Peak memory per image", "peak_memory_bytes", 1e6, "MB"),
+class Cost(NamedTuple):
+    """Computing cost that the page shows: key of the record, divisor and unit."""
+
+    title: str
+    key: str
+    divisor: float
+    unit: str
+
+
+PAGE_COSTS = (
+    Cost("Made of", "made_of", 1.0, ""),
+    Cost("Parameters", "parameters", 1e6, "million"),
+    Cost("FLOPs per image", "flops", 1e9, "billion"),
+    Cost("Time per image", "latency_ms", 1.0, "ms"),
+    Cost("Size of the weights", "size_bytes", 1e6, "MB"),
 )
+"""Costs that the page shows; all others are in ``costs.csv``."""
 
 
-def cost_rows(comparison: Comparison) -> list[Row]:
-    """Return size, memory and time of each system as rows of a table.
+def cost_text(costs: Mapping[str, Any], cost: Cost) -> str:
+    """Return a cost of a system with its unit, such as "12.5 ms", or "unknown".
 
-    A value that was not recorded is "unknown". The cost of an ensemble is the sum over its members,
-    and the memory is the largest of them.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-
-    Returns:
-        One row for each quantity: its title, such as "Training time", then one text for each
-        system, such as "12.5 min".
+    The cost of an ensemble is the sum over its members.
     """
-    costs = [system.cost for system in comparison.systems.values()]
-    joined = any(cost.get("made_of") for cost in costs)
-    first = costs[0] if joined and costs else {}
-    rows = [
-        (title, [_scaled(cost.get(key), unit, word, first.get(key)) for cost in costs])
-        for title, key, unit, word in _QUANTITIES
-    ]
-    rows.append(("Trained on", [str(cost.get("train_device") or UNKNOWN) for cost in costs]))
-    rows.append(("Timed on", [_timed_on(cost) for cost in costs]))
-    if joined:
-        rows.insert(0, ("Made of", [str(cost.get("made_of") or "one model") for cost in costs]))
-    return [(title, *texts) for title, texts in rows]
+    value = costs.get(cost.key)
+    if cost.key == "made_of":
+        return str(value or "one model")
+    if value is None or value != value:
+        return UNKNOWN
+    scaled = float(value) / cost.divisor
+    return (
+        f"{scaled:,.1f} {cost.unit}" if scaled >= 1 or not scaled else f"{scaled:.2g} {cost.unit}"
+    )
 
 
 def cost_frame(comparison: Comparison) -> pd.DataFrame:
@@ -100,20 +95,3 @@ def cost_frame(comparison: Comparison) -> pd.DataFrame:
         cost = result.cost
         rows.append(row | {key: cost.get(key) for key in COST_KEYS})
     return pd.DataFrame(rows)
-
-
-def _scaled(value: Any, unit: float, word: str, first: Any = None) -> str:
-    """Return a quantity with its unit and with its ratio to the first system's quantity."""
-    if value is None or value != value:
-        return UNKNOWN
-    scaled = float(value) / unit
-    text = f"{scaled:,.1f} {word}" if scaled >= 1 or not scaled else f"{scaled:.2g} {word}"
-    return f"{text} ({value / first:.1f} times)" if first and value != first else text
-
-
-def _timed_on(cost: dict[str, Any]) -> str:
-    device = cost.get("latency_device")
-    if not device:
-        return UNKNOWN
-    batch = cost.get("batch_size")
-    return f"{device}, batch {batch}" if batch else str(device)

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.report.metric_table import difference_cell, figure_cell
+from cxr_compare.evaluation.report.metric_table import (
+    difference_cell,
+    figure_cell,
+    shown_contrasts,
+)
 from cxr_compare.evaluation.report.table import Cell, Ticks, Whisker
 from cxr_compare.evaluation.report.whiskers import place_whiskers
 
@@ -87,16 +91,20 @@ def _figure_part(comparison: Comparison) -> ForestPart:
 
 
 def _difference_part(comparison: Comparison) -> ForestPart:
-    first, *others = comparison.names
+    contrasts = shown_contrasts(comparison)
     figures = comparison.answer_figures
     keys = []
     for key, suffix in zip(comparison.protocol.keys, _metric_suffixes(comparison), strict=True):
-        keys += [(name, key, suffix) for name in others]
-    gaps = [figures.difference(first, name, *key) for name, key, _ in keys]
+        keys += [(pair, key, suffix) for pair in contrasts]
+    gaps = [figures.difference(*pair, *key) for pair, key, _ in keys]
     placed = place_whiskers(gaps, around_zero=True)
     rows = []
-    for (name, key, suffix), gap, whisker in zip(keys, gaps, placed.whiskers, strict=True):
-        cell = difference_cell(comparison, (first, name), key, gap, whisker)
+    for (pair, key, suffix), gap, whisker in zip(keys, gaps, placed.whiskers, strict=True):
+        cell = difference_cell(comparison, pair, key, gap, whisker)
         if cell.whisker is not None:
-            rows.append(ForestRow(f"{first} − {name}{suffix}", None, cell, cell.whisker))
-    return ForestPart("Paired difference with 95 % interval", rows, placed.ticks)
+            name = f"{pair[0]} − {pair[1]}" if len(contrasts) == 1 else f"− {pair[1]}"
+            rows.append(ForestRow(f"{name}{suffix}", None, cell, cell.whisker))
+    title = "Paired difference with 95 % interval"
+    if len(contrasts) > 1:
+        title = f"{contrasts[0][0]} minus each other system: paired difference with 95 % interval"
+    return ForestPart(title, rows, placed.ticks)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
+
+import pandas as pd
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.metrics.prose import listing
@@ -79,6 +80,7 @@ _ALL_IMAGES_BYTES = 5_400_000  # 7.2 MB in base64
 
 
 _MOST_EXAMPLES = 3
+_MOST_FAILURES = 6
 
 
 _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # beginnings of their keys
@@ -107,6 +109,7 @@ class Gallery:
         map_legend: Explanations of the drawn activation maps, one for each system with maps.
         reason: Why there are no images; empty if there are some.
         systems: Names of the compared detectors and classifiers.
+        on_lesion: Pairs of image id and system whose point lies in a true box.
     """
 
     cases: _Drawn = field(default_factory=list)
@@ -115,6 +118,7 @@ class Gallery:
     map_legend: tuple[MapKey, ...] = ()
     reason: str = ""
     systems: tuple[str, ...] = ()
+    on_lesion: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def examples(self) -> list[tuple[CaseCategory, DrawnCase]]:
@@ -122,13 +126,37 @@ class Gallery:
 
         These are an image that all systems get right, an image that only one system finds, and an
         image with a wrong location. Where a kind of outcome has no image, the next kind of error
-        takes its position.
+        takes its position. Of the images of one kind, the first is taken whose marks lie in a true
+        box, not only within one cell of the map.
         """
-        drawn = [(category, cases[0]) for category, cases in self.cases if cases]
+        drawn = [(category, self._first(cases)) for category, cases in self.cases if cases]
         firsts = []
         for kind in _EXAMPLES:
             firsts += [pair for pair in drawn if pair[0].key.startswith(kind)][:1]
         return firsts[:_MOST_EXAMPLES]
+
+    @property
+    def failures(self) -> list[tuple[CaseCategory, DrawnCase]]:
+        """One drawn image of each kind of failure that is not among the examples, at most six."""
+        shown = {case.anchor for _, case in self.examples}
+        first = [
+            (category, cases[0])
+            for category, cases in self.cases
+            if cases and category.key != "agreement"
+        ]
+        return [pair for pair in first if pair[1].anchor not in shown][:_MOST_FAILURES]
+
+    def _first(self, cases: list[DrawnCase]) -> DrawnCase:
+        """Return the first case whose marks all lie on a lesion, or the first case."""
+        for case in cases:
+            placed = [
+                name
+                for name, outcome in zip(self.systems, case.outcomes, strict=True)
+                if outcome == "placed"
+            ]
+            if placed and all((case.image_id, name) in self.on_lesion for name in placed):
+                return case
+        return cases[0]
 
 
 def draw_gallery(
@@ -176,6 +204,13 @@ def draw_gallery(
             reason="No system has a threshold, so no image can be called right or wrong. cxr tune "
             "chooses thresholds."
         )
+    on_lesion = _points_on_lesions(comparison.decisions, labelled)
+    categories = [
+        _with_clear_example(category, comparison, on_lesion)
+        if category.key == "agreement"
+        else category
+        for category in categories
+    ]
     source = read_cases(comparison, labelled, pixels, policy)
     n_images = sum(len(category.image_ids) for category in categories)
     most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // n_images)
@@ -192,6 +227,46 @@ def draw_gallery(
         intro=intro,
         map_legend=tuple(_map_legend(source)),
         systems=tuple(system.name for system in source.systems),
+        on_lesion=on_lesion,
+    )
+
+
+def _points_on_lesions(
+    decisions: pd.DataFrame, labelled: GroundTruth
+) -> frozenset[tuple[str, str]]:
+    """Return the pairs of image id and system whose point lies in a true box."""
+    if "point_x" not in decisions or labelled.true_boxes.empty:
+        return frozenset()
+    points = decisions[decisions["point_x"].notna() & (decisions["label"] >= 1)]
+    pairs = points[["image_id", "system", "point_x", "point_y"]].merge(
+        labelled.true_boxes, on="image_id"
+    )
+    is_inside = pairs["point_x"].between(pairs["x1"], pairs["x2"])
+    is_inside &= pairs["point_y"].between(pairs["y1"], pairs["y2"])
+    inside = pairs[is_inside]
+    return frozenset(zip(inside["image_id"], inside["system"], strict=True))
+
+
+def _with_clear_example(
+    category: CaseCategory, comparison: Comparison, on_lesion: frozenset[tuple[str, str]]
+) -> CaseCategory:
+    """Add an image that all systems find, with every point in a true box, where it has none."""
+    if not on_lesion:
+        return category
+    decided = comparison.decisions.dropna(subset=[f"decision_{comparison.main_policy}"])
+    decided = decided[decided["label"] >= 1]
+    clear = []
+    for image_id, rows in decided.groupby("image_id"):
+        pointing = rows.loc[rows["point_x"].notna(), "system"]
+        is_clear = len(pointing) and all((image_id, name) in on_lesion for name in pointing)
+        if is_clear and rows[f"decision_{comparison.main_policy}"].all():
+            clear.append(str(image_id))
+    if not clear or set(clear) & set(category.image_ids):
+        return category
+    return replace(
+        category,
+        image_ids=(*category.image_ids, clear[0]),
+        order=f"{category.order}, and one whose marks lie on the lesion",
     )
 
 
@@ -238,7 +313,7 @@ def _anchor(category: CaseCategory, position: int) -> str:
 
 
 def _map_legend(source: CaseSource) -> list[MapKey]:
-    """Describe what is drawn of the maps and the size of the cells for each system with maps."""
+    """Describe what is drawn of the maps of each system with maps."""
     keys = []
     for system in source.systems:
         if system.maps is None or not len(system.maps):
@@ -256,6 +331,6 @@ def _map_legend(source: CaseSource) -> list[MapKey]:
                 f"contours at {quantity} {listing(levels)}, or the cell of its peak where each of "
                 "them holds more than a third of the map"
             )
-        text = f"map of {system.name}: {drawn}; {cell_size_text(system.maps)}"
+        text = f"map of {system.name}: {drawn}"
         keys.append(MapKey(shows_cell, text))
     return keys

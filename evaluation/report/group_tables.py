@@ -20,10 +20,14 @@ from cxr_compare.evaluation.report.failure_rows import (
     group_title,
     groups_in_order,
 )
-from cxr_compare.evaluation.report.lesion_table import LESION_TOPIC
 from cxr_compare.evaluation.report.metric_table import SUBGROUPS, row_count
-from cxr_compare.evaluation.report.table import Table, figure_text
-from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
+from cxr_compare.evaluation.report.table import Cell, Row, Table, figure_text
+from cxr_compare.evaluation.statistics.figure_text import (
+    DASH,
+    interval_text,
+    number,
+    p_value_text,
+)
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.verdict.sentences import at_threshold
 
@@ -42,6 +46,10 @@ _OTHER_TOPICS = frozenset(
     }
 )
 """Topics of the table of failures that are not groupings of images."""
+LESION_TOPIC = "lesions by "
+"""Prefix of the topics of lesions in the table of failures."""
+_PAGE_METRICS = ("recall", "specificity")
+"""Metrics by group that the page shows; without a threshold it shows AUROC."""
 _WITHOUT_THRESHOLD = ("auroc", "ap50_decided")
 """Metrics that are shown without a threshold where other metrics are shown at a threshold."""
 
@@ -94,6 +102,8 @@ def _subgroup_table(
     comparison: Comparison, metric: str, policy: str, subgroups: Sequence[str]
 ) -> Table:
     first, *others = comparison.names
+    if len(others) > 1:
+        others = []  # the differences are in metrics.csv
     estimates = comparison.figures
     rows = []
     for subgroup in subgroups:
@@ -138,32 +148,113 @@ def group_tables(comparison: Comparison) -> list[Table]:
     ]
 
 
-def groups_lead(comparison: Comparison) -> str:
-    """Return the text above the tables of groups.
+def group_grids(comparison: Comparison) -> list[Table]:
+    """Return the tables of the page on groups of images: sensitivity and specificity, or AUROC.
 
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-
-    Returns:
-        The text in whole sentences.
+    Each has a row for each group and a column for each system. Differences between groups are in
+    ``where.csv``; here a dot marks those that are shown.
     """
     failures = comparison.failures
-    tests = failures[failures["p_holm"].notna()] if "p_holm" in failures else failures.iloc[:0]
-    text = (
-        "Figures in groups of images, with 95 % intervals. The interval of a difference between "
-        "groups follows from the intervals of both sides. Where there are only two groups, their "
-        "difference is given once."
+    if failures.empty:
+        return []
+    is_group = ~failures["topic"].isin(_OTHER_TOPICS)
+    is_group &= ~failures["topic"].str.startswith(LESION_TOPIC)
+    is_group &= ~failures["group"].isin("not " + failures["group"])
+    of_groups = failures[is_group]
+    shown_metrics = _PAGE_METRICS if comparison.main_policy else ("auroc",)
+    return [
+        _grid(comparison, of_groups[of_groups["metric"] == metric], metric)
+        for metric in shown_metrics
+        if (of_groups["metric"] == metric).any()
+    ]
+
+
+def _grid(comparison: Comparison, failures: pd.DataFrame, metric: str) -> Table:
+    is_rest = failures["group"].isin(failures["group"] + " - rest")
+    figures = failures[~is_rest]
+    keys = ["topic", "group", "system"]
+    first = {
+        (row["topic"], row["group"], row["system"]): row
+        for row in failures.drop_duplicates(keys).to_dict("records")
+    }
+    pairs = groups_in_order(figures)
+    members = dict(list(figures.groupby(["topic", "group"], sort=False)))
+    rows: list[Row] = []
+    for topic, group in pairs:
+        # If there are two groups, their difference is recorded with one of them.
+        groups = [each for each in pairs if each[0] == topic]
+        searched = groups if len(groups) == 2 else [(topic, group)]
+        cells = []
+        for name in comparison.names:
+            gaps = [first.get((topic, f"{each} - rest", name)) for _, each in searched]
+            is_shown = any(_group_cell(gap).shown for gap in gaps)
+            cells.append(_grid_cell(first.get((topic, group, name)), is_shown=is_shown))
+        count = denominator(members[topic, group])
+        rows.append((group_title(topic.removeprefix("x_"), group), *cells, count))
+    counted = {"positive": "Positive images", "negative": "Negative images"}
+    policy = str(failures["policy"].iloc[0])
+    return Table.from_rows(
+        f"{metric_title(metric)} by group{at_threshold(policy)}",
+        "",
+        ("Group", *comparison.names, counted.get(METRICS[metric].share_of or "", "Images")),
+        rows,
+        len(comparison.names),
     )
+
+
+def _grid_cell(row: Mapping[Hashable, Any] | None, *, is_shown: bool) -> Cell:
+    if row is None:
+        return Cell(DASH)
+    if row["note"] == TOO_FEW:
+        return Cell(_group_cell(row).text)
+    figure = Interval.from_row(row)
+    return Cell(f"{'● ' if is_shown else ''}{number(figure.estimate)}", interval_text(figure))
+
+
+def lesion_grid(comparison: Comparison) -> Table | None:
+    """Return the share of lesions that each system finds, by kind such as size; None without."""
+    failures = comparison.failures
+    if failures.empty:
+        return None
+    failures = failures[failures["topic"].str.startswith(LESION_TOPIC)]
+    failures = failures[failures["topic"] != f"{LESION_TOPIC}lesion_count"]
+    if failures.empty:
+        return None
+    first = {
+        (row["topic"], row["group"], row["system"]): row
+        for row in failures.drop_duplicates(["topic", "group", "system"]).to_dict("records")
+    }
+    members = dict(list(failures.groupby(["topic", "group"], sort=False)))
+    rows: list[Row] = []
+    for topic, group in groups_in_order(failures):
+        cells = [
+            _grid_cell(first.get((topic, group, name)), is_shown=False) for name in comparison.names
+        ]
+        title = group_title(topic.removeprefix(LESION_TOPIC), group)
+        rows.append((title, *cells, denominator(members[topic, group])))
+    return Table.from_rows(
+        "Lesions found",
+        "Share of lesions that a called box overlaps with an intersection over union (IoU) of at "
+        "least 0.2. Sizes are thirds of the lesions by area.",
+        ("Lesion", *comparison.names, "Lesions"),
+        rows,
+        len(comparison.names),
+    )
+
+
+def groups_lead(comparison: Comparison) -> str:
+    """Return the text above the tables of groups, in whole sentences."""
+    failures = comparison.failures
+    tests = failures[failures["p_holm"].notna()] if "p_holm" in failures else failures.iloc[:0]
+    text = "With 95 % intervals."
     if len(tests):
         which = "the only test" if len(tests) == 1 else f"all {len(tests):,} tests"
         text += (
-            f" p is for no difference, adjusted by Holm's method over {which} of groups on this "
-            "page. With fewer than 30 patients of a class inside or outside a group there is no "
-            "test and no claim; in Holm's method such a difference counts as one with p = 1. "
-            "● marks a difference that is shown: its interval excludes 0 and p is below 0.05."
+            " ● is shown to differ from all other images: the interval of the difference excludes "
+            f"0 and p, adjusted by Holm's method over {which} of groups, is below 0.05. With fewer "
+            "than 30 patients of a class on either side there is no test."
         )
-    return f"{text} For a group with fewer than 5 patients of a class only the counts are given."
+    return f"{text} Differences are in where.csv."
 
 
 def _group_table(comparison: Comparison, failures: pd.DataFrame, metric: str) -> Table:

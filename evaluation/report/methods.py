@@ -18,10 +18,7 @@ from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.evaluation.report.citations import Citations
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import (
-    auroc_method,
-    counts_method,
     difference_meaning,
-    families_text,
     interval_meaning,
     uncertainty_text,
 )
@@ -96,15 +93,12 @@ def methods(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
         "meanings": {
             "interval": interval_meaning(made),
             "difference": difference_meaning(made),
-            "auroc": auroc_method(),
-            "counts": counts_method(made),
-            "families": families_text(made),
         },
     }
 
 
 def policy_meaning(policy: Policy) -> str:
-    """Say how a rule chooses a threshold, and what it promises on test images."""
+    """Say how a rule chooses a threshold, and what that means for test images."""
     highest = "if several do equally well, the highest of them"
     match policy.kind:
         case "threshold":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
@@ -14,7 +13,7 @@ from cxr_compare.evaluation.metrics.missing_sentences import beside_count, boxed
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, metric_title
 from cxr_compare.evaluation.protocol import EXPLORATORY
-from cxr_compare.evaluation.report.table import Cell, Row, RowGroup, Table, Whisker, figure_text
+from cxr_compare.evaluation.report.table import Cell, Row, RowGroup, Table, Whisker
 from cxr_compare.evaluation.report.whiskers import place_whiskers
 from cxr_compare.evaluation.statistics.figure_text import (
     interval_text,
@@ -31,20 +30,6 @@ SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 
 
 @dataclass(frozen=True)
-class UnitTables:
-    """Tables of metrics for which a study or a patient counts as one case instead of an image.
-
-    Attributes:
-        unit: ``study`` or ``patient``: what counts as one case.
-        tables: One table for the main metrics and one for further metrics; tables without rows are
-            left out.
-    """
-
-    unit: str
-    tables: list[Table]
-
-
-@dataclass(frozen=True)
 class ConfusionMatrix:
     """Confusion matrix of one system (detector or classifier) at one threshold, as texts.
 
@@ -58,19 +43,6 @@ class ConfusionMatrix:
     system: str
     threshold: str
     counts: dict[str, str]
-
-
-@dataclass(frozen=True)
-class ConfusionGroup:
-    """Confusion matrices of all systems at thresholds that were chosen by the same rule.
-
-    Attributes:
-        title: Rule by which the thresholds were chosen on validation images, in words.
-        matrices: Confusion matrix of each system.
-    """
-
-    title: str
-    matrices: list[ConfusionMatrix]
 
 
 def metric_table(comparison: Comparison, part: Part = "first") -> Table:
@@ -136,16 +108,8 @@ def image_count(figures: Figures) -> str:
     return ""
 
 
-def unit_tables(comparison: Comparison) -> UnitTables | None:
-    """Return the tables of metrics for which a study or a patient counts as one case.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-
-    Returns:
-        The tables; None if the comparison has metrics by image only.
-    """
+def evaluated_by_unit(comparison: Comparison) -> Comparison | None:
+    """Return the comparison whose figures are by study or patient; None if they are by image."""
     figures = comparison.by_unit
     if figures is None:
         return None
@@ -157,10 +121,7 @@ def unit_tables(comparison: Comparison) -> UnitTables | None:
             if key.metric == "threshold"
         }
         systems[name] = replace(result, thresholds=thresholds)
-    by_unit = replace(comparison, figures=figures, systems=systems)
-    parts: tuple[Part, ...] = ("first", "further")
-    tables = [metric_table(by_unit, part) for part in parts]
-    return UnitTables(figures.unit, [table for table in tables if table.groups])
+    return replace(comparison, figures=figures, systems=systems)
 
 
 def _row_group(
@@ -370,6 +331,8 @@ def difference_cell(
         The cell with value and interval as text.
     """
     decides = None if key is None else comparison.answer.decides(*pair, *key)
+    if key is not None and decides is None:
+        decides = comparison.answer.decides(pair[1], pair[0], *key)
     if whisker is not None:
         whisker = replace(whisker, decided=decides is True)
     cell = figure_cell(gap, whisker)
@@ -397,66 +360,32 @@ def figure_cell(figure: Figure, whisker: Whisker | None = None) -> Cell:
     )
 
 
-def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
-    """Return the confusion matrix of every system for each rule by which thresholds were chosen.
+def confusion_matrices(comparison: Comparison) -> list[ConfusionMatrix]:
+    """Return the confusion matrix of every system at its threshold by the main rule.
 
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-
-    Returns:
-        One object for each rule, with a matrix for each system.
+    The list is empty if no system has a threshold.
     """
-    groups = []
-    for policy in comparison.policies:
-        matrices = []
-        for name, result in comparison.systems.items():
-            counts = {cell: f"{n:,}" for cell, n in result.confusion.get(policy, {}).items()}
-            matrices.append(ConfusionMatrix(name, threshold_text(comparison, name, policy), counts))
-        groups.append(ConfusionGroup(policy_text(policy), matrices))
-    return groups
+    policy = comparison.main_policy
+    if not policy:
+        return []
+    matrices = []
+    for name, result in comparison.systems.items():
+        counts = {cell: f"{n:,}" for cell, n in result.confusion.get(policy, {}).items()}
+        matrices.append(ConfusionMatrix(name, threshold_text(comparison, name, policy), counts))
+    return matrices
 
 
-def every_pair_table(comparison: Comparison) -> Table | None:
-    """Return a table of the differences between every two systems, with p-values.
+def shown_contrasts(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return the pairs of systems whose differences the page shows: one system with each other.
 
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-
-    Returns:
-        The table, with one row for each metric and pair of systems: the difference with its
-        interval, and its p-value adjusted over all pairs by Holm's method. None for fewer than
-        three systems or if no difference is defined.
+    Of three or more systems it is the one with the highest primary figure, which the answer names.
+    Of two, or if a protocol was given, it is the first system, the reference.
     """
-    systems = comparison.names
-    if len(systems) < 3:
-        return None
-    tests = comparison.tests_by("image")
-    rows = []
-    keys = [*figure_keys(comparison, "first"), *figure_keys(comparison, "localisation")]
-    for key in keys:
-        if key.subgroup != ALL:
-            continue
-        for first, second in combinations(systems, 2):
-            gap = comparison.figures.difference(first, second, key.metric, key.policy)
-            if not gap.known:
-                continue
-            title = metric_title(key.metric)
-            if key.policy:
-                title += f", {policy_text(key.policy)}"
-            p_value = tests.p_value(first, second, (key.metric, key.policy))
-            rows.append((title, f"{first} − {second}", figure_text(gap), p_value_text(p_value)))
-    if not rows:
-        return None
-    n_pairs = len(systems) * (len(systems) - 1) // 2
-    return Table.from_rows(
-        "Every pair of systems",
-        "The main table compares each system with the first one. This table has every pair, which "
-        "is needed to choose the best of several systems. Each interval is for a single difference "
-        "and is not widened for their number. p-values are adjusted by Holm's method over the "
-        f"{n_pairs} pairs of one figure at one threshold. The sentences of the answer rest on the "
-        "wider intervals that they quote.",
-        ("Figure", "Difference", "Estimate", "p (Holm, all pairs)"),
-        rows,
-    )
+    names = comparison.names
+    first = names[0]
+    protocol = comparison.protocol
+    if len(names) > 2 and not protocol.declared and not protocol.partner:
+        scores = {name: comparison.answer_figures.get(name, *protocol.keys[0]) for name in names}
+        known = [name for name in names if scores[name].known]
+        first = max(known, key=lambda name: scores[name].estimate, default=first)
+    return [(first, name) for name in names if name != first]

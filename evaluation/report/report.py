@@ -26,7 +26,6 @@ from cxr_compare.evaluation.report.charts import (
     report_charts,
     without_decision_curve,
 )
-from cxr_compare.evaluation.report.cost_table import cost_rows
 from cxr_compare.evaluation.report.figure_files import save_figures, save_plate
 from cxr_compare.evaluation.report.further_tables import further_tables
 from cxr_compare.evaluation.report.gallery import draw_gallery
@@ -37,7 +36,6 @@ from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.summary_table import TableRow
 from cxr_compare.evaluation.report.system_cards import card_files, write_cards
-from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.sources.pixels import Pixels
@@ -167,14 +165,7 @@ def _content_without_images(comparison: Comparison, charts: Sequence[Chart]) -> 
     # These are ROC, FROC and calibration; other charts replace those that are missing.
     ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
-    further = [chart for chart in charts if chart not in first]
-    cost = Table.from_rows(
-        "Size and time of each system",
-        "",
-        ("", *comparison.names),
-        cost_rows(comparison),
-        len(comparison.names),
-    )
+    further = [chart for chart in charts if chart not in first] + cost_charts(comparison)
     return {
         "cards": card_files(comparison.names),
         "verdict": comparison.answer,
@@ -182,9 +173,7 @@ def _content_without_images(comparison: Comparison, charts: Sequence[Chart]) -> 
         "derived": [note for note in comparison.notes if note.about_decisions],
         "main_charts": _draw_charts(first, comparison),
         "further_charts": _draw_charts(further, comparison),
-        "cost_charts": _draw_charts(cost_charts(comparison), comparison),
         "without_decision_curve": without_decision_curve(comparison),
-        "cost": cost,
         **further_tables(comparison),
     }
 

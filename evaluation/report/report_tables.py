@@ -1,47 +1,73 @@
-"""Tables of figures and tests that the report page shows, by their names in its template."""
+"""Tables of figures that the report page shows, by their names in its template."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.metric_table import (
     confusion_matrices,
-    every_pair_table,
+    evaluated_by_unit,
+    figure_keys,
     image_count,
     metric_table,
-    unit_tables,
+    table_of_keys,
 )
-from cxr_compare.evaluation.report.summary_table import TableRow, summary_table
+from cxr_compare.evaluation.report.summary_table import (
+    NO_THRESHOLD,
+    TableRow,
+    summary_keys,
+    summary_table,
+)
+from cxr_compare.evaluation.report.system_rows import cost_table, systems_table
+from cxr_compare.evaluation.report.table import Table
+
+MOST_COLUMNS = 2
+"""Largest number of systems that are columns of the main table; more are its rows."""
 
 
 def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:
-    """Return the tables of metrics and tests on the page of a report.
+    """Return the tables of figures on the page of a report, and the lists that go with them.
 
     Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
+        comparison: The comparison.
         rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
             usual metrics.
 
     Returns:
         Tables and texts under the names by which the page's template uses them, such as ``main``.
     """
+    keys = summary_keys(comparison, rows)
+    if len(comparison.names) > MOST_COLUMNS:
+        main = systems_table(comparison, keys)
+        if not (rows or comparison.policies):
+            main = replace(main, lead=NO_THRESHOLD)
+    else:
+        main = summary_table(comparison, rows)
     localisation = metric_table(comparison, "localisation")
     return {
         "counts": image_count(comparison.figures),
         "forest": forest_parts(comparison),
         "unit": comparison.answer_figures.unit,
-        "main": summary_table(comparison, rows),
-        "place": localisation,
-        "place_reason": localisation.reasons,
+        "main": main,
+        "shown_metrics": {key.metric for key in keys},
+        "no_place": "" if localisation.known else localisation.reasons,
         "place_notes": [each.text for each in comparison.notes if each.kind == "image_blind"],
-        "table": metric_table(comparison),
-        "further": metric_table(comparison, "further"),
-        "by_unit": unit_tables(comparison),
-        "pairs": every_pair_table(comparison),
-        "rates": metric_table(comparison, "rates"),
+        "by_unit": _unit_table(comparison),
         "confusion": confusion_matrices(comparison),
+        "cost": cost_table(comparison),
     }
+
+
+def _unit_table(comparison: Comparison) -> Table | None:
+    """Return the main figures by study or patient; None if the figures are by image only."""
+    by_unit = evaluated_by_unit(comparison)
+    if by_unit is None:
+        return None
+    keys = figure_keys(by_unit, "first")
+    make = systems_table if len(comparison.names) > MOST_COLUMNS else table_of_keys
+    title = f"By {by_unit.figures.unit}: the highest score of its images, with its own thresholds"
+    return replace(make(by_unit, keys), title=title)

@@ -1,7 +1,7 @@
 """The frame of a page: the one module of the report that annexes import.
 
 It offers the content of a page (statements, charts, tables, sections), functions that draw a chart
-and write the page with its files, and the sentences of a text template. A page of an annex is made
+and write the page with its files. A page of an annex is made
 of nothing else, so the other modules of the report may change.
 """
 
@@ -20,7 +20,7 @@ from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.table import Table, figure_text
-from cxr_compare.evaluation.report.templates import render, sentence
+from cxr_compare.evaluation.report.templates import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +38,6 @@ __all__ = [
     "draw_chart",
     "figure_text",
     "save_chart",
-    "sentence",
     "study_files",
     "write_study",
 ]

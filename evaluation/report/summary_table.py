@@ -17,7 +17,7 @@ from cxr_compare.evaluation.report.metric_table import table_of_keys
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.thresholds import check_policy
 
-_NO_THRESHOLD = (
+NO_THRESHOLD = (
     "Accuracy, precision, sensitivity, specificity and F1 need a threshold, and there is "
     "none: give validation images (the role val), or a threshold of your own (the policy "
     "threshold=0.5)."
@@ -86,6 +86,14 @@ def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Tabl
     Returns:
         The table; differences are those of the first system minus each other system.
     """
+    table = table_of_keys(comparison, summary_keys(comparison, rows))
+    if rows or comparison.policies:
+        return table
+    return replace(table, lead=NO_THRESHOLD)
+
+
+def summary_keys(comparison: Comparison, rows: Sequence[TableRow] = ()) -> list[MetricKey]:
+    """Return metric and rule for the threshold of each row of the main table."""
     policy = comparison.main_policy
     available = {
         key
@@ -99,10 +107,7 @@ def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Tabl
         key = MetricKey(ALL, at, row.metric)
         if rows or key in available:
             keys.append(key)
-    table = table_of_keys(comparison, keys)
-    if rows or comparison.policies:
-        return table
-    return replace(table, lead=_NO_THRESHOLD)
+    return keys
 
 
 def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:

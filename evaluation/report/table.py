@@ -47,6 +47,7 @@ class Cell:
             for several comparisons withdraws.
         p_value: p-value of a difference as text, not corrected for other comparisons; empty if
             unknown.
+        below: Further text below the interval, such as that of the image-blind baseline.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Cell:
     known: bool = True
     corrected: bool = False
     p_value: str = ""
+    below: str = ""
 
     def __str__(self) -> str:
         return f"{self.text} ({self.ends})" if self.ends else self.text
@@ -109,6 +111,7 @@ class Table:
         n_systems: Number of columns that each belong to one system (detector or classifier). They
             follow the first column; all further columns are differences. 0 for a table of another
             kind.
+        systems_in_rows: True if each row belongs to one system, in the order of the comparison.
     """
 
     title: str
@@ -116,6 +119,7 @@ class Table:
     groups: tuple[RowGroup, ...]
     lead: str = ""
     n_systems: int = 0
+    systems_in_rows: bool = False
 
     @classmethod
     def from_rows(

@@ -302,15 +302,15 @@ def _kept_weights(how: Facts, run: Facts, *, several: bool) -> str:
 
 
 def _optimiser(how: Facts, citations: Citations) -> str:
-    name = how.get("optimiser", "an optimiser that was not recorded")
-    text = str(_OPTIMISERS.get(name, name))
+    name = str(how.get("optimiser", "an optimiser that was not recorded"))
+    text = _OPTIMISERS.get(name, name)
     if name == "adamw":
         text += citations.cite("adamw2019")
     elif name == "adam":
         text += citations.cite("adam2015")
     elif name in ("sgd", "rmsprop") and how.get("momentum"):
         text += f" {how['momentum']:g}"
-    return str(text)
+    return text
 
 
 def _augmentation(kinds: Facts, citations: Citations) -> str:

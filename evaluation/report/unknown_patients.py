@@ -36,8 +36,8 @@ _RULES = (
     (r"patient-cluster bootstrap", "bootstrap of images"),
     (r"clustered by patient", "by image"),
     (
-        r"summed by patient, each patient's part corrected for its share of the\simages",
-        "summed over images, each image's part corrected for its share of the images",
+        r"summed by patient, each patient('|&#39;)s part",  # also as a page escapes the apostrophe
+        r"summed over images, each image\1s part",
     ),
     (_BEFORE + "Patient" + _AFTER, r"Image\1"),
     (_BEFORE + "patient" + _AFTER, r"image\1"),

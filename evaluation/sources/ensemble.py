@@ -405,18 +405,19 @@ def _check_same_findings(members: Sequence[Predictions]) -> None:
 def _join_images(members: Sequence[Predictions]) -> pd.DataFrame:
     """Join the members' images; an image that failed in any member counts as failed."""
     index = pd.Index(members[0].images["image_id"].sort_values())
-    reasons = pd.Series("", index=index, dtype=object)
+    reasons: dict[str, list[str]] = {}
     for member in members:
-        table = member.images.set_index("image_id").reindex(index)
-        failed = (table["status"] != "ok").to_numpy()
-        message = member.name + ": " + table.loc[failed, "reason"].fillna("failed").astype(str)
-        before = reasons[failed]
-        reasons[failed] = before.where(before == "", before + "; ") + message
+        failed = member.images[member.images["status"] != "ok"]
+        for image_id, reason in zip(failed["image_id"], failed["reason"], strict=True):
+            text = "failed" if pd.isna(reason) else reason
+            reasons.setdefault(image_id, []).append(f"{member.name}: {text}")
     return pd.DataFrame(
         {
             "image_id": index.to_numpy(),
-            "status": np.where(reasons == "", "ok", "failed"),
-            "reason": reasons.where(reasons != "", None).to_numpy(),
+            "status": ["failed" if image_id in reasons else "ok" for image_id in index],
+            "reason": pd.Series(
+                ["; ".join(reasons[i]) if i in reasons else None for i in index], dtype=object
+            ),
         }
     )
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -29,14 +29,8 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
-from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.export.content import file_stems
-from cxr_compare.data_prep.formats.label_files import read_lines
-from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_checks import (
     check_names,
     check_scores,
@@ -49,15 +43,17 @@ from cxr_compare.evaluation.output import System, SystemFacts
 from cxr_compare.evaluation.sources.imported_images import KnownImages, SplitImages
 from cxr_compare.evaluation.sources.prediction_files import (
     ColumnNames,
-    RawPredictions,
     file_stem,
     read_source,
 )
+from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
 from cxr_compare.evaluation.sources.reading_advice import IMPORT, ReadingAdvice
 
-__all__ = ["ColumnNames", "import_file", "read_boxes", "read_predictions", "read_rows"]
+if TYPE_CHECKING:
+    from cxr_compare.data_prep.store.dataset import DataSet
 
-_UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
+__all__ = ["ColumnNames", "ReadPredictions", "read_boxes", "read_rows"]
+
 _SHOWN = 5  # largest number of names that a message lists
 _ROUNDING = 0.01  # px by which rounded shares may reach beyond their image
 
@@ -144,69 +140,6 @@ class ReadPredictions:
         if self.kind == "boxes":
             return replace(system, boxes=rows)
         return replace(system, scores=rows)
-
-    def to_predictions(self, data_set: Mapping[str, Any], imported_from: str) -> Predictions:
-        """Return the predictions with the record and the tables of a predictions folder.
-
-        Args:
-            data_set: Name and ids of the data set and of its split, for the record.
-            imported_from: Name of the file, for the record.
-        """
-        info = {
-            "system": self.name,
-            "seed": None,
-            "kind": self.kind,
-            "findings": sorted(self.rows["finding"].unique()),
-            "inference_id": self.content_id,
-            "data_set": dict(data_set),
-            "cost": dict.fromkeys(_UNKNOWN_COST),
-            "trained_on": "unknown",
-            "imported_from": imported_from,
-            "notes": self.notes,
-            **provenance(),
-        }
-        return Predictions.from_part(info, Part(self.images, {self.kind: self.rows}))
-
-
-def read_predictions(
-    source: str | Path | pd.DataFrame, data: str | Path | DataSet, **options: Any
-) -> Predictions:
-    """Read the predictions of any detector or classifier, or of a human reader, of a data set.
-
-    Args:
-        source: The predictions: a CSV file or other table, a folder of YOLO text files, a COCO
-            results file, or a DataFrame.
-        data: The data set that contains the images, or its folder.
-        **options: Further keywords of `read_rows`, such as ``finding="mass"``; ``name`` is
-            required.
-
-    Returns:
-        The predictions, in memory. ``info["notes"]`` says what was left out, clipped or assumed.
-
-    Raises:
-        InputError: As `read_rows`.
-
-    Example:
-        >>> read_predictions("no-such.csv", "data", name="Other")
-        Traceback (most recent call last):
-        ...
-        cxr_compare.data_prep.store.identify_folder.WrongFolderError: data: no such folder; ...
-    """
-    dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
-    split = options.get("split", "default")
-    read = read_rows(source, KnownImages.of_data_set(dataset), **options)
-    imported_from = "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name
-    return read.to_predictions(data_set_record(dataset, split), imported_from)
-
-
-def data_set_record(dataset: DataSet, split: str) -> dict[str, Any]:
-    """Return what predictions record of the data set and the split whose images they are of."""
-    return {
-        "name": dataset.name,
-        "content_id": dataset.ids["content_id"],
-        "split": split,
-        "split_id": dataset.ids["split_ids"].get(split),
-    }
 
 
 @without_garbage_collector()
@@ -450,36 +383,6 @@ def _ask_if_confidence(
     )
 
 
-def import_file(
-    source: str | Path | pd.DataFrame,
-    data: str | Path | DataSet,
-    out: str | Path,
-    **options: Any,
-) -> Predictions:
-    """Read predictions of other software, or of a human reader, and write them to a folder.
-
-    Args:
-        source: The predictions: a CSV file, a folder of YOLO text files, a COCO results file, or a
-            DataFrame; see `read_predictions`.
-        data: The data set that contains the images, or its folder.
-        out: Folder to make, in the format of this package's own predictions.
-        **options: Further keywords of `read_predictions`, such as ``finding="mass"``; ``name`` is
-            required.
-
-    Returns:
-        The predictions, read back from the new folder.
-
-    Raises:
-        InputError: The source cannot be read, or the folder already holds something else.
-    """
-    predictions = read_predictions(source, data, **options)
-    with PredictionWriter(Path(out), predictions.info) as writer:
-        if not writer.done:  # else a killed import wrote all but the record
-            tables = {predictions.kind: predictions.tables[predictions.kind]}
-            writer.add(predictions.images, **tables)
-    return Predictions.open(Path(out))
-
-
 def ids_by_name(images: pd.DataFrame) -> dict[str, str]:
     """Map every name by which an image may be called to its image id.
 
@@ -492,6 +395,8 @@ def ids_by_name(images: pd.DataFrame) -> dict[str, str]:
     Returns:
         A dictionary from each name to the image id. A file name that two images share is left out.
     """
+    from cxr_compare.data_prep.export.content import file_stems
+
     images = images.sort_values("image_id")
     ids = images["image_id"].tolist()
     stems = [file_stem(path) if isinstance(path, str) else "" for path in images["path"]]
@@ -539,6 +444,8 @@ def _images_run(
         path = Path(run_on)
         if not path.is_file():
             raise InputError(f"--images {run_on}: choose all, listed, or a file of image names")
+        from cxr_compare.data_prep.formats.label_files import read_lines
+
         where = f"{path}: line"
         lines = list(enumerate(read_lines(path), start=1))
     else:

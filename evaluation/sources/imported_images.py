@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,11 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
+
+if TYPE_CHECKING:
+    from cxr_compare.data_prep.store.dataset import DataSet
 
 _NOUNS = {
     "train": "training images",

@@ -5,17 +5,16 @@ A DataFrame is read like a CSV file. Rows are not checked against a data set her
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import BoxFormat, coco_bbox, coco_rotation
-from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
+from cxr_compare.data_prep.contracts.box_values import BoxFormat
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
     find_column,
@@ -24,22 +23,18 @@ from cxr_compare.data_prep.contracts.column_names import (
     missing_columns,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.coco import read_json_file
-from cxr_compare.data_prep.formats.label_files import ids_of_paths, read_lines
-from cxr_compare.data_prep.formats.yolo import read_class_names
 from cxr_compare.evaluation.boxes.box_checks import refuse_box_texts
 from cxr_compare.evaluation.sources.prediction_strings import (
     PredictionStrings,
     read_prediction_strings,
     string_columns,
 )
+from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 
 _WITHOUT_OPTIONS = ReadingAdvice()
-_COCO_SIDES = "COCO's bbox is x, y, width, height"
 _SHOWN = 5
 
 
@@ -66,46 +61,6 @@ class ColumnNames:
     score: str = "score"
     finding: str = "finding"
     score_is_named: bool = False
-
-
-@dataclass
-class RawPredictions:
-    """Predictions as read from a file, before they are checked against a data set.
-
-    Attributes:
-        rows: One row for each score or box: columns ``image_id, score``, possibly ``finding`` and
-            ``x1, y1, x2, y2``, and ``place``, a text for messages such as ``row 3``.
-        content: Bytes of the file or files, from which an id of the predictions is computed.
-        in_shares: True if the coordinates of boxes are fractions of the image's width and height,
-            False if they are px.
-        listed: Names of the images that have a file in a YOLO folder, or a row in a reader's form
-            or a challenge's submission, even without a box.
-        advice: Advice to append to an error message about unknown image names; may be empty.
-        notes: Assumptions that were made in reading, one sentence each.
-        sides: Text for error messages if the file has x, y, width and height instead of corners,
-            such as "COCO's bbox is x, y, width, height"; else empty.
-        form: Format of the boxes in the file if it has widths and heights.
-        ran: Names of the images that a COCO annotation file or a challenge's submission lists, on
-            all of which the detector ran; None without such a file.
-        crowds: True boxes that a COCO annotation file marks as ``iscrowd``, with the columns of
-            ``rows``.
-        score_column: Name of the column of image scores that was recognised; empty if the user
-            named it, and without such a column.
-        classes: Further columns with two classes, one row for each row of ``rows``.
-    """
-
-    rows: pd.DataFrame
-    content: bytes
-    in_shares: bool = False
-    listed: tuple[str, ...] = ()
-    advice: str = ""
-    notes: list[str] = field(default_factory=list)
-    sides: str = ""
-    form: BoxFormat = "xywh"
-    ran: tuple[str, ...] | None = None
-    crowds: pd.DataFrame = field(default_factory=lambda: _coco_table(Path(), []))
-    score_column: str = ""
-    classes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def read_source(
@@ -145,11 +100,15 @@ def read_source(
         return _read_frame(source, names, advice, class_names)
     source = Path(source)
     if source.is_dir():
-        return _read_yolo(source, class_names, advice)
+        from cxr_compare.evaluation.sources.coco_and_yolo import read_yolo
+
+        return read_yolo(source, class_names, advice)
     if not source.is_file():
         raise InputError(f"{source}: no such file or folder")
     if _looks_like_json(source):
-        return _read_coco(source, None if coco_truth is None else Path(coco_truth), advice)
+        from cxr_compare.evaluation.sources.coco_and_yolo import read_coco
+
+        return read_coco(source, None if coco_truth is None else Path(coco_truth), advice)
     return _read_csv(source, names, advice, class_names)
 
 
@@ -360,7 +319,9 @@ def _read_csv(
     of_strings = string_columns([*table.columns], names.image)
     if of_strings is not None:
         places = [f"row {line}" for line in table.index + 2]
-        named = _class_names(class_names)
+        from cxr_compare.evaluation.sources.coco_and_yolo import given_class_names
+
+        named = given_class_names(class_names)
         return _from_strings(
             read_prediction_strings(table, of_strings, places, str(path), named), path.read_bytes()
         )
@@ -411,7 +372,9 @@ def _read_frame(
     if of_strings is not None:
         places = [f"row {label}" for label in frame.index]
         content = frame.to_csv(index=False).encode()
-        named = _class_names(class_names)
+        from cxr_compare.evaluation.sources.coco_and_yolo import given_class_names
+
+        named = given_class_names(class_names)
         return _from_strings(
             read_prediction_strings(frame, of_strings, places, advice.frame, named), content
         )
@@ -461,95 +424,6 @@ def _columns_to_ask_about(
     return {"score_column": columns.score, "classes": classes[two]}
 
 
-def _read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPredictions:
-    """Read COCO results, a list of ``image_id, category_id, bbox [x, y, width, height], score``."""
-    results = read_json_file(path)
-    if not isinstance(results, list):
-        raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
-    table = _coco_table(path, results)
-    if truth is not None:
-        annotations = read_json_file(truth)
-        rows = _with_names(table, path, annotations, truth)
-        true_boxes = annotations.get("annotations", [])
-        crowd_entries = [{**entry, "score": 1} for entry in true_boxes if entry.get("iscrowd")]
-        crowds = _with_names(_coco_table(truth, crowd_entries), truth, annotations, truth)
-        content = path.read_bytes() + truth.read_bytes()
-        ran = tuple(_names_of_coco_images(annotations).values())
-        return RawPredictions(rows, content, crowds=crowds, sides=_COCO_SIDES, ran=ran)
-    categories = sorted(map(str, table["category"].unique()))
-    if len(categories) > 1:
-        raise InputError(
-            f"{path}: holds categories {', '.join(categories[:_SHOWN])} without their names; "
-            f"{advice.annotations}"
-        )
-    rows = table.drop(columns="category")
-    return RawPredictions(
-        rows, path.read_bytes(), advice=f", {advice.annotations}", sides=_COCO_SIDES
-    )
-
-
-def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
-    """Read COCO entries as rows with ``image_id``, ``category``, edges, ``score`` and ``place``."""
-    images: list[str] = []
-    categories: list[str] = []
-    numbers: list[float] = []
-    number = 0
-    try:
-        for number, entry in enumerate(entries):  # noqa: B007 - the error below uses the number
-            x, y, width, height = map(float, coco_bbox(entry["bbox"]))
-            corners = [x, y, x + width, y + height]
-            if turn := coco_rotation(entry):
-                corners = turned_bounds(np.array(corners), turn).tolist()
-            numbers += [*corners, float(entry["score"])]
-            images.append(_coco_id(entry["image_id"]))
-            categories.append(_coco_id(entry.get("category_id", 1)))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(
-            f"{path}: entry {number} needs image_id, bbox of four numbers, and score ({error!r})"
-        ) from None
-    table = pd.DataFrame(np.reshape(numbers, (-1, 5)), columns=[*EDGES, "score"])
-    places = [f"entry {number}" for number in range(len(table))]
-    texts = {"image_id": images, "category": categories, "place": places}
-    return table.assign(**{name: pd.Series(cells, dtype=TEXT) for name, cells in texts.items()})
-
-
-def _coco_id(value: Any) -> str:
-    """Return an id as text; 1.0, as pandas and JavaScript write it, is 1."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _names_of_coco_images(annotations: Any) -> dict[str, str]:
-    """Return the name of each image of a COCO annotation file, as the labels call it, by its id."""
-    ids = [_coco_id(entry["id"]) for entry in annotations["images"]]
-    files = [str(entry["file_name"]) for entry in annotations["images"]]
-    return dict(zip(ids, ids_of_paths(pd.Series(files, dtype=TEXT)), strict=True))
-
-
-def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) -> pd.DataFrame:
-    """Replace COCO's numbers by the image and category names of the annotation file."""
-    try:
-        images = _names_of_coco_images(annotations)
-        categories = {
-            _coco_id(entry["id"]): str(entry["name"]) for entry in annotations["categories"]
-        }
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "
-            f"name); this lacks {error}"
-        ) from None
-    for column, names in (("image_id", images), ("category", categories)):
-        is_unknown = ~is_member(table[column], list(names))
-        if is_unknown.any():
-            first = table[is_unknown].iloc[0]
-            raise InputError(
-                f"{path}: {first['place']}: {column.removesuffix('_id')} {first[column]} is not in "
-                f"{truth}; use the file that the results were made on"
-            )
-    table["image_id"] = renamed(table["image_id"], images)
-    table["finding"] = renamed(table["category"], categories)
-    return table.drop(columns="category")
-
-
 def file_stem(name: Any) -> str:
     r"""Return the name of a file without folders and without its suffix.
 
@@ -565,94 +439,3 @@ def file_stem(name: Any) -> str:
     """
     file = str(name).replace("\\", "/").rstrip("/").rpartition("/")[2]
     return file[:dot] if 0 < (dot := file.rfind(".")) < len(file) - 1 else file
-
-
-_YAML_SUFFIXES = (".yaml", ".yml")
-_NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")
-
-
-def _read_yolo(
-    folder: Path, class_names: str | Path | Sequence[str] | None, advice: ReadingAdvice
-) -> RawPredictions:
-    """Read a folder with one ``.txt`` for each image, directly or in ``labels/``."""
-    labels = folder / "labels" if (folder / "labels").is_dir() else folder
-    files = [
-        path for path in sorted(labels.glob("*.txt")) if path.name.lower() not in _NO_PREDICTIONS
-    ]
-    if not files:
-        raise InputError(
-            f"{labels}: holds no prediction file (.txt, one an image); give the folder that "
-            "Ultralytics' save_txt wrote, or one CSV or JSON file"
-        )
-    names = _yolo_names(folder, class_names)
-    rows = [row for path in files for row in _yolo_rows(path)]
-    table = pd.DataFrame(rows, columns=["image_id", "class", *EDGES, "score", "place"])
-    table = table.astype({"class": np.int64, **dict.fromkeys([*EDGES, "score"], np.float64)})
-    content = b"".join(f"{path.name}\n".encode() + path.read_bytes() for path in files)
-    raw = RawPredictions(
-        table,
-        content,
-        in_shares=True,
-        listed=tuple(path.stem for path in files),
-        sides="a YOLO line is class, x and y of the centre, width, height and confidence",
-        form="cxcywh",
-    )
-    if names is not None:
-        unnamed = ~table["class"].isin(list(names))
-        if unnamed.any():
-            first = table[unnamed].iloc[0]
-            raise InputError(
-                f"{labels}: {first['place']}: class {first['class']} has no name; {len(names)} "
-                "classes are named"
-            )
-        table["finding"] = table["class"].map(names)
-    elif (table["class"] != 0).any():
-        first = table[table["class"] != 0].iloc[0]
-        raise InputError(
-            f"{labels}: {first['place']}: class {first['class']} has no name; {advice.class_names}"
-        )
-    raw.rows = table.drop(columns="class")
-    return raw
-
-
-def _yolo_names(
-    folder: Path, class_names: str | Path | Sequence[str] | None
-) -> dict[int, str] | None:
-    """Return the names of classes by number; None if they are not given."""
-    given = _class_names(class_names)
-    if given is not None:
-        return given
-    for parent in (folder, folder.parent):
-        path = parent / "data.yaml"
-        if path.is_file():
-            return read_class_names(path)
-    return None
-
-
-def _class_names(class_names: str | Path | Sequence[str] | None) -> dict[int, str] | None:
-    """Return the names of classes that the user gives; None without any."""
-    if isinstance(class_names, str | Path) and Path(class_names).suffix.lower() in _YAML_SUFFIXES:
-        return read_class_names(Path(class_names))
-    if isinstance(class_names, str | Path):
-        class_names = [name.strip() for name in str(class_names).split(",")]
-    return dict(enumerate(class_names)) if class_names else None
-
-
-def _yolo_rows(path: Path) -> Iterator[tuple[Any, ...]]:
-    """Yield ``image, class, x1, y1, x2, y2, score, place`` of each line of a file."""
-    for number, line in enumerate(read_lines(path), start=1):
-        cells = line.split()
-        if not cells:
-            continue
-        try:
-            label, x, y, width, height, *scores = (float(cell) for cell in cells)
-        except ValueError:
-            label = math.nan
-            scores = []
-        if len(scores) != 1 or not label.is_integer() or label < 0:
-            hint = "; write the confidence too (save_conf=True)" if len(cells) == 5 else ""
-            raise InputError(
-                f"{path}: line {number}: needs class, cx, cy, width, height and confidence{hint}"
-            )
-        edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        yield path.stem, int(label), *edges, scores[0], f"{path.name}, line {number}"

@@ -11,10 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.images.border_greys import read_border_greys
-from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
 from cxr_compare.evaluation.groups import shortcuts
 from cxr_compare.evaluation.statistics.arrays import Floats
 
@@ -57,12 +54,18 @@ def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
     }
     facts = pd.DataFrame(columns, index=pd.Index(images["image_id"], name="image_id"))
     if "age_years" in images:
+        from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
+
         ages = images["age_years"].set_axis(facts.index)
         facts["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
     if "text_score" in facts:
+        from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
+
         facts["text_score"] = (facts["text_score"] >= TEXT_LINE_CHARACTERS).astype(TEXT)
     if "border_greys" not in facts:
         return facts
+    from cxr_compare.data_prep.images.border_greys import read_border_greys
+
     greys = pd.DataFrame(
         read_border_greys(facts["border_greys"].reset_index(drop=True)), index=facts.index
     )

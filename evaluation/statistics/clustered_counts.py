@@ -144,7 +144,7 @@ class ShareParts:
         return bool(((self.counted >= 0) & (self.counted <= self.of)).all())
 
     def estimate(self) -> ClusteredEstimate:
-        """Return the ratio with its standard error over patients.
+        """Return the ratio with its standard error over patients, who must be at least two.
 
         The interval of a proportion is computed on the logit and reaches no further than the exact
         interval with the effective number of patients as trials, which is the interval of a share
@@ -159,8 +159,6 @@ class ShareParts:
             trials=trials if self.is_proportion else 0,
             span=np.inf,
         )
-        if self.n_patients < 2:
-            return replace(plain, note=_ONE_PATIENT, trials=0)
         variance = float((self.contributions**2).sum())
         if variance < _LEAST_VARIANCE:
             return plain if plain.exact else replace(plain, note=NO_SPREAD)
@@ -169,15 +167,18 @@ class ShareParts:
 
 
 def share_over_seeds(seeds: Sequence[ShareParts]) -> ClusteredEstimate:
-    """Estimate the mean share of a model's training seeds, which have the same denominators.
+    """Estimate the mean share of a model's training seeds.
 
     Source:
         Obuchowski and Rockette 1995, see `estimate_over_seeds`.
     """
+    value = float(np.mean([seed.value for seed in seeds]))
+    if min(seed.n_patients for seed in seeds) < 2:
+        return ClusteredEstimate(value, None, note=_ONE_PATIENT)
     mean = ShareParts(
         np.mean([seed.counted for seed in seeds], axis=0),
-        seeds[0].of,
-        float(np.mean([seed.value for seed in seeds])),
+        np.mean([seed.of for seed in seeds], axis=0),
+        value,
         np.mean([seed.contributions for seed in seeds], axis=0),
     )
     over_patients = mean.estimate()

@@ -81,7 +81,7 @@ def chance_p_value(
     while left:
         rows = min(left, max(1, _CHUNK_CELLS // len(share)))
         left -= rows
-        shares = rng.permuted(np.tile(share, (rows, 1)), axis=1)
+        shares = np.stack([rng.permutation(share) for _ in range(rows)])
         signs = 1.0 if within is None else rng.choice([-1.0, 1.0], size=shares.shape)
         drawn = patients.statistic(shares, signs)
         above += int((drawn >= observed - _ROUNDING).sum())

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.hospital.monitor import monitor_sentences
 from cxr_compare.hospital.monitor.figure_evidence import figure_evidence
 from cxr_compare.hospital.monitor.monitor_result import MonitoredFigure, Monitoring
-from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
 
 STREAMS = 100
 """Number of simulated streams."""
@@ -60,7 +60,7 @@ class DetectionDelay:
     @property
     def change_text(self) -> str:
         """Description of the simulated change as a text, with the means before and after it."""
-        return monitor_sentence("delay_change", self.change, self.was, self.becomes)
+        return monitor_sentences.delay_change(self.change, self.was, self.becomes)
 
     @property
     def delay_text(self) -> str:
@@ -68,10 +68,10 @@ class DetectionDelay:
 
         An example is "400 patients, 80 days".
         """
-        return monitor_sentence("delay_found", self.patients, self.days, _LONGEST)
+        return monitor_sentences.delay_found(self.patients, self.days, _LONGEST)
 
     def __str__(self) -> str:
-        return monitor_sentence("delay_line", self.title, self.change_text, self.delay_text)
+        return f"{self.title}, {self.change_text}: {self.delay_text}"
 
 
 def simulate_delays(monitoring: Monitoring, seed: int = 0) -> list[DetectionDelay]:

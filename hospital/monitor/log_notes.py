@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.hospital.betting import mean_interval
+from cxr_compare.hospital.monitor import monitor_sentences
 from cxr_compare.hospital.monitor.monitor_result import FEWEST, MeanInterval
-from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
 from cxr_compare.hospital.monitor.monitored_figures import MOST_SYSTEMS, FigureBlock, FirstWeeks
 
 _SILENT = pd.Timedelta(days=7)
@@ -43,9 +44,9 @@ def gap_notes(stream: pd.DataFrame) -> Iterator[str]:
     for end in sorted(longest):
         first = day.iloc[end - 1] + one_day
         last = day.iloc[end] - one_day
-        yield monitor_sentence("pause", f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}")
+        yield monitor_sentences.pause(f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}")
     if len(ends) > len(longest):
-        yield monitor_sentence("further_pauses", len(ends) - len(longest))
+        yield monitor_sentences.further_pauses(len(ends) - len(longest))
 
 
 def system_notes(
@@ -65,30 +66,31 @@ def system_notes(
     """
     in_weeks = set(weeks["system"].unique())
     end_of_log = stream["time"].iloc[-1]
-    notes: dict[str, list[str]] = {"silent": [], "new": [], "few": []}
+    notes: dict[Literal["silent", "new", "few"], list[str]] = {"silent": [], "new": [], "few": []}
     thresholds = []
-    for system, rows in stream.groupby("system"):
+    for name, rows in stream.groupby("system"):
+        system = str(name)
         begin, end = rows["time"].iloc[[0, -1]]
         if system not in in_weeks:
-            notes["new"].append(monitor_sentence("new_system", system, f"{begin:%Y-%m-%d}"))
+            notes["new"].append(monitor_sentences.new_system(system, f"{begin:%Y-%m-%d}"))
         elif system not in first_weeks.systems:
-            notes["few"].append(monitor_sentence("few_answers", system, MOST_SYSTEMS))
+            notes["few"].append(monitor_sentences.few_answers(system, MOST_SYSTEMS))
         if end_of_log - end > _SILENT:
-            notes["silent"].append(monitor_sentence("silent", system, f"{end:%Y-%m-%d}"))
+            notes["silent"].append(monitor_sentences.silent(system, f"{end:%Y-%m-%d}"))
         with_threshold = rows.dropna(subset="threshold")
         values = with_threshold["threshold"].to_numpy()
         for row in np.flatnonzero(np.diff(values))[:3]:
             day = f"{with_threshold['time'].iloc[row + 1]:%Y-%m-%d}"
             thresholds.append(
-                monitor_sentence("new_threshold", system, values[row], values[row + 1], day)
+                monitor_sentences.new_threshold(system, values[row], values[row + 1], day)
             )
     for kind, of_kind in notes.items():
         yield from of_kind[:_MOST_NAMED]
         if len(of_kind) > _MOST_NAMED:
-            yield monitor_sentence("further_systems", kind, len(of_kind) - _MOST_NAMED)
+            yield monitor_sentences.further_systems(kind, len(of_kind) - _MOST_NAMED)
     yield from thresholds[:_MOST_NAMED]
     if len(thresholds) > _MOST_NAMED:
-        yield monitor_sentence("further_thresholds", len(thresholds) - _MOST_NAMED)
+        yield monitor_sentences.further_thresholds(len(thresholds) - _MOST_NAMED)
 
 
 def validation_notes(weeks: FigureBlock, validation: FigureBlock) -> Iterator[str]:
@@ -110,9 +112,6 @@ def validation_notes(weeks: FigureBlock, validation: FigureBlock) -> Iterator[st
         is_above = in_weeks[row, 0] > in_validation[row, 1]
         is_below = in_weeks[row, 1] < in_validation[row, 0]
         if is_above or is_below:
-            yield monitor_sentence(
-                "unlike_validation",
-                title,
-                MeanInterval.from_values(weeks.means[row]),
-                MeanInterval.from_values(validation.means[row]),
-            )
+            first = MeanInterval.from_values(weeks.means[row])
+            second = MeanInterval.from_values(validation.means[row])
+            yield f"{title}: {first} in the first weeks, {second} in validation."

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, ShownChart
+from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.hospital.monitor import monitor_sentences
 from cxr_compare.hospital.monitor.monitor_result import MonitoredFigure, Monitoring
-from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
 
 CEILING = 1e6  # largest evidence that a chart shows
 
@@ -47,7 +48,7 @@ def bound_text(row: MonitoredFigure) -> str:
         >>> bound_text(row)
         'from 200'
     """
-    return monitor_sentence("bound", row.bound)
+    return monitor_sentences.bound(row.bound)
 
 
 def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[ShownChart]:
@@ -80,7 +81,8 @@ def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[Sho
         Curve("mean per patient", 0, at, means),
     )
     key = "".join(sign if sign.isalnum() else "-" for sign in row.key)
-    description = monitor_sentence("course_description", row.title, row.was.mean, row.now.mean)
+    was, now = number(row.was.mean), number(row.now.mean)
+    description = f"{row.title}: {was} in the reference, {now} now"
     weeks = [(np.full(2, monitoring.reference_days - 0.5), [y.low, y.high])]
     in_weeks = row.source == "first weeks"
     yield ShownChart(
@@ -94,7 +96,7 @@ def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[Sho
             guides=tuple(weeks) if in_weeks else (),
             guide_label="end of the reference" if in_weeks else "",
         ),
-        ["mean per patient", monitor_sentence("reference_legend", in_weeks)],
+        ["mean per patient", monitor_sentences.reference_legend(in_weeks)],
     )
     evidence = np.array([part.evidence or np.nan for part in row.course]).clip(0.1, CEILING)
     yield ShownChart(
@@ -105,8 +107,8 @@ def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[Sho
             y=Axis("e-value, log scale", _POWERS, 0.1, 2 * CEILING, "log"),
             curves=(Curve("evidence", 0, at, evidence),),
             guides=((both, np.full(2, row.bound)),),
-            guide_label=monitor_sentence("alarm_guide", bound_text(row)),
-            description=monitor_sentence("evidence_description", row.evidence),
+            guide_label=f"alarm {bound_text(row)}",
+            description=f"Evidence of a change: at most {row.evidence:.3g}",
         )
     )
 

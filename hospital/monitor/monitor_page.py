@@ -12,6 +12,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.study_page import Section, StudyPage, Table, write_study
+from cxr_compare.hospital.monitor import monitor_sentences
 from cxr_compare.hospital.monitor.detection_delay import (
     DAILY,
     STREAMS,
@@ -27,7 +28,6 @@ from cxr_compare.hospital.monitor.monitor_result import (
     MonitoredFigure,
     Monitoring,
 )
-from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
 
 _MOST_NAMED = 3
 """Largest number of changed figures that the answer names."""
@@ -77,24 +77,21 @@ class WrittenMonitor:
 def _answer(monitoring: Monitoring) -> str:
     """Return the answer in one line: that nothing has changed, or which figures have changed."""
     changed = [
-        {
-            "title": inside_sentence(figure.title),
-            "was": figure.was.mean,
-            "now": figure.now.mean,
-            "since": figure.change.since,
-        }
+        monitor_sentences.changed_figure(
+            inside_sentence(figure.title), figure.was.mean, figure.now.mean, figure.change.since
+        )
         for figure in monitoring.alarms
         if figure.change is not None
     ]
     if changed:
         further = max(len(changed) - _MOST_NAMED, 0)
-        return monitor_sentence("changed", changed[:_MOST_NAMED], further)
+        return monitor_sentences.changed(changed[:_MOST_NAMED], further)
     if monitoring.n_tested:
-        return monitor_sentence("quiet", monitoring.n_tested)
+        return monitor_sentences.quiet(monitoring.n_tested)
     if monitoring.is_blind:
         most = max((figure.n_reference for figure in monitoring.rows), default=0)
-        return monitor_sentence("blind", most, monitoring.reference_days, FEWEST)
-    return monitor_sentence("early")
+        return monitor_sentences.blind(most, monitoring.reference_days, FEWEST)
+    return monitor_sentences.EARLY
 
 
 def _alarm_lines(figure: MonitoredFigure) -> list[str]:
@@ -103,26 +100,23 @@ def _alarm_lines(figure: MonitoredFigure) -> list[str]:
     if change is None:
         return []
     lines = [
-        monitor_sentence("alarm_figures", figure),
-        monitor_sentence("alarm_start", change),
-        monitor_sentence("alarm_evidence", min(change.one_in, CEILING)),
+        monitor_sentences.alarm_figures(figure),
+        monitor_sentences.alarm_start(change),
+        monitor_sentences.alarm_evidence(min(change.one_in, CEILING)),
     ]
     if change.mix:
-        header = monitor_sentence("header", change.mix)
-        lines.append(monitor_sentence("alarm_mix", header, change.mix_share))
+        lines.append(monitor_sentences.alarm_mix(change.mix, change.mix_share))
     if change.groups:
-        lines.append(monitor_sentence("alarm_groups", change.groups))
-    return [*lines, monitor_sentence("advice", figure.kind)]
+        lines.append(monitor_sentences.alarm_groups(change.groups))
+    return [*lines, monitor_sentences.advice(figure.kind)]
 
 
 def _terminal_text(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> str:
-    lines = [
-        monitor_sentence("answer_line", _answer(monitoring), monitor_sentence("extent", monitoring))
-    ]
+    lines = [f"{_answer(monitoring)} ({monitor_sentences.extent(monitoring)})"]
     for figure in monitoring.alarms:
         lines.append(figure.title)
         lines += [f"  {line}" for line in _alarm_lines(figure)]
-    lines += [monitor_sentence("note_line", note) for note in _notes(monitoring)]
+    lines += [f"Note: {note}" for note in _notes(monitoring)]
     lines += map(str, delays)
     return "\n".join(lines)
 
@@ -183,11 +177,11 @@ def _notes(monitoring: Monitoring) -> list[str]:
     notes = list(monitoring.notes)
     if monitoring.window_days > monitoring.reference_days:
         notes.append(
-            monitor_sentence("long_window", monitoring.window_days, monitoring.reference_days)
+            monitor_sentences.long_window(monitoring.window_days, monitoring.reference_days)
         )
     n_unmonitored = sum(not figure.share for figure in monitoring.rows)
     if n_unmonitored:
-        notes.append(monitor_sentence("not_monitored", n_unmonitored, FEWEST))
+        notes.append(monitor_sentences.not_monitored(n_unmonitored, FEWEST))
     notes += _notes_on_sensitivity(monitoring)
     return notes
 
@@ -196,13 +190,13 @@ def _notes_on_sensitivity(monitoring: Monitoring) -> list[str]:
     """Return the reason why sensitivity is not monitored; nothing if it is."""
     by_label = [figure for figure in monitoring.rows if figure.kind in LABELLED]
     if not by_label:
-        return [monitor_sentence("no_sensitivity")]
+        return [monitor_sentences.NO_SENSITIVITY]
     rows = [figure for figure in by_label if figure.kind == "sensitivity"]
     if any(figure.share for figure in rows):
         return []
     positives = max((figure.n_reference for figure in rows), default=0)
     return [
-        monitor_sentence("few_positives", positives, FEWEST - positives, monitoring.reference_days)
+        monitor_sentences.few_positives(positives, FEWEST - positives, monitoring.reference_days)
     ]
 
 
@@ -212,9 +206,9 @@ def _page(monitoring: Monitoring, delays: Sequence[DetectionDelay]) -> str:
         sections.append(Section("delays", "How fast a change is found", tables=[_delays(delays)]))
     page = StudyPage(
         title="Monitor",
-        kicker=f"Monitor · {monitor_sentence('extent', monitoring)}",
+        kicker=f"Monitor · {monitor_sentences.extent(monitoring)}",
         answer=_answer(monitoring),
-        scope=[monitor_sentence("scope", ERROR)],
+        scope=[monitor_sentences.scope(ERROR)],
         notes=_notes(monitoring),
         sections=sections,
     )
@@ -239,24 +233,24 @@ def _figures(monitoring: Monitoring) -> Table:
     for figure in monitoring.rows:
         alarm = bound_text(figure)
         if figure.change is not None:
-            alarm = monitor_sentence("alarm_on", figure.change.on)
+            alarm = f"on {figure.change.on}"
         rows.append(
             (
                 figure.title,
-                monitor_sentence("reference", figure.was, figure.source),
+                f"{figure.was}, {figure.source}",
                 f"{figure.n_reference:,}",
                 str(figure.now),
                 f"{figure.n_stream:,}",
-                monitor_sentence("evidence", figure.evidence, CEILING),
+                monitor_sentences.evidence(figure.evidence, CEILING),
                 alarm,
             )
         )
-    return Table.from_rows("All figures", monitor_sentence("figures_lead"), columns, rows)
+    return Table.from_rows("All figures", monitor_sentences.FIGURES_LEAD, columns, rows)
 
 
 def _delays(delays: Sequence[DetectionDelay]) -> Table:
     rows = [(delay.title, delay.change_text, delay.delay_text) for delay in delays]
-    lead = monitor_sentence("delays_lead", STREAMS, UNCHANGED, DAILY)
+    lead = monitor_sentences.delays_lead(STREAMS, UNCHANGED, DAILY)
     return Table.from_rows(
         "How fast a change is found", lead, ("Figure", "Change", "Found after"), rows
     )

@@ -19,6 +19,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.hospital.betting import start_quantiles
+from cxr_compare.hospital.monitor import monitor_sentences
 from cxr_compare.hospital.monitor.figure_evidence import figure_evidence, figure_start_shares
 from cxr_compare.hospital.monitor.log_notes import gap_notes, system_notes, validation_notes
 from cxr_compare.hospital.monitor.monitor_result import (
@@ -32,7 +33,6 @@ from cxr_compare.hospital.monitor.monitor_result import (
     MonitoredFigure,
     Monitoring,
 )
-from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
 from cxr_compare.hospital.monitor.monitored_figures import (
     HEADERS,
     FigureBlock,
@@ -212,7 +212,7 @@ def _without_lone_days(stream: pd.DataFrame, first: int) -> tuple[pd.DataFrame, 
     kept = stream[~is_left].reset_index(drop=True)
     days = left["time"].dt.strftime("%Y-%m-%d").unique()
     pause = int(kept["day"].iloc[0] - left["day"].iloc[-1])
-    note = monitor_sentence("lone_days", len(left), list(days), pause)
+    note = monitor_sentences.lone_days(len(left), list(days), pause)
     return kept.assign(day=kept["day"] - kept["day"].iloc[0]), [note]
 
 

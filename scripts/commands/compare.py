@@ -12,13 +12,11 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import choosing_figures
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import (
@@ -32,26 +30,22 @@ from cxr_compare.scripts.compare_inputs import (
     require_given_thresholds,
 )
 from cxr_compare.scripts.exposures import Exposures, read_exposures
-from cxr_compare.scripts.from_data_set import FromDataSet, open_values
 from cxr_compare.scripts.from_truth import (
     FromTruth,
     open_given_systems,
     open_truth,
     refuse_shared_patients,
 )
-from cxr_compare.scripts.options import Names, own_split, read_roles
-from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.recorded_call import require_same_call
-from cxr_compare.scripts.result_columns import split_column_roles
-from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.systems import (
+from cxr_compare.scripts.given_systems import (
     ComparedSystems,
     GivenSystem,
     GivenValues,
     read_compared,
-    require_predictable,
 )
-from cxr_compare.scripts.targets import chosen_targets
+from cxr_compare.scripts.options import Names, own_split, read_roles
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.result_columns import split_column_roles
+from cxr_compare.scripts.runner import command
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.comparison import Comparison
@@ -60,13 +54,15 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.report.cases import CaseSource
     from cxr_compare.evaluation.report.result import Report, ReportsByTarget
     from cxr_compare.evaluation.sources.pixels import Pixels
+    from cxr_compare.scripts.from_data_set import FromDataSet
+    from cxr_compare.scripts.result_columns import ResultColumns
 
 _SEED = 0  # random seed of the bootstrap and of random picks
 
 
 def _read_data(value: Any) -> Any:
     """Return a data set as it is, with its labels in memory; check that all else is its folder."""
-    if isinstance(value, DataSet):
+    if hasattr(value, "tables"):  # labels in memory
         return value
     folder = as_path(value)
     require_kind(folder, "data set")
@@ -202,7 +198,7 @@ def compare(
     protocol = as_path(protocol)
     _require_systems(compared, both=both)
     if out is None or overwrite or not (out / files.METRICS).is_file():
-        require_predictable(compared)  # here already, as reading the data set takes time
+        _require_predictable(compared)  # here already, as reading the data set takes time
     single_target = target[0].partition("=")[0] if target and len(target) == 1 else None
     image_options = read_image_options(images)
     question = read_protocol_or_margin(protocol, margin, single_target)
@@ -218,13 +214,7 @@ def compare(
         _refuse_columns_of_files(columns, compared)
     inputs: Sequence[FromDataSet | FromTruth]
     if data is not None and truth is None and boxes is None and patients is None:
-        dataset = data if isinstance(data, DataSet) else DataSet.open(as_path(data))
-        split = own_split(split, [path for system in compared for path in system.paths], dataset)
-        opened = [open_values(system, dataset, split, result_columns) for system in compared]
-        inputs = [
-            FromDataSet(opened, LabelledSplit(dataset, each, split))
-            for each in chosen_targets(dataset, target_names)
-        ]
+        inputs = _from_data_set(compared, data, target_names, split, result_columns)
     elif truth is not None and data is None:
         if split not in (None, "default"):
             raise InputError(f"--split {split}: is for --data; name roles in the truth")
@@ -278,6 +268,37 @@ def compare(
     if out is None:
         raise InputError("compare: several targets need a folder for their reports; give --out")
     return _compare_targets(request, inputs, out)
+
+
+def _from_data_set(
+    compared: Sequence[GivenSystem],
+    data: Any,
+    target_names: list[str] | None,
+    split: str | None,
+    columns: ResultColumns,
+) -> list[FromDataSet]:
+    """Return the systems on each target of a data set."""
+    # Values in memory do not need the readers of data sets and predictions folders.
+    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+    from cxr_compare.scripts.from_data_set import FromDataSet, open_values
+    from cxr_compare.scripts.targets import chosen_targets
+
+    dataset = data if isinstance(data, DataSet) else DataSet.open(as_path(data))
+    split = own_split(split, [path for system in compared for path in system.paths], dataset)
+    opened = [open_values(system, dataset, split, columns) for system in compared]
+    return [
+        FromDataSet(opened, LabelledSplit(dataset, each, split))
+        for each in chosen_targets(dataset, target_names)
+    ]
+
+
+def _require_predictable(compared: Sequence[GivenSystem]) -> None:
+    """Refuse runs, which are predicted first, where a package that predicts is missing."""
+    if any(system.paths for system in compared):
+        from cxr_compare.scripts.systems import require_predictable
+
+        require_predictable(compared)
 
 
 def _require_systems(compared: Sequence[GivenSystem], *, both: bool) -> None:
@@ -456,6 +477,8 @@ class ReportRequest:
         """
         if self.overwrite or not (out / files.METRICS).is_file():
             return False
+        from cxr_compare.scripts.recorded_call import require_same_call
+
         require_same_call(out, self._call(inputs), [*self.inputs, *inputs.files(out)])
         return True
 
@@ -525,6 +548,8 @@ def _compare_targets(
     if reserved := sorted({*files.OF_ALL_TARGETS, LOCK_NAME} & names):
         raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
     with folder_lock(out):
+        from cxr_compare.scripts.from_data_set import FromDataSet
+
         first = inputs[0]
         if isinstance(first, FromDataSet):  # so that no run is predicted once per target
             systems = first.predicted(out).systems

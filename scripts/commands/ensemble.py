@@ -23,18 +23,12 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import Table
 from cxr_compare.scripts.from_data_set import open_values
 from cxr_compare.scripts.from_truth import GivenTruth, open_given_systems, open_truth
+from cxr_compare.scripts.given_systems import ComparedSystems, GivenSystem, read_compared
 from cxr_compare.scripts.options import DataFolder, own_split
 from cxr_compare.scripts.parameters import AnyPath, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import load_model
-from cxr_compare.scripts.systems import (
-    ComparedSystems,
-    GivenSystem,
-    predict_once,
-    predicts,
-    read_compared,
-    require_predictable,
-)
+from cxr_compare.scripts.systems import predict_once, predicts, require_predictable
 
 
 @command

@@ -127,7 +127,7 @@ def import_predictions(
         raise InputError(
             f"import --{given[0]}: is for the encoder of features (.parquet); leave it out"
         )
-    from cxr_compare.evaluation.sources.imported import import_file
+    from cxr_compare.evaluation.sources.import_folder import import_file
 
     predictions = import_file(
         file,

@@ -15,18 +15,12 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
+from cxr_compare.scripts.given_systems import SystemPaths, Systems, read_systems
 from cxr_compare.scripts.options import DataFolder, choose_images, own_split
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.systems import (
-    SystemPaths,
-    Systems,
-    is_run,
-    predict_images,
-    read_systems,
-    require_predictable,
-)
+from cxr_compare.scripts.systems import is_run, predict_images, require_predictable
 
 _PANEL = 480  # side of a panel, px
 

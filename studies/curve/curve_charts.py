@@ -10,7 +10,7 @@ import numpy as np
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, Point, figure_text
 from cxr_compare.evaluation.statistics.intervals import Interval
-from cxr_compare.studies.curve.curve_sentences import curve_sentence
+from cxr_compare.studies.curve import curve_sentences
 from cxr_compare.studies.curve.curve_study import KINDS, MAIN, CurveStudy, Kind, SizePoint
 from cxr_compare.studies.curve.learning_curve import LearningCurve
 
@@ -59,14 +59,14 @@ def curve_chart(study: CurveStudy, metric: str) -> Chart:
     values = [x for curve in curves for x in curve.x if np.isfinite(x)]
     title = metric_title(metric)
     has_mixed = any(model["kind"] == "mixed" for model in drawn)
-    across = curve_sentence("chart_axis", has_mixed)
+    across = curve_sentences.chart_axis(has_mixed)
     return Chart(
         key=f"{metric.replace('_', '-')}-images",
-        title=curve_sentence("chart_title", title),
+        title=f"{title} against annotated images",
         x=Axis.log(across, min(values) / 1.15, max(values) * 1.15),
         y=_figure_axis(drawn, metric),
         curves=(*curves, *_crossing(study, metric)),
-        description=curve_sentence("chart_description", title),
+        description=f"{title} against annotated images; the table below has the figures.",
         note=_overlap(study, metric),
     )
 
@@ -84,7 +84,7 @@ def _overlap(study: CurveStudy, metric: str) -> str:
     ]
     if any(apart) or max(map(len, ends.values()), default=1) == 1:
         return ""
-    return curve_sentence("overlap")
+    return curve_sentences.OVERLAP
 
 
 def _crossing(study: CurveStudy, metric: str) -> Iterator[Curve]:
@@ -97,7 +97,7 @@ def _crossing(study: CurveStudy, metric: str) -> Iterator[Curve]:
         return
     height = float(curve.at(where.effort).values[0])
     x = np.array(where.interval)
-    point = Point(where.effort, height, curve_sentence("crossing_point"), _CROSSING_MARKER)
+    point = Point(where.effort, height, curve_sentences.CROSSING_POINT, _CROSSING_MARKER)
     yield Curve("crossing with interval", _CROSSING, x, np.full(2, height), (point,), solid=True)
 
 
@@ -142,8 +142,7 @@ def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
 
 def _point(point: SizePoint, metric: str) -> dict[str, Any]:
     figure = point.figures[metric].interval
-    label = curve_sentence(
-        "point",
+    label = curve_sentences.point(
         KINDS[point.kind],
         point.n_images,
         point.n_boxes,

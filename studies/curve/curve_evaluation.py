@@ -10,8 +10,7 @@ import numpy as np
 
 from cxr_compare import Predictions
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.thresholds import POLICIES
-from cxr_compare.studies.curve.curve_sentences import curve_sentence
+from cxr_compare.studies.curve import curve_sentences
 from cxr_compare.studies.curve.curve_study import (
     CURVE_METRICS,
     CurveModel,
@@ -286,15 +285,15 @@ def _absent(design: CurveDesign, evaluated: ShareFigures) -> dict[tuple[str, Kin
 def _notes(design: CurveDesign, whole: _Counts, evaluated: ShareFigures) -> list[str]:
     """Return notes on the design and its limits."""
     notes = [
-        curve_sentence("evaluated", evaluated.n_images, evaluated.n_patients, design.length),
-        curve_sentence("annotated"),
-        curve_sentence("threshold", POLICIES[0]),
-        curve_sentence("nested"),
-        curve_sentence("same_pool"),
+        curve_sentences.evaluated(evaluated.n_images, evaluated.n_patients, design.length),
+        curve_sentences.ANNOTATED,
+        curve_sentences.THRESHOLD,
+        curve_sentences.NESTED,
+        curve_sentences.SAME_POOL,
         *evaluated.notes,
     ]
     if whole.boxed < whole.labelled:
-        notes.append(curve_sentence("boxed", whole.labelled, whole.boxed))
+        notes.append(curve_sentences.boxed(whole.labelled, whole.boxed))
     if len(design.splits) > 1:
-        notes.append(curve_sentence("folds", len(design.splits)))
+        notes.append(curve_sentences.folds(len(design.splits)))
     return notes

@@ -19,8 +19,8 @@ from cxr_compare.evaluation.report.study_page import (
     write_study,
 )
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
+from cxr_compare.studies.curve import curve_sentences
 from cxr_compare.studies.curve.curve_charts import MARKERS, curve_chart
-from cxr_compare.studies.curve.curve_sentences import curve_sentence
 from cxr_compare.studies.curve.curve_statements import (
     curve_statements,
     model_against,
@@ -177,11 +177,11 @@ def _page(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> Study
     first = statements[study.metrics[0]] if study.metrics else []
     differences = [statement for statement in first if statement.about == "difference"]
     return StudyPage(
-        title=curve_sentence("title", study.target, study.data_set),
-        kicker=curve_sentence(
-            "kicker", study.target, study.data_set, len(study.folds), study.n_seeds
+        title=curve_sentences.title(study.target, study.data_set),
+        kicker=curve_sentences.kicker(
+            study.target, study.data_set, len(study.folds), study.n_seeds
         ),
-        answer=differences[0].text if differences else curve_sentence("no_pair"),
+        answer=differences[0].text if differences else curve_sentences.NO_PAIR,
         scope=list(_scope(study)),
         statements=[statement for statement in first if statement.about == "images"],
         notes=[*study.notes, *_cautions(study)],
@@ -210,15 +210,15 @@ def _scope(study: CurveStudy) -> Iterator[str]:
     """Return the number of comparisons, and the rule by which a difference is called shown."""
     sizes = len({difference.share for difference in study.differences})
     if sizes:
-        yield curve_sentence("scope", len(study.differences), sizes)
+        yield curve_sentences.scope(len(study.differences), sizes)
 
 
 def _cautions(study: CurveStudy) -> Iterator[str]:
     if study.n_seeds == 1:
-        yield curve_sentence("one_seed")
+        yield curve_sentences.ONE_SEED
     if len(study.metrics) > 1:
         first, *others = (metric_title(metric) for metric in study.metrics)
-        yield curve_sentence("several_metrics", first, others)
+        yield curve_sentences.several_metrics(first, others)
 
 
 def _of_metric(study: CurveStudy, metric: str, statements: list[Statement]) -> dict[str, Any]:
@@ -254,10 +254,10 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
         for first, second in pairs
         for title in (f"{KINDS[first].capitalize()} − {model_against(first, second)}", "p, Holm")
     ]
-    title = curve_sentence("differences_title", metric_title(metric))
+    title = f"Differences in {metric_title(metric)}"
     has_mixed = any("mixed" in pair for pair in pairs)
     return Table.from_rows(
-        title, "", (curve_sentence("images_column", has_mixed), *heads), tuple(lines)
+        title, "", (curve_sentences.images_column(has_mixed), *heads), tuple(lines)
     )
 
 

@@ -9,7 +9,7 @@ from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.study_page import Statement
 from cxr_compare.evaluation.statistics.figure_text import p_equation
-from cxr_compare.studies.curve.curve_sentences import curve_sentence
+from cxr_compare.studies.curve import curve_sentences
 from cxr_compare.studies.curve.curve_study import MAIN, CurveStudy, Difference, Kind
 from cxr_compare.studies.curve.learning_curve import Crossing
 
@@ -40,12 +40,12 @@ def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
     for model in study.models:
         reason = study.absent.get((metric, model.kind))
         if reason:
-            text = curve_sentence("absent", curve_sentence("model", model.kind), title, reason)
+            text = curve_sentences.absent(curve_sentences.model(model.kind), title, reason)
             yield Statement(text, about="absent")
     for first, second in study.pairs(metric):
         statement = _difference(study.compared(metric, first, second), title, first, second)
         if study.n_seeds == 1 and statement.shown:
-            text = f"{statement.text} {curve_sentence('trained_once')}"
+            text = f"{statement.text} {curve_sentences.TRAINED_ONCE}"
             statement = replace(statement, text=text)
         yield statement
     yield from _misfits(study, metric)
@@ -73,11 +73,11 @@ def title_in_sentence(metric: str) -> str:
 def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
     """State which models have no fitted curve, and which points depart from their curve."""
     for kind, curve in study.fits.get(metric, {}).items():
-        model = curve_sentence("model", kind)
+        model = curve_sentences.model(kind)
         if curve.line is None:
-            yield Statement(curve_sentence("no_fit", model, curve.reason), about="fit")
+            yield Statement(curve_sentences.no_fit(model, curve.reason), about="fit")
         elif not curve.fits:
-            text = curve_sentence("misfit", model, p_equation(curve.lack_of_fit))
+            text = curve_sentences.misfit(model, p_equation(curve.lack_of_fit))
             yield Statement(text, about="fit")
 
 
@@ -86,10 +86,10 @@ def _crossing(study: CurveStudy, metric: str, where: Crossing) -> Statement:
     title = title_in_sentence(metric)
     if where.shown and where.effort is not None and where.interval is not None:
         before, after = MAIN if where.ahead == "second" else reversed(MAIN)
-        text = curve_sentence("cross", title, where.effort, *where.interval, before, after)
+        text = curve_sentences.cross(title, where.effort, *where.interval, before, after)
         return Statement(text, True, "images")
     why = study.never_crossing(metric)
-    return Statement(curve_sentence("no_cross", title, why, where.measured), about="images")
+    return Statement(curve_sentences.no_cross(title, why, where.measured), about="images")
 
 
 def model_against(first: Kind, second: Kind) -> str:
@@ -109,24 +109,24 @@ def model_against(first: Kind, second: Kind) -> str:
         >>> model_against("mixed", "classifier")
         'classifier with all labels'
     """
-    return curve_sentence("model", second, Difference.with_all_labels(first, second))
+    return curve_sentences.model(second, Difference.with_all_labels(first, second))
 
 
 def _difference(rows: Sequence[Difference], title: str, first: Kind, second: Kind) -> Statement:
     """State at which sizes one model is higher, or that no difference is shown."""
-    names = (curve_sentence("model", first), model_against(first, second))
+    names = (curve_sentences.model(first), model_against(first, second))
     sides = []
     for (winner, loser), sign in ((names, 1), (names[::-1], -1)):
         gaps = [_gap(row) for row in rows if row.shown and row.gap.estimate * sign > 0]
         if gaps:
-            sides.append({"winner": winner, "loser": loser, "gaps": gaps})
+            sides.append(curve_sentences.Side(winner, loser, gaps))
     rest = [row.n_images for row in rows if not row.shown]
     unit = "boxed images" if first == "mixed" else "annotated images"
-    text = curve_sentence("difference", title, *names, sides, rest, unit)
+    text = curve_sentences.difference(title, *names, sides, rest, unit)
     return Statement(text, any(row.shown for row in rows), "difference")
 
 
-def _gap(row: Difference) -> dict[str, float]:
+def _gap(row: Difference) -> curve_sentences.Gap:
     """Return the size of a difference that is shown, without its sign."""
     low, high = sorted((abs(row.gap.ci_low), abs(row.gap.ci_high)))
-    return {"size": abs(row.gap.estimate), "low": low, "high": high, "images": row.n_images}
+    return curve_sentences.Gap(abs(row.gap.estimate), low, high, row.n_images)

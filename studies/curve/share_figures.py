@@ -25,7 +25,6 @@ from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_boots
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 from cxr_compare.evaluation.thresholds import POLICIES
-from cxr_compare.studies.curve.curve_sentences import curve_sentence
 from cxr_compare.studies.curve.curve_study import CURVE_METRICS
 
 _Floats = npt.NDArray[np.float64]
@@ -193,7 +192,7 @@ def evaluate_shares(
         of_split = replace(test_set, split=split)
         read = read_eligible(predictions, of_split, "common")
         evaluated = read.images
-        notes += [curve_sentence("left_out", split, note.text) for note in read.notes]
+        notes += [f"{split}: {note.text}" for note in read.notes]
         of_classes = (
             evaluated.patients[in_class] for in_class in (evaluated.y_true, ~evaluated.y_true)
         )

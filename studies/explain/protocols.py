@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -490,12 +489,61 @@ def explain_figure(
         "next_best": described[1:],
         **_figure_of_cxr(evaluator, ranked[0]),
     }
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # noqa: S701 - plain text
-        undefined=StrictUndefined,
-    )
-    return {**answer, "text": templates.get_template("protocols.txt.jinja").render(answer)}
+    return {**answer, "text": _answer_text(answer)}
+
+
+def _answer_text(answer: Mapping[str, Any]) -> str:
+    """Say which protocol would give a figure, and how sure that is."""
+    best, further = answer["best"], answer["further"]
+    percent = "less than 1 %" if answer["chance"] < 0.005 else f"{100 * answer['chance']:.0f} %"
+    reported = ", ".join(map(str, [answer["figure"], *further]))
+    odds = f"of arbitrary figures within 0.15, {percent} would be given with as few other rules."
+    if answer["found"]:
+        text = f"{_named(best)}; reported: {reported}."
+        if best["changes"]:
+            text += f" {odds[0].upper()}{odds[1:]}"
+    elif answer["within"]:
+        more = "a further figure" if further else "a second figure"
+        text = (
+            f"{reported} does not tell the protocol: {odds} Give {more} of the same program, its "
+            "AP at IoU 0.75 (--figure ap75=F) or this figure of boxes from another score (--figure "
+            f"score0.3=F). One protocol that fits: {_named(best)}."
+        )
+    else:
+        text = (
+            f"None of {answer['n_tried']:,} protocols would give {reported}. The nearest: "
+            f"{_named(best)}."
+        )
+    text += f" Its rules: {'; '.join(best['rules'].values())}."
+    n_known, n_one, n_two = answer["n_within"]
+    if n_known + n_one + n_two > 1:
+        second = answer["next_best"][0]
+        text += (
+            f" Other protocols fit, too: {n_known} known, {n_one} with one other rule, {n_two} "
+            f"with two. The next: {_named(second)}. To tell the two apart, ask which it was:"
+        )
+        asked = []
+        for name, rule in best["rules"].items():
+            other = second["rules"].get(name)
+            if other != rule:
+                asked.append(rule if other is None else f"{rule}, or {other}")
+        text += f" {'; '.join(asked)}." if asked else ""
+    own = answer["cxr"]
+    text += f" {own['metric'].upper()} of cxr is {own['value']:.4f}"
+    rule = answer["main_rule"]
+    if rule and rule["value"] != own["value"]:
+        text += (
+            f'; with "{rule["rule"]}" in the place of "{rule["instead_of"]}" alone it is '
+            f"{rule['value']:.4f}"
+        )
+    return f"{text}."
+
+
+def _named(protocol: Mapping[str, Any]) -> str:
+    rules = ""
+    if protocol["changes"]:
+        rules = f" with other rules ({'; '.join(protocol['changes'])})"
+    return f"{protocol['protocol']}{rules} would give {protocol['value']:.4f}"
 
 
 def _as_text(figure: float | str) -> str:

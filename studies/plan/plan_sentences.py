@@ -80,7 +80,7 @@ def patients(n_patients: int, n_positives: int, design: str) -> str:
 def power(
     difference: float | None, power: float, patients: str, level: float, half_width: float
 ) -> str:
-    """Say with which power a study shows a true difference."""
+    """Give the power of a study with these patients."""
     return (
         f"a true difference of {difference:g} is shown in {power:.0%} of studies with {patients}; "
         f"the {level:.0%} interval then has a mean half-width of {half_width:.3f}"

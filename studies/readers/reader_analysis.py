@@ -31,7 +31,7 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     jackknife_covariance,
     program_components,
 )
-from cxr_compare.studies.readers.reader_sentences import reader_sentence
+from cxr_compare.studies.readers import reader_sentences
 from cxr_compare.studies.readers.reader_study import DECIDED, ReaderStudy
 
 _Kind = Literal["reader", "system", "mean", "difference"]
@@ -507,7 +507,7 @@ class _MetricStudy:
                     self._columns_of(modality),
                     study.differences[0, 1],
                     system,
-                    reader_sentence("design_system"),
+                    reader_sentences.DESIGN_SYSTEM,
                     comparisons=comparisons,
                 )
             )
@@ -570,14 +570,14 @@ class _MetricStudy:
         if len(both) < 2:
             estimate = self._nested([first, second]).differences[0, 1]
             columns = self._columns_of(first) + self._columns_of(second)
-            design = reader_sentence("design_nested")
+            design = reader_sentences.DESIGN_NESTED
             return _PairDifference(estimate, columns, design)
         names = self.study.modalities
         n_readers = None
         if self.crossed is None:
             names = [first, second]
             n_readers = len(set.union(*readers))
-        design = reader_sentence("design_crossed", len(both), n_readers)
+        design = reader_sentences.design_crossed(len(both), n_readers)
         pair = names.index(first), names.index(second)
         estimate = self._crossed(names, both).differences[pair]
         columns = [self.columns[reader, name] for name in (first, second) for reader in both]

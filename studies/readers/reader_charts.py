@@ -12,8 +12,8 @@ from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, Point, ShownChart
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
+from cxr_compare.studies.readers import reader_sentences
 from cxr_compare.studies.readers.reader_analysis import ReaderAnalysis
-from cxr_compare.studies.readers.reader_sentences import reader_sentence
 from cxr_compare.studies.readers.reader_statements import reader_statements
 from cxr_compare.studies.readers.reader_study import MarkedStudy, ReaderStudy
 
@@ -40,10 +40,10 @@ def reader_chart(analysis: ReaderAnalysis) -> Chart:
         readings = study.readings[study.readings["modality"] == modality]
         drawn += _modality_curves(analysis, readings, modality, at)
     curve = reader_curve_name(study) if study.has_ratings else ""
-    title = reader_sentence("chart_title", curve)
+    title = reader_sentences.chart_title(curve)
     has_points = study.has_decisions and not isinstance(study, MarkedStudy)
-    note = reader_sentence("chart_note", study.has_ratings, has_points)
-    description = reader_sentence("chart_description", title, reader_statements(analysis)[0].text)
+    note = reader_sentences.chart_note(study.has_ratings, has_points)
+    description = f"{title}: {reader_statements(analysis)[0].text}"
     curves = (*drawn, *_system_curves(analysis))
     return _framed(
         study, key="readers", title=title, curves=curves, description=description, note=note
@@ -102,7 +102,7 @@ def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
                 key=f"reader-{position}",
                 title=title,
                 curves=(*curves, *_system_curves(analysis)),
-                description=reader_sentence("reader_description", reader_curve_name(study), title),
+                description=f"{reader_curve_name(study)} of {title}",
             )
         )
 
@@ -132,7 +132,7 @@ def _modality_curves(
     middle: tuple[Point, ...] = ()
     if points:
         x, y = (float(np.mean([getattr(point, axis) for point in points])) for axis in "xy")
-        middle = (Point(x, y, reader_sentence("mean_point", modality, len(points)), "D"),)
+        middle = (Point(x, y, reader_sentences.mean_point(modality, len(points)), "D"),)
     if heights:
         mean = np.concatenate([[0.0], np.mean(heights, axis=0)])
         yield Curve(modality, at, np.concatenate([[0.0], _STEPS]), mean, middle)
@@ -162,5 +162,5 @@ def _point(
     values = rates(*(kind.sum() for kind in kinds))
     sensitivity = float(values["recall"])
     specificity = float(values["specificity"])
-    text = reader_sentence("decision_point", label, sensitivity, specificity)
+    text = reader_sentences.decision_point(label, sensitivity, specificity)
     return (Point(1 - specificity, sensitivity, text, marker),)

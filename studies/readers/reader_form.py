@@ -22,6 +22,23 @@ from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.sources.prediction_files import as_numbers
 
+_README = """\
+How to read: {finding}
+
+read.html   the page to read on: open it in a browser (no server, no network). Draw a box on each
+            {finding}, say how sure you are, and give back the file that "Save answers" writes.
+panels/   the images, in random order, numbered; nothing else is said of them.
+review.csv   instead of the page, without boxes: write one score an image: 0 means surely no
+             {finding}, 1 means surely {finding}, 0.5 means undecided. Leave what you did not read
+             empty. A remark may hold anything.
+key.csv   says which image is which. Readers must not have it: take it away first.
+
+Then, one reader as a system like any other, from the page's file or review.csv:
+cxr import-form marks.csv --key key.csv --data DATA --out OUT --name "Reader A"
+Several readers, each with a file of their own:
+cxr readers "Reader A=a.csv" "Reader B=b.csv" --key key.csv --data DATA --out OUT
+"""
+
 _KEY_COLUMNS = ("number", "image_id")
 
 
@@ -84,10 +101,10 @@ def write_reader_study(
         if progress is not None:
             progress()
     study = hashlib.sha256("\n".join([str(out.resolve()), finding, *order]).encode())
-    for name, phrase in (("read.html", finding), ("README.txt", inside_sentence(finding))):
-        template = template_environment(Path(__file__).parent).get_template(f"{name}.jinja")
-        text = template.render(finding=phrase, numbers=numbers, study=study.hexdigest()[:12])
-        write_text(out / name, text + "\n")
+    template = template_environment(Path(__file__).parent).get_template("read.html.jinja")
+    page = template.render(finding=finding, numbers=numbers, study=study.hexdigest()[:12])
+    write_text(out / "read.html", page + "\n")
+    write_text(out / "README.txt", _README.format(finding=inside_sentence(finding)))
     rows = zip(numbers, order, scales, strict=True)
     write_csv(pd.DataFrame(rows, columns=[*_KEY_COLUMNS, _SCALE]), out / "key.csv")
     write_csv(pd.DataFrame({"number": numbers}, columns=_FORM_COLUMNS), out / "review.csv")

@@ -21,13 +21,13 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     FREEDOM_OF_THE_OVERALL_TEST,
     OverallTest,
 )
+from cxr_compare.studies.readers import reader_sentences
 from cxr_compare.studies.readers.reader_analysis import ReaderAnalysis, StudyRow
 from cxr_compare.studies.readers.reader_charts import (
     charts_by_reader,
     reader_chart,
     reader_curve_name,
 )
-from cxr_compare.studies.readers.reader_sentences import reader_sentence
 from cxr_compare.studies.readers.reader_statements import (
     modality_title,
     overall_test_text,
@@ -136,12 +136,12 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     chart = reader_chart(analysis)
     first, *further = reader_statements(analysis)
     n_compared = len(analysis.rows_of("difference", analysis.primary))
-    scope = [] if first.shown or not n_compared else [reader_sentence("not_equal")]
+    scope = [] if first.shown or not n_compared else [reader_sentences.NOT_EQUAL]
     n_modalities = len(study.modalities)
     if n_modalities > 2 and analysis.primary not in analysis.crossed:
-        scope.append(reader_sentence("no_overall", n_modalities))
+        scope.append(reader_sentences.no_overall(n_modalities))
     if n_compared > 1:
-        scope.append(reader_sentence("simultaneous", n_compared))
+        scope.append(reader_sentences.simultaneous(n_compared))
     names = [*study.modalities, *dict.fromkeys(study.systems["reader"])]
     legend = [modality_title(name) for name in names]
     figures = _figure_table(analysis, analysis.primary)
@@ -155,28 +155,27 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     sections = [
         Section(
             "figures",
-            reader_sentence("figures_title", figures.title),
+            f"{figures.title} of each reader",
             charts=[ShownChart(chart, legend)],
             beside=figures,
-            note=reader_sentence("brackets_note", percent_text(analysis.level)),
+            note=f"The {percent_text(analysis.level)} interval is in brackets.",
             folded={"Other figures of each reader": others} if others else {},
         )
     ]
     readers = study.readings["reader"].nunique()
     if study.has_ratings and readers > 1:
-        title = reader_sentence("figures_title", f"{reader_curve_name(study)} curve")
+        title = f"{reader_curve_name(study)} curve of each reader"
         sections.append(Section("by-reader", title, charts=list(charts_by_reader(analysis))))
     if differences.rows:
         primary_title = study.metrics[analysis.primary].title_in_sentence
-        lead = reader_sentence("differences_lead", primary_title, _has_claims(analysis))
+        lead = reader_sentences.differences_lead(primary_title, _has_claims(analysis))
         tables = [differences]
         if overall.rows:
             tables = [overall, replace(differences, title="Comparisons")]
         sections.append(Section("differences", differences.title, lead, tables=tables))
     return StudyPage(
         title="Reader study",
-        kicker=reader_sentence(
-            "kicker",
+        kicker=reader_sentences.kicker(
             readers,
             len(truth),
             truth["patient"].nunique(),
@@ -189,8 +188,11 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
         notes=notes,
         sections=sections,
         details=[
-            (table, reader_sentence(note))
-            for table, note in ((components, "components_note"), (against, "program_note"))
+            (table, note)
+            for table, note in (
+                (components, reader_sentences.COMPONENTS_NOTE),
+                (against, reader_sentences.PROGRAM_NOTE),
+            )
             if table.rows
         ],
     )
@@ -251,7 +253,7 @@ def _difference_table(analysis: ReaderAnalysis) -> Table:
             n_compared = len(analysis.rows_of("difference", row.metric))
             freedom = row.freedom_between if row.cautious else None
             cells.append(p_value_text(row.p_value_all))
-            cells.append(reader_sentence("claim_basis", n_compared, freedom))
+            cells.append(reader_sentences.claim_basis(n_compared, freedom))
         rows.append((*cells, row.design))
     columns = (
         "Figure",
@@ -274,8 +276,7 @@ def _overall_table(analysis: ReaderAnalysis) -> Table:
         overall = analysis.overall(metric)
         if overall is None:
             continue
-        verdict = reader_sentence(
-            "overall_verdict",
+        verdict = reader_sentences.overall_verdict(
             overall.decided,
             overall.significant,
             overall.freedom_between,
@@ -314,7 +315,7 @@ def _tested(analysis: ReaderAnalysis, metric: str) -> str:
     overall = analysis.overall(metric)
     decided = analysis.pairs_of(metric)[0].decided if overall is None else overall.decided
     if test.p_value is not None and test.p_value < 1 - analysis.level and not decided:
-        return reader_sentence("not_enough", text)
+        return reader_sentences.not_enough(text)
     return text
 
 

@@ -17,9 +17,9 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     FREEDOM_OF_THE_OVERALL_TEST,
     OverallTest,
 )
+from cxr_compare.studies.readers import reader_sentences
 from cxr_compare.studies.readers.reader_analysis import ReaderAnalysis, StudyRow
 from cxr_compare.studies.readers.reader_files import ONLY_MODALITY
-from cxr_compare.studies.readers.reader_sentences import reader_sentence
 
 _FEW = 20
 
@@ -59,8 +59,8 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     statements = []
     for row in analysis.rows_of("mean", analysis.primary):
         interval = _interval(analysis, row.ci_low, row.ci_high)
-        text = reader_sentence(
-            "mean", _readers(row.first), title, row.estimate, interval, _scope(analysis, row)
+        text = reader_sentences.mean(
+            _readers(row.first), title, row.estimate, interval, _scope(analysis, row)
         )
         statements.append(Statement(text))
     return statements
@@ -74,19 +74,18 @@ def _overall_statements(analysis: ReaderAnalysis) -> list[Statement]:
     title = analysis.study.metrics[analysis.primary].title_in_sentence
     scope = _scope(analysis, analysis.pairs_of(analysis.primary)[0])
     test = overall_test_text(overall.test)
-    kind = "overall_differ" if overall.decided else "overall_open"
-    sentences = [reader_sentence(kind, title, overall.n_modalities, test, scope)]
+    word = reader_sentences.overall_differ if overall.decided else reader_sentences.overall_open
+    sentences = [word(title, overall.n_modalities, test, scope)]
     if overall.significant and not overall.decided:
         sentences.append(
-            reader_sentence(
-                "overall_weak",
+            reader_sentences.overall_weak(
                 overall.freedom_between,
                 FREEDOM_OF_THE_OVERALL_TEST,
             )
         )
     elif overall.significant or overall.n_pairs_shown:
         sentences.append(
-            reader_sentence("pairs_shown", overall.n_pairs_shown, overall.n_pairs, overall.decided)
+            reader_sentences.pairs_shown(overall.n_pairs_shown, overall.n_pairs, overall.decided)
         )
     return [Statement(" ".join(sentences), overall.decided)]
 
@@ -106,7 +105,7 @@ def overall_test_text(test: OverallTest) -> str:
     """
     upper, lower = test.freedom
     freedom = None if lower == float("inf") else lower
-    return reader_sentence("overall_test", upper, freedom, test.statistic, p_equation(test.p_value))
+    return reader_sentences.overall_test(upper, freedom, test.statistic, p_equation(test.p_value))
 
 
 def component_sentences(analysis: ReaderAnalysis) -> list[str]:
@@ -131,7 +130,7 @@ def component_sentences(analysis: ReaderAnalysis) -> list[str]:
                 name: variance_text(value) for name, value in asdict(against.components).items()
             }
             sentences.append(
-                reader_sentence("program_components", title, readers, against.system, parts)
+                reader_sentences.program_components(title, readers, against.system, parts)
             )
     return sentences
 
@@ -174,23 +173,23 @@ def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
     if row.second in systems:
         first = _reader_or_system(names[0], figures[0], systems)
         second = _reader_or_system(names[1], figures[1], systems, inside=row.decided)
-        kind = "system_higher" if row.decided else "system_open"
+        higher, is_open = reader_sentences.system_higher, reader_sentences.system_open
     else:
         first, second = (
-            reader_sentence("named", reader_sentence("modality", name), figure)
+            reader_sentences.named(reader_sentences.modality(name), figure)
             for name, figure in zip(names, figures, strict=True)
         )
-        kind = "modality_higher" if row.decided else "modality_open"
-    verdict = reader_sentence(kind, first, second, title)
+        higher, is_open = reader_sentences.modality_higher, reader_sentences.modality_open
+    verdict = (higher if row.decided else is_open)(first, second, title)
     n_comparisons = len(analysis.rows_of("difference", row.metric))
     interval = _interval(analysis, low, high, n_comparisons=n_comparisons, cautious=row.cautious)
-    text = reader_sentence("difference", verdict, gap, interval, _scope(analysis, row))
+    text = reader_sentences.difference(verdict, gap, interval, _scope(analysis, row))
     if row.decided or row.p_value is None or row.p_value >= 1 - analysis.level:
         return text
     freedom = row.freedom_between if row.cautious else None
     p_value = p_equation(row.p_value)
     p_of_claim = p_value_text(row.p_value_all)
-    reason = reader_sentence("small_p_value", p_value, freedom, n_comparisons, p_of_claim)
+    reason = reader_sentences.small_p_value(p_value, freedom, n_comparisons, p_of_claim)
     return f"{text} {reason}"
 
 
@@ -198,13 +197,13 @@ def _reader_or_system(
     name: str, figure: str, systems: Collection[str], *, inside: bool = False
 ) -> str:
     if name in systems:
-        return reader_sentence("named", name, figure)
+        return reader_sentences.named(name, figure)
     return _readers(name, figure, inside=inside)
 
 
 def _readers(modality: str, figure: str = "", *, inside: bool = False) -> str:
-    label = "" if modality == ONLY_MODALITY else reader_sentence("modality", modality)
-    return reader_sentence("readers", label, figure, inside)
+    label = "" if modality == ONLY_MODALITY else reader_sentences.modality(modality)
+    return reader_sentences.readers(label, figure, inside)
 
 
 def modality_title(name: str) -> str:
@@ -222,7 +221,7 @@ def modality_title(name: str) -> str:
         >>> modality_title("1"), modality_title("with AI")
         ('modality 1', 'with AI')
     """
-    return reader_sentence("modality_title", name)
+    return f"modality {name}" if name.isdigit() else name
 
 
 def _interval(
@@ -234,9 +233,9 @@ def _interval(
     cautious: bool = False,
 ) -> str:
     if low is None or high is None:
-        return reader_sentence("no_interval")
+        return reader_sentences.NO_INTERVAL
     level = percent_text(analysis.level)
-    return reader_sentence("interval", level, n_comparisons, precise_range(low, high), cautious)
+    return reader_sentences.interval(level, n_comparisons, precise_range(low, high), cautious)
 
 
 def precise_range(low: float | None, high: float | None) -> str:
@@ -287,7 +286,7 @@ def _scope(analysis: ReaderAnalysis, row: StudyRow) -> str:
         kind = "random_both"
     else:
         kind = "random_readers"
-    return reader_sentence("scope", kind, row.n_readers, alone, fixed_cases)
+    return reader_sentences.scope(kind, row.n_readers, alone, fixed_cases)
 
 
 def _read_by_one(analysis: ReaderAnalysis) -> list[str]:
@@ -311,29 +310,26 @@ def reader_notes(analysis: ReaderAnalysis) -> list[str]:
     for label, name in ((True, "positive"), (False, "negative")):
         n_patients = study.truth.loc[study.truth["label"] == label, "patient"].nunique()
         if n_patients < _FEW and analysis.cases == "random":
-            notes.append(reader_sentence("few_patients", n_patients, name, _FEW))
+            notes.append(reader_sentences.few_patients(n_patients, name, _FEW))
     if analysis.readers == "random":
-        notes += [reader_sentence("one_reader", modality) for modality in _read_by_one(analysis)]
+        notes += [reader_sentences.one_reader(modality) for modality in _read_by_one(analysis)]
     freedoms = {
         row.freedom_between
         for row in analysis.rows_of("difference", analysis.primary)
-        if row.cautious
+        if row.cautious and row.freedom_between is not None
     }
     if freedoms:
-        notes.append(reader_sentence("few_freedom", sorted(freedoms), FREEDOM_OF_A_CLAIM))
+        notes.append(reader_sentences.few_freedom(sorted(freedoms), FREEDOM_OF_A_CLAIM))
     cautious = [
-        {
-            "title": modality_title(row.first),
-            "range": range_text(row.ci_low_all, row.ci_high_all),
-        }
+        f"{modality_title(row.first)} {range_text(row.ci_low_all, row.ci_high_all)}"
         for row in analysis.rows_of("mean", analysis.primary)
         if row.ci_low_all is not None
     ]
     if cautious:
-        notes.append(reader_sentence("few_readers", cautious, FREEDOM_OF_A_CLAIM + 1))
+        notes.append(reader_sentences.few_readers(cautious, FREEDOM_OF_A_CLAIM + 1))
     evaluated = {row.first for row in analysis.rows_of("system", analysis.metrics[-1])}
     systems = dict.fromkeys(study.systems["reader"])
     undecided = [name for name in systems if name not in evaluated]
     if undecided:
-        notes.append(reader_sentence("undecided_systems", undecided))
+        notes.append(reader_sentences.undecided_systems(undecided))
     return notes

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 from cxr_compare import DataSet, InputError, Report, compare
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
-from cxr_compare.evaluation.report.study_page import sentence
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.scripts.command_frame import (
     AnyPath,
@@ -25,7 +24,6 @@ from cxr_compare.scripts.command_frame import (
 )
 
 _NOT_SHOWN = "not shown"
-_TEMPLATE = Path(__file__).with_name("reader_verdicts.txt.jinja")
 
 
 @command
@@ -163,19 +161,24 @@ def _verdict_text(rows: Sequence[Mapping[str, Any]], reference: str) -> str:
         row for row in changed if _NOT_SHOWN not in (row["higher"], of_reference[row["systems"]])
     ]
     if not readers:
-        return verdict_sentence("no_reader")
+        return "No reader of the data set has labelled the test images."
     if all(row["higher"] == _NOT_SHOWN for row in rows):
         estimates = [row["estimate"] for row in rows]
-        return verdict_sentence("nothing_shown", readers, min(estimates), max(estimates))
+        return (
+            f"Nothing is shown by the labels of {listing(readers)}, either. Differences range from "
+            f"{number(min(estimates))} to {number(max(estimates))}."
+        )
     if not changed:
-        return verdict_sentence("same_verdict", readers)
+        return f"The verdict is the same by the labels of {listing(readers)}."
     if opposite:
         names = list(dict.fromkeys(row["labels_of"] for row in opposite))
-        return verdict_sentence("opposite_verdict", names)
+        return (
+            f"If the labels of {listing(names)} replace those of the reference, the verdict is the "
+            "opposite."
+        )
     names = list(dict.fromkeys(row["labels_of"] for row in changed))
-    return verdict_sentence("other_verdict", names)
-
-
-def verdict_sentence(macro: str, *values: Any) -> str:
-    """Return a sentence on the readers' verdicts, on one line."""
-    return sentence(macro, *values, template=_TEMPLATE)
+    return (
+        f"If the labels of {listing(names)} replace those of the reference, the verdict is "
+        "another. One of three equally good readers does this by sampling error alone in up to "
+        "55 % of simulated test sets, so compare the differences and their intervals."
+    )

@@ -16,6 +16,7 @@ from cxr_compare.evaluation.boxes.lesion_hits import HitRule
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import read_decision, read_output
 from cxr_compare.evaluation.statistics.arrays import is_positive
+from cxr_compare.studies.readers import reader_sentences
 from cxr_compare.studies.readers.reader_files import (
     KEYS,
     VALUES,
@@ -24,7 +25,6 @@ from cxr_compare.studies.readers.reader_files import (
     read_readings,
     read_truth,
 )
-from cxr_compare.studies.readers.reader_sentences import reader_sentence
 from cxr_compare.studies.readers.reader_study import LESION, MarkedStudy, ReaderStudy
 
 
@@ -251,7 +251,7 @@ def join_readings(
     notes = []
     if len(used) < len(truth):
         n_unread = len(truth) - len(used)
-        notes.append(reader_sentence("unread_cases", n_unread, len(truth)))
+        notes.append(reader_sentences.unread_cases(n_unread, len(truth)))
     notes += _unread(read, len(used))
     evaluated = [_system_cases(name, table, used.index, read) for name, table in systems.items()]
     empty = read.iloc[:0]
@@ -392,8 +392,7 @@ def _unread(read: pd.DataFrame, n_cases: int) -> list[str]:
     if short.empty:
         return []
     modality, reader = short.index[0]
-    note = reader_sentence(
-        "incomplete",
+    note = reader_sentences.incomplete(
         len(short),
         len(counts),
         reader,

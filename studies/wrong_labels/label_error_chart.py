@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.studies.wrong_labels.label_sentences import RANDOM_ERRORS, curves_in_words
+from cxr_compare.studies.wrong_labels import wrong_label_sentences
 from cxr_compare.studies.wrong_labels.overturning_labels import RandomErrors
 
 _STEP = 0.1
@@ -48,6 +48,6 @@ def label_error_chart(
         ),
         y=Axis("AUROC", tuple((float(t), f"{t:.1f}") for t in ticks), low=low_end),
         curves=tuple(curves),
-        description=curves_in_words(dict(texts)),
-        note=RANDOM_ERRORS,
+        description=wrong_label_sentences.label_errors_description(texts),
+        note=wrong_label_sentences.LABEL_ERRORS_NOTE,
     )

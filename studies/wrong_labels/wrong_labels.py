@@ -16,7 +16,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.scripts.command_frame import AnyPath, Argument, Outcome, as_path, command
-from cxr_compare.studies.wrong_labels import label_sentences
+from cxr_compare.studies.wrong_labels import wrong_label_sentences
 from cxr_compare.studies.wrong_labels.reference_error import (
     ReferenceAccuracy,
     corrected_auroc,
@@ -79,13 +79,13 @@ def wrong_labels(
     labelled = _LabelledScores.from_report(opened)
     overturned = _overturned(opened, labelled)
     if overturned is None:
-        lines = [label_sentences.NOTHING_SHOWN]
+        lines = [wrong_label_sentences.NOTHING_SHOWN]
         if chart is not None:
             raise InputError(f"--chart {chart}: {lines[0]}")
         payload: dict[str, Any] = {"overturned": None}
     else:
         claim, found = overturned
-        text = label_sentences.overturned(
+        text = wrong_label_sentences.overturned(
             [claim["first"], claim["second"]],
             found.n_images,
             found.fewest,
@@ -104,7 +104,9 @@ def wrong_labels(
     if accuracy is not None:
         rows = _corrected_rows(labelled, accuracy)
         payload |= {"error": asdict(accuracy), "corrected": rows}
-        lines.append(label_sentences.correction(accuracy.sensitivity, accuracy.specificity))
+        lines.append(
+            wrong_label_sentences.corrected_lead(accuracy.sensitivity, accuracy.specificity)
+        )
         lines += [_line(row) for row in rows]
     return Outcome("\n".join(lines), payload, page=chart)
 
@@ -256,7 +258,8 @@ def _corrected_row(
         return {**row, **unknown, "note": figure.note}
     limits = (0.0, 1.0) if figure.bounded else (-1.0, 1.0)
     if not limits[0] <= figure.estimate <= limits[1]:
-        return {**row, **unknown, "note": label_sentences.outside(figure.estimate)}
+        note = wrong_label_sentences.corrected_outside(figure.estimate)
+        return {**row, **unknown, "note": note}
     low, high = (figure.ci_low, figure.ci_high) if figure.has_interval else (None, None)
     return {**row, "estimate": figure.estimate, "ci_low": low, "ci_high": high, "note": figure.note}
 

@@ -1,6 +1,7 @@
 """Replicates make every choice again, and intervals and tests of figures follow from them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ from cxr_compare.evaluation.thresholds import (
     choose_threshold,
 )
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of
-from tools.simulation.box_designs import box_choice, draw_images
+from tools.simulation.draw import draw_images
 
 N = 120
 
@@ -152,6 +153,30 @@ def test_frames_are_those_of_a_loop_that_chooses_and_evaluates_again(evaluated, 
     assert frames["A"][0][MetricKey(ALL, "", "auroc")][1:].isna().all()
 
 
+def boxed_images(rng, n_patients):
+    """Images of patients with lesions and the boxes of two detectors, by image id."""
+    drawn = draw_images(rng, n_patients, "rsna")
+    named = [
+        table.assign(image_id=drawn.image_ids[table["image"]]).drop(columns="image")
+        for table in (drawn.lesions, *drawn.boxes)
+    ]
+    evaluated = evaluated_images(
+        drawn.sample.y_true,
+        drawn.sample.patients,
+        image_ids=drawn.image_ids,
+        truth=named[0],
+        boxes_trusted=np.ones(len(drawn.image_ids), dtype=bool),
+    )
+    owners = np.char.add("p", drawn.sample.patients.astype(str))
+    return SimpleNamespace(evaluated=evaluated, boxes=named[1:], owners=owners)
+
+
+def box_choice(images, system):
+    """The choice of the score cut of a detector's boxes on these images."""
+    pairs = pair_boxes(images.boxes[system], images.evaluated.truth, images.evaluated.image_ids)
+    return BoxChoice([BoxCandidate(OverlapRule(), pairs)], images.owners)
+
+
 def resampled(images, weights):
     """Images of resampled patients under names of their own, with their lesions and boxes."""
     rows = np.repeat(np.arange(len(images.evaluated.y_true)), weights[images.evaluated.patients])
@@ -173,7 +198,7 @@ def rsna_score(pairs, cuts):
 
 def test_scores_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_again():
     rng = np.random.default_rng(8)
-    validation, test = (draw_images(rng, size, "rsna") for size in (40, 30))
+    validation, test = (boxed_images(rng, size) for size in (40, 30))
     models = {}
     for at, name in enumerate("AB"):
         choice = box_choice(validation, at)
@@ -384,7 +409,7 @@ def test_the_interval_of_a_prevalence_widens_that_of_a_predictive_value(drawn):
     for text in ("0.1", "0.1:0.05-0.2"):
         shares = Shares(models["A"][0].images.n_patients)
         add_at_prevalence(shares, models, "max_f1", Prevalence.parse(text))
-        table = shares.table(["A"]).set_index(["topic", "system", "metric"])
+        table = shares.table(["A"]).set_index(["topic", "system", "metric"]).sort_index()
         row = table.loc[("prevalence", "A", "ppv")]
         widths.append(row["ci_high"] - row["ci_low"])
     assert widths[1] > widths[0]

@@ -14,8 +14,9 @@ from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.store import prediction_writer
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.sources import imported
+from cxr_compare.evaluation.sources import import_folder
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.import_predictions import import_predictions
@@ -71,7 +72,7 @@ def test_scores_come_in_and_images_without_one_are_failed(run, capsys):
 def test_scores_of_a_spreadsheet_or_with_decimal_commas_are_those_of_the_csv(run, tmp_path, data):
     table = pd.DataFrame({"image_id": list("cdef"), "score": [0.25, 0.5, 0.125, 1.0]})
     table.to_excel(tmp_path / "preds.xlsx", index=False)
-    imported.import_file(tmp_path / "preds.xlsx", data, tmp_path / "book", name="Other")
+    import_folder.import_file(tmp_path / "preds.xlsx", data, tmp_path / "book", name="Other")
     commas = run(table.to_csv(index=False, sep=";", decimal=","))
     for predictions in (Predictions.open(tmp_path / "book"), commas):
         assert predictions.scores["score"].tolist() == table["score"].tolist()
@@ -224,8 +225,8 @@ def test_a_bad_line_of_yolo_is_refused_by_file_and_line(yolo, tmp_path, text, op
 
 def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
     frame = pd.DataFrame({"image_id": ["c", "d"], "p": [0.25, 1]}, index=["one", "two"])
-    columns = imported.ColumnNames(score="p")
-    imported_predictions = imported.import_file(
+    columns = ColumnNames(score="p")
+    imported_predictions = import_folder.import_file(
         frame, str(data), tmp_path / "out", name="Table", columns=columns
     )
     assert imported_predictions.scores["score"].tolist() == [0.25, 1.0]
@@ -240,7 +241,7 @@ def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
         (frame.rename(columns={"p": "q"}), "the DataFrame: column 'p' .*image_id, q"),
     ):
         with pytest.raises(InputError, match=message):
-            imported.import_file(wrong, data, tmp_path / "no", name="T", columns=columns)
+            import_folder.import_file(wrong, data, tmp_path / "no", name="T", columns=columns)
     assert not (tmp_path / "no").exists()
 
 
@@ -570,14 +571,18 @@ def test_the_submission_of_vinbigdata_has_classes_and_corners(tmp_path):
         "e,14 0.3 0 0 1 1 7 0.5 5 6 12 14\nf,\n"
     )
     (tmp_path / "preds.csv").write_text(text)
-    predictions = imported.import_file(tmp_path / "preds.csv", folder, tmp_path / "out", name="V")
+    predictions = import_folder.import_file(
+        tmp_path / "preds.csv", folder, tmp_path / "out", name="V"
+    )
     assert predictions.boxes[["image_id", "finding", *EDGES, "score"]].to_numpy().tolist() == [
         ["c", "lung_opacity", 10, 20, 40, 60, 0.9],
         ["c", "nodule_mass", 1, 2, 4, 6, 0.4],
         ["e", "lung_opacity", 5, 6, 12, 14, 0.5],
     ]
     assert set(statuses(predictions).values()) == {"ok"}
-    in_memory = imported.read_predictions(pd.read_csv(tmp_path / "preds.csv"), folder, name="V")
+    in_memory = import_folder.read_predictions(
+        pd.read_csv(tmp_path / "preds.csv"), folder, name="V"
+    )
     assert in_memory.tables["boxes"].equals(predictions.boxes)
 
 

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.sources.eligibility import describe_training_data, training_id
 from cxr_compare.scripts import console
-from cxr_compare.scripts.systems import read_systems
+from cxr_compare.scripts.given_systems import read_systems
 from cxr_compare.serving.export_spec import ExportSpec
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.predict_folder import copy_seen_images, describe_system

@@ -1,36 +1,99 @@
-"""The simulations run, what they say is on the page, and claims stay within their limits."""
+"""The simulations run, count what a report says, and the page shows the stored results."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tools.simulation.__main__ import RESULTS, run
-from tools.simulation.designs import DESIGNS, Case
-from tools.simulation.makers import draw, skill_of
-from tools.simulation.tables import every_row, with_tables
+from tools.simulation.__main__ import (
+    PAGE,
+    designs,
+    every_row,
+    kept,
+    questions,
+    read,
+    run,
+    summarise,
+    with_table,
+)
+from tools.simulation.claims import CLAIMS, Truth, run_compare
+from tools.simulation.designs import Design, Drawn, core_designs, in_group
+from tools.simulation.draw import draw, skill_of
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "validity.md"
-QUICK = {
-    "several": "3 systems, 150 / 60 patients", "power": None, "chance": None,
-    "risk_control": "sensitivity, rsna, 0.4",
-}  # fmt: skip
+LARGE = Design("large differences", (), (0.97, 0.6), 150, 100, images="1-3")
 
 
-def cases(design: str, name: str | None = None) -> list[Case]:
-    """The cases of a design, or the one of a name."""
-    return [case for case in DESIGNS[design]() if name in (None, case.name)]
+@pytest.mark.parametrize(
+    "part",
+    [
+        "AUROC, 60 patients, one image, 4",
+        "margin of 0.05 exactly, 120",
+        "guarantee, PPV >= 0.3, one",
+        "readers by the model, 3 modalities, 2 readers",
+        "exposure, half",
+    ],
+)
+def test_a_design_counts_every_set_under_a_known_question(part: str) -> None:
+    name = next(name for name in designs() if name.startswith(part))
+    found = run(name, sets=2, seed=16)["found"]
+    assert found
+    for key, share in found.items():
+        assert key.partition(" @ ")[0] in questions()
+        assert 0 <= share["mean"] <= 1
+        assert share["n"] <= 2
 
 
-@pytest.mark.parametrize("design", QUICK)
-def test_a_small_run_gives_shares_with_their_errors(design: str) -> None:
-    shares = run(cases(design, QUICK[design])[0], sets=2, seed=16)
-    keys = {"several": "any", "power": "auroc right", "chance": "caution"}
-    assert shares[keys.get(design, "patients|broken")]["n"] == 2
-    assert all(0 <= share["mean"] <= 1 and share["n"] <= 2 for share in shares.values())
+def test_every_design_counts_claims_that_exist() -> None:
+    assert all(set(design.claims) <= set(CLAIMS) for design in core_designs())
+    assert len({design.name for design in core_designs()}) == len(core_designs())
+
+
+@pytest.fixture(scope="module")
+def large():
+    """The report of a true difference that no test can miss."""
+    return run_compare(LARGE.drawn(np.random.default_rng(5)), {"margin": 0.05}, 200)
+
+
+def test_claims_of_a_report_are_seen(large) -> None:
+    right = CLAIMS["power"](large, Truth(LARGE))
+    assert right["power headline"] == right["power mark"] == right["power dot"] == 1
+    assert right["wrong direction"] == 0
+    # Of systems that are equal in truth, the same report would be wrong.
+    equal = Truth(Design("equal", (), (0.8, 0.8)))
+    assert CLAIMS["headline"](large, equal) == {"headline": 1.0}
+    assert CLAIMS["sentences"](large, equal) == {"sentence": 1.0}
+    assert CLAIMS["box_findings"](large, equal) == {"finding of boxes": 1.0}
+    assert CLAIMS["marks"](large, equal)["mark"] == 1
+    assert CLAIMS["margin"](large, equal) == {"non-inferior": 0, "equivalent": 0, "worse": 1}
+    assert 1 in CLAIMS["rate_differences"](large, equal).values()
+
+
+def test_a_group_that_differs_is_seen() -> None:
+    def guessed_in_group(rng: np.random.Generator, drawn: Drawn) -> None:
+        in_group(rng, drawn, share=0.4, by_image=False)
+        inside = drawn.truth["sex"].to_numpy() == "F"
+        for name, scores in drawn.systems.items():
+            drawn.systems[name] = scores.where(~inside, rng.random(len(scores)))
+
+    design = Design("group", (), (0.97, 0.97), 600, 100, changes=(guessed_in_group,))
+    report = run_compare(design.drawn(np.random.default_rng(2)), {}, 100)
+    assert CLAIMS["groups"](report, Truth(design)) == {"group": 1.0}
+    assert CLAIMS["groups_by_auroc"](report, Truth(design)) == {"group @ auroc": 1.0}
+
+
+def test_a_system_that_guesses_is_told_from_one_that_does_not() -> None:
+    for auroc, key, shown in ((0.97, "power chance", 1), (0.5, "better than chance", 0)):
+        design = Design("one", (), (auroc,), 150)
+        report = run_compare(design.drawn(np.random.default_rng(1)), {}, 100)
+        assert CLAIMS["chance"](report, Truth(design)) == {key: shown}
+
+
+def test_true_rates_at_a_threshold_are_those_of_the_binormal_model() -> None:
+    rates = Truth(Design("binormal", (), (0.85,), 400)).rates(0.5)
+    assert rates["specificity"] == pytest.approx(0.5, abs=0.01)
+    assert rates["recall"] == pytest.approx(0.9286, abs=0.01)
+    assert rates["accuracy"] == pytest.approx(0.3 * 0.9286 + 0.7 * 0.5, abs=0.01)
+    assert rates["f1"] == pytest.approx(0.6 * 0.9286 / (0.3 + 0.3 * 0.9286 + 0.35), abs=0.01)
 
 
 def test_simulated_scores_have_the_requested_auroc_and_correlation() -> None:
@@ -48,56 +111,42 @@ def test_simulated_scores_have_the_requested_auroc_and_correlation() -> None:
     assert alike == pytest.approx(0.4, abs=0.03)
 
 
-@pytest.mark.parametrize("name", ["validity", "guarantees"])
-def test_the_page_shows_the_stored_results(name: str) -> None:
-    path, results = PAGE.with_stem(name), json.loads(RESULTS.read_text())
-    page = path.read_text()
-    written = with_tables(page, results, name), every_row(results)
-    assert written == (page, PAGE.with_suffix(".csv").read_text()), (
-        f"run python -m tools.simulation --only-write --out docs/{name}.md"
+def test_sets_without_a_value_are_not_counted() -> None:
+    found = summarise([{"dot": 1.0}, {"dot": np.nan}, {"dot": 0.0}, {}])
+    assert found == {"dot": {"mean": 0.5, "n": 2}}
+
+
+def test_a_new_result_replaces_that_of_its_design_and_what_names_it() -> None:
+    name = "margin of 0.05 exactly, 120 patients, 1 to 3 images"
+    former = {"design": "old", "replaced_by": "margin of", "found": {}}
+    other = {"design": "other", "replaced_by": "seeds", "found": {}}
+    new = {"design": name, "command": "", "found": {}}
+    assert kept([former, other, {**new, "sets": 1}], new) == [new, other]
+
+
+def test_the_page_shows_the_stored_results() -> None:
+    page, results = PAGE.read_text(), read()
+    table = PAGE.with_suffix(".csv").read_text()
+    assert (with_table(page, results), every_row(results)) == (page, table), (
+        "run python -m tools.simulation --write"
     )
 
 
 LIMITS = {
-    "thresholds": ({"headline", "recall", "specificity", "f1", "accuracy"}, 0.05),
-    "auroc": ({"headline"}, 0.06),
-    "seeds": ({"auroc", "recall", "specificity", "f1", "accuracy"}, 0.06),
-    "several": ({"headline", "finding"}, 0.05),
-    "readers": ({"auroc", "recall", "specificity"}, 0.06),
-    "reader_model": ({"any claim"}, 0.06),
-    "nested_readers": ({"any claim"}, 0.07),
-    "risk_control": ({"patients|broken", "ppv|broken", "both|broken", "marks|broken"}, 0.10),
+    "AUROC, 150": ("headline", 0.05),
+    "margin": ("non-inferior", 0.025),
+    "guarantee, sensitivity": ("violated", 0.10),
+    "folds, 200": ("folds differ", 0.05),
 }
 """What a false claim may be of, and how often it may be made, within three standard errors."""
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("design", LIMITS)
-def test_false_claims_by_sampling_error_stay_within_their_limit(design: str) -> None:
-    names, limit = LIMITS[design]
-    sets = 200
-    slack = 3 * np.sqrt(limit * (1 - limit) / sets)
-    for case in cases(design):
-        for key, result in run(case, sets, seed=17).items():
-            if names & {key, key.split("|")[-1]}:
-                assert result["mean"] <= limit + slack, (case.name, key, result)
-
-
-def test_a_column_of_before_is_of_the_same_case_and_empty_where_it_was_not_measured() -> None:
-    def row(case: str, days: float, share: float) -> dict[str, object]:
-        found = {
-            "median days, monitor": {"mean": days, "error": 1.0, "n": 10},
-            "found, monitor": {"mean": share, "error": 0.1, "n": 10},
-        }
-        return {"design": "delays", "case": case, "sets": 10, "found": found}
-
-    after = [row("prevalence halved", 9999.0, 0.4), row("prevalence doubled", 21.0, 1.0)]
-    results = {"before": [row("prevalence doubled", 38.0, 0.9)], "after": after}
-    page = with_tables("<!--delays-->\n<!--/delays-->", results, "guarantees")
-    halved, doubled = (
-        [cell.strip() for cell in line.split("|")][2:-1]
-        for line in page.splitlines()
-        if line.startswith("| prevalence")
-    )
-    assert halved == ["–", "40.0", "–", "", "", "–"]
-    assert doubled == ["21", "100.0", "–", "38", "90.0", "–"]
+@pytest.mark.parametrize("part", LIMITS)
+def test_false_claims_stay_within_their_limit(part: str) -> None:
+    question, limit = LIMITS[part]
+    slack = 3 * np.sqrt(limit * (1 - limit) / 200)
+    for name in (name for name in designs() if name.startswith(part)):
+        for key, share in run(name, 200, seed=17)["found"].items():
+            if key.partition(" @ ")[0] == question:
+                assert share["mean"] <= limit + slack, (name, key, share)

@@ -31,8 +31,9 @@ class Batch:
     x: Tensor
     y: Tensor
 
-    def to(self, device):
-        return Batch(self.image_ids, self.x.to(device), self.y.to(device))
+    def to(self, device, *, non_blocking=False):
+        x, y = (table.to(device, non_blocking=non_blocking) for table in (self.x, self.y))
+        return Batch(self.image_ids, x, y)
 
 
 class Rows(Dataset):

@@ -1,181 +1,273 @@
 """Simulate data sets with a known truth, and count what the program claims about them.
 
-    python -m tools.simulation [--design NAME] [--sets 1000] [--seed 16]
-        [--results FOLDER] [--out docs/validity.md] [--column after]
+    python -m tools.simulation [DESIGN ...] [--sets 400] [--seed 70] [--processes 2]
 
-Each case is stored in the folder of results as soon as it is done. A case that is stored for the
-same revision, seed and number of sets is not run again; with ``--keep`` the revision does not
-matter. With ``--out`` the results of the folder are written into a column of ``results.json``, and
-the tables of the page (``docs/validity.md`` or ``docs/guarantees.md``) are written from this file.
+A design is named by any part of its name, such as ``margin``; without one, all are run. Results are
+kept in ``results.json`` as soon as a design is done, and the tables of docs/validity.md and
+docs/validity.csv are written from it. Fewer than 100 sets are a trial: they are printed only.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import datetime
+import importlib.util
+import io
 import json
-import subprocess
+import re
+import shlex
+import sys
 import time
+import warnings
 import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
-from tools.simulation.designs import DESIGNS, Case
-from tools.simulation.tables import every_row, with_tables
+from tools.simulation.claims import QUESTIONS, Question, measure
+from tools.simulation.designs import core_designs
 
 RESULTS = Path(__file__).with_name("results.json")
-"""File of the results that the page shows, in the columns ``before`` and ``after``."""
-_SIMULATED = ["evaluation", "studies", "hospital"]
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "validity.md"
+_TRIAL = 100  # fewer sets are printed, not kept
+_CHUNK = 10  # sets
+_BEGIN, _END = "<!--table-->", "<!--end of table-->"
+
+Found = Mapping[str, float]
+Measure = Callable[[np.random.Generator], Found]
+Result = dict[str, Any]
+"""Result of a design: name, command, seed, sets, date, CPU seconds of one set, and for each counted
+name its mean and the number of sets in which it is defined."""
+
+
+def further_modules() -> list[Any]:
+    """Return the modules of designs that call another function, with those of present annexes."""
+    annexes = [
+        name
+        for name in ("studies", "hospital")
+        if importlib.util.find_spec(f"cxr_compare.{name}") is not None
+    ]
+    return [importlib.import_module(f"tools.simulation.{name}") for name in ("folds", *annexes)]
+
+
+@cache
+def designs() -> dict[str, Callable[[], Measure]]:
+    """Return every design by its name: a function that makes its measure."""
+    found: dict[str, Callable[[], Measure]] = {
+        design.name: lambda of=design: measure(of) for design in core_designs()
+    }
+    for module in further_modules():
+        found |= module.DESIGNS
+    return found
+
+
+@cache
+def questions() -> dict[str, Question]:
+    """Return every row of the table by its key."""
+    found = dict(QUESTIONS)
+    for module in further_modules():
+        found |= module.QUESTIONS
+    return found
+
+
+_measure_of = cache(lambda name: designs()[name]())
+"""Measure of a design, whose true values a process computes once."""
+
+
+def draw_sets(name: str, seed: int, numbers: Sequence[int]) -> tuple[list[Found], float]:
+    """Draw some data sets of a design, and return what was counted and the CPU seconds."""
+    warnings.simplefilter("ignore")
+    one = _measure_of(name)
+    begun = time.process_time()
+    stream = [seed, zlib.crc32(name.encode())]
+    counted = [one(np.random.default_rng([*stream, number])) for number in numbers]
+    return counted, time.process_time() - begun
+
+
+def summarise(counted: Iterable[Found]) -> dict[str, dict[str, float]]:
+    """Return, for each counted name, its mean and the number of sets in which it is defined."""
+    values: dict[str, list[float]] = {}
+    for found in counted:
+        for key, value in found.items():
+            if not np.isnan(value):
+                values.setdefault(key, []).append(value)
+    return {key: {"mean": round(float(np.mean(of)), 5), "n": len(of)} for key, of in values.items()}
+
+
+def run(name: str, sets: int, seed: int, pool: ProcessPoolExecutor | None = None) -> Result:
+    """Simulate the data sets of a design.
+
+    Args:
+        name: Name of the design.
+        sets: Number of data sets.
+        seed: Random seed; each set has a stream of its own, whatever the number of sets.
+        pool: Processes to draw in; None draws in this one.
+    """
+    numbers = range(sets)
+    chunks = [numbers[start : start + _CHUNK] for start in range(0, sets, _CHUNK)]
+    each = (map if pool is None else pool.map)(
+        draw_sets, [name] * len(chunks), [seed] * len(chunks), chunks
+    )
+    counted: list[Found] = []
+    seconds = 0.0
+    for found, spent in each:
+        counted += found
+        seconds += spent
+    command = f"python -m tools.simulation {shlex.quote(name)} --sets {sets} --seed {seed}"
+    return {
+        "design": name,
+        "date": datetime.date.today().isoformat(),
+        "command": command,
+        "seed": seed,
+        "sets": sets,
+        "seconds_a_set": round(seconds / sets, 2),
+        "found": summarise(counted),
+    }
+
+
+def kept(results: Sequence[Result], new: Result) -> list[Result]:
+    """Return the results with a new one in place of the former ones of its design.
+
+    A result of the earlier program has no command. It names, under ``replaced_by``, a part of the
+    names of the designs that replace it.
+    """
+    name = new["design"]
+    left = [
+        result
+        for result in results
+        if result["design"] != name and result.get("replaced_by", "\n") not in name
+    ]
+    order = list(designs())
+    ours = [result for result in left if "command" in result] + [new]
+    ours.sort(key=lambda result: order.index(result["design"]))
+    return ours + [result for result in left if "command" not in result]
+
+
+def read() -> list[Result]:
+    """Return the kept results."""
+    results: list[Result] = json.loads(RESULTS.read_text())
+    return results
+
+
+def write(results: Sequence[Result]) -> None:
+    """Write the results, one design in each line, and the page and the CSV with its tables."""
+    RESULTS.write_text("[\n" + ",\n".join(json.dumps(result) for result in results) + "\n]\n")
+    PAGE.write_text(with_table(PAGE.read_text(), results))
+    PAGE.with_suffix(".csv").write_text(every_row(results))
+
+
+def with_table(page: str, results: Sequence[Result]) -> str:
+    """Return the text of the page with the table of all results."""
+    block = f"{_BEGIN}\n\n{table(results)}\n\n{_END}"
+    return re.sub(f"{_BEGIN}.*?{_END}", lambda _: block, page, flags=re.S)
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return one row for each question: the share over all its designs, and the range of them."""
+    lines = [
+        "| what is counted | designs | sets | % | 95 % interval | by design | promised | date |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for key, question in questions().items():
+        rows = [
+            (result, found)
+            for result in results
+            for name, found in result["found"].items()
+            if _question(name) == key
+        ]
+        if rows:
+            lines.append(_row(question, rows))
+    return "\n".join(lines)
+
+
+def _row(question: Question, rows: Sequence[tuple[Result, Mapping[str, float]]]) -> str:
+    total = sum(int(found["n"]) for _, found in rows)
+    count = sum(found["mean"] * found["n"] for _, found in rows)
+    ends = binomtest(round(count), total).proportion_ci(0.95)
+    means = [found["mean"] for _, found in rows]
+    dates = sorted({result["date"] for result, _ in rows})
+    cells = (
+        question.title,
+        str(len({result["design"] for result, _ in rows})),
+        f"{total:,}",
+        _percent(count / total),
+        f"{_percent(ends.low)}–{_percent(ends.high)}",
+        f"{_percent(min(means))}–{_percent(max(means))}",
+        question.promised,
+        " to ".join(dict.fromkeys((dates[0], dates[-1])))
+        + ("" if all("command" in result for result, _ in rows) else ", earlier program"),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _question(name: str) -> str:
+    return name.partition(" @ ")[0]
+
+
+def every_row(results: Sequence[Result]) -> str:
+    """Return every counted share as CSV, with its 95 % interval and the command."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = ("design", "counted", "share", "ci_low", "ci_high", "sets", "promised", "date")
+    writer.writerow((*columns, "command"))
+    for result in results:
+        for name, found in result["found"].items():
+            n = int(found["n"])
+            ends = binomtest(round(found["mean"] * n), n).proportion_ci(0.95)
+            question = questions()[_question(name)]
+            writer.writerow(
+                (
+                    result["design"],
+                    name,
+                    found["mean"],
+                    round(ends.low, 4),
+                    round(ends.high, 4),
+                    n,
+                    question.promised,
+                    result["date"],
+                    result.get("command", f"{result.get('program', '')}"),
+                )
+            )
+    return out.getvalue()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.simulation")
-    parser.add_argument("--design", action="append", choices=list(DESIGNS))
-    parser.add_argument("--sets", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=16)
-    parser.add_argument("--results", type=Path, default=Path("simulation-results"))
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--column", choices=("before", "after"), default="after")
-    parser.add_argument("--keep", action="store_true", help="keep results of any revision")
-    parser.add_argument(
-        "--only-write", action="store_true", help="run nothing, only write the page"
-    )
-    chosen = parser.parse_args()
-    chosen.results.mkdir(parents=True, exist_ok=True)
-    for design in [] if chosen.only_write else chosen.design or DESIGNS:
-        for case in DESIGNS[design]():
-            stored_run(case, chosen.sets, chosen.seed, chosen.results, keep=chosen.keep)
-    if chosen.out is not None:
-        results = json.loads(RESULTS.read_text())
-        known = {(row["design"], row["case"]): row for row in results[chosen.column]}
-        results[chosen.column] = stored(chosen.results, known)
-        RESULTS.write_text(written(results))
-        chosen.out.write_text(with_tables(chosen.out.read_text(), results, chosen.out.stem))
-        chosen.out.with_name("validity.csv").write_text(every_row(results))
-
-
-def written(results: dict[str, list[dict[str, Any]]]) -> str:
-    """Return the text of the file of results, with one case in each line.
-
-    Args:
-        results: Results of all cases, by column.
-
-    Returns:
-        The text, as JSON.
-    """
-    columns = [
-        f'"{name}": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]"
-        for name, rows in results.items()
-    ]
-    return "{" + ",\n".join(columns) + "}\n"
-
-
-def path_of(case: Case, folder: Path) -> Path:
-    """Return the path of the file with a case's result.
-
-    Args:
-        case: Case of a design.
-        folder: Folder of the results.
-
-    Returns:
-        The path; the file need not exist.
-    """
-    return folder / f"{case.design}-{zlib.crc32(case.name.encode()):08x}.json"
-
-
-def stored(folder: Path, known: dict[tuple[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the stored results of all cases, in the order of the designs.
-
-    Args:
-        folder: Folder of the results.
-        known: Results to use for cases that the folder does not contain, by design and case.
-
-    Returns:
-        One result for each case that is known.
-    """
-    found = []
-    for case in (case for design in DESIGNS.values() for case in design()):
-        path = path_of(case, folder)
-        row = json.loads(path.read_text()) if path.exists() else known.get((case.design, case.name))
-        found += [] if row is None else [row]
-    return found
-
-
-def stored_run(
-    case: Case, sets: int, seed: int, folder: Path, *, keep: bool = False
-) -> dict[str, Any]:
-    """Run a case, or read the result that an earlier call has stored.
-
-    Args:
-        case: Case of a design.
-        sets: Number of simulated data sets of a case with share 1.
-        seed: Random seed.
-        folder: Folder of the results.
-        keep: True to use a stored result of any revision.
-
-    Returns:
-        Result of the case, as the file holds it.
-    """
-    path = path_of(case, folder)
-    wanted = {
-        "design": case.design,
-        "case": case.name,
-        "revision": revision(),
-        "seed": seed,
-        "sets": max(1, round(sets * case.share)),
-    }
-    if path.exists():
-        known: dict[str, Any] = json.loads(path.read_text())
-        if {**wanted, **({"revision": known["revision"]} if keep else {})}.items() <= known.items():
-            return known
-    begun = time.process_time()
-    found = run(case, wanted["sets"], seed)
-    result = wanted | {"cpu_seconds": round(time.process_time() - begun, 1), "found": found}
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{case.design}: {case.name}: {result['cpu_seconds']} s", flush=True)
-    return result
-
-
-def run(case: Case, sets: int, seed: int) -> dict[str, dict[str, float]]:
-    """Simulate the data sets of a case, and summarise everything that the case measures.
-
-    Args:
-        case: Case of a design.
-        sets: Number of simulated data sets.
-        seed: Random seed.
-
-    Returns:
-        By name of the measured value its mean (or median), the standard error, and the number of
-        sets in which it is defined.
-    """
-    stream = [seed, zlib.crc32(f"{case.design} {case.name}".encode())]
-    measure = case.make(np.random.default_rng([*stream, 2**32 - 1]))
-    each = [measure(np.random.default_rng([*stream, number])) for number in range(sets)]
-    found = {}
-    for name in dict.fromkeys(key for one in each for key in one):
-        values = np.array([one[name] for one in each if not np.isnan(one.get(name, np.nan))])
-        if len(values):
-            mean = float(values.mean())
-            error = float(values.std() / np.sqrt(len(values)))
-            # The error of a median is half of a 68 % interval that is taken from the sorted values.
-            if name.startswith("median"):
-                off = 0.5 / np.sqrt(len(values))
-                low, mean, high = np.quantile(values, [max(0, 0.5 - off), 0.5, min(1, 0.5 + off)])
-                error = float(high - low) / 2
-            found[name] = {
-                "mean": round(float(mean), 5),
-                "error": round(error, 5),
-                "n": len(values),
-            }
-    return found
-
-
-def revision() -> str:
-    """Return the last commit that changed the code that is simulated."""
-    command = ["git", "log", "-1", "--format=%h", "--", *_SIMULATED]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True)
-    return shown.stdout.strip()
+    """Run the designs that are named."""
+    parser = argparse.ArgumentParser(prog="python -m tools.simulation", description=__doc__)
+    parser.add_argument("design", nargs="*", help="part of the name of designs")
+    parser.add_argument("--sets", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=70)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="only list the designs")
+    parser.add_argument("--write", action="store_true", help="only write the tables again")
+    options = parser.parse_args()
+    if options.write:
+        write(read())
+        return
+    parts = options.design or [""]
+    chosen = [name for name in designs() if any(part in name for part in parts)]
+    if not chosen:
+        sys.exit(f"no design has a name with {' or '.join(parts)}; --list lists them")
+    with ProcessPoolExecutor(options.processes) as pool:
+        for name in chosen if not options.list else ():
+            result = run(name, options.sets, options.seed, pool)
+            print(f"{name}: {result['seconds_a_set']} s a set", flush=True)
+            for key, found in result["found"].items():
+                print(f"    {key}: {found['mean']:.3f} of {found['n']}", flush=True)
+            if options.sets >= _TRIAL:
+                write(kept(read(), result))
+    if options.list:
+        print("\n".join(chosen))
 
 
 if __name__ == "__main__":

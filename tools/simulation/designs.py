@@ -1,522 +1,624 @@
-"""Designs with a known truth, and what each of them counts: wrong claims, and coverage.
+"""The designs: one row for each way to draw data, with the claims of the report that are counted.
 
-A measure draws one data set and returns named values: 1 if a claim was made or an interval has
-the truth, 0 if not, or a figure. NaN is not counted.
+In most designs all systems are equally good, so that every claim of a difference is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
+import pandas as pd
+from scipy.special import expit, logit
 
-from cxr_compare.evaluation.figures import Figure
-from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
-from cxr_compare.evaluation.thresholds import choose_threshold
-from tools.simulation.box_designs import box_measure, population, reduction_measure
-from tools.simulation.group_designs import Named, groups, guarantees, shortcuts
-from tools.simulation.guarantee_designs import risk_control
-from tools.simulation.hospital_designs import delays, quiet_hospitals
-from tools.simulation.joint_designs import joined, joined_boxes
-from tools.simulation.makers import (
+from tools.simulation.draw import (
     ALIKE,
+    DETECTOR,
+    DOUBLING,
+    LABELS_ALIKE,
     NOISE,
+    BoxedImages,
+    Detector,
+    Floats,
+    Law,
     Noise,
     Sample,
+    constant_boxes,
     draw,
-    draw_boxed,
-    recall_at,
+    draw_images,
     skill_of,
     skill_spread,
+    suppressed,
 )
-from tools.simulation.mark_designs import mark_designs, mark_measure, true_figures
-from tools.simulation.monitor_designs import faults, streams
-from tools.simulation.overlap_designs import overlap_measure, true_overlap_figures
-from tools.simulation.policy_designs import policies
-from tools.simulation.product import Evaluated, calibrations, evaluate
-from tools.simulation.reader_designs import (
-    NESTED_SIZES,
-    model_designs,
-    model_measure,
-    nested_measure,
-    reader_measure,
-    true_auroc,
-)
-from tools.simulation.reference_designs import reference_designs
-from tools.simulation.study_designs import CURVES, FEW_READERS, FOLDS, PLANS
-from tools.simulation.use_designs import predictive, verdicts
 
-Found = dict[str, float]
-Measure = Callable[[np.random.Generator], Found]
 
-REPLICATES = 400
-"""Number of bootstrap resamples of each simulated comparison; the program's default is 2,000."""
-AUROC = 0.85
-AT_THRESHOLD = ("recall", "specificity", "f1", "accuracy")
-_TRUTH_SETS = 4000
-_IMAGES = {"one": "one image a patient", "rsna": "images as in RSNA/NIH"}
-_TESTED = 0.25
-"""Share of data sets for which p-values are computed, too, because they take most of the time."""
+@dataclass
+class Drawn:
+    """Arguments of `cxr_compare.compare`.
+
+    Attributes:
+        truth: Labels with patients and, if there are validation images, roles.
+        systems: Scores or boxes of each system by its name, A first; a list of them for seeds.
+        boxes: True boxes.
+        options: Further arguments.
+        files: Folder of files that the options name.
+    """
+
+    truth: pd.DataFrame
+    systems: dict[str, Any]
+    boxes: pd.DataFrame | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    files: tempfile.TemporaryDirectory[str] | None = None
+
+
+Change = Callable[[np.random.Generator, Drawn], None]
+"""Function that changes drawn data in place, for what the columns of a design do not say."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """One row of a design.
+class Design:
+    """One row of the table of designs.
 
     Attributes:
-        design: Name of the design.
-        name: Name of the row, as the page shows it.
-        make: Function that returns the measure; its generator is for true values that are
-            simulated.
-        share: Share of the requested data sets that is drawn, for cases that take long.
+        name: Unique name.
+        claims: Names of the functions in `tools.simulation.claims` that count the claims.
+        auroc: True AUROC of each system; ignored for detectors.
+        patients: Number of test patients.
+        validation: Number of validation patients; 0 for none.
+        images: Number of images of a patient, see `draw.cluster_sizes`.
+        positive: Share of positive images.
+        n_positive: Exact number of positive images, for one image a patient.
+        law: Distribution of the scores.
+        noise: Shares of the variance of the noise.
+        labels_alike: Correlation of the latent labels of a patient's images.
+        seeds: Number of training seeds of each system.
+        between_seeds: Standard deviation of the AUROC between seeds.
+        detector: Distribution of the boxes of two equal detectors; None for scores.
+        at_use: True prevalence where the system is used, and the number of patients on whom it was
+            counted; None if it is known.
+        changes: What else is done to drawn data.
+        options: Further arguments of `cxr_compare.compare`.
+        replicates: Number of bootstrap resamples; the program's default is 2,000. Claims about the
+            AUROC alone rest on none, and take 100, the fewest.
     """
 
-    design: str
     name: str
-    make: Callable[[np.random.Generator], Measure]
-    share: float = 1.0
+    claims: tuple[str, ...]
+    auroc: tuple[float, ...] = (0.85, 0.85)
+    patients: int = 100
+    validation: int = 0
+    images: str = "one"
+    positive: float = 0.3
+    n_positive: int | None = None
+    law: Law = "binormal"
+    noise: Noise = NOISE
+    labels_alike: float = LABELS_ALIKE
+    seeds: int = 1
+    between_seeds: float = 0.0
+    detector: Detector | None = None
+    at_use: tuple[float, int | None] | None = None
+    changes: tuple[Change, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    replicates: int = 400
 
+    @property
+    def systems(self) -> list[str]:
+        """Names of the systems, in the order of their true AUROC."""
+        return [chr(ord("A") + number) for number in range(len(self.auroc))]
 
-def _evaluate(
-    rng: np.random.Generator,
-    validation: Sample,
-    test: Sample,
-    seeds: Sequence[int],
-    policies: Sequence[str] = ("max_f1",),
-) -> Evaluated:
-    """Evaluate drawn samples; the seed of the resamples is drawn after the samples."""
-    seed = int(rng.integers(2**31))
-    return evaluate(validation, test, seeds, replicates=REPLICATES, seed=seed, policies=policies)
+    def sample(self, rng: np.random.Generator, n_patients: int, skills: Any) -> Sample:
+        """Draw labels and scores."""
+        return draw(
+            rng,
+            n_patients,
+            skills,
+            clusters=self.images,
+            prevalence=self.positive,
+            n_positive=self.n_positive,
+            noise=self.noise,
+            law=self.law,
+            labels_alike=self.labels_alike,
+        )
 
+    def skills(self, rng: np.random.Generator) -> list[list[float]]:
+        """Draw the skill of each seed of each system."""
+        drawn = []
+        for auroc in self.auroc:
+            spread = skill_spread(auroc, self.between_seeds) if self.between_seeds else 0.0
+            drawn.append(list(skill_of(auroc) + spread * rng.standard_normal(self.seeds)))
+        return drawn
 
-def _claimed(differences: Sequence[Figure]) -> float:
-    """Return 1 if a sentence claims any difference, else 0."""
-    return float(any(each.excludes_zero for each in differences))
+    def drawn(self, rng: np.random.Generator, n_test: int | None = None) -> Drawn:
+        """Draw validation and test images.
 
-
-def _sentences(found: Evaluated) -> Found:
-    """Return which claims the opening makes: in its headline, and in a sentence below it."""
-    headline = found.verdict.headline
-    told = " was better than " in headline or "shown to exceed" in headline
-    told = told or found.verdict.kind == "decided"
-    finding = any(each.decided for each in found.verdict.conclusions)
-    return {"headline": float(told), "finding": float(finding), "any": float(told or finding)}
-
-
-def _covers(figure: Figure, truth: float) -> float:
-    return float(figure.ci_low <= truth <= figure.ci_high) if figure.bounded else np.nan
-
-
-def _at_thresholds(found: Evaluated) -> Found:
-    each: Found = {}
-    for policy in found.policies:
-        for metric in AT_THRESHOLD:
-            gaps = found.pairs(metric, policy)
-            each[f"{policy}|{metric}"] = _claimed(gaps)
-            p_value = found.p_value(metric, policy)
-            each[f"{policy}|{metric}|test"] = np.nan if p_value is None else float(p_value < 0.05)
-    return each
-
-
-def _threshold_case(
-    n_validation: int, n_test: int, clusters: str = "one", auroc: float = AUROC
-) -> Case:
-    name = f"{n_validation} / {n_test} patients, {_IMAGES[clusters]}"
-    name += f", AUROC {auroc:.2f}" if auroc != AUROC else ""
-    skill = skill_of(auroc)
-    skills = [[skill]] * 2
-
-    def make(rng: np.random.Generator) -> Measure:
-        chosen = [
-            _max_f1(draw(rng, n_validation, [[skill]], clusters=clusters))
-            for _ in range(_TRUTH_SETS)
-        ]
-        true_recall = float(np.mean([recall_at(skill, t) for t in chosen if t is not None]))
-
-        def measure(rng: np.random.Generator) -> Found:
-            validation = draw(rng, n_validation, skills, clusters=clusters)
-            test = draw(rng, n_test, skills, clusters=clusters)
-            found = evaluate(
-                validation,
-                test,
-                [1, 1],
-                replicates=REPLICATES,
-                seed=int(rng.integers(2**31)),
-                tested=rng.random() < _TESTED,
+        Args:
+            rng: Random generator.
+            n_test: Number of test patients; None takes that of the design.
+        """
+        sizes = {"val": self.validation, "test": n_test or self.patients}
+        if self.detector is None:
+            skills = self.skills(rng)
+            samples = {role: self.sample(rng, size, skills) for role, size in sizes.items() if size}
+            drawn = self._with_scores(samples)
+        else:
+            drawn = self._with_boxes(
+                {
+                    role: draw_images(
+                        rng, size, self.images, self.detector, prevalence=self.positive
+                    )
+                    for role, size in sizes.items()
+                    if size
+                }
             )
-            return {
-                **_sentences(found),
-                **_at_thresholds(found),
-                "recall covers": _covers(found.figures.get("A", "recall", "max_f1"), true_recall),
-            }
-
-        return measure
-
-    return Case("thresholds", name, make)
-
-
-def _max_f1(sample: Sample) -> float | None:
-    return choose_threshold(sample.y_true, sample.scores[0], "max_f1").threshold
-
-
-def thresholds() -> Iterator[Case]:
-    """Yield the cases of two equal systems whose thresholds are chosen on few validation images."""
-    for clusters in ("one", "rsna"):
-        for sizes in ((40, 60), (150, 200), (40, 600)):
-            yield _threshold_case(*sizes, clusters)
-    for sizes in ((40, 60), (150, 200)):
-        yield _threshold_case(*sizes, auroc=0.99)
-
-
-def _auroc_case(
-    name: str,
-    n_patients: int,
-    clusters: str,
-    n_positive: int | None = None,
-    noise: Noise = NOISE,
-) -> Case:
-    name += ", alike by 0.8" if noise is ALIKE else ""
-    skills = [[skill_of(AUROC)]] * 2
-
-    def sample(rng: np.random.Generator) -> Sample:
-        return draw(rng, n_patients, skills, clusters=clusters, n_positive=n_positive, noise=noise)
-
-    def make(rng: np.random.Generator) -> Measure:
-        seen = []
-        for _ in range(min(_TRUTH_SETS, 1_200_000 // n_patients)):
-            drawn = sample(rng)
-            for row in drawn.scores:
-                parts = auroc_parts(drawn.y_true, row, drawn.patients, drawn.n_patients)
-                seen.append(np.nan if parts is None else parts.value)
-        truth = float(np.nanmean(seen))
-
-        def measure(rng: np.random.Generator) -> Found:
-            found = _evaluate(rng, sample(rng), sample(rng), [1, 1], policies=())
-            figures = [found.figures.get(each, "auroc") for each in "AB"]
-            gap = found.figures.difference("A", "B", "auroc")
-            return {
-                **_sentences(found),
-                "covers": float(np.mean([_covers(figure, truth) for figure in figures])),
-                "difference covers": _covers(gap, 0.0),
-                "no interval": float(not gap.bounded),
-                "width": gap.ci_high - gap.ci_low,
-            }
-
-        return measure
-
-    return Case("auroc", name, make)
-
-
-def auroc() -> Iterator[Case]:
-    """Yield the cases of intervals of AUROC and of its difference, by images of a patient."""
-    for n_patients in (60, 150, 300, 1000):
-        yield _auroc_case(f"{n_patients:,} patients, images as in RSNA/NIH", n_patients, "rsna")
-    for n_patients in (60, 150):
-        name = f"{n_patients} patients, images as in RSNA/NIH"
-        yield _auroc_case(name, n_patients, "rsna", noise=ALIKE)
-    for n_patients in (60, 300):
-        yield _auroc_case(f"{n_patients} patients, one image each", n_patients, "one")
-    for noise in (NOISE, ALIKE):
-        yield _auroc_case("60 patients, one of them with 100 images", 60, "giant", noise=noise)
-    yield _auroc_case("60 patients, one image each, 4 positive", 60, "one", 4)
-
-
-def _seed_case(k: int, between: float, n_test: int = 200, share: float = 1.0) -> Case:
-    name = f"{k} seeds, AUROC between seeds ± {between:.2f}, 100 / {n_test} patients"
-    skill = skill_of(AUROC)
-    spread = skill_spread(AUROC, between)
-
-    def make(rng: np.random.Generator) -> Measure:
-        recalls = []
-        for _ in range(_TRUTH_SETS):
-            own = skill + spread * rng.standard_normal()
-            threshold = _max_f1(draw(rng, 100, [[own]]))
-            recalls.append(np.nan if threshold is None else recall_at(own, threshold))
-        true_recall = float(np.nanmean(recalls))
-        drawn = skill + spread * rng.standard_normal(400_000)
-        true_auroc = float(np.mean(ndtr(drawn / np.sqrt(2))))
-
-        def measure(rng: np.random.Generator) -> Found:
-            skills = skill + spread * rng.standard_normal((2, k))
-            validation = draw(rng, 100, skills)
-            test = draw(rng, n_test, skills)
-            found = _evaluate(rng, validation, test, [k, k])
-            return {
-                **_sentences(found),
-                "auroc": _claimed(found.pairs("auroc")),
-                **_at_thresholds(found),
-                "auroc covers": _covers(found.figures.get("A", "auroc"), true_auroc),
-                "recall covers": _covers(found.figures.get("A", "recall", "max_f1"), true_recall),
-            }
-
-        return measure
-
-    return Case("seeds", name, make, share)
-
-
-def seeds() -> Iterator[Case]:
-    """Yield the cases of two equal recipes, each trained several times."""
-    for k in (2, 3, 5):
-        yield _seed_case(k, 0.03)
-    for k in (2, 3, 5):
-        yield _seed_case(k, 0.03, 1000, share=0.5)
-    yield _seed_case(3, 0.0)
-
-
-def _several_case(count: int, n_test: int, *, share: float = 1.0, tied: bool = False) -> Case:
-    name = f"{count} systems, 150 / {n_test} patients"
-    name += ", the same scores" if tied else ""
-    skills = [[skill_of(AUROC)]] * (1 if tied else count)
-
-    def measure(rng: np.random.Generator) -> Found:
-        validation = draw(rng, 150, skills)
-        test = draw(rng, n_test, skills)
-        if tied:
-            validation = validation.repeated(count)
-            test = test.repeated(count)
-        found = _evaluate(rng, validation, test, [1] * count)
-        named = " had the highest " in found.verdict.headline
-        return {**_sentences(found), "highest": float(named)}
-
-    return Case("several", name, lambda _: measure, share)
-
-
-def several() -> Iterator[Case]:
-    """Yield the cases of more than two equal systems, of which one may be called better."""
-    yield _several_case(3, 200, share=0.6)
-    yield _several_case(6, 200, share=0.3)
-    yield _several_case(3, 60, share=0.6)
-    yield _several_case(3, 200, share=0.2, tied=True)
-
-
-def _power_case(first: float, second: float, n_test: int, clusters: str = "one") -> Case:
-    name = f"AUROC {first:.2f} and {second:.2f}, 150 / {n_test} patients"
-    name += "" if clusters == "one" else f", {_IMAGES[clusters]}"
-    skills = [[skill_of(first)], [skill_of(second)]]
-
-    def measure(rng: np.random.Generator) -> Found:
-        validation = draw(rng, 150, skills, clusters=clusters)
-        found = _evaluate(rng, validation, draw(rng, n_test, skills, clusters=clusters), [1, 1])
-        each: Found = {}
-        for name, policy in (
-            ("auroc", ""),
-            ("f1", "max_f1"),
-            ("recall", "max_f1"),
-        ):
-            gap = found.figures.difference("A", "B", name, policy)
-            if gap.known:
-                each[f"{name} right"] = float(gap.excludes_zero and gap.estimate > 0)
-                each[f"{name} wrong"] = float(gap.excludes_zero and gap.estimate < 0)
-        return each
-
-    return Case("power", name, lambda _: measure, 0.5)
-
-
-def power() -> Iterator[Case]:
-    """Yield the cases of a true difference, which may be claimed in either direction."""
-    yield _power_case(0.90, 0.85, 200)
-    yield _power_case(0.90, 0.80, 200)
-    yield _power_case(0.90, 0.80, 60)
-    yield _power_case(0.90, 0.80, 150, "rsna")
-    yield _power_case(0.90, 0.80, 1000)
-
-
-def _chance_case(auroc: float, n_test: int) -> Case:
-    name = f"two systems of AUROC {auroc:.2f}, 150 / {n_test:,} patients"
-    skills = [[skill_of(auroc)]] * 2
-
-    def measure(rng: np.random.Generator) -> Found:
-        validation = draw(rng, 150, skills)
-        test = draw(rng, n_test, skills)
-        found = _evaluate(rng, validation, test, [1, 1])
-        return {"caution": float(found.cautions_chance), **_sentences(found)}
-
-    return Case("chance", name, lambda _: measure, 0.5)
-
-
-def chance() -> Iterator[Case]:
-    """Yield the cases of systems that guess, which the report should say."""
-    for auroc in (0.5, 0.6, 0.85):
-        for n_test in (60, 200, 1000):
-            yield _chance_case(auroc, n_test)
-
-
-_AT_PROBABILITY = 0.2
-_MANY = 4000
-
-
-def _calibration_case(n_validation: int, overconfident: float) -> Case:
-    name = f"{n_validation} validation images, "
-    name += "box scores right" if overconfident == 1 else f"log-odds {overconfident:g} x too large"
-
-    def measure(rng: np.random.Generator) -> Found:
-        validation, _ = draw_boxed(rng, n_validation, overconfident)
-        test, best = draw_boxed(rng, _MANY, overconfident)
-        given = {"raw": test.scores[0], "best": best}
-        for kind, fitted in calibrations(validation).items():
-            given[kind] = fitted.probability(test.scores[0])
-        found: Found = {}
-        for kind, probability in given.items():
-            called = probability >= _AT_PROBABILITY
-            hits = called & test.y_true
-            alarms = called & ~test.y_true
-            odds = _AT_PROBABILITY / (1 - _AT_PROBABILITY)
-            found[f"brier|{kind}"] = float(np.mean((probability - test.y_true) ** 2))
-            found[f"benefit|{kind}"] = float(hits.mean() - odds * alarms.mean())
-        return found
-
-    return Case("calibration", name, lambda _: measure, 0.5)
-
-
-def calibration() -> Iterator[Case]:
-    """Yield the cases of a detector that finds no box on many images: probabilities by method."""
-    for n_validation in (60, 150, 600):
-        for overconfident in (1.0, 2.0):
-            yield _calibration_case(n_validation, overconfident)
-
-
-def _reader_case(n_readers: int, *, nested: bool) -> Case:
-    how = "with each modality, all different" if nested else "with both modalities"
-    name = f"{n_readers} readers {how}, 100 cases"
-
-    def make(rng: np.random.Generator) -> Measure:
-        truth = true_auroc(rng)
-        return lambda rng: reader_measure(rng, n_readers, nested, truth)
-
-    return Case("readers", name, make, 0.4)
-
-
-def readers() -> Iterator[Case]:
-    """Yield the cases of two equal modalities, read by readers who represent others like them."""
-    yield _reader_case(3, nested=False)
-    yield _reader_case(5, nested=False)
-    yield _reader_case(5, nested=True)
-
-
-def reader_model() -> Iterator[Case]:
-    """Yield the cases of crossed studies from the model of Obuchowski and Rockette."""
-    for design in model_designs():
-        yield Case("reader_model", design.name, lambda _, of=design: model_measure(of))
-
-
-def nested_readers() -> Iterator[Case]:
-    """Yield the cases of two equal modalities from the same model, each with its own readers."""
-    for sizes in NESTED_SIZES:
-        name = f"{sizes[0]} and {sizes[1]} readers"
-        yield Case("nested_readers", name, lambda _, of=sizes: nested_measure(of))
-
-
-def _box_case(n_validation: int, n_test: int, clusters: str = "one") -> Case:
-    sizes = (n_validation, n_test)
-
-    def make(rng: np.random.Generator) -> Measure:
-        truth = population(rng, n_validation, clusters)
-        return lambda rng: box_measure(rng, sizes, clusters, truth, REPLICATES)
-
-    return Case("boxes", f"{n_validation} / {n_test} patients, {_IMAGES[clusters]}", make)
-
-
-def boxes() -> Iterator[Case]:
-    """Yield the cases of two equal detectors: figures of points, and of boxes above a score."""
-    yield _box_case(40, 60)
-    yield _box_case(40, 600)
-    yield _box_case(40, 60, "rsna")
-    yield _box_case(150, 200)
-    yield _box_case(150, 200, "rsna")
-
-
-def _overlap_case(n_validation: int, n_test: int, clusters: str = "one") -> Case:
-    sizes = (n_validation, n_test)
-
-    def make(rng: np.random.Generator) -> Measure:
-        truth = true_overlap_figures(rng, n_validation, clusters)
-        return lambda rng: overlap_measure(rng, sizes, clusters, truth, REPLICATES)
-
-    return Case("overlaps", f"{n_validation} / {n_test} patients, {_IMAGES[clusters]}", make)
-
-
-def overlaps() -> Iterator[Case]:
-    """Two equal detectors that box a lesion several times: validation chooses which boxes stay."""
-    yield _overlap_case(60, 100)
-    yield _overlap_case(60, 100, "rsna")
-    yield _overlap_case(150, 200)
-
-
-def _reduction_case(n_validation: int, n_test: int) -> Case:
-    sizes = (n_validation, n_test)
-    return Case(
-        "reductions",
-        f"{n_validation} / {n_test} patients, the best reduction where not by chance",
-        lambda _: lambda rng: reduction_measure(rng, sizes, (), REPLICATES),
+        if self.at_use is not None:
+            share, of = self.at_use
+            counted = "" if of is None else f"{max(rng.binomial(of, share), 1)}/{of}"
+            drawn.options["prevalence"] = counted or f"{share}"
+        for change in self.changes:
+            change(rng, drawn)
+        return drawn
+
+    def _with_scores(self, samples: Mapping[str, Sample]) -> Drawn:
+        truth = _truth_table(samples)
+        scores = np.concatenate([sample.scores for sample in samples.values()], axis=1)
+        rows = [pd.Series(row, truth["image_id"]) for row in scores]
+        seeds = self.seeds
+        systems = {
+            name: rows[seeds * number] if seeds == 1 else rows[seeds * number :][:seeds]
+            for number, name in enumerate(self.systems)
+        }
+        return Drawn(truth, systems)
+
+    def _with_boxes(self, images: Mapping[str, BoxedImages]) -> Drawn:
+        truth = _truth_table({role: each.sample for role, each in images.items()})
+        lesions = pd.concat(
+            [_named(each.lesions, role) for role, each in images.items()], ignore_index=True
+        )
+        systems = {
+            name: pd.concat(
+                [_named(each.boxes[number], role) for role, each in images.items()],
+                ignore_index=True,
+            )
+            for number, name in enumerate("AB")
+        }
+        return Drawn(truth.assign(width=1024, height=1024), systems, lesions)
+
+
+def _truth_table(samples: Mapping[str, Sample]) -> pd.DataFrame:
+    tables = []
+    for role, sample in samples.items():
+        table = pd.DataFrame({"image": np.arange(len(sample.y_true))})
+        table = _named(table, role).assign(
+            label=sample.y_true * 1.0, patient_id=[f"{role}-p{n}" for n in sample.patients]
+        )
+        tables.append(table if len(samples) == 1 else table.assign(role=role))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _named(table: pd.DataFrame, role: str) -> pd.DataFrame:
+    """Name the images of a role, which a table knows by their index."""
+    names = role + "-" + table["image"].astype(str).astype(object)
+    return table.drop(columns="image").assign(image_id=names)
+
+
+def _by_patient(drawn: Drawn, values: Callable[[int], Any]) -> Any:
+    """Draw a value for each patient, and return it for each image."""
+    codes, names = pd.factorize(drawn.truth["patient_id"])
+    return np.asarray(values(len(names)))[codes]
+
+
+def in_group(
+    rng: np.random.Generator, drawn: Drawn, *, share: float, by_image: bool, shift: float = 0.0
+) -> None:
+    """Draw a group of patients or images; its scores may be higher, which the AUROC does not see.
+
+    Args:
+        rng: Random generator.
+        drawn: Data, which get the column ``sex`` (by patient) or ``view`` (by image).
+        share: Share of the patients or images in the group.
+        by_image: True if images, not patients, are drawn into the group.
+        shift: Number by which the log-odds of all scores of the group are higher.
+    """
+    inside = rng.random(len(drawn.truth)) < share
+    if not by_image:
+        inside = _by_patient(drawn, lambda count: rng.random(count) < share)
+    column, names = ("view", ("AP", "PA")) if by_image else ("sex", ("F", "M"))
+    drawn.truth[column] = np.where(inside, *names)
+    if shift:
+        for name, scores in drawn.systems.items():
+            shifted = expit(logit(scores.to_numpy()) + shift * inside)
+            drawn.systems[name] = pd.Series(shifted, scores.index)
+
+
+def with_facts(
+    rng: np.random.Generator, drawn: Drawn, *, view_predicts: float | None = None
+) -> None:
+    """Add view, sex and age, of which at most the view predicts the label, with a known AUROC."""
+    truth = drawn.truth
+    n_images = len(truth)
+    truth["sex"] = _by_patient(drawn, lambda count: rng.choice(["F", "M"], count))
+    truth["age"] = _by_patient(drawn, lambda count: rng.integers(20, 90, count))
+    truth["view"] = rng.choice(["AP", "PA"], n_images)
+    if view_predicts is not None:
+        is_right = rng.random(n_images) < view_predicts
+        truth["view"] = np.where(is_right == (truth["label"] == 1), "AP", "PA")
+
+
+def some_seen(rng: np.random.Generator, drawn: Drawn, *, share: float) -> None:
+    """Let the first system have seen the images of a share of the patients, to no advantage."""
+    seen = _by_patient(drawn, lambda count: rng.random(count) < share)
+    drawn.files = tempfile.TemporaryDirectory()
+    path = Path(drawn.files.name) / "seen.csv"
+    ids = "\n".join(drawn.truth["image_id"][seen])
+    path.write_text(f"# source: simulation\n# labels: unseen\nimage_id\n{ids}\n")
+    drawn.options["exposure"] = {"A": path}
+
+
+def second_adds_nothing(rng: np.random.Generator, drawn: Drawn, *, copy: bool) -> None:
+    """Let the second system see noise, or the evidence of the first with more noise."""
+    first = drawn.systems["A"]
+    noise = rng.standard_normal(len(drawn.truth))
+    evidence = logit(first.to_numpy()) + noise if copy else noise
+    drawn.systems["B"] = pd.Series(expit(evidence), first.index)
+
+
+def classifier_second(rng: np.random.Generator, drawn: Drawn, *, kind: str) -> None:
+    """Replace the second detector by a classifier: noise, a worse copy, or evidence of its own."""
+    ids = drawn.truth["image_id"]
+    noise = rng.standard_normal(len(ids))
+    best = drawn.systems["A"].groupby("image_id")["score"].max().reindex(ids).fillna(1e-6)
+    evidence = {
+        "noise": noise,
+        "copy": logit(best.to_numpy()) + 2 * noise,
+        "own": skill_of(0.85) * drawn.truth["label"].to_numpy() + noise,
+    }[kind]
+    drawn.systems["B"] = pd.Series(expit(evidence), ids)
+
+
+def same_scores(rng: np.random.Generator, drawn: Drawn) -> None:
+    """Give every system the scores of the first."""
+    drawn.systems = dict.fromkeys(drawn.systems, drawn.systems["A"])
+
+
+def suppressed_second(rng: np.random.Generator, drawn: Drawn) -> None:
+    """Let the second detector be the first after a suppression of overlapping boxes."""
+    boxes = drawn.systems["A"]
+    indexed = boxes.assign(image=pd.factorize(boxes["image_id"])[0])
+    drawn.systems["B"] = suppressed(indexed, 0.3).drop(columns="image")
+
+
+def constant_second(rng: np.random.Generator, drawn: Drawn) -> None:
+    """Let the second system give two constant boxes, with the image scores of the first."""
+    ids = drawn.truth["image_id"]
+    best = drawn.systems["A"].groupby("image_id")["score"].max().reindex(ids).fillna(1e-6)
+    drawn.systems["B"] = _named_constant(ids, best.to_numpy())
+
+
+def _named_constant(ids: pd.Series, scores: Floats) -> pd.DataFrame:
+    boxes = constant_boxes(scores)
+    return boxes.drop(columns="image").assign(image_id=ids.to_numpy()[boxes["image"]])
+
+
+_HEAD = ("headline", "marks")
+_AUROC = (*_HEAD, "auroc_intervals")
+_RATES = ("sentences", "headline", "rate_differences")
+_BOXES = ("sentences", "headline", "box_differences")
+_WIDE = {"rsna": "images as in RSNA", "1-60": "1 to 60 images", "1-3": "1 to 3 images"}
+
+
+def _auroc_designs() -> list[Design]:
+    """Return designs of two equal systems without validation images: the AUROC only."""
+    row = partial(Design, claims=_AUROC, replicates=100)
+    rows = [
+        row(f"AUROC, {n} patients, images as in RSNA", patients=n, images="rsna")
+        for n in (60, 150, 300, 1000)
+    ]
+    rows += [
+        row(f"AUROC, {n} patients, images as in RSNA, alike by 0.8", patients=n, images="rsna",
+            noise=ALIKE)
+        for n in (60, 150)
+    ]  # fmt: skip
+    rows += [row(f"AUROC, {n} patients, one image", patients=n) for n in (60, 300)]
+    name = "AUROC, 60 patients, one with 100 images"
+    rows += [row(name, patients=60, images="giant")]
+    rows += [row(f"{name}, alike by 0.8", patients=60, images="giant", noise=ALIKE)]
+    rows += [row("AUROC, 60 patients, one image, 4 positive", patients=60, n_positive=4)]
+    rows += [
+        row("AUROC, 40 patients, one image, crossing ROC curves", patients=40, n_positive=16,
+            law="crossing"),
+        row("AUROC, 80 patients, 1 to 3 images, scores on 5 levels", patients=80, images="1-3",
+            law="five levels"),
+        row("AUROC, 80 patients, 1 to 3 images, label per image", patients=80, images="1-3",
+            labels_alike=0.0),
+    ]  # fmt: skip
+    for n, images, positive in (
+        (40, "1-3", 0.4),
+        (80, "1-3", 0.3),
+        (40, "1-60", 0.4),
+        (80, "1-60", 0.3),
+        (300, "1-3", 0.05),
+        (300, "1-60", 0.05),
+    ):
+        name = f"AUROC, skewed, {n} patients, {_WIDE[images]}, {100 * positive:.0f} % positive"
+        rows.append(
+            row(name, auroc=(0.8, 0.8), patients=n, images=images, positive=positive,
+                law="skewed", labels_alike=0.75)
+        )  # fmt: skip
+    for auroc in (0.5, 0.6):
+        for n in (60, 200, 1000):
+            name = f"AUROC {auroc:.2f} of two systems, {n} patients"
+            rows.append(replace(row(name), claims=_HEAD, auroc=(auroc, auroc), patients=n))
+    return rows
+
+
+def _several_designs() -> list[Design]:
+    """Return designs of three systems or more, of seeds, and of one better system."""
+    equal = [
+        Design("four equal systems, 80 patients, 1 to 3 images", ("sentences", *_HEAD),
+               (0.85,) * 4, 80, 50, "1-3"),
+        Design("four equal systems, 200 patients", ("sentences", *_HEAD), (0.85,) * 4, 200, 150),
+        Design("three equal systems, 60 patients", ("sentences", *_HEAD), (0.85,) * 3, 60, 150),
+        Design("three equal systems, 200 patients", ("sentences", *_HEAD), (0.85,) * 3, 200, 150),
+        Design("six equal systems, 200 patients", ("sentences", *_HEAD), (0.85,) * 6, 200, 150),
+        Design("three systems with the same scores, 200 patients", ("sentences", *_HEAD),
+               (0.85,) * 3, 200, 150, changes=(same_scores,)),
+    ]  # fmt: skip
+    better = [
+        Design(f"one of four systems better by 0.08, {n} patients", ("power",),
+               (0.90, 0.82, 0.82, 0.82), n, replicates=100)
+        for n in (80, 200, 600)
+    ]  # fmt: skip
+    better += [
+        Design(f"AUROC {a:.2f} and {b:.2f}, {n} patients, {name}", ("power",), (a, b), n, 150,
+               images)
+        for a, b, n, images, name in (
+            (0.90, 0.85, 200, "one", "one image"),
+            (0.90, 0.80, 200, "one", "one image"),
+            (0.90, 0.80, 60, "one", "one image"),
+            (0.90, 0.80, 150, "rsna", _WIDE["rsna"]),
+            (0.90, 0.80, 1000, "one", "one image"),
+        )
+    ]  # fmt: skip
+    seeds = [
+        Design(f"{k} seeds, AUROC between seeds ± {spread:.2f}, 100 / {n} patients",
+               (*_RATES, "auroc_intervals", "marks"), (0.85, 0.85), n, 100, seeds=k,
+               between_seeds=spread)
+        for k, spread, n in (
+            (2, 0.03, 200), (3, 0.03, 200), (5, 0.03, 200), (2, 0.03, 1000), (3, 0.03, 1000),
+            (3, 0.0, 200), (3, 0.03, 80),
+        )
+    ]  # fmt: skip
+    return [*equal, *better, *seeds]
+
+
+def _threshold_designs() -> list[Design]:
+    """Return designs of figures at thresholds that validation images choose."""
+    rows = [
+        Design(f"thresholds, {v} / {n} patients, {name}", (*_RATES, "rate_intervals"),
+               (0.85, 0.85), n, v, images)
+        for images, name in (("one", "one image"), ("rsna", _WIDE["rsna"]))
+        for v, n in ((40, 60), (150, 200), (40, 600))
+    ]  # fmt: skip
+    rows += [
+        Design(f"thresholds, {v} / {n} patients, AUROC 0.99", (*_RATES, "rate_intervals"),
+               (0.99, 0.99), n, v)
+        for v, n in ((40, 60), (150, 200))
+    ]  # fmt: skip
+    rows += [
+        Design("thresholds, E1: 40 / 40 patients, one image, skewed", (*_RATES, *_HEAD),
+               (0.85, 0.85), 40, 40, positive=0.4, law="skewed"),
+        Design("thresholds, E2: 50 / 80 patients, 1 to 60 images, skewed", (*_RATES, *_HEAD),
+               (0.8, 0.8), 80, 50, "1-60", law="skewed", labels_alike=0.75),
+        Design("thresholds, E3: 300 / 300 patients, 5 % positive, skewed", (*_RATES, *_HEAD),
+               (0.8, 0.8), 300, 300, "1-3", positive=0.05, law="skewed", labels_alike=0.75),
+        Design("thresholds, E6: 50 / 80 patients, scores on 5 levels", (*_RATES, *_HEAD),
+               (0.85, 0.85), 80, 50, "1-3", law="five levels"),
+    ]  # fmt: skip
+    for n in (40, 80, 300):
+        for images, name in (("one", "one image"), ("1-60", _WIDE["1-60"])):
+            for positive in (0.05, 0.3):
+                title = f"single figures, {n} / {n} patients, {name}, {100 * positive:.0f} %"
+                rows.append(
+                    Design(title, ("rate_intervals",), (0.85,), n, n, images, positive,
+                           law="skewed", labels_alike=0.75)
+                )  # fmt: skip
+    policies = {"policy": ["youden", "cost:5/1", "sensitivity>=0.90"]}
+    for v, n, positive, images, law in (
+        (60, 100, 0.25, "rsna", "skewed"),
+        (100, 150, 0.15, "rsna", "skewed"),
+        (150, 150, 0.30, "one", "skewed"),
+        (60, 100, 0.25, "rsna", "no box"),
+        (100, 150, 0.15, "rsna", "no box"),
+        (150, 150, 0.30, "one", "no box"),
+    ):
+        name = f"policies, {v} / {n} patients, {100 * positive:.0f} %, {images}, {law}"
+        rows.append(
+            Design(name, ("rate_intervals",), (0.85,), n, v, images, positive, law=law,
+                   labels_alike=0.75, options=policies)
+        )  # fmt: skip
+    rows += [
+        Design(f"calibration, {v} / {n} patients", ("calibration",), (0.85,), n, v)
+        for v, n in ((60, 200), (150, 600))
+    ]
+    rows += [
+        Design(f"validation to test, {v} / {n} patients, AUROC {auroc:.2f}", ("drift",), (auroc,),
+               n, v, images)
+        for v, n, auroc, images in (
+            (101, 305, 0.93, "one"), (40, 60, 0.85, "one"), (150, 200, 0.85, "rsna"),
+            (150, 1000, 0.85, "one"),
+        )
+    ]  # fmt: skip
+    rows += [
+        Design(f"PPV at a prevalence of {use}, counted on {of or 'none'}, {n} patients, {images}",
+               ("predictive_values",), (0.93,), n, 100, images, at_use=(use, of))
+        for use, of, n, images in (
+            (0.05, 240, 60, "one"), (0.05, 240, 600, "one"), (0.05, 240, 200, "rsna"),
+            (0.05, None, 200, "one"), (0.05, 60, 200, "one"), (0.2, 60, 200, "one"),
+        )
+    ]  # fmt: skip
+    return rows
+
+
+def _chance_designs() -> list[Design]:
+    """Return designs of one system that guesses, or is better than that."""
+    row = partial(Design, claims=("chance",), replicates=100)
+    rows = [
+        row(f"one system that guesses, {n} patients, {name}", auroc=(0.5,), patients=n,
+            images=images, law=law, labels_alike=alike)
+        for n, images, name, law, alike in (
+            (40, "one", "one image", "binormal", LABELS_ALIKE),
+            (200, "one", "one image", "binormal", LABELS_ALIKE),
+            (1000, "one", "one image", "binormal", LABELS_ALIKE),
+            (40, "1-60", _WIDE["1-60"], "skewed", 0.75),
+            (80, "1-60", _WIDE["1-60"], "skewed", 0.75),
+            (80, "rsna", _WIDE["rsna"], "skewed", 0.75),
+        )
+    ]  # fmt: skip
+    rows += [row("one system that guesses, 60 patients, 4 positive", auroc=(0.5,), patients=60,
+                 n_positive=4)]  # fmt: skip
+    rows += [
+        row(f"one system of AUROC {auroc:.2f}, {n} patients, {name}", auroc=(auroc,), patients=n,
+            images=images, n_positive=n_positive, law=law, labels_alike=alike)
+        for auroc, n, images, n_positive, name, law, alike in (
+            (0.83, 40, "one", 11, "11 positive", "binormal", LABELS_ALIKE),
+            (0.71, 40, "1-60", None, _WIDE["1-60"], "skewed", 0.75),
+            (0.71, 80, "1-60", None, _WIDE["1-60"], "skewed", 0.75),
+            (0.71, 80, "1-3", None, _WIDE["1-3"], "binormal", LABELS_ALIKE),
+            (0.60, 200, "one", None, "one image", "binormal", LABELS_ALIKE),
+        )
+    ]  # fmt: skip
+    return rows
+
+
+def _group_designs() -> list[Design]:
+    """Return designs of groups that do not differ, of seen images, and of shortcuts."""
+
+    def group(name: str, n: int, share: float, auroc: float = 0.85, images: str = "one",
+              by_image: bool = False, shift: float = 0.0) -> Design:  # fmt: skip
+        change = partial(in_group, share=share, by_image=by_image, shift=shift)
+        return Design(f"groups, {name}", ("groups",), (auroc, auroc), n, 150, images,
+                      changes=(change,))  # fmt: skip
+
+    rows = [
+        group("5 % of 200 patients", 200, 0.05),
+        group("5 % of 200 patients, AUROC 0.95", 200, 0.05, 0.95),
+        group("10 % of 200 patients, images as in RSNA", 200, 0.1, images="rsna"),
+        group("15 % of the images of 200 patients", 200, 0.15, images="rsna", by_image=True),
+        group("14 % of 600 patients", 600, 0.14),
+        group("30 % of 600 patients", 600, 0.3),
+        group("50 % of 600 patients, images as in RSNA", 600, 0.5, images="rsna"),
+        replace(
+            group("30 % of 600 patients, their scores higher by 1", 600, 0.3, shift=1.0),
+            claims=("groups_by_auroc",),
+        ),
+    ]
+    rows += [
+        Design(f"exposure, {name}", ("exposure",), (0.85, 0.85), n, images=images, replicates=100,
+               changes=(partial(some_seen, share=share),))
+        for name, n, images, share in (
+            ("half of 150 patients, images as in RSNA", 150, "rsna", 0.5),
+            ("70 % of 150 patients, 1 to 60 images", 150, "1-60", 0.7),
+        )
+    ]  # fmt: skip
+    rows += [
+        Design(f"label is noise, {n} images", ("shortcut",), (0.5,), n, replicates=100,
+               changes=(with_facts,))
+        for n in (142, 564)
+    ]  # fmt: skip
+    rows.append(
+        Design("view alone has AUROC 0.70, 564 images", ("shortcut_interval",), (0.85,), 564,
+               positive=0.4, replicates=100, changes=(partial(with_facts, view_predicts=0.7),))
+    )  # fmt: skip
+    return rows
+
+
+def _margin_designs() -> list[Design]:
+    """Return designs in which the true difference is the margin exactly."""
+    return [
+        Design(f"margin of 0.05 exactly, {n} patients, {name}", ("margin",), (0.85, 0.80), n,
+               images=images, options={"margin": 0.05}, replicates=100)
+        for n, images, name in ((120, "1-3", _WIDE["1-3"]), (400, "one", "one image"))
+    ]  # fmt: skip
+
+
+def _joint_designs() -> list[Design]:
+    """Return designs of two systems with their joint system."""
+    both = {"both": True}
+    rows = [
+        Design(f"joint, second is {'a worse copy' if copy else 'noise'}, {v} / {n}, {images}",
+               ("joint",), (0.85, 0.85), n, v, images, options=both,
+               changes=(partial(second_adds_nothing, copy=copy),))
+        for copy in (False, True)
+        for v, n, images in ((60, 300, "one"), (200, 600, "one"), (200, 600, "rsna"))
+    ]  # fmt: skip
+    rows += [
+        Design(f"joint, AUROC {a:.2f} and {b:.2f}, {v} / {n}", ("joint_power",), (a, b), n, v,
+               options=both)
+        for v, n in ((200, 600), (1000, 3000))
+        for a, b in ((0.85, 0.85), (0.90, 0.85), (0.93, 0.87))
+    ]  # fmt: skip
+    rows += [
+        Design(f"joint boxes, classifier is {title}, {v} / {n}, {images}", (claim,), (0.94, 0.85),
+               n, v, images, detector=DETECTOR, options=both,
+               changes=(partial(classifier_second, kind=kind),))
+        for kind, title, claim in (
+            ("noise", "noise", "joint_boxes"), ("copy", "a worse copy", "joint_boxes"),
+            ("own", "good", "joint_boxes_power"),
+        )
+        for v, n, images in ((60, 300, "one"), (200, 600, "rsna"))
+    ]  # fmt: skip
+    return rows
+
+
+def _box_designs() -> list[Design]:
+    """Return designs of two equal detectors, and of boxes that say nothing about the image."""
+    row = partial(Design, claims=_BOXES, detector=DETECTOR)
+    rows = [
+        row(f"boxes, {v} / {n} patients, {name}", claims=(*_BOXES, "box_intervals"), patients=n,
+            validation=v, images=images)
+        for v, n, images, name in (
+            (40, 60, "one", "one image"), (40, 60, "rsna", _WIDE["rsna"]),
+            (150, 200, "one", "one image"), (150, 200, "rsna", _WIDE["rsna"]),
+        )
+    ]  # fmt: skip
+    rows += [
+        row(f"boxes, overlapping, {v} / {n} patients, {images}", patients=n, validation=v,
+            images=images, detector=DOUBLING, claims=(*_BOXES, "box_intervals"))
+        for v, n, images in ((60, 100, "one"), (60, 100, "rsna"), (150, 200, "one"))
+    ]  # fmt: skip
+    rows += [
+        row("boxes, X1: 40 / 50 patients, 1 to 3 images", patients=50, validation=40,
+            images="1-3", detector=DOUBLING, positive=0.35),
+        row("boxes, X2: 60 / 100 patients, 1 to 60 images", patients=100, validation=60,
+            images="1-60", detector=DOUBLING),
+        row("boxes, X3: 40 / 40 patients, one image", patients=40, validation=40,
+            detector=DOUBLING, positive=0.45),
+    ]  # fmt: skip
+    rows += [
+        row("a detector and the same after suppression, 100 / 150 patients", patients=150,
+            validation=100, detector=DOUBLING, claims=("box_findings",),
+            changes=(suppressed_second,)),
+        row("a detector and constant boxes with its scores, 100 / 150 patients", patients=150,
+            validation=100, claims=("localises",), changes=(constant_second,)),
+    ]  # fmt: skip
+    return rows
+
+
+def core_designs() -> list[Design]:
+    """Return every design of the core: all that run `cxr_compare.compare`."""
+    groups: Sequence[list[Design]] = (
+        _auroc_designs(),
+        _chance_designs(),
+        _several_designs(),
+        _threshold_designs(),
+        _box_designs(),
+        _group_designs(),
+        _margin_designs(),
+        _joint_designs(),
     )
-
-
-def reductions() -> Iterator[Case]:
-    """Yield the cases of two equal detectors whose rule from boxes to a score is chosen."""
-    yield _reduction_case(40, 600)
-    yield _reduction_case(40, 60)
-
-
-def _studies(
-    design: str, named: Mapping[str, Callable[[np.random.Generator], Measure]]
-) -> Callable[[], list[Case]]:
-    return lambda: [Case(design, name, make) for name, make in named.items()]
-
-
-def marks() -> Iterator[Case]:
-    """Yield the cases of readers who mark lesions with equal modalities, and an equal system."""
-    for name, design in mark_designs().items():
-        yield Case("marks", name, lambda rng, of=design: mark_measure(of, *true_figures(rng)))
-
-
-def _without_luck(named: Callable[[], Iterator[Named]]) -> Callable[[], Iterator[Case]]:
-    """Return the cases of measures whose true values need no simulation."""
-
-    def cases() -> Iterator[Case]:
-        for name, measure in named():
-            yield Case(named.__name__, name, lambda _, found=measure: found, 0.5)
-
-    return cases
-
-
-def reference() -> Iterator[Case]:
-    """Yield the cases of two systems whose figures are corrected for labels with a known error."""
-    for name, make in reference_designs():
-        yield Case("reference", name, make)
-
-
-def _guaranteed() -> Iterator[Case]:
-    """Yield the cases of guarantees: 4,000 sets for sensitivity, fewer for other figures."""
-    for name, measure, share in risk_control():
-        yield Case("risk_control", name, lambda _, found=measure: found, share)
-
-
-DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
-    **{each.__name__: each for each in (thresholds, auroc, seeds, several, power, chance)},
-    **{each.__name__: each for each in (calibration, readers, reader_model, nested_readers)},
-    **{each.__name__: each for each in (boxes, overlaps, reductions)},
-    "folds": _studies("folds", FOLDS),  # equal learners, trained again in each of five folds
-    "plans": _studies("plans", PLANS),  # studies of the size that `cxr plan` computes
-    "few_readers": _studies("few_readers", FEW_READERS),  # few readers and an equal system
-    "curves": _studies("curves", CURVES),  # two models with one learning curve
-    **{each.__name__: each for each in (marks, reference)},
-    "risk_control": _guaranteed,
-}
-DESIGNS |= {
-    each.__name__: _without_luck(each)
-    for each in (groups, guarantees, shortcuts, predictive, verdicts, joined, joined_boxes)
-}
-DESIGNS["policies"] = lambda: [Case("policies", name, make) for name, make in policies()]
-DESIGNS |= {
-    "streams": lambda: [
-        Case("streams", name, lambda _, of=of: of, 0.3 if "return" in name else 1.0)
-        for name, of in streams()
-    ],
-    "faults": lambda: [Case("faults", name, lambda _, of=of: of, 0.04) for name, of in faults()],
-    "quiet_hospitals": lambda: [
-        Case("quiet_hospitals", name, lambda _, of=of: of) for name, of in quiet_hospitals()
-    ],
-    "delays": lambda: [Case("delays", name, lambda _, of=of: of, 0.5) for name, of in delays()],
-}
+    return [design for group in groups for design in group]

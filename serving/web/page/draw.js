@@ -1,7 +1,7 @@
 // An X-ray through its window, and what systems show on it: the same on screen and in the PDF.
 
 /** In the order of the systems: those of overlays and reports. */
-export const COLOURS = ["#e06c00", "#1f8fd6", "#c763a2", "#009e73"];
+export const COLOURS = ["#e06c00", "#1f8fd6", "#c763a2", "#009e73", "#8424fc", "#d8003c", "#30783c", "#c018a8", "#6054d8"];
 export const MAP_OPACITY = 0.6;
 /** Of the map's scale, the same for all images. */
 export const CONTOURS = [0.25, 0.5, 0.75];

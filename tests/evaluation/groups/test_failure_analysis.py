@@ -60,7 +60,11 @@ def test_millimetres_count_only_where_the_spacing_can_be_right():
     assert groups["lesion_size_mm"].tolist() == ["up to 30 mm", "over 60 mm", ""]
     assert groups["lesion_count"].tolist() == ["2", "2", "1"]
     assert groups["third"].tolist() == ["upper", "lower", "upper"]
-    assert groups["lesion_size"].tolist()[0] == "up to 2 % of the image"
+    assert groups["lesion_size"].tolist() == [  # thirds of 0.25, 5 and 25 %
+        "up to 3.4 % of the image",
+        "3.4 to 12 % of the image",
+        "over 12 % of the image",
+    ]
     unknown = images.drop(columns=["spacing_row_mm", "spacing_col_mm"])
     assert "lesion_size_mm" not in lesion_groups(pairs, unknown)
 
@@ -184,7 +188,8 @@ def test_groups_and_lesions_of_a_comparison_equal_recounted_figures(compared, gr
     assert "A - B" in set(table.loc[table["topic"] == "errors", "system"])
     reached = table[(table["metric"] == "lesion_recall") & (table["system"] == "B")]
     assert (reached["of"] > 0).all()
-    assert set(reached["topic"]) == {"lesions by third", "lesions by side"}
+    topics = {f"lesions by {name}" for name in ("lesion_size", "third", "side")}
+    assert set(reached["topic"]) == topics
 
 
 def test_agreement_and_combination_of_two_systems_equal_recounted_figures(compared):

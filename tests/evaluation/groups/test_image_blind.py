@@ -74,6 +74,12 @@ def test_only_localisation_figures_have_a_baseline_and_its_p_values_are_no_furth
     assert read.difference("A", image_blind_name("A"), "froc_mean").estimate < 0
 
 
+def test_a_system_with_the_name_of_a_baseline_is_refused():
+    scores = [0.1, 0.2, 0.8, 0.9]
+    with pytest.raises(cxr_compare.InputError, match="baseline of A"):
+        cxr_compare.compare({"A": scores, image_blind_name("A"): scores}, truth=[0, 0, 1, 1])
+
+
 def places_of(boxes, roles):
     ids = pd.Index(roles.index)
     images = pd.DataFrame({"image_id": ids, "patient_id": ids, "width": 400, "height": 400})
@@ -123,6 +129,14 @@ def test_best_places_of_lesions_in_two_lungs():
     places = places_of(pd.concat([left, right], ignore_index=True), roles)
     assert np.allclose(places.boxes, np.array([PLACE, OTHER_LUNG]) / 400)
     assert np.all((places.point > PLACE[:2] / 400) & (places.point < PLACE[2:] / 400))
+
+
+def test_lesions_too_small_for_any_constant_box_still_give_one():
+    names = [f"i{n:03d}" for n in range(5)]
+    corners = np.array([[0, 0, 4, 4], [390, 11, 394, 15], [201, 7, 205, 11], [13, 371, 17, 375],
+                        [389, 391, 393, 395]], dtype=float)  # fmt: skip
+    boxes = pd.DataFrame([box(name, place) for name, place in zip(names, corners, strict=True)])
+    assert 1 <= len(places_of(boxes, pd.Series("val", index=names)).boxes) <= 4
 
 
 def test_sizes_that_are_unknown_leave_positions_in_px():

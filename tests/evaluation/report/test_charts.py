@@ -142,6 +142,7 @@ def test_no_two_of_sixteen_systems_look_alike():
     figure = draw_charts(replace(make_chart([0], [0]), curves=curves))
     looks = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in figure.axes[0].lines}
     assert len(looks) == 16
+    assert len({dashes for _, dashes in looks}) == 9  # nine can be told apart without colour
 
 
 def test_a_chart_without_a_curve_says_so():
@@ -263,7 +264,9 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
     found = compare_predictions(systems, test_set, replicates=100)
     for hit in HIT_RULES:
         names = family(f"froc_{hit}")
-        assert [curve.name for curve in charts_of(found)[f"froc-{hit}"].curves] == ["A", "B"]
+        curves = charts_of(found)[f"froc-{hit}"].curves
+        assert [curve.name for curve in curves if not curve.dashed] == ["A", "B"]
+        assert [curve.position for curve in curves if curve.dashed] == [0, 1]  # constant boxes
         at = [found.figures.get("A", name) for name in names]
         assert all(figure.bounded for figure in at)
         rising = [figure.estimate for figure in at[1:]]
@@ -273,8 +276,8 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
         assert found.figures.difference("A", "B", names[-1]).known
         assert found.figures.get("C", names[0]).note.startswith("the system gives no")
     titles = [row[0] for part in metric_table(found, "rates").groups for row in part.rows]
-    assert titles[:2] == ["FROC, at 1/8", "FROC, at 1/4"]
-    assert len(titles) == 14
+    assert titles[:3] == ["FROC, at 1/8", "FROC, at 1/8, image-blind", "FROC, at 1/4"]
+    assert len(titles) == 28
 
 
 def test_what_lies_beyond_eight_false_positives_is_not_drawn_at_eight(drawn):

@@ -12,13 +12,19 @@ from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, TOO_FEW
 from cxr_compare.evaluation.report.charts import report_charts
 from cxr_compare.evaluation.report.error_types import error_table
 from cxr_compare.evaluation.report.further_tables import further_tables
-from cxr_compare.evaluation.report.group_tables import group_tables, groups_lead, subgroup_tables
+from cxr_compare.evaluation.report.group_tables import (
+    group_grids,
+    group_tables,
+    groups_lead,
+    subgroup_tables,
+)
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.figure_text import DASH
 
 
 def where_tables(comparison):
-    return further_tables(comparison)["where"]
+    tables = further_tables(comparison)
+    return [*tables["errors"], *tables["corrections"], *tables["folded"]]
 
 
 def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
@@ -169,10 +175,45 @@ def test_a_group_of_too_few_patients_shows_its_counts(failures_of_two):
 
 
 def test_small_lesions_come_before_large_ones(failures_of_two):
-    rows = rows_of(where_tables(failures_of_two), "Kinds of lesion")
+    rows = rows_of(where_tables(failures_of_two), "Lesions found")
     assert list(rows) == ["Lesion size: up to 2 %", "Lesion size: over 6 %"]
-    assert rows["Lesion size: up to 2 %"][:2] == ("3", "0.200 (0.100 to 0.300)")
-    assert rows["Lesion size: up to 2 %"][3] == "−0.500 (−0.600 to −0.400)"
+    first, _, count = rows["Lesion size: up to 2 %"]
+    assert (str(first), count) == ("0.200 (0.100 to 0.300)", "3")
+
+
+def test_page_marks_a_group_that_is_shown_to_differ(failures_of_two):
+    failures = failures_of_two.failures
+    failures["policy"] = "max_f1"
+    gap = (failures["group"] == "F - rest") & (failures["system"] == "CheXNet")
+    failures.loc[gap, "p_holm"] = 0.04
+    (grid,) = group_grids(failures_of_two)
+    assert [str(cell) for cell in grid.rows[0]] == [
+        "Sex: F",
+        "0.600 (0.500 to 0.700)",
+        "● 0.700 (0.600 to 0.800)",
+        "9",
+    ]
+
+
+def test_errors_and_corrections_count_every_image_once(comparison):
+    # hand-counted from the twelve images; p05 and p06 are right as images, whatever the place
+    (errors,) = further_tables(comparison)["errors"]
+    missed, alarms = ([str(row[place]) for row in errors.rows] for place in (1, 2))
+    assert (missed, alarms) == (
+        ["2 (of 6 (33 %))", "2 (of 6 (33 %))"],
+        ["1 (of 6 (17 %))", "1 (of 6 (17 %))"],
+    )
+    (corrections,) = further_tables(comparison)["corrections"]
+    assert [[str(cell) for cell in row] for row in corrections.rows] == [
+        ["RetinaNet", "3", "", "2 (1 missed, 1 false alarms)"],
+        ["CheXNet", "3", "2 (1 missed, 1 false alarms)", ""],
+    ]
+
+
+def test_undecided_system_corrects_nobody(comparison):
+    called = comparison.decisions["system"] == "CheXNet"
+    comparison.decisions.loc[called, "decision_max_f1"] = pd.NA
+    assert further_tables(comparison)["corrections"] == []
 
 
 def test_shortcut_stands_beside_the_systems(failures_of_two):
@@ -205,7 +246,7 @@ def test_decision_curve_lies_where_its_figures_are(failures_of_two):
 
 
 def test_comparison_without_these_figures_shows_none(comparison):
-    assert where_tables(comparison) == group_tables(comparison) == []
+    assert group_grids(comparison) == group_tables(comparison) == []
     assert error_table(comparison) is None
     assert "net-benefit" not in charts_of(comparison)
 
@@ -214,7 +255,7 @@ def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
     compared = compare_predictions(systems, test_set, replicates=20)
     titles = {grid.title for grid in where_tables(compared)}
-    assert {"Kinds of lesion", "Agreement and combination"} <= titles
+    assert {"Kinds of error", "Lesions found", "Which system corrects whom"} <= titles
     kinds = {row[0].split(":")[0]: row[1:] for row in error_table(compared).rows}
     titles = ["Missed lesion", "Poorly placed box", "Duplicate box", "Box on background"]
     assert list(kinds) == titles

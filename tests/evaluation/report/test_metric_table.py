@@ -1,4 +1,4 @@
-"""Tables of metrics: the table of all pairs of systems, and the p-values of differences."""
+"""Tables of metrics: the p-values of differences."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 
 from cxr_compare.evaluation.report.latex_table import latex_table
 from cxr_compare.evaluation.report.markdown_table import markdown_table
-from cxr_compare.evaluation.report.metric_table import every_pair_table, metric_table
+from cxr_compare.evaluation.report.metric_table import metric_table
 from cxr_compare.evaluation.report.summary_table import summary_table
 from cxr_compare.evaluation.report.table import text_sections
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
@@ -20,22 +20,6 @@ def three(test_set, predict):
         for name, seed, skill in (("A", 1, 0.5), ("B", 2, 2.5), ("C", 3, 1.0))
     }
     return compare_predictions(systems, test_set, replicates=100)
-
-
-def test_two_systems_have_no_table_of_pairs(comparison):
-    assert every_pair_table(comparison) is None  # the main table has their difference
-
-
-def test_every_pair_stands_with_holm_over_all_pairs(three):
-    grid = every_pair_table(three)
-    auroc = {row[1]: row for row in grid.rows if row[0] == "AUROC"}
-    assert list(auroc) == ["A − B", "A − C", "B − C"]
-    assert "over the 3 pairs" in grid.lead
-    own = three.tests.query(
-        "first == 'B' and second == 'C' and metric == 'auroc' and subgroup == 'all'"
-    )
-    expected = own.loc[own["method"].str.startswith("Obuchowski"), "p_holm_pairs"].item()
-    assert auroc["B − C"][3] == p_value_text(expected)
 
 
 def test_difference_has_the_p_value_of_its_own_test_not_adjusted(three):

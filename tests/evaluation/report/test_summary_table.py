@@ -7,7 +7,8 @@ from cxr_compare.evaluation.report.summary_table import TableRow, summary_table,
 
 def test_table_without_a_choice_has_the_summary_rows_that_a_system_has(comparison):
     (whole, at) = summary_table(comparison).groups
-    assert [row[0] for row in whole.rows] == ["AUROC", "Average precision", "AP50"]
+    titles = ["AUROC", "Average precision", "AP50 of the decided boxes"]
+    assert [row[0] for row in whole.rows] == titles
     assert {"Sensitivity (recall)", "Specificity"} <= {row[0] for row in at.rows}
 
 

@@ -11,7 +11,7 @@ import pytest
 from cxr_compare import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.sources.from_frames import truth_from_values
-from cxr_compare.evaluation.sources.imported import read_predictions
+from cxr_compare.evaluation.sources.import_folder import read_predictions
 from cxr_compare.evaluation.sources.truth_files import truth_set
 
 IDS = [f"img{number}" for number in range(6)]

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.nested_auroc import part_minus_whole
-from tools.simulation.makers import Sample, draw, skill_of
+from tools.simulation.draw import Sample, draw, skill_of
 
 SEED = 16
 MEMORY = 0.8

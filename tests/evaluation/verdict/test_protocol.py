@@ -12,7 +12,7 @@ from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 from cxr_compare.scripts.compare_inputs import read_protocol_or_margin
-from cxr_compare.scripts.systems import read_systems
+from cxr_compare.scripts.given_systems import read_systems
 
 
 @pytest.mark.parametrize(

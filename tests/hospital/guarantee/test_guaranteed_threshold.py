@@ -12,7 +12,7 @@ from cxr_compare.hospital.guarantee.guaranteed_threshold import (
     share_p_values,
 )
 from cxr_compare.hospital.guarantee.guarantees import read_guarantee
-from tools.simulation.makers import draw, skill_of
+from tools.simulation.draw import draw, skill_of
 
 
 def images(n_patients=300, clusters="one", seed=0, copies=1):

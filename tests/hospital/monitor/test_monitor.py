@@ -10,8 +10,8 @@ import pytest
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.hospital.answers.answer_log import AnswerLog
+from cxr_compare.hospital.monitor import monitor_sentences
 from cxr_compare.hospital.monitor.monitor import monitor
-from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
 from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.commands.tune import tune
 from tests.scripts.small_sets import cxr, refusal, table_set, write_predictions
@@ -153,9 +153,9 @@ def test_audited_positives_that_are_missing_for_sensitivity_are_counted(
     audited.to_csv(tmp_path / "audited.csv", index=False)
     result = monitor(tmp_path / "log.csv", out=tmp_path / "out", labels=tmp_path / "audited.csv")
     notes = result.to_dict()["notes"]
-    expected = monitor_sentence("few_positives", positives, missing, 28)
+    expected = monitor_sentences.few_positives(positives, missing, 28)
     assert (expected in notes) == (missing is not None)
-    assert monitor_sentence("no_sensitivity") not in notes
+    assert monitor_sentences.NO_SENSITIVITY not in notes
 
 
 def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr_compare.hospital.monitor import monitor_sentences
 from cxr_compare.hospital.monitor.monitor_result import ERROR, KINDS
-from cxr_compare.hospital.monitor.monitor_sentences import monitor_sentence
 from cxr_compare.hospital.monitor.monitored_figures import counting_days
 from cxr_compare.hospital.monitor.monitoring import monitor_log
 
@@ -268,11 +268,11 @@ def test_systems_that_diverge_and_a_new_threshold_are_reported():
     found = monitor_log(pd.concat([one, two]))
     assert {row.key for row in found.alarms} == {"disagreement@A and B", "call_rate@B"}
     assert not row_of(found, "call_rate@A").change
-    assert found.notes[0] == monitor_sentence("new_threshold", "B", 0.4, 0.6, "2026-05-31")
+    assert found.notes[0] == monitor_sentences.new_threshold("B", 0.4, 0.6, "2026-05-31")
     renamed = one.assign(system=np.where(day < 100, "A", "C"))
     assert monitor_log(renamed).notes == (
-        monitor_sentence("silent", "A", "2026-04-10"),
-        monitor_sentence("new_system", "C", "2026-04-11"),
+        monitor_sentences.silent("A", "2026-04-10"),
+        monitor_sentences.new_system("C", "2026-04-11"),
     )
 
 
@@ -298,7 +298,7 @@ def test_a_first_part_of_a_log_that_has_patients_enough_stays_the_reference():
     found = monitor_log(log)
     assert found.first_day == "2026-01-01"
     assert row_of(found, "call_rate").n_reference == 560
-    assert monitor_sentence("pause", "2026-01-31", "2026-03-31") in found.notes
+    assert monitor_sentences.pause("2026-01-31", "2026-03-31") in found.notes
 
 
 def test_a_sparse_log_without_any_reference_is_kept_and_blind():

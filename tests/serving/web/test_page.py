@@ -248,7 +248,7 @@ def test_a_system_has_one_colour_in_overlays_and_on_the_page(page: _Page) -> Non
     page.load()
     on_image = page.run("import('/page/draw.js').then(({ COLOURS }) => COLOURS)")
     style = "getComputedStyle(document.documentElement).getPropertyValue"
-    on_cards = [page.run(f"{style}('--s{number}').trim()") for number in range(4)]
+    on_cards = [page.run(f"{style}('--s{number}').trim()") for number in range(9)]
     assert on_image == on_cards == [colour.lower() for colour in SYSTEM_COLOURS]
 
 

@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 
+from cxr_compare.studies.curve import curve_sentences
 from cxr_compare.studies.curve.curve_charts import drawn_models
 from cxr_compare.studies.curve.curve_page import FILES, PAGE, STORED, write_curve
-from cxr_compare.studies.curve.curve_sentences import curve_sentence
 from cxr_compare.studies.curve.curve_statements import curve_statements
 from tests.studies.curve.curve_example import IMAGES, example, two_models
 
@@ -61,7 +61,7 @@ def test_lines_end_where_measuring_does():
 def test_the_charts_note_where_all_intervals_overlap(tmp_path, error, overlap):
     study = example(two_models(1.0 if overlap else 1.2, 0.3), error=error)
     page = html.unescape(write_curve(study, tmp_path).read_text())
-    assert page.count(curve_sentence("overlap")) == overlap
+    assert page.count(curve_sentences.OVERLAP) == overlap
 
 
 def test_the_table_and_the_json_hold_every_point_with_its_seeds(written):
@@ -81,5 +81,5 @@ def test_the_table_and_the_json_hold_every_point_with_its_seeds(written):
 def test_a_study_of_one_model_still_has_a_page(tmp_path):
     study = example({"auroc": {"detector": (0.55, 0.18)}})
     text = write_curve(study, tmp_path).read_text()
-    assert curve_sentence("no_pair") in text
+    assert curve_sentences.NO_PAIR in text
     assert len(re.findall(r"<svg [^>]*data-chart", text)) == 1

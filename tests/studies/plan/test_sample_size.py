@@ -15,7 +15,7 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_parts,
 )
 from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
-from cxr_compare.evaluation.statistics.patient_images import IMAGE_NUMBERS
+from cxr_compare.evaluation.statistics.patient_images import IMAGE_NUMBERS, IMAGES_PER_PATIENT
 from cxr_compare.studies.plan.binormal import (
     binormal_auroc_covariance,
     obuchowski_positives,
@@ -27,7 +27,7 @@ from cxr_compare.studies.plan.sample_size import (
     fewest_patients,
     power_of_t,
 )
-from tools.simulation.study_designs import NUMBERS_OF_IMAGES, plan_measure, reader_plan_measure
+from tools.simulation.studies import plan_measure, reader_plan_measure
 
 # Van Dyke 1993, as published programs print its components (five readers, 114 cases).
 VAN_DYKE = Components(
@@ -145,6 +145,24 @@ def test_covariance_is_what_simulated_studies_vary_by(numbers):
     images = np.mean(numbers), np.mean(np.square(numbers))
     expected = binormal_auroc_covariance((0.85, 0.75), 15, 25, images=images, **assumed)
     assert np.cov(figures.T) == pytest.approx(expected, rel=0.08)
+
+
+NUMBERS_OF_IMAGES = {
+    "rsna": IMAGES_PER_PATIENT["rsna"],
+    "nih": {
+        1: 17503, 2: 4113, 3: 2100, 4: 1330, 5: 938, 6: 787, 7: 608, 8: 494, 9: 387, 10:
+        320, 11: 281, 12: 235, 13: 165, 14: 181, 15: 121, 16: 120, 17: 91, 18: 77, 19: 77,
+        20: 74, 21: 68, 22: 39, 23: 50, 24: 51, 25: 45, 26: 35, 27: 38, 28: 27, 29: 25, 30:
+        28, 31: 17, 32: 22, 33: 20, 34: 23, 35: 24, 36: 8, 37: 11, 38: 16, 39: 11, 40: 12,
+        41: 14, 42: 11, 43: 6, 44: 8, 45: 6, 46: 10, 47: 5, 48: 7, 49: 9, 50: 6, 51: 11, 52:
+        7, 53: 5, 54: 7, 55: 10, 56: 7, 57: 2, 58: 4, 59: 3, 60: 3, 61: 8, 62: 7, 63: 3, 64:
+        3, 65: 3, 66: 6, 67: 3, 68: 4, 69: 6, 70: 2, 71: 2, 73: 2, 74: 1, 75: 1, 76: 2, 77:
+        2, 79: 1, 80: 2, 81: 3, 83: 1, 84: 2, 86: 3, 87: 1, 88: 1, 89: 1, 90: 2, 91: 1, 99:
+        1, 102: 1, 108: 3, 109: 1, 111: 1, 114: 1, 116: 2, 117: 1, 119: 1, 130: 1, 137: 1,
+        143: 1, 157: 1, 158: 1, 173: 1, 184: 1,
+    },
+}  # fmt: skip
+"""Number of patients by number of images; NIH as counted in ``Data_Entry_2017_v2020.csv``."""
 
 
 @pytest.mark.parametrize("name", NUMBERS_OF_IMAGES)

@@ -10,7 +10,7 @@ import pytest
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.lesion_hits import HitRule
-from cxr_compare.evaluation.sources.imported import import_file
+from cxr_compare.evaluation.sources.import_folder import import_file
 from cxr_compare.studies.readers.reader_analysis import analyse_readers
 from cxr_compare.studies.readers.reader_files import read_lesions, read_reading_table
 from cxr_compare.studies.readers.readers import readers as command

@@ -7,7 +7,6 @@ import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.studies.readers.reader_verdicts import verdict_sentence
 from tests.studies.readers.readers_of_data_set import add_readers
 
 
@@ -34,7 +33,8 @@ def test_readers_labels_evaluate_the_test_images_alone_and_compare_the_verdicts(
     assert rows.loc["opposed", "estimate"] == pytest.approx(-rows.loc["reference", "estimate"])
     assert not rows.loc["opposed", "same_verdict"]
     assert (rows["images"] == len(test)).all()
-    assert text == verdict_sentence("opposite_verdict", ["opposed"])
+    assert text.startswith("If the labels of opposed replace")
+    assert text.endswith("the verdict is the opposite.")
     weak = {"A": predict("A2", skill=0.2), "B": predict("B2", seed=1, skill=0.2)}
     text, rows = verdicts(weak, dataset)
     assert text.startswith("Nothing is shown by the labels of opposed and same")
@@ -48,7 +48,8 @@ def test_labels_by_which_nothing_is_shown_are_another_verdict(evaluation_set, pr
     systems = {"A": predict("A", skill=3.0), "B": predict("B", seed=1, skill=0.5)}
     text, rows = verdicts(systems, dataset)
     assert rows["higher"].tolist() == ["A", "not shown"]
-    assert text == verdict_sentence("other_verdict", ["vague"])
+    assert text.startswith("If the labels of vague replace")
+    assert "the verdict is another" in text
 
 
 def test_readers_without_a_test_image_are_named_as_such(evaluation_set, predict):

@@ -18,6 +18,7 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import (
 )
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.studies.readers import reader_analysis as analysis_module
+from cxr_compare.studies.readers import reader_sentences
 from cxr_compare.studies.readers.reader_analysis import (
     OverallResult,
     ReaderAnalysis,
@@ -25,7 +26,6 @@ from cxr_compare.studies.readers.reader_analysis import (
 )
 from cxr_compare.studies.readers.reader_files import read_reading_table, read_truth
 from cxr_compare.studies.readers.reader_page import write_readers
-from cxr_compare.studies.readers.reader_sentences import reader_sentence
 from cxr_compare.studies.readers.reader_statements import (
     component_sentences,
     overall_test_text,
@@ -240,9 +240,9 @@ def test_a_small_published_p_that_few_readers_do_not_confirm_has_its_reason_besi
     assert "not shown to differ" in statement.text
     assert "is not enough with 1 degree of freedom between readers" in statement.text
     html = write_readers(result, tmp_path).read_text()
-    assert reader_sentence("claim_basis", 1, 1) in html
+    assert reader_sentences.claim_basis(1, 1) in html
     assert "p of the claim" in html
-    assert reader_sentence("not_enough", overall_test_text(result.crossed["auroc"].overall)) in html
+    assert reader_sentences.not_enough(overall_test_text(result.crossed["auroc"].overall)) in html
 
 
 def test_the_overall_test_of_three_modalities_comes_first(tmp_path):
@@ -334,7 +334,7 @@ def test_readers_who_lack_a_modality_leave_no_overall_test_and_the_page_says_so(
     assert result.overall("auroc") is None
     assert "overall test" not in reader_statements(result)[0].text
     html = write_readers(result, tmp_path).read_text()
-    assert reader_sentence("no_overall", 3) in html
+    assert reader_sentences.no_overall(3) in html
 
 
 def test_components_of_readers_against_a_system_are_on_the_page_in_the_text_and_in_json(tmp_path):
@@ -358,18 +358,21 @@ def test_components_of_readers_against_a_system_are_on_the_page_in_the_text_and_
 
 def test_the_figures_of_the_cautions_are_those_of_the_simulation():
     table = pd.read_csv(Path(__file__).parents[3] / "docs" / "validity.csv")
-    model = table[(table["design"] == "reader_model") & (table["when"] == "after")]
-    sizes = model["case"].str.extract(r"(\d+) modalities, (\d+) readers").astype(int)
+    model = table[table["design"].str.contains("modalities")]
+    sizes = model["design"].str.extract(r"(\d+) modalities, (\d+) readers").astype(int)
     freedom = (sizes[0] - 1) * (sizes[1] - 1)
-    for figure, least, macro, first in (
-        ("pair, published", FREEDOM_OF_A_CLAIM, "few_freedom", [1]),
-        ("overall, published", FREEDOM_OF_THE_OVERALL_TEST, "overall_weak", 1),
+    of_pair = reader_sentences.few_freedom([1], FREEDOM_OF_A_CLAIM)
+    of_all = reader_sentences.overall_weak(1, FREEDOM_OF_THE_OVERALL_TEST)
+    for counted, least, text in (
+        ("readers, published @ pair", FREEDOM_OF_A_CLAIM, of_pair),
+        ("readers, published @ overall", FREEDOM_OF_THE_OVERALL_TEST, of_all),
     ):
-        rows = model[(model["figure"] == figure)]
-        most = rows.loc[freedom < least, "mean"].max()
-        assert f"up to {100 * most:.0f} %" in reader_sentence(macro, first, least)
-        assert rows.loc[freedom >= least, "mean"].max() < 0.065
-    assert model.loc[model["figure"] == "any claim", "mean"].max() < 0.065
+        rows = model[model["counted"] == counted]
+        most = rows.loc[freedom < least, "share"].max()
+        stated = int(re.search(r"up to (\d+) %", text)[1])
+        assert stated == pytest.approx(100 * most, abs=2)
+        assert rows.loc[freedom >= least, "share"].max() < 0.075  # of 1,000 sets
+    assert model.loc[model["counted"] == "readers, model", "share"].max() < 0.075  # of 1,000 sets
 
 
 def test_a_claim_rests_on_the_interval_of_all_comparisons():
@@ -434,7 +437,7 @@ def test_the_page_shows_every_reader_and_says_what_to_beware_of(tmp_path):
         "AI, system",
         "Only 10 patients have positive cases",
         "One reader used third",
-        reader_sentence("undecided_systems", ["AI"]),
+        reader_sentences.undecided_systems(["AI"]),
         "nested",
         "fewer than 5 readers",
     ):

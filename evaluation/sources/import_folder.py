@@ -1,0 +1,115 @@
+"""Predictions of other software with the record and the tables of a predictions folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.sources.imported import ReadPredictions, read_rows
+from cxr_compare.evaluation.sources.imported_images import KnownImages
+
+_UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
+
+
+def as_predictions(
+    read: ReadPredictions, data_set: Mapping[str, Any], imported_from: str
+) -> Predictions:
+    """Return the predictions with the record and the tables of a predictions folder.
+
+    Args:
+        read: Scores or boxes that were read into memory.
+        data_set: Name and ids of the data set and of its split, for the record.
+        imported_from: Name of the file, for the record.
+    """
+    info = {
+        "system": read.name,
+        "seed": None,
+        "kind": read.kind,
+        "findings": sorted(read.rows["finding"].unique()),
+        "inference_id": read.content_id,
+        "data_set": dict(data_set),
+        "cost": dict.fromkeys(_UNKNOWN_COST),
+        "trained_on": "unknown",
+        "imported_from": imported_from,
+        "notes": read.notes,
+        **provenance(),
+    }
+    return Predictions.from_part(info, Part(read.images, {read.kind: read.rows}))
+
+
+def read_predictions(
+    source: str | Path | pd.DataFrame, data: str | Path | DataSet, **options: Any
+) -> Predictions:
+    """Read the predictions of any detector or classifier, or of a human reader, of a data set.
+
+    Args:
+        source: The predictions: a CSV file or other table, a folder of YOLO text files, a COCO
+            results file, or a DataFrame.
+        data: The data set that contains the images, or its folder.
+        **options: Further keywords of `read_rows`, such as ``finding="mass"``; ``name`` is
+            required.
+
+    Returns:
+        The predictions, in memory. ``info["notes"]`` says what was left out, clipped or assumed.
+
+    Raises:
+        InputError: As `read_rows`.
+
+    Example:
+        >>> read_predictions("no-such.csv", "data", name="Other")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.store.identify_folder.WrongFolderError: data: no such folder; ...
+    """
+    dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
+    split = options.get("split", "default")
+    read = read_rows(source, KnownImages.of_data_set(dataset), **options)
+    imported_from = "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name
+    return as_predictions(read, data_set_record(dataset, split), imported_from)
+
+
+def data_set_record(dataset: DataSet, split: str) -> dict[str, Any]:
+    """Return what predictions record of the data set and the split whose images they are of."""
+    return {
+        "name": dataset.name,
+        "content_id": dataset.ids["content_id"],
+        "split": split,
+        "split_id": dataset.ids["split_ids"].get(split),
+    }
+
+
+def import_file(
+    source: str | Path | pd.DataFrame,
+    data: str | Path | DataSet,
+    out: str | Path,
+    **options: Any,
+) -> Predictions:
+    """Read predictions of other software, or of a human reader, and write them to a folder.
+
+    Args:
+        source: The predictions: a CSV file, a folder of YOLO text files, a COCO results file, or a
+            DataFrame; see `read_predictions`.
+        data: The data set that contains the images, or its folder.
+        out: Folder to make, in the format of this package's own predictions.
+        **options: Further keywords of `read_predictions`, such as ``finding="mass"``; ``name`` is
+            required.
+
+    Returns:
+        The predictions, read back from the new folder.
+
+    Raises:
+        InputError: The source cannot be read, or the folder already holds something else.
+    """
+    predictions = read_predictions(source, data, **options)
+    with PredictionWriter(Path(out), predictions.info) as writer:
+        if not writer.done:  # else a killed import wrote all but the record
+            tables = {predictions.kind: predictions.tables[predictions.kind]}
+            writer.add(predictions.images, **tables)
+    return Predictions.open(Path(out))
