@@ -129,7 +129,7 @@ def save_plate(folder: Path, cases: Sequence[Path]) -> None:
         plate.paste(image, (0, top))
         top += image.height
     dpi = max(_PLATE_DPI, plate.width / _PLATE_INCHES)
-    plate.save(folder / "cases.png", dpi=(dpi, dpi))
+    plate.save(folder / "cases.png", dpi=(dpi, dpi), compress_level=3)
 
 
 def _draw_forest(parts: Sequence[ForestPart]) -> Figure:

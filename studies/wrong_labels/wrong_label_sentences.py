@@ -53,8 +53,8 @@ def corrected_lead(sensitivity: float, specificity: float) -> str:
     return (
         f"Corrected for labels that find {_percent(sensitivity)} of the diseased images and clear "
         f"{_percent(specificity)} of the healthy ones, with errors that do not depend on what a "
-        "system says (Rogan and Gladen 1978); they are too high where hard images carry the wrong "
-        "labels. Thresholds are fixed."
+        "system says (Rogan and Gladen 1978); the figures are too high where hard images carry the "
+        "wrong labels. Thresholds are fixed."
     )
 
 
