@@ -58,9 +58,9 @@ class ImageSet:
 
     @property
     def pixels(self) -> Pixels | None:
-        return Pixels(self.read) if self.has_pixels else None
+        return Pixels(self.read_original) if self.has_pixels else None
 
-    def read(self, image_id: str) -> np.ndarray:
+    def read_original(self, image_id: str) -> np.ndarray:
         self.reads.append(image_id)
         rows, columns = np.mgrid[:SIDE, :SIDE]
         return ((rows * 2 + columns + len(image_id)) % 256).astype(np.uint8)

@@ -271,6 +271,9 @@ class Evaluated:
     def is_in_memory(self) -> bool:
         return False
 
+    def split_rule(self, name: str) -> dict[str, Any]:
+        return {}
+
     @property
     def ids(self) -> dict[str, Any]:
         return {"content_id": "c", "labels_id": "l", "split_ids": {}}

@@ -311,7 +311,7 @@ def test_file_that_is_gone_is_named_and_left_out(written, image_set):
             raise InputError("gone")
         return np.zeros((32, 32), np.uint8)
 
-    image_set.read = read
+    image_set.read_original = read
     html = written()
     assert "read: p04" in html
 
