@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from cxr_compare import compare
+from cxr_compare.evaluation.statistics import rank_test
 from cxr_compare.evaluation.statistics.rank_test import chance_p_value
 from cxr_compare.evaluation.verdict.claims import against_chance
 
@@ -66,3 +67,16 @@ def test_eleven_against_twenty_nine_patients_with_an_auroc_of_0_831_are_better_t
     figure = result.content.comparison.figures.get("B", "auroc")
     assert against_chance(figure) == "above"
     assert "better than chance" not in str(result)
+
+
+@pytest.mark.parametrize("labels", ["by patient", "by image"])
+def test_many_patients_get_the_p_value_of_their_permutations(labels, monkeypatch):
+    rng = np.random.default_rng(4)
+    patients = np.repeat(np.arange(2100), rng.integers(1, 4, 2100))
+    y_true = (rng.random(2100) < 0.3)[patients]
+    if labels == "by image":
+        y_true &= rng.random(len(patients)) < 0.8
+    scores = rng.normal(size=len(patients)) + 0.05 * y_true
+    by_normal = chance_p_value(y_true, [scores], patients, 2100)
+    monkeypatch.setattr(rank_test, "_MANY_PATIENTS", 10_000)
+    assert chance_p_value(y_true, [scores], patients, 2100) == pytest.approx(by_normal, abs=0.04)
