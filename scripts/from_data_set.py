@@ -15,7 +15,6 @@ from cxr_compare.scripts.recorded_call import recorded_systems, system_files
 from cxr_compare.scripts.systems import (
     ComparedSystem,
     open_systems,
-    require_predictable,
     with_joint_system,
 )
 
@@ -93,10 +92,6 @@ class FromDataSet:
     def files(self, out: Path) -> list[Path]:
         """Return the files of the systems whose change makes their report in `out` out of date."""
         return system_files(self.systems, self.test_set.target.name, out)
-
-    def require_predictable(self) -> None:
-        """Refuse runs, which are predicted first, where a package that predicts is missing."""
-        require_predictable(self.systems)
 
     def predicted(self, out: Path) -> FromDataSet:
         """Predict the runs among the systems into a folder, and return their predictions."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.tables import frame_digest, require_members
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.output import System
@@ -303,12 +305,15 @@ def _read_member(
 
 
 def truth_digest(truth: GroundTruth) -> str:
-    """Return a digest of labels, roles, patients and true boxes."""
-    images = truth.images[["image_id", "patient_id"]].assign(
-        label=truth.labels.reindex(truth.images["image_id"]).to_numpy(),
-        role=truth.roles.reindex(truth.images["image_id"]).to_numpy(),
+    """Return a digest of images, labels, roles, patients, groups and true boxes."""
+    ids = truth.images["image_id"]
+    images = truth.images.assign(
+        label=truth.labels.reindex(ids).to_numpy(),
+        role=truth.roles.reindex(ids).to_numpy(),
+        is_boxed=is_member(ids, truth.boxes_trusted),
+        is_uncertain=is_member(ids, truth.uncertain),
     )
-    boxes = truth.true_boxes[["image_id", "x1", "y1", "x2", "y2"]]
+    boxes = truth.true_boxes[["image_id", *EDGES]]
     return frame_digest(images, images.columns) + frame_digest(boxes, boxes.columns)
 
 
@@ -340,9 +345,6 @@ class FromTruth:
         """Return no files: what was read is recorded by its digest."""
         del out
         return []
-
-    def require_predictable(self) -> None:
-        """Return at once: predictions exist already."""
 
     def read(
         self, folder: Path, *, images: Images, joined_by: str | None = None

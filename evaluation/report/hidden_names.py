@@ -71,8 +71,15 @@ def hide_names(
     def read_by_number(number: str) -> npt.NDArray[np.uint8]:
         return read(id_of_number[number])
 
-    decoded = pixels.decoded.rename(index=of_images)
-    return shown, hidden, Pixels(read_by_number, decoded, _renamed(pixels.readings, names))
+    return (
+        shown,
+        hidden,
+        Pixels(
+            read_by_number,
+            lambda: pixels.decoded.rename(index=of_images),
+            lambda: _renamed(pixels.readings, names),
+        ),
+    )
 
 
 def _numbers(ids: pd.Series, kind: str, seed: int) -> dict[str, str]:

@@ -191,18 +191,6 @@ def draw_chart(chart: Chart) -> Figure:
 
     Args:
         chart: The chart.
-
-    Example:
-        >>> chart = Chart(
-        ...     key="roc",
-        ...     title="ROC",
-        ...     x=Axis("1 - specificity"),
-        ...     y=Axis("Sensitivity"),
-        ...     curves=(),
-        ...     description="A chart without a curve.",
-        ... )
-        >>> len(draw_chart(chart).axes)
-        1
     """
     from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -21,8 +22,8 @@ from cxr_compare.evaluation.labelled_images import GroundTruth
 _READING = ["image_id", "reader", *EDGES]
 
 
-def _no_rows(columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame({name: [] for name in columns})
+def _no_readings() -> pd.DataFrame:
+    return pd.DataFrame({name: [] for name in _READING})
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,26 @@ class Pixels:
     Attributes:
         read: Function that returns the grey values of an image at its original size, uint8, shape
             ``(height, width)``, by image id. It raises InputError where a file cannot be read.
-        decoded: Facts about the decoding of each file, such as its display window, indexed by image
-            id; may be empty.
-        readings: Boxes of single readers: ``image_id``, ``reader`` and edges in px of the original
-            image; a reading without a box has one row without edges.
+        read_decoded: Function that returns the table `decoded`.
+        read_readings: Function that returns the table `readings`.
     """
 
     read: Callable[[str], npt.NDArray[np.uint8]]
-    decoded: pd.DataFrame = field(default_factory=pd.DataFrame)
-    readings: pd.DataFrame = field(default_factory=lambda: _no_rows(_READING))
+    read_decoded: Callable[[], pd.DataFrame] = pd.DataFrame
+    read_readings: Callable[[], pd.DataFrame] = _no_readings
+
+    @cached_property
+    def decoded(self) -> pd.DataFrame:
+        """Facts about the decoding of each file, such as its display window, by image id."""
+        return self.read_decoded()
+
+    @cached_property
+    def readings(self) -> pd.DataFrame:
+        """Boxes of single readers: ``image_id``, ``reader`` and edges in px of the original image.
+
+        A reading without a box has one row without edges.
+        """
+        return self.read_readings()
 
 
 def pixels_of_data_set(dataset: DataSet, findings: Sequence[str]) -> Pixels:
@@ -51,18 +63,23 @@ def pixels_of_data_set(dataset: DataSet, findings: Sequence[str]) -> Pixels:
         findings: Names of the findings whose readings are drawn.
 
     Returns:
-        A reader of the pixels.
+        A reader of the pixels. Tables are read when the first image is drawn.
     """
-    tables = []
-    for name in ("findings", "boxes"):
-        table = dataset.optional_table(name)
-        single = table["reader"] != REFERENCE_READER
-        tables.append(table[single & table["finding"].isin(findings)])
-    read, boxes = tables
-    keys = ["image_id", "reader"]
-    readings = read[keys].drop_duplicates().merge(boxes[_READING], on=keys, how="outer")
-    decoded = dataset.optional_table("decode").set_index("image_id")
-    return Pixels(dataset.read_original, decoded, readings[_READING])
+
+    def readings() -> pd.DataFrame:
+        tables = []
+        for name in ("findings", "boxes"):
+            table = dataset.optional_table(name)
+            single = table["reader"] != REFERENCE_READER
+            tables.append(table[single & table["finding"].isin(findings)])
+        read, boxes = tables
+        keys = ["image_id", "reader"]
+        return read[keys].drop_duplicates().merge(boxes[_READING], on=keys, how="outer")[_READING]
+
+    def decoded() -> pd.DataFrame:
+        return dataset.optional_table("decode").set_index("image_id")
+
+    return Pixels(dataset.read_original, decoded, readings)
 
 
 def pixels_of_folder(truth: GroundTruth, folder: Path, say: Callable[[str], None]) -> Pixels:

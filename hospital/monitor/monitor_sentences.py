@@ -52,7 +52,7 @@ _ADVICE = {
     "failed": "Read the reasons in the server's own log: which device or format is refused?",
     "slow": "Check the load of the machine.",
 }
-"""What to do after an alarm, by the kind of the figure."""
+"""Advice after an alarm, by the kind of the figure."""
 _CHANGES = {
     "lower": "0.1 lower",
     "half_more": "increased by half",

@@ -352,7 +352,7 @@ def _files_of_exposures(exposure: Sequence[str], mapping: Path | None) -> tuple[
 
 
 class _Shown(NamedTuple):
-    """What a report shows: the comparison, the ground truth, and the pixels, if there are any."""
+    """Content of a report: the comparison, the ground truth, and the pixels, if there are any."""
 
     comparison: Comparison
     truth: GroundTruth
@@ -419,7 +419,6 @@ class ReportRequest:
         if self.is_finished(inputs, out):
             console.say(f"{out}: this report exists already; --overwrite makes it anew")
             return Report.open(out)
-        inputs.require_predictable()
         require_only_files(out, files.OF_ONE_TARGET, "report")
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file

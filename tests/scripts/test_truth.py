@@ -381,3 +381,14 @@ def test_a_rule_that_needs_validation_images_is_refused_for_a_truth_without_them
 def test_a_truth_that_does_not_exist_is_called_missing(tables, capsys):
     assert cxr("compare", tables / "s.csv", "--truth", tables / "none.csv") == 2
     assert "none.csv: no such file" in capsys.readouterr().err
+
+
+def test_other_groups_of_the_same_labels_are_another_call(tmp_path):
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"label": [0, 1] * 30, "sex": ["F", "M", "M"] * 20})
+    scores = {"A": rng.random(60)}
+    given = {"out": tmp_path / "report", "replicates": 100}
+    compare(scores, truth=frame, **given)
+    compare(scores, truth=frame, **given)  # opens the report
+    with pytest.raises(InputError, match="other images, labels or roles"):
+        compare(scores, truth=frame.assign(sex="F"), **given)

@@ -1,4 +1,4 @@
-"""What a report claims, counted from the result of `cxr_compare.compare` alone.
+"""Claims of a report, counted from the result of `cxr_compare.compare` alone.
 
 Each function in `CLAIMS` takes a report and the truth, and returns named values: 1 if the report is
 wrong (or, of a name that begins with "power", if it shows what is true), 0 if not, and NaN if it
