@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pandas as pd
 import pytest
+from cxr_compare.evaluation.report.system_rows import cost_table
 from matplotlib.text import Text
 
 from cxr_compare.data_prep.contracts.json_files import read_json
@@ -13,7 +14,6 @@ from cxr_compare.evaluation.report.chart_drawing import draw_charts
 from cxr_compare.evaluation.report.charts import cost_charts
 from cxr_compare.evaluation.report.cost_table import COST_KEYS, cost_frame
 from cxr_compare.evaluation.report.data_files import write_data_files
-from cxr_compare.evaluation.report.system_rows import cost_table
 from cxr_compare.evaluation.system_result import SystemResult
 
 KNOWN = {
