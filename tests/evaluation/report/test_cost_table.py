@@ -61,7 +61,7 @@ def test_the_page_has_one_table_of_costs_with_a_row_for_each_system(comparison):
 
 def test_an_unrecorded_cost_is_unknown_and_never_zero(comparison):
     comparison.systems["CheXNet"] = SystemResult()
-    assert set(cost_table(comparison).rows[1][1:]) == {"unknown"}
+    assert set(cost_table(comparison).frame.loc["CheXNet"]) == {"unknown"}
     written = cost_frame(comparison).set_index("system").loc["CheXNet"]
     assert written[list(COST_KEYS)].isna().all()
     comparison.systems["RetinaNet"] = SystemResult()

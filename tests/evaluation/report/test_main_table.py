@@ -39,7 +39,7 @@ def renamed(comparison, name):
 def nine():
     rng = np.random.default_rng(0)
     label = np.repeat([0, 1], 60)
-    scores = {f"M{n}": rng.normal(label * (1 + n / 4)) for n in range(9)}
+    scores = {f"M{n}": 1 / (1 + np.exp(-rng.normal(label * (1 + n / 4) - 1))) for n in range(9)}
     return cxr_compare.compare(scores, truth=label, policy=["threshold=0.5"], replicates=100)
 
 
@@ -84,7 +84,10 @@ def test_only_what_the_answer_shows_is_marked_as_shown(nine):
     best = max(best, key=lambda name: comparison.figures.get(name, "auroc").estimate)
     assert differences[best] == ""
     for name, text in differences.drop(best).items():
-        assert text[0] == ("●" if comparison.answer.decides(best, name, "auroc", "") else "○")
+        decided = [
+            comparison.answer.decides(*pair, "auroc", "") for pair in ((best, name), (name, best))
+        ]
+        assert text[0] == ("●" if any(decided) else "○")
     assert {text[:1] for text in differences} == {"●", "○", ""}
 
 
