@@ -49,7 +49,7 @@ def error_table(comparison: Comparison) -> Table | None:
         "Kinds of error of the called boxes",
         "Counts on the test images, with 95 % intervals, after TIDE (Bolya et al. 2020) for one "
         "class. Each called box is matched to the unmatched lesion that it overlaps most, from an "
-        "IoU of 0.5. Rates and differences are in where.csv.",
+        "IoU of 0.5. Rates and differences are in groups.csv.",
         ("Error", *names),
         rows,
         len(names),

@@ -33,7 +33,7 @@ def figure_texts(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        rows: Rows of the table ``where.csv`` (metrics within groups of images or lesions) on one
+        rows: Rows of the table ``groups.csv`` (metrics within groups of images or lesions) on one
             metric in one group, with the columns ``system``, ``estimate``, ``ci_low``, ``ci_high``
             and ``note``.
 
@@ -104,7 +104,7 @@ def denominator(rows: pd.DataFrame) -> str:
     """Return as text the number of images or lesions in a group, of which a metric is a share.
 
     Args:
-        rows: Rows of the table ``where.csv`` on one group, with the number in the column ``of``.
+        rows: Rows of the table ``groups.csv`` on one group, with the number in the column ``of``.
 
     Returns:
         The number, such as ``1,200``; a dash if it is unknown.

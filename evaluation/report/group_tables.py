@@ -103,7 +103,7 @@ def _subgroup_table(
 ) -> Table:
     first, *others = comparison.names
     if len(others) > 1:
-        others = []  # the differences are in metrics.csv
+        others = []  # the differences are in figures.csv
     estimates = comparison.figures
     rows = []
     for subgroup in subgroups:
@@ -152,7 +152,7 @@ def group_grids(comparison: Comparison) -> list[Table]:
     """Return the tables of the page on groups of images: sensitivity and specificity, or AUROC.
 
     Each has a row for each group and a column for each system. Differences between groups are in
-    ``where.csv``; here a dot marks those that are shown.
+    ``groups.csv``; here a dot marks those that are shown.
     """
     failures = comparison.failures
     if failures.empty:
@@ -254,7 +254,7 @@ def groups_lead(comparison: Comparison) -> str:
             f"0 and p, adjusted by Holm's method over {which} of groups, is below 0.05. With fewer "
             "than 30 patients of a class on either side there is no test."
         )
-    return f"{text} Differences are in where.csv."
+    return f"{text} Differences are in groups.csv."
 
 
 def _group_table(comparison: Comparison, failures: pd.DataFrame, metric: str) -> Table:

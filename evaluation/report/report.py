@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
@@ -34,11 +33,12 @@ from cxr_compare.evaluation.report.latex_table import latex_table
 from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.report.report_tables import report_tables
-from cxr_compare.evaluation.report.summary_table import TableRow
 from cxr_compare.evaluation.report.system_cards import card_files, write_cards
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
-from cxr_compare.evaluation.sources.pixels import Pixels
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.report.result import Result
 
 MAX_BYTES = 10_000_000
 
@@ -57,58 +57,45 @@ class _DrawnChart(NamedTuple):
     legend: list[tuple[str, str]]
 
 
-def write_report(
-    comparison: Comparison,
-    labelled: GroundTruth,
-    pixels: Pixels | None,
-    out: str | Path,
-    *,
-    seed: int = 0,
-    cases: int = CASES_PER_CATEGORY,
-    rows: Sequence[TableRow] = (),
-    progress: Callable[..., None] | None = None,
-    charts: Sequence[Chart] | None = None,
-) -> Path:
-    """Write the page ``report.html`` of a comparison, and the tables, figures and images beside it.
+def write_page(
+    result: Result, out: Path, progress: Callable[..., None] | None = None
+) -> dict[str, str]:
+    """Write the page ``report.html`` of a result, and tables, figures, cards and images beside it.
 
-    The other files are ``table.tex``, ``table.md``, ``figures/``, ``cards/`` with a description of
-    each model, and ``overlays/`` with drawn images. A report without pixels shows no images.
+    A report without pixels shows no images.
 
     Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        labelled: Labels, roles, true boxes and facts of all images.
-        pixels: Reader of the pixels; None if there are no image files.
-        out: Folder of the report; it is made if necessary.
-        seed: Random seed for drawing some of the images that all systems decide rightly.
-        cases: Largest number of example images of each kind of outcome, such as misses.
-        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
-            usual metrics.
+        result: Result that was made of a comparison.
+        out: Folder of the report, which exists.
         progress: Function without arguments, called once for each drawn image; None for no such
             call.
-        charts: Result of `report_charts`, if it was computed before; None computes it.
 
     Returns:
-        Path of ``report.html``.
+        File name of the drawn version of each example image in the folder ``overlays``, by image
+        id.
 
     Raises:
         ValueError: The page would be larger than 10 MB.
     """
-    out = Path(out)
+    if result.compared is None:
+        raise ValueError("a page is made of a comparison in memory")
+    comparison = result.compared.comparison
+    labelled = result.compared.truth
+    rows = result.compared.rows
     make_folder(out / files.FIGURES)
     for pattern in _STALE:
         for stale in out.glob(pattern):
             stale.unlink()  # a file of an earlier report need not belong to this one
-    charts = report_charts(comparison) if charts is None else charts
+    charts = report_charts(comparison)
     finding = comparison.display_name
     gallery = draw_gallery(
         comparison,
         labelled,
-        pixels,
+        result.compared.pixels,
         out / files.OVERLAYS,
         disagreement(comparison.decisions, comparison.names),
-        per_category=cases,
-        seed=seed,
+        per_category=CASES_PER_CATEGORY,
+        seed=result.compared.seed,
         progress=progress,
     )
     tables = report_tables(comparison, rows)
@@ -144,7 +131,7 @@ def write_report(
         if size > MAX_BYTES:
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
         write_text(out / name, worded)
-    return out / files.PAGE
+    return {case.image_id: f"{case.anchor}.png" for _, cases in gallery.cases for case in cases}
 
 
 def _confusion_matrices(

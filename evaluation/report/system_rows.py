@@ -114,7 +114,7 @@ def cost_table(comparison: Comparison) -> Table | None:
     ]
     devices = {str(each["latency_device"]) for each in costs if each.get("latency_device")}
     lead = f"Timed on {' and '.join(sorted(devices))}. " if devices else ""
-    lead += "Training, memory and image size are in costs.csv."
+    lead += "Training, memory and image size are in answer.json."
     columns = ("System", *(cost.title for cost in known))
     return replace(Table.from_rows("Size and time", lead, columns, rows), systems_in_rows=True)
 

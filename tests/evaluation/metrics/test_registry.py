@@ -1,6 +1,5 @@
 """The metric registry: complete, light, and the only place that a new metric is written to."""
 
-import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -124,6 +123,3 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, test
     shown = [row[0] for section in metric_table(found).groups for row in section.rows]
     assert metric_title(name) in shown
     assert f"| `{name}` | Informedness |" in documents.metrics_page()
-    schema = documents.metrics_schema(json.loads((ROOT / documents.SCHEMA).read_text()))
-    rows_of = schema["properties"]["metrics"]["items"]["properties"]
-    assert name in rows_of["metric"]["enum"]

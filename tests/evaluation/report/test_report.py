@@ -18,11 +18,12 @@ from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY
 from cxr_compare.evaluation.report.charts import report_charts, without_decision_curve
 from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, embed_image
 from cxr_compare.evaluation.report.forest import forest_parts
-from cxr_compare.evaluation.report.report import MAX_BYTES, write_report
+from cxr_compare.evaluation.report.report import MAX_BYTES
 from cxr_compare.evaluation.report.summary_table import table_rows
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.background import Background
 from tests.outline import Outline
+from tests.saved_report import save_report
 from tests.undrawn_figures import leave_figures_out
 
 
@@ -52,7 +53,7 @@ def read_only(hand_made, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         leave_figures_out(patch)
         patch.setattr("cxr_compare.evaluation.report.cases.draw_overlay", small_overlay)
-        write_report(*hand_made(), folder)
+        save_report(*hand_made(), folder)
     return folder
 
 
@@ -71,7 +72,7 @@ def written(comparison, image_set, report_folder):
     """Write a report of the comparison, or of a changed one, and return its page."""
 
     def write(changed=comparison, **options):
-        return write_report(
+        return save_report(
             changed, image_set.labelled, image_set.pixels, report_folder, **options
         ).read_text()
 
@@ -252,7 +253,7 @@ def test_second_report_leaves_no_image_of_the_first(written, report_folder):
 
 def test_the_same_comparison_gives_the_same_bytes(comparison, image_set, tmp_path):
     first, second = (
-        write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / name).read_bytes()
+        save_report(comparison, image_set.labelled, image_set.pixels, tmp_path / name).read_bytes()
         for name in "ab"
     )
     assert first == second
@@ -413,7 +414,7 @@ def test_one_to_nine_systems_fit_a_screen_and_a_phone(
     changed = with_systems(comparison, n_systems, -0.2, 0.3)
     if n_systems == 1:
         changed = replace(comparison, systems={"RetinaNet": comparison.systems["RetinaNet"]})
-    page = write_report(changed, image_set.labelled, image_set.pixels, tmp_path / "report")
+    page = save_report(changed, image_set.labelled, image_set.pixels, tmp_path / "report")
     for width in (1280, 800, 390):
         browser.open(page, width, 900)
         wide = browser.evaluate(
@@ -499,7 +500,7 @@ def test_one_system_alone_is_reported_without_differences(written, comparison):
 def test_page_is_short_opens_its_folds_and_leaves_the_console_clean(
     browser, comparison, image_set, tmp_path
 ):
-    page = write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
+    page = save_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
     for width, height, most_screens in ((1280, 900, 12), (390, 844, 20)):
         browser.open(page, width, height)
         root = "document.documentElement"
@@ -525,7 +526,7 @@ def test_page_is_short_opens_its_folds_and_leaves_the_console_clean(
 def test_cases_are_folded_on_a_phone_and_a_link_to_one_opens_its_kind(
     browser, comparison, image_set, tmp_path
 ):
-    page = write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
+    page = save_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
     count = "document.querySelectorAll('details.category[open]').length"
     browser.open(page, 1280, 900)
     n_kinds = browser.evaluate("document.querySelectorAll('details.category').length")
@@ -549,7 +550,7 @@ def test_cases_are_folded_on_a_phone_and_a_link_to_one_opens_its_kind(
 
 
 def test_id_of_a_case_opens_it(browser, comparison, image_set, tmp_path):
-    page = write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
+    page = save_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
     browser.open(page, 1280, 900)
     link = "document.querySelector('.case .open-case')"
     assert browser.evaluate(f"{link}.textContent === {link}.closest('.case').dataset.id")
@@ -582,7 +583,7 @@ def with_systems(comparison, n_systems, low, high):
 
 def test_labels_of_difference_axes_do_not_touch(browser, comparison, image_set, tmp_path):
     for low, high in ((-0.9, 0.9), (-0.93, 0.3), (-0.02, 0.03)):
-        page = write_report(
+        page = save_report(
             with_systems(comparison, 2, low, high),
             image_set.labelled,
             image_set.pixels,
@@ -603,7 +604,7 @@ def test_labels_of_difference_axes_do_not_touch(browser, comparison, image_set, 
 
 
 def test_menu_is_whole_on_a_phone(browser, comparison, image_set, tmp_path):
-    page = write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
+    page = save_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
     for width in (390, 320):
         browser.open(page, width, 844)
         right = browser.evaluate(
@@ -649,7 +650,7 @@ say("search", document.activeElement.name);
 
 
 def test_page_answers_to_filters_and_keys(browser, comparison, image_set, tmp_path):
-    page = write_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
+    page = save_report(comparison, image_set.labelled, image_set.pixels, tmp_path / "report")
     acted = tmp_path / "acted.html"
     acted.write_text(page.read_text().replace("</body>", f"<script>{ACT}</script></body>"))
     after = browser.text_of(acted.as_uri())

@@ -16,7 +16,7 @@ def test_without_a_threshold_table_and_cases_say_so_and_pictures_ask_for_images(
     truth, scores = [0, 0, 1, 1, 0, 1], {"A": [0.1, 0.2, 0.8, 0.7, 0.6, 0.9]}
     result = cxr_compare.compare(scores, truth=truth, replicates=100)
     assert [title for _, title in result.table.index] == ["AUROC", "Average precision"]
-    assert "threshold" in summary_table(result.content.comparison).lead
+    assert "threshold" in summary_table(result.compared.comparison).lead
     with pytest.raises(InputError, match="threshold"):
         result.cases()
     with pytest.raises(InputError, match="images="):
