@@ -29,6 +29,7 @@ from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_titl
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.files import DECISIONS
 from cxr_compare.evaluation.report.joint_table import read_joint_system
+from cxr_compare.evaluation.report.table import markdown_rows, text_table
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_equation, range_text
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import LEVEL
@@ -153,13 +154,13 @@ class Folds:
         """
         headlines = _main_figures(self.table)
         titles = [_title(metric, policy) for metric, policy in headlines]
-        lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
         first = f"{self.systems[0]} - "
         contrasts = [name for name in self._pairs() if name.startswith(first)]
-        for system in [*self.systems, *contrasts]:
-            cells = [_cell(self.table, system, *figure) for figure in headlines]
-            lines.append(f"| {system} | " + " | ".join(cells) + " |")
-        lines.append("")
+        rows = [
+            (system, *(_cell(self.table, system, *figure) for figure in headlines))
+            for system in (*self.systems, *contrasts)
+        ]
+        lines = [markdown_rows(text_table("", ("System", *titles), rows).frame), ""]
         lines += filter(None, (self._pair_sentence(*figure) for figure in headlines))
         lines += filter(None, (self._joint_sentence(*figure) for figure in headlines))
         k = len(self.folders)

@@ -26,12 +26,10 @@ from cxr_compare.evaluation.report.charts import (
     without_decision_curve,
 )
 from cxr_compare.evaluation.report.figure_files import save_figures, save_plate
-from cxr_compare.evaluation.report.further_tables import further_tables
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.inline_svg import to_svg
-from cxr_compare.evaluation.report.latex_table import latex_table
-from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.methods import methods
+from cxr_compare.evaluation.report.paper_tables import latex_table, markdown_table
 from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.system_cards import card_files, write_cards
 from cxr_compare.evaluation.report.templates import render
@@ -161,7 +159,6 @@ def _content_without_images(comparison: Comparison, charts: Sequence[Chart]) -> 
         "main_charts": _draw_charts(first, comparison),
         "further_charts": _draw_charts(further, comparison),
         "without_decision_curve": without_decision_curve(comparison),
-        **further_tables(comparison),
     }
 
 

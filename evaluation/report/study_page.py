@@ -19,7 +19,7 @@ from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
-from cxr_compare.evaluation.report.table import Table, figure_text
+from cxr_compare.evaluation.report.table import Table, figure_text, text_table
 from cxr_compare.evaluation.report.templates import render
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "figure_text",
     "save_chart",
     "study_files",
+    "text_table",
     "write_study",
 ]
 

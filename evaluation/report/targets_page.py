@@ -15,7 +15,7 @@ from cxr_compare.evaluation.metrics.registry import highlighted, metric_title
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.metric_table import image_count
 from cxr_compare.evaluation.report.result import Result
-from cxr_compare.evaluation.report.table import Table, figure_text
+from cxr_compare.evaluation.report.table import figure_text, text_table
 from cxr_compare.evaluation.report.templates import render
 
 
@@ -51,8 +51,9 @@ def _section(finding: str, title: str, result: Result) -> dict[str, Any]:
     caption = f"Figures for {title}"
     return {
         "title": title,
+        "systems": systems,
         "link": f"{finding}/{files.PAGE}",
         "count": image_count(by_image),
-        "table": Table.from_rows(caption, "", ("Figure", *systems), rows, len(systems)),
+        "table": text_table(caption, ("Figure", *systems), rows),
         "notes": list(dict.fromkeys([*result.cautions, *result.answer["notes"]])),
     }

@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from cxr_compare.evaluation.report.table import Ticks, Whisker
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import Interval
 
 _STEPS = (0.01, 0.02, 0.05, *(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5)))
 _MOST_STEPS = 4
+
+
+Ticks = tuple[tuple[float, str], ...]
+"""Ticks of an axis: positions in percent of the axis, with their texts."""
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """Positions of a value and of its interval on an axis that several table rows share.
+
+    Positions are in percent of the axis, from 0 at the left to 100 at the right.
+
+    Attributes:
+        low: Position of the lower end of the interval.
+        dot: Position of the value.
+        high: Position of the upper end of the interval.
+        decided: True if the verdict shows this difference; the dot is then filled.
+    """
+
+    low: float
+    dot: float
+    high: float
+    decided: bool = False
 
 
 class PlacedWhiskers(NamedTuple):

@@ -16,6 +16,7 @@ from cxr_compare.evaluation.report.study_page import (
     figure_text,
     save_chart,
     study_files,
+    text_table,
     write_study,
 )
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
@@ -256,9 +257,7 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
     ]
     title = f"Differences in {metric_title(metric)}"
     has_mixed = any("mixed" in pair for pair in pairs)
-    return Table.from_rows(
-        title, "", (curve_sentences.images_column(has_mixed), *heads), tuple(lines)
-    )
+    return text_table(title, (curve_sentences.images_column(has_mixed), *heads), lines)
 
 
 def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.report.chart_drawing import draw_charts
 from cxr_compare.evaluation.report.charts import cost_charts
-from cxr_compare.evaluation.report.system_rows import cost_table
+from cxr_compare.evaluation.report.cost_table import cost_table
 from cxr_compare.evaluation.system_result import SystemResult
 
 KNOWN = {

@@ -6,10 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-
-from cxr_compare.evaluation.figures import Figures
-from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, TOO_FEW
-from cxr_compare.evaluation.report.charts import report_charts
 from cxr_compare.evaluation.report.error_types import error_table
 from cxr_compare.evaluation.report.further_tables import further_tables
 from cxr_compare.evaluation.report.group_tables import (
@@ -18,6 +14,10 @@ from cxr_compare.evaluation.report.group_tables import (
     groups_lead,
     subgroup_tables,
 )
+
+from cxr_compare.evaluation.figures import Figures
+from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, TOO_FEW
+from cxr_compare.evaluation.report.charts import report_charts
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.figure_text import DASH
 

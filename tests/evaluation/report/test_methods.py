@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cxr_compare.evaluation.report.system_rows import cost_table
 
 from cxr_compare.evaluation.figure_intervals import EXACT_METHOD
 from cxr_compare.evaluation.figures import Figures
@@ -13,7 +14,6 @@ from cxr_compare.evaluation.report.citations import read_references
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import families_text
 from cxr_compare.evaluation.report.methods import methods, policy_meaning
-from cxr_compare.evaluation.report.system_rows import cost_table
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.evaluation.tuning_options import TuningOptions

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-
 from cxr_compare.evaluation.report.latex_table import latex_table
 from cxr_compare.evaluation.report.markdown_table import markdown_table
+
 from cxr_compare.evaluation.report.metric_table import metric_table
 from cxr_compare.evaluation.report.summary_table import summary_table
 from cxr_compare.evaluation.report.table import text_sections
