@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.report.curves import chart_facts
 from cxr_compare.evaluation.report.given_thresholds import GIVEN_METRICS, declared_threshold_line
 from cxr_compare.evaluation.report.joint_table import joint_record
 from cxr_compare.evaluation.report.unknown_patients import image_worded_record
@@ -33,6 +34,7 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
         "declared": {name: each._asdict() for name, each in comparison.declared.items()},
         "costs": {name: each.cost for name, each in comparison.systems.items()},
+        "charts": chart_facts(comparison),
         "exposure": [result.to_dict() for result in comparison.exposures],
         "provenance": comparison.provenance,
     }
