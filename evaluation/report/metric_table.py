@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -132,7 +132,7 @@ def _image_blind(comparison: Comparison, key: MetricKey) -> dict[str, list[str]]
 
 
 def difference_text(comparison: Comparison, pair: tuple[str, str], figure: tuple[str, str]) -> str:
-    """Return a difference of two systems with its interval, marked ● if the answer shows it.
+    """Return a difference with its interval and p-value, marked ● if the answer shows it.
 
     Only a comparison of the answer, which corrects for the number of comparisons, is marked as
     shown. † marks a difference whose own interval excludes 0, but which this correction withdraws.
@@ -144,38 +144,49 @@ def difference_text(comparison: Comparison, pair: tuple[str, str], figure: tuple
         figure: Metric and rule for its threshold (empty for none).
     """
     gap = comparison.figures.difference(*pair, *figure)
+    tests = comparison.tests_by(comparison.figures.unit)
+    p_value = tests.single_p_value(*pair, figure)
+    p_text = "" if p_value is None else f"; {p_equation(p_value)}"
     text = value_text(gap)
     if not gap.bounded:
-        return text
+        return text + p_text
     decides = None
     if comparison.figures is comparison.answer_figures:
         decides = comparison.answer.decides(*pair, *figure)
         if decides is None:
             decides = comparison.answer.decides(pair[1], pair[0], *figure)
     if decides:
-        return f"● {text}"
-    return f"○ {text} †" if decides is False and gap.excludes_zero else f"○ {text}"
+        return f"● {text}{p_text}"
+    is_withdrawn = decides is False and gap.excludes_zero
+    return f"○ {text}{' †' if is_withdrawn else ''}{p_text}"
 
 
-def figure_notes(comparison: Comparison, keys: Sequence[MetricKey]) -> str:
-    """Return why figures and differences are undefined or have no interval, each reason once."""
+def figure_notes(
+    comparison: Comparison,
+    keys: Sequence[MetricKey],
+    differences: Iterable[tuple[tuple[str, str], tuple[str, str]]],
+) -> str:
+    """Return why figures and differences are undefined or have no interval, each reason once.
+
+    A difference is a pair of systems, and a metric with the rule for its threshold. It is left out
+    where a note on one of the figures of this metric says enough.
+    """
     figures = comparison.figures
-    names = comparison.names
     notes: list[tuple[str, str, str]] = []
     for key in keys:
         title = metric_title(key.metric)
-        of_key = []
-        for name in names:
-            figure = figures.get(name, *figure_of(key))
-            of_key.append((title, name, note_without_counts(figure.note)))
+        for name in comparison.names:
+            value = figures.get(name, *figure_of(key))
+            notes.append((title, name, note_without_counts(value.note)))
             boxed = figures.boxed_positives(name, key)
-            if figure.known and boxed is not None:
-                of_key.append((title, name, boxed_positives(*boxed)))
-        if not any(note for _, _, note in of_key):  # a difference has the notes of its figures
-            for other in names[1:]:
-                gap = figures.difference(names[0], other, *figure_of(key))
-                of_key.append((title, f"{names[0]} − {other}", note_without_counts(gap.note)))
-        notes += of_key
+            if value.known and boxed is not None:
+                notes.append((title, name, boxed_positives(*boxed)))
+    explained = {title for title, _, note in notes if note}
+    for (first, second), figure in differences:
+        title = metric_title(figure[0])
+        if title not in explained:
+            gap = figures.difference(first, second, *figure)
+            notes.append((title, f"{first} − {second}", note_without_counts(gap.note)))
     return notes_text(notes)
 
 

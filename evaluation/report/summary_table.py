@@ -28,8 +28,6 @@ from cxr_compare.evaluation.report.table import Table, value_text
 from cxr_compare.evaluation.statistics.figure_text import (
     DASH,
     number,
-    p_equation,
-    p_value_text,
     score_text,
 )
 from cxr_compare.evaluation.thresholds import check_policy
@@ -37,8 +35,6 @@ from cxr_compare.evaluation.verdict.sentences import at_threshold
 
 MOST_COLUMNS = 2
 """Largest number of systems that are columns of the main table; more are its rows."""
-P_VALUE = "p"
-"""Heading of the column of p-values."""
 
 NO_THRESHOLD = (
     "Accuracy, precision, sensitivity, specificity and F1 need a threshold, and there is "
@@ -118,28 +114,22 @@ def main_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
             f"{policy_text(comparison.main_policy)}, unless the heading says otherwise."
         )
     texts = frame.to_numpy().ravel().tolist()
-    notes = (marks_note(texts), figure_notes(comparison, keys))
+    pairs = shown_contrasts(comparison)
+    compared = comparison.protocol.keys if is_wide else list(map(figure_of, keys))
+    differences = [(pair, figure) for figure in compared for pair in pairs]
+    notes = (marks_note(texts), figure_notes(comparison, keys, differences))
     return Table("", frame, " ".join(filter(None, lead)), " ".join(filter(None, notes)))
 
 
 def _by_figure(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFrame:
     """Return a row for each figure; the threshold stands above the figures that need it."""
     frame = figure_frame(comparison, keys)
-    tests = comparison.tests_by(comparison.figures.unit)
     names = comparison.names
-    if len(names) > 1:
-        p_values = dict.fromkeys(frame.index, "")
-        for key in keys:
-            p_value = tests.single_p_value(names[0], names[1], (key.metric, key.policy))
-            row = (policy_heading(key.policy), metric_title(key.metric))
-            p_values[row] = p_value_text(p_value)
-        if any(text not in ("", DASH) for text in p_values.values()):
-            frame[P_VALUE] = list(p_values.values())
     parts: list[pd.DataFrame] = []
     for policy in dict.fromkeys(key.policy for key in keys):
         heading = policy_heading(policy)
         if policy or parts:
-            title = f"Threshold for {policy_text(policy)}, score ≥" if policy else heading
+            title = f"Score threshold for {policy_text(policy)}" if policy else heading
             thresholds = [_threshold(comparison, name, keys, policy) for name in names]
             row = pd.DataFrame([thresholds], index=[title], columns=names)
             parts.append(row.reindex(columns=frame.columns, fill_value=""))
@@ -177,7 +167,7 @@ def _by_system(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFram
         frame[f"{metric_title(key.metric)}{at}"] = texts
     if main and any(key.policy == main for key in keys):
         thresholds = [comparison.systems[name].thresholds.get(main) for name in names]
-        frame["Threshold, score ≥"] = [
+        frame["Score threshold"] = [
             DASH if value is None else score_text(value) for value in thresholds
         ]
     protocol = comparison.protocol
@@ -186,13 +176,9 @@ def _by_system(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFram
         return frame
     (key,) = protocol.keys
     subject = "reference" if protocol.declared else "highest"
-    tests = comparison.tests_by(figures.unit)
-    differences = dict.fromkeys(names, "")
-    for name, pair in pairs.items():
-        p_value = tests.single_p_value(*pair, key)
-        p_text = "" if p_value is None else f"; {p_equation(p_value)}"
-        differences[name] = difference_text(comparison, pair, key) + p_text
-    frame[f"{metric_title(key[0])}, {subject} minus this"] = list(differences.values())
+    frame[f"{metric_title(key[0])}, {subject} minus this"] = [
+        difference_text(comparison, pairs[name], key) if name in pairs else "" for name in names
+    ]
     return frame
 
 

@@ -147,7 +147,7 @@ def html_table(table: Table, systems: Sequence[str] = ()) -> str:
     keys = {name: f'<i class="key s{place % 9}"></i>' for place, name in enumerate(systems)}
 
     def heading(text: str) -> str:
-        return keys.get(text, "") + escape(text)
+        return f"{keys.get(text, '')}{escape(text)}"
 
     frame = table.frame
     shown = frame.map(_cell_html).rename(index=heading, columns=heading)
