@@ -36,8 +36,8 @@ MAX_FULL_BOXES = 8
 says how many there are."""
 NO_EVIDENCE = ("no evidence above", "the first contour")
 """Lines of the text on a map without contours, where the image has no caption."""
-NO_CONTOUR = "below all contours"
-"""Text in the caption of a map without contours."""
+NO_CONTOUR = "map below its lowest level"
+"""Text in the caption of a map of which nothing is drawn."""
 _MAX_FAINT_BOXES = 5
 
 

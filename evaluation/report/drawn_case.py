@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from cxr_compare.evaluation.overlays.draw import encode_webp
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.legend import DrawnMark, drawn_marks
 from cxr_compare.evaluation.overlays.outcomes import (
     describe_score,
     describe_truth,
@@ -77,6 +78,8 @@ class DrawnCase:
         crop: Part of the image that the drawing ``brief`` shows, as the attribute ``viewBox`` of
             SVG.
         brief: Main shapes of all systems over one another as SVG, without texts.
+        marks: What is drawn on the panels, for the legend.
+        brief_marks: What is drawn on ``brief``, for the legend.
     """
 
     image_id: str
@@ -91,6 +94,8 @@ class DrawnCase:
     gap: float = 0.0
     crop: str = ""
     brief: Markup = field(default_factory=Markup)
+    marks: tuple[DrawnMark, ...] = ()
+    brief_marks: tuple[DrawnMark, ...] = ()
 
     @classmethod
     def from_image(
@@ -119,21 +124,27 @@ class DrawnCase:
             system.
         """
         height, width = pixels.shape
+        size = width, height
         truth = source.truth(image_id)
         predictions = source.predictions(image_id)
         truth_text = describe_truth(truth, source.labelled.display_name)
-        drawing = to_svg(truth.shapes((width, height), 1 / 18), "words names")
-        brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
+        of_truth = truth.shapes(size, 1 / 18)
+        by_system = [prediction_shapes(one, truth, size, line=_FINE_LINE) for one in predictions]
+        brief_by_system = [_brief(one, truth, size) for one in predictions]
+        brief = [shape for shapes in brief_by_system for shape in shapes]
         panels = [
             _Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
             _Panel(
                 truth.title,
                 truth_text,
                 f"truth on {image_id}: {truth_text}",
-                drawing,
+                to_svg(of_truth, "words names"),
                 is_truth=True,
             ),
-            *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
+            *(
+                _panel(image_id, prediction, truth, size, shapes)
+                for prediction, shapes in zip(predictions, by_system, strict=True)
+            ),
         ]
         return cls(
             image_id=image_id,
@@ -144,8 +155,10 @@ class DrawnCase:
             data_url=embed_image(pixels, most),
             panels=tuple(panels),
             gap=gap,
-            crop=view_box((width, height), brief),
+            crop=view_box(size, brief),
             brief=to_svg(brief),
+            marks=tuple(drawn_marks(predictions, by_system, of_truth)),
+            brief_marks=tuple(drawn_marks(predictions, brief_by_system, of_truth)),
             outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
             lesion=_largest_lesion(truth, width * height),
         )
@@ -193,8 +206,13 @@ def _largest_lesion(truth: ImageTruth, area: int) -> float | None:
 
 
 def _panel(
-    image_id: str, prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
+    image_id: str,
+    prediction: ImagePrediction,
+    truth: ImageTruth,
+    size: tuple[int, int],
+    large: list[Shape | Label],
 ) -> _Panel:
+    """Draw a panel; `large` is what is drawn of the prediction where the panel is large."""
     sign, text = outcome(prediction, truth)
     score = describe_score(prediction)
     small = [
@@ -202,7 +220,6 @@ def _panel(
         for shape in prediction_shapes(prediction, truth, size, line=_LINE)
         if isinstance(shape, Shape) or shape.layer == "map"  # texts of scores need a large panel
     ]
-    large = prediction_shapes(prediction, truth, size, line=_FINE_LINE)
     is_drawn = any(shape.layer == "map" for shape in large)
     if prediction.contours and not is_drawn:
         score += f"; {NO_CONTOUR}"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,9 +14,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.labelled_images import GroundTruth
-from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.overlays.contours import LEAST_CONTOURED_CELLS
 from cxr_compare.evaluation.overlays.draw import to_png
+from cxr_compare.evaluation.overlays.legend import Mark, legend
 from cxr_compare.evaluation.report.case_selection import (
     CaseCategory,
     select_cases,
@@ -85,18 +83,6 @@ _MOST_FAILURES = 6
 _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # beginnings of their keys
 
 
-class MapKey(NamedTuple):
-    """Entry of the legend that explains how activation maps of one system are drawn.
-
-    Attributes:
-        shows_cell: True if the maps have so few grid cells that only the cell of the peak is drawn.
-        text: Explanation in words.
-    """
-
-    shows_cell: bool
-    text: str
-
-
 @dataclass(frozen=True)
 class Gallery:
     """Drawn example images of the report, or the reason why there are none.
@@ -105,7 +91,6 @@ class Gallery:
         cases: Each kind of outcome, such as misses, with its drawn images.
         policy: Rule by which the thresholds behind the outcomes were chosen, such as ``max_f1``.
         intro: Sentence above the images.
-        map_legend: Explanations of the drawn activation maps, one for each system with maps.
         reason: Why there are no images; empty if there are some.
         systems: Names of the compared detectors and classifiers.
         on_lesion: Pairs of image id and system whose point lies in a true box.
@@ -114,7 +99,6 @@ class Gallery:
     cases: _Drawn = field(default_factory=list)
     policy: str = ""
     intro: str = ""
-    map_legend: tuple[MapKey, ...] = ()
     reason: str = ""
     systems: tuple[str, ...] = ()
     on_lesion: frozenset[tuple[str, str]] = frozenset()
@@ -144,6 +128,18 @@ class Gallery:
             if cases and category.key != "agreement"
         ]
         return [pair for pair in first if pair[1].anchor not in shown][:_MOST_FAILURES]
+
+    @property
+    def legend(self) -> list[Mark]:
+        """Legend of the drawn images."""
+        drawn = [case for _, cases in self.cases for case in cases]
+        return legend(mark for case in drawn for mark in case.marks)
+
+    @property
+    def brief_legend(self) -> list[Mark]:
+        """Legend of the small drawings on top, and of those of the failures."""
+        small = [*self.examples, *self.failures]
+        return legend(mark for _, case in small for mark in case.brief_marks)
 
     def _first(self, cases: list[DrawnCase]) -> DrawnCase:
         """Return the first case whose marks all lie on a lesion, or the first case."""
@@ -224,7 +220,6 @@ def draw_gallery(
         cases=drawn,
         policy=policy,
         intro=intro,
-        map_legend=tuple(_map_legend(source)),
         systems=tuple(system.name for system in source.systems),
         on_lesion=on_lesion,
     )
@@ -272,27 +267,3 @@ def _with_clear_example(
 def _anchor(category: CaseCategory, position: int) -> str:
     """Return the name of a case, which is its anchor on the page and names its overlay file."""
     return f"{category.key}-{position + 1:02d}"
-
-
-def _map_legend(source: CaseSource) -> list[MapKey]:
-    """Describe what is drawn of the maps of each system with maps."""
-    keys = []
-    for system in source.systems:
-        if system.maps is None or not len(system.maps):
-            continue
-        levels = [f"{100 * share:.0f} %" for share in system.levels]
-        fewest = int(system.maps[["grid_h", "grid_w"]].to_numpy().min())
-        shows_cell = fewest < LEAST_CONTOURED_CELLS
-        quantity = "probability" if system.calibrated else "score (not calibrated)"
-        if not levels:
-            drawn = f"no map reaches a {quantity} of 25 %"
-        elif shows_cell:
-            drawn = f"the cell of its peak, where it reaches a {quantity} of {levels[0]}"
-        else:
-            drawn = (
-                f"contours at {quantity} {listing(levels)}, or the cell of its peak where each of "
-                "them holds more than a third of the map"
-            )
-        text = f"map of {system.name}: {drawn}"
-        keys.append(MapKey(shows_cell, text))
-    return keys

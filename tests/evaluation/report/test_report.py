@@ -13,6 +13,8 @@ from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.overlays.draw import draw_overlay
+from cxr_compare.evaluation.overlays.legend import MARKS
+from cxr_compare.evaluation.overlays.svg import example_svg
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY
 from cxr_compare.evaluation.report.charts import report_charts, without_decision_curve
@@ -443,11 +445,11 @@ def test_page_has_a_column_of_p_values_where_tests_are_known(written, comparison
 
 
 def test_truth_has_one_mark_in_pictures_captions_and_legend(html):
-    assert html.count('class="truth-mark"') > 1
-    legend = re.search(r'<ul class="legend" aria-label="Legend of the images">(.*?)</ul>', html)
-    marks = set(re.findall(r'<path class="swatch corners" d="[^"]+"/>', html))
-    assert len(marks) == 1
-    assert legend is None or marks.pop() in legend[1]
+    corners = str(example_svg(MARKS["truth"]))
+    assert html.count(corners) > 2
+    legends = re.findall(r'<ul class="legend" aria-label="Legend of the images">(.*?)</ul>', html)
+    assert legends
+    assert all(corners in legend for legend in legends)
     drawn = re.findall(r'<g class="layer-truth">.*?</g>', html)
     assert drawn
     assert not any("Z" in path for path in drawn)  # corners are open, a box would be closed
@@ -460,9 +462,9 @@ def test_legend_says_what_is_drawn_of_a_map_of_few_cells(written, comparison):
     systems = dict(comparison.systems)
     systems["CheXNet"] = replace(systems["CheXNet"], maps=coarse)
     page = written(replace(comparison, systems=systems))
-    assert "the cell of its peak" in page
-    assert "contours at" not in page
-    assert "contours at" in written(comparison)  # 8 × 8 cells have contours
+    assert MARKS["cell"].text in page
+    assert MARKS["contours"].text not in page
+    assert MARKS["contours"].text in written(comparison)  # 8 × 8 cells have contours
 
 
 def test_cautions_of_one_kind_open_from_one_chip(written, comparison):
