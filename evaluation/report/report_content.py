@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,6 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.metrics_json import answer_json, metrics_json
 from cxr_compare.evaluation.report.summary_table import TableRow, summary_frame
 from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
-
-if TYPE_CHECKING:
-    from cxr_compare.evaluation.report.chart import Chart
-
 
 _TABLES = ("metrics", "tests", "where")
 
@@ -89,8 +85,12 @@ class ReportContent(Protocol):
         """
 
     @property
-    def charts(self) -> Sequence[Chart]:
-        """Charts of the report, such as ROC curves, as numbers that can be drawn."""
+    def curves(self) -> pd.DataFrame:
+        """Table of all curves of the report, as `curve_table` returns it."""
+
+    @property
+    def chart_facts(self) -> dict[str, Any]:
+        """Facts of the charts beside the curves, as `chart_facts` returns them."""
 
     @property
     def policies(self) -> list[str]:
@@ -123,7 +123,7 @@ class FreshContent:
             usual rows.
         seed: Random seed for drawing some of the images that all systems decide rightly.
         overlays: File name of the drawn version of each example image, by image id.
-        made_charts: Result of `report_charts`, if it was computed before; None computes it when
+        made_curves: Result of `curve_table`, if it was computed before; None computes it when
             needed.
     """
 
@@ -131,7 +131,7 @@ class FreshContent:
     rows: Sequence[TableRow] = ()
     seed: int = 0
     overlays: Mapping[str, str] = field(default_factory=dict)
-    made_charts: Sequence[Chart] | None = None
+    made_curves: pd.DataFrame | None = None
 
     @cached_property
     def payload(self) -> dict[str, Any]:
@@ -200,13 +200,20 @@ class FreshContent:
         return summary_frame(self.comparison, self.rows)
 
     @cached_property
-    def charts(self) -> Sequence[Chart]:
-        """Charts of the report, such as ROC curves, as numbers that can be drawn."""
-        if self.made_charts is not None:
-            return self.made_charts
-        from cxr_compare.evaluation.report.charts import report_charts
+    def curves(self) -> pd.DataFrame:
+        """Table of all curves of the report, as `curve_table` returns it."""
+        if self.made_curves is not None:
+            return self.made_curves
+        from cxr_compare.evaluation.report.curves import curve_table
 
-        return report_charts(self.comparison)
+        return curve_table(self.comparison)
+
+    @cached_property
+    def chart_facts(self) -> dict[str, Any]:
+        """Facts of the charts beside the curves, as `chart_facts` returns them."""
+        from cxr_compare.evaluation.report.curves import chart_facts
+
+        return chart_facts(self.comparison)
 
     @property
     def policies(self) -> list[str]:
@@ -243,7 +250,8 @@ class FreshContent:
                     )
                 ],
             },
-            "charts": [_plain(asdict(chart)) for chart in self.charts],
+            "curves": _plain(self.curves.to_dict("list")),
+            "charts": self.chart_facts,
         }
         write_json(out / files.RESULT, "result", content)
 
@@ -343,9 +351,16 @@ class StoredContent:
         return pd.DataFrame(texts, index=index, columns=stored["columns"])
 
     @cached_property
-    def charts(self) -> Sequence[Chart]:
-        """Charts of the report, such as ROC curves, as numbers that can be drawn."""
-        return [_read_chart(chart) for chart in self._stored["charts"]]
+    def curves(self) -> pd.DataFrame:
+        """Table of all curves of the report, as `curve_table` returns it."""
+        columns = self._stored["curves"]
+        kinds = dict.fromkeys(("x", "y", "low", "high"), np.float64)
+        return pd.DataFrame(columns).astype(kinds)
+
+    @property
+    def chart_facts(self) -> dict[str, Any]:
+        """Facts of the charts beside the curves, as `chart_facts` returns them."""
+        return dict(self._stored["charts"])
 
     @property
     def policies(self) -> list[str]:
@@ -378,7 +393,8 @@ def write_result(
     rows: Sequence[TableRow] = (),
     seed: int = 0,
     overlays: Mapping[str, str] | None = None,
-    charts: Sequence[Chart] | None = None,
+    curves: pd.DataFrame | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> None:
     """Write ``result.json``, from which `Report.open` reads what no other file contains.
 
@@ -391,57 +407,21 @@ def write_result(
         seed: Random seed for drawing some of the images that all systems decide rightly.
         overlays: File name of the drawn version of each example image, by image id; None if no
             image was drawn.
-        charts: Result of `report_charts`, if it was computed before; None computes it.
+        curves: Result of `curve_table`, if it was computed before; None computes it.
+        facts: Result of `chart_facts`, if it was computed before; None computes it.
     """
-    content = FreshContent(comparison, tuple(rows), seed, overlays or {}, charts)
+    content = FreshContent(comparison, tuple(rows), seed, overlays or {}, curves)
+    if facts is not None:
+        content.__dict__["chart_facts"] = facts
     content.write(out)
 
 
 def _plain(value: Any) -> Any:
-    """Convert a value for JSON: arrays become lists, and values that are not finite become null."""
+    """Convert a value for JSON: values that are not finite become null."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
     return value
-
-
-def _array(values: Sequence[float | None]) -> np.ndarray:
-    return np.array(values, dtype=np.float64)  # null becomes NaN
-
-
-def _read_chart(stored: dict[str, Any]) -> Chart:
-    from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
-
-    def axis(stored: dict[str, Any]) -> Axis:
-        ticks = tuple((float(tick), str(text)) for tick, text in stored["ticks"])
-        return Axis(**stored | {"ticks": ticks})
-
-    def curve(stored: dict[str, Any]) -> Curve:
-        band = (
-            None if stored["band"] is None else tuple(_array(values) for values in stored["band"])
-        )
-        points = tuple(Point(**point) for point in stored["points"])
-        return Curve(
-            **stored
-            | {"x": _array(stored["x"]), "y": _array(stored["y"]), "points": points, "band": band}
-        )
-
-    guides = tuple((_array(x), _array(y)) for x, y in stored["guides"])
-    return Chart(
-        **stored
-        | {
-            "x": axis(stored["x"]),
-            "y": axis(stored["y"]),
-            "guides": guides,
-            "curves": tuple(map(curve, stored["curves"])),
-        }
-    )

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.metric_table import (
     confusion_matrices,
     evaluated_by_unit,
@@ -49,7 +48,6 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
     localisation = metric_table(comparison, "localisation")
     return {
         "counts": image_count(comparison.figures),
-        "forest": forest_parts(comparison),
         "unit": comparison.answer_figures.unit,
         "main": main,
         "shown_metrics": {key.metric for key in keys},

@@ -383,8 +383,8 @@ class Report(OpenedFromFolder):
 
         Args:
             name: ``roc``, ``pr`` (precision-recall), ``froc-iou`` (a box finds a lesion by its
-                IoU), ``froc-centre`` (by its centre), ``calibration`` or ``net-benefit`` (decision
-                curve).
+                IoU), ``froc-centre`` (by its centre), ``calibration``, ``net-benefit`` (decision
+                curve), ``forest`` (figures and differences with intervals) or ``confusion``.
 
         Returns:
             A matplotlib figure with the chart and its legend.
@@ -392,15 +392,14 @@ class Report(OpenedFromFolder):
         Raises:
             InputError: The comparison has no such chart. The message lists its charts.
         """
-        from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
-        from cxr_compare.evaluation.report.charts import policy_markers
+        from cxr_compare.evaluation.report.plots import chart_names, draw
 
-        charts = {chart.key: chart for chart in self.content.charts}
-        if name not in charts:
-            raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(charts)}")
-        drawn = {point.marker for curve in charts[name].curves for point in curve.points}
-        markers = policy_markers(self.content.policies)
-        return draw_with_legend(charts[name], [marker for marker in markers if marker[0] in drawn])
+        content = self.content
+        names = chart_names(content.curves, content.chart_facts)
+        if name not in names:
+            raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(names)}")
+        systems = list(content.payload["systems"])
+        return draw(name, content.curves, content.figures, systems, content.chart_facts)
 
     @with_known_keywords
     def save(self, folder: str | Path) -> Report:

@@ -510,7 +510,7 @@ class ReportRequest:
             )
 
     def _write(self, shown: _Shown, call: dict[str, Any] | None, out: Path) -> None:
-        from cxr_compare.evaluation.report.charts import report_charts
+        from cxr_compare.evaluation.report.curves import chart_facts, curve_table
         from cxr_compare.evaluation.report.data_files import write_data_files
         from cxr_compare.evaluation.report.gallery import overlay_files
         from cxr_compare.evaluation.report.report import write_report
@@ -518,7 +518,7 @@ class ReportRequest:
 
         seed = self.evaluated["seed"]
         comparison = shown.comparison
-        charts = report_charts(comparison)
+        drawn_curves = {"curves": curve_table(comparison), "facts": chart_facts(comparison)}
         with console.track("Drawing cases", None) as advance:
             write_report(
                 comparison,
@@ -528,10 +528,10 @@ class ReportRequest:
                 seed=seed,
                 rows=self.rows,
                 progress=advance,
-                charts=charts,
+                **drawn_curves,
             )
         drawn = overlay_files(comparison, out / files.OVERLAYS, seed=seed)
-        write_result(comparison, out, rows=self.rows, seed=seed, overlays=drawn, charts=charts)
+        write_result(comparison, out, rows=self.rows, seed=seed, overlays=drawn, **drawn_curves)
         write_data_files(comparison, out, call)
 
 
