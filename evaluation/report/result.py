@@ -322,8 +322,8 @@ class Result(OpenedFromFolder):
 
         Args:
             name: ``roc``, ``pr`` (precision-recall), ``froc-iou`` (a box finds a lesion by its
-                IoU), ``froc-centre`` (by its centre), ``calibration`` or ``net-benefit`` (decision
-                curve).
+                IoU), ``froc-centre`` (by its centre), ``calibration``, ``net-benefit`` (decision
+                curve), ``forest`` (figures and differences with intervals) or ``confusion``.
 
         Returns:
             A matplotlib figure with the chart and its legend.
@@ -331,12 +331,13 @@ class Result(OpenedFromFolder):
         Raises:
             InputError: The comparison has no such chart. The message lists its charts.
         """
-        from cxr_compare.evaluation.report import plots
+        from cxr_compare.evaluation.report.plots import chart_names, draw
 
-        names = plots.chart_names(self.curves)
+        facts = self.answer["charts"]
+        names = chart_names(self.curves, facts)
         if name not in names:
             raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(names)}")
-        return plots.draw(name, self.curves, self.figures, self.answer)
+        return draw(name, self.curves, self.figures, self.systems, facts)
 
     @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
