@@ -351,7 +351,8 @@ def _figures_of(
     if name is None:
         return None
     of_system = figures[figures["system"] == name].astype(object)
-    rows = of_system.where(of_system.notna(), None).to_dict("records")
+    known = of_system.where(of_system.notna(), None)
+    rows = [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
     keys = [(metric, "") for metric in _OF_SCORES]
     keys += [(metric, run.policy) for metric in (*_OF_DECISIONS, "localised_sensitivity")]
     by_key = {(row["metric"], row["policy"]): row for row in rows}
