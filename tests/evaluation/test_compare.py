@@ -16,8 +16,9 @@ from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.figures import COLUMNS
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.reduction import reduce_boxes
-from cxr_compare.evaluation.report.metric_table import evaluated_by_unit, metric_table
+from cxr_compare.evaluation.report.metric_table import evaluated_by_unit
 from cxr_compare.evaluation.report.result import Compared, Result
+from cxr_compare.evaluation.report.summary_table import main_table
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
     compare_predictions,
@@ -457,10 +458,10 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     assert not {"ap50", "pointing_accuracy", "localised_sensitivity"} & {
         *comparison.by_unit.table()["metric"]
     }
-    table = metric_table(evaluated_by_unit(comparison))
-    section = next(s for s in table.groups if "best F1" in s.title)
-    assert section.count.startswith("50 patients, ")
-    assert section.thresholds[0] == f"score ≥ {score_text(by_patient['A'])}"
+    table = main_table(evaluated_by_unit(comparison))
+    assert table.lead.startswith("50 patients, ")
+    threshold = table.frame.loc["Score threshold for best F1", "A"]
+    assert threshold.startswith(score_text(by_patient["A"]))
     (note,) = [note for note in comparison.notes if note.kind == "unit"]
     assert (note.values["unit"], note.values["n_units"], note.values["n_images"]) == (
         "patient",

@@ -13,7 +13,6 @@ from PIL import Image
 
 from cxr_compare.evaluation.boxes.froc import FrocCurve
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES
-from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import draw_charts, draw_with_legend
@@ -21,7 +20,6 @@ from cxr_compare.evaluation.report.charts import froc_sensitivities, report_char
 from cxr_compare.evaluation.report.figure_files import draw_confusion, save_figures
 from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.inline_svg import to_svg
-from cxr_compare.evaluation.report.metric_table import metric_table
 from cxr_compare.evaluation.report.whiskers import place_whiskers
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.intervals import Interval
@@ -275,9 +273,6 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
         assert rising == pytest.approx(froc_sensitivities(found.systems["A"].froc[hit]))
         assert found.figures.difference("A", "B", names[-1]).known
         assert found.figures.get("C", names[0]).note.startswith("the system gives no")
-    titles = [row[0] for part in metric_table(found, "rates").groups for row in part.rows]
-    assert titles[:3] == ["FROC, at 1/8", "FROC, at 1/8, image-blind", "FROC, at 1/4"]
-    assert len(titles) == 28
 
 
 def test_what_lies_beyond_eight_false_positives_is_not_drawn_at_eight(drawn):
@@ -314,16 +309,6 @@ def test_whiskers_share_one_axis_with_round_figures_and_zero():
 def test_a_difference_is_claimed_only_where_its_interval_excludes_zero(interval, decided, why):
     assert interval.excludes_zero is decided, why
     assert interval.reversed().excludes_zero is decided, why
-
-
-def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comparison):
-    metrics = comparison.metrics.copy()
-    wide = (metrics["policy"] == "max_f1") & (metrics["system"] == "RetinaNet - CheXNet")
-    metrics.loc[wide, "ci_high"] = 0.42
-    table = metric_table(replace(comparison, figures=Figures.from_table(metrics)))
-    ends = [(part.ticks[0][1], part.ticks[-1][1]) for part in table.groups[:2]]
-    assert ends == [("−0.05", "0.10"), ("−0.20", "0.60")]
-    assert {part.count for part in table.groups} == {"12 images, 6 positive"}
 
 
 def test_degenerate_intervals_still_have_an_axis():
