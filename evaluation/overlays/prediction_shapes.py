@@ -31,6 +31,23 @@ def _on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
     return bool(inside.any())
 
 
+def boxes_on_lesions(prediction: ImagePrediction, truth: ImageTruth) -> bool:
+    """Return True if every box that is drawn in full has its centre on a true lesion.
+
+    Args:
+        prediction: What the system (a detector or classifier) predicts for the image.
+        truth: Label and true boxes of the image.
+
+    Example:
+        >>> boxes_on_lesions(ImagePrediction("A", "#E06C00"), ImageTruth(1.0))
+        True
+    """
+    lesions = NO_BOXES if truth.boxes is None else truth.boxes
+    full = prediction.boxes[prediction.boxes[:, 4] >= prediction.box_cut]
+    centres = (full[:, :2] + full[:, 2:4]) / 2
+    return all(_on_lesion(x, y, lesions) for x, y in centres.tolist())
+
+
 MAX_FULL_BOXES = 8
 """Largest number of boxes that are drawn in full, because more would hide the lungs. The caption
 says how many there are."""

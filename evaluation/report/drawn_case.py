@@ -75,8 +75,6 @@ class DrawnCase:
         lesion: Area of the largest true box in percent of the image; None without true boxes.
         gap: How differently the systems rank this image among all test images by score, from 0
             (equal ranks) to 1.
-        crop: Part of the image that the drawing ``brief`` shows, as the attribute ``viewBox`` of
-            SVG.
         brief: Main shapes of all systems over one another as SVG, without texts.
         marks: What is drawn on the panels, for the legend.
         brief_marks: What is drawn on ``brief``, for the legend.
@@ -92,7 +90,6 @@ class DrawnCase:
     outcomes: tuple[str, ...] = ()
     lesion: float | None = None
     gap: float = 0.0
-    crop: str = ""
     brief: Markup = field(default_factory=Markup)
     marks: tuple[DrawnMark, ...] = ()
     brief_marks: tuple[DrawnMark, ...] = ()
@@ -155,47 +152,12 @@ class DrawnCase:
             data_url=embed_image(pixels, most),
             panels=tuple(panels),
             gap=gap,
-            crop=view_box(size, brief),
             brief=to_svg(brief),
             marks=tuple(drawn_marks(predictions, by_system, of_truth)),
             brief_marks=tuple(drawn_marks(predictions, brief_by_system, of_truth)),
             outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
             lesion=_largest_lesion(truth, width * height),
         )
-
-
-def view_box(size: tuple[int, int], shapes: list[Shape]) -> str:
-    """Return the part of an image that a small drawing shows, as a view box of SVG.
-
-    This part has the aspect 4 to 3, contains all shapes, and has at least 80 % of the image's
-    width.
-
-    Args:
-        size: Width and height of the original image in px.
-        shapes: Shapes that must be visible, with coordinates in px of the original image. If there
-            are none, the part is centred at 45 % of the image's height.
-
-    Returns:
-        Left, top, width and height in px of the original image, separated by spaces.
-
-    Example:
-        >>> view_box((300, 300), [])
-        '1.5 23.6 297 222.8'
-    """
-    aspect = 4 / 3
-    least_width = 0.8
-    margin = 1.1
-    paths = [path.clip(0, size) for shape in shapes for path in shape.paths]
-    corners = np.vstack(paths or [np.multiply([(0.05, 0.45), (0.95, 0.45)], size)])
-    low = corners.min(axis=0)
-    high = corners.max(axis=0)
-    needed = margin * (high - low) * (1, aspect)
-    width = min(max(*needed, least_width * size[0]), max(size[0], size[1] * aspect))
-    window = np.array([width, width / aspect])
-    margin_left = size - window  # a negative margin becomes black on both sides
-    centred = ((low + high - window) / 2).clip(0, margin_left.clip(0))
-    start = np.where(margin_left < 0, margin_left / 2, centred)
-    return " ".join(f"{end:g}" for end in (*start.round(1), *window.round(1)))
 
 
 def _largest_lesion(truth: ImageTruth, area: int) -> float | None:

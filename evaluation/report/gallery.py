@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pandas as pd
-
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count
@@ -16,6 +14,7 @@ from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.overlays.legend import Mark, legend
+from cxr_compare.evaluation.overlays.prediction_shapes import boxes_on_lesions
 from cxr_compare.evaluation.report.case_selection import (
     CaseCategory,
     select_cases,
@@ -93,7 +92,6 @@ class Gallery:
         intro: Sentence above the images.
         reason: Why there are no images; empty if there are some.
         systems: Names of the compared detectors and classifiers.
-        on_lesion: Pairs of image id and system whose point lies in a true box.
     """
 
     cases: _Drawn = field(default_factory=list)
@@ -101,7 +99,6 @@ class Gallery:
     intro: str = ""
     reason: str = ""
     systems: tuple[str, ...] = ()
-    on_lesion: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def examples(self) -> list[tuple[CaseCategory, DrawnCase]]:
@@ -109,10 +106,10 @@ class Gallery:
 
         These are an image that all systems get right, an image that only one system finds, and an
         image with a wrong location. Where a kind of outcome has no image, the next kind of error
-        takes its position. Of the images of one kind, the first is taken whose marks lie in a true
-        box, not only within one cell of the map.
+        takes its position. Of the images of one kind, the first is taken on which a system points
+        at a lesion. Where all systems are right, its boxes are on lesions, too.
         """
-        drawn = [(category, self._first(cases)) for category, cases in self.cases if cases]
+        drawn = [(category, _first(category, cases)) for category, cases in self.cases if cases]
         firsts = []
         for kind in _EXAMPLES:
             firsts += [pair for pair in drawn if pair[0].key.startswith(kind)][:1]
@@ -141,17 +138,15 @@ class Gallery:
         small = [*self.examples, *self.failures]
         return legend(mark for _, case in small for mark in case.brief_marks)
 
-    def _first(self, cases: list[DrawnCase]) -> DrawnCase:
-        """Return the first case whose marks all lie on a lesion, or the first case."""
-        for case in cases:
-            placed = [
-                name
-                for name, outcome in zip(self.systems, case.outcomes, strict=True)
-                if outcome == "placed"
-            ]
-            if placed and all((case.image_id, name) in self.on_lesion for name in placed):
-                return case
-        return cases[0]
+
+def _first(category: CaseCategory, cases: list[DrawnCase]) -> DrawnCase:
+    """Return the case of a kind that stands for it: the first of those whose marks are clearest."""
+
+    def clarity(case: DrawnCase) -> tuple[bool, bool]:
+        is_elsewhere = any(mark.name == "elsewhere" for mark in case.brief_marks)
+        return "placed" in case.outcomes, category.key == "agreement" and not is_elsewhere
+
+    return max(cases, key=clarity)
 
 
 def draw_gallery(
@@ -199,14 +194,13 @@ def draw_gallery(
             reason="No system has a threshold, so no image can be called right or wrong. cxr tune "
             "chooses thresholds."
         )
-    on_lesion = _points_on_lesions(comparison.decisions, labelled)
+    source = read_cases(comparison, labelled, pixels, policy)
     categories = [
-        _with_clear_example(category, comparison, on_lesion)
+        _with_clear_example(category, comparison, source)
         if category.key == "agreement"
         else category
         for category in categories
     ]
-    source = read_cases(comparison, labelled, pixels, policy)
     n_images = sum(len(category.image_ids) for category in categories)
     most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // n_images)
     drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)
@@ -221,40 +215,21 @@ def draw_gallery(
         policy=policy,
         intro=intro,
         systems=tuple(system.name for system in source.systems),
-        on_lesion=on_lesion,
     )
-
-
-def _points_on_lesions(
-    decisions: pd.DataFrame, labelled: GroundTruth
-) -> frozenset[tuple[str, str]]:
-    """Return the pairs of image id and system whose point lies in a true box."""
-    if "point_x" not in decisions or labelled.true_boxes.empty:
-        return frozenset()
-    points = decisions[decisions["point_x"].notna() & (decisions["label"] >= 1)]
-    pairs = points[["image_id", "system", "point_x", "point_y"]].merge(
-        labelled.true_boxes, on="image_id"
-    )
-    is_inside = pairs["point_x"].between(pairs["x1"], pairs["x2"])
-    is_inside &= pairs["point_y"].between(pairs["y1"], pairs["y2"])
-    inside = pairs[is_inside]
-    return frozenset(zip(inside["image_id"], inside["system"], strict=True))
 
 
 def _with_clear_example(
-    category: CaseCategory, comparison: Comparison, on_lesion: frozenset[tuple[str, str]]
+    category: CaseCategory, comparison: Comparison, source: CaseSource
 ) -> CaseCategory:
-    """Add an image that all systems find, with every point in a true box, where it has none."""
-    if not on_lesion:
-        return category
-    decided = comparison.decisions.dropna(subset=[f"decision_{comparison.main_policy}"])
-    decided = decided[decided["label"] >= 1]
-    clear = []
-    for image_id, rows in decided.groupby("image_id"):
-        pointing = rows.loc[rows["point_x"].notna(), "system"]
-        is_clear = len(pointing) and all((image_id, name) in on_lesion for name in pointing)
-        if is_clear and rows[f"decision_{comparison.main_policy}"].all():
-            clear.append(str(image_id))
+    """Add an image that all systems find, with every point and box on a lesion, if it has none."""
+    decision = f"decision_{comparison.main_policy}"
+    rows = comparison.decisions.dropna(subset=[decision])
+    rows = rows[rows["label"] >= 1]
+    rows = rows.assign(wrong=~rows[decision].astype(bool) | (rows["localised"] == False))  # noqa: E712
+    by_image = rows.groupby("image_id")
+    is_placed = ~by_image["wrong"].any() & by_image["localised"].any()
+    placed = [str(image_id) for image_id in is_placed.index[is_placed]]
+    clear = [image_id for image_id in placed if _boxes_on_lesions(source, image_id)] or placed
     if not clear or set(clear) & set(category.image_ids):
         return category
     return replace(
@@ -262,6 +237,11 @@ def _with_clear_example(
         image_ids=(*category.image_ids, clear[0]),
         order=f"{category.order}, and one whose marks lie on the lesion",
     )
+
+
+def _boxes_on_lesions(source: CaseSource, image_id: str) -> bool:
+    truth = source.truth(image_id)
+    return all(boxes_on_lesions(one, truth) for one in source.predictions(image_id))
 
 
 def _anchor(category: CaseCategory, position: int) -> str:

@@ -196,6 +196,12 @@ def test_examples_are_one_case_of_each_kind_and_lead_to_it(html, outline):
     assert "layer-faint" not in examples
 
 
+def test_first_example_has_every_point_and_box_on_a_lesion(html):
+    first = html.split('<figure class="example">')[1]
+    assert first.count("found, on the lesion") == 2
+    assert "stroke-dasharray" not in first.split("</svg>")[0]  # no box is elsewhere
+
+
 def test_three_charts_stand_open_with_the_area_under_the_curve_in_the_legend(html):
     charts = re.findall(r'data-chart="(.*?)"', unfolded(html))
     assert charts == ["roc", "pr"]  # this comparison has neither FROC nor probabilities
@@ -489,7 +495,7 @@ def test_page_is_short_opens_its_folds_and_leaves_the_console_clean(
         root = "document.documentElement"
         assert browser.evaluate(f"{root}.scrollHeight") < most_screens * height
         assert browser.evaluate(f"{root}.scrollWidth") == width
-        first = "[...document.querySelectorAll('img, svg image')].find(shown)"
+        first = "[...document.querySelectorAll('img, svg image, svg use')].find(shown)"
         shown = "const shown = (node) => node.getClientRects().length > 0"
         top = f"(() => {{ {shown}; return {first}.getBoundingClientRect().top }})()"
         assert browser.evaluate(top) < height
