@@ -665,7 +665,8 @@ class ResultRecord(Record):
         overlays: By image id, the file name of the image with boxes and contours drawn on it.
         columns: For each table by name, the type of each column by its name.
         summary: The main table of the report.
-        charts: Data and axis titles of each chart.
+        curves: Columns of the table of all curves, by name.
+        charts: Facts of the charts beside the curves.
     """
 
     policy: str
@@ -674,7 +675,8 @@ class ResultRecord(Record):
     overlays: dict[str, str]
     columns: dict[str, dict[str, str]]
     summary: ResultSummary
-    charts: list[dict[str, Any]]
+    curves: dict[str, list[Any]]
+    charts: dict[str, Any]
 
 
 class ExportTarget(PredictedTarget):

@@ -9,7 +9,7 @@ import pytest
 
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, TOO_FEW
-from cxr_compare.evaluation.report.charts import report_charts
+from cxr_compare.evaluation.report.curves import curve_table
 from cxr_compare.evaluation.report.error_types import error_table
 from cxr_compare.evaluation.report.further_tables import further_tables
 from cxr_compare.evaluation.report.group_tables import (
@@ -92,8 +92,9 @@ def failures_of_two(comparison):
     return replace(comparison, failures=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
 
 
-def charts_of(comparison):
-    return {chart.key: chart for chart in report_charts(comparison)}
+def net_benefit(comparison):
+    table = curve_table(comparison)
+    return table[table["chart"] == "net-benefit"]
 
 
 def rows_of(tables, title):
@@ -236,19 +237,17 @@ def test_errors_are_counts_with_intervals(failures_of_two):
 
 
 def test_decision_curve_lies_where_its_figures_are(failures_of_two):
-    chart = charts_of(failures_of_two)["net-benefit"]
-    assert [curve.name for curve in chart.curves] == ["RetinaNet", "CheXNet"]
-    assert (chart.y.ticks[0][1], chart.y.ticks[-1][1]) == ("−0.05", "0.30")
-    assert (chart.x.high, chart.y.low, chart.y.high) == (0.8, -0.05, 0.3)
-    assert chart.curves[0].x.tolist() == [0.1, 0.5]
-    assert chart.curves[0].y.tolist() == [0.2, 0.1]
-    assert chart.guides[0][1].tolist() == [0.1]  # calling every image positive
+    rows = net_benefit(failures_of_two)
+    curve = rows[rows["system"] == "RetinaNet"]
+    assert set(rows["system"]) == {"RetinaNet", "CheXNet", ""}
+    assert (curve["x"].tolist(), curve["y"].tolist()) == ([0.1, 0.5], [0.2, 0.1])
+    assert rows.loc[rows["kind"] == "guide", "y"].tolist() == [0.1]  # calling all positive
 
 
 def test_comparison_without_these_figures_shows_none(comparison):
     assert group_grids(comparison) == group_tables(comparison) == []
     assert error_table(comparison) is None
-    assert "net-benefit" not in charts_of(comparison)
+    assert net_benefit(comparison).empty
 
 
 def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
@@ -262,4 +261,4 @@ def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     counts = compared.failures.query("topic == 'errors'").set_index(["metric", "system"])["count"]
     assert kinds["Missed lesion"][0].startswith(f"{counts['missed', 'Detector']:.0f} (")
     assert kinds["Box on background"][1].startswith(f"{counts['background', 'Classifier']:.0f} (")
-    assert len(charts_of(compared)["net-benefit"].curves) == 2
+    assert set(net_benefit(compared)["system"]) == {"Detector", "Classifier", ""}
