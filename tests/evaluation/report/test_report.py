@@ -15,11 +15,8 @@ from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.overlays.legend import MARKS
 from cxr_compare.evaluation.overlays.svg import example_svg
-from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY
-from cxr_compare.evaluation.report.charts import report_charts, without_decision_curve
 from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, embed_image
-from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.report import MAX_BYTES
 from cxr_compare.evaluation.report.summary_table import table_rows
 from cxr_compare.evaluation.system_result import SystemResult
@@ -31,7 +28,7 @@ from tests.undrawn_figures import leave_figures_out
 
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
-    """Charts as PNG take a second a report; only the tests that ask for them draw them."""
+    """Charts take a second a report; only the tests that ask for them draw them."""
     if "figures_lie" not in request.node.name:
         leave_figures_out(monkeypatch)
     monkeypatch.setattr("cxr_compare.evaluation.report.cases.draw_overlay", small_overlay)
@@ -202,14 +199,6 @@ def test_first_example_has_every_point_and_box_on_a_lesion(html):
     assert "stroke-dasharray" not in first.split("</svg>")[0]  # no box is elsewhere
 
 
-def test_three_charts_stand_open_with_the_area_under_the_curve_in_the_legend(html):
-    charts = re.findall(r'data-chart="(.*?)"', unfolded(html))
-    assert charts == ["roc", "pr"]  # this comparison has neither FROC nor probabilities
-    legend = unfolded(html).split('aria-label="Legend of ROC curve"')[1].split("</ul>")[0]
-    assert "RetinaNet: AUROC 0.891 (0.851 to 0.921)" in legend
-    assert "threshold for best F1" in legend
-
-
 def test_page_answers_where_each_fails_before_the_cases_and_folds_the_rest(html):
     shown = unfolded(html)
     where = shown[shown.index('id="where"') : shown.index('id="gallery"')]
@@ -245,16 +234,15 @@ def test_overlays_lie_beside_the_report(html, read_only):
 
 def test_figures_lie_beside_the_report(written, report_folder):
     written()
-    names = {"forest", "roc", "precision_recall", "confusion", "cases"}
-    folder = report_folder / "figures"
-    assert {path.stem for path in folder.glob("*.png")} == names
-    assert {path.stem for path in folder.glob("*.pdf")} == names - {"cases"}
+    names = {"forest", "roc", "pr", "confusion"}
+    files = {f"{name}{kind}" for name in names for kind in (".svg", ".pdf")}
+    assert {path.name for path in (report_folder / "figures").iterdir()} == files
 
 
 def test_second_report_leaves_no_image_of_the_first(written, report_folder):
     stale = [
         report_folder / "overlays" / "alarm-normal-99.png",
-        report_folder / "figures" / "froc.png",
+        report_folder / "figures" / "froc-iou.svg",
     ]
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -337,22 +325,6 @@ def test_report_is_bounded_however_many_images(written, comparison, image_set, r
     written(many)
     assert len(image_set.reads) <= 7 * CASES_PER_CATEGORY
     assert (report_folder / "report.html").stat().st_size < MAX_BYTES
-
-
-def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(written, comparison):
-    declared = Protocol(metric="f1", policy="max_f1", declared=True)
-    html = written(replace(comparison, protocol=declared))
-    strip = html[html.index('<figure class="forest">') : html.index("</figure>")]
-    assert "F1 at the threshold for best F1 with 95 % interval" in strip
-    assert "<b>0.760</b>" in strip
-    assert "<b>0.891</b>" not in strip
-    both = Protocol(metric="recall", partner="specificity", policy="max_f1", declared=True)
-    parts = forest_parts(replace(comparison, protocol=both))
-    figures, differences = parts
-    assert figures.rows[0].name == "RetinaNet: sensitivity (recall)"
-    assert differences.rows[-1].name == "RetinaNet − CheXNet: specificity"
-    assert (differences.ticks[0][0], differences.ticks[-1][0]) == (0, 100)
-    assert "0" in [text for _, text in differences.ticks]
 
 
 def test_what_needs_the_script_is_hidden_without_it(html):
@@ -462,21 +434,6 @@ def test_cautions_of_one_kind_open_from_one_chip(written, comparison):
     page = written(replace(comparison, notes=few))
     assert page.count("Few patients in a class</summary>") == 1
     assert all(f"<p>{each.text}</p>" in page for each in few)
-
-
-def test_scores_without_calibration_have_no_decision_curve(written, comparison):
-    rows = pd.DataFrame(
-        {"topic": "decision_curve", "group": ["0.1", "0.5"], "policy": "", "system": "RetinaNet",
-         "metric": "net_benefit", "estimate": [0.2, 0.1], "unit": "image"}
-    )  # fmt: skip
-    raw = replace(comparison, failures=rows)
-    assert "net-benefit" not in {chart.key for chart in report_charts(raw)}
-    assert without_decision_curve(raw)
-    calibrated = replace(raw, failures=rows.assign(metric="net_benefit_calibrated"))
-    (chart,) = [chart for chart in report_charts(calibrated) if chart.key == "net-benefit"]
-    assert [curve.name for curve in chart.curves] == ["RetinaNet"]
-    assert "CheXNet" in chart.note  # it is not drawn, and the note says why
-    assert without_decision_curve(calibrated) == without_decision_curve(comparison) == ""
 
 
 def test_one_system_alone_is_reported_without_differences(written, comparison):

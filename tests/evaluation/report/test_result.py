@@ -54,9 +54,22 @@ def test_an_opened_report_shows_what_the_comparison_showed(finished, monkeypatch
     pd.testing.assert_frame_equal(opened.cases(2), fresh.cases(2))
 
 
+def test_a_saved_chart_keeps_its_legend_and_embeds_its_fonts(finished, tmp_path):
+    figure = finished[0].plot("roc")
+    file = tmp_path / "roc.pdf"
+    figure.savefig(file)
+    extent = figure.axes[0].get_legend().get_window_extent()
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert any(name.startswith("A") for name in names)
+    assert min(extent.x0, extent.y0) >= -0.5
+    assert extent.x1 <= figure.bbox.x1 + 0.5
+    assert b"/FontFile2" in file.read_bytes()
+
+
 def test_charts_are_drawn_of_the_stored_curves(finished):
     fresh, written, *_ = finished
     opened = Result.open(written.folder)
+    assert opened.answer["charts"] == fresh.answer["charts"]
     lines = [
         [line.get_xydata().tolist() for line in result.plot("roc").axes[0].lines]
         for result in (fresh, opened)
