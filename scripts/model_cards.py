@@ -126,7 +126,7 @@ def _counts_of_run(run: Mapping[str, Any]) -> dict[str, str] | str:
 
 def _stored_cards(report: Path) -> dict[str, str]:
     """Return the card of each system that a report holds, by the name of the system."""
-    names = read_json(report / files.METRICS, "metrics")["systems"]
+    names = read_json(report / files.ANSWER, "answer")["systems"]
     cards = {}
     for name, file in card_files(names).items():
         path = report / file
@@ -140,7 +140,7 @@ def _stored_cards(report: Path) -> dict[str, str]:
 
 def _card_in_report(folder: Path, record: Mapping[str, Any], report: Path) -> str:
     """Return the card of the system with the same predictions, or else of the same training."""
-    content = read_json(report / files.METRICS, "metrics")
+    content = read_json(report / files.ANSWER, "answer")
     evaluated = content["provenance"].get("systems", {})
     for key in ("inference_id", "training_id"):
         for name, facts in evaluated.items():

@@ -5,36 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.table import Table, text_table
 
 UNKNOWN = "unknown"
-
-
-COST_KEYS = (
-    "made_of",
-    "parameters",
-    "trainable_parameters",
-    "flops",
-    "size_bytes",
-    "train_seconds",
-    "train_device",
-    "train_peak_memory_bytes",
-    "latency_ms",
-    "latency_low_ms",
-    "latency_high_ms",
-    "latency_device",
-    "peak_memory_bytes",
-    "batch_size",
-    "precision",
-    "image_size",
-)
-"""Keys of the costs that ``cxr predict`` records of a system; an unknown cost is null."""
-
-
-_AT_THRESHOLD = ("accuracy", "recall", "specificity", "precision", "f1")
 
 
 class _Cost(NamedTuple):
@@ -53,7 +27,7 @@ _PAGE_COSTS = (
     _Cost("Time per image", "latency_ms", 1.0, "ms"),
     _Cost("Size of the weights", "size_bytes", 1e6, "MB"),
 )
-"""Costs that the page shows; all others are in ``costs.csv``."""
+"""Costs that the page shows; all others are in ``answer.json``."""
 
 
 def _cost_text(costs: Mapping[str, Any], cost: _Cost) -> str:
@@ -72,32 +46,6 @@ def _cost_text(costs: Mapping[str, Any], cost: _Cost) -> str:
     )
 
 
-def cost_frame(comparison: Comparison) -> pd.DataFrame:
-    """Return the content of ``costs.csv``: main metrics and computing costs of each system.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-
-    Returns:
-        One row for each system: ``system``, ``policy`` (rule for the threshold), AUROC, accuracy,
-        sensitivity, specificity, precision and F1 with the ends of their intervals (such as
-        ``auroc``, ``auroc_low`` and ``auroc_high``), and costs such as ``parameters``, ``flops``
-        and ``latency_ms``. A value is NaN or None where it is unknown.
-    """
-    policy = comparison.main_policy
-    rows = []
-    for name, result in comparison.systems.items():
-        row: dict[str, Any] = {"system": name, "policy": policy}
-        for metric, at in (("auroc", ""), *((metric, policy) for metric in _AT_THRESHOLD)):
-            figure = comparison.figures.get(name, metric, at)
-            row[metric] = figure.estimate
-            row |= {f"{metric}_low": figure.ci_low, f"{metric}_high": figure.ci_high}
-        cost = result.cost
-        rows.append(row | {key: cost.get(key) for key in COST_KEYS})
-    return pd.DataFrame(rows)
-
-
 def cost_table(comparison: Comparison) -> Table | None:
     """Return parameters, FLOPs, times and sizes of each system; None if nothing is recorded."""
     costs = [result.cost for result in comparison.systems.values()]
@@ -110,5 +58,5 @@ def cost_table(comparison: Comparison) -> Table | None:
     ]
     devices = {str(each["latency_device"]) for each in costs if each.get("latency_device")}
     lead = f"Timed on {' and '.join(sorted(devices))}. " if devices else ""
-    lead += "Training, memory and image size are in costs.csv."
+    lead += "Training, memory and image size are in answer.json."
     return text_table("Size and time", ("System", *(cost.title for cost in known)), rows, lead)

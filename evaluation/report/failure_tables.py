@@ -149,7 +149,7 @@ def group_tables(comparison: Comparison) -> list[Table]:
     """Return sensitivity and specificity, or else AUROC, of each system in groups of images.
 
     Groups are those of view, sex or age, among others. A dot marks a group that is shown to differ
-    from all other images; the differences themselves are in ``where.csv``.
+    from all other images; the differences themselves are in ``groups.csv``.
     """
     failures = comparison.failures
     if failures.empty:
@@ -257,7 +257,7 @@ def groups_lead(comparison: Comparison) -> str:
             f"0 and p, adjusted by Holm's method over {which} of groups, is below 0.05. With fewer "
             "than 30 patients of a class on either side there is no test."
         )
-    return f"{text} Differences are in where.csv."
+    return f"{text} Differences are in groups.csv."
 
 
 def subgroup_tables(comparison: Comparison) -> list[Table]:
@@ -288,7 +288,7 @@ def _subgroup_table(
 ) -> Table:
     first, *others = comparison.names
     if len(others) > 1:
-        others = []  # the differences are in metrics.csv
+        others = []  # the differences are in figures.csv
     estimates = comparison.figures
     rows = []
     for subgroup in subgroups:

@@ -51,7 +51,7 @@ class Folds:
             finding), ``unit`` (image, study or patient), ``subgroup``, ``system``, ``policy`` (rule
             for the threshold), ``metric``, ``fold`` (from 0) and ``estimate``.
         n_images: Number of test images of each fold.
-        provenance: For each report, versions, ids and seeds as in its ``metrics.json``.
+        provenance: For each report, versions, ids and seeds as in its ``answer.json``.
         joint: System that joins others of the comparison; None without one.
     """
 
@@ -81,7 +81,7 @@ class Folds:
             raise InputError("folds: at least two reports make a cross-validation")
         for folder in folders:
             require_kind(folder, "report")
-        reports = [read_json(folder / REPORT_MARKER, "metrics") for folder in folders]
+        reports = [read_json(folder / REPORT_MARKER, "answer") for folder in folders]
         for kind, facts in (
             ("target", [report["target"] for report in reports]),
             ("systems", [report["systems"] for report in reports]),
@@ -98,7 +98,8 @@ class Folds:
         tested = [read_table(folder / DECISIONS, "decisions") for folder in folders]
         _require_disjoint(folders, [_patients(images) for images in tested])
         frames = [
-            pd.DataFrame(report["metrics"]).assign(fold=n) for n, report in enumerate(reports)
+            read_table(folder / "figures.parquet", "figures").assign(fold=n)
+            for n, folder in enumerate(folders)
         ]
         figures = pd.concat(frames, ignore_index=True)
         figures = figures[~figures["metric"].isin(family("counts"))]

@@ -69,7 +69,7 @@ def joint_record(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def read_joint_system(report: Mapping[str, Any]) -> JointSystem | None:
-    """Return the joint system that the ``metrics.json`` of a report records; None without one."""
+    """Return the joint system that the ``answer.json`` of a report records; None without one."""
     record = report.get("joint")
     return record and JointSystem(record["name"], tuple(record["members"]))
 

@@ -18,7 +18,6 @@ from cxr_compare.evaluation.report.failure_tables import (
     subgroup_tables,
 )
 from cxr_compare.evaluation.report.folded_tables import folded_tables
-from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.joint_table import joint_table
 from cxr_compare.evaluation.report.metric_table import (
     confusion_matrices,
@@ -43,7 +42,6 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
     """
     return {
         "counts": image_count(comparison.figures),
-        "forest": forest_parts(comparison),
         "unit": comparison.answer_figures.unit,
         "main": main_table(comparison, rows),
         "shown_metrics": {key.metric for key in summary_keys(comparison, rows)},

@@ -36,7 +36,8 @@ Values that belong to each resample, such as its thresholds, are the second argu
 
 BOOTSTRAP = "patient-cluster bootstrap percentile"
 """Name of the method, as in the column ``ci_method``."""
-_CHUNK_CELLS = 500_000  # weights (resamples x patients) in memory at once
+_CHUNK_CELLS = 500_000  # most weights (resamples x patients) of a chunk
+_FEWEST_CHUNKS = 4  # each is computed on one processor
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class Resamples:
         if self.n_clusters < 1:
             return
         rng = np.random.default_rng([self.seed, self.stream] if self.stream else self.seed)
-        step = max(1, min(self.n_replicates, _CHUNK_CELLS // self.n_clusters))
+        most = -(-self.n_replicates // _FEWEST_CHUNKS)
+        step = max(1, min(most, _CHUNK_CELLS // self.n_clusters))
         for start in range(0, self.n_replicates, step):
             rows = min(step, self.n_replicates - start)
             drawn = rng.integers(0, self.n_clusters, size=(rows, self.n_clusters))

@@ -9,7 +9,7 @@ import pytest
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, TOO_FEW
 from cxr_compare.evaluation.groups.validation_to_test import VALIDATION
-from cxr_compare.evaluation.report.charts import report_charts
+from cxr_compare.evaluation.report.curves import curve_table
 from cxr_compare.evaluation.report.failure_tables import (
     corrections_table,
     error_kinds_table,
@@ -84,8 +84,9 @@ def failures_of_two(comparison):
     return replace(comparison, failures=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
 
 
-def charts_of(comparison):
-    return {chart.key: chart for chart in report_charts(comparison)}
+def net_benefit(comparison):
+    table = curve_table(comparison)
+    return table[table["chart"] == "net-benefit"]
 
 
 def groups_of(comparison):
@@ -204,20 +205,18 @@ def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(com
 
 
 def test_decision_curve_lies_where_its_figures_are(failures_of_two):
-    chart = charts_of(failures_of_two)["net-benefit"]
-    assert [curve.name for curve in chart.curves] == ["RetinaNet", "CheXNet"]
-    assert (chart.y.ticks[0][1], chart.y.ticks[-1][1]) == ("−0.05", "0.30")
-    assert (chart.x.high, chart.y.low, chart.y.high) == (0.8, -0.05, 0.3)
-    assert chart.curves[0].x.tolist() == [0.1, 0.5]
-    assert chart.curves[0].y.tolist() == [0.2, 0.1]
-    assert chart.guides[0][1].tolist() == [0.1]  # calling every image positive
+    rows = net_benefit(failures_of_two)
+    curve = rows[rows["system"] == "RetinaNet"]
+    assert set(rows["system"]) == {"RetinaNet", "CheXNet", ""}
+    assert (curve["x"].tolist(), curve["y"].tolist()) == ([0.1, 0.5], [0.2, 0.1])
+    assert rows.loc[rows["kind"] == "guide", "y"].tolist() == [0.1]  # calling all positive
 
 
 def test_comparison_without_these_figures_shows_none(comparison):
     assert group_tables(comparison) == []
     assert folded_tables(comparison) == []
     assert lesion_table(comparison) is None
-    assert "net-benefit" not in charts_of(comparison)
+    assert net_benefit(comparison).empty
 
 
 def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
@@ -231,4 +230,4 @@ def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     assert missed.startswith(f"{counts['missed', 'Detector']:.0f} (")
     background = kinds.loc["Classifier", "Boxes on background"]
     assert background.startswith(f"{counts['background', 'Classifier']:.0f} (")
-    assert len(charts_of(compared)["net-benefit"].curves) == 2
+    assert set(net_benefit(compared)["system"]) == {"Detector", "Classifier", ""}
