@@ -77,7 +77,7 @@ def test_difference_has_the_p_value_of_its_own_test_not_adjusted(test_set, predi
 
 
 def test_only_what_the_answer_shows_is_marked_as_shown(nine):
-    comparison = nine.content.comparison
+    comparison = nine.compared.comparison
     frame = main_table(comparison).frame
     (differences,) = [frame[column] for column in frame if "highest minus this" in column]
     best = comparison.figures.systems
@@ -92,7 +92,7 @@ def test_only_what_the_answer_shows_is_marked_as_shown(nine):
 
 
 def test_three_systems_and_more_are_rows_with_the_figures_of_the_other_layout(nine):
-    comparison = nine.content.comparison
+    comparison = nine.compared.comparison
     rows = main_table(comparison).frame
     columns = nine.table.droplevel(0)
     assert list(rows.index) == [f"M{n}" for n in range(9)]
@@ -104,7 +104,7 @@ def test_without_a_threshold_table_and_cases_say_so_and_pictures_ask_for_images(
     truth, scores = [0, 0, 1, 1, 0, 1], {"A": [0.1, 0.2, 0.8, 0.7, 0.6, 0.9]}
     result = cxr_compare.compare(scores, truth=truth, replicates=100)
     assert [title for _, title in result.table.index] == ["AUROC", "Average precision"]
-    assert "threshold" in main_table(result.content.comparison).lead
+    assert "threshold" in main_table(result.compared.comparison).lead
     with pytest.raises(InputError, match="threshold"):
         result.cases()
     with pytest.raises(InputError, match="images="):
