@@ -24,10 +24,10 @@ from cxr_compare.evaluation.report.model_card import (
     hub_figure,
 )
 from cxr_compare.evaluation.report.system_cards import card_files
-from cxr_compare.evaluation.report.table import text_table, value_text
+from cxr_compare.evaluation.report.table import text_table
 from cxr_compare.evaluation.single_figure import estimate
 from cxr_compare.evaluation.sources.eligibility import describe_training_data
-from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.serving.export_spec import EVALUATION_FILE, is_export, validation_folder
 
 _SYSTEMS = ("run", "export", "predictions")
@@ -225,7 +225,7 @@ def _on_validation(
                 threshold=threshold if at else None,
             )
             value = figure.estimate
-            text = value_text(figure)
+            text = f"{number(value)} ({range_text(figure.ci_low, figure.ci_high)})"
         if value is None:
             continue
         rows[at].append((metric_title(metric), text))

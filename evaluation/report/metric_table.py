@@ -126,7 +126,7 @@ def _image_blind(comparison: Comparison, key: MetricKey) -> dict[str, list[str]]
     gaps = []
     for pair in pairs:
         gap = figures.difference(*pair, *figure_of(key))
-        p_value = "" if gap.p_value is None else f", {p_equation(gap.p_value)}"
+        p_value = "" if gap.p_value is None else f"; {p_equation(gap.p_value)}"
         gaps.append(value_text(gap) + p_value)
     return {"image-blind": list(map(value_text, baselines)), "minus image-blind": gaps}
 

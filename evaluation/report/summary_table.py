@@ -174,10 +174,10 @@ def _by_system(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFram
     pairs = {pair[1]: pair for pair in shown_contrasts(comparison)}
     if protocol.partner or not pairs:
         return frame
-    (key,) = protocol.keys
+    (primary,) = protocol.keys
     subject = "reference" if protocol.declared else "highest"
-    frame[f"{metric_title(key[0])}, {subject} minus this"] = [
-        difference_text(comparison, pairs[name], key) if name in pairs else "" for name in names
+    frame[f"{metric_title(primary[0])}, {subject} minus this"] = [
+        difference_text(comparison, pairs[name], primary) if name in pairs else "" for name in names
     ]
     return frame
 

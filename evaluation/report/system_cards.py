@@ -114,11 +114,8 @@ def _errors(comparison: Comparison, name: str) -> Table | None:
     table = error_kinds_table(comparison)
     if table is None:
         return None
-    counts = table.frame.loc[name]
-    counts = counts[counts != DASH]
-    if counts.empty:
-        return None
-    return text_table(table.title, ("Error", "Count"), counts.items(), table.lead)
+    counts = [(kind, text) for kind, text in table.frame.loc[name].items() if text != DASH]
+    return text_table(table.title, ("Error", "Count"), counts, table.lead) if counts else None
 
 
 def card_files(names: Iterable[str]) -> dict[str, str]:

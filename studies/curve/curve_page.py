@@ -193,7 +193,8 @@ def _page(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> Study
 
 def _own_parts(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> dict[str, Any]:
     """Return the values of this page's own template blocks."""
-    titles = [metric_title(metric) for metric in study.metrics]
+    titles = (metric_title(metric) for metric in study.metrics)
+    columns = ("Annotated by", "Images", "Positive", "Boxed", "Boxes", *titles)
     return {
         "study": study,
         "first": study.metrics[0] if study.metrics else "",
@@ -202,8 +203,8 @@ def _own_parts(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> 
             (list(KINDS).index(model.kind), MARKERS[model.kind], KINDS[model.kind], model)
             for model in study.models
         ],
-        "columns": ["Annotated by", "Images", "Positive", "Boxed", "Boxes", *titles],
-        "rows": list(_rows(study)),
+        "points": text_table("All points", columns, _rows(study)),
+        "kinds": list(KINDS.values()),
     }
 
 
@@ -260,17 +261,13 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
     return text_table(title, (curve_sentences.images_column(has_mixed), *heads), lines)
 
 
-def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
+def _rows(study: CurveStudy) -> Iterator[tuple[str, ...]]:
     """Return the points for the table, model by model."""
     for model in study.models:
         for point in study.sizes(model.kind):
             counts = point.n_images, point.n_positive, point.n_boxed, point.n_boxes
-            yield {
-                "position": list(KINDS).index(model.kind),
-                "model": KINDS[model.kind],
-                "counts": [f"{count:,.0f}" for count in counts],
-                "figures": [_figure_cell(study, point, metric) for metric in study.metrics],
-            }
+            figures = (_figure_cell(study, point, metric) for metric in study.metrics)
+            yield (KINDS[model.kind], *(f"{count:,.0f}" for count in counts), *figures)
 
 
 def _figure_cell(study: CurveStudy, point: SizePoint, metric: str) -> str:

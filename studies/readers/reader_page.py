@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -167,12 +167,12 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     if study.has_ratings and readers > 1:
         title = f"{reader_curve_name(study)} curve of each reader"
         sections.append(Section("by-reader", title, charts=list(charts_by_reader(analysis))))
-    if differences.rows:
+    if len(differences.frame):
         primary_title = study.metrics[analysis.primary].title_in_sentence
         lead = reader_sentences.differences_lead(primary_title, _has_claims(analysis))
         tables = [differences]
-        if overall.rows:
-            tables = [overall, replace(differences, title="Comparisons")]
+        if len(overall.frame):
+            tables = [overall, differences._replace(title="Comparisons")]
         sections.append(Section("differences", differences.title, lead, tables=tables))
     return StudyPage(
         title="Reader study",
