@@ -16,6 +16,7 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
 from cxr_compare.evaluation.report.chart import Chart
@@ -27,6 +28,7 @@ from cxr_compare.evaluation.report.charts import (
     without_decision_curve,
 )
 from cxr_compare.evaluation.report.figure_files import save_figures, save_plate
+from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.further_tables import further_tables
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.inline_svg import to_svg
@@ -127,7 +129,7 @@ def write_report(
         files.MARKDOWN_TABLE: markdown_table(comparison, tables["main"]),
         files.PAGE: render(
             "report.html.jinja",
-            title=f"{' and '.join(comparison.systems)}: {finding}",
+            title=f"{listing(list(comparison.systems))}: {finding}",
             finding=finding,
             data_name=labelled.title,
             examples=gallery.examples,
@@ -169,6 +171,7 @@ def _content_without_images(comparison: Comparison, charts: Sequence[Chart]) -> 
     return {
         "cards": card_files(comparison.names),
         "verdict": comparison.answer,
+        "findings": page_findings(comparison.answer, comparison.protocol, comparison.joint),
         "notes": [note for note in comparison.notes if not (note.caution or note.about_decisions)],
         "derived": [note for note in comparison.notes if note.about_decisions],
         "main_charts": _draw_charts(first, comparison),
