@@ -110,7 +110,7 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
     if name == "forest":
         rows = [row for part in facts["forest"] for row in part["rows"]]
         notes = [f"{row['name']}: {row['note']}." for row in rows if row["note"]]
-        return " ".join([_forest_marks(rows), *notes]).strip()
+        return " ".join([_forest_marks(rows, facts["withdrawn"]), *notes]).strip()
     if name == "confusion":
         return "Counts of test images, and their share of the images with this label."
     rows = curves[curves["chart"] == name]
@@ -448,13 +448,13 @@ def _forest_text(row: Mapping[str, Any]) -> str:
     return f"{number(row['estimate'])}{mark} ({range_text(row['ci_low'], row['ci_high'])})"
 
 
-def _forest_marks(rows: Sequence[Mapping[str, Any]]) -> str:
+def _forest_marks(rows: Sequence[Mapping[str, Any]], withdrawn: str) -> str:
     """Explain the marks of the differences; empty without differences."""
     if not any("shown" in row for row in rows):
         return ""
     text = "● Shown to differ. ○ Not shown to differ, which is not the same as equal."
     if any(row.get("corrected") for row in rows):
-        text += " † Not shown once all comparisons of the answer are corrected for (Holm)."
+        text += f" {withdrawn}"
     return text
 
 
