@@ -26,8 +26,8 @@ LINE = "#D9DCD8"
 PAPER = "#FFFFFF"
 MARKERS = ("o", "^", "s", "D", "v", "P")
 """Markers of the rules for thresholds, in their order; ``"."`` is a plain dot."""
-DOTTED = (0, (1, 2.5))
-"""Line style of a line of orientation."""
+GUIDE = {"color": QUIET, "linewidth": 1.2, "linestyle": (0, (1, 2.5)), "zorder": 1.5}
+"""Keywords with which matplotlib draws a line of orientation."""
 _DASHES = (
     "-",
     (0, (4, 2)),
@@ -45,7 +45,6 @@ _LEFT, _TOP, _WIDTH, _HEIGHT, _RIGHT, _BELOW = 50.0, 34.0, 278.0, 264.0, 12.0, 4
 _FONT = 12
 _LEGEND_FONT = 10.5
 _LEGEND_LETTERS = 48  # longest line of a legend
-_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "chart", "pdf.fonttype": 42}
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,18 @@ class ShownChart:
 
     Attributes:
         figure: The chart as a matplotlib figure, with its title and its legend.
-        alt: Text for readers who cannot see the chart.
         note: Text below the chart; may be empty.
+        description: What the chart shows, for readers who cannot see it; may be empty.
     """
 
     figure: Figure
-    alt: str
     note: str = ""
+    description: str = ""
+
+    @property
+    def alt(self) -> str:
+        """Text in the place of the chart: its title, its legend and its description."""
+        return ". ".join(filter(None, (alt_text(self.figure), self.description)))
 
     @property
     def source(self) -> str:
@@ -192,8 +196,8 @@ def draw_band(axes: Axes, x: Any, low: Any, high: Any, position: int) -> None:
 def add_legend(axes: Axes, title: str = "") -> None:
     """Write a legend of everything that has a label below the plot, and enlarge the figure for it.
 
-    Markers of the legend are smaller than in the plot. A label is shown as it is, also if
-    matplotlib would read it as a formula or hide it.
+    Markers are smaller there than in the plot. A label is shown as it is, also if matplotlib would
+    read it as a formula or hide it.
     """
     from matplotlib.lines import Line2D
 
@@ -208,7 +212,7 @@ def add_legend(axes: Axes, title: str = "") -> None:
         legend = axes.legend(
             handles,
             [" "] * len(handles),
-            title=title or None,
+            title=" " if title else None,
             fontsize=_LEGEND_FONT,
             title_fontsize=_LEGEND_FONT,
             frameon=False,
@@ -222,6 +226,7 @@ def add_legend(axes: Axes, title: str = "") -> None:
         for text, line in zip(legend.get_texts(), drawn, strict=True):
             text.set_parse_math(False)
             text.set_text(textwrap.fill(str(line.get_label()), _LEGEND_LETTERS))
+        legend.get_title().set_text(textwrap.fill(title, _LEGEND_LETTERS))
     _enlarge(axes)
 
 
@@ -252,7 +257,7 @@ def alt_text(figure: Figure) -> str:
     for axes in figure.axes:
         texts.append(axes.get_title(loc="left") or axes.get_title())
         legend = axes.get_legend()
-        shown = [] if legend is None else legend.get_texts()
+        shown = [] if legend is None else [legend.get_title(), *legend.get_texts()]
         texts += [text.get_text() for text in (*shown, *axes.texts)]
     return ". ".join(" ".join(text.split()) for text in texts if text.strip())
 
@@ -260,7 +265,7 @@ def alt_text(figure: Figure) -> str:
 def save_chart(figure: Figure, path: Path) -> list[Path]:
     """Write a figure as an SVG and a PDF file; equal figures give equal files.
 
-    The PDF embeds its fonts as TrueType. The SVG keeps its text as text.
+    The PDF embeds its fonts as TrueType. The SVG keeps its text as text (`NotebookFigure`).
 
     Args:
         figure: The figure to write.
@@ -284,7 +289,7 @@ def _written(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     import matplotlib as mpl
 
     written = io.BytesIO()
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context({"svg.hashsalt": "chart"}):
         figure.savefig(written, format=kind, facecolor="none", metadata=metadata)
     return written.getvalue()
 

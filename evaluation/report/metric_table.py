@@ -19,6 +19,7 @@ from cxr_compare.evaluation.report.table import notes_text, value_text
 from cxr_compare.evaluation.statistics.figure_text import p_equation, score_text
 from cxr_compare.evaluation.statistics.intervals import note_without_counts
 from cxr_compare.evaluation.system_result import SystemResult
+from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 MARKS = (
     "● Shown to differ after correction for the number of comparisons. ○ Not shown, or not tested "
@@ -190,13 +191,22 @@ def figure_notes(
     return notes_text(notes)
 
 
-def marks_note(texts: Sequence[str]) -> str:
+def withdrawn_text(joint: JointSystem | None) -> str:
+    """Say what † means: a difference that is not shown, although its own interval excludes 0."""
+    if joint is None:
+        return "† Not shown once all comparisons of the answer are corrected for (Holm)."
+    corrected = ", and the others are corrected for their number (Holm)"
+    return (
+        f"† Not shown, although this interval excludes 0: {joint.name} must exceed each of its "
+        f"members{corrected if len(joint.members) > 2 else ''}."
+    )
+
+
+def marks_note(texts: Sequence[str], joint: JointSystem | None = None) -> str:
     """Explain the marks of differences, and their p-values; empty if there is no difference."""
     if not any(text.startswith(("●", "○")) for text in texts):
         return ""
-    withdrawn = ""
-    if any("†" in text for text in texts):
-        withdrawn = " † Not shown once all comparisons of the answer are corrected for (Holm)."
+    withdrawn = f" {withdrawn_text(joint)}" if any("†" in text for text in texts) else ""
     return (
         f"{MARKS}{withdrawn} p is two-sided and not adjusted for the other comparisons; its test "
         "is in tests.csv."

@@ -24,7 +24,7 @@ from cxr_compare.evaluation.metrics.registry import RATE_LABELS
 from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.chart_style import (
-    DOTTED,
+    GUIDE,
     INK,
     MARKERS,
     QUIET,
@@ -110,7 +110,7 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
     if name == "forest":
         rows = [row for part in facts["forest"] for row in part["rows"]]
         notes = [f"{row['name']}: {row['note']}." for row in rows if row["note"]]
-        return " ".join([_forest_marks(rows), *notes]).strip()
+        return " ".join([_forest_marks(rows, facts["withdrawn"]), *notes]).strip()
     if name == "confusion":
         return "Counts of test images, and their share of the images with this label."
     rows = curves[curves["chart"] == name]
@@ -256,7 +256,7 @@ def draw_net_benefit(axes: Axes, curves: _Curves) -> None:
     axes.xaxis.set_ticks(across, [f"{tick:.2g}" for tick in across])
     axes.yaxis.set_ticks(up, [number(tick, 2) for tick in up])
     _draw_systems(axes, curves)
-    axes.plot([0, right], [0, 0], color=QUIET, linewidth=1.2, linestyle=DOTTED)
+    axes.plot([0, right], [0, 0], **GUIDE)
 
 
 def _rows_of(curves: _Curves, system: str, kind: str) -> pd.DataFrame:
@@ -283,8 +283,7 @@ def _draw_systems(axes: Axes, curves: _Curves, **style: Any) -> None:
             draw_line(axes, blind["x"], blind["y"], **thin, label=text)
     guide = _rows_of(curves, "", "guide")
     if len(guide):
-        dotted = {"color": QUIET, "linewidth": 1.2, "linestyle": DOTTED, "zorder": 1.5}
-        axes.plot(guide["x"], guide["y"], **dotted, label=curves.legend[""])
+        axes.plot(guide["x"], guide["y"], **GUIDE, label=curves.legend[""])
 
 
 def _draw_thresholds(axes: Axes, curves: _Curves) -> None:
@@ -449,13 +448,13 @@ def _forest_text(row: Mapping[str, Any]) -> str:
     return f"{number(row['estimate'])}{mark} ({range_text(row['ci_low'], row['ci_high'])})"
 
 
-def _forest_marks(rows: Sequence[Mapping[str, Any]]) -> str:
+def _forest_marks(rows: Sequence[Mapping[str, Any]], withdrawn: str) -> str:
     """Explain the marks of the differences; empty without differences."""
     if not any("shown" in row for row in rows):
         return ""
     text = "● Shown to differ. ○ Not shown to differ, which is not the same as equal."
     if any(row.get("corrected") for row in rows):
-        text += " † Not shown once all comparisons of the answer are corrected for (Holm)."
+        text += f" {withdrawn}"
     return text
 
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
 from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_chart
+from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.report.paper_tables import latex_table, markdown_table
@@ -93,7 +95,7 @@ def write_page(
         files.MARKDOWN_TABLE: markdown_table(comparison, tables["main"]),
         files.PAGE: render(
             "report.html.jinja",
-            title=f"{' and '.join(comparison.systems)}: {finding}",
+            title=f"{listing(list(comparison.systems))}: {finding}",
             finding=finding,
             data_name=labelled.title,
             examples=gallery.examples,
@@ -136,6 +138,7 @@ def _content_without_images(comparison: Comparison, charts: dict[str, PageChart]
     return {
         "cards": card_files(comparison.names),
         "verdict": comparison.answer,
+        "findings": page_findings(comparison.answer, comparison.protocol, comparison.joint),
         "notes": [note for note in comparison.notes if not (note.caution or note.about_decisions)],
         "derived": [note for note in comparison.notes if note.about_decisions],
         "main_charts": [charts[name] for name in first],

@@ -117,7 +117,8 @@ def main_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
     pairs = shown_contrasts(comparison)
     compared = comparison.protocol.keys if is_wide else list(map(figure_of, keys))
     differences = [(pair, figure) for figure in compared for pair in pairs]
-    notes = (marks_note(texts), figure_notes(comparison, keys, differences))
+    note = marks_note(texts, comparison.joint if is_wide else None)
+    notes = (note, figure_notes(comparison, keys, differences))
     return Table("", frame, " ".join(filter(None, lead)), " ".join(filter(None, notes)))
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # its parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
@@ -227,8 +226,7 @@ def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> F
     table = np.asarray(values, dtype=np.float64)
     if len(table) != len(clusters):
         raise InputError(f"values of {len(table)} images, clusters of {len(clusters)}")
-    ones = np.ones(len(clusters))
-    membership = scipy.sparse.csr_matrix(
-        (ones, (clusters, np.arange(len(clusters)))), shape=(n_clusters, len(clusters))
-    )
-    return np.asarray(membership @ table)
+    sums = np.empty((n_clusters, table.shape[1]))
+    for column, of_column in zip(table.T, sums.T, strict=True):
+        of_column[:] = np.bincount(clusters, column, n_clusters)
+    return sums

@@ -10,7 +10,6 @@ from typing import Any
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.report.study_page import (
     Section,
-    ShownChart,
     StudyPage,
     Table,
     text_table,
@@ -134,7 +133,6 @@ def _test_dict(test: OverallTest) -> dict[str, Any]:
 def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     study = analysis.study
     truth = analysis.study.truth
-    chart = reader_chart(analysis)
     first, *further = reader_statements(analysis)
     n_compared = len(analysis.rows_of("difference", analysis.primary))
     scope = [] if first.shown or not n_compared else [reader_sentences.NOT_EQUAL]
@@ -157,7 +155,7 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
         Section(
             "figures",
             f"{figures.title} of each reader",
-            charts=[ShownChart(chart, legend)],
+            charts=[reader_chart(analysis, legend)],
             beside=figures,
             note=f"The {percent_text(analysis.level)} interval is in brackets.",
             folded={"Other figures of each reader": others} if others else {},

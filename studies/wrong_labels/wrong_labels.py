@@ -69,6 +69,7 @@ def wrong_labels(
         cxr wrong-labels out/report --error 0.05
     """
     from cxr_compare import Result
+    from cxr_compare.data_prep.contracts.disk_space import make_folder
     from cxr_compare.studies.wrong_labels.label_error_chart import label_error_chart
 
     accuracy = None if error is None else ReferenceAccuracy.from_text(error)
@@ -96,10 +97,9 @@ def wrong_labels(
         lines = [text]
         payload = {"overturned": {**_record(claim, found, labelled), "text": text}}
         if chart is not None:
-            drawn = label_error_chart(
-                [claim["first"], claim["second"]], labelled.aurocs, found.curve
-            )
-            _save(drawn, chart)
+            names = [claim["first"], claim["second"]]
+            make_folder(chart.parent)
+            label_error_chart(names, labelled.aurocs, found.curve).savefig(chart, dpi=150)
     payload |= {"error": None, "corrected": []}
     if accuracy is not None:
         rows = _corrected_rows(labelled, accuracy)
@@ -276,12 +276,3 @@ def _line(row: dict[str, Any]) -> str:
         ends = f"{number(row['ci_low'])} to {number(row['ci_high'])}"
         value = f"{number(row['estimate'])} ({ends})"
     return f"{row['system']}: {name}{at} {value}"
-
-
-def _save(chart: Any, path: Path) -> None:
-    """Draw a chart into an image file."""
-    from cxr_compare.data_prep.contracts.disk_space import make_folder
-    from cxr_compare.evaluation.report.study_page import draw_chart
-
-    make_folder(path.parent)
-    draw_chart(chart).savefig(path, dpi=150, bbox_inches="tight")

@@ -120,7 +120,7 @@ def test_a_pilot_gives_patients_and_how_sure_it_is_and_figures(pilot, tmp_path, 
     run_command(plan, systems, **asked, as_json=True)
     shown = capsys.readouterr()
     result = json.loads(shown.out)
-    assert shown.err.endswith(f"Figure: {tmp_path / 'plan/figures/half_width.png'}\n")
+    assert shown.err.endswith(f"Figure: {tmp_path / 'plan/figures/half_width.svg'}\n")
     assert result["basis"]["systems"] == ["A", "B"]
     assert result["basis"]["pilot_patients"] == 80
     asked = next(row for row in result["studies"] if row.get("power") == 0.8)
