@@ -518,7 +518,8 @@ class ReportRequest:
 
         seed = self.evaluated["seed"]
         comparison = shown.comparison
-        drawn_curves = {"curves": curve_table(comparison), "facts": chart_facts(comparison)}
+        curves = curve_table(comparison)
+        facts = chart_facts(comparison)
         with console.track("Drawing cases", None) as advance:
             write_report(
                 comparison,
@@ -528,10 +529,13 @@ class ReportRequest:
                 seed=seed,
                 rows=self.rows,
                 progress=advance,
-                **drawn_curves,
+                curves=curves,
+                facts=facts,
             )
         drawn = overlay_files(comparison, out / files.OVERLAYS, seed=seed)
-        write_result(comparison, out, rows=self.rows, seed=seed, overlays=drawn, **drawn_curves)
+        write_result(
+            comparison, out, rows=self.rows, seed=seed, overlays=drawn, curves=curves, facts=facts
+        )
         write_data_files(comparison, out, call)
 
 
