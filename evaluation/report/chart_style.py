@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
 
@@ -26,7 +26,12 @@ LINE = "#D9DCD8"
 PAPER = "#FFFFFF"
 MARKERS = ("o", "^", "s", "D", "v", "P")
 """Markers of the rules for thresholds, in their order; ``"."`` is a plain dot."""
-GUIDE = {"color": QUIET, "linewidth": 1.2, "linestyle": (0, (1, 2.5)), "zorder": 1.5}
+GUIDE: dict[str, Any] = {
+    "color": QUIET,
+    "linewidth": 1.2,
+    "linestyle": (0, (1, 2.5)),
+    "zorder": 1.5,
+}
 """Keywords with which matplotlib draws a line of orientation."""
 _DASHES = (
     "-",
@@ -172,7 +177,11 @@ def marker_style(marker: str, colour: str) -> dict[str, Any]:
         marker: Shape of the marker as matplotlib calls it, such as ``s``; ``.`` is a plain dot.
         colour: Colour of the marker, ``#RRGGBB``.
     """
-    style = {"linestyle": "", "color": colour, "marker": "o" if marker == "." else marker}
+    style: dict[str, Any] = {
+        "linestyle": "",
+        "color": colour,
+        "marker": "o" if marker == "." else marker,
+    }
     style |= {"clip_on": False, "zorder": 3}
     if marker == "o":
         return style | {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.8}
@@ -235,7 +244,7 @@ def _enlarge(axes: Axes) -> None:
 
     The plot keeps its size. Without this, ``savefig`` cuts off what lies outside.
     """
-    figure = axes.figure
+    figure = cast("Figure", axes.figure)
     width, height = figure.bbox.size
     drawn = axes.get_tightbbox()
     plot = axes.bbox

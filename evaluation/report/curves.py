@@ -241,7 +241,7 @@ def _known_probabilities(images: pd.DataFrame) -> pd.DataFrame | None:
             for name in ("label", "probability")
         }
     ).assign(patient_id=images["patient_id"].to_numpy())
-    known = known[np.isfinite(known[["label", "probability"]]).all(axis=1)]
+    known = known.replace([math.inf, -math.inf], math.nan).dropna(subset=["label", "probability"])
     return None if known.empty else known
 
 

@@ -109,8 +109,7 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
     """Return the text below a chart on the page; it may be empty."""
     if name == "forest":
         rows = [row for part in facts["forest"] for row in part["rows"]]
-        notes = [f"{row['name']}: {row['note']}." for row in rows if row["note"]]
-        return " ".join([_forest_marks(rows, facts["withdrawn"]), *notes]).strip()
+        return _forest_note(rows, facts["withdrawn"])
     if name == "confusion":
         return "Counts of test images, and their share of the images with this label."
     rows = curves[curves["chart"] == name]
@@ -404,7 +403,12 @@ def draw_forest(parts: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> F
         _draw_forest_rows(axes, part["rows"], systems)
         beside = axes.get_yaxis_transform()
         for place, (label, text) in enumerate(zip(labels, values, strict=True)):
-            look = {"va": "center", "fontsize": _FOREST_FONT, "color": INK, "transform": beside}
+            look: dict[str, Any] = {
+                "va": "center",
+                "fontsize": _FOREST_FONT,
+                "color": INK,
+                "transform": beside,
+            }
             axes.text((8 - left) / width, place, label, **look, parse_math=False, linespacing=1.1)
             axes.text(1 + 10 / width, place, text, **look)
     return figure
@@ -422,8 +426,15 @@ def _draw_forest_rows(
     for place, row in enumerate(rows):
         colour = INK if is_difference else system_colour(list(systems).index(row["system"]))
         axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, linewidth=2)
-        hollow = {"markerfacecolor": "white"} if is_difference and not row["shown"] else {}
-        dot = {"color": colour, "markersize": 7.5, "markeredgewidth": 1.8, "clip_on": False}
+        hollow: dict[str, Any] = (
+            {"markerfacecolor": "white"} if is_difference and not row["shown"] else {}
+        )
+        dot: dict[str, Any] = {
+            "color": colour,
+            "markersize": 7.5,
+            "markeredgewidth": 1.8,
+            "clip_on": False,
+        }
         axes.plot(row["estimate"], place, "o", **dot, **hollow)
     locator = MaxNLocator(
         nbins=3 if axes.bbox.width < 110 else 4, steps=[1, 2, 5, 10], min_n_ticks=2
@@ -448,14 +459,17 @@ def _forest_text(row: Mapping[str, Any]) -> str:
     return f"{number(row['estimate'])}{mark} ({range_text(row['ci_low'], row['ci_high'])})"
 
 
-def _forest_marks(rows: Sequence[Mapping[str, Any]], withdrawn: str) -> str:
-    """Explain the marks of the differences; empty without differences."""
-    if not any("shown" in row for row in rows):
-        return ""
-    text = "● Shown to differ. ○ Not shown to differ, which is not the same as equal."
+def _forest_note(rows: Sequence[Mapping[str, Any]], withdrawn: str) -> str:
+    """Explain the marks of the differences, and give the notes of the rows."""
+    sentences = []
+    if any("shown" in row for row in rows):
+        sentences.append(
+            "● Shown to differ. ○ Not shown to differ, which is not the same as equal."
+        )
     if any(row.get("corrected") for row in rows):
-        text += f" {withdrawn}"
-    return text
+        sentences.append(withdrawn)
+    sentences += [f"{row['name']}: {row['note']}." for row in rows if row["note"]]
+    return " ".join(sentences)
 
 
 _MATRIX = (180.0, 186.0)  # width and height of a confusion matrix with its titles, in points

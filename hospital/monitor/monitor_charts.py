@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CEILING = 1e6  # largest evidence that a chart shows
 
 
-_POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
+_POWERS = {1.0: "1", 1e2: "100", 1e4: "10⁴", 1e6: "10⁶"}
 
 
 def bound_text(row: MonitoredFigure) -> str:
@@ -100,10 +100,11 @@ def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[Sho
     evidence = np.array([part.evidence or np.nan for part in row.course]).clip(0.1, CEILING)
     figure, axes = new_chart("Evidence of a change", "Day", "e-value, log scale")
     axes.set(yscale="log", ylim=(0.1, 2 * CEILING))
-    axes.set_yticks(*zip(*_POWERS, strict=True))
+    axes.set_yticks(list(_POWERS), list(_POWERS.values()))
     axes.minorticks_off()
     draw_line(axes, at, evidence, **line_style(0), label="evidence")
-    axes.plot(both, [row.bound, row.bound], **GUIDE, label=f"alarm {bound_text(row)}")
+    if row.bound is not None:
+        axes.axhline(row.bound, **GUIDE, label=f"alarm {bound_text(row)}")
     _day_axis(axes, begin, end)
     add_legend(axes)
     yield ShownChart(figure, description=f"at most {row.evidence:.3g}")

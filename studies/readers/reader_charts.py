@@ -91,7 +91,7 @@ def _complete(axes: Axes, study: ReaderStudy) -> None:
     add_legend(axes)
 
 
-def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
+def charts_by_reader(analysis: ReaderAnalysis, names: Sequence[str]) -> Iterator[ShownChart]:
     """Draw a chart for each reader: one curve for each modality, and the curve of each system.
 
     A modality is a way of reading, such as with or without help; a system is a program that read
@@ -100,20 +100,20 @@ def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
     Args:
         analysis: Result of the analysis of a reader study, from
             `studies.readers.reader_analysis.analyse_readers`.
+        names: Texts of the legend for the modalities and then the systems.
 
     Yields:
         One chart for each reader, in the order of the readings.
     """
     study = analysis.study
-    systems = list(dict.fromkeys(study.systems["reader"]))
     for reader, readings in study.readings.groupby("reader", sort=False):
         title = f"Reader {reader}" if str(reader).isdigit() else str(reader)
         figure, axes = _new_chart(study, title)
         for modality, rows in readings.groupby("modality", sort=False):
             at = study.modalities.index(str(modality))
-            draw_line(axes, *_line(analysis, rows), **line_style(at), label=str(modality))
+            draw_line(axes, *_line(analysis, rows), **line_style(at), label=names[at])
             _draw_point(axes, _point(analysis, rows), ".", at)
-        _draw_systems(axes, analysis, systems)
+        _draw_systems(axes, analysis, names[len(study.modalities) :])
         _complete(axes, study)
         yield ShownChart(figure, description=f"{reader_curve_name(study)} of {title}")
 

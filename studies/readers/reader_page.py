@@ -164,7 +164,9 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     readers = study.readings["reader"].nunique()
     if study.has_ratings and readers > 1:
         title = f"{reader_curve_name(study)} curve of each reader"
-        sections.append(Section("by-reader", title, charts=list(charts_by_reader(analysis))))
+        sections.append(
+            Section("by-reader", title, charts=list(charts_by_reader(analysis, legend)))
+        )
     if len(differences.frame):
         primary_title = study.metrics[analysis.primary].title_in_sentence
         lead = reader_sentences.differences_lead(primary_title, _has_claims(analysis))

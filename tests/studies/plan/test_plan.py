@@ -127,8 +127,8 @@ def test_a_pilot_gives_patients_and_how_sure_it_is_and_figures(pilot, tmp_path, 
     low, high = asked["patients_range"]
     assert low < asked["patients"] < high
     assert json.loads((tmp_path / "plan/plan.json").read_text())["studies"] == result["studies"]
-    assert {path.name for path in (tmp_path / "plan/figures").glob("*.png")} == {
-        "power.png", "half_width.png"
+    assert {path.name for path in (tmp_path / "plan/figures").glob("*.svg")} == {
+        "power.svg", "half_width.svg"
     }  # fmt: skip
 
 
