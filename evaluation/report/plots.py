@@ -108,8 +108,8 @@ def draw(
 def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     """Return the text below a chart on the page; it may be empty."""
     if name == "forest":
-        rows = [row for part in facts["forest"] for row in part["rows"]]
-        return _forest_note(rows, facts["withdrawn"])
+        compared = [row for part in facts["forest"] for row in part["rows"]]
+        return _forest_note(compared, facts["withdrawn"])
     if name == "confusion":
         return "Counts of test images, and their share of the images with this label."
     rows = curves[curves["chart"] == name]
