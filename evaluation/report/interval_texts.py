@@ -41,7 +41,7 @@ def interval_meaning(made: IntervalFacts) -> str:
         if made.fixed:
             texts.append(
                 "Fixed in every resample, so that no interval includes the sampling error of the "
-                f"choice: {listing(made.fixed)} (metrics.csv says for which figures)."
+                f"choice: {listing(made.fixed)} (figures.csv says for which figures)."
             )
     if "exact" in made.single:
         texts.append(
