@@ -10,8 +10,8 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 
 _LEAD = (
     "How well metadata and image borders alone predict the label (5-fold cross-validation by "
-    "patient). “Everything but the lungs” leaves out mean brightness and file size, which "
-    "disease changes, too. A system that does not exceed these figures has not shown that it "
+    "patient). Those from all metadata leave out mean brightness and file size, which disease "
+    "changes, too. A system that does not exceed these figures has not shown that it "
     "reads the lungs. For the difference from the strongest prediction, both AUROCs compare "
     "only images of the same fold, so it need not equal the difference of the AUROCs in this "
     "table. Its interval accounts for the shared training images of the five folds (Nadeau "

@@ -274,7 +274,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
         assert at[0].estimate == pytest.approx(np.mean(rising))
         assert rising == pytest.approx(froc_sensitivities(found.systems["A"].froc[hit]))
         assert found.figures.difference("A", "B", names[-1]).known
-        assert found.figures.get("C", names[0]).note.startswith("the system gives no")
+        assert found.figures.get("C", names[0]).note.startswith("the system gives neither")
     titles = [row[0] for part in metric_table(found, "rates").groups for row in part.rows]
     assert titles[:3] == ["FROC, at 1/8", "FROC, at 1/8, image-blind", "FROC, at 1/4"]
     assert len(titles) == 28
