@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.evaluation.choose import not_tuned_text
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report import files
@@ -139,8 +140,20 @@ def _content_without_images(comparison: Comparison, charts: dict[str, PageChart]
         "cards": card_files(comparison.names),
         "verdict": comparison.answer,
         "findings": page_findings(comparison.answer, comparison.protocol, comparison.joint),
-        "notes": [note for note in comparison.notes if not (note.caution or note.about_decisions)],
-        "derived": [note for note in comparison.notes if note.about_decisions],
+        "notes": [
+            note
+            for note in comparison.notes
+            # The image-blind baseline is explained below the main figures.
+            if not (note.caution or note.about_decisions or note.kind == "image_blind")
+        ],
+        "untuned": _untuned(comparison),
         "main_charts": [charts[name] for name in first],
         "further_charts": [charts[name] for name in curves if name not in first],
     }
+
+
+def _untuned(comparison: Comparison) -> str:
+    """Say of which systems the thresholds were chosen during the comparison."""
+    notes = [note for note in comparison.notes if note.about_decisions]
+    names = [str((note.values or {})["system"]) for note in notes]
+    return not_tuned_text(names) if names else ""
