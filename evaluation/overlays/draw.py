@@ -21,16 +21,21 @@ from PIL.ImageColor import getrgb
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
-from cxr_compare.evaluation.overlays.legend import KEY_SIZE, KeyEntry, legend
+from cxr_compare.evaluation.overlays.legend import (
+    KEY_GROUND,
+    KEY_SIZE,
+    MARKS,
+    Mark,
+    drawn_marks,
+    legend,
+)
 from cxr_compare.evaluation.overlays.outcomes import describe_score, describe_truth, outcome
 from cxr_compare.evaluation.overlays.prediction_shapes import NO_CONTOUR, prediction_shapes
 from cxr_compare.evaluation.overlays.shapes import (
     LETTER_SHARE,
-    TRUTH_COLOUR,
     Label,
     Points,
     Shape,
-    corner_brackets,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +54,6 @@ _PAPER = (255, 255, 255)
 _INK = (24, 28, 34)
 _QUIET = (95, 103, 115)
 _WARNING = (178, 24, 24)
-_FILM = (60, 60, 60)
 _SIGNS = {"right": "✓", "wrong": "✗", "open": "–"}
 # To search for the best filter of each line takes as long as everything else, and the files are no
 # smaller. OpenCV before 4.12 has no such option, and searches.
@@ -70,6 +74,17 @@ class Panel(NamedTuple):
 
     pixels: Pixels
     scale: float
+
+
+class _Text(NamedTuple):
+    """A piece of a line below the images, and the mark that is drawn before it."""
+
+    text: str
+    colour: tuple[int, int, int]
+    left: int = 0  # px
+    bold: bool = False
+    mark: Mark | None = None
+    square: str | None = None  # colour
 
 
 class Caption(NamedTuple):
@@ -136,7 +151,7 @@ def draw_panel(pixels: Pixels, shapes: Sequence[Shape | Label], panel: int) -> P
 def _draw_shapes(fitted: Panel, shapes: Sequence[Shape | Label], panel: int) -> Pixels:
     """Draw lines and short texts over a grey image that was resized to ``panel`` px."""
     grey, scale = fitted
-    canvas = np.repeat(grey[:, :, None], 3, axis=2)
+    canvas = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
     unit = panel / _REFERENCE
     for shape in shapes:
         if isinstance(shape, Label):
@@ -173,9 +188,12 @@ def _tint(canvas: Pixels, paths: list[Points], shape: Shape) -> Pixels:
     """Blend the colour into the shape's inside; paths are filled together, so holes stay clear."""
     mask = np.zeros(canvas.shape[:2], dtype=np.uint8)
     cv2.fillPoly(mask, [_fixed(path) for path in paths], 255, cv2.LINE_AA, _SHIFT)
-    share = (mask.astype(np.float32) / 255 * shape.tint)[:, :, None]
-    blended = canvas * (1 - share) + np.asarray(getrgb(shape.colour), dtype=np.float32) * share
-    return np.rint(blended).astype(np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    window = (slice(top, top + height), slice(left, left + width))
+    share = (mask[window].astype(np.float32) / 255 * shape.tint)[:, :, None]
+    colour = np.asarray(getrgb(shape.colour), dtype=np.float32)
+    canvas[window] = np.rint(canvas[window] * (1 - share) + colour * share)
+    return canvas
 
 
 def _stroke(canvas: Pixels, paths: list[Points], shape: Shape, unit: float) -> None:
@@ -228,7 +246,8 @@ def draw_overlay(
 ) -> Pixels:
     """Draw side by side the plain image, the true lesions and the prediction of each system.
 
-    A system is a detector or a classifier. The text below its image says whether it is right.
+    A system is a detector or a classifier. The text below its image says whether it is right, and a
+    legend below explains what is drawn.
 
     Args:
         pixels: Grey pixels of the original image, uint8, shape ``(H, W)``.
@@ -258,9 +277,8 @@ def draw_overlay(
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
     size = (pixels.shape[1], pixels.shape[0])
     by_system = [prediction_shapes(answer, truth, size, faint=faint) for answer in predictions]
-    by_panel: list[Sequence[Shape | Label]] = [[], truth.shapes(size, 1 / 20), *by_system]
-    fitted = fit_panel(pixels, panel)
-    panels = [_draw_shapes(fitted, shapes, panel) for shapes in by_panel]
+    of_truth = truth.shapes(size, 1 / 20)
+    panels = _draw_panels(pixels, [[], of_truth, *by_system], panel)
     captions = [
         Caption("Image", None, title, facts),
         Caption(truth.title, None, describe_truth(truth, finding), "", is_truth=True),
@@ -269,7 +287,8 @@ def draw_overlay(
             for answer, shapes in zip(predictions, by_system, strict=True)
         ),
     ]
-    return _panel_figure(panels, captions)
+    entries = legend(drawn_marks(predictions, by_system, of_truth), cells=True)
+    return _panel_figure(panels, captions, entries)
 
 
 def draw_predictions(
@@ -308,24 +327,22 @@ def draw_predictions(
         3
     """
     size = (pixels.shape[1], pixels.shape[0])
-    shapes: list[list[Shape | Label]] = [[]]
-    shapes += [prediction_shapes(answer, None, size, faint=False) for answer in predictions]
-    fitted = fit_panel(pixels, panel)
-    drawn = [_draw_shapes(fitted, of_panel, panel) for of_panel in shapes]
-    panels = [_at_least_wide(image, panel * 2 // 3) for image in drawn]
+    by_system = [prediction_shapes(answer, None, size, faint=False) for answer in predictions]
+    panels = _draw_panels(pixels, [[], *by_system], panel)
     facts = f"{size[0]} x {size[1]} px"
     captions = [Caption("Image", None, title, facts), *map(_answer_caption, predictions, findings)]
-    figure = _panel_figure(panels, captions)
-    text = max(9, min(round(panels[0].shape[1] / 30), 26))
-    entries = legend(predictions, shapes[1:])
-    strip = _legend_strip(entries, warnings, note, figure.shape[1], text)
-    return np.vstack([figure, strip])
+    entries = legend(drawn_marks(predictions, by_system), cells=True)
+    return _panel_figure(panels, captions, entries, warnings, note)
 
 
-def _at_least_wide(image: Pixels, width: int) -> Pixels:
-    """Pad a narrow image with black, so that there is space for the text below it."""
-    lacking = max(0, width - image.shape[1])
-    return np.pad(image, ((0, 0), (lacking // 2, lacking - lacking // 2), (0, 0)))
+def _draw_panels(
+    pixels: Pixels, by_panel: Sequence[Sequence[Shape | Label]], panel: int
+) -> list[Pixels]:
+    """Draw the shapes of each panel; a narrow image is padded with black, for the text below it."""
+    fitted = fit_panel(pixels, panel)
+    lacking = max(0, panel * 2 // 3 - fitted.pixels.shape[1])
+    padding = ((0, 0), (lacking // 2, lacking - lacking // 2), (0, 0))
+    return [np.pad(_draw_shapes(fitted, shapes, panel), padding) for shapes in by_panel]
 
 
 def _answer_caption(prediction: ImagePrediction, finding: str) -> Caption:
@@ -336,62 +353,105 @@ def _answer_caption(prediction: ImagePrediction, finding: str) -> Caption:
     return Caption(prediction.system, prediction.colour, decision, describe_score(prediction))
 
 
-def _legend_strip(
-    entries: Sequence[KeyEntry], warnings: Sequence[str], note: str, width: int, size: int
-) -> Pixels:
-    """Draw warnings, the legend and a note in lines that are as wide as the figure."""
-    bold = _font(size, bold=True)
+def _legend_lines(
+    entries: Sequence[Mark], warnings: Sequence[str], note: str, width: int, size: int
+) -> list[list[_Text]]:
+    """Return warnings, the legend and a note in lines that are as wide as the figure."""
     plain = _font(size)
-    edge = max(6, size // 2)
-    line = round(size * 1.7)
-    available = width - 2 * edge
-    lines: list[list[tuple[KeyEntry, int]]] = [[]] if entries else []
-    swatch = round(line * 1.1)
-    across = 0
+    bold = _font(size, bold=True)
+    lines = [
+        [_Text(row, _WARNING, bold=True)]
+        for text in warnings
+        for row in _wrap(f"Warning: {text}", bold, width)
+    ]
+    across = width
     for entry in entries:
-        wide = min(available, swatch + size + round(plain.getlength(entry.text)) + size)
-        if lines[-1] and across + wide > available:
-            lines.append([])
+        indent = _indent(size, entry)
+        first, *rest = _wrap(entry.text, plain, width - indent)
+        wide = indent + round(plain.getlength(first)) + 2 * size
+        if across + wide > width:
             across = 0
-        lines[-1].append((entry, across))
-        across += wide
-    warned = [row for text in warnings for row in _wrap(f"Warning: {text}", bold, available)]
-    noted = _wrap(note, plain, available)
-    height = line * (len(warned) + len(lines) + len(noted)) + edge
-    canvas = Image.new("RGB", (width, height), _PAPER)
+            lines.append([])
+        lines[-1].append(_Text(first, _INK, across, mark=entry))
+        lines += [[_Text(row, _INK, indent)] for row in rest]
+        across = width if rest else across + wide
+    return lines + [[_Text(row, _QUIET)] for row in _wrap(note, plain, width)]
+
+
+def _caption_lines(caption: Caption, width: int, size: int) -> list[list[_Text]]:
+    """Return the text below one image in lines that are as wide as the image."""
+    mark = MARKS["truth"] if caption.is_truth else None
+    square = caption.colour
+    indent = _indent(size, mark, square)
+    first, *rest = _wrap(caption.name, _font(size, bold=True), width - indent) or [""]
+    return [
+        [_Text(first, _INK, bold=True, mark=mark, square=square)],
+        *([_Text(row, _INK, indent, bold=True)] for row in rest),
+        *([_Text(row, _INK)] for row in _wrap(caption.line, _font(size), width)),
+        *([_Text(row, _QUIET)] for row in _wrap(caption.second_line, _font(size), width)),
+    ]
+
+
+def _indent(size: int, mark: Mark | None = None, square: str | None = None) -> int:
+    """Return the width that a mark or a square takes before its text, px."""
+    if mark is not None and mark.shapes:
+        return _sample_width(size) + size // 2
+    return 0 if square is None else size
+
+
+def _sample_width(size: int) -> int:
+    return round(size * 1.8)
+
+
+def _write_lines(
+    canvas: Image.Image, lines: Sequence[Sequence[_Text]], corner: tuple[int, int], size: int
+) -> None:
+    """Write lines of text, with the upper left corner of the first one at `corner`."""
     pen = ImageDraw.Draw(canvas)
-    top = 0
-    for row in warned:
-        pen.text((edge, top), row, _WARNING, font=bold)
-        top += line
-    for entries_of_line in lines:
-        for entry, left in entries_of_line:
-            canvas.paste(_swatch(entry, swatch), (edge + left, top))
-            corner = (edge + left + swatch + size // 2, top)
-            text = _fit(entry.text, plain, available - left - swatch - size // 2)
-            pen.text(corner, text, _INK, font=plain)
-        top += line
-    for row in noted:
-        pen.text((edge, top), row, _QUIET, font=plain)
-        top += line
-    return np.asarray(canvas)
+    for row, line in enumerate(lines):
+        top = corner[1] + row * _line_height(size)
+        for piece in line:
+            left = corner[0] + piece.left
+            if piece.square is not None:
+                edges = (left, top + size * 0.25, left + size * 0.7, top + size * 0.95)
+                pen.rectangle(edges, fill=piece.square, outline=_QUIET)
+            if piece.mark is not None and piece.mark.shapes:
+                canvas.paste(_swatch(piece.mark, _sample_width(size)), (left, top))
+            start = left + _indent(size, piece.mark, piece.square)
+            pen.text((start, top), piece.text, piece.colour, font=_font(size, bold=piece.bold))
 
 
-def _swatch(entry: KeyEntry, width: int) -> Image.Image:
-    """Draw the shapes of a legend's entry on the grey of an X-ray."""
-    ground = np.full((KEY_SIZE[1], KEY_SIZE[0]), 60, np.uint8)
-    return Image.fromarray(draw_panel(ground, entry.shapes, width))
+def _line_height(size: int) -> int:
+    return round(size * 1.5)
+
+
+def _swatch(mark: Mark, width: int) -> Image.Image:
+    """Draw the example of a mark on the grey of an X-ray, large at first, so that it is smooth."""
+    large = 8
+    ground = np.full((large * KEY_SIZE[1], large * KEY_SIZE[0]), KEY_GROUND, np.uint8)
+    panel = Panel(ground, float(large))
+    drawn = _draw_shapes(panel, mark.shapes, round(large * _REFERENCE))
+    height = round(width * KEY_SIZE[1] / KEY_SIZE[0])
+    return Image.fromarray(cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Break a text into lines that fit the width; a word that is too long is cut."""
+    """Break a text into lines that fit the width; a word that is wider is broken, too."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and font.getlength(longer) <= width:
             lines[-1] = longer
-        else:
-            lines.append(_fit(word, font, width))
+            continue
+        rest = word
+        while font.getlength(rest) > width and len(rest) > 1:
+            fitting = max(
+                (end for end in range(1, len(rest)) if font.getlength(rest[:end]) <= width),
+                default=1,
+            )
+            lines.append(rest[:fitting])
+            rest = rest[fitting:]
+        lines.append(rest)
     return lines
 
 
@@ -474,71 +534,36 @@ def _caption_with_outcome(
     sign, text = outcome(prediction, truth)
     score = describe_score(prediction)
     if prediction.grid is not None and prediction.contours:
-        drawn = any(shape.layer == "map" for shape in shapes)
-        contours = prediction.cell_text or f"contours {prediction.contour_percentages}"
-        score += f"; {contours}" if drawn else f"; {NO_CONTOUR}"
+        is_drawn = any(shape.layer == "map" for shape in shapes)
+        score += "" if is_drawn else f"; {NO_CONTOUR}"
     return Caption(prediction.system, prediction.colour, f"{_SIGNS[sign]} {text}", score)
 
 
-def _panel_figure(panels: list[Pixels], captions: list[Caption]) -> Pixels:
-    """Place the panels in a row, with three lines of text below each panel."""
+def _panel_figure(
+    panels: Sequence[Pixels],
+    captions: Sequence[Caption],
+    entries: Sequence[Mark],
+    warnings: Sequence[str] = (),
+    note: str = "",
+) -> Pixels:
+    """Place the panels in a row, with a caption below each, and the legend below all of them."""
     height, width = panels[0].shape[:2]
     gap = max(6, width // 80)
     size = max(9, min(round(width / 26), 30))
+    small = max(9, min(round(width / 30), 26))
     total = len(panels) * (width + gap) + gap
-    canvas = Image.new("RGB", (total, height + gap + round(size * 4.9)), _PAPER)
-    pen = ImageDraw.Draw(canvas)
-    for position, (image, caption) in enumerate(zip(panels, captions, strict=True)):
+    captioned = [_caption_lines(caption, width, size) for caption in captions]
+    below = _legend_lines(entries, warnings, note, total - 2 * gap, small)
+    top = 2 * gap + height
+    foot = top + max(map(len, captioned)) * _line_height(size) + gap
+    end = foot + len(below) * _line_height(small) + (gap if below else 0)
+    canvas = Image.new("RGB", (total, end), _PAPER)
+    for position, (image, lines) in enumerate(zip(panels, captioned, strict=True)):
         left = gap + position * (width + gap)
         canvas.paste(Image.fromarray(image), (left, gap))
-        _write(pen, caption, (left, gap + height), size, width)
+        _write_lines(canvas, lines, (left, top), size)
+    _write_lines(canvas, below, (gap, foot), small)
     return np.asarray(canvas)
-
-
-def _write(
-    pen: ImageDraw.ImageDraw,
-    caption: Caption,
-    corner: tuple[int, int],
-    size: int,
-    width: int,
-) -> None:
-    left, top = corner
-    indent = 0
-    if caption.is_truth:
-        indent = round(size * 1.25)
-        frame = (left, round(top + size * 0.55), left + size, round(top + size * 1.35))
-        _truth_mark(pen, frame)
-    elif caption.colour is not None:
-        square = (left, top + size * 0.62, left + size * 0.7, top + size * 1.32)
-        pen.rectangle(square, fill=caption.colour, outline=_QUIET)
-        indent = size
-    bold = _font(size, bold=True)
-    plain = _font(size)
-    pen.text(
-        (left + indent, top + size * 0.4), _fit(caption.name, bold, width - indent), _INK, font=bold
-    )
-    for row, line in enumerate((caption.line, caption.second_line)):
-        start = (left, top + size * (1.85 + 1.35 * row))
-        pen.text(start, _fit(line, plain, width), _INK if row == 0 else _QUIET, font=plain)
-
-
-def _truth_mark(pen: ImageDraw.ImageDraw, frame: tuple[int, int, int, int]) -> None:
-    """Draw white corners on the grey of an X-ray, as they mark a true lesion on the image."""
-    pen.rectangle(frame, fill=_FILM)
-    inset = max(2, (frame[3] - frame[1]) // 5)
-    box = (frame[0] + inset, frame[1] + inset, frame[2] - inset, frame[3] - inset)
-    for corner in corner_brackets(box):
-        pen.line([tuple(point) for point in corner.tolist()], fill=TRUTH_COLOUR, width=1)
-
-
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """Shorten a text that is wider than its panel by an ellipsis in the middle."""
-    if font.getlength(text) <= width:
-        return text
-    keep = len(text)
-    while keep > 2 and font.getlength(text[: keep // 2] + "…" + text[-(keep // 2) :]) > width:
-        keep -= 1
-    return text[: keep // 2] + "…" + text[-(keep // 2) :]
 
 
 @cache

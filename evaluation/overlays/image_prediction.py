@@ -19,7 +19,8 @@ from cxr_compare.evaluation.overlays.shapes import (
 )
 
 NO_BOXES: npt.NDArray[np.float64] = np.empty((0, 4))
-_READER_COLOURS = ("#F0E442", "#56B4E9", "#E69FE0", "#00D0A0")
+READER_COLOURS = ("#F0E442", "#56B4E9", "#E69FE0", "#00D0A0")
+"""Colours of the boxes of single radiologists, which are drawn beside the truth."""
 _CALLED = {True: "POSITIVE", False: "negative", None: "undecided"}
 
 
@@ -72,7 +73,7 @@ class ImageTruth:
         lesions = NO_BOXES if self.boxes is None else self.boxes
         requests = []
         for number, (reader, boxes) in enumerate(self.readers.items()):
-            colour = _READER_COLOURS[number % len(_READER_COLOURS)]
+            colour = READER_COLOURS[number % len(READER_COLOURS)]
             requests += [LabelRequest("truth", box, reader, colour) for box in boxes]
         return [
             *(Shape("truth", (rectangle(one.box),), one.colour, width=1.5) for one in requests),
@@ -143,26 +144,3 @@ class ImagePrediction:
         if self.withheld:
             return "no answer"
         return _CALLED[self.decision]
-
-    @property
-    def contour_percentages(self) -> str:
-        """Probabilities of the drawn contours of the map as text, such as ``25, 50 %``."""
-        drawn = self.contours
-        if self.grid is not None and self.grid.contoured:
-            levels = zip(self.contours, self.grid.levels, strict=True)
-            drawn = tuple(share for share, level in levels if level in self.grid.contoured)
-        percentages = [f"{100 * share:.0f}" for share in drawn]
-        return f"{', '.join(percentages)} %"
-
-    @property
-    def cell_text(self) -> str:
-        """Text that says that the map's peak cell is drawn; empty where contours are drawn.
-
-        Example:
-            >>> grid = ActivationGrid(np.eye(5), (0.0, 0.0, 50.0, 50.0), (0.5,))
-            >>> ImagePrediction("A", "", grid=grid, contours=(0.5,)).cell_text
-            'peak cell of a map of 5 × 5 cells'
-        """
-        if self.grid is None or not self.grid.shows_cell:
-            return ""
-        return f"peak cell of a map of {self.grid.size_text} cells"

@@ -1,100 +1,218 @@
-"""Legend of the shapes of systems on an image without a drawn truth."""
+"""Legend of everything that is drawn on an X-ray.
+
+The report, overlay files and the page of ``cxr serve`` take the meaning and the look of a mark from
+`MARKS`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
-from cxr_compare.evaluation.overlays.shapes import Label, Points, Shape, cross, rectangle
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.overlays.image_prediction import READER_COLOURS, ImagePrediction
+from cxr_compare.evaluation.overlays.shapes import (
+    FAINT_COLOUR,
+    SYSTEM_COLOURS,
+    TRUTH_COLOUR,
+    Label,
+    Points,
+    Shape,
+    corner_brackets,
+    cross,
+    rectangle,
+)
 
 KEY_SIZE = (32, 22)
-"""Width and height of the frame of a legend's shapes."""
-_KEY_WIDTH = 30.0  # width of a key's lines, which gives about 2 px in a frame of `KEY_SIZE`
+"""Width and height of the frame of a mark's example."""
+KEY_GROUND = 60
+"""Grey of the X-ray behind a mark's example."""
+_BOX = (4.0, 3.0, 28.0, 19.0)
 
 
-class KeyEntry(NamedTuple):
-    """One entry of the legend below drawn predictions: example shapes and their explanation.
+class Mark(NamedTuple):
+    """One kind of mark on an X-ray.
 
     Attributes:
-        shapes: Example of what is drawn, with coordinates in a frame of `KEY_SIZE` (32 by 22);
-            empty where the text says that something is not drawn.
-        text: Explanation of the shapes, such as "A: box with its score".
+        text: Meaning of the mark.
+        shapes: Example of the mark, in a frame of `KEY_SIZE` (32 by 22). What is drawn in the
+            colour of its system has the colour of the first system.
     """
 
-    shapes: tuple[Shape, ...]
     text: str
+    shapes: tuple[Shape, ...]
 
 
-def legend(
-    predictions: Sequence[ImagePrediction], drawn: Sequence[Sequence[Shape | Label]]
-) -> list[KeyEntry]:
-    """Return the legend that explains what is drawn for each system (detector or classifier).
+class DrawnMark(NamedTuple):
+    """A mark that is drawn on an image; the fields after the first are those of a map.
 
-    Args:
-        predictions: What each system predicts for the image.
-        drawn: Lines and texts that are drawn for each of the predictions, in the same order, as
-            `prediction_shapes` returns them.
-
-    Returns:
-        Entries of the legend, one for each kind of shape that is drawn, system by system.
-
-    Example:
-        >>> answer = ImagePrediction("A", "#E06C00", point=(9.0, 9.0))
-        >>> [entry.text for entry in legend([answer], [[Shape("point", (), "#E06C00")]])]
-        ['A: centre of its highest-scoring box']
+    Attributes:
+        name: Key of `MARKS`; empty for a map that is not drawn.
+        system: Name of the classifier.
+        cells: Number of the map's cells, such as ``6 × 6``.
+        quantity: Name of the values of the map, such as ``probability``.
+        levels: Values of the map at which it is drawn, in [0, 1].
     """
-    entries = []
-    for prediction, shapes in zip(predictions, drawn, strict=True):
-        if prediction.grid is not None and not prediction.contours:
-            text = f"{prediction.system}: activation map not drawn, its scale is unknown"
-            entries.append(KeyEntry((), text))
-            continue
-        layers = {shape.layer for shape in shapes}
-        entries += [
-            KeyEntry(_key_shapes(layer, prediction), f"{prediction.system}: {meaning}")
-            for layer, meaning in _meanings(prediction).items()
-            if layer in layers
-        ]
-    return entries
+
+    name: str
+    system: str = ""
+    cells: str = ""
+    quantity: str = ""
+    levels: tuple[float, ...] = ()
 
 
-def _meanings(prediction: ImagePrediction) -> dict[str, str]:
-    """Return a text for each layer of a system's shapes."""
-    percentages = prediction.contour_percentages
-    own_boxes = {"boxes": "box with its score", "point": "centre of its highest-scoring box"}
-    contours = f"activation map, contours where images average a probability of {percentages}"
-    if prediction.grid is None:
-        return own_boxes
-    drawn_map = {"map": prediction.cell_text or contours}
-    if prediction.has_own_boxes:
-        return drawn_map | own_boxes
+def _example(
+    paths: tuple[Points, ...],
+    colour: str,
+    width: float = 2.0,
+    *,
+    closed: bool = True,
+    tint: float = 0.0,
+) -> Shape:
+    # The layer is no layer of the page, so that a legend stays when a layer is switched off.
+    return Shape("key", paths, colour, width, closed=closed, tint=tint, rim=0.0)
+
+
+def _dashes(corners: Points) -> tuple[Points, ...]:
+    """Return three dashes for each side: those of images are too long for an example."""
+    sides = zip(corners, np.roll(corners, -1, axis=0), strict=True)
+    stops = [np.linspace(start, end, 6) for start, end in sides]
+    return tuple(points[at : at + 2] for points in stops for at in (0, 2, 4))
+
+
+def _ellipse(across: float, down: float) -> Points:
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    return np.column_stack([16 + across * np.cos(angle), 11 + down * np.sin(angle)])
+
+
+def _marks() -> Mapping[str, Mark]:
+    system = SYSTEM_COLOURS[0]
+    box = (rectangle(_BOX),)
+    whole = (_example(box, system),)
+    contours = tuple(
+        _example((_ellipse(*radii),), system, 1.0, tint=0.2)
+        for radii in ((14, 9), (9.5, 6), (5, 3))
+    )
     return {
-        **drawn_map,
-        "boxes": "box cut out of the map",
-        "point": "highest point of the map",
+        "truth": Mark(
+            "true lesion", (_example(corner_brackets(_BOX), TRUTH_COLOUR, closed=False),)
+        ),
+        "reader": Mark("box of one radiologist", (_example(box, READER_COLOURS[0], 1.5),)),
+        "box": Mark("box with its score", whole),
+        "on_lesion": Mark("box centred on a lesion", whole),
+        "elsewhere": Mark(
+            "box centred elsewhere", (_example(_dashes(box[0]), system, closed=False),)
+        ),
+        "faint": Mark("box below the threshold", (_example(box, FAINT_COLOUR, 1.0),)),
+        "point": Mark(
+            "scored point: centre of the highest-scoring box, or peak of the map",
+            (_example(cross(16, 11, 7), system, closed=False),),
+        ),
+        "contours": Mark("contours of the map", contours),
+        "cell": Mark(
+            "cell at the peak of the map",
+            (_example((rectangle((10, 5, 22, 17)),), system, 1.0, tint=0.3),),
+        ),
     }
 
 
-def _key_shapes(layer: str, prediction: ImagePrediction) -> tuple[Shape, ...]:
-    """Return example shapes of a layer of a system's answer."""
-    colour = prediction.colour
-    if layer == "map" and prediction.cell_text:
-        cell = (rectangle([10, 5, 22, 17]),)
-        return (Shape("map", cell, colour, width=_KEY_WIDTH / 2, tint=0.3, rim=0),)
-    if layer == "boxes":
-        return (Shape("boxes", (rectangle([4, 3, 28, 19]),), colour, width=_KEY_WIDTH, rim=0),)
-    if layer == "point":
-        arms = cross(16, 11, 7)
-        return (Shape("point", arms, colour, width=_KEY_WIDTH, closed=False, rim=0),)
-    return tuple(
-        Shape("map", (_ellipse(16, 11, *radii),), colour, width=_KEY_WIDTH / 2, tint=0.2, rim=0)
-        for radii in ((14, 9), (9.5, 6), (5, 3))
-    )
+MARKS = _marks()
+"""Every kind of mark, in the order of legends."""
 
 
-def _ellipse(x: float, y: float, across: float, down: float) -> Points:
-    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    return np.column_stack([x + across * np.cos(angle), y + down * np.sin(angle)])
+def drawn_marks(
+    predictions: Sequence[ImagePrediction],
+    drawn: Sequence[Sequence[Shape | Label]],
+    truth: Sequence[Shape | Label] | None = None,
+) -> list[DrawnMark]:
+    """Return the marks that are drawn on an image.
+
+    Args:
+        predictions: What each system (detector or classifier) predicts for the image.
+        drawn: Lines and texts that are drawn for each of the predictions, in the same order, as
+            `prediction_shapes` returns them.
+        truth: Lines and texts that are drawn for the truth; None where it is not shown.
+
+    Returns:
+        The marks, each once, in the order in which they are drawn.
+
+    Example:
+        >>> answer = ImagePrediction("A", "#E06C00", point=(9.0, 9.0))
+        >>> [mark.name for mark in drawn_marks([answer], [[Shape("point", (), "#E06C00")]])]
+        ['point']
+    """
+    marks = [
+        DrawnMark("reader" if shape.closed else "truth")
+        for shape in truth or ()
+        if isinstance(shape, Shape)
+    ]
+    for prediction, shapes in zip(predictions, drawn, strict=True):
+        lines = [shape for shape in shapes if isinstance(shape, Shape)]
+        if prediction.grid is not None and not prediction.contours:
+            marks.append(DrawnMark("", prediction.system))
+            lines = [shape for shape in lines if shape.layer != "map"]
+        marks += (_mark(shape, prediction, truth is not None) for shape in lines)
+    return list(dict.fromkeys(marks))
+
+
+def _mark(shape: Shape, prediction: ImagePrediction, has_truth: bool) -> DrawnMark:
+    if shape.layer == "boxes":
+        located = "elsewhere" if shape.dashed else "on_lesion"
+        return DrawnMark(located if has_truth else "box")
+    if shape.layer != "map" or prediction.grid is None:
+        return DrawnMark(shape.layer)
+    grid = prediction.grid
+    quantity = "score (not calibrated)" if prediction.probability is None else "probability"
+    if grid.shows_cell:
+        levels = prediction.contours[:1]
+        return DrawnMark("cell", prediction.system, grid.size_text, quantity, levels)
+    pairs = zip(prediction.contours, grid.levels, strict=True)
+    levels = tuple(share for share, level in pairs if level in grid.contoured)
+    return DrawnMark("contours", prediction.system, "", quantity, levels)
+
+
+def legend(marks: Iterable[DrawnMark], *, cells: bool = False) -> list[Mark]:
+    """Return the entries of the legend of one or more images.
+
+    Args:
+        marks: Marks that are drawn on the images.
+        cells: True to give the number of cells of a map of which one cell is drawn.
+
+    Returns:
+        Entries in the order of `MARKS`; systems whose maps are drawn alike share one.
+
+    Example:
+        >>> [entry.text for entry in legend([DrawnMark("point"), DrawnMark("truth")])][0]
+        'true lesion'
+    """
+    by_system: dict[tuple[str, str], DrawnMark] = {}
+    for mark in marks:
+        before = by_system.get((mark.name, mark.system), mark)
+        levels = tuple(sorted({*before.levels, *mark.levels}))
+        by_system[mark.name, mark.system] = mark._replace(levels=levels)
+    systems: dict[tuple[str, str], list[str]] = {}
+    for mark in by_system.values():
+        systems.setdefault((mark.name, _text(mark, cells=cells)), []).append(mark.system)
+    order = [*MARKS, ""]
+    return [
+        Mark(
+            f"{text} ({listing(names)})" if any(names) else text,
+            MARKS[name].shapes if name else (),
+        )
+        for (name, text), names in sorted(systems.items(), key=lambda item: order.index(item[0][0]))
+    ]
+
+
+def _text(mark: DrawnMark, *, cells: bool) -> str:
+    """Return the meaning of a mark, with the levels of a map but without the names of systems."""
+    levels = listing([f"{100 * level:.0f} %" for level in mark.levels])
+    values = f"a {mark.quantity} of {levels}"
+    if not mark.name:
+        return "map not drawn: no value of it is known to stand for a probability of 25 % or more"
+    text = MARKS[mark.name].text
+    if mark.name == "cell":
+        size = f" of {mark.cells} cells" if cells else ""
+        return f"{text}{size}, where it reaches {values}"
+    return f"{text} at {values}" if mark.name == "contours" else text

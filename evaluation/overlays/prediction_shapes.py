@@ -31,13 +31,30 @@ def _on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
     return bool(inside.any())
 
 
+def boxes_on_lesions(prediction: ImagePrediction, truth: ImageTruth) -> bool:
+    """Return True if every box that is drawn in full has its centre on a true lesion.
+
+    Args:
+        prediction: What the system (a detector or classifier) predicts for the image.
+        truth: Label and true boxes of the image.
+
+    Example:
+        >>> boxes_on_lesions(ImagePrediction("A", "#E06C00"), ImageTruth(1.0))
+        True
+    """
+    lesions = NO_BOXES if truth.boxes is None else truth.boxes
+    full = prediction.boxes[prediction.boxes[:, 4] >= prediction.box_cut]
+    centres = (full[:, :2] + full[:, 2:4]) / 2
+    return all(_on_lesion(x, y, lesions) for x, y in centres.tolist())
+
+
 MAX_FULL_BOXES = 8
 """Largest number of boxes that are drawn in full, because more would hide the lungs. The caption
 says how many there are."""
 NO_EVIDENCE = ("no evidence above", "the first contour")
 """Lines of the text on a map without contours, where the image has no caption."""
-NO_CONTOUR = "below all contours"
-"""Text in the caption of a map without contours."""
+NO_CONTOUR = "map below its lowest level"
+"""Text in the caption of a map of which nothing is drawn."""
 _MAX_FAINT_BOXES = 5
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from cxr_compare.evaluation.overlays.legend import KEY_GROUND, KEY_SIZE, Mark
 from cxr_compare.evaluation.overlays.shapes import LETTER_SHARE, Label, Points, Shape
 
 _SVG_DASH = "6 4"
@@ -32,6 +33,29 @@ def to_svg(shapes: Sequence[Shape | Label], text_class: str = "words") -> Markup
         _text_element(shape, text_class) if isinstance(shape, Label) else _element(shape)
         for shape in shapes
     )
+
+
+def example_svg(mark: Mark) -> Markup:
+    """Return the example of a mark in a legend as an SVG element, on the grey of an X-ray.
+
+    Args:
+        mark: The mark; without shapes the result is empty.
+
+    Returns:
+        The SVG element as HTML.
+
+    Example:
+        >>> example_svg(Mark("map not drawn", ()))
+        Markup('')
+    """
+    if not mark.shapes:
+        return Markup()
+    width, height = KEY_SIZE
+    ground = f"#{KEY_GROUND:02x}{KEY_GROUND:02x}{KEY_GROUND:02x}"
+    return Markup(
+        '<svg class="mark" viewBox="0 0 {0} {1}" width="{0}" height="{1}" fill="none" '
+        'aria-hidden="true"><rect width="{0}" height="{1}" fill="{2}"/>{3}</svg>'
+    ).format(width, height, ground, to_svg(mark.shapes))
 
 
 def _path_data(paths: tuple[Points, ...], *, closed: bool) -> str:

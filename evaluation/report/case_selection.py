@@ -267,8 +267,8 @@ def _agreement(table: _DecisionTable, count: int, rng: np.random.Generator) -> C
     verb = "is" if len(table.systems) == 1 else "are"
     return CaseCategory(
         key="agreement",
-        title=f"{_all_systems(table)} {verb} right: a random sample",
-        order=f"{n_positive} positive and {n_negative} negative, drawn at random with a fixed seed",
+        title=f"{_all_systems(table)} {verb} right",
+        order=f"a random sample of {n_positive} positive and {n_negative} negative ones",
         image_ids=tuple(str(table.image_ids[row]) for row in sampled),
         total=int(right.sum()),
     )

@@ -11,11 +11,9 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
 
 if TYPE_CHECKING:
@@ -49,9 +47,7 @@ _DASHES = (
 # Lengths are in points. A chart is about as wide as the page of a phone is in px, so that its text
 # keeps its size there.
 _LEFT, _TOP, _WIDTH, _HEIGHT, _RIGHT, _BELOW = 50.0, 34.0, 278.0, 264.0, 12.0, 44.0
-_FONT_SIZE = 12
-_FONT_NAME = "Chart Sans"
-_LETTERS = ((0x20, 0x250), (0x370, 0x530), (0x2010, 0x2070), (0x2190, 0x2200), (0x2200, 0x2270))
+_FONT = 12
 _LEGEND_FONT = 10.5
 _LEGEND_LETTERS = 48  # longest line of a legend
 
@@ -100,12 +96,13 @@ def new_chart(title: str, x_title: str, y_title: str) -> tuple[Figure, Axes]:
         title,
         loc="left",
         x=12 / _WIDTH - _LEFT / _WIDTH,
-        fontsize=14,
+        fontsize=13,
+        fontweight="bold",
         color=INK,
         pad=10,
     )
-    axes.set_xlabel(x_title, fontsize=_FONT_SIZE, color=INK)
-    axes.set_ylabel(y_title, fontsize=_FONT_SIZE, color=INK)
+    axes.set_xlabel(x_title, fontsize=_FONT, color=INK)
+    axes.set_ylabel(y_title, fontsize=_FONT, color=INK)
     axes.xaxis.set_label_coords(0.5, -25 / _HEIGHT)
     axes.yaxis.set_label_coords(-(_LEFT - 12) / _WIDTH, 0.5)
     style_axes(axes)
@@ -114,7 +111,7 @@ def new_chart(title: str, x_title: str, y_title: str) -> tuple[Figure, Axes]:
 
 def style_axes(axes: Axes) -> None:
     """Give a plot our grid and ticks, without a frame."""
-    axes.tick_params(which="both", length=0, labelsize=_FONT_SIZE, labelcolor=QUIET, pad=6)
+    axes.tick_params(which="both", length=0, labelsize=_FONT, labelcolor=QUIET, pad=6)
     axes.grid(color=LINE, linewidth=1)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
@@ -297,49 +294,11 @@ def svg_bytes(figure: Figure) -> bytes:
     return _written(figure, "svg", dict.fromkeys(("Date", "Creator", "Format", "Type")))
 
 
-@cache
-def small_font() -> list[str]:
-    """Return the families of the font of a report's charts.
-
-    The first is a part of DejaVu Sans (European letters, signs, no tables of layout), which is
-    stored in matplotlib's cache. To embed the whole font in a PDF takes ten times as long, and a
-    report has up to eight. Other letters are drawn from DejaVu Sans.
-    """
-    import matplotlib as mpl
-    from matplotlib import font_manager
-
-    path = Path(mpl.get_cachedir()) / f"chart-sans-{mpl.__version__}.ttf"
-    if not path.is_file():
-        whole = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-        with atomic_path(path) as written:
-            _save_part_of_font(whole, written)
-    font_manager.fontManager.addfont(path)
-    return [_FONT_NAME, "sans-serif"]
-
-
-def _save_part_of_font(whole: Path, path: Path) -> None:
-    """Write a font file with fewer letters and under another name, as its licence asks."""
-    from fontTools import subset
-
-    options = subset.Options(layout_features=[], hinting=False, name_IDs=["*"])
-    options.drop_tables += ["GSUB", "GPOS", "GDEF", "kern", "FFTM"]
-    font = subset.load_font(whole, options)
-    subsetter = subset.Subsetter(options)
-    subsetter.populate(unicodes=[code for first, end in _LETTERS for code in range(first, end)])
-    subsetter.subset(font)
-    for name in font["name"].names:
-        if name.nameID in (1, 3, 4, 16):
-            name.string = _FONT_NAME
-        if name.nameID == 6:
-            name.string = _FONT_NAME.replace(" ", "")
-    font.save(path)
-
-
 def _written(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     import matplotlib as mpl
 
     written = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "chart", "font.family": small_font()}):
+    with mpl.rc_context({"svg.hashsalt": "chart"}):
         figure.savefig(written, format=kind, facecolor="none", metadata=metadata)
     return written.getvalue()
 

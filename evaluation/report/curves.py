@@ -18,7 +18,7 @@ from cxr_compare.evaluation.groups.failure_analysis import TREAT_ALL
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
 from cxr_compare.evaluation.metrics.registry import METRICS, RATE_LABELS
 from cxr_compare.evaluation.report.interval_facts import is_calibrated
-from cxr_compare.evaluation.report.metric_table import shown_contrasts
+from cxr_compare.evaluation.report.metric_table import shown_contrasts, withdrawn_text
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bands import roc_band, share_band
 from cxr_compare.evaluation.statistics.intervals import note_without_counts
@@ -84,7 +84,8 @@ def chart_facts(comparison: Comparison) -> dict[str, Any]:
         ``calibration_groups`` (how many groups of images a calibration curve has),
         ``without_net_benefit`` (systems without probabilities), ``no_decision_curve`` (True if net
         benefit was computed for none of them), ``boxes_from_maps`` (systems that never learned
-        boxes), ``forest`` (parts of the forest plot) and ``confusion`` (counts by system and rule).
+        boxes), ``withdrawn`` (meaning of †), ``forest`` (parts of the forest plot) and
+        ``confusion`` (counts by system and rule).
     """
     calibration = {}
     groups = set()
@@ -110,6 +111,7 @@ def chart_facts(comparison: Comparison) -> dict[str, Any]:
         "boxes_from_maps": [
             name for name, result in comparison.systems.items() if result.map_scale is not None
         ],
+        "withdrawn": withdrawn_text(comparison.joint),
         "forest": [part for part in _forest(comparison) if part["rows"]],
         "confusion": {
             name: {policy: dict(counts) for policy, counts in result.confusion.items()}

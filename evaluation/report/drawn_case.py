@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from cxr_compare.evaluation.overlays.draw import encode_webp
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.legend import DrawnMark, drawn_marks
 from cxr_compare.evaluation.overlays.outcomes import (
     describe_score,
     describe_truth,
@@ -74,9 +75,9 @@ class DrawnCase:
         lesion: Area of the largest true box in percent of the image; None without true boxes.
         gap: How differently the systems rank this image among all test images by score, from 0
             (equal ranks) to 1.
-        crop: Part of the image that the drawing ``brief`` shows, as the attribute ``viewBox`` of
-            SVG.
         brief: Main shapes of all systems over one another as SVG, without texts.
+        marks: What is drawn on the panels, for the legend.
+        brief_marks: What is drawn on ``brief``, for the legend.
     """
 
     image_id: str
@@ -89,8 +90,9 @@ class DrawnCase:
     outcomes: tuple[str, ...] = ()
     lesion: float | None = None
     gap: float = 0.0
-    crop: str = ""
     brief: Markup = field(default_factory=Markup)
+    marks: tuple[DrawnMark, ...] = ()
+    brief_marks: tuple[DrawnMark, ...] = ()
 
     @classmethod
     def from_image(
@@ -119,21 +121,27 @@ class DrawnCase:
             system.
         """
         height, width = pixels.shape
+        size = width, height
         truth = source.truth(image_id)
         predictions = source.predictions(image_id)
         truth_text = describe_truth(truth, source.labelled.display_name)
-        drawing = to_svg(truth.shapes((width, height), 1 / 18), "words names")
-        brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
+        of_truth = truth.shapes(size, 1 / 18)
+        by_system = [prediction_shapes(one, truth, size, line=_FINE_LINE) for one in predictions]
+        brief_by_system = [_brief(one, truth, size) for one in predictions]
+        brief = [shape for shapes in brief_by_system for shape in shapes]
         panels = [
             _Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
             _Panel(
                 truth.title,
                 truth_text,
                 f"truth on {image_id}: {truth_text}",
-                drawing,
+                to_svg(of_truth, "words names"),
                 is_truth=True,
             ),
-            *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
+            *(
+                _panel(image_id, prediction, truth, size, shapes)
+                for prediction, shapes in zip(predictions, by_system, strict=True)
+            ),
         ]
         return cls(
             image_id=image_id,
@@ -144,45 +152,12 @@ class DrawnCase:
             data_url=embed_image(pixels, most),
             panels=tuple(panels),
             gap=gap,
-            crop=view_box((width, height), brief),
             brief=to_svg(brief),
+            marks=tuple(drawn_marks(predictions, by_system, of_truth)),
+            brief_marks=tuple(drawn_marks(predictions, brief_by_system, of_truth)),
             outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
             lesion=_largest_lesion(truth, width * height),
         )
-
-
-def view_box(size: tuple[int, int], shapes: list[Shape]) -> str:
-    """Return the part of an image that a small drawing shows, as a view box of SVG.
-
-    This part has the aspect 4 to 3, contains all shapes, and has at least 80 % of the image's
-    width.
-
-    Args:
-        size: Width and height of the original image in px.
-        shapes: Shapes that must be visible, with coordinates in px of the original image. If there
-            are none, the part is centred at 45 % of the image's height.
-
-    Returns:
-        Left, top, width and height in px of the original image, separated by spaces.
-
-    Example:
-        >>> view_box((300, 300), [])
-        '1.5 23.6 297 222.8'
-    """
-    aspect = 4 / 3
-    least_width = 0.8
-    margin = 1.1
-    paths = [path.clip(0, size) for shape in shapes for path in shape.paths]
-    corners = np.vstack(paths or [np.multiply([(0.05, 0.45), (0.95, 0.45)], size)])
-    low = corners.min(axis=0)
-    high = corners.max(axis=0)
-    needed = margin * (high - low) * (1, aspect)
-    width = min(max(*needed, least_width * size[0]), max(size[0], size[1] * aspect))
-    window = np.array([width, width / aspect])
-    margin_left = size - window  # a negative margin becomes black on both sides
-    centred = ((low + high - window) / 2).clip(0, margin_left.clip(0))
-    start = np.where(margin_left < 0, margin_left / 2, centred)
-    return " ".join(f"{end:g}" for end in (*start.round(1), *window.round(1)))
 
 
 def _largest_lesion(truth: ImageTruth, area: int) -> float | None:
@@ -193,8 +168,13 @@ def _largest_lesion(truth: ImageTruth, area: int) -> float | None:
 
 
 def _panel(
-    image_id: str, prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
+    image_id: str,
+    prediction: ImagePrediction,
+    truth: ImageTruth,
+    size: tuple[int, int],
+    large: list[Shape | Label],
 ) -> _Panel:
+    """Draw a panel; `large` is what is drawn of the prediction where the panel is large."""
     sign, text = outcome(prediction, truth)
     score = describe_score(prediction)
     small = [
@@ -202,7 +182,6 @@ def _panel(
         for shape in prediction_shapes(prediction, truth, size, line=_LINE)
         if isinstance(shape, Shape) or shape.layer == "map"  # texts of scores need a large panel
     ]
-    large = prediction_shapes(prediction, truth, size, line=_FINE_LINE)
     is_drawn = any(shape.layer == "map" for shape in large)
     if prediction.contours and not is_drawn:
         score += f"; {NO_CONTOUR}"

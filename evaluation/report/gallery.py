@@ -6,20 +6,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
-
-import pandas as pd
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.labelled_images import GroundTruth
-from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.overlays.contours import LEAST_CONTOURED_CELLS
 from cxr_compare.evaluation.overlays.draw import to_png
+from cxr_compare.evaluation.overlays.legend import Mark, legend
+from cxr_compare.evaluation.overlays.prediction_shapes import boxes_on_lesions
 from cxr_compare.evaluation.report.case_selection import (
-    CASES_PER_CATEGORY,
     CaseCategory,
     select_cases,
 )
@@ -86,18 +82,6 @@ _MOST_FAILURES = 6
 _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # beginnings of their keys
 
 
-class MapKey(NamedTuple):
-    """Entry of the legend that explains how activation maps of one system are drawn.
-
-    Attributes:
-        shows_cell: True if the maps have so few grid cells that only the cell of the peak is drawn.
-        text: Explanation in words.
-    """
-
-    shows_cell: bool
-    text: str
-
-
 @dataclass(frozen=True)
 class Gallery:
     """Drawn example images of the report, or the reason why there are none.
@@ -106,19 +90,15 @@ class Gallery:
         cases: Each kind of outcome, such as misses, with its drawn images.
         policy: Rule by which the thresholds behind the outcomes were chosen, such as ``max_f1``.
         intro: Sentence above the images.
-        map_legend: Explanations of the drawn activation maps, one for each system with maps.
         reason: Why there are no images; empty if there are some.
         systems: Names of the compared detectors and classifiers.
-        on_lesion: Pairs of image id and system whose point lies in a true box.
     """
 
     cases: _Drawn = field(default_factory=list)
     policy: str = ""
     intro: str = ""
-    map_legend: tuple[MapKey, ...] = ()
     reason: str = ""
     systems: tuple[str, ...] = ()
-    on_lesion: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def examples(self) -> list[tuple[CaseCategory, DrawnCase]]:
@@ -126,10 +106,10 @@ class Gallery:
 
         These are an image that all systems get right, an image that only one system finds, and an
         image with a wrong location. Where a kind of outcome has no image, the next kind of error
-        takes its position. Of the images of one kind, the first is taken whose marks lie in a true
-        box, not only within one cell of the map.
+        takes its position. Of the images of one kind, the first is taken on which a system points
+        at a lesion. Where all systems are right, its boxes are on lesions, too.
         """
-        drawn = [(category, self._first(cases)) for category, cases in self.cases if cases]
+        drawn = [(category, _first(category, cases)) for category, cases in self.cases if cases]
         firsts = []
         for kind in _EXAMPLES:
             firsts += [pair for pair in drawn if pair[0].key.startswith(kind)][:1]
@@ -146,17 +126,27 @@ class Gallery:
         ]
         return [pair for pair in first if pair[1].anchor not in shown][:_MOST_FAILURES]
 
-    def _first(self, cases: list[DrawnCase]) -> DrawnCase:
-        """Return the first case whose marks all lie on a lesion, or the first case."""
-        for case in cases:
-            placed = [
-                name
-                for name, outcome in zip(self.systems, case.outcomes, strict=True)
-                if outcome == "placed"
-            ]
-            if placed and all((case.image_id, name) in self.on_lesion for name in placed):
-                return case
-        return cases[0]
+    @property
+    def legend(self) -> list[Mark]:
+        """Legend of the drawn images."""
+        drawn = [case for _, cases in self.cases for case in cases]
+        return legend(mark for case in drawn for mark in case.marks)
+
+    @property
+    def brief_legend(self) -> list[Mark]:
+        """Legend of the small drawings on top, and of those of the failures."""
+        small = [*self.examples, *self.failures]
+        return legend(mark for _, case in small for mark in case.brief_marks)
+
+
+def _first(category: CaseCategory, cases: list[DrawnCase]) -> DrawnCase:
+    """Return the case of a kind that stands for it: the first of those whose marks are clearest."""
+
+    def clarity(case: DrawnCase) -> tuple[bool, bool]:
+        is_elsewhere = any(mark.name == "elsewhere" for mark in case.brief_marks)
+        return "placed" in case.outcomes, category.key == "agreement" and not is_elsewhere
+
+    return max(cases, key=clarity)
 
 
 def draw_gallery(
@@ -204,14 +194,13 @@ def draw_gallery(
             reason="No system has a threshold, so no image can be called right or wrong. cxr tune "
             "chooses thresholds."
         )
-    on_lesion = _points_on_lesions(comparison.decisions, labelled)
+    source = read_cases(comparison, labelled, pixels, policy)
     categories = [
-        _with_clear_example(category, comparison, on_lesion)
+        _with_clear_example(category, comparison, source)
         if category.key == "agreement"
         else category
         for category in categories
     ]
-    source = read_cases(comparison, labelled, pixels, policy)
     n_images = sum(len(category.image_ids) for category in categories)
     most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // n_images)
     drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)
@@ -225,42 +214,22 @@ def draw_gallery(
         cases=drawn,
         policy=policy,
         intro=intro,
-        map_legend=tuple(_map_legend(source)),
         systems=tuple(system.name for system in source.systems),
-        on_lesion=on_lesion,
     )
-
-
-def _points_on_lesions(
-    decisions: pd.DataFrame, labelled: GroundTruth
-) -> frozenset[tuple[str, str]]:
-    """Return the pairs of image id and system whose point lies in a true box."""
-    if "point_x" not in decisions or labelled.true_boxes.empty:
-        return frozenset()
-    points = decisions[decisions["point_x"].notna() & (decisions["label"] >= 1)]
-    pairs = points[["image_id", "system", "point_x", "point_y"]].merge(
-        labelled.true_boxes, on="image_id"
-    )
-    is_inside = pairs["point_x"].between(pairs["x1"], pairs["x2"])
-    is_inside &= pairs["point_y"].between(pairs["y1"], pairs["y2"])
-    inside = pairs[is_inside]
-    return frozenset(zip(inside["image_id"], inside["system"], strict=True))
 
 
 def _with_clear_example(
-    category: CaseCategory, comparison: Comparison, on_lesion: frozenset[tuple[str, str]]
+    category: CaseCategory, comparison: Comparison, source: CaseSource
 ) -> CaseCategory:
-    """Add an image that all systems find, with every point in a true box, where it has none."""
-    if not on_lesion:
-        return category
-    decided = comparison.decisions.dropna(subset=[f"decision_{comparison.main_policy}"])
-    decided = decided[decided["label"] >= 1]
-    clear = []
-    for image_id, rows in decided.groupby("image_id"):
-        pointing = rows.loc[rows["point_x"].notna(), "system"]
-        is_clear = len(pointing) and all((image_id, name) in on_lesion for name in pointing)
-        if is_clear and rows[f"decision_{comparison.main_policy}"].all():
-            clear.append(str(image_id))
+    """Add an image that all systems find, with every point and box on a lesion, if it has none."""
+    decision = f"decision_{comparison.main_policy}"
+    rows = comparison.decisions.dropna(subset=[decision])
+    rows = rows[rows["label"] >= 1]
+    rows = rows.assign(wrong=~rows[decision].astype(bool) | (rows["localised"] == False))  # noqa: E712
+    by_image = rows.groupby("image_id")
+    is_placed = ~by_image["wrong"].any() & by_image["localised"].any()
+    placed = [str(image_id) for image_id in is_placed.index[is_placed]]
+    clear = [image_id for image_id in placed if _boxes_on_lesions(source, image_id)] or placed
     if not clear or set(clear) & set(category.image_ids):
         return category
     return replace(
@@ -270,67 +239,11 @@ def _with_clear_example(
     )
 
 
-def overlay_files(
-    comparison: Comparison,
-    folder: Path,
-    *,
-    per_category: int = CASES_PER_CATEGORY,
-    seed: int,
-) -> dict[str, str]:
-    """Return the names of the PNG files that `draw_gallery` wrote, by image id.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        folder: Folder of the PNG files.
-        per_category: Largest number of images of each kind of outcome, such as misses; the same
-            number as in the call of `draw_gallery`.
-        seed: Random seed for drawing some of the images that all systems decide rightly; the same
-            as in the call of `draw_gallery`.
-
-    Returns:
-        File name such as ``all-miss-01.png`` by image id, for the files that exist.
-    """
-    categories = select_cases(
-        comparison.decisions,
-        comparison.names,
-        comparison.main_policy,
-        per_category=per_category,
-        seed=seed,
-        joint=comparison.joint,
-    )
-    names = {
-        image_id: f"{_anchor(category, position)}.png"
-        for category in categories
-        for position, image_id in enumerate(category.image_ids)
-    }
-    return {image_id: name for image_id, name in names.items() if (folder / name).is_file()}
+def _boxes_on_lesions(source: CaseSource, image_id: str) -> bool:
+    truth = source.truth(image_id)
+    return all(boxes_on_lesions(one, truth) for one in source.predictions(image_id))
 
 
 def _anchor(category: CaseCategory, position: int) -> str:
     """Return the name of a case, which is its anchor on the page and names its overlay file."""
     return f"{category.key}-{position + 1:02d}"
-
-
-def _map_legend(source: CaseSource) -> list[MapKey]:
-    """Describe what is drawn of the maps of each system with maps."""
-    keys = []
-    for system in source.systems:
-        if system.maps is None or not len(system.maps):
-            continue
-        levels = [f"{100 * share:.0f} %" for share in system.levels]
-        fewest = int(system.maps[["grid_h", "grid_w"]].to_numpy().min())
-        shows_cell = fewest < LEAST_CONTOURED_CELLS
-        quantity = "probability" if system.calibrated else "score (not calibrated)"
-        if not levels:
-            drawn = f"no map reaches a {quantity} of 25 %"
-        elif shows_cell:
-            drawn = f"the cell of its peak, where it reaches a {quantity} of {levels[0]}"
-        else:
-            drawn = (
-                f"contours at {quantity} {listing(levels)}, or the cell of its peak where each of "
-                "them holds more than a third of the map"
-            )
-        text = f"map of {system.name}: {drawn}"
-        keys.append(MapKey(shows_cell, text))
-    return keys

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +35,6 @@ from cxr_compare.evaluation.report.chart_style import (
     marker_style,
     new_chart,
     share_axis,
-    small_font,
     style_axes,
     wrapped,
 )
@@ -89,21 +87,10 @@ def draw(
         systems: Names of the systems in the order of the report, which decides their colours.
         facts: Facts of the charts, as `chart_facts` returns them.
     """
-    with mpl.rc_context({"font.family": small_font()}):
-        if name == "forest":
-            return draw_forest(facts["forest"], systems)
-        if name == "confusion":
-            return draw_confusion(facts["confusion"], facts["policies"])
-        return _draw_curves(name, curves, figures, systems, facts)
-
-
-def _draw_curves(
-    name: str,
-    curves: pd.DataFrame,
-    figures: pd.DataFrame,
-    systems: Sequence[str],
-    facts: Mapping[str, Any],
-) -> Figure:
+    if name == "forest":
+        return draw_forest(facts["forest"], systems)
+    if name == "confusion":
+        return draw_confusion(facts["confusion"], facts["policies"])
     chart = _CHARTS[name]
     rows = curves[curves["chart"] == name]
     legend = {"": _guide_text(name, rows)}
@@ -121,7 +108,8 @@ def _draw_curves(
 def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     """Return the text below a chart on the page; it may be empty."""
     if name == "forest":
-        return _forest_note([row for part in facts["forest"] for row in part["rows"]])
+        compared = [row for part in facts["forest"] for row in part["rows"]]
+        return _forest_note(compared, facts["withdrawn"])
     if name == "confusion":
         return "Counts of test images, and their share of the images with this label."
     rows = curves[curves["chart"] == name]
@@ -449,7 +437,7 @@ def _draw_forest_rows(
         }
         axes.plot(row["estimate"], place, "o", **dot, **hollow)
     locator = MaxNLocator(
-        nbins=min(4, max(2, int(axes.bbox.width // 42))), steps=[1, 2, 5, 10], min_n_ticks=2
+        nbins=3 if axes.bbox.width < 110 else 4, steps=[1, 2, 5, 10], min_n_ticks=2
     )
     ticks = locator.tick_values(min(ends), max(ends) if max(ends) > min(ends) else min(ends) + 0.01)
     axes.set_xticks(ticks)
@@ -471,7 +459,7 @@ def _forest_text(row: Mapping[str, Any]) -> str:
     return f"{number(row['estimate'])}{mark} ({range_text(row['ci_low'], row['ci_high'])})"
 
 
-def _forest_note(rows: Sequence[Mapping[str, Any]]) -> str:
+def _forest_note(rows: Sequence[Mapping[str, Any]], withdrawn: str) -> str:
     """Explain the marks of the differences, and give the notes of the rows."""
     sentences = []
     if any("shown" in row for row in rows):
@@ -479,7 +467,7 @@ def _forest_note(rows: Sequence[Mapping[str, Any]]) -> str:
             "● Shown to differ. ○ Not shown to differ, which is not the same as equal."
         )
     if any(row.get("corrected") for row in rows):
-        sentences.append("† Not shown once all comparisons of the answer are corrected for (Holm).")
+        sentences.append(withdrawn)
     sentences += [f"{row['name']}: {row['note']}." for row in rows if row["note"]]
     return " ".join(sentences)
 

@@ -7,33 +7,30 @@ the size of the file and the memory do not grow with the data set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.evaluation.choose import not_tuned_text
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
 from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_chart
-from cxr_compare.evaluation.report.curves import chart_facts, curve_table
-from cxr_compare.evaluation.report.further_tables import further_tables
+from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.gallery import draw_gallery
-from cxr_compare.evaluation.report.latex_table import latex_table
-from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.methods import methods
+from cxr_compare.evaluation.report.paper_tables import latex_table, markdown_table
 from cxr_compare.evaluation.report.plots import chart_names, chart_note, draw, no_decision_curve
 from cxr_compare.evaluation.report.report_tables import report_tables
-from cxr_compare.evaluation.report.summary_table import TableRow
 from cxr_compare.evaluation.report.system_cards import card_files, write_cards
 from cxr_compare.evaluation.report.templates import render
-from cxr_compare.evaluation.report.tidy_tables import all_units
 from cxr_compare.evaluation.report.unknown_patients import image_wording
-from cxr_compare.evaluation.sources.pixels import Pixels
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.report.result import Result
 
 MAX_BYTES = 10_000_000
 
@@ -52,62 +49,45 @@ class PageChart(NamedTuple):
     note: str
 
 
-def write_report(
-    comparison: Comparison,
-    labelled: GroundTruth,
-    pixels: Pixels | None,
-    out: str | Path,
-    *,
-    seed: int = 0,
-    cases: int = CASES_PER_CATEGORY,
-    rows: Sequence[TableRow] = (),
-    progress: Callable[..., None] | None = None,
-    curves: pd.DataFrame | None = None,
-    facts: dict[str, Any] | None = None,
-) -> Path:
-    """Write the page ``report.html`` of a comparison, and the tables, figures and images beside it.
+def write_page(
+    result: Result, out: Path, progress: Callable[..., None] | None = None
+) -> dict[str, str]:
+    """Write the page ``report.html`` of a result, and tables, figures, cards and images beside it.
 
-    The other files are ``table.tex``, ``table.md``, ``figures/``, ``cards/`` with a description of
-    each model, and ``overlays/`` with drawn images. A report without pixels shows no images.
+    A report without pixels shows no images.
 
     Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        labelled: Labels, roles, true boxes and facts of all images.
-        pixels: Reader of the pixels; None if there are no image files.
-        out: Folder of the report; it is made if necessary.
-        seed: Random seed for drawing some of the images that all systems decide rightly.
-        cases: Largest number of example images of each kind of outcome, such as misses.
-        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
-            usual metrics.
+        result: Result that was made of a comparison.
+        out: Folder of the report, which exists.
         progress: Function without arguments, called once for each drawn image; None for no such
             call.
-        curves: Result of `curve_table`, if it was computed before; None computes it.
-        facts: Result of `chart_facts`, if it was computed before; None computes it.
 
     Returns:
-        Path of ``report.html``.
+        File name of the drawn version of each example image in the folder ``overlays``, by image
+        id.
 
     Raises:
         ValueError: The page would be larger than 10 MB.
     """
-    out = Path(out)
+    if result.compared is None:
+        raise ValueError("a page is made of a comparison in memory")
+    comparison = result.compared.comparison
+    labelled = result.compared.truth
+    rows = result.compared.rows
     make_folder(out / files.FIGURES)
     for pattern in _STALE:
         for stale in out.glob(pattern):
             stale.unlink()  # a file of an earlier report need not belong to this one
-    curves = curve_table(comparison) if curves is None else curves
-    facts = chart_facts(comparison) if facts is None else facts
-    charts = draw_charts(comparison, curves, facts, out / files.FIGURES)
+    charts = _draw_charts(result, out / files.FIGURES)
     finding = comparison.display_name
     gallery = draw_gallery(
         comparison,
         labelled,
-        pixels,
+        result.compared.pixels,
         out / files.OVERLAYS,
         disagreement(comparison.decisions, comparison.names),
-        per_category=cases,
-        seed=seed,
+        per_category=CASES_PER_CATEGORY,
+        seed=result.compared.seed,
         progress=progress,
     )
     tables = report_tables(comparison, rows)
@@ -116,7 +96,7 @@ def write_report(
         files.MARKDOWN_TABLE: markdown_table(comparison, tables["main"]),
         files.PAGE: render(
             "report.html.jinja",
-            title=f"{' and '.join(comparison.systems)}: {finding}",
+            title=f"{listing(list(comparison.systems))}: {finding}",
             finding=finding,
             data_name=labelled.title,
             examples=gallery.examples,
@@ -124,7 +104,7 @@ def write_report(
             **methods(comparison, labelled),
             **tables,
             forest=charts.pop("forest", None),
-            without_decision_curve=no_decision_curve(facts),
+            without_decision_curve=no_decision_curve(result.answer["charts"]),
             **_content_without_images(comparison, charts),
         ),
     }
@@ -135,19 +115,17 @@ def write_report(
         if size > MAX_BYTES:
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
         write_text(out / name, worded)
-    return out / files.PAGE
+    return {case.image_id: f"{case.anchor}.png" for _, cases in gallery.cases for case in cases}
 
 
-def draw_charts(
-    comparison: Comparison, curves: pd.DataFrame, facts: dict[str, Any], folder: Path
-) -> dict[str, PageChart]:
+def _draw_charts(result: Result, folder: Path) -> dict[str, PageChart]:
     """Draw each chart once, write it as SVG and PDF, and return it for the page, by its name."""
-    figures = all_units(comparison)
+    facts = result.answer["charts"]
     charts = {}
-    for name in chart_names(curves, facts):
-        figure = draw(name, curves, figures, comparison.names, facts)
+    for name in chart_names(result.curves, facts):
+        figure = draw(name, result.curves, result.figures, result.systems, facts)
         svg, _ = save_chart(figure, folder / f"{name}.svg")
-        note = chart_note(name, curves, facts)
+        note = chart_note(name, result.curves, facts)
         charts[name] = PageChart(image_source(svg.read_bytes()), alt_text(figure), note)
     return charts
 
@@ -161,9 +139,21 @@ def _content_without_images(comparison: Comparison, charts: dict[str, PageChart]
     return {
         "cards": card_files(comparison.names),
         "verdict": comparison.answer,
-        "notes": [note for note in comparison.notes if not (note.caution or note.about_decisions)],
-        "derived": [note for note in comparison.notes if note.about_decisions],
+        "findings": page_findings(comparison.answer, comparison.protocol, comparison.joint),
+        "notes": [
+            note
+            for note in comparison.notes
+            # The image-blind baseline is explained below the main figures.
+            if not (note.caution or note.about_decisions or note.kind == "image_blind")
+        ],
+        "untuned": _untuned(comparison),
         "main_charts": [charts[name] for name in first],
         "further_charts": [charts[name] for name in curves if name not in first],
-        **further_tables(comparison),
     }
+
+
+def _untuned(comparison: Comparison) -> str:
+    """Say of which systems the thresholds were chosen during the comparison."""
+    notes = [note for note in comparison.notes if note.about_decisions]
+    names = [str((note.values or {})["system"]) for note in notes]
+    return not_tuned_text(names) if names else ""

@@ -31,7 +31,7 @@ from cxr_compare.evaluation.report.chart_style import (
     save_chart,
     share_axis,
 )
-from cxr_compare.evaluation.report.table import Table, figure_text
+from cxr_compare.evaluation.report.table import Table, figure_text, text_table
 from cxr_compare.evaluation.report.templates import render
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "save_chart",
     "share_axis",
     "study_files",
+    "text_table",
     "write_study",
 ]
 

@@ -13,18 +13,16 @@ from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.error_types import error_table
-from cxr_compare.evaluation.report.group_tables import group_tables
+from cxr_compare.evaluation.report.failure_tables import error_kinds_table, group_tables
 from cxr_compare.evaluation.report.interval_facts import is_calibrated
 from cxr_compare.evaluation.report.model_card import (
     CardEvaluation,
-    CardTable,
     ModelCard,
     OperatingPoint,
     hub_figure,
 )
-from cxr_compare.evaluation.report.summary_table import summary_table
-from cxr_compare.evaluation.report.table import Cell
+from cxr_compare.evaluation.report.summary_table import summary_frame
+from cxr_compare.evaluation.report.table import Table, text_table
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.statistics.figure_text import DASH
 
@@ -69,35 +67,22 @@ def _threshold(value: float) -> str:
 
 def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
     figures = comparison.figures
-    position = comparison.names.index(name)
-    table = summary_table(comparison)
+    texts = summary_frame(comparison)[name]
     sections = []
     left_out = []
-    for group in table.groups:
-        known = [row for row in group.rows if _is_known(row[1 + position])]
-        if not known:
-            left_out.append(group.title)
+    for heading, of_heading in texts.groupby(level=0, sort=False):
+        known = of_heading.droplevel(0)
+        known = known[known != DASH]
+        if known.empty:
+            left_out.append(str(heading))
             continue
-        rows = tuple((str(row[0]), str(row[1 + position])) for row in known)
-        sections.append(CardTable(group.heading, ("Figure", "Value (95 % interval)"), rows))
+        heads = ("Figure", "Value (95 % interval)")
+        sections.append(text_table(str(heading), heads, known.items()))
     groups = []
-    for of_metric in group_tables(comparison):
-        # The columns are the group, its images, each system, and each difference from the rest.
-        column = 2 + position
-        if all(row[column] == DASH for row in of_metric.rows):
-            continue
-        difference = column + len(comparison.names)
-        groups.append(
-            CardTable(
-                of_metric.title,
-                (of_metric.columns[0], of_metric.columns[1], name, "Minus all other images"),
-                tuple(
-                    (str(row[0]), str(row[1]), str(row[column]), str(row[difference]))
-                    for row in of_metric.rows
-                ),
-            )
-        )
-    errors = error_table(comparison)
+    for table in group_tables(comparison):
+        frame = table.frame[[name, table.frame.columns[-1]]]
+        if (frame[name] != DASH).any():
+            groups.append(table._replace(frame=frame))
     counts = figures.get(name, comparison.protocol.metric, comparison.protocol.policy).counts
     main = comparison.main_policy
     hub = []
@@ -117,15 +102,20 @@ def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
         },
         figures=sections,
         groups=groups,
-        errors=[(str(row[0]), str(row[1 + position])) for row in (errors.rows if errors else ())],
+        errors=_errors(comparison, name),
         hub=hub,
         synthetic=comparison.background.synthetic,
         left_out=left_out,
     )
 
 
-def _is_known(cell: str | Cell) -> bool:
-    return not isinstance(cell, Cell) or cell.known
+def _errors(comparison: Comparison, name: str) -> Table | None:
+    """Return the kinds of error of one system; None if none is known."""
+    table = error_kinds_table(comparison)
+    if table is None:
+        return None
+    counts = [(kind, text) for kind, text in table.frame.loc[name].items() if text != DASH]
+    return text_table(table.title, ("Error", "Count"), counts, table.lead) if counts else None
 
 
 def card_files(names: Iterable[str]) -> dict[str, str]:

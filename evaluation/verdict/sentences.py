@@ -15,6 +15,7 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.verdict.claims import Claim
+from cxr_compare.evaluation.verdict.margin import against_margin
 
 Analysis = Literal["protocol_given", "exploratory", "untested"]
 """``protocol_given``: a file fixed the question; ``untested``: the figures have no tests."""
@@ -27,6 +28,8 @@ SECONDARY_FINDINGS = (
     "Findings marked as secondary explain the answer. The protocol did not fix them, so they "
     "confirm nothing."
 )
+MOST_NAMED = 4
+"""Largest number of systems that the headline names one by one."""
 SECONDARY_START = "Secondary finding, which explains but does not confirm:"
 
 _ANALYSES: Mapping[Analysis, str] = {
@@ -198,24 +201,52 @@ def all_equal_sentence(systems: Sequence[str], figure: str, finding: str, value:
 def ranked_sentence(
     tops: Mapping[str, Sequence[Claim]], n_systems: int, figure: str, finding: str, value: float
 ) -> str:
-    """Name the system or systems with the highest figure, and which others they exceed.
+    """Name the system or systems with the highest figure, and say which others they exceed.
 
-    ``tops`` holds their claims against the other systems, each with the top system first.
+    ``tops`` holds their claims against the other systems, each with the top system first. The
+    others of more than four systems are counted; `ranking_sentence` names them.
     """
     results = []
     for name, claims in tops.items():
         who = "it" if len(tops) == 1 else name
-        exceeded = _with_values([claim for claim in claims if claim.decided])
-        similar = _with_values([claim for claim in claims if not claim.decided])
+        exceeded = [claim for claim in claims if claim.decided]
+        similar = [claim for claim in claims if not claim.decided]
+        if n_systems > MOST_NAMED:
+            results.append(f"{who} {_counted_results(len(exceeded), len(similar))}")
+            continue
         if exceeded:
-            results.append(f"{who} was shown to exceed {exceeded}")
+            results.append(f"{who} was shown to exceed {_with_values(exceeded)}")
         if similar:
-            results.append(f"{who} was not shown to differ from {similar}")
+            results.append(f"{who} was not shown to differ from {_with_values(similar)}")
     same = "same, " if len(tops) > 1 else ""
     return (
         f"{listing(list(tops))} had the {same}highest {figure} of {n_systems} systems for "
         f"{finding} ({number(value)}); {listing(results)}"
     )
+
+
+def _counted_results(n_exceeded: int, n_similar: int) -> str:
+    if not n_exceeded:
+        return "was not shown to differ from any of the others"
+    if not n_similar:
+        return "was shown to exceed all others"
+    exceeded = f"was shown to exceed {n_exceeded} of the others"
+    return f"{exceeded}, and was not shown to differ from {n_similar}"
+
+
+def ranking_sentence(tops: Mapping[str, Sequence[Claim]]) -> str:
+    """Name the systems which the top systems were shown to exceed, and the others.
+
+    ``tops`` holds the claims of each top system against the other systems.
+    """
+    texts = []
+    for name, claims in tops.items():
+        exceeded = _with_values([claim for claim in claims if claim.decided])
+        similar = _with_values([claim for claim in claims if not claim.decided])
+        parts = [f"shown to exceed {exceeded}"] if exceeded else []
+        parts += [f"not shown to differ from {similar}"] if similar else []
+        texts.append(f"{name} was {'; '.join(parts)}.")
+    return " ".join(texts)
 
 
 def _with_values(claims: Sequence[Claim]) -> str:
@@ -306,16 +337,14 @@ def boxed_positives_sentence(claim: Claim, n_boxed: int, n_positive: int) -> str
 def joint_sentence(members: Sequence[str], claims: Sequence[Claim], at: str, *, shown: bool) -> str:
     """Say if a joint system, the first of each claim, was shown to exceed each of its members."""
     figures = list(dict.fromkeys(title_inside(claim) for claim in claims))
+    named = f"{listing(figures)}{at}"
     rows = []
     for claim in claims:
         value, of_member = map(number, claim.values)
         title = f"{title_inside(claim)} " if len(figures) > 1 else ""
         rows.append(f"{title}{value} against {of_member} of {claim.second} ({gap(claim)})")
-    verb = "was shown" if shown else "was not shown"
-    return (
-        f"{claims[0].first} {verb} to have a higher {listing(figures)}{at} than each of "
-        f"{listing(members)}: {'; '.join(rows)}."
-    )
+    start = joint_summary(claims[0].first, members, named, shown=shown)
+    return f"{start}: {'; '.join(rows)}."
 
 
 # How far the answer reaches
@@ -429,7 +458,7 @@ def power_sentence(figure: str, policy: str, reaches: Sequence[str], level: floa
     return (
         "For planning: by the variance observed here, a next study with such a test set would show "
         f"a true difference in {figure}{at_threshold(policy)} with 80 % power if it is at least "
-        f"{' and '.join(reaches)} (two-sided {_level(level)}, by patient). This does not make the "
+        f"{listing(reaches)} (two-sided {_level(level)}, by patient). This does not make the "
         "answer above more or less certain, which its intervals say."
     )
 
@@ -454,3 +483,52 @@ def image_blind_sentence(claim: Claim, at: str) -> str:
         case "unknown":
             return f"Whether {claim.first} localises lesions is not known: {compared}"
     return f"{claim.first} was not shown to localise lesions: {compared}"
+
+
+def image_blind_summary(claims: Sequence[Claim], at: str) -> str:
+    """Say which systems localise lesions better than constant positions with the same scores.
+
+    The second system of each claim is the image-blind baseline of the first.
+    """
+    systems: dict[str, list[str]] = {"first": [], "second": [], "open": [], "unknown": []}
+    for claim in claims:
+        value, other = map(number, claim.values)
+        standing = "open" if claim.standing == "same" else claim.standing
+        systems[standing].append(f"{claim.first} ({value} and {other})")
+    places = "constant boxes" if "boxes" in METRICS[claims[0].metric].needs else "a constant point"
+    words = {
+        "first": "higher for ",
+        "second": "lower for ",
+        "open": "not shown to differ for ",
+        "unknown": "no claim for ",
+    }
+    parts = [f"{words[standing]}{listing(names)}" for standing, names in systems.items() if names]
+    title = metric_title(claims[0].metric)
+    return f"{title}{at}, against {places} with the same image scores: {'; '.join(parts)}."
+
+
+def joint_summary(joint: str, members: Sequence[str], figures: str, *, shown: bool) -> str:
+    """Say if a joint system was shown to exceed each of its members, without the figures."""
+    verb = "was shown" if shown else "was not shown"
+    return f"{joint} {verb} to have a higher {figures} than each of {listing(members)}"
+
+
+def margin_summary(claims: Sequence[Claim], margin: float, at: str) -> str:
+    """Say which of several systems are non-inferior to the reference, the second of each claim."""
+    standings: dict[str, list[str]] = {
+        "equivalent": [],
+        "non-inferior": [],
+        "worse": [],
+        "open": [],
+        "unknown": [],
+    }
+    for claim in claims:
+        standings[against_margin(claim.difference, margin)].append(claim.first)
+    words = {"open": "not shown to be non-inferior", "unknown": "no interval"}
+    parts = [
+        f"{listing(names)} {words.get(standing, standing)}"
+        for standing, names in standings.items()
+        if names
+    ]
+    start = f"{metric_title(claims[0].metric)}{at} against {claims[0].second}"
+    return f"{start}, by the margin of {number(margin)}: {'; '.join(parts)}."

@@ -107,6 +107,7 @@ def state_verdict(
         where=_opening(question, context),
         answer=headline.text,
         kind=headline.kind,
+        ranking=headline.ranking,
         scope=_scope(question, tests or PairTests(), context, claims, conclusions),
         conclusions=conclusions,
         claims=tuple(claims),
@@ -150,6 +151,7 @@ class _Question:
 class _Headline:
     text: str
     kind: HeadlineKind
+    ranking: str = ""
 
 
 def _chance(figures: Figures, systems: Sequence[str]) -> str:
@@ -230,7 +232,8 @@ def _ranked_headline(question: _Question, claims: list[Claim]) -> _Headline:
     }
     is_open = len(tops) > 1 or not all(claim.decided for claim in against[tops[0]])
     text = sentences.ranked_sentence(against, len(ranked), figure, finding, best)
-    return _Headline(text, "open" if is_open else "decided")
+    ranking = sentences.ranking_sentence(against) if len(ranked) > sentences.MOST_NAMED else ""
+    return _Headline(text, "open" if is_open else "decided", ranking)
 
 
 def _halves_headline(question: _Question, claims: list[Claim]) -> _Headline:

@@ -78,6 +78,8 @@ class Verdict:
         cautions: Notes on what may make the result wrong, the most harmful first.
         chance: Sentence that no system was shown to be better than chance; empty if a system was
             shown to be better, or if this is unknown.
+        ranking: Sentence that names the systems which the main sentence only counts; empty with at
+            most four systems.
 
     Example:
         >>> verdict = Verdict("On 200 test images", "the AUROC of A was 0.8", "single", {}, [])
@@ -93,6 +95,7 @@ class Verdict:
     claims: tuple[Claim, ...] = ()
     cautions: tuple[Note, ...] = ()
     chance: str = ""
+    ranking: str = ""
 
     @property
     def headline(self) -> str:

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.routing import APIRoute
+from markupsafe import Markup
 from pydantic import BeforeValidator
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.images.image_limits import MAX_PIXELS
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.overlays.contours import CONTOUR_PROBABILITIES
+from cxr_compare.evaluation.overlays.legend import MARKS
+from cxr_compare.evaluation.overlays.svg import example_svg
 from cxr_compare.serving.answer import ANSWER_COLUMNS, RESEARCH_USE, answer_row
 from cxr_compare.serving.web.analysis import Include, Server
 from cxr_compare.serving.web.schemas import (
@@ -37,6 +42,7 @@ from cxr_compare.serving.web.systems import versions_of
 _LONGEST_NAME = 120
 _MOST_PARTS = 1_000_000  # values of the JSON of a report: to read it stops all else for a second
 _PAGE = Path(__file__).with_name("page")
+_LEGEND_PLACE = "<!-- legend -->"
 _KINDS = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -100,14 +106,31 @@ class Files:
 
     Attributes:
         page: Path of each file of the HTML page, by file name.
+        index: Content of the HTML page.
         examples: Path of each example image, by file name.
         report: Path of each file of the report, by its path in the report folder.
     """
 
     def __init__(self, report: Path | None) -> None:
         self.page = _listed(_PAGE, deep=False)
+        self.index = (_PAGE / "index.html").read_text("utf-8").replace(_LEGEND_PLACE, _legend())
         self.examples = _listed(_PAGE / "examples", deep=False)
         self.report = {} if report is None else _listed(report, deep=True)
+
+
+def _legend() -> str:
+    """Return the marks of the page's images as list items; the page shows those that it draws."""
+    levels = listing([f"{100 * level:.0f} %" for level in CONTOUR_PROBABILITIES])
+    details = {
+        "box": "",
+        "contours": f" at {levels} of its scale",
+        "cell": f", where it reaches {100 * CONTOUR_PROBABILITIES[0]:.0f} % of its scale",
+    }
+    item = Markup('<li data-mark="{}" hidden>{}{}</li>')
+    return "".join(
+        item.format(name, example_svg(MARKS[name]), f"{MARKS[name].text}{detail}")
+        for name, detail in details.items()
+    )
 
 
 def _listed(folder: Path, *, deep: bool) -> dict[str, Path]:
@@ -268,7 +291,7 @@ async def readyz(request: Request, response: Response) -> StateAnswer:
 @router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
     """Send the HTML page on which a reader uploads images and sees the predictions."""
-    return _file(_files(request).page, "index.html")
+    return HTMLResponse(_files(request).index)
 
 
 @router.get("/page/{name}", include_in_schema=False)

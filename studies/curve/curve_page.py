@@ -16,6 +16,7 @@ from cxr_compare.evaluation.report.study_page import (
     figure_text,
     save_chart,
     study_files,
+    text_table,
     write_study,
 )
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
@@ -196,7 +197,8 @@ def _own_parts(
     study: CurveStudy, statements: Mapping[str, list[Statement]], charts: Mapping[str, Figure]
 ) -> dict[str, Any]:
     """Return the values of this page's own template blocks."""
-    titles = [metric_title(metric) for metric in study.metrics]
+    titles = (metric_title(metric) for metric in study.metrics)
+    columns = ("Annotated by", "Images", "Positive", "Boxed", "Boxes", *titles)
     return {
         "study": study,
         "first": study.metrics[0] if study.metrics else "",
@@ -204,8 +206,8 @@ def _own_parts(
             _of_metric(study, metric, statements[metric], charts[metric])
             for metric in study.metrics
         ],
-        "columns": ["Annotated by", "Images", "Positive", "Boxed", "Boxes", *titles],
-        "rows": list(_rows(study)),
+        "points": text_table("All points", columns, _rows(study)),
+        "kinds": list(KINDS.values()),
     }
 
 
@@ -260,22 +262,16 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
     ]
     title = f"Differences in {metric_title(metric)}"
     has_mixed = any("mixed" in pair for pair in pairs)
-    return Table.from_rows(
-        title, "", (curve_sentences.images_column(has_mixed), *heads), tuple(lines)
-    )
+    return text_table(title, (curve_sentences.images_column(has_mixed), *heads), lines)
 
 
-def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
+def _rows(study: CurveStudy) -> Iterator[tuple[str, ...]]:
     """Return the points for the table, model by model."""
     for model in study.models:
         for point in study.sizes(model.kind):
             counts = point.n_images, point.n_positive, point.n_boxed, point.n_boxes
-            yield {
-                "position": list(KINDS).index(model.kind),
-                "model": KINDS[model.kind],
-                "counts": [f"{count:,.0f}" for count in counts],
-                "figures": [_figure_cell(study, point, metric) for metric in study.metrics],
-            }
+            figures = (_figure_cell(study, point, metric) for metric in study.metrics)
+            yield (KINDS[model.kind], *(f"{count:,.0f}" for count in counts), *figures)
 
 
 def _figure_cell(study: CurveStudy, point: SizePoint, metric: str) -> str:

@@ -87,7 +87,7 @@ export function card(each, place, facts, lookAt, howItDid) {
   const computed = [bar(each), boxes(each, place, lookAt), scores(each)];
   return styled(h("article", { class: each.status === "ok" ? "card" : "card doubtful", "aria-label": each.system },
     h("header", {},
-      h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
+      h("h3", {}, h("span", { class: "key" }), each.system),
       h("p", { class: `decision ${decided.replace(" ", "-")}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
     h("p", { class: "quiet" }, each.kind === "boxes" ? "Draws boxes around lesions" : "Judges the whole image, then shows where", ` · ${inside(each.finding)}`),
     each.undecided_because ? h("p", { class: "because" }, `Why: ${each.undecided_because}`) : null,
@@ -155,7 +155,7 @@ const MEANINGS = {
 /** The accuracy of the systems on their test sets, and what they learned from; `locked` where the report needs a token. */
 export function systemsPage(systems, locked) {
   return systems.map((each, place) => styled(h("section", { id: `did-${each.system}`, tabIndex: -1 },
-    h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
+    h("h3", {}, h("span", { class: "key" }), each.system),
     h("p", {}, `Looks for ${inside(each.finding)}. Learned from ${source(each)}.`,
       each.guard ? "" : " It cannot tell what is no chest X-ray: look yourself."),
     cautionList(each.cautions),

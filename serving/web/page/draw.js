@@ -182,14 +182,12 @@ function drawBoxes(context, size, place, { answer, colour, boxes, chosen }, unit
     const [x, y] = [place.x + box.x1 * place.scale, place.y + box.y1 * place.scale];
     const [width, height] = [(box.x2 - box.x1) * place.scale, (box.y2 - box.y1) * place.scale];
     const line = (number === chosen ? 4 : 2) * unit;
-    for (const [style, thick, dash] of [["#000c", line + 2.4 * unit, []], [colour, line, answer.kind === "scores" ? [7 * unit, 5 * unit] : []]]) {
-      context.setLineDash(dash);
+    for (const [style, thick] of [["#000c", line + 2.4 * unit], [colour, line]]) {
       [context.strokeStyle, context.lineWidth] = [style, thick];
       context.strokeRect(x, y, width, height);
     }
     const text = box.score.toFixed(2);
     const corner = free(texts, { x, y, width, height }, context.measureText(text).width, 16 * unit, size);
-    context.setLineDash([]);
     [context.strokeStyle, context.lineWidth, context.fillStyle] = ["#000", 3 * unit, colour];
     context.strokeText(text, corner.x, corner.y);
     context.fillText(text, corner.x, corner.y);

@@ -1,7 +1,7 @@
 // The X-ray on screen: zoom, pan, window and level on the full bit depth, and what systems show.
 
 import { CONTOURS, isCoarse, MAP_OPACITY, colourOf, develop, middle, paint } from "./draw.js";
-import { h, outcome, share, styled } from "./dom.js";
+import { $, h, outcome, share, styled } from "./dom.js";
 
 const MOST_ZOOM = 16;
 const NARROW = matchMedia("(max-width: 700px)");
@@ -42,6 +42,7 @@ export class Viewer {
     this.besideButton = button("Side by side", "Each system beside the other", "s", () => this.toggleBeside());
     this.hideButton = button("Hide marks", "Hide boxes and maps", "h", () => this.toggleHidden());
     this.layers = h("div", { class: "layers" });
+    this.legend = $("legend");  // written by the server, with the marks of overlays and reports
     this.zoomWords = h("output", { class: "figures zoom" });
     this.#root.replaceChildren(
       h("div", { class: "tools", role: "group", "aria-label": "View" },
@@ -53,7 +54,7 @@ export class Viewer {
       h("div", { class: "tools window", role: "group", "aria-label": "Window and level" },
         h("label", { class: "slider" }, "Width ", this.widthSlider), h("label", { class: "slider" }, "Level ", this.levelSlider),
         this.preset, button("Reset", "Window and level as in the file", "r", () => this.usePreset("file")), this.windowWords, this.pointWords),
-      this.layers);
+      this.layers, this.legend);
   }
 
   /** Show an image, or nothing while it comes. */
@@ -104,7 +105,7 @@ export class Viewer {
   #pane(marks, beside) {
     const words = marks.map(({ answer }) => `${answer.system} shows ${marksInWords(answer)}`).join("; ");
     const canvas = h("canvas", { tabIndex: 0, role: "img", "aria-label": `X-ray ${this.#name}. ${words}` });
-    const caption = beside ? h("figcaption", {}, styled(h("span", { class: marks[0].answer.kind === "scores" ? "key dashed" : "key" }), { "--key": marks[0].colour }),
+    const caption = beside ? h("figcaption", {}, styled(h("span", { class: "key" }), { "--key": marks[0].colour }),
       `${marks[0].answer.system}: ${outcome(marks[0].answer)}`) : null;
     const node = h("figure", { class: "pane" }, caption, canvas);
     this.#listen(canvas);
@@ -124,9 +125,12 @@ export class Viewer {
       return h("div", { class: "layer" }, h("label", { class: "check" }, box, words), slider);
     };
     this.layers.replaceChildren(...this.#marks.map((mark) => h("fieldset", {},
-      h("legend", {}, styled(h("span", { class: mark.answer.kind === "scores" ? "key dashed" : "key" }), { "--key": mark.colour }), mark.answer.system),
+      h("legend", {}, styled(h("span", { class: "key" }), { "--key": mark.colour }), mark.answer.system),
       mark.answer.boxes.length ? row(mark, "boxes", `Boxes (${mark.answer.boxes.length})`) : mark.answer.map ? null : h("p", { class: "quiet" }, "No boxes"),
       mark.answer.map ? row(mark, "map", mapWords(mark.answer.map)) : null)));
+    const drawn = new Set(this.#marks.flatMap(({ answer }) => [answer.boxes.length ? "box" : "", markOfMap(answer.map)]));
+    for (const item of this.legend.children) item.hidden = !drawn.has(item.dataset.mark);
+    this.legend.hidden = [...this.legend.children].every((item) => item.hidden);
   }
 
   /** Look at one box of a system. */
@@ -377,10 +381,9 @@ const fromMiddle = (canvas, event) => {
 /** Keep a middle such that the image fills the pane; `part`: how much of the image the pane shows. */
 const kept = (middleAt, part) => (part >= 1 ? 0.5 : Math.min(Math.max(middleAt, part / 2), 1 - part / 2));
 
-function mapWords(map) {
-  const faint = map.values.flat().some((value) => value >= CONTOURS[0]) ? "" : ", faint";
-  return isCoarse(map) ? `Map (peak of ${map.values.length} × ${map.values[0].length} cells${faint})` : faint ? "Map (faint)" : "Map";
-}
+const isFaint = (map) => !map.values.flat().some((value) => value >= CONTOURS[0]);
+const mapWords = (map) => isFaint(map) ? "Map (faint)" : "Map";
+const markOfMap = (map) => !map || isFaint(map) ? "" : isCoarse(map) ? "cell" : "contours";
 
 function marksInWords(answer) {
   if (answer.status !== "ok") return "no answer";

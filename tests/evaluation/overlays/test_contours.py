@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from cxr_compare.evaluation.overlays.contours import ActivationGrid, contour_levels, map_shapes
-from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 
 COLOUR = "#56B4E9"
 FRAME = (0.0, 0.0, 64.0, 64.0)
@@ -70,17 +69,3 @@ def test_contour_that_fills_the_chest_is_left_out_and_a_small_one_stays():
     flat = ActivationGrid(np.full((10, 10), 1.5), FRAME, LEVELS)
     assert (flat.reached, flat.contoured, flat.shows_cell) == ((1.0,), (), True)
     assert map_shapes(flat, COLOUR)[0].paths[0][0].tolist() == [0.0, 0.0]  # the first of equals
-
-
-def test_percentages_name_the_contours_that_are_drawn():
-    values = np.full((10, 10), 1.5)
-    values[4:6, 4:6] = 4.0
-    contours = (0.25, 0.5, 0.75)
-    fine = ImagePrediction(
-        "A", COLOUR, grid=ActivationGrid(values, FRAME, LEVELS), contours=contours
-    )
-    assert (fine.contour_percentages, fine.cell_text) == ("50, 75 %", "")
-    coarse = ImagePrediction(
-        "A", COLOUR, grid=ActivationGrid(values[2:7, 2:7], FRAME, LEVELS), contours=contours
-    )
-    assert "5 × 5" in coarse.cell_text

@@ -1,10 +1,7 @@
-import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.evaluation.overlays.shapes import Shape
 from cxr_compare.evaluation.report.case_selection import select_cases
-from cxr_compare.evaluation.report.drawn_case import view_box
 
 
 @pytest.fixture
@@ -101,17 +98,3 @@ def test_images_of_unknown_truth_are_left_out(comparison):
     decisions = comparison.decisions.copy()
     decisions.loc[decisions["image_id"] == "p04", "label"] = float("nan")
     assert "all-miss" not in keys_of(decisions, comparison)
-
-
-@pytest.mark.parametrize(
-    ("box", "size", "view", "why"),
-    [
-        ([10, 10, 20, 20], (100, 100), "0 0 80 60", "the lungs around a small lesion"),
-        ([80, 80, 90, 90], (100, 100), "20 40 80 60", "inside the image"),
-        ([0, 0, 100, 100], (100, 100), "-16.7 0 133.3 100", "black beside what fills the height"),
-    ],
-)
-def test_what_matters_of_an_image_is_shown_in_one_shape(box, size, view, why):
-    x1, y1, x2, y2 = box
-    shape = Shape("boxes", (np.array([[x1, y1], [x2, y2]], dtype=float),), "#000000")
-    assert view_box(size, [shape]) == view, why

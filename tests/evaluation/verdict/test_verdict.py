@@ -226,9 +226,7 @@ def test_three_systems_of_equal_scores_are_called_equal_from_the_images_on(predi
     assert {c.standing for conclusion in answer.conclusions for c in conclusion.claims} == {"same"}
 
 
-def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(
-    make_metrics, verdict_of
-):
+def test_headline_of_many_systems_counts_them_and_a_finding_names_them(make_metrics, verdict_of):
     scores = {name: 0.9 - 0.1 * place for place, name in enumerate("ABCDE")}
     gaps = [
         (f"{one} - {other}", gap - half, gap + half)
@@ -237,7 +235,14 @@ def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(
         for half in [0.1 if other == "E" else 0.9]
     ]
     verdict = verdict_of(table(make_metrics, scores, gaps), list("ABCDE"), "X")
-    assert "shown to exceed E (0.500) and it was not shown to differ from B" in verdict.headline
+    assert verdict.answer == (
+        "A had the highest AUROC of 5 systems for x (0.900); it was shown to exceed 1 of the "
+        "others, and was not shown to differ from 3"
+    )
+    assert verdict.ranking == (
+        "A was shown to exceed E (0.500); not shown to differ from B (0.800), C (0.700) and D "
+        "(0.600)."
+    )
     assert "interval" not in verdict.headline
     texts = [conclusion.text for conclusion in verdict.conclusions]
     assert len(texts) == 10
