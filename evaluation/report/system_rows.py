@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.metrics.metric import MetricKey
@@ -217,7 +218,7 @@ def corrections_table(comparison: Comparison) -> Table | None:
                 continue
             corrected = errors[errors[other].eq(True)]
             n_missed = int((corrected.index.get_level_values("label") >= 1).sum())
-            parts = f"{n_missed:,} missed, {len(corrected) - n_missed:,} false alarms"
+            parts = f"{n_missed:,} missed, {counted(len(corrected) - n_missed, 'false alarm')}"
             row.append(Cell(f"{len(corrected):,}", parts if len(names) < 4 else ""))
         rows.append(tuple(row))
     table = Table.from_rows(
