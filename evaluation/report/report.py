@@ -18,7 +18,7 @@ from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
-from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_chart
+from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_pages, svg_bytes
 from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.methods import methods
@@ -119,14 +119,19 @@ def write_page(
 
 
 def _draw_charts(result: Result, folder: Path) -> dict[str, PageChart]:
-    """Draw each chart once, write it as SVG and PDF, and return it for the page, by its name."""
+    """Draw each chart once, write it as SVG and as a page of a PDF, and return it by its name."""
     facts = result.answer["charts"]
+    names = chart_names(result.curves, facts)
+    figures = {
+        name: draw(name, result.curves, result.figures, result.systems, facts) for name in names
+    }
+    save_pages(figures.values(), folder / "charts.pdf")
     charts = {}
-    for name in chart_names(result.curves, facts):
-        figure = draw(name, result.curves, result.figures, result.systems, facts)
-        svg, _ = save_chart(figure, folder / f"{name}.svg")
+    for name, figure in figures.items():
+        svg = svg_bytes(figure)
+        (folder / f"{name}.svg").write_bytes(svg)
         note = chart_note(name, result.curves, facts)
-        charts[name] = PageChart(image_source(svg.read_bytes()), alt_text(figure), note)
+        charts[name] = PageChart(image_source(svg), alt_text(figure), note)
     return charts
 
 

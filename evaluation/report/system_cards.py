@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
@@ -29,17 +31,21 @@ from cxr_compare.evaluation.statistics.figure_text import DASH
 _HUB_FIGURES = ("auroc", "average_precision", "recall", "specificity", "precision", "f1", "ap50")
 
 
-def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
-    """Return the model card of one of the compared systems, with its metrics on the test images.
+def cards_of_comparison(comparison: Comparison) -> dict[str, ModelCard]:
+    """Return the model card of each compared system by its name, with its figures on the test set.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        name: Name of the system (detector or classifier) in the comparison.
-
-    Returns:
-        The content of the model card.
     """
+    figures = summary_frame(comparison)
+    groups = group_tables(comparison)
+    return {name: _card(comparison, name, figures[name], groups) for name in comparison.names}
+
+
+def _card(
+    comparison: Comparison, name: str, figures: pd.Series, groups: Sequence[Table]
+) -> ModelCard:
     result = comparison.systems[name]
     record = comparison.records.get(name) or {}
     main = comparison.main_policy
@@ -56,7 +62,7 @@ def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
         record=record,
         points=points,
         calibrated=is_calibrated(record),
-        evaluation=_evaluation(comparison, name),
+        evaluation=_evaluation(comparison, name, figures, groups),
         cautions=[caution.text for caution in comparison.answer.cautions],
     )
 
@@ -65,9 +71,10 @@ def _threshold(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
+def _evaluation(
+    comparison: Comparison, name: str, texts: pd.Series, tables: Sequence[Table]
+) -> CardEvaluation:
     figures = comparison.figures
-    texts = summary_frame(comparison)[name]
     sections = []
     left_out = []
     for heading, of_heading in texts.groupby(level=0, sort=False):
@@ -79,7 +86,7 @@ def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
         heads = ("Figure", "Value (95 % interval)")
         sections.append(text_table(str(heading), heads, known.items()))
     groups = []
-    for table in group_tables(comparison):
+    for table in tables:
         frame = table.frame[[name, table.frame.columns[-1]]]
         if (frame[name] != DASH).any():
             groups.append(table._replace(frame=frame))
@@ -155,6 +162,7 @@ def write_cards(comparison: Comparison, out: Path) -> None:
     make_folder(out / files.CARDS)
     for stale in (out / files.CARDS).glob("*.md"):
         stale.unlink()
+    cards = cards_of_comparison(comparison)
     for name, file in card_files(comparison.names).items():
-        text = card_of_comparison(comparison, name).to_markdown()
+        text = cards[name].to_markdown()
         write_text(out / file, text if comparison.patients_known else image_wording(text))

@@ -184,7 +184,7 @@ def test_a_result_shows_itself_in_a_notebook(data, system, tmp_path):
     assert result.table.loc[("Without a threshold", "AUROC"), "B"] in page
     assert set(result.cases(2)["image_id"]) <= set(result.decisions["image_id"])
     assert result.plot("roc").axes
-    with pytest.raises(InputError, match="no chart 'rok'; this comparison has roc, pr, "):
+    with pytest.raises(InputError, match="no chart 'rok'; this comparison has forest, roc, "):
         result.plot("rok")
     with pytest.raises(InputError, match="none of the test images"):
         result.overlay("i00")
