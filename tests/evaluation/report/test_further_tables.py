@@ -154,7 +154,7 @@ def test_errors_and_corrections_count_every_image_once(comparison):
     assert errors["Missed positive images"].tolist() == ["2 of 6 (33 %)"] * 2
     assert errors["False alarms"].tolist() == ["1 of 6 (17 %)"] * 2
     corrections = corrections_table(comparison).frame
-    corrected = "2 (1 missed, 1 false alarms)"
+    corrected = "2 (1 missed, 1 false alarm)"
     assert corrections.to_numpy().tolist() == [["3", "", corrected], ["3", corrected, ""]]
 
 
