@@ -29,6 +29,7 @@ from cxr_compare.evaluation.choices import Choices, Declared
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics, confusion_counts
 from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import Output, System
 from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.reduction_choice import choose_reduction
@@ -200,6 +201,23 @@ def declare(decision: Choices, declared: Declared) -> Choices:
     )
 
 
+def not_tuned_text(systems: Sequence[str]) -> str:
+    """Say that the thresholds of some systems were chosen during the comparison.
+
+    Args:
+        systems: Names of the systems.
+
+    Example:
+        >>> not_tuned_text(["A"])
+        'A was not tuned before; its thresholds were chosen now, on the validation images.'
+    """
+    verb, whose = ("was", "its") if len(systems) == 1 else ("were", "their")
+    return (
+        f"{listing(systems)} {verb} not tuned before; {whose} thresholds were chosen now, on the "
+        "validation images."
+    )
+
+
 def checked_decision(
     name: str,
     system: System,
@@ -252,11 +270,7 @@ def checked_decision(
         requested = list(dict.fromkeys((*policies, *extra_policies)))
         derived = tune(system, truth, policies=requested, options=TuningOptions(boxes_by=boxes_by))
         if derived.chosen_on["n_images"]:
-            text = (
-                f"{name} was not tuned before; its thresholds were chosen now, on the validation "
-                "images."
-            )
-            return derived, [Note("not_tuned", text, {"system": name})]
+            return derived, [Note("not_tuned", not_tuned_text([name]), {"system": name})]
         declared = any(choice.threshold is not None for choice in derived.thresholds.values())
         also = " and figures at declared thresholds" if declared else ""
         text = (

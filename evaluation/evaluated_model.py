@@ -197,9 +197,8 @@ class EvaluatedModel:
         missing: dict[MetricKey, str] = {}
         if self.pairs is None:
             # Figures of called boxes are left out: without a score cut they get no row.
-            missing |= _without(
-                "boxes", "", (metric for metric in METRICS if _needs(metric) == {"boxes"})
-            )
+            boxed = (metric for metric in METRICS if _needs(metric) == {"boxes"})
+            missing |= _without("point" if self.points is None else "boxes", "", boxed)
         placed = [metric for metric in family("point") if "threshold" in _needs(metric)]
         if self.points is None:
             missing |= _without("point", "", (m for m in family("point") if m not in placed))

@@ -71,7 +71,7 @@ class GroundTruth:
             ``split_id`` (name and id of the division into training, validation and test images).
             Empty if there are none.
         data_name: Name of the data set; empty if there is none.
-        title: Name of the images as the report's methods show it.
+        title: Name of the images as the report's methods show it; empty if they have none.
         split_rule: Method and options by which images got their roles, where it is recorded.
         source: Folder or file that the ground truth was read from, for error messages.
 
@@ -96,7 +96,7 @@ class GroundTruth:
     synthetic: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
     ids: Mapping[str, Any] = field(default_factory=dict)
     data_name: str = ""
-    title: str = "images in memory"
+    title: str = ""
     split_rule: Mapping[str, Any] = field(default_factory=dict)
     source: str = "truth"
 

@@ -28,10 +28,12 @@ def display_name(finding: str) -> str:
         finding: Name of a finding, such as ``pleural_thickening``.
 
     Returns:
-        The text, which begins with a capital letter.
+        The text, which begins with a capital letter; "the finding" where a table names none.
 
     Example:
-        >>> display_name("pleural_thickening")
-        'Pleural thickening'
+        >>> display_name("pleural_thickening"), display_name("label")
+        ('Pleural thickening', 'the finding')
     """
+    if finding in ("finding", "label"):
+        return "the finding"
     return finding.replace("_", " ").capitalize()

@@ -252,9 +252,9 @@ _LOCALISATION_METRICS = (
     _coco_decided(
         "ap50_decided",
         "AP50 of the decided boxes",
-        "AP50 of the decided boxes, which are drawn: the stored boxes without those that overlap a "
-        "more confident box by more than a limit, which is chosen on validation images. For boxes "
-        "that are cut out of an activation map it equals AP50.",
+        "COCO average precision of the boxes at an IoU of at least 0.5, of the decided boxes: "
+        "those without the ones that overlap a more confident box by more than a limit, which is "
+        "chosen on validation images. They are the boxes that are drawn.",
         table=TablePosition("localisation", 4),
         highlights=("subgroups", "summary", "verdict"),
     ),

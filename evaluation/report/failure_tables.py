@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.groups.shares import TOO_FEW
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
@@ -335,7 +336,8 @@ def corrections_table(comparison: Comparison) -> Table | None:
                 continue
             corrected = errors[errors[other].eq(True)]
             n_missed = int((corrected.index.get_level_values("label") >= 1).sum())
-            parts = f" ({n_missed:,} missed, {len(corrected) - n_missed:,} false alarms)"
+            alarms = counted(len(corrected) - n_missed, "false alarm")
+            parts = f" ({n_missed:,} missed, {alarms})"
             row.append(f"{len(corrected):,}{parts if len(names) < 4 else ''}")
         rows.append(row)
     return text_table(

@@ -113,7 +113,7 @@ def _shortcuts(comparison: Comparison) -> Table | None:
         strongest = f"the prediction from {beyond['group'].iloc[0]}"
     lead = (
         "How well metadata and image borders alone predict the label (5-fold cross-validation by "
-        "patient). “Everything but the lungs” leaves out mean brightness and file size, which "
+        "patient). Those from all metadata leave out mean brightness and file size, which "
         "disease changes, too. A system that does not exceed these figures has not shown that it "
         "reads the lungs. For the difference from the strongest prediction, both AUROCs compare "
         "only images of the same fold, so it need not equal the difference of the AUROCs in this "

@@ -15,76 +15,23 @@ _FAMILIES = {
 
 
 def interval_meaning(made: IntervalFacts) -> str:
-    """Say what the interval of a single figure means, and how it was made."""
-    texts = [
+    """Say what the interval of a single figure means."""
+    if not made.single:
+        return "This report has no intervals."
+    return (
         "The method gives intervals that contain the true figure, of all patients like these, in "
         "95 % of test sets. An interval is not the range in which the figure of another study "
-        "would fall, which is wider."
-    ]
-    if "obuchowski" in made.single:
-        texts.append(auroc_method())
-    if "counts" in made.single:
-        texts.append(counts_method(made))
-    if "bootstrap" in made.single:
-        texts.append(
-            "All other figures: the middle 95 % of the values when patients (not images) are "
-            "resampled with replacement, expanded for few patients."
-        )
-        if made.refitted:
-            texts.append(
-                "For figures of boxes and for differences of systems validation patients are "
-                "resampled as well, and the score from which boxes are called and thresholds are "
-                "chosen again on them, so the interval includes the uncertainty of that choice."
-            )
-        elif made.has_thresholds:
-            texts.append("Thresholds stay fixed.")
-        if made.fixed:
-            texts.append(
-                "Fixed in every resample, so that no interval includes the sampling error of the "
-                f"choice: {listing(made.fixed)} (figures.csv says for which figures)."
-            )
-    if "exact" in made.single:
-        texts.append(
-            "A share of 0 or 1: the exact Clopper-Pearson interval, with patients (for AUROC, "
-            "pairs of patients) as trials."
-        )
-    if "seeds" in made.single:
-        texts.append(
-            "Systems with several training seeds: the analysis of Obuchowski and Rockette with "
-            "Hillis' degrees of freedom. Seeds are random, so the interval is for the training "
-            "recipe and not for these seeds alone."
-        )
-    if not made.single:
-        texts.append("This report has no intervals.")
-    return " ".join(texts)
-
-
-def difference_meaning(made: IntervalFacts) -> str:
-    """Say how the interval of a paired difference was made, and how it is read."""
-    texts = []
-    if "obuchowski" in made.paired:
-        texts.append(
-            "AUROC: the same variance, of the difference, which accounts for the patients that "
-            "both systems share; not on the logit scale."
-        )
-    if "bootstrap" in made.paired:
-        texts.append(
-            "All other figures: both systems are scored on the same resampled patients, and the "
-            "difference is taken in each resample."
-        )
-    if "seeds" in made.paired:
-        texts.append(
-            "With several training seeds: the analysis of Obuchowski and Rockette with Hillis' "
-            "degrees of freedom. Seeds are random, and each system has its own. A system with one "
-            "seed stands for that trained model only."
-        )
-    if not made.paired:
-        texts.append("The figure of one system minus that of the other, on the same images.")
-    texts.append(
-        "Two intervals may overlap although the difference is clear, so read the interval of the "
-        "difference. If it includes 0, the systems were not shown to differ."
+        "would fall, which is wider. The text to copy into a paper names each method."
     )
-    return " ".join(texts)
+
+
+def difference_meaning() -> str:
+    """Say how the interval of a paired difference is read."""
+    return (
+        "The figure of one system minus that of the other, on the same images. Two intervals may "
+        "overlap although the difference is clear, so read the interval of the difference. If it "
+        "includes 0, the systems were not shown to differ."
+    )
 
 
 def auroc_method(cite: Cite = uncited) -> str:

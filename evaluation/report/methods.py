@@ -22,7 +22,12 @@ from cxr_compare.evaluation.report.interval_texts import (
     interval_meaning,
     uncertainty_text,
 )
-from cxr_compare.evaluation.report.trained_systems import Facts, prediction_text, system_text
+from cxr_compare.evaluation.report.trained_systems import (
+    Facts,
+    imported_text,
+    prediction_text,
+    system_text,
+)
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import MOST_UNDEFINED
 from cxr_compare.evaluation.system_result import SystemResult
@@ -92,7 +97,7 @@ def methods(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
         "cells": cells,
         "meanings": {
             "interval": interval_meaning(made),
-            "difference": difference_meaning(made),
+            "difference": difference_meaning(),
         },
     }
 
@@ -150,10 +155,13 @@ def _data_paragraph(comparison: Comparison, labelled: GroundTruth, citations: Ci
     synthetic = ""
     if comparison.background.synthetic:
         synthetic = " (synthetic images made by this program, not of patients)"
-    positive = " or ".join(name.replace("_", " ") for name in comparison.findings)
+    positive = finding
+    if len(comparison.findings) > 1:
+        positive = " or ".join(name.replace("_", " ") for name in comparison.findings)
+    of_set = f" in the data set “{data_name}”" if data_name else ""
     texts = [
-        f"{listing(names)} {'was' if len(names) == 1 else 'were'} evaluated on {finding} in the "
-        f"data set “{data_name}”{synthetic}{citations.cite_for('sources', *sources.index)}.",
+        f"{listing(names)} {'was' if len(names) == 1 else 'were'} evaluated on {finding}{of_set}"
+        f"{synthetic}{citations.cite_for('sources', *sources.index)}.",
         f"An image was positive where the reference labels state that {positive} is present, and "
         "negative where they state that "
         f"{'it is' if len(comparison.findings) == 1 else 'all are'} absent.",
@@ -175,12 +183,13 @@ def _roles(comparison: Comparison, labelled: GroundTruth) -> str:
     if len(texts) < 2:
         return ""
     rule = labelled.split_rule
-    assigned = rule.get("method") or "into roles"
+    how = [rule["method"]] if rule.get("method") else []
     if rule.get("balanced"):
-        assigned += f", balanced by {listing(rule['balanced'])}"
+        how.append(f"balanced by {listing(rule['balanced'])}")
     if comparison.background.audit is not None and not comparison.background.audit:
-        assigned += ", each patient in one role"
-    return f"Each image had one role ({assigned}): {'; '.join(texts)}."
+        how.append("each patient in one role")
+    assigned = f" ({', '.join(how)})" if how else ""
+    return f"Each image had one role{assigned}: {'; '.join(texts)}."
 
 
 def _people(images: pd.DataFrame, image_ids: Any) -> str:
@@ -211,15 +220,18 @@ def _shares(images: pd.DataFrame, column: str) -> str:
 
 def _systems_paragraph(comparison: Comparison, citations: Citations) -> str:
     texts = []
+    imported = []
     for name in comparison.systems:
         facts = comparison.records.get(name) or {}
         original = comparison.same_training.get(name)
-        if original is None:
-            texts.append(system_text(name, facts, citations))
-        else:
+        if original is not None:
             same = f"{name} is the same trained network as {original}."
             texts.append(f"{same} {prediction_text(facts)}".rstrip())
-    return " ".join(texts)
+        elif any(facts.get(key) for key in ("recipe", "members", "backend")):
+            texts.append(system_text(name, facts, citations, described=comparison.names))
+        else:
+            imported.append(name)
+    return " ".join([*texts, imported_text(imported)] if imported else texts)
 
 
 def _decisions_paragraph(
@@ -228,6 +240,11 @@ def _decisions_paragraph(
     texts = ["No system had a threshold, so no image was called positive or negative."]
     if made.has_thresholds:
         texts = ["An image was called positive where its score was at or above the threshold."]
+        if any(system.threshold_ranges for system in comparison.systems.values()):
+            texts.append(
+                "Brackets behind a threshold: its range in 95 % of resamples of the validation "
+                "patients."
+            )
     for name, system in comparison.systems.items():
         decision = (comparison.records.get(name) or {}).get("decision") or {}
         validated = (decision.get("chosen_on") or {}).get("n_images")
@@ -279,9 +296,10 @@ def _choices(decision: Facts, citations: Citations) -> list[str]:
         is_platt = decision["calibration"]["method"] == "platt"
         cited = citations.cite("platt2000") if is_platt else ""
         texts.append(f"probability: {_probability(decision)}{cited}")
-    boxes = _boxes(decision)
-    if boxes:
-        texts.append(f"boxes {boxes}")
+    if decision.get("box_rule"):
+        texts.append(f"boxes {_box_rule(decision)}")
+    if decision.get("box_cut") is not None:
+        texts.append(f"boxes count in the RSNA score from a score of {decision['box_cut']:g}")
     if decision.get("map_scale"):
         low, high = decision["map_scale"]
         texts.append(f"full scale of its maps {number(low, 2)} to {number(high, 2)}")
@@ -315,21 +333,15 @@ def _probability(decision: Facts) -> str:
     return text
 
 
-def _boxes(decision: Facts) -> str:
-    """Name the rule for boxes of a decision, and the score from which boxes are called."""
-    parts = []
-    rule = decision.get("box_rule")
-    if rule:
-        text = f"cut from its maps {rule}" if decision.get("map_boxes") else str(rule)
-        n_tried = len(decision.get("boxes_tried") or [])
-        if n_tried > 1:
-            metric = (decision.get("options") or {}).get("boxes_by") or "froc_mean"
-            title = METRICS[metric].title_in_sentence
-            text += f" (the best of {n_tried} rules by {title})"
-        parts.append(text)
-    if decision.get("box_cut") is not None:
-        parts.append(f"called from score {decision['box_cut']:g} in the RSNA score")
-    return ", ".join(parts)
+def _box_rule(decision: Facts) -> str:
+    """Name the rule for boxes of a decision."""
+    rule = decision["box_rule"]
+    text = f"cut from its maps {rule}" if decision.get("map_boxes") else str(rule)
+    n_tried = len(decision.get("boxes_tried") or [])
+    if n_tried > 1:
+        metric = (decision.get("options") or {}).get("boxes_by") or "froc_mean"
+        text += f" (the best of {n_tried} rules by {METRICS[metric].title_in_sentence})"
+    return text
 
 
 def _thresholds(system: SystemResult) -> str:
@@ -344,10 +356,7 @@ def _thresholds(system: SystemResult) -> str:
         text += f" {number(value)}"
         ends = system.threshold_ranges.get(policy)
         if ends:
-            text += (
-                f" ({number(ends[0])} to {number(ends[1])} in 95 % of resamples of the validation "
-                "patients)"
-            )
+            text += f" ({number(ends[0])} to {number(ends[1])})"
         known.append(text)
     return f"threshold {listing(known)}" if known else "no threshold"
 

@@ -437,7 +437,7 @@ def _draw_forest_rows(
         }
         axes.plot(row["estimate"], place, "o", **dot, **hollow)
     locator = MaxNLocator(
-        nbins=3 if axes.bbox.width < 110 else 4, steps=[1, 2, 5, 10], min_n_ticks=2
+        nbins=min(4, max(2, int(axes.bbox.width // 42))), steps=[1, 2, 5, 10], min_n_ticks=2
     )
     ticks = locator.tick_values(min(ends), max(ends) if max(ends) > min(ends) else min(ends) + 0.01)
     axes.set_xticks(ticks)

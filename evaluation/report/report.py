@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.evaluation.choose import not_tuned_text
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
-from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_chart
+from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_pages, svg_bytes
 from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.methods import methods
@@ -118,14 +119,19 @@ def write_page(
 
 
 def _draw_charts(result: Result, folder: Path) -> dict[str, PageChart]:
-    """Draw each chart once, write it as SVG and PDF, and return it for the page, by its name."""
+    """Draw each chart once, write it as SVG and as a page of a PDF, and return it by its name."""
     facts = result.answer["charts"]
+    names = chart_names(result.curves, facts)
+    figures = {
+        name: draw(name, result.curves, result.figures, result.systems, facts) for name in names
+    }
+    save_pages(figures.values(), folder / "charts.pdf")
     charts = {}
-    for name in chart_names(result.curves, facts):
-        figure = draw(name, result.curves, result.figures, result.systems, facts)
-        svg, _ = save_chart(figure, folder / f"{name}.svg")
+    for name, figure in figures.items():
+        svg = svg_bytes(figure)
+        (folder / f"{name}.svg").write_bytes(svg)
         note = chart_note(name, result.curves, facts)
-        charts[name] = PageChart(image_source(svg.read_bytes()), alt_text(figure), note)
+        charts[name] = PageChart(image_source(svg), alt_text(figure), note)
     return charts
 
 
@@ -139,8 +145,20 @@ def _content_without_images(comparison: Comparison, charts: dict[str, PageChart]
         "cards": card_files(comparison.names),
         "verdict": comparison.answer,
         "findings": page_findings(comparison.answer, comparison.protocol, comparison.joint),
-        "notes": [note for note in comparison.notes if not (note.caution or note.about_decisions)],
-        "derived": [note for note in comparison.notes if note.about_decisions],
+        "notes": [
+            note
+            for note in comparison.notes
+            # The image-blind baseline is explained below the main figures.
+            if not (note.caution or note.about_decisions or note.kind == "image_blind")
+        ],
+        "untuned": _untuned(comparison),
         "main_charts": [charts[name] for name in first],
         "further_charts": [charts[name] for name in curves if name not in first],
     }
+
+
+def _untuned(comparison: Comparison) -> str:
+    """Say of which systems the thresholds were chosen during the comparison."""
+    notes = [note for note in comparison.notes if note.about_decisions]
+    names = [str((note.values or {})["system"]) for note in notes]
+    return not_tuned_text(names) if names else ""

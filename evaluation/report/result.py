@@ -36,6 +36,8 @@ from cxr_compare.evaluation.paired_tests import PairTests
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import answer_record
 from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
+from cxr_compare.evaluation.report.joint_table import read_joint_system
+from cxr_compare.evaluation.report.metric_table import marks_note
 from cxr_compare.evaluation.report.summary_table import TableRow, summary_frame
 from cxr_compare.evaluation.report.tidy_tables import tidy_table
 from cxr_compare.evaluation.sources.pixels import Pixels
@@ -204,6 +206,12 @@ class Result(OpenedFromFolder):
         return pd.DataFrame(stored["data"], index=index, columns=stored["columns"])
 
     @property
+    def table_note(self) -> str:
+        """Meaning of the marks in `table`; empty if it has no differences."""
+        texts = self.table.to_numpy().ravel().tolist()
+        return marks_note(texts, read_joint_system(self.answer))
+
+    @property
     def headline(self) -> str:
         """Main conclusion of the comparison in one sentence: which system is better, if one is.
 
@@ -270,7 +278,8 @@ class Result(OpenedFromFolder):
         """Return the answer, its cautions and the table as HTML, for a notebook."""
         cautions = "".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions)
         table = self.table.to_html().replace("<td>", '<td style="white-space: nowrap">')
-        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
+        note = f"<p>{html.escape(self.table_note)}</p>" if self.table_note else ""
+        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}{note}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``cxr compare --json`` prints: the answer and all figures.
@@ -354,7 +363,6 @@ class Result(OpenedFromFolder):
             InputError: There is no threshold, so no image is called positive or negative.
         """
         from cxr_compare.evaluation.report.case_selection import select_cases
-        from cxr_compare.evaluation.report.joint_table import read_joint_system
 
         if not self.policy:
             raise InputError(

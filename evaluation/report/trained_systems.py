@@ -6,7 +6,7 @@ comparison, and ``recipe`` its entry on the training run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import counted
@@ -50,8 +50,10 @@ _MONITORED = {
 }
 
 
-def system_text(name: str, facts: Facts, citations: Citations) -> str:
-    """Describe what a system is and how it was trained."""
+def system_text(
+    name: str, facts: Facts, citations: Citations, described: Collection[str] = ()
+) -> str:
+    """Describe a system and its training, without its members that are `described` already."""
     recipe = facts.get("recipe")
     if recipe:
         parts = [
@@ -66,17 +68,26 @@ def system_text(name: str, facts: Facts, citations: Citations) -> str:
         is_fused = (facts.get("ensemble") or {}).get("fusion") == "wbf"
         fusion = citations.cite("wbf2021") if is_fused else ""
         parts = [f"{name} combines the predictions of {names}{fusion}."]
-        parts += [system_text(member["system"], member, citations) for member in facts["members"]]
+        parts += [
+            system_text(member["system"], member, citations)
+            for member in facts["members"]
+            if member["system"] not in described
+        ]
         return " ".join(parts)
     if facts.get("backend"):
         return (
             f"{name} was run by this program. Its training files were not available, so its "
             "network and training are not described here."
         )
-    return (
-        f"The predictions of {name} were imported. The files do not say which network made them or "
-        "how it was trained."
-    )
+    return imported_text([name])
+
+
+def imported_text(systems: Sequence[str]) -> str:
+    """Say that nothing but the predictions of some systems is known."""
+    network = "which network made them or how it was trained"
+    if len(systems) > 1:
+        network = "which networks made them or how they were trained"
+    return f"The predictions of {listing(systems)} were imported, and it is not recorded {network}."
 
 
 def prediction_text(facts: Facts) -> str:

@@ -167,7 +167,7 @@ def notes_on_seen_images(
     """
     seen = system.seen
     if seen is None:
-        return [unknown_training(name)]
+        return [unknown_training([name])]
     unknown = system.info.get("seen_unknown") or []
     notes = [
         Note(

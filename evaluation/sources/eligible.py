@@ -12,6 +12,7 @@ from cxr_compare.evaluation.compare import compare_systems, models_by_label, nam
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import System
 
 
@@ -48,10 +49,11 @@ class EligibleSystems:
         )
 
 
-def unknown_training(name: str) -> Note:
-    """Return the note on a system whose training images are unknown."""
-    text = f"What {name} was trained on is unknown: its test images may not be new to it."
-    return Note("training", text)
+def unknown_training(systems: Sequence[str]) -> Note:
+    """Return the note on systems whose training images are unknown."""
+    verb, new_to = ("was", "it") if len(systems) == 1 else ("were", "them")
+    text = f"What {listing(systems)} {verb} trained on is unknown: test images may not be new to "
+    return Note("training", f"{text}{new_to}.")
 
 
 def eligible_in_memory(
@@ -72,6 +74,6 @@ def eligible_in_memory(
     named = name_models(systems)
     models = models_by_label(named)
     selected, notes = common_test_images(models, truth, images=images)
-    notes += [unknown_training(label) for label in models]
+    notes.append(unknown_training(list(models)))
     recorded = provenance() | {"data_set": {"name": truth.title, "split": truth.split}}
     return EligibleSystems(named, truth, selected, notes, recorded)

@@ -18,6 +18,7 @@ from cxr_compare.data_prep.contracts.column_names import (
     image_names,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.finding_names import display_name
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, SYNTHETIC_PATIENT
 from cxr_compare.data_prep.contracts.tables import typed_table
@@ -117,13 +118,12 @@ def truth_from_values(
         labels=labels.rename_axis("image_id"),
         roles=roles.rename_axis("image_id"),
         finding=finding,
-        display_name=_display_name(finding),
+        display_name=display_name(finding),
         findings=(finding,),
         true_boxes=true_boxes[is_member(true_boxes["image_id"], trusted)].reset_index(drop=True),
         boxes_trusted=pd.Index(trusted, name="image_id"),
         facts=shortcut_facts(tested, pd.DataFrame({"image_id": []})),
         synthetic=pd.Index(images.loc[is_synthetic, "image_id"]),
-        title="images in memory",
     )
     return truth, rows
 
@@ -542,7 +542,3 @@ def _require_length(name: str, values: np.ndarray, ids: pd.Index | pd.Series) ->
 
 def _finding_name(text: str) -> str:
     return re.sub(r"[^0-9a-z]+", "_", text.lower()).strip("_") or FINDING
-
-
-def _display_name(finding: str) -> str:
-    return "the finding" if finding == FINDING else finding.replace("_", " ").capitalize()

@@ -458,7 +458,7 @@ def power_sentence(figure: str, policy: str, reaches: Sequence[str], level: floa
     return (
         "For planning: by the variance observed here, a next study with such a test set would show "
         f"a true difference in {figure}{at_threshold(policy)} with 80 % power if it is at least "
-        f"{' and '.join(reaches)} (two-sided {_level(level)}, by patient). This does not make the "
+        f"{listing(reaches)} (two-sided {_level(level)}, by patient). This does not make the "
         "answer above more or less certain, which its intervals say."
     )
 

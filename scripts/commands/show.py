@@ -302,7 +302,8 @@ def _report(folder: Path) -> Outcome:
 
     result = Result.open(folder)
     table = result.table.to_string(line_width=shutil.get_terminal_size((100, 24)).columns)
-    return Outcome(f"{result}\n\n{table}", result.to_dict(), next_steps=tuple(result.next_steps))
+    text = "\n\n".join(filter(None, (str(result), table, result.table_note)))
+    return Outcome(text, result.to_dict(), next_steps=tuple(result.next_steps))
 
 
 def _phantom(folder: Path) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def test_a_result_shows_itself_in_a_notebook(data, system, tmp_path):
     assert result.table.loc[("Without a threshold", "AUROC"), "B"] in page
     assert set(result.cases(2)["image_id"]) <= set(result.decisions["image_id"])
     assert result.plot("roc").axes
-    with pytest.raises(InputError, match="no chart 'rok'; this comparison has roc, pr, "):
+    with pytest.raises(InputError, match="no chart 'rok'; this comparison has forest, roc, "):
         result.plot("rok")
     with pytest.raises(InputError, match="none of the test images"):
         result.overlay("i00")
@@ -212,7 +212,8 @@ def test_every_target_gets_its_report_and_the_page_joins_them(data, system, tmp_
         assert f'href="{finding}/report.html"' in page
         assert (out / finding / "report.html").is_file()
         auroc = alone.query("metric == 'auroc' and subgroup == 'all'").iloc[0]
-        assert f"{auroc.estimate:.3f} ({auroc.ci_low:.3f} to {auroc.ci_high:.3f})" in page
+        figure = f"<b>{auroc.estimate:.3f}</b> <small>({auroc.ci_low:.3f} to {auroc.ci_high:.3f})"
+        assert figure in page
     style = page[page.index("<style>") : page.index("</style>")]
     assert "prefers-color-scheme: dark" in style
     assert style in (out / FINDINGS[0] / "report.html").read_text()  # one owner of the looks

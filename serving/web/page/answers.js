@@ -89,7 +89,7 @@ export function card(each, place, facts, lookAt, howItDid) {
     h("header", {},
       h("h3", {}, h("span", { class: "key" }), each.system),
       h("p", { class: `decision ${decided.replace(" ", "-")}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
-    h("p", { class: "quiet" }, each.kind === "boxes" ? "Draws boxes around lesions" : "Judges the whole image, then shows where", ` · ${inside(each.finding)}`),
+    h("p", { class: "quiet" }, each.kind === "boxes" ? "Draws boxes around lesions" : "Classifies the whole image, then shows where", ` · ${inside(each.finding)}`),
     each.undecided_because ? h("p", { class: "because" }, `Why: ${each.undecided_because}`) : null,
     each.declared ? h("p", { class: "quiet" }, `${capital(each.declared)}.`) : null,
     each.status === "ok" ? computed : h("details", {}, h("summary", {}, "What it computed"), computed),

@@ -240,7 +240,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
         assert at[0].estimate == pytest.approx(np.mean(rising))
         assert rising == pytest.approx(froc_sensitivities(found.systems["A"].froc[hit]))
         assert found.figures.difference("A", "B", names[-1]).known
-        assert found.figures.get("C", names[0]).note.startswith("the system gives no")
+        assert found.figures.get("C", names[0]).note.startswith("the system gives neither")
 
 
 def calibrated(comparison, chance, label):

@@ -41,7 +41,7 @@ def test_decisions_paragraph_has_the_values_that_validation_chose(predict, test_
     paragraph = methods(comparison, test_set.truth)["paragraphs"][2]
     detector_text, classifier_text = paragraph.split(" B: ")
     decision = comparison.records["A"]["decision"]
-    assert f"score {decision['box_cut']:g}" in detector_text
+    assert f"score of {decision['box_cut']:g}" in detector_text
     assert f"({decision['settings_tried']} " in detector_text
     for name in decision["choices"]["calibration"]:
         assert name.replace("_", " ") in detector_text
@@ -111,7 +111,7 @@ def with_methods(comparison, auroc, paired=None, others=None):
     return replace(comparison, figures=Figures.from_table(metrics))
 
 
-def test_an_interval_is_explained_as_it_was_made(comparison, image_set):
+def test_text_to_copy_names_the_method_of_an_interval(comparison, image_set):
     bootstrap = "patient-cluster bootstrap percentile, 2000 resamples"
     made = with_methods(comparison, f"{OBUCHOWSKI} (on the logit)", OBUCHOWSKI, bootstrap)
     facts = IntervalFacts.from_comparison(made)
@@ -119,9 +119,11 @@ def test_an_interval_is_explained_as_it_was_made(comparison, image_set):
     single, paired = meanings["interval"], meanings["difference"]
     assert facts.single == {"obuchowski", "bootstrap"}
     assert facts.paired >= {"obuchowski"}
-    assert "Obuchowski" in single
-    assert "logit" in single
-    assert "the same variance" in paired
+    assert "95 %" in single
+    assert "0" in paired
+    paragraph = methods(made, image_set.labelled)["paragraphs"][3]
+    assert "Obuchowski" in paragraph
+    assert "bootstrap" in paragraph
 
 
 def test_uncertainty_names_what_was_used_and_nothing_else(comparison, image_set):
@@ -329,3 +331,21 @@ def test_nothing_to_choose_is_not_written_as_a_count_of_zero(comparison, image_s
     }
     comparison.records["CheXNet"]["decision"] = decision
     assert " tried" not in paragraphs(comparison, image_set)
+
+
+def test_systems_of_which_nothing_is_known_share_one_sentence(comparison, image_set):
+    unknown = replace(comparison, records={})
+    paragraph = methods(unknown, image_set.labelled)["paragraphs"][1]
+    assert paragraph.count("imported") == 1
+    assert all(name in paragraph for name in comparison.names)
+
+
+def test_member_of_a_joint_system_is_described_once(comparison, image_set):
+    records = {
+        "RetinaNet": {"backend": "onnx"},
+        "CheXNet": {"members": [{"system": "RetinaNet", "backend": "onnx"}]},
+    }
+    made = replace(comparison, records=records)
+    paragraph = methods(made, image_set.labelled)["paragraphs"][1]
+    assert paragraph.count("was run by this program") == 1
+    assert "CheXNet combines the predictions of RetinaNet" in paragraph

@@ -235,8 +235,12 @@ def test_overlays_lie_beside_the_report(html, read_only):
 def test_figures_lie_beside_the_report(written, report_folder):
     written()
     names = {"forest", "roc", "pr", "confusion"}
-    files = {f"{name}{kind}" for name in names for kind in (".svg", ".pdf")}
-    assert {path.name for path in (report_folder / "figures").iterdir()} == files
+    files = {path.name: path for path in (report_folder / "figures").iterdir()}
+    assert set(files) == {"charts.pdf", *(f"{name}.svg" for name in names)}
+    pages = files["charts.pdf"].read_bytes()
+    assert pages.count(b"/Type /Page ") == len(names)
+    assert b"/FontFile2" in pages
+    assert b"/Type3" not in pages
 
 
 def test_second_report_leaves_no_image_of_the_first(written, report_folder):
