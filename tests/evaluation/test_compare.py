@@ -206,6 +206,7 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, test_set, eval
     with pytest.raises(InputError, match=r"\bA\b.*\b1 patient\b.*\b2 test images"):
         compare_predictions({"A": system}, test_set)
     write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert not any("unknown" in note.text for note in comparison.notes)
     facts = comparison.provenance["systems"]["A"]
@@ -242,6 +243,7 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
         compare_predictions({"A": system}, test_set)
     near = seen.assign(pixel_sha256=["1", "2", "3"])  # stored again: other bytes, like fingerprints
     write_table(near, system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     first = compare_predictions({"A": system}, test_set, replicates=20).answer.cautions[0].text
     assert "A may have seen near copies of 3 of " in first
     assert "no sure external validation" in first
@@ -251,6 +253,7 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
                     perceptual_hash=None),
         system.folder / "seen.parquet", "seen",
     )  # fmt: skip
+    system = Predictions.open(system.folder)
     notes = compare_predictions({"A": system}, test_set, replicates=20).notes
     assert any("of 3 of the " in note.text for note in notes if note.kind == "validation")
     assert not any(note.kind == "copies" for note in notes)
