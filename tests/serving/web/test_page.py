@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.evaluation.overlays.legend import MARKS
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS
 from cxr_compare.serving.guard import Guard, Warned, WarningKind, orientation_warnings
 from cxr_compare.serving.run import Run
@@ -127,6 +128,14 @@ def test_page_shows_the_answer_and_its_overlays_toggle(page: _Page) -> None:
     without = page.pixels(mapped)
     page.click("[data-kind=map]")
     assert without != before == page.pixels(mapped)
+
+    legend = page.run(
+        "[...document.querySelectorAll('#legend li:not([hidden])')].map((item) => item.innerText)"
+    )
+    has_boxes = any(system["boxes"] for system in answer["systems"])
+    assert (MARKS["box"].text in legend) == has_boxes  # only what is drawn has an entry
+    starts = tuple(mark.text for mark in MARKS.values())
+    assert all(text.startswith(starts) for text in legend)
 
     page.browser.call("Emulation.setEmulatedMedia", media="print")
     visible = "['#viewer', '.card', '#visit-table', '.use', '#save-csv', '#another', '.tools']"
