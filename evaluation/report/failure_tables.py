@@ -220,8 +220,9 @@ def _is_shown(row: Mapping[Hashable, Any] | None) -> bool:
 
 
 def _group_title(topic: str, group: str) -> str:
-    """Return the title of a group, such as ``Age band and sex: under 18, F``."""
-    text = topic.replace("_", " ").replace("*", " and ")
+    """Return the title of a group, such as ``Age and sex: under 18, F``."""
+    text = topic.replace("age_band", "age").removesuffix("_mm")  # the groups name the unit
+    text = text.replace("_", " ").replace("*", " and ")
     return f"{text[:1].upper()}{text[1:]}: {group}"
 
 
