@@ -72,7 +72,7 @@ def _box_counts(
     segment: Integers, clusters: Integers, shape: tuple[int, int], dtype: type
 ) -> scipy.sparse.csr_matrix:
     """Count the boxes of each patient in each segment, shape ``(segments, patients)``."""
-    ones = np.ones(len(segment), dtype=dtype)
+    ones: npt.NDArray[Any] = np.ones(len(segment), dtype=dtype)
     return scipy.sparse.csr_matrix((ones, (segment, clusters)), shape=shape)
 
 
