@@ -27,7 +27,7 @@ if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the 
     from cxr_compare.data_prep.store.predictions import Predictions as Predictions
     from cxr_compare.evaluation.boxes.boxes_table import boxes_table as boxes_table
     from cxr_compare.evaluation.choices import Choices as Choices
-    from cxr_compare.evaluation.report.result import Report as Report
+    from cxr_compare.evaluation.report.result import Result as Result
     from cxr_compare.scripts.commands.check import check as check
     from cxr_compare.scripts.commands.compare import compare as compare
     from cxr_compare.scripts.commands.ensemble import ensemble as ensemble
@@ -73,7 +73,7 @@ _HOMES = {
     "DataSet": "cxr_compare.data_prep.store.dataset",
     "Choices": "cxr_compare.evaluation.choices",
     "Predictions": "cxr_compare.data_prep.store.predictions",
-    "Report": "cxr_compare.evaluation.report.result",
+    "Result": "cxr_compare.evaluation.report.result",
     "Run": "cxr_compare.serving.run",
 }
 

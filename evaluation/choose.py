@@ -332,7 +332,7 @@ def _digest(output: Output, y_true: pd.Series) -> str:
     ):
         rows = table.sort_values(["image_id", "finding", *numbers])
         for column in ("image_id", "finding"):
-            digest.update("\n".join(rows[column].astype(str)).encode())
+            digest.update("\n".join(rows[column].astype(str).tolist()).encode())
         digest.update(rows[list(numbers)].to_numpy(np.float64).tobytes())
         for values in rows.get("values", ()):
             digest.update(np.asarray(values, np.float32).tobytes())

@@ -187,8 +187,15 @@ class Comparison:
         Returns:
             The tests of all pairs of systems with figures by `unit`.
         """
-        tests = self.tests
-        return PairTests(tests[tests["unit"] == unit] if "unit" in tests else tests)
+        return self._tests_of_units.get(unit, PairTests(self.tests[:0]))
+
+    @cached_property
+    def _tests_of_units(self) -> dict[str, PairTests]:
+        """Tests of each unit, read once: a table looks up each difference in them."""
+        if "unit" not in self.tests:
+            return {}
+        by_unit = self.tests.groupby("unit", sort=False)
+        return {str(unit): PairTests(tests) for unit, tests in by_unit}
 
     @property
     def joint(self) -> JointSystem | None:

@@ -311,7 +311,7 @@ class _Maker:
         """Columns of each seed's frame by key, shape ``(1 + R,)``."""
         return {
             name: [
-                {MetricKey(*key): frame[key].to_numpy() for key in frame.columns.tolist()}
+                dict(zip(map(MetricKey._make, frame.columns), frame.to_numpy().T, strict=True))
                 for frame in of_seeds
             ]
             for name, of_seeds in self.frames.items()

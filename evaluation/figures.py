@@ -21,6 +21,7 @@ COLUMNS = (
     "target",
     "unit",
     "subgroup",
+    "kind",
     "system",
     "policy",
     "metric",
@@ -359,18 +360,20 @@ class Figures:
         The display name of a difference is ``A - B``. Image-blind baselines, which are named by
         `image_blind_name`, come after the systems, and the differences from them come last.
         """
-        for name, estimates in self.systems.items():
-            for key, estimate in estimates.items():
-                yield name, key, estimate
-        for name, estimates in self.image_blind.items():
-            for key, estimate in estimates.items():
-                yield image_blind_name(name), key, estimate
-        for pair, estimates in self.differences.items():
-            for key, estimate in estimates.items():
-                yield _BETWEEN.join(pair), key, estimate
-        for name, estimates in self.over_image_blind.items():
-            for key, estimate in estimates.items():
-                yield _BETWEEN.join((name, image_blind_name(name))), key, estimate
+        for _, name, figures in self._parts():
+            for key, figure in figures.items():
+                yield name, key, figure
+
+    def _parts(self) -> Iterator[tuple[str, str, Mapping[MetricKey, Figure]]]:
+        """Iterate over kind, display name and figures of systems, baselines and differences."""
+        for name, figures in self.systems.items():
+            yield "system", name, figures
+        for name, figures in self.image_blind.items():
+            yield "image-blind", image_blind_name(name), figures
+        for pair, figures in self.differences.items():
+            yield "difference", _BETWEEN.join(pair), figures
+        for name, figures in self.over_image_blind.items():
+            yield "difference", _BETWEEN.join((name, image_blind_name(name))), figures
 
     def boxed_positives(self, system: str, key: MetricKey) -> tuple[int, int] | None:
         """Return how many positive images have boxes, and their number with those that lack them.
@@ -408,14 +411,16 @@ class Figures:
     def table(self) -> pd.DataFrame:
         """Return a table of all figures and differences, one in each row.
 
-        The columns are those of `COLUMNS`, such as ``system``, ``metric``, ``estimate``, ``ci_low``
-        and ``ci_high``. An undefined figure is NaN. Thresholds come last.
+        The columns are those of `COLUMNS`, such as ``kind`` (``system``, ``image-blind`` or
+        ``difference``), ``system``, ``metric``, ``estimate``, ``ci_low`` and ``ci_high``. An
+        undefined figure is NaN. Thresholds come last.
         """
         rows = [
             {
                 "target": self.target,
                 "unit": self.unit,
                 **key._asdict(),
+                "kind": kind,
                 "system": name,
                 "estimate": figure.estimate,
                 "ci_low": figure.ci_low,
@@ -425,7 +430,8 @@ class Figures:
                 **figure.counts._asdict(),
                 "note": figure.note,
             }
-            for name, key, figure in self
+            for kind, name, figures in self._parts()
+            for key, figure in figures.items()
         ]
         rows.sort(key=lambda row: row["metric"] == "threshold")
         table = pd.DataFrame(rows, columns=list(COLUMNS))

@@ -429,7 +429,7 @@ class PairTests:
         numbers = np.flatnonzero(self.table["independent"] == "patients")
         names = ("first", "second", "metric", "policy", "subgroup")
         rows: dict[tuple[frozenset[str], str, str, str], list[int]] = {}
-        for number, *row in zip(numbers, *(tests[name] for name in names), strict=True):
+        for number, *row in zip(numbers, *(tests[name].tolist() for name in names), strict=True):
             first, second, metric, policy, subgroup = row
             question = frozenset((first, second)), metric, policy, subgroup
             rows.setdefault(question, []).append(int(number))

@@ -82,7 +82,7 @@ for ((fold = 0; fold < folds; fold++)); do
   model RetinaNet "$fold" "$detector" "${detector_settings[@]}"
   model CheXNet "$fold" "$classifier" "${classifier_settings[@]}"
   reports+=("$out/reports/fold-$fold")
-  step "compare fold $fold" "$out/reports/fold-$fold/metrics.json" \
+  step "compare fold $fold" "$out/reports/fold-$fold/answer.json" \
     cxr compare "${systems[@]}" --both --data "$out/data" --split "fold-$fold" --target "$target" \
     --margin "$margin" --replicates "$replicates" --out "$out/reports/fold-$fold"
 done

@@ -19,13 +19,12 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.interval_facts import is_calibrated
 from cxr_compare.evaluation.report.model_card import (
     CardEvaluation,
-    CardTable,
     ModelCard,
     OperatingPoint,
     hub_figure,
 )
 from cxr_compare.evaluation.report.system_cards import card_files
-from cxr_compare.evaluation.report.table import Cell
+from cxr_compare.evaluation.report.table import text_table
 from cxr_compare.evaluation.single_figure import estimate
 from cxr_compare.evaluation.sources.eligibility import describe_training_data
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
@@ -127,7 +126,7 @@ def _counts_of_run(run: Mapping[str, Any]) -> dict[str, str] | str:
 
 def _stored_cards(report: Path) -> dict[str, str]:
     """Return the card of each system that a report holds, by the name of the system."""
-    names = read_json(report / files.METRICS, "metrics")["systems"]
+    names = read_json(report / files.ANSWER, "answer")["systems"]
     cards = {}
     for name, file in card_files(names).items():
         path = report / file
@@ -141,7 +140,7 @@ def _stored_cards(report: Path) -> dict[str, str]:
 
 def _card_in_report(folder: Path, record: Mapping[str, Any], report: Path) -> str:
     """Return the card of the system with the same predictions, or else of the same training."""
-    content = read_json(report / files.METRICS, "metrics")
+    content = read_json(report / files.ANSWER, "answer")
     evaluated = content["provenance"].get("systems", {})
     for key in ("inference_id", "training_id"):
         for name, facts in evaluated.items():
@@ -215,8 +214,8 @@ def _on_validation(
         *((metric, "") for metric in _WITHOUT_THRESHOLD),
         *((metric, policy) for metric in _AT_THRESHOLD if threshold is not None),
     ]:
-        cell = None
         value = stored.get((metric, at))
+        text = number(value)
         if scored is not None and scored["label"].nunique() == 2:
             figure = estimate(
                 metric,
@@ -226,11 +225,10 @@ def _on_validation(
                 threshold=threshold if at else None,
             )
             value = figure.estimate
-            ends = range_text(figure.ci_low, figure.ci_high)
-            cell = Cell(number(value), ends)
+            text = f"{number(value)} ({range_text(figure.ci_low, figure.ci_high)})"
         if value is None:
             continue
-        rows[at].append((metric_title(metric), str(cell or number(value))))
+        rows[at].append((metric_title(metric), text))
         hub.append(hub_figure(metric, value, at))
     if not hub:
         return None
@@ -242,7 +240,7 @@ def _on_validation(
         data_set=str(data_set.get("name") or "not named"),
         split=str(data_set.get("split") or ""),
         counts={key: chosen_on.get(key) for key in ("n_images", "n_patients", "n_positive")},
-        figures=[CardTable(titles[at], heads, tuple(part)) for at, part in rows.items() if part],
+        figures=[text_table(titles[at], heads, part) for at, part in rows.items() if part],
         hub=hub,
         synthetic=int(chosen_on.get("n_images") or 0) if record.get("synthetic") else 0,
         bounded=scored is not None,

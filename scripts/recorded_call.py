@@ -74,8 +74,8 @@ def require_same_call(out: Path, call: dict[str, Any], inputs: Sequence[Path]) -
     Raises:
         InputError: The folder holds the report of another call, or an input is newer than it.
     """
-    metrics = out / files.METRICS
-    report = read_json(metrics, "metrics")
+    answer = out / files.ANSWER
+    report = read_json(answer, "answer")
     recorded = report.get("call") or {}
     changes = [] if recorded else [", which records no call"]
     changes += [
@@ -83,7 +83,7 @@ def require_same_call(out: Path, call: dict[str, Any], inputs: Sequence[Path]) -
         for key, value in call.items()
         if key in recorded and recorded[key] != value
     ]
-    written = metrics.stat().st_mtime_ns
+    written = answer.stat().st_mtime_ns
     newer = [path for path in inputs if path.is_file() and path.stat().st_mtime_ns > written]
     changes += [f", and {path} has changed since" for path in newer]
     if changes:

@@ -272,7 +272,7 @@ def folder_of(quickstart: Done) -> Path:
 def test_quickstart_runs_and_a_second_run_changes_nothing(quickstart):
     out = folder_of(quickstart)
     assert (out / "report" / "report.html").is_file()
-    assert (out / "report" / "figures" / "roc.png").is_file()
+    assert (out / "report" / "figures" / "charts.pdf").is_file()
     second = run_quickstart(out)
     assert second.returncode == 0, second.stderr
     assert second.stderr.count("done before") == 5

@@ -48,7 +48,7 @@ def test_every_path_argument_takes_text():
 def public_functions() -> list[Callable[..., Any]]:
     """Every public function of the package, of its metrics, and of a report."""
     names = {cxr_compare: cxr_compare.__all__, cxr_compare.metrics: cxr_compare.metrics.__all__}
-    names[cxr_compare.Report] = ["plot", "save", "cases", "overlay"]
+    names[cxr_compare.Result] = ["plot", "save", "cases", "overlay"]
     members = [getattr(module, name) for module, own in names.items() for name in own]
     return [member for member in members if inspect.isfunction(member)]
 
@@ -118,7 +118,7 @@ def test_folder_as_text_is_refused_like_one_as_path(opens):
     assert messages[0] == messages[1]
 
 
-@pytest.mark.parametrize("name", ["DataSet", "Predictions", "Run", "Report"])
+@pytest.mark.parametrize("name", ["DataSet", "Predictions", "Run", "Result"])
 def test_a_folder_given_to_a_class_is_answered_with_the_right_call(name, tmp_path):
     for folder in ("out/data", Path("out/data")):
         with pytest.raises(cxr_compare.InputError, match=rf"{name}\.open\('out/data'\)$"):
@@ -189,13 +189,13 @@ def test_documented_calls_fit_the_functions():
 
 
 def test_the_page_on_python_names_what_a_result_has():
-    from cxr_compare.evaluation.report.result import Report
+    from cxr_compare.evaluation.report.result import Result
 
     page = (ROOT / "docs" / "python.md").read_text()
     rows = re.findall(r"^\| (`.*?) \|", page, re.M)
     names = [name for row in rows for name in re.findall(r"`(\w+)", row)]
     assert len(names) >= 12
-    assert [n for n in names if n not in Report.__dict__ | Report.__annotations__] == []
+    assert [n for n in names if n not in Result.__dict__ | Result.__annotations__] == []
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_users_type_checker_sees_the_types_of_the_installed_package(bare, tmp_
     code = """\
 import cxr_compare as cxr
 report = cxr.compare({"A": [0.1, 0.9]}, truth=[0, 1])
-assert isinstance(report, cxr.Report)
+assert isinstance(report, cxr.Result)
 reveal_type(report.table)
 reveal_type(cxr.DataSet.open("data"))
 reveal_type(cxr.train("chexnet", data="data", out="run"))

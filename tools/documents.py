@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import configparser
 import inspect
-import json
 import re
 import sys
 import textwrap
@@ -45,7 +44,6 @@ sys.path.insert(0, str(ROOT))  # where `tools` lies, if this file is run as a pr
 from tools.notebook_page import NotebookPage, page_from_notebook  # noqa: E402
 
 COMMAND = "run: python tools/documents.py"
-SCHEMA = "docs/metrics.schema.json"
 
 
 def generated() -> dict[str, str]:
@@ -68,8 +66,7 @@ def generated() -> dict[str, str]:
         path: with_parts(_read(path), {name: part() for name, part in own.items()})
         for path, own in parts.items()
     }
-    schema = json.dumps(metrics_schema(json.loads(_read(SCHEMA))), indent=2, ensure_ascii=False)
-    pages |= {"docs/metrics.md": metrics_page(), SCHEMA: schema + "\n"}
+    pages["docs/metrics.md"] = metrics_page()
     return pages | {"docs/reference.md": reference_page(), "docs/api.md": api_page()}
 
 
@@ -243,7 +240,7 @@ _INTRODUCTION = """\
 # Metrics
 
 This page explains every metric of a report. The table below has one row for each metric, by its
-name in `metrics.csv` and `metrics.json`. The [glossary](glossary.md) explains other terms.
+name in `figures.csv`. The [glossary](glossary.md) explains other terms.
 
 The columns of the table are:
 
@@ -272,8 +269,7 @@ with the other metric:
 
 {halves}
 
-The command `python tools/documents.py` writes this page and `metrics.schema.json` from
-`evaluation/metrics/registry.py`.
+The command `python tools/documents.py` writes this page from `evaluation/metrics/registry.py`.
 
 | name | title | meaning | better | computed | undefined |
 |---|---|---|---|---|---|
@@ -341,18 +337,6 @@ def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
         return cells
     number = rf"(?<![\d/.])(0\.)?{numbers[0].replace('_', '/')}(?![\d/.]*\d)"
     return tuple(re.sub(number, "N", cell) for cell in cells)
-
-
-def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON schema of ``metrics.json`` with the names of all metrics."""
-    written: dict[str, Any] = json.loads(json.dumps(schema))
-    for table in ("metrics", "tests"):
-        written["properties"][table]["items"]["properties"]["metric"] = {
-            "type": "string",
-            "description": "Short name; docs/metrics.md says what each is.",
-            "enum": list(METRICS),
-        }
-    return written
 
 
 # ---------------------------------------------------------------------- commands

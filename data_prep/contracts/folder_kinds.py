@@ -127,9 +127,9 @@ FOLDER_KINDS = (
     FolderKind(
         "report",
         command="compare",
-        marker="metrics.json",
+        marker="answer.json",
         first_files=("decisions.parquet",),
-        files=("metrics", "decisions", "result"),
+        files=("answer", "figures", "tests", "groups", "decisions", "curves"),
     ),
     FolderKind(
         "phantom",

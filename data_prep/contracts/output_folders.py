@@ -83,7 +83,7 @@ def require_only_files(out: Path, names: Collection[str], folder_kind: str) -> N
         InputError: The folder contains another file, or is a file itself.
 
     Example:
-        >>> require_only_files(Path("nowhere"), {"metrics.json"}, "report")
+        >>> require_only_files(Path("nowhere"), {"answer.json"}, "report")
     """
     if not out.exists():
         return

@@ -642,41 +642,6 @@ class DecisionRecord(Record):
     validation: NumbersByName
 
 
-class ResultSummary(Record):
-    """The main table of a report as texts.
-
-    Attributes:
-        columns: Headings of the columns.
-        rows: One list for each row: heading of its section, its name, and the text of each column.
-    """
-
-    columns: list[str]
-    rows: list[list[str]]
-
-
-class ResultRecord(Record):
-    """``result.json``, which holds those parts of a comparison report that are in no table.
-
-    Attributes:
-        policy: Operating point, such as ``max_f1``, whose threshold is used for everything that is
-            shown at a single threshold.
-        policies: Operating points for which at least one system has a threshold.
-        seed: Random seed of the bootstrap resampling.
-        overlays: By image id, the file name of the image with boxes and contours drawn on it.
-        columns: For each table by name, the type of each column by its name.
-        summary: The main table of the report.
-        charts: Data and axis titles of each chart.
-    """
-
-    policy: str
-    policies: list[str]
-    seed: int
-    overlays: dict[str, str]
-    columns: dict[str, dict[str, str]]
-    summary: ResultSummary
-    charts: list[dict[str, Any]]
-
-
 class ExportTarget(PredictedTarget):
     """The target (one or several findings) that an exported model predicts.
 
@@ -841,24 +806,55 @@ class ReportOrigin(Record):
     systems: dict[str, dict[str, Any]] = ABSENT
 
 
-class MetricsRecord(Record):
-    """``metrics.json``, which holds all figures of a comparison report and marks it as complete.
+class AnswerTable(Record):
+    """The main table of a report as texts.
 
     Attributes:
+        index: Heading of the section and name of each row.
+        columns: Headings of the columns.
+        data: Text of each column, row by row.
+    """
+
+    index: list[list[str]]
+    columns: list[str]
+    data: list[list[str]]
+
+
+class AnswerRecord(Record):
+    """``answer.json``, which holds the answer of a comparison and marks its report as complete.
+
+    Attributes:
+        headline: The answer in one sentence.
+        cautions: Reasons why it may be wrong.
+        findings: Sentences on further comparisons.
+        claims: Differences in the primary figure between two systems, which the headline states.
         target: Name of the target (findings that make an image positive) that was evaluated.
         systems: Names of the compared systems.
+        policy: Operating point, such as ``max_f1``, whose threshold is used for everything that is
+            shown at a single threshold.
+        policies: Operating points for which at least one system has a threshold.
         thresholds: For each system by name, the score threshold by operating point, such as
             ``max_f1``; null if the operating point has no threshold.
-        metrics: One entry for each figure, as docs/metrics.schema.json describes it.
+        table: The main table of the report.
+        seed: Random seed of the bootstrap resampling.
+        overlays: By image id, the file name of the image with boxes and contours drawn on it.
         call: Systems, data and options of the command that made the comparison, by key; None if
             it was not a command.
         provenance: Data set and systems of the report.
     """
 
+    headline: str
+    cautions: list[str] = ABSENT
+    findings: list[str] = ABSENT
+    claims: list[dict[str, Any]] = ABSENT
     target: str
     systems: list[str] = ABSENT
+    policy: str = ABSENT
+    policies: list[str] = ABSENT
     thresholds: dict[str, NumbersByName] = ABSENT
-    metrics: list[dict[str, Any]]
+    table: AnswerTable = ABSENT
+    seed: int = ABSENT
+    overlays: dict[str, str] = ABSENT
     call: dict[str, Any] | None = None
     provenance: ReportOrigin
 
@@ -879,11 +875,10 @@ RECORDS: dict[str, type[Record]] = {
     "predictions": PredictionsRecord,
     "unfinished_predictions": UnfinishedPredictionsRecord,
     "decision": DecisionRecord,
-    "result": ResultRecord,
     "export": ExportRecord,
     "card": CardRecord,
     "synth": PhantomRecord,
-    "metrics": MetricsRecord,
+    "answer": AnswerRecord,
 }
 """The model of each kind of JSON file that programs read again."""
 

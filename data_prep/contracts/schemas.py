@@ -148,6 +148,11 @@ _ROLE = _text(allowed=ROLES)
 _WRONG_BOX = dict.fromkeys(EDGES, _number(optional=True, nullable=True))
 _WRONG_BOX["file_sha256"] = _text(optional=True, nullable=True)
 _MEASURED = _number(0, optional=True, nullable=True)
+_ANY_TEXT = Column("text")
+_FIGURE = Column("float64", nullable=True)
+_COUNT = _number(0, dtype="Int64", nullable=True)
+_COUNTS = ("n_images", "n_patients", "n_positive")
+_INTERVAL = dict.fromkeys(("estimate", "ci_low", "ci_high"), _FIGURE)
 _BOX_RULES = (
     Rule("x2 must exceed x1", lambda f: f["x1"] < f["x2"]),
     Rule("y2 must exceed y1", lambda f: f["y1"] < f["y2"]),
@@ -281,5 +286,56 @@ SCHEMAS: dict[str, Schema] = {
         },
         unique=("image_id", "system"),
         free=True,
+    ),
+    "figures": Schema(
+        {
+            "target": _text(),
+            "unit": _text(allowed=("image", "study", "patient")),
+            "subgroup": _text(),
+            "kind": _text(allowed=("system", "image-blind", "difference")),
+            "system": _text(),
+            "policy": _ANY_TEXT,
+            "metric": _text(),
+            **_INTERVAL,
+            "ci_method": _ANY_TEXT,
+            **dict.fromkeys(("n_validation_positive", *_COUNTS), _COUNT),
+            "effective_patients": _FIGURE,
+            "note": _ANY_TEXT,
+        },
+        unique=("unit", "subgroup", "system", "policy", "metric"),
+    ),
+    "tests": Schema(
+        {
+            **dict.fromkeys(("target", "unit", "subgroup"), _text()),
+            "policy": _ANY_TEXT,
+            **dict.fromkeys(("metric", "first"), _text()),
+            **dict.fromkeys(("second", "method", "independent", "note"), _ANY_TEXT),
+            **_INTERVAL,
+            **dict.fromkeys(("n_images", "n_patients"), _COUNT),
+            "p_value": _number(0, 1, nullable=True),
+        },
+        free=True,
+    ),
+    "groups": Schema(
+        {
+            "topic": _text(),
+            **dict.fromkeys(("group", "system"), _ANY_TEXT),
+            "policy": _ANY_TEXT,
+            "metric": _text(),
+            **_INTERVAL,
+            "ci_method": _ANY_TEXT,
+            **dict.fromkeys(("count", "of", "n_patients"), _FIGURE),
+            "note": _ANY_TEXT,
+            **dict.fromkeys(("p_value", "p_holm"), _number(0, 1, nullable=True)),
+        },
+    ),
+    "curves": Schema(
+        {
+            "chart": _text(),
+            "system": _ANY_TEXT,
+            "kind": _text(allowed=("curve", "points", "band", "image-blind", "guide")),
+            "policy": _ANY_TEXT,
+            **dict.fromkeys(("x", "y", "low", "high"), _FIGURE),
+        },
     ),
 }

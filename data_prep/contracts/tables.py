@@ -272,11 +272,8 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
     if not path.is_file():
         raise InputError(f"{path}: no such table; is this the right folder, and is it complete?")
     try:
-        table = pq.read_table(
-            path,
-            columns=None if columns is None else list(columns),
-            page_checksum_verification=True,
-        )
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(None if columns is None else list(columns))
         frame = from_arrow(table)
     except Exception as error:  # noqa: BLE001 - damaged metadata raise all kinds
         reason = str(error).splitlines()[0]

@@ -274,6 +274,8 @@ def _read_small(read: Read, image_id: str) -> np.ndarray | None:
 
 def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Group connected images; images equal to one of a pair belong to its group."""
+    if pairs.empty:
+        return pd.DataFrame({"group": np.arange(0), "image_id": decode["image_id"][:0]})
     ids = pd.Index(decode["image_id"])
     involved = pd.unique(np.concatenate([pairs["image_id"], pairs["other_id"]]))
     shown = decode["pixel_sha256"].iloc[ids.get_indexer(pd.Index(involved))]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import FINGERPRINTS
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
 
@@ -52,8 +53,9 @@ class SeenImages:
         Returns:
             Those rows of `images` that are among the training images, or are copies of them.
         """
-        named = images["image_id"].isin(seen["image_id"])
-        by_id = images.loc[named | images["patient_id"].isin(seen["patient_id"]), "image_id"]
+        named = is_member(images["image_id"], seen["image_id"])
+        known = named | is_member(images["patient_id"], seen["patient_id"])
+        by_id = images.loc[known, "image_id"]
         columns = ["image_id", *FINGERPRINTS]
         renamed, seen = (
             table.reindex(columns=columns).dropna(subset="pixel_sha256")
@@ -61,7 +63,7 @@ class SeenImages:
         )
         id_of_pixels = seen.drop_duplicates("pixel_sha256").set_index("pixel_sha256")["image_id"]
         equal = renamed.set_index("image_id")["pixel_sha256"].map(id_of_pixels).dropna()
-        near = _near_seen(renamed[~renamed["image_id"].isin(equal.index)], seen)
+        near = _near_seen(renamed[~is_member(renamed["image_id"], equal.index)], seen)
         return cls(len(images), pd.Index(by_id), equal, near)
 
     @property

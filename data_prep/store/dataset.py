@@ -341,6 +341,11 @@ class DataSet(OpenedFromFolder):
             require_members(table["image_id"], self.images, path)
         return table
 
+    @cached_property
+    def decode(self) -> pd.DataFrame:
+        """Facts about the decoding of each image file; empty where they were not recorded."""
+        return self.optional_table("decode")
+
     def identities(self, image_ids: pd.Index) -> pd.DataFrame:
         """Return ids and digests by which images and patients are recognised in other data sets.
 
@@ -352,7 +357,7 @@ class DataSet(OpenedFromFolder):
             and the columns `FINGERPRINTS` (digest of the pixels and perceptual hash; missing if
             unknown).
         """
-        decode = self.optional_table("decode").set_index("image_id")
+        decode = self.decode.set_index("image_id")
         patients = self.images.set_index("image_id")[["patient_id"]].reindex(image_ids)
         fingerprints = decode.reindex(index=image_ids, columns=list(FINGERPRINTS))
         return patients.join(fingerprints).rename_axis("image_id").reset_index()

@@ -12,7 +12,7 @@ from typing import Any
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, FolderKind, KindName
 
-REPORT_MARKER = "metrics.json"
+REPORT_MARKER = "answer.json"
 """File that marks a report folder complete."""
 
 _KINDS = tuple(kind for kind in FOLDER_KINDS if not kind.is_part)

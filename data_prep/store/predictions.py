@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,7 +145,7 @@ class Predictions(OpenedFromFolder):
             scores = read_table(self.folder / "scores.parquet", "scores", ["score"])["score"]
         return None if scores.empty else (float(scores.min()), float(scores.max()))
 
-    @property
+    @cached_property
     def seen(self) -> pd.DataFrame | None:
         """Table of the images that the system was trained or selected on, with their patients.
 

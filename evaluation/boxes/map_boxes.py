@@ -6,7 +6,7 @@ whose outer frame is given in px of the original image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -407,18 +407,23 @@ class MapBoxRule:
             >>> boxes.to_dict("records")
             [{'image_id': 'a', 'x1': 32.0, 'y1': 0.0, 'x2': 64.0, 'y2': 32.0, 'score': 0.8}]
         """
-        image_ids: list[str] = []
-        corners = [np.empty((0, 4))]
-        box_scores = [np.empty(0)]
-        score_of_map = scores.reindex(maps["image_id"]).tolist()
-        for one, score in zip(_read_maps(maps), score_of_map, strict=True):
-            boxes = self.cut(one.grid, one.frame, score, scale)
-            image_ids += [one.image_id] * len(boxes.scores)
-            corners.append(boxes.corners)
-            box_scores.append(boxes.scores)
-        table = pd.DataFrame(np.concatenate(corners), columns=EDGES)
-        table.insert(0, "image_id", image_ids)
-        return table.assign(score=np.concatenate(box_scores)).astype({"image_id": TEXT})
+        return self._boxes_of(list(_read_maps(maps)), scores, scale)
+
+    def _boxes_of(
+        self, maps: Sequence[_Map], scores: pd.Series, scale: tuple[float, float]
+    ) -> pd.DataFrame:
+        """Cut maps that were read into boxes, as `apply`."""
+        ids = [one.image_id for one in maps]
+        cut = [
+            self.cut(one.grid, one.frame, score, scale)
+            for one, score in zip(maps, scores.reindex(ids).tolist(), strict=True)
+        ]
+        corners = np.concatenate([np.empty((0, 4)), *(boxes.corners for boxes in cut)])
+        table = pd.DataFrame(corners, columns=EDGES)
+        counts = [len(boxes.scores) for boxes in cut]
+        table.insert(0, "image_id", pd.array(ids, TEXT).repeat(counts))
+        table["score"] = np.concatenate([np.empty(0), *(boxes.scores for boxes in cut)])
+        return table
 
 
 _RELATIVE_LEVELS = (0.6, 0.7, 0.5, 0.8, 0.4, 0.3)
@@ -452,15 +457,16 @@ def map_box_candidates(
         >>> len(candidates), candidates[0][0]
         (21, MapBoxRule(level=0.6, relative=True, most=1))
     """
+    read = list(_read_maps(maps))
     one = []
     two = []
     for level in _RELATIVE_LEVELS:
         rule = MapBoxRule(level, relative=True, most=2)
-        boxes = rule.apply(maps, scores, scale)
+        boxes = rule._boxes_of(read, scores, scale)
         two.append((rule, boxes))
         highest = boxes.drop_duplicates("image_id").reset_index(drop=True)
         one.append((MapBoxRule(level, relative=True, most=1), highest))
     absolute = [
-        (rule, rule.apply(maps, scores, scale)) for rule in map(MapBoxRule, _ABSOLUTE_LEVELS)
+        (rule, rule._boxes_of(read, scores, scale)) for rule in map(MapBoxRule, _ABSOLUTE_LEVELS)
     ]
     return [*one, *two, *absolute]

@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from functools import cache, cached_property
 
 import numpy as np
-import scipy  # its parts load when they are first used
 
-from cxr_compare.evaluation.boxes.cut_counts import sums_at_row_cuts
 from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import per_cluster
@@ -62,7 +60,7 @@ class WeightedRsnaScore:
         self._n_lesions = per_cluster(pairs.truth.per_image[:, None], clusters, n_clusters)[:, 0]
         self._cached_counts = cache(self._counts)
 
-    def _counts(self, cut: float) -> scipy.sparse.csr_matrix:
+    def _counts(self, cut: float) -> Floats:
         """Sum the values of each patient's images at a cut, and count the images, ``(2, P)``."""
         called = slice(np.searchsorted(-self._matches.score, -cut, side="right"))
         image = self._matches.image[called]
@@ -78,12 +76,12 @@ class WeightedRsnaScore:
             np.bincount(self._patients, values, self._n_clusters)
             for values in (score, called_and_true > 0)
         ]
-        return scipy.sparse.csr_matrix(np.array(sums))
+        return np.array(sums)
 
     @cached_property
     def _tables(self) -> Floats:
         """Sums and counts of `_counts` at all cuts, shape ``(2, cuts, P)``."""
-        return np.stack([self._counts(cut).toarray() for cut in self.cuts.tolist()], axis=1)
+        return np.stack([self._counts(cut) for cut in self.cuts.tolist()], axis=1)
 
     def __call__(self, weights: Integers) -> Floats:
         """Compute the RSNA score for each weighting at each of the score cuts.
@@ -111,7 +109,11 @@ class WeightedRsnaScore:
             RSNA scores in [0, 1], shape ``(R,)``; NaN in rows without a cut, and where every image
             is left out.
         """
-        score_sum, n_images = sums_at_row_cuts(self._cached_counts, 2, weight, cuts).T
+        sums = np.full((2, len(weight)), np.nan)
+        for cut in np.unique(cuts[~np.isnan(cuts)]).tolist():
+            rows = cuts == cut
+            sums[:, rows] = self._cached_counts(cut) @ weight[rows].T
+        score_sum, n_images = sums
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(score_sum / n_images)
 

@@ -178,7 +178,7 @@ class ExposureResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as a dictionary of JSON values for the file ``metrics.json``.
+        """Return the result as a dictionary of JSON values for the file ``answer.json``.
 
         It has the system, its encoder and the source of the list, the five counts, ``labels``
         (``seen`` or ``unseen``), ``metric`` (``auroc``), ``figures`` (one dictionary for each

@@ -110,7 +110,7 @@ class Metric:
     Tables, tests, documents and the JSON schema are made from these descriptions.
 
     Attributes:
-        name: Short name of the metric, such as ``recall``, as in ``metrics.csv``.
+        name: Short name of the metric, such as ``recall``, as in ``figures.csv``.
         title: Title of the metric's column or row, such as ``Sensitivity (recall)``.
         meaning: Explanation of the metric in one or two sentences.
         family: Name of the group of metrics that one function computes together, such as

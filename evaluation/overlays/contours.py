@@ -13,7 +13,6 @@ from typing import NamedTuple, cast
 import contourpy
 import numpy as np
 import numpy.typing as npt
-import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.boxes.map_boxes import upsample
 from cxr_compare.evaluation.overlays.shapes import Points, Shape, rectangle
@@ -30,6 +29,7 @@ MOST_CONTOURED = 1 / 3
 much."""
 _TINT_PER_LEVEL = 0.09  # opacity that each level adds
 _CELL_TINT = 0.2
+_ROUNDING = 1e-9  # sums of probabilities that are equal differ by less
 _OuterOffset = tuple[list[Points], list[npt.NDArray[np.uint32]]]
 """Points of each polygon, and the positions at which its rings begin and end among them."""
 
@@ -63,12 +63,14 @@ def contour_levels(peaks: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[f
     defined = np.isfinite(peak) & np.isfinite(probability)
     if not defined.any():
         return {}
-    rising, inverse, counts = np.unique(peak[defined], return_inverse=True, return_counts=True)
-    means = np.bincount(inverse, probability[defined]) / counts
-    expected = scipy.optimize.isotonic_regression(means, weights=counts).x
+    rising, inverse = np.unique(peak[defined], return_inverse=True)
     levels = {}
     for contour in CONTOUR_PROBABILITIES:
-        reached = rising[(expected >= contour) & (rising > 0)]
+        # The regression reaches a value where the sum of what lies above it is largest.
+        excess = np.bincount(inverse, probability[defined] - contour)
+        above = np.append(np.cumsum(excess[::-1])[::-1], 0.0)
+        first = int(np.argmax(above >= above.max() - _ROUNDING))
+        reached = rising[first:][rising[first:] > 0]
         if len(reached):
             levels[contour] = float(reached[0])
     return levels

@@ -151,7 +151,7 @@ def draw_panel(pixels: Pixels, shapes: Sequence[Shape | Label], panel: int) -> P
 def _draw_shapes(fitted: Panel, shapes: Sequence[Shape | Label], panel: int) -> Pixels:
     """Draw lines and short texts over a grey image that was resized to ``panel`` px."""
     grey, scale = fitted
-    canvas = np.repeat(grey[:, :, None], 3, axis=2)
+    canvas = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
     unit = panel / _REFERENCE
     for shape in shapes:
         if isinstance(shape, Label):
@@ -188,9 +188,12 @@ def _tint(canvas: Pixels, paths: list[Points], shape: Shape) -> Pixels:
     """Blend the colour into the shape's inside; paths are filled together, so holes stay clear."""
     mask = np.zeros(canvas.shape[:2], dtype=np.uint8)
     cv2.fillPoly(mask, [_fixed(path) for path in paths], 255, cv2.LINE_AA, _SHIFT)
-    share = (mask.astype(np.float32) / 255 * shape.tint)[:, :, None]
-    blended = canvas * (1 - share) + np.asarray(getrgb(shape.colour), dtype=np.float32) * share
-    return np.rint(blended).astype(np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    window = (slice(top, top + height), slice(left, left + width))
+    share = (mask[window].astype(np.float32) / 255 * shape.tint)[:, :, None]
+    colour = np.asarray(getrgb(shape.colour), dtype=np.float32)
+    canvas[window] = np.rint(canvas[window] * (1 - share) + colour * share)
+    return canvas
 
 
 def _stroke(canvas: Pixels, paths: list[Points], shape: Shape, unit: float) -> None:

@@ -16,8 +16,8 @@ class NotebookFigure(Figure):
     """
 
     def savefig(self, *arguments: Any, **options: Any) -> None:
-        """Save the figure; a PDF embeds its fonts as TrueType, so that its text can be edited."""
-        with mpl.rc_context({"pdf.fonttype": 42}):
+        """Save the figure; a PDF embeds its fonts as TrueType, and the text of an SVG is text."""
+        with mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
             super().savefig(*arguments, **options)
 
     def _repr_png_(self) -> bytes:

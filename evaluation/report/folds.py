@@ -29,6 +29,7 @@ from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_titl
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.files import DECISIONS
 from cxr_compare.evaluation.report.joint_table import read_joint_system
+from cxr_compare.evaluation.report.table import markdown_rows, text_table
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_equation, range_text
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import LEVEL
@@ -50,7 +51,7 @@ class Folds:
             finding), ``unit`` (image, study or patient), ``subgroup``, ``system``, ``policy`` (rule
             for the threshold), ``metric``, ``fold`` (from 0) and ``estimate``.
         n_images: Number of test images of each fold.
-        provenance: For each report, versions, ids and seeds as in its ``metrics.json``.
+        provenance: For each report, versions, ids and seeds as in its ``answer.json``.
         joint: System that joins others of the comparison; None without one.
     """
 
@@ -80,7 +81,7 @@ class Folds:
             raise InputError("folds: at least two reports make a cross-validation")
         for folder in folders:
             require_kind(folder, "report")
-        reports = [read_json(folder / REPORT_MARKER, "metrics") for folder in folders]
+        reports = [read_json(folder / REPORT_MARKER, "answer") for folder in folders]
         for kind, facts in (
             ("target", [report["target"] for report in reports]),
             ("systems", [report["systems"] for report in reports]),
@@ -97,7 +98,8 @@ class Folds:
         tested = [read_table(folder / DECISIONS, "decisions") for folder in folders]
         _require_disjoint(folders, [_patients(images) for images in tested])
         frames = [
-            pd.DataFrame(report["metrics"]).assign(fold=n) for n, report in enumerate(reports)
+            read_table(folder / "figures.parquet", "figures").assign(fold=n)
+            for n, folder in enumerate(folders)
         ]
         figures = pd.concat(frames, ignore_index=True)
         figures = figures[~figures["metric"].isin(family("counts"))]
@@ -152,13 +154,13 @@ class Folds:
         """
         headlines = _main_figures(self.table)
         titles = [_title(metric, policy) for metric, policy in headlines]
-        lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
         first = f"{self.systems[0]} - "
         contrasts = [name for name in self._pairs() if name.startswith(first)]
-        for system in [*self.systems, *contrasts]:
-            cells = [_cell(self.table, system, *figure) for figure in headlines]
-            lines.append(f"| {system} | " + " | ".join(cells) + " |")
-        lines.append("")
+        rows = [
+            (system, *(_cell(self.table, system, *figure) for figure in headlines))
+            for system in (*self.systems, *contrasts)
+        ]
+        lines = [markdown_rows(text_table("", ("System", *titles), rows).frame), ""]
         lines += filter(None, (self._pair_sentence(*figure) for figure in headlines))
         lines += filter(None, (self._joint_sentence(*figure) for figure in headlines))
         k = len(self.folders)

@@ -16,7 +16,6 @@ from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.overlays.legend import Mark, legend
 from cxr_compare.evaluation.overlays.prediction_shapes import boxes_on_lesions
 from cxr_compare.evaluation.report.case_selection import (
-    CASES_PER_CATEGORY,
     CaseCategory,
     select_cases,
 )
@@ -243,43 +242,6 @@ def _with_clear_example(
 def _boxes_on_lesions(source: CaseSource, image_id: str) -> bool:
     truth = source.truth(image_id)
     return all(boxes_on_lesions(one, truth) for one in source.predictions(image_id))
-
-
-def overlay_files(
-    comparison: Comparison,
-    folder: Path,
-    *,
-    per_category: int = CASES_PER_CATEGORY,
-    seed: int,
-) -> dict[str, str]:
-    """Return the names of the PNG files that `draw_gallery` wrote, by image id.
-
-    Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
-        folder: Folder of the PNG files.
-        per_category: Largest number of images of each kind of outcome, such as misses; the same
-            number as in the call of `draw_gallery`.
-        seed: Random seed for drawing some of the images that all systems decide rightly; the same
-            as in the call of `draw_gallery`.
-
-    Returns:
-        File name such as ``all-miss-01.png`` by image id, for the files that exist.
-    """
-    categories = select_cases(
-        comparison.decisions,
-        comparison.names,
-        comparison.main_policy,
-        per_category=per_category,
-        seed=seed,
-        joint=comparison.joint,
-    )
-    names = {
-        image_id: f"{_anchor(category, position)}.png"
-        for category in categories
-        for position, image_id in enumerate(category.image_ids)
-    }
-    return {image_id: name for image_id, name in names.items() if (folder / name).is_file()}
 
 
 def _anchor(category: CaseCategory, position: int) -> str:

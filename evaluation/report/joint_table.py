@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.report.table import Table, text_table
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 CHANGES = ("missed, now found", "false alarm, now negative", "found, now missed", "new false alarm")
@@ -69,7 +69,7 @@ def joint_record(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def read_joint_system(report: Mapping[str, Any]) -> JointSystem | None:
-    """Return the joint system that the ``metrics.json`` of a report records; None without one."""
+    """Return the joint system that the ``answer.json`` of a report records; None without one."""
     record = report.get("joint")
     return record and JointSystem(record["name"], tuple(record["members"]))
 
@@ -81,13 +81,13 @@ def joint_table(comparison: Comparison) -> Table | None:
         return None
     counts = _counts(comparison)
     rows = [(member, *(f"{count:,}" for count in row)) for member, *row in counts.itertuples()]
-    return Table.from_rows(
+    return text_table(
         f"Where {joint.name} corrects its members",
+        ("Decision of", *(change[0].upper() + change[1:] for change in CHANGES)),
+        rows,
         f"Images on which {joint.name} decides otherwise than one of its members, each at its own "
         f"threshold for {policy_text(comparison.main_policy)}. The first two columns are "
         "corrections, the last two are new errors.",
-        ("Decision of", *(change[0].upper() + change[1:] for change in CHANGES)),
-        rows,
     )
 
 

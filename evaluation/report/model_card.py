@@ -8,7 +8,6 @@ do not record is called unknown. A report holds a card of every system, imported
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,14 +16,13 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import metric_title
+from cxr_compare.evaluation.report.table import Table, markdown_rows, markdown_text
 from cxr_compare.evaluation.report.weight_licence import Start, starting_weights
 
 _HUB_METRICS = {"auroc": "roc_auc", "recall": "recall", "precision": "precision", "f1": "f1"}
 """Names of metrics on the Hugging Face Hub; other metrics keep their own names."""
 
 
-_MARKUP = re.compile(r"[\\`*|\[\]]|<(?=[\w/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
-"""Characters that Markdown would take for markup; others, such as "_" in a word, it shows."""
 _ETHICS = """\
 - A missed finding delays care, and a false alarm causes further examinations; both shares are \
 among the figures above where they are known.
@@ -34,27 +32,10 @@ _NOT_INTENDED = """\
 - **Not intended**: the diagnosis or care of any patient. This is not a medical device.
 - **Out of scope**: other findings, other views and body parts, and patients or scanners unlike \
 those of the data below."""
-_GROUPS = """\
-A dot (●) marks a difference from all other images that is shown after Holm's correction. The \
-p-values are corrected for
-all tests of groups, but each interval is for one difference alone. So p can be 1.000 beside a \
-difference that looks large:
-such a difference is not shown."""
-
-
-@dataclass(frozen=True)
-class CardTable:
-    """Table of a model card (a page that describes one model), as texts.
-
-    Attributes:
-        title: Heading above the table.
-        heads: Headings of the columns.
-        rows: Text of each cell, row by row.
-    """
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+_GROUPS = (
+    "● marks a group that is shown to differ from all other images after Holm's correction for all "
+    "tests of groups."
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +83,7 @@ class CardEvaluation:
             ``n_positive``; a value is None, or its key missing, if unknown.
         figures: Tables of metrics with their 95 % intervals.
         groups: Tables of metrics in groups of images, such as age groups.
-        errors: Kinds of error of the predicted boxes with the number of each, as texts.
+        errors: Kinds of error with the number of each; None if unknown.
         hub: Values for the metadata block that the Hugging Face Hub reads.
         synthetic: Number of synthetic images among the images.
         bounded: True if the metrics have intervals; False if only their values are stored.
@@ -114,9 +95,9 @@ class CardEvaluation:
     data_set: str
     split: str = ""
     counts: Mapping[str, int | None] = field(default_factory=dict)
-    figures: Sequence[CardTable] = ()
-    groups: Sequence[CardTable] = ()
-    errors: Sequence[tuple[str, str]] = ()
+    figures: Sequence[Table] = ()
+    groups: Sequence[Table] = ()
+    errors: Table | None = None
     hub: Sequence[HubFigure] = ()
     synthetic: int = 0
     bounded: bool = True
@@ -211,12 +192,12 @@ class ModelCard:
         """
         blocks = [
             "\n".join(["---", *self._metadata(), "---"]),
-            f"# Model card: {escaped(self.name)}",
+            f"# Model card: {markdown_text(self.name)}",
             "## Model details",
             "\n".join(self._details()),
             "## Intended use",
-            f"- **Intended**: research on the detection of {escaped(self.finding)} in frontal "
-            f"chest X-rays, and the comparison of systems.\n{_NOT_INTENDED}",
+            f"- **Intended**: research on the detection of {markdown_text(self.finding)} in "
+            f"frontal chest X-rays, and the comparison of systems.\n{_NOT_INTENDED}",
             "## Factors",
             self._factors(),
             "## Metrics",
@@ -241,7 +222,7 @@ class ModelCard:
         kind = "an image classifier, which gives a score for the image"
         if self.kind == "boxes":
             kind = "a lesion detector, which gives boxes with scores"
-        lines = [f"- **What it is**: {kind}, for {escaped(self.finding)} on chest X-rays."]
+        lines = [f"- **What it is**: {kind}, for {markdown_text(self.finding)} on chest X-rays."]
         lines += self._makers()
         seed = record.get("seed")
         if seed is not None:
@@ -265,7 +246,7 @@ class ModelCard:
                 "training and version are unknown here."
             ]
         if record.get("members"):
-            names = [escaped(member["system"]) for member in record["members"]]
+            names = [markdown_text(member["system"]) for member in record["members"]]
             return [f"- **Made by**: cxr-compare, as a combination of {listing(names)}."]
         if not record.get("recipe"):
             return [
@@ -280,7 +261,7 @@ class ModelCard:
         maker = f"cxr-compare {version}" if version else "cxr-compare"
         revision = f", revision `{record['revision']}`" if record.get("revision") else ""
         return [
-            f"- **Network**: {escaped(title)}{size}.",
+            f"- **Network**: {markdown_text(title)}{size}.",
             f"- **Made by**: {maker}{revision}.",
         ]
 
@@ -298,7 +279,7 @@ class ModelCard:
             "under Apache-2.0.",
             "imagenet": "The training started from ImageNet weights, whose licence depends on the "
             "network; the run names it.",
-            "timm": f"The training started from weights of timm ({escaped(network)}), whose "
+            "timm": f"The training started from weights of timm ({markdown_text(network)}), whose "
             "licence is on the page of that model.",
             "own": f"The training started from `{own}`, whose licence applies as well.",
             "unknown": "It is unknown which weights the training started from.",
@@ -365,7 +346,7 @@ class ModelCard:
         patients = f" of {counted(n_patients, 'patient')}" if n_patients else ""
         positive = "" if n_positive is None else f", {n_positive:,} positive"
         lines = [
-            f"- **Data set**: {escaped(evaluation.data_set)}{split}.",
+            f"- **Data set**: {markdown_text(evaluation.data_set)}{split}.",
             f"- **Images**: {images} {evaluation.images} images{patients}{positive}.",
         ]
         if evaluation.images == "validation":
@@ -386,7 +367,10 @@ class ModelCard:
                 "Unknown. The files do not say what the system was trained on, so it cannot be "
                 "ruled out that it has seen the images above."
             )
-        lines = [f"- **{escaped(key)}**: {escaped(text)}." for key, text in self.training_data]
+        lines = [
+            f"- **{markdown_text(key)}**: {markdown_text(text)}."
+            for key, text in self.training_data
+        ]
         how = self.training
         if how.get("epochs"):
             text = f"{how['epochs']} epochs"
@@ -414,12 +398,11 @@ class ModelCard:
         if self.points:
             reason = "none of them is defined for this system on these images"
         blocks += [
-            f"**{escaped(heading)}**: no figures, because {reason}."
+            f"**{markdown_text(heading)}**: no figures, because {reason}."
             for heading in evaluation.left_out
         ]
-        if evaluation.errors:
-            title = "Errors of called boxes, number with 95 % interval"
-            blocks += _table_blocks(CardTable(title, ("Error", "Count"), tuple(evaluation.errors)))
+        if evaluation.errors is not None:
+            blocks += [*_table_blocks(evaluation.errors), evaluation.errors.lead]
         if evaluation.groups:
             blocks += ["### By group of images", _GROUPS]
             for section in evaluation.groups:
@@ -427,7 +410,7 @@ class ModelCard:
         return blocks
 
     def _caveats(self) -> list[str]:
-        lines = [f"- {escaped(text)}" for text in self.cautions]
+        lines = [f"- {markdown_text(text)}" for text in self.cautions]
         lines.append(
             "- Figures on one data set say little about another hospital. Evaluate the system on "
             "your own images before you rely on it."
@@ -474,21 +457,8 @@ class ModelCard:
         return lines
 
 
-def escaped(text: str) -> str:
-    r"""Return a text in which nothing is markup of Markdown, on one line.
-
-    Example:
-        >>> print(escaped("A|B <b> my_model *x*"))
-        A\|B \<b> my_model \*x\*
-    """
-    return _MARKUP.sub(r"\\\g<0>", text.replace("\n", " "))
-
-
-def _table_blocks(table: CardTable) -> list[str]:
-    rows = [table.heads, *table.rows]
-    lines = [f"| {' | '.join(map(escaped, row))} |" for row in rows]
-    lines.insert(1, f"|{' --- |' * len(table.heads)}")
-    return [f"**{escaped(table.title)}**", "\n".join(lines)]
+def _table_blocks(table: Table) -> list[str]:
+    return [f"**{markdown_text(table.title)}**", markdown_rows(table.frame)]
 
 
 def hub_figure(metric: str, value: float, policy: str = "") -> HubFigure:

@@ -1,35 +1,36 @@
-"""Tables of figures that the report page shows, by their names in its template."""
+"""Tables that the report page shows, by their names in its template."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.report.forest import forest_parts
+from cxr_compare.evaluation.metrics.metric import ALL
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.report.cost_table import cost_table
+from cxr_compare.evaluation.report.failure_tables import (
+    corrections_table,
+    error_kinds_table,
+    group_tables,
+    groups_lead,
+    lesion_table,
+    subgroup_tables,
+)
+from cxr_compare.evaluation.report.folded_tables import folded_tables
+from cxr_compare.evaluation.report.joint_table import joint_table
 from cxr_compare.evaluation.report.metric_table import (
     confusion_matrices,
     evaluated_by_unit,
     image_count,
-    metric_table,
-    table_of_keys,
 )
-from cxr_compare.evaluation.report.summary_table import (
-    NO_THRESHOLD,
-    TableRow,
-    summary_keys,
-    summary_table,
-)
-from cxr_compare.evaluation.report.system_rows import cost_table, systems_table
+from cxr_compare.evaluation.report.summary_table import TableRow, main_table, summary_keys
 from cxr_compare.evaluation.report.table import Table
-
-MOST_COLUMNS = 2
-"""Largest number of systems that are columns of the main table; more are its rows."""
+from cxr_compare.evaluation.statistics.intervals import note_without_counts
 
 
 def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:
-    """Return the tables of figures on the page of a report, and the lists that go with them.
+    """Return the tables on the page of a report, and the lists that go with them.
 
     Args:
         comparison: The comparison.
@@ -39,26 +40,43 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
     Returns:
         Tables and texts under the names by which the page's template uses them, such as ``main``.
     """
-    keys = summary_keys(comparison, rows)
-    if len(comparison.names) > MOST_COLUMNS:
-        main = systems_table(comparison, keys)
-        if not (rows or comparison.policies):
-            main = replace(main, lead=NO_THRESHOLD)
-    else:
-        main = summary_table(comparison, rows)
-    localisation = metric_table(comparison, "localisation")
     return {
         "counts": image_count(comparison.figures),
-        "forest": forest_parts(comparison),
         "unit": comparison.answer_figures.unit,
-        "main": main,
-        "shown_metrics": {key.metric for key in keys},
-        "no_place": "" if localisation.known else localisation.reasons,
+        "main": main_table(comparison, rows),
+        "shown_metrics": {key.metric for key in summary_keys(comparison, rows)},
+        "no_place": _no_localisation(comparison),
         "place_notes": [each.text for each in comparison.notes if each.kind == "image_blind"],
         "by_unit": _unit_table(comparison, rows),
         "confusion": confusion_matrices(comparison),
         "cost": cost_table(comparison),
+        "errors": _present(error_kinds_table(comparison), lesion_table(comparison)),
+        "corrections": _present(corrections_table(comparison), joint_table(comparison)),
+        "groups": group_tables(comparison),
+        "groups_lead": groups_lead(comparison),
+        "subgroups": subgroup_tables(comparison),
+        "folded": folded_tables(comparison),
     }
+
+
+def _present(*tables: Table | None) -> list[Table]:
+    return [table for table in tables if table is not None]
+
+
+def _no_localisation(comparison: Comparison) -> str:
+    """Return why no figure of boxes and points is defined; empty if one is."""
+    figures = [
+        figure
+        for name in comparison.names
+        for key, figure in comparison.figures.systems.get(name, {}).items()
+        if key.subgroup == ALL
+        and key.metric in METRICS
+        and METRICS[key.metric].table.part == "localisation"
+    ]
+    if any(figure.known for figure in figures):
+        return ""
+    notes = (note_without_counts(figure.note) for figure in figures)
+    return "; ".join(dict.fromkeys(filter(None, notes)))
 
 
 def _unit_table(comparison: Comparison, rows: Sequence[TableRow]) -> Table | None:
@@ -66,7 +84,5 @@ def _unit_table(comparison: Comparison, rows: Sequence[TableRow]) -> Table | Non
     by_unit = evaluated_by_unit(comparison)
     if by_unit is None:
         return None
-    keys = summary_keys(by_unit, rows)
-    make = systems_table if len(comparison.names) > MOST_COLUMNS else table_of_keys
     title = f"By {by_unit.figures.unit}: the highest score of its images, with its own thresholds"
-    return replace(make(by_unit, keys), title=title)
+    return main_table(by_unit, rows)._replace(title=title)

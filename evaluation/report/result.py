@@ -1,4 +1,4 @@
-"""Finished result of a comparison, which `compare` returns and a report folder stores.
+"""Result of a comparison, which `compare` returns and a report folder stores.
 
 A result that was read from its folder shows its stored figures. It evaluates nothing, loads no
 model and logs nothing.
@@ -10,224 +10,147 @@ import html
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.csv_files import write_csv
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import TIDY_COLUMNS, image_blind_name
+from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.paired_tests import PairTests
 from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.answer import answer_record
 from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
-from cxr_compare.evaluation.report.summary_table import TableRow
+from cxr_compare.evaluation.report.joint_table import read_joint_system
+from cxr_compare.evaluation.report.metric_table import marks_note
+from cxr_compare.evaluation.report.summary_table import TableRow, summary_frame
+from cxr_compare.evaluation.report.tidy_tables import tidy_table
+from cxr_compare.evaluation.sources.pixels import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from cxr_compare.evaluation.report.cases import CaseSource
-from cxr_compare.evaluation.report.report_content import FreshContent, ReportContent, StoredContent
+# matplotlib and what draws images are imported where something is drawn.
 
 
-@dataclass(frozen=True, eq=False)
-class Report(OpenedFromFolder):
-    """Result of comparing detectors and classifiers: conclusion, tables, charts and drawn images.
+@dataclass(frozen=True)
+class Compared:
+    """A comparison in memory, with what its page and its images need.
 
     Attributes:
-        content: Metrics, tests and charts, computed from a comparison in memory or read from a
-            folder.
+        comparison: Figures, tests and facts.
+        truth: Labels, roles, true boxes and facts of all images.
+        pixels: Reader of the pixels; None if there are no image files.
+        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
+            usual rows.
+        seed: Random seed for drawing some of the images that all systems decide rightly.
+    """
+
+    comparison: Comparison
+    truth: GroundTruth
+    pixels: Pixels | None = None
+    rows: Sequence[TableRow] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(OpenedFromFolder):
+    """Result of comparing detectors and classifiers: the answer, and five tables behind it.
+
+    ``answer`` is a dictionary; ``figures``, ``tests``, ``groups``, ``decisions`` and ``curves`` are
+    DataFrames.
+
+    Attributes:
+        compared: Comparison in memory, of which the tables are made; None for a result that was
+            opened from its folder, whose tables are read when they are needed.
         folder: Folder of the report; None if it was not written.
-        cases_source: Function without arguments that returns an object which draws test images;
-            None for a report that was read from its folder.
-        writer: Function that writes the report into a given folder and returns it; None for a
-            report that was read from its folder.
 
     Example:
         >>> import cxr_compare
-        >>> cxr_compare.Report.open("no-such-folder")
+        >>> cxr_compare.Result.open("no-such-folder")
         Traceback (most recent call last):
         ...
         cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
     """
 
-    content: ReportContent = field(repr=False)
+    compared: Compared | None
     folder: Path | None = None
-    cases_source: Callable[[], CaseSource | None] | None = field(default=None, repr=False)
-    writer: Callable[[str | Path], Report] | None = field(default=None, repr=False)
 
     @classmethod
-    def from_comparison(
-        cls,
-        comparison: Comparison,
-        *,
-        rows: Sequence[TableRow] = (),
-        seed: int = 0,
-        cases_source: Callable[[], CaseSource | None] | None = None,
-        writer: Callable[[str | Path], Report] | None = None,
-    ) -> Report:
-        """Make a report from a comparison in memory, without writing a folder.
-
-        Args:
-            comparison: Result of comparing systems (detectors or classifiers): metrics with
-                intervals, tests, and the decision of each system on each test image.
-            rows: Rows of `table`, each a metric and the rule for its threshold; if empty, the
-                usual rows.
-            seed: Random seed for drawing some of the images that all systems decide rightly.
-            cases_source: Function without arguments that returns an object which draws test images,
-                for `overlay`; None if there are no image files.
-            writer: Function that writes the report into a given folder and returns it, for `save`;
-                None if it cannot be written.
-
-        Returns:
-            The report, whose ``folder`` is None.
-        """
-        content = FreshContent(comparison, tuple(rows), seed)
-        return cls(content, None, cases_source, writer)
-
-    @classmethod
-    def open(cls, folder: str | Path) -> Report:
+    def open(cls, folder: str | Path) -> Result:
         """Open the folder of a finished report, which ``cxr compare`` wrote.
 
         Args:
-            folder: Folder with ``report.html`` and ``metrics.json``.
+            folder: Folder with ``report.html`` and ``answer.json``.
 
         Returns:
-            The report, whose tables are read when they are needed.
+            The result.
 
         Raises:
             InputError: The folder does not exist or holds no finished report.
         """
         folder = Path(folder)
         require_kind(folder, "report")
-        return cls(StoredContent(folder), folder)
+        return cls(None, folder)
 
-    def __repr__(self) -> str:
-        images = self.decisions["image_id"].nunique()
-        systems = " and ".join(self._payload["systems"])
-        where = self.page or "not written"
-        return f"<Report of {systems} on {self._payload['target']}: {images} test images, {where}>"
+    @cached_property
+    def answer(self) -> dict[str, Any]:
+        """Content of ``answer.json``: the answer in sentences, and the facts behind it.
 
-    def __str__(self) -> str:
-        lines = [self.headline, *self._answer.get("margin", [])]
-        if any(policy.startswith("threshold=") for policy in self.content.policies):
-            lines += given_threshold_lines(self.figures)
-        lines += self._answer.get("declared", [])
-        lines += [f"Caution: {caution}" for caution in self.cautions]
-        if self.page is not None:
-            lines += [f"Report: {self.page}", self._contents_of_page]
-        return "\n".join(lines)
-
-    @property
-    def _contents_of_page(self) -> str:
-        """Sentence on what a reader gets to whom the page is sent."""
-        drawn = bool(self.content.overlays)
-        hidden = bool((self._payload["provenance"] or {}).get("names_hidden"))
-        images = "images" if drawn else "no images"
-        names = "file names" if drawn and not hidden else "no file names"
-        return f"This file can be sent as it is; it holds {images} and {names}."
-
-    def _repr_html_(self) -> str:
-        """Return the answer, its cautions and the table as HTML, for a notebook."""
-        cautions = "".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions)
-        table = self.table.to_html().replace("<td>", '<td style="white-space: nowrap">')
-        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``metrics.json``, the file of a report that programs read.
-
-        Some keys are ``answer`` (the conclusion in sentences), ``systems`` (their names),
-        ``metrics`` (one dictionary for each value), ``tests`` and ``provenance``.
+        Some keys are ``headline``, ``cautions``, ``findings``, ``claims``, ``systems``,
+        ``thresholds``, ``costs`` and ``provenance``.
         """
-        return self._payload
+        if self.compared is None:
+            return read_json(self._opened / files.ANSWER, "answer")
+        table = self.table.to_dict("split")
+        table["index"] = [list(names) for names in table["index"]]
+        return {
+            **answer_record(self.compared.comparison),
+            "table": table,
+            "seed": self.compared.seed,
+            "overlays": {},
+            "call": None,
+        }
 
     @property
-    def _payload(self) -> dict[str, Any]:
-        return self.content.payload
+    def _opened(self) -> Path:
+        if self.folder is None:
+            raise ValueError("a result is made of a comparison, or opened from its folder")
+        return self.folder
 
-    @property
-    def _answer(self) -> dict[str, Any]:
-        return self.content.answer
+    def _table(self, name: str) -> pd.DataFrame:
+        if self.compared is None:
+            return read_table(self._opened / f"{name}.parquet", name)
+        return tidy_table(self.compared.comparison, name)
 
-    @property
-    def next_steps(self) -> list[str]:
-        """Usual next steps of a user in words, such as to open the page; empty without a folder."""
-        return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
-
-    @property
-    def page(self) -> Path | None:
-        """Path of ``report.html``; None if the report was not written to a folder."""
-        return None if self.folder is None else self.folder / files.PAGE
-
-    @property
-    def headline(self) -> str:
-        """Main conclusion of the comparison in one sentence: which system is better, if one is.
-
-        It claims no more than the intervals support.
-        """
-        return str(self._answer["headline"])
-
-    @property
-    def cautions(self) -> tuple[str, ...]:
-        """Reasons why the main conclusion may be wrong, the most harmful first."""
-        return tuple(self._answer["cautions"])
-
-    @property
-    def findings(self) -> tuple[str, ...]:
-        """Results of further comparisons beside the main conclusion, one sentence each."""
-        return tuple(self._answer["findings"])
-
-    @property
-    def systems(self) -> list[str]:
-        """Names of the compared detectors and classifiers, the reference system first."""
-        return list(self._payload["systems"])
-
-    @property
-    def _not_differences(self) -> list[str]:
-        """Names of the systems, and of their image-blind baselines."""
-        return [*self.systems, *map(image_blind_name, self.systems)]
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """Main table of the report as texts: metrics by row, systems and differences by column.
-
-        The index has two levels: a heading (rule for the threshold) and the title of the metric. A
-        cell holds a value with its interval, such as ``0.912 (0.880 to 0.940)``.
-        """
-        return self.content.summary
-
-    @property
+    @cached_property
     def figures(self) -> pd.DataFrame:
-        """Table with one row for each system and metric, with the value and its 95 % interval.
+        """Table of all figures and paired differences with their 95 % intervals, one in each row.
 
-        Localisation figures also have rows of the image-blind baseline of each system, which is
-        called ``image-blind with NAME's scores``: the best constant positions with the scores of
-        NAME. Some columns are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``,
-        ``system``, ``policy`` (rule by which the threshold was chosen), ``metric``, ``estimate``,
-        ``ci_low`` and ``ci_high``.
+        The column ``kind`` is ``system``, ``difference`` (the column ``system`` is then ``A - B``),
+        or ``image-blind``: the baseline of localisation figures, which is called ``image-blind with
+        NAME's scores``: the best constant positions with the scores of NAME. Some further columns
+        are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``, ``policy`` (rule by which
+        the threshold was chosen), ``metric``, ``estimate``, ``ci_low`` and ``ci_high``.
         """
-        table = self.content.figures
-        return table[table["system"].isin(self._not_differences)].reset_index(drop=True)
+        return self._table("figures")
 
-    @property
-    def differences(self) -> pd.DataFrame:
-        """Table with one row for each metric and difference of two systems.
-
-        The column ``system`` holds the name of the difference, ``A - B``. Some other columns are
-        ``unit``, ``subgroup``, ``policy`` (rule by which the threshold was chosen), ``metric``,
-        ``estimate``, ``ci_low`` and ``ci_high``.
-        """
-        table = self.content.figures
-        return table[~table["system"].isin(self._not_differences)].reset_index(drop=True)
-
-    @property
+    @cached_property
     def tests(self) -> pd.DataFrame:
         """Table of the tests of differences between systems, one row for each test.
 
@@ -236,19 +159,19 @@ class Report(OpenedFromFolder):
         system), ``p_value`` and ``p_holm`` (corrected by Holm's method). A row on the AUROC of a
         single system has an empty ``second`` and no p-value.
         """
-        return self.content.tests
+        return self._table("tests")
 
-    @property
-    def failures(self) -> pd.DataFrame:
-        """Table of metrics in groups of images and lesions, such as age groups, and of errors.
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """Table of figures in groups of images and lesions, such as age groups, and of errors.
 
         Some columns are ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``,
         ``metric``, ``estimate``, the ends of its interval, ``ci_low`` and ``ci_high``, and
         ``p_value``.
         """
-        return self.content.failures
+        return self._table("groups")
 
-    @property
+    @cached_property
     def decisions(self) -> pd.DataFrame:
         """Table with one row for each test image and system: label, score and decisions.
 
@@ -257,12 +180,117 @@ class Report(OpenedFromFolder):
         such as ``max_f1``, a column ``decision_max_f1`` is True if the system calls the image
         positive.
         """
-        return self.content.decisions
+        return self._table("decisions")
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """Table of the points of all curves, such as ROC curves, that `plot` draws.
+
+        The columns are ``chart`` (such as ``roc``), ``system``, ``kind`` (``curve``, ``points``,
+        ``band``, ``image-blind`` or ``guide``), ``policy`` (rule of a marked threshold), ``x`` and
+        ``y``, and the ends of an interval of y, ``low`` and ``high``.
+        """
+        return self._table("curves")
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Main table of the report as texts: metrics by row, systems and differences by column.
+
+        The index has two levels: a heading (rule for the threshold) and the title of the metric. A
+        cell holds a value with its interval, such as ``0.912 (0.880 to 0.940)``.
+        """
+        if self.compared is not None:
+            return summary_frame(self.compared.comparison, self.compared.rows)
+        stored = self.answer["table"]
+        index = pd.MultiIndex.from_tuples([tuple(names) for names in stored["index"]])
+        return pd.DataFrame(stored["data"], index=index, columns=stored["columns"])
+
+    @property
+    def table_note(self) -> str:
+        """Meaning of the marks in `table`; empty if it has no differences."""
+        texts = self.table.to_numpy().ravel().tolist()
+        return marks_note(texts, read_joint_system(self.answer))
+
+    @property
+    def headline(self) -> str:
+        """Main conclusion of the comparison in one sentence: which system is better, if one is.
+
+        It claims no more than the intervals support.
+        """
+        return str(self.answer["headline"])
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Reasons why the main conclusion may be wrong, the most harmful first."""
+        return tuple(self.answer["cautions"])
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Results of further comparisons beside the main conclusion, one sentence each."""
+        return tuple(self.answer["findings"])
+
+    @property
+    def systems(self) -> list[str]:
+        """Names of the compared detectors and classifiers, the reference system first."""
+        return list(self.answer["systems"])
 
     @property
     def policy(self) -> str:
         """Rule, such as ``max_f1``, whose thresholds are used where only one is shown."""
-        return self.content.policy
+        return str(self.answer["policy"])
+
+    @property
+    def page(self) -> Path | None:
+        """Path of ``report.html``; None if the report was not written to a folder."""
+        return None if self.folder is None else self.folder / files.PAGE
+
+    @property
+    def next_steps(self) -> list[str]:
+        """Usual next steps of a user in words, such as to open the page; empty without a folder."""
+        return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
+
+    def __repr__(self) -> str:
+        images = self.decisions["image_id"].nunique()
+        where = self.page or "not written"
+        systems = " and ".join(self.systems)
+        return f"<Result of {systems} on {self.answer['target']}: {images} test images, {where}>"
+
+    def __str__(self) -> str:
+        lines = [self.headline, *self.answer.get("margin", [])]
+        if any(policy.startswith("threshold=") for policy in self.answer["policies"]):
+            lines += given_threshold_lines(self.figures[self.figures["kind"] == "system"])
+        lines += self.answer.get("at_declared_thresholds", [])
+        lines += [f"Caution: {caution}" for caution in self.cautions]
+        if self.page is not None:
+            lines += [f"Report: {self.page}", self._contents_of_page]
+        return "\n".join(lines)
+
+    @property
+    def _contents_of_page(self) -> str:
+        """Sentence on what a reader gets to whom the page is sent."""
+        drawn = bool(self.answer["overlays"])
+        hidden = bool((self.answer["provenance"] or {}).get("names_hidden"))
+        images = "images" if drawn else "no images"
+        names = "file names" if drawn and not hidden else "no file names"
+        return f"This file can be sent as it is; it holds {images} and {names}."
+
+    def _repr_html_(self) -> str:
+        """Return the answer, its cautions and the table as HTML, for a notebook."""
+        cautions = "".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions)
+        table = self.table.to_html().replace("<td>", '<td style="white-space: nowrap">')
+        note = f"<p>{html.escape(self.table_note)}</p>" if self.table_note else ""
+        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}{note}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``cxr compare --json`` prints: the answer and all figures.
+
+        Returns:
+            The content of `answer`, and under ``figures`` the rows of `to_frame` as dictionaries,
+            in which undefined values are None.
+        """
+        frame = self.to_frame()
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        return {**self.answer, "figures": rows}
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with one row for each system or difference and metric, by image.
@@ -276,12 +304,10 @@ class Report(OpenedFromFolder):
             system, such as an average precision without true boxes, has no row. ``n_patients`` is
             missing where patients are unknown.
         """
-        table = self.content.figures
-        table = table[table["unit"] == "image"]
+        table = self.figures[self.figures["unit"] == "image"]
         by_metric = table.groupby(["subgroup", "metric", "policy"])["estimate"]
         table = table[by_metric.transform("count") > 0].reset_index(drop=True)
-        by_image = self.tests[self.tests["unit"] == "image"] if len(self.tests) else self.tests
-        tests = PairTests(by_image)
+        tests = PairTests(self.tests[self.tests["unit"] == "image"])
         pairs = {
             f"{a} - {b}": (a, b)
             for a in self.systems
@@ -300,6 +326,29 @@ class Report(OpenedFromFolder):
         return table.assign(p_value=p_values)[list(TIDY_COLUMNS)]
 
     @with_known_keywords
+    def plot(self, name: str = "roc") -> Figure:
+        """Draw one chart of the report with matplotlib.
+
+        Args:
+            name: ``roc``, ``pr`` (precision-recall), ``froc-iou`` (a box finds a lesion by its
+                IoU), ``froc-centre`` (by its centre), ``calibration``, ``net-benefit`` (decision
+                curve), ``forest`` (figures and differences with intervals) or ``confusion``.
+
+        Returns:
+            A matplotlib figure with the chart and its legend.
+
+        Raises:
+            InputError: The comparison has no such chart. The message lists its charts.
+        """
+        from cxr_compare.evaluation.report.plots import chart_names, draw
+
+        facts = self.answer["charts"]
+        names = chart_names(self.curves, facts)
+        if name not in names:
+            raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(names)}")
+        return draw(name, self.curves, self.figures, self.systems, facts)
+
+    @with_known_keywords
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
         """Return the test images that the report shows as examples, such as misses.
 
@@ -314,7 +363,6 @@ class Report(OpenedFromFolder):
             InputError: There is no threshold, so no image is called positive or negative.
         """
         from cxr_compare.evaluation.report.case_selection import select_cases
-        from cxr_compare.evaluation.report.joint_table import read_joint_system
 
         if not self.policy:
             raise InputError(
@@ -326,8 +374,8 @@ class Report(OpenedFromFolder):
             self.systems,
             self.policy,
             per_category=per_kind,
-            seed=self.content.seed,
-            joint=read_joint_system(self._payload),
+            seed=self.answer["seed"],
+            joint=read_joint_system(self.answer),
         )
         rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
@@ -337,17 +385,17 @@ class Report(OpenedFromFolder):
         """Draw test images: plain, with the true lesions, and with the prediction of each system.
 
         Args:
-            *image_ids: Ids of test images. A report that was opened from its folder has only the
-                example images that it drew.
-            panel: Length of the longer side of each drawn image in px. A report that was opened
+            *image_ids: Ids of test images. A result that was opened from its folder has only the
+                example images that its report drew.
+            panel: Length of the longer side of each drawn image in px. A result that was opened
                 from its folder ignores it.
 
         Returns:
             A matplotlib figure with one row for each test image.
 
         Raises:
-            InputError: An id is not of a test image, the opened report did not draw this image,
-                its file cannot be read, or no image files are known.
+            InputError: An id is not of a test image, the report did not draw this image, its file
+                cannot be read, or no image files are known.
         """
         from cxr_compare.evaluation.overlays.draw import as_figure
 
@@ -355,86 +403,95 @@ class Report(OpenedFromFolder):
         for image_id in image_ids:
             if image_id not in evaluated:
                 raise InputError(f"image '{image_id}' is none of the test images of this report")
-        if self.cases_source is not None:
-            source = self.cases_source()
-            if source is None:
-                raise InputError(
-                    "overlay: the images are not known; give compare the folder of their files, as "
-                    "images=FOLDER"
-                )
-            return as_figure([source.draw(image_id, panel=panel) for image_id in image_ids])
-        return as_figure([self._stored_overlay(image_id) for image_id in image_ids])
+        if self.compared is None:
+            return as_figure([self._stored_overlay(image_id) for image_id in image_ids])
+        from cxr_compare.evaluation.report.cases import read_cases
+
+        comparison, pixels = self.compared.comparison, self.compared.pixels
+        if pixels is None:
+            raise InputError(
+                "overlay: the images are not known; give compare the folder of their files, as "
+                "images=FOLDER"
+            )
+        source = read_cases(comparison, self.compared.truth, pixels, comparison.main_policy)
+        return as_figure([source.draw(image_id, panel=panel) for image_id in image_ids])
 
     def _stored_overlay(self, image_id: str) -> np.ndarray:
         from PIL import Image
 
-        name = self.content.overlays.get(image_id)
-        if name is None or self.folder is None:
+        name = self.answer["overlays"].get(image_id)
+        if name is None:
             raise InputError(
                 f"image '{image_id}' is not among the cases that this report drew; draw it with "
                 "cxr overlay SYSTEM --data DATA --image ID"
             )
-        with Image.open(self.folder / files.OVERLAYS / name) as image:
+        with Image.open(self._opened / files.OVERLAYS / name) as image:
             return np.asarray(image.convert("RGB"))
 
     @with_known_keywords
-    def plot(self, name: str = "roc") -> Figure:
-        """Draw one chart of the report with matplotlib.
-
-        Args:
-            name: ``roc``, ``pr`` (precision-recall), ``froc-iou`` (a box finds a lesion by its
-                IoU), ``froc-centre`` (by its centre), ``calibration`` or ``net-benefit`` (decision
-                curve).
-
-        Returns:
-            A matplotlib figure with the chart and its legend.
-
-        Raises:
-            InputError: The comparison has no such chart. The message lists its charts.
-        """
-        from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
-        from cxr_compare.evaluation.report.charts import policy_markers
-
-        charts = {chart.key: chart for chart in self.content.charts}
-        if name not in charts:
-            raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(charts)}")
-        drawn = {point.marker for curve in charts[name].curves for point in curve.points}
-        markers = policy_markers(self.content.policies)
-        return draw_with_legend(charts[name], [marker for marker in markers if marker[0] in drawn])
-
-    @with_known_keywords
-    def save(self, folder: str | Path) -> Report:
+    def save(self, folder: str | Path) -> Result:
         """Write the report into a folder: ``report.html``, tables, figures and drawn images.
 
         Args:
             folder: Folder to write; it may be missing or empty. The files of an earlier report in
-                it are replaced, but a report that was opened from its folder needs an empty one.
+                it are replaced, but a result that was opened from its folder needs an empty one.
 
         Returns:
-            The report in the new folder.
+            The result in the new folder.
 
         Raises:
             InputError: The folder holds something other than a report, or it is not empty and this
-                report was opened from its folder.
+                result was opened from its folder.
         """
         folder = Path(folder)
-        if self.writer is not None:
-            return self.writer(folder)
-        require_only_files(folder, (), "report")
-        shutil.copytree(self.folder or folder, folder, dirs_exist_ok=True)
-        return Report.open(folder)
+        if self.compared is None:
+            require_only_files(folder, (), "report")
+            shutil.copytree(self._opened, folder, dirs_exist_ok=True)
+            return Result.open(folder)
+        require_only_files(folder, files.OF_ONE_TARGET, "report")
+        make_folder(folder)
+        with folder_lock(folder):
+            self.write(folder)
+        return Result.open(folder)
+
+    def write(
+        self,
+        folder: Path,
+        *,
+        call: dict[str, Any] | None = None,
+        progress: Callable[..., None] | None = None,
+    ) -> None:
+        """Write all files of the report into a folder that nothing else writes to at this time.
+
+        ``answer.json`` is written last, so its presence shows that the folder is complete.
+
+        Args:
+            folder: Folder that exists.
+            call: Resolved call of the command that made the result; None to store none.
+            progress: Function without arguments, called once for each drawn image.
+        """
+        from cxr_compare.evaluation.report.report import write_page
+
+        (folder / files.ANSWER).unlink(missing_ok=True)
+        overlays = write_page(self, folder, progress)
+        for name in files.TABLES:
+            write_table(getattr(self, name), folder / f"{name}.parquet", name)
+        for name in files.CSV_TABLES:
+            write_csv(getattr(self, name), folder / f"{name}.csv")
+        content = {**self.answer, "overlays": overlays, "call": call}
+        write_json(folder / files.ANSWER, "answer", content)
 
 
 @dataclass(frozen=True, repr=False)
-class ReportsByTarget(ShownAsText):
-    """Reports on several findings (disease signs), with one page that links them.
+class ResultsByTarget(ShownAsText):
+    """Results on several findings (disease signs), with one page that links their reports.
 
     Attributes:
-        reports: Report on each finding, by the finding's name, such as ``mass``.
+        results: Result on each finding, by the finding's name, such as ``mass``.
         page: Path of the HTML page that links the reports.
     """
 
-    reports: Mapping[str, Report]
+    results: Mapping[str, Result]
     page: Path
 
     def __str__(self) -> str:
@@ -446,4 +503,4 @@ class ReportsByTarget(ShownAsText):
         Returns:
             ``{"targets": {name: path}}``.
         """
-        return {"targets": {name: str(report.folder) for name, report in self.reports.items()}}
+        return {"targets": {name: str(result.folder) for name, result in self.results.items()}}

@@ -1,8 +1,8 @@
 """The frame of a page: the one module of the report that annexes import.
 
-It offers the content of a page (statements, charts, tables, sections), functions that draw a chart
-and write the page with its files. A page of an annex is made
-of nothing else, so the other modules of the report may change.
+It offers the content of a page (statements, charts, tables, sections), helpers that draw a chart in
+our style with matplotlib, and functions that write the page with its files. A page of an annex is
+made of nothing else, so the other modules of the report may change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -18,33 +18,45 @@ from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
-from cxr_compare.evaluation.report.table import Table, figure_text
+from cxr_compare.evaluation.report.chart_style import (
+    GUIDE,
+    ShownChart,
+    add_legend,
+    draw_band,
+    draw_line,
+    line_style,
+    log_axis,
+    marker_style,
+    new_chart,
+    save_chart,
+    share_axis,
+)
+from cxr_compare.evaluation.report.table import Table, figure_text, text_table
 from cxr_compare.evaluation.report.templates import render
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = [
-    "Axis",
-    "Chart",
-    "Curve",
-    "Point",
+    "GUIDE",
     "Section",
     "ShownChart",
     "Statement",
     "StudyPage",
     "Table",
-    "draw_chart",
+    "add_legend",
+    "draw_band",
+    "draw_line",
     "figure_text",
+    "line_style",
+    "log_axis",
+    "marker_style",
+    "new_chart",
     "save_chart",
+    "share_axis",
     "study_files",
+    "text_table",
     "write_study",
 ]
 
 _HERE = Path(__file__).parent
-
-# matplotlib is imported by the functions that draw: commands import this module for its texts, too.
 
 
 @dataclass(frozen=True)
@@ -65,37 +77,6 @@ class Statement:
     text: str
     shown: bool = False
     about: str = ""
-
-
-@dataclass(frozen=True)
-class ShownChart:
-    """A chart of an HTML page with its legend.
-
-    Attributes:
-        chart: The chart.
-        legend: Texts of the legend in the order of the systems, whose position decides colour and
-            dash pattern; empty without a legend.
-    """
-
-    chart: Chart
-    legend: Sequence[str] = ()
-
-    @property
-    def drawing(self) -> str:
-        """The chart as an SVG element, for the page."""
-        from cxr_compare.evaluation.report.inline_svg import to_svg
-
-        return to_svg(self.chart)
-
-    @property
-    def legend_samples(self) -> list[tuple[str, str]]:
-        """Entries of the legend: a sample of the line as an SVG element, and the text."""
-        from cxr_compare.evaluation.report.inline_svg import legend_sample
-
-        return [
-            (legend_sample(self.chart.key, position), text)
-            for position, text in enumerate(self.legend)
-        ]
 
 
 @dataclass(frozen=True)
@@ -184,36 +165,6 @@ class StudyPage:
             True
         """
         return render(_HERE / template, page=self, **values)
-
-
-def draw_chart(chart: Chart) -> Figure:
-    """Draw a chart with a legend of its curves below it, for a separate file.
-
-    Args:
-        chart: The chart.
-    """
-    from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
-
-    return draw_with_legend(chart, [])
-
-
-def save_chart(chart: Chart, path: Path, *, legend_title: str = "") -> list[Path]:
-    """Draw a chart into PNG, PDF and SVG files; equal charts give equal files.
-
-    Args:
-        chart: The chart.
-        path: Path whose suffix is replaced by ``.png``, ``.pdf`` and ``.svg``.
-        legend_title: Title of the legend; empty for none.
-
-    Returns:
-        Paths of the PNG, PDF and SVG files.
-    """
-    from cxr_compare.evaluation.report.figure_files import save_figure
-
-    figure = draw_chart(chart)
-    if (legend := figure.axes[0].get_legend()) is not None:
-        legend.set_title(legend_title)
-    return save_figure(figure, path)
 
 
 def study_files(kind: str) -> set[str]:

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
-from cxr_compare.evaluation.report.metric_table import table_of_keys
-from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
+from cxr_compare.evaluation.report.metric_table import (
+    counts_text,
+    difference_text,
+    figure_frame,
+    figure_notes,
+    figure_of,
+    marks_note,
+    policy_heading,
+    shown_contrasts,
+)
+from cxr_compare.evaluation.report.table import Table, value_text
+from cxr_compare.evaluation.statistics.figure_text import (
+    DASH,
+    number,
+    score_text,
+)
 from cxr_compare.evaluation.thresholds import check_policy
+from cxr_compare.evaluation.verdict.sentences import at_threshold
+
+MOST_COLUMNS = 2
+"""Largest number of systems that are columns of the main table; more are its rows."""
 
 NO_THRESHOLD = (
     "Accuracy, precision, sensitivity, specificity and F1 need a threshold, and there is "
@@ -71,25 +90,97 @@ def table_rows(names: Sequence[str]) -> tuple[TableRow, ...]:
     return tuple(dict.fromkeys(rows))
 
 
-def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
+def main_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
     """Return the main table of the report: metrics of all systems and their differences.
 
-    Without a threshold, the text above the table says which usual rows are missing, and why. A
-    usual row about boxes is left out if no system has its figure.
+    One or two systems are columns. More are rows, beside the difference of the primary figure from
+    the system that the answer names. Without a threshold, the text above the table says which
+    usual figures are missing, and why.
 
     Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
+        comparison: The comparison.
         rows: Metrics with the rules for their thresholds, in the order of the rows; if empty, the
-            usual rows.
-
-    Returns:
-        The table; differences are those of the first system minus each other system.
+            usual ones.
     """
-    table = table_of_keys(comparison, summary_keys(comparison, rows))
-    if rows or comparison.policies:
-        return table
-    return replace(table, lead=NO_THRESHOLD)
+    keys = summary_keys(comparison, rows)
+    is_wide = len(comparison.names) > MOST_COLUMNS
+    frame = _by_system(comparison, keys) if is_wide else _by_figure(comparison, keys)
+    lead = [counts_text(comparison, keys)]
+    if not (rows or comparison.policies):
+        lead.append(NO_THRESHOLD)
+    elif is_wide and comparison.main_policy:
+        lead.append(
+            "Figures that need a threshold are at that for "
+            f"{policy_text(comparison.main_policy)}, unless the heading says otherwise."
+        )
+    texts = frame.to_numpy().ravel().tolist()
+    pairs = shown_contrasts(comparison)
+    compared = comparison.protocol.keys if is_wide else list(map(figure_of, keys))
+    differences = [(pair, figure) for figure in compared for pair in pairs]
+    note = marks_note(texts, comparison.joint if is_wide else None)
+    notes = (note, figure_notes(comparison, keys, differences))
+    return Table("", frame, " ".join(filter(None, lead)), " ".join(filter(None, notes)))
+
+
+def _by_figure(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFrame:
+    """Return a row for each figure; the threshold stands above the figures that need it."""
+    frame = figure_frame(comparison, keys)
+    names = comparison.names
+    parts: list[pd.DataFrame] = []
+    for policy in dict.fromkeys(key.policy for key in keys):
+        heading = policy_heading(policy)
+        if policy or parts:
+            title = f"Score threshold for {policy_text(policy)}" if policy else heading
+            thresholds = [_threshold(comparison, name, keys, policy) for name in names]
+            row = pd.DataFrame([thresholds], index=[title], columns=names)
+            parts.append(row.reindex(columns=frame.columns, fill_value=""))
+        parts.append(frame.loc[[heading]].droplevel(0))
+    return pd.concat(parts).rename_axis(columns="Figure")
+
+
+def _threshold(comparison: Comparison, name: str, keys: Sequence[MetricKey], policy: str) -> str:
+    """Return a threshold, with the number of positive validation images that it rests on."""
+    if not policy:
+        return ""
+    value = comparison.systems[name].thresholds.get(policy)
+    if value is None:
+        return "no threshold"
+    first = next(key for key in keys if key.policy == policy)
+    figures = comparison.figures
+    count = figures.get(name, first.metric, policy).n_chosen_on
+    chosen_on = f" (from {count:,} positive validation {figures.plural_unit})" if count else ""
+    return f"{score_text(value)}{chosen_on}"
+
+
+def _by_system(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFrame:
+    """Return a row for each system, with the difference of the primary figure from the best."""
+    figures = comparison.figures
+    names = comparison.names
+    main = comparison.main_policy
+    frame = pd.DataFrame(index=names, columns=pd.Index([], name="System"))
+    for key in keys:
+        at = at_threshold(key.policy) if key.policy not in ("", main) else ""
+        texts = []
+        for name in names:
+            baseline = figures.get(image_blind_name(name), *figure_of(key))
+            below = f"; image-blind {number(baseline.estimate)}" if baseline.known else ""
+            texts.append(value_text(figures.get(name, *figure_of(key))) + below)
+        frame[f"{metric_title(key.metric)}{at}"] = texts
+    if main and any(key.policy == main for key in keys):
+        thresholds = [comparison.systems[name].thresholds.get(main) for name in names]
+        frame["Score threshold"] = [
+            DASH if value is None else score_text(value) for value in thresholds
+        ]
+    protocol = comparison.protocol
+    pairs = {pair[1]: pair for pair in shown_contrasts(comparison)}
+    if protocol.partner or not pairs:
+        return frame
+    (primary,) = protocol.keys
+    subject = "reference" if protocol.declared else "highest"
+    frame[f"{metric_title(primary[0])}, {subject} minus this"] = [
+        difference_text(comparison, pairs[name], primary) if name in pairs else "" for name in names
+    ]
+    return frame
 
 
 def summary_keys(comparison: Comparison, rows: Sequence[TableRow] = ()) -> list[MetricKey]:
@@ -114,8 +205,7 @@ def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.D
     """Return the main table as a DataFrame of texts.
 
     Args:
-        comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
-            tests, and the decision of each system on each test image.
+        comparison: The comparison.
         rows: Metrics with the rules for their thresholds, in the order of the rows; if empty, the
             usual rows.
 
@@ -123,9 +213,4 @@ def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.D
         One row for each metric, indexed by heading (the rule for the threshold) and metric; one
         column for each system and for each difference.
     """
-    table = summary_table(comparison, rows)
-    index = [(group.title, row[0]) for group in table.groups for row in group.rows]
-    texts = [list(map(str, row[1:])) for row in table.rows]
-    return pd.DataFrame(
-        texts, index=pd.MultiIndex.from_tuples(index), columns=list(table.columns[1:])
-    )
+    return figure_frame(comparison, summary_keys(comparison, rows))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
@@ -13,35 +15,37 @@ from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.error_types import error_table
-from cxr_compare.evaluation.report.group_tables import group_tables
+from cxr_compare.evaluation.report.failure_tables import error_kinds_table, group_tables
 from cxr_compare.evaluation.report.interval_facts import is_calibrated
 from cxr_compare.evaluation.report.model_card import (
     CardEvaluation,
-    CardTable,
     ModelCard,
     OperatingPoint,
     hub_figure,
 )
-from cxr_compare.evaluation.report.summary_table import summary_table
-from cxr_compare.evaluation.report.table import Cell
+from cxr_compare.evaluation.report.summary_table import summary_frame
+from cxr_compare.evaluation.report.table import Table, text_table
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.statistics.figure_text import DASH
 
 _HUB_FIGURES = ("auroc", "average_precision", "recall", "specificity", "precision", "f1", "ap50")
 
 
-def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
-    """Return the model card of one of the compared systems, with its metrics on the test images.
+def cards_of_comparison(comparison: Comparison) -> dict[str, ModelCard]:
+    """Return the model card of each compared system by its name, with its figures on the test set.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
-        name: Name of the system (detector or classifier) in the comparison.
-
-    Returns:
-        The content of the model card.
     """
+    figures = summary_frame(comparison)
+    groups = group_tables(comparison)
+    return {name: _card(comparison, name, figures[name], groups) for name in comparison.names}
+
+
+def _card(
+    comparison: Comparison, name: str, figures: pd.Series, groups: Sequence[Table]
+) -> ModelCard:
     result = comparison.systems[name]
     record = comparison.records.get(name) or {}
     main = comparison.main_policy
@@ -58,7 +62,7 @@ def card_of_comparison(comparison: Comparison, name: str) -> ModelCard:
         record=record,
         points=points,
         calibrated=is_calibrated(record),
-        evaluation=_evaluation(comparison, name),
+        evaluation=_evaluation(comparison, name, figures, groups),
         cautions=[caution.text for caution in comparison.answer.cautions],
     )
 
@@ -67,37 +71,25 @@ def _threshold(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
+def _evaluation(
+    comparison: Comparison, name: str, texts: pd.Series, tables: Sequence[Table]
+) -> CardEvaluation:
     figures = comparison.figures
-    position = comparison.names.index(name)
-    table = summary_table(comparison)
     sections = []
     left_out = []
-    for group in table.groups:
-        known = [row for row in group.rows if _is_known(row[1 + position])]
-        if not known:
-            left_out.append(group.title)
+    for heading, of_heading in texts.groupby(level=0, sort=False):
+        known = of_heading.droplevel(0)
+        known = known[known != DASH]
+        if known.empty:
+            left_out.append(str(heading))
             continue
-        rows = tuple((str(row[0]), str(row[1 + position])) for row in known)
-        sections.append(CardTable(group.heading, ("Figure", "Value (95 % interval)"), rows))
+        heads = ("Figure", "Value (95 % interval)")
+        sections.append(text_table(str(heading), heads, known.items()))
     groups = []
-    for of_metric in group_tables(comparison):
-        # The columns are the group, its images, each system, and each difference from the rest.
-        column = 2 + position
-        if all(row[column] == DASH for row in of_metric.rows):
-            continue
-        difference = column + len(comparison.names)
-        groups.append(
-            CardTable(
-                of_metric.title,
-                (of_metric.columns[0], of_metric.columns[1], name, "Minus all other images"),
-                tuple(
-                    (str(row[0]), str(row[1]), str(row[column]), str(row[difference]))
-                    for row in of_metric.rows
-                ),
-            )
-        )
-    errors = error_table(comparison)
+    for table in tables:
+        frame = table.frame[[name, table.frame.columns[-1]]]
+        if (frame[name] != DASH).any():
+            groups.append(table._replace(frame=frame))
     counts = figures.get(name, comparison.protocol.metric, comparison.protocol.policy).counts
     main = comparison.main_policy
     hub = []
@@ -117,15 +109,20 @@ def _evaluation(comparison: Comparison, name: str) -> CardEvaluation:
         },
         figures=sections,
         groups=groups,
-        errors=[(str(row[0]), str(row[1 + position])) for row in (errors.rows if errors else ())],
+        errors=_errors(comparison, name),
         hub=hub,
         synthetic=comparison.background.synthetic,
         left_out=left_out,
     )
 
 
-def _is_known(cell: str | Cell) -> bool:
-    return not isinstance(cell, Cell) or cell.known
+def _errors(comparison: Comparison, name: str) -> Table | None:
+    """Return the kinds of error of one system; None if none is known."""
+    table = error_kinds_table(comparison)
+    if table is None:
+        return None
+    counts = [(kind, text) for kind, text in table.frame.loc[name].items() if text != DASH]
+    return text_table(table.title, ("Error", "Count"), counts, table.lead) if counts else None
 
 
 def card_files(names: Iterable[str]) -> dict[str, str]:
@@ -165,6 +162,7 @@ def write_cards(comparison: Comparison, out: Path) -> None:
     make_folder(out / files.CARDS)
     for stale in (out / files.CARDS).glob("*.md"):
         stale.unlink()
+    cards = cards_of_comparison(comparison)
     for name, file in card_files(comparison.names).items():
-        text = card_of_comparison(comparison, name).to_markdown()
+        text = cards[name].to_markdown()
         write_text(out / file, text if comparison.patients_known else image_wording(text))

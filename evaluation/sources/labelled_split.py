@@ -116,11 +116,10 @@ class LabelledSplit:
         added, too.
         """
         rows = is_member(self.images["image_id"], self.image_ids("test"))
-        decode = self.dataset.optional_table("decode")
         synthetic = self.images["image_id"][self.dataset.synthetic.to_numpy(dtype=bool)]
         return replace(
             self.truth,
-            facts=shortcut_facts(self.images[rows], decode),
+            facts=shortcut_facts(self.images[rows], self.dataset.decode),
             synthetic=pd.Index(synthetic),
         )
 

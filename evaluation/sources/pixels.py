@@ -77,7 +77,7 @@ def pixels_of_data_set(dataset: DataSet, findings: Sequence[str]) -> Pixels:
         return read[keys].drop_duplicates().merge(boxes[_READING], on=keys, how="outer")[_READING]
 
     def decoded() -> pd.DataFrame:
-        return dataset.optional_table("decode").set_index("image_id")
+        return dataset.decode.set_index("image_id")
 
     return Pixels(dataset.read_original, decoded, readings)
 

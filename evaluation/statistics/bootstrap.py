@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # its parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
@@ -36,7 +35,8 @@ Values that belong to each resample, such as its thresholds, are the second argu
 
 BOOTSTRAP = "patient-cluster bootstrap percentile"
 """Name of the method, as in the column ``ci_method``."""
-_CHUNK_CELLS = 500_000  # weights (resamples x patients) in memory at once
+_CHUNK_CELLS = 500_000  # most weights (resamples x patients) of a chunk
+_FEWEST_CHUNKS = 4  # each is computed on one processor
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ class Resamples:
         if self.n_clusters < 1:
             return
         rng = np.random.default_rng([self.seed, self.stream] if self.stream else self.seed)
-        step = max(1, min(self.n_replicates, _CHUNK_CELLS // self.n_clusters))
+        most = -(-self.n_replicates // _FEWEST_CHUNKS)
+        step = max(1, min(most, _CHUNK_CELLS // self.n_clusters))
         for start in range(0, self.n_replicates, step):
             rows = min(step, self.n_replicates - start)
             drawn = rng.integers(0, self.n_clusters, size=(rows, self.n_clusters))
@@ -225,8 +226,7 @@ def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> F
     table = np.asarray(values, dtype=np.float64)
     if len(table) != len(clusters):
         raise InputError(f"values of {len(table)} images, clusters of {len(clusters)}")
-    ones = np.ones(len(clusters))
-    membership = scipy.sparse.csr_matrix(
-        (ones, (clusters, np.arange(len(clusters)))), shape=(n_clusters, len(clusters))
-    )
-    return np.asarray(membership @ table)
+    sums = np.empty((n_clusters, table.shape[1]))
+    for column, of_column in zip(table.T, sums.T, strict=True):
+        of_column[:] = np.bincount(clusters, column, n_clusters)
+    return sums

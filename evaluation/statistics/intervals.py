@@ -80,7 +80,7 @@ class Interval:
 
     @classmethod
     def from_row(cls, row: Any) -> Self:
-        """Read an estimate and its interval from a row of the table ``where.csv``.
+        """Read an estimate and its interval from a row of the table ``groups.csv``.
 
         This table of a report lists the AUROC and other metrics in groups of images.
 

@@ -48,12 +48,13 @@ class SegmentSums:
         self._sparse = _box_counts(
             segment[~in_crowded], clusters[~in_crowded], (n_segments, n_clusters), _SMALL
         )
-        self._dense = _box_counts(
-            np.searchsorted(self._crowded, segment[in_crowded]),
-            clusters[in_crowded],
-            (len(self._crowded), n_clusters),
-            np.float64,
-        )
+        if len(self._crowded):
+            self._dense = _box_counts(
+                np.searchsorted(self._crowded, segment[in_crowded]),
+                clusters[in_crowded],
+                (len(self._crowded), n_clusters),
+                np.float64,
+            )
 
     def __call__(self, weights: Integers) -> npt.NDArray[Any]:
         """Sum the weights in each segment, shape ``(R, S)``, for patients' weights ``(R, P)``."""
@@ -71,8 +72,8 @@ def _box_counts(
     segment: Integers, clusters: Integers, shape: tuple[int, int], dtype: type
 ) -> scipy.sparse.csr_matrix:
     """Count the boxes of each patient in each segment, shape ``(segments, patients)``."""
-    ones = np.ones(len(segment), dtype=np.int64)
-    return scipy.sparse.csr_matrix((ones, (segment, clusters)), shape=shape).astype(dtype)
+    ones = np.ones(len(segment), dtype=dtype)
+    return scipy.sparse.csr_matrix((ones, (segment, clusters)), shape=shape)
 
 
 class RunningRows:

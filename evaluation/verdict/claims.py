@@ -172,7 +172,7 @@ class Claim:
         return family_level(self.comparisons)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the claim for ``metrics.json``; ``higher`` is None if no difference is shown."""
+        """Return the claim for ``answer.json``; ``higher`` is None if no difference is shown."""
         bounded = self.difference.bounded
         return {
             "first": self.first,

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, ShownChart
+from cxr_compare.evaluation.report.study_page import (
+    GUIDE,
+    ShownChart,
+    add_legend,
+    draw_band,
+    draw_line,
+    line_style,
+    new_chart,
+)
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.hospital.monitor import monitor_sentences
 from cxr_compare.hospital.monitor.monitor_result import MonitoredFigure, Monitoring
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 CEILING = 1e6  # largest evidence that a chart shows
 
 
-_POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
+_POWERS = {1.0: "1", 1e2: "100", 1e4: "10⁴", 1e6: "10⁶"}
 
 
 def bound_text(row: MonitoredFigure) -> str:
@@ -63,61 +75,53 @@ def monitor_charts(row: MonitoredFigure, monitoring: Monitoring) -> Iterator[Sho
             log.
 
     Yields:
-        The chart of the means with a legend, then the chart of the evidence.
+        The chart of the means, then the chart of the evidence.
     """
     begin = pd.Timestamp(monitoring.first_day)
     at = (pd.to_datetime([part.end for part in row.course]) - begin).days.to_numpy(np.float64)
     end = max(float(at[-1]), 1.0)
-    dates = ((day, begin + pd.Timedelta(day, "D")) for day in (0.1 * end, 0.75 * end))
-    x = Axis("Day", tuple((day, f"{date:%d %b %Y}") for day, date in dates), 0.0, end)
     means = np.array([part.mean for part in row.course], dtype=np.float64)
     low = row.was.low or 0.0
     high = 1.0 if row.was.high is None else row.was.high
-    y = _share_axis(np.nanmin([*means, low]), np.nanmax([*means, high]))
-    both = np.array([0.0, end])
-    band = both, np.full(2, low), np.full(2, high)
-    curves = (
-        Curve("reference", 1, both, np.full(2, row.was.mean), band=band),
-        Curve("mean per patient", 0, at, means),
-    )
-    key = "".join(sign if sign.isalnum() else "-" for sign in row.key)
+    both = [0.0, end]
+    figure, axes = new_chart(row.title, "Day", "Mean per patient")
+    draw_band(axes, both, [low, low], [high, high], 1)
+    draw_line(axes, at, means, **line_style(0), label="mean per patient")
+    of_reference = monitor_sentences.REFERENCE
+    draw_line(axes, both, [row.was.mean] * 2, **line_style(1), label=of_reference)
+    if row.source == "first weeks":
+        border = monitoring.reference_days - 0.5
+        axes.axvline(border, **GUIDE, label="end of the first weeks")
+    _share_axis(axes, np.nanmin([*means, low]), np.nanmax([*means, high]))
+    _day_axis(axes, begin, end)
+    add_legend(axes)
     was, now = number(row.was.mean), number(row.now.mean)
-    description = f"{row.title}: {was} in the reference, {now} now"
-    weeks = [(np.full(2, monitoring.reference_days - 0.5), [y.low, y.high])]
-    in_weeks = row.source == "first weeks"
-    yield ShownChart(
-        Chart(
-            key=f"course-{key}",
-            title=row.title,
-            x=x,
-            y=y,
-            curves=curves,
-            description=description,
-            guides=tuple(weeks) if in_weeks else (),
-            guide_label="end of the reference" if in_weeks else "",
-        ),
-        ["mean per patient", monitor_sentences.reference_legend(in_weeks)],
-    )
+    yield ShownChart(figure, description=f"{was} in the reference, {now} now")
     evidence = np.array([part.evidence or np.nan for part in row.course]).clip(0.1, CEILING)
-    yield ShownChart(
-        Chart(
-            key=f"evidence-{key}",
-            title="Evidence of a change",
-            x=x,
-            y=Axis("e-value, log scale", _POWERS, 0.1, 2 * CEILING, "log"),
-            curves=(Curve("evidence", 0, at, evidence),),
-            guides=((both, np.full(2, row.bound)),),
-            guide_label=f"alarm {bound_text(row)}",
-            description=f"Evidence of a change: at most {row.evidence:.3g}",
-        )
-    )
+    figure, axes = new_chart("Evidence of a change", "Day", "e-value, log scale")
+    axes.set(yscale="log", ylim=(0.1, 2 * CEILING))
+    axes.set_yticks(list(_POWERS), list(_POWERS.values()))
+    axes.minorticks_off()
+    draw_line(axes, at, evidence, **line_style(0), label="evidence")
+    if row.bound is not None:
+        axes.axhline(row.bound, **GUIDE, label=f"alarm {bound_text(row)}")
+    _day_axis(axes, begin, end)
+    add_legend(axes)
+    yield ShownChart(figure, description=f"at most {row.evidence:.3g}")
 
 
-def _share_axis(low: float, high: float) -> Axis:
-    """Return an axis around shares with three to six ticks."""
+def _day_axis(axes: Axes, begin: pd.Timestamp, end: float) -> None:
+    """Let an axis of days go from the first day of the log to its last, with two dates."""
+    days = [0.1 * end, 0.75 * end]
+    axes.set(xlim=(0.0, end))
+    axes.set_xticks(days, [f"{begin + pd.Timedelta(day, 'D'):%d %b %Y}" for day in days])
+
+
+def _share_axis(axes: Axes, low: float, high: float) -> None:
+    """Let the y axis of a plot lie around shares, with three to six ticks."""
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 5)
     first = np.floor(low / step + 1e-9)
     last = np.ceil(high / step - 1e-9)
     ticks = np.arange(first, max(last, first + 1) + 1) * step
-    labels = tuple((float(tick), f"{tick:.2f}") for tick in ticks)
-    return Axis("Mean per patient", labels, float(ticks[0]), float(ticks[-1]))
+    axes.set(ylim=(ticks[0], ticks[-1]))
+    axes.set_yticks(ticks, [f"{tick:.2f}" for tick in ticks])

@@ -11,7 +11,13 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.metrics.prose import inside_sentence
-from cxr_compare.evaluation.report.study_page import Section, StudyPage, Table, write_study
+from cxr_compare.evaluation.report.study_page import (
+    Section,
+    StudyPage,
+    Table,
+    text_table,
+    write_study,
+)
 from cxr_compare.hospital.monitor import monitor_sentences
 from cxr_compare.hospital.monitor.detection_delay import (
     DAILY,
@@ -245,12 +251,11 @@ def _figures(monitoring: Monitoring) -> Table:
                 alarm,
             )
         )
-    return Table.from_rows("All figures", monitor_sentences.FIGURES_LEAD, columns, rows)
+    return text_table("All figures", columns, rows, monitor_sentences.FIGURES_LEAD)
 
 
 def _delays(delays: Sequence[DetectionDelay]) -> Table:
     rows = [(delay.title, delay.change_text, delay.delay_text) for delay in delays]
     lead = monitor_sentences.delays_lead(STREAMS, UNCHANGED, DAILY)
-    return Table.from_rows(
-        "How fast a change is found", lead, ("Figure", "Change", "Found after"), rows
-    )
+    columns = ("Figure", "Change", "Found after")
+    return text_table("How fast a change is found", columns, rows, lead)

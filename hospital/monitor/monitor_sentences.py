@@ -294,7 +294,4 @@ def delay_found(patients: float | None, days: float | None, longest: int) -> str
     return f"{patients:,.0f} patients, {days:,.0f} days"
 
 
-def reference_legend(in_weeks: bool) -> str:
-    """Explain the band of the reference; ``in_weeks``: it is the first weeks of the log."""
-    end = "; dotted: end of the first weeks" if in_weeks else ""
-    return f"reference, with its 95 % interval as a band{end}"
+REFERENCE = "reference, with its 95 % interval as a band"

@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
@@ -50,10 +49,7 @@ from cxr_compare.scripts.runner import command
 if TYPE_CHECKING:
     from cxr_compare.evaluation.comparison import Comparison
     from cxr_compare.evaluation.groups.exposure import Exposure
-    from cxr_compare.evaluation.labelled_images import GroundTruth
-    from cxr_compare.evaluation.report.cases import CaseSource
-    from cxr_compare.evaluation.report.result import Report, ReportsByTarget
-    from cxr_compare.evaluation.sources.pixels import Pixels
+    from cxr_compare.evaluation.report.result import Result, ResultsByTarget
     from cxr_compare.scripts.from_data_set import FromDataSet
     from cxr_compare.scripts.result_columns import ResultColumns
 
@@ -99,7 +95,7 @@ def compare(
     both: bool = False,
     hide_names: bool = False,
     overwrite: bool = False,
-) -> Report | ReportsByTarget:
+) -> Result | ResultsByTarget:
     """Evaluate systems on the same test images, and write the report.
 
     A system is a detector or classifier, of this program or of others, or a person who reads the
@@ -177,8 +173,8 @@ def compare(
             another call on the folder of a finished report is refused.
 
     Returns:
-        The report: the verdict, its figures as tables, and the path of its page. For several
-        targets it is a mapping from the name of the target to its report.
+        The result: the answer, its figures as tables, and the path of its page. For several targets
+        it holds the result of each by the name of the target.
 
     Raises:
         InputError: Systems, data and options do not fit each other, or the folder holds something
@@ -197,7 +193,7 @@ def compare(
     out = as_path(out)
     protocol = as_path(protocol)
     _require_systems(compared, both=both)
-    if out is None or overwrite or not (out / files.METRICS).is_file():
+    if out is None or overwrite or not (out / files.ANSWER).is_file():
         _require_predictable(compared)  # here already, as reading the data set takes time
     single_target = target[0].partition("=")[0] if target and len(target) == 1 else None
     image_options = read_image_options(images)
@@ -351,14 +347,6 @@ def _files_of_exposures(exposure: Sequence[str], mapping: Path | None) -> tuple[
     return tuple(lists if mapping is None else [*lists, mapping])
 
 
-class _Shown(NamedTuple):
-    """Content of a report: the comparison, the ground truth, and the pixels, if there are any."""
-
-    comparison: Comparison
-    truth: GroundTruth
-    pixels: Pixels | None
-
-
 @dataclass(frozen=True)
 class ReportRequest:
     """The options of one call of `cxr compare`, in the form in which they apply to each target.
@@ -394,7 +382,7 @@ class ReportRequest:
     overwrite: bool
     hide_names: bool
 
-    def report(self, inputs: FromDataSet | FromTruth, out: Path | None) -> Report:
+    def report(self, inputs: FromDataSet | FromTruth, out: Path | None) -> Result:
         """Compare the systems on one target, and write the report.
 
         Args:
@@ -410,59 +398,33 @@ class ReportRequest:
             InputError: `out` holds the report of another call or other files, or the systems do not
                 fit the data set.
         """
+        from cxr_compare.evaluation.report.result import Result
+
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-                shown = self._shown(self._compare(inputs, Path(folder)), inputs)
-            return self._unwritten(shown)
-        from cxr_compare.evaluation.report.result import Report
-
+                return self._result(self._compare(inputs, Path(folder)), inputs)
         if self.is_finished(inputs, out):
             console.say(f"{out}: this report exists already; --overwrite makes it anew")
-            return Report.open(out)
+            return Result.open(out)
         require_only_files(out, files.OF_ONE_TARGET, "report")
         with folder_lock(out):
-            (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
-            shown = self._shown(self._compare(inputs, out), inputs)
-            self._write(shown, self._call(inputs), out)
-        return Report.open(out)
+            (out / files.ANSWER).unlink(missing_ok=True)  # it is incomplete until its last file
+            result = self._result(self._compare(inputs, out), inputs)
+            with console.track("Drawing cases", None) as advance:
+                result.write(out, call=self._call(inputs), progress=advance)
+        return Result.open(out)
 
-    def _shown(self, comparison: Comparison, inputs: FromDataSet | FromTruth) -> _Shown:
-        """Return what a report shows, with numbers in place of ids if they are hidden."""
-        if not self.hide_names:
-            return _Shown(comparison, inputs.truth, inputs.pixels)
-        from cxr_compare.evaluation.report.hidden_names import hide_names
+    def _result(self, comparison: Comparison, inputs: FromDataSet | FromTruth) -> Result:
+        """Return the result, with numbers in place of ids if they are hidden."""
+        from cxr_compare.evaluation.report.result import Compared, Result
 
+        truth, pixels = inputs.truth, inputs.pixels
         seed = self.evaluated["seed"]
-        return _Shown(*hide_names(comparison, inputs.truth, inputs.pixels, seed))
+        if self.hide_names:
+            from cxr_compare.evaluation.report.hidden_names import hide_names
 
-    def _unwritten(self, shown: _Shown) -> Report:
-        """Return a result that no folder holds, and that can be saved into one."""
-        # Only now, for it imports what draws: the first figures have been shown.
-        from cxr_compare.evaluation.report.result import Report
-
-        def read_images() -> CaseSource | None:
-            from cxr_compare.evaluation.report.cases import read_cases
-
-            if shown.pixels is None:
-                return None
-            policy = shown.comparison.main_policy
-            return read_cases(shown.comparison, shown.truth, shown.pixels, policy)
-
-        def save(folder: str | Path) -> Report:
-            folder = Path(folder)
-            require_only_files(folder, files.OF_ONE_TARGET, "report")
-            make_folder(folder)
-            with console.silent(True), folder_lock(folder):
-                self._write(shown, None, folder)
-            return Report.open(folder)
-
-        return Report.from_comparison(
-            shown.comparison,
-            rows=self.rows,
-            seed=self.evaluated["seed"],
-            cases_source=read_images,
-            writer=save,
-        )
+            comparison, truth, pixels = hide_names(comparison, truth, pixels, seed)
+        return Result(Compared(comparison, truth, pixels, self.rows, seed))
 
     def is_finished(self, inputs: FromDataSet | FromTruth, out: Path) -> bool:
         """Return True if a folder holds the report of this call, False if one is to be written.
@@ -474,7 +436,7 @@ class ReportRequest:
         Raises:
             InputError: The folder holds the report of another call, or an input changed since.
         """
-        if self.overwrite or not (out / files.METRICS).is_file():
+        if self.overwrite or not (out / files.ANSWER).is_file():
             return False
         from cxr_compare.scripts.recorded_call import require_same_call
 
@@ -509,37 +471,12 @@ class ReportRequest:
                 **self.evaluated,
             )
 
-    def _write(self, shown: _Shown, call: dict[str, Any] | None, out: Path) -> None:
-        from cxr_compare.evaluation.report.charts import report_charts
-        from cxr_compare.evaluation.report.data_files import write_data_files
-        from cxr_compare.evaluation.report.gallery import overlay_files
-        from cxr_compare.evaluation.report.report import write_report
-        from cxr_compare.evaluation.report.report_content import write_result
-
-        seed = self.evaluated["seed"]
-        comparison = shown.comparison
-        charts = report_charts(comparison)
-        with console.track("Drawing cases", None) as advance:
-            write_report(
-                comparison,
-                shown.truth,
-                shown.pixels,
-                out,
-                seed=seed,
-                rows=self.rows,
-                progress=advance,
-                charts=charts,
-            )
-        drawn = overlay_files(comparison, out / files.OVERLAYS, seed=seed)
-        write_result(comparison, out, rows=self.rows, seed=seed, overlays=drawn, charts=charts)
-        write_data_files(comparison, out, call)
-
 
 def _compare_targets(
     request: ReportRequest, inputs: Sequence[FromDataSet | FromTruth], out: Path
-) -> ReportsByTarget:
+) -> ResultsByTarget:
     """Compare the same systems on every target, each into a folder of its own."""
-    from cxr_compare.evaluation.report.result import ReportsByTarget
+    from cxr_compare.evaluation.report.result import ResultsByTarget
     from cxr_compare.evaluation.report.targets_page import write_targets_page
 
     names = {each.truth.finding for each in inputs}
@@ -559,12 +496,12 @@ def _compare_targets(
             request.is_finished(each, out / each.truth.finding)
         # Without its page the folder is incomplete, whatever an earlier run had left.
         (out / files.PAGE).unlink(missing_ok=True)
-        reports = {}
+        results = {}
         for each in inputs:
             console.say(f"{each.truth.display_name}:")
             name = each.truth.finding
-            reports[name] = request.report(each, out / name)
-            console.say(str(reports[name]))
+            results[name] = request.report(each, out / name)
+            console.say(str(results[name]))
         titles = {each.truth.finding: each.truth.display_name for each in inputs}
         page = write_targets_page(out, titles, first.truth.title)
-        return ReportsByTarget(reports, page)
+        return ResultsByTarget(results, page)

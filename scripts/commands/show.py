@@ -298,11 +298,12 @@ def _features(folder: Path) -> dict[str, Any]:
 
 def _report(folder: Path) -> Outcome:
     """Return the answer of a comparison with its main table."""
-    from cxr_compare.evaluation.report.result import Report
+    from cxr_compare.evaluation.report.result import Result
 
-    report = Report.open(folder)
-    table = report.table.to_string(line_width=shutil.get_terminal_size((100, 24)).columns)
-    return Outcome(f"{report}\n\n{table}", report.to_dict(), next_steps=tuple(report.next_steps))
+    result = Result.open(folder)
+    table = result.table.to_string(line_width=shutil.get_terminal_size((100, 24)).columns)
+    text = "\n\n".join(filter(None, (str(result), table, result.table_note)))
+    return Outcome(text, result.to_dict(), next_steps=tuple(result.next_steps))
 
 
 def _phantom(folder: Path) -> dict[str, Any]:

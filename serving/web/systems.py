@@ -183,15 +183,17 @@ def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFi
     """
     if folder is None:
         return [_validation_figures(run) for run in systems]
-    content = read_json(folder / REPORT_MARKER, "metrics")
-    figures = [_figures_of(run, content) for run in systems]
+    content = read_json(folder / REPORT_MARKER, "answer")
+    stored = read_table(folder / "figures.parquet", "figures")
+    stored = stored[(stored["unit"] == "image") & (stored["subgroup"] == "all")]
+    figures = [_figures_of(run, content, stored) for run in systems]
     if all(of_system is None for of_system in figures):
         raise InputError(
             f"--report {folder}: evaluates {', '.join(content['provenance'].get('systems', {}))}, "
             "none of them a training that is served; give the report of these runs, or leave it out"
         )
     return [
-        stored or _validation_figures(run) for run, stored in zip(systems, figures, strict=True)
+        tested or _validation_figures(run) for run, tested in zip(systems, figures, strict=True)
     ]
 
 
@@ -208,7 +210,7 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
         images.
     """
     if folder is not None:
-        content = read_json(folder / REPORT_MARKER, "metrics")
+        content = read_json(folder / REPORT_MARKER, "answer")
         names = [_evaluated_as_served(run, content) for run in systems]
         if None not in names and (folder / DECISIONS).is_file():
             table = read_table(folder / DECISIONS, "decisions")
@@ -342,20 +344,20 @@ def _evaluated_itself(run: Run, content: Mapping[str, Any]) -> bool:
     return bool(facts.get("inference_id") == run.model.inference_id())
 
 
-def _figures_of(run: Run, content: Mapping[str, Any]) -> ReportFigures | None:
+def _figures_of(
+    run: Run, content: Mapping[str, Any], figures: pd.DataFrame
+) -> ReportFigures | None:
     name = _evaluated_as(run, content)
     if name is None:
         return None
-    rows = [
-        row
-        for row in content["metrics"]
-        if (row["system"], row["unit"], row["subgroup"]) == (name, "image", "all")
-    ]
+    of_system = figures[figures["system"] == name].astype(object)
+    known = of_system.where(of_system.notna(), None)
+    rows = [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
     keys = [(metric, "") for metric in _OF_SCORES]
     keys += [(metric, run.policy) for metric in (*_OF_DECISIONS, "localised_sensitivity")]
     by_key = {(row["metric"], row["policy"]): row for row in rows}
     first = rows[0] if rows else {}
-    cautions = [str(caution) for caution in content["answer"]["cautions"]]
+    cautions = [str(caution) for caution in content["cautions"]]
     if not _evaluated_itself(run, content):
         cautions.append(_SAME_TRAINING)
     return ReportFigures(

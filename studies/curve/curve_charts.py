@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cxr_compare.evaluation.metrics.registry import metric_title
-from cxr_compare.evaluation.report.study_page import Axis, Chart, Curve, Point, figure_text
+from cxr_compare.evaluation.report.study_page import (
+    add_legend,
+    draw_band,
+    line_style,
+    log_axis,
+    marker_style,
+    new_chart,
+)
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.studies.curve import curve_sentences
 from cxr_compare.studies.curve.curve_study import KINDS, MAIN, CurveStudy, Kind, SizePoint
 from cxr_compare.studies.curve.learning_curve import LearningCurve
 
-MARKERS: Mapping[Kind, str] = {"detector": "s", "classifier": ".", "mixed": "D"}
-"""Matplotlib's marker of each model."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-
-_MARKER_WORDS = {"s": "squares", ".": "dots", "D": "diamonds"}
+_MARKERS: Mapping[Kind, str] = {"detector": "s", "classifier": ".", "mixed": "D"}
 
 
 _CROSSING = 3  # position whose colour marks the crossing; no model has this position
-
-
-_CROSSING_MARKER = "P"
 
 
 _STEPS = 24
@@ -34,7 +38,7 @@ _APART: Mapping[Kind, float] = {"detector": 1.0, "classifier": 1 / 1.03, "mixed"
 """Factor by which a model's points are shifted, so that points of equal size stay visible."""
 
 
-def curve_chart(study: CurveStudy, metric: str) -> Chart:
+def curve_chart(study: CurveStudy, metric: str) -> Figure:
     """Draw learning curves: a metric against annotated training images.
 
     Args:
@@ -51,24 +55,24 @@ def curve_chart(study: CurveStudy, metric: str) -> Chart:
         >>> point = SizePoint("detector", 1.0, 100, 40, 100, 30, {"auroc": figure})
         >>> model = CurveModel("detector", "RetinaNet")
         >>> study = CurveStudy("NIH", "opacity", ["default"], 1, [model], [point])
-        >>> curve_chart(study, "auroc").key
-        'auroc-images'
+        >>> curve_chart(study, "auroc").axes[0].get_title(loc="left")
+        'AUROC against annotated images'
     """
     drawn = drawn_models(study, metric)
-    curves = [curve for model in drawn for curve in _curves(model)]
-    values = [x for curve in curves for x in curve.x if np.isfinite(x)]
     title = metric_title(metric)
     has_mixed = any(model["kind"] == "mixed" for model in drawn)
-    across = curve_sentences.chart_axis(has_mixed)
-    return Chart(
-        key=f"{metric.replace('_', '-')}-images",
-        title=f"{title} against annotated images",
-        x=Axis.log(across, min(values) / 1.15, max(values) * 1.15),
-        y=_figure_axis(drawn, metric),
-        curves=(*curves, *_crossing(study, metric)),
-        description=f"{title} against annotated images; the table below has the figures.",
-        note=_overlap(study, metric),
+    figure, axes = new_chart(
+        f"{title} against annotated images", curve_sentences.chart_axis(has_mixed), title
     )
+    for model in drawn:
+        _draw_model(axes, model)
+    _draw_crossing(axes, study, metric)
+    values = [_across(model, point) for model in drawn for point in model["points"]]
+    values += [x for model in drawn if model["line"] for x in model["line"]["images"]]
+    log_axis(axes, "x", min(values) / 1.15, max(values) * 1.15)
+    _figure_axis(axes, drawn)
+    add_legend(axes, _overlap(study, metric))
+    return figure
 
 
 def _overlap(study: CurveStudy, metric: str) -> str:
@@ -87,7 +91,7 @@ def _overlap(study: CurveStudy, metric: str) -> str:
     return curve_sentences.OVERLAP
 
 
-def _crossing(study: CurveStudy, metric: str) -> Iterator[Curve]:
+def _draw_crossing(axes: Axes, study: CurveStudy, metric: str) -> None:
     """Draw a crossing that is shown, with its interval, at the height at which the curves cross."""
     where = study.crossing(metric)
     if where is None or not where.shown or where.effort is None or where.interval is None:
@@ -96,9 +100,10 @@ def _crossing(study: CurveStudy, metric: str) -> Iterator[Curve]:
     if curve is None:
         return
     height = float(curve.at(where.effort).values[0])
-    x = np.array(where.interval)
-    point = Point(where.effort, height, curve_sentences.CROSSING_POINT, _CROSSING_MARKER)
-    yield Curve("crossing with interval", _CROSSING, x, np.full(2, height), (point,), solid=True)
+    colour = line_style(_CROSSING)["color"]
+    axes.plot(where.interval, [height, height], color=colour, linewidth=2.2)
+    label = curve_sentences.CROSSING_POINT
+    axes.plot([where.effort], [height], **marker_style("P", colour), label=label)
 
 
 def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
@@ -111,8 +116,8 @@ def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
 
     Returns:
         One dictionary for each model that has the metric, with the keys ``kind`` (such as
-        ``detector``), ``position`` (number of the model's colour, from 0), ``points`` (one for
-        each size) and ``line`` (parameters of the curve; None without a fitted curve).
+        ``detector``), ``name``, ``position`` (number of the model's colour, from 0), ``points``
+        (one for each size) and ``line`` (parameters of the curve; None without a fitted curve).
 
     Example:
         >>> from cxr_compare.studies.curve.curve_study import CurveModel, SizeFigure
@@ -132,6 +137,7 @@ def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
         drawn.append(
             {
                 "kind": model.kind,
+                "name": f"{KINDS[model.kind]}: {model.name}",
                 "position": list(KINDS).index(model.kind),
                 "points": [_point(point, metric) for point in points],
                 "line": None if fit is None else _line(fit),
@@ -142,19 +148,11 @@ def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
 
 def _point(point: SizePoint, metric: str) -> dict[str, Any]:
     figure = point.figures[metric].interval
-    label = curve_sentences.point(
-        KINDS[point.kind],
-        point.n_images,
-        point.n_boxes,
-        metric_title(metric),
-        figure_text(figure),
-    )
     ends = [figure.ci_low, figure.ci_high] if figure.bounded else [figure.estimate] * 2
     return {
         "grown": point.n_grown,
         "figure": figure.estimate,
         "ends": ends,
-        "label": label,
     }
 
 
@@ -166,27 +164,29 @@ def _line(curve: LearningCurve) -> dict[str, Any]:
     return dict(zip(("images", "figure", "low", "high"), rows, strict=True))
 
 
-def _curves(model: Mapping[str, Any]) -> Iterator[Curve]:
+def _across(model: Mapping[str, Any], point: Mapping[str, Any]) -> float:
+    """Return where a point is drawn; models are a little apart."""
+    return float(point["grown"] * _APART[model["kind"]])
+
+
+def _draw_model(axes: Axes, model: Mapping[str, Any]) -> None:
     """Draw the fit within the measured range, and the points with their intervals."""
-    kind = model["kind"]
     position = model["position"]
-    points = model["points"]
-    name = f"{KINDS[kind]}, {_MARKER_WORDS[MARKERS[kind]]}"
+    colour = line_style(position)["color"]
+    marker = marker_style(_MARKERS[model["kind"]], colour)
     if (line := model["line"]) is not None:
-        x = np.array(line["images"])
-        y, low, high = (np.array(line[end]) for end in ("figure", "low", "high"))
-        yield Curve(name, position, x, y, solid=True, band=(x, low, high))
-        name = ""
-    at = [point["grown"] * _APART[kind] for point in points]
-    marks = [
-        Point(across, point["figure"], point["label"], MARKERS[kind])
-        for across, point in zip(at, points, strict=True)
-    ]
-    yield Curve.from_points(name, position, marks, (point["ends"] for point in points), faint=True)
+        draw_band(axes, line["images"], line["low"], line["high"], position)
+        axes.plot(line["images"], line["figure"], color=colour, linewidth=2.2)
+    for point in model["points"]:
+        across = _across(model, point)
+        axes.plot([across, across], point["ends"], color=colour, linewidth=1)
+        axes.plot([across], [point["figure"]], **marker)
+    with_line = marker | ({"linestyle": "-", "linewidth": 2.2} if line is not None else {})
+    axes.plot([], [], **with_line, label=model["name"])
 
 
-def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
-    """Return the axis of a metric around every interval and fitted curve."""
+def _figure_axis(axes: Axes, drawn: Iterable[Mapping[str, Any]]) -> None:
+    """Let the y axis of a plot lie around every interval and fitted curve."""
     ends: list[float] = []
     for model in drawn:
         ends += [end for point in model["points"] for end in (point["figure"], *point["ends"])]
@@ -197,5 +197,5 @@ def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
     first = round(np.floor(low / step))
     last = round(np.ceil(high / step))
     ticks = [round(n * step, 2) for n in range(first, max(last, first + 1) + 1)]
-    labels = tuple((tick, f"{tick:.{2 if step < 0.1 else 1}f}") for tick in ticks)
-    return Axis(metric_title(metric), labels, ticks[0], ticks[-1])
+    axes.set(ylim=(ticks[0], ticks[-1]))
+    axes.set_yticks(ticks, [f"{tick:.{2 if step < 0.1 else 1}f}" for tick in ticks])

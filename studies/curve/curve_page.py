@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
 from cxr_compare.evaluation.report.study_page import (
@@ -16,16 +16,20 @@ from cxr_compare.evaluation.report.study_page import (
     figure_text,
     save_chart,
     study_files,
+    text_table,
     write_study,
 )
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
 from cxr_compare.studies.curve import curve_sentences
-from cxr_compare.studies.curve.curve_charts import MARKERS, curve_chart
+from cxr_compare.studies.curve.curve_charts import curve_chart
 from cxr_compare.studies.curve.curve_statements import (
     curve_statements,
     model_against,
 )
 from cxr_compare.studies.curve.curve_study import KINDS, CurveStudy, SizePoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = "curve.html"
 """Name of the page."""
@@ -35,18 +39,18 @@ STORED = "curve.json"
 """Name of the file with the results."""
 
 
-_FIGURE = "curve.png"
+_FIGURE = "curve.svg"
 
 
-FILES = study_files("curve") | {f"curve.{kind}" for kind in ("png", "pdf", "svg")}
+FILES = study_files("curve") | {f"curve.{kind}" for kind in ("pdf", "svg")}
 """Names of the files that `write_curve` writes; a folder with other files is refused."""
 
 
 def write_curve(study: CurveStudy, out: Path) -> Path:
     """Write the result files of a learning-curve study: a table, a JSON file, a figure and a page.
 
-    The files are ``curve.csv``, ``curve.json``, ``curve.png`` with the same figure in vector
-    formats, and, last, ``curve.html``.
+    The files are ``curve.csv``, ``curve.json``, ``curve.svg`` and ``curve.pdf`` with the figure of
+    the first metric, and, last, ``curve.html``.
 
     Args:
         study: Result of the study: performance of models that were trained on growing shares of the
@@ -67,12 +71,11 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
     """
     rows = list(_tidy(study))
     statements = {metric: list(curve_statements(study, metric)) for metric in study.metrics}
-    if study.metrics:
-        metric = study.metrics[0]
-        chart = curve_chart(study, metric)
-        save_chart(chart, out / _FIGURE, legend_title=chart.note)
+    charts = {metric: curve_chart(study, metric) for metric in study.metrics}
+    if charts:
+        save_chart(charts[study.metrics[0]], out / _FIGURE)
     template = Path(__file__).with_name("curve.html.jinja")
-    html = _page(study, statements).render(template, **_own_parts(study, statements))
+    html = _page(study, statements).render(template, **_own_parts(study, statements, charts))
     return write_study(out, "curve", rows, _stored(study, rows, statements), html)
 
 
@@ -190,19 +193,21 @@ def _page(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> Study
     )
 
 
-def _own_parts(study: CurveStudy, statements: Mapping[str, list[Statement]]) -> dict[str, Any]:
+def _own_parts(
+    study: CurveStudy, statements: Mapping[str, list[Statement]], charts: Mapping[str, Figure]
+) -> dict[str, Any]:
     """Return the values of this page's own template blocks."""
-    titles = [metric_title(metric) for metric in study.metrics]
+    titles = (metric_title(metric) for metric in study.metrics)
+    columns = ("Annotated by", "Images", "Positive", "Boxed", "Boxes", *titles)
     return {
         "study": study,
         "first": study.metrics[0] if study.metrics else "",
-        "metrics": [_of_metric(study, metric, statements[metric]) for metric in study.metrics],
-        "legend": [
-            (list(KINDS).index(model.kind), MARKERS[model.kind], KINDS[model.kind], model)
-            for model in study.models
+        "metrics": [
+            _of_metric(study, metric, statements[metric], charts[metric])
+            for metric in study.metrics
         ],
-        "columns": ["Annotated by", "Images", "Positive", "Boxed", "Boxes", *titles],
-        "rows": list(_rows(study)),
+        "points": text_table("All points", columns, _rows(study)),
+        "kinds": list(KINDS.values()),
     }
 
 
@@ -221,14 +226,15 @@ def _cautions(study: CurveStudy) -> Iterator[str]:
         yield curve_sentences.several_metrics(first, others)
 
 
-def _of_metric(study: CurveStudy, metric: str, statements: list[Statement]) -> dict[str, Any]:
-    chart = curve_chart(study, metric)
+def _of_metric(
+    study: CurveStudy, metric: str, statements: list[Statement], chart: Figure
+) -> dict[str, Any]:
     return {
         "name": metric,
         "title": metric_title(metric),
         "meaning": METRICS[metric].meaning,
         "findings": statements,
-        "charts": [(chart, ShownChart(chart).drawing)],
+        "chart": ShownChart(chart),
         "differences": _differences(study, metric),
     }
 
@@ -256,22 +262,16 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
     ]
     title = f"Differences in {metric_title(metric)}"
     has_mixed = any("mixed" in pair for pair in pairs)
-    return Table.from_rows(
-        title, "", (curve_sentences.images_column(has_mixed), *heads), tuple(lines)
-    )
+    return text_table(title, (curve_sentences.images_column(has_mixed), *heads), lines)
 
 
-def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
+def _rows(study: CurveStudy) -> Iterator[tuple[str, ...]]:
     """Return the points for the table, model by model."""
     for model in study.models:
         for point in study.sizes(model.kind):
             counts = point.n_images, point.n_positive, point.n_boxed, point.n_boxes
-            yield {
-                "position": list(KINDS).index(model.kind),
-                "model": KINDS[model.kind],
-                "counts": [f"{count:,.0f}" for count in counts],
-                "figures": [_figure_cell(study, point, metric) for metric in study.metrics],
-            }
+            figures = (_figure_cell(study, point, metric) for metric in study.metrics)
+            yield (KINDS[model.kind], *(f"{count:,.0f}" for count in counts), *figures)
 
 
 def _figure_cell(study: CurveStudy, point: SizePoint, metric: str) -> str:

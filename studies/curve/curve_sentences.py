@@ -203,8 +203,3 @@ def chart_axis(mixed: bool) -> str:
 def images_column(mixed: bool) -> str:
     """Return the title of the column of images."""
     return f"Annotated images{' (mixed model: boxed)' if mixed else ''}"
-
-
-def point(model: str, images: float, boxes: float, metric: str, figure: str) -> str:
-    """Label a point of a chart."""
-    return f"{model} with {images:,.0f} images and {boxes:,.0f} boxes: {metric} {figure}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,14 +12,22 @@ from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.report.study_page import (
-    Axis,
-    Chart,
-    Curve,
-    Point,
+    GUIDE,
+    add_legend,
+    draw_line,
+    line_style,
+    log_axis,
+    marker_style,
+    new_chart,
     save_chart,
+    share_axis,
 )
 from cxr_compare.studies.plan.sample_size import fewest_patients
 from cxr_compare.studies.plan.study_plan import StudyPlan
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _STORED = "plan.json"
 
@@ -40,7 +49,7 @@ def write_plan(plan: StudyPlan, out: Path) -> tuple[Path, ...]:
         out: New folder, or a folder that contains the files of an earlier plan only.
 
     Returns:
-        Paths of the charts as PNG files.
+        Paths of the charts as SVG files; each is also a PDF file.
 
     Raises:
         InputError: The folder contains files that do not belong to a plan.
@@ -53,60 +62,65 @@ def write_plan(plan: StudyPlan, out: Path) -> tuple[Path, ...]:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     figures = write_plan(plan, Path(folder))
         >>> [path.name for path in figures]
-        ['power.png', 'half_width.png']
+        ['power.svg', 'half_width.svg']
     """
     require_only_files(out, {_STORED, _FIGURES}, "plan")
     figures = out / _FIGURES
     figures.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for chart in _charts(plan):
-        drawn += save_chart(chart, figures / f"{chart.key}.png")
+    answers = [row["patients"] for row in plan.rows if row["patients"]]
+    if answers:
+        fewest = min(each.least for each in plan.basis.plans.values())
+        ends = max(min(answers) / 5, fewest, 8), max(answers) * 3
+        if plan.difference is not None:
+            drawn += save_chart(_power_chart(plan, *ends), figures / "power.svg")
+        drawn += save_chart(_width_chart(plan, *ends), figures / "half_width.svg")
     write_json(out / _STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
-    return tuple(path for path in drawn if path.suffix == ".png")
+    return tuple(path for path in drawn if path.suffix == ".svg")
 
 
-def _charts(question: StudyPlan) -> Iterator[Chart]:
-    answers = [row["patients"] for row in question.rows if row["patients"]]
-    if not answers:
-        return
-    fewest = min(plan.least for plan in question.basis.plans.values())
-    low = max(min(answers) / 5, fewest, 8)
-    high = max(answers) * 3
-    patients = np.unique(np.geomspace(low, high, 60).astype(int))
-    axis = Axis.log("Test patients", low, high)
-    if question.difference is not None:
-        curves = tuple(_power_curves(question, patients))
-        yield Chart(
-            key="power",
-            title="How often the difference is shown",
-            x=axis,
-            y=Axis("Power"),
-            curves=curves,
-            guides=(((low, high), (question.power, question.power)),),
-            guide_label=f"{question.power:.0%}",
-            description="; ".join(question.sentences()),
-        )
-    widths = []
-    goals = [] if question.half_width is None else [question.half_width]
-    for position, (name, plan) in enumerate(question.basis.plans.items()):
-        heights = np.array([plan.study(int(n)).half_width(question.level) for n in patients])
-        title = name or "planned study"
-        widths.append(Curve(title, position, patients.astype(float), heights))
-    top = float(max(curve.y.max() for curve in widths))
-    ticks = tuple((tick, f"{tick:g}".removeprefix("0") or "0") for tick in _steps(top))
-    yield Chart(
-        key="half_width",
-        title="Half-width of the interval, on the mean",
-        x=axis,
-        y=Axis(f"Mean half-width of the {question.level:.0%} interval", ticks, 0.0, ticks[-1][0]),
-        curves=tuple(widths),
-        guides=tuple(((low, high), (width, width)) for width in goals),
-        guide_label="".join(f"{width:g}" for width in goals),
-        description="; ".join(question.sentences()),
+def _patients(low: float, high: float) -> np.ndarray:
+    return np.unique(np.geomspace(low, high, 60).astype(int))
+
+
+def _power_chart(question: StudyPlan, low: float, high: float) -> Figure:
+    """Draw how often a difference is shown, by the number of test patients."""
+    figure, axes = new_chart("How often the difference is shown", "Test patients", "Power")
+    _draw_power(axes, question, _patients(low, high))
+    goal = question.power
+    axes.plot([low, high], [goal, goal], **GUIDE, label=f"{goal:.0%}")
+    log_axis(axes, "x", low, high)
+    share_axis(axes, "y")
+    add_legend(axes)
+    return figure
+
+
+def _width_chart(question: StudyPlan, low: float, high: float) -> Figure:
+    """Draw the mean half-width of the interval, by the number of test patients."""
+    figure, axes = new_chart(
+        "Half-width of the interval, on the mean",
+        "Test patients",
+        f"Mean half-width of the {question.level:.0%} interval",
     )
+    patients = _patients(low, high)
+    top = 0.0
+    for position, (name, plan) in enumerate(question.basis.plans.items()):
+        widths = np.array([plan.study(int(n)).half_width(question.level) for n in patients])
+        top = max(top, float(widths.max()))
+        label = name or "planned study"
+        draw_line(axes, patients, widths, **line_style(position), label=label)
+    goal = question.half_width
+    if goal is not None:
+        axes.plot([low, high], [goal, goal], **GUIDE, label=f"{goal:g}")
+    ticks = _steps(top)
+    log_axis(axes, "x", low, high)
+    axes.set(ylim=(0.0, ticks[-1]))
+    axes.set_yticks(ticks, [f"{tick:g}".removeprefix("0") or "0" for tick in ticks])
+    add_legend(axes)
+    return figure
 
 
-def _power_curves(question: StudyPlan, patients: np.ndarray) -> Iterator[Curve]:
+def _draw_power(axes: Axes, question: StudyPlan, patients: Sequence[int] | np.ndarray) -> None:
     difference = question.difference or 0.0
     several = len(question.basis.plans) > 1
     shown = [
@@ -119,12 +133,12 @@ def _power_curves(question: StudyPlan, patients: np.ndarray) -> Iterator[Curve]:
         power = [plan.study(int(n)).power(true_difference, question.level) for n in patients]
         label = name if several else f"difference {true_difference:g}"
         study = fewest_patients(plan, question.shows(question.power, true_difference))
-        points: tuple[Point, ...] = ()
-        if study is not None and study.patients <= patients[-1]:
-            points = (Point(study.patients, question.power, f"{study.patients:,} patients"),)
-        figure = "" if study is None else f"({study.patients:,} patients)"
-        heights = np.array(power)
-        yield Curve(label, position, patients.astype(float), heights, points, figure=figure)
+        if study is not None:
+            label = f"{label} ({study.patients:,} patients)"
+            if study.patients <= patients[-1]:
+                dot = marker_style(".", line_style(position)["color"])
+                axes.plot([study.patients], [question.power], **dot)
+        draw_line(axes, patients, power, **line_style(position), label=label)
 
 
 def _steps(top: float) -> list[float]:

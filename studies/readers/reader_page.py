@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.report.study_page import (
     Section,
-    ShownChart,
     StudyPage,
     Table,
+    text_table,
     write_study,
 )
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text, range_text
@@ -133,7 +133,6 @@ def _test_dict(test: OverallTest) -> dict[str, Any]:
 def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     study = analysis.study
     truth = analysis.study.truth
-    chart = reader_chart(analysis)
     first, *further = reader_statements(analysis)
     n_compared = len(analysis.rows_of("difference", analysis.primary))
     scope = [] if first.shown or not n_compared else [reader_sentences.NOT_EQUAL]
@@ -156,7 +155,7 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
         Section(
             "figures",
             f"{figures.title} of each reader",
-            charts=[ShownChart(chart, legend)],
+            charts=[reader_chart(analysis, legend)],
             beside=figures,
             note=f"The {percent_text(analysis.level)} interval is in brackets.",
             folded={"Other figures of each reader": others} if others else {},
@@ -165,13 +164,15 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     readers = study.readings["reader"].nunique()
     if study.has_ratings and readers > 1:
         title = f"{reader_curve_name(study)} curve of each reader"
-        sections.append(Section("by-reader", title, charts=list(charts_by_reader(analysis))))
-    if differences.rows:
+        sections.append(
+            Section("by-reader", title, charts=list(charts_by_reader(analysis, legend)))
+        )
+    if len(differences.frame):
         primary_title = study.metrics[analysis.primary].title_in_sentence
         lead = reader_sentences.differences_lead(primary_title, _has_claims(analysis))
         tables = [differences]
-        if overall.rows:
-            tables = [overall, replace(differences, title="Comparisons")]
+        if len(overall.frame):
+            tables = [overall, differences._replace(title="Comparisons")]
         sections.append(Section("differences", differences.title, lead, tables=tables))
     return StudyPage(
         title="Reader study",
@@ -193,7 +194,7 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
                 (components, reader_sentences.COMPONENTS_NOTE),
                 (against, reader_sentences.PROGRAM_NOTE),
             )
-            if table.rows
+            if len(table.frame)
         ],
     )
 
@@ -218,7 +219,7 @@ def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
         *(f"{row.first}, system" for row in systems),
     )
     name = "Mean of readers, or system" if systems else "Mean of readers"
-    return Table.from_rows(study.metrics[metric].title, "", columns, (*rows, (name, *last)))
+    return text_table(study.metrics[metric].title, columns, (*rows, (name, *last)))
 
 
 def _with_ends(row: StudyRow) -> str:
@@ -266,7 +267,7 @@ def _difference_table(analysis: ReaderAnalysis) -> Table:
         *(("p of the claim", "The claim rests on") if with_claims else ()),
         "Design",
     )
-    return Table.from_rows("Differences", "", columns, tuple(rows))
+    return text_table("Differences", columns, rows)
 
 
 def _overall_table(analysis: ReaderAnalysis) -> Table:
@@ -285,7 +286,7 @@ def _overall_table(analysis: ReaderAnalysis) -> Table:
         title = analysis.study.metrics[metric].title
         rows.append((title, overall_test_text(overall.test), verdict))
     columns = ("Figure", "Overall test", "Modalities")
-    return Table.from_rows("Overall test", "", columns, tuple(rows))
+    return text_table("Overall test", columns, rows)
 
 
 def _against_table(analysis: ReaderAnalysis) -> Table:
@@ -303,7 +304,7 @@ def _against_table(analysis: ReaderAnalysis) -> Table:
         )
     columns = ("Figure", "Comparison", "MS(R)", "Var(R)", "Cov2", "Var(error)")
     title = "Variance components of readers against a system"
-    return Table.from_rows(title, "", columns, tuple(rows))
+    return text_table(title, columns, rows)
 
 
 def _tested(analysis: ReaderAnalysis, metric: str) -> str:
@@ -339,4 +340,4 @@ def _component_table(analysis: ReaderAnalysis) -> Table:
         "Cov3",
         "Var(error)",
     )
-    return Table.from_rows("Overall test and variance components", "", columns, tuple(rows))
+    return text_table("Overall test and variance components", columns, rows)

@@ -307,13 +307,3 @@ def chart_note(curves: bool, decisions: bool) -> str:
     if decisions:
         parts.append("Dots are decisions of one reader; diamonds are their mean, or a system.")
     return " ".join(parts)
-
-
-def mean_point(modality: str, readers: int) -> str:
-    """Label the mean of readers in a chart."""
-    return f"{modality}: mean of {counted(readers, 'reader')}"
-
-
-def decision_point(label: str, sensitivity: float, specificity: float) -> str:
-    """Label the decisions of a reader or system in a chart."""
-    return f"{label}: sensitivity {number(sensitivity)}, specificity {number(specificity)}"

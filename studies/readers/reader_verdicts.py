@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, cast
 
-from cxr_compare import DataSet, InputError, Report, compare
+from cxr_compare import DataSet, InputError, Result, compare
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
 from cxr_compare.evaluation.metrics.prose import listing
@@ -82,7 +82,7 @@ def reader_verdicts(
     rows: list[dict[str, Any]] = []
     usual: dict[tuple[str, str], str] = {}
     for reader, labelled in _labelled_by_readers(dataset, target, split):
-        report = compare(
+        result = compare(
             compared,
             data=labelled,
             target=None if target is None else [target],
@@ -90,7 +90,7 @@ def reader_verdicts(
             replicates=replicates,
             protocol=protocol,
         )
-        of_reader = _rows(reader, cast("Report", report))  # of one target, so it is one report
+        of_reader = _rows(reader, cast("Result", result))  # of one target, so it is one result
         usual = usual or {row["systems"]: row["higher"] for row in of_reader}
         rows += [
             {**row, "same_verdict": row["higher"] == usual[row["systems"]]} for row in of_reader
@@ -119,9 +119,9 @@ def _labelled_by_readers(
             yield reader, labelled
 
 
-def _rows(reader: str, report: Report) -> list[dict[str, Any]]:
+def _rows(reader: str, result: Result) -> list[dict[str, Any]]:
     """Return the differences in the primary figure by the labels of one reader."""
-    labels = report.decisions.drop_duplicates("image_id")["label"]
+    labels = result.decisions.drop_duplicates("image_id")["label"]
     return [
         {
             "labels_of": reader,
@@ -134,7 +134,7 @@ def _rows(reader: str, report: Report) -> list[dict[str, Any]]:
             "ci_high": claim["ci_high"],
             "higher": claim["higher"] or _NOT_SHOWN,
         }
-        for claim in report.to_dict()["answer"]["claims"]
+        for claim in result.answer["claims"]
     ]
 
 

@@ -66,14 +66,5 @@ def corrected_outside(value: float) -> str:
     )
 
 
-def label_errors_description(systems: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
-    """Describe the chart by the AUROC of each system at each share of wrong labels."""
-    texts = []
-    for name, values in systems:
-        points = [f"{number(value)} at {_percent(share)}" for share, value in values]
-        texts.append(f"{name}: {', '.join(points)}")
-    return "AUROC against the share of labels that are wrong at random. " + "; ".join(texts) + "."
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"

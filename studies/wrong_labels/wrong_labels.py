@@ -25,7 +25,7 @@ from cxr_compare.studies.wrong_labels.reference_error import (
 )
 
 if TYPE_CHECKING:
-    from cxr_compare import Report
+    from cxr_compare import Result
     from cxr_compare.studies.wrong_labels.overturning_labels import WrongLabels
 
 _ONE_CLASS = "none: a class is absent"
@@ -68,15 +68,16 @@ def wrong_labels(
     Example:
         cxr wrong-labels out/report --error 0.05
     """
-    from cxr_compare import Report
+    from cxr_compare import Result
+    from cxr_compare.data_prep.contracts.disk_space import make_folder
     from cxr_compare.studies.wrong_labels.label_error_chart import label_error_chart
 
     accuracy = None if error is None else ReferenceAccuracy.from_text(error)
     chart = as_path(chart)
     if chart is not None and chart.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"--chart {chart}: end the name with .png, .svg or .pdf")
-    opened = Report.open(report) if isinstance(report, Path) else report
-    labelled = _LabelledScores.from_report(opened)
+    opened = Result.open(report) if isinstance(report, Path) else report
+    labelled = _LabelledScores.from_result(opened)
     overturned = _overturned(opened, labelled)
     if overturned is None:
         lines = [wrong_label_sentences.NOTHING_SHOWN]
@@ -96,10 +97,9 @@ def wrong_labels(
         lines = [text]
         payload = {"overturned": {**_record(claim, found, labelled), "text": text}}
         if chart is not None:
-            drawn = label_error_chart(
-                [claim["first"], claim["second"]], labelled.aurocs, found.curve
-            )
-            _save(drawn, chart)
+            names = [claim["first"], claim["second"]]
+            make_folder(chart.parent)
+            label_error_chart(names, labelled.aurocs, found.curve).savefig(chart, dpi=150)
     payload |= {"error": None, "corrected": []}
     if accuracy is not None:
         rows = _corrected_rows(labelled, accuracy)
@@ -122,9 +122,9 @@ class _LabelledScores:
     calls: dict[tuple[str, str], np.ndarray]  # by system and policy, each (N,), bool
 
     @classmethod
-    def from_report(cls, report: Report) -> _LabelledScores:
+    def from_result(cls, result: Result) -> _LabelledScores:
         """Take the labels, scores and decisions from a report's table of decisions."""
-        content = report.to_dict()
+        content = result.answer
         for system, seeds in content["provenance"]["seeds"].items():
             if isinstance(seeds, list):
                 raise InputError(
@@ -136,10 +136,10 @@ class _LabelledScores:
                 f"wrong-labels: the answer of this report is by {unit}, and labels are of images; "
                 "compare by image"
             )
-        decisions = report.decisions
+        decisions = result.decisions
         decisions = decisions[decisions["label"].notna()]
-        by_system = {name: decisions[decisions["system"] == name] for name in report.systems}
-        images = by_system[report.systems[0]].set_index("image_id")
+        by_system = {name: decisions[decisions["system"] == name] for name in result.systems}
+        images = by_system[result.systems[0]].set_index("image_id")
         scores = {}
         calls = {}
         for name, rows in by_system.items():
@@ -168,12 +168,12 @@ class _LabelledScores:
 
 
 def _overturned(
-    report: Report, labelled: _LabelledScores
+    result: Result, labelled: _LabelledScores
 ) -> tuple[dict[str, Any], WrongLabels] | None:
     """Return the difference that is overturned first, and by which labels; None without one."""
     from cxr_compare.studies.wrong_labels.overturning_labels import overturning_labels
 
-    claim = _weakest_claim(report.to_dict()["answer"]["claims"], labelled.aurocs)
+    claim = _weakest_claim(result.answer["claims"], labelled.aurocs)
     if claim is None:
         return None
     found = overturning_labels(
@@ -276,12 +276,3 @@ def _line(row: dict[str, Any]) -> str:
         ends = f"{number(row['ci_low'])} to {number(row['ci_high'])}"
         value = f"{number(row['estimate'])} ({ends})"
     return f"{row['system']}: {name}{at} {value}"
-
-
-def _save(chart: Any, path: Path) -> None:
-    """Draw a chart into an image file."""
-    from cxr_compare.data_prep.contracts.disk_space import make_folder
-    from cxr_compare.evaluation.report.study_page import draw_chart
-
-    make_folder(path.parent)
-    draw_chart(chart).savefig(path, dpi=150, bbox_inches="tight")

@@ -20,7 +20,7 @@ def test_made_up_images_are_prepared_by_patient(tmp_path):
 def test_made_up_scores_are_compared(tmp_path):
     write_scores(tmp_path / "set", 240, seed=0)
     compare_once(tmp_path / "set")
-    table = pd.read_csv(tmp_path / "set" / "report" / "metrics.csv")
+    table = pd.read_csv(tmp_path / "set" / "report" / "figures.csv")
     auroc = table[table["metric"] == "auroc"].set_index("system")
     assert auroc.loc["A", "n_images"] == 240
     assert auroc.loc["A", "value"] > 0.7

@@ -220,7 +220,7 @@ def _decisions() -> pd.DataFrame:
     names = ["image_id", "system", "label", "score", *calls]
     names += ["localised", "point_x", "point_y", "x_class"]
     frame = pd.DataFrame(rows, columns=names)
-    frame["patient_id"] = frame["image_id"]
+    frame = frame.assign(patient_id=frame["image_id"], probability=np.nan)
     return frame.astype(dict.fromkeys([*calls, "localised"], "boolean"))
 
 

@@ -16,8 +16,9 @@ from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.figures import COLUMNS
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.reduction import reduce_boxes
-from cxr_compare.evaluation.report.data_files import write_data_files
-from cxr_compare.evaluation.report.metric_table import evaluated_by_unit, metric_table
+from cxr_compare.evaluation.report.metric_table import evaluated_by_unit
+from cxr_compare.evaluation.report.result import Compared, Result
+from cxr_compare.evaluation.report.summary_table import main_table
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
     compare_predictions,
@@ -205,6 +206,7 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, test_set, eval
     with pytest.raises(InputError, match=r"\bA\b.*\b1 patient\b.*\b2 test images"):
         compare_predictions({"A": system}, test_set)
     write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert not any("unknown" in note.text for note in comparison.notes)
     facts = comparison.provenance["systems"]["A"]
@@ -241,6 +243,7 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
         compare_predictions({"A": system}, test_set)
     near = seen.assign(pixel_sha256=["1", "2", "3"])  # stored again: other bytes, like fingerprints
     write_table(near, system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     first = compare_predictions({"A": system}, test_set, replicates=20).answer.cautions[0].text
     assert "A may have seen near copies of 3 of " in first
     assert "no sure external validation" in first
@@ -250,6 +253,7 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
                     perceptual_hash=None),
         system.folder / "seen.parquet", "seen",
     )  # fmt: skip
+    system = Predictions.open(system.folder)
     notes = compare_predictions({"A": system}, test_set, replicates=20).notes
     assert any("of 3 of the " in note.text for note in notes if note.kind == "validation")
     assert not any(note.kind == "copies" for note in notes)
@@ -345,10 +349,9 @@ def test_localisation_is_evaluated_only_where_boxes_are_trusted(predict, evaluat
 
 def test_the_written_tables_read_back(systems, test_set, tmp_path):
     comparison = compare_predictions(systems, test_set, replicates=20)
-    write_data_files(comparison, tmp_path / "report")
-    payload = read_json(tmp_path / "report" / "metrics.json", "metrics")
-    assert "NaN" not in (tmp_path / "report" / "metrics.json").read_text()
-    assert len(payload["metrics"]) == len(comparison.metrics)
+    Result(Compared(comparison, test_set.truth)).save(tmp_path / "report")
+    payload = read_json(tmp_path / "report" / "answer.json", "answer")
+    assert "NaN" not in (tmp_path / "report" / "answer.json").read_text()
     assert json.dumps(payload["thresholds"]) == json.dumps(
         {name: each.thresholds for name, each in comparison.systems.items()}
     )
@@ -357,7 +360,7 @@ def test_the_written_tables_read_back(systems, test_set, tmp_path):
     called = table[table["system"] == "CheXNet"].set_index("image_id")
     threshold = comparison.systems["CheXNet"].thresholds["max_f1"]
     assert ((called["score"] >= threshold) == called["decision_max_f1"]).all()
-    frame = pd.read_csv(tmp_path / "report" / "metrics.csv")
+    frame = pd.read_csv(tmp_path / "report" / "figures.csv")
     np.testing.assert_allclose(frame["estimate"], comparison.metrics["estimate"])
 
 
@@ -458,18 +461,18 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     assert not {"ap50", "pointing_accuracy", "localised_sensitivity"} & {
         *comparison.by_unit.table()["metric"]
     }
-    table = metric_table(evaluated_by_unit(comparison))
-    section = next(s for s in table.groups if "best F1" in s.title)
-    assert section.count.startswith("50 patients, ")
-    assert section.thresholds[0] == f"score ≥ {score_text(by_patient['A'])}"
+    table = main_table(evaluated_by_unit(comparison))
+    assert table.lead.startswith("50 patients, ")
+    threshold = table.frame.loc["Score threshold for best F1", "A"]
+    assert threshold.startswith(score_text(by_patient["A"]))
     (note,) = [note for note in comparison.notes if note.kind == "unit"]
     assert (note.values["unit"], note.values["n_units"], note.values["n_images"]) == (
         "patient",
         50,
         100,
     )
-    write_data_files(comparison, tmp_path / "report")
-    written = pd.read_csv(tmp_path / "report" / "metrics.csv")
+    Result(Compared(comparison, test_set.truth)).save(tmp_path / "report")
+    written = pd.read_csv(tmp_path / "report" / "figures.csv")
     assert set(written["unit"]) == {"image", "patient"}
 
 

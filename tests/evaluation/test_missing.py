@@ -23,7 +23,7 @@ def compare(systems, table, **options):
 
 
 def notes_of(result, kind):
-    return [note for note in result.content.comparison.notes if note.kind == kind]
+    return [note for note in result.compared.comparison.notes if note.kind == kind]
 
 
 def test_images_left_out_are_counted_with_their_prevalence_and_the_other_system():

@@ -358,7 +358,7 @@ def test_what_to_do_next_can_be_pasted_and_parses(tmp_path):
         "tuned/decisions/opacity.json": {},
         "untuned/predictions.json": run_info,
         "loose/predictions.json": {"data_set": None},
-        "report/metrics.json": {},
+        "report/answer.json": {},
         "report/systems/A/predictions.json": run_info,
     }
     for name, content in files.items():

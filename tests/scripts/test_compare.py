@@ -31,13 +31,13 @@ def test_a_finished_report_answers_the_same_call_and_refuses_another(
     def ask(system=system, **options):
         options = {"target": ["opacity"], "replicates": 100, **options}
         compare(system, data=data, out=report, progress=True, **options)
-        return (report / "metrics.json").stat().st_mtime_ns
+        return (report / "answer.json").stat().st_mtime_ns
 
     first = ask()
     assert "\nDrawing cases\n" in capsys.readouterr().err
     run_command(show, report)
     shown = capsys.readouterr().err
-    answer = json.loads((report / "metrics.json").read_text())["answer"]["headline"]
+    answer = json.loads((report / "answer.json").read_text())["headline"]
     assert answer in shown
     assert re.search(r"AUROC +\S+ \(\S+ to \S+\)", shown)
     assert ask() == first
@@ -56,7 +56,6 @@ def test_a_finished_report_answers_the_same_call_and_refuses_another(
     predictions.write_decision(tuned.target, tuned.to_dict())
     with pytest.raises(InputError, match=r"opacity\.json has changed since; choose"):
         ask(unit="patient")
-    assert (report / "costs.csv").is_file()
     assert not (report / "opacity").exists()  # one target named: the report itself
 
 
@@ -140,14 +139,15 @@ def test_python_returns_what_the_command_writes(data, system, tmp_path, capsys):
     result = cxr_compare.compare(systems, data=str(data), out=tmp_path / "report", **options)
     output = capsys.readouterr()
     assert output.out + output.err == ""  # nobody asked for progress
-    written = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    written = json.loads((tmp_path / "report" / "answer.json").read_text())
     assert result.page == tmp_path / "report" / "report.html"
     assert result.page.is_file()
-    assert result.headline == written["answer"]["headline"]
-    assert list(result.cautions) == written["answer"]["cautions"]
-    assert set(result.figures["system"]) == {"A", "B"}
-    assert set(result.differences["system"]) == {"A - B"}
-    assert len(result.figures) + len(result.differences) == len(written["metrics"])
+    assert result.headline == written["headline"]
+    assert list(result.cautions) == written["cautions"]
+    by_kind = result.figures.groupby("kind")["system"].unique().map(set).to_dict()
+    assert by_kind == {"system": {"A", "B"}, "difference": {"A - B"}}
+    stored = pd.read_csv(tmp_path / "report" / "figures.csv")
+    assert stored["estimate"].tolist() == pytest.approx(result.figures["estimate"], nan_ok=True)
     assert "threshold=0.5" in set(result.figures["policy"])
     written_at = result.page.stat().st_mtime_ns
     again = cxr_compare.compare(
@@ -169,7 +169,7 @@ def test_nothing_in_a_report_names_a_folder_of_the_machine(data, system, tmp_pat
     for path in (tmp_path, data, Path.home(), Path.cwd()):
         assert not [name for name, file in content.items() if f"{path}/".encode() in file]
         assert not [name for name, file in content.items() if str(path.resolve()).encode() in file]
-    command = json.loads((report / "metrics.json").read_text())["provenance"]["command"]
+    command = json.loads((report / "answer.json").read_text())["provenance"]["command"]
     assert "reader" in command
     assert "B=other" in command
 
@@ -177,14 +177,14 @@ def test_nothing_in_a_report_names_a_folder_of_the_machine(data, system, tmp_pat
 def test_a_result_shows_itself_in_a_notebook(data, system, tmp_path):
     named = {"A <1>": system, "B": write_system(data, tmp_path / "other", seed=1)}
     result = cxr_compare.compare(named, data=data, target="opacity", replicates=100)
-    assert repr(result) == ("<Report of A <1> and B on opacity: 30 test images, not written>")
+    assert repr(result) == ("<Result of A <1> and B on opacity: 30 test images, not written>")
     page = result._repr_html_()
     assert html.escape(result.headline) in page
     assert "A &lt;1&gt;" in page
     assert result.table.loc[("Without a threshold", "AUROC"), "B"] in page
     assert set(result.cases(2)["image_id"]) <= set(result.decisions["image_id"])
     assert result.plot("roc").axes
-    with pytest.raises(InputError, match="no chart 'rok'; this comparison has roc, pr, "):
+    with pytest.raises(InputError, match="no chart 'rok'; this comparison has forest, roc, "):
         result.plot("rok")
     with pytest.raises(InputError, match="none of the test images"):
         result.overlay("i00")
@@ -202,17 +202,18 @@ def test_what_lies_in_a_folder_prints_one_line(data, system):
 def test_every_target_gets_its_report_and_the_page_joins_them(data, system, tmp_path):
     out = tmp_path / "report"
     compare([f"Reader={system}"], data=data, out=out, target=["all"], replicates=100)
-    joined = pd.read_csv(out / "metrics.csv")
+    joined = pd.read_csv(out / "figures.csv")
     assert set(joined["target"]) == set(FINDINGS)
     page = (out / "report.html").read_text()
     for finding in FINDINGS:
-        alone = pd.read_csv(out / finding / "metrics.csv")
+        alone = pd.read_csv(out / finding / "figures.csv")
         part = joined[joined["target"] == finding].reset_index(drop=True)
         pd.testing.assert_series_equal(part["estimate"], alone["estimate"])
         assert f'href="{finding}/report.html"' in page
         assert (out / finding / "report.html").is_file()
         auroc = alone.query("metric == 'auroc' and subgroup == 'all'").iloc[0]
-        assert f"{auroc.estimate:.3f} ({auroc.ci_low:.3f} to {auroc.ci_high:.3f})" in page
+        figure = f"<b>{auroc.estimate:.3f}</b> <small>({auroc.ci_low:.3f} to {auroc.ci_high:.3f})"
+        assert figure in page
     style = page[page.index("<style>") : page.index("</style>")]
     assert "prefers-color-scheme: dark" in style
     assert style in (out / FINDINGS[0] / "report.html").read_text()  # one owner of the looks

@@ -61,7 +61,7 @@ def test_the_joint_system_is_a_third_row_and_is_asked_to_beat_each_member(report
     figures = report.figures.set_index(["system", "metric", "policy", "subgroup"])["estimate"]
     joint = figures["D + C", "auroc", "", "all"]
     assert joint > max(figures["D", "auroc", "", "all"], figures["C", "auroc", "", "all"])
-    differences = report.differences
+    differences = report.figures
     rows = differences[(differences["metric"] == "auroc") & (differences["subgroup"] == "all")]
     of_joint = rows[rows["system"].isin(["D - D + C", "C - D + C"])]
     shown = bool((of_joint["ci_high"] < 0).all())
@@ -76,8 +76,8 @@ def test_the_figures_and_the_answer_without_it_stay_the_same(values, report):
     before = without.figures.set_index(keys)["estimate"]
     after = report.figures.set_index(keys)["estimate"].reindex(before.index)
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-9)
-    gaps = without.differences.set_index(keys)[["estimate", "ci_low", "ci_high"]]
-    again = report.differences.set_index(keys).reindex(gaps.index)[gaps.columns]
+    gaps = without.figures.set_index(keys)[["estimate", "ci_low", "ci_high"]]
+    again = report.figures.set_index(keys).reindex(gaps.index)[gaps.columns]
     np.testing.assert_allclose(again, gaps, rtol=0, atol=1e-9)
     assert report.headline.startswith(without.headline)
     assert without.to_dict()["joint"] is None

@@ -156,7 +156,7 @@ _NEED_TRAIN = (
 def without_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with a run and a data set, where no package of training is installed."""
     monkeypatch.chdir(tmp_path)
-    for name in ("set/dataset.json", "run/run.json", "report/metrics.json", "image.png"):
+    for name in ("set/dataset.json", "run/run.json", "report/answer.json", "image.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
     for name in TRAIN_PACKAGES:

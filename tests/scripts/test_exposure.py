@@ -202,7 +202,7 @@ def test_the_report_has_a_table_and_refuses_another_list_in_its_folder(tmp_path,
     compared(images, exposure={"A": seen}, out=out)
     page = (out / "report.html").read_text()
     assert "Without the seen ones" in page
-    stored = json.loads((out / "metrics.json").read_text())
+    stored = json.loads((out / "answer.json").read_text())
     assert stored["exposure"][0]["n_seen"] == 20
     seen_list(seen, IDS[:21])
     with pytest.raises(InputError, match="--overwrite"):

@@ -30,7 +30,7 @@ _RECORDS = r"""() {
     train) markers=("$out/run.json") ;;
     predict) markers=("$out/predictions.json") ;;
     tune) markers=("$2/decisions/opacity.json") ;;
-    compare) markers=("$out/metrics.json") ;;
+    compare) markers=("$out/answer.json") ;;
     folds) markers=("$out/folds.json" "$out/folds.csv") ;;
   esac
   for ((number = 0; number < ${folds:-0}; number++)); do

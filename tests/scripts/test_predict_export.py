@@ -177,7 +177,7 @@ def test_single_answers_name_a_declared_threshold_and_a_comparison_leaves_the_ru
     report = tmp_path / "report"
     few = ("--replicates", "100")
     assert cxr("compare", run, "--data", made.data, "--out", report, *few) == 0
-    (named,) = json.loads((report / "metrics.json").read_text())["declared"].values()
+    (named,) = json.loads((report / "answer.json").read_text())["declared"].values()
     assert named == declared
     assert json.loads(stored.read_text())["declared"] == declared
     export = run / "exports" / made.export.name

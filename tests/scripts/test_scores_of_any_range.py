@@ -83,7 +83,7 @@ def test_thresholds_are_chosen_and_what_needs_probabilities_is_undefined_or_refu
     calibration = figures[(figures["system"] == "A") & (figures["metric"] == "brier")]
     assert calibration["estimate"].isna().all()
     assert calibration["note"].str.len().gt(0).all()
-    where = report.failures
+    where = report.groups
     worth = where[(where["system"] == "A") & (where["metric"] == "net_benefit")]
     assert len(worth) > 0
     assert worth["estimate"].isna().all()

@@ -125,8 +125,9 @@ def exported(folder: Path) -> Iterable[Any]:
 
 def report(folder: Path) -> Iterable[Any]:
     """Yield the parts of a report that other commands read."""
-    yield read_json(folder / "metrics.json", "metrics")
-    yield read_table(folder / "decisions.parquet", "decisions")
+    yield read_json(folder / "answer.json", "answer")
+    for name in ("figures", "tests", "groups", "decisions", "curves"):
+        yield read_table(folder / f"{name}.parquet", name)
     for path in sorted((folder / "systems").glob("*")):
         yield from predictions(path)
 
@@ -136,7 +137,7 @@ READERS: dict[str, Reader] = {
     "run.json": run,
     "predictions.json": predictions,
     "export.json": exported,
-    "metrics.json": report,
+    "answer.json": report,
 }
 
 
@@ -275,7 +276,7 @@ def make(folder: Path) -> None:
                 "openvino",
             ),
             (
-                "report/metrics.json",
+                "report/answer.json",
                 "compare",
                 f"Tiny={work / 'run'}",
                 f"Boxes={work / 'detector'}",

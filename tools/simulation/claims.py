@@ -24,7 +24,7 @@ from tools.simulation.designs import Design, Drawn
 from tools.simulation.draw import Floats, Sample
 
 Found = dict[str, float]
-Report = cxr_compare.Report
+Result = cxr_compare.Result
 
 
 class Question(NamedTuple):
@@ -218,7 +218,7 @@ def _cells(table: pd.DataFrame) -> dict[tuple[str, str, str], _Cell]:
     }
 
 
-def run_compare(drawn: Drawn, options: Mapping[str, Any], replicates: int) -> Report:
+def run_compare(drawn: Drawn, options: Mapping[str, Any], replicates: int) -> Result:
     """Compare drawn systems by the public function."""
     return cxr_compare.compare(
         drawn.systems,
@@ -229,17 +229,12 @@ def run_compare(drawn: Drawn, options: Mapping[str, Any], replicates: int) -> Re
     )
 
 
-def _answer(report: Report) -> dict[str, Any]:
-    answer: dict[str, Any] = report.to_dict()["answer"]
-    return answer
-
-
-def headline(report: Report, truth: Truth) -> Found:
+def headline(result: Result, truth: Truth) -> Found:
     """Count a headline that calls a system higher which is not."""
     wrong = any(
         claim["higher"] is not None
         and claim["higher"] != truth.better(claim["first"], claim["second"])
-        for claim in _answer(report)["claims"]
+        for claim in result.answer["claims"]
     )
     return {"headline": float(wrong)}
 
@@ -248,50 +243,50 @@ def _calls_higher(finding: str) -> bool:
     return "was higher for" in finding or ", higher for" in finding
 
 
-def sentences(report: Report, truth: Truth) -> Found:
+def sentences(result: Result, truth: Truth) -> Found:
     """Count a report of equal systems with any sentence that calls one of them higher."""
     assert truth.all_equal
-    called = headline(report, truth)["headline"] == 1 or any(map(_calls_higher, report.findings))
+    called = headline(result, truth)["headline"] == 1 or any(map(_calls_higher, result.findings))
     return {"sentence": float(called)}
 
 
-def _marked(report: Report, metric: str | None = None) -> pd.DataFrame:
+def _marked(result: Result, metric: str | None = None) -> pd.DataFrame:
     """Return the pairs with a corrected p-value below 0.05."""
-    tests = report.tests
+    tests = result.tests
     rows = tests[(tests["unit"] == "image") & (tests["p_holm"] < 0.05)]
     return rows if metric is None else rows[rows["metric"] == metric]
 
 
-def _pairs(report: Report) -> list[tuple[str, str]]:
-    return list(itertools.combinations(report.systems, 2))
+def _pairs(result: Result) -> list[tuple[str, str]]:
+    return list(itertools.combinations(result.systems, 2))
 
 
-def marks(report: Report, truth: Truth) -> Found:
+def marks(result: Result, truth: Truth) -> Found:
     """Count tables in which any pair of equal systems is marked, corrected or not."""
-    gaps = _cells(report.differences)
+    gaps = _cells(result.figures)
 
     def any_dot(metric: str) -> float:
-        keys = [(f"{a} - {b}", metric, "") for a, b in _pairs(report)]
+        keys = [(f"{a} - {b}", metric, "") for a, b in _pairs(result)]
         return float(any(gaps[key].excludes_zero for key in keys if key in gaps))
 
     return {
-        "mark": float(len(_marked(report, "auroc")) > 0),
-        "any mark": float(len(_marked(report)) > 0),
+        "mark": float(len(_marked(result, "auroc")) > 0),
+        "any mark": float(len(_marked(result)) > 0),
         "dot": any_dot("auroc"),
         "dot average_precision": any_dot("average_precision"),
     }
 
 
-def auroc_intervals(report: Report, truth: Truth) -> Found:
+def auroc_intervals(result: Result, truth: Truth) -> Found:
     """Count intervals of the AUROC, and of its difference, that miss the true value."""
-    own = _cells(report.figures)[("A", "auroc", "")]
-    gap = _cells(report.differences)[("A - B", "auroc", "")]
+    own = _cells(result.figures)[("A", "auroc", "")]
+    gap = _cells(result.figures)[("A - B", "auroc", "")]
     return {"misses auroc": own.misses(truth.auroc), "misses difference": gap.misses(0.0)}
 
 
-def rate_differences(report: Report, truth: Truth) -> Found:
+def rate_differences(result: Result, truth: Truth) -> Found:
     """Count differences of equal systems at chosen thresholds whose own interval leaves out 0."""
-    gaps = _cells(report.differences)
+    gaps = _cells(result.figures)
     return {
         f"differs rate @ {metric}, {policy}": float(gap.excludes_zero)
         for (system, metric, policy), gap in gaps.items()
@@ -299,11 +294,11 @@ def rate_differences(report: Report, truth: Truth) -> Found:
     }
 
 
-def rate_intervals(report: Report, truth: Truth) -> Found:
+def rate_intervals(result: Result, truth: Truth) -> Found:
     """Count intervals of single figures that miss the true figure at the printed threshold."""
-    figures = _cells(report.figures)
+    figures = _cells(result.figures)
     found: Found = {}
-    for policy, threshold in report.to_dict()["thresholds"]["A"].items():
+    for policy, threshold in result.answer["thresholds"]["A"].items():
         true = None if threshold is None else truth.rates(threshold)
         for metric in _RATES if true is not None else ():
             figure = figures[("A", metric, policy)]
@@ -312,31 +307,31 @@ def rate_intervals(report: Report, truth: Truth) -> Found:
     return found
 
 
-def calibration(report: Report, truth: Truth) -> Found:
+def calibration(result: Result, truth: Truth) -> Found:
     """Count intervals that miss the slope of the true log-odds on those of the probabilities."""
-    rows = report.decisions
+    rows = result.decisions
     rows = rows[rows["probability"].between(1e-9, 1 - 1e-9)].sort_values("score")
     ends = rows.iloc[[0, -1]]
     fitted = np.diff(logit(ends["probability"])) / np.diff(logit(ends["score"]))
     # A binormal score is log-odds over the skill.
     true = float(truth.design.skills(np.random.default_rng(0))[0][0] / fitted[0])
-    slope = _cells(report.figures)[("A", "calibration_slope", "")]
+    slope = _cells(result.figures)[("A", "calibration_slope", "")]
     return {"misses calibration_slope": slope.misses(true)}
 
 
-def chance(report: Report, truth: Truth) -> Found:
+def chance(result: Result, truth: Truth) -> Found:
     """Count whether the report says that its only system was not shown to beat guessing."""
-    text = " ".join([report.headline, *report.cautions])
+    text = " ".join([result.headline, *result.cautions])
     shown = float("not shown to be better than chance" not in " ".join(text.split()))
     return {"better than chance" if truth.design.auroc[0] == 0.5 else "power chance": shown}
 
 
-def power(report: Report, truth: Truth) -> Found:
+def power(result: Result, truth: Truth) -> Found:
     """Count how often truly better systems are called higher, as shares of their pairs."""
-    pairs = {pair: truth.better(*pair) for pair in _pairs(report)}
-    named = {(c["first"], c["second"]): c["higher"] for c in _answer(report)["claims"]}
-    marked = {(row["first"], row["second"]) for row in _marked(report, "auroc").to_dict("records")}
-    gaps = _cells(report.differences)
+    pairs = {pair: truth.better(*pair) for pair in _pairs(result)}
+    named = {(c["first"], c["second"]): c["higher"] for c in result.answer["claims"]}
+    marked = {(row["first"], row["second"]) for row in _marked(result, "auroc").to_dict("records")}
+    gaps = _cells(result.figures)
     true = {pair: name for pair, name in pairs.items() if name is not None}
     right = [named.get(pair) == name for pair, name in true.items()]
     wrong = [named.get(pair) not in (None, name) for pair, name in true.items()]
@@ -358,23 +353,23 @@ def power(report: Report, truth: Truth) -> Found:
     return {name: float(value) for name, value in found.items()}
 
 
-def drift(report: Report, truth: Truth) -> Found:
+def drift(result: Result, truth: Truth) -> Found:
     """Count rates on test outside of the range that validation of the same population predicts."""
-    rows = report.failures
+    rows = result.groups
     rows = rows[(rows["topic"] == "validation to test") & rows["ci_low"].notna()]
     outside = ~rows["estimate"].between(rows["ci_low"], rows["ci_high"])
     marked = outside.groupby(rows["policy"]).any()
     return {f"drift @ {policy}": float(mark) for policy, mark in marked.items()}
 
 
-def predictive_values(report: Report, truth: Truth) -> Found:
+def predictive_values(result: Result, truth: Truth) -> Found:
     """Count intervals of PPV and NPV at a prevalence that miss the true values."""
     assert truth.design.at_use is not None
     prevalence, _ = truth.design.at_use
-    rows = report.failures
+    rows = result.groups
     found: Found = {}
     for row in rows[rows["topic"] == "prevalence"].to_dict("records"):
-        threshold = report.to_dict()["thresholds"]["A"][row["policy"]]
+        threshold = result.answer["thresholds"]["A"][row["policy"]]
         rates = truth.rates(threshold)
         recall, specificity = rates["recall"], rates["specificity"]
         hits, alarms = prevalence * recall, (1 - prevalence) * (1 - specificity)
@@ -385,26 +380,26 @@ def predictive_values(report: Report, truth: Truth) -> Found:
     return found
 
 
-def groups(report: Report, truth: Truth) -> Found:
+def groups(result: Result, truth: Truth) -> Found:
     """Count groups that are said to differ from the rest."""
-    return {"group": float(len(_different_groups(report)) > 0)}
+    return {"group": float(len(_different_groups(result)) > 0)}
 
 
-def groups_by_auroc(report: Report, truth: Truth) -> Found:
+def groups_by_auroc(result: Result, truth: Truth) -> Found:
     """Count groups that are said to differ in AUROC, where other figures truly differ."""
-    metrics = _different_groups(report)["metric"]
+    metrics = _different_groups(result)["metric"]
     return {"group @ auroc": float((metrics == "auroc").any())}
 
 
-def _different_groups(report: Report) -> pd.DataFrame:
-    rows = report.failures
+def _different_groups(result: Result) -> pd.DataFrame:
+    rows = result.groups
     rows = rows[rows["group"].astype(str).str.endswith(" - rest") & (rows["p_holm"] < 0.05)]
     return rows[(rows["ci_low"] > 0) | (rows["ci_high"] < 0)]
 
 
-def exposure(report: Report, truth: Truth) -> Found:
+def exposure(result: Result, truth: Truth) -> Found:
     """Count differences of the AUROC without seen images, of the system that saw them."""
-    (record,) = report.to_dict()["exposure"]
+    (record,) = result.answer["exposure"]
     (figure,) = (each for each in record["figures"] if each["system"] == "A")
     gap = figure["difference"]
     if gap is None or gap["ci_low"] is None:
@@ -412,9 +407,9 @@ def exposure(report: Report, truth: Truth) -> Found:
     return {"exposure": float(gap["ci_low"] > 0 or gap["ci_high"] < 0)}
 
 
-def shortcut(report: Report, truth: Truth) -> Found:
+def shortcut(result: Result, truth: Truth) -> Found:
     """Count shortcuts by facts that predict nothing."""
-    rows = report.failures
+    rows = result.groups
     rows = rows[(rows["topic"] == "shortcut") & rows["ci_low"].notna()]
     above, below = rows["ci_low"] > 0.5, rows["ci_high"] < 0.5
     return {
@@ -424,16 +419,16 @@ def shortcut(report: Report, truth: Truth) -> Found:
     }
 
 
-def shortcut_interval(report: Report, truth: Truth) -> Found:
+def shortcut_interval(result: Result, truth: Truth) -> Found:
     """Count intervals of the AUROC by view that miss 0.7."""
-    rows = report.failures
+    rows = result.groups
     (row,) = rows[(rows["topic"] == "shortcut") & (rows["group"] == "view")].to_dict("records")
     return {"misses shortcut": _Cell(row["estimate"], row["ci_low"], row["ci_high"]).misses(0.7)}
 
 
-def margin(report: Report, truth: Truth) -> Found:
+def margin(result: Result, truth: Truth) -> Found:
     """Count answers about a margin that the true difference equals."""
-    text = " ".join(report.findings)
+    text = " ".join(result.findings)
     return {
         "non-inferior": float("is non-inferior" in text or "is equivalent" in text),
         "equivalent": float("is equivalent" in text),
@@ -441,23 +436,23 @@ def margin(report: Report, truth: Truth) -> Found:
     }
 
 
-def _joint_shown(report: Report) -> float:
-    return float(f"{report.systems[-1]} was shown to have a higher" in report.headline)
+def _joint_shown(result: Result) -> float:
+    return float(f"{result.systems[-1]} was shown to have a higher" in result.headline)
 
 
-def joint(report: Report, truth: Truth) -> Found:
+def joint(result: Result, truth: Truth) -> Found:
     """Count joint systems that are called better than each member although they add nothing."""
-    return {"joint": _joint_shown(report)}
+    return {"joint": _joint_shown(result)}
 
 
-def joint_power(report: Report, truth: Truth) -> Found:
+def joint_power(result: Result, truth: Truth) -> Found:
     """Count joint systems that are called better than each member, as they are."""
-    return {"power joint": _joint_shown(report)}
+    return {"power joint": _joint_shown(result)}
 
 
-def _joint_boxes(report: Report) -> Found:
-    gaps = _cells(report.differences)
-    member, whole = report.systems[0], report.systems[-1]
+def _joint_boxes(result: Result) -> Found:
+    gaps = _cells(result.figures)
+    member, whole = result.systems[0], result.systems[-1]
     shown = {}
     for metric in ("ap50_decided", "froc_mean", "rsna_score"):
         gap = gaps.get((f"{member} - {whole}", metric, ""))
@@ -466,19 +461,19 @@ def _joint_boxes(report: Report) -> Found:
     return shown
 
 
-def joint_boxes(report: Report, truth: Truth) -> Found:
+def joint_boxes(result: Result, truth: Truth) -> Found:
     """Count gated boxes that are better by their own interval although nothing was added."""
-    return {f"joint boxes @ {metric}": shown for metric, shown in _joint_boxes(report).items()}
+    return {f"joint boxes @ {metric}": shown for metric, shown in _joint_boxes(result).items()}
 
 
-def joint_boxes_power(report: Report, truth: Truth) -> Found:
+def joint_boxes_power(result: Result, truth: Truth) -> Found:
     """Count gated boxes that are better by FROC."""
-    return {"power joint boxes": _joint_boxes(report)["froc_mean"]}
+    return {"power joint boxes": _joint_boxes(result)["froc_mean"]}
 
 
-def box_differences(report: Report, truth: Truth) -> Found:
+def box_differences(result: Result, truth: Truth) -> Found:
     """Count differences of figures of boxes of equal detectors."""
-    gaps = _cells(report.differences)
+    gaps = _cells(result.figures)
     return {
         f"differs boxes @ {metric}" + (f", {policy}" if policy else ""): float(gap.excludes_zero)
         for (system, metric, policy), gap in gaps.items()
@@ -486,28 +481,28 @@ def box_differences(report: Report, truth: Truth) -> Found:
     }
 
 
-def box_intervals(report: Report, truth: Truth) -> Found:
+def box_intervals(result: Result, truth: Truth) -> Found:
     """Count intervals of figures of boxes that miss the true ones."""
-    figures = _cells(report.figures)
+    figures = _cells(result.figures)
     return {
         f"misses boxes @ {metric}": figures[("A", metric, "")].misses(true)
         for metric, true in truth.boxes.items()
     }
 
 
-def box_findings(report: Report, truth: Truth) -> Found:
+def box_findings(result: Result, truth: Truth) -> Found:
     """Count sentences that call a detector higher than the same detector after suppression."""
-    return {"finding of boxes": float(any(map(_calls_higher, report.findings)))}
+    return {"finding of boxes": float(any(map(_calls_higher, result.findings)))}
 
 
-def localises(report: Report, truth: Truth) -> Found:
+def localises(result: Result, truth: Truth) -> Found:
     """Count sentences that say that the second system, whose boxes never change, localises."""
-    texts = [report.headline, *report.findings]
+    texts = [result.headline, *result.findings]
     said = [re.search(r"\bB\b[^.;]*\b(?<!not )localises\b", text) for text in texts]
     return {"localises": float(any(each is not None for each in said))}
 
 
-CLAIMS: dict[str, Callable[[Report, Truth], Found]] = {
+CLAIMS: dict[str, Callable[[Result, Truth], Found]] = {
     function.__name__: function
     for function in (
         headline,
@@ -544,10 +539,10 @@ def measure(design: Design) -> Callable[[np.random.Generator], Found]:
     truth = Truth(design)
 
     def one(rng: np.random.Generator) -> Found:
-        report = run_compare(drawn := design.drawn(rng), design.options, design.replicates)
+        result = run_compare(drawn := design.drawn(rng), design.options, design.replicates)
         found: Found = {}
         for name in design.claims:
-            found |= CLAIMS[name](report, truth)
+            found |= CLAIMS[name](result, truth)
         del drawn  # with the folder of its files
         return found
 

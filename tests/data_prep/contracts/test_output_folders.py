@@ -41,12 +41,12 @@ def test_folder_that_another_command_made_meanwhile_stays_as_it_is(tmp_path):
 
 
 def test_foreign_file_in_an_output_folder_is_named(tmp_path):
-    for name in ("metrics.json", ".lock"):
+    for name in ("answer.json", ".lock"):
         (tmp_path / name).touch()
-    require_only_files(tmp_path, {"metrics.json"}, "report")
+    require_only_files(tmp_path, {"answer.json"}, "report")
     (tmp_path / "thesis.docx").touch()
     with pytest.raises(InputError, match=r"thesis\.docx"):
-        require_only_files(tmp_path, {"metrics.json"}, "report")
+        require_only_files(tmp_path, {"answer.json"}, "report")
 
 
 def test_folder_made_with_other_settings_is_refused_with_both_values(tmp_path):

@@ -30,7 +30,7 @@ def out(tmp_path: Path) -> Path:
         "runs/a/run.json": {},
         "imported/predictions.json": {**CONTENT, "run": None},
         "predicted/predictions.json": {**CONTENT, "run": str(tmp_path / "chexnet")},
-        "report/metrics.json": {"provenance": CONTENT},
+        "report/answer.json": {"provenance": CONTENT},
         "report/systems/A/predictions.json": CONTENT,
         "report/systems/B/predictions.json": CONTENT,
         "xrays/synth.json": {},

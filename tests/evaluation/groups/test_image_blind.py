@@ -69,7 +69,7 @@ def test_only_localisation_figures_have_a_baseline_and_its_p_values_are_no_furth
     tests = hand_made.tests[hand_made.tests["second"] == image_blind_name("A")]
     assert len(tests)
     assert tests["p_holm_pairs"].isna().all()
-    read = Figures.from_table(hand_made.content.figures)
+    read = Figures.from_table(hand_made.figures)
     assert list(read.systems) == list(read.image_blind) == list(read.over_image_blind) == ["A"]
     assert read.difference("A", image_blind_name("A"), "froc_mean").estimate < 0
 
@@ -227,4 +227,4 @@ def test_without_validation_images_no_claim_rests_on_boxes(duplicated):
     (of_boxes,) = [text for text in report.findings if "AP50" in text]
     assert "higher" not in of_boxes
     assert "no claim" in of_boxes
-    assert "image_blind" in {note.kind for note in report.content.comparison.notes}
+    assert "image_blind" in {note.kind for note in report.compared.comparison.notes}

@@ -13,6 +13,7 @@ from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.report.folds import Folds
 from cxr_compare.evaluation.statistics.figure_text import p_equation
+from tests.saved_report import write_figures
 
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 
@@ -36,11 +37,12 @@ def write_report(folder, position, systems=("A", "B"), patients=None, joint=None
         "target": "opacity",
         "systems": list(systems),
         "joint": joint,
-        "metrics": rows,
+        "headline": "No system is better.",
         "provenance": {"data_set": data_set | changes},
     }
     folder.mkdir()
-    write_json(folder / "metrics.json", "metrics", payload)
+    write_json(folder / "answer.json", "answer", payload)
+    write_figures(rows, folder)
     patients = patients or [f"{position}-{n}" for n in range(4)]
     decisions = pd.DataFrame({"image_id": patients, "patient_id": patients, "system": "A"})
     decisions = decisions.assign(label=0.0, score=0.5, probability=0.5)

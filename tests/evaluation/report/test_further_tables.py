@@ -1,6 +1,5 @@
 """Tables and charts of groups, lesions, errors and shortcuts."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,22 +8,18 @@ import pytest
 
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, TOO_FEW
-from cxr_compare.evaluation.report.charts import report_charts
-from cxr_compare.evaluation.report.error_types import error_table
-from cxr_compare.evaluation.report.further_tables import further_tables
-from cxr_compare.evaluation.report.group_tables import (
-    group_grids,
+from cxr_compare.evaluation.groups.validation_to_test import VALIDATION
+from cxr_compare.evaluation.report.curves import curve_table
+from cxr_compare.evaluation.report.failure_tables import (
+    corrections_table,
+    error_kinds_table,
     group_tables,
     groups_lead,
+    lesion_table,
     subgroup_tables,
 )
+from cxr_compare.evaluation.report.folded_tables import folded_tables
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
-from cxr_compare.evaluation.statistics.figure_text import DASH
-
-
-def where_tables(comparison):
-    tables = further_tables(comparison)
-    return [*tables["errors"], *tables["corrections"], *tables["folded"]]
 
 
 def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
@@ -35,17 +30,14 @@ def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
     ]
     extra = make_metrics(rows).assign(subgroup="x_scanner=mobile", n_images=7, n_positive=3)
     metrics = pd.concat([comparison.metrics, extra], ignore_index=True)
-    (grid,) = subgroup_tables(replace(comparison, figures=Figures.from_table(metrics)), "max_f1")
-    assert grid.rows == (
-        (
-            "x scanner=mobile",
-            "7 images, 3 positive",
-            "0.700 (0.600 to 0.800)",
-            "0.600 (0.500 to 0.700)",
-            "0.100 (−0.100 to 0.300)",
-        ),
-    )
-    assert subgroup_tables(comparison, "max_f1") == []
+    (table,) = subgroup_tables(replace(comparison, figures=Figures.from_table(metrics)))
+    assert table.frame.loc["x scanner=mobile"].tolist() == [
+        "7 images, 3 positive",
+        "0.700 (0.600 to 0.800)",
+        "0.600 (0.500 to 0.700)",
+        "0.100 (−0.100 to 0.300)",
+    ]
+    assert subgroup_tables(comparison) == []
 
 
 @pytest.fixture
@@ -92,52 +84,27 @@ def failures_of_two(comparison):
     return replace(comparison, failures=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
 
 
-def charts_of(comparison):
-    return {chart.key: chart for chart in report_charts(comparison)}
+def net_benefit(comparison):
+    table = curve_table(comparison)
+    return table[table["chart"] == "net-benefit"]
 
 
-def rows_of(tables, title):
-    (grid,) = [table for table in tables if table.title == title]
-    assert all(len(row) == len(grid.columns) for row in grid.rows)
-    return {row[0]: row[1:] for row in grid.rows}
+def groups_of(comparison):
+    """The rows of the only table of groups."""
+    (table,) = group_tables(comparison)
+    return table.frame.T.to_dict("list")
 
 
-def lowest_groups(table):
-    """Return each system's lowest group, and True if the lead calls its difference shown."""
-    pattern = r"(\w+) is lowest in (.*?), (and is|where it is not) shown"
-    return {
-        system: (group, verb == "and is") for system, group, verb in re.findall(pattern, table.lead)
-    }
-
-
-def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(failures_of_two):
-    rows = rows_of(group_tables(failures_of_two), "Sensitivity (recall)")
-    assert rows == {
-        "Sex: F": (
-            "9",
-            "0.600 (0.500 to 0.700)",
-            "0.700 (0.600 to 0.800)",
-            "0.250 (0.150 to 0.350); Holm p 0.200",
-            "0.350 (0.250 to 0.450); Holm p 0.200",
-            "−0.450 (−0.550 to −0.350); Holm p 0.200",
-        ),
-    }
-
-
-def test_the_lowest_group_is_named_with_whether_it_is_shown_and_a_shown_gap_is_marked(
-    failures_of_two,
-):
-    (grid,) = group_tables(failures_of_two)
-    assert grid.columns[1] == "Positive images"
-    assert lowest_groups(grid) == {"RetinaNet": ("Sex: F", False), "CheXNet": ("Sex: F", False)}
+def test_a_group_that_is_shown_to_differ_is_marked_and_the_rest_is_no_group(failures_of_two):
+    figures = ["0.600 (0.500 to 0.700)", "0.700 (0.600 to 0.800)", "9"]
     failures = failures_of_two.failures
+    failures["policy"] = "max_f1"
+    assert groups_of(failures_of_two) == {"Sex: F": figures}
     gap = (failures["group"] == "F - rest") & (failures["system"] == "CheXNet")
     failures.loc[gap, "p_holm"] = 0.04
-    (grid,) = group_tables(failures_of_two)
-    assert lowest_groups(grid) == {"RetinaNet": ("Sex: F", False), "CheXNet": ("Sex: F", True)}
-    assert grid.rows[0][5] == "● 0.350 (0.250 to 0.450); Holm p 0.040"
+    assert groups_of(failures_of_two)["Sex: F"] == [figures[0], f"● {figures[1]}", "9"]
     failures.loc[gap, "ci_low"] = -0.003  # p of another method does not show it alone
-    assert group_tables(failures_of_two)[0].rows[0][5] == "0.350 (−0.003 to 0.450); Holm p 0.040"
+    assert groups_of(failures_of_two) == {"Sex: F": figures}
 
 
 def test_lead_of_groups_counts_the_tests(failures_of_two):
@@ -153,8 +120,9 @@ def test_two_groups_have_one_difference_for_both(failures_of_two):
     failures = failures_of_two.failures
     failures.loc[failures["group"] == "not F", ["group", "estimate"]] = "M", 0.9
     failures.loc[failures["group"] == "F - rest", ["group", "p_holm"]] = "M - rest", 0.01
-    (grid,) = group_tables(failures_of_two)
-    assert lowest_groups(grid)["RetinaNet"] == ("Sex: F", True)
+    rows = groups_of(failures_of_two)
+    assert all(row[0].startswith("● ") for row in rows.values())
+    assert list(rows) == ["Sex: F", "Sex: M"]
 
 
 def test_a_group_of_too_few_patients_shows_its_counts(failures_of_two):
@@ -170,96 +138,96 @@ def test_a_group_of_too_few_patients_shows_its_counts(failures_of_two):
         np.nan,
         TOO_FEW,
     )
-    cells = rows_of(group_tables(failures_of_two), "Sensitivity (recall)")["Sex: F"]
-    assert (cells[1], cells[3]) == ("3 of 4", DASH)
+    assert groups_of(failures_of_two)["Sex: F"][0] == "3 of 4"
 
 
 def test_small_lesions_come_before_large_ones(failures_of_two):
-    rows = rows_of(where_tables(failures_of_two), "Lesions found")
-    assert list(rows) == ["Lesion size: up to 2 %", "Lesion size: over 6 %"]
-    first, _, count = rows["Lesion size: up to 2 %"]
-    assert (str(first), count) == ("0.200 (0.100 to 0.300)", "3")
-
-
-def test_page_marks_a_group_that_is_shown_to_differ(failures_of_two):
-    failures = failures_of_two.failures
-    failures["policy"] = "max_f1"
-    gap = (failures["group"] == "F - rest") & (failures["system"] == "CheXNet")
-    failures.loc[gap, "p_holm"] = 0.04
-    (grid,) = group_grids(failures_of_two)
-    assert [str(cell) for cell in grid.rows[0]] == [
-        "Sex: F",
-        "0.600 (0.500 to 0.700)",
-        "● 0.700 (0.600 to 0.800)",
-        "9",
-    ]
+    frame = lesion_table(failures_of_two).frame
+    assert list(frame.index) == ["Lesion size: up to 2 %", "Lesion size: over 6 %"]
+    first = frame.loc["Lesion size: up to 2 %"]
+    assert (first["RetinaNet"], first["Lesions"]) == ("0.200 (0.100 to 0.300)", "3")
 
 
 def test_errors_and_corrections_count_every_image_once(comparison):
     # hand-counted from the twelve images; p05 and p06 are right as images, whatever the place
-    (errors,) = further_tables(comparison)["errors"]
-    missed, alarms = ([str(row[place]) for row in errors.rows] for place in (1, 2))
-    assert (missed, alarms) == (
-        ["2 (of 6 (33 %))", "2 (of 6 (33 %))"],
-        ["1 (of 6 (17 %))", "1 (of 6 (17 %))"],
-    )
-    (corrections,) = further_tables(comparison)["corrections"]
-    assert [[str(cell) for cell in row] for row in corrections.rows] == [
-        ["RetinaNet", "3", "", "2 (1 missed, 1 false alarms)"],
-        ["CheXNet", "3", "2 (1 missed, 1 false alarms)", ""],
-    ]
+    errors = error_kinds_table(comparison).frame
+    assert errors["Missed positive images"].tolist() == ["2 of 6 (33 %)"] * 2
+    assert errors["False alarms"].tolist() == ["1 of 6 (17 %)"] * 2
+    corrections = corrections_table(comparison).frame
+    corrected = "2 (1 missed, 1 false alarm)"
+    assert corrections.to_numpy().tolist() == [["3", "", corrected], ["3", corrected, ""]]
 
 
 def test_undecided_system_corrects_nobody(comparison):
     called = comparison.decisions["system"] == "CheXNet"
     comparison.decisions.loc[called, "decision_max_f1"] = pd.NA
-    assert further_tables(comparison)["corrections"] == []
+    assert corrections_table(comparison) is None
 
 
 def test_shortcut_stands_beside_the_systems(failures_of_two):
-    rows = rows_of(where_tables(failures_of_two), "Shortcuts")
-    assert rows["Predicted from view"] == ("0.690 (0.590 to 0.790)", "")
+    (table,) = folded_tables(failures_of_two)
+    assert table.frame.loc["Predicted from view"].tolist() == ["0.690 (0.590 to 0.790)", ""]
     # The difference has a column of its own: it is no AUROC.
-    assert rows["RetinaNet"] == ("0.891 (0.851 to 0.921)", "0.200 (0.100 to 0.300)")
-    assert [grid.title for grid in group_tables(failures_of_two)] == ["Sensitivity (recall)"]
+    figures = ["0.891 (0.851 to 0.921)", "0.200 (0.100 to 0.300)"]
+    assert table.frame.loc["RetinaNet"].tolist() == figures
 
 
-def test_kinds_that_were_not_counted_have_no_row(failures_of_two):
-    assert [row[0].split(":")[0] for row in error_table(failures_of_two).rows] == ["Missed lesion"]
-    titles = {grid.title for grid in where_tables(failures_of_two)}
-    assert "At the given prevalence" not in titles
+def test_errors_of_boxes_are_counts_with_intervals_and_those_not_counted_are_left_out(
+    failures_of_two,
+):
+    frame = error_kinds_table(failures_of_two).frame
+    # 0.4 and 0.5 of nine, each to 0.1 more
+    assert frame["Lesions missed"].tolist() == ["4 (3 to 4)", "4 (4 to 5)"]
+    assert "Duplicate boxes" not in frame
 
 
-def test_errors_are_counts_with_intervals(failures_of_two):
-    (row,) = error_table(failures_of_two).rows
-    assert row[1:] == ("4 (3 to 4)", "4 (4 to 5)")  # 0.4 and 0.5 of nine, each to 0.1 more
+def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(comparison):
+    row = {"topic": VALIDATION, "system": "CheXNet", "policy": "max_f1", "note": ""}
+    figures = (
+        ("recall", 1.0, (0.9, 0.8, 1.0)),
+        ("specificity", 0.75, (0.4, 0.5, 0.9)),
+        ("accuracy", 0.833, (0.7, np.nan, np.nan)),
+    )
+    rows = []
+    for metric, validation, (test, low, high) in figures:
+        rows.append(row | {"metric": metric, "group": "validation", "estimate": validation})
+        ends = {"ci_low": low, "ci_high": high}
+        rows.append(row | {"metric": metric, "group": "test", "estimate": test, **ends})
+    (table,) = folded_tables(replace(comparison, failures=pd.DataFrame(rows)))
+    assert table.frame.loc["CheXNet, threshold for best F1"].tolist() == [
+        "1.000",
+        "0.900 (0.800 to 1.000)",
+        "0.750",
+        "0.400 (0.500 to 0.900) ▲",
+        "0.833",
+        "0.700",
+    ]
 
 
 def test_decision_curve_lies_where_its_figures_are(failures_of_two):
-    chart = charts_of(failures_of_two)["net-benefit"]
-    assert [curve.name for curve in chart.curves] == ["RetinaNet", "CheXNet"]
-    assert (chart.y.ticks[0][1], chart.y.ticks[-1][1]) == ("−0.05", "0.30")
-    assert (chart.x.high, chart.y.low, chart.y.high) == (0.8, -0.05, 0.3)
-    assert chart.curves[0].x.tolist() == [0.1, 0.5]
-    assert chart.curves[0].y.tolist() == [0.2, 0.1]
-    assert chart.guides[0][1].tolist() == [0.1]  # calling every image positive
+    rows = net_benefit(failures_of_two)
+    curve = rows[rows["system"] == "RetinaNet"]
+    assert set(rows["system"]) == {"RetinaNet", "CheXNet", ""}
+    assert (curve["x"].tolist(), curve["y"].tolist()) == ([0.1, 0.5], [0.2, 0.1])
+    assert rows.loc[rows["kind"] == "guide", "y"].tolist() == [0.1]  # calling all positive
 
 
 def test_comparison_without_these_figures_shows_none(comparison):
-    assert group_grids(comparison) == group_tables(comparison) == []
-    assert error_table(comparison) is None
-    assert "net-benefit" not in charts_of(comparison)
+    assert group_tables(comparison) == []
+    assert folded_tables(comparison) == []
+    assert lesion_table(comparison) is None
+    assert net_benefit(comparison).empty
 
 
 def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
     compared = compare_predictions(systems, test_set, replicates=20)
-    titles = {grid.title for grid in where_tables(compared)}
-    assert {"Kinds of error", "Lesions found", "Which system corrects whom"} <= titles
-    kinds = {row[0].split(":")[0]: row[1:] for row in error_table(compared).rows}
-    titles = ["Missed lesion", "Poorly placed box", "Duplicate box", "Box on background"]
-    assert list(kinds) == titles
+    assert lesion_table(compared) is not None
+    assert corrections_table(compared) is not None
+    kinds = error_kinds_table(compared).frame
     counts = compared.failures.query("topic == 'errors'").set_index(["metric", "system"])["count"]
-    assert kinds["Missed lesion"][0].startswith(f"{counts['missed', 'Detector']:.0f} (")
-    assert kinds["Box on background"][1].startswith(f"{counts['background', 'Classifier']:.0f} (")
-    assert len(charts_of(compared)["net-benefit"].curves) == 2
+    missed = kinds.loc["Detector", "Lesions missed"]
+    assert missed.startswith(f"{counts['missed', 'Detector']:.0f} (")
+    background = kinds.loc["Classifier", "Boxes on background"]
+    assert background.startswith(f"{counts['background', 'Classifier']:.0f} (")
+    assert set(net_benefit(compared)["system"]) == {"Detector", "Classifier", ""}

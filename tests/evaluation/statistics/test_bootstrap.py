@@ -89,12 +89,11 @@ def test_a_bootstrap_steps_its_progress_by_replicates(clustered_scores):
 
 
 def test_chunks_that_end_in_another_order_are_put_back_in_theirs(monkeypatch):
-    monkeypatch.setattr("cxr_compare.evaluation.statistics.bootstrap._CHUNK_CELLS", 40)
     resamples = Resamples(10, 12, seed=4)
     monkeypatch.setattr("cxr_compare.evaluation.statistics.bootstrap.thread_count", lambda: 1)
     alone = cluster_bootstrap(lambda w: {"first": w[:, 0].astype(float)}, resamples)["first"]
     monkeypatch.setattr("cxr_compare.evaluation.statistics.bootstrap.thread_count", lambda: 2)
-    chunk_numbers = iter(range(3))
+    chunk_numbers = iter(range(12))
     second_ended = threading.Event()
 
     def first_chunk_ends_last(weights):

@@ -64,7 +64,7 @@ def test_eleven_against_twenty_nine_patients_with_an_auroc_of_0_831_are_better_t
     auroc = np.mean(scores[y_true][:, None] > scores[~y_true])
     assert auroc == pytest.approx(0.831, abs=0.001)
     result = compare({"B": scores / 40}, truth=y_true * 1.0, replicates=100)
-    figure = result.content.comparison.figures.get("B", "auroc")
+    figure = result.compared.comparison.figures.get("B", "auroc")
     assert against_chance(figure) == "above"
     assert "better than chance" not in str(result)
 

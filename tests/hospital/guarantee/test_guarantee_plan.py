@@ -97,7 +97,7 @@ def test_planned_guarantee_is_printed_drawn_and_stored(tmp_path):
     assert "gets a threshold in 80% of validation sets with" in str(result)
     stored = json.loads((tmp_path / "plan" / "plan.json").read_text())
     assert [row["patients"] for row in stored["studies"]] == counts
-    assert (tmp_path / "plan" / "figures" / "guarantee.png").is_file()
+    assert (tmp_path / "plan" / "figures" / "guarantee.svg").is_file()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.serving.web.systems import missed_together, report_figures
+from tests.saved_report import write_figures
 from tests.scripts.small_sets import cxr
 
 Png = Callable[[int], bytes]
@@ -233,12 +234,13 @@ def report_of(folder: Path, **facts: Any) -> Path:
         )
     ]  # fmt: skip
     content = {
-        "contract": "metrics", "schema_version": 1, "target": "opacity", "metrics": rows,
-        "answer": {"cautions": ["Few images."]}, "thresholds": {},
+        "contract": "answer", "schema_version": 1, "target": "opacity",
+        "headline": "A was better.", "cautions": ["Few images."], "thresholds": {},
         "provenance": {"data_set": {"name": "Set"}, "systems": {"A": facts}},
     }  # fmt: skip
     folder.mkdir()
-    (folder / "metrics.json").write_text(json.dumps(content))
+    (folder / "answer.json").write_text(json.dumps(content))
+    write_figures(rows, folder)
     (folder / "report.html").write_text("<p>Report</p>")
     (folder / "decisions.parquet").write_bytes(b"of patients")
     (folder / "figures").mkdir()
@@ -270,7 +272,7 @@ def test_a_report_gives_the_figures_of_its_systems_and_its_page(served, client_o
         assert "script-src 'self' 'unsafe-inline'" in policy
         assert "connect-src" not in policy  # so that 'none' of the default holds
         assert "unsafe-inline" not in client.get("/").headers["content-security-policy"]
-        for name in ("decisions.parquet", "metrics.json", "away.html", "..%2freport%2freport.html"):
+        for name in ("decisions.parquet", "answer.json", "away.html", "..%2freport%2freport.html"):
             assert client.get(f"/report/{name}").status_code == 404, name
 
 
@@ -287,11 +289,11 @@ def test_a_report_of_other_trainings_is_refused(served: list[Run], tmp_path: Pat
 
 def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(served, tmp_path):
     folder = report_of(tmp_path / "report", inference_id=served[0].model.inference_id())
-    content = json.loads((folder / "metrics.json").read_text())
+    content = json.loads((folder / "answer.json").read_text())
     content["provenance"]["systems"]["B"] = {"inference_id": served[1].model.inference_id()}
     thresholds = [run.decision.thresholds["max_f1"].threshold for run in served]
     content["thresholds"] = {"A": {"max_f1": thresholds[0]}, "B": {"max_f1": thresholds[1] * 1.001}}
-    (folder / "metrics.json").write_text(json.dumps(content))
+    (folder / "answer.json").write_text(json.dumps(content))
     rows = pd.DataFrame({
         "image_id": [f"i{n}" for n in range(12)] * 2, "system": ["A"] * 12 + ["B"] * 12,
         "label": ([1.0] * 10 + [0.0] * 2) * 2, "score": 0.5, "probability": np.nan,
@@ -325,10 +327,10 @@ def test_decisions_at_another_threshold_are_not_reported_as_those_of_the_server(
     })  # fmt: skip
     write_table(rows, folder / "decisions.parquet", "decisions")
     threshold = served[0].decision.thresholds["max_f1"].threshold
-    content = json.loads((folder / "metrics.json").read_text())
+    content = json.loads((folder / "answer.json").read_text())
     for evaluated, applies in ((threshold, True), (threshold * 1.1, False), (None, False)):
         content["thresholds"] = {"A": {"max_f1": evaluated}}
-        (folder / "metrics.json").write_text(json.dumps(content))
+        (folder / "answer.json").write_text(json.dumps(content))
         missed = missed_together(served[:1], folder)
         assert (missed is not None and missed.images == "test") is applies
 
@@ -399,11 +401,10 @@ def test_every_answer_has_its_id_and_the_headers_that_keep_a_browser_here(client
 
 def test_localised_sensitivity_is_the_one_of_the_main_table_of_the_report(served, tmp_path):
     folder = report_of(tmp_path / "report", inference_id=served[1].model.inference_id())
-    content = json.loads((folder / "metrics.json").read_text())
-    row = next(row for row in content["metrics"] if row["policy"] == "max_f1")
-    strict = {**row, "metric": "localised_sensitivity", "estimate": 0.25}
-    content["metrics"].append(strict)
-    (folder / "metrics.json").write_text(json.dumps(content))
+    figures = pd.read_parquet(folder / "figures.parquet")
+    rows = figures[figures["policy"] == "max_f1"].to_dict("records")
+    strict = {**rows[0], "metric": "localised_sensitivity", "estimate": 0.25}
+    write_figures([*figures.to_dict("records"), strict], folder)
 
     def localised() -> dict[str, float | None]:
         (_, figures) = report_figures(served, folder)

@@ -109,9 +109,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     """In place of trainings and their predictions."""
     found = MadeUp()
     # Drawn in the tests of the page; here drawing would take half of the time.
-    monkeypatch.setattr(
-        "cxr_compare.studies.curve.curve_page.save_chart", lambda chart, path, **_: []
-    )
+    monkeypatch.setattr("cxr_compare.studies.curve.curve_page.save_chart", lambda figure, path: [])
     monkeypatch.setattr("cxr_compare.studies.curve.curve._train_all", found.train_all)
     monkeypatch.setattr("cxr_compare.studies.curve.curve._predict", found.predict)
     # No test here is about the intervals.

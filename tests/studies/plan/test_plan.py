@@ -120,15 +120,15 @@ def test_a_pilot_gives_patients_and_how_sure_it_is_and_figures(pilot, tmp_path, 
     run_command(plan, systems, **asked, as_json=True)
     shown = capsys.readouterr()
     result = json.loads(shown.out)
-    assert shown.err.endswith(f"Figure: {tmp_path / 'plan/figures/half_width.png'}\n")
+    assert shown.err.endswith(f"Figure: {tmp_path / 'plan/figures/half_width.svg'}\n")
     assert result["basis"]["systems"] == ["A", "B"]
     assert result["basis"]["pilot_patients"] == 80
     asked = next(row for row in result["studies"] if row.get("power") == 0.8)
     low, high = asked["patients_range"]
     assert low < asked["patients"] < high
     assert json.loads((tmp_path / "plan/plan.json").read_text())["studies"] == result["studies"]
-    assert {path.name for path in (tmp_path / "plan/figures").glob("*.png")} == {
-        "power.png", "half_width.png"
+    assert {path.name for path in (tmp_path / "plan/figures").glob("*.svg")} == {
+        "power.svg", "half_width.svg"
     }  # fmt: skip
 
 

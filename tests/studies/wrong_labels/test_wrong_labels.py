@@ -116,7 +116,7 @@ def test_labels_without_error_leave_every_figure_as_it_is():
     report = compared({"A": good, "B": poor}, truth)
     as_labelled = {
         (row["system"], row["metric"]): row["estimate"]
-        for row in report.to_dict()["metrics"]
+        for row in report.figures.to_dict("records")
         if row["subgroup"] == "all" and row["policy"] in ("", POLICY)
     }
     for key, row in corrected(report, 0.0).items():

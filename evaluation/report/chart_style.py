@@ -1,0 +1,332 @@
+"""Style of every chart of our pages and files, and the writing of a chart as SVG and PDF.
+
+matplotlib is imported when something is drawn: pages import this module for their texts, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1A2027"
+QUIET = "#59636E"
+LINE = "#D9DCD8"
+PAPER = "#FFFFFF"
+MARKERS = ("o", "^", "s", "D", "v", "P")
+"""Markers of the rules for thresholds, in their order; ``"."`` is a plain dot."""
+GUIDE: dict[str, Any] = {
+    "color": QUIET,
+    "linewidth": 1.2,
+    "linestyle": (0, (1, 2.5)),
+    "zorder": 1.5,
+}
+"""Keywords with which matplotlib draws a line of orientation."""
+_DASHES = (
+    "-",
+    (0, (4, 2)),
+    (0, (1, 1.5)),
+    (0, (4, 1.5, 1, 1.5)),
+    (0, (8, 2)),
+    (0, (4, 1.5, 1, 1.5, 1, 1.5)),
+    (0, (2, 3)),
+    (0, (8, 1.5, 2, 1.5)),
+    (0, (1, 4)),
+)
+# Lengths are in points. A chart is about as wide as the page of a phone is in px, so that its text
+# keeps its size there.
+_LEFT, _TOP, _WIDTH, _HEIGHT, _RIGHT, _BELOW = 50.0, 34.0, 278.0, 264.0, 12.0, 44.0
+_FONT = 12
+_LEGEND_FONT = 10.5
+_LEGEND_LETTERS = 48  # longest line of a legend
+
+
+@dataclass(frozen=True)
+class ShownChart:
+    """A chart of an HTML page.
+
+    Attributes:
+        figure: The chart as a matplotlib figure, with its title and its legend.
+        note: Text below the chart; may be empty.
+        description: What the chart shows, for readers who cannot see it; may be empty.
+    """
+
+    figure: Figure
+    note: str = ""
+    description: str = ""
+
+    @property
+    def alt(self) -> str:
+        """Text in the place of the chart: its title, its legend and its description."""
+        return ". ".join(filter(None, (alt_text(self.figure), self.description)))
+
+    @property
+    def source(self) -> str:
+        """The chart as the ``src`` of an HTML image."""
+        return image_source(svg_bytes(self.figure))
+
+
+def new_chart(title: str, x_title: str, y_title: str) -> tuple[Figure, Axes]:
+    """Return an empty figure in our style and its plot; `add_legend` completes it.
+
+    Args:
+        title: Title above the plot.
+        x_title: Title of the horizontal axis, with the unit.
+        y_title: Title of the vertical axis, with the unit.
+    """
+    from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
+
+    width = _LEFT + _WIDTH + _RIGHT
+    height = _TOP + _HEIGHT + _BELOW
+    figure = NotebookFigure(figsize=(width / 72, height / 72), dpi=72)
+    frame = _LEFT / width, _BELOW / height, _WIDTH / width, _HEIGHT / height
+    axes = figure.add_axes(frame)
+    axes.set_title(
+        title,
+        loc="left",
+        x=12 / _WIDTH - _LEFT / _WIDTH,
+        fontsize=13,
+        fontweight="bold",
+        color=INK,
+        pad=10,
+    )
+    axes.set_xlabel(x_title, fontsize=_FONT, color=INK)
+    axes.set_ylabel(y_title, fontsize=_FONT, color=INK)
+    axes.xaxis.set_label_coords(0.5, -25 / _HEIGHT)
+    axes.yaxis.set_label_coords(-(_LEFT - 12) / _WIDTH, 0.5)
+    style_axes(axes)
+    return figure, axes
+
+
+def style_axes(axes: Axes) -> None:
+    """Give a plot our grid and ticks, without a frame."""
+    axes.tick_params(which="both", length=0, labelsize=_FONT, labelcolor=QUIET, pad=6)
+    axes.grid(color=LINE, linewidth=1)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.patch.set_visible(False)
+
+
+def share_axis(axes: Axes, which: str) -> None:
+    """Let the axis ``x`` or ``y`` of a plot go from 0 to 1, with a tick at each quarter."""
+    quarters = [0, 0.25, 0.5, 0.75, 1]
+    axes.set(**{f"{which}lim": (0, 1), f"{which}ticks": quarters})
+    axis_of(axes, which).set_ticklabels([f"{quarter:g}" for quarter in quarters])
+
+
+def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
+    """Make the axis ``x`` or ``y`` of a plot logarithmic, with ticks at 1, 2 and 5 times 10^n.
+
+    An axis that spans more than two decades has ticks at powers of ten only. If fewer than two
+    ticks would lie on the axis, its limits are widened to ticks.
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low <= 100 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    if len(shown) < 2:
+        low = max(tick for tick in ticks if tick <= low)
+        high = min(tick for tick in ticks if tick >= high)
+        shown = [tick for tick in ticks if low <= tick <= high]
+    labels = [f"{tick:,.0f}" if tick >= 1 else f"{tick:.6f}".rstrip("0") for tick in shown]
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    axis_of(axes, which).set_ticks(shown, labels)
+    axes.minorticks_off()
+
+
+def axis_of(axes: Axes, which: str) -> Any:
+    """Return the axis ``x`` or ``y`` of a plot."""
+    return axes.xaxis if which == "x" else axes.yaxis
+
+
+def line_style(position: int) -> dict[str, Any]:
+    """Return the keywords with which matplotlib draws the line of one of the compared systems.
+
+    Nine systems can be told apart without their colours, by their dashes.
+
+    Args:
+        position: Index of the system in the comparison, from 0.
+    """
+    dashes = _DASHES[(position + position // len(SYSTEM_COLOURS)) % len(_DASHES)]
+    return {
+        "color": system_colour(position),
+        "linestyle": dashes,
+        "linewidth": 2.2,
+        "dash_capstyle": "butt",
+        "solid_capstyle": "butt",
+    }
+
+
+def marker_style(marker: str, colour: str) -> dict[str, Any]:
+    """Return the keywords with which matplotlib draws a marker.
+
+    The marker ``o`` is a wide ring, so that it stays visible around another marker.
+
+    Args:
+        marker: Shape of the marker as matplotlib calls it, such as ``s``; ``.`` is a plain dot.
+        colour: Colour of the marker, ``#RRGGBB``.
+    """
+    style: dict[str, Any] = {
+        "linestyle": "",
+        "color": colour,
+        "marker": "o" if marker == "." else marker,
+    }
+    style |= {"clip_on": False, "zorder": 3}
+    if marker == "o":
+        return style | {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.8}
+    size = {".": 7.5, "s": 9, "D": 8.5}.get(marker, 11)
+    return style | {"markersize": size, "markeredgecolor": PAPER, "markeredgewidth": 1.2}
+
+
+def draw_line(axes: Axes, x: Any, y: Any, **style: Any) -> None:
+    """Draw a line that is clipped slightly outside the plot, so that it keeps its width there."""
+    from matplotlib.transforms import Bbox, TransformedBbox
+
+    (line,) = axes.plot(x, y, **style)
+    line.set_clip_box(TransformedBbox(Bbox([[-0.01, -0.01], [1.01, 1.01]]), axes.transAxes))
+
+
+def draw_band(axes: Axes, x: Any, low: Any, high: Any, position: int) -> None:
+    """Fill the band between two lines in the colour of one of the compared systems."""
+    axes.fill_between(x, low, high, color=system_colour(position), alpha=0.15, linewidth=0)
+
+
+def add_legend(axes: Axes, title: str = "") -> None:
+    """Write a legend of everything that has a label below the plot, and enlarge the figure for it.
+
+    Markers are smaller there than in the plot. A label is shown as it is, also if matplotlib would
+    read it as a formula or hide it.
+    """
+    from matplotlib.lines import Line2D
+
+    drawn = [line for line in axes.lines if not str(line.get_label()).startswith("_child")]
+    if drawn:
+        handles = []
+        for line in drawn:
+            sample = Line2D([], [])
+            sample.update_from(line)
+            sample.set_markersize(min(line.get_markersize(), 8))
+            handles.append(sample)
+        legend = axes.legend(
+            handles,
+            [" "] * len(handles),
+            title=" " if title else None,
+            fontsize=_LEGEND_FONT,
+            title_fontsize=_LEGEND_FONT,
+            frameon=False,
+            loc="upper left",
+            bbox_to_anchor=(-(_LEFT - 12) / _WIDTH, -_BELOW / _HEIGHT),
+            alignment="left",
+            handlelength=3.2,
+            borderaxespad=0,
+            borderpad=0,
+        )
+        for text, line in zip(legend.get_texts(), drawn, strict=True):
+            text.set_parse_math(False)
+            text.set_text(textwrap.fill(str(line.get_label()), _LEGEND_LETTERS))
+        legend.get_title().set_text(textwrap.fill(title, _LEGEND_LETTERS))
+    _enlarge(axes)
+
+
+def _enlarge(axes: Axes) -> None:
+    """Enlarge a figure until the legend and the titles of its plot lie inside.
+
+    The plot keeps its size. Without this, ``savefig`` cuts off what lies outside.
+    """
+    figure = cast("Figure", axes.figure)
+    width, height = figure.bbox.size
+    drawn = axes.get_tightbbox()
+    plot = axes.bbox
+    if drawn is None:
+        return
+    drawn = drawn.padded(6)
+    left, below = max(0.0, -drawn.x0), max(0.0, -drawn.y0)
+    wider = width + left + max(0.0, drawn.x1 - width)
+    higher = height + below + max(0.0, drawn.y1 - height)
+    frame = (plot.x0 + left, plot.y0 + below, plot.width, plot.height)
+    position = frame[0] / wider, frame[1] / higher, frame[2] / wider, frame[3] / higher
+    figure.set_size_inches(wider / figure.dpi, higher / figure.dpi)
+    axes.set_position(position)
+
+
+def alt_text(figure: Figure) -> str:
+    """Return the texts of a chart in one line, for readers who cannot see it."""
+    texts = []
+    for axes in figure.axes:
+        texts.append(axes.get_title(loc="left") or axes.get_title())
+        legend = axes.get_legend()
+        shown = [] if legend is None else [legend.get_title(), *legend.get_texts()]
+        texts += [text.get_text() for text in (*shown, *axes.texts)]
+    return ". ".join(" ".join(text.split()) for text in texts if text.strip())
+
+
+def save_chart(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as an SVG and a PDF file; equal figures give equal files.
+
+    The PDF embeds its fonts as TrueType. The SVG keeps its text as text (`NotebookFigure`).
+
+    Args:
+        figure: The figure to write.
+        path: Path whose suffix is replaced by ``.svg`` and ``.pdf``.
+
+    Returns:
+        Paths of both files.
+    """
+    svg, pdf = path.with_suffix(".svg"), path.with_suffix(".pdf")
+    svg.write_bytes(svg_bytes(figure))
+    pdf.write_bytes(_written(figure, "pdf", {"CreationDate": None}))
+    return [svg, pdf]
+
+
+def save_pages(figures: Iterable[Figure], path: Path) -> None:
+    """Write figures as the pages of one PDF file, so that its fonts are embedded once.
+
+    A PDF of its own for each figure takes six times as long.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    with (
+        mpl.rc_context({"pdf.fonttype": 42}),
+        PdfPages(path, metadata={"CreationDate": None}) as pages,
+    ):
+        for figure in figures:
+            pages.savefig(figure, facecolor="none")
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """Return a figure as an SVG file without a date, whose text is text."""
+    return _written(figure, "svg", dict.fromkeys(("Date", "Creator", "Format", "Type")))
+
+
+def _written(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    import matplotlib as mpl
+
+    written = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "chart"}):
+        figure.savefig(written, format=kind, facecolor="none", metadata=metadata)
+    return written.getvalue()
+
+
+def image_source(svg: bytes) -> str:
+    """Return an SVG file as the ``src`` of an HTML image."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def wrapped(text: str, letters: int, lines: int = 2) -> str:
+    """Break a name into lines of at most so many letters; a name that is longer is shortened."""
+    parts: Sequence[str] = textwrap.wrap(text, letters)
+    if len(parts) <= lines:
+        return "\n".join(parts)
+    return "\n".join([*parts[: lines - 1], f"{parts[lines - 1][: letters - 8]}…{text[-7:]}"])

@@ -1,0 +1,163 @@
+"""Tables that the page folds: validation to test, a stated prevalence, shortcuts, seen images."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.groups.exposure import ExposureResult, UnseenFigure
+from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
+from cxr_compare.evaluation.groups.validation_to_test import VALIDATION
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.report.table import Table, figure_text, text_table
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
+from cxr_compare.evaluation.statistics.intervals import Interval
+
+_RATES = {"recall": "Sensitivity", "specificity": "Specificity", "accuracy": "Accuracy"}
+_PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
+
+
+def folded_tables(comparison: Comparison) -> list[Table]:
+    """Return the tables for which the comparison has figures."""
+    failures = comparison.failures
+    tables: list[Table | None] = []
+    if len(failures):
+        tables = [
+            _validation_to_test(failures),
+            _at_prevalence(comparison),
+            _shortcuts(comparison),
+        ]
+    exposures = [_unseen(result) for result in comparison.exposures if result.n_seen]
+    return [*(table for table in tables if table is not None), *exposures]
+
+
+def _first(rows: pd.DataFrame) -> Interval:
+    """Return value and interval of the first row; an undefined value if there is none."""
+    return Interval() if rows.empty else Interval.from_row(rows.iloc[0])
+
+
+def _validation_to_test(failures: pd.DataFrame) -> Table | None:
+    """Return rates on validation and on test images, with the range that is to be expected."""
+    failures = failures[failures["topic"] == VALIDATION]
+    rows = []
+    for (system, policy), figures in failures.groupby(["system", "policy"], sort=False):
+        cells = []
+        for metric in _RATES:
+            of_metric = figures[figures["metric"] == metric]
+            validation = _first(of_metric[of_metric["group"] == "validation"])
+            test = _first(of_metric[of_metric["group"] == "test"])
+            outside = test.bounded and not test.ci_low <= test.estimate <= test.ci_high
+            cells += [figure_text(validation), figure_text(test) + (" ▲" if outside else "")]
+        rows.append((f"{system}, threshold for {policy_text(str(policy))}", *cells))
+    if not rows:
+        return None
+    columns = ["System"]
+    for title in _RATES.values():
+        columns += [f"{title} on validation", f"{title} on test (expected)"]
+    lead = (
+        "Each threshold was chosen on validation images, where its rates look better than they "
+        "are. In brackets: the range in which 95 % of test figures, all three at once, would lie "
+        "if test patients were like validation patients. It comes from 1,000 random exchanges of "
+        "validation and test patients, with the threshold chosen again each time. ▲ marks a "
+        "figure outside its range: the test images differ from the validation images by more than "
+        "chance explains."
+    )
+    return text_table("From validation to test", columns, rows, lead)
+
+
+def _at_prevalence(comparison: Comparison) -> Table | None:
+    """Return predictive values at the prevalence that the user stated; None without one."""
+    failures = comparison.failures[comparison.failures["topic"] == "prevalence"]
+    if failures.empty:
+        return None
+    first, *others = comparison.names
+    columns = {name: name for name in comparison.names}
+    columns |= {f"{first} - {other}": f"{first} − {other}" for other in others}
+    rows = []
+    for metric, title in _PREDICTIVE.items():
+        of_metric = failures[failures["metric"] == metric]
+        if len(of_metric):
+            figures = (_first(of_metric[of_metric["system"] == name]) for name in columns)
+            rows.append((title, *map(figure_text, figures)))
+    prevalence = str(failures["group"].iloc[0])  # such as 0.05:0.03-0.08
+    value = prevalence.replace(":", ", 95 % interval ").replace("-", " to ")
+    certainty = "The prevalence is taken as known exactly."
+    if ":" in prevalence or "/" in prevalence:
+        certainty = "The intervals include the uncertainty of the prevalence."
+    lead = f"At a prevalence of {value}, if sensitivity and specificity are the same there."
+    heads = ("Figure", *columns.values())
+    return text_table("At the given prevalence", heads, rows, f"{lead} {certainty}")
+
+
+def _shortcuts(comparison: Comparison) -> Table | None:
+    """Return the AUROC of predictions that never see the lungs, beside those of the systems."""
+    failures = comparison.failures
+    shortcuts = failures[failures["topic"] == "shortcut"]
+    if shortcuts.empty:
+        return None
+    rows = [
+        (
+            f"Predicted from {str(row['group']).replace('_', ' ')}",
+            figure_text(Interval.from_row(row)),
+            "",
+        )
+        for row in shortcuts.to_dict("records")
+    ]
+    beyond = failures[failures["topic"] == BEYOND_SHORTCUT]
+    for name in comparison.names:
+        auroc = figure_text(comparison.figures.get(name, "auroc"))
+        rows.append((name, auroc, figure_text(_first(beyond[beyond["system"] == name]))))
+    strongest = "the strongest prediction"
+    if len(beyond):
+        strongest = f"the prediction from {beyond['group'].iloc[0]}"
+    lead = (
+        "How well metadata and image borders alone predict the label (5-fold cross-validation by "
+        "patient). Those from all metadata leave out mean brightness and file size, which "
+        "disease changes, too. A system that does not exceed these figures has not shown that it "
+        "reads the lungs. For the difference from the strongest prediction, both AUROCs compare "
+        "only images of the same fold, so it need not equal the difference of the AUROCs in this "
+        "table. Its interval accounts for the shared training images of the five folds (Nadeau "
+        "and Bengio 2003)."
+    )
+    columns = ("Prediction or system", "AUROC", f"System minus {strongest}")
+    return text_table("Shortcuts", columns, rows, lead)
+
+
+def _unseen(result: ExposureResult) -> Table:
+    """Return the AUROCs with and without the test images that a system or its encoder has seen."""
+    exposure = result.exposure
+    subject = f"the encoder {exposure.encoder}" if exposure.encoder else exposure.system
+    rows = [
+        (
+            figure.system,
+            _estimate_text(figure.on_all),
+            _estimate_text(figure.on_unseen) or f"undefined: {figure.reason}",
+            _difference_text(figure),
+        )
+        for figure in result.figures
+    ]
+    lead = (
+        f"{result.note.text} The difference is by patient, on "
+        f"{result.n_images - result.n_seen:,} unseen images against all. If other systems change "
+        f"as {exposure.system} does, the unseen images are easier or harder; a change of "
+        f"{exposure.system} alone speaks for memory."
+    )
+    columns = ("System", "All images", "Without the seen ones", "Difference")
+    return text_table(f"AUROC without the images that {subject} has seen", columns, rows, lead)
+
+
+def _difference_text(figure: UnseenFigure) -> str:
+    """Return a difference with its interval, and with what makes the interval unsure."""
+    gap = figure.difference
+    is_unsure = gap is not None and gap.has_interval and figure.reason
+    return _estimate_text(gap) + (f"; {figure.reason}" if is_unsure else "")
+
+
+def _estimate_text(estimate: ClusteredEstimate | None) -> str:
+    """Return a figure with its interval, or with the reason why there is none."""
+    if estimate is None:
+        return ""
+    if not estimate.has_interval:
+        return f"{number(estimate.estimate)} ({estimate.note or 'no interval'})"
+    return f"{number(estimate.estimate)} ({range_text(estimate.ci_low, estimate.ci_high)})"

@@ -1,0 +1,32 @@
+"""Reports of comparisons that tests made or changed by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.figures import COLUMNS
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.report.result import Compared, Result
+from cxr_compare.evaluation.sources.pixels import Pixels
+
+
+def save_report(
+    comparison: Comparison, truth: GroundTruth, pixels: Pixels | None, folder: Path, *, rows=()
+) -> Path:
+    """Write the report of a comparison into a folder, and return its page."""
+    page = Result(Compared(comparison, truth, pixels, rows)).save(folder).page
+    assert page is not None
+    return page
+
+
+def write_figures(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Write figures, of which only some columns are given, as the table of a report."""
+    defaults = dict.fromkeys(("policy", "ci_method", "note"), "")
+    defaults |= {"target": "opacity", "unit": "image", "subgroup": "all", "kind": "system"}
+    table = pd.DataFrame([defaults | row for row in rows]).reindex(columns=list(COLUMNS))
+    write_table(table, folder / "figures.parquet", "figures")
