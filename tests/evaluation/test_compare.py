@@ -319,7 +319,7 @@ def test_a_system_without_maps_has_no_place_and_says_so(predict, test_set):
     assert figure(comparison, "B", "pointing_accuracy").note == (
         "the system gives neither boxes nor maps"
     )
-    assert figure(comparison, "A - B", "ap50").note.startswith("B: the system gives no boxes")
+    assert figure(comparison, "A - B", "ap50").note.startswith("B: the system gives neither")
     assert comparison.systems["B"].boxes is None
 
 
