@@ -181,7 +181,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         findings=truth.findings or (truth.finding,),
         figures=figures,
         tests=tests,
-        failures=failure_table(models, again, truth, protocol, of_use, resamples),
+        groups=failure_table(models, again, truth, protocol, of_use, resamples),
         systems=results,
         decisions=_decisions_table(models, truth.images),
         provenance={**(recorded or {}), **_record(models, records, protocol, resamples)},

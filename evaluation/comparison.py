@@ -40,7 +40,7 @@ class Comparison:
         tests: Table of tests of the differences between systems, one row for each test, as
             `paired_tests` returns it. Some columns are ``metric``, ``first`` and ``second`` (names
             of the systems), ``method`` and ``p_value``.
-        failures: Table of the failure analysis, as `failure_table` returns it: one row for each
+        groups: Table of the failure analysis, as `failure_table` returns it: one row for each
             figure in a group of images or lesions, or of a kind of error. Some columns are
             ``topic`` (such as ``sex``), ``group`` (such as ``F``), ``system``, ``metric`` and
             ``estimate``.
@@ -89,7 +89,7 @@ class Comparison:
     notes: list[Note] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     tests: pd.DataFrame = field(default_factory=pd.DataFrame)
-    failures: pd.DataFrame = field(default_factory=pd.DataFrame)
+    groups: pd.DataFrame = field(default_factory=pd.DataFrame)
     protocol: Protocol = EXPLORATORY
     by_unit: Figures | None = None
     background: Background = field(default_factory=Background)
@@ -234,7 +234,7 @@ class Comparison:
                 }
             ),
             n_synthetic=self.background.synthetic,
-            cautions=list_cautions(self.background, figures, self.failures, self.notes),
+            cautions=list_cautions(self.background, figures, self.groups, self.notes),
         )
         return state_verdict(
             figures,

@@ -100,7 +100,7 @@ def chart_facts(comparison: Comparison) -> dict[str, Any]:
         for name in comparison.names
         if _decision_curve(comparison, name, "net_benefit_calibrated") is None
     ]
-    failures = comparison.failures
+    failures = comparison.groups
     computed = not failures.empty and bool((failures["topic"] == "decision_curve").any())
     return {
         "policies": list(comparison.policies),
@@ -284,7 +284,7 @@ def _decision_curve(
     comparison: Comparison, system: str, metric: str
 ) -> tuple[Floats, Floats] | None:
     """Return net benefit by the risk from which one would act; None where it is unknown."""
-    failures = comparison.failures
+    failures = comparison.groups
     if failures.empty:
         return None
     keys = failures[["topic", "system", "metric"]] == ["decision_curve", system, metric]

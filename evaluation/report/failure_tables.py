@@ -60,7 +60,7 @@ def error_kinds_table(comparison: Comparison) -> Table | None:
     None if no system has a threshold and none has boxes.
     """
     policy = comparison.main_policy
-    boxes = comparison.failures
+    boxes = comparison.groups
     boxes = boxes[boxes["topic"] == "errors"] if len(boxes) else boxes
     kinds = [kind for kind in _BOX_ERRORS if len(boxes) and (boxes["metric"] == kind).any()]
     if not policy and not kinds:
@@ -124,7 +124,7 @@ def _misplaced(comparison: Comparison, policy: str) -> dict[str, tuple[int, int]
 
 def lesion_table(comparison: Comparison) -> Table | None:
     """Return the share of lesions that each system finds, by kind such as size; None without."""
-    failures = comparison.failures
+    failures = comparison.groups
     if failures.empty:
         return None
     failures = failures[failures["topic"].str.startswith(_LESION_TOPIC)]
@@ -152,7 +152,7 @@ def group_tables(comparison: Comparison) -> list[Table]:
     Groups are those of view, sex or age, among others. A dot marks a group that is shown to differ
     from all other images; the differences themselves are in ``groups.csv``.
     """
-    failures = comparison.failures
+    failures = comparison.groups
     if failures.empty:
         return []
     is_group = ~failures["topic"].isin(_OTHER_TOPICS)
@@ -249,7 +249,7 @@ def _denominator(failures: pd.DataFrame, topic: str, group: str) -> str:
 
 def groups_lead(comparison: Comparison) -> str:
     """Return the text above the tables of groups, in whole sentences."""
-    failures = comparison.failures
+    failures = comparison.groups
     tests = failures[failures["p_holm"].notna()] if "p_holm" in failures else failures.iloc[:0]
     text = "With 95 % intervals."
     if len(tests):

@@ -20,7 +20,7 @@ _PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive v
 
 def folded_tables(comparison: Comparison) -> list[Table]:
     """Return the tables for which the comparison has figures."""
-    failures = comparison.failures
+    failures = comparison.groups
     tables: list[Table | None] = []
     if len(failures):
         tables = [
@@ -68,7 +68,7 @@ def _validation_to_test(failures: pd.DataFrame) -> Table | None:
 
 def _at_prevalence(comparison: Comparison) -> Table | None:
     """Return predictive values at the prevalence that the user stated; None without one."""
-    failures = comparison.failures[comparison.failures["topic"] == "prevalence"]
+    failures = comparison.groups[comparison.groups["topic"] == "prevalence"]
     if failures.empty:
         return None
     first, *others = comparison.names
@@ -92,7 +92,7 @@ def _at_prevalence(comparison: Comparison) -> Table | None:
 
 def _shortcuts(comparison: Comparison) -> Table | None:
     """Return the AUROC of predictions that never see the lungs, beside those of the systems."""
-    failures = comparison.failures
+    failures = comparison.groups
     shortcuts = failures[failures["topic"] == "shortcut"]
     if shortcuts.empty:
         return None

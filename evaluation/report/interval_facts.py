@@ -137,7 +137,7 @@ def _families(comparison: Comparison) -> dict[str, int]:
     sizes = {
         "answer": sum(claim.difference.bounded for claim in answer.claims),
         "findings": sum(claim.difference.bounded for claim in answer.further_claims),
-        "groups": int(comparison.failures.get("p_holm", pd.Series(dtype=float)).notna().sum()),
+        "groups": int(comparison.groups.get("p_holm", pd.Series(dtype=float)).notna().sum()),
     }
     return {name: size for name, size in sizes.items() if size}
 

@@ -24,7 +24,7 @@ def tidy_table(comparison: Comparison, name: str) -> pd.DataFrame:
     elif name == "tests":
         table = comparison.tests_with_holm.reset_index(drop=True)
     elif name == "groups":
-        table = comparison.failures.infer_objects()
+        table = comparison.groups.infer_objects()
     elif name == "decisions":
         table = comparison.decisions
         if not comparison.patients_known:  # the column then holds ids of images

@@ -79,7 +79,7 @@ def test_frames_give_the_figures_of_folders(predict, test_set):
     of_frames = compared(tables, test_set.truth_with_facts, replicates=50)
     pd.testing.assert_frame_equal(of_frames.metrics, of_folders.metrics)
     pd.testing.assert_frame_equal(of_frames.tests, of_folders.tests)
-    pd.testing.assert_frame_equal(of_frames.failures, of_folders.failures)
+    pd.testing.assert_frame_equal(of_frames.groups, of_folders.groups)
     pd.testing.assert_frame_equal(of_frames.decisions, of_folders.decisions)
 
 

@@ -163,7 +163,7 @@ def compared(predicted_folder, grouped_set):
 
 
 def test_groups_and_lesions_of_a_comparison_equal_recounted_figures(compared, grouped_set):
-    table = compared.failures
+    table = compared.groups
     policy = {"policy": "max_f1"}
     decisions = compared.decisions.merge(grouped_set.images[["image_id", "sex"]], on="image_id")
     mine = decisions[(decisions["system"] == "A") & (decisions["sex"] == "F")]
@@ -193,7 +193,7 @@ def test_groups_and_lesions_of_a_comparison_equal_recounted_figures(compared, gr
 
 
 def test_agreement_and_combination_of_two_systems_equal_recounted_figures(compared):
-    table, decisions = compared.failures, compared.decisions
+    table, decisions = compared.groups, compared.decisions
     wide = decisions.pivot(index="image_id", columns="system", values="decision_max_f1")
     truth = decisions.drop_duplicates("image_id").set_index("image_id")["label"] == 1
     one, two = (wide[name].astype(bool) for name in "AB")
@@ -212,7 +212,7 @@ def test_agreement_and_combination_of_two_systems_equal_recounted_figures(compar
 
 
 def test_predictive_values_costs_and_net_benefit_equal_recounted_figures(compared):
-    table = compared.failures
+    table = compared.groups
     metrics = compared.metrics
     single = {"system": "A", "policy": "max_f1", "subgroup": "all"}
     recall = row_of(metrics, metric="recall", **single)["estimate"]

@@ -31,7 +31,7 @@ def test_predictive_values_contain_the_prevalences_uncertainty(predict, test_set
     systems = {"A": predict("A", seed=1)}
     width = {}
     for given in ("0.05", "0.05:0.02-0.12"):
-        table = compare_predictions(systems, test_set, replicates=200, prevalence=given).failures
+        table = compare_predictions(systems, test_set, replicates=200, prevalence=given).groups
         row = table[(table["topic"] == "prevalence") & (table["metric"] == "ppv")].iloc[0]
         width[given] = row["ci_high"] - row["ci_low"]
         assert row["group"] == given

@@ -290,10 +290,10 @@ def test_scores_without_calibration_have_no_decision_curve(comparison):
         {"topic": "decision_curve", "group": ["0.1", "0.5"], "policy": "", "system": "RetinaNet",
          "metric": "net_benefit", "estimate": [0.2, 0.1], "unit": "image"}
     )  # fmt: skip
-    raw = replace(comparison, failures=rows)
+    raw = replace(comparison, groups=rows)
     assert "net-benefit" not in set(curve_table(raw)["chart"])
     assert chart_facts(raw)["no_decision_curve"]
-    found = replace(raw, failures=rows.assign(metric="net_benefit_calibrated"))
+    found = replace(raw, groups=rows.assign(metric="net_benefit_calibrated"))
     curve = rows_of(found, "net-benefit", "RetinaNet", "curve")
     assert (curve["x"].tolist(), curve["y"].tolist()) == ([0.1, 0.5], [0.2, 0.1])
     assert "CheXNet" in note_of(found, "net-benefit")  # it is not drawn, and the note says why

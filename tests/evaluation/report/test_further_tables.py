@@ -81,7 +81,7 @@ def failures_of_two(comparison):
         row("beyond shortcut", "view", "RetinaNet", "auroc", 0.2),
         row("agreement", "", "RetinaNet & CheXNet", "kappa", 0.5),
     ]
-    return replace(comparison, failures=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
+    return replace(comparison, groups=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
 
 
 def net_benefit(comparison):
@@ -97,7 +97,7 @@ def groups_of(comparison):
 
 def test_a_group_that_is_shown_to_differ_is_marked_and_the_rest_is_no_group(failures_of_two):
     figures = ["0.600 (0.500 to 0.700)", "0.700 (0.600 to 0.800)", "9"]
-    failures = failures_of_two.failures
+    failures = failures_of_two.groups
     failures["policy"] = "max_f1"
     assert groups_of(failures_of_two) == {"Sex: F": figures}
     gap = (failures["group"] == "F - rest") & (failures["system"] == "CheXNet")
@@ -110,14 +110,14 @@ def test_a_group_that_is_shown_to_differ_is_marked_and_the_rest_is_no_group(fail
 def test_lead_of_groups_counts_the_tests(failures_of_two):
     lead = groups_lead(failures_of_two)
     assert "over all 3 tests" in lead
-    failures = failures_of_two.failures
+    failures = failures_of_two.groups
     gaps = failures["p_holm"].notna()
     failures.loc[gaps, "p_holm"] = float("nan")
     assert "Holm" not in groups_lead(failures_of_two)
 
 
 def test_two_groups_have_one_difference_for_both(failures_of_two):
-    failures = failures_of_two.failures
+    failures = failures_of_two.groups
     failures.loc[failures["group"] == "not F", ["group", "estimate"]] = "M", 0.9
     failures.loc[failures["group"] == "F - rest", ["group", "p_holm"]] = "M - rest", 0.01
     rows = groups_of(failures_of_two)
@@ -126,7 +126,7 @@ def test_two_groups_have_one_difference_for_both(failures_of_two):
 
 
 def test_a_group_of_too_few_patients_shows_its_counts(failures_of_two):
-    failures = failures_of_two.failures
+    failures = failures_of_two.groups
     few = (failures["group"] == "F") & (failures["system"] == "RetinaNet")
     failures.loc[few, ["ci_low", "ci_high", "note"]] = np.nan, np.nan, TOO_FEW
     failures.loc[few, ["count", "of"]] = 3.0, 4.0
@@ -193,7 +193,7 @@ def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(com
         rows.append(row | {"metric": metric, "group": "validation", "estimate": validation})
         ends = {"ci_low": low, "ci_high": high}
         rows.append(row | {"metric": metric, "group": "test", "estimate": test, **ends})
-    (table,) = folded_tables(replace(comparison, failures=pd.DataFrame(rows)))
+    (table,) = folded_tables(replace(comparison, groups=pd.DataFrame(rows)))
     assert table.frame.loc["CheXNet, threshold for best F1"].tolist() == [
         "1.000",
         "0.900 (0.800 to 1.000)",
@@ -225,7 +225,7 @@ def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     assert lesion_table(compared) is not None
     assert corrections_table(compared) is not None
     kinds = error_kinds_table(compared).frame
-    counts = compared.failures.query("topic == 'errors'").set_index(["metric", "system"])["count"]
+    counts = compared.groups.query("topic == 'errors'").set_index(["metric", "system"])["count"]
     missed = kinds.loc["Detector", "Lesions missed"]
     assert missed.startswith(f"{counts['missed', 'Detector']:.0f} (")
     background = kinds.loc["Classifier", "Boxes on background"]

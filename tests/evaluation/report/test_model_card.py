@@ -124,7 +124,7 @@ def test_failures_by_group_are_the_columns_of_this_system(trained):
         for name, shift in (("RetinaNet", 0.0), ("CheXNet", 0.1))
         for group, value in (("F", 0.6), ("not F", 0.3), ("M", 0.3))
     ]
-    failing = replace(trained, failures=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
+    failing = replace(trained, groups=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
     card = cards_of_comparison(failing)["CheXNet"]
     (table,) = card.evaluation.groups
     assert list(table.frame.columns) == ["CheXNet", "Positive images"]

@@ -99,7 +99,7 @@ def test_a_guess_without_the_lungs_is_compared_with_each_system(
     data = viewed(evaluation_set, truth_in_view)
     systems = {"A": predict("A", seed=1, skill=3.0), "B": [predict("B", seed=2, skill=3.0)]}
     found = compare_predictions(systems, LabelledSplit(data, data.target()), replicates=20)
-    rows = found.failures[found.failures["topic"] == BEYOND_SHORTCUT]
+    rows = found.groups[found.groups["topic"] == BEYOND_SHORTCUT]
     assert rows["system"].tolist() == ["A", "B"]
     gaps = [figure for figure in found.figures.differences["A", "B"].values() if figure.bounded]
     assert gaps
