@@ -18,6 +18,7 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
     answer = comparison.answer
     record = {
         "headline": answer.headline,
+        "ranking": answer.ranking,
         "kind": answer.kind,
         "cautions": [caution.text for caution in answer.cautions],
         "findings": [_finding(each, comparison) for each in answer.conclusions],

@@ -256,14 +256,14 @@ class Result(OpenedFromFolder):
         return f"<Result of {systems} on {self.answer['target']}: {images} test images, {where}>"
 
     def __str__(self) -> str:
-        lines = [self.headline, *self.answer.get("margin", [])]
+        lines = [self.headline, self.answer["ranking"], *self.answer["margin"]]
         if any(policy.startswith("threshold=") for policy in self.answer["policies"]):
             lines += given_threshold_lines(self.figures[self.figures["kind"] == "system"])
-        lines += self.answer.get("at_declared_thresholds", [])
+        lines += self.answer["at_declared_thresholds"]
         lines += [f"Caution: {caution}" for caution in self.cautions]
         if self.page is not None:
             lines += [f"Report: {self.page}", self._contents_of_page]
-        return "\n".join(lines)
+        return "\n".join(filter(None, lines))
 
     @property
     def _contents_of_page(self) -> str:
