@@ -209,7 +209,7 @@ class Result(OpenedFromFolder):
     def table_note(self) -> str:
         """Meaning of the marks in `table`; empty if it has no differences."""
         texts = self.table.to_numpy().ravel().tolist()
-        return marks_note(texts, read_joint_system(self.answer))
+        return marks_note(texts, read_joint_system(self.answer), with_findings=True)
 
     @property
     def headline(self) -> str:
