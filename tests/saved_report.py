@@ -11,7 +11,8 @@ from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import COLUMNS
 from cxr_compare.evaluation.labelled_images import GroundTruth
-from cxr_compare.evaluation.report.result import Compared, Result
+from cxr_compare.evaluation.report.compared import Compared
+from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.sources.pixels import Pixels
 
 

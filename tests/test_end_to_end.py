@@ -110,20 +110,20 @@ def test_real_x_rays_go_from_dicom_to_a_report_of_a_run_and_of_predictions(rsna)
         "--data", rsna / "data", "--out", rsna / "report",
     )  # fmt: skip
     done = cxr(*options, "--replicates", 100, "--json")
-    figures = json.loads(done.stdout)
-    names = {row["metric"] for row in figures["metrics"]}
+    figures = json.loads(done.stdout)["figures"]
+    names = {row["metric"] for row in figures}
     assert {
         "auroc", "average_precision", "accuracy", "precision", "recall", "specificity", "f1",
         "ap50", "ap",
     } <= names  # fmt: skip
-    systems = {row["system"] for row in figures["metrics"]}
+    systems = {row["system"] for row in figures}
     baselines = {name: f"image-blind with {name}'s scores" for name in ("RetinaNet", "CheXNet")}
     assert systems == {
         "RetinaNet - CheXNet", *baselines, *baselines.values(),
         *(f"{name} - {baseline}" for name, baseline in baselines.items()),
     }  # fmt: skip
     n_test = (pd.read_parquet(rsna / "data/splits/default.parquet")["role"] == "test").sum()
-    assert {row["n_images"] for row in figures["metrics"] if row["metric"] == "auroc"} >= {n_test}
+    assert {row["n_images"] for row in figures if row["metric"] == "auroc"} >= {n_test}
     assert (rsna / "report/report.html").stat().st_size < 10_000_000
     assert "At the threshold for best F1" in cxr("show", rsna / "report").stderr
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
@@ -19,6 +21,7 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
 from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_pages, svg_bytes
+from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.methods import methods
@@ -28,9 +31,6 @@ from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.system_cards import card_files, write_cards
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
-
-if TYPE_CHECKING:
-    from cxr_compare.evaluation.report.result import Result
 
 MAX_BYTES = 10_000_000
 
@@ -50,15 +50,24 @@ class PageChart(NamedTuple):
 
 
 def write_page(
-    result: Result, out: Path, progress: Callable[..., None] | None = None
+    compared: Compared,
+    out: Path,
+    *,
+    curves: pd.DataFrame,
+    figures: pd.DataFrame,
+    facts: dict[str, Any],
+    progress: Callable[..., None] | None,
 ) -> dict[str, str]:
-    """Write the page ``report.html`` of a result, and tables, figures, cards and images beside it.
+    """Write the page ``report.html``, and charts, cards, tables for a paper and images beside it.
 
     A report without pixels shows no images.
 
     Args:
-        result: Result that was made of a comparison.
+        compared: The comparison, and what its images need.
         out: Folder of the report, which exists.
+        curves: Table of all curves, as `curve_table` returns it.
+        figures: Tidy table of all figures.
+        facts: What charts need beside them, as `chart_facts` returns it.
         progress: Function without arguments, called once for each drawn image; None for no such
             call.
 
@@ -69,25 +78,23 @@ def write_page(
     Raises:
         ValueError: The page would be larger than 10 MB.
     """
-    if result.compared is None:
-        raise ValueError("a page is made of a comparison in memory")
-    comparison = result.compared.comparison
-    labelled = result.compared.truth
-    rows = result.compared.rows
+    comparison = compared.comparison
+    labelled = compared.truth
+    rows = compared.rows
     make_folder(out / files.FIGURES)
     for pattern in _STALE:
         for stale in out.glob(pattern):
             stale.unlink()  # a file of an earlier report need not belong to this one
-    charts = _draw_charts(result, out / files.FIGURES)
+    charts = _draw_charts(comparison, curves, figures, facts, out / files.FIGURES)
     finding = comparison.display_name
     gallery = draw_gallery(
         comparison,
         labelled,
-        result.compared.pixels,
+        compared.pixels,
         out / files.OVERLAYS,
         disagreement(comparison.decisions, comparison.names),
         per_category=CASES_PER_CATEGORY,
-        seed=result.compared.seed,
+        seed=compared.seed,
         progress=progress,
     )
     tables = report_tables(comparison, rows)
@@ -104,7 +111,7 @@ def write_page(
             **methods(comparison, labelled),
             **tables,
             forest=charts.pop("forest", None),
-            without_decision_curve=no_decision_curve(result.answer["charts"]),
+            without_decision_curve=no_decision_curve(facts),
             **_content_without_images(comparison, charts),
         ),
     }
@@ -118,19 +125,24 @@ def write_page(
     return {case.image_id: f"{case.anchor}.png" for _, cases in gallery.cases for case in cases}
 
 
-def _draw_charts(result: Result, folder: Path) -> dict[str, PageChart]:
+def _draw_charts(
+    comparison: Comparison,
+    curves: pd.DataFrame,
+    figures: pd.DataFrame,
+    facts: dict[str, Any],
+    folder: Path,
+) -> dict[str, PageChart]:
     """Draw each chart once, write it as SVG and as a page of a PDF, and return it by its name."""
-    facts = result.answer["charts"]
-    names = chart_names(result.curves, facts)
-    figures = {
-        name: draw(name, result.curves, result.figures, result.systems, facts) for name in names
+    drawn = {
+        name: draw(name, curves, figures, comparison.names, facts)
+        for name in chart_names(curves, facts)
     }
-    save_pages(figures.values(), folder / "charts.pdf")
+    save_pages(drawn.values(), folder / "charts.pdf")
     charts = {}
-    for name, figure in figures.items():
+    for name, figure in drawn.items():
         svg = svg_bytes(figure)
         (folder / f"{name}.svg").write_bytes(svg)
-        note = chart_note(name, result.curves, facts)
+        note = chart_note(name, curves, facts)
         charts[name] = PageChart(image_source(svg), alt_text(figure), note)
     return charts
 

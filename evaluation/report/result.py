@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,43 +29,21 @@ from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.identify_folder import require_kind
-from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import TIDY_COLUMNS, image_blind_name
-from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.paired_tests import PairTests
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import answer_record
+from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
 from cxr_compare.evaluation.report.joint_table import read_joint_system
 from cxr_compare.evaluation.report.metric_table import marks_note
-from cxr_compare.evaluation.report.summary_table import TableRow, summary_frame
+from cxr_compare.evaluation.report.summary_table import summary_frame
 from cxr_compare.evaluation.report.tidy_tables import tidy_table
-from cxr_compare.evaluation.sources.pixels import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # matplotlib and what draws images are imported where something is drawn.
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A comparison in memory, with what its page and its images need.
-
-    Attributes:
-        comparison: Figures, tests and facts.
-        truth: Labels, roles, true boxes and facts of all images.
-        pixels: Reader of the pixels; None if there are no image files.
-        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
-            usual rows.
-        seed: Random seed for drawing some of the images that all systems decide rightly.
-    """
-
-    comparison: Comparison
-    truth: GroundTruth
-    pixels: Pixels | None = None
-    rows: Sequence[TableRow] = ()
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -473,7 +451,16 @@ class Result(OpenedFromFolder):
         from cxr_compare.evaluation.report.report import write_page
 
         (folder / files.ANSWER).unlink(missing_ok=True)
-        overlays = write_page(self, folder, progress)
+        if self.compared is None:
+            raise ValueError("a result that was opened from its folder is copied")
+        overlays = write_page(
+            self.compared,
+            folder,
+            curves=self.curves,
+            figures=self.figures,
+            facts=self.answer["charts"],
+            progress=progress,
+        )
         for name in files.TABLES:
             write_table(getattr(self, name), folder / f"{name}.parquet", name)
         for name in files.CSV_TABLES:

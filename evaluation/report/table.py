@@ -179,7 +179,7 @@ def markdown_rows(frame: pd.DataFrame) -> str:
 
     Example:
         >>> print(markdown_rows(text_table("", ("Figure", "a|b"), [("F1", "0.5")]).frame))
-        | Figure | a\\|b |
+        | Figure | a\|b |
         | --- | ---: |
         | F1 | 0.5 |
     """

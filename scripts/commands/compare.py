@@ -416,7 +416,8 @@ class ReportRequest:
 
     def _result(self, comparison: Comparison, inputs: FromDataSet | FromTruth) -> Result:
         """Return the result, with numbers in place of ids if they are hidden."""
-        from cxr_compare.evaluation.report.result import Compared, Result
+        from cxr_compare.evaluation.report.compared import Compared
+        from cxr_compare.evaluation.report.result import Result
 
         truth, pixels = inputs.truth, inputs.pixels
         seed = self.evaluated["seed"]

@@ -16,8 +16,9 @@ from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.figures import COLUMNS
 from cxr_compare.evaluation.labelled_images import GroundTruth
 from cxr_compare.evaluation.reduction import reduce_boxes
+from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.metric_table import evaluated_by_unit
-from cxr_compare.evaluation.report.result import Compared, Result
+from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.report.summary_table import main_table
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (

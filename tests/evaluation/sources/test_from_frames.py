@@ -175,7 +175,7 @@ def test_without_patients_nothing_counts_or_names_patients(table, tmp_path):
     assert result.to_frame()["n_patients"].isna().all()
     assert not any("patient" in method for method in result.figures["ci_method"])
     report = result.save(tmp_path / "report")
-    for name in ("metrics.csv", "tests.csv", "table.tex"):
+    for name in ("figures.csv", "tests.csv", "table.tex"):
         text = (report.folder / name).read_text()
         rows = text.partition("\n")[2]
         assert "patient" not in rows.lower(), name

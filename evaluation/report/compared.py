@@ -1,0 +1,31 @@
+"""A comparison in memory, of which a result and its page are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.report.summary_table import TableRow
+from cxr_compare.evaluation.sources.pixels import Pixels
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison in memory, with what its page and its images need.
+
+    Attributes:
+        comparison: Figures, tests and facts.
+        truth: Labels, roles, true boxes and facts of all images.
+        pixels: Reader of the pixels; None if there are no image files.
+        rows: Rows of the main table, each a metric and the rule for its threshold; if empty, the
+            usual rows.
+        seed: Random seed for drawing some of the images that all systems decide rightly.
+    """
+
+    comparison: Comparison
+    truth: GroundTruth
+    pixels: Pixels | None = None
+    rows: Sequence[TableRow] = ()
+    seed: int = 0
