@@ -7,6 +7,10 @@ from typing import Self
 
 import numpy as np
 
+LOW_PERCENTILE = 0.1
+"""Percentile of the pixels that becomes black in a deep image without a window."""
+HIGH_PERCENTILE = 99.9
+"""Percentile of the pixels that becomes white in a deep image without a window."""
 _MAX_LEVEL = (1 << 16) - 1
 _BLOCK_PIXELS = 1 << 15  # converted at a time
 

@@ -10,13 +10,13 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
-from cxr_compare.data_prep.images.deep_pixels import DeepPixels
+from cxr_compare.data_prep.images.deep_pixels import (
+    HIGH_PERCENTILE,
+    LOW_PERCENTILE,
+    DeepPixels,
+)
 from cxr_compare.data_prep.images.grey_conversion import colour_note, grey_from_rgb
 
-LOW_PERCENTILE = 0.1
-"""Percentile of the pixels that becomes black in a deep image without a window."""
-HIGH_PERCENTILE = 99.9
-"""Percentile of the pixels that becomes white in a deep image without a window."""
 _SIGN_BIT = 1 << 15  # sign bit of a 16-bit number
 _CountPixels = Callable[[], np.ndarray]  # number of pixels of each stored value without padding
 

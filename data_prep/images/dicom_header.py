@@ -296,22 +296,6 @@ def _text(header: Dataset, keyword: str) -> str:
     return "" if value is None else str(value).strip()
 
 
-def starts_like_dicom(start: bytes) -> bool:
-    """Return True if the first bytes of a file look like DICOM, with or without a preamble.
-
-    Args:
-        start: The first 132 bytes of the file.
-
-    Example:
-        >>> starts_like_dicom(bytes(128) + b"DICM"), starts_like_dicom(b"BM")
-        (True, False)
-    """
-    return start[128:132] == b"DICM" or (
-        start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
-        and (start[4:6].isalpha() or start[6:8] == b"\x00\x00")
-    )
-
-
 def has_preamble(path: Path) -> bool:
     """Return True if a file has ``DICM`` at byte 128; False also if it cannot be read.
 

@@ -16,10 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decode_errors import decode_error, plain_reason
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record, noise_doubts
-from cxr_compare.data_prep.images.deep_pixels import DeepPixels
-from cxr_compare.data_prep.images.dicom import read_dicom
-from cxr_compare.data_prep.images.dicom_display import HIGH_PERCENTILE, LOW_PERCENTILE
-from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
+from cxr_compare.data_prep.images.deep_pixels import HIGH_PERCENTILE, LOW_PERCENTILE, DeepPixels
 from cxr_compare.data_prep.images.grey_conversion import (
     GREY_AS_COLOUR,
     colour_note,
@@ -95,6 +92,8 @@ def read_image(path: Path | str, *, window: str | None = None, deep: bool = Fals
     with path.open("rb") as file:
         start = file.read(132)
     if starts_like_dicom(start):
+        from cxr_compare.data_prep.images.dicom import read_dicom  # pydicom, for DICOM files only
+
         return read_dicom(path, window=window, deep=deep)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -310,3 +309,19 @@ def _laid_on_black(rgba: np.ndarray, notes: list[str]) -> np.ndarray:
         weighted = block[..., :3] * block[..., 3:] * 128 + (128 << 7)  # as Pillow rounds
         shown[start : start + rows] = ((weighted >> 8) + weighted >> 8) >> 7
     return shown
+
+
+def starts_like_dicom(start: bytes) -> bool:
+    """Return True if the first bytes of a file look like DICOM, with or without a preamble.
+
+    Args:
+        start: The first 132 bytes of the file.
+
+    Example:
+        >>> starts_like_dicom(bytes(128) + b"DICM"), starts_like_dicom(b"BM")
+        (True, False)
+    """
+    return start[128:132] == b"DICM" or (
+        start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+        and (start[4:6].isalpha() or start[6:8] == b"\x00\x00")
+    )

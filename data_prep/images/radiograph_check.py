@@ -25,8 +25,8 @@ from cxr_compare.data_prep.images.dicom_header import (
     deflated_start,
     header_facts,
     ids_of,
-    starts_like_dicom,
 )
+from cxr_compare.data_prep.images.image import starts_like_dicom
 from cxr_compare.data_prep.images.image_limits import require_file
 
 SMALLEST_SIDE = 64

@@ -10,7 +10,7 @@ from cxr_compare import Answer, InputError
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path, remove_old_temporary_files
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import counted, require_packages
-from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
+from cxr_compare.data_prep.images.image import starts_like_dicom
 from cxr_compare.data_prep.images.loose_images import find_image_files
 from cxr_compare.hospital.answers.answered_files import answered_files
 from cxr_compare.hospital.dicom_objects.result_identity import Algorithm, to_bytes

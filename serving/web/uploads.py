@@ -16,8 +16,7 @@ from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
-from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
 from cxr_compare.data_prep.images.image_limits import TooLargeError
 from cxr_compare.serving.guard import Warned, file_warnings
 from cxr_compare.serving.web.schemas import Refused
