@@ -39,7 +39,7 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "exposure": [result.to_dict() for result in comparison.exposures],
         "provenance": comparison.provenance,
     }
-    return record if comparison.patients_known else image_worded_record(record)
+    return record if comparison.patients_known else image_worded_record(record, comparison.names)
 
 
 def _declared_thresholds(comparison: Comparison) -> list[str]:

@@ -117,7 +117,7 @@ def write_page(
     }
     write_cards(comparison, out)
     for name, text in texts.items():
-        worded = text if comparison.patients_known else image_wording(text)
+        worded = text if comparison.patients_known else image_wording(text, comparison.names)
         size = len(worded.encode())
         if size > MAX_BYTES:
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")

@@ -165,4 +165,6 @@ def write_cards(comparison: Comparison, out: Path) -> None:
     cards = cards_of_comparison(comparison)
     for name, file in card_files(comparison.names).items():
         text = cards[name].to_markdown()
-        write_text(out / file, text if comparison.patients_known else image_wording(text))
+        write_text(
+            out / file, text if comparison.patients_known else image_wording(text, comparison.names)
+        )

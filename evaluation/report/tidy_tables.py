@@ -36,5 +36,5 @@ def tidy_table(comparison: Comparison, name: str) -> pd.DataFrame:
     if table.empty:
         return empty_table(name)
     if name in ("figures", "tests", "groups") and not comparison.patients_known:
-        table = image_worded_table(table)
+        table = image_worded_table(table, comparison.names)
     return typed_table(table, name)

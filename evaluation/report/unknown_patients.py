@@ -6,7 +6,10 @@ speak of images instead of patients.
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -42,17 +45,23 @@ _RULES = (
     (_BEFORE + "Patient" + _AFTER, r"Image\1"),
     (_BEFORE + "patient" + _AFTER, r"image\1"),
 )
-_PROTECTED = re.compile("|".join(re.escape(phrase) for phrase in _KEPT))
 
 
-def image_wording(text: str) -> str:
+@cache
+def _protected(systems: tuple[str, ...]) -> re.Pattern[str]:
+    names = sorted({*systems, *map(html.escape, systems)}, key=len, reverse=True)
+    return re.compile("|".join(re.escape(phrase) for phrase in (*names, *_KEPT)))
+
+
+def image_wording(text: str, systems: Sequence[str] = ()) -> str:
     """Replace "patient" by "image" in a text of a report whose images have no known patients.
 
     Each image then counts as a separate patient, and the report must not speak of patients. Phrases
-    that speak of patients in general stay.
+    that speak of patients in general stay, and so do the names of systems.
 
     Args:
-        text: Text of the report.
+        text: Text of the report, plain or HTML.
+        systems: Names of the systems.
 
     Returns:
         The changed text.
@@ -65,7 +74,7 @@ def image_wording(text: str) -> str:
     """
     parts = []
     end = 0
-    for kept in _PROTECTED.finditer(text):
+    for kept in _protected(tuple(systems)).finditer(text):
         parts += [_replaced(text[end : kept.start()]), kept.group()]
         end = kept.end()
     return "".join([*parts, _replaced(text[end:])])
@@ -77,7 +86,7 @@ def _replaced(text: str) -> str:
     return text
 
 
-def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
+def image_worded_table(table: pd.DataFrame, systems: Sequence[str] = ()) -> pd.DataFrame:
     """Return a copy of a table that speaks of images instead of patients.
 
     The texts are changed as by `image_wording`. The columns ``n_patients`` and
@@ -85,6 +94,7 @@ def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: Table with texts and counts; it is not changed.
+        systems: Names of the systems.
 
     Returns:
         The changed copy.
@@ -94,11 +104,11 @@ def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
         if name in COUNTS:
             changed[name] = pd.array([pd.NA] * len(table), dtype="Float64")
         elif not pd.api.types.is_numeric_dtype(column):
-            changed[name] = [image_wording(v) if isinstance(v, str) else v for v in column]
+            changed[name] = [image_wording(v, systems) if isinstance(v, str) else v for v in column]
     return changed
 
 
-def image_worded_record(value: Any) -> Any:
+def image_worded_record(value: Any, systems: Sequence[str] = ()) -> Any:
     """Return a copy of a JSON value that speaks of images instead of patients.
 
     The texts are changed as by `image_wording`. Values under the keys ``n_patients`` and
@@ -106,14 +116,16 @@ def image_worded_record(value: Any) -> Any:
 
     Args:
         value: Dictionary, list, text or number, as JSON has them; it is not changed.
+        systems: Names of the systems.
 
     Returns:
         The changed copy.
     """
     if isinstance(value, dict):
         return {
-            key: None if key in COUNTS else image_worded_record(item) for key, item in value.items()
+            key: None if key in COUNTS else image_worded_record(item, systems)
+            for key, item in value.items()
         }
     if isinstance(value, list):
-        return [image_worded_record(item) for item in value]
-    return image_wording(value) if isinstance(value, str) else value
+        return [image_worded_record(item, systems) for item in value]
+    return image_wording(value, systems) if isinstance(value, str) else value

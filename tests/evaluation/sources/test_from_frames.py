@@ -182,6 +182,16 @@ def test_without_patients_nothing_counts_or_names_patients(table, tmp_path):
     assert "patient_id" not in report.decisions
 
 
+def test_a_system_that_is_called_after_patients_keeps_its_name_without_patients(table, tmp_path):
+    systems = {"Patient net": table["a"].to_numpy(), "B": table["b"].to_numpy()}
+    result = cxr_compare.compare(systems, truth=table["label"].to_numpy(), replicates=100)
+    assert result.systems == ["Patient net", "B"]
+    assert set(result.figures["system"]) == {"Patient net", "B", "Patient net - B"}
+    assert "Patient net" in result.headline
+    page = result.save(tmp_path / "report").page.read_text()
+    assert "Image net" not in page
+
+
 def test_columns_beside_the_known_ones_are_subgroups(table):
     ward = np.where(np.arange(N) % 2, "icu", "er")
     result = compared(table, table[["image_id", "label"]].assign(Sex="F", Ward=ward))
