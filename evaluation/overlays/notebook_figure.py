@@ -8,6 +8,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+SAVED: Any = {"pdf.fonttype": 42, "svg.fonttype": "none"}
+"""Settings of matplotlib for files: a PDF embeds TrueType fonts, and the text of an SVG is text."""
+
 
 class NotebookFigure(Figure):
     """A matplotlib figure that Jupyter shows as PNG when it is the last value of a cell.
@@ -16,8 +19,8 @@ class NotebookFigure(Figure):
     """
 
     def savefig(self, *arguments: Any, **options: Any) -> None:
-        """Save the figure; a PDF embeds its fonts as TrueType, and the text of an SVG is text."""
-        with mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "none"}):
+        """Save the figure with the settings `SAVED`."""
+        with mpl.rc_context(SAVED):
             super().savefig(*arguments, **options)
 
     def _repr_png_(self) -> bytes:

@@ -290,15 +290,14 @@ def save_chart(figure: Figure, path: Path) -> list[Path]:
 
 
 def save_pages(figures: Iterable[Figure], path: Path) -> None:
-    """Write figures as the pages of one PDF file, so that its fonts are embedded once.
-
-    A PDF of its own for each figure takes six times as long.
-    """
+    """Write figures as the pages of one PDF file, so that its fonts are embedded once."""
     import matplotlib as mpl
     from matplotlib.backends.backend_pdf import PdfPages
 
+    from cxr_compare.evaluation.overlays.notebook_figure import SAVED
+
     with (
-        mpl.rc_context({"pdf.fonttype": 42}),
+        mpl.rc_context(SAVED),
         PdfPages(path, metadata={"CreationDate": None}) as pages,
     ):
         for figure in figures:

@@ -79,12 +79,11 @@ def chart_facts(comparison: Comparison) -> dict[str, Any]:
         comparison: Result of comparing systems.
 
     Returns:
-        ``policies`` (rules that chose a threshold, in order), ``calibration`` (the method of each
-        system with probabilities; an empty text for a score that was not calibrated),
-        ``calibration_groups`` (how many groups of images a calibration curve has),
-        ``without_net_benefit`` (systems without probabilities), ``no_decision_curve`` (True if net
-        benefit was computed for none of them), ``boxes_from_maps`` (systems that never learned
-        boxes), ``withdrawn`` (meaning of †), ``forest`` (parts of the forest plot) and
+        ``calibration`` (the method of each system with probabilities; an empty text for a score
+        that was not calibrated), ``calibration_groups`` (how many groups of images a calibration
+        curve has), ``without_net_benefit`` (systems without probabilities), ``no_decision_curve``
+        (True if net benefit was computed for none of them), ``boxes_from_maps`` (systems that never
+        learned boxes), ``withdrawn`` (meaning of †), ``forest`` (parts of the forest plot) and
         ``confusion`` (counts by system and rule).
     """
     calibration = {}
@@ -103,7 +102,6 @@ def chart_facts(comparison: Comparison) -> dict[str, Any]:
     failures = comparison.groups
     computed = not failures.empty and bool((failures["topic"] == "decision_curve").any())
     return {
-        "policies": list(comparison.policies),
         "calibration": calibration,
         "calibration_groups": sorted(groups),
         "without_net_benefit": without,

@@ -50,7 +50,7 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class _Curves(NamedTuple):
-    """What the function of a chart draws from.
+    """Rows, names and texts from which the function of a chart draws it.
 
     `rows` are the chart's rows of the table of curves, and `legend` has the text of each system's
     line, of its image-blind baseline and of the line of orientation, by name.
@@ -90,7 +90,7 @@ def draw(
     if name == "forest":
         return draw_forest(facts["forest"], systems)
     if name == "confusion":
-        return draw_confusion(facts["confusion"], facts["policies"])
+        return draw_confusion(facts["confusion"], _policies(facts))
     chart = _CHARTS[name]
     rows = curves[curves["chart"] == name]
     legend = {"": _guide_text(name, rows)}
@@ -103,6 +103,11 @@ def draw(
     chart.draw(axes, _Curves(rows, systems, legend, facts))
     add_legend(axes)
     return figure
+
+
+def _policies(facts: Mapping[str, Any]) -> list[str]:
+    """Return the rules by which at least one system has a threshold, in order."""
+    return list(dict.fromkeys(rule for counts in facts["confusion"].values() for rule in counts))
 
 
 def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str:
@@ -287,7 +292,7 @@ def _draw_systems(axes: Axes, curves: _Curves, **style: Any) -> None:
 
 def _draw_thresholds(axes: Axes, curves: _Curves) -> None:
     """Mark each chosen threshold by the marker of its rule, in the colour of the system."""
-    for place, policy in enumerate(curves.facts["policies"]):
+    for place, policy in enumerate(_policies(curves.facts)):
         marker = MARKERS[place % len(MARKERS)]
         chosen = curves.rows[curves.rows["policy"] == policy]
         for position, name in enumerate(curves.systems):

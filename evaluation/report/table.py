@@ -152,9 +152,13 @@ def html_table(table: Table, systems: Sequence[str] = ()) -> str:
     frame = table.frame
     shown = frame.map(_cell_html).rename(index=heading, columns=heading)
     shown.columns.name = heading(str(frame.columns.name or ""))
-    layout = "wide " * (len(frame.columns) > _WIDE) + "cards" * (len(frame.columns) > _CARDS)
+    layout = "plain grid"
+    if len(frame.columns) > _WIDE:
+        layout += " wide"
+    if len(frame.columns) > _CARDS:
+        layout += " cards"
     with pd.option_context("display.max_colwidth", None):
-        html = shown.to_html(escape=False, border=0, classes=f"plain grid {layout}".strip())
+        html = shown.to_html(escape=False, border=0, classes=layout)
     head, body = html.split("<tbody>")
     head = re.sub("<tr.*>", '<tr role="row">', head)
     head = head.replace("<th>", '<th role="columnheader" scope="col">')

@@ -145,10 +145,7 @@ def test_nine_systems_can_be_told_apart_in_colour_and_in_grey(comparison):
 
 def test_confusion_chart_says_what_share_each_count_is(comparison):
     counts = {"tp": 3, "fn": 1, "fp": 0, "tn": 0}
-    facts = chart_facts(comparison) | {
-        "confusion": {name: {"max_f1": counts} for name in "AB"},
-        "policies": ["max_f1"],
-    }
+    facts = chart_facts(comparison) | {"confusion": {name: {"max_f1": counts} for name in "AB"}}
     figure = draw("confusion", curve_table(comparison), comparison.metrics, ["A", "B"], facts)
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["3\n75.0 %", "1\n25.0 %", "0\n0.0 %", "0\n0.0 %"]

@@ -1,4 +1,4 @@
-"""What a system costs is told where it is known, "unknown" where not."""
+"""Costs of systems: shown where they are known, "unknown" where they are not."""
 
 from cxr_compare.evaluation.report.cost_table import cost_table
 from cxr_compare.evaluation.system_result import SystemResult
