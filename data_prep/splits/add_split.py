@@ -46,8 +46,9 @@ def add_splits(
             these splits have the same test set.
         test_folds: True adds a split for each fold, in which that fold is the test set and the next
             fold the validation set.
-        file: Path of the user's own table with ``image_id`` or ``patient_id`` and ``role`` (train,
-            val, test or unused), which is used instead of a random draw; None draws.
+        file: Path of the user's own table with ``image_id`` or ``patient_id`` and ``role``, or a
+            column called `name` (train, val, test or unused), which is used instead of a random
+            draw; None draws.
         keep_test_of: Name of an existing split whose test images are kept; train and validation are
             drawn. None draws the test images, too.
         strict: True raises an error if `file` names unknown ids or leaves out images.
@@ -70,7 +71,7 @@ def add_splits(
         )
     if test_folds:
         rule = replace(rule, val=0.0, test=0.0)
-    split, how = _make_split(dataset, rule, file, keep_test_of, strict=strict)
+    split, how = _make_split(dataset, name, rule, file, keep_test_of, strict=strict)
     splits = {name: split}
     if file is not None and (test_folds or each_fold) and split["fold"].nunique() != rule.folds:
         raise InputError(f"{file}: has {split['fold'].nunique()} folds, asked for {rule.folds}")
@@ -85,11 +86,17 @@ def add_splits(
 
 
 def _make_split(
-    dataset: DataSet, rule: SplitRule, file: Path | None, keep_test_of: str | None, *, strict: bool
+    dataset: DataSet,
+    name: str,
+    rule: SplitRule,
+    file: Path | None,
+    keep_test_of: str | None,
+    *,
+    strict: bool,
 ) -> tuple[pd.DataFrame, SplitRecord]:
     linked = dataset_links(dataset)
     if file is not None:
-        return read_split_file(file, dataset.images, linked, strict=strict)
+        return read_split_file(file, dataset.images, linked, name=name, strict=strict)
     if keep_test_of is None:
         default = dataset.split()
         unused = default.loc[default["role"] == "unused", ["image_id", "role"]]

@@ -16,23 +16,25 @@ from cxr_compare.data_prep.contracts.text_columns import first_line, refuse_line
 from cxr_compare.data_prep.duplicates.patient_groups import key_columns
 from cxr_compare.data_prep.splits.balanced_folds import Labels
 
-_CONTENT = (
-    "a split needs a column image_id or patient_id, and a column role, which holds train, val, "
-    "test or unused"
-)
-
 
 def read_split_file(
-    path: Path, images: pd.DataFrame, linked: Labels = None, *, strict: bool = False
+    path: Path,
+    images: pd.DataFrame,
+    linked: Labels = None,
+    *,
+    name: str = "role",
+    strict: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read the user's own assignment of images or patients to train, validation and test.
 
     Args:
         path: Table with the columns ``image_id`` or ``patient_id``, ``role`` (train, val, test or
-            unused) and optionally ``fold`` (number of the cross-validation fold, from 0).
+            unused) and optionally ``fold`` (number of the cross-validation fold, from 0). A table
+            of several splits has a column with the name of each instead of ``role``.
         images: The images table of the data set.
         linked: Key of each image, indexed by ``image_id``, the same for all copies of an image.
             Copies must have the same role. None if no copies are known.
+        name: Name of the split.
         strict: True raises an error if the table names unknown ids or leaves out images. False
             notes it in the record.
 
@@ -43,14 +45,20 @@ def read_split_file(
     Raises:
         InputError: A cell is wrong, an id repeats, or a patient or image has two roles or folds.
     """
+    content = (
+        f"a split needs a column image_id or patient_id, and one column "
+        f"{' or '.join(dict.fromkeys(['role', name]))}, which holds train, val, test or unused"
+    )
     if not path.exists():
-        raise InputError(f"{path}: no such file; {_CONTENT}")
+        raise InputError(f"{path}: no such file; {content}")
     text = read_text_table(path, ())
     key = next((k for k in ("image_id", "patient_id") if k in text.columns), None)
-    if key is None or "role" not in text.columns:
-        raise InputError(f"{path}: {_CONTENT}; it has the columns {', '.join(text.columns[:20])}")
-    roles = text["role"].str.lower().map(ROLE_NAMES)
-    refuse_line(roles.isna(), path, "; use train, val, test or unused", text["role"])
+    role_columns = [column for column in text.columns if column in ("role", name)]
+    if key is None or len(role_columns) != 1:
+        raise InputError(f"{path}: {content}; it has the columns {', '.join(text.columns[:20])}")
+    stated = text[role_columns[0]]
+    roles = stated.str.lower().map(ROLE_NAMES)
+    refuse_line(roles.isna(), path, "; use train, val, test or unused", stated)
     roles = roles.astype(TEXT)
     rows = pd.DataFrame({key: text[key], "role": roles, "fold": _folds(text, roles, path)})
     known = _known_rows(rows, images, path, strict=strict)

@@ -50,7 +50,8 @@ def split(
             source. hash assigns a patient by a hash of id and seed, so no patient changes its role
             when images are added.
         file: CSV that gives the split: image_id or patient_id, role (train, val or test) and, if
-            wanted, fold.
+            wanted, fold. A table of several splits has a column with the name of each in place of
+            role.
         keep_test_of: Name of a split whose test images are kept, while validation images are drawn
             again (the option --from).
         replace: Draw the existing split of this name again, with its former options if none are

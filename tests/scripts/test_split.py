@@ -11,11 +11,13 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.cli import run_command
+from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.split import split as split_command
 from cxr_compare.scripts.options import own_split
 from tests.scripts.small_sets import table_set
 
 split = partial(run_command, split_command)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,52 @@ def test_a_file_is_followed_and_its_gaps_are_noted(data, tmp_path, capsys):
     assert len(DataSet.open(data).image_ids("val", "mine")) == 20
     with pytest.raises(InputError, match=r"image 'i100' \(20 .*--strict"):
         split(data, name="strict", file=file, strict=True)
+
+
+def test_a_table_of_several_splits_gives_each_by_its_name(data, tmp_path):
+    patients = [f"nih:{n:02d}" for n in range(60)]
+    first = ["test"] * 20 + ["val"] * 10 + ["train"] * 30
+    splits = pd.DataFrame({"patient_id": patients, "first": first, "second": first[::-1]})
+    splits.to_csv(tmp_path / "splits.csv", index=False)
+    for name in ("first", "second"):
+        split(data, name=name, file=tmp_path / "splits.csv", strict=True)
+        dataset = DataSet.open(data)
+        patient = dataset.images.set_index("image_id")["patient_id"]
+        tested = splits.loc[splits[name] == "test", "patient_id"]
+        assert set(patient[dataset.image_ids("test", name)]) == set(tested)
+    with pytest.raises(InputError, match="third"):
+        split(data, name="third", file=tmp_path / "splits.csv")
+    splits.assign(role=first).to_csv(tmp_path / "both.csv", index=False)
+    with pytest.raises(InputError, match=r"role.*second"):  # which of the two is meant?
+        split(data, name="second", file=tmp_path / "both.csv", replace=True)
+
+
+@pytest.mark.slow
+def test_folds_of_the_published_results_fit_the_images_of_rsna(shared_data, tmp_path, capsys):
+    """No draw takes part; the figures are those of docs/results.md and docs/results-in-full.md."""
+    prepare(shared_data / "rsna", tmp_path / "rsna", format="rsna", size=[32], workers=0)
+    file = ROOT / "docs/rsna-folds.csv"
+    folds = pd.read_csv(file, index_col="image_id")
+    roles = {}
+    for name in folds:
+        split(tmp_path / "rsna", name=name, file=file, strict=True, as_json=True)
+        roles[name] = json.loads(capsys.readouterr().out)[name]["roles"]
+        assert sum(roles[name][role]["images"] for role in ("train", "val", "test")) == 710
+        assert sum(roles[name][role]["patients"] for role in ("train", "val", "test")) == 645
+    assert list(roles["fold-0"]["test"].values()) == [142, 128, 45]
+    in_full = [roles["fold-1"][role] for role in ("train", "val", "test")]
+    assert [role["images"] for role in in_full] == [501, 68, 141]
+    assert [role["positive for opacity"] for role in in_full] == [158, 22, 45]
+    assert roles["first-fold-1"]["test"]["images"] == 143
+    dataset = DataSet.open(tmp_path / "rsna")
+    in_training = [
+        int(dataset.boxes["image_id"].isin(dataset.image_ids("train", f"fold-{k}")).sum())
+        for k in range(5)
+    ]
+    assert (min(in_training), max(in_training)) == (254, 261)
+    for kind in ("fold", "first-fold"):
+        tested = folds.filter(regex=f"^{kind}-") == "test"
+        assert (tested.sum(axis=1) == 1).sum() == 710
 
 
 def test_test_set_of_another_split_can_be_reused(data):
