@@ -97,9 +97,6 @@ def combine(
         settings["targets"] = {key: list(members) for key, members in targets.items()}
     if hidden:
         settings["id_key"] = hidden.pop()
-    window = _shared_window(sets)
-    if window:
-        settings["window"] = window
     if exclude is not None:
         listed = read_exclusions(exclude)
         settings["exclude"] = frame_digest(listed, listed.columns)
@@ -115,15 +112,6 @@ def combine(
             plan = SetPlan(name or out.resolve().name, rule, settings)
             write_set(out, tables, decode, plan, measure_shortcuts=measure_shortcuts)
     return summarise(DataSet.open(out), already_complete=complete)
-
-
-def _shared_window(sets: dict[str, DataSet]) -> str | None:
-    """Return the DICOM window of all data sets; refuse different windows."""
-    windows = {dataset.window: label for label, dataset in sets.items()}
-    if len(windows) > 1:
-        shown = "; ".join(f"{label}: {name or 'the first'}" for name, label in windows.items())
-        raise InputError(f"the sets are shown in different windows ({shown}); prepare one again")
-    return next(iter(windows))
 
 
 def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:

@@ -79,8 +79,6 @@ def _user_choices(options: PrepareOptions, key: bytes | None) -> dict[str, Any]:
         choices["targets"] = {name: list(members) for name, members in options.targets.items()}
     if options.split is not None:
         choices["split"] = str(options.split)
-    if options.window is not None:
-        choices["window"] = options.window
     if key is not None:
         choices["id_key"] = keyed_hash(key, KEY_ID_TEXT)
     return choices
@@ -307,7 +305,6 @@ def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions)
                 images,
                 dataset.source_root,
                 size,
-                window=dataset.window,
                 engine=options.engine,
                 on_decoded=advance,
             )
@@ -342,7 +339,7 @@ def _ingest(
         todo = images[~is_member(images["image_id"], list(complete))].sort_values("image_id")
         advance(len(images) - len(todo))
         pairs = zip(todo["image_id"], todo["path"], strict=True)
-        tasks = (DecodeTask(i, root / path, tuple(stores), options.window) for i, path in pairs)
+        tasks = (DecodeTask(i, root / path, tuple(stores)) for i, path in pairs)
         ends = todo["path"].iloc[
             [0, -1][: len(todo)]
         ]  # files that every machine must be able to read

@@ -37,8 +37,6 @@ class PrepareOptions:
             it by `rule`.
         exclude: CSV file with images to leave out (``image_id`` and optionally ``reason``); None
             leaves out no image.
-        window: Name of the DICOM window by which grey values are shown; None takes the first of
-            each file.
         id_key: File with the secret key by which ids are replaced by hashes; None keeps the ids.
         keep_ids: True keeps the ids of DICOM files without hashing, which then must identify
             nobody.
@@ -66,7 +64,6 @@ class PrepareOptions:
     rule: SplitRule = field(default_factory=SplitRule)
     split: str | Path | None = None
     exclude: Path | None = None
-    window: str | None = None
     id_key: str | Path | None = None
     keep_ids: bool = False
     add: bool = False

@@ -189,7 +189,7 @@ class PageImages:
         sha256, *edges = self.left_out.loc[[path]].to_numpy()[0].tolist()
         try:
             file = self.dataset.source_root / path
-            pixels = ImageFile(file, self.dataset.window, str(sha256)).read()
+            pixels = ImageFile(file, str(sha256)).read()
         except InputError:
             return None  # moved, or hidden behind a hash
         height, width = pixels.shape

@@ -77,12 +77,9 @@ class PrepareSettings(Record):
 
     Attributes:
         source_id: Digest of the tables that were read from the source, that is, the user's files.
-        window: Name of the DICOM window (VOI transform) by which grey values are shown, such as
-            ``WIDE``; None takes the first window of each file.
     """
 
     source_id: str = ABSENT
-    window: str | None = None
 
 
 class DataSetRecord(Record):

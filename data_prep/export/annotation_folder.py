@@ -88,7 +88,7 @@ class AnnotationFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         if self.renders:
             size = (int(image.width or 0), int(image.height or 0)) if image.has_size else None
-            self._tasks.append(RenderTask(origin, target, source.window, source.sha256, size))
+            self._tasks.append(RenderTask(origin, target, source.sha256, size))
             return
         if self.mode == "link":
             target.symlink_to(origin.absolute())

@@ -29,8 +29,6 @@ class RenderTask:
     Attributes:
         origin: File to decode.
         target: File to write; its suffix decides the format.
-        window: Name of the DICOM window (VOI transform) by which grey values are shown; None for
-            the first.
         sha256: SHA-256 digest that the file must have, from when the data set was prepared; None
             accepts any.
         size: Width and height that the image must have, px; None accepts any.
@@ -38,7 +36,6 @@ class RenderTask:
 
     origin: Path
     target: Path
-    window: str | None
     sha256: str | None
     size: tuple[int, int] | None
 
@@ -71,7 +68,7 @@ def _render(task: RenderTask) -> str | None:
 
     try:
         require_image_checksum(task.origin, task.sha256)
-        pixels = read_image(task.origin, window=task.window).pixels
+        pixels = read_image(task.origin).pixels
         height, width = pixels.shape
         if task.size is not None and task.size != (width, height):
             stated = " x ".join(map(str, task.size))

@@ -27,7 +27,6 @@ def build_pixel_store(
     source_root: Path,
     size: int,
     *,
-    window: str | None = None,
     engine: Engine | None = None,
     on_decoded: Callable[[int], object] | None = None,
     before_wait: Callable[[], object] | None = None,
@@ -43,8 +42,6 @@ def build_pixel_store(
             one row for each image of the data set.
         source_root: Folder of the image files.
         size: Side of the square images, px.
-        window: Name of the DICOM window (VOI transform) by which grey values are shown; None takes
-            the first of each file.
         engine: Worker processes or machines that decode; None uses processes of this machine.
         on_decoded: Function that is called with 1 after each image.
         before_wait: Function without arguments that is called once if another process is building
@@ -78,7 +75,6 @@ def build_pixel_store(
                 image_id,
                 source_root / path,
                 sizes=(size,),
-                window=window,
                 measure=False,
                 sha256=str(sha256),
             )

@@ -78,14 +78,11 @@ class ImageFile:
 
     Attributes:
         path: Path of the file.
-        window: Name of the DICOM window (VOI transform) by which grey values are shown; None takes
-            the first of the file.
         sha256: SHA-256 digest that the file had when the data set was prepared; None for a file
             that no data set holds.
     """
 
     path: Path
-    window: str | None
     sha256: str | None
 
     def read(self) -> np.ndarray:
@@ -102,7 +99,7 @@ class ImageFile:
         from cxr_compare.data_prep.images.image import read_image
 
         require_image_checksum(self.path, self.sha256)
-        return read_image(self.path, window=self.window).pixels
+        return read_image(self.path).pixels
 
 
 def _refuse_links_out_of(folder: Path) -> None:
@@ -584,14 +581,6 @@ class DataSet(OpenedFromFolder):
         """Folder to which the paths of the image files are relative."""
         return Path(self.info["source_root"])
 
-    @property
-    def window(self) -> str | None:
-        """Name of the DICOM window by which grey values are shown.
-
-        None if the first window of each file is used.
-        """
-        return self.info["settings"].get("window")
-
     def image_path(self, image_id: str) -> Path:
         """Return the path of the file of an image.
 
@@ -607,7 +596,7 @@ class DataSet(OpenedFromFolder):
         return self.source_root / str(path)
 
     def image_file(self, image_id: str) -> ImageFile:
-        """Return the file of an image, with the DICOM window and the checksum for reading it.
+        """Return the file of an image, with the checksum for reading it.
 
         Args:
             image_id: Id of the image.
@@ -616,7 +605,7 @@ class DataSet(OpenedFromFolder):
             InputError: The image is unknown or has no file.
         """
         sha256 = self._files["file_sha256"].get(image_id)
-        return ImageFile(self.image_path(image_id), self.window, str(sha256))
+        return ImageFile(self.image_path(image_id), str(sha256))
 
     def read_original(self, image_id: str) -> np.ndarray:
         """Decode an image at its original size, as a viewer displays it.
@@ -667,7 +656,6 @@ class DataSet(OpenedFromFolder):
                 self.image_files,
                 self.source_root,
                 size,
-                window=self.window,
                 engine=engine,
                 on_decoded=advance,
                 before_wait=lambda: progress.say(f"{title}: another cxr decodes them; waiting"),

@@ -33,8 +33,6 @@ class DecodeTask:
         image_id: Id of the image.
         path: Path of the file.
         sizes: Sides of the resized squares that are made, px; empty if only facts are needed.
-        window: Name of the DICOM window (VOI transform) by which grey values are shown; None for
-            the first of the file.
         measure: True to compute the file's SHA-256 and measure its grey values, too.
         sha256: SHA-256 digest that the file must have; None accepts any content.
 
@@ -46,7 +44,6 @@ class DecodeTask:
     image_id: str
     path: Path
     sizes: tuple[int, ...] = ()
-    window: str | None = None
     measure: bool = True
     sha256: str | None = None
 
@@ -115,7 +112,7 @@ def decode_row(task: DecodeTask) -> DecodedRow:
 
 
 def _decode(task: DecodeTask) -> DecodedRow:
-    image = read_image(task.path, window=task.window)
+    image = read_image(task.path)
     height, width = image.pixels.shape
     facts = {
         "height": height,

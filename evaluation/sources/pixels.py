@@ -124,7 +124,7 @@ def pixels_of_folder(truth: GroundTruth, folder: Path, say: Callable[[str], None
         file = files.get(image_id)
         if file is None:
             raise InputError(f"{folder}: has no file of image '{image_id}'")
-        return ImageFile(folder / file, None, None).read()
+        return ImageFile(folder / file, None).read()
 
     return Pixels(read)
 

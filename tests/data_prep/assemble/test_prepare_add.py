@@ -196,26 +196,3 @@ def test_dicom_needs_a_key_or_the_users_word_that_its_ids_name_nobody(tmp_path):
     source = write_source(tmp_path / "source")
     with pytest.raises(InputError, match=r"give --id-key FILE .* or --keep-ids"):
         make(source, tmp_path / "set", format="dicom")
-
-
-def test_a_named_window_is_used_everywhere_the_images_are_read(tmp_path, write_dicom):
-    values = np.tile(np.arange(0, 4096, 64, dtype=np.uint16), (64, 1))
-    (tmp_path / "source").mkdir()
-    write_dicom(
-        tmp_path / "source" / "a.dcm",
-        values,
-        bits_stored=12,
-        WindowCenter=[2048, 512],
-        WindowWidth=[4096, 1024],
-        WindowCenterWidthExplanation=["NORMAL", "LUNG"],
-        PatientID="p",
-    )
-    options = {"format": "dicom", "keep_ids": True, "window": "lung"}
-    make(tmp_path / "source", tmp_path / "set", sizes=[SIZE], **options)
-    dataset = DataSet.open(tmp_path / "set")
-    image_id = dataset.images["image_id"].iloc[0]
-    assert (dataset.read_original(image_id)[0, 20:] == 255).all()
-    store = PixelStore.open(tmp_path / "set" / "pixels" / f"letterbox-{SIZE}")
-    assert (store.image(image_id)[SIZE // 2, 10:] == 255).all()
-    with pytest.raises(InputError, match="with --window lung, but this command has no --window"):
-        make(tmp_path / "source", tmp_path / "set", format="dicom", keep_ids=True)

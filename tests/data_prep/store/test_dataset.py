@@ -113,7 +113,7 @@ def test_link_to_a_file_of_another_content_is_not_read(tmp_path, digest):
     Image.new("L", (8, 8)).save(tmp_path / "private.png")
     (tmp_path / "a.png").symlink_to(tmp_path / "private.png")
     with pytest.raises(InputError, match=r"a\.png: "):
-        ImageFile(tmp_path / "a.png", None, digest).read()
+        ImageFile(tmp_path / "a.png", digest).read()
 
 
 def test_table_may_not_be_a_link_out_of_the_folder_but_pixels_may(dataset, tmp_path):
