@@ -1,18 +1,48 @@
-"""Pixels of an image at the depth of its file, before any window."""
+"""Pixels of more than 8 bits: the range that is shown, and an image before any window."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
-LOW_PERCENTILE = 0.1
-"""Percentile of the pixels that becomes black in a deep image without a window."""
-HIGH_PERCENTILE = 99.9
-"""Percentile of the pixels that becomes white in a deep image without a window."""
+_SHOWN_PERCENTILES = (0.1, 99.9)  # become black and white in a deep image without a window
 _MAX_LEVEL = (1 << 16) - 1
 _BLOCK_PIXELS = 1 << 15  # converted at a time
+
+
+def grey_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Return the values that become black and white in a deep image without a window.
+
+    Args:
+        values: Values that can occur, in ascending order, shape ``(N,)``.
+        counts: Number of pixels of each, shape ``(N,)``.
+
+    Example:
+        >>> grey_range(np.array([0, 5, 9]), np.array([1, 9999, 1]))
+        (0.0, 9.0)
+    """
+    up_to = np.cumsum(counts)
+    ranks = [max(int(up_to[-1]) * share / 100, 1) for share in _SHOWN_PERCENTILES]
+    low, high = (float(values[np.searchsorted(up_to, rank)]) for rank in ranks)
+    if high > low:
+        return low, high
+    present = values[counts > 0]
+    return float(present[0]), float(present[-1])
+
+
+def in_blocks(
+    convert: Callable[[np.ndarray], np.ndarray], values: np.ndarray, dtype: npt.DTypeLike
+) -> np.ndarray:
+    """Convert an image by blocks of rows, because index arrays and float64 take 8 bytes a pixel."""
+    converted = np.empty(values.shape, dtype)
+    rows = max(1, _BLOCK_PIXELS // max(1, values[:1].size))
+    for start in range(0, len(values), rows):
+        converted[start : start + rows] = convert(values[start : start + rows])
+    return converted
 
 
 @dataclass(frozen=True)
@@ -52,11 +82,12 @@ class DeepPixels:
             negative: True if larger values are displayed darker; the values are then inverted.
         """
         scale = _Scale.from_values(values)
-        levels = np.empty(values.shape, np.uint16)
-        rows = max(1, _BLOCK_PIXELS // max(1, values[:1].size))
-        for start in range(0, len(values), rows):
-            block = scale.levels(values[start : start + rows])
-            levels[start : start + rows] = scale.highest - block if negative else block
+
+        def convert(block: np.ndarray) -> np.ndarray:
+            levels = scale.levels(block)
+            return scale.highest - levels if negative else levels
+
+        levels = in_blocks(convert, values, np.uint16)
         black_level = (black - scale.lowest_value) / scale.step
         white_level = (white - scale.lowest_value) / scale.step
         if negative:

@@ -1,374 +1,93 @@
-"""Display of a decoded DICOM frame as 8-bit grey (PS3.3 C.11)."""
+"""Display of a decoded DICOM frame as 8-bit grey (PS3.3 C.11).
+
+Each step is taken once for each value that can occur, and not for each pixel.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut
+from pydicom.pixels import apply_color_lut, apply_windowing
 
 from cxr_compare.data_prep.images.deep_pixels import (
-    HIGH_PERCENTILE,
-    LOW_PERCENTILE,
     DeepPixels,
+    grey_range,
+    in_blocks,
 )
 from cxr_compare.data_prep.images.grey_conversion import colour_note, grey_from_rgb
 
-_SIGN_BIT = 1 << 15  # sign bit of a 16-bit number
 _CountPixels = Callable[[], np.ndarray]  # number of pixels of each stored value without padding
-
-
-@dataclass(frozen=True)
-class _LookupTable:
-    """A table that maps values to other values."""
-
-    first: int  # value that the first entry stands for
-    entries: np.ndarray  # int64, shape ``(N,)``, each 0 to 65,535
-    bits: int  # depth of the entries as the header states it, 1 to 16
-
-    def look_up(self, values: np.ndarray) -> np.ndarray:
-        """Map values; those outside the table get its first or last entry."""
-        index = np.clip(np.rint(values) - self.first_for(values), 0, self.entries.size - 1)
-        return self.entries[index.astype(np.int64)]
-
-    def first_for(self, values: np.ndarray) -> int:
-        """Return the value of the first entry; it may be signed and stored under an unsigned VR."""
-        signed = values.min(initial=0) < 0 and values.max(initial=0) < self.first
-        return self.first - 2 * _SIGN_BIT if self.first >= _SIGN_BIT and signed else self.first
-
-
-def _read_table(item: Dataset, header: Dataset) -> _LookupTable:
-    """Read one item of a LUT sequence, PS3.3 C.11.1.1 and C.11.2.1.1.
-
-    pydicom's own functions take depths of 8 and 16 bits only; 10 and 12 are common.
-    """
-    descriptor = item.get("LUTDescriptor")
-    stored = item.get("LUTData")
-    if descriptor is None or len(descriptor) != 3 or stored is None:
-        raise ValueError("lookup table lacks its descriptor or its entries")
-    count, first, bits = (int(v) for v in descriptor)
-    count = (count & 0xFFFF) or 1 << 16
-    if isinstance(stored, bytes):
-        little = header.original_encoding[1] is not False
-        wide = len(stored) >= 2 * count
-        whole = stored[: len(stored) // 2 * 2] if wide else stored
-        entries = np.frombuffer(whole, ("<u2" if little else ">u2") if wide else "u1")
-    else:
-        entries = np.atleast_1d(np.asarray(stored, dtype=np.int64)) & 0xFFFF
-    if entries.size < count:
-        raise ValueError(f"lookup table has {entries.size} entries, its descriptor says {count}")
-    return _LookupTable(first, entries[:count].astype(np.int64), min(max(bits, 1), 16))
-
-
-def _grey_table(
-    stored: np.ndarray, count: _CountPixels, header: Dataset, notes: list[str], window: str | None
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Compute the displayed grey level of each stored value, before any inversion.
-
-    Returns the grey levels, uint8, and columns of the decode table. The steps are those of
-    `data_prep.images.dicom.read_dicom`.
-    """
-    values, modality = _modality(stored, header, notes)
-    kind, index = _choose(header, window, notes)
-    tables = None if kind == "window" else header.get("VOILUTSequence")
-    shown: np.ndarray
-    voi: dict[str, Any]
-    if tables:
-        table = _read_table(tables[index], header)
-        shown = _fraction(table.look_up(values), table, "VOI", notes)
-        voi = {"voi": "lut"}
-    else:
-        shown, voi = _window(values, count, header, index, notes) or _range(
-            values, count, header, notes
-        )
-    shown = _presentation_lut(np.clip(shown, 0.0, 1.0), header, notes)
-    return np.rint(shown * 255).astype(np.uint8), {"modality_transform": modality, **voi}
-
-
-def _modality(stored: np.ndarray, header: Dataset, notes: list[str]) -> tuple[np.ndarray, str]:
-    sequence = header.get("ModalityLUTSequence")
-    if sequence:
-        table = _read_table(sequence[0], header)
-        return table.look_up(stored).astype(np.float64), "lut"
-    slope = _number(header, "RescaleSlope")
-    intercept = _number(header, "RescaleIntercept") or 0.0
-    if slope == 0:
-        notes.append("RescaleSlope 0 ignored")
-        slope = None
-    if slope is None:
-        slope = 1.0
-    if (slope, intercept) == (1.0, 0.0):
-        return stored.astype(np.float64), "none"
-    return stored * slope + intercept, "rescale"
-
-
-def _number(header: Dataset, keyword: str, index: int = 0) -> float | None:
-    """Return one value of an element as a finite float; None if it is none."""
-    try:
-        value = header.get(keyword)
-        if value is None or isinstance(value, str):
-            return None
-        one = float(value[index] if hasattr(value, "__getitem__") else value)
-    except (TypeError, ValueError, IndexError):
-        return None
-    return one if np.isfinite(one) else None
-
-
-def _choose(header: Dataset, window: str | None, notes: list[str]) -> tuple[str | None, int]:
-    """Return the kind ("lut", "window") and index of the window of a name; (None, 0) if absent."""
-    if window is None:
-        return None, 0
-    tables = [item.get("LUTExplanation") for item in header.get("VOILUTSequence") or ()]
-    names = header.get("WindowCenterWidthExplanation") or ()
-    windows = [names] if isinstance(names, str) else names
-    for kind, explanations in (("lut", tables), ("window", windows)):
-        for index, name in enumerate(explanations):
-            if str(name or "").strip().upper() == window.strip().upper():
-                return kind, index
-    notes.append(f"no window is called {window}")
-    return None, 0
-
-
-def _fraction(
-    looked_up: np.ndarray, table: _LookupTable, name: str, notes: list[str]
-) -> np.ndarray:
-    """Return entries of a table as a share of the largest possible entry."""
-    needed = max(int(table.entries.max()).bit_length(), 1)
-    if needed != table.bits:
-        # Writers that declare 16 bits for a 12-bit table would give a nearly black image.
-        notes.append(f"{name} LUT says {table.bits} bits but uses {needed}")
-    return looked_up / ((1 << needed) - 1)
-
-
-def _presentation_lut(shown: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:
-    """Apply the presentation LUT (PS3.3 C.11.6) to the whole range of the VOI step."""
-    sequence = header.get("PresentationLUTSequence")
-    if not sequence:
-        return shown
-    table = _read_table(sequence[0], header)
-    notes.append("presentation LUT applied")
-    looked_up = table.look_up(table.first + shown * (table.entries.size - 1))
-    return _fraction(looked_up, table, "presentation", notes)
-
-
-def _window(
-    values: np.ndarray, count: _CountPixels, header: Dataset, index: int, notes: list[str]
-) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """Apply a window; None if the header has none of use."""
-    center = _number(header, "WindowCenter", index)
-    width = _number(header, "WindowWidth", index)
-    if center is None or width is None:
-        return None
-    function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if function not in _WINDOW_FUNCTIONS:
-        notes.append("unknown VOI LUT function, LINEAR used")
-        function = "LINEAR"
-    if width <= 0 or (function == "LINEAR" and width < 1):
-        notes.append(f"window width {width:g} ignored")
-        return None
-    shown = _WINDOW_FUNCTIONS[function](values, center, width)
-    present = np.rint(np.clip(shown, 0, 1) * 255)[count() > 0]
-    if present.size > 1 and np.ptp(present) == 0:
-        notes.append(f"window {center:g}/{width:g} shows nothing of this image and was ignored")
-        return None
-    name = {"LINEAR": "window", "LINEAR_EXACT": "window_linear_exact", "SIGMOID": "window_sigmoid"}
-    return shown, {"voi": name[function], "window_center": center, "window_width": width}
-
-
-def _linear_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """Apply a LINEAR window (PS3.3 C.11.2.1.2.1)."""
-    if width == 1:
-        return (values > center - 0.5).astype(np.float64)
-    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0.0, 1.0)
-
-
-def _linear_exact_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """Apply a LINEAR_EXACT window (PS3.3 C.11.2.1.3.2); the width is above 0."""
-    return np.clip((values - center) / width + 0.5, 0.0, 1.0)
-
-
-def _sigmoid_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """Apply a SIGMOID window (PS3.3 C.11.2.1.3.1); the width is above 0."""
-    exponent = np.clip(-4.0 * (values - center) / width, -700.0, 700.0)
-    return 1.0 / (1.0 + np.exp(exponent))
-
-
-_WINDOW_FUNCTIONS = {
-    "LINEAR": _linear_window,
-    "LINEAR_EXACT": _linear_exact_window,
-    "SIGMOID": _sigmoid_window,
+_WINDOW_NAMES = {
+    "LINEAR": "window",
+    "LINEAR_EXACT": "window_linear_exact",
+    "SIGMOID": "window_sigmoid",
 }
 
 
-def _range(
-    values: np.ndarray, count: _CountPixels, header: Dataset, notes: list[str]
-) -> tuple[np.ndarray, dict[str, Any]]:
-    low, high = _range_ends(values, count, header)
-    facts = {"voi": "full_range" if int(header.BitsStored) <= 8 else "percentiles"}
-    if high <= low:
-        notes.append("all pixels have one value")
-        return np.zeros(values.shape), facts
-    return (values - low) / (high - low), facts
+@dataclass(frozen=True)
+class ShownFrame:
+    """A grey frame as a viewer displays it.
 
-
-def _range_ends(values: np.ndarray, count: _CountPixels, header: Dataset) -> tuple[float, float]:
-    """Return the values that are shown black and white without a window."""
-    bits = int(header.BitsStored)
-    if bits > 8:
-        return _percentiles(values, count())
-    least = -(1 << (bits - 1)) if header.get("PixelRepresentation", 0) else 0
-    possible, _ = _modality(np.arange(least, least + (1 << bits)), header, [])
-    return float(possible.min()), float(possible.max())
-
-
-def _percentiles(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    order = np.argsort(values, kind="stable")
-    values = values[order]
-    cumulative = np.cumsum(counts[order])
-    total = int(cumulative[-1])
-    low, high = (
-        float(values[np.searchsorted(cumulative, max(total * share / 100, 1))])
-        for share in (LOW_PERCENTILE, HIGH_PERCENTILE)
-    )
-    if high > low:
-        return low, high
-    present = values[counts[order] > 0]
-    return float(present[0]), float(present[-1])
-
-
-_BLOCK_PIXELS = 1 << 20  # handled at a time where an index array is needed
-_STUDIO_RANGE = (16, 235)  # black and white of the luma in YBR_PARTIAL
-
-
-def show_colour(
-    values: np.ndarray, photometric: str, header: Dataset, notes: list[str]
-) -> np.ndarray:
-    """Convert a colour frame to 8-bit grey.
-
-    Args:
-        values: Decoded values, shape ``(H, W, 3)``, or ``(H, W)`` for a palette image.
-        photometric: Photometric interpretation of the values, such as ``RGB`` or ``YBR_FULL``.
-        header: Header of the DICOM file.
-        notes: List to which notes about the conversion are appended.
-
-    Returns:
-        Grey levels, uint8, shape ``(H, W)``.
-
-    Raises:
-        ValueError: The photometric interpretation is not that of a colour image.
+    Attributes:
+        pixels: Grey levels, uint8 (H, W).
+        facts: How it was converted, by column of a data set's decode table.
+        deep: The frame at full depth, before any window; None if it was not requested.
     """
-    depth = int(header.BitsStored)
-    if photometric == "PALETTE COLOR":
-        values = apply_color_lut(values, header)[..., :3]
-        depth = 8 if values.max() < 1 << 8 else 16  # 8-bit entries may be kept in 16
-    elif photometric.startswith("YBR"):
-        notes.append("luma of YBR taken")
-        luma = _to_8_bits(values[..., 0], depth)
-        if "PARTIAL" not in photometric:
-            return luma
-        black, white = _STUDIO_RANGE
-        greys = np.rint((np.arange(256) - black) * (255 / (white - black)))
-        return np.clip(greys, 0, 255).astype(np.uint8)[luma]
-    elif photometric != "RGB":
-        raise ValueError(f"a colour image cannot be {photometric}")
-    rgb = _to_8_bits(values, depth)
-    notes.append(colour_note(rgb))
-    return grey_from_rgb(rgb)
 
-
-def _to_8_bits(values: np.ndarray, depth: int) -> np.ndarray:
-    if depth == 8:
-        return np.ascontiguousarray(values, dtype=np.uint8)
-    return np.rint(values * (255 / ((1 << depth) - 1))).astype(np.uint8)
+    pixels: np.ndarray
+    facts: dict[str, Any]
+    deep: DeepPixels | None
 
 
 def show_grey(
-    values: np.ndarray, header: Dataset, notes: list[str], window: str | None = None
-) -> tuple[np.ndarray, dict[str, Any]]:
+    frame: np.ndarray, header: Dataset, notes: list[str], *, deep: bool = False
+) -> ShownFrame:
     """Convert a grey DICOM frame to 8 bits with its LUTs, window, inversion and black padding.
 
     Args:
-        values: Values as stored in the file, shape ``(H, W)``.
+        frame: Values as stored in the file, shape ``(H, W)``.
         header: Header of the DICOM file.
         notes: List to which notes about the conversion are appended.
-        window: Name of the window to show, such as "LUNG"; None takes the first.
-
-    Returns:
-        Grey levels, uint8, shape ``(H, W)``, and facts about the conversion by column of a data
-        set's decode table.
+        deep: True also returns the frame after the modality LUT, before any window.
     """
-    stored = _StoredValues(values, header)
-    greys, facts = _grey_table(stored.values, stored.count_pixels, header, notes, window)
-    facts["inverted"] = _is_inverted(header, notes)
-    if facts["inverted"]:
+    lowest = int(frame.min())
+    stored = np.arange(lowest, int(frame.max()) + 1)
+    padding = _padding(stored, header)
+
+    @cache
+    def count() -> np.ndarray:
+        pieces = np.array_split(frame.ravel(), frame.size // (1 << 20) + 1)
+        counts = [np.bincount(p.astype(np.int64) - lowest, minlength=stored.size) for p in pieces]
+        return np.where(padding, 0, sum(counts))
+
+    values, modality = _modality(stored, header, notes)
+    voi = _voi_lut(values, header, notes) or _window(values, count, header, notes)
+    voi = voi or _range(values, count, header, notes)
+    shares = _presentation_lut(np.clip(voi.shares, 0.0, 1.0), header, notes)
+    greys = np.rint(shares * 255).astype(np.uint8)
+    negative = _is_negative(header, notes)
+    if negative:
         greys = 255 - greys
-    if stored.is_padding.any():
-        greys[stored.is_padding] = 0
+    if padding.any():
+        greys[padding] = 0
         notes.append("padding shown black")
-    return _replace_by_grey(values, stored.lowest, greys), facts
-
-
-def _is_inverted(header: Dataset, notes: list[str]) -> bool:
-    negative = header.PhotometricInterpretation == "MONOCHROME1"
-    shape = str(header.get("PresentationLUTShape") or "").strip().upper()
-    if shape == "INVERSE" and not negative:
-        notes.append("inverted by its presentation LUT")
-    # Not twice: a DX image that is MONOCHROME1 must also say INVERSE (PS3.3 C.8.11.3).
-    return negative or shape == "INVERSE"
-
-
-def deep_grey(values: np.ndarray, header: Dataset, window: str | None = None) -> DeepPixels:
-    """Convert a grey DICOM frame at full bit depth, before any window.
-
-    The modality LUT, the inversion and black padding are applied.
-
-    Args:
-        values: Values as stored in the file, shape ``(H, W)``.
-        header: Header of the DICOM file.
-        window: Name of the window whose ends are returned as the values of black and white; None
-            takes the first.
-
-    Returns:
-        The image, with the values that the window displays as black and white.
-    """
-    stored = _StoredValues(values, header)
-    table, _ = _modality(stored.values, header, [])
-    black, white = _window_ends(table, stored.count_pixels, header, window)
-    unused = stored.count_pixels() == 0
-    are_bytes = np.array_equal(table, np.clip(np.rint(table), 0, 255))
-    if np.ptp(table[~unused]) <= 255 and int(header.BitsStored) <= 8 and are_bytes:
-        table = table.astype(np.uint8)
-    else:
-        table = np.where(unused, table[~unused].min(), table)  # padding has no say in the shift
-    deep = DeepPixels.from_values(table, black, white, negative=_is_inverted(header, []))
-    deep.values[stored.is_padding] = 0
-    levels = _replace_by_grey(values, stored.lowest, deep.values)
-    return DeepPixels(levels, deep.black, deep.white)
-
-
-def _window_ends(
-    values: np.ndarray, count: _CountPixels, header: Dataset, window: str | None
-) -> tuple[float, float]:
-    """Return the values after the modality LUT that are shown black and white."""
-    kind, index = _choose(header, window, [])
-    sequence = None if kind == "window" else header.get("VOILUTSequence")
-    if sequence:
-        table = _read_table(sequence[index], header)
-        first = table.first_for(values)
-        return float(first), float(first + table.entries.size - 1)
-    windowed = _window(values, count, header, index, [])
-    if windowed is None:
-        return _range_ends(values, count, header)
-    _, facts = windowed
-    center = facts["window_center"]
-    width = facts["window_width"]
-    if facts["voi"] == "window":  # LINEAR: PS3.3 C.11.2.1.2.1
-        center -= 0.5
-        width -= 1
-    return center - width / 2, center + width / 2
+    pixels = frame
+    if frame.dtype != np.uint8 or not np.array_equal(greys, stored):
+        pixels = in_blocks(lambda block: greys[block.astype(np.int64) - lowest], frame, np.uint8)
+    facts = {"modality_transform": modality, **voi.facts, "inverted": negative}
+    deep_pixels = None
+    if deep:
+        levels = _deep_levels(values, count() > 0, voi, header)
+        levels.values[padding] = 0
+        table = levels.values
+        shown = in_blocks(lambda block: table[block.astype(np.int64) - lowest], frame, table.dtype)
+        deep_pixels = DeepPixels(shown, levels.black, levels.white)
+    return ShownFrame(pixels, facts, deep_pixels)
 
 
 def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
@@ -384,34 +103,219 @@ def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
     return padding & ~padding.all()
 
 
-class _StoredValues:
-    """All stored values of a frame from the lowest to the highest."""
-
-    def __init__(self, frame: np.ndarray, header: Dataset) -> None:
-        self._frame = frame
-        self.lowest = int(frame.min())
-        self.values = np.arange(self.lowest, int(frame.max()) + 1)
-        self.is_padding = _padding(self.values, header)
-
-    def count_pixels(self) -> np.ndarray:
-        """Return the number of pixels of each value; 0 for padding."""
-        counts = np.zeros(self.values.size, dtype=np.int64)
-        flat = self._frame.reshape(-1)
-        for start in range(0, flat.size, _BLOCK_PIXELS):
-            block = flat[start : start + _BLOCK_PIXELS].astype(np.int64) - self.lowest
-            counts += np.bincount(block, minlength=counts.size)
-        return np.where(self.is_padding, 0, counts)
+def _is_negative(header: Dataset, notes: list[str]) -> bool:
+    negative = header.PhotometricInterpretation == "MONOCHROME1"
+    shape = str(header.get("PresentationLUTShape") or "").strip().upper()
+    if shape == "INVERSE" and not negative:
+        notes.append("inverted by its presentation LUT")
+    # Not twice: a DX image that is MONOCHROME1 must also say INVERSE (PS3.3 C.8.11.3).
+    return negative or shape == "INVERSE"
 
 
-def _replace_by_grey(values: np.ndarray, low: int, greys: np.ndarray) -> np.ndarray:
-    """Replace stored values by their greys, in blocks: an index array is 8 bytes a pixel."""
-    same = np.array_equal(greys, np.arange(low, low + greys.size))
-    if same and values.dtype == greys.dtype:
-        return values
-    shown = np.empty(values.shape, dtype=greys.dtype)
-    flat = values.reshape(-1)
-    out = shown.reshape(-1)
-    for start in range(0, flat.size, _BLOCK_PIXELS):
-        block = flat[start : start + _BLOCK_PIXELS].astype(np.int64) - low
-        out[start : start + _BLOCK_PIXELS] = greys[block]
-    return shown
+def _deep_levels(values: np.ndarray, occurs: np.ndarray, voi: _Voi, header: Dataset) -> DeepPixels:
+    """Return the level of each stored value before the window, inverted if the image is."""
+    are_bytes = np.array_equal(values, np.clip(np.rint(values), 0, 255))
+    if np.ptp(values[occurs]) <= 255 and int(header.BitsStored) <= 8 and are_bytes:
+        table = values.astype(np.uint8)
+    else:
+        table = np.where(occurs, values, values[occurs].min())  # padding has no say in the shift
+    negative = _is_negative(header, [])
+    return DeepPixels.from_values(table, voi.black, voi.white, negative=negative)
+
+
+def _modality(stored: np.ndarray, header: Dataset, notes: list[str]) -> tuple[np.ndarray, str]:
+    sequence = header.get("ModalityLUTSequence")
+    if sequence:
+        table = _Table.from_item(sequence[0], header)
+        return table.look_up(stored).astype(np.float64), "lut"
+    slope = _number(header, "RescaleSlope")
+    intercept = _number(header, "RescaleIntercept") or 0.0
+    if slope == 0:
+        notes.append("RescaleSlope 0 ignored")
+        slope = None
+    if slope is None:
+        slope = 1.0
+    if (slope, intercept) == (1.0, 0.0):
+        return stored.astype(np.float64), "none"
+    return stored * slope + intercept, "rescale"
+
+
+def _number(header: Dataset, keyword: str) -> float | None:
+    """Return the first value of an element as a finite float; None if it is none."""
+    try:
+        value = header.get(keyword)
+        if value is None or isinstance(value, str):
+            return None
+        number = float(value[0] if hasattr(value, "__getitem__") else value)
+    except (TypeError, ValueError, IndexError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A lookup table of a header.
+
+    pydicom's own functions take some depths only, wrap values above 65,535, and stretch what goes
+    into a presentation LUT.
+    """
+
+    first: int  # value that the first entry stands for
+    entries: np.ndarray  # int64, shape ``(N,)``, each 0 to 65,535
+    bits: int  # depth of the entries as the header states it
+
+    @classmethod
+    def from_item(cls, item: Dataset, header: Dataset) -> _Table:
+        """Read one item of a LUT sequence, PS3.3 C.11.1.1 and C.11.2.1.1."""
+        descriptor = item.get("LUTDescriptor")
+        stored = item.get("LUTData")
+        if descriptor is None or len(descriptor) != 3 or stored is None:
+            raise ValueError("lookup table lacks its descriptor or its entries")
+        count, first, bits = (int(v) for v in descriptor)
+        count = (count & 0xFFFF) or 1 << 16
+        if isinstance(stored, bytes):
+            order = ">" if header.original_encoding[1] is False else "<"
+            is_wide = len(stored) >= 2 * count
+            whole = stored[: len(stored) // 2 * 2] if is_wide else stored
+            entries = np.frombuffer(whole, f"{order}u2" if is_wide else "u1")
+        else:
+            entries = np.atleast_1d(np.asarray(stored, dtype=np.int64)) & 0xFFFF
+        if entries.size < count:
+            raise ValueError(
+                f"lookup table has {entries.size} entries, its descriptor says {count}"
+            )
+        return cls(first, entries[:count].astype(np.int64), min(max(bits, 1), 16))
+
+    def look_up(self, values: np.ndarray) -> np.ndarray:
+        """Map values; those outside the table get its first or last entry."""
+        index = np.clip(np.rint(values) - self.first_for(values), 0, self.entries.size - 1)
+        return self.entries[index.astype(np.int64)]
+
+    def first_for(self, values: np.ndarray) -> int:
+        """Return the value of the first entry; it may be signed and stored under an unsigned VR."""
+        signed = values.min(initial=0) < 0 and values.max(initial=0) < self.first
+        return self.first - (1 << 16) if self.first >= 1 << 15 and signed else self.first
+
+    def shares(self, entries: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
+        """Return entries as shares of the largest that their bits can hold."""
+        needed = max(int(self.entries.max()).bit_length(), 1)
+        if needed != self.bits:
+            # Writers that declare 16 bits for a 12-bit table would give a nearly black image.
+            notes.append(f"{name} LUT says {self.bits} bits but uses {needed}")
+        return entries / ((1 << needed) - 1)
+
+
+@dataclass(frozen=True)
+class _Voi:
+    """What a VOI LUT, a window or a range makes of the values.
+
+    `shares` says where each value lies between black, 0, and white, 1; `black` and `white` are the
+    values that are displayed so.
+    """
+
+    shares: np.ndarray
+    black: float
+    white: float
+    facts: dict[str, Any]
+
+
+def _voi_lut(values: np.ndarray, header: Dataset, notes: list[str]) -> _Voi | None:
+    sequence = header.get("VOILUTSequence")
+    if not sequence:
+        return None
+    table = _Table.from_item(sequence[0], header)
+    first = table.first_for(values)
+    shares = table.shares(table.look_up(values), "VOI", notes)
+    return _Voi(shares, float(first), float(first + table.entries.size - 1), {"voi": "lut"})
+
+
+def _window(
+    values: np.ndarray, count: _CountPixels, header: Dataset, notes: list[str]
+) -> _Voi | None:
+    """Apply the first window; None if the header has none of use."""
+    center = _number(header, "WindowCenter")
+    width = _number(header, "WindowWidth")
+    if center is None or width is None:
+        return None
+    function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
+    if function not in _WINDOW_NAMES:
+        notes.append("unknown VOI LUT function, LINEAR used")
+        function = "LINEAR"
+    if width <= 0 or (function == "LINEAR" and width < 1):
+        notes.append(f"window width {width:g} ignored")
+        return None
+    one_bit = Dataset()  # so that pydicom returns shares from 0 to 1
+    one_bit.PhotometricInterpretation = "MONOCHROME2"
+    one_bit.BitsStored = 1
+    one_bit.PixelRepresentation = 0
+    one_bit.WindowCenter = center
+    one_bit.WindowWidth = width
+    one_bit.VOILUTFunction = function
+    with np.errstate(over="ignore"):  # far from a sigmoid's centre
+        shares = apply_windowing(values, one_bit)
+    present = np.rint(np.clip(shares, 0, 1) * 255)[count() > 0]
+    if present.size > 1 and np.ptp(present) == 0:
+        notes.append(f"window {center:g}/{width:g} shows nothing of this image and was ignored")
+        return None
+    facts = {"voi": _WINDOW_NAMES[function], "window_center": center, "window_width": width}
+    if function == "LINEAR":  # PS3.3 C.11.2.1.2.1
+        center -= 0.5
+        width -= 1
+    return _Voi(shares, center - width / 2, center + width / 2, facts)
+
+
+def _range(values: np.ndarray, count: _CountPixels, header: Dataset, notes: list[str]) -> _Voi:
+    """Take all that 8 bits can hold, or of deeper values the range of nearly all pixels."""
+    bits = int(header.BitsStored)
+    if bits <= 8:
+        facts = {"voi": "full_range"}
+        least = -(1 << (bits - 1)) if header.get("PixelRepresentation", 0) else 0
+        possible, _ = _modality(np.arange(least, least + (1 << bits)), header, [])
+        black = float(possible.min())
+        white = float(possible.max())
+    else:
+        facts = {"voi": "percentiles"}
+        order = np.argsort(values, kind="stable")
+        black, white = grey_range(values[order], count()[order])
+    if white > black:
+        return _Voi((values - black) / (white - black), black, white, facts)
+    notes.append("all pixels have one value")
+    return _Voi(np.zeros(values.shape), black, white, facts)
+
+
+def _presentation_lut(shares: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:
+    """Apply the presentation LUT (PS3.3 C.11.6) to the whole range of the VOI step."""
+    sequence = header.get("PresentationLUTSequence")
+    if not sequence:
+        return shares
+    table = _Table.from_item(sequence[0], header)
+    notes.append("presentation LUT applied")
+    looked_up = table.look_up(table.first + shares * (table.entries.size - 1))
+    return table.shares(looked_up, "presentation", notes)
+
+
+def show_colour(
+    values: np.ndarray, photometric: str, header: Dataset, notes: list[str]
+) -> np.ndarray:
+    """Convert a colour frame to 8-bit grey, uint8 ``(H, W)``.
+
+    Args:
+        values: Decoded values, shape ``(H, W, 3)``, or ``(H, W)`` for a palette image.
+        photometric: Photometric interpretation of the values: ``RGB`` or ``PALETTE COLOR``.
+        header: Header of the DICOM file.
+        notes: List to which notes about the conversion are appended.
+
+    Raises:
+        ValueError: The photometric interpretation is another.
+    """
+    depth = int(header.BitsStored)
+    if photometric == "PALETTE COLOR":
+        values = apply_color_lut(values, header)[..., :3]
+        depth = 8 if values.max() < 1 << 8 else 16  # 8-bit entries may be kept in 16
+    elif photometric != "RGB":
+        raise ValueError(f"a colour image cannot be {photometric}")
+    if depth != 8:
+        values = np.rint(values * (255 / ((1 << depth) - 1)))
+    rgb = np.ascontiguousarray(values, dtype=np.uint8)
+    notes.append(colour_note(rgb))
+    return grey_from_rgb(rgb)

@@ -180,42 +180,6 @@ def test_presentation_table_is_applied_to_the_whole_range_after_the_window(
     assert image.record["warnings"] == "presentation LUT applied"
 
 
-WINDOWS = {
-    "WindowCenter": [100, 200],
-    "WindowWidth": [201, 11],
-    "WindowCenterWidthExplanation": ["NORMAL", "Lung"],
-}
-
-
-@pytest.mark.parametrize(
-    ("window", "center", "note"),
-    [
-        (None, 100, None),
-        ("lung", 200, None),
-        (" NORMAL ", 100, None),
-        ("BONE", 100, "no window is called BONE"),
-    ],
-)
-def test_window_is_chosen_by_name(write_dicom, tmp_path, window, center, note):
-    values = np.arange(256, dtype=np.uint8)[None]
-    image = read_dicom(write_dicom(tmp_path / "a.dcm", values, **WINDOWS), window=window)
-    assert image.record["window_center"] == center
-    assert image.record["warnings"] == note
-
-
-@pytest.mark.parametrize(
-    ("window", "voi", "grey"),
-    [(None, "lut", 10), ("HARD", "lut", 20), ("soft", "lut", 10), ("LUNG", "window", 0)],
-)
-def test_table_or_window_is_chosen_by_name(write_dicom, tmp_path, window, voi, grey):
-    tables = lut([10, 255], 0, 8) + lut([20, 255], 0, 8)
-    tables[0].LUTExplanation, tables[1].LUTExplanation = "SOFT", "HARD"
-    values = np.array([[0, 255]], np.uint8)
-    path = write_dicom(tmp_path / "a.dcm", values, VOILUTSequence=tables, **WINDOWS)
-    image = read_dicom(path, window=window)
-    assert (image.record["voi"], int(image.pixels[0, 0])) == (voi, grey)
-
-
 @pytest.mark.parametrize(
     "elements",
     [
