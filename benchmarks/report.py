@@ -38,8 +38,8 @@ the brackets hold the lowest and the highest ratio.
 
 A bold line names the work, and its last cell is the unit of the figures below it. `prepare` and
 `predict` are compared with simple loops, which do less: they apply no window to the grey values and
-check nothing. With hashes, fingerprint and text search, `prepare` is slower than such a loop: the
-digest of the pixels and the search for burned-in text take about as long as decoding an image.
+check nothing. With hashes and fingerprint, `prepare` is slower than such a loop. When it was
+measured it also searched for burned-in text, which took about as long as decoding an image.
 
 Evaluating 27,000 images takes longer than its limit of 10 s since a rule of boxes is chosen for
 each system and more figures of boxes are resampled.

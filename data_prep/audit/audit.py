@@ -12,7 +12,7 @@ from typing import Any, Self
 import pandas as pd
 
 from cxr_compare.data_prep.audit.box_checks import check_boxes
-from cxr_compare.data_prep.audit.burned_in_text import check_burned_in_text, text_suspects
+from cxr_compare.data_prep.audit.burned_in_text import check_burned_in_text
 from cxr_compare.data_prep.audit.copy_checks import check_duplicates, check_near_duplicates
 from cxr_compare.data_prep.audit.counts import (
     count_prevalence,
@@ -224,6 +224,7 @@ def audit(
     *,
     pixels: bool = True,
     near: NearDuplicates | None = None,
+    text: pd.DataFrame | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
     engine: Engine | None = None,
 ) -> Audit:
@@ -234,6 +235,7 @@ def audit(
         pixels: True also compares the pixels of images that may be copies of each other; False
             compares only fingerprints.
         near: Pairs of images that look alike, if they were searched before; None searches for them.
+        text: Lines of text in the pixels, from `find_burned_in_text`; None if they are not sought.
         measure_shortcuts: Function that measures how well metadata and image borders predict each
             label. Its arguments are the tables of images, of decoded files and of labels (one
             column for each target). None omits this check.
@@ -257,9 +259,9 @@ def audit(
     problems += check_near_duplicates(near, images, labels, splits)
     boxes = dataset.optional_table("boxes")
     problems += check_boxes(boxes, images, dataset.findings, dataset.box_coverage)
-    problems += check_burned_in_text(decode)
+    problems += check_burned_in_text(decode, text)
     problems += check_people(images, splits)
-    problems += check_images(images, decode)
+    problems += check_images(images)
     problems += [p for name, table in splits.items() for p in check_roles(table, labels, name)]
     problems += check_shortcuts(shortcuts)
     problems += _image_leak_problem(leak)
@@ -279,7 +281,7 @@ def audit(
         "split_ids": {name: dataset.ids["split_ids"].get(name) for name in splits},
         "shortcuts": shortcuts,
         "split_by_image": leak,
-        "prevalence": count_prevalence(images, labels, splits, text_suspects(decode)),
+        "prevalence": count_prevalence(images, labels, splits),
         "images": describe_images(images, decode),
         "copies": {"equal": len(find_duplicates(decode)), "near": len(near.groups)},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import scipy  # its parts are loaded when they are first used
 from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
 from cxr_compare.data_prep.audit.image_groups import labels_of_images
 from cxr_compare.data_prep.contracts.codes import renumber_codes
-from cxr_compare.data_prep.contracts.ids import is_member, positions
+from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.border_greys import read_border_greys
@@ -21,8 +21,6 @@ _AGE_BANDS = ((0, 5), (5, 18), (18, 40), (40, 60), (60, 80), (80, OLDEST_YEARS +
 _TEST_SHARE = 0.2
 MISSING = "missing"
 _IMPOSSIBLE = "impossible"
-BURNED_IN_TEXT = "burned-in text"
-VIEW_AND_TEXT = "view and text"
 _BAND_NAMES = [f"{low} to {high - 1:g}" for low, high in _AGE_BANDS[:-1]] + ["80 and above"]
 _ORDERS = {"role": ROLES, "age": [*_BAND_NAMES, _IMPOSSIBLE]}
 _VALUES_SHOWN = 20
@@ -33,7 +31,6 @@ def count_prevalence(
     images: pd.DataFrame,
     labels: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
-    suspects: Iterable[str] = (),
 ) -> list[dict[str, Any]]:
     """Count images, patients and positive images by view, sex, age and other groups.
 
@@ -43,7 +40,6 @@ def count_prevalence(
             that together make an image positive): 1 positive, 0 negative, NaN unknown.
         splits: By name of a split, the table that gives each image the role train, val, test or
             unused.
-        suspects: Ids of the images that may contain burned-in text, which form a group.
 
     Returns:
         One row for each target, grouping (key ``by``, such as ``sex``) and group, as values for
@@ -57,10 +53,6 @@ def count_prevalence(
         "age": _age_bands(images["age_years"]),
         "source": images["source"],
     }
-    has_text = is_member(images["image_id"], suspects)
-    if has_text.any():
-        text = pd.Series(np.where(has_text, "with text", "no text"), images.index, dtype=TEXT)
-        groups |= {BURNED_IN_TEXT: text, VIEW_AND_TEXT: images["view"] + ", " + text}
     patient = pd.factorize(images["patient_id"])[0]
     names_of_targets = [str(target) for target in labels.columns]
     truths = dict(

@@ -16,14 +16,13 @@ import pandas as pd
 from pydicom.uid import UID_dictionary
 
 from cxr_compare.data_prep.audit.audit import AUDIT, AUDIT_PAGE, EXCLUDE, Audit
-from cxr_compare.data_prep.audit.counts import BURNED_IN_TEXT, MISSING, VIEW_AND_TEXT
+from cxr_compare.data_prep.audit.burned_in_text import TEXT_CHECK
+from cxr_compare.data_prep.audit.counts import MISSING
 from cxr_compare.data_prep.audit.page_images import (
-    TEXT_CHECK,
     PageImages,
     excluded_boxes,
     label_texts,
     roles_by_image,
-    text_corners,
 )
 from cxr_compare.data_prep.audit.problem import SEVERITIES, Problem
 from cxr_compare.data_prep.audit.shortcut_checks import SHORTCUT_AUROC
@@ -179,7 +178,7 @@ def _all_cases(dataset: DataSet, audit: Audit) -> pd.DataFrame:
     """List each case of each problem, with the position of burned-in text or the wrong box."""
     parts = [pd.DataFrame(columns=_CASE_COLUMNS, dtype=TEXT)]
     for problem in audit.problems:
-        part = problem.cases.reindex(columns=["group", "image_id", "path"])
+        part = problem.cases.reindex(columns=["group", "image_id", "path", *EDGES])
         groups = part.groupby("group", sort=False)["image_id"]
         first = groups.transform("first")
         last = groups.transform("last")
@@ -195,11 +194,11 @@ def _all_cases(dataset: DataSet, audit: Audit) -> pd.DataFrame:
     for split in cases["split"].unique():
         roles = cases["image_id"].map(roles_by_image(dataset, split))
         cases["role"] = roles.where(cases["split"] == split, cases["role"])
-    texts = text_corners(dataset.optional_table("decode")).set_axis(EDGES, axis=1)
     boxes = excluded_boxes(dataset)[EDGES].dropna(how="all")
     is_file = cases["image_id"].isna()
-    key = cases["image_id"].where(cases["check"] == TEXT_CHECK, cases["path"].where(is_file))
-    cases[EDGES] = pd.concat([texts, boxes]).reindex(key).round(1).to_numpy()
+    wrong = boxes.reindex(cases["path"].where(is_file)).set_axis(cases.index)
+    edges = cases.reindex(columns=EDGES).astype("float64")
+    cases[EDGES] = edges.fillna(wrong).round(1)
     return cases
 
 
@@ -212,7 +211,7 @@ def render_audit(dataset: DataSet, audit: Audit, *, pixels: bool = True) -> str:
         pixels: True shows images on the page.
     """
     titles = {name: target.display_name for name, target in dataset.targets.items()}
-    album = PageImages(dataset, pixels)
+    album = PageImages(dataset, pixels, audit.problems)
     problems = [(problem, album.cases(problem)) for problem in audit.problems]
     facts = audit.facts
     chosen = {} if any(cases for _, cases in problems) else facts.get("images", {})
@@ -232,7 +231,6 @@ def render_audit(dataset: DataSet, audit: Audit, *, pixels: bool = True) -> str:
         examples=examples,
         n_exclusions=len(audit.exclusions),
         exclude_name=EXCLUDE,
-        text_groups=(BURNED_IN_TEXT, VIEW_AND_TEXT),
         cases_name=_CASES_NAME,
         text_check=TEXT_CHECK,
         charts=_charts(facts.get("shortcuts", []), titles),

@@ -10,7 +10,7 @@ from functools import cache, partial
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.audit.burned_in_text import text_suspects
+from cxr_compare.data_prep.audit.burned_in_text import TEXT_CHECK
 from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.audit.thumbnails import (
     ILLEGIBLE_PX,
@@ -22,11 +22,9 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.image_reader import ImageReader
-from cxr_compare.data_prep.images.burned_in_text import TEXT_BOX_COLUMNS
 from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 
 _MAX_IMAGES = 60  # beside those with burned-in text
-TEXT_CHECK = "burned_in_text"
 _CROP_PX = 220  # longest side of a crop around a line of text
 _CROP_HEIGHTS = 1.5  # height of the crop on each side of the line, in heights of the line
 _LEAST_MARGIN = 12  # px
@@ -111,27 +109,6 @@ def excluded_boxes(dataset: DataSet) -> pd.DataFrame:
     return table.reindex(columns=["file_sha256", *EDGES])
 
 
-def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
-    """Return the box around the suspected burned-in text of each image, by image id.
-
-    Images without suspected text have no row.
-
-    Args:
-        decode: Decode table of a data set: one row for each image, with how its file was decoded
-            and what was measured on its pixels.
-
-    Returns:
-        Columns ``text_x1, text_y1, text_x2, text_y2``: edges of the box in px of the original
-        image.
-    """
-    return (
-        decode.set_index("image_id")
-        .reindex(columns=list(TEXT_BOX_COLUMNS))
-        .astype("float64")
-        .dropna()
-    )
-
-
 class PageImages:
     """Thumbnails of images with problems, for the HTML page about a data set.
 
@@ -140,17 +117,18 @@ class PageImages:
     Args:
         dataset: Data set that the page is about.
         pixels: True to read the images and show thumbnails; False to show none.
+        problems: Problems of the page. Images in which text was found are shown too small to read.
     """
 
-    def __init__(self, dataset: DataSet, pixels: bool) -> None:
+    def __init__(self, dataset: DataSet, pixels: bool, problems: Sequence[Problem]) -> None:
         self.read: ImageReader | None = open_images(dataset)[0] if pixels else None
         self.n_left = _MAX_IMAGES
         self.dataset = dataset
         if self.read is None:
             return
-        decode = dataset.optional_table("decode")
-        self.texts = text_corners(decode)
-        self.illegible = set(text_suspects(decode))
+        texts = [problem.cases for problem in problems if problem.check == TEXT_CHECK]
+        columns = pd.DataFrame(columns=["image_id", *EDGES])
+        self.texts = pd.concat([columns, *texts]).set_index("image_id")
         self.rows = pd.Index(dataset.images["image_id"])
         self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
         self.boxes = dataset.boxes
@@ -211,15 +189,14 @@ class PageImages:
     def _show_text(self, image_id: str) -> list[PageImage | None]:
         """Return the image, too small to read, with a frame, and a crop around the text."""
         image = self._show(image_id)
-        if (
-            image is None or image_id not in self.texts.index
-        ):  # only the header states that there is text
+        corners = tuple(self.texts.loc[image_id])
+        if image is None or np.isnan(corners).any():  # only the header states that there is text
             return [image]
         try:  # a small store has lost the text
             pixels = self.dataset.read_original(image_id)
         except InputError:
             return [image]  # the audit has said that images are gone
-        x1, y1, x2, y2 = corners = tuple(self.texts.loc[image_id])
+        x1, y1, x2, y2 = corners
         framed = replace(image, boxes=[(x1, y1, x2 - x1, y2 - y1)])
         return [framed, _crop(image_id, pixels, corners)]
 
@@ -231,7 +208,7 @@ class PageImages:
         except InputError:
             return None  # the audit has said that images are gone
         self.n_left -= 1
-        longest = ILLEGIBLE_PX if image_id in self.illegible else THUMBNAIL_PX
+        longest = ILLEGIBLE_PX if image_id in self.texts.index else THUMBNAIL_PX
         width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
         if np.isnan(width) or np.isnan(height):
             height, width = (float(side) for side in pixels.shape)

@@ -147,7 +147,6 @@ _ROLE = _text(allowed=ROLES)
 # file.
 _WRONG_BOX = dict.fromkeys(EDGES, _number(optional=True, nullable=True))
 _WRONG_BOX["file_sha256"] = _text(optional=True, nullable=True)
-_MEASURED = _number(0, optional=True, nullable=True)
 _ANY_TEXT = Column("text")
 _FIGURE = Column("float64", nullable=True)
 _COUNT = _number(0, dtype="Int64", nullable=True)
@@ -216,8 +215,6 @@ SCHEMAS: dict[str, Schema] = {
             "file_bytes": _number(1, dtype="Int64", optional=True, nullable=True),
             "mean_grey": _number(0, 255, optional=True, nullable=True),
             "perceptual_hash": _text(optional=True, nullable=True),
-            "text_score": _MEASURED,
-            **{f"text_{edge}": _MEASURED for edge in EDGES},
             "border_greys": _text(optional=True, nullable=True, pattern=r"[0-9a-f]{32}"),
         },
         unique=("image_id",),

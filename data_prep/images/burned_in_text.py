@@ -32,6 +32,10 @@ class TextLine(NamedTuple):
     box: tuple[float, float, float, float] | None
 
 
+NO_TEXT = TextLine(0.0, None)
+"""Result for an image without any line."""
+
+
 def find_text_line(pixels: np.ndarray) -> TextLine:
     """Find the longest line of text on an image. Letters are counted, not read.
 
@@ -136,7 +140,7 @@ def _longest_line(found_parts: _Parts) -> TextLine:
     """Return the line with most characters: a path from part to part, each to the right."""
     parts, letters = found_parts
     if not len(parts):
-        return TextLine(0.0, None)
+        return NO_TEXT
     x, y, width, height = parts.T
     taller = np.maximum(height[:, None], height)
     gap = x - (x + width)[:, None]
@@ -160,7 +164,3 @@ def _longest_line(found_parts: _Parts) -> TextLine:
     right_bottom = (line[:, :2] + line[:, 2:]).max(axis=0)
     x1, y1, x2, y2 = np.concatenate([left_top, right_bottom]).tolist()
     return TextLine(float(np.round(length.max())), (x1, y1, x2, y2))
-
-
-TEXT_BOX_COLUMNS = ("text_x1", "text_y1", "text_x2", "text_y2")
-"""Columns of the decode table with the box of a suspicious line of text, px of the original."""

@@ -153,14 +153,12 @@ def _by_pydicom(header: FileDataset, name: str, depth: int) -> tuple[np.ndarray,
         and header.SamplesPerPixel == 3
         and b"\xff\xee\x00\x0eAdobe" in _first_frame(header)
     )
-    values, facts = decoder.as_array(
-        header,
-        index=0,
-        decoding_plugin=name,
-        bits_stored=depth,
-        correct_unused_bits=False,
-        as_rgb=not is_rgb_by_pillow,
-    )
+    options: dict[str, Any] = {
+        "bits_stored": depth,
+        "correct_unused_bits": False,
+        "as_rgb": not is_rgb_by_pillow,
+    }
+    values, facts = decoder.as_array(header, index=0, decoding_plugin=name, **options)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     photometric = "RGB" if is_rgb_by_pillow else str(facts["photometric_interpretation"])
     return np.ascontiguousarray(values), photometric

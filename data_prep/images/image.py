@@ -233,7 +233,7 @@ def _grey(image: Image.Image, notes: list[str]) -> _Grey:
 
 
 def _laid_on_black(image: Image.Image, notes: list[str]) -> Image.Image:
-    if image.getextrema()[3][0] == 255:
+    if image.getchannel("A").getextrema()[0] == 255:
         notes.append("opaque alpha channel dropped")
         return image
     notes.append("transparency laid on black")

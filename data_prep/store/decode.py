@@ -14,9 +14,9 @@ import numpy as np
 
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.border_greys import border_greys, mean_grey
 from cxr_compare.data_prep.images.decode_errors import DECODER_CRASHED
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.work.image_files import require_image_checksum
@@ -128,6 +128,8 @@ def _decode(task: DecodeTask) -> DecodedRow:
         facts["file_mtime_ns"] = status.st_mtime_ns
         facts["file_sha256"] = file_digest(task.path, "sha256")
         facts["pixel_sha256"] = image.pixel_sha256
-        facts.update(image_facts(image.pixels))
+        facts["perceptual_hash"] = image.perceptual_hash
+        facts["mean_grey"] = mean_grey(image.pixels)
+        facts["border_greys"] = border_greys(image.pixels)
     squares = {size: letterbox(image.pixels, size) for size in task.sizes}
     return DecodedRow(task.image_id, facts=facts, squares=squares)

@@ -54,7 +54,6 @@ _FILE = {
 _WHOLE_IMAGE = {
     "mean_grey": "mean brightness",
     "file_bytes": "file size",
-    "text_score": "burned-in text",
 }
 _BORDER = "outer tenth of the image"
 BORDER_GREY = "border_grey_"

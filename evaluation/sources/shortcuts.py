@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.groups import shortcuts
 from cxr_compare.evaluation.statistics.arrays import Floats
 
@@ -22,7 +21,6 @@ _RECORDED_FACTS = (
     "spacing_col_mm",
     "mean_grey",
     "file_bytes",
-    "text_score",
     "border_greys",
     "pixels",
     "aspect",
@@ -34,8 +32,7 @@ def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
     """Return facts about images that may predict the labels although they do not show the lungs.
 
     Examples are age, file size, bit depth and the grey values along the border. Impossible ages
-    become unknown, and burned-in text becomes true or false. The grey values along the border have
-    one column for each piece of the border.
+    become unknown. The grey values along the border have one column for each piece of the border.
 
     Args:
         images: Table of images, one row each, with ``image_id`` and perhaps ``age_years``.
@@ -58,10 +55,6 @@ def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
 
         ages = images["age_years"].set_axis(facts.index)
         facts["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
-    if "text_score" in facts:
-        from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
-
-        facts["text_score"] = (facts["text_score"] >= TEXT_LINE_CHARACTERS).astype(TEXT)
     if "border_greys" not in facts:
         return facts
     from cxr_compare.data_prep.images.border_greys import read_border_greys

@@ -29,6 +29,7 @@ def check(
     split: str | None = None,
     strict: bool = False,
     no_pixels: bool = False,
+    burned_in_text: bool = False,
     train: Sequence[AnyPath] = (),
     mapping: AnyPath | None = None,
 ) -> Audit | SplitCheck:
@@ -51,6 +52,8 @@ def check(
             the images themselves. The files always cover all splits.
         strict: Exit with status 1 on warnings, too. Without it only errors do so.
         no_pixels: Read the tables only. This is faster, and the page shows no images.
+        burned_in_text: Also search the pixels of all images for lines of text, which can name the
+            patient. Every image file is decoded again.
         train: List of the training images of a published split, one image on each line. Give the
             option several times if there are several lists.
         mapping: File that names the patient of each image of a published split: rsna_to_nih.csv or
@@ -75,6 +78,7 @@ def check(
             "--split": split is not None,
             "--strict": strict,
             "--no-pixels": no_pixels,
+            "--burned-in-text": burned_in_text,
         }
         return check_split_file(
             data,
@@ -85,7 +89,10 @@ def check(
     if train or mapping is not None:
         option = "--train" if train else "--mapping"
         raise InputError(f"{option}: is for a split of others; {data} is a data set, leave it out")
+    if no_pixels and burned_in_text:
+        raise InputError("--burned-in-text: searches the pixels; leave out --no-pixels")
     from cxr_compare.data_prep.audit import audit, page
+    from cxr_compare.data_prep.audit.burned_in_text import find_burned_in_text
 
     dataset = DataSet.open(data)
     if split is not None:
@@ -93,7 +100,11 @@ def check(
     engine = chosen_engine()
     with open_engine(engine.name, address=engine.address) as workers:
         found = audit.audit(
-            dataset, pixels=not no_pixels, measure_shortcuts=measure_shortcuts, engine=workers
+            dataset,
+            pixels=not no_pixels,
+            text=find_burned_in_text(dataset, workers) if burned_in_text else None,
+            measure_shortcuts=measure_shortcuts,
+            engine=workers,
         )
     with folder_lock(data):
         page.write_audit(dataset, found, data, pixels=not no_pixels)

@@ -102,6 +102,27 @@ def test_skipped_pixels_are_noted(folder, capsys):
     assert "--no-pixels" in capsys.readouterr().err
 
 
+def test_text_in_the_pixels_is_sought_only_when_it_is_asked_for(tmp_path):
+    ids = [f"i{n}" for n in range(4)]
+    source = tmp_path / "source"
+    write_source(source, ids, {"mass": [1, 0] * 2}, path=[f"{name}.png" for name in ids])
+    for n, name in enumerate(ids):
+        pixels = chest(n, 150, 180) // 4
+        if name == "i2":
+            pixels = cv2.putText(pixels, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
+        cv2.imwrite(str(source / f"{name}.png"), pixels)
+    folder = tmp_path / "set"
+    prepare_plain(source, folder)
+    found = {}
+    for asked in (False, True):
+        check(folder, burned_in_text=asked)
+        problems = json.loads((folder / "audit.json").read_text())["problems"]
+        found[asked] = [p["examples"] for p in problems if p["check"] == "burned_in_text"]
+    assert found == {False: [], True: [["i2"]]}
+    with pytest.raises(InputError, match="--no-pixels"):
+        check(folder, burned_in_text=True, no_pixels=True)
+
+
 def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):
     sets = []
     for name in "ab":

@@ -93,13 +93,6 @@ def test_a_set_without_sizes_has_none(images):
     assert describe_images(unknown, pd.DataFrame({"image_id": []}))["sizes"] is None
 
 
-def test_images_with_text_are_counted_apart_by_view_too(images):
-    rows = count_prevalence(images, LABELS, {}, ["a", "c"])
-    assert rows_of(rows, "burned-in text") == {"no text": (4, 4, 3, 0), "with text": (2, 2, 2, 2)}
-    assert rows_of(rows, "view and text")["AP, with text"] == (1, 1, 1, 1)
-    assert rows_of(count_prevalence(images, LABELS, {}), "burned-in text") == {}
-
-
 def test_the_oddest_images_are_far_from_the_rest_and_each_of_another_patient():
     ids = [f"i{n}" for n in range(20)]
     images = pd.DataFrame({"image_id": ids, "patient_id": ids, "width": 100, "height": 100})

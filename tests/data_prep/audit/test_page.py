@@ -11,6 +11,7 @@ import pytest
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.audit.audit import Audit, audit
+from cxr_compare.data_prep.audit.burned_in_text import find_burned_in_text
 from cxr_compare.data_prep.audit.page import (
     first_step,
     render_audit,
@@ -23,8 +24,6 @@ from cxr_compare.data_prep.audit.thumbnails import ILLEGIBLE_PX, open_images, th
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.formats.source import ReadOptions
-from cxr_compare.data_prep.images.burned_in_text import TEXT_BOX_COLUMNS
-from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
@@ -199,45 +198,29 @@ def test_ids_of_the_source_are_escaped(dataset, found):
     assert "<b>bold" not in html
 
 
-def test_an_image_with_text_is_too_small_to_read(dataset, found, tmp_path):
-    folder = shutil.copytree(dataset.folder, tmp_path / "set")
-    decode = read_table(folder / "decode.parquet", "decode")
-    flagged = decode.assign(text_score=np.where(decode["image_id"] == "b0", 50.0, 0.0))
-    write_table(flagged, folder / "decode.parquet", "decode")
-    other = DataSet.open(folder)
-    html = render_audit(other, audit(other))
-    pattern = r'width="(\d+)" height="\d+" role="img" aria-label="Image (\w+)"'
-    sizes = {image_id: width for width, image_id in re.findall(pattern, html)}
-    assert int(sizes["b0"]) == ILLEGIBLE_PX < int(sizes["b1"])
-
-
-def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset, tmp_path):
+def test_text_that_was_sought_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset, tmp_path):
     folder = shutil.copytree(dataset.folder, tmp_path / "set")
     source = shutil.copytree(dataset.source_root, tmp_path / "source")
     decode = read_table(folder / "decode.parquet", "decode").set_index("image_id")
     named = cv2.putText(chest(5, 150, 180) // 4, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
     cv2.imwrite(str(source / "b5.png"), named)
-    columns = ["text_score", *TEXT_BOX_COLUMNS]
-    decode.loc["b5", columns] = [image_facts(named)[column] for column in columns]
     decode.loc["b7", "burned_in_annotation"] = "yes"
     write_table(decode.reset_index(), folder / "decode.parquet", "decode")
     images = read_table(folder / "images.parquet", "images")
     files = [file_digest(source / path, "sha256") for path in images["path"]]
     write_table(images.assign(file_sha256=files), folder / "images.parquet", "images")
     other = DataSet(folder, {**dataset.info, "source_root": str(source)}, dataset.targets)
-    html = write_audit(other, audit(other), tmp_path).read_text()
+    assert "Suspected text" not in write_audit(other, audit(other), tmp_path).read_text()
+    rows = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check")
+    assert rows.loc["burned_in_text", "image_id"] == "b7"  # as its header says
+
+    found = audit(other, text=find_burned_in_text(other, LocalEngine(0)))
+    html = write_audit(other, found, tmp_path).read_text()
     assert re.findall(r"Suspected text of image (\w+)", html) == ["b5"]
     assert "2 images, 2 shown; all in" in html
-    assert re.search(r"<summary>Mass: no text 50.0% positive \(.*, with text 50.0%", html)
-    shares = html.split("with and without text</caption>")[1].split("</table>")[0]
-    names = re.findall(r'<th scope="row">([^<]+)</th><td>(\d+)', shares)
-    assert names == [
-        ("no text", "46"),
-        ("with text", "2"),
-        ("AP, no text", "24"),
-        ("PA, no text", "22"),
-        ("PA, with text", "2"),
-    ]
+    pattern = r'width="(\d+)" height="\d+" role="img" aria-label="Image (\w+)"'
+    sizes = {image_id: int(width) for width, image_id in re.findall(pattern, html)}
+    assert {image_id for image_id, width in sizes.items() if width <= ILLEGIBLE_PX} == {"b5", "b7"}
     rows = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check").loc["burned_in_text"]
     assert rows["image_id"].tolist() == ["b5", "b7"]
     assert rows[["x1", "y1", "x2", "y2"]].notna().all(axis=1).tolist() == [True, False]
@@ -245,7 +228,7 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
     assert 18 < x1 < 24 < 100 < x2 < 130
     assert 45 < y1 < 55 < y2 < 64
     shutil.rmtree(source)  # crops come from the originals; without them the page has none
-    assert "Suspected text" not in write_audit(other, audit(other), tmp_path).read_text()
+    assert "Suspected text" not in write_audit(other, found, tmp_path).read_text()
 
 
 def test_every_case_is_in_the_csv_and_only_the_first_are_in_the_json(dataset, tmp_path):

@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from cxr_compare.data_prep.images.burned_in_text import (
-    TEXT_BOX_COLUMNS,
     TEXT_LINE_CHARACTERS,
     find_text_line,
 )
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.synth.phantom import write_phantom
 
 _FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
@@ -137,15 +135,6 @@ def test_place_is_around_the_letters_at_any_size(images):
         assert found is not None
         wanted = (200, 300, 200 + width, 300 + height)
         assert np.abs(np.subtract(found, wanted)).max() <= 8 * scale
-
-
-def test_score_is_a_fact_of_each_image_and_its_place_of_a_suspect(images):
-    facts = image_facts(images[0])
-    assert facts["text_score"] == text_score(images[0])
-    assert {facts[column] for column in TEXT_BOX_COLUMNS} == {None}
-    named = burn(images[0], np.random.default_rng(4))
-    facts = image_facts(named)
-    assert tuple(facts[column] for column in TEXT_BOX_COLUMNS) == find_text_line(named).box
 
 
 def test_pieces_of_a_wire_are_no_line():
