@@ -48,12 +48,7 @@ def border_greys(pixels: np.ndarray) -> str:
 
 
 def mean_grey(pixels: np.ndarray) -> float:
-    """Return the mean grey level of an image.
-
-    OpenCV computes it several times as fast as NumPy.
-
-    Args:
-        pixels: Grey values, uint8 (H, W).
+    """Return the mean grey level of an image, which OpenCV computes faster than NumPy.
 
     Example:
         >>> mean_grey(np.array([[0, 10]], np.uint8))

@@ -16,10 +16,7 @@ DECODER_CRASHED = "the decoder crashed or ran out of memory on this file"
 def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
     """Return an ``InputError`` about an image file that a library could not decode.
 
-    Args:
-        path: Path of the file.
-        error: Exception that the library raised.
-        kind: Words of the message after "cannot be decoded", such as " as DICOM"; empty for none.
+    `kind` are words after "cannot be decoded", such as " as DICOM".
 
     Example:
         >>> print(decode_error(Path("a.png"), OSError("Truncated file")))
@@ -32,16 +29,10 @@ def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
 
 
 def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
-    """Return the message of an exception or warning without quoted values from the file.
+    """Return the message of an exception or warning in one line, without quoted values.
 
     Decoding libraries quote values that they cannot read, and in a DICOM header such a value can be
     the name of a patient.
-
-    Args:
-        problem: The exception, or a warning that was caught.
-
-    Returns:
-        One short line.
 
     Example:
         >>> plain_reason(ValueError("bad value 'DOE^JANE'"))

@@ -100,12 +100,7 @@ class DecodedImage:
 def decode_record(notes: Iterable[str], **facts: Any) -> dict[str, Any]:
     """Return facts about the decoding of an image, as a row of a data set's decode table.
 
-    Args:
-        notes: Notes and warnings about the decoding, which are stored without repetition.
-        **facts: Values of further columns of the table by name, such as ``bits``.
-
-    Returns:
-        The values by column, as `DECODE_COLUMNS` lists them; None for a column without a value.
+    Notes are stored without repetition; a column without a value is None.
 
     Example:
         >>> decode_record(["turned"], bits=8)["warnings"]
@@ -119,31 +114,17 @@ def decode_record(notes: Iterable[str], **facts: Any) -> dict[str, Any]:
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
-    """Return the SHA-256 of the shape and values of an image, by which equal images are recognised.
-
-    Args:
-        pixels: Grey levels, uint8, shape ``(H, W)``.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """Return the SHA-256 of the shape and values of an image, by which equal images are known."""
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
 
 def noise_doubts(pixels: np.ndarray) -> list[str]:
-    """Return a warning if an image looks like noise, as a damaged file may.
+    """Return a warning, as a list, if an image looks like noise, as a damaged file may.
 
-    An image is noise if neighbouring pixels are not alike. The correlation of neighbouring pixels
-    in radiographs is above 0.9. Among 5,220 public images a test pattern has the lowest
-    correlation, 0.73; the lowest of a radiograph is 0.92.
-
-    Args:
-        pixels: Grey levels, uint8, shape ``(H, W)``.
-
-    Returns:
-        A list with one sentence; an empty list if the image does not look like noise.
+    Neighbouring pixels of noise are not alike. Their correlation in radiographs is above 0.9: among
+    5,220 public images a test pattern has the lowest, 0.73; the lowest of a radiograph is 0.92.
 
     Example:
         >>> noise_doubts(np.random.default_rng(0).integers(0, 256, (99, 99)).astype(np.uint8))

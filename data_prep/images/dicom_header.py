@@ -11,16 +11,9 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-_VIEWS = {
-    "PA": "PA",
-    "AP": "AP",
-    "LL": "LL",
-    "RL": "LL",
-    "LATERAL": "LL",
-    "LAT": "LL",
-    "RLAT": "LL",
-    "LLAT": "LL",
-}
+_VIEWS = {"PA": "PA", "AP": "AP"} | dict.fromkeys(
+    ("LL", "RL", "LATERAL", "LAT", "RLAT", "LLAT"), "LL"
+)
 _VIEW_CODES = {  # SNOMED CT and, before it, SNOMED RT: DICOM context group CID 4010
     "272479007": "PA",
     "R-40888": "PA",
@@ -36,105 +29,13 @@ _VIEW_CODES = {  # SNOMED CT and, before it, SNOMED RT: DICOM context group CID 
     "R-10232": "LL",
 }
 # Defined and retired terms of PS3.3 C.7.3.1.1.1, and RG, SC and DR, which are met in practice.
-_MODALITIES = frozenset(
-    [
-        "AR",
-        "AS",
-        "ASMT",
-        "AU",
-        "BDUS",
-        "BI",
-        "BMD",
-        "CD",
-        "CF",
-        "CFM",
-        "CP",
-        "CR",
-        "CS",
-        "CT",
-        "CTPROTOCOL",
-        "DD",
-        "DF",
-        "DG",
-        "DM",
-        "DMS",
-        "DOC",
-        "DR",
-        "DS",
-        "DX",
-        "EC",
-        "ECG",
-        "EPS",
-        "ES",
-        "FA",
-        "FID",
-        "FS",
-        "GM",
-        "HC",
-        "HD",
-        "IO",
-        "IOL",
-        "IVOCT",
-        "IVUS",
-        "KER",
-        "KO",
-        "LEN",
-        "LP",
-        "LS",
-        "M3D",
-        "MA",
-        "MG",
-        "MR",
-        "MS",
-        "NM",
-        "OAM",
-        "OCT",
-        "OP",
-        "OPM",
-        "OPR",
-        "OPT",
-        "OPTBSV",
-        "OPTENF",
-        "OPV",
-        "OSS",
-        "OT",
-        "PA",
-        "PLAN",
-        "POS",
-        "PR",
-        "PT",
-        "PX",
-        "REG",
-        "RESP",
-        "RF",
-        "RG",
-        "RTDOSE",
-        "RTIMAGE",
-        "RTINTENT",
-        "RTPLAN",
-        "RTRAD",
-        "RTRECORD",
-        "RTSEGANN",
-        "RTSTRUCT",
-        "RWV",
-        "SC",
-        "SEG",
-        "SM",
-        "SMR",
-        "SR",
-        "SRF",
-        "ST",
-        "STAIN",
-        "TEXTUREMAP",
-        "TG",
-        "US",
-        "VA",
-        "VF",
-        "XA",
-        "XAPROTOCOL",
-        "XC",
-    ]
-)
+_MODALITIES = """
+AR AS ASMT AU BDUS BI BMD CD CF CFM CP CR CS CT CTPROTOCOL DD DF DG DM DMS DOC DR DS DX EC
+ECG EPS ES FA FID FS GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS M3D MA MG MR MS NM OAM OCT
+OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF RG RTDOSE RTIMAGE
+RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SC SEG SM SMR SR SRF ST STAIN
+TEXTUREMAP TG US VA VF XA XAPROTOCOL XC
+"""
 OTHER = "other"
 """Class of what a closed list does not name."""
 MAKERS = {
@@ -163,9 +64,6 @@ _YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 
 def header_facts(header: Dataset) -> dict[str, Any]:
     """Read facts about patient and exposure from a DICOM header that identify nobody.
 
-    Args:
-        header: Header of a DICOM file.
-
     Returns:
         ``view`` ("PA", "AP", "LL", "other" or None), ``sex`` ("M", "F", "O" or None), ``age_years``
         (float or None), ``modality`` (a standard term or None), ``maker`` (maker of the detector: a
@@ -183,7 +81,7 @@ def header_facts(header: Dataset) -> dict[str, Any]:
         "view": _view(header),
         "sex": sex if sex in {"M", "F", "O"} else None,
         "age_years": age_in_years(_text(header, "PatientAge")),
-        "modality": modality if modality in _MODALITIES else None,
+        "modality": modality if modality in _MODALITIES.split() else None,
         "maker": _maker(_text(header, "Manufacturer").upper()),
         "synthetic": _text(header, "ConversionType").upper() == "SYN",
     }
@@ -205,13 +103,9 @@ def _maker(text: str) -> str | None:
 
 
 def age_in_years(text: str) -> float | None:
-    """Convert an age in DICOM's notation, such as ``045Y``, to years.
+    """Convert an age in DICOM's notation, such as ``045Y``, to years; None if it is no age.
 
-    Args:
-        text: Age with the unit years (Y), months (M), weeks (W) or days (D); without a unit, years.
-
-    Returns:
-        Age in years; None if the text cannot be understood.
+    The unit is years (Y, or none), months (M), weeks (W) or days (D).
 
     Example:
         >>> age_in_years("045Y"), age_in_years("006M"), age_in_years("51"), age_in_years("unknown")
@@ -222,14 +116,7 @@ def age_in_years(text: str) -> float | None:
 
 
 def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
-    """Read the distances between pixels that a header states.
-
-    Args:
-        header: Header of a DICOM file.
-
-    Returns:
-        The distance between rows and between columns, mm; None if it is not stated.
-    """
+    """Return the distances between rows and between columns that a header states, mm, or None."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         value = header.get(keyword)
         try:
@@ -242,27 +129,13 @@ def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
 
 
 def burned_in_annotation(header: Dataset) -> str | None:
-    """Return what a DICOM header says on text that is burned into the pixels: "yes" or "no".
-
-    Args:
-        header: Header of a DICOM file.
-
-    Returns:
-        "yes", "no", or None if the header does not say it.
-    """
+    """Return "yes" or "no" as a header says on text burned into the pixels; None if it does not."""
     text = _text(header, "BurnedInAnnotation").lower()
     return text if text in ("yes", "no") else None
 
 
 def orientation(header: Dataset) -> str | None:
-    r"""Return the directions of rows and columns relative to the patient, such as ``L\F``.
-
-    Args:
-        header: Header of a DICOM file.
-
-    Returns:
-        Two directions of DICOM (such as L for left and F for feet) with a backslash between them;
-        None if they are missing or malformed.
+    r"""Return the directions of rows and columns relative to the patient, such as ``L\F``, or None.
 
     Example:
         >>> header = Dataset()
@@ -299,9 +172,6 @@ def _text(header: Dataset, keyword: str) -> str:
 def has_preamble(path: Path) -> bool:
     """Return True if a file has ``DICM`` at byte 128; False also if it cannot be read.
 
-    Args:
-        path: Path of the file.
-
     Example:
         >>> has_preamble(Path("no-such-file.dcm"))
         False
@@ -314,14 +184,7 @@ def has_preamble(path: Path) -> bool:
 
 
 def deflated_start(path: Path) -> int | None:
-    """Return the byte at which the compressed data set of a deflated DICOM file begins.
-
-    Args:
-        path: Path of the file.
-
-    Returns:
-        Position from 0; None if the file is not deflated.
-    """
+    """Return the byte at which the compressed data set of a deflated file begins, or None."""
     try:
         meta = read_file_meta_info(path)
     except Exception:  # noqa: BLE001 - no meta header: then it is not deflated either
@@ -332,15 +195,7 @@ def deflated_start(path: Path) -> int | None:
 
 
 def ids_of(header: Dataset) -> tuple[str, str]:
-    """Return the ids of the patient and of the image in a DICOM header.
-
-    Args:
-        header: Header of a DICOM file.
-
-    Returns:
-        The PatientID, preceded by its issuer if that is stated, and the SOPInstanceUID. A missing
-        id is an empty text.
-    """
+    """Return the PatientID, preceded by a stated issuer, and the SOPInstanceUID; "" if missing."""
     patient = clean_text(header, "PatientID")
     issuer = clean_text(header, "IssuerOfPatientID")
     if issuer and patient:
@@ -349,14 +204,7 @@ def ids_of(header: Dataset) -> tuple[str, str]:
 
 
 def clean_text(header: Dataset, keyword: str) -> str:
-    """Return the text of a header element without padding.
-
-    Args:
-        header: DICOM header.
-        keyword: Keyword of the element, such as ``PatientID``.
-
-    Returns:
-        The text; empty if the element is missing or unreadable.
+    """Return the text of a header element without padding; "" if it is missing or unreadable.
 
     Example:
         >>> clean_text(Dataset(), "PatientID")

@@ -70,13 +70,6 @@ def perceptual_hash(pixels: np.ndarray) -> str | None:
 def squash(pixels: np.ndarray, side: int) -> np.ndarray:
     """Scale an image down to a small square by averaging, whatever its aspect ratio is.
 
-    Args:
-        pixels: Grey levels, uint8, shape ``(H, W)``.
-        side: Side of the square, px.
-
-    Returns:
-        Grey levels, uint8, shape ``(side, side)``.
-
     Example:
         >>> squash(np.full((300, 200), 7, np.uint8), 2).tolist()
         [[7, 7], [7, 7]]
@@ -90,15 +83,9 @@ def squash(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def grey_ranks(pixels: np.ndarray) -> np.ndarray:
-    """Replace each grey level by its mean rank among the pixels of the image.
+    """Replace each grey level by its mean rank in the image, -0.5 to 0.5, float32.
 
     Ranks stay the same under any increasing grey curve, such as more brightness.
-
-    Args:
-        pixels: Grey levels, uint8, any shape.
-
-    Returns:
-        Ranks from -0.5 to 0.5, float32, of the same shape.
 
     Example:
         >>> grey_ranks(np.array([[10, 200], [200, 255]], np.uint8)).tolist()

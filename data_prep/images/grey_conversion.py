@@ -10,13 +10,7 @@ GREY_AS_COLOUR = "grey stored as colour"
 
 
 def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
-    """Convert a colour image to grey (luma of ITU-R BT.601), as Pillow does.
-
-    Args:
-        rgb: Red, green and blue, uint8, shape ``(H, W, 3)``.
-
-    Returns:
-        Grey levels, uint8, shape ``(H, W)``.
+    """Convert a colour image, uint8 ``(H, W, 3)``, to grey (luma of ITU-R BT.601), as Pillow does.
 
     Example:
         >>> grey_from_rgb(np.array([[[10, 10, 10], [255, 0, 0]]], np.uint8)).tolist()
@@ -26,13 +20,7 @@ def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
 
 
 def colour_note(rgb: np.ndarray) -> str:
-    """Return a phrase that says whether an image with three channels has any colour.
-
-    Args:
-        rgb: Red, green and blue, shape ``(H, W, C)`` with C of at least 3.
-
-    Returns:
-        "grey stored as colour" if the three channels are equal, else a phrase on the colour.
+    """Return a phrase that says whether an image with three channels ``(H, W, C)`` has any colour.
 
     Example:
         >>> colour_note(np.zeros((2, 2, 3), np.uint8))

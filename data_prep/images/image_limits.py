@@ -17,16 +17,7 @@ class TooLargeError(InputError):
 
 
 def require_size(path: Path, width: int, height: int) -> None:
-    """Check the size that the header of an image states, before the pixels are decoded.
-
-    Args:
-        path: Path of the file, for the message.
-        width: Number of columns, px.
-        height: Number of rows, px.
-
-    Raises:
-        InputError: A side is shorter than 1 px.
-        TooLargeError: A side is longer than 10,000 px, or the image has more than 100 megapixels.
+    """Refuse the size that the header of an image states, before the pixels are decoded.
 
     Example:
         >>> require_size(Path("a.png"), 1024, 1024)
@@ -41,17 +32,7 @@ def require_size(path: Path, width: int, height: int) -> None:
 
 
 def require_file(path: Path) -> int:
-    """Check that a file exists and has an acceptable size.
-
-    Args:
-        path: Path of the file.
-
-    Returns:
-        Size of the file in bytes.
-
-    Raises:
-        InputError: There is no such file, or it is empty.
-        TooLargeError: The file is larger than 512 MiB.
+    """Return the size of a file in bytes; refuse a missing, an empty and a too large one.
 
     Example:
         >>> require_file(Path("no-such-file.png"))

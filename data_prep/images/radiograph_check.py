@@ -114,16 +114,10 @@ class DicomFile:
 
 
 def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
-    """Return the reason why a DICOM file is no frontal chest radiograph, by its header.
+    """Return why a file is no frontal chest radiograph, and True if it is DICOM.
 
-    The rules are those of ``cxr prepare --format dicom``.
-
-    Args:
-        path: Path of the file.
-
-    Returns:
-        Two values: the reason, and True if the file is DICOM. The reason is None if the file may be
-        a frontal chest radiograph, and for a file that is not DICOM.
+    The rules are those of ``cxr prepare --format dicom`` for headers. The reason is None if the
+    file may be one, and for a file that is not DICOM.
     """
     with path.open("rb") as file:
         if not starts_like_dicom(file.read(132)):
@@ -134,15 +128,7 @@ def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
 def check_dicom_file(root: Path, name: str, copy: Path | None = None) -> DicomFile:
     """Read the header of a DICOM file, and check whether it is a frontal chest radiograph.
 
-    Pixels are not read.
-
-    Args:
-        root: Folder of the files.
-        name: Path of the file relative to this folder.
-        copy: Path of a local copy of the file, which is read instead; None reads the file itself.
-
-    Returns:
-        Facts of the header, and the reason if the file is no frontal chest radiograph.
+    `name` is the path relative to `root`; `copy` is a local copy that is read instead.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd values; those used are checked here
