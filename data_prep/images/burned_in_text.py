@@ -81,7 +81,7 @@ class _Parts(NamedTuple):
 
 
 def _find_parts(strokes: np.ndarray) -> _Parts:
-    noise = _grey_quantile(strokes[::7, ::7], _NOISE_QUANTILE)
+    noise = float(np.quantile(strokes[::7, ::7], _NOISE_QUANTILE))
     least = max(_MIN_CONTRAST, _NOISE_FACTOR * noise)
     mask = cv2.threshold(strokes, least, 255, cv2.THRESH_BINARY)[1]
     contours = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
@@ -107,33 +107,7 @@ def _strokes_crossed(mask: np.ndarray) -> float:
     """Return the number of strokes that nearly the busiest row crosses."""
     ink = mask > 0
     starts = (ink[:, 1:] & ~ink[:, :-1]).sum(axis=1) + ink[:, 0]
-    return _quantile(starts, _CROSSED_QUANTILE)
-
-
-def _quantile(values: np.ndarray, share: float) -> float:
-    """Return a quantile as `numpy.quantile` does, without its overhead, which is large here."""
-    position = (values.size - 1) * share
-    below = int(position)
-    ends = [below, min(below + 1, values.size - 1)]
-    low, high = (float(value) for value in np.partition(values, ends, axis=None)[ends])
-    return _between(low, high, position - below)
-
-
-def _grey_quantile(greys: np.ndarray, share: float) -> float:
-    """Return the same as `_quantile` for many values from 0 to 255, which are faster to count."""
-    position = (greys.size - 1) * share
-    below = int(position)
-    up_to = np.cumsum(np.bincount(greys.ravel(), minlength=256))
-    ends = [below, min(below + 1, greys.size - 1)]
-    low, high = (float(grey) for grey in np.searchsorted(up_to, ends, side="right"))
-    return _between(low, high, position - below)
-
-
-def _between(low: float, high: float, weight: float) -> float:
-    """Return the value between two others, rounded as `numpy.quantile` rounds it."""
-    if weight < 0.5:
-        return low + (high - low) * weight
-    return high - (high - low) * (1 - weight)
+    return float(np.quantile(starts, _CROSSED_QUANTILE))
 
 
 def _longest_line(found_parts: _Parts) -> TextLine:

@@ -13,10 +13,8 @@ DECODER_CRASHED = "the decoder crashed or ran out of memory on this file"
 """Problem of a file that ends each process that decodes it."""
 
 
-def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
+def decode_error(path: Path, error: Exception) -> InputError:
     """Return an ``InputError`` about an image file that a library could not decode.
-
-    `kind` are words after "cannot be decoded", such as " as DICOM".
 
     Example:
         >>> print(decode_error(Path("a.png"), OSError("Truncated file")))
@@ -25,7 +23,7 @@ def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
     reason = plain_reason(error)
     if re.search("truncat|remature|[Nn]ot enough|[Ee]nd of file", reason):
         return InputError(f"{path}: is cut short ({reason})")
-    return InputError(f"{path}: cannot be decoded{kind} ({reason}); it is cut short or damaged")
+    return InputError(f"{path}: cannot be decoded ({reason}); it is cut short or damaged")
 
 
 def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:

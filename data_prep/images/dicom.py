@@ -16,7 +16,7 @@ from pydicom.dataset import FileDataset
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.limits import MAX_FILE_BYTES
-from cxr_compare.data_prep.images.decode_errors import decode_error, plain_reason
+from cxr_compare.data_prep.images.decode_errors import plain_reason
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record, noise_doubts
 from cxr_compare.data_prep.images.deep_pixels import DeepPixels
 from cxr_compare.data_prep.images.dicom_display import show_colour, show_grey
@@ -30,7 +30,7 @@ from cxr_compare.data_prep.images.dicom_header import (
     orientation,
     pixel_spacing,
 )
-from cxr_compare.data_prep.images.image_limits import TooLargeError, require_file, require_size
+from cxr_compare.data_prep.images.image_limits import TooLargeError, require_size
 
 _FRAME_GROUPS = (
     "PixelValueTransformationSequence",
@@ -46,7 +46,9 @@ _DEFLATED = str(uid.DeflatedExplicitVRLittleEndian).encode()
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
-def read_dicom(path: Path | str, *, deep: bool = False) -> DecodedImage:
+def read_dicom(
+    path: Path, caught: list[warnings.WarningMessage], *, deep: bool = False
+) -> DecodedImage:
     """Read one DICOM file as the 8-bit image that a viewer would show first.
 
     These steps are applied in order:
@@ -65,34 +67,18 @@ def read_dicom(path: Path | str, *, deep: bool = False) -> DecodedImage:
 
     Args:
         path: Path of the file.
+        caught: Warnings of the libraries, which the caller records.
         deep: True also returns the pixels before the window, after the modality LUT or rescale. For
             a colour image these are the 8-bit grey levels.
 
-    Returns:
-        The image, and facts about its decoding.
-
     Raises:
-        InputError: The file is missing, no DICOM image, damaged or cut short.
+        InputError: The file is no DICOM image, damaged or cut short. Decoders raise all kinds of
+            errors as well.
         TooLargeError: The file or image is beyond the limits.
 
     Source:
         DICOM PS3.3 C.7.6.3, C.7.6.16, C.8.11.3 and C.11.
     """
-    path = Path(path)
-    require_file(path)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            return _read(path, caught, deep=deep)
-        except InputError:
-            raise
-        except MemoryError:
-            raise TooLargeError(f"{path}: not enough memory to decode it") from None
-        except Exception as error:  # noqa: BLE001 - decoders raise all kinds on broken files
-            raise decode_error(path, error, " as DICOM") from None
-
-
-def _read(path: Path, caught: list[warnings.WarningMessage], *, deep: bool) -> DecodedImage:
     header, notes = _open(path)
     if "PixelData" not in header and any("End of file" in str(m.message) for m in caught):
         raise InputError(f"{path}: is cut short: its pixels are missing or incomplete")

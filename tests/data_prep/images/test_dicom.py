@@ -16,7 +16,6 @@ from pydicom.pixels import apply_windowing
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images import decoded_image, dicom
-from cxr_compare.data_prep.images.dicom import read_dicom
 from cxr_compare.data_prep.images.dicom_header import age_in_years
 from cxr_compare.data_prep.images.image import read_image
 from tests.small_dicom import image_file, lut
@@ -74,7 +73,7 @@ DISPLAY_CASES = [
 def test_stored_values_become_the_greys_of_the_standard(
     write_dicom, tmp_path, values, elements, expected
 ):
-    image = read_dicom(write_dicom(tmp_path / "a.dcm", values, **elements))
+    image = read_image(write_dicom(tmp_path / "a.dcm", values, **elements))
 
     assert image.pixels.dtype == np.uint8
     np.testing.assert_array_equal(image.pixels, np.asarray(expected))
@@ -89,7 +88,7 @@ def test_windows_agree_with_pydicom(write_dicom, tmp_path, function, center, wid
 
     expected = apply_windowing(values, pydicom.dcmread(path)) / 4095 * 255
 
-    assert np.abs(read_dicom(path).pixels - expected).max() <= 0.5 + 1e-9
+    assert np.abs(read_image(path).pixels - expected).max() <= 0.5 + 1e-9
 
 
 NOTE_CASES = [
@@ -109,7 +108,7 @@ NOTE_CASES = [
     ("elements", "note"), [case[1:] for case in NOTE_CASES], ids=[case[0] for case in NOTE_CASES]
 )
 def test_odd_headers_are_noted_and_the_image_stays_visible(write_dicom, tmp_path, elements, note):
-    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP12, bits_stored=12, **elements))
+    image = read_image(write_dicom(tmp_path / "a.dcm", RAMP12, bits_stored=12, **elements))
 
     assert np.ptp(image.pixels) == 255
     assert (note in image.record["warnings"]) if note else image.record["warnings"] is None
@@ -119,7 +118,7 @@ def test_record_says_what_was_done(write_dicom, tmp_path):
     elements = {"RescaleSlope": 2, "RescaleIntercept": 0, "WindowCenter": 4000, "WindowWidth": 800}
     path = write_dicom(tmp_path / "a.dcm", RAMP12, bits_stored=12, **elements)
 
-    image = read_dicom(path)
+    image = read_image(path)
     record = image.record
 
     assert tuple(record) == decoded_image.DECODE_COLUMNS
@@ -148,12 +147,11 @@ def test_file_without_preamble_and_meta_header_is_read_by_a_noted_guess(
     bare = Dataset(data)
     bare.save_as(tmp_path / "b", implicit_vr=implicit, little_endian=True)
 
-    for read in (read_dicom, read_image):
-        image = read(tmp_path / "b")
-        np.testing.assert_array_equal(image.pixels, RAMP8)
-        assert "no DICOM preamble" in image.record["warnings"]
-        kind = "Implicit" if implicit else "Explicit"
-        assert f"{kind} VR Little Endian assumed" in image.record["warnings"]
+    image = read_image(tmp_path / "b")
+    np.testing.assert_array_equal(image.pixels, RAMP8)
+    assert "no DICOM preamble" in image.record["warnings"]
+    kind = "Implicit" if implicit else "Explicit"
+    assert f"{kind} VR Little Endian assumed" in image.record["warnings"]
 
 
 def test_first_frame_of_several_is_read_and_noted(write_dicom, tmp_path):
@@ -163,7 +161,7 @@ def test_first_frame_of_several_is_read_and_noted(write_dicom, tmp_path):
     path = tmp_path / "b.dcm"
     data.save_as(path)
 
-    image = read_dicom(path)
+    image = read_image(path)
 
     np.testing.assert_array_equal(image.pixels, RAMP8)
     assert image.record["warnings"] == "first of 2 frames"
@@ -174,7 +172,7 @@ def test_header_facts_and_spacing_are_read(write_dicom, tmp_path):
         "ViewPosition": "PA", "PatientSex": "F", "PatientAge": "045Y", "Modality": "DX",
         "PixelSpacing": [0.2, 0.1], "ConversionType": "SYN", "Manufacturer": "Agfa HealthCare",
     }  # fmt: skip
-    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, **elements))
+    image = read_image(write_dicom(tmp_path / "a.dcm", RAMP8, **elements))
 
     facts = {"view": "PA", "sex": "F", "age_years": 45.0, "modality": "DX", "synthetic": True}
     assert image.header == facts | {"maker": "agfa"}
@@ -194,7 +192,7 @@ def test_ages_of_every_form(text, years):
     [("pa", "PA"), ("AP ", "AP"), ("LATERAL", "LL"), ("LLO", "other"), ("", None)],
 )
 def test_views_of_every_form(write_dicom, tmp_path, position, view):
-    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, ViewPosition=position))
+    image = read_image(write_dicom(tmp_path / "a.dcm", RAMP8, ViewPosition=position))
     assert image.header["view"] == view
 
 
@@ -206,13 +204,13 @@ def test_views_of_every_form(write_dicom, tmp_path, position, view):
 def test_view_code_counts_where_the_position_is_not_given(write_dicom, tmp_path, code, view):
     item = Dataset()
     item.CodeValue = code
-    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, ViewCodeSequence=[item]))
+    image = read_image(write_dicom(tmp_path / "a.dcm", RAMP8, ViewCodeSequence=[item]))
     assert image.header["view"] == view
 
 
 @pytest.mark.parametrize("spacing", [[0, 0.1], [-1, 1], None], ids=["zero", "negative", "absent"])
 def test_impossible_spacing_is_unknown(write_dicom, tmp_path, spacing):
-    image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, PixelSpacing=spacing))
+    image = read_image(write_dicom(tmp_path / "a.dcm", RAMP8, PixelSpacing=spacing))
     assert (image.spacing_row_mm, image.spacing_col_mm) == (None, None)
 
 
@@ -235,7 +233,7 @@ def test_impossible_headers_are_refused(write_dicom, tmp_path, elements, reason)
     path = write_dicom(tmp_path / "a.dcm", RAMP8, **elements)
 
     with pytest.raises(InputError, match=reason) as error:
-        read_dicom(path)
+        read_image(path)
 
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
@@ -259,7 +257,7 @@ def test_an_image_inside_that_the_header_does_not_announce_is_refused(
     pixels, data = np.zeros((8, 8), np.uint8), encapsulate([inside])
     path = write_dicom(tmp_path / "a.dcm", pixels, syntax=syntax, pixel_data=data)
     with pytest.raises(InputError, match=reason):
-        read_dicom(path)
+        read_image(path)
 
 
 def test_deflated_file_that_inflates_without_end_is_refused(write_dicom, tmp_path, monkeypatch):
@@ -271,7 +269,7 @@ def test_deflated_file_that_inflates_without_end_is_refused(write_dicom, tmp_pat
     monkeypatch.setattr(dicom, "MAX_FILE_BYTES", 1 << 20)
 
     with pytest.raises(InputError, match="inflates to more than"):
-        read_dicom(path)
+        read_image(path)
 
 
 # Real files
@@ -281,7 +279,7 @@ def test_rsna_pixels_are_those_of_the_jpeg_inside(shared_data):
     path = sorted((shared_data / "rsna" / "stage_2_train_images").glob("*.dcm"))[0]
     frame = get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
 
-    image = read_dicom(path)
+    image = read_image(path)
 
     np.testing.assert_array_equal(image.pixels, np.asarray(Image.open(BytesIO(frame))))
     assert image.record["decoder"] == "simplejpeg"

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.dicom import read_dicom
 from cxr_compare.data_prep.images.dicom_frame import DECODERS
+from cxr_compare.data_prep.images.image import read_image
 
 WriteDicom = Callable[..., Path]
 
@@ -48,7 +48,7 @@ def test_every_decoder_is_tried_on_a_file_of_its_syntax(coded_files):
 @pytest.mark.parametrize("syntax", READ_BY, ids=[syntax.name for syntax in READ_BY])
 def test_every_transfer_syntax_gives_the_same_image(coded_files, ramp, syntax):
     decoder, tolerance = READ_BY[syntax]
-    image = read_dicom(coded_files[str(syntax)])
+    image = read_image(coded_files[str(syntax)])
     shown = (ramp >> 4) if syntax == uid.JPEGBaseline8Bit else np.rint(ramp / 3750 * 255)
     assert np.abs(image.pixels - shown.astype(int)).max() <= tolerance
     assert image.record["decoder"] == decoder
@@ -61,14 +61,14 @@ def test_signed_12_bit_jpeg_keeps_its_sign(coded_files, ramp, tmp_path):
     header.save_as(tmp_path / "a.dcm")
     values = ramp.astype(int) - 4096 * (ramp >= 2048)
     expected = (values - values.min()) / np.ptp(values) * 255
-    assert np.abs(read_dicom(tmp_path / "a.dcm").pixels - expected).max() <= 1
+    assert np.abs(read_image(tmp_path / "a.dcm").pixels - expected).max() <= 1
 
 
 def test_second_decoder_is_tried_and_recorded(coded_files, ramp, monkeypatch):
     for syntax in (uid.JPEGLSLossless, uid.JPEG2000Lossless):
         order = reversed(DECODERS[syntax])
         monkeypatch.setitem(DECODERS, syntax, ("not there", *order))
-        image = read_dicom(coded_files[str(syntax)])
+        image = read_image(coded_files[str(syntax)])
         assert image.record["decoder"] == "gdcm"
         np.testing.assert_array_equal(image.pixels, np.rint(ramp / 3750 * 255))
 
@@ -88,7 +88,7 @@ def test_syntax_that_does_not_read_the_pixels_is_refused(coded_files, tmp_path, 
     assert content.count(written) == 1
     (tmp_path / "a.dcm").write_bytes(content.replace(written, named[: len(written)]))
     with pytest.raises(InputError, match=said):
-        read_dicom(tmp_path / "a.dcm")
+        read_image(tmp_path / "a.dcm")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_codestream_that_contradicts_its_header_is_refused(coded_files, tmp_path
         setattr(header, keyword, value)
     header.save_as(tmp_path / "a.dcm")
     with pytest.raises(InputError, match=said):
-        read_dicom(tmp_path / "a.dcm")
+        read_image(tmp_path / "a.dcm")
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.JPEGBaseline8Bit, uid.JPEGLSLossless])
@@ -122,11 +122,11 @@ def test_huge_codestream_in_a_small_header_is_refused(coded_files, tmp_path, syn
     header.PixelData = encapsulate([bytes(content)])
     header.save_as(tmp_path / "a.dcm")
     with pytest.raises(InputError, match="65535 x 65535 px"):
-        read_dicom(tmp_path / "a.dcm")
+        read_image(tmp_path / "a.dcm")
     header.Rows = header.Columns = 65535
     header.save_as(tmp_path / "a.dcm")
     with pytest.raises(InputError, match="65535 x 65535 px"):
-        read_dicom(tmp_path / "a.dcm")
+        read_image(tmp_path / "a.dcm")
 
 
 # Bits
@@ -159,7 +159,7 @@ def test_only_the_bits_of_the_value_are_shown(
         header = pydicom.dcmread(path)
         header.compress(syntax, encoding_plugin="pydicom")
         header.save_as(path)
-    np.testing.assert_array_equal(read_dicom(path).pixels, np.rint(stored / 4095 * 255))
+    np.testing.assert_array_equal(read_image(path).pixels, np.rint(stored / 4095 * 255))
 
 
 # Colours
@@ -190,7 +190,7 @@ def test_colour_jpeg_is_turned_to_rgb_once(write_dicom, tmp_path, adobe_transfor
         PhotometricInterpretation=photometric,
     )  # fmt: skip
     expected = np.asarray(Image.fromarray(COLOURS).convert("L")).astype(int)
-    assert np.abs(read_dicom(path).pixels - expected).max() <= 2
+    assert np.abs(read_image(path).pixels - expected).max() <= 2
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
@@ -215,7 +215,7 @@ def test_colours_by_pixel_and_by_plane(write_dicom, tmp_path, planar, photometri
         tmp_path / "a.dcm", values, PhotometricInterpretation=photometric,
         PlanarConfiguration=planar, content=content,
     )  # fmt: skip
-    assert np.abs(read_dicom(path).pixels - luma(SMALL)).max() <= 1.5
+    assert np.abs(read_image(path).pixels - luma(SMALL)).max() <= 1.5
 
 
 def test_subsampled_colours(write_dicom, tmp_path):
@@ -226,7 +226,7 @@ def test_subsampled_colours(write_dicom, tmp_path):
     path = write_dicom(
         tmp_path / "a.dcm", colour, PhotometricInterpretation="YBR_FULL_422", content=half.tobytes()
     )
-    np.testing.assert_array_equal(read_dicom(path).pixels, greys)
+    np.testing.assert_array_equal(read_image(path).pixels, greys)
 
 
 @pytest.mark.parametrize("photometric", ["YBR_RCT", "YBR_ICT", "RGB"])
@@ -237,7 +237,7 @@ def test_colour_jpeg_2000(write_dicom, tmp_path, photometric):
     syntax = uid.JPEG2000 if lossy else uid.JPEG2000Lossless
     plain.compress(syntax, COLOURS, **({"j2k_cr": [2]} if lossy else {}))
     plain.save_as(tmp_path / "b.dcm")
-    image = read_dicom(tmp_path / "b.dcm")
+    image = read_image(tmp_path / "b.dcm")
     assert np.abs(image.pixels - luma(COLOURS)).max() <= (4 if lossy else 1)
     assert image.record["photometric"] == photometric
 
@@ -257,7 +257,7 @@ def test_palettes(write_dicom, tmp_path, entries, bits):
         elements[f"{colour}PaletteColorLookupTableDescriptor"] = [4, 0, bits]
         elements[f"{colour}PaletteColorLookupTableData"] = entries.tobytes()
     path = write_dicom(tmp_path / "a.dcm", np.array([[3, 2, 1, 0]], np.uint8), **elements)
-    image = read_dicom(path)
+    image = read_image(path)
     np.testing.assert_array_equal(image.pixels, [[255, 128, 10, 0]])
     assert image.record["warnings"] == "grey stored as colour"
 
@@ -266,10 +266,10 @@ def test_palettes(write_dicom, tmp_path, entries, bits):
 def test_three_channels_that_are_no_known_colour_are_refused(write_dicom, tmp_path, photometric):
     path = write_dicom(tmp_path / "a.dcm", SMALL, PhotometricInterpretation=photometric)
     with pytest.raises(InputError, match=r"interpretation cannot be|colour image cannot be"):
-        read_dicom(path)
+        read_image(path)
     path = write_dicom(tmp_path / "b.dcm", GREYS, PhotometricInterpretation="RGB")
     with pytest.raises(InputError, match="interpretation cannot be"):
-        read_dicom(path)
+        read_image(path)
 
 
 def test_enhanced_object_has_its_window_from_the_first_frame(write_dicom, tmp_path):
@@ -288,7 +288,7 @@ def test_enhanced_object_has_its_window_from_the_first_frame(write_dicom, tmp_pa
         SharedFunctionalGroupsSequence=[group(PixelValueTransformationSequence=rescale)],
         PerFrameFunctionalGroupsSequence=[group(FrameVOILUTSequence=w) for w in windows],
     )  # fmt: skip
-    image = read_dicom(path)
+    image = read_image(path)
     assert image.record["modality_transform"] == "rescale"
     assert image.record["window_center"] == 4095
     np.testing.assert_allclose(image.pixels, STORED / 4095 * 255, atol=0.6)

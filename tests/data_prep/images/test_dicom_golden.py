@@ -13,7 +13,6 @@ from pydicom import uid
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.dicom import read_dicom
 from cxr_compare.data_prep.images.image import read_image
 
 with (Path(__file__).parent / "golden_dicom.csv").open(newline="") as _file:
@@ -35,7 +34,7 @@ def test_every_odd_file_is_in_the_table(shared_data):
 def test_what_is_no_image_is_refused_with_its_reason(shared_data, name):
     path = odd(shared_data, name)
     with pytest.raises(InputError) as error:
-        read_dicom(path)
+        read_image(path)
     assert str(error.value) == f"{path}: {GOLDEN[name]['refused']}"
 
 
@@ -44,7 +43,7 @@ def test_image_is_the_one_that_was_looked_at(shared_data, name):
     golden = GOLDEN[name]
     lossy = not golden["digest"]  # another build of a lossy decoder may differ by a grey or two
 
-    image = read_dicom(odd(shared_data, name))
+    image = read_image(odd(shared_data, name))
 
     assert image.pixels.dtype == np.uint8
     assert image.pixels.shape == (int(golden["height"]), int(golden["width"]))
@@ -76,15 +75,15 @@ def test_image_is_the_one_that_was_looked_at(shared_data, name):
     ids=["near-lossless JPEG-LS", "JPEG 2000", "12-bit JPEG"],
 )
 def test_lossy_codecs_are_close_to_the_same_image_without_loss(shared_data, name, bound):
-    exact = read_dicom(odd(shared_data, "dicom-test-files__RG3_RLE")).pixels.astype(int)
-    difference = np.abs(read_dicom(odd(shared_data, name)).pixels - exact)
+    exact = read_image(odd(shared_data, "dicom-test-files__RG3_RLE")).pixels.astype(int)
+    difference = np.abs(read_image(odd(shared_data, name)).pixels - exact)
     assert difference.mean() < bound
 
 
 def test_faked_monochrome1_is_the_negative(shared_data):
     name = "torchxrayvision__1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm"
-    positive = read_dicom(odd(shared_data, name)).pixels
-    negative = read_dicom(odd(shared_data, "torchxrayvision__Fake_MONOHR1.dcm")).pixels
+    positive = read_image(odd(shared_data, name)).pixels
+    negative = read_image(odd(shared_data, "torchxrayvision__Fake_MONOHR1.dcm")).pixels
     np.testing.assert_array_equal(negative, 255 - positive)
 
 
@@ -143,7 +142,7 @@ def test_grey_files_agree_with_gdcm_and_pydicom(shared_data, name):
     stored = stored_by_gdcm(path)
 
     expected = displayed_by_pydicom(stored, header)
-    difference = np.abs(read_dicom(path).pixels - expected)
+    difference = np.abs(read_image(path).pixels - expected)
     if name == "dicom-test-files__RG3_JPLY":
         wrapped = difference > 200  # the loss takes 1023 to 1024, of which GDCM keeps 10 bits: 0
         assert wrapped.sum() == 8
@@ -158,7 +157,7 @@ def test_rsna_agrees_with_gdcm_up_to_what_jpeg_decoders_differ(shared_data):
     assert len(paths) == 50
     worst, mean = 0, 0.0
     for path in paths:
-        difference = np.abs(read_dicom(path).pixels - stored_by_gdcm(path).astype(int))
+        difference = np.abs(read_image(path).pixels - stored_by_gdcm(path).astype(int))
         worst, mean = max(worst, int(difference.max())), max(mean, float(difference.mean()))
     assert worst <= 2
     assert mean <= 0.05

@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decode_errors import plain_reason
-from cxr_compare.data_prep.images.dicom import read_dicom
 from cxr_compare.data_prep.images.dicom_header import burned_in_annotation, header_facts
+from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.radiograph_check import check_dicom_file
 from tests.small_dicom import write_dicom
 
@@ -66,7 +66,7 @@ def test_a_name_in_a_broken_element_stays_in_the_file(tmp_path, keyword):
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # the readers keep them from the screen, too
             try:
-                image = read_dicom(path)
+                image = read_image(path)
                 said = str((image.record, image.header))
             except InputError as error:
                 said = str(error)
@@ -88,7 +88,7 @@ def test_a_library_that_quotes_a_name_is_not_repeated(name):
 )
 def test_burned_in_annotation_is_yes_no_or_unknown(tmp_path, text, expected):
     path = write_with(tmp_path / "a.dcm", "BurnedInAnnotation", text.encode())
-    assert read_dicom(path).record["burned_in_annotation"] == expected
+    assert read_image(path).record["burned_in_annotation"] == expected
     assert burned_in_annotation(Dataset()) is None
 
 

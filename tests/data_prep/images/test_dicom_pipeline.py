@@ -15,7 +15,7 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from cxr_compare.data_prep.images.dicom import read_dicom
+from cxr_compare.data_prep.images.image import read_image
 from tests.small_dicom import lut
 
 WriteDicom = Callable[..., Path]
@@ -109,7 +109,7 @@ def test_every_combination_of_steps_gives_the_pixel_of_the_standard(
         elements["PresentationLUTShape"] = shape
         path = write_dicom(tmp_path / "a.dcm", case.values(), **elements)
 
-        image = read_dicom(path)
+        image = read_image(path)
 
         shares = [case.to_share(case.to_modality(stored)) for stored in case.stored]
         expected = [255 * (1 - share if turned else share) for share in shares]
@@ -127,7 +127,7 @@ def test_tables_are_read_in_every_encoding_of_the_header(write_dicom, tmp_path, 
         case = Case(12, signed, "lut", "lut")
         path = write_dicom(tmp_path / "a.dcm", case.values(), syntax=syntax, **case.elements())
         expected = [255 * case.to_share(case.to_modality(stored)) for stored in case.stored]
-        np.testing.assert_allclose(read_dicom(path).pixels[0, :-1], expected, atol=0.5 + 1e-6)
+        np.testing.assert_allclose(read_image(path).pixels[0, :-1], expected, atol=0.5 + 1e-6)
 
 
 def packed(entries: list[int], first: int, bits: int, kind: str) -> list[Dataset]:
@@ -142,7 +142,7 @@ def test_table_kept_as_bytes(write_dicom, tmp_path, kind):
     values = np.array([[0, 1, 2, 3, 9]], np.uint8)
     tables = packed([255, 9, 100, 0], 0, 8, kind)
     path = write_dicom(tmp_path / "a.dcm", values, VOILUTSequence=tables)
-    np.testing.assert_array_equal(read_dicom(path).pixels, [[255, 9, 100, 0, 0]])
+    np.testing.assert_array_equal(read_image(path).pixels, [[255, 9, 100, 0, 0]])
 
 
 def test_signed_numbers_under_an_unsigned_vr(write_dicom, tmp_path):
@@ -152,14 +152,14 @@ def test_signed_numbers_under_an_unsigned_vr(write_dicom, tmp_path):
     data = pydicom.dcmread(path)
     data.add_new("PixelPaddingValue", "US", 65536 - 2000)
     data.save_as(path)
-    np.testing.assert_array_equal(read_dicom(path).pixels, [[0, 100, 200, 255, 255, 0]])
+    np.testing.assert_array_equal(read_image(path).pixels, [[0, 100, 200, 255, 255, 0]])
 
 
 def test_dark_image_is_not_brightened_by_a_table_it_does_not_use_up(write_dicom, tmp_path):
     values = np.array([[0, 10, 20]], np.uint8)
     table = lut(list(range(256)), 0, 8)
     path = write_dicom(tmp_path / "a.dcm", values, VOILUTSequence=table)
-    np.testing.assert_array_equal(read_dicom(path).pixels, values)
+    np.testing.assert_array_equal(read_image(path).pixels, values)
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -174,7 +174,7 @@ def test_presentation_table_is_applied_to_the_whole_range_after_the_window(
         PhotometricInterpretation=photometric,
     )  # fmt: skip
     expected = np.array([0, 127, 128, 191, 255])  # 511 / 1023 * 255 = 127.4 and so on
-    image = read_dicom(path)
+    image = read_image(path)
     shown = 255 - expected if photometric == "MONOCHROME1" else expected
     np.testing.assert_array_equal(image.pixels[0], shown)
     assert image.record["warnings"] == "presentation LUT applied"
@@ -192,7 +192,7 @@ def test_presentation_table_is_applied_to_the_whole_range_after_the_window(
 def test_half_a_window_counts_as_none(write_dicom, tmp_path, elements):
     values = np.arange(256, dtype=np.uint8)[None]
     np.testing.assert_array_equal(
-        read_dicom(write_dicom(tmp_path / "a.dcm", values, **elements)).pixels, values
+        read_image(write_dicom(tmp_path / "a.dcm", values, **elements)).pixels, values
     )
 
 
@@ -202,4 +202,4 @@ def test_table_without_its_parts_is_refused(write_dicom, tmp_path, missing):
     del table[0][missing]
     path = write_dicom(tmp_path / "a.dcm", np.zeros((2, 2), np.uint8), VOILUTSequence=table)
     with pytest.raises(ValueError, match="lookup table lacks"):
-        read_dicom(path)
+        read_image(path)
