@@ -97,8 +97,9 @@ def balanced_parts(
     used = shares > 1e-9
     lacking = np.maximum(shares[:, None] - has, _LEAST * np.where(used, shares, 1.0)[:, None])
     order = np.random.default_rng(seed).permutation(len(names))
-    squares = (counts**2).sum(axis=1).round(_DECIMALS)
-    order = order[np.argsort(-squares[order], kind="stable")]
+    # Groups of one order of magnitude come in random order, so that each seed gives another draw.
+    size = np.log2(counts.sum(axis=1).round(_DECIMALS)).astype(int)
+    order = order[np.argsort(-size[order], kind="stable")]
     free = order[part[order] < 0]
     empty = set(np.flatnonzero(used)) - set(part.tolist())
     sums = np.zeros_like(has)

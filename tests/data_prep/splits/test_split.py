@@ -64,10 +64,11 @@ def test_shares_of_patients_images_and_positives_are_as_asked(seed, shares):
         assert rows.loc[chosen, "ill"].sum() / rows["ill"].sum() == pytest.approx(share, abs=0.04)
 
 
-def test_another_seed_gives_another_split():
-    images, strata = make_large(300)
-    one, two = (drawn_split(images, strata, seed=seed)["role"] for seed in (1, 2))
-    assert not one.equals(two)
+def test_another_seed_tests_other_patients():
+    images, strata = make_clustered(600, 2)
+    drawn = [drawn_split(images, strata, seed=seed) for seed in (1, 2)]
+    one, two = (set(split.loc[split["role"] == "test", "image_id"]) for split in drawn)
+    assert len(one & two) / len(one) == pytest.approx(0.2, abs=0.1)  # as by chance
 
 
 def test_folds_share_patients_and_positives_evenly():
@@ -89,6 +90,7 @@ def test_a_patient_whose_identity_is_doubtful_only_trains():
     bound = rows["patient_id"].isin(images.loc[doubtful, "patient_id"])
     assert (rows.loc[bound, "role"] == "train").all()
     assert rows.loc[bound, "fold"].isna().all()
+    assert rows.loc[~bound & (rows["role"] != "test"), "fold"].notna().all()
 
 
 @pytest.mark.parametrize("seed", range(4))
