@@ -160,7 +160,7 @@ def _draw(
     shares = np.array([rule.test, rule.val, max(1 - rule.test - rule.val, 0.0)])
     without_fold = roles["role"].notna() & roles["fold"].isna()
     part = balanced_parts(
-        unit, strata, shares, rule.seed, pd.Index(_PARTS).get_indexer(roles["role"])
+        unit, strata, shares, rule.seed, pd.Index(_PARTS).get_indexer(pd.Index(roles["role"]))
     )
     role = pd.Series(np.array(_PARTS, dtype=object)[part], index=roles.index, dtype=TEXT)
     fold = roles["fold"].copy()
