@@ -127,22 +127,19 @@ class DrawnBy(Record):
         folds: Number of cross-validation folds into which the patients of train and validation are
             divided; None without folds.
         seed: Random seed of the draw.
-        method: ``balanced`` (patients are balanced by class and view) or ``hash`` (by a hash of the
-            patient id), as in `data_prep.splits.split.SplitRule`.
     """
 
     val: float | None = None
     test: float | None = None
     folds: int | None = None
     seed: int | None = None
-    method: str | None = None
 
 
 class SplitOrigin(Record):
     """Method by which each image of a split was assigned to train, validation or test.
 
     Attributes:
-        method: Phrase that names the method, such as ``by patient, StratifiedGroupKFold``.
+        method: Phrase that names the method, such as ``by patient, balanced``.
         folds: Phrase on how the folds were made; absent if there are none.
         rule: Options of the random draw; absent if the assignment was read from the user's files.
         n_images_added: Number of images that were added after the split was made.

@@ -10,9 +10,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
-from cxr_compare.data_prep.splits.draw_split import dataset_links
-from cxr_compare.data_prep.splits.strata import image_strata
-from cxr_compare.data_prep.splits.write_split import write_splits
+from cxr_compare.data_prep.splits.balance import image_strata
+from cxr_compare.data_prep.splits.stored_splits import dataset_links, write_splits
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 
 _ANNOTATED = ("train", "val")

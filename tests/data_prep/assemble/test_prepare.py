@@ -19,7 +19,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import ReadOptions
-from cxr_compare.data_prep.splits.add_split import SplitRule
+from cxr_compare.data_prep.splits.stored_splits import SplitRule
 from cxr_compare.data_prep.store import decode as decoding
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore

@@ -1,9 +1,23 @@
-"""Strata of a split."""
+"""Strata of a split, and parts with equal shares of each."""
 
+import numpy as np
 import pandas as pd
+import pytest
 
-from cxr_compare.data_prep.splits.strata import image_classes, image_strata
+from cxr_compare.data_prep.splits.balance import balanced_parts, image_classes, image_strata
 from tests.data_prep.splits.small_data_set import make_set
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_part_of_a_small_set_has_its_share_of_a_rare_stratum(seed):
+    """Nine positive images of 30, for 20 folds: fewer than there are folds."""
+    ids = pd.Index([f"i{number:02d}" for number in range(30)], name="image_id")
+    group = pd.Series([f"p{number % 20}" for number in range(30)], index=ids)
+    positive = pd.Series(np.arange(30) % 10 < 3, index=ids)
+    shares = np.array([0.7, 0.15, 0.15])
+    free = np.full(len(ids), -1)
+    part = balanced_parts(group, positive.to_frame("positive"), shares, seed, free)
+    assert np.bincount(part[positive], minlength=3).min() >= 1
 
 
 def test_the_class_is_the_sources_own_and_else_the_rarest_finding():
