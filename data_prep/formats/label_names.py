@@ -176,7 +176,7 @@ def _refuse_numbers(texts: Iterable[str], where: str) -> None:
 
 def _no_name(where: str, text: str, content: str, advice: str) -> str:
     shown = f"{text[:_SHOWN]}{'...' if len(text) > _SHOWN else ''}"
-    return f"{where}: holds {content}, no name of a finding ({shown}); {advice}"
+    return f"{where} holds {content}, no name of a finding ({shown}); {advice}"
 
 
 def _has_letter(text: str) -> bool:

@@ -419,7 +419,7 @@ def read_label_tables(
     columns = [
         c for table in tables for c in table.columns.get("finding", ()) if c not in table.names
     ]
-    name_labels(columns, f"{path}: names of columns", "column")
+    name_labels(columns, f"{path}: first line", "column")
     opinions = []
     for table in tables:
         if not any(table.has(key) for key in keys):
