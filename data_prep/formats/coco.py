@@ -24,11 +24,12 @@ from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
-from cxr_compare.data_prep.formats.class_names import NO_FINDING_CLASSES, class_finding
+from cxr_compare.data_prep.formats.class_names import NO_FINDING_CLASSES
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.label_file_kinds import COCO_MARKS
 from cxr_compare.data_prep.formats.label_files import LabelFiles
+from cxr_compare.data_prep.formats.label_names import Label, name_labels
 from cxr_compare.data_prep.formats.label_values import finite_or_nan, parse_side, read_plain_facts
 from cxr_compare.data_prep.formats.source import (
     Format,
@@ -202,10 +203,15 @@ def _read_coco(builder: SourceBuilder) -> SourceTables:
         raise InputError(f"{source}: holds no JSON file except hidden ones")
     gathered.counts["files are JSON but not COCO: these are ignored"] += len(others)
     used = {category for file in files for category in file.used_categories()}
+    classes = [name for file in files for name in file.class_names(used)]
+    where = str(source / files[0].path) if len(files) == 1 else str(source)
+    named = name_labels(classes, where, "class")
+    for note in named.notes:
+        builder.show(note)
     images = ImageIndex(source)
     earlier: dict[tuple[str, str], tuple[str, _Labels]] = {}
     for file in files:
-        file.read(images, used, earlier)
+        file.read(images, named.labels, earlier)
     return gathered.build_tables()
 
 
@@ -236,20 +242,31 @@ class _CocoFile:
         ids = {_id_text(item.get("category_id")) for item in self._items("annotations")}
         return {self.names[key] for key in ids if key in self.names}
 
+    def class_names(self, used: set[str]) -> list[str]:
+        """Return the names of the categories that do not only group others.
+
+        Args:
+            used: Names of the categories that annotations of any file have.
+        """
+        return [name for name in self.names.values() if name in used or name not in self.groups]
+
     def read(
-        self, files: ImageIndex, used: set[str], earlier: dict[tuple[str, str], tuple[str, _Labels]]
+        self,
+        files: ImageIndex,
+        labels_of_names: dict[str, Label],
+        earlier: dict[tuple[str, str], tuple[str, _Labels]],
     ) -> None:
         """Gather the labels of the file.
 
         Args:
             files: Images of the source folder.
-            used: Names of the categories that annotations of any file have.
+            labels_of_names: Finding and state of the categories of all files by their names.
             earlier: Labels of each image and reader in the files read before, with the file's path.
         """
         findings = {
-            key: class_finding(name, str(self.root / self.path))
+            key: labels_of_names[name]
             for key, name in self.names.items()
-            if name in used or name not in self.groups
+            if name in labels_of_names
         }
         images = self._images(files)
         complete = bool(self.content["annotations"])
@@ -320,7 +337,7 @@ class _CocoFile:
         return images
 
     def _labels(
-        self, images: dict[str, tuple[str, dict[str, Any]]], findings: dict[str, str], reader: str
+        self, images: dict[str, tuple[str, dict[str, Any]]], findings: dict[str, Label], reader: str
     ) -> dict[str, _Labels]:
         """Return the labels of a reader by image id; exclude images of unreadable annotations."""
         labels: dict[str, _Labels] = {}
@@ -347,19 +364,23 @@ class _CocoFile:
                 exclusions.add([file], f"category_id {category} is not among the categories")
                 continue
             image_labels = labels.setdefault(key, {})
-            boxes = image_labels.setdefault(findings[category], ([], True))[0]
+            finding, state = findings[category]
+            boxes = image_labels.setdefault(finding, ([], True))[0]
+            if state == "absent":
+                self.gathered.add_box(file, findings[category], (), reader)
+                continue
             crowd = item.get("iscrowd")
             if crowd not in _CROWD_FLAGS:
                 exclusions.add([file], f"iscrowd is {str(crowd)[:40]!r}, neither 0 nor 1")
                 continue
             if crowd in _CROWDS:
-                image_labels[findings[category]] = (boxes, False)
+                image_labels[finding] = (boxes, False)
                 counts["annotations are crowds: findings of these are boxed in part"] += 1
                 continue
             box = self._box(item, images[key][1])
             if box is not None:
                 boxes.append(box)
-            elif findings[category] not in NO_FINDING_CLASSES:
+            elif finding not in NO_FINDING_CLASSES:
                 place = f"{self.path or self.root.name}: annotations[{number}]"
                 self.gathered.add_unread(file, _without_box(item), place=place)
         items = self.content["annotations"]
@@ -388,19 +409,20 @@ class _CocoFile:
         return None
 
     def _with_absent(
-        self, file: str, image: dict[str, Any], labels: _Labels, findings: dict[str, str]
+        self, file: str, image: dict[str, Any], labels: _Labels, findings: dict[str, Label]
     ) -> _Labels:
         """Add absent findings: all categories without annotation or, in LVIS, those listed."""
+        boxed = {key: label.finding for key, label in findings.items() if label.state == "present"}
         listed = image.get("neg_category_ids")
         if isinstance(listed, list):
-            absent = {findings.get(_id_text(item) or "") for item in listed} - {None}
+            absent = {boxed.get(_id_text(item) or "") for item in listed} - {None}
             partly = image.get("not_exhaustive_category_ids")
             for item in partly if isinstance(partly, list) else []:
-                finding = findings.get(_id_text(item) or "")
+                finding = boxed.get(_id_text(item) or "")
                 if finding in labels:
                     labels[finding] = (labels[finding][0], False)
         else:
-            absent = set(findings.values())
+            absent = set(boxed.values())
         self.gathered.classes.setdefault(file, ())
         unannotated = sorted(str(finding) for finding in absent if finding not in labels)
         return {**labels, **{finding: ([], True) for finding in unannotated}}
@@ -436,7 +458,7 @@ class _CocoFile:
             if not whole:
                 self.gathered.partial.add((file, finding))
             for box in boxes:
-                self.gathered.add_box(file, finding, box, reader)
+                self.gathered.add_box(file, Label(finding), box, reader)
 
     def _items(self, name: str, *, required: bool = True) -> list[dict[str, Any]]:
         items = self.content.get(name, None if required else [])

@@ -26,6 +26,7 @@ from cxr_compare.data_prep.formats.class_names import NO_FINDING_CLASSES
 from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, require_unique_ids
 from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
+from cxr_compare.data_prep.formats.label_names import Label, name_labels
 from cxr_compare.data_prep.formats.labels import add_boxed_findings, exclude_contradictions
 from cxr_compare.data_prep.formats.patients import named_patients, patients_from_names
 from cxr_compare.data_prep.formats.reference import LABEL_KEY, add_reference
@@ -152,6 +153,7 @@ class LabelFiles:
         reading: Format in which the boxes were read.
         read_by: By path of a labelled image, the names of the people (readers) who labelled it. An
             image that is not listed was labelled by the reader ``reference``.
+        denied: Image path, finding and reader where a class says that the finding is absent.
     """
 
     builder: SourceBuilder
@@ -164,20 +166,45 @@ class LabelFiles:
     unread: list[tuple[str, str]] = field(default_factory=list)
     reading: BoxReading = field(default_factory=BoxReading)
     read_by: dict[str, set[str]] = field(default_factory=dict)
+    denied: set[tuple[str, str, str]] = field(default_factory=set)
 
     def add_box(
-        self, image: str, finding: str, edges: Iterable[float], reader: str = REFERENCE_READER
+        self, image: str, label: Label, edges: Iterable[float], reader: str = REFERENCE_READER
     ) -> None:
         """Add a box that a person (reader) drew on an image.
 
         Args:
             image: Path of the image.
-            finding: Name of the finding (disease) that the box outlines.
+            label: Finding (disease) that the box outlines. If its class says that the finding is
+                absent, the box is dropped.
             edges: Edges ``x1, y1, x2, y2`` in px of the original image.
             reader: Name of the person. The default is ``reference``, whose labels are used for
                 training and evaluation.
         """
-        self.boxes.append((image, finding, reader, *edges))
+        if label.state == "absent":
+            self.denied.add((image, label.finding, reader))
+            self.counts["boxes are of a class that says 'absent': these are dropped"] += 1
+        else:
+            self.boxes.append((image, label.finding, reader, *edges))
+
+    def name_boxes(self, where: str, others: Iterable[str] = ()) -> dict[str, Label]:
+        """Name the findings of boxes that were added with their class names as findings.
+
+        Args:
+            where: File or folder, for messages.
+            others: Class names beside those of boxes.
+
+        Returns:
+            Finding and state by class name.
+        """
+        named = name_labels([*(row[1] for row in self.boxes), *others], where, "class")
+        for note in named.notes:
+            self.builder.show(note)
+        rows = self.boxes
+        self.boxes = []
+        for image, text, reader, *edges in rows:
+            self.add_box(image, named.labels[text], edges, reader)
+        return named.labels
 
     def add_unread(self, image: str, reason: str, n_boxes: int = 1, place: str = "") -> None:
         """Leave out an image of which boxes cannot be read: its findings are unknown.
@@ -263,6 +290,10 @@ class LabelFiles:
         boxes = _frame(self.boxes, [*LABEL_KEY, *EDGES], ids)
         once = boxes.drop_duplicates(ignore_index=True)
         self.counts["boxes are repeats of another box: these are dropped"] = len(boxes) - len(once)
+        denied = _frame(sorted(self.denied), LABEL_KEY, ids)
+        partial = _frame(sorted(self.partial), LABEL_KEY[:2], ids)
+        for affirmed in (once.merge(denied, on=LABEL_KEY), partial.merge(denied)):
+            self.exclusions.add(affirmed["image_id"], "two states for one finding")
         if not any(NO_FINDING_CLASSES & set(names) for names in set(self.classes.values())):
             return once
         nothing = is_member(once["finding"], NO_FINDING_CLASSES)

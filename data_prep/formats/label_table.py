@@ -9,7 +9,8 @@ asked about it.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.formats.class_names import (
-    NO_FINDING_CLASSES,
     class_finding,
     plain_cells,
     states_of_cells,
@@ -42,6 +42,7 @@ from cxr_compare.data_prep.formats.columns import (
     read_column_names,
     require_role,
 )
+from cxr_compare.data_prep.formats.label_names import name_labels, normal_classes, split_labels
 from cxr_compare.data_prep.formats.source import SourceBuilder
 
 _TABLE = "TABLE"  # stands for a column that holds the name of the table
@@ -134,35 +135,59 @@ class LabelTable:
             meanings |= dict.fromkeys(_ambiguous_sexes(lower), "")
         return cells.where(~is_member(lower, list(meanings)), renamed(lower, meanings))
 
-    def describe_labels(self, *, quoted: bool = True) -> list[str]:
-        """Return lines that explain labels with a meaning other than the name of a finding.
-
-        An example is a label that means "no finding", or -1 beside 1 and 0.
+    def label_texts(self, cells: Iterable[str], class_names: Sequence[str]) -> dict[str, list[str]]:
+        """Return the labels that each cell of the label column lists.
 
         Args:
+            cells: Cells of the label column.
+            class_names: Names of numbered classes. A number without a name stays.
+        """
+        texts = {}
+        for cell in cells:
+            texts[cell] = split_labels(cell)
+            number = int(float(cell)) if is_class_number(cell) else len(class_names)
+            if number < len(class_names):
+                texts[cell] = [class_names[number]]
+        return texts
+
+    def describe_labels(self, class_names: Sequence[str] = (), *, quoted: bool = True) -> list[str]:
+        """Return lines that explain labels with a meaning other than the name of a finding.
+
+        Examples are a label that means "no finding" or has a sign, or -1 beside 1 and 0.
+
+        Args:
+            class_names: Names of numbered classes.
             quoted: True quotes cells of the table. False shows only labels that the package's file
                 ``columns.toml`` contains, which cannot identify a patient.
         """
         columns = self.columns.get("label", ()) if not self.has("state") else ()
         if not columns:
             return self._describe_states()
-        cells = pd.concat([self.text[column] for column in columns])
-        counts = cells[cells != ""].value_counts()
-        names = {str(cell): _plain_name(str(cell)) for cell in counts.index}
-        classes = set(names.values())
+        counts = pd.concat([self.text[column] for column in columns]).value_counts()
+        rows = Counter[str]()
+        for cell, texts in self.label_texts(counts.index, class_names).items():
+            rows.update(dict.fromkeys(texts, int(counts[cell])))
+        known = [text for text in rows if text.lower() not in self.unknown_labels]
+        try:
+            labels = name_labels(map(without_uncertain, known), str(self.path)).labels
+        except InputError:  # raised again where the labels are read
+            return []
+        denied = {label.finding for label in labels.values() if label.state == "absent"}
         lines = []
-        for cell, name in names.items():
-            absent = absent_finding(name, classes) if quoted else ""
-            if cell.lower() in self.unknown_labels:
+        for text, count in rows.most_common():
+            label = labels.get(text)
+            if text.lower() in self.unknown_labels:
                 meaning = "unknown"
-            elif name in normal_classes():
+            elif label is None:  # "uncertain mass"
+                continue
+            elif label.finding in normal_classes():
                 meaning = "no finding"
-            elif absent:
-                meaning = f"{absent} is absent"
+            elif quoted and label.finding in denied:
+                meaning = f"{label.finding} is {label.state}"
             else:
                 continue
-            label = cell if quoted else cell.lower()  # then a label of the dictionary
-            lines.append(f"  {label}: taken for {meaning} ({counted(int(counts[cell]), 'row')})")
+            shown = text if quoted else text.lower()  # then a label of the dictionary
+            lines.append(f"  {shown}: taken for {meaning} ({counted(count, 'row')})")
         return lines[:_MOST_LABELS]
 
     def _describe_states(self) -> list[str]:
@@ -243,6 +268,16 @@ class LabelTable:
         return lines
 
 
+def is_class_number(cell: str) -> bool:
+    """Return True if a cell of the label column is the number of a class."""
+    return re.fullmatch(r"\d+(\.0)?", cell) is not None
+
+
+def without_uncertain(label: str) -> str:
+    """Return a label without the word ``uncertain`` in front of its finding."""
+    return re.sub(r"(?i)^uncertain[\W_]+(?=\w)", "", label)
+
+
 def _ambiguous_sexes(cells: pd.Series) -> set[str]:
     """Return letters that mean a man in one language and a woman in another.
 
@@ -251,46 +286,6 @@ def _ambiguous_sexes(cells: pd.Series) -> set[str]:
     letters = {"v", "h", "m"} & set(cells)
     ambiguous = letters & {"v"}
     return ambiguous | (letters & {"m"}) if letters - {"m"} else ambiguous
-
-
-def normal_classes() -> set[str]:
-    """Return the class names, such as ``normal``, that mean that an image shows no finding.
-
-    The names are in lower case.
-    """
-    return {*NO_FINDING_CLASSES, *column_dictionary()["normal"]}
-
-
-def _plain_name(cell: str) -> str:
-    """Return the class of a cell, or "" if the cell has no letter or lists several classes."""
-    if not re.search(r"[^\W\d_]", cell) or re.search(r"[|;\[]", cell):
-        return ""
-    return class_finding(cell, "")
-
-
-def absent_finding(name: str, classes: Collection[str]) -> str:
-    """Return the finding (disease) that is absent according to a class name such as ``no_mass``.
-
-    Args:
-        name: Class name in lower case, with words joined by ``_``.
-        classes: All class names of the labels. Only a finding among them can be stated as absent.
-
-    Returns:
-        Name of the finding; "" if the class name states no absence.
-
-    Example:
-        >>> absent_finding("no_mass", ["mass"]), absent_finding("non_mass", ["nodule"])
-        ('mass', '')
-    """
-    if name in normal_classes():
-        return ""
-    negation, _, finding = name.partition("_")
-    findings = set(classes)
-    if negation in column_dictionary()["absent_before"]:
-        findings.update(column_dictionary()["findings"]["names"])
-    elif negation not in column_dictionary()["may_be_absent_before"]:
-        return ""
-    return finding if finding in findings else ""
 
 
 def _recognise(
@@ -412,7 +407,8 @@ def read_label_tables(
             _correct(tables, value)
     for table in tables:
         _find_findings(table, options.class_names, every=not quoted)
-        for line in (*table.lines(quoted=quoted), *table.describe_labels(quoted=quoted)):
+        labels = table.describe_labels(options.class_names, quoted=quoted)
+        for line in (*table.lines(quoted=quoted), *labels):
             builder.show(line)
         _warn_of_none(table, builder)
         _warn_of_sexes(table, builder)
@@ -420,6 +416,10 @@ def read_label_tables(
     path = tables[0].path
     _refuse_boxes_as_texts(tables)
     _require_columns(tables, keys)
+    columns = [
+        c for table in tables for c in table.columns.get("finding", ()) if c not in table.names
+    ]
+    name_labels(columns, f"{path}: first line", "column")
     opinions = []
     for table in tables:
         if not any(table.has(key) for key in keys):

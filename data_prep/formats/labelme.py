@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.formats.class_names import class_finding
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.columns import column_dictionary
@@ -27,7 +28,7 @@ from cxr_compare.data_prep.formats.image_index import ImageIndex
 from cxr_compare.data_prep.formats.image_label_files import gather_label_files, roles_by_folder
 from cxr_compare.data_prep.formats.label_file_kinds import LABELME_MARKS
 from cxr_compare.data_prep.formats.label_files import LabelFiles
-from cxr_compare.data_prep.formats.label_table import normal_classes
+from cxr_compare.data_prep.formats.label_names import Label, normal_classes
 from cxr_compare.data_prep.formats.label_values import finite_or_nan, parse_side
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 
@@ -81,7 +82,10 @@ def _read_labelme(builder: SourceBuilder) -> SourceTables:
         gather,
         count=lambda content: len(content["shapes"]),
     )
-    _gather_flags(gathered, flags_of, _meaning_of_flags(builder, gathered, flags_of))
+    meaning = _meaning_of_flags(builder, gathered, flags_of)
+    flags = [f for flags in flags_of.values() for f in flags if meaning.role(f) == "finding"]
+    labels = gathered.name_boxes(str(source), flags)
+    _gather_flags(gathered, flags_of, meaning, labels)
     gathered.roles = roles_by_folder(file_by_image, gathered.images)
     return gathered.build_tables()
 
@@ -104,12 +108,13 @@ def _gather(image: str, content: dict[str, Any], gathered: LabelFiles) -> None:
         if not isinstance(label, str) or not label.strip():
             raise InputError(f"{where}: has no label")
         kind = str(shape.get("shape_type") or "polygon")  # files before labelme 3.4 state no type
-        boxes.append((class_finding(label, where), _edges(shape, kind, sides, where)))
+        class_finding(label, where)  # without a letter it leaves out its image alone
+        boxes.append((label, _edges(shape, kind, sides, where)))
         if kind != "rectangle":
             gathered.counts["shapes are no rectangles: the box around each of these is taken"] += 1
     gathered.images[image] = {"width": sides[0], "height": sides[1]}
-    for finding, edges in boxes:
-        gathered.add_box(image, finding, edges)
+    for label, edges in boxes:
+        gathered.add_box(image, Label(label), edges)
 
 
 def _edges(
@@ -154,35 +159,44 @@ def _meaning_of_flags(
                 f"of the files ({', '.join(existing) or 'they have none'})"
             )
         stated[role].add(flag)
-    boxed = {row[1] for row in gathered.boxes}
+    boxed = {class_finding(row[1], "shapes") for row in gathered.boxes}
     names = {*stated["finding"], *boxed, *column_dictionary()["findings"]["names"]}
     return _Flags(names, stated["no_finding"], stated["unused"])
 
 
 def _gather_flags(
-    gathered: LabelFiles, flags_of: dict[str, dict[str, bool]], meaning: _Flags
+    gathered: LabelFiles,
+    flags_of: dict[str, dict[str, bool]],
+    meaning: _Flags,
+    labels: dict[str, Label],
 ) -> None:
     """Gather the findings that flags state, and which findings each image was labelled for."""
     boxed: dict[str, set[str]] = {}
     for image, finding, *_ in gathered.boxes:
         boxed.setdefault(image, set()).add(finding)
-    every = {finding for findings in boxed.values() for finding in findings}
+    denied: dict[str, set[str]] = {}
+    for image, finding, _ in gathered.denied:
+        denied.setdefault(image, set()).add(finding)
+    every = set[str]().union(*boxed.values(), *denied.values())
     unclear: dict[str, str] = {}
     for image, flags in flags_of.items():
         own = boxed.get(image, set())
         set_flags = [flag for flag, is_set in flags.items() if is_set]
         roles = {flag: meaning.role(flag) for flag in set_flags}
-        present = {class_finding(f, "flags") for f, role in roles.items() if role == "finding"}
+        stated = [labels[flag] for flag, role in roles.items() if role == "finding"]
+        present = {label.finding for label in stated if label.state == "present"}
+        absent = {label.finding for label in stated if label.state == "absent"}
         if "no_finding" in roles.values() and (own or present):
             gathered.exclusions.add([image], "a flag says 'no finding' beside a finding")
             continue
         gathered.partial |= {(image, finding) for finding in present - own}
+        gathered.denied |= {(image, finding, REFERENCE_READER) for finding in absent}
         not_understood = [flag for flag, role in roles.items() if role is None]
         if not_understood:  # its findings are unknown but for those that are marked
             unclear[image] = not_understood[0]
-            labelled = own | present
+            labelled = own | present | absent | denied.get(image, set())
         else:
-            named = {class_finding(f, "flags") for f in flags if meaning.role(f) == "finding"}
+            named = {labels[f].finding for f in flags if meaning.role(f) == "finding"}
             labelled = every | present | named
         if labelled:
             gathered.classes[image] = tuple(sorted(labelled))

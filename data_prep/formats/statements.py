@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,16 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
-from cxr_compare.data_prep.formats.class_names import class_finding, plain_cells, states_of_cells
+from cxr_compare.data_prep.formats.class_names import plain_cells, states_of_cells
 from cxr_compare.data_prep.formats.columns import SIDES, column_dictionary
 from cxr_compare.data_prep.formats.implied_negatives import ImpliedNegatives
-from cxr_compare.data_prep.formats.label_table import LabelTable, absent_finding, normal_classes
+from cxr_compare.data_prep.formats.label_names import name_labels, normal_classes
+from cxr_compare.data_prep.formats.label_table import (
+    LabelTable,
+    is_class_number,
+    without_uncertain,
+)
+from cxr_compare.data_prep.formats.label_values import as_number
 from cxr_compare.data_prep.formats.reference import LABEL_KEY
 from cxr_compare.data_prep.formats.source import SourceBuilder
 
@@ -31,35 +37,38 @@ _ABSENT = "absent_"
 def _classes(table: LabelTable, class_names: Sequence[str]) -> dict[str, list[str]]:
     """Return the findings that each cell of the label column names.
 
-    Several findings are separated by | or ; and an uncertain or absent one has that prefix.
+    An uncertain or absent finding has that prefix.
     """
     where = f"{table.path}: column '{table.columns['label'][0]}'"
     if not class_names and not table.has("state"):
         _refuse_cells_beside_states(table)
-    findings_of_cell = {}
-    for cell in table.labels:
-        if re.fullmatch(r"\d+(\.0)?", cell):
-            if int(float(cell)) >= len(class_names):
-                raise InputError(
-                    f"{where} numbers its classes ({cell}); name them, from 0 on: --class-names "
-                    "normal,mass"
-                )
-            parts = [class_names[int(float(cell))]]
-        elif cell.startswith("["):  # a list as Python writes it
-            parts = ["".join(pair) for pair in re.findall(r"'([^']*)'|\"([^\"]*)\"", cell)]
-        else:
-            parts = re.split(r"[|;]", cell)
-        named = [part for part in map(str.strip, parts) if part]
-        labelled = [part for part in named if part.lower() not in table.unknown_labels]
-        findings_of_cell[cell] = [class_finding(part, where) for part in labelled]
-    if table.has("state"):
-        return findings_of_cell
-    classes = {
-        name.removeprefix(_UNCERTAIN) for names in findings_of_cell.values() for name in names
+    texts_of_cell = table.label_texts(table.labels, class_names)
+    unnamed = [
+        cell
+        for cell in table.labels
+        if is_class_number(cell) and int(float(cell)) >= len(class_names)
+    ]
+    bare_by_text = {
+        text: text if table.has("state") else without_uncertain(text)
+        for cell, texts in texts_of_cell.items()
+        for text in texts
+        if cell not in unnamed and text.lower() not in table.unknown_labels
     }
-    stated = {name: _stated(name, classes, where) for name in classes}
+    kind: Literal["label", "column"] = "column" if table.has("state") else "label"
+    labels = name_labels(bare_by_text.values(), where, kind).labels
+    if unnamed:
+        raise InputError(
+            f"{where} numbers its classes ({unnamed[0]}); name them, from 0 on: --class-names "
+            "normal,mass"
+        )
+    names = {}
+    for text, bare in bare_by_text.items():
+        label = labels[bare]
+        prefix = _ABSENT if label.state == "absent" else ""
+        names[text] = (prefix if text == bare else _UNCERTAIN) + label.finding
     return {
-        cell: [stated.get(name, name) for name in names] for cell, names in findings_of_cell.items()
+        cell: [names[text] for text in texts if text in names]
+        for cell, texts in texts_of_cell.items()
     }
 
 
@@ -71,8 +80,8 @@ def _refuse_cells_beside_states(table: LabelTable) -> None:
     if not ((states == "present") | (plain == "0")).any():
         return  # "no" and "negative" are also written beside the names of findings
     is_understood = states.notna() | is_member(plain, list(table.unknown_labels))
-    if plain[~is_understood].str.fullmatch(r"\d+").all():
-        return  # numbered classes
+    if plain[~is_understood].map(lambda cell: as_number(cell) is not None).all():
+        return  # numbered classes, or numbers that are no names
     reason = (
         f"column '{cells.name}' holds no state, as it does on other lines (such as 1 or 0, yes or "
         "no); correct the cell, or write 'unknown'"
@@ -93,23 +102,6 @@ def _refuse_minus_one_for_absent(table: LabelTable) -> None:
             "the label is -1, and others are 1, but none is 0; write 0 where the finding is "
             "absent, or 'uncertain' where nobody could say",
         )
-
-
-def _stated(name: str, classes: Collection[str], where: str) -> str:
-    """Return a class, or for a class such as ``no_mass`` its finding with the prefix of absence."""
-    absent = absent_finding(name, classes)
-    if absent:
-        return f"{_ABSENT}{absent}"
-    if (
-        name.partition("_")[0] in column_dictionary()["absent_before"]
-        and name not in normal_classes()
-    ):
-        raise InputError(
-            f"{where}: does the class '{name.replace('_', ' ')}' say that something is absent? "
-            "Write 'normal' where an image shows nothing, 'unknown' where nobody knows, or give "
-            "the class another name"
-        )
-    return name
 
 
 def _edges(table: LabelTable, builder: SourceBuilder) -> pd.DataFrame:
@@ -172,7 +164,7 @@ class _Statements:
         self.implied: list[pd.DataFrame] = []  # image, finding, reader: absent without a label
         self.boxes: list[pd.DataFrame] = []
         self.normal: list[pd.DataFrame] = []  # image and reader who found nothing
-        self.boxed_normal: list[str] = []  # images with a box on such a row
+        self.boxed_normal: list[str] = []  # images with a box on a row that finds nothing
 
     def add(
         self,
@@ -234,7 +226,7 @@ class _Statements:
             has_prefix = labels["finding"].str.startswith(prefix)
             labels["state"] = labels["state"].mask(has_prefix, state)
             labels["finding"] = labels["finding"].str.removeprefix(prefix)
-            row_findings = row_findings.str.removeprefix(prefix)
+        row_findings = row_findings.str.removeprefix(_UNCERTAIN)
         is_normal = is_member(labels["finding"], normal_classes())
         self.labels.append(labels[~is_normal & (labels["state"] != "")])
         self.normal.append(labels[is_normal])
@@ -255,7 +247,7 @@ class _Statements:
         """Add the box of each row, and note boxes on rows that found nothing."""
         edges = _edges(table, builder)
         is_boxed = edges.notna().any(axis=1)
-        is_normal = is_member(box_finding, normal_classes())
+        is_normal = is_member(box_finding, normal_classes()) | box_finding.str.startswith(_ABSENT)
         self.boxed_normal += rows.loc[is_boxed & is_normal, "image_id"].tolist()
         is_boxed &= ~is_normal
         reason = (
@@ -390,7 +382,8 @@ def read_labels_and_boxes(
     if idle:
         builder.notes.append(
             f"WARNING: {counted(len(idle), 'box')} on rows that state that the image shows nothing "
-            f"were ignored, the first on image {idle[0]}. If a box is right, correct the label"
+            f"or no such finding were ignored, the first on image {idle[0]}. If a box is right, "
+            "correct the label"
         )
     normal = _stacked(stated.normal, ["image_id", "reader"])
     present = pd.concat([stated_labels[stated_labels["state"] == "present"], boxes])[LABEL_KEY]

@@ -30,6 +30,7 @@ from cxr_compare.data_prep.formats.image_label_files import (
     stem,
 )
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
+from cxr_compare.data_prep.formats.label_names import Label
 from cxr_compare.data_prep.formats.label_values import as_number, finite_or_nan, parse_side
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.images.image_limits import require_file
@@ -60,7 +61,8 @@ def _read_voc(builder: SourceBuilder) -> SourceTables:
         count=lambda root: len(root.findall("object")),
     )
     _sort_corners(gathered)
-    names = tuple(sorted({row[1] for row in gathered.boxes}))
+    gathered.name_boxes(str(source))
+    names = tuple(sorted({row[1] for row in (*gathered.boxes, *gathered.denied)}))
     gathered.classes = dict.fromkeys(gathered.classes, names)
     gathered.roles = _roles(source, gathered, xml_files)
     return gathered.build_tables()
@@ -129,15 +131,16 @@ def _gather(image: str, root: ElementTree.Element, gathered: LabelFiles) -> None
             size = (facts["width"] or np.nan, facts["height"] or np.nan)
             edges = turned_bounds(np.array(edges), turn, size).round(4).tolist()
             flags["boxes are turned: the upright box around each of these is taken"] += 1
-        boxes.append((class_finding(name, f"object {number}"), edges))
+        class_finding(name, f"object {number}")  # without a letter it leaves out its image alone
+        boxes.append((name, edges))
         for flag in ("difficult", "truncated"):
             flags[f"objects are marked {flag}: these are read like the others"] += (
                 _text(item, flag) == "1"
             )
     gathered.counts.update(flags)
     gathered.images[image] = facts
-    for finding, edges in boxes:
-        gathered.add_box(image, finding, edges)
+    for name, edges in boxes:
+        gathered.add_box(image, Label(name), edges)
     gathered.classes[image] = ()
 
 

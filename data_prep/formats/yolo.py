@@ -17,7 +17,6 @@ import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.contracts.box_values import BoxReading
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.class_names import class_finding
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_match, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.image_label_files import (
@@ -26,6 +25,7 @@ from cxr_compare.data_prep.formats.image_label_files import (
     stem,
 )
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
+from cxr_compare.data_prep.formats.label_names import Label, name_labels
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
@@ -230,14 +230,17 @@ def _read_yolo(builder: SourceBuilder) -> SourceTables:
     gathered = LabelFiles(builder, reading=_READING)
     yamls = _read_yamls(source)
     names = _class_names(source, builder.options.class_names, yamls)
-    findings = {n: class_finding(name, str(source)) for n, name in names.items()}
-    classes = tuple(sorted(set(findings.values())))
+    named = name_labels(names.values(), str(source), "class")
+    for note in named.notes:
+        builder.show(note)
+    labels_of_numbers = {number: named.labels[name] for number, name in names.items()}
+    classes = tuple(sorted({label.finding for label in labels_of_numbers.values()}))
 
     def read(text: str) -> tuple[_Lines, list[str]]:
         return _Lines(source / text, read_lines(source / text)), []
 
     def gather(image: str, content: _Lines) -> None:
-        _gather(image, content, findings, gathered)
+        _gather(image, content, labels_of_numbers, gathered)
         gathered.classes[image] = classes
 
     try:
@@ -281,23 +284,23 @@ def _count(content: _Lines) -> int:
     return sum(bool(line.strip()) for line in content.lines)
 
 
-def _gather(image: str, content: _Lines, findings: dict[int, str], gathered: LabelFiles) -> None:
+def _gather(image: str, content: _Lines, labels: dict[int, Label], gathered: LabelFiles) -> None:
     """Gather the boxes of one label file."""
     try:
         boxes = read_boxes(content.lines)
     except PredictionLineError as line:
         raise PredictionLineError(f"{content.path}: {line}") from None
     facts: dict[str, Any] = {}
-    unnamed = next((number for number, *_ in boxes if number not in findings), None)
+    unnamed = next((number for number, *_ in boxes if number not in labels), None)
     if unnamed is not None:
-        raise InputError(f"class {unnamed} has no name; {len(findings)} classes are named")
+        raise InputError(f"class {unnamed} has no name; {len(labels)} classes are named")
     if boxes:
         facts["width"], facts["height"] = gathered.builder.labelled_size(image)
     gathered.images[image] = facts
     sides = (facts.get("width", 0), facts.get("height", 0)) * 2
     for number, shares, is_polygon in boxes:
         edges = [share * side for share, side in zip(shares, sides, strict=True)]
-        gathered.add_box(image, findings[number], edges)
+        gathered.add_box(image, labels[number], edges)
         gathered.counts["polygons were found: each is replaced by the box around it"] += is_polygon
 
 

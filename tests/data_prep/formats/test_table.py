@@ -337,7 +337,7 @@ def test_a_class_that_denies_another_says_that_alone_is_absent(tmp_path, word):
     assert states_of(tables, "a") == {"mass": "present", "nodule": "absent"}
     assert states_of(tables, "b") == {"mass": "absent"}  # of nodules it says nothing
     assert states_of(tables, "d") == {"mass": "absent", "nodule": "present"}
-    assert f"  {word}: taken for mass is absent (1 row)" in lines
+    assert f"  {word}: taken for mass is absent (2 rows)" in lines
 
 
 def test_a_row_unknown_beside_others_leaves_open_what_they_do_not_name(tmp_path):
