@@ -112,6 +112,7 @@ class SourceTables:
         official: Columns ``image_id, role`` of the publisher's own assignment to train, validation
             and test, which is stored as the split ``official`` beside the drawn one.
         notes: Facts about the data that a user must know, one sentence each.
+        read_as: Sentences on how the label tables were read, such as the role of each column.
         implied: Labels among `findings` that are absent because the files do not name the finding;
             None if the format implies none.
     """
@@ -127,6 +128,7 @@ class SourceTables:
     split: pd.DataFrame = field(default_factory=empty_roles)
     official: pd.DataFrame = field(default_factory=empty_roles)
     notes: tuple[str, ...] = ()
+    read_as: tuple[str, ...] = ()
     implied: ImpliedNegatives | None = None
 
     def with_targets(self, targets: Mapping[str, Sequence[str]]) -> SourceTables:
@@ -313,6 +315,7 @@ class SourceBuilder:
         options: Options that the user gave.
         show: Function that is called with each line that the user sees at once.
         notes: Notes for the user that were collected so far.
+        read_as: Sentences on how the label tables were read.
         exclusions: Images that are left out, with their reasons.
         implied: Labels that are absent because the files do not name the finding; None without.
     """
@@ -322,6 +325,7 @@ class SourceBuilder:
     options: ReadOptions
     show: Callable[[str], None] = lambda line: None
     notes: list[str] = field(default_factory=list)
+    read_as: list[str] = field(default_factory=list)
     exclusions: Exclusions = field(default_factory=Exclusions)
     implied: ImpliedNegatives | None = None
     _stored_sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -344,6 +348,7 @@ class SourceBuilder:
             tables[path] = table.text
             for note in table.notes:
                 self.show(f"{path.name}: {note}")
+                self.read_as.append(f"{path.name}: {note}")
         if sheet is not None and not any(map(is_spreadsheet, tables)):
             raise InputError(f"--sheet {sheet}: none of the tables is a spreadsheet; leave it out")
         return tables
@@ -664,6 +669,7 @@ class SourceBuilder:
             targets=targets,
             excluded=excluded.reset_index(drop=True),
             notes=tuple(self.notes),
+            read_as=tuple(self.read_as),
             implied=self.implied,
             **further,
         )

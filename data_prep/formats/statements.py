@@ -390,7 +390,7 @@ def read_labels_and_boxes(
     if idle:
         builder.notes.append(
             f"WARNING: {counted(len(idle), 'box')} on rows that state that the image shows nothing "
-            f"were ignored, the first on image {idle[0]}. If a box is right, correct the label"
+            f"were ignored (the first on image {idle[0]}). If a box is right, correct the label"
         )
     normal = _stacked(stated.normal, ["image_id", "reader"])
     present = pd.concat([stated_labels[stated_labels["state"] == "present"], boxes])[LABEL_KEY]

@@ -39,6 +39,7 @@ from cxr_compare.evaluation.boxes.box_checks import (
 )
 from cxr_compare.evaluation.boxes.boxes_table import positive_scale
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System, SystemFacts
 from cxr_compare.evaluation.sources.imported_images import KnownImages, SplitImages
 from cxr_compare.evaluation.sources.prediction_files import (
@@ -106,7 +107,8 @@ class ReadPredictions:
             ``image_id``, ``status`` (``ok`` or ``failed``), ``reason``.
         rows: Scores or boxes of images: ``image_id``, ``finding``, the edges of boxes in px of the
             original image, and ``score``.
-        notes: What was left out, clipped or assumed, one sentence each.
+        notes: What was recognised, left out, clipped or assumed, one sentence each. A sentence that
+            begins with ``WARNING: `` is a caution of a comparison.
         content_id: Digest of what was read and of the options with which it was read.
     """
 
@@ -135,6 +137,7 @@ class ReadPredictions:
                 inference_id=self.content_id,
                 score_range=low_high,
                 record={**record, "inference_id": self.content_id},
+                notes=tuple(self.notes),
             ),
         )
         if self.kind == "boxes":
@@ -585,10 +588,10 @@ def _in_px(
                 f"{where}: scale is of boxes in px, and these are shares of the image; leave it out"
             )
         rows[EDGES] = rows[EDGES] * positive_scale(scale)
-    rows, note = without_empty_boxes(rows, where)
+    rows, note = without_empty_boxes(rows)
     if note:
         rows = rows.reset_index(drop=True)
-        source.notes.append(f"{note}.")
+        source.notes.append(f"{WARNING}{note}.")
     limit = _image_limits(rows, known.images)
     if in_shares:
         has_no_size = np.isnan(limit).any(axis=1)

@@ -80,7 +80,7 @@ def test_a_spreadsheet_of_true_boxes_is_read_and_an_impossible_side_is_named(tmp
         table[edge] = [value, None]
     table = table.assign(image_width=100, image_height=80)
     table.to_excel(tmp_path / "truth.xlsx", index=False)
-    truth = truth_set(tmp_path / "truth.xlsx", None, print)
+    truth = truth_set(tmp_path / "truth.xlsx", None)
     assert truth.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [[10, 20, 30, 40]]
     for name, wrong in (("t.csv", "csv"), ("t.json", "json")):
         images = [{"id": 1, "file_name": "a.png", "width": 10**30, "height": 80}]
@@ -89,7 +89,7 @@ def test_a_spreadsheet_of_true_boxes_is_read_and_an_impossible_side_is_named(tmp
         text = table.assign(image_width="1e30").to_csv(index=False)
         (tmp_path / name).write_text(text if wrong == "csv" else json.dumps(coco))
         with pytest.raises(InputError, match=r"'?a(\.png)?'?: .*1e\+30 px"):
-            truth_set(tmp_path / name, None, print)
+            truth_set(tmp_path / name, None)
 
 
 def test_truth_equals_prepare_import_and_compare_to_the_bit(folder, report, tmp_path):
@@ -149,12 +149,10 @@ def test_truth_as_csv_or_yolo_gives_the_same_figures(folder, report):
         np.testing.assert_allclose(other.figures["estimate"].to_numpy(), figures_a, atol=1e-9)
 
 
-def test_without_patients_intervals_are_by_image_and_stated_first(folder, capsys):
-    report = compare_files(folder, patients=None, progress=True)
-    lines = capsys.readouterr().err.splitlines()
-    assert "too narrow" in lines[0]
-    assert "--patients" in lines[0]
+def test_without_patients_intervals_are_by_image_and_this_is_the_first_caution(folder):
+    report = compare_files(folder, patients=None)
     assert report.cautions[0].startswith("Intervals are by image")
+    assert "--patients" in report.cautions[0]
 
 
 def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(
