@@ -188,7 +188,6 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         provenance={**(recorded or {}), **_record(models, records, protocol, resamples)},
         records=records,
         notes=[
-            *_reading_notes(truth, models_by_label(named)),
             *notes,
             *of_models,
             *score_notes(models),
@@ -200,6 +199,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *image_blind_notes(places, blind, models),
             *by_unit.notes,
             *_seed_notes(models),
+            *_reading_notes(truth, models_by_label(named)),
         ],
         exposures=exposed,
         protocol=protocol,

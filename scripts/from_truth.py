@@ -121,7 +121,12 @@ def _of_file(
     if any(not isinstance(value, Path) for value in further):
         raise InputError("compare: with truth in a file, boxes and patients are files, too")
     defined = dict(read_target(text) for text in target_names or () if "=" in text)
-    dataset = truth_set(truth, patients, boxes, columns, defined)
+    recognised: list[str] = []
+    try:
+        dataset = truth_set(truth, patients, recognised.append, boxes, columns, defined)
+    except InputError:
+        console.say("\n".join(recognised))  # where nothing is refused, a note names the columns
+        raise
 
     def of_finding(finding: str) -> GroundTruth:
         return LabelledSplit(dataset, Target(finding, (finding,), finding)).truth

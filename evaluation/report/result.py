@@ -252,7 +252,8 @@ class Result(OpenedFromFolder):
         images = "images" if drawn else "no images"
         named = (drawn or self.answer["names_images"]) and not hidden
         names = "file names" if named else "no file names"
-        return f"This file can be sent as it is; it holds {images} and {names}."
+        first, second = sorted((images, names), key=lambda held: held.startswith("no "))
+        return f"This file can be sent as it is; it holds {first} and {second}."
 
     def _repr_html_(self) -> str:
         """Return the answer, its cautions and notes and the table as HTML, for a notebook."""

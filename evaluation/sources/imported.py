@@ -227,6 +227,7 @@ def read_rows(  # noqa: PLR0913 - options of cxr import
         raise InputError(f"{where}: has a header but no row of scores")
     files = _listed_files(source_rows, ignore_unknown, advice)
     of_split = SplitImages(known, split, frozenset(table["image_id"]) | set(files), advice)
+    assumed: list[str] = []
     if gives_boxes and ran is None:
         ids = source_rows.ids
         ran, assumed = of_split.assumed_run(raw.ran and _ids_of(raw.ran, ids), ids)
@@ -242,7 +243,8 @@ def read_rows(  # noqa: PLR0913 - options of cxr import
         _ask_if_resized(rows, known.boxes, where, advice)
     status = of_split.status(ran, gives_boxes=gives_boxes)
     listed_by = None if raw.ran is None else coco_truth
-    notes += of_split.notes(status, ran, gives_boxes=gives_boxes, listed_by=listed_by)
+    stated = None if assumed else ran
+    notes += of_split.notes(status, stated, gives_boxes=gives_boxes, listed_by=listed_by)
     settings: list[Any] = [kind, names.image, names.score, names.finding, finding, split]
     settings.append("all" if ran is None else sorted(ran))
     if raw.in_shares:

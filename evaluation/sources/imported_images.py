@@ -252,7 +252,7 @@ class SplitImages:
 
         Args:
             images: Status of the images, see `status`.
-            ran: Ids of the images that a detector was run on; None for all val and test images.
+            ran: Ids of the images that a detector was run on, where something says so; else None.
             gives_boxes: True for boxes, False for scores.
             listed_by: COCO annotation file whose images count as run; None without one.
         """

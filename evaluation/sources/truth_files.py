@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def _find_format(path: Path) -> Any:
 def truth_set(
     path: Path,
     patients: Path | None,
+    show: Callable[[str], None] = lambda line: None,
     boxes: Path | None = None,
     columns: tuple[str, ...] = (),
     targets: Mapping[str, Sequence[str]] | None = None,
@@ -65,6 +66,7 @@ def truth_set(
             YOLO labels or of COCO files.
         patients: A CSV file with the columns ``image_id,patient_id``; None if the labels name the
             patients.
+        show: Function that is called with each line of a table of the recognised columns.
         boxes: A CSV file of true boxes, if ``path`` is a CSV file of labels; None without true
             boxes or if ``path`` contains them.
         columns: Meanings of columns whose names are not recognised, as ROLE=COLUMN, such as
@@ -97,10 +99,11 @@ def truth_set(
     options = ReadOptions(columns=columns)
     if labels in (TABLE, VIA):
         options = replace(options, labels=label_files)
-    tables = labels.read_source(path, options, lambda line: None).with_targets(targets or {})
+    tables = labels.read_source(path, options, show).with_targets(targets or {})
     joined = [target["any_of"] for target in tables.targets.values()]
     questions = [label.question for label in misspelt_labels(tables.findings, joined)]
-    notes = [*tables.read_as, *tables.notes]
+    # A comparison finds images of unknown patients itself, whatever the truth is.
+    notes = [*tables.read_as, *(note for note in tables.notes if note not in tables.patient_notes)]
     notes += [f"WARNING: {question[:1].upper()}{question[1:]}" for question in questions]
     for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
         raise InputError(f"{path}: {image}: {reason}; correct it")

@@ -80,7 +80,7 @@ def test_a_spreadsheet_of_true_boxes_is_read_and_an_impossible_side_is_named(tmp
         table[edge] = [value, None]
     table = table.assign(image_width=100, image_height=80)
     table.to_excel(tmp_path / "truth.xlsx", index=False)
-    truth = truth_set(tmp_path / "truth.xlsx", None)
+    truth = truth_set(tmp_path / "truth.xlsx", None, print)
     assert truth.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [[10, 20, 30, 40]]
     for name, wrong in (("t.csv", "csv"), ("t.json", "json")):
         images = [{"id": 1, "file_name": "a.png", "width": 10**30, "height": 80}]
@@ -89,7 +89,7 @@ def test_a_spreadsheet_of_true_boxes_is_read_and_an_impossible_side_is_named(tmp
         text = table.assign(image_width="1e30").to_csv(index=False)
         (tmp_path / name).write_text(text if wrong == "csv" else json.dumps(coco))
         with pytest.raises(InputError, match=r"'?a(\.png)?'?: .*1e\+30 px"):
-            truth_set(tmp_path / name, None)
+            truth_set(tmp_path / name, None, print)
 
 
 def test_truth_equals_prepare_import_and_compare_to_the_bit(folder, report, tmp_path):

@@ -17,10 +17,10 @@ from cxr_compare.evaluation.sources.truth_files import truth_set
 IDS = [f"img{number}" for number in range(6)]
 
 
-def read(folder: Path, **columns: object) -> DataSet:
+def read(folder: Path, said: list[str] | None = None, **columns: object) -> DataSet:
     path = folder / "t.csv"
     pd.DataFrame({"image_id": IDS, **columns}).to_csv(path, index=False)
-    return truth_set(path, None)
+    return truth_set(path, None, ([] if said is None else said).append)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,10 @@ def test_a_cell_that_is_no_label_is_named_by_its_line(tmp_path):
 
 
 def test_minus_one_beside_one_and_zero_is_uncertain_and_counted(tmp_path):
-    dataset = read(tmp_path, label=[1, 0, -1, 1, 0, 1])
+    said: list[str] = []
+    dataset = read(tmp_path, said, label=[1, 0, -1, 1, 0, 1])
     assert dataset.findings["state"].tolist().count("uncertain") == 1
-    assert any("-1: taken for uncertain (1 cell)" in line for line in dataset.info["notes"])
+    assert any("-1: taken for uncertain (1 cell)" in line for line in said)
 
 
 def test_minus_one_without_a_zero_is_asked_about(tmp_path):
@@ -62,9 +63,10 @@ def test_minus_one_without_a_zero_is_asked_about(tmp_path):
 
 
 def test_rows_without_a_label_are_counted_in_the_first_line(tmp_path):
-    dataset = read(tmp_path, label=["1", "0", "", "N/A", "0", "1"])
+    said: list[str] = []
+    dataset = read(tmp_path, said, label=["1", "0", "", "N/A", "0", "1"])
     assert len(dataset.findings) == 4
-    assert "6 rows, 2 of them without a label" in dataset.info["notes"][0]
+    assert "6 rows, 2 of them without a label" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_coco_results_by_number_find_images_of_equal_names_in_two_folders(tmp_pa
     results = [{"image_id": number, "score": 0.9 - 0.8 * number, **box} for number in (0, 1)]
     (tmp_path / "t.json").write_text(json.dumps(truth))
     (tmp_path / "r.json").write_text(json.dumps(results))
-    dataset = truth_set(tmp_path / "t.json", None)
+    dataset = truth_set(tmp_path / "t.json", None, print)
     predictions = read_predictions(
         tmp_path / "r.json", dataset, name="A", coco_truth=tmp_path / "t.json"
     )
