@@ -125,7 +125,8 @@ def _of_file(
     try:
         dataset = truth_set(truth, patients, recognised.append, boxes, columns, defined)
     except InputError:
-        console.say("\n".join(recognised))  # where nothing is refused, a note names the columns
+        for line in recognised:  # where nothing is refused, a note names the columns
+            console.say(line)
         raise
 
     def of_finding(finding: str) -> GroundTruth:
