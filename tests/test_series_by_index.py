@@ -150,6 +150,13 @@ def test_an_index_with_one_meaning_is_not_asked_about(scores, truth):
     assert auroc(scores, truth) == auroc(S, Y)
 
 
+def test_outputs_in_a_series_are_refused():
+    outputs = pd.Series([{"boxes": [[1, 1, 9, 9]], "scores": [score]} for score in S], ORDER)
+    for options in ({}, {"boxes": outputs}):
+        with pytest.raises(InputError):
+            auroc(S.to_numpy() if options else outputs, truth_with_ids(ORDER), **options)
+
+
 def test_equal_values_are_not_asked_about():
     one_patient = pd.Series("p", ORDER)
     assert auroc(pd.Series(0.3, ORDER), truth_with_ids(ORDER), patients=one_patient) == 0.5

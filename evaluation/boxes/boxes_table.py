@@ -352,6 +352,10 @@ def _read(
 def _as_list(outputs: Any, where: str) -> list[Any]:
     if isinstance(outputs, str | bytes) or not isinstance(outputs, Iterable):
         raise InputError(f"{where}: {_KINDS}, got {type(outputs).__name__}")
+    if isinstance(outputs, pd.Series):  # its index may be in another order than the images
+        raise InputError(
+            f"{where}: {_KINDS}, got Series; give its values as a list, in the order of the images"
+        )
     return list(outputs)
 
 

@@ -472,8 +472,8 @@ def _ask_if_ids(values: pd.Series, name: str, by_row: pd.Index, rows: pd.Series)
     )
     if not by_id.is_unique or not is_member(by_id, ids).all():
         return  # the index holds no image ids
-    codes = pd.Series(pd.factorize(values)[0], by_id)
-    differs = (codes.reindex(of_rows).to_numpy() != codes.to_numpy()).nonzero()[0]
+    texts = pd.Series(values.astype(str).to_numpy(), by_id)
+    differs = (texts.reindex(of_rows).to_numpy() != texts.to_numpy()).nonzero()[0]
     if not len(differs):
         return
     row = differs[0]
