@@ -162,8 +162,7 @@ def _joint_predictions(
     stored = read_json(record, "predictions") if record.is_file() else {}
     if stored.get("inference_id") != joined_id(members, joined.settings):
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier or unfinished report
-        for remark in write_joined(members, joined, dataset, folder, name):
-            console.say(remark)
+        write_joined(members, joined, dataset, folder, name)
     predictions = Predictions.open(folder)
     decisions = (member.decision(target.name) for member in members)
     policies = dict.fromkeys(

@@ -372,12 +372,11 @@ def _refuse_shares(table: pd.DataFrame, where: str) -> None:
         )
 
 
-def without_empty_boxes(table: pd.DataFrame, where: str) -> tuple[pd.DataFrame, str]:
+def without_empty_boxes(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Leave out predicted boxes of zero width or height, which detectors make by clipping.
 
     Args:
         table: Table of predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2`` and ``y2`` (px).
-        where: Name of the file or argument that holds the rows.
 
     Returns:
         The boxes with an area, and a note on the others, empty if there are none. If at least a
@@ -387,9 +386,9 @@ def without_empty_boxes(table: pd.DataFrame, where: str) -> tuple[pd.DataFrame, 
     Example:
         >>> boxes = pd.DataFrame({"image_id": [*"abcdefghijk"], "x1": 5, "y1": 5, "x2": 9, "y2": 9})
         >>> boxes.loc[3, "x2"] = 5
-        >>> rows, note = without_empty_boxes(boxes, "boxes")
+        >>> rows, note = without_empty_boxes(boxes)
         >>> len(rows), note
-        (10, "boxes: 1 box without width or height left out (first: row 3, image 'd')")
+        (10, "1 box without width or height left out (first: row 3, image 'd')")
     """
     x1, y1, x2, y2 = table[EDGES].to_numpy(np.float64).T
     is_empty = ((x1 == x2) & (y1 <= y2)) | ((y1 == y2) & (x1 <= x2))
@@ -397,7 +396,7 @@ def without_empty_boxes(table: pd.DataFrame, where: str) -> tuple[pd.DataFrame, 
         return table, ""
     boxes = counted(int(is_empty.sum()), "box")
     first = row_text(table, int(is_empty.argmax()), "first")
-    return table[~is_empty], f"{where}: {boxes} without width or height left out ({first})"
+    return table[~is_empty], f"{boxes} without width or height left out ({first})"
 
 
 def check_inside(

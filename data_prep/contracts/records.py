@@ -823,6 +823,8 @@ class AnswerRecord(Record):
     Attributes:
         headline: The answer in one sentence.
         cautions: Reasons why it may be wrong.
+        reading: Sentences on how the truth and the systems were read.
+        names_images: True if such a sentence, or a caution on reading, names an image.
         findings: Sentences on further comparisons.
         claims: Differences in the primary figure between two systems, which the headline states.
         target: Name of the target (findings that make an image positive) that was evaluated.
@@ -842,6 +844,8 @@ class AnswerRecord(Record):
 
     headline: str
     cautions: list[str] = ABSENT
+    reading: list[str] = ABSENT
+    names_images: bool = ABSENT
     findings: list[str] = ABSENT
     claims: list[dict[str, Any]] = ABSENT
     target: str

@@ -247,9 +247,7 @@ class LabelTable:
         Args:
             quoted: True also shows the cells of the first three rows.
         """
-        rows = [(role, column) for role, columns in self.columns.items() for column in columns]
-        rows = [(f"{r}:{self.finding(c)}" if r == "finding" else r, c) for r, c in rows]
-        rows += [("unused", column) for column in self.unused]
+        rows = [*self._roles, *(("unused", column) for column in self.unused)]
         cells: list[tuple[str, ...]] = [("role", "column", "first rows", "", "")]
         shown = 3 if quoted else 0
         cells += [(*row, *(*self.text[row[1]][:shown], "", "", "")[:3]) for row in rows]
@@ -258,14 +256,32 @@ class LabelTable:
         kind = "columns were recognised by their names"
         if self.known:
             kind = f"a table of {self.known['name']}"
-        rows_text = counted(len(self.text), "row")
-        if self._n_without_label:
-            rows_text += f", {self._n_without_label:,} of them without a label"
-        lines = [f"{self.path.name}: {rows_text}; {kind}"]
+        lines = [f"{self._counts}; {kind}"]
         for row in cells:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append("  " + "  ".join(padded).rstrip())
         return lines
+
+    @property
+    def summary(self) -> str:
+        """One line on the number of rows, the role of each column and the unused columns."""
+        roles = ", ".join(f"{column} as {role}" for role, column in self._roles)
+        unused = f"; unused: {', '.join(self.unused)}" if self.unused else ""
+        return f"{self._counts}; columns: {roles}{unused} (correct: --columns ROLE=COLUMN)"
+
+    @property
+    def _roles(self) -> list[tuple[str, str]]:
+        """Role and name of each column that is used."""
+        pairs = [(role, column) for role, columns in self.columns.items() for column in columns]
+        return [(f"{r}:{self.finding(c)}" if r == "finding" else r, c) for r, c in pairs]
+
+    @property
+    def _counts(self) -> str:
+        """Name of the file, and how many rows it has."""
+        text = f"{self.path.name}: {counted(len(self.text), 'row')}"
+        if self._n_without_label:
+            text += f", {self._n_without_label:,} of them without a label"
+        return text
 
 
 def is_class_number(cell: str) -> bool:
@@ -407,9 +423,11 @@ def read_label_tables(
             _correct(tables, value)
     for table in tables:
         _find_findings(table, options.class_names, every=not quoted)
-        labels = table.describe_labels(options.class_names, quoted=quoted)
-        for line in (*table.lines(quoted=quoted), *labels):
+        meanings = table.describe_labels(options.class_names, quoted=quoted)
+        for line in (*table.lines(quoted=quoted), *meanings):
             builder.show(line)
+        builder.read_as.append(table.summary)
+        builder.read_as += [f"{table.path.name}: {meaning.strip()}" for meaning in meanings]
         _warn_of_none(table, builder)
         _warn_of_sexes(table, builder)
     builder.show("If a column is wrong, correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")

@@ -112,6 +112,8 @@ class SourceTables:
         official: Columns ``image_id, role`` of the publisher's own assignment to train, validation
             and test, which is stored as the split ``official`` beside the drawn one.
         notes: Facts about the data that a user must know, one sentence each.
+        patient_notes: Those of `notes` that warn of images of unknown patients.
+        read_as: Sentences on how the label tables were read, such as the role of each column.
         implied: Labels among `findings` that are absent because the files do not name the finding;
             None if the format implies none.
     """
@@ -127,6 +129,8 @@ class SourceTables:
     split: pd.DataFrame = field(default_factory=empty_roles)
     official: pd.DataFrame = field(default_factory=empty_roles)
     notes: tuple[str, ...] = ()
+    patient_notes: tuple[str, ...] = ()
+    read_as: tuple[str, ...] = ()
     implied: ImpliedNegatives | None = None
 
     def with_targets(self, targets: Mapping[str, Sequence[str]]) -> SourceTables:
@@ -313,6 +317,8 @@ class SourceBuilder:
         options: Options that the user gave.
         show: Function that is called with each line that the user sees at once.
         notes: Notes for the user that were collected so far.
+        patient_notes: Those of `notes` that warn of images of unknown patients.
+        read_as: Sentences on how the label tables were read.
         exclusions: Images that are left out, with their reasons.
         implied: Labels that are absent because the files do not name the finding; None without.
     """
@@ -322,6 +328,8 @@ class SourceBuilder:
     options: ReadOptions
     show: Callable[[str], None] = lambda line: None
     notes: list[str] = field(default_factory=list)
+    patient_notes: list[str] = field(default_factory=list)
+    read_as: list[str] = field(default_factory=list)
     exclusions: Exclusions = field(default_factory=Exclusions)
     implied: ImpliedNegatives | None = None
     _stored_sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -344,6 +352,7 @@ class SourceBuilder:
             tables[path] = table.text
             for note in table.notes:
                 self.show(f"{path.name}: {note}")
+                self.read_as.append(f"{path.name}: {note}")
         if sheet is not None and not any(map(is_spreadsheet, tables)):
             raise InputError(f"--sheet {sheet}: none of the tables is a spreadsheet; leave it out")
         return tables
@@ -406,7 +415,9 @@ class SourceBuilder:
             f"WARNING: {begin} counts as a patient of its own. The same person may then be in "
             "training and test, which makes the figures too good"
         )
-        self.notes.append(f"{warning}. {remedy}" if remedy else warning)
+        note = f"{warning}. {remedy}" if remedy else warning
+        self.notes.append(note)
+        self.patient_notes.append(note)
 
     def drop_repeats(self, rows: pd.DataFrame, file: str) -> pd.DataFrame:
         """Remove repeated rows of a file, and add a note on their number.
@@ -664,6 +675,8 @@ class SourceBuilder:
             targets=targets,
             excluded=excluded.reset_index(drop=True),
             notes=tuple(self.notes),
+            patient_notes=tuple(self.patient_notes),
+            read_as=tuple(self.read_as),
             implied=self.implied,
             **further,
         )

@@ -382,7 +382,7 @@ def read_labels_and_boxes(
     if idle:
         builder.notes.append(
             f"WARNING: {counted(len(idle), 'box')} on rows that state that the image shows nothing "
-            f"or no such finding were ignored, the first on image {idle[0]}. If a box is right, "
+            f"or no such finding were ignored (the first on image {idle[0]}). If a box is right, "
             "correct the label"
         )
     normal = _stacked(stated.normal, ["image_id", "reader"])

@@ -35,6 +35,7 @@ from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.box_checks import check_scores
+from cxr_compare.evaluation.statistics.arrays import as_array
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 _KINDS = "expected a DataFrame of boxes, a list with an output for each image, or COCO results"
@@ -185,23 +186,33 @@ def boxes_table(
         table = _in_px(table, sizes, where)
     if scale is not None:
         table[EDGES] = table[EDGES] * positive_scale(scale)
-    return _checked(table, meant, where, sizes)
+    return _warned(*_checked(table, meant, where, sizes), where)
+
+
+def read_outputs(outputs: Any, image_ids: Iterable[Any] | None) -> tuple[pd.DataFrame, str]:
+    """Convert outputs as `boxes_table` does, and return a note in place of its warning."""
+    table, meant = _read(outputs, image_ids, None, "outputs")
+    return _checked(table, meant, "outputs", None)
 
 
 def _checked(
     table: pd.DataFrame, meant: _Meaning, where: str, sizes: np.ndarray | None
-) -> pd.DataFrame:
-    """Check scores and boxes of a table, and return it without its column ``place``."""
+) -> tuple[pd.DataFrame, str]:
+    """Check scores and boxes of a table, and return it without its column ``place``.
+
+    The note says which predicted boxes without width or height were left out; else it is empty.
+    """
+    note = ""
     if "score" in table:
         check_scores(table, where)
-        table = _with_area(table, where)
+        table, note = without_empty_boxes(table)
     if meant.assumed and meant.box_format == "xywh" and sizes is None:
         _ask_if_corners(table, where)
     check_edges(table, where, sizes=sizes)
     if sizes is not None:
         sides = _SIDES_TEXT if meant.box_format != "xyxy" else ""
         check_inside(table, where, sizes, sides=sides, form=meant.box_format)
-    return table.drop(columns="place")
+    return table.drop(columns="place"), note
 
 
 def box_arguments(
@@ -281,22 +292,21 @@ def _index_of_ids(image_ids: Any) -> pd.Index:
     return pd.Index([_id_text(name) for name in names], dtype=TEXT)
 
 
-def _with_area(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Leave out predicted boxes without width or height, with a warning."""
-    table, note = without_empty_boxes(table, where)
+def _warned(table: pd.DataFrame, note: str, where: str) -> pd.DataFrame:
+    """Return the table, with a warning if there is a note."""
     if note:
-        warnings.warn(note, UserWarning, stacklevel=4)
+        warnings.warn(f"{where}: {note}", UserWarning, stacklevel=4)
     return table
 
 
 def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
     if isinstance(value, pd.DataFrame) and {"image_id", *EDGES} <= set(value.columns):
         if where == "boxes" and all(map(pd.api.types.is_numeric_dtype, value[EDGES].dtypes)):
-            value = _with_area(value, where)
+            value = _warned(*without_empty_boxes(value), where)
         has_text_ids = value["image_id"].dtype == TEXT
         return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
     table, meant = _read(value, ids, None, where)
-    return _checked(table, meant, where, None)
+    return _warned(*_checked(table, meant, where, None), where)
 
 
 def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
@@ -342,6 +352,10 @@ def _read(
 def _as_list(outputs: Any, where: str) -> list[Any]:
     if isinstance(outputs, str | bytes) or not isinstance(outputs, Iterable):
         raise InputError(f"{where}: {_KINDS}, got {type(outputs).__name__}")
+    if isinstance(outputs, pd.Series):  # its index may be in another order than the images
+        raise InputError(
+            f"{where}: {_KINDS}, got Series; give its values as a list, in the order of the images"
+        )
     return list(outputs)
 
 
@@ -439,7 +453,7 @@ def _read_one(output: Any, where: str, box_format: BoxFormat | None) -> _Output:
     if scores is not None:
         scores = _one_each(_numbers(scores, f"{where}: scores"), len(edges), where, "scores")
     if labels is not None:
-        kinds = _one_each(_values(labels), len(edges), where, "labels")
+        kinds = _one_each(as_array(labels), len(edges), where, "labels")
         labels = np.asarray([_class_text(kind, names) for kind in kinds], dtype=object)
     return _Output(where, _corners(edges, box_format or "xyxy"), scores, labels)
 
@@ -609,21 +623,9 @@ def _corners(edges: np.ndarray, form: BoxFormat) -> np.ndarray:
     return np.hstack([first - second / 2, first + second / 2])
 
 
-def _values(values: Any) -> np.ndarray:
-    """Convert a tensor on any device, a list or an array to an array."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        if str(values.dtype) == "torch.bfloat16":  # numpy has no such type
-            values = values.float()
-        values = values.numpy()
-    elif hasattr(values, "cpu"):
-        values = values.cpu().numpy()
-    return np.asarray(values)
-
-
 def _numbers(values: Any, where: str) -> np.ndarray:
     try:
-        return _values(values).astype(np.float64)
+        return as_array(values).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: are no numbers of one shape ({error})") from None
 

@@ -32,13 +32,16 @@ from cxr_compare.evaluation.boxes.boxes_table import (
     edge_columns,
     is_coco,
     is_detector_output,
+    read_outputs,
 )
 from cxr_compare.evaluation.labelled_images import GroundTruth, no_boxes
+from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.sources.imported import ReadPredictions, read_rows
 from cxr_compare.evaluation.sources.imported_images import KnownImages
 from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
+from cxr_compare.evaluation.statistics.arrays import as_array
 
 FINDING = "finding"
 """Name of the finding if the labels have no name."""
@@ -51,6 +54,7 @@ _OF_IMAGES = (
     ("study_id", *column_names("study")),
     _ROLE_COLUMNS,
 )
+_LOST_DIGITS = r"^0+(?=\d)|\.0$"  # of ids that were read as numbers: 7 for 0007, 7.0 for 7
 _IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
 
 
@@ -221,7 +225,7 @@ def _predicted_boxes(
             "DataFrame with image_id"
         )
     try:
-        boxes = boxes_table(outputs, image_ids)
+        boxes, left_out = read_outputs(outputs, image_ids)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     findings = [] if "finding" not in boxes else sorted(boxes["finding"].unique())
@@ -232,7 +236,7 @@ def _predicted_boxes(
         )
     boxes = boxes.drop(columns="finding", errors="ignore")
     run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
-    return read_rows(
+    read = read_rows(
         boxes,
         known,
         name=name,
@@ -241,6 +245,9 @@ def _predicted_boxes(
         scale=scale,
         advice=_advice_for_values(name, names_columns=False),
     )
+    if left_out:
+        read.notes.append(f"{WARNING}{left_out}.")
+    return read
 
 
 def _truth_frame(truth: Any) -> pd.DataFrame:
@@ -256,7 +263,7 @@ def _truth_frame(truth: Any) -> pd.DataFrame:
             f"truth: its index has {truth.index.nlevels} levels; give one of image ids"
         )
     else:
-        ids = pd.Index(truth.index.astype(str))
+        ids = _id_texts(truth.index, "truth")
     _require_unique(ids, "truth")
     frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth, ids)})
     if isinstance(truth, pd.Series) and truth.name is not None:
@@ -297,6 +304,7 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
         edges = []
     if image is None or not edges:
         return truth, None
+    _id_texts(truth[image], "truth")
     rows = truth.set_axis(columns, axis=1).rename(columns={image: "image_id"})
     images = rows.drop(columns=edges)
     first = ~images["image_id"].duplicated()
@@ -333,7 +341,7 @@ def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
     }
     ids = numbered_ids(len(truth))
     if column_by_role["image_id"] is not None:
-        ids = pd.Index(truth[column_by_role["image_id"]].astype(str))
+        ids = _id_texts(truth[column_by_role["image_id"]], "truth")
     _require_unique(ids, "truth")
     frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth[label], ids)})
     for role in ("patient_id", "study_id"):
@@ -394,6 +402,17 @@ def _roles(values: pd.Series, ids: pd.Index) -> np.ndarray:
     return roles.to_numpy()
 
 
+def _id_texts(ids: pd.Series | pd.Index, where: str) -> pd.Index:
+    """Return image ids as texts; refuse a missing one."""
+    missing = np.flatnonzero(ids.isna())
+    if len(missing):
+        row, column = missing[0], "the image id in its index"
+        if isinstance(ids, pd.Series):
+            row, column = ids.index[row], str(ids.name)
+        raise InputError(f"{where}: row {row}: {column} is missing; fill it in")
+    return pd.Index(ids.astype(str))
+
+
 def _require_unique(ids: pd.Index, where: str) -> None:
     if not ids.is_unique:
         repeated = ids[ids.duplicated()][0]
@@ -403,23 +422,24 @@ def _require_unique(ids: pd.Index, where: str) -> None:
 def _images_of_series(values: pd.Series, name: str, rows: pd.Series | None) -> pd.Index:
     """Return the image of each value of a Series.
 
-    A Series with the index of truth goes by position, one with the same rows in another order by
-    row, any other by image id. ``rows`` has the image ids with the index of truth; None for a data
-    set.
+    Its index is the index of truth, or holds image ids. Where it may be either, and this makes a
+    difference, the user is asked. ``rows`` has the image ids with the index of truth; None for a
+    data set.
     """
     index = values.index
     if isinstance(index, pd.MultiIndex):
         raise InputError(f"{name}: its index has {index.nlevels} levels; give one of image ids")
     if rows is None:
-        return pd.Index(index.astype(str))
+        return _id_texts(index, name)
     has_own_index = not rows.index.equals(pd.Index(rows))
-    if index.equals(rows.index if has_own_index else pd.RangeIndex(len(rows))):
-        return pd.Index(rows)
-    if has_own_index and len(index) == len(rows) and index.is_unique and rows.index.is_unique:
-        found = rows.index.get_indexer(index)
-        if (found >= 0).all():
-            return pd.Index(rows.iloc[found])
-    ids = pd.Index(index.astype(str))
+    by_row = _images_by_row(index, rows) if has_own_index else None
+    if not has_own_index and index.equals(pd.RangeIndex(len(rows))):
+        by_row = pd.Index(rows)
+    if by_row is not None:
+        _ask_if_ids(values, name, by_row, rows)
+        if len(by_row) == len(rows):
+            return by_row
+    ids = _id_texts(index, name)
     if not is_member(ids, rows.astype(str)).any():
         common = f"{int(index.isin(rows.index).sum()):,} of {len(index):,} rows are in both"
         reason = (
@@ -434,6 +454,36 @@ def _images_of_series(values: pd.Series, name: str, rows: pd.Series | None) -> p
     return ids
 
 
+def _images_by_row(index: pd.Index, rows: pd.Series) -> pd.Index | None:
+    """Return the images of the rows of truth that an index names; None if it names others."""
+    if index.equals(rows.index):
+        return pd.Index(rows)
+    if not (index.is_unique and rows.index.is_unique):
+        return None
+    found = rows.index.get_indexer(index)
+    return pd.Index(rows.iloc[found]) if (found >= 0).all() else None
+
+
+def _ask_if_ids(values: pd.Series, name: str, by_row: pd.Index, rows: pd.Series) -> None:
+    """Ask whether an index of rows holds image ids, where both fit and give different values."""
+    by_id, of_rows, ids = (
+        pd.Index(index).astype(str).str.replace(_LOST_DIGITS, "", regex=True)
+        for index in (values.index, by_row, rows)
+    )
+    if not by_id.is_unique or not is_member(by_id, ids).all():
+        return  # the index holds no image ids
+    texts = pd.Series(values.astype(str).to_numpy(), by_id)
+    differs = (texts.reindex(of_rows).to_numpy() != texts.to_numpy()).nonzero()[0]
+    if not len(differs):
+        return
+    row = differs[0]
+    raise InputError(
+        f"{name}: is {values.index[row]} in its index a row of truth, of image '{by_row[row]}', or "
+        f"image '{by_id[row]}'? Give an array in the order of truth if it holds rows, or a frame "
+        "with image_id if it holds image ids"
+    )
+
+
 def _patients_by_image(patients: Any, rows: pd.Series) -> np.ndarray:
     """Return the patient of each image, in the order of the rows of truth."""
     ids = pd.Index(rows)
@@ -445,7 +495,7 @@ def _patients_by_image(patients: Any, rows: pd.Series) -> np.ndarray:
         if found is None:
             raise InputError(f"patients: needs image_id and patient_id; it has {list(columns)}")
         image, patient = found
-        index, values = pd.Index(patients[image].astype(str)), patients[patient]
+        index, values = _id_texts(patients[image], "patients"), patients[patient]
     elif isinstance(patients, pd.Series):
         index, values = _images_of_series(patients, "patients", rows), patients
     else:
@@ -518,13 +568,11 @@ def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataF
 
 def _flat(value: Any, name: str) -> np.ndarray:
     """Convert values, also a tensor on any device, to an array of shape ``(N,)``."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
     if isinstance(value, Mapping):
         raise InputError(f"{name}: is a dict; give pd.Series(values, index=image_ids)")
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
         raise InputError(f"{name}: has masked values; leave these images out, or give NaN")
-    array = np.asarray(value)
+    array = as_array(value)
     if array.ndim != 1:
         raise InputError(f"{name}: expected one value for each image, got the shape {array.shape}")
     if np.iscomplexobj(array):

@@ -40,6 +40,7 @@ from cxr_compare.evaluation.boxes.box_checks import (
 )
 from cxr_compare.evaluation.boxes.boxes_table import positive_scale
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System, SystemFacts
 from cxr_compare.evaluation.sources.imported_images import KnownImages, SplitImages
 from cxr_compare.evaluation.sources.prediction_files import (
@@ -107,7 +108,8 @@ class ReadPredictions:
             ``image_id``, ``status`` (``ok`` or ``failed``), ``reason``.
         rows: Scores or boxes of images: ``image_id``, ``finding``, the edges of boxes in px of the
             original image, and ``score``.
-        notes: What was left out, clipped or assumed, one sentence each.
+        notes: What was recognised, left out, clipped or assumed, one sentence each. A sentence that
+            begins with ``WARNING: `` is a caution of a comparison.
         content_id: Digest of what was read and of the options with which it was read.
     """
 
@@ -136,6 +138,7 @@ class ReadPredictions:
                 inference_id=self.content_id,
                 score_range=low_high,
                 record={**record, "inference_id": self.content_id},
+                notes=tuple(self.notes),
             ),
         )
         if self.kind == "boxes":
@@ -225,6 +228,7 @@ def read_rows(  # noqa: PLR0913 - options of cxr import
         raise InputError(f"{where}: has a header but no row of scores")
     files = _listed_files(source_rows, ignore_unknown, advice)
     of_split = SplitImages(known, split, frozenset(table["image_id"]) | set(files), advice)
+    assumed: list[str] = []
     if gives_boxes and ran is None:
         ids = source_rows.ids
         ran, assumed = of_split.assumed_run(raw.ran and _ids_of(raw.ran, ids), ids)
@@ -240,7 +244,8 @@ def read_rows(  # noqa: PLR0913 - options of cxr import
         _ask_if_resized(rows, known.boxes, where, advice)
     status = of_split.status(ran, gives_boxes=gives_boxes)
     listed_by = None if raw.ran is None else coco_truth
-    notes += of_split.notes(status, ran, gives_boxes=gives_boxes, listed_by=listed_by)
+    stated = None if assumed else ran
+    notes += of_split.notes(status, stated, gives_boxes=gives_boxes, listed_by=listed_by)
     settings: list[Any] = [kind, names.image, names.score, names.finding, finding, split]
     settings.append("all" if ran is None else sorted(ran))
     if raw.in_shares:
@@ -588,10 +593,10 @@ def _in_px(
                 f"{where}: scale is of boxes in px, and these are shares of the image; leave it out"
             )
         rows[EDGES] = rows[EDGES] * positive_scale(scale)
-    rows, note = without_empty_boxes(rows, where)
+    rows, note = without_empty_boxes(rows)
     if note:
         rows = rows.reset_index(drop=True)
-        source.notes.append(f"{note}.")
+        source.notes.append(f"{WARNING}{note}.")
     limit = _image_limits(rows, known.images)
     if in_shares:
         has_no_size = np.isnan(limit).any(axis=1)

@@ -37,7 +37,7 @@ class ReadingAdvice:
     finding: str = "add a column 'finding' with the finding of each row"
     annotations: str = "use the names of images and findings"
     class_names: str = "put a data.yaml with their names beside the files"
-    empty_images: str = "leave those out of the true boxes' images"
+    empty_images: str = "leave those out of the truth"
     images_run: str = ""
     split: str = ""
     scale: str = "Give px of the original image"

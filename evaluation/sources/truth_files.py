@@ -51,7 +51,7 @@ def _find_format(path: Path) -> Any:
 def truth_set(
     path: Path,
     patients: Path | None,
-    say: Callable[[str], None],
+    show: Callable[[str], None] = lambda line: None,
     boxes: Path | None = None,
     columns: tuple[str, ...] = (),
     targets: Mapping[str, Sequence[str]] | None = None,
@@ -66,7 +66,7 @@ def truth_set(
             YOLO labels or of COCO files.
         patients: A CSV file with the columns ``image_id,patient_id``; None if the labels name the
             patients.
-        say: Function that shows the user a sentence, such as which columns were recognised.
+        show: Function that is called with each line of a table of the recognised columns.
         boxes: A CSV file of true boxes, if ``path`` is a CSV file of labels; None without true
             boxes or if ``path`` contains them.
         columns: Meanings of columns whose names are not recognised, as ROLE=COLUMN, such as
@@ -75,7 +75,8 @@ def truth_set(
             None for a target of each finding.
 
     Returns:
-        The data set in memory.
+        The data set in memory. Its ``info["notes"]`` says how the files were read; a sentence that
+        begins with ``WARNING: `` is a caution.
 
     Raises:
         InputError: The labels are malformed or missing, a box reaches beyond its image, or an image
@@ -98,10 +99,12 @@ def truth_set(
     options = ReadOptions(columns=columns)
     if labels in (TABLE, VIA):
         options = replace(options, labels=label_files)
-    tables = labels.read_source(path, options, say).with_targets(targets or {})
+    tables = labels.read_source(path, options, show).with_targets(targets or {})
     joined = [target["any_of"] for target in tables.targets.values()]
-    for label in misspelt_labels(tables.findings, joined):
-        say(f"WARNING: {label.question[:1].upper()}{label.question[1:]}")
+    questions = [label.question for label in misspelt_labels(tables.findings, joined)]
+    # A comparison finds images of unknown patients itself, whatever the truth is.
+    notes = [*tables.read_as, *(note for note in tables.notes if note not in tables.patient_notes)]
+    notes += [f"WARNING: {question[:1].upper()}{question[1:]}" for question in questions]
     for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
         raise InputError(f"{path}: {image}: {reason}; correct it")
     if tables.boxes.empty and tables.findings.empty:
@@ -119,7 +122,7 @@ def truth_set(
     of_boxes = sizes.reindex(typed_tables["boxes"]["image_id"].to_numpy()).to_numpy()
     typed_tables["boxes"], note = cut_boxes(typed_tables["boxes"], of_boxes)
     if note:
-        say(f"{path.name}: {note}")
+        notes.append(f"{path.name}: {note}")
     has_official_test = (tables.official["role"] == "test").any()
     roles = tables.official if has_official_test else tables.split
     split = images[["image_id"]].merge(roles, how="left").fillna({"role": "test"})
@@ -130,6 +133,7 @@ def truth_set(
         "source_root": str(path),
         "targets": tables.targets,
         "settings": {},
+        "notes": notes,
         "ids": {**DataSet.digests(*typed_tables.values()), "split_ids": split_ids},
     }
     return DataSet.from_info(path, info, splits={"default": split}).with_tables(typed_tables)

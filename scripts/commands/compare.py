@@ -498,11 +498,14 @@ def _compare_targets(
         # Without its page the folder is incomplete, whatever an earlier run had left.
         (out / files.PAGE).unlink(missing_ok=True)
         results = {}
+        said: set[str] = set()  # how a file was read is said once, not for each target
         for each in inputs:
             console.say(f"{each.truth.display_name}:")
             name = each.truth.finding
             results[name] = request.report(each, out / name)
-            console.say(str(results[name]))
+            lines = [line for line in str(results[name]).split("\n") if line not in said]
+            console.say("\n".join(lines))
+            said.update(line for line in lines if line.startswith("Note: "))
         titles = {each.truth.finding: each.truth.display_name for each in inputs}
         page = write_targets_page(out, titles, first.truth.title)
         return ResultsByTarget(results, page)

@@ -440,3 +440,15 @@ def test_a_wrong_label_or_argument_is_named_as_the_user_wrote_it():
         cxr_compare.metrics.box_average_precision([], [], ["a"], box_formats="xywh")
     with pytest.raises(InputError, match=r"^average_precision: "):
         cxr_compare.metrics.average_precision([1], [0.1], box_formats="xywh")
+
+
+def test_scores_in_bf16_are_scores():
+    torch = pytest.importorskip("torch")
+    scores = torch.tensor([0.25, 0.75, 0.5]).bfloat16()
+    truth, ids = truth_from_values([0, 1, None])
+    known = KnownImages.of_truth(truth)
+    assert predictions_from_values("A", scores, known, ids).rows["score"].tolist() == [
+        0.25,
+        0.75,
+        0.5,
+    ]
