@@ -15,6 +15,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ import numpy as np
 import cxr_compare
 from cxr_compare.configs.describe import _Key, _keys
 from cxr_compare.configs.settings import config_class
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.registry import FORMATS
 from cxr_compare.evaluation.metrics.metric import Direction, Metric, Need
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
@@ -32,7 +34,6 @@ from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import (
     COMMANDS,
     added_commands,
-    all_commands,
     command_function,
     command_groups,
 )
@@ -359,18 +360,44 @@ function prints nothing unless `progress=True`.
 _HEADER = ["| argument | default | meaning |", "|---|---|---|"]
 
 
+@cache
+def documented_commands() -> dict[str, Callable[..., Any]]:
+    """Return the function of each command of the core and of the annexes, by its name in Python.
+
+    What other packages add is left out, and with a line on stderr what cannot be loaded.
+    """
+    added = added_commands()
+    functions = {}
+    for name in (name for names in command_groups().values() for name in names):
+        if name in added and not added[name].module.startswith("cxr_compare."):
+            continue
+        try:
+            functions[name] = command_function(name)
+        except InputError as error:
+            sys.stderr.write(f"not documented: {error}\n")
+    return functions
+
+
 def reference_page() -> str:
     """Return ``docs/reference.md``, which describes every command with its arguments."""
-    functions = [command_function(name) for name in all_commands()]
+    functions = documented_commands()
     overview = []
     for title, names in command_groups().items():
-        links = ", ".join(f"[{name}](#{name})" for name in map(command_name, names))
-        overview.append(f"- {title}: {links}")
-    commands_of = Counter(map(_row, (p for function in functions for p in parameters_of(function))))
+        documented = [command_name(name) for name in names if name in functions]
+        if documented:
+            overview.append(f"- {title}: {', '.join(f'[{n}](#{n})' for n in documented)}")
+    commands_of = Counter(
+        _row(p) for function in functions.values() for p in parameters_of(function)
+    )
     shared = {
         row for row, commands in commands_of.items() if commands > 1 and row.startswith("| `--")
     }
-    lines = [_REFERENCE, *overview, "", *(_command(function, shared) for function in functions)]
+    lines = [
+        _REFERENCE,
+        *overview,
+        "",
+        *(_command(name, function, shared) for name, function in functions.items()),
+    ]
     return "\n".join([*lines, "## Shared options", "", *_HEADER, *sorted(shared), ""])
 
 
@@ -391,8 +418,9 @@ def api_page() -> str:
     sections = {
         "Commands": [name for name in names if name in COMMANDS],
         "Commands of the annexes": [
-            f"{point.module.removeprefix('cxr_compare.')}.{name}"
+            f"{point.module.removeprefix('cxr_compare.')}.{point.attr}"
             for name, point in added_commands().items()
+            if name in documented_commands()
         ],
         "Runs and answers": [n for n in names if n not in COMMANDS and n != "metrics"],
         "Functions of arrays": [f"metrics.{name}" for name in cxr_compare.metrics.__all__],
@@ -404,8 +432,8 @@ def api_page() -> str:
     return _API + "".join(lists)
 
 
-def _command(function: Callable[..., Any], shared: set[str]) -> str:
-    name = command_name(function.__name__)
+def _command(name_in_python: str, function: Callable[..., Any], shared: set[str]) -> str:
+    name = command_name(name_in_python)
     body, examples = description(function)
     rows = {parameter: _row(parameter) for parameter in parameters_of(function)}
     also = [f"`{parameter.option}`" for parameter, row in rows.items() if row in shared]
