@@ -19,8 +19,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 import cxr_compare
 from cxr_compare.configs.describe import _Key, _keys
 from cxr_compare.configs.settings import config_class
@@ -28,7 +26,6 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.registry import FORMATS
 from cxr_compare.evaluation.metrics.metric import Direction, Metric, Need
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
-from cxr_compare.hospital.guarantee.guaranteed_threshold import patients_needed
 from cxr_compare.networks.registry import DETECTORS, NETWORKS
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import (
@@ -42,7 +39,9 @@ from cxr_compare.scripts.parameters import Parameter, description, parameters_of
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # where `tools` lies, if this file is run as a program
 
+from tools.annexes import modules_of_annexes  # noqa: E402
 from tools.notebook_page import NotebookPage, page_from_notebook  # noqa: E402
+from tools.simulation import __main__ as simulation  # noqa: E402
 
 COMMAND = "run: python tools/documents.py"
 
@@ -52,7 +51,6 @@ def generated() -> dict[str, str]:
     parts: dict[str, dict[str, Callable[[], str]]] = {
         "docs/architecture.md": {"tree": tree},
         "docs/formats.md": {"formats": formats_table},
-        "docs/guarantees.md": {"patients needed": needed_table},
         "docs/tutorial.md": {"notebook": lambda: _tutorial().markdown},
         "docs/weights.md": {
             "networks": networks_table,
@@ -63,12 +61,20 @@ def generated() -> dict[str, str]:
             "keys of other detectors": other_keys,
         },
     }
+    for module in modules_of_annexes("documents"):
+        parts |= module.PARTS
     pages = {
         path: with_parts(_read(path), {name: part() for name, part in own.items()})
         for path, own in parts.items()
     }
-    pages["docs/metrics.md"] = metrics_page()
-    return pages | {"docs/reference.md": reference_page(), "docs/api.md": api_page()}
+    results = simulation.read()
+    return pages | {
+        "docs/metrics.md": metrics_page(),
+        "docs/reference.md": reference_page(),
+        "docs/api.md": api_page(),
+        "docs/validity.md": simulation.with_table(_read("docs/validity.md"), results),
+        "docs/validity.csv": simulation.every_row(results),
+    }
 
 
 def generated_pictures() -> dict[str, bytes]:
@@ -141,24 +147,6 @@ def _sentence(folder: Path) -> str:
 
 
 # ---------------------------------------------------------------------- registries
-
-
-def needed_table() -> str:
-    """Return a table of the patients with one image each that a guarantee needs."""
-    shares = (100, 99, 98, 96, 94)  # %
-    lines = [
-        f"| guarantee | {' | '.join(f'{share} %' for share in shares)} |",
-        f"|---|{'---:|' * len(shares)}",
-    ]
-    for floor, sure in ((f, c) for f in (0.80, 0.90, 0.95) for c in (0.90, 0.95)):
-        cells = []
-        for share in shares:
-            good = np.ones(100)  # what is missed lies evenly between
-            good[((np.arange(100 - share) + 0.5) * 100 / max(1, 100 - share)).astype(int)] = 0
-            count = patients_needed(good, np.ones(100, dtype=np.int64), floor, 1 - sure)
-            cells.append("–" if np.isnan(count) else f"{count:,.0f}")
-        lines.append(f"| `>={floor:.2f}@{sure:.2f}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def formats_table() -> str:
