@@ -69,7 +69,9 @@ def test_without_an_annex_a_clone_passes_the_checks_of_the_core(annex, tmp_path)
 
     passes("scripts/link")
     passes(python, "-c", "import setuptools; setuptools.setup()", "--quiet", "egg_info")
-    passes(Path(sys.executable).with_name("ruff"), "check", ".")
+    ruff = Path(sys.executable).with_name("ruff")
+    passes(ruff, "check", ".")
+    passes(ruff, "format", "--check", ".")
     passes(python, "-c", "from importlinter.cli import lint_imports_command as lint; lint()")
     passes(python, "tools/documents.py")
     left = {path: naming.findall(text) for path, text in annexes.texts(clone).items()}

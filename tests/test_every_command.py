@@ -8,10 +8,10 @@ works with the lowest versions that ``setup.cfg`` allows.
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+import threading  # annex hospital
+from collections.abc import Iterator  # annex hospital
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer  # annex hospital
 from pathlib import Path
 
 import httpx

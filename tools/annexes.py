@@ -55,6 +55,8 @@ def texts(root: Path = ROOT) -> dict[Path, str]:
 def split_marked(text: str, annex: str) -> tuple[str, str]:
     r"""Return the text without the marked lines of an annex, and these lines.
 
+    Of the blank lines before and after a block one gap is left.
+
     Example:
         >>> split_marked("a\n# annex x\nb\n# end of annex x\nc  # annex x\nd\n", "x")
         ('a\nd\n', '# annex x\nb\n# end of annex x\nc  # annex x\n')
@@ -62,16 +64,21 @@ def split_marked(text: str, annex: str) -> tuple[str, str]:
     mark = re.compile(rf"(?:#|<!--) (end of )?annex {annex}\b(?: -->)?")
     kept, marked = [], []
     inside = False
+    after_block = False
     for line in text.splitlines(keepends=True):
         found = mark.search(line)
         is_mark_alone = found is not None and found[0] == line.strip()
-        (marked if inside or found else kept).append(line)
+        second_gap = after_block and line.isspace() and (not kept or kept[-1].isspace())
+        after_block = second_gap or (is_mark_alone and inside)
+        (marked if inside or found or second_gap else kept).append(line)
         if is_mark_alone:
             if inside is not bool(found[1]):
                 raise SystemExit(f"the marks of the annex {annex} are not in pairs: {line.strip()}")
             inside = not inside
     if inside:
         raise SystemExit(f"a block of the annex {annex} has no end")
+    while marked and kept and kept[-1].isspace():  # the block was the end of the file
+        kept.pop()
     return "".join(kept), "".join(marked)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import SimpleNamespace  # annex studies
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cxr_compare.scripts import child_processes
+from cxr_compare.scripts import child_processes  # annex studies
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.guard import GUARD_NAME
 from cxr_compare.serving.run import Run
