@@ -122,10 +122,13 @@ def first_sentence(name: str) -> str:
     else:
         point = added_commands()[name]
         module, function = point.module, point.attr
-    file = _source_file(module)
+    try:
+        file = _source_file(module)
+    except KeyError:  # a namespace package in another is found by an import alone
+        return f"({module} describes it)"
     if file is None:
         return _not_loaded(added_commands()[name], "there is no such module")
-    source = "\n" + file.read_text(encoding="utf-8")
+    source = "\n" + file.read_text(encoding="utf-8", errors="replace")
     after_name = source.partition(f"\ndef {function}(")[2].partition("\ndef ")[0]
     sentence = after_name.partition('"""')[2].partition("\n")[0].removesuffix('"""')
     return sentence or f"{file.name} describes no function {function}"
@@ -138,7 +141,8 @@ def _not_loaded(point: metadata.EntryPoint, reason: str) -> str:
 
 def _source_file(module: str) -> Path | None:
     """Return the file of a module, None if there is none: its packages are not imported."""
-    path: Sequence[str] | None = None
+    path: Sequence[str] | None = None  # where the finders look; None for sys.path
+    origin = None
     name = ""
     for part in module.split("."):
         name = f"{name}.{part}".lstrip(".")
@@ -147,5 +151,5 @@ def _source_file(module: str) -> Path | None:
         if spec is None:
             return None
         path = spec.submodule_search_locations or ()
-    is_source = spec.origin is not None and spec.origin.endswith(".py")
-    return Path(spec.origin) if is_source else None
+        origin = spec.origin
+    return Path(origin) if origin and origin.endswith(".py") else None

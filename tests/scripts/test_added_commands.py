@@ -16,6 +16,7 @@ moved = ward.moved:moved
 renamed = ward.dose:former_name
 failing = ward.failing:failing
 number = ward.dose:NUMBER
+nested = ward_of.city.beds:beds
 import = ward.dose:report
 """
 _DOSE = '''
@@ -48,10 +49,11 @@ def with_ward(tmp_path: Path) -> dict[str, str]:
         "ward_tools-1.0.dist-info/entry_points.txt": _ENTRY_POINTS,
         "ward/__init__.py": "print('ward is imported')\n",
         "ward/dose.py": _DOSE,
+        "ward_of/city/beds.py": 'def beds():\n    """Count beds."""\n',
         "ward/failing.py": "def failing():\n    '''Fail.'''\n\n\n1 / 0\n",
     }
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
 
@@ -82,6 +84,7 @@ def test_help_describes_added_commands_without_an_import_and_says_which_lead_now
     assert "Add up the dose of images." in lines["dose-report"]
     assert "ward.moved" in lines["moved"]
     assert "former_name" in lines["renamed"]
+    assert "─ Ward of ─" in done.stdout  # namespace packages
 
 
 @pytest.mark.parametrize("name", _LEADS_NOWHERE)
