@@ -93,9 +93,9 @@ def command_function(name: str) -> Callable[..., Any]:
         function = point.load()
     except Exception as error:  # of any kind: the module may be somebody else's
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"cxr {point.name}: {_not_loaded(point, reason)}") from error
+        raise InputError(f"{point.name}: {_not_loaded(point, reason)}") from error
     if not callable(function):
-        raise InputError(f"cxr {point.name}: {_not_loaded(point, 'that is no function')}")
+        raise InputError(f"{point.name}: {_not_loaded(point, 'that is no function')}")
     return function
 
 
