@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -28,7 +27,7 @@ from cxr_compare.scripts.command_list import (
     all_commands,
     command_function,
     command_groups,
-    command_module,
+    first_sentence,
 )
 from cxr_compare.scripts.configuration_options import key_advice
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
@@ -92,10 +91,15 @@ def build_app(called: str | None = None) -> App:
             function = None
             text = ""
             if called in (None, name):
-                function = command_function(function_name)
-                text = help_text(function)
+                try:
+                    function = command_function(function_name)
+                    text = help_text(function)
+                except InputError as error:  # of an added command
+                    if called is not None:
+                        raise
+                    text = str(error)
             elif lists_commands:
-                text = _first_sentence(function_name)
+                text = first_sentence(function_name)
             app.command(
                 App(
                     name=name,
@@ -107,23 +111,6 @@ def build_app(called: str | None = None) -> App:
                 )
             )
     return app
-
-
-def _first_sentence(function_name: str) -> str:
-    """Return the first line of a command's docstring without importing or parsing the module."""
-    module = command_module(function_name)
-    try:
-        spec = find_spec(module)
-    except ModuleNotFoundError:  # its package was deleted
-        spec = None
-    if spec is None or spec.origin is None:
-        raise InputError(
-            f"cxr {command_name(function_name)}: {module} is missing; install the program again, "
-            "such as by pip install -e ."
-        )
-    source = Path(spec.origin).read_text(encoding="utf-8")
-    docstring = source.partition(f"\ndef {function_name}(")[2].partition('"""')[2]
-    return docstring.partition("\n")[0]
 
 
 def help_text(function: Callable[..., Any]) -> str:

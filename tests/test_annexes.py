@@ -1,34 +1,90 @@
-"""An annex is a folder that can be deleted: marked blocks alone name it outside."""
+"""An annex can be deleted: besides its folders and its pages, marked lines alone name it."""
 
 import re
 import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-from tests.test_wheel import ROOT, TO_BUILD, bare_environment, build, run
+from tests.test_wheel import ROOT, TO_BUILD, bare_environment, build, environment, run
+from tools import annexes
 
-ANNEXES = ("studies", "hospital")
-WITH_BLOCKS = ("setup.cfg", ".dockerignore", "mkdocs.yml")
+ANNEXES = annexes.annexes()
+# The commands are on generated pages, which are written anew; a history names what was there.
+_NOT_MARKED = {"docs/reference.md", "docs/api.md", "CHANGELOG.md"}
+_TREE = re.compile("<!-- tree -->.*<!-- end of tree -->", re.DOTALL)
+# What shows within minutes whether the core still stands by itself.
+_CORE_TESTS = (
+    "tests/test_architecture.py",
+    "tests/test_documents.py",
+    "tests/test_imports.py",
+    "tests/test_annexes.py::test_no_unmarked_line_names_an_annex",
+    "tests/test_every_command.py::test_no_command_is_left_out",
+    "tests/scripts/test_cli.py",
+    "tests/scripts/test_option_help.py",
+    "tests/scripts/test_added_commands.py",
+    "tests/tools",
+    "tests/evaluation/test_compare.py",
+    "tests/evaluation/test_core_takes_tables.py",
+    "tests/evaluation/statistics",
+    "tests/evaluation/verdict",
+)
 
-pytestmark = [pytest.mark.release, pytest.mark.xdist_group("wheel")]
+in_order = pytest.mark.xdist_group("wheel")
 
 
-def without_block(text: str, annex: str) -> str:
-    """Cut the marked blocks of an annex out of a file."""
-    block = rf"^ *# annex {annex}\n.*?^ *# end of annex {annex}\n"
-    return re.sub(block, "", text, flags=re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("annex", ANNEXES)
+def test_no_unmarked_line_names_an_annex(annex):
+    naming = annexes.naming(annex)
+    found = {}
+    for path, text in annexes.texts().items():
+        name = str(path.relative_to(ROOT))
+        if name not in _NOT_MARKED and not annexes.belongs(path, annex):
+            kept, _ = annexes.split_marked(_TREE.sub("", text), annex)
+            found[name] = naming.findall(kept)
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
-def test_only_marked_blocks_name_an_annex():
-    for name in WITH_BLOCKS:
-        text = (ROOT / name).read_text(encoding="utf-8")
-        for annex in ANNEXES:
-            assert without_block(text, annex) != text
-            text = without_block(text, annex)
-        kept = text.partition("[importlinter")[0]
-        assert re.findall(r"\b(?:studies|hospital)\b", kept) == [], name
+@pytest.mark.release
+@in_order
+@pytest.mark.parametrize("annex", ANNEXES)
+def test_without_an_annex_a_clone_passes_the_checks_of_the_core(annex, tmp_path):
+    clone = tmp_path / "clone"
+    for path in annexes.files():
+        copy = clone / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    for words in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *words], cwd=clone, check=True)
+    naming = annexes.naming(annex, clone)
+    annexes.delete(annex, clone)
+    python = environment(tmp_path, clone) / "bin/python"
+
+    def passes(*words: str | Path) -> None:
+        done = run([*words], clone, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, f"{words}: {done.stdout[-5000:]}{done.stderr[-5000:]}"
+
+    passes("scripts/link")
+    passes(python, "-c", "import setuptools; setuptools.setup()", "--quiet", "egg_info")
+    ruff = Path(sys.executable).with_name("ruff")
+    passes(ruff, "check", ".")
+    passes(ruff, "format", "--check", ".")
+    passes(python, "-c", "from importlinter.cli import lint_imports_command as lint; lint()")
+    passes(python, "tools/documents.py")
+    left = {path: naming.findall(text) for path, text in annexes.texts(clone).items()}
+    assert {path for path, lines in left.items() if lines} <= {clone / "CHANGELOG.md"}
+    if find_spec("mkdocstrings") is not None:
+        passes(python, "-m", "mkdocs", "build", "--strict", "--quiet")
+    pytest_quiet = (python, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider")
+    passes(*pytest_quiet, "--collect-only", "-m", "", "tests", "benchmarks", "tools")
+    passes(*pytest_quiet, *_CORE_TESTS)
 
 
+@pytest.mark.release
+@in_order
 @pytest.mark.parametrize("annex", ANNEXES)
 def test_without_an_annex_the_wheel_is_built_and_the_core_works(annex, tmp_path):
     source = tmp_path / "source"
@@ -40,7 +96,8 @@ def test_without_an_annex_the_wheel_is_built_and_the_core_works(annex, tmp_path)
             shutil.copy(ROOT / name, source)
     (source / "cxr_compare" / annex).unlink(missing_ok=True)  # the link of a clone
     path = source / "setup.cfg"
-    path.write_text(without_block(path.read_text(encoding="utf-8"), annex), encoding="utf-8")
+    kept, _ = annexes.split_marked(path.read_text(encoding="utf-8"), annex)
+    path.write_text(kept, encoding="utf-8")
     (tmp_path / "wheel").mkdir()
     bare = bare_environment(build("wheel", source, tmp_path / "wheel"), tmp_path)
     helped = run([bare / "bin/cxr", "--help"], tmp_path)

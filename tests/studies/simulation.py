@@ -1,4 +1,4 @@
-"""The annex `studies`: reader studies, verdicts by reader, wrong labels, plans and curves."""
+"""Simulations of the annex: reader studies, verdicts by reader, wrong labels, plans and curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The annex `hospital`: guarantees that are violated, and alarms of the monitor without a change.
+"""Simulations of the annex: guarantees that are violated, and alarms without a change.
 
 Guarantees are made on patients whose images resemble each other, simulated or real (CheXNet's
 scores with the labels of RSNA and NIH). Streams of a small hospital have twenty visits a day, 30 %
