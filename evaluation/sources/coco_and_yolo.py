@@ -122,24 +122,28 @@ def _with_names(
             f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "
             f"name); this lacks {error}"
         ) from None
+    advice_on_images = ""
     if image_ids != "id" and "file_name" in table:
-        names = dict.fromkeys(images.values())
+        images = {name: name for name in images.values()}
         paths = paths_without_suffix(table["file_name"])
-        table["image_id"] = paths.where(is_member(paths, list(names)), _last_part(paths))
-        images = {name: name for name in names}
+        table["image_id"] = paths.where(is_member(paths, list(images)), _last_part(paths))
+        advice_on_images = f". {advice.image_ids}"
     elif image_ids != "id":
         by_number = _names_by_number(images.values())
         if image_ids == "file_name":
             images = by_number
         else:
             _ask_if_file_numbers(table, path, images, by_number, truth, advice)
-    for column, names in (("image_id", images), ("category", categories)):
+    for column, names, also in (
+        ("image_id", images, advice_on_images),
+        ("category", categories, ""),
+    ):
         is_unknown = ~is_member(table[column], list(names))
         if is_unknown.any():
             first = table[is_unknown].iloc[0]
             raise InputError(
                 f"{path}: {first['place']}: {column.removesuffix('_id')} {first[column]} is not in "
-                f"{truth}; use the file that the results were made on"
+                f"{truth}; use the file that the results were made on{also}"
             )
     table["image_id"] = renamed(table["image_id"], images)
     table["finding"] = renamed(table["category"], categories)

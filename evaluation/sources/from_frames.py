@@ -289,8 +289,9 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
     images = rows.drop(columns=edges)
     boxes = rows[["image_id", *edges]]
     others = rows.loc[boxes[edges].notna().any(axis=1)].drop(columns=["image_id", *edges])
-    of_images = [find_column(list(others), names) for names in _OF_IMAGES]
-    kind = class_column(others.drop(columns=filter(None, of_images)))
+    free = [str(column) for column in others]
+    of_images = [find_column(free, names) for names in _OF_IMAGES]
+    kind = class_column(others[[column for column in free if column not in of_images]])
     if kind is not None:
         boxes = boxes.assign(finding=rows[kind])
     first = ~images["image_id"].duplicated()
