@@ -74,7 +74,8 @@ def split_column_roles(roles: Sequence[str]) -> tuple[ResultColumns, tuple[str, 
         roles: Texts ROLE=COLUMN, which say what a column contains, such as ``score=Probability``.
             The roles ``result_image`` (image id) and ``score`` belong to the predictions of all
             systems. SYSTEM.image, SYSTEM.score and SYSTEM.finding belong to the predictions of one
-            system. All others belong to the labels.
+            system; ``SYSTEM.finding=`` says that no column holds the classes of boxes. All others
+            belong to the labels.
 
     Returns:
         The names of the columns of the predictions, and the texts that belong to the labels.
@@ -94,7 +95,7 @@ def split_column_roles(roles: Sequence[str]) -> tuple[ResultColumns, tuple[str, 
         role, _, column = text.partition("=")
         system, dot, own_role = role.rpartition(".")
         if dot and "=" in text:
-            if own_role not in _ROLES or not system or not column:
+            if own_role not in _ROLES or not system or not (column or own_role == "finding"):
                 raise InputError(
                     f"--columns {text}: for the file of one system write SYSTEM.image=COLUMN, "
                     "SYSTEM.score=COLUMN or SYSTEM.finding=COLUMN"

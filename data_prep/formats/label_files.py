@@ -65,11 +65,16 @@ def ids_of_paths(paths: pd.Series) -> pd.Series:
         >>> ids_of_paths(pd.Series(["a/0.png", "b/0.png", "b/1.2.840"])).tolist()
         ['a/0', 'b/0', '1.2.840']
     """
-    suffixes = "|".join(suffix.removeprefix(".") for suffix in sorted(IMAGE_SUFFIXES))
-    plain = paths.astype(TEXT).str.replace("\\", "/", regex=False)
-    long = plain.str.replace(rf"(?i)([^/])\.(?:{suffixes})$", r"\1", regex=True)
+    long = paths_without_suffix(paths)
     short = long.str.rsplit("/", n=1).str[-1]
     return short.where(~short.duplicated(keep=False), long)
+
+
+def paths_without_suffix(paths: pd.Series) -> pd.Series:
+    """Return paths with ``/`` between folders and without the suffix of an image file."""
+    suffixes = "|".join(suffix.removeprefix(".") for suffix in sorted(IMAGE_SUFFIXES))
+    plain = paths.astype(TEXT).str.replace("\\", "/", regex=False)
+    return plain.str.replace(rf"(?i)([^/])\.(?:{suffixes})$", r"\1", regex=True)
 
 
 def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:

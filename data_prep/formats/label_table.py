@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_classes import class_column, names_finding
 from cxr_compare.data_prep.contracts.box_values import are_box_texts
 from cxr_compare.data_prep.contracts.column_names import (
     ambiguous_columns,
@@ -380,6 +381,21 @@ def _find_findings(table: LabelTable, class_names: Sequence[str], every: bool) -
         table.assign_role("finding", list(table.columns[coded[0]]))
 
 
+def _leave_out_class_number(table: LabelTable, tables: Sequence[LabelTable]) -> None:
+    """Take the one class number of all boxes for no finding where another table has the labels."""
+    labelled = any(
+        other.has("label") or other.has("finding") for other in tables if other is not table
+    )
+    if not labelled or not table.box_roles or table.known:
+        return
+    for role in {"label", "finding"} - table.assigned_roles:
+        columns = table.columns.get(role, [])
+        cells = {cell for column in columns for cell in table.text[column]} - {""}
+        is_number = len(columns) == len(cells) == 1 and not names_finding(*cells)
+        if is_number and class_column(table.text[columns]):
+            table.assign_role("unused", list(columns))
+
+
 def holds_states(cells: pd.Series) -> bool:
     """Return True if every cell with content says present or absent, as 1, 0, "yes" or "no" do.
 
@@ -423,6 +439,8 @@ def read_label_tables(
             _correct(tables, value)
     for table in tables:
         _find_findings(table, options.class_names, every=not quoted)
+    for table in tables:
+        _leave_out_class_number(table, tables)
         meanings = table.describe_labels(options.class_names, quoted=quoted)
         for line in (*table.lines(quoted=quoted), *meanings):
             builder.show(line)

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_classes import class_column, other_class
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
@@ -247,6 +248,8 @@ class _Statements:
         """Add the box of each row, and note boxes on rows that found nothing."""
         edges = _edges(table, builder)
         is_boxed = edges.notna().any(axis=1)
+        if not table.known and not table.has("label"):
+            _refuse_other_class(table, is_boxed, box_finding)
         is_normal = is_member(box_finding, normal_classes()) | box_finding.str.startswith(_ABSENT)
         self.boxed_normal += rows.loc[is_boxed & is_normal, "image_id"].tolist()
         is_boxed &= ~is_normal
@@ -263,6 +266,22 @@ class _Statements:
         self.implied.append(
             rows[["image_id", "reader"]].drop_duplicates().merge(names, how="cross")
         )
+
+
+def _refuse_other_class(table: LabelTable, is_boxed: pd.Series, finding: pd.Series) -> None:
+    """Refuse boxes of a class that is not their finding, in a column that was not recognised."""
+    boxed = table.text.loc[is_boxed.to_numpy(), table.unused]
+    column = class_column(boxed)
+    if column is None:
+        return
+    other = other_class(boxed[column], finding.unique().tolist())
+    if other is not None:
+        is_other = (table.text[column] == other[1]) & is_boxed.to_numpy()
+        reason = (
+            f" of a box, and the finding is {finding.iloc[0]!r}; say --columns label={column} if "
+            f"the column names what a box shows, else unused={column}"
+        )
+        refuse_line(is_other, table.path, reason, table.text[column])
 
 
 def _states(table: LabelTable, column: str) -> pd.Series:

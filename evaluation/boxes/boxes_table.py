@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_classes import class_column, names_finding
 from cxr_compare.data_prep.contracts.box_values import (
     BoxFormat,
     check_edges,
@@ -31,6 +32,7 @@ from cxr_compare.data_prep.contracts.column_names import (
     missing_columns,
 )
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -251,11 +253,11 @@ def box_arguments(
     ids = _numbers_of_outputs(boxes, truth) if image_ids is None else _index_of_ids(image_ids)
     predicted = _as_table(boxes, ids, "boxes")
     true = _as_table(truth, ids, "truth")
+    if one_class:
+        _require_one_class(predicted, true)
     if "finding" not in predicted or "finding" not in true:  # classes of one table compare nothing
         predicted = predicted.drop(columns="finding", errors="ignore")
         true = true.drop(columns="finding", errors="ignore")
-    if one_class:
-        _require_one_class(predicted, true)
     return BoxArguments(predicted, true, ids)
 
 
@@ -303,6 +305,10 @@ def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
     if isinstance(value, pd.DataFrame) and {"image_id", *EDGES} <= set(value.columns):
         if where == "boxes" and all(map(pd.api.types.is_numeric_dtype, value[EDGES].dtypes)):
             value = _warned(*without_empty_boxes(value), where)
+        if "finding" not in value:
+            used = [name for name in ("image_id", *EDGES, "score") if name in value]
+            kind = class_column(value.drop(columns=used))
+            value = value if kind is None else value.assign(finding=value[kind].astype(str))
         has_text_ids = value["image_id"].dtype == TEXT
         return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
     table, meant = _read(value, ids, None, where)
@@ -310,7 +316,8 @@ def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
 
 
 def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
-    """Refuse tables with boxes of several classes, which a metric of one class would mix."""
+    """Refuse boxes of several classes, which a metric of one class would mix."""
+    classes: set[str] = set()
     for where, table in (("boxes", boxes), ("truth", truth)):
         kinds = sorted(map(str, table["finding"].dropna().unique())) if "finding" in table else []
         if len(kinds) > 1:
@@ -318,6 +325,12 @@ def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
                 f"{where}: has boxes of {len(kinds)} classes ({', '.join(kinds[:5])}), and this is "
                 "a figure of one class; keep the rows of one finding"
             )
+        classes.update(filter(names_finding, kinds))
+    if len({*map(finding_name, classes)}) > 1:
+        raise InputError(
+            f"boxes: boxes and truth are of the classes '{min(classes)}' and '{max(classes)}', and "
+            "this is a figure of one class; give both one class, or leave the classes out"
+        )
 
 
 def _read(
@@ -501,7 +514,9 @@ def _read_coco(
     table = pd.DataFrame(corners, columns=EDGES)
     table["image_id"] = [_id_text(entry["image_id"]) for entry in entries]
     table["place"] = [f"entry {number}" for number in range(len(entries))]
-    for name, key in (("score", "score"), ("finding", "category_id"), ("crowd", "iscrowd")):
+    has_names = all("category_name" in entry for entry in entries)
+    category = "category_name" if has_names else "category_id"
+    for name, key in (("score", "score"), ("finding", category), ("crowd", "iscrowd")):
         have = [key in entry for entry in entries]
         if not any(have):
             continue
@@ -523,10 +538,6 @@ def _read_frame(
     """Read a DataFrame whose columns have usual names."""
     columns = [str(column) for column in frame.columns]
     frame = frame.set_axis(columns, axis=1)
-
-    def column(name: str, role: str) -> str | None:
-        return name if name in columns else find_column(columns, column_names(role))
-
     image = find_column(columns, image_names(columns))
     if image is None:
         raise InputError(
@@ -542,12 +553,13 @@ def _read_frame(
     table["place"] = pd.Series([f"row {label}" for label in frame.index], dtype=TEXT)
     edges = [_numeric(frame, name, table, where) for name in edge_names]
     table[EDGES] = _corners(np.column_stack(edges).reshape(-1, 4), form)
-    score = column("score", "score")
+    score = "score" if "score" in columns else find_column(columns, column_names("score"))
     if score is not None:
         table["score"] = _numeric(frame, score, table, where)
     numbers = [*EDGES, *(["score"] if score else [])]
     empty = table[numbers].isna().all(axis=1).to_numpy()
-    finding = column("finding", "label")
+    used = [image, *edge_names, *([score] if score else [])]
+    finding = class_column(frame[~empty].drop(columns=used))
     if finding is not None:
         table["finding"] = pd.Series([_id_text(kind) for kind in frame[finding]], dtype=TEXT)
     if "crowd" in frame:

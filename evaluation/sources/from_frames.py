@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_classes import class_column, names_finding, other_class
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
@@ -18,7 +19,7 @@ from cxr_compare.data_prep.contracts.column_names import (
     image_names,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.finding_names import display_name
+from cxr_compare.data_prep.contracts.finding_names import display_name, is_named
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, SYNTHETIC_PATIENT
 from cxr_compare.data_prep.contracts.tables import typed_table
@@ -36,7 +37,7 @@ from cxr_compare.evaluation.boxes.boxes_table import (
 )
 from cxr_compare.evaluation.labelled_images import GroundTruth, no_boxes
 from cxr_compare.evaluation.metrics.notes import WARNING
-from cxr_compare.evaluation.sources.imported import ReadPredictions, read_rows
+from cxr_compare.evaluation.sources.imported import ReadPredictions, names_by_file, read_rows
 from cxr_compare.evaluation.sources.imported_images import KnownImages
 from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
@@ -111,7 +112,7 @@ def truth_from_values(
     if "role" not in frame:
         frame["role"] = "test"
     roles = frame.set_index("image_id")["role"].sort_index()
-    true_boxes, boxed = _true_boxes(boxes, frame)
+    true_boxes, boxed = _true_boxes(boxes, frame)  # may name the finding
     is_trusted = (labels == 0) | ((labels == 1) & is_member(labels.index, boxed))
     trusted = labels.index[is_trusted.to_numpy(dtype=bool)]
     finding = str(frame.attrs.get("finding") or FINDING)
@@ -174,9 +175,9 @@ def predictions_from_values(
     """
     advice = _advice_for_values(name, names_columns=columns is not None)
     if is_detector_output(value):
-        return _predicted_boxes(name, value, known, image_ids, split, scale)
+        return _predicted_boxes(name, value, known, image_ids, split, columns, scale)
     if isinstance(value, pd.DataFrame):
-        frame = _without_class_number(value, known.findings)
+        frame = value
     else:
         frame = _score_frame(name, value, image_ids)
         frame.attrs["is_array"] = True
@@ -197,24 +198,13 @@ def _advice_for_values(name: str, *, names_columns: bool) -> ReadingAdvice:
     )
 
 
-def _without_class_number(frame: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
-    """Leave out the class of boxes that are all of one class, if it is no finding of the labels.
-
-    Detection libraries number their classes, so boxes of the one finding are of class '1'.
-    """
-    if not {"finding", *EDGES} <= set(frame.columns):
-        return frame
-    classes = frame["finding"].astype(str).unique()
-    is_number = len(classes) == 1 and classes[0] not in findings
-    return frame.drop(columns="finding") if is_number else frame
-
-
 def _predicted_boxes(
     name: str,
     outputs: Any,
     known: KnownImages,
     image_ids: pd.Series | None,
     split: str,
+    columns: ColumnNames | None,
     scale: float | None,
 ) -> ReadPredictions:
     """Make predictions from the outputs of a detector."""
@@ -224,26 +214,24 @@ def _predicted_boxes(
             "has no order; give truth as a frame, truth=pd.read_csv(FILE), or the boxes as a "
             "DataFrame with image_id"
         )
+    if is_coco(outputs) and all("file_name" in entry for entry in outputs):
+        files, numbers = (pd.Series([e[key] for e in outputs]) for key in ("file_name", "image_id"))
+        names = names_by_file(files, numbers, known.images)
+        outputs = [{**e, "image_id": image} for e, image in zip(outputs, names, strict=True)]
     try:
         boxes, left_out = read_outputs(outputs, image_ids)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    findings = [] if "finding" not in boxes else sorted(boxes["finding"].unique())
-    if len(findings) > 1:
-        raise InputError(
-            f"{name}: has boxes of {len(findings)} classes ({', '.join(findings[:5])}); keep those "
-            "of the finding"
-        )
-    boxes = boxes.drop(columns="finding", errors="ignore")
     run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
     read = read_rows(
         boxes,
         known,
         name=name,
         split=split,
+        columns=None if columns is None else ColumnNames(finding=columns.finding),
         images=run_images,
         scale=scale,
-        advice=_advice_for_values(name, names_columns=False),
+        advice=_advice_for_values(name, names_columns=columns is not None),
     )
     if left_out:
         read.notes.append(f"{WARNING}{left_out}.")
@@ -307,9 +295,16 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
     _id_texts(truth[image], "truth")
     rows = truth.set_axis(columns, axis=1).rename(columns={image: "image_id"})
     images = rows.drop(columns=edges)
+    boxes = rows[["image_id", *edges]]
+    others = rows.loc[boxes[edges].notna().any(axis=1)].drop(columns=["image_id", *edges])
+    free = [str(column) for column in others]
+    of_images = [find_column(free, names) for names in _OF_IMAGES]
+    kind = class_column(others[[column for column in free if column not in of_images]])
+    if kind is not None:
+        boxes = boxes.assign(finding=rows[kind])
     first = ~images["image_id"].duplicated()
     if first.all():
-        return images, rows[["image_id", *edges]]
+        return images, boxes
     differ = images.groupby("image_id", sort=False).nunique(dropna=False).gt(1)
     of_images = [find_column([str(name) for name in differ], names) for names in _OF_IMAGES]
     for column in filter(None, of_images):
@@ -321,7 +316,7 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
     images = images.drop(columns=differ.columns[differ.any()])[first]  # what differs is of boxes
     if isinstance(truth.index, pd.RangeIndex):
         images = images.reset_index(drop=True)
-    return images, rows[["image_id", *edges]]
+    return images, boxes
 
 
 def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
@@ -353,7 +348,7 @@ def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
     for column in columns:
         if column not in used:
             frame[_group_column(column)] = truth[column].to_numpy()
-    if label.lower() not in ("label", "y_true", "target", "truth", "y"):
+    if is_named(_finding_name(label)):
         frame.attrs["finding"] = _finding_name(label)
     return frame
 
@@ -527,6 +522,8 @@ def _true_boxes(boxes: Any, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Index
     source = pd.read_csv(boxes) if isinstance(boxes, str | Path) else boxes
     sizes = frame.reindex(columns=["image_id", "width", "height"])
     table = boxes_table(source, frame["image_id"], image_sizes=sizes)
+    if "finding" in table:
+        _require_class(table, frame)
     is_crowd = table.get("crowd", pd.Series(False, table.index)).eq(True)
     table = table[["image_id", *EDGES]]
     is_unknown = ~is_member(table["image_id"], frame["image_id"])
@@ -547,6 +544,23 @@ def _true_boxes(boxes: Any, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Index
     in_part = table.loc[is_crowd, "image_id"]  # a crowd is not boxed lesion by lesion
     boxed = pd.Index(table["image_id"].unique()).difference(in_part)
     return table[~is_crowd].reset_index(drop=True), boxed
+
+
+def _require_class(boxes: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """Refuse true boxes of another finding than the labels, whose finding they may name."""
+    finding = str(frame.attrs.get("finding") or FINDING)
+    other = other_class(boxes["finding"], [finding])
+    kinds = boxes["finding"].unique()
+    if other is not None:
+        row, kind = other
+        of_labels = f"'{finding}'" if is_named(finding) else "one finding"
+        raise InputError(
+            f"boxes: are of {', '.join(map(repr, kinds[:5]))}, and the labels are of {of_labels} "
+            f"(image '{boxes['image_id'].iloc[row]}' has a box of '{kind}'); keep the boxes of the "
+            "finding, or leave the classes out if they are something else"
+        )
+    if not is_named(finding) and len(kinds) == 1 and names_finding(kinds[0]):
+        frame.attrs["finding"] = _finding_name(kinds[0])
 
 
 def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataFrame:

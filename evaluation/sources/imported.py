@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_classes import findings_of_classes, names_finding
 from cxr_compare.data_prep.contracts.box_values import (
     check_edges,
     check_inside,
@@ -27,7 +28,6 @@ from cxr_compare.data_prep.contracts.box_values import (
 )
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -300,7 +300,8 @@ def read_boxes(
     crowds = raw.crowds.assign(
         image_id=ids_from_names(raw.crowds["image_id"], source_rows.ids), crowd=True
     )
-    crowds["finding"] = _findings(raw.crowds, where, known, None, None, ReadingAdvice())
+    crowds = _with_findings(crowds, raw, known, where)
+    crowds["finding"] = _findings(crowds, where, known, None, None, ReadingAdvice())
     return boxes, pd.concat([truth, crowds])
 
 
@@ -319,9 +320,12 @@ def _named_rows(
     """Read the rows of a source, name their images and findings, and check their scores."""
     where = advice.frame if isinstance(source, pd.DataFrame) else str(Path(source))
     raw = read_source(source, names, coco_truth, class_names, advice)
-    image_names = raw.rows["image_id"]
-    names_findings = "finding" in raw.rows
     table = raw.rows
+    if "file_name" in table:
+        table["image_id"] = names_by_file(table.pop("file_name"), table["image_id"], known.images)
+    image_names = table["image_id"]
+    table = _with_findings(table, raw, known, where)
+    names_findings = "finding" in table
     if is_member(image_names, known.images["image_id"]).all():
         table["image_id"] = image_names.astype(TEXT)
     else:
@@ -329,7 +333,9 @@ def _named_rows(
     check_names(image_names, table["image_id"], where, table["place"])
     _ask_if_confidence(table, raw, known.labels, where, advice)
     usual_finding = usual_finding or known.usual_finding
-    table["finding"] = _findings(table, where, known, finding, usual_finding, advice)
+    table["finding"] = _findings(
+        table, where, known, finding, usual_finding, advice, raw.class_advice
+    )
     table = _only_known(table, where, known, ignore_unknown, raw, advice)
     are_boxes = "x1" in table
     answer = advice.any_range(raw.score_column or names.score)
@@ -437,6 +443,36 @@ def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
     return renamed(names.astype(TEXT), id_by_name)
 
 
+def names_by_file(files: pd.Series, numbers: pd.Series, images: pd.DataFrame) -> pd.Series:
+    """Return the image of each COCO result: the name of its file, which decides over its number.
+
+    Args:
+        files: ``file_name`` of each result.
+        numbers: ``image_id`` of each result, which is returned if no file is a known image.
+        images: Table of the known images with ``image_id`` and ``path``.
+    """
+    known_names = ids_by_name(images)
+    stems = files.map(file_stem).astype(TEXT)
+    return stems if stems.isin(list(known_names)).any() else numbers
+
+
+def _with_findings(
+    rows: pd.DataFrame, raw: RawPredictions, known: KnownImages, where: str
+) -> pd.DataFrame:
+    """Return rows with the finding of their class; without it if all are of the only finding."""
+    if "finding" not in rows:
+        return rows
+    classes = rows["finding"]
+    findings = findings_of_classes(classes, known.findings)
+    if findings is not None:
+        name_labels(classes[is_member(findings, known.findings)].unique(), where, "column")
+        return rows.assign(finding=findings)
+    (name,) = classes.unique()
+    if names_finding(name):
+        raw.notes.append(f"All boxes are of class '{name}', which is taken for the finding.")
+    return rows.drop(columns="finding")
+
+
 def _images_run(
     run_on: str | Path | Iterable[str],
     source_rows: _NamedRows,
@@ -497,31 +533,27 @@ def _ids_of(names: Iterable[str], ids: dict[str, str]) -> list[str]:
 
 
 def _findings(
-    raw: pd.DataFrame,
+    rows: pd.DataFrame,
     where: str,
     known: KnownImages,
     finding: str | None,
     usual_finding: str | None,
     advice: ReadingAdvice,
+    class_advice: str = "",
 ) -> pd.Series:
     """Return each row's finding: the source's own, `finding`, the usual one, or the only one."""
-    if "finding" in raw:
+    if "finding" in rows:
         if finding is not None:
-            raise InputError(f"{where}: names the findings of its rows; leave --finding out")
-        # The name "Lung Opacity" in a data.yaml is the finding that cxr prepare calls lung_opacity.
-        names = {}
-        for name in raw["finding"].unique():
-            prepared_name = finding_name(name)
-            names[name] = prepared_name if prepared_name in known.findings else name
-        prepared = [name for name, finding in names.items() if finding in known.findings]
-        name_labels(prepared, where, "column")
-        return renamed(raw["finding"], names)
+            raise InputError(
+                f"{where}: names the findings of its rows; leave --finding out{class_advice}"
+            )
+        return rows["finding"]
     finding = finding or usual_finding
     if finding is None and len(known.findings) != 1:
         raise InputError(
             f"{where}: names no finding of {', '.join(known.findings)}; {advice.finding}"
         )
-    return pd.Series(finding or known.findings[0], index=raw.index, dtype=TEXT)
+    return pd.Series(finding or known.findings[0], index=rows.index, dtype=TEXT)
 
 
 def _only_known(
@@ -534,9 +566,9 @@ def _only_known(
 ) -> pd.DataFrame:
     """Refuse rows of images and findings that the data set lacks, or leave them out with a note."""
     had_rows = not rows.empty
-    for column, values, noun, also in (
-        ("image_id", known.images["image_id"], "images", raw.advice),
-        ("finding", known.findings, "findings", ""),
+    for column, values, noun, also, last in (
+        ("image_id", known.images["image_id"], "images", raw.advice, ""),
+        ("finding", known.findings, "findings", "", raw.class_advice),
     ):
         is_unknown = ~is_member(rows[column], values)
         if not is_unknown.any():
@@ -552,7 +584,7 @@ def _only_known(
             questions = "".join(f"; is {wrong!r} image {right!r}?" for wrong, right in near.items())
             raise InputError(
                 f"{where}: {missing} not in {known.where} ({examples}), the first "
-                f"at {first}{questions}; correct them{also}, or {advice.unknown_rows}"
+                f"at {first}{questions}; correct them{also}, or {advice.unknown_rows}{last}"
             )
         raw.notes.append(
             counted_phrase(len(names), f"{noun} unknown to the data set left out ({examples}).")

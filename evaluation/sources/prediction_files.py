@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_classes import class_column
 from cxr_compare.data_prep.contracts.box_values import BoxFormat
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import (
@@ -24,7 +25,6 @@ from cxr_compare.data_prep.contracts.column_names import (
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.box_checks import refuse_box_texts
 from cxr_compare.evaluation.sources.prediction_strings import (
     PredictionStrings,
@@ -35,7 +35,7 @@ from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 
 _WITHOUT_OPTIONS = ReadingAdvice()
-_SHOWN = 5
+_MOST_UNUSED = 10  # largest number of unused columns that a note lists
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ColumnNames:
         image: Column of the image ids.
         score: Column of the scores, in [0, 1] or, if the user named it, in any range.
         finding: Column of the findings (disease signs). In a table without this column, all rows
-            are about one finding.
+            are about one finding. Empty if no column of a table of boxes holds their classes.
         score_is_named: True if the user named the column of scores. It is then not asked whether
             they are the confidence of a predicted class, and they may have any range.
 
@@ -108,7 +108,8 @@ def read_source(
     if _looks_like_json(source):
         from cxr_compare.evaluation.sources.coco_and_yolo import read_coco
 
-        return read_coco(source, None if coco_truth is None else Path(coco_truth), advice)
+        truth = None if coco_truth is None else Path(coco_truth)
+        return read_coco(source, truth, advice, image_ids=names.image)
     return _read_csv(source, names, advice, class_names)
 
 
@@ -126,7 +127,8 @@ class _Columns:
     finding: str | None
     box: dict[str, str]  # columns by role, such as xmin or width; empty if rows have no boxes
     guessed: tuple[str, ...]  # phrases such as "Image Index as image_id"
-    correction: str  # how the user names other columns
+    unused: tuple[str, ...]  # names of columns that are not read
+    advice: ReadingAdvice  # how the user names other columns
 
     @property
     def read(self) -> list[str]:
@@ -136,10 +138,21 @@ class _Columns:
 
     @property
     def notes(self) -> list[str]:
-        """Sentence on the columns that were guessed; empty if none was."""
-        if not self.guessed:
-            return []
-        return [f"Columns recognised: {', '.join(self.guessed)} ({self.correction})."]
+        """Sentence on the columns that were guessed or not used; empty if none was."""
+        parts = []
+        if self.guessed:
+            parts.append(f"recognised: {', '.join(self.guessed)}")
+        if self.unused:
+            more = ", ..." if len(self.unused) > _MOST_UNUSED else ""
+            parts.append(f"not used: {', '.join(self.unused[:_MOST_UNUSED])}{more}")
+        return [f"Columns {'; '.join(parts)} ({self.advice.name_others})."] if parts else []
+
+    @property
+    def class_advice(self) -> str:
+        """Phrase on how the user names another column of classes; empty if none was guessed."""
+        if self.finding is None or not self.box:
+            return ""
+        return f"; {self.advice.other_class(self.finding)}"
 
     @property
     def form(self) -> BoxFormat:
@@ -167,11 +180,12 @@ def _find_columns(
         missing = {kind: name for kind, (column, name) in wanted.items() if column is None}
         raise InputError(_missing_columns(header, missing, where, advice))
     finding = names.finding if names.finding in header else None
-    if finding is None and names.finding != ColumnNames.finding:
+    if finding is None and names.finding not in (ColumnNames.finding, ""):
         raise InputError(_missing_columns(header, {"finding": names.finding}, where, advice))
     box = _box_columns([column for column in header if column not in (image, score)], where)
-    if finding is None and box:
-        finding = _class_column(table, {image, score, *box.values()})
+    if box and names.finding == ColumnNames.finding:
+        is_used = [column in (image, score, *box.values()) for column in header]
+        finding = class_column(table.loc[:, ~np.array(is_used)])
     guessed = [
         f"{column} as {meaning}"
         for meaning, configured, column in (
@@ -183,7 +197,9 @@ def _find_columns(
     ]
     if box and list(box.values()) != EDGES:
         guessed.append(f"{', '.join(box.values())} as {_FORMS[tuple(box)]}")
-    columns = _Columns(image, score, finding, box, tuple(guessed), advice.name_others)
+    read = {image, score, finding, *box.values()}
+    unused = tuple(column for column in header if column not in read)
+    columns = _Columns(image, score, finding, box, tuple(guessed), unused, advice)
     for column in columns.read:
         if header.count(column) > 1:
             raise InputError(f"{where}: column '{column}' appears twice; keep one")
@@ -244,17 +260,6 @@ def _box_columns(header: list[str], where: str) -> dict[str, str]:
             "height: name the columns so, or leave these out for scores of whole images"
         )
     return {}
-
-
-def _class_column(table: pd.DataFrame, used: set[str]) -> str | None:
-    """Find the column with the name of each box's class; class numbers do not count as names."""
-    unused = [str(column) for column in table.columns if str(column) not in used]
-    match = find_column(unused, column_names("label"))
-    if match is None:
-        return None
-    cells = table[match].astype(TEXT)
-    has_names = cells.notna().all() and pd.to_numeric(cells, errors="coerce").isna().all()
-    return match if has_names else None
 
 
 def _plain_table(table: pd.DataFrame, columns: _Columns, where: str) -> pd.DataFrame:
@@ -346,6 +351,7 @@ def _from_table(
         notes=columns.notes,
         sides=columns.sides,
         form=columns.form,
+        class_advice=columns.class_advice,
         **asked,
     )
 
@@ -390,7 +396,8 @@ def _read_frame(
         missing = table[column].isna()
         if missing.any():
             label = frame.index[int(missing.to_numpy().argmax())]
-            raise InputError(f"{advice.frame}: row {label}: {column} is missing; fill it in")
+            also = columns.class_advice if column == columns.finding else ""
+            raise InputError(f"{advice.frame}: row {label}: {column} is missing; fill it in{also}")
         table[column] = table[column].astype(str)
     table["place"] = [f"row {label}" for label in frame.index]
     return _from_table(table, columns, advice.frame, content, asked)

@@ -30,6 +30,8 @@ class RawPredictions:
         listed: Names of the images that have a file in a YOLO folder, or a row in a reader's form
             or a challenge's submission, even without a box.
         advice: Advice to append to an error message about unknown image names; may be empty.
+        class_advice: Advice to append to an error message about classes of boxes that are no
+            findings of the truth; may be empty.
         notes: Assumptions that were made in reading, one sentence each.
         sides: Text for error messages if the file has x, y, width and height instead of corners,
             such as "COCO's bbox is x, y, width, height"; else empty.
@@ -48,6 +50,7 @@ class RawPredictions:
     in_shares: bool = False
     listed: tuple[str, ...] = ()
     advice: str = ""
+    class_advice: str = ""
     notes: list[str] = field(default_factory=list)
     sides: str = ""
     form: BoxFormat = "xywh"

@@ -51,6 +51,25 @@ class ReadingAdvice:
             return "rename the columns if others are meant"
         return f"name others with {self.column_option.replace('{role}', 'ROLE')}"
 
+    def other_class(self, column: str) -> str:
+        """Return how the user says that the class of boxes is in another column, or in none."""
+        read = f"'{column}' is read as the class of each box"
+        if not self.column_option:
+            return f"{read}; if it is something else, leave the column out"
+        option = self.column_option.replace("{role}", "finding")
+        none = option.replace("COLUMN", "")
+        return f"{read}; if another column holds it, say {option}, if none does, {none}"
+
+    @property
+    def image_ids(self) -> str:
+        """How the user says whether image numbers of COCO results are ids or of file names."""
+        write = "Write the file_name of its image into each result"
+        if not self.column_option:
+            return write
+        option = self.column_option.replace("{role}", "image")
+        readings = [option.replace("COLUMN", reading) for reading in ("id", "file_name")]
+        return f"{write}, or say {readings[0]} if these are ids, {readings[1]} if not"
+
     def confirm_score(self, column: str) -> str:
         """Return how the user says that a column of scores holds the probability of the finding."""
         if not self.column_option:

@@ -67,6 +67,8 @@ def import_predictions(
             set has several findings.
         columns: Columns of the CSV as ROLE=COLUMN, for the roles image, score and finding, such as
             "image=Image Index,score=prob". A role that is left out is found by the usual names.
+            finding= says that no column holds the classes of boxes; image=id or image=file_name,
+            what the image_id of COCO results is.
         images: Images that the software was run on; only for files of boxes. all: every image (but
             no validation image if only test images have a box; with --coco-truth only its images).
             listed: images with a box or a file. FILE: in addition the names in this file, one on
@@ -187,7 +189,8 @@ def _column_names(roles: Sequence[str]) -> ColumnNames:
     names = dict(text.split("=", 1) for text in roles if "=" in text)
     for text in roles:
         role, equals, column = text.partition("=")
-        if role not in ("image", "score", "finding") or not equals or not column:
+        has_column = column or role == "finding"  # finding= says that no column holds classes
+        if role not in ("image", "score", "finding") or not equals or not has_column:
             raise InputError(
                 f"--columns {text}: write image=COLUMN, score=COLUMN or finding=COLUMN"
             )
