@@ -257,7 +257,9 @@ def open_given_systems(
             rows = read.rows if isinstance(read, ReadPredictions) else read.boxes
             if read.kind == "boxes" and rows.empty:
                 raise InputError(f"{member}: holds no box; give results that have some")
-            for note in read.notes if isinstance(read, ReadPredictions) else read.info["notes"]:
+            for note in (
+                read.notes if isinstance(read, ReadPredictions) else read.info.get("notes", ())
+            ):
                 console.say(f"{name}: {note}")
             caption = member.name if isinstance(member, Path) else str(member)
             opened[name].append(GivenPredictions(caption, read))
