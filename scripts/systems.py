@@ -227,14 +227,15 @@ def _with_own_names(
     """Name systems by their folders where several have one name, and say so in a line."""
     names = Counter(system.name or name for system, name in zip(systems, usual, strict=True))
     named = []
+    folders = []
     for system, name in zip(systems, usual, strict=True):
         if system.name is None and names[name] > 1 and system.paths:
-            named.append(system._replace(name=system_folder(system.paths[0])))
+            folders.append(system_folder(system.paths[0]))
+            named.append(system._replace(name=folders[-1]))
         else:
             named.append(system)
-    by_folder = [new.name for new, old in zip(named, systems, strict=True) if new is not old]
-    if by_folder:
-        console.say(f"Systems of one name have the names of their folders: {listing(by_folder)}")
+    if folders:
+        console.say(f"Systems of one name have the names of their folders: {listing(folders)}")
     first: dict[str, ComparedSystem] = {}
     for system, name in zip(named, usual, strict=True):
         other = first.setdefault(system.name or name, system)

@@ -14,8 +14,9 @@ from cxr_compare.data_prep.contracts.box_values import coco_bbox, coco_rotation
 from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.coco import read_json_file
+from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.formats.label_files import ids_of_paths, read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
 from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
@@ -101,6 +102,7 @@ def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) 
             f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "
             f"name); this lacks {error}"
         ) from None
+    require_few_names(categories, truth)
     for column, names in (("image_id", images), ("category", categories)):
         is_unknown = ~is_member(table[column], list(names))
         if is_unknown.any():
