@@ -52,7 +52,7 @@ def written(folder, **files):
     ("name", "text"),
     [
         ("data_yaml", aliases(4)),
-        ("data_yaml", "names: " + "[" * DEEP + "]" * DEEP),
+        ("data_yaml", "names: [mass]\nx: " + "[" * DEEP + "]" * DEEP),
         ("data_yaml", "names: [[" + "x, " * 9_000 + "x]]"),
         ("data_yaml", "names: [mass]\n#" + "x" * MAX_YAML_BYTES),
         ("data_yaml", json.dumps({"names": MANY})),
