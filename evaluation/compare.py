@@ -163,10 +163,10 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     again = choose_again(models, resamples, blind)
     frames = draw_replicates(models, resamples, again, advance=advance)
     figures = compute_figures(truth.finding, models, frames, resamples)
-    if blind:
+    if places is not None and blind:
         baselines = {image_blind_name(name): members for name, members in blind.items()}
         frames |= draw_replicates(baselines, resamples, again, boxed_only=True)
-        figures = with_image_blind(figures, models, frames, blind, resamples)
+        figures = with_image_blind(figures, models, frames, blind, resamples, places.no_claim)
     _check_primary(protocol, figures)
     by_unit = evaluate_by_unit(models, models_by_label(named), truth, unit, resamples)
     exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]

@@ -21,6 +21,7 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.given_systems import (
     GivenSystem,
     GivenValues,
+    same_name,
     seeds_to_join,
     values_caption,
 )
@@ -251,7 +252,8 @@ def open_given_systems(
     for name, system in zip(names, systems, strict=True):
         scale = (scales or {}).get(name)
         if name in opened:
-            raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
+            other = systems[names.index(name)]
+            raise same_name(name, other.members[0], system.members[0])
         opened[name] = []
         for member in system.members:
             read = _read_member(member, name, given, columns, scale)

@@ -1,4 +1,4 @@
-"""Reading of users' text and TOML files in any Unicode encoding.
+"""Reading of users' text, TOML, YAML and JSON files in any Unicode encoding.
 
 Editors on Windows put a byte order mark before UTF-8, and Excel saves "Unicode text" as UTF-16.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.limits import MAX_JSON_BYTES, MAX_YAML_BYTES, require_depth
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -137,6 +138,94 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits raises ValueError
         raise InputError(f"{source}: is not TOML: {_reason(error)}") from None
+
+
+def read_yaml_file(path: Path) -> Any:
+    """Read a YAML file without aliases: with them a few lines can stand for gigabytes.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The content: a list, dictionary, text, number, boolean, date or None.
+
+    Raises:
+        InputError: The file cannot be read as YAML, has an alias, or is larger or deeper than the
+            limits.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "data.yaml").write_text("names: [mass, nodule]")
+        ...     read_yaml_file(Path(folder, "data.yaml"))
+        {'names': ['mass', 'nodule']}
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    content = read_bytes(path, MAX_YAML_BYTES)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    try:
+        for event in yaml.parse(content, Loader=loader):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(
+                    f"{path}: line {event.start_mark.line + 1}: *{event.anchor} is an alias; write "
+                    "what it stands for"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            require_depth(depth, path)
+        return yaml.load(content, Loader=loader)  # noqa: S506 - one of the safe loaders
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: not readable as YAML ({_reason(error)[:120]})") from None
+
+
+def read_json_file(path: Path) -> Any:
+    """Read any JSON file.
+
+    Args:
+        path: Path of the file, in UTF-8 or in the encoding of its byte order mark.
+
+    Returns:
+        The content: a list, dictionary, text, number, boolean or None.
+
+    Raises:
+        InputError: The file cannot be read as JSON, or is larger or deeper than the limits.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.json").write_text('{"images": []}')
+        ...     read_json_file(Path(folder, "a.json"))
+        {'images': []}
+    """
+    from pydantic_core import from_json  # an own limit of depth, see MAX_DEPTH
+
+    content = read_bytes(path, MAX_JSON_BYTES)
+    mark, encoding = text_encoding(content)
+    try:
+        if encoding == "utf-8":  # the parser checks the encoding itself
+            return from_json(content.removeprefix(mark))
+        return from_json(decode_text(content, str(path)))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as JSON ({_reason(error)})") from None
+
+
+def read_bytes(path: Path, most_bytes: int) -> bytes:
+    """Read a file, and raise InputError if it cannot be read or is larger than a limit."""
+    try:
+        size = path.stat().st_size
+        if size <= most_bytes:
+            return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
+    raise InputError(
+        f"{path}: has {size / 2**20:,.0f} MiB, the limit of such a file is {most_bytes >> 20:,} MiB"
+    )
 
 
 def _reason(error: Exception) -> str:

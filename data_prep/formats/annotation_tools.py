@@ -26,8 +26,6 @@ from cxr_compare.data_prep.formats.label_values import finite_or_nan
 from cxr_compare.data_prep.formats.source import SourceBuilder
 
 PATIENTS = "patients.csv"
-MOST_BYTES = 1 << 26
-"""Size limit of an annotation file."""
 BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 _ANGLES = np.deg2rad(np.arange(360))

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic_core import from_json
 
 from cxr_compare.data_prep.contracts.box_values import BoxReading, coco_bbox, coco_rotation
 from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
+from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.formats.class_names import NO_FINDING_CLASSES
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
@@ -37,38 +37,6 @@ from cxr_compare.data_prep.formats.source import (
     SourceTables,
     WrongFormatError,
 )
-
-
-def read_json_file(path: Path) -> Any:
-    """Read any JSON file.
-
-    Args:
-        path: Path of the file, in UTF-8 or in the encoding of its byte order mark.
-
-    Returns:
-        The content: a list, dictionary, text, number, boolean or None.
-
-    Raises:
-        InputError: The file cannot be read as JSON.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "a.json").write_text('{"images": []}')
-        ...     read_json_file(Path(folder, "a.json"))
-        {'images': []}
-    """
-    try:
-        content = path.read_bytes()
-        mark, encoding = text_encoding(content)
-        if encoding == "utf-8":  # the parser checks the encoding itself
-            return from_json(content.removeprefix(mark))
-        return from_json(decode_text(content, str(path)))
-    except InputError:
-        raise
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not readable as JSON ({reason})") from None
 
 
 def _id_text(value: Any) -> str | None:
@@ -229,7 +197,9 @@ class _CocoFile:
     def __post_init__(self) -> None:
         if "annotations" not in self.content:
             self.content["annotations"] = []
-        for number, item in enumerate(self._items("categories", required=False)):
+        categories = self._items("categories", required=False)
+        require_few_names(categories, self.root / self.path)
+        for number, item in enumerate(categories):
             key = _id_text(item.get("id"))
             name = item.get("name")
             if key is None or not isinstance(name, str | int) or self.names.get(key, name) != name:

@@ -15,7 +15,6 @@ from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.annotation_tools import (
-    MOST_BYTES,
     LabelRow,
     MarkNotes,
     box_cells,
@@ -28,7 +27,7 @@ from cxr_compare.data_prep.formats.voc import parse_xml
 
 
 def _cvat_rows(path: Path, notes: MarkNotes) -> Iterator[LabelRow]:
-    root = parse_xml(path, "annotations", MOST_BYTES)
+    root = parse_xml(path, "annotations")
     for image in root.findall("image"):
         name, width, height = (image.get(key, "") for key in ("name", "width", "height"))
         facts = {"file": name, "split": image.get("subset", "")}

@@ -19,6 +19,7 @@ from cxr_compare.data_prep.contracts.box_values import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
@@ -245,6 +246,7 @@ class LabelFiles:
         if not self.images:
             path, reason = next(iter(exclusions.reasons.items()), (root, "holds no label file"))
             raise InputError(f"{root}: no image can be used; {path}: {reason}")
+        require_few_names({name for names in set(self.classes.values()) for name in names}, root)
         files = _images_table(self.images, builder)
         ids = dict(zip(files["path"], files["image_id"], strict=True))
         exclusions.reasons = {

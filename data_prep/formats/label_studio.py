@@ -20,6 +20,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.formats.annotation_tools import (
     UNKNOWN,
     LabelRow,
@@ -28,7 +29,6 @@ from cxr_compare.data_prep.formats.annotation_tools import (
     label_tables_of_tool,
 )
 from cxr_compare.data_prep.formats.class_names import states_of_cells
-from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, has_text
 from cxr_compare.data_prep.formats.label_file_kinds import LABEL_STUDIO_MARKS
 from cxr_compare.data_prep.formats.label_values import as_number, finite_or_nan

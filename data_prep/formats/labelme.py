@@ -20,8 +20,8 @@ import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.formats.class_names import class_finding
-from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.columns import column_dictionary
 from cxr_compare.data_prep.formats.folder_scan import contains, files_below, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex

@@ -6,9 +6,7 @@ Two files hold it: ``rsna_to_nih.csv``, which others made by comparing pixels, a
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +17,7 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
-from cxr_compare.data_prep.contracts.text_files import read_text_file
+from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.formats.source import SourceBuilder
 
 MAPPING = "rsna_to_nih.csv"
@@ -98,14 +96,14 @@ def read_release_mapping(path: Path) -> pd.DataFrame:
         InputError: The file is no such list, or names an image twice.
 
     Example:
-        >>> import tempfile
+        >>> import json, tempfile
         >>> record = {"subset_img_id": "a", "img_id": "00000013_005.png", "SOPInstanceUID": "1.2"}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "m.json").write_text(json.dumps([record]))
         ...     read_release_mapping(Path(folder, "m.json"))["patient_id"].tolist()
         ['nih:00000013']
     """
-    records = read_foreign_json(path)
+    records = read_json_file(path)
     if not isinstance(records, list) or not records:
         raise InputError(f"{path}: is no list of images; give RSNA's {MAPPINGS_JSON}")
     for number, record in enumerate(records, start=1):
@@ -123,25 +121,6 @@ def read_release_mapping(path: Path) -> pd.DataFrame:
     doubtful = nih_images.duplicated(keep=False)
     table = _mapping_table(columns["subset_img_id"], nih_images, doubtful, "nih")
     return table.assign(sop_uid=columns["SOPInstanceUID"])
-
-
-def read_foreign_json(path: Path) -> Any:
-    """Read a JSON file of another program.
-
-    Args:
-        path: Path of the file.
-
-    Returns:
-        The content: a list, dictionary, text, number, boolean or None.
-
-    Raises:
-        InputError: There is no such file, or it is no JSON.
-    """
-    try:
-        return json.loads(read_text_file(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
-        raise InputError(f"{path}: not readable as JSON ({reason}); download it again") from None
 
 
 def _mapping_table(

@@ -18,12 +18,12 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.formats.folder_scan import files_below, require_unique_ids
 from cxr_compare.data_prep.formats.nih import SIDE, find_entries, read_field_sizes
 from cxr_compare.data_prep.formats.rsna_classes import CLASSES, FINDING, TARGETS
 from cxr_compare.data_prep.formats.rsna_mapping import (
     MAPPINGS_JSON,
-    read_foreign_json,
     read_release_mapping,
     with_patients,
 )
@@ -149,7 +149,7 @@ def read_adjudicated(path: Path) -> Adjudicated:
         InputError: The file has another layout, or the group of adjudicated labels has an unknown
             class.
     """
-    content = read_foreign_json(path)
+    content = read_json_file(path)
     names = _label_names(content, path)
     labels = []
     boxes = []

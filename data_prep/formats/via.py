@@ -20,6 +20,7 @@ from typing import Any
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.formats.annotation_tools import (
     UNKNOWN,
     LabelRow,
@@ -27,7 +28,6 @@ from cxr_compare.data_prep.formats.annotation_tools import (
     box_cells,
     label_tables_of_tool,
 )
-from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.folder_scan import has_text
 from cxr_compare.data_prep.formats.label_file_kinds import VIA_MARKS, is_via_table, label_file_kind
 from cxr_compare.data_prep.formats.label_values import as_number

@@ -21,6 +21,8 @@ import numpy as np
 from cxr_compare.data_prep.contracts.box_values import are_widths
 from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.limits import MAX_XML_BYTES, require_depth
+from cxr_compare.data_prep.contracts.text_files import read_bytes
 from cxr_compare.data_prep.formats.class_names import class_finding
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
@@ -36,7 +38,6 @@ from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTa
 from cxr_compare.data_prep.images.image_limits import require_file
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-_MAX_BYTES = 1 << 24  # a thousand boxes take less than one MiB
 
 
 def _read_voc(builder: SourceBuilder) -> SourceTables:
@@ -49,7 +50,7 @@ def _read_voc(builder: SourceBuilder) -> SourceTables:
     gathered = LabelFiles(builder)
 
     def read(path: str) -> tuple[ElementTree.Element, list[str]]:
-        root = parse_xml(source / path, "annotation", _MAX_BYTES)
+        root = parse_xml(source / path, "annotation")
         return root, [_text(root, tag) for tag in ("path", "filename")]
 
     xml_files = gather_label_files(
@@ -68,39 +69,52 @@ def _read_voc(builder: SourceBuilder) -> SourceTables:
     return gathered.build_tables()
 
 
-class _NoDocumentType(ElementTree.TreeBuilder):
+class _Builder(ElementTree.TreeBuilder):
+    """Builder of elements that refuses a document type and deep nesting."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.depth = 0
+
+    def start(self, tag: str, attrs: dict[str, str]) -> ElementTree.Element:
+        self.depth += 1
+        require_depth(self.depth, self.path)
+        return super().start(tag, attrs)
+
+    def end(self, tag: str) -> ElementTree.Element:
+        self.depth -= 1
+        return super().end(tag)
+
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
-        raise InputError("has a document type, which no annotation needs; remove it")
+        raise InputError(f"{self.path}: has a document type, which no annotation needs; remove it")
 
 
-def parse_xml(path: Path, kind: str, most_bytes: int) -> ElementTree.Element:
+def parse_xml(path: Path, kind: str) -> ElementTree.Element:
     """Read an XML file without following external references, and return its root element.
 
     Args:
         path: Path of the file.
         kind: Tag that the root element must have, such as ``annotation``.
-        most_bytes: Largest size of the file, in bytes.
 
     Raises:
-        InputError: The file is too large, is no XML, has another root element, or has a document
-            type or entities.
+        InputError: The file is larger or deeper than the limits, is no XML, has another root
+            element, or has a document type or entities.
     """
     require_file(path)
-    content = path.read_bytes() if path.stat().st_size <= most_bytes else b""
-    if not content:
-        raise InputError(f"{path}: larger than {most_bytes >> 20} MiB; no annotation is")
+    content = read_bytes(path, MAX_XML_BYTES)
     upper = content.upper()
     if b"<!DOCTYPE" in upper or b"<!ENTITY" in upper:
         raise InputError(f"{path}: has a document type or entities, which no annotation needs")
     # Without a document type expat expands nothing and opens no file; an encoding that hides the
     # words above from the search is met by the builder.
-    parser = ElementTree.XMLParser(target=_NoDocumentType())  # noqa: S314
+    parser = ElementTree.XMLParser(target=_Builder(path))  # noqa: S314
     try:
         parser.feed(content)
         root = parser.close()
+    except InputError:
+        raise
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise InputError(f"{path}: {error}") from None
         raise InputError(f"{path}: not readable as XML ({' '.join(str(error).split())})") from None
     if root.tag != kind:
         hint = {"annotation": "; give --format voc", "annotations": "; give --format cvat"}

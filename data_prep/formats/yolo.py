@@ -13,11 +13,11 @@ import posixpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml  # type: ignore[import-untyped]
-
 from cxr_compare.data_prep.contracts.box_values import BoxReading
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.folder_scan import files_below, has_match, has_text
+from cxr_compare.data_prep.contracts.limits import require_few_names
+from cxr_compare.data_prep.contracts.text_files import read_yaml_file
+from cxr_compare.data_prep.formats.folder_scan import contains, files_below, has_match, has_text
 from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.image_label_files import (
     gather_label_files,
@@ -35,6 +35,7 @@ _READING = BoxReading(
     in_shares=True,
     if_corners="write centres, widths and heights, or give a CSV with x1, y1, x2, y2",
 )
+_NAMES = rb"n\0?a\0?m\0?e\0?s"  # in UTF-8 or UTF-16
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 
 
@@ -43,20 +44,14 @@ def _read_yamls(root: Path) -> dict[str, dict[str, Any]]:
     paths = [p for p in sorted(root.iterdir()) if p.suffix.lower() in (".yaml", ".yml")]
     gathered = {}
     for path in sorted(paths, key=lambda p: p.stem != "data"):
-        content = _read_yaml(path)
+        if path.stem != "data" and not contains(path, (_NAMES,)):
+            continue  # it describes something else
+        content = read_yaml_file(path)
         if isinstance(content, dict) and "names" in content:
             if "kpt_shape" in content:
                 raise InputError(f"{path}: describes key points (kpt_shape); boxes are read here")
             gathered[path.name] = content
     return gathered
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: not readable as YAML ({reason})") from None
 
 
 def read_class_names(path: Path) -> dict[int, str]:
@@ -79,7 +74,7 @@ def read_class_names(path: Path) -> dict[int, str]:
         ...     read_class_names(Path(folder, "data.yaml"))
         {0: 'mass', 1: 'nodule'}
     """
-    content = _read_yaml(path)
+    content = read_yaml_file(path)
     if not isinstance(content, dict) or "names" not in content:
         raise InputError(f"{path}: names no classes; it needs a list 'names', as a data.yaml has")
     return _names_of(content, path)
@@ -114,12 +109,14 @@ def _names_of(content: dict[str, Any], path: Path) -> dict[int, str]:
     count = content.get("nc")
     if not isinstance(names, dict | list):
         raise InputError(f"{path}: names must be a list, or name each class number")
+    require_few_names(names, path)
     pairs: list[tuple[Any, Any]] = list(
         names.items() if isinstance(names, dict) else enumerate(names)
     )
     for number, name in pairs:
         if isinstance(name, bool) or not isinstance(name, str | int | float):
-            raise InputError(f"{path}: names: {name!r} is no text; put it into quotes")
+            shown = f"a {type(name).__name__}" if isinstance(name, dict | list) else repr(name)
+            raise InputError(f"{path}: names: {shown} is no text; put it into quotes")
         if isinstance(number, bool) or not isinstance(number, int):
             raise InputError(f"{path}: names: {number!r} is no class number")
     if not pairs or (isinstance(count, int) and count != len(pairs)):
@@ -133,6 +130,7 @@ def _listed_names(path: Path) -> dict[int, str]:
         lines.pop()
     if not lines or "" in lines:
         raise InputError(f"{path}: must hold one class name a line")
+    require_few_names(lines, path)
     return dict(enumerate(lines))
 
 

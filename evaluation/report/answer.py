@@ -32,6 +32,7 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "target": comparison.finding,
         "systems": comparison.names,
         "joint": joint_record(comparison),
+        "made_of_others": comparison.made_of_others,
         "policy": comparison.main_policy,
         "policies": comparison.policies,
         "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},

@@ -358,6 +358,7 @@ class Result(OpenedFromFolder):
             per_category=per_kind,
             seed=self.answer["seed"],
             joint=read_joint_system(self.answer),
+            made_of_others=self.answer["made_of_others"],
         )
         rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])

@@ -15,8 +15,9 @@ from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.coco import read_json_file
+from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.formats.label_files import ids_of_paths, paths_without_suffix, read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
 from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
@@ -122,6 +123,7 @@ def _with_names(
             f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "
             f"name); this lacks {error}"
         ) from None
+    require_few_names(categories, truth)
     advice_on_images = ""
     if image_ids != "id" and "file_name" in table:
         images = {name: name for name in images.values()}
