@@ -1,455 +1,422 @@
-"""What a format reader returns, and the one way from labels to the tables of a data set.
+"""What readers of formats return, and the one way from it to the tables of a data set.
 
-Every format says the same things: these are the images, and this person states that this finding is present,
-absent or uncertain on this image, perhaps with a box. Readers write these statements as rows of one table;
-`build` checks them and makes the tables `findings`, `boxes` and `box_coverage` of them.
+Every format says the same things: these are the images, and this person states that this finding is
+present, absent or uncertain on this image, perhaps with a box. A reader writes these statements as
+rows of one table; `build` checks them and makes the tables of the data set.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.box_check import (
+    FORMS,
+    UNITS,
+    BoxReading,
+    check_boxes,
+)
+from cxr_compare.data_prep.contracts.boxes import EDGES, upright_boxes
+from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table
-from cxr_compare.data_prep.formats.image_size import stored_size
-from cxr_compare.data_prep.sources.boxes import Form, Unit, iou, read_boxes, upright
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.image_files import stored_size
+from cxr_compare.data_prep.sources.joined_readers import with_reference
+from cxr_compare.data_prep.sources.source_tables import (
+    LABEL_KEY,
+    ReadOptions,
+    Show,
+    SourceTables,
+    empty_roles,
+    targets_from_findings,
+)
 
-REFERENCE = "reference"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicom")
-STATEMENT = ["image_id", "finding", "state", "reader", "origin", "b1", "b2", "b3", "b4"]
-_NORMAL = {
-    "normal",
-    "no_finding",
-    "no_findings",
-    "none",
-    "no",
-    "nothing",
-    "negative",
-    "neg",
-    "clear",
-    "healthy",
-    "background",
-    "no_abnormality",
-    "no_lesion",
-    "no_disease",
-    "unremarkable",
-    "normalbefund",
-    "gesund",
-    "unauffaellig",
-    "unauffällig",
-    "kein_befund",
-    "ohne_befund",
-    "o_b",
-    "sain",
-    "sano",
-    "正常",
-    "所見なし",
-    "異常なし",
-    "異常無し",
-    "未见异常",
-    "无异常",
-}
-_UNKNOWN = {
-    "",
-    "unknown",
-    "n_a",
-    "na",
-    "nan",
-    "null",
-    "todo",
-    "not_available",
-    "unbekannt",
-    "unclear",
-    "unlabelled",
-}
-
-
-@dataclass
-class Options:
-    """Choices of the user for reading.
-
-    Attributes:
-        columns: Column of each role in the user's own table, such as ``label=Finding``.
-        class_names: Names of numbered classes in their order.
-        patient_pattern: Regular expression that finds the patient in the name of an image file.
-        raw_boxes: Boxes are of the stored pixels, before EXIF turns them.
-        box_form: Meaning of a table's four numbers, if not that of their column names.
-        box_unit: Unit of these numbers.
-        reference: How several readers are joined: majority, any, all or reader:NAME.
-    """
-
-    columns: dict[str, str] = field(default_factory=dict)
-    class_names: list[str] = field(default_factory=list)
-    patient_pattern: str = ""
-    raw_boxes: bool = False
-    box_form: Form | None = None
-    box_unit: Unit = "px"
-    reference: str = "majority"
+REFERENCE = REFERENCE_READER
+BOX = ["b1", "b2", "b3", "b4"]
+STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "score"]
+"""Columns of a table of statements: four numbers of a box (NaN without one), and a model's score,
+which is empty in a truth."""
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
 
 
 @dataclass
 class Source:
-    """The tables of a source before any pixel is decoded."""
+    """A source while it is read: its images, what is left out, and notes for the user.
+
+    Attributes:
+        format: Name of the format, as in ``--format``.
+        root: Folder to which the paths of the images are relative, or the one file that is read.
+        options: Options of the user.
+        show: Function that shows the user a line at once.
+        images: Table with ``image_id`` and ``path``, and later all facts of the images table.
+        notes: Notes for the user, one sentence each.
+        excluded: Reason why an image, or a file without one, is left out, by its id or path.
+        wrong_boxes: Edges ``x1, y1, x2, y2`` of the box for which an image is left out, by id.
+        split: ``image_id, role`` of images whose role is fixed.
+        official: ``image_id, role`` as the publisher assigned them.
+        targets: Targets, as ``dataset.json`` stores them; None makes one of each finding.
+        implied_note: End of the sentence with the number of labels that no row states.
+    """
 
     format: str
     root: Path
-    images: pd.DataFrame
-    findings: pd.DataFrame = field(default_factory=lambda: empty_table("findings"))
-    boxes: pd.DataFrame = field(default_factory=lambda: empty_table("boxes"))
-    coverage: pd.DataFrame = field(default_factory=lambda: empty_table("box_coverage"))
-    roles: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame({"image_id": [], "role": []}, dtype="str")
-    )
-    targets: dict[str, list[str]] = field(default_factory=dict)
-    excluded: dict[str, str] = field(default_factory=dict)  # image id -> reason
+    options: ReadOptions
+    show: Show = lambda line: None
+    images: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"image_id": [], "path": []}))
     notes: list[str] = field(default_factory=list)
+    excluded: dict[str, str] = field(default_factory=dict)
+    wrong_boxes: dict[str, np.ndarray] = field(default_factory=dict)
+    split: pd.DataFrame = field(default_factory=empty_roles)
+    official: pd.DataFrame = field(default_factory=empty_roles)
+    targets: dict[str, dict[str, Any]] | None = None
+    implied_note: str = ""
+    _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
-    def exclude(self, ids: Any, reason: str) -> None:
-        """Leave images out; the first reason of an image counts."""
+    def exclude(self, ids: Iterable[Any], reason: str) -> None:
+        """Leave images, or files without an image, out; the first reason of each counts."""
         for image_id in ids:
             self.excluded.setdefault(str(image_id), reason)
 
+    def keep(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of a table without those of images that are left out."""
+        if not self.excluded:
+            return table
+        kept = ~is_member(table["image_id"], list(self.excluded))
+        return table[kept].reset_index(drop=True)
 
-def finding_name(text: str) -> str:
-    """Return a label as the name of a finding: ``Pleural Thickening`` -> ``pleural_thickening``."""
-    name = re.sub(r"[^\w]+", "_", text.strip().lower()).strip("_")
-    return name
+    def stored_size(self, path: str) -> tuple[int, int, int]:
+        """Return width and height (px) of an image as stored, and its EXIF orientation, 1 to 8."""
+        if path not in self._sizes:
+            self._sizes[path] = stored_size(self.root / path)
+        return self._sizes[path]
 
-
-def is_normal(name: str) -> bool:
-    """Return True if a label says that nothing was found."""
-    return name in _NORMAL
-
-
-_ABSENT = re.compile(r"^(?:no|without|absent|not|kein|keine|keinen|ohne)_(?P<name>\w+)$")
-
-
-def denied(name: str, others: set[str]) -> str | None:
-    """Return the finding that a label denies, such as ``no_opacity`` beside ``opacity``; else None."""
-    match = _ABSENT.match(name)
-    return match["name"] if match and match["name"] in others else None
-
-
-def is_unknown(name: str) -> bool:
-    """Return True if a label says that nothing is known."""
-    return name in _UNKNOWN
-
-
-def list_images(root: Path) -> pd.DataFrame:
-    """Return the image files below a folder: ``path`` (relative), ``name`` and ``stem``."""
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder")
-    paths = sorted(
-        p.relative_to(root).as_posix()
-        for p in root.rglob("*")
-        if p.suffix.lower() in IMAGE_SUFFIXES
-    )
-    paths = [p for p in paths if not any(part.startswith(".") for part in p.split("/"))]
-    names = [p.rsplit("/", 1)[-1] for p in paths]
-    return pd.DataFrame(
-        {"path": paths, "name": names, "stem": [n.rsplit(".", 1)[0] for n in names]}, dtype="str"
-    )
+    def labelled_size(self, path: str) -> tuple[int, int]:
+        """Return width and height (px) of the pixels that the boxes of an image are of."""
+        width, height, turn = self.stored_size(path)
+        is_sideways = turn in _SIDEWAYS and not self.options.raw_boxes
+        return (height, width) if is_sideways else (width, height)
 
 
 class Statements:
-    """The statements of a source, gathered row by row.
+    """The statements of a source, gathered row by row or table by table.
 
-    Args:
-        form: Meaning of a box's four numbers.
-        unit: Their unit.
+    Attributes:
+        reading: How the boxes are read.
+        unread: Image and reason of each annotation that gives no box.
+        partial: Images and findings of which lesions share a box or have none.
     """
 
-    def __init__(self, form: Form = "xyxy", unit: Unit = "px") -> None:
-        self.form, self.unit = form, unit
-        self.rows: list[tuple[Any, ...]] = []
-        self.unread: dict[str, str] = {}  # image id -> what could not be read
-        self.n_unread = 0
+    def __init__(self, reading: BoxReading | None = None) -> None:
+        self.reading = reading or BoxReading()
+        self.unread: list[tuple[str, str]] = []
+        self.partial: set[tuple[str, str]] = set()
+        self._rows: list[tuple[Any, ...]] = []
+        self._tables: list[pd.DataFrame] = []
 
     def add(
         self,
         image_id: str,
         finding: str,
-        box: Any = None,
+        box: Sequence[float] | None = None,
         *,
         state: str = "present",
         reader: str = REFERENCE,
         origin: str = "unknown",
+        implied: bool = False,
     ) -> None:
         """Add a statement, with a box or without."""
         numbers = (np.nan,) * 4 if box is None else tuple(box)
-        self.rows.append((image_id, finding, state, reader, origin, *numbers))
+        row = (image_id, finding, state, reader, origin, *numbers, np.nan, box is not None, implied)
+        self._rows.append(row)
+
+    def add_table(self, table: pd.DataFrame) -> None:
+        """Add a table of statements; columns of boxes, ``score`` and ``implied`` may lack.
+
+        A row is one with a box if any of its four numbers is there, or if a column ``boxed`` says
+        so.
+        """
+        table = table.reindex(columns=[*STATEMENT, *({"boxed", "implied"} & set(table.columns))])
+        if "boxed" not in table:
+            table = table.assign(boxed=table[BOX].notna().any(axis=1))
+        if "implied" not in table:
+            table = table.assign(implied=False)
+        self._tables.append(table)
 
     def cannot_read(self, image_id: str, reason: str) -> None:
         """Note an annotation that gives no box: its image is left out, for it is not negative."""
-        self.unread.setdefault(image_id, reason)
-        self.n_unread += 1
+        self.unread.append((image_id, reason))
 
     def frame(self) -> pd.DataFrame:
-        """Return the statements as a table."""
-        frame = pd.DataFrame(self.rows, columns=STATEMENT)
-        return frame.astype(
-            {**dict.fromkeys(STATEMENT[:5], "str"), **dict.fromkeys(STATEMENT[5:], "float64")}
-        )
+        """Return all statements: columns `STATEMENT`, and the flags ``boxed`` and ``implied``."""
+        columns = [*STATEMENT, "boxed", "implied"]
+        own = pd.DataFrame.from_records(self._rows, columns=columns)
+        tables = [own, *self._tables] if self._rows or not self._tables else self._tables
+        types = {
+            **dict.fromkeys(STATEMENT[:5], TEXT),
+            **dict.fromkeys([*BOX, "score"], "float64"),
+            "boxed": "bool",
+            "implied": "bool",
+        }
+        typed = [table[columns].astype(types) for table in tables]
+        return pd.concat(typed, ignore_index=True) if len(typed) > 1 else typed[0]
+
+
+def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:
+    """Return how boxes are read if the user answered a question about them by ``--columns``."""
+    form, unit = (options.role(f"box_{kind}") for kind in ("form", "unit"))
+    for name, value, allowed in (("box_form", form, FORMS), ("box_unit", unit, UNITS)):
+        if value is not None and value not in allowed:
+            raise InputError(f"--columns {name}={value}: use {', '.join(allowed)}")
+    if form is None and unit is None:
+        return reading
+    chosen: dict[str, Any] = {"form": form or reading.form, "unit": unit or reading.unit}
+    return replace(reading, affirmed=True, **chosen)
 
 
 def build(
     source: Source,
-    statements: pd.DataFrame,
-    options: Options,
+    statements: Statements,
     *,
-    form: Form,
-    unit: Unit = "px",
-    coverage: str = "",
-    unread: dict[str, str] | None = None,
-    n_unread: int = 0,
-    where: str = "",
+    coverage: str = "all",
     frame: tuple[float, float] | None = None,
-    exclusive: tuple[tuple[str, ...], ...] = (),
-) -> Source:
+    exclusive: Collection[Collection[str]] = (),
+) -> SourceTables:
     """Check the statements of a source and make its tables of them.
 
+    Images whose statements contradict each other, or that have a box that cannot be used, are left
+    out: their findings are unknown, not absent.
+
     Args:
-        source: Source with its images.
-        statements: Rows with the columns `STATEMENT`.
-        options: Choices of the user.
-        form: Meaning of the four numbers of a box.
-        unit: Their unit.
-        coverage: "all" if every stated finding without a box is known to have none; "boxed" if this holds
-            only for images and findings with a box; empty if boxes are not complete anywhere.
-        unread: Images with an annotation that gives no box, and the reason.
-        n_unread: Number of such annotations.
-        where: File, for messages.
-        frame: Width and height of the images that the boxes are of; None if each image is its own frame.
-        exclusive: Groups of findings of which at most one can be present.
+        source: Source with its images, patients among their columns.
+        statements: All that is stated of them.
+        coverage: Which labels say that all lesions have a box: ``all`` for those that are absent or
+            have a box; ``localised`` for these alone of findings with any box; ``boxed`` for those
+            with a box; empty if boxes are complete nowhere.
+        frame: Width and height (px) of the images that the boxes are of, if a file of another size
+            is no image of the source; None if each image is its own frame.
+        exclusive: Groups of findings of which at most one can be present on an image.
+
+    Raises:
+        InputError: Boxes are probably in another form or unit, or every image is left out.
     """
-    known = statements["image_id"].isin(set(source.images["image_id"]))
-    statements = statements[known].reset_index(drop=True)
-    boxed = statements[STATEMENT[5:]].notna().any(axis=1).to_numpy()
-    _check_contradictions(source, statements, boxed, exclusive)
-    for image_id, reason in (unread or {}).items():
+    rows = statements.frame()
+    rows = rows[is_member(rows["image_id"], source.images["image_id"])].reset_index(drop=True)
+    boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), statements, frame)
+    for image_id, reason in statements.unread:
         source.exclude([image_id], reason)
-    boxes = _boxes(
-        source,
-        statements[boxed].reset_index(drop=True),
-        options,
-        form,
-        unit,
-        frame,
-        where,
-        unread,
-        n_unread,
+    _exclude_contradictions(source, rows, exclusive)
+    paths = _paths(source.images)
+    images, rows, boxes = (source.keep(table) for table in (source.images, rows, boxes))
+    if images.empty:
+        first = next((f"; {paths.get(i, i)}: {why}" for i, why in source.excluded.items()), "")
+        raise InputError(f"{source.root}: no image can be used{first}")
+    rows = rows.sort_values("boxed", kind="stable")  # the origin of a label is not that of its box
+    findings = rows.drop_duplicates(LABEL_KEY).sort_index()
+    findings = findings[[*LABEL_KEY, "state", "origin", "implied"]].reset_index(drop=True)
+    findings, boxes = with_reference(findings, boxes, source.options.reference)
+    if not findings["implied"].any():
+        findings = findings.drop(columns="implied")
+    targets = source.targets
+    if targets is None:
+        targets = targets_from_findings(sorted(set(findings["finding"])))
+    return SourceTables(
+        format=source.format,
+        root=source.root,
+        images=images.reset_index(drop=True),
+        findings=findings,
+        targets=targets,
+        boxes=boxes,
+        box_coverage=_coverage(findings, boxes, coverage, statements.partial),
+        excluded=_excluded_table(source, paths),
+        split=source.keep(source.split),
+        official=source.keep(source.official),
+        notes=tuple(source.notes),
+        implied_note=source.implied_note,
     )
-    left = ~source.images["image_id"].isin(list(source.excluded))
-    keep = set(source.images["image_id"][left])
-    key = ["image_id", "finding", "reader"]
-    findings = statements.drop_duplicates(key)[[*key, "state", "origin"]]
-    source.findings = _with_reference(findings[findings["image_id"].isin(keep)], options.reference)
-    present = source.findings[source.findings["state"] == "present"]
-    agreed = pd.MultiIndex.from_frame(boxes[["image_id", "finding", "reader"]]).isin(
-        pd.MultiIndex.from_frame(present[key])
-    )
-    source.boxes = boxes[boxes["image_id"].isin(keep) & agreed].reset_index(drop=True)
-    stated = source.findings[[*key, "state"]]
-    if coverage:
-        pairs = pd.MultiIndex.from_frame(source.boxes[["image_id", "finding"]])
-        has = pd.MultiIndex.from_frame(stated[["image_id", "finding"]]).isin(pairs)
-        complete = has | ((stated["state"] == "absent").to_numpy() & (coverage == "all"))
-        source.coverage = stated.loc[complete, key].assign(coverage="all").reset_index(drop=True)
-    if not source.targets:
-        source.targets = {name: [name] for name in sorted(set(source.findings["finding"]))}
-    source.roles = source.roles[source.roles["image_id"].isin(keep)]
-    return source
 
 
-def _check_contradictions(
-    source: Source,
-    statements: pd.DataFrame,
-    boxed: np.ndarray,
-    exclusive: tuple[tuple[str, ...], ...],
+def _paths(images: pd.DataFrame) -> dict[str, Any]:
+    """Return the path of each image with a file by its id."""
+    if "path" not in images:
+        return {}
+    named = images.dropna(subset="path")
+    return dict(zip(named["image_id"], named["path"], strict=True))
+
+
+def _excluded_table(source: Source, paths: dict[str, Any]) -> pd.DataFrame:
+    if not source.excluded:
+        return empty_table("excluded")
+    boxes = pd.DataFrame(source.wrong_boxes, EDGES, dtype="float64").T
+    boxes = boxes.reindex(list(source.excluded))
+    return pd.DataFrame(
+        {
+            "path": [paths.get(image_id, image_id) for image_id in source.excluded],
+            "stage": "labels",
+            "reason": list(source.excluded.values()),
+            **{edge: boxes[edge].to_numpy() for edge in EDGES},
+        }
+    )
+
+
+def _exclude_contradictions(
+    source: Source, rows: pd.DataFrame, exclusive: Collection[Collection[str]]
 ) -> None:
     """Leave out images about which one reader says two things."""
-    key = ["image_id", "finding", "reader"]
-    states = statements.groupby(key)["state"].nunique()
-    for image_id, finding, _ in states.index[states > 1]:
-        source.exclude([image_id], f"labels contradict each other: {finding} is present and absent")
-    absent = statements[boxed & (statements["state"] == "absent")]
-    source.exclude(absent["image_id"], "box of a finding that is stated to be absent")
+    labels = rows[~rows["boxed"]]
+    boxed = rows.loc[rows["boxed"], [*LABEL_KEY, "state"]]
+    denied = labels.loc[labels["state"] == "absent", LABEL_KEY].merge(boxed[LABEL_KEY])
+    absent = boxed.loc[boxed["state"] == "absent", "image_id"]
+    source.exclude([*absent, *denied["image_id"]], "box of a finding that is labelled absent")
+    is_alone = ~_in(boxed[LABEL_KEY], labels[LABEL_KEY])
+    states = pd.concat([labels[[*LABEL_KEY, "state"]], boxed[is_alone]]).drop_duplicates()
+    twice = states.duplicated(LABEL_KEY)
+    source.exclude(states.loc[twice, "image_id"], "two states for one finding")
     for group in exclusive:
-        present = statements[statements["finding"].isin(group) & (statements["state"] == "present")]
-        several = present.groupby("image_id")["finding"].nunique()
+        is_one = is_member(rows["finding"], list(group)) & (rows["state"] == "present")
+        several = rows[is_one].groupby("image_id")["finding"].nunique()
         source.exclude(several.index[several > 1], f"several of {', '.join(group)} are present")
+
+
+def _in(rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+    """Return True for the rows that are among the rows of another table of the same columns."""
+    return pd.MultiIndex.from_frame(rows).isin(pd.MultiIndex.from_frame(others))
 
 
 def _boxes(
     source: Source,
     rows: pd.DataFrame,
-    options: Options,
-    form: Form,
-    unit: Unit,
+    statements: Statements,
     frame: tuple[float, float] | None,
-    where: str,
-    unread: dict[str, str] | None,
-    n_unread: int,
 ) -> pd.DataFrame:
-    """Return the boxes as corners in px of the upright image; images of wrong boxes are left out."""
-    path_of = dict(
-        zip(
-            source.images["image_id"],
-            source.images.get("path", pd.Series(dtype="str")),
-            strict=False,
-        )
+    """Return the boxes as corners in px of the upright image; images of wrong boxes are left out.
+
+    With the option ``raw_boxes`` they are turned with their images, as EXIF says.
+    """
+    sizes, misfits = _box_sizes(source, rows["image_id"])
+    framed = sizes if frame is None else np.tile(np.asarray(frame), (len(rows), 1))
+    reading = user_reading(source.options, statements.reading)
+    reading = replace(reading, where=reading.where or str(source.root))
+    unread = statements.unread
+    checked = check_boxes(
+        rows[BOX].to_numpy(np.float64), reading, framed, rows["image_id"].tolist(), unread
     )
-    stated = {}
-    if {"width", "height"} <= set(source.images.columns):
-        stated = dict(
-            zip(
-                source.images["image_id"],
-                source.images[["width", "height"]].to_numpy(float),
-                strict=True,
-            )
-        )
-    sizes = np.full((len(rows), 2), np.nan)
-    turns = np.ones(len(rows), dtype=int)
-    measured: dict[str, tuple[float, float, int]] = {}
-    for row, image_id in enumerate(rows["image_id"]):
-        if image_id not in measured:
-            measured[image_id] = _labelled_size(
-                source, image_id, path_of.get(image_id), stated.get(image_id), options
-            )
-        *sizes[row], turns[row] = measured[image_id]
-    corners, reasons = read_boxes(
-        rows[STATEMENT[5:]].to_numpy(np.float64),
-        form,
-        unit,
-        sizes if frame is None else np.tile(frame, (len(rows), 1)),
-        rows["image_id"].to_numpy(),
-        where or str(source.root),
-        n_unread,
-        next(iter((unread or {}).values()), ""),
-        source.notes,
-    )
-    if frame is not None:  # boxes of a published size: a file of another size is no file of the set
-        other = np.isfinite(sizes).all(axis=1) & (sizes != np.array(frame)).any(axis=1)
-        source.exclude(
-            rows["image_id"][other], f"boxes are of {frame[0]:g} x {frame[1]:g} px, the file is not"
-        )
-    for row in np.flatnonzero(reasons != ""):
-        source.exclude([rows["image_id"][row]], reasons[row])
-    if options.raw_boxes:
-        for row in np.flatnonzero(turns > 1):
-            corners[row] = upright(corners[row : row + 1], tuple(sizes[row]), int(turns[row]))[0]
-    elif (turns > 1).any():
-        n = rows["image_id"][turns > 1].nunique()
-        source.notes.append(
-            f"{counted(n, 'image')} with boxes are turned as their EXIF says, and boxes must be of the turned image; "
-            "if they are of the stored pixels, say --raw-boxes"
-        )
-    table = rows[["image_id", "finding", "reader"]].assign(
-        **dict(zip(EDGES, corners.T, strict=True))
-    )
-    table = table[(reasons == "")].drop_duplicates()
-    repeats = int((reasons == "").sum()) - len(table)
-    table = pd.concat([table, _joined_boxes(table)], ignore_index=True)
-    if repeats:
-        source.notes.append(f"{counted(repeats, 'repeated box')} dropped")
-    return table.reset_index(drop=True)
+    source.notes += checked.notes
+    corners = checked.corners
+    faults = np.where(checked.faults == "", misfits, checked.faults)
+    if frame is not None:
+        other = np.isfinite(sizes).all(axis=1) & (sizes != np.asarray(frame)).any(axis=1)
+        text = f"boxes are of {frame[0]:g} x {frame[1]:g} px, and the file is not"
+        faults = np.where(other & (faults == ""), text, faults)
+    for row in np.flatnonzero(faults != ""):
+        image_id = rows["image_id"].iloc[row]
+        if image_id not in source.excluded:
+            source.wrong_boxes[image_id] = np.where(np.isfinite(corners[row]), corners[row], np.nan)
+            source.exclude([image_id], faults[row])
+    if source.options.raw_boxes:
+        corners = _turn(source, rows["image_id"], corners)
+    table = rows[LABEL_KEY].assign(**dict(zip(EDGES, corners.T, strict=True)))
+    once = table.drop_duplicates(ignore_index=True)
+    if len(once) < len(table):
+        text = "boxes are repeats of another box: these are dropped"
+        source.notes.append(counted_phrase(len(table) - len(once), text))
+    return once
 
 
-def _joined_boxes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return boxes of the reader ``reference``: boxes of several readers with an IoU above 0.5 are one, their mean."""
-    people = table[table["reader"] != REFERENCE]
-    rows = []
-    for (image_id, finding), group in people.groupby(["image_id", "finding"], sort=False):
-        left = group[EDGES].to_numpy(float)
-        while len(left):
-            same = iou(left[0], left) > 0.5
-            rows.append((image_id, finding, REFERENCE, *left[same].mean(axis=0)))
-            left = left[~same]
-    return pd.DataFrame(rows, columns=["image_id", "finding", "reader", *EDGES])
+def _box_sizes(source: Source, ids: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return the size of the image of each box, and why it is not the stated one.
+
+    Sizes are read from the files, else taken from the labels: shape ``(N, 2)``, NaN where unknown.
+    The reasons, empty texts in most cases, have the shape ``(N,)``.
+    """
+    images = source.images[is_member(source.images["image_id"], ids.unique())]
+    sides = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()
+    paths = images["path"] if "path" in images else pd.Series(None, index=images.index)
+    measured = {
+        image_id: _size_of_image(source, path, stated)
+        for image_id, path, stated in zip(images["image_id"], paths, sides, strict=True)
+    }
+    sizes = np.full((len(ids), 2), np.nan)
+    reasons = np.full(len(ids), "", dtype=object)
+    for row, image_id in enumerate(ids):
+        sizes[row], reasons[row] = measured[image_id]
+    return sizes, reasons
 
 
-def _labelled_size(
-    source: Source, image_id: str, path: Any, stated: np.ndarray | None, options: Options
-) -> tuple[float, float, int]:
-    """Return the size that the boxes of an image are of, and its EXIF orientation."""
-    if not isinstance(path, str):
-        return (*stated, 1) if stated is not None else (np.nan, np.nan, 1)
+def _size_of_image(source: Source, path: Any, stated: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return the size of an image in px, and why it is not the stated one, else ""."""
+    if not isinstance(path, str) or source.root.is_file():
+        return stated, ""
     try:
-        width, height, turn = stored_size(source.root / path)
+        size = source.labelled_size(path)
     except InputError:  # found again, and listed, when the image is decoded
-        return (*stated, 1) if stated is not None else (np.nan, np.nan, 1)
-    if turn >= 5 and not options.raw_boxes:
-        width, height = height, width
-    if stated is not None and np.isfinite(stated).all() and (stated != (width, height)).any():
-        text = f"labels are of {stated[0]:g} x {stated[1]:g} px, the image has {width} x {height}"
-        source.exclude([image_id], text)
-    return width, height, turn
+        return stated, ""
+    for name, side, actual in zip(("width", "height"), stated, size, strict=True):
+        if not np.isnan(side) and side != actual:
+            reason = f"not of the stated size: {name} {side:g}, the image has {actual} px"
+            return np.array(size), reason
+    return np.array(size), ""
 
 
-def _with_reference(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """Join the labels of several readers to those of the reader ``reference``."""
-    people = findings[findings["reader"] != REFERENCE]
-    if people.empty:
-        return findings.reset_index(drop=True)
-    name = rule.removeprefix("reader:")
-    if rule.startswith("reader:"):
-        if name not in set(people["reader"]):
-            raise InputError(
-                f"there is no reader {name!r}; readers are {', '.join(sorted(set(people['reader']))[:9])}"
-            )
-        joined = people[people["reader"] == name].assign(reader=REFERENCE)
-        return pd.concat([findings, joined], ignore_index=True)
-    votes = people.assign(
-        vote=people["state"].map({"present": 1.0, "absent": 0.0, "uncertain": 0.5})
-    )
-    grouped = votes.groupby(["image_id", "finding"], sort=False)
-    share = grouped["vote"].mean()
-    low, high = {"majority": (0.5, 0.5), "any": (0.0, 0.0), "all": (1 - 1e-9, 1 - 1e-9)}[rule]
-    state = np.where(share > high, "present", np.where(share < low, "absent", "uncertain"))
-    state = np.where((share == 0) & (rule == "any"), "absent", state)
-    joined = pd.DataFrame({"state": state, "origin": grouped["origin"].first()}).reset_index()
-    return pd.concat([findings, joined.assign(reader=REFERENCE)], ignore_index=True)
-
-
-def add_patients(
-    source: Source, options: Options, prefix: str, pattern: str = "", *, in_path: bool = False
-) -> None:
-    """Complete the patients: stated ones, else those in file names, else each image is one."""
+def _turn(source: Source, ids: pd.Series, corners: np.ndarray) -> np.ndarray:
+    """Turn boxes and stated sizes of stored pixels as EXIF turns their images."""
     images = source.images
-    pattern = options.patient_pattern or pattern
-    names = images["path"].fillna(images["image_id"])
-    patient = (
-        images["patient_id"]
-        if "patient_id" in images
-        else pd.Series(pd.NA, index=images.index, dtype="str")
-    )
-    if pattern:
+    corners = corners.copy()
+    sides = images.reindex(columns=["width", "height"]).to_numpy(dtype="float64").copy()
+    rows_of_image = pd.Series(range(len(ids))).groupby(ids.to_numpy()).indices
+    for row, (image_id, path) in enumerate(zip(images["image_id"], images["path"], strict=True)):
         try:
-            found = (names if in_path else names.str.rsplit("/", n=1).str[-1]).str.extract(pattern)
-        except (re.error, ValueError) as error:
-            raise InputError(
-                f"--patient-pattern {pattern!r}: {error}; it needs one group in brackets"
-            ) from None
-        patient = patient.where(patient.notna(), found.bfill(axis=1).iloc[:, 0])
-    known = patient.notna() & (patient != "")
-    origin = images.get("patient_id_source", pd.Series("given", index=images.index)).where(
-        known, "assumed_image"
-    )
-    source.images = images.assign(
-        patient_id=prefix + ":" + patient.where(known, images["image_id"]).astype("str"),
-        patient_id_source=origin,
-    )
-    unused = set(source.roles.loc[source.roles["role"] == "unused", "image_id"])
-    n = int((~known & ~images["image_id"].isin(unused)).sum())
-    if n:
-        source.notes.append(
-            f"WARNING: the patient of {counted(n, 'image')} is not known, so each counts as one: the same person may be "
-            "in training and test. --patient-pattern finds patients in file names"
-        )
+            width, height, turn = source.stored_size(path)
+        except InputError:  # found again, and listed, when the image is decoded
+            continue
+        if turn in _SIDEWAYS:
+            sides[row] = sides[row, ::-1].copy()
+        rows = rows_of_image.get(image_id)
+        if turn > 1 and rows is not None:
+            corners[rows] = upright_boxes(corners[rows], (width, height), turn)
+    if {"width", "height"} <= set(images.columns):
+        source.images = images.assign(width=sides[:, 0], height=sides[:, 1])
+    return corners
+
+
+def _coverage(
+    findings: pd.DataFrame, boxes: pd.DataFrame, kind: str, partial: set[tuple[str, str]]
+) -> pd.DataFrame:
+    """List the images and findings on which a reader has drawn a box around every lesion."""
+    if not kind:
+        return empty_table("box_coverage")
+    boxed = _in(findings[LABEL_KEY], boxes[LABEL_KEY])
+    is_partial = np.zeros(len(findings), dtype=bool)
+    if partial:
+        pairs = pd.MultiIndex.from_frame(findings[LABEL_KEY[:2]])
+        is_partial = pairs.isin(pd.MultiIndex.from_tuples(sorted(partial)))
+    is_absent = (findings["state"] == "absent").to_numpy()
+    if kind == "boxed":
+        is_absent[:] = False
+    elif kind == "localised":
+        is_absent &= is_member(findings["finding"], boxes["finding"])
+    is_present = (findings["state"] == "present").to_numpy()
+    rows = findings.loc[is_absent | (is_present & (boxed | is_partial)), LABEL_KEY]
+    said = np.where(is_partial, "some", "all")[rows.index]
+    return rows.assign(coverage=said).astype(TEXT).reset_index(drop=True)
+
+
+def note_unlabelled(source: Source, statements: Statements, *, unused: bool) -> None:
+    """Note the images without a label, and with `unused` give them that role."""
+    ids = source.keep(source.images)["image_id"]
+    labelled = statements.frame()["image_id"].unique()
+    unlabelled = ids[~is_member(ids, labelled)]
+    if unlabelled.empty:
+        return
+    text = "images have no label: their findings are unknown, not absent"
+    if unused:
+        text = "images have no label: such images are unused, since their findings are unknown"
+        roles = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
+        source.split = roles.reset_index(drop=True)
+    source.notes.append(counted_phrase(len(unlabelled), text))
