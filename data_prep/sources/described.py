@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import headless_problem, missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
@@ -26,11 +27,11 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.sources.image_facts import read_facts
-from cxr_compare.data_prep.sources.image_files import list_images, require_unique_ids
+from cxr_compare.data_prep.sources.image_files import has_columns, list_images, require_unique_ids
 from cxr_compare.data_prep.sources.label_rows import LabelRows, read_label_rows
 from cxr_compare.data_prep.sources.image_lists import image_name
 from cxr_compare.data_prep.sources.own_table import build_rows
-from cxr_compare.data_prep.sources.patients import patients_from_names
+from cxr_compare.data_prep.sources.patients import add_patients, warn_of_unknown_patients
 from cxr_compare.data_prep.sources.source_tables import (
     NO_PIXELS,
     ReadOptions,
@@ -39,7 +40,7 @@ from cxr_compare.data_prep.sources.source_tables import (
     target_from_findings,
     targets_from_findings,
 )
-from cxr_compare.data_prep.sources.statements import Source, add_patients
+from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_roles import (
     KnownTable,
     LabelTable,
@@ -48,6 +49,8 @@ from cxr_compare.data_prep.sources.table_roles import (
 )
 
 _OLDEST = 120
+_MOST_PUBLISHED = 0.5
+_ENOUGH_TO_TELL = 20  # boxed copies of images, if all boxes fit into them
 
 
 class LeftOut(BaseModel):
@@ -97,9 +100,9 @@ class PublicSet(BaseModel):
         title: Name of the set for people.
         format: Name of its format, which it may share with other sets.
         prefix: Prefix of the ids of patients, and name of the source of its images.
-        assumed: Prefix of the id of an unknown patient, before the id of the image.
-        detect: Globs below the folder, any of which shows that it is this set. Without them the
-            columns of its required tables do.
+        detect: Globs below the folder, any of which shows that it is this set.
+        by_names: True if the published names of its images show this.
+        detect_columns: Files any of which shows this, by their columns.
         holder: Regular expression of folders around the set, which its archive adds.
         images: Regular expression of the paths of its images; other files are ignored.
         masks: Regular expression of paths of masks, which are no images.
@@ -119,7 +122,9 @@ class PublicSet(BaseModel):
         any_finding: True for a further target of all findings.
         boxed: Findings of which all lesions have a box; empty for those with any box.
         coverage: Images and findings of which all lesions have a box, as in `statements.build`.
-        frame: Width and height of the published images, px, which the boxes are of.
+        copies: True if boxes are scaled to copies of the images whose original size is stated.
+        size: Width and height of the published images, px.
+        framed: True if a boxed file of another size is left out.
         view: View of all images.
         notes: Notes for the user.
         table: The tables.
@@ -129,8 +134,9 @@ class PublicSet(BaseModel):
     title: str
     format: str
     prefix: str
-    assumed: str
     detect: list[str] = []
+    by_names: bool = False
+    detect_columns: dict[str, list[str]] = {}
     holder: str = ""
     images: str = ""
     masks: str = ""
@@ -149,7 +155,9 @@ class PublicSet(BaseModel):
     any_finding: bool = False
     boxed: list[str] = []
     coverage: str = "localised"
-    frame: tuple[int, int] | None = None
+    copies: bool = False
+    size: tuple[int, int] | None = None
+    framed: bool = False
     view: str = ""
     notes: list[str] = []
     table: list[SetTable]
@@ -168,14 +176,36 @@ def public_sets() -> dict[str, PublicSet]:
 
 def find_set(root: Path, format: str) -> PublicSet | None:  # noqa: A002 - the option's own name
     """Return the description of a format that fits a folder; None if none fits."""
-    sets = (entry for entry in public_sets().values() if entry.format == format)
+    sets = [entry for entry in public_sets().values() if entry.format == format]
     return next((entry for entry in sets if root.is_dir() and _fits(root, entry)), None)
 
 
+def only_set(format: str) -> PublicSet | None:  # noqa: A002 - the option's own name
+    """Return the only description of a format if it is one of class folders, which may be odd."""
+    sets = [entry for entry in public_sets().values() if entry.format == format]
+    return sets[0] if len(sets) == 1 and sets[0].by_names else None
+
+
 def _fits(root: Path, entry: PublicSet) -> bool:
-    if entry.detect:
-        return any(next(root.glob(pattern), None) is not None for pattern in entry.detect)
-    return all(_find(root, table) for table in entry.table if table.required)
+    if any(next(root.glob(pattern), None) is not None for pattern in entry.detect):
+        return True
+    if any(has_columns(root / name, *names) for name, names in entry.detect_columns.items()):
+        return True
+    return entry.by_names and _has_published_names(root, entry)
+
+
+def _has_published_names(root: Path, entry: PublicSet) -> bool:
+    """Return True if most images of a folder have published names, and all are in its folders."""
+    files = list_images(root)
+    inside = files["path"].str.replace(entry.holder, "", regex=True)
+    in_place = inside.str.contains(entry.paths, regex=True)
+    is_published = files["name"].str.contains(entry.published, regex=True)
+    return bool(len(files) and in_place.all() and is_published.mean() > _MOST_PUBLISHED)
+
+
+def find_table(root: Path, name: str) -> Path | None:
+    """Return the file of the first table of a public set; None without."""
+    return _find(root, public_sets()[name].table[0])
 
 
 def _find(root: Path, table: SetTable) -> Path | None:
@@ -186,7 +216,8 @@ def _find(root: Path, table: SetTable) -> Path | None:
 
 
 def _columns(path: Path, table: SetTable) -> set[str]:
-    return {table.spellings.get(name.lower(), name) for name in read_header(path)}
+    names = table.columns if path.suffix == ".gz" else read_header(path)  # gz is read later
+    return {table.spellings.get(name.lower(), name) for name in names}
 
 
 def read_set(
@@ -213,7 +244,7 @@ def read_set(
     facts = [_facts(source, table, rules, images) for rules, table in tables]
     source.images = images.assign(source=entry.prefix)
     for stated in facts:
-        source.images = source.images.merge(stated, on="image_id", how="left")
+        source.images = _with_facts(source.images, stated)
     if "view" in source.images:
         is_lateral = (source.images["view"] == "LL").fillna(False)
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
@@ -228,11 +259,13 @@ def read_set(
     closed = entry.findings if entry.closed else ()
     rows = read_label_rows(labels, (), source.notes, entry.findings, closed=bool(closed))
     rows.labels = rows.labels.assign(implied=False)  # the publisher says so
+    if entry.copies:
+        _scale_to_copies(source, rows)
     has_files = bool(images["path"].notna().any())
-    if entry.frame and not has_files:
-        source.images = source.images.assign(width=entry.frame[0], height=entry.frame[1])
+    if entry.size and not has_files:
+        source.images = source.images.assign(width=entry.size[0], height=entry.size[1])
     source.targets = _targets(entry, rows)
-    frame = entry.frame if has_files else None
+    frame = entry.size if has_files and entry.framed else None
     made = build_rows(source, labels, rows, coverage=entry.coverage, frame=frame)
     if entry.boxed:
         kept = is_member(made.box_coverage["finding"], entry.boxed) & bool(len(made.boxes))
@@ -245,6 +278,8 @@ def _files(source: Source, entry: PublicSet) -> pd.DataFrame:
     files = list_images(source.root)[["path"]]
     if entry.images:
         files = files[files["path"].str.contains(entry.images, regex=True)]
+    if files.empty:
+        return files.assign(inside=files["path"], image_id=files["path"])
     holder = files["path"].str.extract(f"({entry.holder or '^'})")[0].fillna("")
     files = files.assign(inside=[p[len(h) :] for p, h in zip(files["path"], holder, strict=True)])
     is_copy = holder.str.len() > holder.str.len().min()  # the archive holds the set twice
@@ -292,8 +327,8 @@ def _tables(
                 continue
             beside = rules.boxes_beside and next(source.root.glob(rules.boxes_beside), None)
             table = _file_table(source, rules, path)
-            if beside:
-                table.known = table.known and table.known.model_copy(update={"boxes_only": True})
+            if beside and table.known is not None:
+                table.known = table.known.model_copy(update={"boxes_only": True})
         tables.append((rules, table))
     return tables
 
@@ -305,9 +340,12 @@ def _file_table(source: Source, rules: SetTable, path: Path) -> LabelTable:
     unique = text.drop_duplicates()
     if len(unique) < len(text):
         source.notes.append(f"{path.name}: {len(text) - len(unique)} repeated rows were dropped")
-    known: KnownTable = known_table(rules.like) if rules.like else rules
-    if rules.like and rules.origin != KnownTable.model_fields["origin"].default:
-        known = known.model_copy(update={"origin": rules.origin})
+    known: KnownTable = rules
+    if rules.like:
+        known = known_table(rules.like)
+        origin = rules.origin if "origin" in rules.model_fields_set else known.origin
+        update = {"roles": {**known.roles, **rules.roles}, "origin": origin}
+        known = known.model_copy(update=update)
     missing = [name for name in known.columns if name not in text.columns]
     if missing:
         problem = f"{missing_columns(missing)}; it has {', '.join(map(str, text.columns[:20]))}"
@@ -338,7 +376,13 @@ def _match(
     files: pd.DataFrame,
 ) -> pd.DataFrame:
     """Return ``image_id`` and ``path`` of the images that tables list, and leave out the others."""
-    listing = [(table.path.name, _names(table)) for rules, table in tables if rules.lists]
+    listing = [
+        (table.path.name, _names(table))
+        for rules, table in tables
+        if rules.lists and not (table.known and table.known.boxes_only)
+    ]
+    if not listing:
+        raise InputError(f"{source.root}: holds no table of labels; put it there")
     listed = pd.concat([names for _, names in listing]).drop_duplicates()
     if listed.empty:
         raise InputError(f"{listing[0][0]}: lists no image")
@@ -353,7 +397,7 @@ def _match(
         )
     is_free = np.zeros(len(files), dtype=bool)
     if entry.unlabelled:
-        is_free = files["inside"].str.contains(entry.unlabelled, regex=True).to_numpy()
+        is_free = files["inside"].str.contains(entry.unlabelled, regex=True).to_numpy(copy=True)
         is_free &= not is_listed[is_free].any()
     for name, names in listing:
         has_file = is_member(names, files["image_id"])
@@ -396,39 +440,84 @@ def _facts(
         source.exclude(ids[ids.duplicated()], f"two different rows in {table.path.name}")
     else:
         source.exclude(
-            facts.loc[facts["image_id"].duplicated(), "image_id"], f"rows of {table.path.name} differ"
+            facts.loc[facts["image_id"].duplicated(), "image_id"],
+            f"rows of {table.path.name} differ",
         )
-    return facts.drop_duplicates("image_id").dropna(axis=1, how="all")
+    return facts.drop_duplicates("image_id").set_index("image_id")
+
+
+def _with_facts(images: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+    """Add facts, by image id, to images; those that another table stated stay."""
+    facts = facts.reindex(images["image_id"]).set_axis(images.index)
+    for column in facts:
+        known = images[column] if column in images else facts[column]
+        images = images.assign(**{str(column): known.fillna(facts[column])})
+    return images
 
 
 def _add_set_patients(source: Source, entry: PublicSet) -> None:
-    """Add the patients that names of images or tables state."""
+    """Add the patients that names of images or tables state, and check ages."""
     images = source.images
-    pattern = source.options.patient_pattern
-    if pattern and not entry.patient_pattern and "patient_id" in images:
-        raise InputError(f"{source.root}: its tables name the patients; leave --patient-pattern out")
-    if "patient_id_source" not in images and (pattern or entry.patient_pattern):
-        stem = images["image_id"].str.rsplit("/", n=1).str[-1]
-        found = patients_from_names(stem, pattern or entry.patient_pattern, entry.prefix)
-        if entry.patient_required:
-            number = pd.to_numeric(found.str.partition(":")[2], errors="coerce")
-            stated = pd.to_numeric(images.get("patient_id"), errors="coerce")
-            differ = number.notna() & stated.notna() & (number != stated)
-            source.exclude(
-                images.loc[found.isna(), "image_id"], "its name does not begin with a patient"
-            )
-            source.exclude(
-                images.loc[differ, "image_id"], "patient in the name disagrees with the table"
-            )
-        source.images = images.assign(patient_id=found)
-    add_patients(source, entry.prefix, assumed=entry.assumed)
-    ages = source.images.get("age_years")
+    options = source.options
+    if options.patient_pattern and not entry.patient_pattern and "patient_id" in images:
+        raise InputError(
+            f"{source.root}: its tables name the patients; leave --patient-pattern out"
+        )
+    if entry.patient_required:
+        named = images["image_id"].str.extract(entry.patient_pattern)[0]
+        stated = pd.to_numeric(images.get("patient_id"), errors="coerce")
+        differ = named.notna() & stated.notna() & (named.astype("float64") != stated)
+        source.exclude(images["image_id"][named.isna()], "its name does not begin with a patient")
+        source.exclude(images["image_id"][differ], "patient in the name disagrees with the table")
+        source.images = images.drop(columns="patient_id", errors="ignore")
+    add_patients(source, entry.prefix, entry.patient_pattern or None, warn=False)
+    images = source.images
+    unused = is_member(images["image_id"], source.split["image_id"])
+    n_unknown = int(((images["patient_id_source"] == "assumed_image") & ~unused).sum())
+    if n_unknown:
+        warn_of_unknown_patients(
+            source, f"the patient of {counted(n_unknown, 'image')} is not known, so each"
+        )
+    ages = images.get("age_years")
     n_old = 0 if ages is None else int((ages > _OLDEST).sum())
     if n_old:
         source.notes.append(
             f"{counted(n_old, 'image', 'have')} an age above {_OLDEST} years, which is stored as "
             "published"
         )
+
+
+def _scale_to_copies(source: Source, rows: LabelRows) -> None:
+    """Scale boxes, which are in px of the original, to images that are resized copies."""
+    images = source.images.set_index("image_id")
+    stated = images.reindex(columns=["width", "height"]).astype("float64")
+    source.images = source.images.drop(columns=["width", "height"], errors="ignore")
+    scale = {}
+    for image_id, boxes in rows.boxes.groupby("image_id"):
+        path = images["path"].get(image_id)
+        if not isinstance(path, str) or path.lower().endswith((".dcm", ".dicom")):
+            continue  # DICOM files are the originals
+        try:
+            size = np.array(source.labelled_size(path), dtype="float64")
+        except InputError:  # found again, and listed, when the image is decoded
+            continue
+        reach = boxes[EDGES[2:]].max().to_numpy()
+        scale[image_id] = (size / stated.loc[image_id].to_numpy(), (reach > size + 1).any())
+    leaves = [outside for _, outside in scale.values()]
+    if not any(leaves) and len(leaves) >= _ENOUGH_TO_TELL:
+        return  # boxes were resized with the copies
+    factors = rows.boxes["image_id"].map({i: f for i, (f, _) in scale.items()})
+    is_scaled = factors.map(lambda f: bool(np.isfinite(f).all() and (f != 1).any()), "ignore")
+    is_scaled = is_scaled.fillna(False).astype(bool)
+    if not is_scaled.any():
+        return
+    by_row = np.vstack(factors[is_scaled].to_numpy())
+    rows.boxes.loc[is_scaled, EDGES] *= np.hstack([by_row, by_row])
+    n_images = counted(rows.boxes.loc[is_scaled, "image_id"].nunique(), "boxed image", "have")
+    source.notes.append(
+        f"{n_images} another size than the original. They are taken as copies that were resized "
+        "without padding, and their boxes were scaled"
+    )
 
 
 def _take_official(source: Source, entry: PublicSet) -> None:
@@ -445,7 +534,9 @@ def _take_official(source: Source, entry: PublicSet) -> None:
             return
         seen: set[str] = set()
         for role, path in lists.items():
-            listed = {image_name(line) for line in read_text_file(path).splitlines() if line.strip()}
+            listed = {
+                image_name(line) for line in read_text_file(path).splitlines() if line.strip()
+            }
             if both := seen & listed:
                 raise InputError(
                     f"{source.root}: {counted(len(both), 'image', 'are')} in two official lists "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.column_names import missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, ROLES
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -16,7 +17,6 @@ from cxr_compare.data_prep.sources.table_roles import FACTS, LabelTable
 
 LONGEST_SIDE_PX = 1_000_000
 """Longest side of an image that a label file may state, px."""
-_FIELD = ["field_width_mm", "field_height_mm"]
 
 
 def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
@@ -49,12 +49,20 @@ def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
             facts[column] = cells.astype(TEXT).where(cells != "")
     field = table.known.field if table.known else []
     if field and set(field) <= set(table.text.columns):
-        width, height, across, down = (
-            to_numbers(table.text[name], path, name) for name in field
-        )
-        facts[_FIELD[0]] = width * across
-        facts[_FIELD[1]] = height * down
+        facts = facts.join(field_sizes(table.text, path, field))
     return facts
+
+
+def field_sizes(text: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the width and height in mm that each image shows, from four columns of a table.
+
+    They are the width and height (px) and the pixel spacing in x and y (mm) of the original image.
+    """
+    missing = [name for name in columns if name not in text.columns]
+    if missing:
+        raise InputError(f"{path}: {missing_columns(missing)}; use the published file")
+    width, height, across, down = (to_numbers(text[name], path, name) for name in columns)
+    return pd.DataFrame({"field_width_mm": width * across, "field_height_mm": height * down})
 
 
 def _sides(cells: pd.Series, image_ids: pd.Series, path: Path) -> pd.Series:

@@ -411,9 +411,7 @@ def read_label_rows(
             f"{tables[0].path}: {reason}: no finding to learn; add images that show one"
         )
     contradicted = present.merge(normal)["image_id"].tolist()
-    return LabelRows(
-        labels, boxes, gathered.form, gathered.unit, gathered.table, contradicted
-    )
+    return LabelRows(labels, boxes, gathered.form, gathered.unit, gathered.table, contradicted)
 
 
 def implied_note(tables: Sequence[LabelTable]) -> str:

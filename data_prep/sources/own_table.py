@@ -20,10 +20,15 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.sources.image_facts import one_row_an_image, read_facts
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, ImageIndex
-from cxr_compare.data_prep.sources.label_rows import BOX_FORMS, LabelRows, implied_note, read_label_rows
-from cxr_compare.data_prep.sources.patients import patients_from_names
+from cxr_compare.data_prep.sources.label_rows import (
+    BOX_FORMS,
+    LabelRows,
+    implied_note,
+    read_label_rows,
+)
+from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
-from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, add_patients, build
+from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, build
 from cxr_compare.data_prep.sources.table_roles import LabelTable, read_tables, recognise_tables
 
 
@@ -52,14 +57,7 @@ def read_own_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTable
     if root.is_file():
         _require_labelled(tables, files["image_id"])
     has_boxes = any(table.box_roles for table in tables)
-    facts = []
-    for table in tables:
-        stated = read_facts(table, sizes=has_boxes)
-        pattern = table.known.patient_pattern if table.known else ""
-        if pattern and not source.options.patient_pattern and "patient_id" not in stated:
-            space = root.resolve().name
-            stated["patient_id"] = patients_from_names(table.cells("file"), pattern, space)
-        facts.append(stated)
+    facts = [read_facts(table, sizes=has_boxes) for table in tables]
     images = one_row_an_image(facts, str(tables[0].path))
     images = images.merge(files.drop_duplicates(), on="image_id")
     if "view" in images:
@@ -68,14 +66,16 @@ def read_own_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTable
     return make_tables(source, tables)
 
 
-def make_tables(
-    source: Source, tables: Sequence[LabelTable], rows: LabelRows | None = None
-) -> SourceTables:
+def make_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTables:
     """Make the tables of a data set of label tables whose images are known."""
-    add_patients(source, source.root.resolve().name)
-    _take_split(source, tables[0].path)
-    if rows is None:
-        rows = read_label_rows(tables, source.options.class_names, source.notes)
+    path = tables[0].path
+    patterns = [t.known.patient_pattern for t in tables if t.known and t.known.patient_pattern]
+    pattern = next(iter(patterns), None)
+    space = source.root.resolve().name
+    in_path = pattern is not None and not source.options.patient_pattern
+    add_patients(source, space, pattern, where=str(path), in_path=in_path)
+    _take_split(source, path)
+    rows = read_label_rows(tables, source.options.class_names, source.notes)
     return build_rows(source, tables, rows, coverage="localised")
 
 

@@ -396,7 +396,7 @@ def _coverage(
     if partial:
         pairs = pd.MultiIndex.from_frame(findings[LABEL_KEY[:2]])
         is_partial = pairs.isin(pd.MultiIndex.from_tuples(sorted(partial)))
-    is_absent = (findings["state"] == "absent").to_numpy()
+    is_absent = (findings["state"] == "absent").to_numpy(copy=True)
     if kind == "boxed":
         is_absent[:] = False
     elif kind == "localised":

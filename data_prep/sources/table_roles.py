@@ -245,7 +245,11 @@ class LabelTable:
         cells += [(*row, *(*self.text[row[1]][:shown], "", "", "")[:3]) for row in rows]
         cells = [tuple(c if len(c) < 29 else f"{c[:16]}...{c[-9:]}" for c in row) for row in cells]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        kind = f"a table of {self.known.name}" if self.known else "columns were recognised by their names"
+        kind = (
+            f"a table of {self.known.name}"
+            if self.known
+            else "columns were recognised by their names"
+        )
         rows_text = counted(len(self.text), "row")
         if self._n_without_label:
             rows_text += f", {self._n_without_label:,} of them without a label"
@@ -347,9 +351,7 @@ def described_table(path: Path, text: pd.DataFrame, known: KnownTable) -> LabelT
     return table
 
 
-def recognise(
-    path: Path, text: pd.DataFrame, described: Sequence[_ColumnFile] = ()
-) -> LabelTable:
+def recognise(path: Path, text: pd.DataFrame, described: Sequence[_ColumnFile] = ()) -> LabelTable:
     """Recognise the columns of a table of a known data set, or else by their names."""
     if text.empty:
         raise InputError(f"{path}: has no row")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from cxr_compare.data_prep.contracts.table_files import read_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.contracts.text_files import read_text_file
-from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
+from cxr_compare.data_prep.sources.image_files import without_suffix
 
 ROLE_COLUMNS = column_names("split")
 """Names of a column that says to which part of a split an image belongs."""
@@ -25,13 +26,7 @@ _RSNA_IMAGE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def image_name(cell: str) -> str:
-    """Return the id of an image from a cell of a list, which may be a path or a file name.
-
-    Args:
-        cell: Text of the cell: id, file name or path of an image.
-
-    Returns:
-        The name of the file, without the folders and the ending of an image file.
+    """Return the id of an image from a cell that is its id, file name or path.
 
     Example:
         >>> image_name("stage_2_train_images/0004cfab.dcm"), image_name("00000001_000.png")
@@ -39,9 +34,7 @@ def image_name(cell: str) -> str:
         >>> image_name("1.2.276.0.7230010")
         '1.2.276.0.7230010'
     """
-    name = PurePosixPath(cell.strip().strip("\"'").replace("\\", "/")).name
-    suffix = PurePosixPath(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else name
+    return posixpath.basename(without_suffix(cell.strip().strip("\"'").rstrip("/")))
 
 
 def read_image_list(path: Path) -> pd.Series:
@@ -49,12 +42,8 @@ def read_image_list(path: Path) -> pd.Series:
 
     Each line has one image, which may be followed by its label or other cells.
 
-    Args:
-        path: Text file. The first cell of each line is the id, file name or path of an image;
-            cells are separated by commas, semicolons, tabs or spaces. A header is recognised.
-
-    Returns:
-        The ids without repetition, in the order of the file.
+    The first cell of a line is the id, file name or path of an image; cells are separated by
+    commas, semicolons, tabs or spaces. A header is recognised.
 
     Raises:
         InputError: There is no such file, or it lists no image.
