@@ -9,11 +9,11 @@ import pytest
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
-from cxr_compare.data_prep.formats.folder_scan import has_match
-from cxr_compare.data_prep.formats.registry import FORMATS
-from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.formats.table import tables_from_image_rows
+from cxr_compare.data_prep.sources.image_files import has_match
+from cxr_compare.data_prep.sources.label_values import STATE_OF_TEXT
+from cxr_compare.data_prep.sources.registry import FORMATS
+from cxr_compare.data_prep.sources.source_tables import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.commands.prepare import prepare
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.table_files import is_table_file
+from cxr_compare.data_prep.sources.class_folders import FOLDERS, ROBOFLOW
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.cvat import CVAT
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, files_below
@@ -22,6 +23,7 @@ from cxr_compare.data_prep.sources.label_studio import LABEL_STUDIO
 from cxr_compare.data_prep.sources.labelme import LABELME
 from cxr_compare.data_prep.sources.other_files import describe_label_files
 from cxr_compare.data_prep.sources.own_table import TABLE, first_table
+from cxr_compare.data_prep.sources.public_formats import COVID, KERMANY, NIH, RSNA, VINDR
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, SourceTables
 from cxr_compare.data_prep.sources.via import VIA
 from cxr_compare.data_prep.sources.voc import VOC
@@ -29,7 +31,23 @@ from cxr_compare.data_prep.sources.yolo import YOLO
 
 GROUP = "cxr_compare.formats"
 """Group of the entry points by which other packages add formats."""
-_RECORDS = (CVAT, VOC, YOLO, LABELME, VIA, LABEL_STUDIO, COCO, TABLE)
+_RECORDS = (
+    RSNA,
+    NIH,
+    VINDR,
+    KERMANY,
+    COVID,
+    CVAT,
+    VOC,
+    YOLO,
+    LABELME,
+    VIA,
+    LABEL_STUDIO,
+    COCO,
+    ROBOFLOW,
+    FOLDERS,
+    TABLE,
+)
 FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
 """Formats of this package by name; those of other packages are in `all_formats`."""
 _VAGUE = ("dicom", "table")  # many folders with DICOM files or tables fit these
@@ -94,7 +112,8 @@ def read_source(
             _require_folder(source)  # an empty folder is refused before its format is discussed
         problem = "no --format given" if format is None else f"--format {format} is not known"
         advice = _advice(source, out) if source.is_dir() else None
-        raise InputError(f"{source}: {problem}; {advice or f'use one of {", ".join(formats)}'}")
+        advice = advice or f"use one of {', '.join(formats)}"
+        raise InputError(f"{source}: {problem}; {advice}")
     for option in fields(options):
         value = getattr(options, option.name)
         if value != option.default and option.name not in formats[format].options:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from tests.data_prep.formats.answers import reader, reasons, roles, write_files
+from tests.data_prep.sources.answers import reader, reasons, roles, write_files
 
 USUAL = (
     "train/PNEUMONIA/person1_bacteria_1.jpeg",

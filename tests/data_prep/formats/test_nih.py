@@ -8,7 +8,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.nih import FINDINGS, find_entries, read_entries
-from tests.data_prep.formats.answers import edges, reader, reasons, roles, states_of, write_files
+from tests.data_prep.sources.answers import edges, reader, reasons, roles, states_of, write_files
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

@@ -8,11 +8,11 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.rsna import read_classes, read_header_table
 from cxr_compare.data_prep.formats.rsna_mapping import read_mapping
-from cxr_compare.data_prep.formats.source import ReadOptions
-from tests.data_prep.formats.answers import edges, reader, write_files
+from cxr_compare.data_prep.sources.registry import read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
+from tests.data_prep.sources.answers import edges, reader, write_files
 
 NOTHING = ",,,,,"
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.registry import read_source
-from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.sources.registry import read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.commands.prepare import prepare
-from tests.data_prep.formats.answers import edges, reader, reasons, roles, write_files
+from tests.data_prep.sources.answers import edges, reader, reasons, roles, write_files
 from tests.small_dicom import as_file, dicom_image
 
 ANNOTATIONS = "pneumonia-challenge-annotations-adjudicated-kaggle_2018.json"

@@ -7,8 +7,8 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats import vindr as reader_vindr
-from cxr_compare.data_prep.formats.registry import likely_format
-from tests.data_prep.formats.answers import reader, states, write_files
+from cxr_compare.data_prep.sources.registry import likely_format
+from tests.data_prep.sources.answers import reader, states, write_files
 
 CLASSES = "Cardiomegaly,Nodule/Mass,Pneumonia,{other},No finding"
 TRAIN = [

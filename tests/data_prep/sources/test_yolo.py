@@ -13,11 +13,11 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.image_size import image_size
-from cxr_compare.data_prep.formats.registry import likely_format, read_source
-from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.formats.yolo import PredictionLineError, read_boxes
-from tests.data_prep.formats.answers import reasons, roles, states
+from cxr_compare.data_prep.sources.image_files import image_size
+from cxr_compare.data_prep.sources.registry import likely_format, read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
+from tests.data_prep.sources.answers import reasons, roles, states
 
 NAMES = "names: [Mass, Nodule]\n"
 BOX = "0 0.5 0.5 0.2 0.4\n"

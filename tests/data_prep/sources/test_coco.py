@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from tests.data_prep.formats.answers import edges, reader, reasons, roles, states, write_files
+from tests.data_prep.sources.answers import edges, reader, reasons, roles, states, write_files
 
 COCO: dict[str, Any] = {
     "images": [

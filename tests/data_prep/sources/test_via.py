@@ -8,7 +8,7 @@ import math
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from tests.data_prep.formats.answers import edges, reader, states, write_files
+from tests.data_prep.sources.answers import edges, reader, states, write_files
 
 read = reader("via")
 RECT = {"name": "rect", "x": 10, "y": 20, "width": 30, "height": 40}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from tests.data_prep.formats.answers import (
+from tests.data_prep.sources.answers import (
     edges,
     reader,
     reasons,

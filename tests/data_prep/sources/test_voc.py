@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from tests.data_prep.formats.answers import edges, reader, reasons, roles, write_files
+from tests.data_prep.sources.answers import edges, reader, reasons, roles, write_files
 
 SIZE = "<size><width>100</width><height>80</height><depth>3</depth></size>"
 

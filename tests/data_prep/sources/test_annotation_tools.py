@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.source import SourceTables
+from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.scripts.commands.prepare import prepare
-from tests.data_prep.formats.answers import edges, reader, reasons, states, states_of, write_files
+from tests.data_prep.sources.answers import edges, reader, reasons, states, states_of, write_files
 
 read_cvat = reader("cvat")
 read_label_studio = reader("label-studio")

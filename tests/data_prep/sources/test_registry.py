@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.registry import (
+from cxr_compare.data_prep.sources.registry import (
     FORMATS,
     describe_raw_download,
     likely_format,
     read_source,
 )
-from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.parameters import parameters_of
-from tests.data_prep.formats.answers import write_files
+from tests.data_prep.sources.answers import write_files
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = [field.name for field in fields(ReadOptions)]
