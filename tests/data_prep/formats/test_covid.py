@@ -6,8 +6,7 @@ import pytest
 from openpyxl import Workbook
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.covid import findings_from_path, origin_from_url, read_origins
-from cxr_compare.data_prep.formats.source import NO_PIXELS
+from cxr_compare.data_prep.sources.source_tables import NO_PIXELS
 from tests.data_prep.formats.answers import reader, reasons, states_of, write_files
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.registry import FORMATS, read_source
-from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.sources.registry import FORMATS, read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from tests.data_prep.formats import test_annotation_tools as tools
 from tests.data_prep.formats import (
     test_coco,

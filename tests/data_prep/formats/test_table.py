@@ -9,8 +9,8 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import typed_table
-from cxr_compare.data_prep.formats.registry import read_source
-from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.sources.registry import read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from cxr_compare.scripts.commands.prepare import prepare
 from tests.data_prep.formats.answers import edges, reasons, states, states_of, write_files
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.registry import read_source
-from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.sources.registry import read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from tests.data_prep.formats.answers import states
 
 IMAGES = "image_id,patient_id\na,p1\nb,p1\nc,p2\n"
