@@ -59,8 +59,6 @@ class BoxReading:
         affirmed: True if the user said what the numbers are: nothing is asked.
         answers: What the user says if the boxes have another form or unit, by its name; others are
             answered by ``--columns box_form=NAME`` or ``box_unit=NAME``.
-        tool_draws: True if a tool wrote the corners of rectangles that a person drew from any
-            corner, so that corners in another order are no widths.
     """
 
     form: BoxForm = "xyxy"
@@ -69,7 +67,6 @@ class BoxReading:
     stated: bool = False
     affirmed: bool = False
     answers: Mapping[str, str] = field(default_factory=dict)
-    tool_draws: bool = False
 
     def _question(self, form: BoxForm, unit: BoxUnit) -> str:
         """Ask whether the boxes have another form or unit, with the answer."""
@@ -335,7 +332,7 @@ def _doubt(values: np.ndarray, written: np.ndarray, reading: BoxReading, sizes: 
     if reading.form == "xyxy":
         is_backwards = (written[:, :2] > written[:, 2:]).any(axis=1)
         is_doubtful = is_backwards.mean() >= MANY and ("xywh", reading.unit) in others
-        if is_doubtful and not reading.tool_draws and not _are_two_corners(values):
+        if is_doubtful and not _are_two_corners(values):
             n_backwards = int(is_backwards.sum())
             verb = "ends" if n_backwards == 1 else "end"
             return (
@@ -365,7 +362,7 @@ def _correlations(values: np.ndarray) -> list[float]:
     found = []
     for axis in range(2):
         first, second = pairs[:, axis], pairs[:, axis + 2]
-        varies = len(values) > 2 and np.ptp(first) > 0 and np.ptp(second) > 0  # noqa: PLR2004
+        varies = len(values) > 2 and np.ptp(first) > 0 and np.ptp(second) > 0
         found.append(float(np.corrcoef(first, second)[0, 1]) if varies else np.nan)
     return found
 

@@ -1,595 +1,445 @@
-"""Label files of annotation tools: COCO, CVAT, Label Studio, and one file an image (YOLO, VOC, labelme).
+"""The one way from label files with boxes (COCO, YOLO, VOC, labelme) to the tables of a data set.
 
-An annotation that cannot be read never makes its image negative: the image is left out, and if a tenth of the
-annotations cannot be read, the whole source is refused (`boxes.read_boxes`).
+A format yields the labels of one image after the other, as its files write them. In an image with
+labels, every class that they could have named and did not is absent. The findings of an image
+without a label file are unknown.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
-import yaml
-from defusedxml import ElementTree
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.sources.boxes import Form, Unit, turned
-from cxr_compare.data_prep.sources.statements import (
-    Options,
-    Source,
-    Statements,
-    add_patients,
-    build,
-    finding_name,
-    is_normal,
-    list_images,
+from cxr_compare.data_prep.contracts.box_check import BoxReading, finite_or_nan
+from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.image_files import (
+    ImageIndex,
+    ids_of_paths,
+    require_unique_ids,
+    role_from_path,
+    stem,
 )
+from cxr_compare.data_prep.sources.label_values import (
+    absent_finding,
+    class_finding,
+    dictionary,
+    normal_classes,
+)
+from cxr_compare.data_prep.sources.patients import add_patients
+from cxr_compare.data_prep.sources.source_tables import ReadOptions, Show, SourceTables
+from cxr_compare.data_prep.sources.statements import Source, Statements, build, note_unlabelled
 
-_ROLE_FOLDERS = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "test": "test",
-    "train2017": "train",
-    "val2017": "val",
-}
-_NAN = (float("nan"),) * 4
+LONGEST_SIDE_PX = 1_000_000
+"""Longest side of an image that a label file may state, px."""
+_IMAGE_FOLDERS = ("images", "JPEGImages")
+_POSITION = re.compile(r"(?:line|object|shape) \d+: ")
+Content = TypeVar("Content")
 
 
-class Mark(NamedTuple):
-    """One annotation: a label, four numbers (None if they cannot be read), and how it is turned."""
+@dataclass(frozen=True)
+class Mark:
+    """One annotation of an image.
+
+    Attributes:
+        label: Label as the file writes it.
+        box: Four numbers in the form of the format; None for a label of the whole image.
+        reader: Name of the person who made it.
+        shares_box: True if the finding is present and its lesions have no box each, as in a crowd.
+    """
 
     label: str
-    box: tuple[float, ...] | None
-    degrees: float = 0.0
-    pivot: str = "centre"
-    reason: str = ""
-    crowd: bool = False  # several lesions in one box: the finding is present, the box is left out
+    box: Sequence[float] | None = None
+    reader: str = REFERENCE_READER
+    shares_box: bool = False
 
 
-class Marked(NamedTuple):
-    """The annotations of one image in one label file."""
+@dataclass
+class ImageLabels:
+    """Labels of one image in one label file.
 
-    image: str  # path or name of the image, or of the label file without suffix
-    marks: list[Mark]
-    width: float = np.nan
-    height: float = np.nan
-    read: bool = True  # False: nobody looked at the image, so nothing is absent on it
+    Attributes:
+        image: Path of the image.
+        file: Path of the label file, for messages.
+        marks: Annotations of the image.
+        absent: Labels that are absent where no mark names them; None for all of the source.
+        readers: Persons who read the image. Nothing is absent for anybody else.
+        facts: Values of columns of the images table, such as ``width`` and ``patient_id``.
+        role: Role of the image in the publisher's split.
+    """
+
+    image: str
+    file: str
+    marks: list[Mark] = field(default_factory=list)
+    absent: Collection[str] | None = ()
+    readers: Collection[str] = (REFERENCE_READER,)
+    facts: dict[str, Any] = field(default_factory=dict)
+    role: str | None = None
 
 
-def read_annotations(root: Path, name: str, options: Options) -> Source:
-    """Read a folder of images with label files of one format."""
-    files = list_images(root)
-    if files.empty:
-        raise InputError(f"{root}: holds no image")
-    files["image_id"] = files["path"].str.replace(r"\.\w+$", "", regex=True)
-    if files["image_id"].duplicated().any():
-        twice = files.loc[files["image_id"].duplicated(), "path"].iloc[0]
-        raise InputError(f"{root}: two files have the name of {twice}")
-    reader = READERS[name]
-    find = _finder(files)
-    statements = Statements(reader.form, reader.unit)
-    source = Source(name, root, files[["image_id", "path"]])
-    sizes: dict[str, tuple[float, float]] = {}
-    seen: dict[str, set[str]] = {}
-    classes: set[str] = set(map(finding_name, options.class_names))
-    n_turned = n_sorted = 0
-    for where, marked in reader.read(root, files, options, classes):
-        image_id = find(marked.image)
-        if image_id is None:
-            source.exclude([f"{where}: {marked.image}"], "no such image, or several of this name")
+@dataclass
+class LabelFiles:
+    """Label files of a source while they are read.
+
+    Attributes:
+        source: Source with the user's folder and options, notes and excluded images.
+        reading: How boxes are read.
+        index: Images of the folder; None if one file is read alone.
+        classes: Labels that files name as classes, in the order in which they were found.
+        counts: Number of cases by text of the note.
+        unread: Path of the image and the reason, for each box that could not be read.
+    """
+
+    source: Source
+    reading: BoxReading
+    index: ImageIndex | None
+    classes: dict[str, None] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    unread: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def images(self) -> ImageIndex:
+        """Images of the user's folder."""
+        if self.index is None:
+            raise InputError(f"{self.source.root}: a file; give the folder that holds it")
+        return self.index
+
+    def cannot_read(self, image: str, reason: str, n_boxes: int = 1, position: str = "") -> None:
+        """Leave out an image of which boxes cannot be read: its findings are unknown."""
+        self.source.exclude([image], reason)
+        self.unread += [(image, f"{position}: {reason}" if position else reason)] * n_boxes
+
+
+ReadLabels = Callable[[LabelFiles], Iterator[ImageLabels]]
+
+
+def read_annotations(
+    name: str,
+    read: ReadLabels,
+    root: Path,
+    options: ReadOptions,
+    show: Show,
+    reading: BoxReading | None = None,
+    roles: Collection[str] = (),
+) -> SourceTables:
+    """Read a folder of images with label files, or one file whose images need not exist.
+
+    Args:
+        name: Name of the format.
+        read: Function that yields the labels of each image.
+        root: The folder or file.
+        options: Options of the user.
+        show: Function that shows the user a line.
+        reading: How the format writes boxes; None for corners in px.
+        roles: Roles of ``--columns`` that the format reads itself.
+
+    Raises:
+        InputError: Boxes are not understood, or no image can be used.
+    """
+    for text in options.columns:
+        if text.partition("=")[0] not in ("box_form", "box_unit", *roles):
+            raise InputError(f"--columns {text}: --format {name} has no columns; leave it out")
+    source = Source(name, root, options, show)
+    index = None if root.is_file() else ImageIndex(root)
+    files = LabelFiles(source, reading or BoxReading(), index)
+    gathered = list(read(files))
+    paths = list(dict.fromkeys(labels.image for labels in gathered))
+    if not paths:
+        first = next((f"{path}: {why}" for path, why in source.excluded.items()), "no label file")
+        raise InputError(f"{root}: no image can be used; {first}")
+    ids = _name_images(source, paths)
+    facts: dict[str, dict[str, Any]] = {path: {} for path in paths}
+    for labels in gathered:
+        facts[labels.image] = labels.facts | facts[labels.image]
+    source.excluded = {ids.get(path, path): why for path, why in source.excluded.items()}
+    _set_images(source, facts, ids)
+    statements = Statements(files.reading)
+    statements.unread = [(ids.get(image, image), reason) for image, reason in files.unread]
+    _add_statements(source, statements, gathered, ids, files)
+    source.notes[:0] = [counted_phrase(n, text) for text, n in files.counts.items() if n]
+    note_unlabelled(source, statements, unused=True)
+    source.official = _official(source, gathered, ids)
+    source.implied_note = "findings are absent because a label file has no box of them"
+    tables = build(source, statements)
+    if tables.findings.empty:
+        first = next(iter(source.excluded.values()), "no label")
+        raise InputError(f"{root}: no image can be used; {first}")
+    if root.is_file():
+        missing = pd.Series(index=tables.images.index, dtype=TEXT)
+        tables.images["path"] = missing
+    return tables
+
+
+def _name_images(source: Source, paths: Sequence[str]) -> dict[str, str]:
+    """Return the id of each image by its path."""
+    frame = pd.DataFrame({"path": paths}, dtype=TEXT)
+    frame["image_id"] = ids_of_paths(frame["path"])
+    require_unique_ids(frame, source.root)
+    return dict(zip(frame["path"], frame["image_id"], strict=True))
+
+
+def _set_images(source: Source, facts: dict[str, dict[str, Any]], ids: dict[str, str]) -> None:
+    """Set the images of the source, with the facts of each image by path."""
+    space = source.root.resolve().name
+    paths = pd.Series(list(facts), dtype=TEXT)
+    table = pd.DataFrame(list(facts.values()), index=paths.index).dropna(axis=1, how="all")
+    for column in {"patient_id", "study_id", "view", "sex"} & set(table.columns):
+        table[column] = table[column].astype(TEXT)
+    named = {"image_id": paths.map(ids).astype(TEXT), "path": paths, "source": space}
+    source.images = table.assign(**named)
+    add_patients(source, space)
+
+
+@dataclass
+class _Opinion:
+    """What one reader says of one finding on one image."""
+
+    state: str
+    boxes: list[tuple[float, ...]] = field(default_factory=list)
+    shares_box: bool = False
+    implied: bool = False
+
+
+def _add_statements(
+    source: Source,
+    statements: Statements,
+    gathered: Sequence[ImageLabels],
+    ids: dict[str, str],
+    files: LabelFiles,
+) -> None:
+    """Add the statements of all label files, and what is absent because no mark names it."""
+    labels = [*files.classes, *(mark.label for item in gathered for mark in item.marks)]
+    labels += [label for item in gathered for label in item.absent or ()]
+    meanings = _meanings(list(dict.fromkeys(labels)), str(source.root))
+    findings = {finding for finding, _ in meanings.values() if finding}
+    known: dict[tuple[str, str], tuple[str, dict[str, _Opinion]]] = {}
+    for item in gathered:
+        image_id = ids[item.image]
+        absent = findings
+        if item.absent is not None:
+            absent = {meanings[label][0] for label in item.absent} - {""}
+        for reader in dict.fromkeys([*item.readers, *(mark.reader for mark in item.marks)]):
+            marks = [mark for mark in item.marks if mark.reader == reader]
+            opinions = _opinions(marks, meanings)
+            states = {meanings[mark.label][1] for mark in marks}
+            if "normal" in states and any(o.state == "present" for o in opinions.values()):
+                source.exclude([image_id], "'no finding' beside a finding")
+            files.counts["boxes are of a class that means 'no finding': these are dropped"] += sum(
+                mark.box is not None and meanings[mark.label][1] == "normal" for mark in marks
+            )
+            if any(opinion.state == "both" for opinion in opinions.values()):
+                source.exclude([image_id], "two states for one finding")
+            if reader in item.readers and "unknown" not in states:
+                for finding in sorted(absent - opinions.keys()):
+                    opinions[finding] = _Opinion("absent", implied=True)
+            first, earlier = known.setdefault((image_id, reader), (item.file, {}))
+            shared = earlier.keys() & opinions.keys()
+            if any(sorted(earlier[f].boxes) != sorted(opinions[f].boxes) for f in shared):
+                source.exclude([image_id], f"boxed differently in {first} and {item.file}")
+            known[image_id, reader] = (first, opinions | earlier)
+    for (image_id, reader), (_, said) in known.items():
+        for finding, opinion in said.items():
+            add = partial(statements.add, image_id, finding, reader=reader, origin="boxes")
+            if opinion.shares_box:
+                statements.partial.add((image_id, finding))
+            for box in opinion.boxes:
+                add(box, state=opinion.state)
+            if not opinion.boxes or opinion.shares_box:
+                add(state=opinion.state, implied=opinion.implied)
+
+
+def _opinions(marks: Sequence[Mark], meanings: dict[str, tuple[str, str]]) -> dict[str, _Opinion]:
+    """Return what the marks of one reader on one image say of each finding."""
+    opinions: dict[str, _Opinion] = {}
+    for mark in marks:
+        finding, state = meanings[mark.label]
+        if not finding:
             continue
-        sizes[image_id] = (marked.width, marked.height)
-        if marked.read:
-            seen.setdefault(image_id, set())
-        for mark in marked.marks:
-            label = finding_name(mark.label)
-            if is_normal(label):
-                continue
-            classes.add(label)
-            seen.setdefault(image_id, set()).add(label)
-            if mark.box is None:
-                statements.cannot_read(image_id, f"{where}: {mark.reason}")
-                continue
-            if mark.crowd:
-                statements.add(image_id, label)
-                continue
-            box = mark.box
-            if mark.degrees:
-                n_turned += 1
-                corners = (
-                    np.array(box, float)
-                    if reader.form == "xyxy"
-                    else np.array([*box[:2], box[0] + box[2], box[1] + box[3]])
-                )
-                x1, y1, x2, y2 = turned(
-                    corners, mark.degrees, (marked.width, marked.height), mark.pivot
-                )
-                box = (x1, y1, x2, y2) if reader.form == "xyxy" else (x1, y1, x2 - x1, y2 - y1)
-            if reader.form == "xyxy" and (box[0] > box[2] or box[1] > box[3]):
-                n_sorted += 1
-            statements.add(image_id, label, box)
-    if not seen and not statements.unread:
-        raise InputError(f"{root}: {reader.nothing}")
-    classes = {label for label in classes if not is_normal(label)}
-    for image_id, present in seen.items():
-        for label in sorted(classes - present):
-            statements.add(image_id, label, state="absent")
-    unseen = files.loc[~files["image_id"].isin([*seen, *statements.unread]), "image_id"]
-    if len(unseen):
-        source.notes.append(
-            f"{counted(len(unseen), 'image')} without a label file: their findings are unknown, not absent"
-        )
-    if n_turned:
-        source.notes.append(
-            f"{counted(n_turned, 'box')} turned by its tool: the upright box around it is taken"
-        )
-    if n_sorted:
-        source.notes.append(
-            f"{counted(n_sorted, 'box')} drawn from another corner: corners are sorted"
-        )
-    stated = pd.DataFrame.from_dict(
-        sizes, orient="index", columns=["width", "height"], dtype="float64"
-    )
-    source.images = source.images.merge(
-        stated, left_on="image_id", right_index=True, how="left"
-    ).assign(source=name)
-    if stated.isna().all(axis=None):
-        source.images = source.images.drop(columns=["width", "height"])
-    roles = source.images["path"].map(
-        lambda p: next(
-            (_ROLE_FOLDERS[x] for x in p.lower().split("/")[:-1] if x in _ROLE_FOLDERS), None
-        )
-    )
-    if roles.notna().all() and roles.nunique() > 1:
-        source.roles = pd.DataFrame({"image_id": source.images["image_id"], "role": roles}).astype(
-            "str"
-        )
-    add_patients(source, options, root.resolve().name)
-    return build(
-        source,
-        statements.frame(),
-        options,
-        form=reader.form,
-        unit=reader.unit,
-        coverage="all",
-        unread=statements.unread,
-        n_unread=statements.n_unread,
-    )
+        opinion = opinions.setdefault(finding, _Opinion(state))
+        if opinion.state != state:
+            opinion.state = "both"
+        opinion.shares_box |= mark.shares_box
+        if mark.box is not None:
+            opinion.boxes.append(tuple(mark.box))
+    return opinions
 
 
-def _finder(files: pd.DataFrame) -> Callable[[str], str | None]:
-    """Return a function that finds the image of a path, name or stem; None if there is not exactly one."""
-    ends: dict[str, set[str]] = {}
-    for path, image_id in zip(files["path"], files["image_id"], strict=True):
-        parts = path.split("/")
-        for start in range(len(parts)):
-            end = "/".join(parts[start:])
-            ends.setdefault(end, set()).add(image_id)
-            ends.setdefault(end.rsplit(".", 1)[0], set()).add(image_id)
+def _meanings(labels: Sequence[str], where: str) -> dict[str, tuple[str, str]]:
+    """Return the finding and the state that each label means.
 
-    def find(text: str) -> str | None:
-        text = text.replace("\\", "/").strip("/")
-        while text not in ends and "/" in text:
-            text = text.partition("/")[2]
-        found = ends.get(text, set())
-        return next(iter(found)) if len(found) == 1 else None
-
-    return find
-
-
-def load_json(path: Path) -> Any:
-    """Read any JSON file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
+    The state is present or absent, or ``normal`` or ``unknown`` with an empty finding.
+    """
+    names = {label: class_finding(label, where) for label in labels}
+    unknown = dictionary()["unknown"]
+    meanings = {}
+    for label, name in names.items():
+        absent = absent_finding(name, set(names.values()))
+        if label.strip().lower() in unknown:
+            meanings[label] = ("", "unknown")
+        elif name in normal_classes():
+            meanings[label] = ("", "normal")
+        else:
+            meanings[label] = (absent or name, "absent" if absent else "present")
+    return meanings
 
 
-def _numbers(values: Any) -> tuple[float, ...] | None:
-    """Return four numbers, also of texts; None if they are not four numbers."""
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+def _official(source: Source, gathered: Sequence[ImageLabels], ids: dict[str, str]) -> pd.DataFrame:
+    """Return the published role of every image; empty without two different roles."""
+    rows = [(ids[item.image], item.role) for item in gathered if item.role]
+    published = pd.DataFrame(rows, columns=["image_id", "role"], dtype=TEXT).drop_duplicates()
+    images = source.keep(source.images)
+    published = published[is_member(published["image_id"], images["image_id"])]
+    repeated = published["image_id"].duplicated(keep=False)
+    both = int(published.loc[repeated, "image_id"].nunique())
+    if both:
+        text = "images have two roles in the published split: these are unused in it"
+        source.notes.append(counted_phrase(both, text))
+    role = published[~repeated].set_index("image_id")["role"]
+    if role[role != "unused"].nunique() < 2:
+        return pd.DataFrame({"image_id": [], "role": []}, dtype=TEXT)
+    roles = images["image_id"].map(role).fillna("unused").astype(TEXT)
+    return pd.DataFrame({"image_id": images["image_id"], "role": roles})
+
+
+def parse_side(value: Any) -> int | None:
+    """Return a height or width in px that a label file states; None if it is missing or 0.
+
+    Example:
+        >>> parse_side("1024"), parse_side(0), parse_side(None)
+        (1024, None, None)
+    """
+    (number,) = finite_or_nan([value])
+    if number != number or not number.is_integer():
         return None
-    return numbers if len(numbers) == 4 else None
+    if not 0 <= number <= LONGEST_SIDE_PX:
+        raise InputError(f"a side of {number:g} px, which no image has")
+    return int(number) or None
 
 
-def _around(points: Any) -> tuple[float, ...] | None:
-    """Return the corners around points ``[[x, y], ...]``."""
-    try:
-        array = np.asarray(points, dtype=float).reshape(-1, 2)
-    except (TypeError, ValueError):
-        return None
-    return (*array.min(axis=0), *array.max(axis=0)) if len(array) >= 2 else None
+# ---- one label file for each image ----
 
 
-# ---- COCO ----
+def read_image_files(
+    files: LabelFiles,
+    paths: Iterable[str],
+    read: Callable[[str], tuple[Content, Sequence[str]]],
+    labels_of: Callable[[str, str, Content], ImageLabels],
+    *,
+    count: Callable[[Content], int],
+) -> Iterator[ImageLabels]:
+    """Yield the labels of each label file that is of one image, as VOC, YOLO and labelme write it.
 
+    A label file belongs to the image of the same name, or to the image that it names itself. A file
+    that cannot be read excludes its image. Images beside labelled ones are unknown without a file.
 
-def _read_coco(
-    root: Path, files: pd.DataFrame, options: Options, classes: set[str]
-) -> Iterator[tuple[str, Marked]]:
-    del files, options
-    for path in sorted(root.rglob("*.json")):
-        content = load_json(path)
-        if isinstance(content, dict) and isinstance(content.get("images"), list):
-            yield from _coco_file(path, content, classes)
-
-
-def _coco_file(
-    path: Path, content: dict[str, Any], classes: set[str]
-) -> Iterator[tuple[str, Marked]]:
-    categories = {str(c.get("id")): str(c.get("name")) for c in content.get("categories") or []}
-    groups = {str(c.get("supercategory")) for c in content.get("categories") or []}
-    classes |= {
-        finding_name(name) for name in categories.values() if name not in groups
-    }  # Roboflow's first only groups
-    by_image: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for number, item in enumerate(content.get("annotations") or []):
-        by_image.setdefault(str(item.get("image_id")), []).append((number, item))
-    for image in content["images"]:
-        if not image.get("file_name"):
-            raise InputError(f"{path}: image {image.get('id')!r} has no file_name")
-        size = [float(image.get(side) or np.nan) for side in ("width", "height")]
-        marks = []
-        for number, item in by_image.pop(str(image.get("id")), []):
-            label = categories.get(str(item.get("category_id")))
-            if label is None:
-                raise InputError(
-                    f"{path}: annotations[{number}]: category {item.get('category_id')!r} is not listed"
-                )
-            marks.append(_coco_mark(item, label, number))
-        yield (
-            path.name,
-            Marked(str(image["file_name"]), marks, *size, read=bool(content.get("annotations"))),
-        )
-    if by_image:
-        first = next(iter(by_image.values()))[0][0]
-        raise InputError(f"{path}: annotations[{first}] is of an image that the file does not list")
-
-
-def _coco_mark(item: dict[str, Any], label: str, number: int) -> Mark:
-    box, outline = item.get("bbox"), item.get("segmentation")
-    if isinstance(box, dict):
-        box = [box.get(key) for key in ("x", "y", "width", "height")]
-    numbers = _numbers(box)
-    if numbers is None and isinstance(outline, list) and outline:
-        around = _around([value for polygon in outline for value in polygon])
-        numbers = (
-            None if around is None else (*around[:2], around[2] - around[0], around[3] - around[1])
-        )
-    if numbers is None and isinstance(outline, dict):
-        from pycocotools import mask  # only files with masks need it
-
+    Args:
+        files: Label files of the source.
+        paths: Paths of the label files, relative to the source folder.
+        read: Function that returns the content of a label file, and the names or paths that the
+            file gives its image.
+        labels_of: Function that returns the labels of an image in a file with a content.
+        count: Number of boxes in a content. Those of a file that `labels_of` refuses count as boxes
+            that cannot be read.
+    """
+    root = files.source.root
+    file_of: dict[str, str] = {}
+    read_files: set[str] = set()
+    for path in paths:
+        near = files.images.by_stem(stem(path), image_folders(posixpath.dirname(path)))
+        image = near[0] if len(near) == 1 else None
+        n_boxes = 1
+        is_of_boxes = True
         try:
-            rle = (
-                mask.frPyObjects(outline, *outline["size"])
-                if isinstance(outline["counts"], list)
-                else outline
-            )
-            numbers = _numbers(mask.toBbox(rle))
-        except Exception:  # pycocotools raises several kinds on a broken mask
-            numbers = None
-    if numbers is None:
-        return Mark(
-            label,
-            None,
-            reason=f"annotations[{number}]: bbox is {json.dumps(item.get('bbox'))[:60]}, not [x, y, width, height] in px",
-        )
-    attributes = item.get("attributes")
-    degrees = attributes.get("rotation", 0.0) if isinstance(attributes, dict) else 0.0
-    degrees = float(degrees) % 360 if isinstance(degrees, int | float) else 0.0
-    return Mark(label, numbers, degrees, crowd=item.get("iscrowd") in (1, "1"))
+            content, names = read(path)
+            n_boxes = count(content)
+            is_of_boxes = False
+            image = _find_image(path, near, names, files.images)
+            if image in file_of:
+                raise InputError(f"{file_of[image]} labels the same image")
+            is_of_boxes = True
+            labels = labels_of(image, path, content)
+        except InputError as error:
+            of_image = f"{root / image}: " if image else ""
+            if of_image and str(error).startswith(of_image):
+                is_of_boxes = False
+                reason = str(error).removeprefix(of_image)
+            else:
+                problem = str(error).removeprefix(f"{root / path}: ")
+                # The file is not named: it has the name of its image.
+                reason = f"label file{', ' if _POSITION.match(problem) else ': '}{problem}"
+            files.cannot_read(image or path, reason, n_boxes if is_of_boxes else 0)
+        else:
+            read_files.add(image)
+            labels.role = labels.role or _role(path, image)
+            yield labels
+        if image:
+            file_of.setdefault(image, path)
+    folders_with_labels = {_without_role(posixpath.dirname(image)) for image in file_of}
+    for image in files.images.paths:
+        is_near = _without_role(posixpath.dirname(image)) in folders_with_labels
+        if image not in read_files and (image in file_of or is_near):
+            path = file_of.get(image, image)
+            yield ImageLabels(image, path, readers=(), role=_role(path, image))
 
 
-# ---- one label file an image ----
+def _role(path: str, image: str) -> str | None:
+    """Return the role that the folder of a label file, else that of its image, states."""
+    roles = [role_from_path(posixpath.dirname(name)) for name in (path, image)]
+    return next(filter(None, roles), None)
 
 
-def _read_yolo(
-    root: Path, files: pd.DataFrame, options: Options, classes: set[str]
-) -> Iterator[tuple[str, Marked]]:
-    names = _class_names(root, options)
-    classes |= {finding_name(name) for name in names.values()}
-    known = set(files["stem"])
-    for path in sorted(root.rglob("*.txt")):
-        if path.stem not in known:
-            continue
-        marks = []
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-            cells = line.split()
-            if not cells:
-                continue
-            if len(cells) == 6:
-                raise InputError(
-                    f"{path}: line {number}: six values: the last is a model's confidence; labels have none"
-                )
-            try:
-                values = [float(cell) for cell in cells]
-                label = names[int(values[0])]
-            except ValueError:
-                marks.append(
-                    Mark("unread", None, reason=f"line {number}: not all of it are numbers")
-                )
-                continue
-            except KeyError:
-                raise InputError(
-                    f"{path}: line {number}: class {cells[0]} has no name; {len(names)} classes are named"
-                ) from None
-            box = _numbers(values[1:])
-            if box is None and len(values) >= 7 and len(values) % 2:
-                x1, y1, x2, y2 = _around(values[1:]) or _NAN
-                box = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-            marks.append(
-                Mark(label, box, reason=f"line {number}: {len(cells)} values; 5 make a box")
-            )
-        inside = path.relative_to(root).as_posix().rsplit(".", 1)[0]
-        beside = inside.replace("labels/", "images/")
-        yield (
-            path.name,
-            Marked(
-                beside if (files["path"].str.rsplit(".", n=1).str[0] == beside).any() else inside,
-                marks,
-            ),
-        )
+def _find_image(path: str, near: Sequence[str], names: Sequence[str], index: ImageIndex) -> str:
+    """Return the image that a label file is of.
+
+    Raises:
+        InputError: No image or several fit, or the file names another image than its own name.
+    """
+    folders = image_folders(posixpath.dirname(path))
+    matches = [index.by_name(name, folders) for name in names if name]
+    matches = [paths for paths in matches if paths]
+    if len(near) == 1:
+        stated = next((paths[0] for paths in matches if len(paths) == 1), near[0])
+        if stem(stated) != stem(near[0]):
+            raise InputError(f"has the name of {near[0]}, but says that it is of {stated}")
+        return near[0]
+    fitting = matches[0] if matches else near
+    if not fitting:
+        raise InputError("no such image")
+    if len(fitting) > 1:
+        raise InputError(f"its name fits {len(fitting)} images")
+    return fitting[0]
 
 
-def _class_names(root: Path, options: Options) -> dict[int, str]:
-    if options.class_names:
-        return dict(enumerate(options.class_names))
-    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = content.get("names") if isinstance(content, dict) else None
-        if names:
-            return {
-                int(k): str(v)
-                for k, v in (names.items() if isinstance(names, dict) else enumerate(names))
-            }
-    for name in ("classes.txt", "obj.names", "_darknet.labels"):
-        for path in root.rglob(name):
-            return dict(
-                enumerate(
-                    line.strip()
-                    for line in path.read_text(encoding="utf-8").splitlines()
-                    if line.strip()
-                )
-            )
-    raise InputError(
-        f"{root}: no file names the classes (data.yaml, classes.txt, obj.names); give --class-names in their order"
-    )
+@cache
+def image_folders(folder: str) -> tuple[str, ...]:
+    """Return the folders that may hold the images of a folder of labels, the likeliest first.
+
+    Example:
+        >>> image_folders("labels/train")[:2]
+        ('labels/images', 'labels/JPEGImages')
+    """
+    parts = folder.split("/") if folder else []
+    swapped = [
+        "/".join([*parts[:level], name, *parts[level + 1 :]])
+        for level in reversed(range(len(parts)))
+        for name in _IMAGE_FOLDERS
+    ]
+    dropped = ["/".join(parts[:n] + parts[n + 1 :]) for n in reversed(range(len(parts)))]
+    inner = [posixpath.join(folder, name) for name in _IMAGE_FOLDERS]
+    return (*swapped, folder, *dropped, *inner)
 
 
-def _xml(path: Path) -> Any:
-    try:
-        return ElementTree.parse(path).getroot()
-    except Exception as error:  # defusedxml raises several kinds
-        raise InputError(f"{path}: not readable as XML ({error})") from None
-
-
-def _text(node: Any, tag: str) -> str:
-    return (node.findtext(tag) or "").strip()
-
-
-def _read_voc(
-    root: Path, files: pd.DataFrame, options: Options, classes: set[str]
-) -> Iterator[tuple[str, Marked]]:
-    del files, options, classes
-    for path in sorted(root.rglob("*.xml")):
-        content = _xml(path)
-        if content.tag != "annotation":
-            continue
-        marks = []
-        for number, thing in enumerate(content.findall("object"), start=1):
-            label = _text(thing, "name")
-            edge = thing.find("bndbox")
-            box = (
-                None
-                if edge is None
-                else _numbers([_text(edge, tag) for tag in ("xmin", "ymin", "xmax", "ymax")])
-            )
-            if not label:
-                raise InputError(f"{path}: object {number} has no name")
-            turns = [
-                _text(a, "value") for a in thing.iter("attribute") if _text(a, "name") == "rotation"
-            ]
-            marks.append(
-                Mark(
-                    label,
-                    box,
-                    float(turns[0] or 0) if turns else 0.0,
-                    reason=f"object {number} has no bndbox of four numbers",
-                )
-            )
-        size = [_text(content, f"size/{side}") for side in ("width", "height")]
-        numbers = [
-            float(s) if s.replace(".", "").isdigit() and float(s) > 0 else np.nan for s in size
-        ]
-        inside = path.relative_to(root).as_posix().rsplit(".", 1)[0]
-        name = _text(content, "filename")
-        yield path.name, Marked(name or inside, marks, *numbers)
-
-
-def _read_labelme(
-    root: Path, files: pd.DataFrame, options: Options, classes: set[str]
-) -> Iterator[tuple[str, Marked]]:
-    del files, options, classes
-    for path in sorted(root.rglob("*.json")):
-        content = load_json(path)
-        if not isinstance(content, dict) or "shapes" not in content:
-            continue
-        marks = []
-        for number, shape in enumerate(content["shapes"]):
-            kind = shape.get("shape_type", "polygon")
-            points = np.asarray(shape.get("points") or np.zeros((0, 2)), dtype=float)
-            if kind == "circle" and points.shape == (2, 2):
-                radius = float(np.hypot(*(points[1] - points[0])))
-                points = np.array([points[0] - radius, points[0] + radius])
-            box = (
-                _around(points) if kind in ("rectangle", "polygon", "circle", "rotation") else None
-            )
-            marks.append(
-                Mark(str(shape.get("label")), box, reason=f"shapes[{number}]: a {kind} is no box")
-            )
-        inside = path.relative_to(root).as_posix().rsplit(".", 1)[0]
-        size = [float(content.get(f"image{side}") or np.nan) for side in ("Width", "Height")]
-        yield path.name, Marked(str(content.get("imagePath") or inside), marks, *size)
-
-
-# ---- CVAT and Label Studio: one file for all images ----
-
-
-def _read_cvat(
-    root: Path, files: pd.DataFrame, options: Options, classes: set[str]
-) -> Iterator[tuple[str, Marked]]:
-    del files, options, classes
-    for path in sorted(root.rglob("*.xml")):
-        content = _xml(path)
-        for image in content.iter("image"):
-            marks = []
-            for shape in image:
-                label = shape.get("label", "")
-                degrees = float(shape.get("rotation") or 0)
-                if shape.tag == "box":
-                    box = _numbers([shape.get(edge) for edge in ("xtl", "ytl", "xbr", "ybr")])
-                elif shape.tag == "ellipse":
-                    cx, cy, rx, ry = (
-                        _numbers([shape.get(k) for k in ("cx", "cy", "rx", "ry")]) or _NAN
-                    )
-                    box = (cx - rx, cy - ry, cx + rx, cy + ry)
-                elif shape.tag == "polygon":
-                    box = _around([p.split(",") for p in shape.get("points", "").split(";")])
-                elif shape.tag == "tag":
-                    continue
-                else:
-                    box = None
-                marks.append(
-                    Mark(
-                        label,
-                        box,
-                        degrees,
-                        reason=f"image {image.get('name')}: a {shape.tag} is no box",
-                    )
-                )
-            size = [float(image.get(side) or np.nan) for side in ("width", "height")]
-            yield path.name, Marked(str(image.get("name")), marks, *size)
-
-
-def _read_label_studio(
-    root: Path, files: pd.DataFrame, options: Options, classes: set[str]
-) -> Iterator[tuple[str, Marked]]:
-    del files, options, classes
-    for path in sorted(root.rglob("*.json")):
-        tasks = load_json(path)
-        for task in tasks if isinstance(tasks, list) else []:
-            results = [
-                r
-                for a in task.get("annotations", [])
-                if not a.get("was_cancelled")
-                for r in a.get("result", [])
-            ]
-            marks = []
-            size = (np.nan, np.nan)
-            for result in results:
-                value = result.get("value", {})
-                labels = value.get("rectanglelabels") or value.get("labels")
-                if not labels:
-                    continue
-                size = (
-                    float(result.get("original_width") or np.nan),
-                    float(result.get("original_height") or np.nan),
-                )
-                percent = _numbers([value.get(k) for k in ("x", "y", "width", "height")])
-                box = None
-                if percent is not None:
-                    x, y, w, h = (p / 100 * side for p, side in zip(percent, size * 2, strict=True))
-                    box = (x, y, x + w, y + h)
-                marks.append(
-                    Mark(
-                        labels[0],
-                        box,
-                        float(value.get("rotation") or 0),
-                        "corner",
-                        "a region is no rectangle",
-                    )
-                )
-            name = str(
-                next(
-                    (v for v in task.get("data", {}).values() if isinstance(v, str)),
-                    task.get("file_upload", ""),
-                )
-            )
-            name = name.split("?d=")[-1].rsplit("/", 1)[-1]
-            yield path.name, Marked(name, marks, *size, read=bool(task.get("annotations")))
-
-
-class Reader(NamedTuple):
-    """A format of label files."""
-
-    title: str
-    form: Form
-    unit: Unit
-    read: Callable[[Path, pd.DataFrame, Options, set[str]], Iterator[tuple[str, Marked]]]
-    detect: Callable[[Path], bool]
-    nothing: str
-
-
-def _json_with(*keys: str) -> Callable[[Path], bool]:
-    def detect(root: Path) -> bool:
-        path = next(root.rglob("*.json"), None)
-        text = path.read_text(encoding="utf-8", errors="ignore") if path else ""
-        return bool(text) and all(f'"{key}"' in text for key in keys)
-
-    return detect
-
-
-def _xml_root(tag: str) -> Callable[[Path], bool]:
-    return lambda root: any(_xml(path).tag == tag for path in list(root.rglob("*.xml"))[:1])
-
-
-READERS: dict[str, Reader] = {
-    "coco": Reader(
-        "COCO",
-        "xywh",
-        "px",
-        _read_coco,
-        _json_with("images", "annotations", "categories"),
-        "no .json lists images",
-    ),
-    "yolo": Reader(
-        "YOLO",
-        "cxcywh",
-        "share",
-        _read_yolo,
-        lambda root: any(
-            {p.stem for p in root.rglob("*.txt")} & {p.stem for p in root.rglob(f"*{s}")}
-            for s in (".png", ".jpg", ".jpeg")
-        ),
-        "no .txt has the name of an image",
-    ),
-    "voc": Reader(
-        "Pascal VOC", "xyxy", "px", _read_voc, _xml_root("annotation"), "no .xml is an annotation"
-    ),
-    "labelme": Reader(
-        "labelme",
-        "xyxy",
-        "px",
-        _read_labelme,
-        _json_with("shapes", "imagePath"),
-        "no .json holds shapes",
-    ),
-    "cvat": Reader(
-        "CVAT for images 1.1", "xyxy", "px", _read_cvat, _xml_root("annotations"), "no .xml of CVAT"
-    ),
-    "label-studio": Reader(
-        "Label Studio",
-        "xyxy",
-        "px",
-        _read_label_studio,
-        _json_with("annotations", "result", "data"),
-        "no .json of tasks",
-    ),
-}
+@cache
+def _without_role(folder: str) -> str:
+    """Return a folder without the parts of its path that state train, val or test."""
+    return "/".join(part for part in folder.split("/") if role_from_path(part) is None)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_check import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
@@ -151,3 +153,26 @@ def ambiguous_sexes(cells: pd.Series) -> set[str]:
     letters = {"v", "h", "m"} & set(cells)
     ambiguous = letters & {"v"}
     return ambiguous | (letters & {"m"}) if letters - {"m"} else ambiguous
+
+
+_FREE_KEYS = ("patient_id", "study_id", "view", "sex", "age_years")
+_SEXES = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F", "O": "O", "OTHER": "O"}
+
+
+def plain_facts(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return patient, study, view, sex and age from an image's entry in a label file.
+
+    Values of a wrong type are left out.
+    """
+    texts = {
+        key: str(entry[key]).strip()
+        for key in _FREE_KEYS
+        if isinstance(entry.get(key), str | int | float)
+    }
+    facts: dict[str, Any] = {key: texts.get(key) for key in ("patient_id", "study_id")}
+    view = texts.get("view", "").upper()
+    facts["view"] = _VIEWS.get(view, "other") if view else None
+    facts["sex"] = _SEXES.get(texts.get("sex", "").upper())
+    (age,) = finite_or_nan([entry.get("age_years")])
+    facts["age_years"] = None if math.isnan(age) else age
+    return {key: value for key, value in facts.items() if value not in (None, "")}
