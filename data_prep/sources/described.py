@@ -198,7 +198,7 @@ def _has_published_names(root: Path, entry: PublicSet) -> bool:
     """Return True if most images of a folder have published names, and all are in its folders."""
     files = list_images(root)
     inside = files["path"].str.replace(entry.holder, "", regex=True)
-    in_place = inside.str.contains(entry.paths, regex=True)
+    in_place = inside.str.match(entry.paths)
     is_published = files["name"].str.contains(entry.published, regex=True)
     return bool(len(files) and in_place.all() and is_published.mean() > _MOST_PUBLISHED)
 
@@ -246,7 +246,7 @@ def read_set(
     for stated in facts:
         source.images = _with_facts(source.images, stated)
     if "view" in source.images:
-        is_lateral = (source.images["view"] == "LL").fillna(False)
+        is_lateral = source.images["view"].eq("LL")
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
     if entry.view:
         source.images["view"] = entry.view
@@ -377,7 +377,7 @@ def _match(
 ) -> pd.DataFrame:
     """Return ``image_id`` and ``path`` of the images that tables list, and leave out the others."""
     listing = [
-        (table.path.name, _names(table))
+        (table.path.name, _names(table, rules))
         for rules, table in tables
         if rules.lists and not (table.known and table.known.boxes_only)
     ]
@@ -416,9 +416,11 @@ def _match(
     return images.reset_index(drop=True)
 
 
-def _names(table: LabelTable) -> pd.Series:
+def _names(table: LabelTable, rules: SetTable) -> pd.Series:
     """Return the ids of the images that the rows name, without folders and suffixes."""
     cells = table.cells("file")
+    if not rules.file:
+        return cells
     refuse_line(cells == "", table.path, f"{cells.name} is empty; fill it in")
     return cells.map({cell: image_name(cell) for cell in cells.unique()}).astype(TEXT)
 
@@ -427,7 +429,7 @@ def _facts(
     source: Source, table: LabelTable, rules: SetTable, images: pd.DataFrame
 ) -> pd.DataFrame:
     """Match the rows of a table with images, and return what it states of each of them."""
-    names = _names(table) if rules.file else table.cells("file")
+    names = _names(table, rules)
     named = pd.DataFrame({"image_id": names, "row": range(len(names))})
     table.keep_matches(named.merge(images, on="image_id").sort_values("row", kind="stable"))
     ids = table.images["image_id"]
@@ -506,13 +508,12 @@ def _scale_to_copies(source: Source, rows: LabelRows) -> None:
     leaves = [outside for _, outside in scale.values()]
     if not any(leaves) and len(leaves) >= _ENOUGH_TO_TELL:
         return  # boxes were resized with the copies
-    factors = rows.boxes["image_id"].map({i: f for i, (f, _) in scale.items()})
-    is_scaled = factors.map(lambda f: bool(np.isfinite(f).all() and (f != 1).any()), "ignore")
-    is_scaled = is_scaled.fillna(False).astype(bool)
+    same = np.ones(2)
+    factors = np.array([scale.get(i, (same,))[0] for i in rows.boxes["image_id"]]).reshape(-1, 2)
+    is_scaled = np.isfinite(factors).all(axis=1) & (factors != 1).any(axis=1)
     if not is_scaled.any():
         return
-    by_row = np.vstack(factors[is_scaled].to_numpy())
-    rows.boxes.loc[is_scaled, EDGES] *= np.hstack([by_row, by_row])
+    rows.boxes.loc[is_scaled, EDGES] *= np.hstack([factors, factors])[is_scaled]
     n_images = counted(rows.boxes.loc[is_scaled, "image_id"].nunique(), "boxed image", "have")
     source.notes.append(
         f"{n_images} another size than the original. They are taken as copies that were resized "

@@ -6,9 +6,14 @@ import pytest
 from openpyxl import Workbook
 
 from cxr_compare.data_prep.contracts.errors import InputError
+<<<<<<< HEAD
 from cxr_compare.data_prep.formats.covid import findings_from_path, origin_from_url, read_origins
 from cxr_compare.data_prep.sources.source_tables import NO_PIXELS
 from tests.data_prep.sources.answers import reader, reasons, states_of, write_files
+=======
+from cxr_compare.data_prep.sources.source_tables import NO_PIXELS
+from tests.data_prep.formats.answers import reader, reasons, states_of, write_files
+>>>>>>> b291f185b7d475e13ae43601b64d0a01d747a0ea
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COLLECTION = "patientid,offset,sex,age,finding,view,modality,folder,filename,url"

@@ -16,9 +16,17 @@ from pydicom.sequence import Sequence
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import typed_table
+<<<<<<< HEAD
 from cxr_compare.data_prep.formats import dicom_folder as dicom_tree
 from cxr_compare.data_prep.formats.dicom_folder import read_headers
 from cxr_compare.data_prep.formats.folder_scan import files_below
+=======
+from cxr_compare.data_prep.sources import dicom_folder as dicom_tree
+from cxr_compare.data_prep.sources.dicom_folder import read_headers
+from cxr_compare.data_prep.sources.image_files import files_below
+from cxr_compare.data_prep.sources.registry import likely_format, read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
+>>>>>>> b291f185b7d475e13ae43601b64d0a01d747a0ea
 from cxr_compare.data_prep.images.radiograph_check import check_dicom_file, why_no_radiograph
 from cxr_compare.data_prep.sources.registry import likely_format, read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions

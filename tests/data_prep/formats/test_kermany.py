@@ -110,7 +110,7 @@ def test_a_strange_folder_or_a_name_against_its_folder_is_left_out_with_the_reas
     tables = read(write_source(tmp_path, USUAL + names))
     assert len(tables.images) == len(USUAL)
     assert reasons(tables) == {
-        names[0]: "not in a NORMAL or PNEUMONIA folder",
+        names[0]: "not in the folder of a class",
         names[1]: "in NORMAL, but named as a pneumonia",
         names[2]: "in PNEUMONIA, but named as normal",
     }

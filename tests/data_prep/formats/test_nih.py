@@ -7,8 +7,13 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
+<<<<<<< HEAD
 from cxr_compare.data_prep.formats.nih import FINDINGS, find_entries, read_entries
 from tests.data_prep.sources.answers import edges, reader, reasons, roles, states_of, write_files
+=======
+from cxr_compare.data_prep.sources.described import public_sets
+from tests.data_prep.formats.answers import edges, reader, reasons, roles, states_of, write_files
+>>>>>>> b291f185b7d475e13ae43601b64d0a01d747a0ea
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -20,6 +25,7 @@ B = "00000002_000"
 
 
 read = reader("nih")
+FINDINGS = public_sets()["nih"].findings
 
 
 def row(name: str, labels: str = "No Finding", *, patient: str = "", age: str = "57") -> str:
@@ -94,8 +100,8 @@ def test_the_patient_is_in_the_name_and_a_row_that_says_otherwise_is_left_out(tm
     assert tables.images["patient_id"].tolist() == ["nih:00000001"] * 2
     assert set(tables.images["patient_id_source"]) == {"given"}
     assert reasons(tables) == {
-        B: "patient in the name disagrees with Patient ID",
-        "x": "name does not begin with the 8 digits of a patient",
+        B: "patient in the name disagrees with the table",
+        "x": "its name does not begin with a patient",
     }
 
 
@@ -118,8 +124,7 @@ def test_the_corrected_table_is_preferred_and_gz_is_read(tmp_path):
     write_source(tmp_path, [row(A, age="411Y")], table="Data_Entry_2017.csv")
     newer = tmp_path / "Data_Entry_2017_v2020.csv.gz"
     newer.write_bytes(gzip.compress(f"{HEADER}\n{row(A, age='41')}\n".encode()))
-    assert find_entries(tmp_path) == newer
-    assert read_entries(newer)["age_years"].tolist() == [41]
+    assert read(tmp_path).images["age_years"].tolist() == [41]
 
 
 def test_official_boxes_become_corners_and_what_they_stand_on_alone_counts_as_boxed(tmp_path):
@@ -147,10 +152,10 @@ def test_boxed_images_must_have_the_size_that_the_boxes_are_in(tmp_path):
 @pytest.mark.parametrize(
     ("box", "reason"),
     [
-        ("Mass,1,2,0,4", "zero or negative size"),
+        ("Mass,1,2,0,4", "no width or height"),
         ("Mass,-9,2,12,4", "outside the image"),
         ("Mass,1,,3,4", "missing or infinite"),
-        ("Nodule,1,2,3,4", "not labelled present"),
+        ("Nodule,1,2,3,4", "labelled absent"),
     ],
 )
 def test_a_box_that_cannot_be_right_excludes_its_image(tmp_path, box, reason):
@@ -167,13 +172,13 @@ def test_two_versions_of_a_row_exclude_the_image_and_repeats_count_once(tmp_path
     rows = [row(A, "Mass"), row(A), row(B), row(B)]
     tables = read(write_source(tmp_path, rows))
     assert tables.images["image_id"].tolist() == [B]
-    assert tables.excluded["reason"].tolist() == ["two different rows in Data_Entry"]
+    assert tables.excluded["reason"].tolist() == ["two different rows in Data_Entry_2017_v2020.csv"]
     assert any("1 repeated rows" in note for note in tables.notes)
 
 
 def test_no_finding_beside_a_finding_excludes_the_image(tmp_path):
     tables = read(write_source(tmp_path, [row(A, "No Finding|Mass"), row(B)]))
-    assert tables.excluded["reason"].tolist() == ["'No Finding' beside a finding"]
+    assert tables.excluded["reason"].tolist() == ["'no finding' beside a finding"]
 
 
 def test_images_lie_in_several_folders_and_strays_are_left_out(tmp_path):

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats import vindr as reader_vindr
+from cxr_compare.data_prep.sources import described
 from cxr_compare.data_prep.sources.registry import likely_format
-from tests.data_prep.sources.answers import reader, states, write_files
+from tests.data_prep.formats.answers import reader, states, write_files
 
 CLASSES = "Cardiomegaly,Nodule/Mass,Pneumonia,{other},No finding"
 TRAIN = [
@@ -189,7 +189,7 @@ def test_boxes_beyond_images_of_unknown_original_are_refused(tmp_path):
 
 
 def test_boxes_that_were_resized_with_the_images_are_not_scaled_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader_vindr, "_ENOUGH_TO_TELL", 2)
+    monkeypatch.setattr(described, "_ENOUGH_TO_TELL", 2)
     lines = ["a,Cardiomegaly,3,R8,100,60,200,150", "b,Cardiomegaly,3,R8,10,60,255,150"]
     write_kaggle(tmp_path, lines, size=(256, 256))
     (tmp_path / "train_meta.csv").write_text("image_id,dim0,dim1\na,2560,2048\nb,2560,2048\n")

@@ -14,14 +14,9 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.table_files import read_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
-from cxr_compare.data_prep.formats.image_lists import image_name
-from cxr_compare.data_prep.formats.patients import named_patients
-from cxr_compare.data_prep.formats.rsna_mapping import (
-    MAPPING,
-    MAPPINGS_JSON,
-    read_mapping_file,
-    read_release_mapping,
-)
+from cxr_compare.data_prep.sources.image_lists import image_name
+from cxr_compare.data_prep.sources.patients import named_patients
+from cxr_compare.data_prep.sources.rsna import MAPPING, MAPPINGS_JSON, read_mapping
 
 RSNA = "rsna"
 """Word that stands for the mapping from RSNA's images to NIH's, wherever the user has it."""
@@ -45,17 +40,7 @@ class PatientLookup:
     source: str
 
     def with_nih_names(self, image_ids: pd.Series) -> PatientLookup:
-        """Add patients of images whose ids are NIH's file names, which contain the patient number.
-
-        They are added only if the patients in this object are those of NIH ChestX-ray14.
-
-        Args:
-            image_ids: Ids of images, some of which may be file names of NIH, such as
-                ``00000013_005``.
-
-        Returns:
-            A new object; this object if its patients are not those of NIH.
-        """
+        """Return a copy with patients of image ids that are names of NIH, if these are its patients."""
         if not self.patients.str.startswith("nih:").any():
             return self
         named = nih_patients(image_ids).patients
@@ -64,13 +49,7 @@ class PatientLookup:
 
 
 def nih_patients(image_ids: pd.Series) -> PatientLookup:
-    """Read patients from file names of NIH ChestX-ray14, such as ``00000013_005``.
-
-    Args:
-        image_ids: Ids of images. An id of another form gives no patient.
-
-    Returns:
-        The patients of the images that have such a name.
+    """Read patients from image ids that are file names of NIH, such as ``00000013_005``.
 
     Example:
         >>> nih_patients(pd.Series(["00000013_005", "x"])).patients.to_dict()
@@ -82,17 +61,7 @@ def nih_patients(image_ids: pd.Series) -> PatientLookup:
 
 
 def find_rsna_mapping(folders: Sequence[Path]) -> Path:
-    """Find the table that names, for each image of the RSNA challenge, its original image at NIH.
-
-    Args:
-        folders: Folders to search, the most likely first; folders below them are not searched.
-
-    Returns:
-        Path of ``rsna_to_nih.csv``, or of the JSON file with the same content that RSNA publishes.
-
-    Raises:
-        InputError: No folder holds one of these files.
-    """
+    """Return the path of the mapping from images of RSNA to those of NIH, in the first folder."""
     for folder in folders:
         for name in (MAPPING, MAPPINGS_JSON):
             if (folder / name).is_file():
@@ -130,25 +99,18 @@ def read_patient_lookup(path: Path) -> PatientLookup:
     if path.is_dir():
         path = find_rsna_mapping([path])
     if path.suffix == ".json":
-        return _with_nih_names(read_release_mapping(path), path)
+        return _with_nih_names(read_mapping(path), path)
     columns = [str(name) for name in read_table_file(path).text.columns]
     if find_column(columns, ("nihimage",)):
-        return _with_nih_names(read_mapping_file(path), path)
+        return _with_nih_names(read_mapping(path), path)
     return _read_patients(path)
 
 
 def read_nih_names(path: Path) -> dict[str, str]:
-    r"""Read for each image of the RSNA challenge the name of its original image at NIH.
+    r"""Return the name of the original image at NIH, without suffix, of each image of RSNA.
 
     Args:
-        path: ``rsna_to_nih.csv``, the JSON file with the same content that RSNA publishes, or a
-            folder that holds one of them.
-
-    Returns:
-        Names of NIH's images without their suffix, by image id of the RSNA challenge.
-
-    Raises:
-        InputError: There is no such file, or it does not name images of NIH.
+        path: ``rsna_to_nih.csv``, RSNA\'s own JSON file, or a folder that holds one of them.
 
     Example:
         >>> import tempfile
@@ -160,8 +122,7 @@ def read_nih_names(path: Path) -> dict[str, str]:
     """
     if path.is_dir():
         path = find_rsna_mapping([path])
-    is_json = path.suffix == ".json"
-    mapping = read_release_mapping(path) if is_json else read_mapping_file(path)
+    mapping = read_mapping(path)
     return dict(zip(mapping["image_id"], mapping["nih_image"].map(image_name), strict=True))
 
 
