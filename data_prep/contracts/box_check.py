@@ -8,7 +8,7 @@ forms and units are tried, and the error asks about those by which the boxes wou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -57,8 +57,8 @@ class BoxReading:
         stated: True if the source names each number, such as the columns x, y, width and height: it
             is asked about only if boxes leave their images.
         affirmed: True if the user said what the numbers are: nothing is asked.
-        answers: What the user says if the boxes have another form or unit, by its name; others are
-            answered by ``--columns box_form=NAME`` or ``box_unit=NAME``.
+        answers: What to do if the boxes have another form or unit, by its name. The default is
+            ``say --columns box_form=NAME`` or ``box_unit=NAME``.
     """
 
     form: BoxForm = "xyxy"
@@ -68,17 +68,18 @@ class BoxReading:
     affirmed: bool = False
     answers: Mapping[str, str] = field(default_factory=dict)
 
-    def _question(self, form: BoxForm, unit: BoxUnit) -> str:
-        """Ask whether the boxes have another form or unit, with the answer."""
-        names = [_UNIT_QUESTIONS[unit]] if unit != self.unit else []
-        names += [_FORM_QUESTIONS[form]] if form != self.form else []
-        keys = {"unit": unit} if unit != self.unit else {}
-        keys |= {"form": form} if form != self.form else {}
-        says = [self.answers.get(name, f"box_{key}={name}") for key, name in keys.items()]
-        options = ",".join(text for text in says if "=" in text)
-        others = [text for text in says if "=" not in text]
-        answer = ", and ".join([*([f"say --columns {options}"] if options else []), *others])
-        return f"are these {' in '.join(reversed(names))}? If so, {answer}"
+    def question(self, form: BoxForm, unit: BoxUnit) -> str:
+        """Return the question whether the boxes have another form or unit, with its answer."""
+        names = []
+        answers = []
+        for kind, value, own, texts in (
+            ("form", form, self.form, _FORM_QUESTIONS),
+            ("unit", unit, self.unit, _UNIT_QUESTIONS),
+        ):
+            if value != own:
+                names.append(texts[value])
+                answers.append(self.answers.get(value, f"say --columns box_{kind}={value}"))
+        return f"are these {' in '.join(names)}? If so, {', and '.join(answers)}"
 
 
 def corners_of(values: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarray) -> np.ndarray:
@@ -114,6 +115,27 @@ def values_of(corners: np.ndarray, form: BoxForm) -> np.ndarray:
     if form == "cxcywh":
         return np.hstack([(first + second) / 2, second - first])
     return corners
+
+
+def reread(
+    corners: np.ndarray, reading: BoxReading, form: BoxForm | None, unit: BoxUnit | None
+) -> tuple[np.ndarray, BoxReading]:
+    """Return corners and their reading as the user says that the boxes are written.
+
+    Args:
+        corners: Edges as they were read in the form of `reading`, in the unit of the source,
+            shape ``(N, 4)``.
+        reading: How they were read.
+        form: Form that the user states; None without.
+        unit: Unit that the user states; None without.
+    """
+    if form is None and unit is None:
+        return corners, reading
+    new_form = form or reading.form
+    values = values_of(corners, reading.form)
+    unknown = np.full((len(values), 2), np.nan)
+    affirmed = replace(reading, form=new_form, unit=unit or reading.unit, affirmed=True)
+    return corners_of(values, new_form, "px", unknown), affirmed
 
 
 def sorted_corners(corners: np.ndarray) -> np.ndarray:
@@ -291,10 +313,7 @@ def _other_reading(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -
         return ""
     fitting = _fitting_readings(values, reading, sizes)
     if fitting:
-        return " Or ".join(
-            text if not number else text[:1] + text[1:]
-            for number, text in enumerate(reading._question(*other) for other in fitting[:1])
-        )
+        return reading.question(*fitting[0])
     corners = corners_of(values, reading.form, reading.unit, sizes)
     if (box_faults(corners, np.full_like(sizes, np.nan)) == "").mean() >= _MOST:
         return "are these px of a larger image? Give px of the original image"
@@ -326,7 +345,7 @@ def _doubt(values: np.ndarray, written: np.ndarray, reading: BoxReading, sizes: 
     if reading.unit == "px" and (np.abs(written) <= 1 + _FAR).all(axis=1).mean() >= _MOST:
         n_within = int((np.abs(written) <= 1 + _FAR).all(axis=1).sum())
         verb = "lies" if n_within == 1 else "lie"
-        question = reading._question(reading.form, "share")
+        question = reading.question(reading.form, "share")
         return f"{counted(n_within, 'box')} {verb} within 1 px: {question}"
     others = _fitting_readings(values, reading, sizes)
     if reading.form == "xyxy":
@@ -338,7 +357,7 @@ def _doubt(values: np.ndarray, written: np.ndarray, reading: BoxReading, sizes: 
             return (
                 f"{counted(n_backwards, 'box')} of {len(values):,} {verb} before "
                 f"{'it begins' if n_backwards == 1 else 'they begin'}: "
-                f"{reading._question('xywh', reading.unit)}"
+                f"{reading.question('xywh', reading.unit)}"
             )
         return ""
     if reading.stated or len(values) < _FEWEST or ("xyxy", reading.unit) not in others:
@@ -349,7 +368,7 @@ def _doubt(values: np.ndarray, written: np.ndarray, reading: BoxReading, sizes: 
     answer = f"if not, say --columns box_form={reading.form}"
     return (
         "in nearly every box the third number exceeds the first, and the fourth the second: "
-        f"{reading._question('xyxy', reading.unit)}; {answer}"
+        f"{reading.question('xyxy', reading.unit)}; {answer}"
     )
 
 
@@ -394,58 +413,118 @@ def check_predictions(
         InputError: An edge is NaN or infinite, or a tenth of the boxes has no size, lies far
             outside the image, or seems to be in another form or unit.
     """
-    if not len(table):
-        return table, ()
     where = reading.where
     written = table[EDGES].to_numpy(np.float64)
-    is_odd = ~np.isfinite(written).all(axis=1)
-    if is_odd.any():
-        row = int(is_odd.argmax())
-        raise InputError(
-            f"{row_text(table, row, where)}: {_edges_text(written[row])}; a box needs four finite "
-            "numbers"
-        )
-    in_px = BoxReading(**{**vars(reading), "unit": "px"})
+    _require_finite(table, where)
+    if not len(table):
+        return table, ()
     values = values_of(written, reading.form)
     if reading.unit == "px":
-        question = _doubt(values, written, in_px, sizes)
+        question = _doubt(values, written, reading, sizes)
         if question:
             raise InputError(f"{row_text(table, 0, where)}: {_edges_text(written[0])}: {question}")
     wide = sizes * (1 + _FAR)
     corners, n_sorted = _with_sorted(written, reading.form, wide)
     is_empty = ~(corners[:, :2] < corners[:, 2:]).all(axis=1)
-    far = (corners[:, 2:] > wide).any(axis=1) | (corners[:, :2] < -_FAR * sizes).any(axis=1)
+    is_far = (corners[:, 2:] > wide).any(axis=1) | (corners[:, :2] < -_FAR * sizes).any(axis=1)
     is_out = ((corners[:, 2:] > sizes + 1) | (corners[:, :2] < -1)).any(axis=1)
-    is_wrong = is_empty | far
-    fitting = []
-    if not reading.affirmed and (is_wrong | is_out).mean() >= MANY:
+    is_many = max(is_empty.mean(), is_far.mean()) >= MANY
+    question = ""
+    if (is_empty | is_far | is_out).mean() >= MANY:
         unscaled = values if reading.unit == "px" else _unscaled(values, sizes, reading.unit)
-        fitting = _fitting_readings(unscaled, reading, sizes)
-    if fitting or is_wrong.mean() >= MANY:
-        row = int((is_wrong if is_wrong.any() else is_out).argmax())
-        width, height = sizes[row]
-        n_wrong = int((is_wrong if is_wrong.mean() >= MANY else is_wrong | is_out).sum())
-        fault = "has no area" if is_empty[row] else f"leaves the image of {width:g} x {height:g} px"
-        question = "give px of the original image, and corners x2, y2"
+        fitting = [] if reading.affirmed else _fitting_readings(unscaled, reading, sizes)
         if fitting:
-            question = reading._question(*fitting[0])
-        elif far[row]:
-            question = "are these px of a larger image? Give px of the original image"
+            question = reading.question(*fitting[0])
+        elif is_many and is_far.any():
+            question = "are these px of a larger, resized image? Give px of the original image"
+        elif is_many:
+            question = "a box needs x1 < x2 and y1 < y2"
+    if question:
+        is_wrong = is_empty | is_far if is_many else is_empty | is_out
+        row = int(is_wrong.argmax())
+        fault = "has no area" if is_empty[row] else "leaves the image"
+        if np.isfinite(sizes[row]).all():
+            fault += " of {:g} x {:g} px".format(*sizes[row])
         raise InputError(
-            f"{row_text(table, row, where)}: {_edges_text(written[row])} {fault}, as "
-            f"{counted(n_wrong, 'box')} of {len(table):,} do: {question}"
+            f"{row_text(table, row, where)}: {_edges_text(written[row])}: {fault}, as do "
+            f"{counted(int(is_wrong.sum()), 'box')} of {len(table):,}: {question}"
         )
     notes = []
     if n_sorted:
-        notes.append(
-            f"{where}: corners of {counted(n_sorted, 'box')} were in another order, and are sorted"
+        text = "corners were in another order, and are sorted"
+        notes.append(f"{where}: of {counted(n_sorted, 'box')} {text}")
+    checked = table.assign(**dict(zip(EDGES, corners.T, strict=True)))
+    kept, note = without_empty_boxes(checked, where)
+    return kept, (*notes, *([note] if note else []))
+
+
+def without_empty_boxes(table: pd.DataFrame, where: str) -> tuple[pd.DataFrame, str]:
+    """Leave out predicted boxes of zero width or height, which detectors make by clipping.
+
+    Returns:
+        The boxes with an area, and a note on the others, empty if there are none. If a tenth of the
+        boxes is empty, the columns were probably misread: all are returned.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": [*"abcdefghijk"], "x1": 5, "y1": 5, "x2": 9, "y2": 9})
+        >>> boxes.loc[3, "x2"] = 5
+        >>> rows, note = without_empty_boxes(boxes, "boxes")
+        >>> len(rows), note
+        (10, "boxes: 1 box without width or height left out (first: row 3, image 'd')")
+    """
+    x1, y1, x2, y2 = table[EDGES].to_numpy(np.float64).T
+    is_empty = ((x1 == x2) & (y1 <= y2)) | ((y1 == y2) & (x1 <= x2))
+    if not is_empty.any() or is_empty.mean() >= MANY:
+        return table, ""
+    boxes = counted(int(is_empty.sum()), "box")
+    first = row_text(table, int(is_empty.argmax()), "first")
+    return table[~is_empty], f"{where}: {boxes} without width or height left out ({first})"
+
+
+def require_corners(
+    table: pd.DataFrame, where: str, answers: Mapping[str, str] | None = None
+) -> None:
+    """Check that all boxes of a table are corners in px with ``x1 < x2`` and ``y1 < y2``.
+
+    Args:
+        table: Table of N boxes with ``image_id`` and the edges ``x1, y1, x2, y2``. An optional
+            column ``place`` says where each row is in its file.
+        where: Name of the file or argument that holds the rows. The message starts with it.
+        answers: What to do if the boxes have another form or unit, by its name.
+
+    Example:
+        >>> table = pd.DataFrame({"image_id": ["a"], "x1": [40], "y1": [5], "x2": [40], "y2": [9]})
+        >>> require_corners(table, "boxes")
+        Traceback (most recent call last):
+        ...
+        cxr_compare.data_prep.contracts.errors.InputError: boxes: row 0, image 'a': x1=40, y1=5, ...
+    """
+    _require_finite(table, where)
+    corners = table[EDGES].to_numpy(np.float64)
+    if not len(corners):
+        return
+    unknown = np.full((len(corners), 2), np.nan)
+    reading = BoxReading(where=where, answers=answers or {})
+    question = _doubt(corners, corners, reading, unknown)
+    is_wrong = ~(corners[:, :2] < corners[:, 2:]).all(axis=1)
+    if question or is_wrong.any():
+        row = int(is_wrong.argmax())
+        end = f"; {question}" if question else ""
+        raise InputError(
+            f"{row_text(table, row, where)}: {_edges_text(corners[row])}; a box needs x1 < x2 and "
+            f"y1 < y2 inside the image, in pixels of the original{end}"
         )
-    if is_empty.any():
-        first = row_text(table, int(is_empty.argmax()), "first")
-        boxes = counted(int(is_empty.sum()), "box")
-        notes.append(f"{where}: {boxes} without width or height left out ({first})")
-    checked = table.assign(**dict(zip(EDGES, corners.T, strict=True)))[~is_empty]
-    return checked, tuple(notes)
+
+
+def _require_finite(table: pd.DataFrame, where: str) -> None:
+    corners = table[EDGES].to_numpy(np.float64)
+    is_odd = ~np.isfinite(corners).all(axis=1)
+    if is_odd.any():
+        row = int(is_odd.argmax())
+        raise InputError(
+            f"{row_text(table, row, where)}: {_edges_text(corners[row])}; a box needs x1 < x2 and "
+            "y1 < y2 inside the image, in pixels of the original"
+        )
 
 
 def _unscaled(values: np.ndarray, sizes: np.ndarray, unit: BoxUnit) -> np.ndarray:

@@ -229,23 +229,13 @@ def _add_statements(
         if item.absent is not None:
             absent = {meanings[label][0] for label in item.absent} - {""}
         for reader in dict.fromkeys([*item.readers, *(mark.reader for mark in item.marks)]):
-            marks = [mark for mark in item.marks if mark.reader == reader]
-            opinions = _opinions(marks, meanings)
-            states = {meanings[mark.label][1] for mark in marks}
-            if "normal" in states and any(o.state == "present" for o in opinions.values()):
-                source.exclude([image_id], "'no finding' beside a finding")
-            files.counts["boxes are of a class that means 'no finding': these are dropped"] += sum(
-                mark.box is not None and meanings[mark.label][1] == "normal" for mark in marks
-            )
-            if any(opinion.state == "both" for opinion in opinions.values()):
-                source.exclude([image_id], "two states for one finding")
-            if reader in item.readers and "unknown" not in states:
-                for finding in sorted(absent - opinions.keys()):
-                    opinions[finding] = _Opinion("absent", implied=True)
+            opinions, fault = _opinions(item, reader, meanings, absent, files)
             first, earlier = known.setdefault((image_id, reader), (item.file, {}))
             shared = earlier.keys() & opinions.keys()
             if any(sorted(earlier[f].boxes) != sorted(opinions[f].boxes) for f in shared):
-                source.exclude([image_id], f"boxed differently in {first} and {item.file}")
+                fault = fault or f"boxed differently in {first} and {item.file}"
+            if fault:
+                source.exclude([image_id], fault)
             known[image_id, reader] = (first, opinions | earlier)
     for (image_id, reader), (_, said) in known.items():
         for finding, opinion in said.items():
@@ -258,20 +248,39 @@ def _add_statements(
                 add(state=opinion.state, implied=opinion.implied)
 
 
-def _opinions(marks: Sequence[Mark], meanings: dict[str, tuple[str, str]]) -> dict[str, _Opinion]:
-    """Return what the marks of one reader on one image say of each finding."""
+def _opinions(
+    item: ImageLabels,
+    reader: str,
+    meanings: dict[str, tuple[str, str]],
+    absent: Collection[str],
+    files: LabelFiles,
+) -> tuple[dict[str, _Opinion], str]:
+    """Return what one reader says of each finding of an image, and what contradicts itself."""
     opinions: dict[str, _Opinion] = {}
-    for mark in marks:
+    states = set()
+    fault = ""
+    for mark in item.marks:
         finding, state = meanings[mark.label]
+        if mark.reader != reader:
+            continue
+        states.add(state)
         if not finding:
+            is_dropped = state == "normal" and mark.box is not None
+            text = "boxes are of a class that means 'no finding': these are dropped"
+            files.counts[text] += is_dropped
             continue
         opinion = opinions.setdefault(finding, _Opinion(state))
         if opinion.state != state:
-            opinion.state = "both"
+            fault = "two states for one finding"
         opinion.shares_box |= mark.shares_box
         if mark.box is not None:
             opinion.boxes.append(tuple(mark.box))
-    return opinions
+    if {"normal", "present"} <= states:
+        fault = "'no finding' beside a finding"
+    if reader in item.readers and "unknown" not in states:
+        for finding in sorted(set(absent) - opinions.keys()):
+            opinions[finding] = _Opinion("absent", implied=True)
+    return opinions, fault
 
 
 def _meanings(labels: Sequence[str], where: str) -> dict[str, tuple[str, str]]:

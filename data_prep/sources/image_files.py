@@ -75,10 +75,10 @@ def stem(path: str) -> str:
 
 
 def without_suffix(path: str) -> str:
-    """Return a path with ``/`` and without the suffix of an image file; a UID has dots, too.
+    r"""Return a path with ``/`` and without the suffix of an image file; a UID has dots, too.
 
     Example:
-        >>> without_suffix("images\\\\a.png"), without_suffix("1.2.840")
+        >>> without_suffix("images\\a.png"), without_suffix("1.2.840")
         ('images/a', '1.2.840')
     """
     return _SUFFIX.sub("", path.replace("\\", "/"))

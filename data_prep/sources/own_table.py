@@ -13,11 +13,9 @@ from cxr_compare.data_prep.contracts.box_check import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.ids import is_member, spelling_key
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.ids import spelling_key
 from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file, read_header
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.sources.image_facts import one_row_an_image, read_facts
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, ImageIndex
 from cxr_compare.data_prep.sources.label_rows import (
@@ -117,7 +115,8 @@ def _box_reading(rows: LabelRows, path: Path) -> BoxReading:
     roles = BOX_FORMS[rows.form]
     columns = [(table.columns.get(role) or [role])[0] for role in roles]
     answers = {
-        form: ",".join(f"{role}={name}" for role, name in zip(others, columns, strict=True))
+        form: "say --columns "
+        + ",".join(f"{role}={name}" for role, name in zip(others, columns, strict=True))
         for form, others in BOX_FORMS.items()
         if form != rows.form
     }

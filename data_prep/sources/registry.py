@@ -114,7 +114,8 @@ def read_source(
             _require_folder(source)  # an empty folder is refused before its format is discussed
         problem = "no --format given" if format is None else f"--format {format} is not known"
         advice = _advice(source, out) if source.is_dir() else None
-        raise InputError(f"{source}: {problem}; {advice or f'use one of {", ".join(formats)}'}")
+        advice = advice or f"use one of {', '.join(formats)}"
+        raise InputError(f"{source}: {problem}; {advice}")
     for option in fields(options):
         value = getattr(options, option.name)
         if value != option.default and option.name not in formats[format].options:

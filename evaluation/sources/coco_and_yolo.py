@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import coco_bbox, coco_rotation
+from cxr_compare.data_prep.contracts.box_check import BoxReading, coco_rotation, four_numbers
 from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.coco import read_json_file
-from cxr_compare.data_prep.formats.label_files import ids_of_paths, read_lines
-from cxr_compare.data_prep.formats.yolo import read_class_names
+from cxr_compare.data_prep.sources.image_files import ids_of_paths
+from cxr_compare.data_prep.sources.markup_files import read_json_file, read_lines
+from cxr_compare.data_prep.sources.yolo import read_class_names
 from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 
-_COCO_SIDES = "COCO's bbox is x, y, width, height"
+_COCO_BOXES = BoxReading(form="xywh")
 _SHOWN = 5
 
 
@@ -39,7 +39,7 @@ def read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPredi
         crowds = _with_names(_coco_table(truth, crowd_entries), truth, annotations, truth)
         content = path.read_bytes() + truth.read_bytes()
         ran = tuple(_names_of_coco_images(annotations).values())
-        return RawPredictions(rows, content, crowds=crowds, sides=_COCO_SIDES, ran=ran)
+        return RawPredictions(rows, content, crowds=crowds, reading=_COCO_BOXES, ran=ran)
     categories = sorted(map(str, table["category"].unique()))
     if len(categories) > 1:
         raise InputError(
@@ -48,7 +48,7 @@ def read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPredi
         )
     rows = table.drop(columns="category")
     return RawPredictions(
-        rows, path.read_bytes(), advice=f", {advice.annotations}", sides=_COCO_SIDES
+        rows, path.read_bytes(), advice=f", {advice.annotations}", reading=_COCO_BOXES
     )
 
 
@@ -60,7 +60,7 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
     number = 0
     try:
         for number, entry in enumerate(entries):  # noqa: B007 - the error below uses the number
-            x, y, width, height = map(float, coco_bbox(entry["bbox"]))
+            x, y, width, height = four_numbers(entry["bbox"]) or ()
             corners = [x, y, x + width, y + height]
             if turn := coco_rotation(entry):
                 corners = turned_bounds(np.array(corners), turn).tolist()
@@ -139,10 +139,8 @@ def read_yolo(
     raw = RawPredictions(
         table,
         content,
-        in_shares=True,
+        reading=BoxReading(form="cxcywh", unit="share"),
         listed=tuple(path.stem for path in files),
-        sides="a YOLO line is class, x and y of the centre, width, height and confidence",
-        form="cxcywh",
     )
     if names is not None:
         unnamed = ~table["class"].isin(list(names))

@@ -51,6 +51,19 @@ class ReadingAdvice:
             return "rename the columns if others are meant"
         return f"name others with {self.column_option.replace('{role}', 'ROLE')}"
 
+    @property
+    def box_answers(self) -> dict[str, str]:
+        """How the user answers a question about the form or unit of boxes, by its name."""
+        from cxr_compare.data_prep.contracts.box_check import FORMS, UNITS
+        from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS
+
+        answers = {}
+        for kind, names in (("form", FORMS), ("unit", UNITS)):
+            for name in names:
+                option = self.column_option.replace("{role}", f"box_{kind}").replace("COLUMN", name)
+                answers[name] = f"say {option}" if option else PYTHON_ANSWERS[name]
+        return answers
+
     def confirm_score(self, column: str) -> str:
         """Return how the user says that a column of scores holds the probability of the finding."""
         if not self.column_option:

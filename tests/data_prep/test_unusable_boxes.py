@@ -15,7 +15,7 @@ import cxr_compare
 from cxr_compare.data_prep.contracts.boxes import upright_boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.image import read_image
-from tests.data_prep.formats.answers import reader
+from tests.data_prep.sources.answers import reader
 
 WIDTH, HEIGHT = 100, 120
 N_BOXES = 12
