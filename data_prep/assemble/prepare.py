@@ -250,7 +250,8 @@ def _build(
         *tables.label_notes(options.read.reference),
         *_exif_note(decode, tables, raw_boxes=options.read.raw_boxes),
     ]
-    tables = replace(tables, notes=(*label_notes, *tables.notes))
+    findings = tables.findings.drop(columns="implied", errors="ignore")
+    tables = replace(tables, findings=findings, notes=(*label_notes, *tables.notes))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")

@@ -256,6 +256,7 @@ def check_boxes(
             form or unit. The message asks about that one.
     """
     where = reading.where
+    values = np.where(np.isfinite(values), values, np.nan)
     written = corners_of(values, reading.form, reading.unit, sizes)
     corners, n_sorted = _with_sorted(written, reading.form, sizes)
     faults = box_faults(corners, sizes)

@@ -68,7 +68,8 @@ def field_sizes(text: pd.DataFrame, path: Path, columns: Sequence[str]) -> pd.Da
 def _sides(cells: pd.Series, image_ids: pd.Series, path: Path) -> pd.Series:
     """Return the heights or widths of images; refuse those that no image can have."""
     sides = to_numbers(cells, path, str(cells.name))
-    wrong = sides[(sides < 1) | (sides > LONGEST_SIDE_PX) | (sides % 1 != 0)]
+    known = sides.dropna()
+    wrong = known[(known < 1) | (known > LONGEST_SIDE_PX) | (known % 1 != 0)]
     if len(wrong):
         raise InputError(
             f"{path}: image {image_ids[wrong.index[0]]!r}: {cells.name}={wrong.iloc[0]:g} px is "

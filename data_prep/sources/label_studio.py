@@ -50,6 +50,10 @@ def is_label_studio(path: Path) -> bool:
     )
 
 
+def _may_be_label_studio(path: Path) -> bool:
+    return path.suffix.lower() == ".json" or is_label_studio(path)
+
+
 def _tasks(path: Path) -> list[Any]:
     """Return the tasks of a file, as the full JSON writes them."""
     if path.suffix.lower() == ".csv":
@@ -240,7 +244,7 @@ LABEL_STUDIO = Format(
     detect=_looks_like_label_studio,
     folder="tasks exported as JSON, JSON-MIN or CSV, images in any folders",
     read=partial(
-        read_tool_files, "label-studio", (".json", ".csv"), _label_studio_rows, is_label_studio
+        read_tool_files, "label-studio", (".json", ".csv"), _label_studio_rows, _may_be_label_studio
     ),
     options=TABLE_OPTIONS,
 )

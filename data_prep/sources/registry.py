@@ -137,7 +137,7 @@ def _read(
         name = error.object.encode(errors="replace").decode()
         raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
     except InputError as error:
-        if record.detect(source):
+        if options.labels or record.detect(source):
             raise
         below = sorted(path for path in source.iterdir() if path.is_dir())
         for folder in (source.parent, *below[:50]):

@@ -104,7 +104,7 @@ def truth_set(
         images = _with_patients(images, patients, path)
     typed_tables = {"images": typed_table(images, "images")}
     for name in ("findings", "boxes", "box_coverage"):
-        rows = getattr(tables, name)
+        rows = getattr(tables, name).drop(columns="implied", errors="ignore")
         typed_tables[name] = typed_table(rows[rows["reader"] == REFERENCE_READER], name)
     sizes = images.set_index("image_id")[["width", "height"]].astype(_SIZE_TYPES)
     of_boxes = sizes.reindex(typed_tables["boxes"]["image_id"].to_numpy()).to_numpy()
