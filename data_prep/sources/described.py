@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import headless_problem, missing_columns
@@ -28,8 +28,8 @@ from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.sources.image_facts import read_facts
 from cxr_compare.data_prep.sources.image_files import has_columns, list_images, require_unique_ids
-from cxr_compare.data_prep.sources.label_rows import LabelRows, read_label_rows
 from cxr_compare.data_prep.sources.image_lists import image_name
+from cxr_compare.data_prep.sources.label_rows import LabelRows, read_label_rows
 from cxr_compare.data_prep.sources.own_table import build_rows
 from cxr_compare.data_prep.sources.patients import add_patients, warn_of_unknown_patients
 from cxr_compare.data_prep.sources.source_tables import (
@@ -79,8 +79,8 @@ class SetTable(KnownTable):
     """
 
     name: str = ""
-    columns: list[str] = []
-    roles: dict[str, str | list[str]] = {}
+    columns: list[str] = Field(default_factory=list)
+    roles: dict[str, str | list[str]] = Field(default_factory=dict)
     file: str = ""
     like: str = ""
     required: bool = True
@@ -88,9 +88,9 @@ class SetTable(KnownTable):
     lists: bool = False
     one_row: bool = False
     boxes_beside: str = ""
-    constants: dict[str, str] = {}
-    spellings: dict[str, str] = {}
-    leave_out: list[LeftOut] = []
+    constants: dict[str, str] = Field(default_factory=dict)
+    spellings: dict[str, str] = Field(default_factory=dict)
+    leave_out: list[LeftOut] = Field(default_factory=list)
 
 
 class PublicSet(BaseModel):

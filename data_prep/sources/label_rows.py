@@ -77,10 +77,13 @@ def _class_parts(table: LabelTable, cell: str, class_names: Sequence[str], where
     return re.split(table.known.separator if table.known else r"[|;]", cell)
 
 
-def _classes(table: LabelTable, class_names: Sequence[str]) -> dict[str, list[str]]:
+def _classes(
+    table: LabelTable, class_names: Sequence[str], findings: Sequence[str]
+) -> dict[str, list[str]]:
     """Return the findings that each cell of the label column names.
 
-    Several findings are separated by | or ; and an uncertain or absent one has that prefix.
+    Several findings are separated by | or ; and an uncertain or absent one has that prefix. A cell
+    may say that one of `findings` is absent though no cell says that it is present.
     """
     where = f"{table.path}: column '{table.columns['label'][0]}'"
     if not class_names and not table.has("state"):
@@ -95,12 +98,12 @@ def _classes(table: LabelTable, class_names: Sequence[str]) -> dict[str, list[st
         for parts in parts_by_cell.values()
         for part in parts
     }
-    findings = {cell: [names[part] for part in parts] for cell, parts in parts_by_cell.items()}
+    named = {cell: [names[part] for part in parts] for cell, parts in parts_by_cell.items()}
     if table.has("state"):
-        return findings
+        return named
     classes = {name.removeprefix(_UNCERTAIN) for name in names.values()}
-    stated = {name: _stated(name, classes, where) for name in classes}
-    return {cell: [stated.get(name, name) for name in found] for cell, found in findings.items()}
+    stated = {name: _stated(name, {*classes, *findings}, where) for name in classes}
+    return {cell: [stated.get(name, name) for name in found] for cell, found in named.items()}
 
 
 def _stated(name: str, classes: Collection[str], where: str) -> str:
@@ -239,7 +242,7 @@ class _Gathered:
     ) -> pd.Series:
         """Add the labels of the label column; return the findings of each row, space-separated."""
         cells = table.cells("label")
-        findings_by_cell = _classes(table, self.class_names)
+        findings_by_cell = _classes(table, self.class_names, self.findings)
         self._refuse_others(table, cells, findings_by_cell)
         named = rows.assign(finding=cells.map(findings_by_cell), cell=cells, state="present")
         row_findings = named["finding"].map(" ".join)

@@ -40,7 +40,7 @@ class PatientLookup:
     source: str
 
     def with_nih_names(self, image_ids: pd.Series) -> PatientLookup:
-        """Return a copy with patients of image ids that are names of NIH, if these are its patients."""
+        """Return a copy with patients of names of NIH's images, if its patients are NIH's."""
         if not self.patients.str.startswith("nih:").any():
             return self
         named = nih_patients(image_ids).patients

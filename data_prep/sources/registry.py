@@ -18,6 +18,7 @@ from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.sources.class_folders import FOLDERS, ROBOFLOW
 from cxr_compare.data_prep.sources.coco import COCO
 from cxr_compare.data_prep.sources.cvat import CVAT
+from cxr_compare.data_prep.sources.dicom_folder import DICOM
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, files_below
 from cxr_compare.data_prep.sources.label_studio import LABEL_STUDIO
 from cxr_compare.data_prep.sources.labelme import LABELME
@@ -37,6 +38,7 @@ _RECORDS = (
     VINDR,
     KERMANY,
     COVID,
+    ROBOFLOW,
     CVAT,
     VOC,
     YOLO,
@@ -44,13 +46,13 @@ _RECORDS = (
     VIA,
     LABEL_STUDIO,
     COCO,
-    ROBOFLOW,
     FOLDERS,
+    DICOM,
     TABLE,
 )
 FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
 """Formats of this package by name; those of other packages are in `all_formats`."""
-_VAGUE = ("dicom", "table")  # many folders with DICOM files or tables fit these
+_VAGUE = (DICOM.name, TABLE.name)  # many folders with DICOM files or tables fit these
 
 
 def all_formats() -> dict[str, Format]:
@@ -161,8 +163,14 @@ def _require_folder(source: Path) -> None:
 
 
 def fitting_formats(path: Path) -> list[str]:
-    """Return the names of the formats that fit a folder of images and labels, or a label file."""
-    return [name for name, record in all_formats().items() if record.detect(path)]
+    """Return the names of the formats that fit a folder of images and labels, or a label file.
+
+    Folders of classes are one only if no other format than a vague one fits.
+    """
+    names = [name for name, record in all_formats().items() if record.detect(path)]
+    if FOLDERS.name in names and len(set(names) - {FOLDERS.name, *_VAGUE}):
+        names.remove(FOLDERS.name)
+    return names
 
 
 def likely_format(folder: Path) -> str | None:
@@ -196,7 +204,7 @@ def _advice(folder: Path, out: str = "OUT") -> str | None:
         names = " or ".join(f"--format {name}" for name in sure)
         return f"it looks like {names}: {prepare_command(folder, out)}"
     others = describe_label_files(folder)
-    if others and "dicom" not in fitting:
+    if others and DICOM.name not in fitting:
         return f"{others}, or give a table: {_table_command('LABELS.csv', folder, out)}"
     if fitting:
         name = fitting[0]
@@ -224,7 +232,7 @@ def prepare_command(folder: Path, out: str) -> str:
     name = likely_format(folder)
     if name is None or name == TABLE.name:
         return _table_command(str(first_table(folder) or "LABELS.csv"), folder, out)
-    ids = " --id-key KEY_FILE" if name == "dicom" else ""
+    ids = " --id-key KEY_FILE" if name == DICOM.name else ""
     return f"cxr prepare {shlex.quote(str(folder))} {shlex.quote(out)} --format {name}{ids}"
 
 

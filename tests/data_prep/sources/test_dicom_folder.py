@@ -16,18 +16,10 @@ from pydicom.sequence import Sequence
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import typed_table
-<<<<<<< HEAD
-from cxr_compare.data_prep.formats import dicom_folder as dicom_tree
-from cxr_compare.data_prep.formats.dicom_folder import read_headers
-from cxr_compare.data_prep.formats.folder_scan import files_below
-=======
+from cxr_compare.data_prep.images.radiograph_check import check_dicom_file, why_no_radiograph
 from cxr_compare.data_prep.sources import dicom_folder as dicom_tree
 from cxr_compare.data_prep.sources.dicom_folder import read_headers
 from cxr_compare.data_prep.sources.image_files import files_below
-from cxr_compare.data_prep.sources.registry import likely_format, read_source
-from cxr_compare.data_prep.sources.source_tables import ReadOptions
->>>>>>> b291f185b7d475e13ae43601b64d0a01d747a0ea
-from cxr_compare.data_prep.images.radiograph_check import check_dicom_file, why_no_radiograph
 from cxr_compare.data_prep.sources.registry import likely_format, read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from tests.data_prep.sources.answers import edges, reader
@@ -363,7 +355,7 @@ def test_boxes_come_with_the_long_form(tmp_path):
 
 def test_labels_that_contradict_each_other_leave_the_image_out(tmp_path):
     table = (
-        "path,finding,state,x1,y1,x2,y2\ns2/b,mass,1,9,9,3,12\ns1/a,mass,0,,,,\ns1/a,mass,1,,,,\n"
+        "path,finding,state,x1,y1,x2,y2\ns2/b,mass,1,9,9,9,12\ns1/a,mass,0,,,,\ns1/a,mass,1,,,,\n"
     )
     with_good = table + "s2/c.x,mass,1,1,1,5,5\n"
     tables = labelled(tmp_path, with_good)

@@ -15,8 +15,9 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.registry import FORMATS, read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
-from tests.data_prep.formats import test_annotation_tools as tools
-from tests.data_prep.formats import (
+from tests.data_prep.sources import test_annotation_tools as tools
+from tests.data_prep.sources import (
+    test_class_folders,
     test_coco,
     test_covid,
     test_dicom_folder,
@@ -24,7 +25,6 @@ from tests.data_prep.formats import (
     test_labelme,
     test_nih,
     test_rsna,
-    test_rsna_release,
     test_three_tables,
     test_via,
     test_vindr,
@@ -68,16 +68,6 @@ def write_vindr_of_kaggle(folder: Path) -> None:
     readers = ("a,No finding,14,R10,,,,", *(f"b,No finding,14,R{n},,,," for n in (8, 9, 10)))
     test_vindr.write_kaggle(folder, [*boxes, *readers], (100, 80))
     write_files(folder, {"train_meta.csv": META})
-
-
-def write_covid_workbook(folder: Path) -> None:
-    test_covid.write_radiography(folder)
-    for kind in test_covid.CLASSES:
-        rows = [
-            ("FILE NAME", "FORMAT", "SIZE", "URL"),
-            (f"{kind}-1", "PNG", "256*256", "https://example.org"),
-        ]
-        test_covid.write_workbook(folder / f"{kind}.metadata.xlsx", rows)
 
 
 def write_covid_collection(folder: Path) -> None:
@@ -168,14 +158,15 @@ def write_via(folder: Path, name: str) -> None:
 
 SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "rsna": ("rsna", write_rsna),
-    "rsna release": ("rsna", test_rsna_release.write_release),
     "nih": ("nih", write_nih),
     "vindr": ("vindr", test_vindr.write_physionet),
     "vindr of Kaggle": ("vindr", write_vindr_of_kaggle),
     "kermany": ("kermany", test_kermany.write_source),
     "covid collection": ("covid", write_covid_collection),
     "covid Hannover": ("covid", write_covid_hannover),
-    "covid workbook": ("covid", write_covid_workbook),
+    "covid radiography": ("covid", test_covid.write_radiography),
+    "roboflow": ("roboflow", test_class_folders.write_parts),
+    "folders": ("folders", test_class_folders.write_folders),
     "coco": ("coco", lambda folder: test_coco.write_set(folder, {"x.json": test_coco.COCO})),
     "voc": ("voc", write_voc),
     "yolo": ("yolo", write_yolo),

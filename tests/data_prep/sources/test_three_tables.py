@@ -8,7 +8,7 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
-from tests.data_prep.formats.answers import states
+from tests.data_prep.sources.answers import states
 
 IMAGES = "image_id,patient_id\na,p1\nb,p1\nc,p2\n"
 LABELS = "image_id,finding,state\na,mass,present\nb,mass,absent\nc,mass,uncertain\n"

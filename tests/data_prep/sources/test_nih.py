@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-<<<<<<< HEAD
-from cxr_compare.data_prep.formats.nih import FINDINGS, find_entries, read_entries
-from tests.data_prep.sources.answers import edges, reader, reasons, roles, states_of, write_files
-=======
 from cxr_compare.data_prep.sources.described import public_sets
-from tests.data_prep.formats.answers import edges, reader, reasons, roles, states_of, write_files
->>>>>>> b291f185b7d475e13ae43601b64d0a01d747a0ea
+from tests.data_prep.sources.answers import edges, reader, reasons, roles, states_of, write_files
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -139,21 +135,21 @@ def test_official_boxes_become_corners_and_what_they_stand_on_alone_counts_as_bo
 
 def test_boxed_images_must_have_the_size_that_the_boxes_are_in(tmp_path):
     source = write_source(
-        tmp_path,
-        [row(A, "Mass"), row(B)],
-        boxes=[f"{A}.png,Mass,1,2,3,4"],
-        image_files=(f"images/{A}.png", f"images/{B}.png"),
+        tmp_path, [row(A, "Mass"), row(B, "Mass")], boxes=[f"{A}.png,Mass,1,2,3,4"]
     )
-    images = read(source).images.set_index("image_id")
-    assert images.loc[A, ["height", "width"]].tolist() == [1024, 1024]
-    assert images.loc[B, ["height", "width"]].isna().all()
+    (source / "images").mkdir()
+    for name in (A, B):
+        Image.new("L", (512, 512)).save(source / "images" / f"{name}.png")
+    tables = read(source)
+    assert tables.images["image_id"].tolist() == [B]
+    assert "1024" in tables.excluded["reason"].item()
 
 
 @pytest.mark.parametrize(
     ("box", "reason"),
     [
-        ("Mass,1,2,0,4", "no width or height"),
-        ("Mass,-9,2,12,4", "outside the image"),
+        ("Mass,1,2,0,4", "zero or negative size"),
+        ("Mass,-99,2,120,4", "outside the image"),
         ("Mass,1,,3,4", "missing or infinite"),
         ("Nodule,1,2,3,4", "labelled absent"),
     ],

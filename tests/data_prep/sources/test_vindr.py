@@ -8,7 +8,7 @@ from PIL import Image
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources import described
 from cxr_compare.data_prep.sources.registry import likely_format
-from tests.data_prep.formats.answers import reader, states, write_files
+from tests.data_prep.sources.answers import reader, states, write_files
 
 CLASSES = "Cardiomegaly,Nodule/Mass,Pneumonia,{other},No finding"
 TRAIN = [
@@ -143,7 +143,7 @@ def test_physionets_split_is_official_and_nobody_is_known_as_a_patient(tmp_path)
     }
     assert tables.split.empty
     assert set(tables.images["patient_id_source"]) == {"assumed_image"}
-    assert any(note.startswith("WARNING: VinDr-CXR names no patients") for note in tables.notes)
+    assert any(note.startswith("WARNING") and "4 images" in note for note in tables.notes)
     assert tables.images.set_index("image_id")["x_labels"].to_dict() == {
         "a": "readers",
         "b": "readers",
@@ -179,12 +179,12 @@ def test_boxes_are_scaled_to_copies_whose_original_size_is_known(tmp_path):
     (tmp_path / "train_meta.csv").write_text("image_id,dim0,dim1\na,2560,2048\nb,2560,2048\n")
     tables = read(tmp_path)
     assert reference_boxes(tables, "a") == [[125, 30, 250, 75]]  # x / 8, y / 20
-    assert any("1 boxed images" in note for note in tables.notes)
+    assert any("1 boxed image has" in note for note in tables.notes)
 
 
 def test_boxes_beyond_images_of_unknown_original_are_refused(tmp_path):
     write_kaggle(tmp_path, ["a,Cardiomegaly,3,R8,1000,600,2000,1500"], size=(256, 256))
-    with pytest.raises(InputError, match=r"train/a\.png.*train_meta\.csv"):
+    with pytest.raises(InputError, match=r"train\.csv.*1 box of 1"):
         read(tmp_path)
 
 
@@ -199,14 +199,14 @@ def test_boxes_that_were_resized_with_the_images_are_not_scaled_twice(tmp_path, 
 @pytest.mark.parametrize(
     ("labels", "boxes", "reason"),
     [
-        ([*TRAIN, "a,R8,0,0,0,0,1"], TRAIN_BOXES, "two labels by one reader"),
-        ([*TRAIN[1:], "a,R8,1,0,0,0,1"], TRAIN_BOXES, "both 'No finding' and a finding"),
-        (TRAIN, [*TRAIN_BOXES, "a,R8,Nodule/Mass,1,1,5,5"], "labels absent"),
+        ([*TRAIN, "a,R8,0,0,0,0,1"], TRAIN_BOXES, "'no finding' beside"),
+        ([*TRAIN[1:], "a,R8,1,0,0,0,1"], TRAIN_BOXES, "'no finding' beside"),
+        (TRAIN, [*TRAIN_BOXES, "a,R8,Nodule/Mass,1,1,5,5"], "labelled absent"),
         (TRAIN, [*TRAIN_BOXES, "a,R9,Nodule/Mass,1,1,1,5"], "zero or negative size"),
         (TRAIN, [*TRAIN_BOXES, "a,R9,Nodule/Mass,-9,1,5,5"], "outside the image"),
         (TRAIN, [*TRAIN_BOXES, "a,R9,Nodule/Mass,,1,5,5"], "missing or infinite number"),
         (TRAIN[3:], TRAIN_BOXES, "no row in image_labels_train.csv"),
-        ([*TRAIN, "z,R8,0,0,0,0,1"], TRAIN_BOXES, "but no image file"),
+        ([*TRAIN, "z,R8,0,0,0,0,1"], TRAIN_BOXES, "but no image"),
     ],
 )
 def test_what_contradicts_itself_is_left_out_with_the_reason(tmp_path, labels, boxes, reason):
@@ -233,7 +233,7 @@ def test_an_unknown_reference_is_refused(tmp_path, rule, message):
 
 def test_a_cell_that_is_no_label_is_named(tmp_path):
     labels = [*TRAIN[:-1], "b,R10,0,2,0,0,0"]
-    with pytest.raises(InputError, match=r"image_labels_train.csv: line 7: Nodule/Mass='2'"):
+    with pytest.raises(InputError, match=r"image_labels_train.csv: line 7: .*'Nodule/Mass'"):
         read(write_physionet(tmp_path, labels=labels))
 
 
@@ -252,7 +252,7 @@ def test_a_part_without_images_or_without_labels_is_noted(tmp_path):
     tables = read(source)
     assert set(tables.images["image_id"]) == {"a", "b"}
     assert tables.excluded.empty
-    assert any(note.startswith("test/ ") for note in tables.notes)
+    assert any(note.startswith("image_labels_test.csv: none") for note in tables.notes)
     assert tables.official.empty
 
 

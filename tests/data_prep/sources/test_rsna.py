@@ -8,18 +8,10 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import write_json
-<<<<<<< HEAD
-from cxr_compare.data_prep.formats.rsna import read_classes, read_header_table
-from cxr_compare.data_prep.formats.rsna_mapping import read_mapping
-from cxr_compare.data_prep.sources.registry import read_source
-from cxr_compare.data_prep.sources.source_tables import ReadOptions
-from tests.data_prep.sources.answers import edges, reader, write_files
-=======
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.rsna import read_mapping
 from cxr_compare.data_prep.sources.source_tables import NO_PIXELS, ReadOptions
-from tests.data_prep.formats.answers import edges, reader, write_files
->>>>>>> b291f185b7d475e13ae43601b64d0a01d747a0ea
+from tests.data_prep.sources.answers import edges, reader, write_files
 
 NOTHING = ",,,,,"
 
@@ -71,14 +63,14 @@ def test_unlabelled_test_images_are_there_but_unused(tmp_path):
     [
         (["a,1,1,5,5,1"], None, "no row in"),  # the folder has images a and b
         (["a,1,1,5,5,1", "b,,,,,0", "c,,,,,0"], None, "no image"),  # a label for a lost image
-        (["a,1,1,0,5,1", "b,1,1,5,5,1"], None, "no width or height"),
-        (["a,1,1,-5,5,1", "b,1,1,5,5,1"], None, "no width or height"),
+        (["a,1,1,0,5,1", "b,1,1,5,5,1"], None, "zero or negative size"),
+        (["a,1,1,-5,5,1", "b,1,1,5,5,1"], None, "zero or negative size"),
         (["a,1,,5,5,1", "b,1,1,5,5,1"], None, "missing or infinite"),  # half a box
         (["a,1,inf,5,5,1", "b,1,1,5,5,1"], None, "missing or infinite"),
         (["a,-9,1,15,5,1", "b,1,1,5,5,1"], None, "outside the image"),
         (["a,1,1,5,5,0", "b,,,,,0"], None, "labelled absent"),
-        (["a,1,1,5,5,1", "a,,,,,0", "b,,,,,0"], None, "two states"),
-        (["a,1,1,5,5,1", "b,,,,,0"], ["a,Normal", "b,Normal"], "two states"),
+        (["a,1,1,5,5,1", "a,,,,,0", "b,,,,,0"], None, "labelled absent"),
+        (["a,1,1,5,5,1", "b,,,,,0"], ["a,Normal", "b,Normal"], "labelled absent"),
         (["a,1,1,5,5,1", "b,,,,,0"], ["b,Lung Opacity", "b,Normal"], "two different rows"),
     ],
 )
@@ -160,7 +152,7 @@ def test_a_malformed_label_file_names_the_line(tmp_path, rows, message):
 
 
 def test_folder_without_images_says_where_they_belong(tmp_path):
-    with pytest.raises(InputError, match="stage_2_train_labels.csv"):
+    with pytest.raises(InputError, match=r"stage_2_train_labels\.csv"):
         read(write_source(tmp_path, ["a" + NOTHING + "0"], images=""))
 
 
@@ -198,7 +190,7 @@ def test_tables_without_image_folders_are_a_set_without_pixels(tmp_path):
 def test_a_lost_folder_of_training_images_is_no_set_without_pixels(tmp_path):
     source = write_source(tmp_path, ["a" + NOTHING + "0"], images="")
     (source / "stage_2_train_images").rmdir()
-    with pytest.raises(InputError, match="stage_2_train_labels.csv"):
+    with pytest.raises(InputError, match=r"stage_2_train_labels\.csv"):
         read(source)
 
 
@@ -225,7 +217,7 @@ def test_an_image_with_two_headers_that_differ_is_left_out(tmp_path):
     source = write_source(tmp_path, ["a" + NOTHING + "0", "b" + NOTHING + "0"])
     headers = "PatientID,PatientAge\na,40\nb,50\nb,51\n"
     write_files(source, {"x_dicom_headers.csv": headers})
-    assert read(source).images["image_id"].tolist() == ["a", "t"]
+    assert set(read(source).images["image_id"]) == {"a", "t"}
 
 
 def test_the_public_tables_give_the_published_numbers(shared_data):

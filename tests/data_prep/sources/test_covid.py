@@ -2,18 +2,12 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from openpyxl import Workbook
 
 from cxr_compare.data_prep.contracts.errors import InputError
-<<<<<<< HEAD
-from cxr_compare.data_prep.formats.covid import findings_from_path, origin_from_url, read_origins
 from cxr_compare.data_prep.sources.source_tables import NO_PIXELS
 from tests.data_prep.sources.answers import reader, reasons, states_of, write_files
-=======
-from cxr_compare.data_prep.sources.source_tables import NO_PIXELS
-from tests.data_prep.formats.answers import reader, reasons, states_of, write_files
->>>>>>> b291f185b7d475e13ae43601b64d0a01d747a0ea
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COLLECTION = "patientid,offset,sex,age,finding,view,modality,folder,filename,url"
@@ -32,14 +26,6 @@ def write_radiography(folder: Path) -> Path:
     for name in CLASSES:
         touch(folder, f"{name}/images/{name}-1.png", f"{name}/masks/{name}-1.png")
     return folder
-
-
-def write_workbook(path: Path, rows: list[tuple[str | None, ...]]) -> Path:
-    book = Workbook()
-    for row in rows:
-        book.active.append(row)
-    book.save(path)
-    return path
 
 
 def write_collection(folder: Path, rows: list[str], header: str = COLLECTION) -> Path:
@@ -92,55 +78,10 @@ def test_older_releases_and_the_folder_above_are_read(tmp_path):
 def test_patients_are_assumed_loudly_unless_a_pattern_finds_them(tmp_path):
     tables = read(write_radiography(tmp_path))
     assert set(tables.images["patient_id_source"]) == {"assumed_image"}
-    assert "covid_radiography:COVID-1" in set(tables.images["patient_id"])
-    assert any(note.startswith("WARNING: the patients were not") for note in tables.notes)
+    assert "covid_radiography:image-COVID-1" in set(tables.images["patient_id"])
+    assert any(note.startswith("WARNING") and "4 images" in note for note in tables.notes)
     tables = read(tmp_path, patient_pattern=r"-(\d+)")
     assert set(tables.images["patient_id"]) == {"covid_radiography:1"}
-
-
-def test_origins_are_found_whatever_the_case_of_the_names(tmp_path):
-    source = write_radiography(tmp_path)
-    header = ("FILE NAME", "FORMAT", "SIZE", "URL")
-    write_workbook(
-        source / "Normal.metadata.xlsx",
-        [header, ("NORMAL-1", "PNG", "256*256", "https://www.kaggle.com/c/rsna-pneumonia/data")],
-    )
-    write_workbook(
-        source / "COVID.metadata.xlsx",
-        [header, ("COVID1", "PNG", "256*256", "https://SIRM.org/a/b"), (None, None, None, None)],
-    )
-    tables = read(source)
-    origins = tables.images.set_index("image_id")["x_origin"]
-    assert origins["Normal-1"] == "kaggle.com/c/rsna-pneumonia"
-    assert origins["COVID-1"] == "sirm.org"
-    assert origins[["Lung_Opacity-1", "Viral Pneumonia-1"]].isna().all()
-    assert any("2 of 4 images come from a source" in note for note in tables.notes)
-
-
-def test_a_source_that_gave_two_classes_does_not_tell_them_apart(tmp_path):
-    source = write_radiography(tmp_path)
-    for name in ("COVID", "Normal"):
-        rows = [("FILE NAME", "URL"), (f"{name}-1", "https://eurorad.org/x")]
-        write_workbook(source / f"{name}.metadata.xlsx", rows)
-    assert any("0 of 4 images come from a source" in note for note in read(source).notes)
-
-
-@pytest.mark.parametrize("content", [b"no workbook", b""])
-def test_a_broken_workbook_is_one_clear_line(tmp_path, content):
-    path = tmp_path / "COVID.metadata.xlsx"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="not readable as a workbook"):
-        read_origins(path)
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [([], "has no cell"), ([("NAME", "URL")], "'FILE NAME'")],
-)
-def test_a_workbook_of_something_else_says_what_it_lacks(tmp_path, rows, message):
-    path = write_workbook(tmp_path / "COVID.metadata.xlsx", rows)
-    with pytest.raises(InputError, match=message):
-        read_origins(path)
 
 
 def test_images_outside_the_classes_or_against_their_name_are_left_out(tmp_path):
@@ -189,7 +130,7 @@ def test_each_part_of_the_published_path_is_a_finding_and_the_rest_is_unknown(tm
     every = {"pneumonia", "viral_pneumonia", "covid_19", "bacterial_pneumonia", "e_coli"}
     assert states_of(tables, "c") == dict.fromkeys(every, "absent")
     assert states_of(tables, "d") == {}
-    assert any("present on 1 and absent on 1 of 4 images" in note for note in tables.notes)
+    assert any("1 image has no label" in note for note in tables.notes)
     assert next(iter(tables.targets)) == "covid_19"
     assert "e_coli" not in tables.targets
 
@@ -245,7 +186,7 @@ def test_images_without_a_row_are_left_out_and_masks_beside_them_ignored(tmp_pat
     touch(source, "images/a.jpg", "images/stray.jpg", "annotations/lungVAE-masks/a_mask.png")
     tables = read(source)
     assert reasons(tables) == {
-        "images/lost.jpg": "row in metadata.csv, but no image",
+        "lost": "row in metadata.csv, but no image",
         "images/stray.jpg": "no row in metadata.csv",
     }
 
@@ -268,8 +209,8 @@ def test_contradicting_rows_exclude_their_image(tmp_path):
     tables = read(source)
     assert tables.images["image_id"].tolist() == ["c"]
     assert set(tables.excluded["reason"]) == {
-        "two rows in metadata.csv",
-        "'No Finding' beside a finding",
+        "two different rows in metadata.csv",
+        "'no finding' beside a finding",
     }
 
 
@@ -298,9 +239,9 @@ LISTED = {"metadata.csv": f"{COLLECTION}\n2,0,M,65,COVID-19,PA,X-ray,images,a.jp
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
-        ({"COVID-19_Radiography_Dataset/a.zip": ""}, {}, "no folder COVID with images"),
-        ({"metadata.csv": "patientid,finding\n1,COVID-19\n"}, {}, "'filename'"),
-        ({**LISTED, "images/b.jpg": ""}, {}, r"none of its 1 images is listed in metadata\.csv"),
+        ({"COVID-19_Radiography_Dataset/a.zip": ""}, {}, "hold no image"),
+        ({"metadata.csv": "patientid,finding\n1,COVID-19\n"}, {}, "filename"),
+        ({**LISTED, "images/b.jpg": ""}, {}, r"none of its 1 image is listed in metadata\.csv"),
         (LISTED, {"patient_pattern": r"(\d)"}, "leave --patient-pattern out"),
         ({"train/PNEUMONIA/person1_virus_1.jpeg": ""}, {}, "--format kermany"),
     ],
@@ -313,18 +254,19 @@ def test_a_source_that_cannot_be_read_is_refused(tmp_path, files, options, messa
 @pytest.mark.parametrize(
     ("cell", "names"),
     [
-        ("Pneumonia/Viral/Influenza/H1N1", ["pneumonia", "viral_pneumonia", "influenza", "h1n1"]),
-        ("Pneumonia/Viral/Herpes ", ["pneumonia", "viral_pneumonia", "herpes"]),
-        ("Pneumonia/Aspiration", ["pneumonia", "aspiration_pneumonia"]),
-        ("COVID-19, ARDS", ["covid_19", "ards"]),
-        ("Tuberculosis", ["tuberculosis"]),
-        ("No finding", ["no_finding"]),
-        ("Unknown", []),
-        ("", []),
+        ("Pneumonia/Viral/Influenza/H1N1", {"pneumonia", "viral_pneumonia", "influenza", "h1n1"}),
+        ("Pneumonia/Viral/Herpes ", {"pneumonia", "viral_pneumonia", "herpes"}),
+        ("Pneumonia/Aspiration", {"pneumonia", "aspiration_pneumonia"}),
+        ('"COVID-19, ARDS"', {"covid_19", "ards"}),
+        ("Tuberculosis", {"tuberculosis"}),
+        ("Unknown", set()),
+        ("", set()),
     ],
 )
-def test_published_findings_are_taken_apart(cell, names):
-    assert findings_from_path(cell) == names
+def test_published_findings_are_taken_apart(tmp_path, cell, names):
+    rows = [f"1,0,M,65,{cell},PA,X-ray,images,a.jpg,", "2,0,M,65,COVID-19,PA,X-ray,images,b.jpg,"]
+    source = touch(write_collection(tmp_path, rows), "images/a.jpg", "images/b.jpg")
+    assert set(states_of(read(source), "a")) == names
 
 
 @pytest.mark.parametrize(
@@ -332,13 +274,16 @@ def test_published_findings_are_taken_apart(cell, names):
     [
         ("https://www.eurorad.org/case/1", "eurorad.org"),
         ("https://github.com/ml-workgroup/covid-19/tree/x", "github.com/ml-workgroup/covid-19"),
-        ("", ""),
-        ("not an address", ""),
-        ("http://[broken", ""),
+        ("", None),
+        ("not an address", None),
+        ("http://[broken", None),
     ],
 )
-def test_an_origin_is_the_host_or_the_set_on_a_platform(address, origin):
-    assert origin_from_url(address) == origin
+def test_an_origin_is_the_host_or_the_set_on_a_platform(tmp_path, address, origin):
+    rows = [f"1,0,M,65,COVID-19,PA,X-ray,images,a.jpg,{address}"]
+    tables = read(touch(write_collection(tmp_path, rows), "images/a.jpg"))
+    found = tables.images["x_origin"].iloc[0]
+    assert pd.isna(found) if origin is None else found == origin
 
 
 # Hannover
@@ -358,7 +303,7 @@ def test_hannover_has_patients_but_no_negative(tmp_path):
         "png/e.png": "no row in data.csv",
     }
     assert set(tables.findings["state"]) == {"present"}
-    assert any("WARNING: all 1 patient has COVID-19" in note for note in tables.notes)
+    assert any("no negative image" in note for note in tables.notes)
 
 
 def test_real_images_give_the_known_numbers(shared_data):
