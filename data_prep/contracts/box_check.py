@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -17,7 +18,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import plain_name
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 
 BoxForm = Literal["xyxy", "xywh", "cxcywh"]
 """Meaning of a box's four numbers: ``xyxy``, two corners; ``xywh``, left, top, width and height; or
@@ -277,16 +278,13 @@ def check_boxes(
         raise InputError(
             f"{_row_text(values, reading, images, row)}: {faults[row]} ({counts}): {question}"
         )
-    question = _doubt(values, written, reading, sizes)
+    row, question = _doubt(values, written, reading, sizes)
     if question:
-        raise InputError(f"{_row_text(values, reading, images, 0)}: {question}")
+        raise InputError(f"{_row_text(values, reading, images, row)}: {question}")
     notes = []
     if n_sorted:
-        verb = "was" if n_sorted == 1 else "were"
-        notes.append(
-            f"{counted(n_sorted, 'box')} {verb} drawn from another corner than the upper left: "
-            "corners are sorted"
-        )
+        text = "boxes were drawn from another corner than the upper left: corners are sorted"
+        notes.append(counted_phrase(n_sorted, text))
     return CheckedBoxes(corners, faults, tuple(notes))
 
 
@@ -314,7 +312,7 @@ def _other_reading(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -
         return ""
     fitting = _fitting_readings(values, reading, sizes)
     if fitting:
-        return reading.question(*fitting[0])
+        return _questions(reading, fitting)
     corners = corners_of(values, reading.form, reading.unit, sizes)
     if (box_faults(corners, np.full_like(sizes, np.nan)) == "").mean() >= _MOST:
         return "are these px of a larger image? Give px of the original image"
@@ -336,40 +334,57 @@ def _fitting_readings(
         is_tiny = (sides <= 1.1).all(axis=1).mean() > _MOST
         if not is_tiny and (box_faults(corners, sizes) == "").mean() >= _MOST:
             fitting.append((form, unit))
-    return sorted(fitting, key=lambda r: (r[1] != reading.unit, r[0] != reading.form))
+    return sorted(fitting, key=partial(_distance, reading))
 
 
-def _doubt(values: np.ndarray, written: np.ndarray, reading: BoxReading, sizes: np.ndarray) -> str:
-    """Ask about boxes that can all be used, and are probably meant otherwise; "" without doubt."""
+def _distance(reading: BoxReading, other: tuple[BoxForm, BoxUnit]) -> tuple[int, bool]:
+    """Return in how much another reading differs; other forms are nearer than other units."""
+    form, unit = other
+    return (form != reading.form) + (unit != reading.unit), unit != reading.unit
+
+
+def _questions(reading: BoxReading, fitting: list[tuple[BoxForm, BoxUnit]]) -> str:
+    """Ask about the nearest of the other readings, two if they are as near."""
+    first = _distance(reading, fitting[0])
+    nearest = [other for other in fitting if _distance(reading, other) == first]
+    return ". Or ".join(reading.question(*other) for other in nearest[:2])
+
+
+def _doubt(
+    values: np.ndarray, written: np.ndarray, reading: BoxReading, sizes: np.ndarray
+) -> tuple[int, str]:
+    """Ask about boxes that can all be used, and are probably meant otherwise.
+
+    Returns:
+        Row of an example, and the question; "" without doubt.
+    """
     if reading.affirmed:
-        return ""
-    if reading.unit == "px" and (np.abs(written) <= 1 + _FAR).all(axis=1).mean() >= _MOST:
-        n_within = int((np.abs(written) <= 1 + _FAR).all(axis=1).sum())
-        verb = "lies" if n_within == 1 else "lie"
+        return 0, ""
+    is_within = (np.abs(written) <= 1 + _FAR).all(axis=1)
+    if reading.unit == "px" and is_within.mean() >= _MOST:
+        verb = "lies" if is_within.sum() == 1 else "lie"
         question = reading.question(reading.form, "share")
-        return f"{counted(n_within, 'box')} {verb} within 1 px: {question}"
+        boxes = counted(int(is_within.sum()), "box", verb)
+        return int(is_within.argmax()), f"{boxes} within 1 px: {question}"
     others = _fitting_readings(values, reading, sizes)
     if reading.form == "xyxy":
         is_backwards = (written[:, :2] > written[:, 2:]).any(axis=1)
         is_doubtful = is_backwards.mean() >= MANY and ("xywh", reading.unit) in others
-        if is_doubtful and not _are_two_corners(values):
-            n_backwards = int(is_backwards.sum())
-            verb = "ends" if n_backwards == 1 else "end"
-            return (
-                f"{counted(n_backwards, 'box')} of {len(values):,} {verb} before "
-                f"{'it begins' if n_backwards == 1 else 'they begin'}: "
-                f"{reading.question('xywh', reading.unit)}"
-            )
-        return ""
+        if not is_doubtful or _are_two_corners(values):
+            return 0, ""
+        question = reading.question("xywh", reading.unit)
+        boxes = counted(int(is_backwards.sum()), "box")
+        text = f"of {boxes} of {len(values):,} the first corner is not the upper left"
+        return int(is_backwards.argmax()), f"{text}: {question}"
     if reading.stated or len(values) < _FEWEST or ("xyxy", reading.unit) not in others:
-        return ""
+        return 0, ""
     is_larger = ((values[:, 2:] > values[:, :2]) & (values[:, :2] > 0)).all(axis=1)
     if is_larger.mean() < _MOST or _are_sizes(values):
-        return ""
-    answer = f"if not, say --columns box_form={reading.form}"
-    return (
+        return 0, ""
+    answer = reading.answers.get(reading.form, f"say --columns box_form={reading.form}")
+    return int(is_larger.argmax()), (
         "in nearly every box the third number exceeds the first, and the fourth the second: "
-        f"{reading.question('xyxy', reading.unit)}; {answer}"
+        f"{reading.question('xyxy', reading.unit)}; if not, {answer}"
     )
 
 
@@ -388,7 +403,9 @@ def _correlations(values: np.ndarray) -> list[float]:
 
 
 def _are_two_corners(values: np.ndarray) -> bool:
-    return all(correlation >= _TOGETHER for correlation in _correlations(values))
+    return len(values) >= _FEWEST // 2 and all(
+        correlation >= _TOGETHER for correlation in _correlations(values)
+    )
 
 
 def _are_sizes(values: np.ndarray) -> bool:
@@ -421,9 +438,10 @@ def check_predictions(
         return table, ()
     values = values_of(written, reading.form)
     if reading.unit == "px":
-        question = _doubt(values, written, reading, sizes)
+        row, question = _doubt(values, written, reading, sizes)
         if question:
-            raise InputError(f"{row_text(table, 0, where)}: {_edges_text(written[0])}: {question}")
+            edges = _edges_text(written[row])
+            raise InputError(f"{row_text(table, row, where)}: {edges}: {question}")
     wide = sizes * (1 + _FAR)
     corners, n_sorted = _with_sorted(written, reading.form, wide)
     is_empty = ~(corners[:, :2] < corners[:, 2:]).all(axis=1)
@@ -435,7 +453,7 @@ def check_predictions(
         unscaled = values if reading.unit == "px" else _unscaled(values, sizes, reading.unit)
         fitting = [] if reading.affirmed else _fitting_readings(unscaled, reading, sizes)
         if fitting:
-            question = reading.question(*fitting[0])
+            question = _questions(reading, fitting)
         elif is_many and is_far.any():
             question = "are these px of a larger, resized image? Give px of the original image"
         elif is_many:
@@ -506,7 +524,7 @@ def require_corners(
         return
     unknown = np.full((len(corners), 2), np.nan)
     reading = BoxReading(where=where, answers=answers or {})
-    question = _doubt(corners, corners, reading, unknown)
+    _, question = _doubt(corners, corners, reading, unknown)
     is_wrong = ~(corners[:, :2] < corners[:, 2:]).all(axis=1)
     if question or is_wrong.any():
         row = int(is_wrong.argmax())

@@ -206,7 +206,7 @@ def box_cells(
     elif (low > high).any():
         edges = sorted_corners(edges[None])[0]
         notes.counts[
-            "boxes were drawn from another corner than the upper left: their corners are sorted"
+            "boxes were drawn from another corner than the upper left: corners are sorted"
         ] += 1
     edges = np.where(np.isnan(edges), np.inf, edges)  # an infinite edge excludes the image
     return dict(zip(BOX_SIDES, edges.round(4).astype(str), strict=True))

@@ -363,11 +363,52 @@ def test_corners_in_yolo_predictions_are_asked_about(tmp_path):
     assert isinstance(dataset.boxes, pd.DataFrame)
 
 
-def test_corners_that_all_fit_are_a_caution(tmp_path):
+def test_corners_that_all_fit_are_asked_about_until_the_user_answers(tmp_path):
     corners = [[10, 12, 41, 44 + n] for n in range(N_BOXES)]
     source = write_coco(tmp_path / "in", [{"bbox": bbox} for bbox in corners])
-    notes = prepare(source, tmp_path / "out", "coco").summary.notes
-    assert any(note.startswith("WARNING") and "are these corners" in note for note in notes)
+    with pytest.raises(InputError, match=r"are these corners.*box_form=xyxy.*box_form=xywh"):
+        prepare(source, tmp_path / "out", "coco")
+    for form, x2 in (("xyxy", 41), ("xywh", 51)):
+        answer = (f"box_form={form}",)
+        dataset = prepare(source, tmp_path / form, "coco", columns=answer)
+        assert set(dataset.boxes["x2"]) == {x2}
+
+
+def test_large_lesions_are_no_corners(tmp_path):
+    rng = np.random.default_rng(3)
+    sizes = rng.integers((20, 22, 40, 50), (30, 40, 65, 75), (N_BOXES, 4)).tolist()
+    source = write_coco(tmp_path / "in", [{"bbox": bbox} for bbox in sizes])
+    dataset = prepare(source, tmp_path / "out", "coco")
+    assert corners_of(dataset)[0] == [*sizes[0][:2], sizes[0][0] + sizes[0][2], sum(sizes[0][1::2])]
+
+
+@pytest.mark.parametrize("n_wrong", [1, 4, 11, 12])
+def test_a_bbox_must_be_around_its_outline(n_wrong, tmp_path):
+    annotations: list[dict[str, Any]] = []
+    for n, (x, y, w, h) in enumerate(LESIONS):
+        outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+        below = HEIGHT - y - h if n < n_wrong else y + 0.5
+        annotations.append({"bbox": [x, below, w, h], "segmentation": [outline]})
+    source = write_coco(tmp_path / "in", annotations)
+    if n_wrong > 1:
+        with pytest.raises(InputError, match=rf"p00_0.*in {n_wrong} of 12 annotations"):
+            prepare(source, tmp_path / "out", "coco")
+        return
+    dataset = prepare(source, tmp_path / "out", "coco")
+    assert counts(dataset) == (N_BOXES - 1, N_BOXES)
+    assert dataset.summary.excluded["path"].tolist() == ["p00_0.png"]
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("n_wrong", [1, 4, 11, 12])
+def test_corners_in_another_order_are_sorted_where_they_move_together(n_wrong, axes, tmp_path):
+    drawn = [list(corners) for corners in CORNERS]
+    for corners in drawn[:n_wrong]:
+        for axis in axes:
+            corners[axis], corners[axis + 2] = corners[axis + 2], corners[axis]
+    dataset = prepare(write_voc(tmp_path / "in", drawn), tmp_path / "out", "voc")
+    assert corners_of(dataset) == [list(map(float, corners)) for corners in CORNERS]
+    assert any("sorted" in note for note in dataset.summary.notes)
 
 
 def compare_with_truth(folder: Path, annotations: list[dict[str, Any]], predicted: Any) -> float:

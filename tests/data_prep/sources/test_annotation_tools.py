@@ -115,7 +115,7 @@ def test_other_shapes_of_cvat_get_the_box_around_them_with_a_note(tmp_path, shap
     ("shape", "reason"),
     [
         (BOX.format("", "").replace("10.00", "ten"), "box with a missing or infinite number"),
-        (BOX.format("", "").replace("40.50", "4"), "box of zero or negative size"),
+        (BOX.format("", "").replace("40.50", "10"), "box of zero or negative size"),
         (BOX.format("", "").replace("10.00", "-9"), "box outside the image"),
         ('<polygon label="Mass" points="1,2;3"/>', "box with a missing or infinite number"),
         (BOX.format("", "") + '<tag label="normal"/>', "'no finding' beside a finding"),

@@ -112,7 +112,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path):
     ("annotation", "reason"),
     [
         ({"bbox": [10, 20, 0, 40]}, "zero or negative size"),
-        ({"bbox": [10, 20, -5, 40]}, "zero or negative size"),
+        ({"bbox": [10, 20, -15, 40]}, "zero or negative size"),
         ({"bbox": [10, 20, None, 40]}, "missing or infinite"),
         ({"bbox": [10, 20, float("nan"), 40]}, "missing or infinite"),
         ({"bbox": [-9, 20, 30, 40]}, "box outside the image"),

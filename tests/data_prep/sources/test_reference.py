@@ -3,14 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cxr_compare.data_prep.formats.reference import (
-    box_coverage_of_readers,
-    fuse_boxes,
-    same_lesions,
-    vote_findings,
-)
 
-from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.joined_readers import same_lesions, with_reference
 
 
 def votes(*states: str) -> pd.DataFrame:
@@ -21,6 +15,7 @@ def votes(*states: str) -> pd.DataFrame:
             "reader": [f"R{number}" for number in range(1, len(states) + 1)],
             "state": states,
             "origin": "reader",
+            "implied": False,
         }
     )
 
@@ -30,6 +25,16 @@ def boxes(*rows: tuple[str, float, float]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["reader", "x1", "y1"])
     edges = {"x2": frame["x1"] + 10, "y2": frame["y1"] + 10}
     return frame.assign(image_id="a", finding="mass", **edges).astype({"x1": float, "y1": float})
+
+
+def reference(*states: str, drawn: pd.DataFrame | None = None, rule: str = "majority"):
+    """State and boxes of the reference."""
+    drawn = boxes() if drawn is None else drawn
+    findings, joined = with_reference(votes(*states), drawn, rule)
+    return (
+        findings.loc[findings["reader"] == "reference", "state"].item(),
+        joined.loc[joined["reader"] == "reference", "x1"].tolist(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,9 +50,8 @@ def boxes(*rows: tuple[str, float, float]) -> pd.DataFrame:
     ],
 )
 def test_votes(states, majority, any_, all_):
-    rules = ("majority", "any", "all")
-    found = [vote_findings(votes(*states), rule)["state"] for rule in rules]
-    assert [state.item() for state in found] == [majority, any_, all_]
+    found = [reference(*states, rule=rule)[0] for rule in ("majority", "any", "all")]
+    assert found == [majority, any_, all_]
 
 
 def test_the_nearest_boxes_are_joined_first_and_a_reader_has_one_box_a_lesion():
@@ -58,10 +62,9 @@ def test_the_nearest_boxes_are_joined_first_and_a_reader_has_one_box_a_lesion():
     assert lesion[1] != lesion[0]
 
 
-def test_boxes_at_the_limit_stay_apart_and_other_findings_and_images_too():
-    rows = boxes(("R1", 0, 0), ("R2", 6, 0))  # IoU 4 / 16
-    assert len(set(same_lesions(rows, iou=0.25))) == 2
-    assert len(set(same_lesions(rows, iou=0.249))) == 1
+def test_boxes_apart_and_of_other_findings_and_images_are_other_lesions():
+    assert len(set(same_lesions(boxes(("R1", 0, 0), ("R2", 5, 0))))) == 2  # IoU 5 / 15
+    assert len(set(same_lesions(boxes(("R1", 0, 0), ("R2", 4, 0))))) == 1  # IoU 6 / 14
     for column in ("image_id", "finding"):
         apart = boxes(("R1", 0, 0), ("R2", 0, 0)).assign(**{column: ["a", "b"]})
         assert len(set(same_lesions(apart))) == 2
@@ -87,27 +90,14 @@ def test_a_lesion_never_has_two_boxes_of_one_reader():
     assert grouped.size().max() == 3
 
 
-def test_a_fused_box_is_the_mean_of_its_edges_and_needs_enough_readers():
-    findings = votes("present", "present", "present")
-    rows = boxes(("R1", 0, 0), ("R2", 1, 0), ("R3", 2, 0), ("R1", 50, 0), ("R2", 51, 0))
+def test_a_joined_box_is_the_mean_of_its_edges_and_needs_enough_readers():
+    states = ("present", "present", "present")
+    drawn = boxes(("R1", 0, 0), ("R2", 1, 0), ("R3", 2, 0), ("R1", 50, 0), ("R2", 51, 0))
     for rule, starts in {"majority": [1.0, 50.5], "any": [1.0, 50.5], "all": [1.0]}.items():
-        reference = vote_findings(findings, rule)
-        assert fuse_boxes(findings, rows, reference, rule)["x1"].tolist() == starts
+        assert reference(*states, drawn=drawn, rule=rule)[1] == starts
 
 
 def test_readers_who_drew_nothing_count_in_the_majority():
-    findings = votes("present", "present", "absent", "absent", "present")
-    rows = boxes(("R1", 0, 0), ("R2", 1, 0), ("R5", 90, 0))
-    reference = vote_findings(findings, "majority")
-    assert reference["state"].item() == "present"
-    assert fuse_boxes(findings, rows, reference, "majority").empty  # 2 of 5 at most
-    coverage = box_coverage_of_readers(reference, rows.iloc[:0], pd.Series(["mass"]))
-    assert coverage.empty
-
-
-def test_no_readers_give_no_reference():
-    nobody = votes().astype(TEXT)
-    nothing = boxes().astype({"reader": TEXT}).assign(image_id="", finding="")
-    reference = vote_findings(nobody, "majority")
-    assert reference.empty
-    assert fuse_boxes(nobody, nothing, reference, "majority").empty
+    states = ("present", "present", "absent", "absent", "present")
+    drawn = boxes(("R1", 0, 0), ("R2", 1, 0), ("R5", 90, 0))
+    assert reference(*states, drawn=drawn) == ("present", [])  # 2 of 5 at most
