@@ -30,12 +30,8 @@ from cxr_compare.data_prep.sources.image_files import (
     role_from_path,
     stem,
 )
-from cxr_compare.data_prep.sources.label_values import (
-    absent_finding,
-    class_finding,
-    dictionary,
-    normal_classes,
-)
+from cxr_compare.data_prep.sources.label_names import name_labels
+from cxr_compare.data_prep.sources.label_values import dictionary, normal_classes
 from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, Statements, build, note_unlabelled
@@ -220,7 +216,7 @@ def _add_statements(
     """Add the statements of all label files, and what is absent because no mark names it."""
     labels = [*files.classes, *(mark.label for item in gathered for mark in item.marks)]
     labels += [label for item in gathered for label in item.absent or ()]
-    meanings = _meanings(list(dict.fromkeys(labels)), str(source.root))
+    meanings = _meanings(list(dict.fromkeys(labels)), str(source.root), source.show)
     findings = {finding for finding, _ in meanings.values() if finding}
     known: dict[tuple[str, str], tuple[str, dict[str, _Opinion]]] = {}
     for item in gathered:
@@ -283,22 +279,20 @@ def _opinions(
     return opinions, fault
 
 
-def _meanings(labels: Sequence[str], where: str) -> dict[str, tuple[str, str]]:
+def _meanings(labels: Sequence[str], where: str, show: Show) -> dict[str, tuple[str, str]]:
     """Return the finding and the state that each label means.
 
     The state is present or absent, or ``normal`` or ``unknown`` with an empty finding.
     """
-    names = {label: class_finding(label, where) for label in labels}
     unknown = dictionary()["unknown"]
-    meanings = {}
-    for label, name in names.items():
-        absent = absent_finding(name, set(names.values()))
-        if label.strip().lower() in unknown:
-            meanings[label] = ("", "unknown")
-        elif name in normal_classes():
-            meanings[label] = ("", "normal")
-        else:
-            meanings[label] = (absent or name, "absent" if absent else "present")
+    known = [label for label in labels if label.strip().lower() not in unknown]
+    named = name_labels(known, where, "class")
+    for note in named.notes:
+        show(note)
+    meanings = dict.fromkeys(labels, ("", "unknown"))
+    for label in known:
+        finding, state = named.labels[label]
+        meanings[label] = ("", "normal") if finding in normal_classes() else (finding, state)
     return meanings
 
 

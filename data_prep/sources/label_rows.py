@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,15 +17,14 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
+from cxr_compare.data_prep.sources.label_names import is_number, name_labels
 from cxr_compare.data_prep.sources.label_values import (
-    absent_finding,
-    class_finding,
     dictionary,
     normal_classes,
     plain_cells,
     states_of_cells,
 )
-from cxr_compare.data_prep.sources.table_roles import LabelTable
+from cxr_compare.data_prep.sources.table_roles import LabelTable, is_class_number, without_uncertain
 
 # Prefixes of a finding in a label column that state another state than present.
 _UNCERTAIN = "uncertain_"
@@ -63,62 +62,46 @@ class LabelRows:
     contradicted: list[str] = field(default_factory=list)
 
 
-def _class_parts(table: LabelTable, cell: str, class_names: Sequence[str], where: str) -> list[str]:
-    """Return the classes that a cell of the label column lists."""
-    if re.fullmatch(r"\d+(\.0)?", cell):
-        if int(float(cell)) >= len(class_names):
-            raise InputError(
-                f"{where} numbers its classes ({cell}); name them, from 0 on: --class-names "
-                "normal,mass"
-            )
-        return [class_names[int(float(cell))]]
-    if cell.startswith("["):  # a list as Python writes it
-        return ["".join(pair) for pair in re.findall(r"'([^']*)'|\"([^\"]*)\"", cell)]
-    return re.split(table.known.separator if table.known else r"[|;]", cell)
-
-
 def _classes(
     table: LabelTable, class_names: Sequence[str], findings: Sequence[str]
 ) -> dict[str, list[str]]:
     """Return the findings that each cell of the label column names.
 
-    Several findings are separated by | or ; and an uncertain or absent one has that prefix. A cell
-    may say that one of `findings` is absent though no cell says that it is present.
+    An uncertain or absent finding has that prefix. A cell may say that one of `findings` is absent
+    though no cell says that it is present.
     """
     where = f"{table.path}: column '{table.columns['label'][0]}'"
     if not class_names and not table.has("state"):
         _refuse_cells_beside_states(table)
-    parts_by_cell = {}
-    for cell in table.labels:
-        parts = [part.strip() for part in _class_parts(table, cell, class_names, where)]
-        parts_by_cell[cell] = [p for p in parts if p and p.lower() not in table.unknown_labels]
-    meanings = table.known.values.get("label", {}) if table.known else {}
-    names = {
-        part: class_finding(meanings.get(part.lower(), part), where)
-        for parts in parts_by_cell.values()
-        for part in parts
+    texts_of_cell = table.label_texts(table.labels, class_names)
+    unnamed = [
+        cell
+        for cell in table.labels
+        if is_class_number(cell) and int(float(cell)) >= len(class_names)
+    ]
+    bare_by_text = {
+        text: text if table.has("state") else without_uncertain(text)
+        for cell, texts in texts_of_cell.items()
+        for text in texts
+        if cell not in unnamed and text.lower() not in table.unknown_labels
     }
-    named = {cell: [names[part] for part in parts] for cell, parts in parts_by_cell.items()}
-    if table.has("state"):
-        return named
-    classes = {name.removeprefix(_UNCERTAIN) for name in names.values()}
-    stated = {name: _stated(name, {*classes, *findings}, where) for name in classes}
-    return {cell: [stated.get(name, name) for name in found] for cell, found in named.items()}
-
-
-def _stated(name: str, classes: Collection[str], where: str) -> str:
-    """Return a class, or for a class such as ``no_mass`` its finding with the prefix of absence."""
-    absent = absent_finding(name, classes)
-    if absent:
-        return f"{_ABSENT}{absent}"
-    negation = name.partition("_")[0]
-    if negation in dictionary()["absent_before"] and name not in normal_classes():
+    kind: Literal["label", "column"] = "column" if table.has("state") else "label"
+    others = [name.replace("_", " ") for name in findings]
+    labels = name_labels([*bare_by_text.values(), *others], where, kind).labels
+    if unnamed:
         raise InputError(
-            f"{where}: does the class '{name.replace('_', ' ')}' say that something is absent? "
-            "Write 'normal' where an image shows nothing, 'unknown' where nobody knows, or give "
-            "the class another name"
+            f"{where} numbers its classes ({unnamed[0]}); name them, from 0 on: --class-names "
+            "normal,mass"
         )
-    return name
+    names = {}
+    for text, bare in bare_by_text.items():
+        label = labels[bare]
+        prefix = _ABSENT if label.state == "absent" else ""
+        names[text] = (prefix if text == bare else _UNCERTAIN) + label.finding
+    return {
+        cell: [names[text] for text in texts if text in names]
+        for cell, texts in texts_of_cell.items()
+    }
 
 
 def _refuse_cells_beside_states(table: LabelTable) -> None:
@@ -129,8 +112,8 @@ def _refuse_cells_beside_states(table: LabelTable) -> None:
     if not ((states == "present") | (plain == "0")).any():
         return  # "no" and "negative" are also written beside the names of findings
     is_understood = states.notna() | is_member(plain, list(table.unknown_labels))
-    if plain[~is_understood].str.fullmatch(r"\d+").all():
-        return  # numbered classes
+    if plain[~is_understood].map(is_number).all():
+        return  # numbered classes, or numbers that are no names
     reason = (
         f"column '{cells.name}' holds no state, as it does on other lines (such as 1 or 0, yes or "
         "no); correct the cell, or write 'unknown'"
@@ -256,7 +239,7 @@ class _Gathered:
             has_prefix = labels["finding"].str.startswith(prefix)
             labels["state"] = labels["state"].mask(has_prefix, state)
             labels["finding"] = labels["finding"].str.removeprefix(prefix)
-            row_findings = row_findings.str.removeprefix(prefix)
+        row_findings = row_findings.str.removeprefix(_UNCERTAIN)
         is_normal = is_member(labels["finding"], normal_classes())
         if not (table.known and table.known.boxes_only):
             self.labels.append(labels[~is_normal & (labels["state"] != "")])
@@ -298,7 +281,7 @@ class _Gathered:
                 f"{self.form} in {self.unit}; write both in one form"
             )
         self.form, self.unit, self.table = form, unit, table
-        is_normal = is_member(box_finding, normal_classes())
+        is_normal = is_member(box_finding, normal_classes()) | box_finding.str.startswith(_ABSENT)
         self.boxed_normal += rows.loc[is_boxed & is_normal, "image_id"].tolist()
         is_boxed &= ~is_normal
         reason = (
@@ -397,7 +380,8 @@ def read_label_rows(
     if idle:
         notes.append(
             f"WARNING: {counted(len(idle), 'box')} on rows that state that the image shows nothing "
-            f"were ignored, the first on image {idle[0]}. If a box is right, correct the label"
+            f"or no such finding were ignored, the first on image {idle[0]}. If a box is right, "
+            "correct the label"
         )
     normal = _stacked(gathered.normal, ["image_id", "reader"])
     present = pd.concat([stated[stated["state"] == "present"], boxes])[_KEY]

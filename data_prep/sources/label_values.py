@@ -6,7 +6,7 @@ import math
 import re
 import tomllib
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -103,28 +103,6 @@ def class_finding(name: str, where: str) -> str:
 def normal_classes() -> frozenset[str]:
     """Return the class names, such as ``normal``, that say that nothing was found."""
     return frozenset({*_NO_FINDING, *dictionary()["normal"]})
-
-
-def absent_finding(name: str, classes: Collection[str]) -> str:
-    """Return the finding that is absent according to a class such as ``no_mass``, else "".
-
-    Args:
-        name: Class name in lower case, with words joined by ``_``.
-        classes: All class names of the labels. Only a finding among them can be stated as absent.
-
-    Example:
-        >>> absent_finding("no_mass", ["mass"]), absent_finding("non_mass", ["nodule"])
-        ('mass', '')
-    """
-    if name in normal_classes():
-        return ""
-    negation, _, finding = name.partition("_")
-    findings = set(classes)
-    if negation in dictionary()["absent_before"]:
-        findings.update(dictionary()["findings"]["names"])
-    elif negation not in dictionary()["may_be_absent_before"]:
-        return ""
-    return finding if finding in findings else ""
 
 
 def normal_views(text: pd.Series) -> pd.Series:

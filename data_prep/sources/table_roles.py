@@ -9,6 +9,7 @@ asked about it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,8 +36,8 @@ from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, read_tab
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.contracts.text_files import read_toml_file
+from cxr_compare.data_prep.sources.label_names import name_labels, split_labels
 from cxr_compare.data_prep.sources.label_values import (
-    absent_finding,
     ambiguous_sexes,
     class_finding,
     dictionary,
@@ -90,7 +91,7 @@ class KnownTable(BaseModel):
         boxes_only: True if the table adds boxes to labels of another table.
         closed: True if a row names every finding that is present; False if only a row that says
             that nothing is found rules out the others.
-        separator: Regular expression between the labels of a cell.
+        separator: Regular expression between the labels of a cell, if it is not | or ;.
         unknown: Labels, in lower case, that name no finding.
         values: Meaning of cells by role, in lower case.
         extract: Regular expressions by role; the first group is taken of the cells.
@@ -107,7 +108,7 @@ class KnownTable(BaseModel):
     patient_pattern: str = ""
     boxes_only: bool = False
     closed: bool = True
-    separator: str = r"[|;]"
+    separator: str = ""
     unknown: list[str] = []
     values: dict[str, dict[str, str]] = {}
     extract: dict[str, str] = {}
@@ -272,7 +273,29 @@ class LabelTable:
         is_empty = [is_member(plain_cells(self.text[column]), nothing) for column in columns]
         return int(np.logical_and.reduce(is_empty).sum())
 
-    def label_lines(self, *, quoted: bool = True) -> list[str]:
+    def label_texts(self, cells: Iterable[str], class_names: Sequence[str]) -> dict[str, list[str]]:
+        """Return the labels that each cell of the label column lists.
+
+        A number is the class of that number in `class_names`, if these have it.
+        """
+        texts = {}
+        for cell in cells:
+            if self.known and self.known.separator:
+                listed = [part.strip() for part in re.split(self.known.separator, cell)]
+                texts[cell] = [self._meaning(part) for part in listed if part]
+            else:
+                texts[cell] = [self._meaning(part) for part in split_labels(cell)]
+            number = int(float(cell)) if is_class_number(cell) else len(class_names)
+            if number < len(class_names):
+                texts[cell] = [class_names[number]]
+        return texts
+
+    def _meaning(self, label: str) -> str:
+        """Return what the label of a known data set means in standard terms."""
+        meanings = self.known.values.get("label", {}) if self.known else {}
+        return meanings.get(label.lower(), label)
+
+    def label_lines(self, class_names: Sequence[str] = (), *, quoted: bool = True) -> list[str]:
         """Return lines on labels that mean something else than their finding, such as "no mass".
 
         With `quoted`, every label is listed with its number of rows, which shows misspelt ones.
@@ -281,27 +304,35 @@ class LabelTable:
         columns = self.columns.get("label", ()) if not self.has("state") else ()
         if not columns:
             return self._state_lines()
-        cells = pd.concat([self.text[column] for column in columns])
-        counts = cells[cells != ""].value_counts()
-        names = {str(cell): _plain_class(str(cell)) for cell in counts.index}
-        classes = set(names.values())
+        counts = pd.concat([self.text[column] for column in columns]).value_counts()
+        rows = Counter[str]()
+        for cell, texts in self.label_texts(map(str, counts.index), class_names).items():
+            rows.update(dict.fromkeys(texts, int(counts[cell])))
+        known = [text for text in rows if text.lower() not in self.unknown_labels]
+        try:
+            labels = name_labels(map(without_uncertain, known), str(self.path)).labels
+        except InputError:  # raised again where the labels are read
+            return []
+        denied = {label.finding for label in labels.values() if label.state == "absent"}
         lines = []
-        for cell, name in names.items():
-            absent = absent_finding(name, classes) if quoted else ""
-            if cell.lower() in self.unknown_labels:
+        for text, count in rows.most_common():
+            label = labels.get(text)
+            if text.lower() in self.unknown_labels:
                 meaning = "unknown"
-            elif name in normal_classes():
+            elif label is None:  # "uncertain mass"
+                continue
+            elif label.finding in normal_classes():
                 meaning = "no finding"
-            elif absent:
-                meaning = f"{absent} is absent"
+            elif quoted and label.finding in denied:
+                meaning = f"{label.finding} is {label.state}"
             else:
                 continue
-            label = cell if quoted else cell.lower()  # then a label of the dictionary
-            lines.append(f"  {label}: taken for {meaning} ({counted(int(counts[cell]), 'row')})")
+            shown = text if quoted else text.lower()  # then a label of the dictionary
+            lines.append(f"  {shown}: taken for {meaning} ({counted(count, 'row')})")
         lines = lines[:_MOST_LABELS]
-        rare = [f"{cell} ({n})" for cell, n in counts.items() if str(cell) in names]
-        if quoted and 1 < len(rare) <= 2 * _MOST_LABELS:
-            lines.append(f"  labels: {', '.join(rare)}")
+        if quoted and 1 < len(rows) <= 2 * _MOST_LABELS:
+            shown = ", ".join(f"{text} ({count})" for text, count in rows.most_common())
+            lines.append(f"  labels: {shown}")
         return lines
 
     def _state_lines(self) -> list[str]:
@@ -319,11 +350,14 @@ class LabelTable:
         ]
 
 
-def _plain_class(cell: str) -> str:
-    """Return the class of a cell, or "" if the cell has no letter or lists several classes."""
-    if not re.search(r"[^\W\d_]", cell) or re.search(r"[|;\[{]", cell):
-        return ""
-    return class_finding(cell, "")
+def is_class_number(cell: str) -> bool:
+    """Return True if a cell of the label column is the number of a class."""
+    return re.fullmatch(r"\d+(\.0)?", cell) is not None
+
+
+def without_uncertain(label: str) -> str:
+    """Return a label without the word ``uncertain`` in front of its finding."""
+    return re.sub(r"(?i)^uncertain[\W_]+(?=\w)", "", label)
 
 
 @cache
@@ -470,12 +504,17 @@ def recognise_tables(
             _correct(tables, value)
     for table in tables:
         _find_findings(table, class_names, every=not quoted)
-        for line in (*table.lines(quoted=quoted), *table.label_lines(quoted=quoted)):
+        labels = table.label_lines(class_names, quoted=quoted)
+        for line in (*table.lines(quoted=quoted), *labels):
             show(line)
         notes += _cautions(table)
     show("If a column is wrong, correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")
     _refuse_boxes_as_texts(tables)
     _require_columns(tables, keys)
+    of_findings = [
+        c for table in tables for c in table.columns.get("finding", ()) if c not in table.names
+    ]
+    name_labels(of_findings, f"{tables[0].path}: first line", "column")
     opinions = []
     for table in tables:
         if not any(table.has(key) for key in keys):
@@ -483,9 +522,9 @@ def recognise_tables(
         key = next(key for key in keys if table.has(key))
         refuse_line(table.cells(key) == "", table.path, "no image is named; fill it in")
         opinions.append(_opinions(table, key))
-        labels = table.columns.get("label", [])
-        if len(labels) > 1:  # each column is a reader
-            parts = [table.text.assign(label=table.text[c], reader=c) for c in labels]
+        readers = table.columns.get("label", [])
+        if len(readers) > 1:  # each column is a reader
+            parts = [table.text.assign(label=table.text[c], reader=c) for c in readers]
             table.text = pd.concat(parts)
             table.columns |= {"label": ["label"], "reader": ["reader"]}
     differ = pd.concat(opinions).groupby(["image", "subject"])["statement"].nunique() > 1

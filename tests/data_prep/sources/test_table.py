@@ -279,7 +279,7 @@ def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_pa
         ("file,x,y,w,h\na.png,1,2,3,4\n", {}, "a box, but not one finding .*--class-names mass"),
         ("file,label,x,y,w,h\na.png,mass,.1,.2,.3,.4\n", {}, "the corner or the centre"),
         ("file,label,xmin,ymin\na.png,mass,1,2\n", {}, "needs xmin and xmax or width"),
-        (WIDTHS, {}, r"4 rows do not.*Say --columns width=xmax,height=ymax"),
+        (WIDTHS, {}, r"4 boxes of 4.*width=xmax,height=ymax"),
         ("file,label,sex\na.png,mass,F\na.png,nodule,M\n", {}, "several values for sex"),
         (
             "file,label,observer2\na.png,mass,R1\na.png,normal,R2\n",
@@ -301,6 +301,13 @@ def test_what_is_not_clear_is_one_line_that_says_what_to_do(tmp_path, table, opt
     with pytest.raises(InputError, match=message) as caught:
         read_table(tmp_path, table, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_labels_are_listed_with_their_numbers(tmp_path):
+    lines: list[str] = []
+    table = "file,label\na.png,opacity\nb.png,opacity\nc.png,opacitiy\nd.png,normal\n"
+    read_table(tmp_path, table, show=lines.append)
+    assert "  labels: opacity (2), opacitiy (1), normal (1)" in lines
 
 
 def test_a_box_on_a_normal_row_is_passed_over_with_a_warning(tmp_path):
@@ -337,7 +344,7 @@ def test_a_class_that_denies_another_says_that_alone_is_absent(tmp_path, word):
     assert states_of(tables, "a") == {"mass": "present", "nodule": "absent"}
     assert states_of(tables, "b") == {"mass": "absent"}  # of nodules it says nothing
     assert states_of(tables, "d") == {"mass": "absent", "nodule": "present"}
-    assert f"  {word}: taken for mass is absent (1 row)" in lines
+    assert f"  {word}: taken for mass is absent (2 rows)" in lines
 
 
 def test_a_row_unknown_beside_others_leaves_open_what_they_do_not_name(tmp_path):
@@ -460,19 +467,20 @@ def test_images_that_count_as_negative_are_counted_by_finding_and_file(tmp_path)
     (note,) = tables.label_notes("majority")
     absent = tables.findings[tables.findings["state"] == "absent"]
     assert absent["finding"].value_counts().to_dict() == {"nodule": 3, "mass": 2}
-    assert note.startswith("labels.csv: 3 images count as negative for nodule and 2 for mass")
+    assert note.startswith("5 labels count as absent")
+    assert "labels.csv" in note
     # What the note says to do has the effect that it says.
     corrected = read_table(tmp_path / "again", f"{rows}a.png,unknown\n")
     (note,) = corrected.label_notes("majority")
-    assert "2 images count as negative for mass and 2 for nodule" in note
+    assert note.startswith("4 labels count as absent")
 
 
 def test_images_are_counted_as_negative_after_spellings_were_joined(tmp_path):
     rows = "file,label\na.png,mass\nb.png,normal\nc.png,masss\nd.png,mass\n"
     tables = read_table(tmp_path, rows)
-    assert "3 images count as negative for masss and 2 for mass," in tables.label_notes("any")[0]
+    assert tables.label_notes("any")[0].startswith("5 labels count as absent")
     (note,) = tables.with_targets({"mass": ["mass", "masss"]}).label_notes("any")
-    assert "1 image counts as negative for mass," in note
+    assert note.startswith("1 label")
 
 
 @pytest.mark.parametrize(
@@ -491,7 +499,7 @@ def test_the_roles_that_are_shown_can_be_given_as_columns(tmp_path, rows):
     heading = shown[first]
     role_width = heading.index("column")
     column_width = heading.index("first rows")
-    lines = shown[first + 1 : -1]
+    lines = [line for line in shown[first + 1 : -1] if not line.startswith("  labels: ")]
     given = [
         f"{line[:role_width].strip()}={line[role_width:column_width].strip()}" for line in lines
     ]
@@ -504,7 +512,7 @@ def test_images_that_are_left_out_do_not_count_as_negative(tmp_path):
     rows = "file,label\na.png,mass\nb.png,normal\nb.png,nodule\nc.png,nodule\n"
     tables = read_table(tmp_path, rows)
     assert list(reasons(tables)) == ["b.png"]
-    assert "1 image counts as negative for mass and 1 for nodule" in tables.label_notes("any")[0]
+    assert tables.label_notes("any")[0].startswith("2 labels count as absent")
 
 
 def test_spellings_that_a_target_joins_are_no_targets_of_their_own(tmp_path):
