@@ -114,7 +114,7 @@ def _box_reading(rows: LabelRows, path: Path) -> BoxReading:
         return BoxReading(where=str(path))
     roles = BOX_FORMS[rows.form]
     columns = [(table.columns.get(role) or [role])[0] for role in roles]
-    answers = {
+    answers: dict[str, str] = {
         form: "say --columns "
         + ",".join(f"{role}={name}" for role, name in zip(others, columns, strict=True))
         for form, others in BOX_FORMS.items()

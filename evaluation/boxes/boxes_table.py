@@ -481,10 +481,10 @@ def _read_coco(
     numbers = []
     for number, entry in enumerate(entries):
         try:
-            values = four_numbers(entry["bbox"])
-            if values is None or np.isnan(values).any():
+            box = four_numbers(entry["bbox"])
+            if box is None or np.isnan(box).any():
                 raise ValueError
-            numbers.append(values)
+            numbers.append(box)
             _ = entry["image_id"]
         except (KeyError, TypeError, ValueError):
             raise InputError(

@@ -57,7 +57,7 @@ class ReadingAdvice:
         from cxr_compare.data_prep.contracts.box_check import FORMS, UNITS
         from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS
 
-        answers = {}
+        answers: dict[str, str] = {}
         for kind, names in (("form", FORMS), ("unit", UNITS)):
             for name in names:
                 option = self.column_option.replace("{role}", f"box_{kind}").replace("COLUMN", name)
