@@ -268,6 +268,10 @@ def _opinions(
         opinion = opinions.setdefault(finding, _Opinion(state))
         if opinion.state != state:
             fault = "two states for one finding"
+        if state == "absent":
+            is_dropped = mark.box is not None
+            files.counts["boxes are of a class that says 'absent': these are dropped"] += is_dropped
+            continue
         opinion.shares_box |= mark.shares_box
         if mark.box is not None:
             opinion.boxes.append(tuple(mark.box))

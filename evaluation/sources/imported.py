@@ -27,6 +27,7 @@ from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.evaluation.boxes.box_checks import (
     check_names,
     check_scores,
@@ -507,6 +508,8 @@ def _findings(
         for name in raw["finding"].unique():
             prepared_name = finding_name(name)
             names[name] = prepared_name if prepared_name in known.findings else name
+        prepared = [name for name, finding in names.items() if finding in known.findings]
+        name_labels(prepared, where, "column")
         return renamed(raw["finding"], names)
     finding = finding or usual_finding
     if finding is None and len(known.findings) != 1:
