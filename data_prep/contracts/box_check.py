@@ -459,7 +459,7 @@ def check_predictions(
         elif is_many:
             question = "a box needs x1 < x2 and y1 < y2"
     if question:
-        is_wrong: np.ndarray = np.logical_or(is_empty, is_far if is_many else is_out)
+        is_wrong: np.ndarray = np.logical_or(is_empty, is_far if is_many else is_out)  # (N,)
         row = int(is_wrong.argmax())
         fault = "has no area" if is_empty[row] else "leaves the image"
         if np.isfinite(sizes[row]).all():
