@@ -70,7 +70,7 @@ class ResultColumns:
 
 def require_box_answers(named: Mapping[str, str], system: str = "") -> None:
     """Refuse a form or unit of boxes that does not exist."""
-    from cxr_compare.data_prep.contracts.box_check import FORMS, UNITS
+    from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
 
     for role, allowed in (("box_form", FORMS), ("box_unit", UNITS)):
         if named.get(role, allowed[0]) not in allowed:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import finite_or_nan
+from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import read_text_table

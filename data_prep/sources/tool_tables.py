@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import finite_or_nan, sorted_corners
+from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
+from cxr_compare.data_prep.contracts.box_readings import sorted_corners
 from cxr_compare.data_prep.contracts.boxes import turned_points
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER

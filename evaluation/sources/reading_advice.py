@@ -54,7 +54,7 @@ class ReadingAdvice:
     @property
     def box_answers(self) -> dict[str, str]:
         """How the user answers a question about the form or unit of boxes, by its name."""
-        from cxr_compare.data_prep.contracts.box_check import FORMS, UNITS
+        from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
         from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS
 
         answers: dict[str, str] = {}
