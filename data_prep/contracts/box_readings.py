@@ -236,7 +236,8 @@ def fitting_readings(
     """Return the other readings by which nearly all boxes would fit, the nearest first."""
     fitting = []
     for form, unit in product(FORMS, UNITS):
-        if (form, unit) == (reading.form, reading.unit):
+        n_changes = (form != reading.form) + (unit != reading.unit)
+        if n_changes == 0 or (n_changes > 1 and len(values) < _FEWEST):
             continue
         if unit != "px" and np.isnan(sizes).all():
             continue
@@ -273,9 +274,9 @@ def doubt_about(
         return 0, ""
     is_within = (np.abs(written) <= 1 + FAR).all(axis=1)
     if reading.unit == "px" and is_within.mean() >= _MOST:
-        verb = "lies" if is_within.sum() == 1 else "lie"
         question = reading.question(reading.form, "share")
-        boxes = counted(int(is_within.sum()), "box", verb)
+        verb = "lies" if is_within.sum() == 1 else "lie"
+        boxes = f"{counted(int(is_within.sum()), 'box')} {verb}"
         return int(is_within.argmax()), f"{boxes} within 1 px: {question}"
     others = fitting_readings(values, reading, sizes)
     if reading.form == "xyxy":

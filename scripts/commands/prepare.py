@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -42,6 +43,12 @@ def _label_format(path: Path) -> str | None:
         >>> _label_format(Path("labels.XLSX")), _label_format(Path("out/rsna"))
         ('table', None)
     """
+    if path.is_dir():
+        return None
+    if not path.exists():
+        if path.suffix.lower() in (".json", ".xml"):
+            raise InputError(f"{path}: no such file")
+        return "table" if is_table_file(path) else None
     from cxr_compare.data_prep.sources.other_files import tool_of_file
     from cxr_compare.data_prep.sources.registry import all_formats, format_of_file
 
@@ -51,9 +58,7 @@ def _label_format(path: Path) -> str | None:
             f"{path}: is a file of --format {kind}; give the folder that holds it and the images, "
             f"without this file: cxr prepare FOLDER OUT --format {kind}"
         )
-    if kind is None and path.suffix.lower() == ".json" and not path.is_dir():
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
+    if kind is None and path.suffix.lower() == ".json":
         tool = tool_of_file(path)
         problem = f"of {tool}, which is not read" if tool else "no file of labels that is known"
         raise InputError(f"{path}: is {problem}; export the labels as COCO, Pascal VOC or YOLO")
