@@ -256,8 +256,12 @@ def read_set(
     _add_set_patients(source, entry)
     source.notes += entry.notes
     _take_official(source, entry)
-    closed = entry.findings if entry.closed else ()
-    rows = read_label_rows(labels, (), source.notes, entry.findings, closed=bool(closed))
+    for table in labels:  # an image that is left out names no finding of the others
+        is_kept = ~is_member(table.images["image_id"], list(source.excluded))
+        table.text = table.text[is_kept]
+        table.images = table.images[is_kept]
+        table.labels = table.cells("label").unique().tolist()
+    rows = read_label_rows(labels, (), source.notes, entry.findings, closed=entry.closed)
     rows.labels = rows.labels.assign(implied=False)  # the publisher says so
     if entry.copies:
         _scale_to_copies(source, rows)
