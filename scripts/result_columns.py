@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
 
@@ -44,7 +44,7 @@ class ResultColumns:
         from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 
         by_file = {} if file is None else self.of_one.get(file.stem, {})
-        named = {**self.of_all, **by_file, **self.of_one.get(system, {})}
+        named: dict[str, Any] = {**self.of_all, **by_file, **self.of_one.get(system, {})}
         require_box_answers(named, f"{system}.")
         return ColumnNames(**named, score_is_named="score" in named)
 
@@ -70,7 +70,7 @@ class ResultColumns:
 
 def require_box_answers(named: Mapping[str, str], system: str = "") -> None:
     """Refuse a form or unit of boxes that does not exist."""
-    from cxr_compare.data_prep.contracts.box_check import FORMS, UNITS
+    from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
 
     for role, allowed in (("box_form", FORMS), ("box_unit", UNITS)):
         if named.get(role, allowed[0]) not in allowed:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import box_faults, cut_boxes
+from cxr_compare.data_prep.contracts.box_readings import box_faults, cut_boxes
 from cxr_compare.data_prep.contracts.boxes import EDGES, FIELD_WIDTH_MM
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.ids import is_member

@@ -20,15 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.box_check import (
-    MANY,
-    BoxReading,
-    coco_rotation,
-    corners_of,
-    finite_or_nan,
-    four_numbers,
-    values_of,
-)
+from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, finite_or_nan, four_numbers
+from cxr_compare.data_prep.contracts.box_readings import MANY, BoxReading, corners_of, values_of
 from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER

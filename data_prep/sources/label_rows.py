@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import BoxForm, BoxUnit
+from cxr_compare.data_prep.contracts.box_readings import BoxForm, BoxUnit
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import finite_or_nan
+from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import read_text_table
@@ -106,7 +106,7 @@ def _label_studio_rows(path: Path, notes: MarkNotes) -> Iterator[LabelRow]:
         if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
             raise InputError(f"{where}: is no object with data; export from Label Studio as JSON")
         plain = {k: v for k, v in task["data"].items() if isinstance(v, str | int | float)}
-        facts = {key: _file_name(str(value)) for key, value in plain.items()}
+        facts = {key: _file_name(str(value), notes.files) for key, value in plain.items()}
         annotations = _objects(task.get("annotations", []), where)
         readers: list[str] = []
         for annotation in annotations:
@@ -141,10 +141,15 @@ def _objects(value: Any, where: str) -> list[dict[str, Any]]:
     return value
 
 
-def _file_name(text: str) -> str:
-    """Return the file of a URL, without the digits that an upload puts before its name."""
+def _file_name(text: str, files: Collection[str]) -> str:
+    """Return the file of a URL, without the digits that an upload puts before its name.
+
+    They stay if one of the user's files has them.
+    """
     if text.startswith("/") or "://" in text:
         text = unquote(re.sub(r"^.*[?&]d=|[?&#].*$", "", text))
+    if text.rpartition("/")[2] in files:
+        return text
     return re.sub(r"^(/data/upload/.*)\b[0-9a-f]{8}-", r"\1", text)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import finite_or_nan
+from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.box_check import finite_or_nan
+from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,

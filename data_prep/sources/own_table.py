@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import BoxReading
+from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError, counted
@@ -114,7 +114,7 @@ def _box_reading(rows: LabelRows, path: Path) -> BoxReading:
         return BoxReading(where=str(path))
     roles = BOX_FORMS[rows.form]
     columns = [(table.columns.get(role) or [role])[0] for role in roles]
-    answers = {
+    answers: dict[str, str] = {
         form: "say --columns "
         + ",".join(f"{role}={name}" for role, name in zip(others, columns, strict=True))
         for form, others in BOX_FORMS.items()

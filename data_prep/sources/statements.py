@@ -15,12 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import (
-    FORMS,
-    UNITS,
-    BoxReading,
-    check_boxes,
-)
+from cxr_compare.data_prep.contracts.box_check import check_boxes
+from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS, BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES, upright_boxes
 from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member

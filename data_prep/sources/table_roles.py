@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cxr_compare.data_prep.contracts.box_values import are_box_texts
+from cxr_compare.data_prep.contracts.box_numbers import are_box_texts
 from cxr_compare.data_prep.contracts.column_names import (
     ambiguous_columns,
     headless_problem,

@@ -7,6 +7,7 @@ are: attributes are columns, and a table beside it adds to it.
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import finite_or_nan, sorted_corners
+from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
+from cxr_compare.data_prep.contracts.box_readings import sorted_corners
 from cxr_compare.data_prep.contracts.boxes import turned_points
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.image_files import files_below
+from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, files_below
 from cxr_compare.data_prep.sources.own_table import read_own_tables
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source
@@ -59,10 +61,12 @@ class MarkNotes:
         counts: Number of shapes by the text of a note, such as a note on rotated boxes.
         unread: Ids of images with a shape or text that states no finding, such as a box without a
             class.
+        files: Names of the image files in the user's folder.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     unread: list[str] = field(default_factory=list)
+    files: frozenset[str] = frozenset()
 
     def sentences(self) -> list[str]:
         """Return the notes as sentences, each with its number of shapes or images."""
@@ -121,7 +125,8 @@ def _tables_of_files(
 ) -> dict[Path, pd.DataFrame]:
     """Return one label table by the path of each file of a tool, and of tables of patients."""
     root = source.root
-    notes = MarkNotes()
+    images = [] if root.is_file() else files_below(root, IMAGE_SUFFIXES)
+    notes = MarkNotes(files=frozenset(map(posixpath.basename, images)))
     tables: dict[Path, pd.DataFrame] = {}
     given = [path for path in source.options.labels if path.name.lower().endswith(suffixes)]
     listed = [path for path in given if is_of_tool(path)]

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.contracts.box_check import BoxReading
+from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,

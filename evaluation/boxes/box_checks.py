@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import are_box_texts, require_corners, row_text
+from cxr_compare.data_prep.contracts.box_check import require_corners, row_text
+from cxr_compare.data_prep.contracts.box_numbers import are_box_texts
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError, counted

@@ -15,16 +15,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_check import (
-    FORMS,
-    BoxForm,
-    BoxReading,
     check_predictions,
-    coco_rotation,
-    corners_of,
-    four_numbers,
     require_corners,
     without_empty_boxes,
 )
+from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, four_numbers
+from cxr_compare.data_prep.contracts.box_readings import FORMS, BoxForm, BoxReading, corners_of
 from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
@@ -481,10 +477,10 @@ def _read_coco(
     numbers = []
     for number, entry in enumerate(entries):
         try:
-            values = four_numbers(entry["bbox"])
-            if values is None or np.isnan(values).any():
+            box = four_numbers(entry["bbox"])
+            if box is None or np.isnan(box).any():
                 raise ValueError
-            numbers.append(values)
+            numbers.append(box)
             _ = entry["image_id"]
         except (KeyError, TypeError, ValueError):
             raise InputError(

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import check_predictions, reread
+from cxr_compare.data_prep.contracts.box_check import check_predictions
+from cxr_compare.data_prep.contracts.box_readings import reread
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.finding_names import finding_name

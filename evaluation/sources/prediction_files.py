@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import BoxForm, BoxReading, BoxUnit
+from cxr_compare.data_prep.contracts.box_readings import BoxForm, BoxReading, BoxUnit
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,

@@ -54,10 +54,10 @@ class ReadingAdvice:
     @property
     def box_answers(self) -> dict[str, str]:
         """How the user answers a question about the form or unit of boxes, by its name."""
-        from cxr_compare.data_prep.contracts.box_check import FORMS, UNITS
+        from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
         from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS
 
-        answers = {}
+        answers: dict[str, str] = {}
         for kind, names in (("form", FORMS), ("unit", UNITS)):
             for name in names:
                 option = self.column_option.replace("{role}", f"box_{kind}").replace("COLUMN", name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_check import cut_boxes
+from cxr_compare.data_prep.contracts.box_readings import cut_boxes
 from cxr_compare.data_prep.contracts.column_names import find_patient_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions

@@ -190,7 +190,7 @@ def _column_names(roles: Sequence[str]) -> ColumnNames:
     """Return the columns of a CSV of predictions, from texts ROLE=COLUMN."""
     from cxr_compare.evaluation.sources.imported import ColumnNames
 
-    names = dict(text.split("=", 1) for text in roles if "=" in text)
+    names: dict[str, Any] = dict(text.split("=", 1) for text in roles if "=" in text)
     for text in roles:
         role, equals, column = text.partition("=")
         if role not in _COLUMN_ROLES or not equals or not column:

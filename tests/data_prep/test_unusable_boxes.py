@@ -411,7 +411,9 @@ def test_corners_in_another_order_are_sorted_where_they_move_together(n_wrong, a
     assert any("sorted" in note for note in dataset.summary.notes)
 
 
-def compare_with_truth(folder: Path, annotations: list[dict[str, Any]], predicted: Any) -> float:
+def compare_with_truth(
+    folder: Path, annotations: list[dict[str, Any]], predicted: Any, **options: Any
+) -> float:
     """Write COCO truth and results, and return AP50 by `cxr compare --truth`."""
     source = write_coco(folder / "truth", annotations)
     results = [
@@ -420,7 +422,7 @@ def compare_with_truth(folder: Path, annotations: list[dict[str, Any]], predicte
     ]
     (folder / "a.json").write_text(json.dumps(results))
     result = cxr_compare.compare(
-        {"A": folder / "a.json"}, truth=source / "a.json", replicates=100
+        {"A": folder / "a.json"}, truth=source / "a.json", replicates=100, **options
     ).to_frame()
     value: float = result.set_index("metric").estimate["ap50"]
     return value
@@ -437,6 +439,20 @@ def test_truth_in_files_is_checked_turned_and_cut_as_by_prepare(tmp_path):
     assert compare_with_truth(tmp_path / "both", turned, turned) == pytest.approx(1)
     beyond = [{"bbox": [64, 70, 39, 25]}, *boxes[1:]]
     assert compare_with_truth(tmp_path / "cut", beyond, beyond) == pytest.approx(1)
+
+
+def test_corners_that_fit_are_asked_about_in_truth_and_predictions_until_answered(tmp_path):
+    sizes = [(5 + n, 6 + 2 * n, 20 + n % 3, 30 - n % 4) for n in range(N_BOXES)]
+    right = [{"bbox": list(size)} for size in sizes]
+    corners = [{"bbox": [x, y, x + w, y + h]} for x, y, w, h in sizes]
+    with pytest.raises(InputError, match=r"are these corners.*columns box_form=xyxy"):
+        compare_with_truth(tmp_path / "truth", corners, right)
+    answered = compare_with_truth(tmp_path / "t", corners, right, columns=["box_form=xyxy"])
+    assert answered == pytest.approx(1)
+    with pytest.raises(InputError, match=r"are these corners.*A\.box_form=xyxy"):
+        compare_with_truth(tmp_path / "results", right, corners)
+    answered = compare_with_truth(tmp_path / "r", right, corners, columns=["A.box_form=xyxy"])
+    assert answered == pytest.approx(1)
 
 
 def test_a_predicted_box_without_size_is_left_out_and_one_of_null_is_refused(tmp_path):

@@ -314,6 +314,54 @@ def test_a_wrong_file_of_label_studio_is_one_line(tmp_path, content, message):
         read_label_studio(folder_of(tmp_path, tasks__json=json.dumps(content)))
 
 
+def flat(name: str, annotation: Any, *marks: dict[str, Any], **data: Any) -> dict[str, Any]:
+    """A task of JSON-MIN, whose marks stand beside its data."""
+    task = {"id": 1, "image": f"/data/upload/1/0a1b2c3d-{name}.png", "annotation_id": annotation}
+    sized = [{**mark, "original_width": 200, "original_height": 100} for mark in marks]
+    return {**task, "annotator": 7, "lead_time": 1.0, **({"label": sized} if marks else {}), **data}
+
+
+FLAT = [
+    flat("a", 1, {**MARKED["value"], "rotation": 0}, patient="p1"),
+    flat("b", 2, patient="p1"),
+    flat("c", None, patient="p2"),
+]
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_flat_exports_of_label_studio_are_read_like_the_full_one(tmp_path, suffix):
+    path = folder_of(tmp_path) / f"project.{suffix}"
+    if suffix == "json":
+        path.write_text(json.dumps(FLAT))
+    else:
+        cells = pd.DataFrame(FLAT).astype(object)
+        cells["label"] = cells["label"].map(lambda v: json.dumps(v) if isinstance(v, list) else "")
+        cells.to_csv(path, index=False)
+    tables = read_label_studio(tmp_path / "images", labels=(path,))
+    assert edges(tables)[0] == [10.0, 20.0, 40.5, 60.0]
+    assert states(tables) == {("a", "mass"): "present", ("b", "mass"): "absent"}
+    patients = tables.images.set_index("image_id")["patient_id"]
+    assert patients["a"] == patients["b"] != patients["c"]
+
+
+def test_an_uploaded_file_keeps_the_digits_before_its_name(tmp_path):
+    write_files(tmp_path, {"tasks.json": json.dumps([task("a", by(7, MARKED)), task("b", by(7))])})
+    write_files(tmp_path, dict.fromkeys(("i/0a1b2c3d-a.png", "i/0a1b2c3d-b.png"), ""))
+    assert states(read_label_studio(tmp_path))["0a1b2c3d-a", "mass"] == "present"
+
+
+@pytest.mark.parametrize("signs", [(-1, 1), (1, -1), (-1, -1)])
+def test_a_rectangle_from_any_corner_is_sorted_and_counted(tmp_path, signs):
+    value = dict(MARKED["value"])
+    for (start, side), sign in zip((("x", "width"), ("y", "height")), signs, strict=True):
+        if sign < 0:
+            value[start], value[side] = value[start] + value[side], -value[side]
+    marked = {**MARKED, "value": value}
+    tables = from_tasks(tmp_path, *(task(name, by(7, marked)) for name in "abcd"))
+    assert edges(tables) == [[10.0, 20.0, 40.5, 60.0]] * 8
+    assert any(note.startswith("4 boxes were drawn from another corner") for note in tables.notes)
+
+
 @pytest.mark.parametrize("name", ["annotations.xml", "tasks.json"])
 def test_a_file_before_the_folder_of_images_says_its_format(tmp_path, name):
     text = cvat(*[BOX.format("", ""), ""] * 2)

@@ -126,3 +126,64 @@ def test_files_of_a_tool_that_is_not_read_are_named(tmp_path):
     folder = write_files(tmp_path, {"ann/a.png.json": SUPERVISELY, "a.png": ""})
     with pytest.raises(InputError, match="Supervisely"):
         read_source(folder, None, ReadOptions())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.json", '[{"file": "a.png", "syms": ["Mass"]}]'),
+        ("labels/all.json", '{"a.png": {"finding": "Mass"}}'),
+        ("boxes.jsonl", '{"image": "a.png"}'),
+        ("tool.xml", "<dataset/>"),
+        ("results.pkl", ""),
+    ],
+)
+def test_a_label_file_that_is_not_understood_is_named(tmp_path, name, content):
+    folder = write_files(tmp_path, {name: content, "images/a.png": ""})
+    with pytest.raises(InputError, match=name) as refused:
+        read_source(folder, None, ReadOptions())
+    assert "no table of labels" not in str(refused.value)
+
+
+@pytest.fixture
+def own_package(tmp_path, monkeypatch):
+    """The package of CONTRIBUTING.md with a format of its own, as pip would install it."""
+    blocks = (ROOT / "CONTRIBUTING.md").read_text().split("```python\n")[1:]
+    code = next(b for b in blocks if "FORMAT = Format(" in b).partition("```")[0]
+    files = {
+        "object_cxr.py": code,
+        "object_cxr-1.0.dist-info/METADATA": (
+            "Metadata-Version: 2.1\nName: object-cxr\nVersion: 1.0\n"
+        ),
+        "object_cxr-1.0.dist-info/entry_points.txt": (
+            "[cxr_compare.formats]\nobject-cxr = object_cxr:FORMAT\n"
+        ),
+    }
+    monkeypatch.syspath_prepend(write_files(tmp_path / "site", files))
+
+
+@pytest.mark.usefixtures("own_package")
+def test_a_format_of_another_package_is_recognised_and_read(tmp_path):
+    rows = ["image_name,annotation", "a.png,0 1 2 30 40;0 5 5 20 20", "b.png,", "c.png,0 1 2"]
+    rows += [f"d{n}.png,0 1 2 30 40" for n in range(20)]
+    images = dict.fromkeys((row.partition(",")[0] for row in rows[1:]), "")
+    files = {"labels.csv": "\n".join(rows), **images}
+    lines = []
+    tables = read_source(write_files(tmp_path / "set", files), None, ReadOptions(), lines.append)
+    assert tables.format == "object-cxr"
+    assert any("--format object-cxr" in line for line in lines)
+    states = tables.findings.set_index("image_id")["state"]
+    assert (states["a"], states["b"]) == ("present", "absent")
+    assert "c" not in states.index
+    assert (tables.boxes["image_id"] == "a").sum() == 2
+
+
+@pytest.mark.usefixtures("own_package")
+def test_a_format_of_another_package_cannot_take_a_name(tmp_path):
+    points = tmp_path / "site" / "object_cxr-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[cxr_compare.formats]\nx = cxr_compare.data_prep.sources.coco:COCO\n")
+    with pytest.raises(InputError, match=r"object-cxr.*coco"):
+        read_source(tmp_path, None, ReadOptions())
+    points.write_text("[cxr_compare.formats]\nx = object_cxr:read\n")
+    with pytest.raises(InputError, match=r"object-cxr.*no Format"):
+        read_source(tmp_path, None, ReadOptions())

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from cxr_compare.data_prep.formats.yolo import PredictionLineError, read_boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare import metrics
-from cxr_compare.data_prep.contracts.box_check import BoxReading, check_predictions
+from cxr_compare.data_prep.contracts.box_check import check_predictions
+from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 
