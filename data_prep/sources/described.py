@@ -471,7 +471,8 @@ def _add_set_patients(source: Source, entry: PublicSet) -> None:
         )
     if entry.patient_required:
         named = images["image_id"].str.extract(entry.patient_pattern)[0]
-        stated = pd.to_numeric(images.get("patient_id"), errors="coerce")
+        stated = images.get("patient_id", pd.Series(None, images.index, TEXT))
+        stated = pd.to_numeric(stated, errors="coerce")
         differ = named.notna() & stated.notna() & (named.astype("float64") != stated)
         source.exclude(images["image_id"][named.isna()], "its name does not begin with a patient")
         source.exclude(images["image_id"][differ], "patient in the name disagrees with the table")
