@@ -25,9 +25,9 @@ from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count, processor_name
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.sources.rsna import TRAIN_IMAGES
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.sources.image_files import list_images
+from cxr_compare.data_prep.sources.rsna import TRAIN_IMAGES
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.synth.phantom import write_phantom
 
