@@ -256,8 +256,12 @@ def read_set(
     _add_set_patients(source, entry)
     source.notes += entry.notes
     _take_official(source, entry)
-    closed = entry.findings if entry.closed else ()
-    rows = read_label_rows(labels, (), source.notes, entry.findings, closed=bool(closed))
+    for table in labels:  # an image that is left out names no finding of the others
+        is_kept = ~is_member(table.images["image_id"], list(source.excluded))
+        table.text = table.text[is_kept]
+        table.images = table.images[is_kept]
+        table.labels = table.cells("label").unique().tolist()
+    rows = read_label_rows(labels, (), source.notes, entry.findings, closed=entry.closed)
     rows.labels = rows.labels.assign(implied=False)  # the publisher says so
     if entry.copies:
         _scale_to_copies(source, rows)
@@ -467,7 +471,8 @@ def _add_set_patients(source: Source, entry: PublicSet) -> None:
         )
     if entry.patient_required:
         named = images["image_id"].str.extract(entry.patient_pattern)[0]
-        stated = pd.to_numeric(images.get("patient_id"), errors="coerce")
+        stated = images.get("patient_id", pd.Series(None, images.index, TEXT))
+        stated = pd.to_numeric(stated, errors="coerce")
         differ = named.notna() & stated.notna() & (named.astype("float64") != stated)
         source.exclude(images["image_id"][named.isna()], "its name does not begin with a patient")
         source.exclude(images["image_id"][differ], "patient in the name disagrees with the table")
