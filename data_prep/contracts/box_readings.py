@@ -301,7 +301,7 @@ def doubt_about(
 
 
 def _correlations(values: np.ndarray) -> list[float]:
-    """Return how the second numbers of boxes follow the first, in x and y; NaN if they are equal.
+    """Return how the second numbers of boxes follow the first, in x and y; NaN if nothing shows it.
 
     Two corners of a box move together. A width says nothing about where its box begins.
     """
@@ -309,15 +309,17 @@ def _correlations(values: np.ndarray) -> list[float]:
     found = []
     for axis in range(2):
         first, second = pairs[:, axis], pairs[:, axis + 2]
-        varies = len(values) > 2 and np.ptp(first) > 0 and np.ptp(second) > 0
-        found.append(float(np.corrcoef(first, second)[0, 1]) if varies else np.nan)
+        if len(values) < _FEWEST // 2 or np.ptp(first) == 0:
+            found.append(np.nan)
+        elif np.ptp(second) == 0:
+            found.append(0.0)
+        else:
+            found.append(float(np.corrcoef(first, second)[0, 1]))
     return found
 
 
 def _are_two_corners(values: np.ndarray) -> bool:
-    return len(values) >= _FEWEST // 2 and all(
-        correlation >= _TOGETHER for correlation in _correlations(values)
-    )
+    return all(correlation >= _TOGETHER for correlation in _correlations(values))
 
 
 def _are_sizes(values: np.ndarray) -> bool:

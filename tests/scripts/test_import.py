@@ -208,7 +208,7 @@ def test_no_image_of_yolo_is_lost_by_a_name(yolo):
         ("0 .5 .5 .2 .2 .3 .4 .9", {}, r"line 1: .*class, cx, cy"),
         ("0 .5 .5 .2 .2 1.5", {}, r"c\.txt, line 1, image 'c': score=1.5"),
         ("0 50 40 30 20 .5", {}, r"c\.txt, line 1, image 'c': x1=35, y1=30, x2=65, y2=50 .*pixels"),
-        ("0 .5 .5 0 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=50, y1=32, x2=50"),
+        ("0 .5 .5 0 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=0\.5, y1=0\.4, x2=0\.5"),
         ("0 .5 nan .1 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=45, y1=nan"),
         ("1 .5 .5 .2 .2 .5", {}, r"c\.txt, line 1: class 1 .*--class-names"),
         ("1 .5 .5 .2 .2 .5", {"class_names": "opacity"}, "line 1: class 1 .* 1 classes "),
@@ -344,7 +344,9 @@ def coco_results(boxes: Iterable[tuple[float, ...]]) -> str:
 
 def test_coco_results_in_corners_are_refused_with_the_format(run, tmp_path):
     corners = [(10 + n, 20 + n, 60 + n, 70 + n) for n in range(10)]
-    with pytest.raises(InputError, match=r"entry 0, image 'c': x1=10, y1=20, x2=70, y2=90.*corners"):
+    with pytest.raises(
+        InputError, match=r"entry 0, image 'c': x1=10, y1=20, x2=70, y2=90.*corners"
+    ):
         run(coco_results(corners), "preds.json")
     assert not (tmp_path / "out").exists()
     sides = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in corners]
