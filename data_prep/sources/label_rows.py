@@ -18,13 +18,13 @@ from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_names import is_number, name_labels
+from cxr_compare.data_prep.sources.label_table import LabelTable, is_class_number, without_uncertain
 from cxr_compare.data_prep.sources.label_values import (
     dictionary,
     normal_classes,
     plain_cells,
     states_of_cells,
 )
-from cxr_compare.data_prep.sources.table_roles import LabelTable, is_class_number, without_uncertain
 
 # Prefixes of a finding in a label column that state another state than present.
 _UNCERTAIN = "uncertain_"
