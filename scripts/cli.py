@@ -294,7 +294,7 @@ def _advice_on_key(command_chain: Sequence[str] | None, option: str) -> str | No
 def _with_advice(error: InputError) -> str:
     """Return the message; for a folder of unknown origin also which download it looks like."""
     if isinstance(error, WrongFolderError) and error.foreign:
-        from cxr_compare.data_prep.formats.registry import describe_raw_download
+        from cxr_compare.data_prep.sources.registry import describe_raw_download
 
         if raw := describe_raw_download(error.folder):
             return f"{error.folder}: {raw}"

@@ -23,7 +23,7 @@ import cxr_compare
 from cxr_compare.configs.describe import _Key, _keys
 from cxr_compare.configs.settings import config_class
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.registry import FORMATS
+from cxr_compare.data_prep.sources.registry import FORMATS
 from cxr_compare.evaluation.metrics.metric import Direction, Metric, Need
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.networks.registry import DETECTORS, NETWORKS

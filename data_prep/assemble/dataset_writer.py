@@ -21,7 +21,7 @@ from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
-from cxr_compare.data_prep.formats.source import SourceTables
+from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.splits.balance import image_strata
 from cxr_compare.data_prep.splits.split import SplitRule, draw_split, extend_split, official_split
 from cxr_compare.data_prep.splits.stored_splits import image_links, write_split

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import coco_bbox, coco_rotation
+from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, four_numbers
+from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import finding_name
@@ -18,12 +19,13 @@ from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_json_file
-from cxr_compare.data_prep.formats.label_files import ids_of_paths, paths_without_suffix, read_lines
-from cxr_compare.data_prep.formats.yolo import read_class_names
+from cxr_compare.data_prep.sources.image_files import ids_of_paths, without_suffix
+from cxr_compare.data_prep.sources.markup_files import read_lines
+from cxr_compare.data_prep.sources.yolo import read_class_names
 from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 
-_COCO_SIDES = "COCO's bbox is x, y, width, height"
+_COCO_BOXES = BoxReading(form="xywh")
 
 
 def read_coco(
@@ -47,7 +49,7 @@ def read_coco(
         crowds = _with_names(crowd_table, truth, annotations, truth, "id", advice)
         content = path.read_bytes() + truth.read_bytes()
         ran = tuple(_names_of_coco_images(annotations).values())
-        return RawPredictions(rows, content, crowds=crowds, sides=_COCO_SIDES, ran=ran)
+        return RawPredictions(rows, content, crowds=crowds, reading=_COCO_BOXES, ran=ran)
     names = "category_name" if "category_name" in table else "category"
     rows = table.rename(columns={names: "finding"}).drop(columns="category", errors="ignore")
     if image_ids == "id":
@@ -57,7 +59,7 @@ def read_coco(
         path.read_bytes(),
         advice=f", {advice.annotations}",
         class_advice=f", or {advice.annotations}",
-        sides=_COCO_SIDES,
+        reading=_COCO_BOXES,
     )
 
 
@@ -72,7 +74,7 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
     number = 0
     try:
         for number, entry in enumerate(entries):  # noqa: B007 - the error below uses the number
-            x, y, width, height = map(float, coco_bbox(entry["bbox"]))
+            x, y, width, height = four_numbers(entry["bbox"]) or ()
             corners = [x, y, x + width, y + height]
             if turn := coco_rotation(entry):
                 corners = turned_bounds(np.array(corners), turn).tolist()
@@ -127,7 +129,7 @@ def _with_names(
     advice_on_images = ""
     if image_ids != "id" and "file_name" in table:
         images = {name: name for name in images.values()}
-        paths = paths_without_suffix(table["file_name"])
+        paths = table["file_name"].astype(TEXT).map(without_suffix).astype(TEXT)
         table["image_id"] = paths.where(is_member(paths, list(images)), _last_part(paths))
         advice_on_images = f". {advice.image_ids}"
     elif image_ids != "id":
@@ -221,10 +223,8 @@ def read_yolo(
     raw = RawPredictions(
         table,
         content,
-        in_shares=True,
+        reading=BoxReading(form="cxcywh", unit="share"),
         listed=tuple(path.stem for path in files),
-        sides="a YOLO line is class, x and y of the centre, width, height and confidence",
-        form="cxcywh",
     )
     if names is not None:
         unnamed = ~table["class"].isin(list(names))

@@ -24,9 +24,8 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, SYNTHETIC_PATIENT
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.class_names import plain_cells, states_of_cells
-from cxr_compare.data_prep.formats.columns import column_dictionary
-from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
+from cxr_compare.data_prep.sources.label_values import dictionary, plain_cells, states_of_cells
+from cxr_compare.data_prep.sources.patients import named_patients, with_named_patients
 from cxr_compare.evaluation.boxes.box_checks import near_ids, refuse_box_texts
 from cxr_compare.evaluation.boxes.boxes_table import (
     boxes_table,
@@ -373,7 +372,7 @@ def _labels(values: Any, ids: pd.Index) -> np.ndarray:
     is_missing = cells.isna()
     # -1 means uncertain in some files and negative in others, so it is asked about here
     says_unknown = states.isin(["", "uncertain"]) & (texts != "-1")
-    is_missing.update(says_unknown | texts.isin(column_dictionary()["unknown"]))
+    is_missing.update(says_unknown | texts.isin(dictionary()["unknown"]))
     is_wrong = (~labels.isin([0, 1]) & ~is_missing.astype(bool)).to_numpy()
     if is_wrong.any():
         row = int(np.flatnonzero(is_wrong)[0])

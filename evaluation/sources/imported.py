@@ -20,18 +20,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_check import check_predictions
 from cxr_compare.data_prep.contracts.box_classes import findings_of_classes, names_finding
-from cxr_compare.data_prep.contracts.box_values import (
-    check_edges,
-    check_inside,
-    without_empty_boxes,
-)
+from cxr_compare.data_prep.contracts.box_readings import reread
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.label_names import name_labels
+from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.evaluation.boxes.box_checks import (
     check_names,
     check_scores,
@@ -237,7 +234,7 @@ def read_rows(  # noqa: PLR0913 - options of cxr import
     if not gives_boxes and scale is not None:
         raise InputError(f"{where}: --scale is of boxes, and these are scores; leave it out")
     if gives_boxes:
-        rows = _clipped(_in_px(table, where, known, raw, scale), where, known.images, raw)
+        rows = _clipped(_in_px(table, where, known, raw, scale, advice), where, known.images, raw)
     else:
         rows = _scores(table, where)
     if gives_boxes and scale is None:
@@ -291,7 +288,7 @@ def read_boxes(
     raw, where = source_rows.raw, source_rows.where
     if not source_rows.are_boxes:
         raise InputError(f"{where}: holds scores of images; give predicted boxes")
-    boxes = _in_px(source_rows.rows, where, known, raw, scale)
+    boxes = _in_px(source_rows.rows, where, known, raw, scale, ReadingAdvice())
     if scale is None:
         _ask_if_resized(boxes, known.boxes, where, ReadingAdvice(scale=IMPORT.scale))
     truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
@@ -320,6 +317,10 @@ def _named_rows(
     """Read the rows of a source, name their images and findings, and check their scores."""
     where = advice.frame if isinstance(source, pd.DataFrame) else str(Path(source))
     raw = read_source(source, names, coco_truth, class_names, advice)
+    if "x1" in raw.rows:
+        corners = raw.rows[EDGES].to_numpy(np.float64)
+        corners, raw.reading = reread(corners, raw.reading, names.box_form, names.box_unit)
+        raw.rows[EDGES] = corners
     table = raw.rows
     if "file_name" in table:
         table["image_id"] = names_by_file(table.pop("file_name"), table["image_id"], known.images)
@@ -486,7 +487,7 @@ def _images_run(
         path = Path(run_on)
         if not path.is_file():
             raise InputError(f"--images {run_on}: choose all, listed, or a file of image names")
-        from cxr_compare.data_prep.formats.label_files import read_lines
+        from cxr_compare.data_prep.sources.markup_files import read_lines
 
         where = f"{path}: line"
         lines = list(enumerate(read_lines(path), start=1))
@@ -613,6 +614,7 @@ def _in_px(
     known: KnownImages,
     source: RawPredictions,
     scale: float | None,
+    advice: ReadingAdvice,
 ) -> pd.DataFrame:
     """Return boxes with edges in px of the original image, checked but not clipped.
 
@@ -625,10 +627,6 @@ def _in_px(
                 f"{where}: scale is of boxes in px, and these are shares of the image; leave it out"
             )
         rows[EDGES] = rows[EDGES] * positive_scale(scale)
-    rows, note = without_empty_boxes(rows)
-    if note:
-        rows = rows.reset_index(drop=True)
-        source.notes.append(f"{WARNING}{note}.")
     limit = _image_limits(rows, known.images)
     if in_shares:
         has_no_size = np.isnan(limit).any(axis=1)
@@ -638,12 +636,12 @@ def _in_px(
                 f"{where}: {first['place']}: {known.where} has no size of image "
                 f"'{first['image_id']}', so shares of it say nothing; give boxes in pixels"
             )
-        rows[EDGES] = rows[EDGES].to_numpy(np.float64) * limit
-    check_edges(rows, where, sizes=limit[:, :2])
-    check_inside(
-        rows, where, limit[:, :2], sides=source.sides, form=source.form, in_shares=in_shares
-    )
-    return rows
+        unit = limit / 100 if source.reading.unit == "percent" else limit
+        rows[EDGES] = rows[EDGES].to_numpy(np.float64) * unit
+    reading = replace(source.reading, where=where, answers=advice.box_answers)
+    checked, notes = check_predictions(rows, reading, limit[:, :2])
+    source.notes += [f"{WARNING}{note[:1].upper()}{note[1:]}." for note in notes]
+    return checked.reset_index(drop=True)
 
 
 def _image_limits(rows: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:

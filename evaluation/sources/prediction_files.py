@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_classes import class_column
-from cxr_compare.data_prep.contracts.box_values import BoxFormat
+from cxr_compare.data_prep.contracts.box_readings import BoxForm, BoxReading, BoxUnit
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
@@ -51,6 +51,8 @@ class ColumnNames:
             are about one finding. Empty if no column of a table of boxes holds their classes.
         score_is_named: True if the user named the column of scores. It is then not asked whether
             they are the confidence of a predicted class, and they may have any range.
+        box_form: Form of the boxes that the user states; None takes that of the file.
+        box_unit: Unit of the boxes that the user states; None takes that of the file.
 
     Example:
         >>> ColumnNames(image="Image Index").score
@@ -61,6 +63,8 @@ class ColumnNames:
     score: str = "score"
     finding: str = "finding"
     score_is_named: bool = False
+    box_form: BoxForm | None = None
+    box_unit: BoxUnit | None = None
 
 
 def read_source(
@@ -155,16 +159,10 @@ class _Columns:
         return f"; {self.advice.other_class(self.finding)}"
 
     @property
-    def form(self) -> BoxFormat:
-        """Format of boxes with widths and heights."""
-        return "cxcywh" if "xcenter" in self.box else "xywh"
-
-    @property
-    def sides(self) -> str:
-        """Phrase that says that rows have a width and a height; empty if they have corners."""
-        if "width" not in self.box:
-            return ""
-        return f"the columns {', '.join(self.box.values())} are read as {_FORMS[tuple(self.box)]}"
+    def reading(self) -> BoxReading:
+        """How the boxes are written."""
+        form: BoxForm = "cxcywh" if "xcenter" in self.box else "xywh"
+        return BoxReading(form=form if "width" in self.box else "xyxy", stated="width" in self.box)
 
 
 def _find_columns(
@@ -349,9 +347,8 @@ def _from_table(
         _plain_table(table, columns, where),
         content,
         notes=columns.notes,
-        sides=columns.sides,
-        form=columns.form,
         class_advice=columns.class_advice,
+        reading=columns.reading,
         **asked,
     )
 
@@ -364,7 +361,7 @@ def _from_strings(strings: PredictionStrings, content: bytes) -> RawPredictions:
         listed=strings.images,
         ran=strings.images,
         notes=strings.notes,
-        sides=strings.sides,
+        reading=strings.reading,
     )
 
 

@@ -70,6 +70,19 @@ class ReadingAdvice:
         readings = [option.replace("COLUMN", reading) for reading in ("id", "file_name")]
         return f"{write}, or say {readings[0]} if these are ids, {readings[1]} if not"
 
+    @property
+    def box_answers(self) -> dict[str, str]:
+        """How the user answers a question about the form or unit of boxes, by its name."""
+        from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
+        from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS
+
+        answers: dict[str, str] = {}
+        for kind, names in (("form", FORMS), ("unit", UNITS)):
+            for name in names:
+                option = self.column_option.replace("{role}", f"box_{kind}").replace("COLUMN", name)
+                answers[name] = f"say {option}" if option else PYTHON_ANSWERS[name]
+        return answers
+
     def confirm_score(self, column: str) -> str:
         """Return how the user says that a column of scores holds the probability of the finding."""
         if not self.column_option:

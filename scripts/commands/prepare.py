@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.provenance import present_command
-from cxr_compare.data_prep.formats.label_file_kinds import label_file_kind, tool_of_file
-from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.contracts.table_files import is_table_file
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
@@ -44,15 +43,22 @@ def _label_format(path: Path) -> str | None:
         >>> _label_format(Path("labels.XLSX")), _label_format(Path("out/rsna"))
         ('table', None)
     """
-    kind = label_file_kind(path)
-    if kind in ("labelme", "coco"):
+    if path.is_dir():
+        return None
+    if not path.exists():
+        if path.suffix.lower() in (".json", ".xml"):
+            raise InputError(f"{path}: no such file")
+        return "table" if is_table_file(path) else None
+    from cxr_compare.data_prep.sources.other_files import tool_of_file
+    from cxr_compare.data_prep.sources.registry import all_formats, format_of_file
+
+    kind = format_of_file(path)
+    if kind is not None and "labels" not in all_formats()[kind].options:
         raise InputError(
             f"{path}: is a file of --format {kind}; give the folder that holds it and the images, "
             f"without this file: cxr prepare FOLDER OUT --format {kind}"
         )
-    if kind is None and path.suffix.lower() == ".json" and not path.is_dir():
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
+    if kind is None and path.suffix.lower() == ".json":
         tool = tool_of_file(path)
         problem = f"of {tool}, which is not read" if tool else "no file of labels that is known"
         raise InputError(f"{path}: is {problem}; export the labels as COCO, Pascal VOC or YOLO")
@@ -121,9 +127,8 @@ def prepare(
         keep_ids: Keep the ids of DICOM files, because they identify nobody. Without it --id-key is
             required for DICOM files.
         add: Add the new images of the source to a data set that is complete.
-        strict: Stop at the first file or label that cannot be used, or whose label seems to be
-            misspelt. Without it such files are left out and listed, and the command asks about the
-            label.
+        strict: Stop at the first file or label that cannot be used. Without it such files are left
+            out and listed.
         workers: Number of processes that decode images, by default one for each processor. 0
             decodes in this process, which takes the least memory.
 
@@ -212,14 +217,8 @@ def prepare(
             summary = prepare.prepare(source, folder, options)
     dataset = DataSet.open(folder)
     dataset.summary = summary
-    dataset.next_steps = tuple(
-        data_set_steps(dataset, source=source, tables=tables, made_by=present_command())
-    )
+    dataset.next_steps = tuple(data_set_steps(dataset, source=source, tables=tables))
     return dataset
-
-
-# Formats whose label files lie in the folder of the images, or below it.
-_FOLDERS_OF_LABELS = ("voc", "yolo", "labelme", "coco")
 
 
 def _require_sources(sources: list[Path], *, prepared: bool) -> None:
@@ -267,16 +266,16 @@ def _source_and_out(
             "[LABELS.csv] IMAGES OUT"
         )
     if len(both) == 1:
-        from cxr_compare.data_prep.formats.registry import prepare_command
+        from cxr_compare.data_prep.sources.registry import prepare_command
 
         folder = both[0]
         command = prepare_command(folder, "OUT") if folder.is_dir() else f"cxr prepare {folder} OUT"
         raise InputError(f"prepare: the folder to make is missing; run: {command}")
-    from cxr_compare.data_prep.formats.registry import likely_format
+    from cxr_compare.data_prep.sources.registry import all_formats, likely_format
 
     for path in both[:-1]:
         kind = likely_format(path) if path.is_dir() else None
-        if kind in _FOLDERS_OF_LABELS:
+        if kind is not None and "labels" not in all_formats()[kind].options:
             table = f"; {tables[0]} is not read together with them" if tables else ""
             raise InputError(
                 f"{path}: holds label files (--format {kind}), and {len(both)} folders are given; "

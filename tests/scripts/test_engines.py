@@ -23,7 +23,7 @@ from PIL import Image
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.store import decode
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions

@@ -32,7 +32,6 @@ REASONS = {
     "label_without_image": "no image file",
     "box_outside": "box outside the image",
     "box_zero_size": "zero or negative size",
-    "box_negative_width": "zero or negative size",
     "box_nan": "missing or infinite",
 }
 
