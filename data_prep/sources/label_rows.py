@@ -380,7 +380,7 @@ def read_label_rows(
     """
     gathered = _Gathered(class_names, findings, closed)
     only_finding = _only_finding(tables, class_names)
-    for table in tables:
+    for table in (table for table in tables if len(table.images)):
         origin = table.known.origin if table.known else "unknown"
         rows = table.images[["image_id"]].assign(reader=REFERENCE_READER, origin=origin)
         if table.has("reader"):

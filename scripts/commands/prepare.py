@@ -97,9 +97,9 @@ def prepare(
         *paths: Folder of the data set as published, followed by the data set folder to make. If you
             have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT, Label Studio or VIA,
             give them before these two folders. With --out give the data set folders to join.
-        format: Format of the source: rsna, nih, vindr, kermany, covid, cvat, voc, yolo, labelme,
-            via, label-studio, coco, dicom or table (docs/formats.md). Left out, it is the only one
-            that the folder fits.
+        format: Format of the source: rsna, nih, vindr, kermany, covid, roboflow, cvat, voc, yolo,
+            labelme, via, label-studio, coco, folders, dicom or table (docs/formats.md). Left out,
+            it is the only one that the folder fits.
         out: Data set folder to make of several others.
         name: Name of the data set in reports. By default it is the name of the folder.
         size: Also store the pixels of each image at this size, in px.
@@ -115,6 +115,8 @@ def prepare(
             reader:NAME.
         sheet: Name of the sheet to read, if a spreadsheet has several.
         columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or a TOML file.
+            For any format, box_form=xyxy (or xywh, cxcywh) and box_unit=share (or px, percent) say
+            how its boxes are written.
         class_names: Names of numbered classes in their order, with commas. Files of YOLO and tables
             with class numbers need them.
         raw_boxes: Boxes are of the stored pixels of image files, before the EXIF orientation turns
