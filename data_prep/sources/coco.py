@@ -24,6 +24,7 @@ from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, finite_or
 from cxr_compare.data_prep.contracts.box_readings import MANY, BoxReading, corners_of, values_of
 from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.annotations import (
@@ -155,6 +156,7 @@ class _CocoFile:
                 raise self._fail(f"categories[{number}]", "must have an id of its own and a name")
             self.names[key] = str(name)
             self.groups.add(str(item.get("supercategory")))
+        require_few_names(self.names, self.files.source.root / self.path)
         self._items("annotations")
 
     def used_categories(self) -> set[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.text_files import read_yaml_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
@@ -210,6 +211,7 @@ def _names_of(content: dict[str, Any], path: Path) -> dict[int, str]:
     count = content.get("nc")
     if not isinstance(names, dict | list):
         raise InputError(f"{path}: names must be a list, or name each class number")
+    require_few_names(names, path)
     pairs: list[tuple[Any, Any]] = list(
         names.items() if isinstance(names, dict) else enumerate(names)
     )
@@ -230,6 +232,7 @@ def _listed_names(path: Path) -> dict[int, str]:
         lines.pop()
     if not lines or "" in lines:
         raise InputError(f"{path}: must hold one class name a line")
+    require_few_names(lines, path)
     return dict(enumerate(lines))
 
 

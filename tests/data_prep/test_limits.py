@@ -68,7 +68,7 @@ def test_what_is_beyond_a_limit_is_one_short_line_that_names_the_file(tmp_path, 
     with pytest.raises(cxr_compare.InputError) as caught:
         cxr_compare.prepare(source, tmp_path / "out", format="yolo" if is_yolo else None)
     message = str(caught.value)
-    assert f"{name.partition('_')[0]}." in message
+    assert name.partition("_")[0] in message
     assert len(message) < 300 + len(str(tmp_path))
     assert "\n" not in message
 
@@ -81,7 +81,7 @@ def test_names_are_limited_where_each_stands_beside_its_box(tmp_path):
 
 def test_annotations_are_not_limited_as_names_are(tmp_path):
     boxes = [
-        {"id": n, "image_id": 1 + n % 2, "category_id": 0, "bbox": [1, 2, 5 + n % 3, 9]}
+        {"id": n, "image_id": 1 + n % 2, "category_id": 0, "bbox": [11, 12, 5 + n % 3, 9]}
         for n in range(MAX_NAMES + 1)
     ]
     source = written(tmp_path / "source", labels_json=coco(annotations=boxes))
