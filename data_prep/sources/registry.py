@@ -244,23 +244,3 @@ def prepare_command(folder: Path, out: str) -> str:
 
 def _table_command(table: str, folder: Path, out: str) -> str:
     return f"cxr prepare {shlex.quote(table)} {shlex.quote(str(folder))} {shlex.quote(out)}"
-
-
-def describe_raw_download(folder: Path) -> str | None:
-    """Return advice if a user gave a downloaded folder where a prepared data set is needed.
-
-    Its subfolders are looked at, too. None if the folder fits no known format.
-    """
-    vague = (None, *_VAGUE)
-    name = likely_format(folder)
-    where = folder
-    if name in vague:
-        for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-            if (inner := likely_format(below)) not in vague:
-                name = inner
-                where = below
-                break
-    if name is None:
-        return None
-    command = prepare_command(where, "out/data")
-    return f"looks like a raw download ({name}: {all_formats()[name].title}); run: {command}"
