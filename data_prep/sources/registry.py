@@ -205,10 +205,10 @@ def _advice(folder: Path, out: str = "OUT") -> str | None:
         names = " or ".join(f"--format {name}" for name in sure)
         return f"it looks like {names}: {prepare_command(folder, out)}"
     for below in sorted(path for path in folder.iterdir() if path.is_dir())[:_MOST_FOLDERS]:
-        names = [name for name in fitting_formats(below) if name not in _VAGUE]
-        if names:
+        inside = [name for name in fitting_formats(below) if name not in _VAGUE]
+        if inside:
             command = prepare_command(below, out)
-            return f"its folder {below.name} looks like --format {names[0]}: {command}"
+            return f"its folder {below.name} looks like --format {inside[0]}: {command}"
     others = describe_label_files(folder)
     if others and DICOM.name not in fitting:
         return f"{others}, or give a table: {_table_command('LABELS.csv', folder, out)}"
