@@ -52,6 +52,7 @@ _RECORDS = (
 )
 FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
 """Formats of this package by name; those of other packages are in `all_formats`."""
+_MOST_FOLDERS = 50  # in which a format is looked for
 _VAGUE = (DICOM.name, TABLE.name)  # many folders with DICOM files or tables fit these
 
 
@@ -140,7 +141,7 @@ def _read(
         if options.labels or record.detect(source):
             raise
         below = sorted(path for path in source.iterdir() if path.is_dir())
-        for folder in (source.parent, *below[:50]):
+        for folder in (source.parent, *below[:_MOST_FOLDERS]):
             if record.detect(folder):
                 raise InputError(
                     f"{source}: not in {record.name} format, but {folder} is; give that folder"
@@ -203,6 +204,11 @@ def _advice(folder: Path, out: str = "OUT") -> str | None:
     if sure:
         names = " or ".join(f"--format {name}" for name in sure)
         return f"it looks like {names}: {prepare_command(folder, out)}"
+    for below in sorted(path for path in folder.iterdir() if path.is_dir())[:_MOST_FOLDERS]:
+        inside = [name for name in fitting_formats(below) if name not in _VAGUE]
+        if inside:
+            command = prepare_command(below, out)
+            return f"its folder {below.name} looks like --format {inside[0]}: {command}"
     others = describe_label_files(folder)
     if others and DICOM.name not in fitting:
         return f"{others}, or give a table: {_table_command('LABELS.csv', folder, out)}"

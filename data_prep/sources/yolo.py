@@ -23,9 +23,7 @@ from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     LabelFiles,
     Mark,
-    image_folders,
     read_annotations,
-    read_image_files,
 )
 from cxr_compare.data_prep.sources.image_files import (
     contains,
@@ -34,6 +32,7 @@ from cxr_compare.data_prep.sources.image_files import (
     has_text,
     stem,
 )
+from cxr_compare.data_prep.sources.image_label_files import image_folders, read_image_files
 from cxr_compare.data_prep.sources.label_values import class_finding
 from cxr_compare.data_prep.sources.markup_files import read_lines
 from cxr_compare.data_prep.sources.source_tables import Format
