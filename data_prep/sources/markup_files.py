@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from pydantic_core import from_json
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.text_files import decode_text, read_text_file, text_encoding
+from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.images.image_limits import require_file
 
 
@@ -24,15 +24,10 @@ def read_json_file(path: Path) -> Any:
         ...     read_json_file(Path(folder, "a.json"))
         {'images': []}
     """
+    text = read_text_file(path)
     try:
-        content = path.read_bytes()
-        mark, encoding = text_encoding(content)
-        if encoding == "utf-8":  # the parser checks the encoding itself
-            return from_json(content.removeprefix(mark))
-        return from_json(decode_text(content, str(path)))
-    except InputError:
-        raise
-    except (ValueError, OSError) as error:
+        return from_json(text)
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not readable as JSON ({reason})") from None
 

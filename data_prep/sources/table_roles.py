@@ -32,9 +32,8 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_
 from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import ORIGINS
-from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, read_table_file
+from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.contracts.text_files import read_toml_file
 from cxr_compare.data_prep.sources.label_names import name_labels, split_labels
 from cxr_compare.data_prep.sources.label_values import (
