@@ -56,7 +56,6 @@ def read_exposures(
     if not texts:
         return []
     from cxr_compare.data_prep.sources.patient_lookup import RSNA, find_rsna_mapping
-
     from cxr_compare.evaluation.sources.exposure_files import read_exposure
 
     if mapping is not None and str(mapping) == RSNA and not mapping.exists():

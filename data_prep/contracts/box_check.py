@@ -167,12 +167,15 @@ def check_predictions(
     if question:
         is_wrong: np.ndarray = np.logical_or(is_empty, is_far if is_many else is_out)  # (N,)
         row = int(is_wrong.argmax())
-        fault = "has no area" if is_empty[row] else "leaves the image"
-        if np.isfinite(sizes[row]).all():
-            fault += " of {:g} x {:g} px".format(*sizes[row])
+        fault = "has no area"
+        if not is_empty[row]:
+            width, height = sizes[row]
+            fault = f"reaches beyond the image of {width:g} x {height:g} px"
+        as_written = written if reading.unit == "px" else _unscaled(written, sizes, reading.unit)
+        verb = "does" if is_wrong.sum() == 1 else "do"
         raise InputError(
-            f"{row_text(table, row, where)}: {_edges_text(written[row])}: {fault}, as do "
-            f"{counted(int(is_wrong.sum()), 'box')} of {len(table):,}: {question}"
+            f"{row_text(table, row, where)}: {_edges_text(as_written[row])} {fault}, as "
+            f"{counted(int(is_wrong.sum()), 'box')} of {len(table):,} {verb}: {question}"
         )
     notes = []
     if n_sorted:

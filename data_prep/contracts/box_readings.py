@@ -236,7 +236,8 @@ def fitting_readings(
     """Return the other readings by which nearly all boxes would fit, the nearest first."""
     fitting = []
     for form, unit in product(FORMS, UNITS):
-        if (form, unit) == (reading.form, reading.unit):
+        n_changes = (form != reading.form) + (unit != reading.unit)
+        if n_changes == 0 or (n_changes > 1 and len(values) < _FEWEST):
             continue
         if unit != "px" and np.isnan(sizes).all():
             continue
@@ -273,9 +274,9 @@ def doubt_about(
         return 0, ""
     is_within = (np.abs(written) <= 1 + FAR).all(axis=1)
     if reading.unit == "px" and is_within.mean() >= _MOST:
-        verb = "lies" if is_within.sum() == 1 else "lie"
         question = reading.question(reading.form, "share")
-        boxes = counted(int(is_within.sum()), "box", verb)
+        verb = "lies" if is_within.sum() == 1 else "lie"
+        boxes = f"{counted(int(is_within.sum()), 'box')} {verb}"
         return int(is_within.argmax()), f"{boxes} within 1 px: {question}"
     others = fitting_readings(values, reading, sizes)
     if reading.form == "xyxy":
@@ -300,7 +301,7 @@ def doubt_about(
 
 
 def _correlations(values: np.ndarray) -> list[float]:
-    """Return how the second numbers of boxes follow the first, in x and y; NaN if they are equal.
+    """Return how the second numbers of boxes follow the first, in x and y; NaN if nothing shows it.
 
     Two corners of a box move together. A width says nothing about where its box begins.
     """
@@ -308,15 +309,17 @@ def _correlations(values: np.ndarray) -> list[float]:
     found = []
     for axis in range(2):
         first, second = pairs[:, axis], pairs[:, axis + 2]
-        varies = len(values) > 2 and np.ptp(first) > 0 and np.ptp(second) > 0
-        found.append(float(np.corrcoef(first, second)[0, 1]) if varies else np.nan)
+        if len(values) < _FEWEST // 2 or np.ptp(first) == 0:
+            found.append(np.nan)
+        elif np.ptp(second) == 0:
+            found.append(0.0)
+        else:
+            found.append(float(np.corrcoef(first, second)[0, 1]))
     return found
 
 
 def _are_two_corners(values: np.ndarray) -> bool:
-    return len(values) >= _FEWEST // 2 and all(
-        correlation >= _TOGETHER for correlation in _correlations(values)
-    )
+    return all(correlation >= _TOGETHER for correlation in _correlations(values))
 
 
 def _are_sizes(values: np.ndarray) -> bool:

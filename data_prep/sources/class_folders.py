@@ -13,8 +13,9 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES
 from cxr_compare.data_prep.contracts.table_files import read_header, read_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.described import find_set, public_sets
 from cxr_compare.data_prep.sources.image_files import list_images
+from cxr_compare.data_prep.sources.known_tables import KnownTable
+from cxr_compare.data_prep.sources.label_table import LabelTable, described_table
 from cxr_compare.data_prep.sources.label_values import (
     class_finding,
     dictionary,
@@ -23,9 +24,9 @@ from cxr_compare.data_prep.sources.label_values import (
     states_of_cells,
 )
 from cxr_compare.data_prep.sources.own_table import read_own_tables
+from cxr_compare.data_prep.sources.public_sets import find_set, public_sets
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source
-from cxr_compare.data_prep.sources.table_roles import KnownTable, LabelTable, described_table
 
 _ROBOFLOW = "_classes.csv"
 _LEAST_SHARE = 0.9  # of the images that are in the folder of a class

@@ -25,11 +25,12 @@ from cxr_compare.data_prep.images.dicom_header import has_preamble
 from cxr_compare.data_prep.images.radiograph_check import DicomFile, check_dicom_file
 from cxr_compare.data_prep.sources.image_files import files_below
 from cxr_compare.data_prep.sources.label_rows import read_label_rows
+from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.own_table import build_rows
 from cxr_compare.data_prep.sources.patients import named_patients, warn_of_unknown_patients
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, Statements, build
-from cxr_compare.data_prep.sources.table_roles import LabelTable, read_tables, recognise_tables
+from cxr_compare.data_prep.sources.table_roles import read_tables, recognise_tables
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 _KEYS = ("file", "study", "patient")  # roles by which a table may name images, the finest first

@@ -12,8 +12,9 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, ROLES
 from cxr_compare.data_prep.contracts.table_files import refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.known_tables import FACTS
+from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.label_values import normal_views, years
-from cxr_compare.data_prep.sources.table_roles import FACTS, LabelTable
 
 LONGEST_SIDE_PX = 1_000_000
 """Longest side of an image that a label file may state, px."""

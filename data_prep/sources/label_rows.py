@@ -17,13 +17,13 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import is_table_file, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.label_names import is_number, name_labels
+from cxr_compare.data_prep.sources.label_table import LabelTable, is_class_number, without_uncertain
 from cxr_compare.data_prep.sources.label_values import (
     dictionary,
     normal_classes,
     plain_cells,
     states_of_cells,
 )
-from cxr_compare.data_prep.sources.table_roles import LabelTable, is_class_number, without_uncertain
 
 # Prefixes of a finding in a label column that state another state than present.
 _UNCERTAIN = "uncertain_"
@@ -360,7 +360,7 @@ def read_label_rows(
     """
     gathered = _Gathered(class_names, findings, closed)
     only_finding = _only_finding(tables, class_names)
-    for table in tables:
+    for table in (table for table in tables if len(table.images)):
         origin = table.known.origin if table.known else "unknown"
         rows = table.images[["image_id"]].assign(reader=REFERENCE_READER, origin=origin)
         if table.has("reader"):

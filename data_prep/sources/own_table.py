@@ -24,10 +24,11 @@ from cxr_compare.data_prep.sources.label_rows import (
     implied_note,
     read_label_rows,
 )
+from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, build
-from cxr_compare.data_prep.sources.table_roles import LabelTable, read_tables, recognise_tables
+from cxr_compare.data_prep.sources.table_roles import read_tables, recognise_tables
 
 
 def _read(root: Path, options: ReadOptions, show: Show) -> SourceTables:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.sources.described import Complete, find_set, only_set, read_set
+from cxr_compare.data_prep.sources.described import Complete, read_set
+from cxr_compare.data_prep.sources.public_sets import find_set, only_set
 from cxr_compare.data_prep.sources.rsna import add_nih_patients
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
 

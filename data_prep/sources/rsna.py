@@ -21,10 +21,11 @@ from cxr_compare.data_prep.contracts.schemas import SYNTHETIC
 from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
-from cxr_compare.data_prep.sources.described import find_table
 from cxr_compare.data_prep.sources.image_facts import field_sizes
+from cxr_compare.data_prep.sources.known_tables import known_table
+from cxr_compare.data_prep.sources.label_table import LabelTable
+from cxr_compare.data_prep.sources.public_sets import find_table
 from cxr_compare.data_prep.sources.statements import Source
-from cxr_compare.data_prep.sources.table_roles import LabelTable, known_table
 
 TRAIN_IMAGES = "stage_2_train_images"
 TEST_IMAGES = "stage_2_test_images"

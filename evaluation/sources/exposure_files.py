@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from cxr_compare.data_prep.sources.patient_lookup import NIH_NAME, nih_patients, read_nih_names
 
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -16,6 +15,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.sources.image_lists import image_name
+from cxr_compare.data_prep.sources.patient_lookup import NIH_NAME, nih_patients, read_nih_names
 from cxr_compare.evaluation.boxes.box_checks import near_ids
 from cxr_compare.evaluation.groups.exposure import Exposure
 from cxr_compare.evaluation.labelled_images import GroundTruth

@@ -64,7 +64,8 @@ def export(
         data: Data set that the run was trained on. Its validation images check the export, and its
             training images calibrate int8. Without it fp32 is checked on synthetic images.
         split: Also write the roles (train, val, test) of this split, such as 'default'.
-        target: Write only the findings of this target (a finding, or a group of findings).
+        target: Write only the findings of this target (a finding, or a group of findings). Without
+            it all findings are written.
         reader: Reader whose labels are written. By default the reference labels of all readers are
             written.
         images: How images are put beside the labels: png or jpeg (8 bits at the original size, as

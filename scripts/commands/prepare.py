@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -42,6 +43,12 @@ def _label_format(path: Path) -> str | None:
         >>> _label_format(Path("labels.XLSX")), _label_format(Path("out/rsna"))
         ('table', None)
     """
+    if path.is_dir():
+        return None
+    if not path.exists():
+        if path.suffix.lower() in (".json", ".xml"):
+            raise InputError(f"{path}: no such file")
+        return "table" if is_table_file(path) else None
     from cxr_compare.data_prep.sources.other_files import tool_of_file
     from cxr_compare.data_prep.sources.registry import all_formats, format_of_file
 
@@ -51,9 +58,7 @@ def _label_format(path: Path) -> str | None:
             f"{path}: is a file of --format {kind}; give the folder that holds it and the images, "
             f"without this file: cxr prepare FOLDER OUT --format {kind}"
         )
-    if kind is None and path.suffix.lower() == ".json" and not path.is_dir():
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
+    if kind is None and path.suffix.lower() == ".json":
         tool = tool_of_file(path)
         problem = f"of {tool}, which is not read" if tool else "no file of labels that is known"
         raise InputError(f"{path}: is {problem}; export the labels as COCO, Pascal VOC or YOLO")
@@ -92,9 +97,9 @@ def prepare(
         *paths: Folder of the data set as published, followed by the data set folder to make. If you
             have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT, Label Studio or VIA,
             give them before these two folders. With --out give the data set folders to join.
-        format: Format of the source: rsna, nih, vindr, kermany, covid, cvat, voc, yolo, labelme,
-            via, label-studio, coco, dicom or table (docs/formats.md). Left out, it is the only one
-            that the folder fits.
+        format: Format of the source: rsna, nih, vindr, kermany, covid, roboflow, cvat, voc, yolo,
+            labelme, via, label-studio, coco, folders, dicom or table (docs/formats.md). Left out,
+            it is the only one that the folder fits.
         out: Data set folder to make of several others.
         name: Name of the data set in reports. By default it is the name of the folder.
         size: Also store the pixels of each image at this size, in px.
@@ -110,6 +115,8 @@ def prepare(
             reader:NAME.
         sheet: Name of the sheet to read, if a spreadsheet has several.
         columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or a TOML file.
+            For any format, box_form=xyxy (or xywh, cxcywh) and box_unit=share (or px, percent) say
+            how its boxes are written.
         class_names: Names of numbered classes in their order, with commas. Files of YOLO and tables
             with class numbers need them.
         raw_boxes: Boxes are of the stored pixels of image files, before the EXIF orientation turns

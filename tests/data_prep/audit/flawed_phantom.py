@@ -179,7 +179,6 @@ def _add_bad_rows(flawed: _FlawedSet, tables: dict[str, pd.DataFrame]) -> None:
         "box_outside": (size - 10.0, size - 10.0, 40.0, 40.0),
         "box_zero_size": (0.3 * size, 0.4 * size, 0.0, 20.0),
         "box_nan": (0.3 * size, np.nan, 20.0, 20.0),
-        "box_negative_width": (0.5 * size, 0.4 * size, -20.0, 30.0),
     }
     touched = {row[key] for row in flawed.added for key in ("patientId", "other_patientId")}
     sound = [record for record in flawed.records if record["patientId"] not in touched]

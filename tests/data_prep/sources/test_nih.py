@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.sources.described import public_sets
+from cxr_compare.data_prep.sources.public_sets import public_sets
 from tests.data_prep.sources.answers import edges, reader, reasons, roles, states_of, write_files
 
 HEADER = (
