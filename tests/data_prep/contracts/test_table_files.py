@@ -94,7 +94,7 @@ def test_every_dialect_gives_the_same_cells(tmp_path, name, content):
     path.write_bytes(content)
     frame = read_text_table(path, ["file"])
     assert [list(frame.columns), *frame.to_numpy().tolist()] == ROWS
-    assert read_header(path) == ROWS[0] or content.startswith((b"sep", b"\x1f\x8b"))
+    assert read_header(path) == ROWS[0] or content.startswith(b"\x1f\x8b")
     first_line = 3 if content.startswith(b"sep") else 2
     assert frame.index.tolist() == [first_line - 2, first_line - 1]
 
