@@ -21,7 +21,6 @@ from cyclopts import App, CycloptsError, Group
 from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.temporary_folders import use_private_temporary_folder
-from cxr_compare.data_prep.store.identify_folder import WrongFolderError
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import (
     MAIN_OPTIONS,
@@ -304,16 +303,6 @@ def _advice_on_key(command_chain: Sequence[str] | None, option: str) -> str | No
     return advice and f"{advice}."
 
 
-def _with_advice(error: InputError) -> str:
-    """Return the message; for a folder of unknown origin also which download it looks like."""
-    if isinstance(error, WrongFolderError) and error.foreign:
-        from cxr_compare.data_prep.sources.registry import describe_raw_download
-
-        if raw := describe_raw_download(error.folder):
-            return f"{error.folder}: {raw}"
-    return str(error)
-
-
 class _Termination:
     """Lets SIGTERM end the program as Ctrl-C does: what is being written is cleaned up first."""
 
@@ -379,7 +368,7 @@ def _run() -> None:
             sys.stdout.flush()
         sys.exit(status)
     except InputError as error:
-        say("cxr: " + " ".join(_with_advice(error).split("\n")))
+        say("cxr: " + " ".join(str(error).split("\n")))
         told = error.full_disk and os.environ.get(InputError.variable)
         sys.exit(int(told or 2))
     except CycloptsError as error:

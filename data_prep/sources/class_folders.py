@@ -5,6 +5,7 @@ Both make label tables of what they find, which are read as a user's own table i
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from cxr_compare.data_prep.contracts.table_files import read_header, read_table_
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.image_files import list_images
 from cxr_compare.data_prep.sources.known_tables import KnownTable
+from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_table import LabelTable, described_table
 from cxr_compare.data_prep.sources.label_values import (
     class_finding,
@@ -31,6 +33,7 @@ from cxr_compare.data_prep.sources.statements import Source
 _ROBOFLOW = "_classes.csv"
 _LEAST_SHARE = 0.9  # of the images that are in the folder of a class
 _MOST_CLASSES = 50
+_NUMBERING = re.compile(r"^\d+[\W_]+(?=\w)")  # of folders such as 0_NORMAL
 _HOLDERS = ("images", "image", "imgs", "img")
 
 
@@ -46,7 +49,7 @@ def _class_rows(root: Path) -> pd.DataFrame:
     roles = []
     for parts in folders:
         named = [p for p in parts if p.lower() not in ROLE_NAMES and p.lower() not in _HOLDERS]
-        classes.append(named[-1] if named else "")
+        classes.append(_NUMBERING.sub("", named[-1]) if named else "")
         roles.append(next((ROLE_NAMES[p.lower()] for p in parts if p.lower() in ROLE_NAMES), ""))
     columns = {"file": files["path"], "label": classes, "split": roles}
     return pd.DataFrame(columns, dtype=TEXT)
@@ -91,9 +94,11 @@ def _read_folders(root: Path, options: ReadOptions, show: Show) -> SourceTables:
                 "val or test, so the folders are no split"
             )
         rows = rows.drop(columns="split")
+    named = name_labels(labels, str(root))
     for label in labels:
-        name = class_finding(label, str(root))
-        shown = "no finding" if name in normal_classes() else name
+        finding, state = named.labels[label]
+        _refuse_doubtful(label, finding, root)
+        shown = "no finding" if finding in normal_classes() else f"{finding} is {state}"
         n_images = counted(int((rows["label"] == label).sum()), "image")
         show(f"  folder {label}: {shown} ({n_images})")
     known = KnownTable(
@@ -104,6 +109,16 @@ def _read_folders(root: Path, options: ReadOptions, show: Show) -> SourceTables:
         separator=r"[|]",
     )
     return read_own_tables(source, [described_table(root, rows, known)])
+
+
+def _refuse_doubtful(label: str, finding: str, root: Path) -> None:
+    """Ask about a folder such as "normal x-rays", which may hold images without a finding."""
+    words = set(finding.split("_"))
+    if finding not in normal_classes() and words & {"normal", "healthy"}:
+        raise InputError(
+            f"{root}: does the folder {label!r} hold images without a finding? Call it NORMAL, or "
+            "give it the name of a finding"
+        )
 
 
 def _class_tables(root: Path) -> list[Path]:

@@ -12,7 +12,6 @@ docs/formats.md explains how images are found and what a missing annotation mean
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, finite_or_nan, four_numbers
-from cxr_compare.data_prep.contracts.box_readings import MANY, BoxReading, corners_of, values_of
+from cxr_compare.data_prep.contracts.box_readings import BoxReading, values_of
 from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
@@ -35,18 +34,22 @@ from cxr_compare.data_prep.sources.annotations import (
 from cxr_compare.data_prep.sources.image_files import files_below, has_text, role_from_path
 from cxr_compare.data_prep.sources.label_values import class_finding, normal_classes, plain_facts
 from cxr_compare.data_prep.sources.markup_files import read_json_file
+from cxr_compare.data_prep.sources.outlines import (
+    Outline,
+    compare_outlines,
+    mask_edges,
+    points_of,
+    polygon_edges,
+)
 from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.statements import user_reading
 
 COCO_MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
 """Keys by which a COCO annotation file is recognised."""
-_LONGEST_MASK_SIDE = 10_000
-_RUNS = re.compile(r"[0-o]*[0-O]")  # compressed runs: "P" to "o" are followed by further digits
 _READING = BoxReading(form="xywh")
 _CROWDS = (1, "1")
 _CROWD_FLAGS = (None, 0, "0", "", *_CROWDS)
-_AGREE_PX = 2.0  # px, or share of the image's longer side, within which an outline and a bbox agree
-_AGREE_SHARE = 0.01
+_SAME_AREA = 0.01  # share by which an area may differ from that of its box
 _MOST = 0.9
 
 
@@ -71,7 +74,7 @@ def _read(files: LabelFiles) -> Iterator[ImageLabels]:
     used = {category for file in read for category in file.used_categories()}
     for file in read:
         yield from file.labels(used)
-    _compare_outlines(files, [pair for file in read for pair in file.outlines])
+    compare_outlines(files, [pair for file in read for pair in file.outlines])
 
 
 def _id_text(value: Any) -> str | None:
@@ -83,55 +86,8 @@ def _id_text(value: Any) -> str | None:
 
 def _are_sizes(pairs: list[tuple[tuple[float, ...], float]]) -> bool:
     """Return True if areas of annotations are those of boxes of x, y, width and height."""
-    fits = [abs(box[2] * box[3] - area) <= _AGREE_SHARE * area for box, area in pairs]
+    fits = [abs(box[2] * box[3] - area) <= _SAME_AREA * area for box, area in pairs]
     return float(np.mean(fits)) >= _MOST
-
-
-@dataclass(frozen=True)
-class _Outline:
-    """A bbox and the box around the outline of the same annotation."""
-
-    image: str
-    position: str
-    values: tuple[float, ...]  # the bbox as written
-    around: tuple[float, ...]  # x1, y1, x2, y2
-    side: float  # longer side of the image, px; NaN if unknown
-
-
-def _compare_outlines(files: LabelFiles, outlines: list[_Outline]) -> None:
-    """Leave out images on which a bbox and its outline are of two places; refuse a tenth of them.
-
-    Raises:
-        InputError: A tenth of the annotations contradict themselves.
-    """
-    reading = user_reading(files.source.options, files.reading)
-    if not outlines or reading.unit != "px":
-        return
-    values = np.array([pair.values for pair in outlines])
-    corners = corners_of(values, reading.form, "px", np.full((len(values), 2), np.nan))
-    around = np.array([pair.around for pair in outlines])
-    slack = np.fmax(_AGREE_PX, _AGREE_SHARE * np.array([pair.side for pair in outlines]))
-    apart = np.abs(corners - around).max(axis=1) > slack
-    wrong = [pair for pair, is_apart in zip(outlines, apart, strict=True) if is_apart]
-    if not wrong:
-        return
-    if len(wrong) >= MANY * len(outlines) and (len(wrong) > 1 or len(outlines) == 1):
-        first = wrong[0]
-        as_corners = np.abs(values - around).max(axis=1) <= slack
-        question = "which of them is right? Correct the other, or remove it"
-        if as_corners.mean() >= _MOST:
-            question = "are these corners? If so, say --columns box_form=xyxy"
-        box = ", ".join(f"{value:g}" for value in first.values)
-        outline = ", ".join(
-            f"{value:g}" for value in values_of(np.array([first.around]), reading.form)[0]
-        )
-        raise InputError(
-            f"{files.source.root}: {first.image}: {first.position}: its bbox [{box}] is not around "
-            f"its segmentation ([{outline}]), as in {len(wrong)} of "
-            f"{counted(len(outlines), 'annotation')}: {question}"
-        )
-    for pair in wrong:
-        files.source.exclude([pair.image], f"{pair.position}: its bbox is not around its outline")
 
 
 @dataclass
@@ -143,7 +99,7 @@ class _CocoFile:
     content: dict[str, Any]
     names: dict[str, str] = field(default_factory=dict)  # category id -> name
     groups: set[str] = field(default_factory=set)  # names of supercategories
-    outlines: list[_Outline] = field(default_factory=list)
+    outlines: list[Outline] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if "annotations" not in self.content:
@@ -308,8 +264,8 @@ class _CocoFile:
             return Mark(label, reader=reader, shares_box=True)
         numbers = four_numbers(item.get("bbox"))
         segmentation = item.get("segmentation")
-        polygon = _polygon_edges(segmentation)
-        around = polygon or _mask_edges(segmentation, image)
+        polygon = polygon_edges(segmentation)
+        around = polygon or mask_edges(segmentation, image)
         if numbers is None and around is None:
             if class_finding(label, self.path) in normal_classes():
                 return Mark(label, reader=reader)
@@ -327,7 +283,7 @@ class _CocoFile:
         if around is not None and np.isfinite([*numbers, *around]).all():
             sides = finite_or_nan(image.get(side) for side in ("width", "height"))
             position = f"annotations[{number}]"
-            self.outlines.append(_Outline(file, position, numbers, around, max(sides)))
+            self.outlines.append(Outline(file, position, numbers, around, max(sides)))
         return Mark(label, numbers, reader)
 
     def _turned(
@@ -336,10 +292,10 @@ class _CocoFile:
         """Return the box around a box that CVAT turned, in the form of the file."""
         x, y, width, height = numbers
         corners = (x, y, x + width, y + height)
-        outline = _points(segmentation)
+        outline = points_of(segmentation)
         if not all(px in corners[::2] and py in corners[1::2] for px, py in outline):
             # the outline is turned already, and the box is around it
-            around = _polygon_edges(segmentation) or corners
+            around = polygon_edges(segmentation) or corners
             return tuple(values_of(np.array([around]), "xywh")[0])
         sides = finite_or_nan(image.get(side) for side in ("width", "height"))
         size = (sides[0] or np.nan, sides[1] or np.nan)
@@ -362,57 +318,6 @@ class _CocoFile:
 
 def _reader_of(annotation: dict[str, Any]) -> str:
     return str(annotation.get("reader") or REFERENCE_READER)
-
-
-def _polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
-    """Return the box around the polygons of an annotation, or None for a mask or nothing."""
-    if not isinstance(segmentation, list) or not segmentation:
-        return None
-    xs: list[float] = []
-    ys: list[float] = []
-    for polygon in segmentation:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            return None
-        xs += finite_or_nan(polygon[::2])
-        ys += finite_or_nan(polygon[1::2])
-    corners = np.array([xs, ys])  # the minimum of numpy keeps a NaN
-    return (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
-
-
-def _points(segmentation: Any) -> list[tuple[float, float]]:
-    """Return the points of the polygons of an annotation; an empty list without polygons."""
-    if _polygon_edges(segmentation) is None:
-        return []
-    numbers = [finite_or_nan(polygon) for polygon in segmentation]
-    return [point for flat in numbers for point in zip(flat[::2], flat[1::2], strict=True)]
-
-
-def _mask_edges(segmentation: Any, image: dict[str, Any]) -> tuple[float, ...] | None:
-    """Return the box around a mask in run-length encoding (RLE) of the image, else None."""
-    if not isinstance(segmentation, dict):
-        return None
-    size = segmentation.get("size")
-    counts = segmentation.get("counts")
-    if not isinstance(size, list) or not all(type(side) is int for side in size) or len(size) != 2:
-        return None
-    height, width = size
-    stated = [image.get("height") or height, image.get("width") or width]
-    if size != stated or not 0 < min(size) <= max(size) <= _LONGEST_MASK_SIDE:
-        return None
-    from pycocotools import mask  # 0.1 s, which files without masks are read without
-
-    if isinstance(counts, list):
-        are_runs = all(type(run) is int and run >= 0 for run in counts)
-        if not are_runs or sum(counts) != height * width:
-            return None
-        encoded = mask.frPyObjects(segmentation, height, width)
-    elif isinstance(counts, str) and _RUNS.fullmatch(counts):
-        encoded = {"size": size, "counts": counts.encode()}
-    else:
-        return None
-    x, y, box_width, box_height = mask.toBbox(encoded).tolist()
-    is_inside = x + box_width <= width and y + box_height <= height
-    return (x, y, x + box_width, y + box_height) if is_inside else None
 
 
 def _without_box(item: dict[str, Any]) -> str:

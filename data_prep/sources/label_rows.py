@@ -402,6 +402,8 @@ def read_label_rows(
 
 def implied_note(tables: Sequence[LabelTable]) -> str:
     """Return the end of a note that begins with the number of implied labels."""
+    if any(table.path.is_dir() for table in tables):
+        return "labels count as absent because their image is in the folder of another class"
     advice = "empty the cell that says that the image shows nothing"
     if any(table.has("label") for table in tables):
         advice = "add a row with the image and the label 'unknown'"

@@ -26,9 +26,9 @@ from cxr_compare.data_prep.sources.annotations import (
     Mark,
     parse_side,
     read_annotations,
-    read_image_files,
 )
 from cxr_compare.data_prep.sources.image_files import contains, files_below, has_text
+from cxr_compare.data_prep.sources.image_label_files import read_image_files
 from cxr_compare.data_prep.sources.label_values import class_finding, dictionary, normal_classes
 from cxr_compare.data_prep.sources.markup_files import read_json_file
 from cxr_compare.data_prep.sources.source_tables import Format

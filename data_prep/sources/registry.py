@@ -52,6 +52,7 @@ _RECORDS = (
 )
 FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
 """Formats of this package by name; those of other packages are in `all_formats`."""
+_MOST_FOLDERS = 50  # in which a format is looked for
 _VAGUE = (DICOM.name, TABLE.name)  # many folders with DICOM files or tables fit these
 
 
@@ -140,7 +141,7 @@ def _read(
         if options.labels or record.detect(source):
             raise
         below = sorted(path for path in source.iterdir() if path.is_dir())
-        for folder in (source.parent, *below[:50]):
+        for folder in (source.parent, *below[:_MOST_FOLDERS]):
             if record.detect(folder):
                 raise InputError(
                     f"{source}: not in {record.name} format, but {folder} is; give that folder"
@@ -203,6 +204,11 @@ def _advice(folder: Path, out: str = "OUT") -> str | None:
     if sure:
         names = " or ".join(f"--format {name}" for name in sure)
         return f"it looks like {names}: {prepare_command(folder, out)}"
+    for below in sorted(path for path in folder.iterdir() if path.is_dir())[:_MOST_FOLDERS]:
+        inside = [name for name in fitting_formats(below) if name not in _VAGUE]
+        if inside:
+            command = prepare_command(below, out)
+            return f"its folder {below.name} looks like --format {inside[0]}: {command}"
     others = describe_label_files(folder)
     if others and DICOM.name not in fitting:
         return f"{others}, or give a table: {_table_command('LABELS.csv', folder, out)}"
@@ -238,23 +244,3 @@ def prepare_command(folder: Path, out: str) -> str:
 
 def _table_command(table: str, folder: Path, out: str) -> str:
     return f"cxr prepare {shlex.quote(table)} {shlex.quote(str(folder))} {shlex.quote(out)}"
-
-
-def describe_raw_download(folder: Path) -> str | None:
-    """Return advice if a user gave a downloaded folder where a prepared data set is needed.
-
-    Its subfolders are looked at, too. None if the folder fits no known format.
-    """
-    vague = (None, *_VAGUE)
-    name = likely_format(folder)
-    where = folder
-    if name in vague:
-        for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-            if (inner := likely_format(below)) not in vague:
-                name = inner
-                where = below
-                break
-    if name is None:
-        return None
-    command = prepare_command(where, "out/data")
-    return f"looks like a raw download ({name}: {all_formats()[name].title}); run: {command}"

@@ -28,9 +28,9 @@ from cxr_compare.data_prep.sources.annotations import (
     Mark,
     parse_side,
     read_annotations,
-    read_image_files,
 )
 from cxr_compare.data_prep.sources.image_files import files_below, has_text, role_from_path, stem
+from cxr_compare.data_prep.sources.image_label_files import read_image_files
 from cxr_compare.data_prep.sources.label_values import class_finding
 from cxr_compare.data_prep.sources.markup_files import read_lines, read_xml_file, text_of
 from cxr_compare.data_prep.sources.source_tables import Format

@@ -21,11 +21,10 @@ from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     LabelFiles,
     Mark,
-    image_folders,
     read_annotations,
-    read_image_files,
 )
 from cxr_compare.data_prep.sources.image_files import files_below, has_match, has_text, stem
+from cxr_compare.data_prep.sources.image_label_files import image_folders, read_image_files
 from cxr_compare.data_prep.sources.label_values import class_finding
 from cxr_compare.data_prep.sources.markup_files import read_lines, read_yaml_file
 from cxr_compare.data_prep.sources.source_tables import Format

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.sources.registry import likely_format
+from cxr_compare.data_prep.sources.registry import likely_format, read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from tests.data_prep.sources.answers import reader, reasons, states_of, write_files
 
 FOLDERS = (
@@ -52,6 +53,24 @@ def test_folders_without_roles_fix_no_split(tmp_path):
     assert tables.split.empty
     assert states_of(tables, "Tuberculosis/x") == {"tuberculosis": "present"}
     assert states_of(tables, "Normal/x") == {"tuberculosis": "absent"}
+
+
+def test_numbers_and_signs_of_folders_are_no_part_of_a_finding(tmp_path):
+    names = ("0_Normal/a.png", "1_TB+/b.png", "2_TB-/c.png")
+    tables = reader("folders")(write_folders(tmp_path, names))
+    assert states_of(tables, "a") == {"tb": "absent"}
+    assert states_of(tables, "b") == {"tb": "present"}
+    assert states_of(tables, "c") == {"tb": "absent"}
+
+
+def test_a_folder_that_may_hold_normal_images_is_asked_about(tmp_path):
+    with pytest.raises(InputError, match="normal x-rays"):
+        reader("folders")(write_folders(tmp_path, ("normal x-rays/a.png", "Mass/b.png")))
+
+
+def test_a_folder_above_names_the_one_to_give(tmp_path):
+    with pytest.raises(InputError, match="download looks like --format roboflow"):
+        read_source(write_parts(tmp_path / "download").parent, None, ReadOptions())
 
 
 def test_an_image_beside_the_folders_is_left_out(tmp_path):

@@ -9,7 +9,6 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.registry import (
     FORMATS,
-    describe_raw_download,
     likely_format,
     read_source,
 )
@@ -65,19 +64,6 @@ def test_empty_and_missing_folders_are_refused_by_every_format(tmp_path, name):
     with pytest.raises(InputError, match="no such folder"):
         read_source(tmp_path / "none", name, ReadOptions())
     assert likely_format(tmp_path) is None
-
-
-def test_a_download_or_the_folder_above_it_is_named_with_the_command(tmp_path):
-    assert describe_raw_download(tmp_path) is None
-    download = tmp_path / "my disk" / "rsna"
-    download.mkdir(parents=True)
-    (download / "stage_2_train_labels.csv").touch()
-    says = (
-        "looks like a raw download (rsna: RSNA Pneumonia Detection Challenge 2018); run: cxr "
-        f"prepare '{download}' out/data --format rsna"
-    )
-    assert describe_raw_download(download) == says
-    assert describe_raw_download(download.parent) == says
 
 
 LABELME = json.dumps({"shapes": [], "imagePath": "a.png", "imageData": None})
