@@ -10,8 +10,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
+from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line
 from cxr_compare.data_prep.sources.source_tables import SourceTables
 
 

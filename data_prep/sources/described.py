@@ -19,9 +19,8 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import headless_problem, missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.table_files import read_table_file
+from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.sources.image_facts import read_facts
 from cxr_compare.data_prep.sources.image_files import list_images, require_unique_ids

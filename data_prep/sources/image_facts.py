@@ -10,8 +10,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.column_names import missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, ROLES
+from cxr_compare.data_prep.contracts.table_files import refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.known_tables import FACTS
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.label_values import normal_views, years

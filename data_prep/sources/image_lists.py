@@ -11,9 +11,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES
-from cxr_compare.data_prep.contracts.table_files import read_table_file
+from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.sources.image_files import without_suffix
 

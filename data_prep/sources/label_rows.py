@@ -15,9 +15,8 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.contracts.table_files import is_table_file
+from cxr_compare.data_prep.contracts.table_files import is_table_file, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.sources.label_names import is_number, name_labels
 from cxr_compare.data_prep.sources.label_table import LabelTable, is_class_number, without_uncertain
 from cxr_compare.data_prep.sources.label_values import (

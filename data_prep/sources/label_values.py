@@ -17,8 +17,8 @@ from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.table_files import refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
 
 _WORDS = {
     "present": (

@@ -11,9 +11,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.column_names import find_column, find_patient_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.table_files import read_table_file
+from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.sources.image_lists import image_name
 from cxr_compare.data_prep.sources.patients import named_patients
 from cxr_compare.data_prep.sources.rsna import MAPPING, MAPPINGS_JSON, read_mapping

@@ -18,9 +18,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.schemas import SYNTHETIC
-from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.sources.image_facts import field_sizes
 from cxr_compare.data_prep.sources.known_tables import known_table

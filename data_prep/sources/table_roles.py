@@ -26,9 +26,8 @@ from cxr_compare.data_prep.contracts.column_names import (
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, read_table_file
+from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.sources.known_tables import (
     BOX_ROLES,
     SIDES,

@@ -143,17 +143,18 @@ def _images_of_json(path: Path) -> Iterator[_Image]:
 
 
 _PARTS = ("shape", "region")
-_COLUMNS = ("filename", "file_attributes", "region_shape_attributes", "region_attributes")
+_COLUMNS = ("file_attributes", "region_shape_attributes", "region_attributes")
 
 
 def _images_of_table(path: Path) -> Iterator[_Image]:
-    table = read_text_table(path, _COLUMNS, ("region_count",), lambda name: name.lstrip("#"))
+    table = read_text_table(path, _COLUMNS, ("region_count",))
+    table = table.rename(columns={"#filename": "filename"})  # as version 1 writes it
     images: dict[str, _Image] = {}
     for line, row in zip(table.index + 2, table.to_dict("records"), strict=True):
         where = f"{path}: line {line}"
-        if not row["filename"]:
+        if not row.get("filename"):
             raise InputError(f"{where}: no image is named; fill it in")
-        of_file, shape, attributes = (_cell_object(row[name], where) for name in _COLUMNS[1:])
+        of_file, shape, attributes = (_cell_object(row[name], where) for name in _COLUMNS)
         image = images.setdefault(row["filename"], _Image(row["filename"], of_file))
         if shape or attributes or row["region_count"] not in ("", "0"):
             image.regions.append((shape, attributes))

@@ -24,7 +24,7 @@ from cxr_compare.data_prep.contracts.column_names import (
     missing_columns,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_other_kind
 from cxr_compare.evaluation.boxes.box_checks import refuse_box_texts
 from cxr_compare.evaluation.sources.prediction_strings import (
     PredictionStrings,
@@ -109,6 +109,7 @@ def read_source(
         return read_yolo(source, class_names, advice)
     if not source.is_file():
         raise InputError(f"{source}: no such file or folder")
+    refuse_other_kind(source)
     if _looks_like_json(source):
         from cxr_compare.evaluation.sources.coco_and_yolo import read_coco
 

@@ -13,9 +13,8 @@ from cxr_compare.data_prep.contracts.column_names import find_patient_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
+from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table, refuse_line
 from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
 from cxr_compare.data_prep.sources.patients import named_patients, with_named_patients
 from cxr_compare.data_prep.sources.registry import (
     all_formats,
