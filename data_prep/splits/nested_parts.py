@@ -1,3 +1,4 @@
+# annex studies
 """Parts of a split with growing shares of its patients, for learning curves."""
 
 from __future__ import annotations
@@ -148,3 +149,6 @@ def add_nested_parts(
         how = {"method": f"nested parts of split '{split}', by patient"}
         write_splits(dataset.folder, new, how, replaces=False)
     return names
+
+
+# end of annex studies
