@@ -25,9 +25,9 @@ from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count, processor_name
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.formats.folder_scan import list_image_files
-from cxr_compare.data_prep.formats.rsna import TRAIN_IMAGES
 from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.sources.image_files import list_images
+from cxr_compare.data_prep.sources.rsna import TRAIN_IMAGES
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.synth.phantom import write_phantom
 
@@ -406,7 +406,7 @@ class Setting:
             named = self.dataset.images["path"].dropna()
             found = [root / path for path in sorted(named)]
         elif self.source is not None:
-            found = [self.source / path for path in list_image_files(self.source)["path"]]
+            found = [self.source / path for path in list_images(self.source)["path"]]
         else:
             n_images, size, workers = (4, 64, 1) if self.quick else (60, 1024, cpu_count())
             phantom = self.scratch / "phantom"

@@ -1,3 +1,4 @@
+# annex studies
 """The effect of each choice of a protocol: the same boxes, evaluated by the rules of others.
 
     python -m benchmarks.ledger DATA PATTERN... [--draws 200] [--seed 0] [--out ledger]
@@ -137,3 +138,4 @@ def _draw(table: pd.DataFrame, path: Path) -> None:
 
 if __name__ == "__main__":
     main()
+# end of annex studies

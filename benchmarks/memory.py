@@ -65,7 +65,10 @@ class Row:
     commands: list[list[str]]
 
 
-SERVICES = {"serve", "pacs"}
+SERVICES = {
+    "serve",
+    "pacs",  # annex hospital
+}
 """Commands that run until they are ended."""
 
 
@@ -238,7 +241,9 @@ def _rows(folder: Path, count: int) -> dict[str, Row]:
             Bound(1500, 30),
             [["train", "chexnet_quickstart", *at, "--out", run, *sets, "--despite-audit"]],
         ),
+        # annex studies
         "curve": Row(Bound(2000, 30), [_curve(settings, at, folder)]),
+        # end of annex studies
         "export RUN": Row(Bound(1360, 4), [["export", run, exported, "--format", "openvino", *at]]),
         "predict RUN --data": Row(
             Bound(1400, 4), [["predict", run, *at, "--out", str(folder / "predicted")]]
@@ -273,14 +278,18 @@ def _rows(folder: Path, count: int) -> dict[str, Row]:
             ],
         ),
         "folds": Row(Bound(290, 4), [["folds", *reports, "--out", str(folder / "folds")]]),
+        # annex studies
         "readers": Row(
             Bound(260, 6),
             [["readers", str(source / "ratings.csv"), *at, "--out", str(folder / "readers")]],
         ),
         "plan": Row(Bound(340, 8), [["plan", str(one), str(two), *at, "--difference", "0.05"]]),
+        # end of annex studies
+        # annex hospital
         "monitor": Row(
             Bound(285, 4), [["monitor", str(source / "log.csv"), "--out", str(folder / "watched")]]
         ),
+        # end of annex hospital
         "overlay": Row(
             Bound(360, 12),
             [["overlay", str(one), *at, "--out", str(folder / "drawings"), "--limit", "5"]],
@@ -292,6 +301,7 @@ def _rows(folder: Path, count: int) -> dict[str, Row]:
     }
 
 
+# annex studies
 def _curve(settings: list[str], at: list[str], folder: Path) -> list[str]:
     """Return the command of a learning curve with four trainings, one after another."""
     detector = ["training.epochs=1", "training.batch_size=32", "data.image_size=96"]
@@ -300,6 +310,9 @@ def _curve(settings: list[str], at: list[str], folder: Path) -> list[str]:
     words += [word for each in settings for word in ("--classifier-set", each)]
     words += [*at, "--out", str(folder / "curve"), "--sizes", "0.5,1", "--seeds", "1"]
     return [*words, "--equal", "epochs"]
+
+
+# end of annex studies
 
 
 def _loose(model: str, images: str, folder: Path) -> list[str]:

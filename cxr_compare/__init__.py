@@ -18,6 +18,7 @@ from typing import Any as _Any
 
 from cxr_compare.scripts.command_list import COMMANDS as _COMMANDS
 from cxr_compare.scripts.command_list import added_commands as _added_commands
+from cxr_compare.scripts.command_list import command_function as _command_function
 
 if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the table below
     from cxr_compare import metrics as metrics
@@ -85,8 +86,8 @@ def __getattr__(name: str) -> _Any:
         return _import_module("cxr_compare.metrics")
     if name in _HOMES:
         return getattr(_import_module(_HOMES[name]), name)
-    if not name.startswith("_") and name in (added := _added_commands()):
-        return added[name].load()
+    if not name.startswith("_") and name in _added_commands():
+        return _command_function(name)
     raise AttributeError(f"module 'cxr_compare' has no attribute '{name}'")
 
 

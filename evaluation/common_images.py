@@ -108,9 +108,10 @@ def common_test_images(
         if all_images:
             reason = "no patient is known"
         # A report without patients rewords "patient", except in two phrases that this text uses.
+        advice = "" if truth.data_name else " (name the patients by --patients)"
         text = (
             f"Intervals are by image, because {reason}: they are too narrow where patients have "
-            "several images."
+            f"several images{advice}."
         )
         values = {"n_images": n_unknown, "all_images": all_images}
         notes.append(Note("by_image", text, values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -32,7 +33,7 @@ from cxr_compare.evaluation.groups.prevalence import Prevalence
 from cxr_compare.evaluation.groups.subgroups import image_groups
 from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.notes import Note, reading_note
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.paired_tests import paired_tests
@@ -162,10 +163,10 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     again = choose_again(models, resamples, blind)
     frames = draw_replicates(models, resamples, again, advance=advance)
     figures = compute_figures(truth.finding, models, frames, resamples)
-    if blind:
+    if places is not None and blind:
         baselines = {image_blind_name(name): members for name, members in blind.items()}
         frames |= draw_replicates(baselines, resamples, again, boxed_only=True)
-        figures = with_image_blind(figures, models, frames, blind, resamples)
+        figures = with_image_blind(figures, models, frames, blind, resamples, places.no_claim)
     _check_primary(protocol, figures)
     by_unit = evaluate_by_unit(models, models_by_label(named), truth, unit, resamples)
     exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]
@@ -198,6 +199,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *image_blind_notes(places, blind, models),
             *by_unit.notes,
             *_seed_notes(models),
+            *_reading_notes(truth, models_by_label(named)),
         ],
         exposures=exposed,
         protocol=protocol,
@@ -250,6 +252,7 @@ def pilot_parts(
 
 
 _Model = TypeVar("_Model")
+_COUNT = re.compile(r"\d{1,3}")
 
 
 def name_models(
@@ -362,6 +365,26 @@ def _check_primary(protocol: Protocol, figures: Figures) -> None:
                     f"{figure.note or 'nothing on validation gives it'}; compare systems that have "
                     "it, or fix another metric"
                 )
+
+
+def _reading_notes(truth: GroundTruth, systems: Mapping[str, System]) -> list[Note]:
+    """Make the notes on how the truth and the systems were read; equal ones name all systems."""
+    names: dict[str, list[str]] = {}
+    for name, system in systems.items():
+        for sentence in dict.fromkeys(system.facts.notes):
+            names.setdefault(sentence, []).append(name)
+    notes = [reading_note(sentence) for sentence in truth.notes]
+    notes += [reading_note(sentence, listing(of)) for sentence, of in names.items()]
+    image_ids = set(truth.images["image_id"])
+    return [note._replace(values=_named_images(note.text, image_ids)) for note in notes]
+
+
+def _named_images(text: str, image_ids: set[str]) -> dict[str, list[str]] | None:
+    """Return the images that a note names, for reports that must not name any; None without."""
+    words = {word for word in re.split(r"[\s,;:()'\"?]+", text) if not _COUNT.fullmatch(word)}
+    words |= {re.sub(r"\.\w{2,5}$", "", word) for word in words}
+    named = sorted(words & image_ids)
+    return {"images": named} if named else None
 
 
 def _seed_notes(systems: Models) -> list[Note]:

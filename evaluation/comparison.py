@@ -197,16 +197,29 @@ class Comparison:
         by_unit = self.tests.groupby("unit", sort=False)
         return {str(unit): PairTests(tests) for unit, tests in by_unit}
 
+    @cached_property
+    def made_of_others(self) -> dict[str, tuple[str, ...]]:
+        """Members of each system that joins two or more others of this comparison, by its name."""
+        names = {
+            model.get("inference_id"): name
+            for name, record in self.records.items()
+            for model in record.get("models", [record])
+        }
+        names.pop(None, None)  # of systems whose id is unknown
+        made = {}
+        for name, record in self.records.items():
+            ids = [member.get("inference_id") for member in record.get("members") or []]
+            members = tuple(dict.fromkeys(names.get(each, "") for each in ids))
+            if len(members) > 1 and all(members):
+                made[name] = members
+        return made
+
     @property
     def joint(self) -> JointSystem | None:
-        """The system that joins other systems of this comparison, by its record; None without."""
-        named = {record.get("inference_id"): name for name, record in self.records.items()}
-        for name, record in self.records.items():
-            members = record.get("members") or []
-            compared = [named.get(member.get("inference_id")) for member in members]
-            method = (record.get("ensemble") or {}).get("method")
-            if method == METHOD and all(compared):
-                return JointSystem(name, tuple(str(each) for each in compared))
+        """The system that joins others by weights from validation images; None without."""
+        for name, members in self.made_of_others.items():
+            if (self.records[name].get("ensemble") or {}).get("method") == METHOD:
+                return JointSystem(name, members)
         return None
 
     @property

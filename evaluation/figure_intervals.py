@@ -118,7 +118,12 @@ def compute_figures(
 
 
 def with_image_blind(
-    figures: Figures, models: Models, frames: Frames, image_blind: Models, resamples: Resamples
+    figures: Figures,
+    models: Models,
+    frames: Frames,
+    image_blind: Models,
+    resamples: Resamples,
+    no_claim: str = "",
 ) -> Figures:
     """Add the image-blind baselines of the systems, and each system's difference from its own.
 
@@ -128,12 +133,13 @@ def with_image_blind(
         frames: Frames of the systems, and of the baselines under their `image_blind_name`.
         image_blind: Baselines by display name of their system.
         resamples: Bootstrap samples of the patients that gave the frames.
+        no_claim: Reason why no claim may rest on the differences; empty if one may.
 
     Returns:
         The figures, with baselines in all localisation figures that a system has.
     """
     baselines = {image_blind_name(name): members for name, members in image_blind.items()}
-    maker = _Maker({**models, **baselines}, frames, resamples)
+    maker = _Maker({**models, **baselines}, frames, resamples, no_claim)
     alone: dict[str, dict[MetricKey, Figure]] = {}
     over: dict[str, dict[MetricKey, Figure]] = {}
     for name in image_blind:
@@ -284,6 +290,7 @@ class _Maker:
     models: Models
     frames: Frames
     resamples: Resamples
+    no_claim: str = ""  # reason why no claim may rest on any of its differences
     _sizes: dict[tuple[bytes, str], SampleSize] = field(default_factory=dict)
 
     @cached_property
@@ -429,7 +436,7 @@ class _Maker:
             refitted=question.refitted,
             fixed_choices=tuple(name for name, made_again in choices.items() if not made_again),
             refitted_choices=tuple(name for name, made_again in choices.items() if made_again),
-            no_claim=question.no_claim if question.is_difference else "",
+            no_claim=self.no_claim or question.no_claim if question.is_difference else "",
         )
         if not is_resampled(question.key):
             return figure

@@ -74,6 +74,7 @@ class GroundTruth:
         title: Name of the images as the report's methods show it; empty if they have none.
         split_rule: Method and options by which images got their roles, where it is recorded.
         source: Folder or file that the ground truth was read from, for error messages.
+        notes: Sentences on how it was read: what was recognised, cut, left out or assumed.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
@@ -99,6 +100,7 @@ class GroundTruth:
     title: str = ""
     split_rule: Mapping[str, Any] = field(default_factory=dict)
     source: str = "truth"
+    notes: tuple[str, ...] = ()
 
     @property
     def split(self) -> str:

@@ -53,6 +53,7 @@ class SystemFacts:
             evaluated. None takes those at hand.
         record: What is known of the training and the prediction, such as the configuration
             (``recipe``), by name, for the record of a comparison.
+        notes: Sentences on how its output was read: what was recognised, cut, left out or assumed.
 
     Example:
         >>> SystemFacts(seed=1, exported=True).seed
@@ -68,6 +69,7 @@ class SystemFacts:
     fitted_on: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
     score_range: tuple[float, float] | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -21,14 +20,13 @@ from cyclopts import App, CycloptsError, Group
 from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.temporary_folders import use_private_temporary_folder
-from cxr_compare.data_prep.store.identify_folder import WrongFolderError
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import (
     MAIN_OPTIONS,
     all_commands,
     command_function,
     command_groups,
-    command_module,
+    first_sentence,
 )
 from cxr_compare.scripts.configuration_options import key_advice
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
@@ -92,10 +90,15 @@ def build_app(called: str | None = None) -> App:
             function = None
             text = ""
             if called in (None, name):
-                function = command_function(function_name)
-                text = help_text(function)
+                try:
+                    function = command_function(function_name)
+                    text = help_text(function)
+                except InputError as error:  # of an added command
+                    if called is not None:
+                        raise
+                    text = str(error)
             elif lists_commands:
-                text = _first_sentence(function_name)
+                text = first_sentence(function_name)
             app.command(
                 App(
                     name=name,
@@ -107,23 +110,6 @@ def build_app(called: str | None = None) -> App:
                 )
             )
     return app
-
-
-def _first_sentence(function_name: str) -> str:
-    """Return the first line of a command's docstring without importing or parsing the module."""
-    module = command_module(function_name)
-    try:
-        spec = find_spec(module)
-    except ModuleNotFoundError:  # its package was deleted
-        spec = None
-    if spec is None or spec.origin is None:
-        raise InputError(
-            f"cxr {command_name(function_name)}: {module} is missing; install the program again, "
-            "such as by pip install -e ."
-        )
-    source = Path(spec.origin).read_text(encoding="utf-8")
-    docstring = source.partition(f"\ndef {function_name}(")[2].partition('"""')[2]
-    return docstring.partition("\n")[0]
 
 
 def help_text(function: Callable[..., Any]) -> str:
@@ -304,16 +290,6 @@ def _advice_on_key(command_chain: Sequence[str] | None, option: str) -> str | No
     return advice and f"{advice}."
 
 
-def _with_advice(error: InputError) -> str:
-    """Return the message; for a folder of unknown origin also which download it looks like."""
-    if isinstance(error, WrongFolderError) and error.foreign:
-        from cxr_compare.data_prep.formats.registry import describe_raw_download
-
-        if raw := describe_raw_download(error.folder):
-            return f"{error.folder}: {raw}"
-    return str(error)
-
-
 class _Termination:
     """Lets SIGTERM end the program as Ctrl-C does: what is being written is cleaned up first."""
 
@@ -379,7 +355,7 @@ def _run() -> None:
             sys.stdout.flush()
         sys.exit(status)
     except InputError as error:
-        say("cxr: " + " ".join(_with_advice(error).split("\n")))
+        say("cxr: " + " ".join(str(error).split("\n")))
         told = error.full_disk and os.environ.get(InputError.variable)
         sys.exit(int(told or 2))
     except CycloptsError as error:

@@ -9,24 +9,21 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cxr_compare.scripts.command_list import OTHER_NAMES, name_in_python
 from cxr_compare.scripts.parameters import parameters_of, texts_of
-
-_NAMES = {"import_predictions": "import", "list_configs": "configs"}
 
 
 def command_name(function_name: str) -> str:
     """Return the name of a command on the command line: that of its function, with hyphens.
 
-    Two names differ: `import` is a keyword of Python, and `cxr_compare.configs` is a package.
-
     Args:
-        function_name: Name of the function, such as ``import_predictions``.
+        function_name: Name of the command in Python, such as ``import_predictions``.
 
     Example:
         >>> command_name("list_configs"), command_name("wrong_labels")
         ('configs', 'wrong-labels')
     """
-    return _NAMES.get(function_name, function_name.replace("_", "-"))
+    return OTHER_NAMES.get(function_name, function_name.replace("_", "-"))
 
 
 def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
@@ -45,7 +42,7 @@ def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
         >>> command_line(show, given)
         'cxr show out/data'
     """
-    words = ["cxr", command_name(function.__name__)]
+    words = ["cxr", command_name(name_in_python(function))]
     options: list[str] = []
     for parameter in parameters_of(function):
         value = arguments[parameter.name]

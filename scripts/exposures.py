@@ -55,7 +55,7 @@ def read_exposures(
         raise InputError("--mapping: is for --exposure; leave it out")
     if not texts:
         return []
-    from cxr_compare.data_prep.formats.patient_lookup import RSNA, find_rsna_mapping
+    from cxr_compare.data_prep.sources.patient_lookup import RSNA, find_rsna_mapping
     from cxr_compare.evaluation.sources.exposure_files import read_exposure
 
     if mapping is not None and str(mapping) == RSNA and not mapping.exists():

@@ -12,6 +12,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.tables import frame_digest, require_members
 from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.eligible import EligibleSystems, eligible_in_memory
 from cxr_compare.evaluation.sources.imported import ReadPredictions
@@ -20,6 +21,7 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.given_systems import (
     GivenSystem,
     GivenValues,
+    same_name,
     seeds_to_join,
     values_caption,
 )
@@ -83,19 +85,8 @@ def open_truth(
         InputError: The labels, boxes or patients are malformed, or there is no such target.
     """
     if isinstance(truth, Path):
-        given = _of_file(truth, boxes, patients, columns, target_names)
-    else:
-        given = _of_values(truth, boxes, patients, target_names)
-    images = next(iter(given.truths.values())).images
-    n_assumed = int((images["patient_id_source"] == "assumed_image").sum())
-    if n_assumed:
-        count = counted(n_assumed, "image")
-        console.say(
-            f"Intervals are by image, for {_caption(truth)} does not name the patient of {count}: "
-            "too narrow where patients have several images; give --patients CSV "
-            "(image_id,patient_id)"
-        )
-    return given
+        return _of_file(truth, boxes, patients, columns, target_names)
+    return _of_values(truth, boxes, patients, target_names)
 
 
 def _of_values(truth: Any, boxes: Any, patients: Any, target_names: list[str] | None) -> GivenTruth:
@@ -131,12 +122,23 @@ def _of_file(
     if any(not isinstance(value, Path) for value in further):
         raise InputError("compare: with truth in a file, boxes and patients are files, too")
     defined = dict(read_target(text) for text in target_names or () if "=" in text)
-    dataset = truth_set(truth, patients, console.say, boxes, columns, defined)
+    recognised: list[str] = []
+    try:
+        dataset = truth_set(truth, patients, recognised.append, boxes, columns, defined)
+    except InputError:
+        for line in recognised:  # where nothing is refused, a note names the columns
+            console.say(line)
+        raise
 
     def of_finding(finding: str) -> GroundTruth:
         return LabelledSplit(dataset, Target(finding, (finding,), finding)).truth
 
-    targets = chosen_targets(dataset, without_definitions(target_names))
+    try:
+        targets = chosen_targets(dataset, without_definitions(target_names))
+    except InputError as error:  # the cautions of reading may name the cause
+        cautions = [note for note in dataset.info["notes"] if note.startswith(WARNING)]
+        reasons = [caution.removeprefix(WARNING) for caution in cautions]
+        raise InputError(". ".join([str(error), *reasons])) from None
     return GivenTruth(
         {target.name: LabelledSplit(dataset, target).truth_with_facts for target in targets},
         KnownImages.of_data_set(dataset),
@@ -250,15 +252,14 @@ def open_given_systems(
     for name, system in zip(names, systems, strict=True):
         scale = (scales or {}).get(name)
         if name in opened:
-            raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
+            other = systems[names.index(name)]
+            raise same_name(name, other.members[0], system.members[0])
         opened[name] = []
         for member in system.members:
             read = _read_member(member, name, given, columns, scale)
             rows = read.rows if isinstance(read, ReadPredictions) else read.boxes
             if read.kind == "boxes" and rows.empty:
                 raise InputError(f"{member}: holds no box; give results that have some")
-            for note in read.notes if isinstance(read, ReadPredictions) else read.info["notes"]:
-                console.say(f"{name}: {note}")
             caption = member.name if isinstance(member, Path) else str(member)
             opened[name].append(GivenPredictions(caption, read))
     return opened
@@ -382,7 +383,5 @@ class FromTruth:
         for of_seed in seeds:
             members = [one.predictions(self.truth) for one in of_seed]
             joined = join_both(members, truths, sizes, boxes_by=joined_by)
-            for remark in joined.notes:
-                console.say(remark)
             joint.append(_system(joined_predictions(members, joined, name), self.truth))
         return name, joint

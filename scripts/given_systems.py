@@ -252,6 +252,14 @@ ComparedSystems = Annotated[
 ]
 
 
+def same_name(name: str, first: object, second: object) -> InputError:
+    """Return the error on two systems that would have one name; each is shown as it was given."""
+    return InputError(
+        f"compare: two systems have one name, '{name}': {first} and {second}; give each its own: "
+        "NAME=PATH"
+    )
+
+
 def seeds_to_join(
     opened: Mapping[str, Sequence[_Member]],
 ) -> tuple[str, list[tuple[_Member, ...]]]:

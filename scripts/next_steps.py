@@ -60,21 +60,18 @@ def data_set_steps(
     *,
     source: Path | None = None,
     tables: Sequence[Path] = (),
-    made_by: Sequence[str] = (),
 ) -> list[str]:
     """Return commands that are usually useful next for a data set, such as trainings.
 
     A data set without images can only be used to evaluate predictions, so its command imports some.
     For a data set without labels the command prepares it again with labels, and for one with a
-    single class of labels it joins it with another data set. If labels seem to be misspelt, the
-    first command prepares the images again with these labels corrected. If no patient is known, a
-    last command prepares the images again with patients.
+    single class of labels it joins it with another data set. If no patient is known, a last command
+    prepares the images again with patients.
 
     Args:
         dataset: A prepared data set.
         source: Folder that it was prepared from; None if it is unknown.
         tables: Files of labels that it was prepared from.
-        made_by: Words of the command that prepared it; empty if the command is unknown.
 
     Returns:
         Command lines in the order in which they are useful.
@@ -91,40 +88,9 @@ def data_set_steps(
     if not steps:  # no target has images of both classes
         both = _word(_free(dataset.folder, "both"))
         return [f"cxr prepare {folder} OTHER_DATA_SET --out {both}"]
-    steps = _with_corrected_labels(dataset, made_by, again) + steps
     if (dataset.images["patient_id_source"] == "assumed_image").all() and tables:
         steps.append(f"cxr prepare {prepared_from} {again} --columns patient=COLUMN")
     return steps
-
-
-def _with_corrected_labels(dataset: DataSet, made_by: Sequence[str], again: str) -> list[str]:
-    """Return the command that prepares a data set again with its misspelt labels corrected.
-
-    Args:
-        dataset: A prepared data set.
-        made_by: Words of the command that prepared it.
-        again: Quoted path of the new folder.
-
-    Returns:
-        The same command with another folder and with targets that join the spellings; no command if
-        no label seems to be misspelt.
-    """
-    from cxr_compare.data_prep.formats.misspelt_labels import joining_targets, misspelt_labels
-
-    labels = misspelt_labels(
-        dataset.findings, [target.any_of for target in dataset.targets.values()]
-    )
-    folders = [Path(word) == dataset.folder for word in made_by]
-    if not labels or not any(folders):
-        return []
-    words = [
-        again if is_folder else _word(word)
-        for word, is_folder in zip(made_by, folders, strict=True)
-    ]
-    targets = joining_targets(labels, dataset.info["settings"].get("targets", {}))
-    for name, findings in targets.items():
-        words += ["--target", _word(f"{name}={','.join(findings)}")]
-    return [" ".join(words)]
 
 
 def trainings(dataset: DataSet, split: str = "default") -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 
-_ROLES = ("image", "score", "finding")  # of one system's file
+_ROLES = ("image", "score", "finding", "box_form", "box_unit")  # of one system's file
 _ROLES_OF_ALL = {"result_image": "image", "score": "score"}
 
 
@@ -44,7 +44,8 @@ class ResultColumns:
         from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 
         by_file = {} if file is None else self.of_one.get(file.stem, {})
-        named = {**self.of_all, **by_file, **self.of_one.get(system, {})}
+        named: dict[str, Any] = {**self.of_all, **by_file, **self.of_one.get(system, {})}
+        require_box_answers(named, f"{system}.")
         return ColumnNames(**named, score_is_named="score" in named)
 
     def require_known(self, systems: Sequence[str], files: Sequence[Path]) -> None:
@@ -67,6 +68,15 @@ class ResultColumns:
                 )
 
 
+def require_box_answers(named: Mapping[str, str], system: str = "") -> None:
+    """Refuse a form or unit of boxes that does not exist."""
+    from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
+
+    for role, allowed in (("box_form", FORMS), ("box_unit", UNITS)):
+        if named.get(role, allowed[0]) not in allowed:
+            raise InputError(f"--columns {system}{role}={named[role]}: use {', '.join(allowed)}")
+
+
 def split_column_roles(roles: Sequence[str]) -> tuple[ResultColumns, tuple[str, ...]]:
     """Separate the column names of files with predictions from those of the file with true labels.
 
@@ -74,7 +84,8 @@ def split_column_roles(roles: Sequence[str]) -> tuple[ResultColumns, tuple[str, 
         roles: Texts ROLE=COLUMN, which say what a column contains, such as ``score=Probability``.
             The roles ``result_image`` (image id) and ``score`` belong to the predictions of all
             systems. SYSTEM.image, SYSTEM.score and SYSTEM.finding belong to the predictions of one
-            system. All others belong to the labels.
+            system; ``SYSTEM.finding=`` says that no column holds the classes of boxes. All others
+            belong to the labels.
 
     Returns:
         The names of the columns of the predictions, and the texts that belong to the labels.
@@ -94,10 +105,10 @@ def split_column_roles(roles: Sequence[str]) -> tuple[ResultColumns, tuple[str, 
         role, _, column = text.partition("=")
         system, dot, own_role = role.rpartition(".")
         if dot and "=" in text:
-            if own_role not in _ROLES or not system or not column:
+            if own_role not in _ROLES or not system or not (column or own_role == "finding"):
                 raise InputError(
                     f"--columns {text}: for the file of one system write SYSTEM.image=COLUMN, "
-                    "SYSTEM.score=COLUMN or SYSTEM.finding=COLUMN"
+                    "SYSTEM.score=COLUMN or SYSTEM.finding=COLUMN, or SYSTEM.box_form=FORM"
                 )
             of_one.setdefault(system, {})[own_role] = column
         elif role in _ROLES_OF_ALL and column:

@@ -65,7 +65,7 @@ def check_split_file(
         raise InputError(
             f"{other_options[0]}: is for a data set; {path} is a split of others, leave it out"
         )
-    from cxr_compare.data_prep.formats.image_lists import read_image_list, read_role_table
+    from cxr_compare.data_prep.sources.image_lists import read_image_list, read_role_table
 
     if training:
         trained = pd.concat([read_image_list(each) for each in training], ignore_index=True)
@@ -103,7 +103,7 @@ def _patients(
     path: Path, ids: pd.Series, mapping: AnyPath | None
 ) -> tuple[pd.Series, frozenset[str], str]:
     """Return the patient by image, the images with a doubtful one, and the name of the mapping."""
-    from cxr_compare.data_prep.formats import patient_lookup
+    from cxr_compare.data_prep.sources import patient_lookup
 
     if mapping is None:
         lookup = patient_lookup.nih_patients(ids)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ from cxr_compare.data_prep.store.prediction_writer import (
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.choose import declare
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report.files import SYSTEMS
 from cxr_compare.evaluation.sources.eligibility import check_data_set
 from cxr_compare.evaluation.sources.ensemble import (
@@ -30,7 +32,12 @@ from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.scripts import console
-from cxr_compare.scripts.given_systems import GivenSystem, SystemPaths, seeds_to_join
+from cxr_compare.scripts.given_systems import (
+    GivenSystem,
+    SystemPaths,
+    same_name,
+    seeds_to_join,
+)
 from cxr_compare.scripts.runtime import load_model
 from cxr_compare.serving.backends import require_torch
 from cxr_compare.serving.export_spec import is_export, validation_folder
@@ -91,20 +98,20 @@ def open_systems(
         Predictions of each training seed, by the name of the system.
 
     Raises:
-        InputError: Two systems have the same name, or a system belongs to another data set or to
-            findings that the data set does not label.
+        InputError: Two systems have one name, also by their folders, or a system belongs to another
+            data set or to findings that the data set does not label.
     """
-    _require_fit(systems, test_set.dataset)
     opened: dict[str, list[Predictions]] = {}
-    for name, members in systems:
+    for name, members in _with_own_names(systems, _usual_names(systems, test_set.dataset)):
         count = len(members)
         names = [f"{name}-{number}" for number in range(1, count + 1)] if count > 1 else [name]
         predictions = [
             _open_member(member, test_set, out, member_name)
             for member, member_name in zip(members, names, strict=True)
         ]
-        opened[name or predictions[0].name] = predictions
-    _require_names(opened, len(systems))
+        if (key := name or predictions[0].name) in opened:  # of exports, named when they are opened
+            raise same_name(key, opened[key][0].folder, predictions[0].folder)
+        opened[key] = predictions
     return opened
 
 
@@ -162,8 +169,7 @@ def _joint_predictions(
     stored = read_json(record, "predictions") if record.is_file() else {}
     if stored.get("inference_id") != joined_id(members, joined.settings):
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier or unfinished report
-        for remark in write_joined(members, joined, dataset, folder, name):
-            console.say(remark)
+        write_joined(members, joined, dataset, folder, name)
     predictions = Predictions.open(folder)
     decisions = (member.decision(target.name) for member in members)
     policies = dict.fromkeys(
@@ -188,9 +194,13 @@ def _open_member(
     return _open_system(member, test_set, out, name)
 
 
-def _require_fit(systems: Sequence[ComparedSystem], dataset: DataSet) -> None:
-    """Look at every system before the first is predicted, which may take hours."""
-    names = set()
+def _usual_names(systems: Sequence[ComparedSystem], dataset: DataSet) -> list[str]:
+    """Look at every system before the first is predicted, which may take hours.
+
+    Returns:
+        The name that each system has without a given one.
+    """
+    names = []
     for name, members in systems:
         usual = ""
         for path in members:
@@ -206,13 +216,31 @@ def _require_fit(systems: Sequence[ComparedSystem], dataset: DataSet) -> None:
                 predictions = Predictions.open(path)
                 usual = predictions.name
                 check_data_set(name or usual, predictions, dataset)
-        names.add(name or usual)
-    _require_names(names, len(systems))
+        names.append(usual)
+    return names
 
 
-def _require_names(names: Collection[str], wanted: int) -> None:
-    if len(names) < wanted:
-        raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
+def _with_own_names(
+    systems: Sequence[ComparedSystem], usual: Sequence[str]
+) -> list[ComparedSystem]:
+    """Name systems by their folders where several have one name, and say so in a line."""
+    names = Counter(system.name or name for system, name in zip(systems, usual, strict=True))
+    named = []
+    folders = []
+    for system, name in zip(systems, usual, strict=True):
+        if system.name is None and names[name] > 1 and system.paths:
+            folders.append(system_folder(system.paths[0]))
+            named.append(system._replace(name=folders[-1]))
+        else:
+            named.append(system)
+    if folders:
+        console.say(f"Systems of one name have the names of their folders: {listing(folders)}")
+    first: dict[str, ComparedSystem] = {}
+    for system, name in zip(named, usual, strict=True):
+        other = first.setdefault(system.name or name, system)
+        if other is not system:
+            raise same_name(system.name or name, other.members[0], system.members[0])
+    return named
 
 
 def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | None) -> Predictions:

@@ -26,9 +26,9 @@ _PRELOADED = [
     "cxr_compare.training.detector",
     "cxr_compare.scripts.cli",
     "cxr_compare.scripts.commands.train",
-    "cxr_compare.hospital.pacs.pacs",
+    "cxr_compare.hospital.pacs.pacs",  # annex hospital
     "cxr_compare.scripts.commands.compare",
-    "cxr_compare.studies.readers.readers",
+    "cxr_compare.studies.readers.readers",  # annex studies
     "cxr_compare.scripts.commands.serve",
     "cxr_compare.scripts.commands.show",
     "cxr_compare.scripts.commands.predict",

@@ -7,31 +7,42 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
-from cxr_compare.data_prep.formats.folder_scan import has_match
-from cxr_compare.data_prep.formats.registry import FORMATS
-from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
-from cxr_compare.data_prep.formats.table import tables_from_image_rows
+from cxr_compare.data_prep.sources.image_files import has_match
+from cxr_compare.data_prep.sources.label_values import STATE_OF_TEXT
+from cxr_compare.data_prep.sources.patients import add_patients
+from cxr_compare.data_prep.sources.registry import FORMATS
+from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
+from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, build
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.commands.prepare import prepare
 
 EDGES = ["x1", "y1", "x2", "y2"]
 
 
-def _read_plain(builder: SourceBuilder) -> SourceTables:
+def _read_plain(root: Path, options: ReadOptions, show: Show) -> SourceTables:
     """Read ``images.csv``, ``labels.csv`` and, if there is one, ``boxes.csv``."""
-    path = builder.root / "images.csv"
-    images = read_text_table(path, ("image_id",), ("patient_id", "path"))
-    labels = _with_reader(read_text_table(builder.root / "labels.csv", ("image_id", "finding")))
+    source = Source("plain", root, options, show)
+    images = read_text_table(root / "images.csv", ("image_id",), ("patient_id", "path"))
+    images = images.where(images != "", None).assign(source=root.name).reset_index(drop=True)
+    for column in {"height", "width", "age_years"} & set(images):
+        images[column] = images[column].astype("float64")
+    if "split" in images:
+        source.split = images[["image_id", "split"]].rename(columns={"split": "role"})
+    source.images = images.drop(columns="split", errors="ignore")
+    add_patients(source, root.name)
+    statements = Statements()
+    labels = _with_reader(read_text_table(root / "labels.csv", ("image_id", "finding")))
     labels["state"] = labels["state"].str.lower().map(STATE_OF_TEXT).astype(TEXT)
     labels["origin"] = (labels["reader"] == "reference").map({True: "unknown", False: "reader"})
-    boxes = empty_table("boxes")
-    if (builder.root / "boxes.csv").exists():
-        boxes = _with_reader(read_text_table(builder.root / "boxes.csv", ("image_id", *EDGES)))
-        boxes = boxes.astype(dict.fromkeys(EDGES, "float64"))
-    return tables_from_image_rows(builder, images, labels, boxes, path)
+    statements.add_table(labels)
+    if (root / "boxes.csv").exists():
+        boxes = _with_reader(read_text_table(root / "boxes.csv", ("image_id", *EDGES)))
+        boxes = boxes.astype(dict.fromkeys(EDGES, "float64")).rename(
+            columns=dict(zip(EDGES, BOX, strict=True))
+        )
+        statements.add_table(boxes.assign(state="present", origin="boxes"))
+    return build(source, statements, coverage="localised")
 
 
 def _with_reader(table: pd.DataFrame) -> pd.DataFrame:

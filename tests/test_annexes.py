@@ -1,34 +1,113 @@
-"""An annex is a folder that can be deleted: marked blocks alone name it outside."""
+"""An annex can be deleted: besides its folders and its pages, marked lines alone name it."""
 
 import re
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-from tests.test_wheel import ROOT, TO_BUILD, bare_environment, build, run
+from tests.test_wheel import ROOT, TO_BUILD, bare_environment, build, environment, run
+from tools import annexes
 
-ANNEXES = ("studies", "hospital")
-WITH_BLOCKS = ("setup.cfg", ".dockerignore", "mkdocs.yml")
+ANNEXES = annexes.annexes()
+# The commands are on generated pages, which are written anew; a history names what was there.
+_NOT_MARKED = {"docs/reference.md", "docs/api.md", "CHANGELOG.md"}
+_TREE = re.compile("<!-- tree -->.*<!-- end of tree -->", re.DOTALL)
+# What shows within minutes whether the core still stands by itself.
+_CORE_TESTS = (
+    "tests/test_architecture.py",
+    "tests/test_documents.py",
+    "tests/test_imports.py",
+    "tests/test_annexes.py::test_no_unmarked_line_names_an_annex",
+    "tests/test_every_command.py::test_no_command_is_left_out",
+    "tests/scripts/test_cli.py",
+    "tests/scripts/test_option_help.py",
+    "tests/scripts/test_added_commands.py",
+    "tests/tools/test_simulation.py",
+    "tests/evaluation/test_compare.py",
+    "tests/evaluation/test_core_takes_tables.py",
+    "tests/evaluation/statistics",
+    "tests/evaluation/verdict",
+)
 
-pytestmark = [pytest.mark.release, pytest.mark.xdist_group("wheel")]
+in_order = pytest.mark.xdist_group("wheel")
 
 
-def without_block(text: str, annex: str) -> str:
-    """Cut the marked blocks of an annex out of a file."""
-    block = rf"^ *# annex {annex}\n.*?^ *# end of annex {annex}\n"
-    return re.sub(block, "", text, flags=re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("annex", ANNEXES)
+def test_no_unmarked_line_names_an_annex(annex):
+    naming = annexes.naming(annex)
+    found = {}
+    for path, text in annexes.texts().items():
+        name = str(path.relative_to(ROOT))
+        if name not in _NOT_MARKED and not annexes.belongs(path, annex):
+            kept, _ = annexes.split_marked(_TREE.sub("", text), annex)
+            found[name] = naming.findall(kept)
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
-def test_only_marked_blocks_name_an_annex():
-    for name in WITH_BLOCKS:
-        text = (ROOT / name).read_text(encoding="utf-8")
-        for annex in ANNEXES:
-            assert without_block(text, annex) != text
-            text = without_block(text, annex)
-        kept = text.partition("[importlinter")[0]
-        assert re.findall(r"\b(?:studies|hospital)\b", kept) == [], name
+@dataclass(frozen=True)
+class Clone:
+    """A copy of this clone without an annex, and an environment that has the copy installed."""
+
+    folder: Path
+    python: Path
+    naming: re.Pattern[str]
+
+    def passes(self, *words: str | Path) -> None:
+        done = run([*words], self.folder, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, f"{words}: {done.stdout[-5000:]}{done.stderr[-5000:]}"
+
+    def passes_pytest(self, *words: str) -> None:
+        self.passes(self.python, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *words)
 
 
+@pytest.fixture(scope="module", params=ANNEXES)
+def clone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    folder = tmp_path_factory.mktemp("without") / "clone"
+    for path in annexes.files():
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    for words in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    naming = annexes.naming(request.param, folder)
+    annexes.delete(request.param, folder)
+    clone = Clone(folder, environment(folder.parent, folder) / "bin/python", naming)
+    clone.passes("scripts/link")
+    clone.passes(clone.python, "-c", "import setuptools; setuptools.setup()", "-q", "egg_info")
+    clone.passes(clone.python, "tools/documents.py")
+    return clone
+
+
+@pytest.mark.release
+@in_order
+def test_a_clone_without_an_annex_passes_the_checks(clone):
+    ruff = Path(sys.executable).with_name("ruff")
+    clone.passes(ruff, "check", ".")
+    clone.passes(ruff, "format", "--check", ".")
+    lint = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    clone.passes(clone.python, "-c", lint)
+    left = {
+        path.name for path, text in annexes.texts(clone.folder).items() if clone.naming.search(text)
+    }
+    assert left <= {"CHANGELOG.md"}
+    if find_spec("mkdocstrings") is not None:
+        clone.passes(clone.python, "-m", "mkdocs", "build", "--strict", "--quiet")
+    clone.passes_pytest("--collect-only", "-m", "", "tests", "benchmarks", "tools")
+
+
+@pytest.mark.release
+@in_order
+def test_a_clone_without_an_annex_passes_tests_of_the_core(clone):
+    clone.passes_pytest(*_CORE_TESTS)
+
+
+@pytest.mark.release
+@in_order
 @pytest.mark.parametrize("annex", ANNEXES)
 def test_without_an_annex_the_wheel_is_built_and_the_core_works(annex, tmp_path):
     source = tmp_path / "source"
@@ -40,7 +119,8 @@ def test_without_an_annex_the_wheel_is_built_and_the_core_works(annex, tmp_path)
             shutil.copy(ROOT / name, source)
     (source / "cxr_compare" / annex).unlink(missing_ok=True)  # the link of a clone
     path = source / "setup.cfg"
-    path.write_text(without_block(path.read_text(encoding="utf-8"), annex), encoding="utf-8")
+    kept, _ = annexes.split_marked(path.read_text(encoding="utf-8"), annex)
+    path.write_text(kept, encoding="utf-8")
     (tmp_path / "wheel").mkdir()
     bare = bare_environment(build("wheel", source, tmp_path / "wheel"), tmp_path)
     helped = run([bare / "bin/cxr", "--help"], tmp_path)

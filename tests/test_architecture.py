@@ -6,7 +6,7 @@ import graphlib
 import re
 import subprocess
 import sys
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -135,17 +135,87 @@ def test_modules_are_imported_by_their_full_name():
     assert bare == []
 
 
+def _module(path: Path) -> str:
+    """Return the full name of a module of the product, of a tool or of the tests."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    own = ("cxr_compare",) if parts[0] in PACKAGES else ()
+    return ".".join((*own, *parts)).removesuffix(".__init__")
+
+
+PROGRAMS = [path for name in ("benchmarks", "tools") for path in (ROOT / name).rglob("*.py")]
+OTHERS = [*PROGRAMS, *(ROOT / "tests").rglob("*.py"), *(ROOT / "cxr_compare").glob("*.py")]
+MODULES = {
+    _module(path): TREES.get(path) or ast.parse(path.read_text(encoding="utf-8"))
+    for path in [*FILES, *OTHERS]
+}
+
+
 def test_no_modules_import_each_other_in_a_circle():
-    names = {
-        path: ".".join(("cxr_compare", *path.relative_to(ROOT).with_suffix("").parts))
-        for path in FILES
+    modules = {_module(path) for path in FILES}
+    imports = {
+        module: {name for _, name in _imports_of(MODULES[module]) if name in modules - {module}}
+        for module in modules
     }
-    modules = set(names.values())
-    imports = defaultdict(set)
-    for path, tree in TREES.items():
-        imports[names[path]] = {name for _, name in _imports_of(tree) if name in modules}
     assert sum(map(len, imports.values())) > 1_000
     graphlib.TopologicalSorter(imports).prepare()  # names the circle
+
+
+def test_each_module_of_the_product_is_imported_or_is_started_by_a_command():
+    imported = {
+        name
+        for module, tree in MODULES.items()
+        if module.startswith("cxr_compare")
+        for _, name in _imports_of(tree)
+    }
+    points = CONFIG["options.entry_points"].values()
+    started = {line.partition(" = ")[2].partition(":")[0] for p in points for line in p.split("\n")}
+    modules = {_module(path) for path in FILES if path.name != "__init__.py"}
+    product = {module for module in modules if module.startswith("cxr_compare.")}
+    assert product - imported - started == set(), "nobody imports these: delete them"
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """Return the names that a module has, but for those that its code makes up."""
+    names = set()
+    statements = list(tree.body)
+    for node in statements:  # which grows by the branches of conditions
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        else:
+            statements += [
+                part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt)
+            ]
+            stored = (part for part in ast.walk(node) if isinstance(part, ast.Name))
+            names |= {part.id for part in stored if isinstance(part.ctx, ast.Store)}
+    return names
+
+
+def _imported_names(tree: ast.Module) -> Iterator[tuple[str, str | None]]:
+    """Yield each imported module of this repository, with each name that is taken from it."""
+    for node in ast.walk(tree):
+        pairs: list[tuple[str, str | None]] = []
+        if isinstance(node, ast.Import):
+            pairs = [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            pairs = [(str(node.module), alias.name) for alias in node.names]
+        ours = {"benchmarks", "cxr_compare", "tests", "tools"}
+        yield from (pair for pair in pairs if pair[0].partition(".")[0] in ours)
+
+
+def test_what_tools_and_benchmarks_import_is_there():
+    """No other test reads each of these programs, which are run by hand."""
+    there = MODULES.keys() | {module.rpartition(".")[0] for module in MODULES}
+    defined = {module: _defined(tree) for module, tree in MODULES.items()}
+    missing = [
+        f"{path.relative_to(ROOT)}: {module}.{name}"
+        for path in PROGRAMS
+        for module, name in _imported_names(MODULES[_module(path)])
+        if module not in there
+        or (name and name not in defined.get(module, ()) and f"{module}.{name}" not in there)
+    ]
+    assert missing == []
 
 
 def test_data_prep_and_evaluation_import_without_torch():

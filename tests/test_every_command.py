@@ -8,10 +8,10 @@ works with the lowest versions that ``setup.cfg`` allows.
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+import threading  # annex hospital
+from collections.abc import Iterator  # annex hospital
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer  # annex hospital
 from pathlib import Path
 
 import httpx
@@ -71,14 +71,14 @@ BEFORE_TRAINING = [
     "split data --name cv --folds 3 --test-folds --seed 2",
     "show data",
     "configs chexnet_small",
-    "plan --auroc 0.85,0.80 --prevalence 0.3",
+    "plan --auroc 0.85,0.80 --prevalence 0.3",  # annex studies
     "export data yolo --format yolo",
-    "readers ratings.csv --truth truth.csv --out readers",
-    "explain boxes.csv --truth true_boxes.csv --figure 0.5",
-    "reading-form data --out study --limit 3",
-    "import-form form.csv --key study/key.csv --data data --out reader --name Ann",
+    "readers ratings.csv --truth truth.csv --out readers",  # annex studies
+    "explain boxes.csv --truth true_boxes.csv --figure 0.5",  # annex studies
+    "reading-form data --out study --limit 3",  # annex studies
+    "import-form form.csv --key study/key.csv --data data --out reader --name Ann",  # annex studies
     *_FOLDS,
-    "wrong-labels folds/0 --error 0.05",
+    "wrong-labels folds/0 --error 0.05",  # annex studies
     "ensemble folds/A0 folds/B0 --data data --out both",
     "folds folds/0 folds/1 folds/2 --out folds/all",
 ]
@@ -94,12 +94,14 @@ WITH_MODELS = [
     "export classifier classifier-onnx --format onnx",
     "export detector detector-openvino --format openvino",
     "predict classifier detector-openvino film.dcm --out answers",
-    "dicom classifier detector-openvino film.dcm --out objects",
-    "log classifier detector-openvino film.dcm --log log",
-    "guarantee sensitivity>=0.90@0.90 --plan --expect 0.95",
-    "monitor log.csv --out monitor",
+    "dicom classifier detector-openvino film.dcm --out objects",  # annex hospital
+    "log classifier detector-openvino film.dcm --log log",  # annex hospital
+    "guarantee sensitivity>=0.90@0.90 --plan --expect 0.95",  # annex hospital
+    "monitor log.csv --out monitor",  # annex hospital
+    # annex studies
     "curve --detector detector.toml --classifier classifier.toml --data data --out curve "
     "--sizes 0.5,1 --seeds 1 --jobs 2",
+    # end of annex studies
 ]
 
 
@@ -191,6 +193,7 @@ def test_export_quantises(folder, monkeypatch, capfd):
     assert status == 0 or "is not kept, it answers otherwise than its run: AUROC falls" in error
 
 
+# annex hospital
 @pytest.fixture
 def archive() -> Iterator[str]:
     """Serve an empty DICOMweb archive, and yield its address."""
@@ -219,6 +222,9 @@ def test_pacs_asks_an_archive(folder, monkeypatch, capfd, archive):
     assert cxr("pacs", "classifier-onnx", "--dicomweb", archive) == 0, capfd.readouterr().err
 
 
+# end of annex hospital
+
+
 def test_serve_answers_for_an_uploaded_image(folder, monkeypatch):
     monkeypatch.chdir(folder)
     port = free_port()
@@ -245,6 +251,8 @@ def _name(line: str) -> str:
 
 
 def test_no_command_is_left_out():
-    named = {_name(line) for line in [*BEFORE_TRAINING, *WITH_MODELS]} | {"pacs", "serve"}
-    named.add("reader-verdicts")  # needs a data set of several readers: tests/studies/readers
+    named = {_name(line) for line in [*BEFORE_TRAINING, *WITH_MODELS]} | {"serve"}
+    named.add("pacs")  # annex hospital
+    # Needs a data set of several readers, as in its own tests.
+    named.add("reader-verdicts")  # annex studies
     assert named == {command_name(command) for command in all_commands()}

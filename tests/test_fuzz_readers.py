@@ -39,10 +39,10 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.next_steps import next_steps
-from cxr_compare.studies.plan.plan_basis import plans_of_readers
-from cxr_compare.studies.readers.reader_analysis import analyse_readers
-from cxr_compare.studies.readers.reader_files import read_reading_table, read_truth
-from cxr_compare.studies.readers.readings import join_readings
+from cxr_compare.studies.plan.plan_basis import plans_of_readers  # annex studies
+from cxr_compare.studies.readers.reader_analysis import analyse_readers  # annex studies
+from cxr_compare.studies.readers.reader_files import read_reading_table, read_truth  # annex studies
+from cxr_compare.studies.readers.readings import join_readings  # annex studies
 from tests.scripts.small_sets import scored_images
 from tests.test_architecture import FILES
 from tools.attacks import flips
@@ -210,8 +210,10 @@ def opened(folder: Path) -> None:
     markers = [name for name in flips.READERS if (folder / name).is_file()]
     if markers:
         list(flips.READERS[markers[0]](folder))
+    # annex studies
     if (folder / "readers.json").is_file():
         plans_of_readers(folder)
+    # end of annex studies
 
 
 def fell(folder: Path, path: Path) -> str | None:
@@ -427,6 +429,7 @@ def test_a_table_whose_column_holds_objects_is_one_line(made, tmp_path):
         read_table(path, "split")
 
 
+# annex studies
 @settings(max_examples=20)
 @given(draw=st.randoms(use_true_random=False), truth_options=st.booleans())
 def test_tables_of_a_reader_study_give_a_result_or_one_line(tmp_path_factory, draw, truth_options):
@@ -450,6 +453,9 @@ def test_tables_of_a_reader_study_give_a_result_or_one_line(tmp_path_factory, dr
         ),
         "",
     )
+
+
+# end of annex studies
 
 
 SHIPPED = [read_config(find_config(name)) for name in ("chexnet_small", "retinanet_lite")]

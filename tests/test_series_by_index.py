@@ -91,3 +91,94 @@ def test_a_list_of_series_is_several_seeds_of_one_system():
     frame = result.to_frame()
     auroc = frame[(frame.metric == "auroc") & (frame.system == "A")]
     assert auroc.estimate.item() == pytest.approx(metrics.auroc(Y, S))
+
+
+ORDER = np.random.default_rng(1).permutation(80)
+BY_ID = pd.Series(S.to_numpy(), ORDER)  # indexed by image id, which is a number
+OF_PATIENTS = pd.Series(PATIENTS.to_numpy(), ORDER)
+
+
+def truth_with_ids(ids, y=Y):
+    return pd.DataFrame({"image_id": ids, "label": y})
+
+
+def auroc(scores, truth, **options):
+    result = cxr_compare.compare({"A": scores}, truth=truth, replicates=100, **options)
+    return result.to_frame().set_index("metric").estimate["auroc"]
+
+
+@pytest.mark.parametrize("scores", [BY_ID, BY_ID.sort_index(), S, BY_ID[:70]])
+@pytest.mark.parametrize(
+    "truth",
+    [
+        truth_with_ids(ORDER),
+        truth_with_ids([str(number) for number in ORDER]),
+        truth_with_ids([f"{number:04d}" for number in ORDER]),
+        truth_with_ids(ORDER.astype(float)),
+    ],
+    ids=["numbers", "texts", "zeros in front", "floats"],
+)
+def test_an_index_that_may_be_rows_or_image_ids_is_asked_about(truth, scores):
+    with pytest.raises(InputError, match=r"^A: "):
+        auroc(scores, truth, images="common")
+
+
+@pytest.mark.parametrize("patients", [OF_PATIENTS, OF_PATIENTS.sort_index(), PATIENTS])
+def test_patients_whose_index_may_be_rows_or_image_ids_are_asked_about(patients):
+    with pytest.raises(InputError, match=r"^patients: "):
+        auroc(S.to_numpy(), truth_with_ids(ORDER), patients=patients)
+
+
+def test_row_numbers_beside_a_series_of_numbered_images_are_asked_about():
+    with pytest.raises(InputError, match=r"^A: "):
+        auroc(S, Y.set_axis(ORDER.astype(str)))
+
+
+@pytest.mark.parametrize(
+    ("scores", "truth"),
+    [
+        (S.to_numpy(), truth_with_ids(ORDER)),
+        (pd.DataFrame({"image_id": ORDER, "score": S}), truth_with_ids(ORDER)),
+        (BY_ID.sort_index(), Y.set_axis(ORDER)),
+        (S, truth_with_ids(range(80))),  # rows and ids are the same
+        (S, truth_with_ids(ORDER + 1)),  # 0 is no id
+        (BY_ID.set_axis(ORDER + 1).sort_index(), truth_with_ids(ORDER + 1)),  # 80 is no row
+    ],
+    ids=["array", "frame", "two Series", "equal", "rows", "ids"],
+)
+def test_an_index_with_one_meaning_is_not_asked_about(scores, truth):
+    assert auroc(scores, truth) == auroc(S, Y)
+
+
+def test_outputs_in_a_series_are_refused():
+    outputs = pd.Series([{"boxes": [[1, 1, 9, 9]], "scores": [score]} for score in S], ORDER)
+    for options in ({}, {"boxes": outputs}):
+        with pytest.raises(InputError):
+            auroc(S.to_numpy() if options else outputs, truth_with_ids(ORDER), **options)
+
+
+def test_equal_values_are_not_asked_about():
+    one_patient = pd.Series("p", ORDER)
+    assert auroc(pd.Series(0.3, ORDER), truth_with_ids(ORDER), patients=one_patient) == 0.5
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_a_missing_image_id_is_named_by_its_row(missing):
+    ids = [f"img{number}" for number in range(80)]
+    gap = [*ids[:3], missing, *ids[4:]]
+    truth = Y.set_axis(ids)
+    boxes = pd.DataFrame({"image_id": gap, "x1": 1, "y1": 1, "x2": 9, "y2": 9})
+    for where, scores, labels, options in (
+        ("truth", S.to_numpy(), truth_with_ids(gap), {}),
+        ("truth", S.to_numpy(), Y.set_axis(gap), {}),
+        ("truth", S.to_numpy(), boxes.assign(label=1), {}),
+        ("A", S.set_axis(gap), truth, {}),
+        ("A", pd.DataFrame({"image_id": gap, "score": S}), truth, {}),
+        ("A", boxes.assign(score=0.5), truth, {}),
+        ("boxes", S.to_numpy(), truth, {"boxes": boxes}),
+        ("patients", S.to_numpy(), truth, {"patients": PATIENTS.set_axis(gap)}),
+        ("patients", S.to_numpy(), truth, {"patients": truth_with_ids(gap).set_axis(
+            ["image_id", "patient_id"], axis=1)}),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"^{where}: row 3: .*image.id"):
+            auroc(scores, labels, **options)

@@ -57,11 +57,18 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bare_environment(wheel: Path, folder: Path) -> Path:
     """Make an environment with a wheel; its requirements are those of the testing one."""
+    venv = environment(folder)
+    _pip(venv, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel)
+    return venv
+
+
+def environment(folder: Path, *sources: Path) -> Path:
+    """Make an environment with source folders and what the testing one has, but for this clone."""
     venv = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     (packages,) = venv.glob("lib/*/site-packages")
-    (packages / "needed.pth").write_text("\n".join(site.getsitepackages()))
-    _pip(venv, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel)
+    # An editable installation of the testing environment is none here: its .pth file is not read.
+    (packages / "needed.pth").write_text("\n".join([*map(str, sources), *site.getsitepackages()]))
     return venv
 
 

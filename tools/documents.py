@@ -15,24 +15,22 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 import cxr_compare
 from cxr_compare.configs.describe import _Key, _keys
 from cxr_compare.configs.settings import config_class
-from cxr_compare.data_prep.formats.registry import FORMATS
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.sources.registry import FORMATS
 from cxr_compare.evaluation.metrics.metric import Direction, Metric, Need
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
-from cxr_compare.hospital.guarantee.guaranteed_threshold import patients_needed
 from cxr_compare.networks.registry import DETECTORS, NETWORKS
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import (
     COMMANDS,
     added_commands,
-    all_commands,
     command_function,
     command_groups,
 )
@@ -41,7 +39,9 @@ from cxr_compare.scripts.parameters import Parameter, description, parameters_of
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # where `tools` lies, if this file is run as a program
 
+from tools.annexes import modules_of_annexes  # noqa: E402
 from tools.notebook_page import NotebookPage, page_from_notebook  # noqa: E402
+from tools.simulation import __main__ as simulation  # noqa: E402
 
 COMMAND = "run: python tools/documents.py"
 
@@ -51,7 +51,6 @@ def generated() -> dict[str, str]:
     parts: dict[str, dict[str, Callable[[], str]]] = {
         "docs/architecture.md": {"tree": tree},
         "docs/formats.md": {"formats": formats_table},
-        "docs/guarantees.md": {"patients needed": needed_table},
         "docs/tutorial.md": {"notebook": lambda: _tutorial().markdown},
         "docs/weights.md": {
             "networks": networks_table,
@@ -62,12 +61,20 @@ def generated() -> dict[str, str]:
             "keys of other detectors": other_keys,
         },
     }
+    for module in modules_of_annexes("documents"):
+        parts |= module.PARTS
     pages = {
         path: with_parts(_read(path), {name: part() for name, part in own.items()})
         for path, own in parts.items()
     }
-    pages["docs/metrics.md"] = metrics_page()
-    return pages | {"docs/reference.md": reference_page(), "docs/api.md": api_page()}
+    results = simulation.read()
+    return pages | {
+        "docs/metrics.md": metrics_page(),
+        "docs/reference.md": reference_page(),
+        "docs/api.md": api_page(),
+        "docs/validity.md": simulation.with_table(_read("docs/validity.md"), results),
+        "docs/validity.csv": simulation.every_row(results),
+    }
 
 
 def generated_pictures() -> dict[str, bytes]:
@@ -140,24 +147,6 @@ def _sentence(folder: Path) -> str:
 
 
 # ---------------------------------------------------------------------- registries
-
-
-def needed_table() -> str:
-    """Return a table of the patients with one image each that a guarantee needs."""
-    shares = (100, 99, 98, 96, 94)  # %
-    lines = [
-        f"| guarantee | {' | '.join(f'{share} %' for share in shares)} |",
-        f"|---|{'---:|' * len(shares)}",
-    ]
-    for floor, sure in ((f, c) for f in (0.80, 0.90, 0.95) for c in (0.90, 0.95)):
-        cells = []
-        for share in shares:
-            good = np.ones(100)  # what is missed lies evenly between
-            good[((np.arange(100 - share) + 0.5) * 100 / max(1, 100 - share)).astype(int)] = 0
-            count = patients_needed(good, np.ones(100, dtype=np.int64), floor, 1 - sure)
-            cells.append("–" if np.isnan(count) else f"{count:,.0f}")
-        lines.append(f"| `>={floor:.2f}@{sure:.2f}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def formats_table() -> str:
@@ -359,18 +348,44 @@ function prints nothing unless `progress=True`.
 _HEADER = ["| argument | default | meaning |", "|---|---|---|"]
 
 
+@cache
+def documented_commands() -> dict[str, Callable[..., Any]]:
+    """Return the function of each command of the core and of the annexes, by its name in Python.
+
+    What other packages add is left out, and with a line on stderr what cannot be loaded.
+    """
+    added = added_commands()
+    functions = {}
+    for name in (name for names in command_groups().values() for name in names):
+        if name in added and not added[name].module.startswith("cxr_compare."):
+            continue
+        try:
+            functions[name] = command_function(name)
+        except InputError as error:
+            sys.stderr.write(f"not documented: {error}\n")
+    return functions
+
+
 def reference_page() -> str:
     """Return ``docs/reference.md``, which describes every command with its arguments."""
-    functions = [command_function(name) for name in all_commands()]
+    functions = documented_commands()
     overview = []
     for title, names in command_groups().items():
-        links = ", ".join(f"[{name}](#{name})" for name in map(command_name, names))
-        overview.append(f"- {title}: {links}")
-    commands_of = Counter(map(_row, (p for function in functions for p in parameters_of(function))))
+        documented = [command_name(name) for name in names if name in functions]
+        if documented:
+            overview.append(f"- {title}: {', '.join(f'[{n}](#{n})' for n in documented)}")
+    commands_of = Counter(
+        _row(p) for function in functions.values() for p in parameters_of(function)
+    )
     shared = {
         row for row, commands in commands_of.items() if commands > 1 and row.startswith("| `--")
     }
-    lines = [_REFERENCE, *overview, "", *(_command(function, shared) for function in functions)]
+    lines = [
+        _REFERENCE,
+        *overview,
+        "",
+        *(_command(name, function, shared) for name, function in functions.items()),
+    ]
     return "\n".join([*lines, "## Shared options", "", *_HEADER, *sorted(shared), ""])
 
 
@@ -391,8 +406,9 @@ def api_page() -> str:
     sections = {
         "Commands": [name for name in names if name in COMMANDS],
         "Commands of the annexes": [
-            f"{point.module.removeprefix('cxr_compare.')}.{name}"
+            f"{point.module.removeprefix('cxr_compare.')}.{point.attr}"
             for name, point in added_commands().items()
+            if name in documented_commands()
         ],
         "Runs and answers": [n for n in names if n not in COMMANDS and n != "metrics"],
         "Functions of arrays": [f"metrics.{name}" for name in cxr_compare.metrics.__all__],
@@ -404,8 +420,8 @@ def api_page() -> str:
     return _API + "".join(lists)
 
 
-def _command(function: Callable[..., Any], shared: set[str]) -> str:
-    name = command_name(function.__name__)
+def _command(name_in_python: str, function: Callable[..., Any], shared: set[str]) -> str:
+    name = command_name(name_in_python)
     body, examples = description(function)
     rows = {parameter: _row(parameter) for parameter in parameters_of(function)}
     also = [f"`{parameter.option}`" for parameter, row in rows.items() if row in shared]

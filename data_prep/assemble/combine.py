@@ -22,7 +22,7 @@ from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, key_from_envi
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.source import SourceTables
+from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
 
@@ -60,7 +60,7 @@ def combine(
         folders: Data set folders, at least two.
         out: Folder of the combined data set.
         name: Name of the combined data set. None takes the name of the folder.
-        rule: Shares of patients for validation and test, number of folds, seed and method of the
+        rule: Shares of patients for validation and test, number of folds and seed of the
             random draw; None takes the defaults of `SplitRule`.
         targets: By name of a further target, the findings of which any makes an image positive;
             None adds no target.

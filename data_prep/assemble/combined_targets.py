@@ -11,8 +11,11 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.formats.source import SourceTables, reference_rows
-from cxr_compare.data_prep.formats.targets import target_from_findings
+from cxr_compare.data_prep.sources.source_tables import (
+    SourceTables,
+    reference_rows,
+    target_from_findings,
+)
 
 Targets = Mapping[str, Mapping[str, Any]]
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import box_faults, cut_boxes
+from cxr_compare.data_prep.contracts.box_readings import box_faults, cut_boxes
 from cxr_compare.data_prep.contracts.boxes import EDGES, FIELD_WIDTH_MM
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.source import SourceTables
+from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.store.decode import DecodedRow
 
 

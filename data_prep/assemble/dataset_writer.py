@@ -21,11 +21,10 @@ from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
-from cxr_compare.data_prep.formats.source import SourceTables
-from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
-from cxr_compare.data_prep.splits.split import SplitRule, extend_split, official_split
-from cxr_compare.data_prep.splits.strata import image_strata
-from cxr_compare.data_prep.splits.write_split import write_split
+from cxr_compare.data_prep.sources.source_tables import SourceTables
+from cxr_compare.data_prep.splits.balance import image_strata
+from cxr_compare.data_prep.splits.split import SplitRule, draw_split, extend_split, official_split
+from cxr_compare.data_prep.splits.stored_splits import image_links, write_split
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.engine import Engine
 
@@ -39,7 +38,7 @@ class SetPlan:
 
     Attributes:
         name: Name of the data set in reports, such as ``nih``.
-        rule: Shares of patients for validation and test, folds, seed and method of the random draw.
+        rule: Shares of patients for validation and test, folds and seed of the random draw.
         settings: All options of the user by name, ready for JSON.
         split: Assignment to train, validation and test that is stored as ``default``:
             ``"official"`` for that of the publisher, the user's own table with a record of its

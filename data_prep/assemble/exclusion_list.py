@@ -10,10 +10,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
-from cxr_compare.data_prep.formats.exclusions import Exclusions
-from cxr_compare.data_prep.formats.source import SourceTables
+from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line
+from cxr_compare.data_prep.sources.source_tables import SourceTables
 
 
 def read_exclusions(path: Path) -> pd.DataFrame:
@@ -55,12 +53,13 @@ def exclude_listed(tables: SourceTables, listed: pd.DataFrame, path: Path) -> So
     unknown = pd.Series(~is_member(ids, images["image_id"]), index=ids.index)
     advice = f"whose ids look like {images['image_id'].iloc[0]!r}; correct the line or remove it"
     refuse_line(unknown, path, f" is no image of this source, {advice}", ids)
-    exclusions = Exclusions(dict(listed.itertuples(index=False, name=None)))
-    names = ("images", "findings", "boxes", "box_coverage", "split", "official")
-    kept: dict[str, Any] = {name: exclusions.keep(getattr(tables, name)) for name in names}
+    kept: dict[str, Any] = {}
+    for name in ("images", "findings", "boxes", "box_coverage", "split", "official"):
+        table = getattr(tables, name)
+        kept[name] = table[~is_member(table["image_id"], ids)].reset_index(drop=True)
     if kept["images"].empty:
         raise InputError(f"{path}: names every image of the source; keep some")
-    paths = images["path"].fillna(images["image_id"])
-    gone = exclusions.table(dict(zip(images["image_id"], paths, strict=True)), "list")
+    paths = images.set_index("image_id")["path"].reindex(ids).fillna(pd.Series(ids.array, ids))
+    gone = pd.DataFrame({"path": paths.array, "stage": "list", "reason": listed["reason"].array})
     kept["excluded"] = pd.concat([tables.excluded, gone], ignore_index=True)
     return replace(tables, **kept)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.ids import renamed
 from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, keyed_hash
-from cxr_compare.data_prep.formats.source import SourceTables
+from cxr_compare.data_prep.sources.source_tables import SourceTables
 
 
 def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
@@ -42,8 +42,6 @@ def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[s
 
     names_of_tables = ("findings", "boxes", "box_coverage", "split", "official")
     labels: dict[str, Any] = {name: hide(getattr(tables, name)) for name in names_of_tables}
-    if tables.implied is not None:
-        labels["implied"] = replace(tables.implied, labels=hide(tables.implied.labels))
     hidden = replace(
         tables,
         images=hide(images),

@@ -45,9 +45,8 @@ from cxr_compare.data_prep.contracts.pseudonyms import (
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import frame_digest, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.misspelt_labels import misspelt_labels
-from cxr_compare.data_prep.formats.registry import read_source
-from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.sources.registry import read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from cxr_compare.data_prep.splits.split_file import read_split_file
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 from cxr_compare.data_prep.store.dataset import DataSet, Target
@@ -127,7 +126,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         listed = read_exclusions(options.exclude)
         settings["exclude"] = frame_digest(listed, listed.columns)
         tables = exclude_listed(tables, listed, options.exclude)
-    limits = [*_label_questions(tables, source, strict=options.strict), *_limits(tables, out)]
+    limits = _limits(tables, out)
     tables = replace(tables, notes=(*tables.notes, *limits))
     plan = SetPlan(options.name or out.resolve().name, options.rule, settings, default)
     is_complete(out, settings, add=options.add)  # refuses a wrong folder before it gets a lock
@@ -149,18 +148,6 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     n_replaced = int(outdated["replaced"].sum())
     summary = summarise(dataset, already_complete=complete, before=before, n_replaced=n_replaced)
     return replace(summary, shown_before=shown)
-
-
-def _label_questions(tables: SourceTables, source: Path, *, strict: bool) -> list[str]:
-    """Ask about labels of few images that seem to be misspelt, before any image is decoded."""
-    reference = tables.findings[tables.findings["reader"] == REFERENCE_READER]
-    targets = [target["any_of"] for target in tables.targets.values()]
-    labels = misspelt_labels(reference, targets)
-    if labels and strict:
-        raise InputError(
-            f"{source}: {labels[0].question}; without --strict it is kept as it is written"
-        )
-    return [f"WARNING: {label.question[:1].upper()}{label.question[1:]}" for label in labels]
 
 
 def _limits(tables: SourceTables, out: Path) -> list[str]:
@@ -261,7 +248,8 @@ def _build(
         *tables.label_notes(options.read.reference),
         *_exif_note(decode, tables, raw_boxes=options.read.raw_boxes),
     ]
-    tables = replace(tables, notes=(*label_notes, *tables.notes))
+    findings = tables.findings.drop(columns="implied", errors="ignore")
+    tables = replace(tables, findings=findings, notes=(*label_notes, *tables.notes))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cxr_compare.data_prep.audit.audit import MeasureShortcuts
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.local_engine import LocalEngine

@@ -12,7 +12,7 @@ from cxr_compare.data_prep.audit.audit import AUDIT, Audit
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.splits.role_counts import count_roles, role_lines
+from cxr_compare.data_prep.splits.stored_splits import count_roles, role_lines
 from cxr_compare.data_prep.store.dataset import DataSet
 
 _SPLITS = ("default", "official")

@@ -41,7 +41,7 @@ def column_names(role: str) -> tuple[str, ...]:
         >>> "filename" in column_names("file"), "prob" in column_names("score")
         (True, True)
     """
-    return tuple((_TABLE["names"] | _TABLE["predictions"])[role])
+    return tuple((_TABLE["names"] | _TABLE["predictions"] | _TABLE["boxes"])[role])
 
 
 _RSNA_BOXES = ("patientid", "x", "y", "width", "height")

@@ -21,6 +21,14 @@ def finding_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.strip().lower()).strip("_")
 
 
+def is_named(finding: str) -> bool:
+    """Return False for a finding that is called as columns of labels are, such as ``target``."""
+    return finding not in _NO_NAMES
+
+
+_NO_NAMES = ("finding", "label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
+
+
 def display_name(finding: str) -> str:
     """Convert the name of a finding to a text for people.
 
@@ -34,6 +42,4 @@ def display_name(finding: str) -> str:
         >>> display_name("pleural_thickening"), display_name("label")
         ('Pleural thickening', 'the finding')
     """
-    if finding in ("finding", "label"):
-        return "the finding"
-    return finding.replace("_", " ").capitalize()
+    return finding.replace("_", " ").capitalize() if is_named(finding) else "the finding"

@@ -124,22 +124,19 @@ class DrawnBy(Record):
         folds: Number of cross-validation folds into which the patients of train and validation are
             divided; None without folds.
         seed: Random seed of the draw.
-        method: ``balanced`` (patients are balanced by class and view) or ``hash`` (by a hash of the
-            patient id), as in `data_prep.splits.split.SplitRule`.
     """
 
     val: float | None = None
     test: float | None = None
     folds: int | None = None
     seed: int | None = None
-    method: str | None = None
 
 
 class SplitOrigin(Record):
     """Method by which each image of a split was assigned to train, validation or test.
 
     Attributes:
-        method: Phrase that names the method, such as ``by patient, StratifiedGroupKFold``.
+        method: Phrase that names the method, such as ``by patient, balanced``.
         folds: Phrase on how the folds were made; absent if there are none.
         rule: Options of the random draw; absent if the assignment was read from the user's files.
         n_images_added: Number of images that were added after the split was made.
@@ -823,6 +820,8 @@ class AnswerRecord(Record):
     Attributes:
         headline: The answer in one sentence.
         cautions: Reasons why it may be wrong.
+        reading: Sentences on how the truth and the systems were read.
+        names_images: True if such a sentence, or a caution on reading, names an image.
         findings: Sentences on further comparisons.
         claims: Differences in the primary figure between two systems, which the headline states.
         target: Name of the target (findings that make an image positive) that was evaluated.
@@ -842,6 +841,8 @@ class AnswerRecord(Record):
 
     headline: str
     cautions: list[str] = ABSENT
+    reading: list[str] = ABSENT
+    names_images: bool = ABSENT
     findings: list[str] = ABSENT
     claims: list[dict[str, Any]] = ABSENT
     target: str

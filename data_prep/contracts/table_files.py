@@ -7,36 +7,31 @@ line that an editor shows.
 
 from __future__ import annotations
 
-import csv
 import gzip
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BytesIO
-from itertools import pairwise
+from io import StringIO
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-from pyarrow import csv as arrow_csv
 
 from cxr_compare.data_prep.contracts.column_names import headless_problem, missing_columns
 from cxr_compare.data_prep.contracts.csv_files import plain_cells
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.text import TEXT, from_arrow
-from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_files import decode_text
 
-_TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
-_SHEET_SUFFIXES = (".xlsx", ".xlsm")
-TABLE_SUFFIXES = (*_TEXT_SUFFIXES, *_SHEET_SUFFIXES)
-"""Endings of the names of files that `read_text_table` reads."""
+_SUFFIXES = (
+    ".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".xlsx", ".xlsm",
+)  # fmt: skip
 
 _EXPORT = "export it from there as CSV"
 _BY_PANDAS = "write it as CSV: pandas.{}(FILE).to_csv(CSV, index=False)"
-_OTHER_SUFFIXES = {
+_UNPACK = "an archive; unpack it and give the table inside"
+_OTHER_TABLES = {
     ".xls": "an old Excel file; save it in Excel or LibreOffice as .xlsx",
     ".xlsb": "a binary Excel file; save it in Excel as .xlsx",
     ".ods": "a LibreOffice spreadsheet; save it there as .xlsx",
@@ -48,18 +43,34 @@ _OTHER_SUFFIXES = {
     ".dta": f"a Stata file; {_EXPORT}",
     ".rds": f"an R file; {_EXPORT}",
     ".sas7bdat": f"a SAS file; {_EXPORT}",
-    ".csv.zip": "an archive; unpack it and give the file inside",
-    ".tsv.zip": "an archive; unpack it and give the file inside",
+    ".csv.zip": _UNPACK,
+    ".tsv.zip": _UNPACK,
 }
-# First bytes of files.
+_OF_PROGRAMS = {
+    ".pkl": "a pickle of Python",
+    ".pickle": "a pickle of Python",
+    ".pth": "a file of PyTorch",
+    ".pt": "a file of PyTorch",
+    ".npz": "a file of NumPy",
+    ".npy": "a file of NumPy",
+    ".jsonl": "a file of JSON lines",
+}
+_RESULTS = ("*bbox.json", "coco_instances_results.json", "predictions.json")
+"""COCO results that trainers write beside their own files."""
+_IMAGE = "an image; give the table of its labels or scores"
+_FIRST_BYTES = {
+    b"PAR1": _OTHER_TABLES[".parquet"],
+    b"\xd0\xcf\x11\xe0": "an old Excel file, or one with a password; save it as .xlsx without one",
+    b"%PDF": "a PDF; give the table as CSV or .xlsx",
+    b"\x80": "a pickle of Python; write the table as CSV",
+    b"\x89PNG": _IMAGE,
+    b"\xff\xd8\xff": _IMAGE,
+}
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
-_OLE = b"\xd0\xcf\x11\xe0"
-_PARQUET = b"PAR1"
-_MAX_UNPACKED_BYTES = 1 << 31
+_MOST_BYTES = 1 << 31
 _HEADER_BYTES = 1 << 16
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_CSV: dict[str, Any] = {"dtype": TEXT, "keep_default_na": False, "skip_blank_lines": False}
 _DECIMAL = r"[-+]?\d*,?\d+(?:[eE][-+]?\d+)?"
 _MAYBE_THOUSANDS = r"[-+]?[1-9]\d{0,2}(?:,\d{3})+"
 
@@ -81,52 +92,54 @@ class TableFile:
 def is_table_file(path: Path) -> bool:
     """Return True if a file name is that of a table, even of a kind that cannot be read.
 
-    Args:
-        path: Path of the file, which need not exist.
-
-    Returns:
-        True for a table. Its kind may be one that cannot be read, such as an old ``.xls``.
-
     Example:
         >>> is_table_file(Path("Labels.XLSX")), is_table_file(Path("old.xls"))
         (True, True)
         >>> is_table_file(Path("image1.png"))
         False
     """
-    return path.name.lower().endswith((*TABLE_SUFFIXES, *_OTHER_SUFFIXES))
+    return path.name.lower().endswith((*_SUFFIXES, *_OTHER_TABLES))
 
 
 def is_spreadsheet(path: Path) -> bool:
-    """Return True if the first bytes of a file are those of a workbook (.xlsx, .xlsm).
-
-    Args:
-        path: Path of an existing file. Its name does not matter.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "a.xlsx").write_text("image_id,label")
-        ...     is_spreadsheet(Path(folder, "a.xlsx"))
-        False
-    """
+    """Return True if the first bytes of a file are those of a workbook (.xlsx, .xlsm)."""
     return _first_bytes(path, len(_ZIP)) == _ZIP
 
 
+def refuse_other_kind(path: Path) -> None:
+    """Refuse a file of another kind than those that are read, and say which file to give instead.
+
+    Raises:
+        InputError: The file is missing, or its name or its first bytes are those of another kind.
+    """
+    name = path.name.lower()
+    for suffix, advice in _OTHER_TABLES.items():
+        if name.endswith(suffix):
+            raise InputError(f"{path}: is {advice}")
+    if not path.is_file():
+        reason = "a folder; give the file of the table" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {reason}")
+    if path.suffix.lower() in _OF_PROGRAMS:
+        results = [file.name for pattern in _RESULTS for file in path.parent.glob(pattern)]
+        advice = f"give {min(results)} beside it" if results else "write COCO results or a CSV"
+        raise InputError(f"{path}: is {_OF_PROGRAMS[path.suffix.lower()]}; {advice}")
+    start = _first_bytes(path, 132)
+    for mark, advice in _FIRST_BYTES.items():
+        if start.startswith(mark):
+            raise InputError(f"{path}: is {advice}")
+    if start.endswith(b"DICM"):
+        raise InputError(f"{path}: is {_IMAGE}")
+
+
 def read_text_table(
-    path: Path,
-    required: Iterable[str],
-    optional: Iterable[str] = (),
-    rename_column: Callable[[str], str] = str,
+    path: Path, required: Iterable[str], optional: Iterable[str] = ()
 ) -> pd.DataFrame:
     r"""Read a table as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
 
     Args:
-        path: A CSV file or spreadsheet, whose name ends in one of `TABLE_SUFFIXES`, such as
-            ``.csv`` or ``.xlsx``.
-        required: Names of columns that the table must have, after `rename_column`.
+        path: A CSV file or spreadsheet.
+        required: Names of columns that the table must have.
         optional: Names of columns that are added with empty cells if the file lacks them.
-        rename_column: Function that gets the name of a column in the file, and returns its name in
-            the result. The default keeps the names.
 
     Returns:
         A table of text with one row for each line of the file that is not blank. Its index is the
@@ -148,7 +161,6 @@ def read_text_table(
         requirement = f"; it must hold the columns {columns}" if columns else ""
         raise InputError(f"{path}: no such file{requirement}")
     frame = read_table_file(path).text
-    frame.columns = pd.Index([rename_column(str(name)) for name in frame.columns])
     missing = [name for name in required if name not in frame.columns]
     if missing:
         names = ", ".join(frame.columns[:20])
@@ -161,72 +173,97 @@ def read_text_table(
 
 
 def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
-    r"""Read a table whose columns are not known beforehand.
+    """Read a table whose columns are not known beforehand.
 
     Args:
-        path: A CSV file or spreadsheet, whose name ends in one of `TABLE_SUFFIXES`, such as
-            ``.csv`` or ``.xlsx``.
+        path: A CSV file or spreadsheet.
         sheet: Name of the sheet of a spreadsheet. None takes the only sheet with content.
-
-    Returns:
-        The cells as text, and notes on how they were read.
 
     Raises:
         InputError: There is no such file, it is no table, or a column is repeated.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "labels.csv").write_text("image_id;label\n0007;1\n")
-        ...     read_table_file(Path(folder, "labels.csv")).text.columns.tolist()
-        ['image_id', 'label']
     """
-    _refuse_other_kind(path)
+    refuse_other_kind(path)
     if is_spreadsheet(path):
         from cxr_compare.data_prep.contracts.spreadsheets import read_sheet  # slow to import
 
-        frame, notes = read_sheet(path, sheet)
+        rows, notes = read_sheet(path, sheet)
     elif sheet is not None:
         raise InputError(f"{path}: is no spreadsheet, so it has no sheet {sheet!r}")
     else:
-        frame, notes = _read_delimited(path)
-    names = pd.Series([str(name).strip() for name in frame.columns], dtype=TEXT)
+        rows, notes = _read_delimited(path)
+    names = rows.iloc[0].str.strip()
     repeated = names[names.duplicated() & (names != "")]
     if len(repeated):
         twice = f"column '{repeated.iloc[0]}' appears twice; keep one"
         raise InputError(f"{path}: {headless_problem(names.tolist()) or twice}")
-    frame.columns = pd.Index(_with_default_names(names.tolist()))
-    frame = frame.apply(plain_cells)
+    frame = rows.iloc[1:].apply(plain_cells)
+    frame.columns = pd.Index([name or default for default, name in names.items()])
     # A blank line is nothing, but keeps its number.
     return TableFile(frame[(frame != "").any(axis=1)], tuple(notes))
 
 
 def read_header(path: Path) -> list[str]:
-    r"""Return the names of the columns of a text file.
+    """Return the names of the columns of a text file, without surrounding spaces.
 
-    Args:
-        path: Path of the file. Only its beginning is read.
-
-    Returns:
-        The names in their order, without surrounding spaces; empty if the file is no text or has no
-        header.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "labels.csv").write_text("image_id, label\na,1\n")
-        ...     read_header(Path(folder, "labels.csv"))
-        ['image_id', 'label']
+    Only the beginning of the file is read. The result is empty if the file is no text or has no
+    header.
     """
     content = _first_bytes(path, _HEADER_BYTES)
-    if content.startswith((_GZIP, _ZIP, _OLE, _PARQUET)):
+    if content.startswith((_GZIP, _ZIP, *_FIRST_BYTES)):
         return []
-    mark, encoding = text_encoding(content)
-    text = content[len(mark) :].decode(encoding, errors="replace")
-    lines = text.splitlines()
-    if not lines:
+    try:
+        rows, _ = _parse(decode_text(content, str(path), errors="replace"), n_rows=1)
+    except ValueError:
         return []
-    return [name.strip() for name in _split_line(lines[0], _delimiter_of(lines[0]))]
+    return rows.iloc[0].str.strip().tolist()
+
+
+def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
+    """Convert a column of text to numbers, float64; empty cells become NaN.
+
+    Args:
+        text: Texts of the column, with the index of `read_text_table`.
+        path: File of the table, for the message.
+        column: Name of the column, for the message.
+
+    Raises:
+        InputError: A cell is no number. The message names its line.
+
+    Example:
+        >>> to_numbers(pd.Series(["1.5", ""]).astype("str"), Path("a.csv"), "age").tolist()
+        [1.5, nan]
+    """
+    is_empty = is_member(text.str.lower(), ["", "nan", "na", "null", "none"])
+    numbers = pd.to_numeric(text.mask(is_empty), errors="coerce").astype("float64")
+    refuse_line(numbers.isna() & ~is_empty, path, " is not a number", text.rename(column))
+    return numbers
+
+
+def first_line(flags: pd.Series) -> int:
+    """Return the line number of the first row of `read_text_table` for which a flag is True.
+
+    Example:
+        >>> first_line(pd.Series([False, True]))
+        3
+    """
+    return int(flags.index[flags.to_numpy()][0]) + 2
+
+
+def refuse_line(flags: pd.Series, path: Path, reason: str, cells: pd.Series | None = None) -> None:
+    """Raise an error that names the first line of a table file for which a flag is True.
+
+    Args:
+        flags: Flags, bool, with the index of `read_text_table`. True marks a wrong line.
+        path: File of the table, for the message.
+        reason: End of the message after the quoted cell, such as " is not a number".
+        cells: Column of the table whose cell in that line is quoted; None quotes no cell.
+
+    Raises:
+        InputError: A flag is True.
+    """
+    if flags.any():
+        cell = "" if cells is None else f"{cells.name}={cells[flags].iloc[0]!r}"
+        raise InputError(f"{path}: line {first_line(flags)}: {cell}{reason}")
 
 
 def _first_bytes(path: Path, count: int) -> bytes:
@@ -237,144 +274,99 @@ def _first_bytes(path: Path, count: int) -> bytes:
         return b""
 
 
-def _refuse_other_kind(path: Path) -> None:
-    """Refuse a missing file, or a table of another kind with advice what to do."""
-    name = path.name.lower()
-    for suffix, advice in _OTHER_SUFFIXES.items():
-        if name.endswith(suffix):
-            raise InputError(f"{path}: is {advice}")
-    if not path.is_file():
-        reason = "a folder; give the file of the table" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {reason}")
-    start = _first_bytes(path, len(_OLE))
-    if start == _PARQUET:
-        raise InputError(f"{path}: is {_OTHER_SUFFIXES['.parquet']}")
-    if start == _OLE:
-        raise InputError(
-            f"{path}: is an old Excel file, or one with a password; save it as .xlsx without one"
-        )
-
-
-def _with_default_names(names: Sequence[str]) -> list[str]:
-    """Give columns without a name the name that pandas gives them."""
-    return [name or f"Unnamed: {number}" for number, name in enumerate(names)]
-
-
 def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read a text file of cells with delimiters between; returns the cells and notes."""
-    content = _plain_bytes(path)
-    first, _, rest = content.partition(b"\n")
-    stated = re.fullmatch(rb"sep=(.)\r?", first)  # Excel's own line, which says the delimiter
-    if stated:
-        content = rest
-        first = rest.partition(b"\n")[0]
-    header = decode_text(first, str(path)).rstrip("\r")
-    delimiter = stated[1].decode("latin-1") if stated else _delimiter_of(header)
+    """Read a text file of cells with delimiters between.
+
+    Returns:
+        The cells, with the names of the columns as first row, and notes.
+    """
+    text = _text(path)
     try:
-        frame, names = _parse_csv(content, delimiter, path)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path}: not readable as CSV in UTF-8 ({reason}); save it as CSV UTF-8, or as .xlsx"
-        ) from None
-    frame.columns = pd.Index(names)
-    if stated:
-        frame.index += 1
-    notes = []
-    if delimiter != ",":
-        notes.append(f"cells are separated by {_DELIMITERS.get(delimiter, repr(delimiter))}")
-        decimal = _replace_decimal_commas(frame, delimiter)
-        if decimal:
-            notes.append(f"decimal commas are read as points in {', '.join(decimal)}")
-    return frame, notes
+        rows, delimiter = _parse(text)
+    except ValueError as error:  # those of pandas, too
+        raise InputError(f"{path}: {_problem(error, text)}") from None
+    rows.columns = pd.Index([f"Unnamed: {n}" for n in rows.columns])
+    if delimiter == ",":
+        return rows, []
+    notes = [f"cells are separated by {_DELIMITERS.get(delimiter, repr(delimiter))}"]
+    decimal = _replace_decimal_commas(rows, delimiter)
+    if decimal:
+        notes.append(f"decimal commas are read as points in {', '.join(decimal)}")
+    return rows, notes
 
 
-def _plain_bytes(path: Path) -> bytes:
-    """Return the unpacked content of a text file in UTF-8 without a byte order mark."""
+def _text(path: Path) -> str:
+    """Return the content of a text file, which may be compressed by gzip."""
     try:
         content = path.read_bytes()
         if content.startswith(_GZIP):
-            with gzip.open(BytesIO(content)) as packed:
-                content = packed.read(_MAX_UNPACKED_BYTES + 1)
+            with gzip.open(path) as packed:
+                content = packed.read(_MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read ({reason})") from None
-    if len(content) > _MAX_UNPACKED_BYTES:
+    if len(content) > _MOST_BYTES:
         raise InputError(f"{path}: holds more than 2 GiB; split the table")
-    mark, encoding = text_encoding(content)
-    if encoding != "utf-8":
-        return decode_text(content, str(path)).encode()
-    return content[len(mark) :]
+    return decode_text(content, str(path))
 
 
-def _delimiter_of(header: str) -> str:
-    """Return the delimiter that splits a header into the most cells; a comma among equals.
+def _parse(text: str, n_rows: int | None = None) -> tuple[pd.DataFrame, str]:
+    r"""Return the cells, with the header as first row, and the sign between cells.
+
+    The sign is the one that splits the first line into the most cells; a comma among equals.
 
     Example:
-        >>> _delimiter_of('file;"label, by whom";x'), _delimiter_of("file")
-        (';', ',')
+        >>> _parse('file;"label, by whom"\na;b')[0].to_numpy().tolist()
+        [['file', 'label, by whom'], ['a', 'b']]
+        >>> _parse("sep=|\nfile\n")[1]
+        '|'
     """
-    return max(_DELIMITERS, key=lambda delimiter: len(_split_line(header, delimiter)))
+    first = re.match(r"[^\r\n]*", text)[0]  # type: ignore[index]
+    stated = re.fullmatch("sep=(.)", first)  # Excel's own line
+    unquoted = re.sub('"[^"]*"', "", first)
+    sign = stated[1] if stated else max(_DELIMITERS, key=unquoted.count)
+    rows = pd.read_csv(
+        StringIO(text),
+        sep=sign,
+        header=None,  # pandas would rename columns that repeat
+        skiprows=1 if stated else 0,
+        nrows=n_rows,
+        dtype=TEXT,
+        keep_default_na=False,
+        skip_blank_lines=False,
+    ).fillna("")
+    rows.index += 0 if stated else -1
+    return rows, sign
 
 
-def _split_line(line: str, delimiter: str) -> list[str]:
-    try:
-        return next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:  # a cell of more than 131,072 characters
-        return line.split(delimiter)
+def _problem(error: ValueError, text: str) -> str:
+    """Return what is wrong in a text that pandas does not read as CSV."""
+    reason = " ".join(str(error).split())
+    longer = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason)
+    if longer is None:
+        return f"not readable as CSV ({reason}); save it again as CSV UTF-8, or as .xlsx"
+    n_names, line, n_cells = map(int, longer.groups())
+    problem = f"line {line} has more cells ({n_cells}) than the header has names ({n_names})"
+    cells = "".join(re.split(r"\r\n?|\n", text)[line - 1 : line])
+    if re.search(r"(?:^|,)-?\d+,\d+(?:,|$)", cells):
+        problem += "; are these decimal commas? Write 0.5, or save it with quotes"
+    return problem
 
 
-def _parse_csv(content: bytes, delimiter: str, path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Parse with pandas, or with Arrow where nothing is quoted, which is faster.
-
-    Returns the rows, and the names of the columns as in the file.
-    """
-    options = {**_CSV, "sep": delimiter}
-    first = pd.read_csv(BytesIO(content), header=None, nrows=1, **options)
-    header = [str(name) for name in first.fillna("").iloc[0]]  # pandas renames what repeats
-    if content and b'"' not in content and b"\0" not in content:
-        names = pd.read_csv(BytesIO(content), nrows=0, **options).columns
-        try:
-            table = arrow_csv.read_csv(
-                pa.BufferReader(content),
-                parse_options=arrow_csv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
-                convert_options=arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.large_string())
-                ),
-            )
-        except pa.ArrowInvalid:
-            pass  # a line of another length, or no UTF-8: pandas fills it up, or names the line
-        else:
-            if table.column_names == list(names):
-                return from_arrow(table), header
-    frame = pd.read_csv(BytesIO(content), **options).fillna("")
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells for an index
-        cells = [*map(str, np.atleast_1d(frame.index[0])), *map(str, frame.iloc[0])]
-        numbers = [cell.strip().lstrip("-").isdigit() for cell in cells]
-        commas = any(first and second for first, second in pairwise(numbers))
-        question = "; are these decimal commas? Write 0.5, or save it with quotes" if commas else ""
-        raise InputError(f"{path}: line 2 has more cells than the header has names{question}")
-    return frame, header
-
-
-def _replace_decimal_commas(frame: pd.DataFrame, delimiter: str) -> list[str]:
-    """Replace decimal commas by points in a frame, and return the columns that have them.
+def _replace_decimal_commas(rows: pd.DataFrame, delimiter: str) -> list[str]:
+    """Replace decimal commas by points below the header, and return the columns that have them.
 
     Between tabs ``1,234`` may be a number above a thousand: such a column stays as it is.
     """
     changed = []
-    for position, name in enumerate(frame.columns):
-        cells = frame.iloc[:, position].str.strip()
+    for name in rows:
+        cells = rows[name].iloc[1:].str.strip()
         filled = cells[cells != ""]
-        if not filled.str.contains(",", regex=False).any():
-            continue
-        if not filled.str.fullmatch(_DECIMAL).all():
-            continue
         with_comma = filled[filled.str.contains(",", regex=False)]
+        if with_comma.empty or not filled.str.fullmatch(_DECIMAL).all():
+            continue
         if delimiter != ";" and with_comma.str.fullmatch(_MAYBE_THOUSANDS).all():
             continue
-        frame.isetitem(position, cells.str.replace(",", ".", regex=False).array)
-        changed.append(str(name).strip())
+        rows.loc[cells.index, name] = cells.str.replace(",", ".", regex=False)
+        changed.append(str(rows[name].iloc[0]).strip())
     return changed

@@ -1,4 +1,4 @@
-"""Reading of users' text and TOML files in any Unicode encoding.
+"""Reading of users' text, TOML, YAML and JSON files in any Unicode encoding.
 
 Editors on Windows put a byte order mark before UTF-8, and Excel saves "Unicode text" as UTF-16.
 """
@@ -11,25 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.limits import MAX_JSON_BYTES, MAX_YAML_BYTES, require_depth
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16 does, so it comes first
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
+_ENCODINGS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # begins as UTF-16 does, so it comes first
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
-def decode_text(content: bytes, source: str) -> str:
-    """Decode a text in UTF-8, or in the encoding that its byte order mark states.
+def decode_text(content: bytes, source: str, errors: str = "strict") -> str:
+    """Decode a text in UTF-8, or in the encoding that its byte order mark states, without the mark.
 
     Args:
         content: All bytes of a file, or those of its first lines.
         source: Name of the file, for the message.
-
-    Returns:
-        The text without the byte order mark.
+        errors: Python's name for what is done with bytes that are no text, such as ``replace``.
 
     Raises:
         InputError: The bytes are not text in UTF-8, UTF-16 or UTF-32.
@@ -38,9 +37,10 @@ def decode_text(content: bytes, source: str) -> str:
         >>> decode_text("file;label".encode("utf-16"), "labels.csv")
         'file;label'
     """
-    mark, encoding = text_encoding(content)
+    mark = next((mark for mark in _ENCODINGS if content.startswith(mark)), b"")
+    encoding = _ENCODINGS.get(mark, "utf-8")
     try:
-        return content[len(mark) :].decode(encoding)
+        return content[len(mark) :].decode(encoding, errors)
     except UnicodeDecodeError as error:
         line = content[: len(mark) + error.start].count(b"\n") + 1
         name = encoding.removesuffix("-le").removesuffix("-be").upper()
@@ -50,42 +50,11 @@ def decode_text(content: bytes, source: str) -> str:
         ) from None
 
 
-def text_encoding(content: bytes) -> tuple[bytes, str]:
-    """Return the byte order mark at the beginning of a text file, and the encoding of the file.
-
-    Args:
-        content: Bytes of a file, at least the first four.
-
-    Returns:
-        The mark, which may be empty, and the name of the encoding for ``bytes.decode``. Without a
-        mark it is UTF-8.
-
-    Example:
-        >>> text_encoding(b"file,label")
-        (b'', 'utf-8')
-    """
-    marked = (pair for pair in _MARKS if content.startswith(pair[0]))
-    return next(marked, (b"", "utf-8"))
-
-
 def read_text_file(path: Path) -> str:
     """Read a text file in any encoding that `decode_text` knows.
 
-    Args:
-        path: Path of the file.
-
-    Returns:
-        The text without a byte order mark.
-
     Raises:
         InputError: The file cannot be read, or is not text.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "a.txt").write_bytes("mass".encode("utf-16"))
-        ...     read_text_file(Path(folder, "a.txt"))
-        'mass'
     """
     try:
         content = path.read_bytes()
@@ -95,36 +64,16 @@ def read_text_file(path: Path) -> str:
 
 
 def read_toml_file(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Args:
-        path: Path of the file.
-
-    Returns:
-        The content as nested dictionaries.
+    """Read a TOML file in any encoding that `decode_text` knows as nested dictionaries.
 
     Raises:
         InputError: The file cannot be read, is not text, or is not TOML.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "ours.toml").write_text("seed = 3")
-        ...     read_toml_file(Path(folder, "ours.toml"))
-        {'seed': 3}
     """
     return parse_toml(read_text_file(path), str(path))
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
-    """Parse a text in TOML.
-
-    Args:
-        text: The text.
-        source: Name of the file or option that contains the text, for the message.
-
-    Returns:
-        The content as nested dictionaries.
+    """Parse a text in TOML; `source` is the file or option that contains it, for the message.
 
     Raises:
         InputError: The text is not TOML.
@@ -137,6 +86,91 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits raises ValueError
         raise InputError(f"{source}: is not TOML: {_reason(error)}") from None
+
+
+def read_yaml_file(path: Path) -> Any:
+    """Read a YAML file without aliases: with them a few lines can stand for gigabytes.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The content: a list, dictionary, text, number, boolean, date or None.
+
+    Raises:
+        InputError: The file cannot be read as YAML, has an alias, or is larger or deeper than the
+            limits.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "data.yaml").write_text("names: [mass, nodule]")
+        ...     read_yaml_file(Path(folder, "data.yaml"))
+        {'names': ['mass', 'nodule']}
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    content = read_bytes(path, MAX_YAML_BYTES)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    try:
+        for event in yaml.parse(content, Loader=loader):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(
+                    f"{path}: line {event.start_mark.line + 1}: *{event.anchor} is an alias; write "
+                    "what it stands for"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            require_depth(depth, path)
+        return yaml.load(content, Loader=loader)  # noqa: S506 - one of the safe loaders
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: not readable as YAML ({_reason(error)[:120]})") from None
+
+
+def read_json_file(path: Path) -> Any:
+    """Read any JSON file.
+
+    Args:
+        path: Path of the file, in UTF-8 or in the encoding of its byte order mark.
+
+    Returns:
+        The content: a list, dictionary, text, number, boolean or None.
+
+    Raises:
+        InputError: The file cannot be read as JSON, or is larger or deeper than the limits.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.json").write_text('{"images": []}')
+        ...     read_json_file(Path(folder, "a.json"))
+        {'images': []}
+    """
+    from pydantic_core import from_json  # an own limit of depth, see MAX_DEPTH
+
+    content = read_bytes(path, MAX_JSON_BYTES)
+    try:
+        return from_json(decode_text(content, str(path)))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as JSON ({_reason(error)})") from None
+
+
+def read_bytes(path: Path, most_bytes: int) -> bytes:
+    """Read a file, and raise InputError if it cannot be read or is larger than a limit."""
+    try:
+        size = path.stat().st_size
+        if size <= most_bytes:
+            return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
+    raise InputError(
+        f"{path}: has {size / 2**20:,.0f} MiB, the limit of such a file is {most_bytes >> 20:,} MiB"
+    )
 
 
 def _reason(error: Exception) -> str:

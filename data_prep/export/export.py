@@ -16,10 +16,9 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
 from cxr_compare.data_prep.export.coco import write_coco
 from cxr_compare.data_prep.export.content import AnnotationContent, select_content
-from cxr_compare.data_prep.export.kaggle import write_kaggle
 from cxr_compare.data_prep.export.render import SUFFIXES
 from cxr_compare.data_prep.export.yolo import write_yolo
-from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
+from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES
 from cxr_compare.data_prep.store.dataset import DataSet
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
@@ -71,7 +70,6 @@ class ExportSummary(ShownAsText):
 _WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], int]] = {
     "coco": write_coco,
     "yolo": write_yolo,
-    "kaggle": write_kaggle,
 }
 
 
@@ -99,8 +97,7 @@ def export_annotations(
             written, too; None writes none.
         reader: Name of the person whose labels are written. The default is ``reference``: the final
             labels, which join those of all people.
-        target: Name of the target whose findings are written; None writes all findings (``kaggle``
-            holds only one target).
+        target: Name of the target whose findings are written; None writes all findings.
         images: How images are written: none, png, jpeg, link or copy; None takes the default of the
             format.
         workers: Number of processes that render images; None takes all processors.
@@ -122,8 +119,6 @@ def export_annotations(
         raise InputError(f"--images {images}: use one of {', '.join(_IMAGE_MODES)}")
     if images != "none" and not dataset.has_pixels:
         raise InputError(f"{dataset.folder}: has no image files; leave out --images {images}")
-    if format == "kaggle":
-        target = dataset.target(target).name
     if images == "link" and "id_key" in dataset.info:
         raise InputError(
             f"{dataset.folder}: links would show the paths that its key hides; use --images png"
@@ -134,7 +129,7 @@ def export_annotations(
         folder = AnnotationFolder(temporary, images, dataset, advance)
         n_boxes = _WRITERS[format](content, folder)
         folder.render(cpu_count() if workers is None else workers)
-    if images in ("link", "copy") and format != "kaggle":
+    if images in ("link", "copy"):
         suffixes = content.images["file"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
         folder.note_loss(
             int((~suffixes.isin(IMAGE_SUFFIXES[:-2])).sum()),

@@ -1,3 +1,4 @@
+# annex studies
 """Parts of a split with growing shares of its patients, for learning curves."""
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
-from cxr_compare.data_prep.splits.draw_split import dataset_links
-from cxr_compare.data_prep.splits.strata import image_strata
-from cxr_compare.data_prep.splits.write_split import write_splits
+from cxr_compare.data_prep.splits.balance import image_strata
+from cxr_compare.data_prep.splits.stored_splits import dataset_links, write_splits
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 
 _ANNOTATED = ("train", "val")
@@ -149,3 +149,6 @@ def add_nested_parts(
         how = {"method": f"nested parts of split '{split}', by patient"}
         write_splits(dataset.folder, new, how, replaces=False)
     return names
+
+
+# end of annex studies

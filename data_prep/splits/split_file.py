@@ -10,11 +10,15 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES
-from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.table_files import (
+    first_line,
+    read_text_table,
+    refuse_line,
+    to_numbers,
+)
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import first_line, refuse_line, to_numbers
 from cxr_compare.data_prep.duplicates.patient_groups import key_columns
-from cxr_compare.data_prep.splits.balanced_folds import Labels
+from cxr_compare.data_prep.splits.balance import Labels
 
 
 def read_split_file(

@@ -1,7 +1,7 @@
 """A features folder: features of images that an encoder elsewhere computed, for `cxr train probe`.
 
-The features are in a memory-mapped file. The module `data_prep.formats.feature_table` reads them
-from a table and writes the folder.
+The features are in a memory-mapped file. The module `evaluation.sources.feature_table`
+reads them from a table and writes the folder.
 """
 
 from __future__ import annotations

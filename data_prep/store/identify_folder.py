@@ -24,30 +24,6 @@ _PLURAL = ("predictions", "features")  # kinds whose names are plural
 _MAX_NAMED = 3  # folders in a message
 
 
-class WrongFolderError(InputError):
-    """A folder is not of the kind (such as data set, run or predictions) that a command requires.
-
-    Attributes:
-        folder: Path of the folder.
-        foreign: True if no ``cxr`` command wrote the folder or a folder in it; it may be a
-            download.
-
-    Args:
-        folder: Path of the folder.
-        message: Text of the error, which begins with the path.
-        foreign: True if no ``cxr`` command wrote the folder or a folder in it.
-
-    Example:
-        >>> WrongFolderError(Path("a"), "a: no such folder", foreign=False).folder.name
-        'a'
-    """
-
-    def __init__(self, folder: Path, message: str, *, foreign: bool) -> None:
-        super().__init__(message)
-        self.folder = folder
-        self.foreign = foreign  # True if cxr wrote neither it nor a folder in it, as a download
-
-
 def folder_kind(folder: Path) -> FolderKind | None:
     """Return the kind (such as run or report) of a complete folder that a ``cxr`` command made.
 
@@ -117,22 +93,19 @@ def require_kind(folder: Path, kind_name: KindName) -> None:
         kind_name: Name of the required kind, such as "run".
 
     Raises:
-        WrongFolderError: The folder is of another kind, unfinished or missing. The message says
+        InputError: The folder is of another kind, unfinished or missing. The message says
             what it is, and which folder to give instead.
 
     Example:
         >>> require_kind(Path("no-such-folder"), "run")
         Traceback (most recent call last):
         ...
-        cxr_compare.data_prep.store.identify_folder.WrongFolderError: no-such-folder: no such ...
+        cxr_compare.data_prep.contracts.errors.InputError: no-such-folder: no such folder; ...
     """
     kind = next(kind for kind in _KINDS if kind.name == kind_name)
     if (folder / kind.marker).is_file():
         return
-    is_ours = folder_kind(folder) or unfinished_kind(folder) or find_folders(folder)
-    raise WrongFolderError(
-        folder, f"{folder}: {_explanation(folder, kind)}", foreign=folder.is_dir() and not is_ours
-    )
+    raise InputError(f"{folder}: {_explanation(folder, kind)}")
 
 
 def _explanation(folder: Path, required: FolderKind) -> str:

@@ -18,7 +18,7 @@ from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
-from cxr_compare.data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
+from cxr_compare.data_prep.sources.rsna import TEST_IMAGES, TRAIN_IMAGES
 from cxr_compare.data_prep.synth.dicom_files import write_image
 from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
 from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.formats.rsna import CLASS_INFO, LABELS
-from cxr_compare.data_prep.formats.rsna_classes import CLASSES
-from cxr_compare.data_prep.formats.rsna_mapping import MAPPING
+from cxr_compare.data_prep.sources.rsna import CLASS_INFO, CLASSES, LABELS, MAPPING
 from cxr_compare.data_prep.synth.rendering import Patient, SynthImage
 
 NORMAL_CLASS, _NOT_NORMAL, OPACITY_CLASS = CLASSES

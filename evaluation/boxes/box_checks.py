@@ -15,13 +15,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import are_box_texts, check_edges, row_text
+from cxr_compare.data_prep.contracts.box_check import require_corners, row_text
+from cxr_compare.data_prep.contracts.box_numbers import are_box_texts
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
 
+PYTHON_ANSWERS = {
+    "xyxy": 'say box_format="xyxy" to cxr_compare.boxes_table',
+    "xywh": (
+        "give x2 = x1 + width and y2 = y1 + height, or call the columns x, y, width, height "
+        '(box_format="xywh" of cxr_compare.boxes_table)'
+    ),
+    "cxcywh": 'say box_format="cxcywh" to cxr_compare.boxes_table',
+    "share": (
+        "multiply x by the width and y by the height of the image in px, or say in_shares=True to "
+        "cxr_compare.boxes_table"
+    ),
+    "px": "leave out in_shares=True",
+    "percent": "divide them by 100 and say in_shares=True to cxr_compare.boxes_table",
+}
+"""How a user of Python answers a question about boxes, by form or unit."""
 _SPREAD = 1.5  # ratio of the spread of predicted and true boxes from which they are asked about
 _FEWEST = 10  # boxes on each side, below which their spread says little
 _PERCENT = (20.0, 100.0)  # range of the highest score if scores are probably in percent
@@ -257,8 +273,8 @@ def check_arguments(
     _require_columns(boxes, "boxes", ["image_id", *EDGES, "score"])
     _require_columns(truth, "truth", ["image_id", *EDGES])
     check_scores(boxes, "boxes")
-    check_edges(boxes, "boxes")
-    check_edges(truth, "truth")
+    require_corners(boxes, "boxes", PYTHON_ANSWERS)
+    require_corners(truth, "truth", PYTHON_ANSWERS)
     if not crowds and "crowd" in truth and truth["crowd"].eq(True).any():
         first = truth.loc[truth["crowd"].eq(True), "image_id"].iloc[0]
         raise InputError(

@@ -9,20 +9,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import (
-    BoxFormat,
-    check_edges,
-    check_inside,
-    coco_bbox,
-    coco_rotation,
-    look_like_corners,
+from cxr_compare.data_prep.contracts.box_check import (
+    check_predictions,
+    require_corners,
     without_empty_boxes,
 )
+from cxr_compare.data_prep.contracts.box_classes import class_column, names_finding
+from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, four_numbers
+from cxr_compare.data_prep.contracts.box_readings import FORMS, BoxForm, BoxReading, corners_of
 from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
@@ -31,14 +30,15 @@ from cxr_compare.data_prep.contracts.column_names import (
     missing_columns,
 )
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.boxes.box_checks import check_scores
+from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS, check_scores
+from cxr_compare.evaluation.statistics.arrays import as_array
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 _KINDS = "expected a DataFrame of boxes, a list with an output for each image, or COCO results"
-_SIDES_TEXT = 'box_format "xywh" and "cxcywh" have width and height, and "xyxy" is corners'
 _SIDES = {"width": "float64", "height": "float64"}
 
 
@@ -110,8 +110,9 @@ class _Output:
 class _Meaning:
     """Format in which the boxes of an output are read."""
 
-    box_format: BoxFormat
-    assumed: bool  # True if nobody stated the format, so that the usual one of the source is taken
+    box_format: BoxForm
+    affirmed: bool  # True if the user stated it
+    stated: bool = False  # True if names of columns state it
 
 
 @with_known_keywords
@@ -119,7 +120,7 @@ def boxes_table(
     outputs: Any,
     image_ids: Iterable[Any] | None = None,
     *,
-    box_format: BoxFormat | None = None,
+    box_format: BoxForm | None = None,
     image_sizes: Mapping[Any, tuple[float, float]] | pd.DataFrame | None = None,
     in_shares: bool = False,
     scale: float | None = None,
@@ -173,8 +174,8 @@ def boxes_table(
         >>> cxr_compare.boxes_table(outputs, ["a", "b"]).to_dict("records")
         [{'image_id': 'a', 'x1': 10.0, 'y1': 20.0, 'x2': 30.0, 'y2': 40.0, 'score': 0.9}]
     """
-    if box_format is not None and box_format not in get_args(BoxFormat):
-        formats = ", ".join(get_args(BoxFormat))
+    if box_format is not None and box_format not in FORMS:
+        formats = ", ".join(FORMS)
         raise InputError(f"box_format: {box_format!r} is unknown; choose {formats}")
     where = "boxes" if isinstance(outputs, pd.DataFrame) else "outputs"
     table, meant = _read(outputs, image_ids, box_format, where)
@@ -185,23 +186,37 @@ def boxes_table(
         table = _in_px(table, sizes, where)
     if scale is not None:
         table[EDGES] = table[EDGES] * positive_scale(scale)
-    return _checked(table, meant, where, sizes)
+    return _warned(*_checked(table, meant, where, sizes), where)
+
+
+def read_outputs(outputs: Any, image_ids: Iterable[Any] | None) -> tuple[pd.DataFrame, str]:
+    """Convert outputs as `boxes_table` does, and return a note in place of its warning."""
+    table, meant = _read(outputs, image_ids, None, "outputs")
+    return _checked(table, meant, "outputs", None)
 
 
 def _checked(
     table: pd.DataFrame, meant: _Meaning, where: str, sizes: np.ndarray | None
-) -> pd.DataFrame:
-    """Check scores and boxes of a table, and return it without its column ``place``."""
+) -> tuple[pd.DataFrame, str]:
+    """Check scores and boxes of a table, and return it without its column ``place``.
+
+    The note says which predicted boxes without width or height were left out; else it is empty.
+    """
     if "score" in table:
         check_scores(table, where)
-        table = _with_area(table, where)
-    if meant.assumed and meant.box_format == "xywh" and sizes is None:
-        _ask_if_corners(table, where)
-    check_edges(table, where, sizes=sizes)
-    if sizes is not None:
-        sides = _SIDES_TEXT if meant.box_format != "xyxy" else ""
-        check_inside(table, where, sizes, sides=sides, form=meant.box_format)
-    return table.drop(columns="place")
+    reading = BoxReading(
+        form=meant.box_format,
+        where=where,
+        stated=meant.stated,
+        affirmed=meant.affirmed,
+        answers=PYTHON_ANSWERS,
+    )
+    if sizes is None:
+        sizes = np.full((len(table), 2), np.nan)
+    checked, notes = check_predictions(table, reading, sizes)
+    if "score" not in table:
+        require_corners(table.assign(**checked[EDGES]), where, PYTHON_ANSWERS)
+    return checked.drop(columns="place"), "; ".join(notes)
 
 
 def box_arguments(
@@ -240,11 +255,11 @@ def box_arguments(
     ids = _numbers_of_outputs(boxes, truth) if image_ids is None else _index_of_ids(image_ids)
     predicted = _as_table(boxes, ids, "boxes")
     true = _as_table(truth, ids, "truth")
+    if one_class:
+        _require_one_class(predicted, true)
     if "finding" not in predicted or "finding" not in true:  # classes of one table compare nothing
         predicted = predicted.drop(columns="finding", errors="ignore")
         true = true.drop(columns="finding", errors="ignore")
-    if one_class:
-        _require_one_class(predicted, true)
     return BoxArguments(predicted, true, ids)
 
 
@@ -281,26 +296,30 @@ def _index_of_ids(image_ids: Any) -> pd.Index:
     return pd.Index([_id_text(name) for name in names], dtype=TEXT)
 
 
-def _with_area(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Leave out predicted boxes without width or height, with a warning."""
-    table, note = without_empty_boxes(table, where)
+def _warned(table: pd.DataFrame, note: str, where: str) -> pd.DataFrame:
+    """Return the table, with a warning if there is a note."""
     if note:
-        warnings.warn(note, UserWarning, stacklevel=4)
+        warnings.warn(f"{where}: {note}", UserWarning, stacklevel=4)
     return table
 
 
 def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
     if isinstance(value, pd.DataFrame) and {"image_id", *EDGES} <= set(value.columns):
         if where == "boxes" and all(map(pd.api.types.is_numeric_dtype, value[EDGES].dtypes)):
-            value = _with_area(value, where)
+            value = _warned(*without_empty_boxes(value), where)
+        if "finding" not in value:
+            used = [name for name in ("image_id", *EDGES, "score") if name in value]
+            kind = class_column(value.drop(columns=used))
+            value = value if kind is None else value.assign(finding=value[kind].astype(str))
         has_text_ids = value["image_id"].dtype == TEXT
         return value if has_text_ids else value.assign(image_id=value["image_id"].astype(TEXT))
     table, meant = _read(value, ids, None, where)
-    return _checked(table, meant, where, None)
+    return _warned(*_checked(table, meant, where, None), where)
 
 
 def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
-    """Refuse tables with boxes of several classes, which a metric of one class would mix."""
+    """Refuse boxes of several classes, which a metric of one class would mix."""
+    classes: set[str] = set()
     for where, table in (("boxes", boxes), ("truth", truth)):
         kinds = sorted(map(str, table["finding"].dropna().unique())) if "finding" in table else []
         if len(kinds) > 1:
@@ -308,10 +327,16 @@ def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
                 f"{where}: has boxes of {len(kinds)} classes ({', '.join(kinds[:5])}), and this is "
                 "a figure of one class; keep the rows of one finding"
             )
+        classes.update(filter(names_finding, kinds))
+    if len({*map(finding_name, classes)}) > 1:
+        raise InputError(
+            f"boxes: boxes and truth are of the classes '{min(classes)}' and '{max(classes)}', and "
+            "this is a figure of one class; give both one class, or leave the classes out"
+        )
 
 
 def _read(
-    outputs: Any, image_ids: Iterable[Any] | None, box_format: BoxFormat | None, where: str
+    outputs: Any, image_ids: Iterable[Any] | None, box_format: BoxForm | None, where: str
 ) -> tuple[pd.DataFrame, _Meaning]:
     """Read outputs of any kind into a table of boxes, and return it with the format of the boxes.
 
@@ -342,11 +367,15 @@ def _read(
 def _as_list(outputs: Any, where: str) -> list[Any]:
     if isinstance(outputs, str | bytes) or not isinstance(outputs, Iterable):
         raise InputError(f"{where}: {_KINDS}, got {type(outputs).__name__}")
+    if isinstance(outputs, pd.Series):  # its index may be in another order than the images
+        raise InputError(
+            f"{where}: {_KINDS}, got Series; give its values as a list, in the order of the images"
+        )
     return list(outputs)
 
 
 def _read_images(
-    images: list[Any], image_ids: Iterable[Any] | None, box_format: BoxFormat | None, where: str
+    images: list[Any], image_ids: Iterable[Any] | None, box_format: BoxForm | None, where: str
 ) -> tuple[pd.DataFrame, _Meaning]:
     """Read a list that holds one output for each image."""
     ids = _ids_of_outputs(images, image_ids, where)
@@ -369,7 +398,7 @@ def _read_images(
             table[name] = pd.Series(values, dtype="float64" if name == "score" else TEXT)
     if table.empty and "score" not in table:
         table["score"] = np.zeros(0)
-    return _ordered(table), _Meaning(box_format or "xyxy", assumed=box_format is None)
+    return _ordered(table), _Meaning(box_format or "xyxy", affirmed=box_format is not None)
 
 
 def _ids_of_outputs(images: list[Any], image_ids: Iterable[Any] | None, where: str) -> list[str]:
@@ -404,7 +433,7 @@ def _is_ultralytics(output: Any) -> bool:
     return hasattr(getattr(output, "boxes", None), "xyxy")
 
 
-def _read_one(output: Any, where: str, box_format: BoxFormat | None) -> _Output:
+def _read_one(output: Any, where: str, box_format: BoxForm | None) -> _Output:
     """Read the boxes of one image from the output of any known library."""
     names: Mapping[int, str] | None = None
     if _is_detections(output):
@@ -439,15 +468,15 @@ def _read_one(output: Any, where: str, box_format: BoxFormat | None) -> _Output:
     if scores is not None:
         scores = _one_each(_numbers(scores, f"{where}: scores"), len(edges), where, "scores")
     if labels is not None:
-        kinds = _one_each(_values(labels), len(edges), where, "labels")
+        kinds = _one_each(as_array(labels), len(edges), where, "labels")
         labels = np.asarray([_class_text(kind, names) for kind in kinds], dtype=object)
     return _Output(where, _corners(edges, box_format or "xyxy"), scores, labels)
 
 
-def _stated_format(boxes: Any) -> BoxFormat | None:
+def _stated_format(boxes: Any) -> BoxForm | None:
     """Return the format that a torchvision BoundingBoxes tensor states; None for other values."""
     name = str(getattr(getattr(boxes, "format", None), "name", "")).lower()
-    formats: dict[str, BoxFormat] = {form: form for form in get_args(BoxFormat)}
+    formats: dict[str, BoxForm] = {form: form for form in FORMS}
     return formats.get(name)
 
 
@@ -466,20 +495,22 @@ def _class_text(kind: Any, names: Mapping[int, str] | None) -> str:
 
 
 def _read_coco(
-    entries: list[Any], box_format: BoxFormat | None, where: str
+    entries: list[Any], box_format: BoxForm | None, where: str
 ) -> tuple[pd.DataFrame, _Meaning]:
     """Read COCO results or annotations, which have one dictionary for each box."""
     numbers = []
     for number, entry in enumerate(entries):
         try:
-            x, y, width, height = (float(value) for value in coco_bbox(entry["bbox"]))
-            numbers.append([x, y, width, height])
+            box = four_numbers(entry["bbox"])
+            if box is None or np.isnan(box).any():
+                raise ValueError
+            numbers.append(box)
             _ = entry["image_id"]
         except (KeyError, TypeError, ValueError):
             raise InputError(
                 f"{where}: entry {number} needs image_id and bbox of four numbers"
             ) from None
-    as_format: BoxFormat = box_format or "xywh"
+    as_format: BoxForm = box_format or "xywh"
     corners = _corners(np.reshape(numbers, (-1, 4)), as_format)
     for row, entry in enumerate(entries):
         if turn := coco_rotation(entry):
@@ -487,7 +518,9 @@ def _read_coco(
     table = pd.DataFrame(corners, columns=EDGES)
     table["image_id"] = [_id_text(entry["image_id"]) for entry in entries]
     table["place"] = [f"entry {number}" for number in range(len(entries))]
-    for name, key in (("score", "score"), ("finding", "category_id"), ("crowd", "iscrowd")):
+    has_names = all("category_name" in entry for entry in entries)
+    category = "category_name" if has_names else "category_id"
+    for name, key in (("score", "score"), ("finding", category), ("crowd", "iscrowd")):
         have = [key in entry for entry in entries]
         if not any(have):
             continue
@@ -500,19 +533,15 @@ def _read_coco(
             table[name] = np.asarray(values).astype(bool)
         else:
             table[name] = pd.Series([_id_text(value) for value in values], dtype=TEXT)
-    return _ordered(table), _Meaning(as_format, assumed=box_format is None)
+    return _ordered(table), _Meaning(as_format, affirmed=box_format is not None)
 
 
 def _read_frame(
-    frame: pd.DataFrame, box_format: BoxFormat | None, where: str
+    frame: pd.DataFrame, box_format: BoxForm | None, where: str
 ) -> tuple[pd.DataFrame, _Meaning]:
     """Read a DataFrame whose columns have usual names."""
     columns = [str(column) for column in frame.columns]
     frame = frame.set_axis(columns, axis=1)
-
-    def column(name: str, role: str) -> str | None:
-        return name if name in columns else find_column(columns, column_names(role))
-
     image = find_column(columns, image_names(columns))
     if image is None:
         raise InputError(
@@ -520,7 +549,7 @@ def _read_frame(
             "image_id"
         )
     edge_names, implied = edge_columns(columns, where)
-    form: BoxFormat = box_format or implied
+    form: BoxForm = box_format or implied
     if frame[image].isna().any():
         row = frame.index[int(frame[image].isna().to_numpy().argmax())]
         raise InputError(f"{where}: row {row}: {image} is missing; fill it in")
@@ -528,21 +557,22 @@ def _read_frame(
     table["place"] = pd.Series([f"row {label}" for label in frame.index], dtype=TEXT)
     edges = [_numeric(frame, name, table, where) for name in edge_names]
     table[EDGES] = _corners(np.column_stack(edges).reshape(-1, 4), form)
-    score = column("score", "score")
+    score = "score" if "score" in columns else find_column(columns, column_names("score"))
     if score is not None:
         table["score"] = _numeric(frame, score, table, where)
     numbers = [*EDGES, *(["score"] if score else [])]
     empty = table[numbers].isna().all(axis=1).to_numpy()
-    finding = column("finding", "label")
+    used = [image, *edge_names, *([score] if score else [])]
+    finding = class_column(frame[~empty].drop(columns=used))
     if finding is not None:
         table["finding"] = pd.Series([_id_text(kind) for kind in frame[finding]], dtype=TEXT)
     if "crowd" in frame:
         table["crowd"] = frame["crowd"].to_numpy()
-    assumed = box_format is None and form != "xyxy"
-    return _ordered(table[~empty].reset_index(drop=True)), _Meaning(form, assumed=assumed)
+    meaning = _Meaning(form, affirmed=box_format is not None, stated=form != "xyxy")
+    return _ordered(table[~empty].reset_index(drop=True)), meaning
 
 
-def edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]:
+def edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxForm]:
     """Return the names of the four columns that hold the boxes, and the format of the boxes.
 
     Args:
@@ -559,7 +589,7 @@ def edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]:
         names = [find_column(columns, column_names(role)) for role in roles]
         return [name for name in names if name is not None]
 
-    readings: list[tuple[BoxFormat, list[str]]] = [
+    readings: list[tuple[BoxForm, list[str]]] = [
         ("xyxy", matches("xmin", "ymin", "xmax", "ymax")),
         ("xywh", matches("xmin", "ymin", "width", "height")),
         ("cxcywh", matches("xcenter", "ycenter", "width", "height")),
@@ -598,32 +628,14 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype({"image_id": TEXT})
 
 
-def _corners(edges: np.ndarray, form: BoxFormat) -> np.ndarray:
+def _corners(edges: np.ndarray, form: BoxForm) -> np.ndarray:
     """Convert boxes of any format to corners xyxy, shape ``(N, 4)``."""
-    first = edges[:, :2]
-    second = edges[:, 2:]
-    if form == "xyxy":
-        return edges
-    if form == "xywh":
-        return np.hstack([first, first + second])
-    return np.hstack([first - second / 2, first + second / 2])
-
-
-def _values(values: Any) -> np.ndarray:
-    """Convert a tensor on any device, a list or an array to an array."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        if str(values.dtype) == "torch.bfloat16":  # numpy has no such type
-            values = values.float()
-        values = values.numpy()
-    elif hasattr(values, "cpu"):
-        values = values.cpu().numpy()
-    return np.asarray(values)
+    return corners_of(edges, form, "px", np.full((len(edges), 2), np.nan))
 
 
 def _numbers(values: Any, where: str) -> np.ndarray:
     try:
-        return _values(values).astype(np.float64)
+        return as_array(values).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: are no numbers of one shape ({error})") from None
 
@@ -680,24 +692,6 @@ def positive_scale(scale: float) -> float:
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"scale: {scale} is no positive number, such as 2.0")
     return float(scale)
-
-
-def _ask_if_corners(table: pd.DataFrame, where: str) -> None:
-    """Refuse boxes that were read as x, y, width and height but are probably two corners.
-
-    The function is called where no image's size is known.
-    """
-    edges = table[EDGES].to_numpy(np.float64)
-    if not look_like_corners(edges):
-        return
-    sides = edges[:, 2:] - edges[:, :2]
-    x, y = edges[0, :2].tolist()
-    width, height = sides[0].tolist()
-    raise InputError(
-        f"{where}: {table['place'].iloc[0]}, image '{table['image_id'].iloc[0]}': x={x:g}, y={y:g},"
-        f" width={width:g}, height={height:g}: each box is wider than its x and higher than its y; "
-        'are these corners? Say boxes_table(..., box_format="xyxy"), or "xywh" if not'
-    )
 
 
 def _id_text(value: Any) -> str:

@@ -30,7 +30,12 @@ from cxr_compare.evaluation.output import Output, System
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 ENOUGH_BOXES = 100
-"""Number of validation boxes from which no training boxes are needed: 25 for each of four boxes."""
+"""Number of boxes from which positions are learned well enough: 25 for each of four boxes.
+
+With fewer validation boxes training boxes are taken, and with fewer of both nothing is claimed.
+"""
+FEW_BOXES = f"the image-blind baseline was learned from fewer than {ENOUGH_BOXES} boxes"
+"""Reason why no claim rests on the difference from a baseline: its interval keeps it fixed."""
 _MOST = 4
 """Largest number k of constant boxes that is tried."""
 _USUAL = 2
@@ -70,6 +75,11 @@ class ConstantPlaces:
     role: str
     n_boxes: int
     sizes: pd.DataFrame
+
+    @property
+    def no_claim(self) -> str:
+        """Reason why no claim may rest on differences from the baseline; empty if one may."""
+        return FEW_BOXES if self.n_boxes < ENOUGH_BOXES else ""
 
     def points_on(self, image_ids: pd.Index) -> pd.DataFrame:
         """Return the constant point on images, ``point_x`` and ``point_y`` in original px."""
@@ -220,6 +230,11 @@ def image_blind_notes(
         f"constant boxes ({each} an image) with its own image scores, learned on {boxes}. A "
         "localisation figure says something only beside it."
     )
+    if places.no_claim:
+        text += (
+            f" Nothing is claimed about differences from it: with fewer than {ENOUGH_BOXES} boxes "
+            "its positions depend on which boxes these are, which no interval includes."
+        )
     values = {"point": places.point.round(3).tolist(), "boxes": counts, "role": places.role}
     return [Note("image_blind", text, values)]
 

@@ -21,6 +21,9 @@ NoteKind = Literal[
     "no_box_hits",  # a detector with an AP50 of 0
     "image_blind",  # the constant positions beside localisation figures, or why there are none
     "scores",  # scores that are not what they are called
+    # How the input was read.
+    "reading",  # what was recognised, cut or left out, as it usually is
+    "assumption",  # what was left out or assumed although it may be wrong
     # Further cautions beside the answer.
     "audit",  # an error that the audit found
     "no_audit",  # a data set without an audit
@@ -57,11 +60,12 @@ class Note(NamedTuple):
         """True if the fact may make the conclusion on the better system wrong.
 
         The report shows such a remark directly below that conclusion. True for the kinds
-        ``scores``, ``few_patients``, ``copies``, ``exposure``, ``by_image``, ``left_out``,
-        ``no_boxes`` and ``no_box_hits``.
+        ``scores``, ``assumption``, ``few_patients``, ``copies``, ``exposure``, ``by_image``,
+        ``left_out``, ``no_boxes`` and ``no_box_hits``.
         """
         return self.kind in (
             "scores",
+            "assumption",
             "few_patients",
             "copies",
             "exposure",
@@ -79,3 +83,24 @@ class Note(NamedTuple):
         images. The reader need not do anything.
         """
         return self.kind == "not_tuned"
+
+
+WARNING = "WARNING: "
+"""Beginning of a sentence of a reader that is a caution."""
+
+
+def reading_note(sentence: str, of: str = "") -> Note:
+    """Return the note on what a reader recognised, cut, left out or assumed.
+
+    Args:
+        sentence: Sentence of the reader; it begins with ``WARNING: `` if it is a caution.
+        of: What was read, such as the name of a system; empty if the sentence names it.
+
+    Example:
+        >>> reading_note("WARNING: 1 box without width left out.", of="A")[:2]
+        ('assumption', 'A: 1 box without width left out.')
+    """
+    begin = f"{of}: " if of else ""
+    if sentence.startswith(WARNING):
+        return Note("assumption", begin + sentence.removeprefix(WARNING))
+    return Note("reading", begin + sentence)

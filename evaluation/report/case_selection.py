@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,7 @@ def select_cases(
     per_category: int = CASES_PER_CATEGORY,
     seed: int = 0,
     joint: JointSystem | None = None,
+    made_of_others: Collection[str] = (),
 ) -> list[CaseCategory]:
     """Select example images for the report: misses, wrong locations, false alarms, right decisions.
 
@@ -89,6 +91,8 @@ def select_cases(
         seed: Random seed for drawing some of the images that all systems decide rightly.
         joint: System that joins others; the images on which it decides otherwise than one of them
             are then shown, too.
+        made_of_others: Names of the systems that join others of them. Where exactly one of the
+            others finds an image, they are not counted.
 
     Returns:
         The kinds of outcome that at least one image has, in the report's order; empty without
@@ -100,18 +104,23 @@ def select_cases(
     if not table.systems or not len(table.image_ids):
         return []
     for count in range(per_category, 0, -1):
-        categories = _categories(table, count, seed, joint)
+        categories = _categories(table, count, seed, joint, made_of_others)
         if sum(len(category.image_ids) for category in categories) <= MOST_CASES:
             break
     return [category for category in categories if category.image_ids]
 
 
 def _categories(
-    table: _DecisionTable, count: int, seed: int, joint: JointSystem | None
+    table: _DecisionTable,
+    count: int,
+    seed: int,
+    joint: JointSystem | None,
+    made_of_others: Collection[str],
 ) -> list[CaseCategory]:
     return [
         *(_changes(table, joint, count) if joint else ()),
-        *_misses(table, count),
+        _all_miss(table, count),
+        *_one_finds(table, count, made_of_others),
         _wrong_place(table, count),
         *_false_alarms(table, count),
         _agreement(table, count, np.random.default_rng(seed)),
@@ -203,24 +212,40 @@ def _changes(table: _DecisionTable, joint: JointSystem, count: int) -> list[Case
     return categories
 
 
-def _misses(table: _DecisionTable, count: int) -> list[CaseCategory]:
-    """Select positive images that all systems miss, and images that exactly one system finds."""
-    n_found = table.called.sum(axis=1)
-    positive = table.label == 1
-    missed = positive & (n_found == 0)
-    strength = -table.confidence.mean(axis=1)
+def _all_miss(table: _DecisionTable, count: int) -> CaseCategory:
+    missed = (table.label == 1) & ~table.called.any(axis=1)
     verb = "misses" if len(table.systems) == 1 else "miss"
     kind = _Kind("all-miss", f"{_all_systems(table)} {verb} it", "lowest scores first")
-    categories = [_pick(table, kind, missed, strength, count)]
-    if len(table.systems) == 1:
-        return categories
-    for position, name in enumerate(table.systems):
-        confidence = table.confidence[:, position]
-        only = positive & (n_found == 1) & table.called[:, position]
-        only &= ~table.misplaced[:, position]  # such images are shown as "wrong place"
-        others = (table.confidence.sum(axis=1) - confidence) / (len(table.systems) - 1)
-        kind = _Kind(f"only-{position + 1}", f"Only {name} finds it", _WIDEST_GAP)
-        categories.append(_pick(table, kind, only, confidence - others, count))
+    return _pick(table, kind, missed, -table.confidence.mean(axis=1), count)
+
+
+def _one_finds(
+    table: _DecisionTable, count: int, made_of_others: Collection[str]
+) -> list[CaseCategory]:
+    """Select positive images that one system calls positive and no other single system does.
+
+    All of them are counted; those with a wrong location are shown among the images of this kind.
+    """
+    single = [p for p, name in enumerate(table.systems) if name not in made_of_others]
+    categories = []
+    for position in single if len(single) > 1 else ():
+        others = [other for other in single if other != position]
+        only = (table.label == 1) & table.called[:, position]
+        only &= ~table.called[:, others].any(axis=1)
+        misplaced = only & table.misplaced[:, position]
+        gap = table.confidence[:, position] - table.confidence[:, others].mean(axis=1)
+        name = table.systems[position]
+        title = f"Only {name} finds it"
+        if len(single) < len(table.systems):
+            title = f"{name} finds it, no other single system does"
+            if len(others) == 1:
+                title = f"{name} finds it, {table.systems[others[0]]} misses it"
+        order = _WIDEST_GAP
+        if misplaced.any():
+            order += f"; {misplaced.sum():,} with a wrong location are shown below"
+        kind = _Kind(f"only-{position + 1}", title, order)
+        category = _pick(table, kind, only & ~misplaced, gap, count)
+        categories.append(replace(category, total=int(only.sum())))
     return categories
 
 

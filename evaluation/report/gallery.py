@@ -188,6 +188,7 @@ def draw_gallery(
         per_category=per_category,
         seed=seed,
         joint=comparison.joint,
+        made_of_others=comparison.made_of_others,
     )
     if not categories:
         return Gallery(

@@ -19,7 +19,9 @@ from cxr_compare.evaluation.system_result import SystemResult
 NAMES_HIDDEN = "names_hidden"
 """Key in the provenance of a comparison whose ids are numbers."""
 _KINDS = {"image_id": "image", "patient_id": "patient", "study_id": "study"}
-_EXAMPLES = re.compile(r" \([^()]* = [^()]*\)")  # ids of copies, which may be of other data sets
+_COPIES = re.compile(r" \([^()]* = [^()]*\)")  # ids of copies, which may be of other data sets
+# Ids stand in parentheses, or behind the row; ids with parentheses are allowed for.
+_EXAMPLES = re.compile(r" \((?:[^()]|\([^()]*\))*\)|, image '[^']*'")
 
 
 def hide_names(
@@ -110,7 +112,9 @@ def _hidden_result(result: SystemResult, names: Mapping[str, Mapping[str, str]])
 
 
 def _without_examples(note: Note) -> Note:
-    """Return a note on copies without the ids of examples."""
-    if note.kind != "copies":
-        return note
-    return note._replace(text=_EXAMPLES.sub("", note.text), values=None)
+    """Return a note on copies, or on how the input was read, without the ids of examples."""
+    if note.kind == "copies":
+        return note._replace(text=_COPIES.sub("", note.text), values=None)
+    if note.kind in ("reading", "assumption"):
+        return note._replace(text=_EXAMPLES.sub("", note.text), values=None)
+    return note

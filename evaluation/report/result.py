@@ -63,7 +63,7 @@ class Result(OpenedFromFolder):
         >>> cxr_compare.Result.open("no-such-folder")
         Traceback (most recent call last):
         ...
-        cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
+        cxr_compare...InputError: no-such-folder: no such folder; ...
     """
 
     compared: Compared | None
@@ -239,6 +239,7 @@ class Result(OpenedFromFolder):
             lines += given_threshold_lines(self.figures[self.figures["kind"] == "system"])
         lines += self.answer["at_declared_thresholds"]
         lines += [f"Caution: {caution}" for caution in self.cautions]
+        lines += [f"Note: {note}" for note in self.answer["reading"]]
         if self.page is not None:
             lines += [f"Report: {self.page}", self._contents_of_page]
         return "\n".join(filter(None, lines))
@@ -249,15 +250,18 @@ class Result(OpenedFromFolder):
         drawn = bool(self.answer["overlays"])
         hidden = bool((self.answer["provenance"] or {}).get("names_hidden"))
         images = "images" if drawn else "no images"
-        names = "file names" if drawn and not hidden else "no file names"
-        return f"This file can be sent as it is; it holds {images} and {names}."
+        named = (drawn or self.answer["names_images"]) and not hidden
+        names = "file names" if named else "no file names"
+        first, second = sorted((images, names), key=lambda held: held.startswith("no "))
+        return f"This file can be sent as it is; it holds {first} and {second}."
 
     def _repr_html_(self) -> str:
-        """Return the answer, its cautions and the table as HTML, for a notebook."""
-        cautions = "".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions)
+        """Return the answer, its cautions and notes and the table as HTML, for a notebook."""
+        notes = [*self.cautions, *(f"Note: {note}" for note in self.answer["reading"])]
+        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
         table = self.table.to_html().replace("<td>", '<td style="white-space: nowrap">')
         note = f"<p>{html.escape(self.table_note)}</p>" if self.table_note else ""
-        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}{note}"
+        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{items}</ul>{table}{note}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``cxr compare --json`` prints: the answer and all figures.
@@ -354,6 +358,7 @@ class Result(OpenedFromFolder):
             per_category=per_kind,
             seed=self.answer["seed"],
             joint=read_joint_system(self.answer),
+            made_of_others=self.answer["made_of_others"],
         )
         rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])

@@ -22,6 +22,7 @@ _KEPT = (
     "diagnosis of any patient",
     "care of a patient",
     "Involvement of patients and the public",
+    "name the patients by --patients",
     "--patients",
     "patient_id",
     "n_patients",

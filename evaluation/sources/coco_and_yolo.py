@@ -3,64 +3,78 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import coco_bbox, coco_rotation
+from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, four_numbers
+from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.coco import read_json_file
-from cxr_compare.data_prep.formats.label_files import ids_of_paths, read_lines
-from cxr_compare.data_prep.formats.yolo import read_class_names
+from cxr_compare.data_prep.contracts.text_files import read_json_file
+from cxr_compare.data_prep.sources.image_files import ids_of_paths, without_suffix
+from cxr_compare.data_prep.sources.markup_files import read_lines
+from cxr_compare.data_prep.sources.yolo import read_class_names
 from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 
-_COCO_SIDES = "COCO's bbox is x, y, width, height"
-_SHOWN = 5
+_COCO_BOXES = BoxReading(form="xywh")
 
 
-def read_coco(path: Path, truth: Path | None, advice: ReadingAdvice) -> RawPredictions:
-    """Read COCO results, a list of ``image_id, category_id, bbox [x, y, width, height], score``."""
+def read_coco(
+    path: Path, truth: Path | None, advice: ReadingAdvice, image_ids: str = ""
+) -> RawPredictions:
+    """Read COCO results, a list of ``image_id, category_id, bbox [x, y, width, height], score``.
+
+    ``image_ids`` says what ``image_id`` is: ``id``, an id of the annotation file; ``file_name``,
+    the number in the name of the image's file; any other text, that the user says neither.
+    """
     results = read_json_file(path)
     if not isinstance(results, list):
         raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
     table = _coco_table(path, results)
     if truth is not None:
         annotations = read_json_file(truth)
-        rows = _with_names(table, path, annotations, truth)
+        rows = _with_names(table, path, annotations, truth, image_ids, advice)
         true_boxes = annotations.get("annotations", [])
         crowd_entries = [{**entry, "score": 1} for entry in true_boxes if entry.get("iscrowd")]
-        crowds = _with_names(_coco_table(truth, crowd_entries), truth, annotations, truth)
+        crowd_table = _coco_table(truth, crowd_entries)
+        crowds = _with_names(crowd_table, truth, annotations, truth, "id", advice)
         content = path.read_bytes() + truth.read_bytes()
         ran = tuple(_names_of_coco_images(annotations).values())
-        return RawPredictions(rows, content, crowds=crowds, sides=_COCO_SIDES, ran=ran)
-    categories = sorted(map(str, table["category"].unique()))
-    if len(categories) > 1:
-        raise InputError(
-            f"{path}: holds categories {', '.join(categories[:_SHOWN])} without their names; "
-            f"{advice.annotations}"
-        )
-    rows = table.drop(columns="category")
+        return RawPredictions(rows, content, crowds=crowds, reading=_COCO_BOXES, ran=ran)
+    names = "category_name" if "category_name" in table else "category"
+    rows = table.rename(columns={names: "finding"}).drop(columns="category", errors="ignore")
+    if image_ids == "id":
+        rows = rows.drop(columns="file_name", errors="ignore")
     return RawPredictions(
-        rows, path.read_bytes(), advice=f", {advice.annotations}", sides=_COCO_SIDES
+        rows,
+        path.read_bytes(),
+        advice=f", {advice.annotations}",
+        class_advice=f", or {advice.annotations}",
+        reading=_COCO_BOXES,
     )
 
 
 def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
-    """Read COCO entries as rows with ``image_id``, ``category``, edges, ``score`` and ``place``."""
+    """Read COCO entries as rows with ``image_id``, ``category``, edges, ``score`` and ``place``.
+
+    If every entry has them, there are also ``file_name`` and ``category_name``.
+    """
     images: list[str] = []
     categories: list[str] = []
     numbers: list[float] = []
     number = 0
     try:
         for number, entry in enumerate(entries):  # noqa: B007 - the error below uses the number
-            x, y, width, height = map(float, coco_bbox(entry["bbox"]))
+            x, y, width, height = four_numbers(entry["bbox"]) or ()
             corners = [x, y, x + width, y + height]
             if turn := coco_rotation(entry):
                 corners = turned_bounds(np.array(corners), turn).tolist()
@@ -74,6 +88,9 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
     table = pd.DataFrame(np.reshape(numbers, (-1, 5)), columns=[*EDGES, "score"])
     places = [f"entry {number}" for number in range(len(table))]
     texts = {"image_id": images, "category": categories, "place": places}
+    for key in ("file_name", "category_name"):
+        if entries and all(key in entry for entry in entries):
+            texts[key] = [str(entry[key]) for entry in entries]
     return table.assign(**{name: pd.Series(cells, dtype=TEXT) for name, cells in texts.items()})
 
 
@@ -89,7 +106,14 @@ def _names_of_coco_images(annotations: Any) -> dict[str, str]:
     return dict(zip(ids, ids_of_paths(pd.Series(files, dtype=TEXT)), strict=True))
 
 
-def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) -> pd.DataFrame:
+def _with_names(
+    table: pd.DataFrame,
+    path: Path,
+    annotations: Any,
+    truth: Path,
+    image_ids: str,
+    advice: ReadingAdvice,
+) -> pd.DataFrame:
     """Replace COCO's numbers by the image and category names of the annotation file."""
     try:
         images = _names_of_coco_images(annotations)
@@ -101,17 +125,77 @@ def _with_names(table: pd.DataFrame, path: Path, annotations: Any, truth: Path) 
             f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "
             f"name); this lacks {error}"
         ) from None
-    for column, names in (("image_id", images), ("category", categories)):
+    require_few_names(categories, truth)
+    advice_on_images = ""
+    if image_ids != "id" and "file_name" in table:
+        images = {name: name for name in images.values()}
+        paths = table["file_name"].astype(TEXT).map(without_suffix).astype(TEXT)
+        table["image_id"] = paths.where(is_member(paths, list(images)), _last_part(paths))
+        advice_on_images = f". {advice.image_ids}"
+    elif image_ids != "id":
+        by_number = _names_by_number(images.values())
+        if image_ids == "file_name":
+            images = by_number
+        else:
+            _ask_if_file_numbers(table, path, images, by_number, truth, advice)
+    for column, names, also in (
+        ("image_id", images, advice_on_images),
+        ("category", categories, ""),
+    ):
         is_unknown = ~is_member(table[column], list(names))
         if is_unknown.any():
             first = table[is_unknown].iloc[0]
             raise InputError(
                 f"{path}: {first['place']}: {column.removesuffix('_id')} {first[column]} is not in "
-                f"{truth}; use the file that the results were made on"
+                f"{truth}; use the file that the results were made on{also}"
             )
     table["image_id"] = renamed(table["image_id"], images)
     table["finding"] = renamed(table["category"], categories)
-    return table.drop(columns="category")
+    if "category_name" in table:
+        differs = table["category_name"].map(finding_name) != table["finding"].map(finding_name)
+        if differs.any():
+            first = table[differs].iloc[0]
+            raise InputError(
+                f"{path}: {first['place']}: category {first['category']} is {first['finding']!r} "
+                f"in {truth}, and its category_name is {first['category_name']!r}; correct the "
+                "number, or remove category_name"
+            )
+    return table.drop(columns=["category", "file_name", "category_name"], errors="ignore")
+
+
+def _last_part(paths: pd.Series) -> pd.Series:
+    return paths.str.rsplit("/", n=1).str[-1]
+
+
+def _names_by_number(names: Iterable[str]) -> dict[str, str]:
+    """Return the images whose file names are numbers, by the number if it is of one file."""
+    table = pd.DataFrame({"name": [*names]}, dtype=TEXT)
+    table["number"] = _last_part(table["name"])
+    table = table[table["number"].str.fullmatch("[0-9]+")]
+    table["number"] = table["number"].str.lstrip("0").replace("", "0")
+    table = table[~table["number"].duplicated(keep=False)]
+    return dict(zip(table["number"], table["name"], strict=True))
+
+
+def _ask_if_file_numbers(
+    table: pd.DataFrame,
+    path: Path,
+    by_id: Mapping[str, str],
+    by_number: Mapping[str, str],
+    truth: Path,
+    advice: ReadingAdvice,
+) -> None:
+    """Ask whether numbers of images are ids or numbers in file names, if they may be both."""
+    numbers = table["image_id"].unique()
+    differing = [number for number in numbers if by_id.get(number) != by_number.get(number)]
+    if not differing or not set(numbers) <= set(by_number):
+        return
+    number = differing[0]
+    of_id = f"'{by_id[number]}' has this id" if number in by_id else "no image has this id"
+    raise InputError(
+        f"{path}: is image_id {number} the image '{by_number[number]}'? In {truth} {of_id}. "
+        f"{advice.image_ids}"
+    )
 
 
 _YAML_SUFFIXES = (".yaml", ".yml")
@@ -139,10 +223,8 @@ def read_yolo(
     raw = RawPredictions(
         table,
         content,
-        in_shares=True,
+        reading=BoxReading(form="cxcywh", unit="share"),
         listed=tuple(path.stem for path in files),
-        sides="a YOLO line is class, x and y of the centre, width, height and confidence",
-        form="cxcywh",
     )
     if names is not None:
         unnamed = ~table["class"].isin(list(names))

@@ -343,6 +343,7 @@ def _info(members: Sequence[Predictions], joined: JoinedOutput, name: str | None
             for member in members
         ],
         "ensemble": joined.settings,
+        "notes": joined.notes,
         "trained_on": [{"name": title, "content_id": digest} for title, digest in data_sets],
         **provenance(),
     }

@@ -14,8 +14,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
-from cxr_compare.data_prep.formats.image_lists import image_name
-from cxr_compare.data_prep.formats.patient_lookup import NIH_NAME, nih_patients, read_nih_names
+from cxr_compare.data_prep.sources.image_lists import image_name
+from cxr_compare.data_prep.sources.patient_lookup import NIH_NAME, nih_patients, read_nih_names
 from cxr_compare.evaluation.boxes.box_checks import near_ids
 from cxr_compare.evaluation.groups.exposure import Exposure
 from cxr_compare.evaluation.labelled_images import GroundTruth

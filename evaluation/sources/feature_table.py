@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cxr_compare.data_prep.contracts.box_check import require_corners
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.disk_space import disk_errors, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
@@ -32,7 +33,6 @@ from cxr_compare.data_prep.store.features import (
     Features,
 )
 from cxr_compare.data_prep.store.pixel_store import pixels_checksum
-from cxr_compare.evaluation.boxes.box_checks import check_edges
 from cxr_compare.evaluation.sources.imported import ids_by_name, ids_from_names
 
 _DAMAGES = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
@@ -340,7 +340,7 @@ def _images(
 
 def _check_frames(index: pd.DataFrame, source: Path, dataset: DataSet) -> None:
     """Check the parts of the images that grids cover; padding may reach beyond an image."""
-    check_edges(index.assign(place="row " + index["place"].astype(str)), str(source))
+    require_corners(index.assign(place="row " + index["place"].astype(str)), str(source))
     sizes = dataset.images.set_index("image_id")[["width", "height"]].reindex(index["image_id"])
     longer = sizes.max(axis=1).to_numpy(np.float64, na_value=np.inf)[:, None]
     edges = index[list(EDGES)].to_numpy()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_classes import class_column, names_finding, other_class
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
@@ -18,27 +19,29 @@ from cxr_compare.data_prep.contracts.column_names import (
     image_names,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.finding_names import display_name
+from cxr_compare.data_prep.contracts.finding_names import display_name, is_named
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, SYNTHETIC_PATIENT
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.class_names import plain_cells, states_of_cells
-from cxr_compare.data_prep.formats.columns import column_dictionary
-from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
+from cxr_compare.data_prep.sources.label_values import dictionary, plain_cells, states_of_cells
+from cxr_compare.data_prep.sources.patients import named_patients, with_named_patients
 from cxr_compare.evaluation.boxes.box_checks import near_ids, refuse_box_texts
 from cxr_compare.evaluation.boxes.boxes_table import (
     boxes_table,
     edge_columns,
     is_coco,
     is_detector_output,
+    read_outputs,
 )
 from cxr_compare.evaluation.labelled_images import GroundTruth, no_boxes
-from cxr_compare.evaluation.sources.imported import ReadPredictions, read_rows
+from cxr_compare.evaluation.metrics.notes import WARNING
+from cxr_compare.evaluation.sources.imported import ReadPredictions, names_by_file, read_rows
 from cxr_compare.evaluation.sources.imported_images import KnownImages
 from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
+from cxr_compare.evaluation.statistics.arrays import as_array
 
 FINDING = "finding"
 """Name of the finding if the labels have no name."""
@@ -51,6 +54,7 @@ _OF_IMAGES = (
     ("study_id", *column_names("study")),
     _ROLE_COLUMNS,
 )
+_LOST_DIGITS = r"^0+(?=\d)|\.0$"  # of ids that were read as numbers: 7 for 0007, 7.0 for 7
 _IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
 
 
@@ -107,7 +111,7 @@ def truth_from_values(
     if "role" not in frame:
         frame["role"] = "test"
     roles = frame.set_index("image_id")["role"].sort_index()
-    true_boxes, boxed = _true_boxes(boxes, frame)
+    true_boxes, boxed = _true_boxes(boxes, frame)  # may name the finding
     is_trusted = (labels == 0) | ((labels == 1) & is_member(labels.index, boxed))
     trusted = labels.index[is_trusted.to_numpy(dtype=bool)]
     finding = str(frame.attrs.get("finding") or FINDING)
@@ -170,9 +174,9 @@ def predictions_from_values(
     """
     advice = _advice_for_values(name, names_columns=columns is not None)
     if is_detector_output(value):
-        return _predicted_boxes(name, value, known, image_ids, split, scale)
+        return _predicted_boxes(name, value, known, image_ids, split, columns, scale)
     if isinstance(value, pd.DataFrame):
-        frame = _without_class_number(value, known.findings)
+        frame = value
     else:
         frame = _score_frame(name, value, image_ids)
         frame.attrs["is_array"] = True
@@ -193,24 +197,13 @@ def _advice_for_values(name: str, *, names_columns: bool) -> ReadingAdvice:
     )
 
 
-def _without_class_number(frame: pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame:
-    """Leave out the class of boxes that are all of one class, if it is no finding of the labels.
-
-    Detection libraries number their classes, so boxes of the one finding are of class '1'.
-    """
-    if not {"finding", *EDGES} <= set(frame.columns):
-        return frame
-    classes = frame["finding"].astype(str).unique()
-    is_number = len(classes) == 1 and classes[0] not in findings
-    return frame.drop(columns="finding") if is_number else frame
-
-
 def _predicted_boxes(
     name: str,
     outputs: Any,
     known: KnownImages,
     image_ids: pd.Series | None,
     split: str,
+    columns: ColumnNames | None,
     scale: float | None,
 ) -> ReadPredictions:
     """Make predictions from the outputs of a detector."""
@@ -220,27 +213,28 @@ def _predicted_boxes(
             "has no order; give truth as a frame, truth=pd.read_csv(FILE), or the boxes as a "
             "DataFrame with image_id"
         )
+    if is_coco(outputs) and all("file_name" in entry for entry in outputs):
+        files, numbers = (pd.Series([e[key] for e in outputs]) for key in ("file_name", "image_id"))
+        names = names_by_file(files, numbers, known.images)
+        outputs = [{**e, "image_id": image} for e, image in zip(outputs, names, strict=True)]
     try:
-        boxes = boxes_table(outputs, image_ids)
+        boxes, left_out = read_outputs(outputs, image_ids)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    findings = [] if "finding" not in boxes else sorted(boxes["finding"].unique())
-    if len(findings) > 1:
-        raise InputError(
-            f"{name}: has boxes of {len(findings)} classes ({', '.join(findings[:5])}); keep those "
-            "of the finding"
-        )
-    boxes = boxes.drop(columns="finding", errors="ignore")
     run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
-    return read_rows(
+    read = read_rows(
         boxes,
         known,
         name=name,
         split=split,
+        columns=None if columns is None else ColumnNames(finding=columns.finding),
         images=run_images,
         scale=scale,
-        advice=_advice_for_values(name, names_columns=False),
+        advice=_advice_for_values(name, names_columns=columns is not None),
     )
+    if left_out:
+        read.notes.append(f"{WARNING}{left_out}.")
+    return read
 
 
 def _truth_frame(truth: Any) -> pd.DataFrame:
@@ -256,7 +250,7 @@ def _truth_frame(truth: Any) -> pd.DataFrame:
             f"truth: its index has {truth.index.nlevels} levels; give one of image ids"
         )
     else:
-        ids = pd.Index(truth.index.astype(str))
+        ids = _id_texts(truth.index, "truth")
     _require_unique(ids, "truth")
     frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth, ids)})
     if isinstance(truth, pd.Series) and truth.name is not None:
@@ -297,11 +291,19 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
         edges = []
     if image is None or not edges:
         return truth, None
+    _id_texts(truth[image], "truth")
     rows = truth.set_axis(columns, axis=1).rename(columns={image: "image_id"})
     images = rows.drop(columns=edges)
+    boxes = rows[["image_id", *edges]]
+    others = rows.loc[boxes[edges].notna().any(axis=1)].drop(columns=["image_id", *edges])
+    free = [str(column) for column in others]
+    of_images = [find_column(free, names) for names in _OF_IMAGES]
+    kind = class_column(others[[column for column in free if column not in of_images]])
+    if kind is not None:
+        boxes = boxes.assign(finding=rows[kind])
     first = ~images["image_id"].duplicated()
     if first.all():
-        return images, rows[["image_id", *edges]]
+        return images, boxes
     differ = images.groupby("image_id", sort=False).nunique(dropna=False).gt(1)
     of_images = [find_column([str(name) for name in differ], names) for names in _OF_IMAGES]
     for column in filter(None, of_images):
@@ -313,7 +315,7 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
     images = images.drop(columns=differ.columns[differ.any()])[first]  # what differs is of boxes
     if isinstance(truth.index, pd.RangeIndex):
         images = images.reset_index(drop=True)
-    return images, rows[["image_id", *edges]]
+    return images, boxes
 
 
 def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
@@ -333,7 +335,7 @@ def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
     }
     ids = numbered_ids(len(truth))
     if column_by_role["image_id"] is not None:
-        ids = pd.Index(truth[column_by_role["image_id"]].astype(str))
+        ids = _id_texts(truth[column_by_role["image_id"]], "truth")
     _require_unique(ids, "truth")
     frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth[label], ids)})
     for role in ("patient_id", "study_id"):
@@ -345,7 +347,7 @@ def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
     for column in columns:
         if column not in used:
             frame[_group_column(column)] = truth[column].to_numpy()
-    if label.lower() not in ("label", "y_true", "target", "truth", "y"):
+    if is_named(_finding_name(label)):
         frame.attrs["finding"] = _finding_name(label)
     return frame
 
@@ -370,7 +372,7 @@ def _labels(values: Any, ids: pd.Index) -> np.ndarray:
     is_missing = cells.isna()
     # -1 means uncertain in some files and negative in others, so it is asked about here
     says_unknown = states.isin(["", "uncertain"]) & (texts != "-1")
-    is_missing.update(says_unknown | texts.isin(column_dictionary()["unknown"]))
+    is_missing.update(says_unknown | texts.isin(dictionary()["unknown"]))
     is_wrong = (~labels.isin([0, 1]) & ~is_missing.astype(bool)).to_numpy()
     if is_wrong.any():
         row = int(np.flatnonzero(is_wrong)[0])
@@ -394,6 +396,17 @@ def _roles(values: pd.Series, ids: pd.Index) -> np.ndarray:
     return roles.to_numpy()
 
 
+def _id_texts(ids: pd.Series | pd.Index, where: str) -> pd.Index:
+    """Return image ids as texts; refuse a missing one."""
+    missing = np.flatnonzero(ids.isna())
+    if len(missing):
+        row, column = missing[0], "the image id in its index"
+        if isinstance(ids, pd.Series):
+            row, column = ids.index[row], str(ids.name)
+        raise InputError(f"{where}: row {row}: {column} is missing; fill it in")
+    return pd.Index(ids.astype(str))
+
+
 def _require_unique(ids: pd.Index, where: str) -> None:
     if not ids.is_unique:
         repeated = ids[ids.duplicated()][0]
@@ -403,23 +416,24 @@ def _require_unique(ids: pd.Index, where: str) -> None:
 def _images_of_series(values: pd.Series, name: str, rows: pd.Series | None) -> pd.Index:
     """Return the image of each value of a Series.
 
-    A Series with the index of truth goes by position, one with the same rows in another order by
-    row, any other by image id. ``rows`` has the image ids with the index of truth; None for a data
-    set.
+    Its index is the index of truth, or holds image ids. Where it may be either, and this makes a
+    difference, the user is asked. ``rows`` has the image ids with the index of truth; None for a
+    data set.
     """
     index = values.index
     if isinstance(index, pd.MultiIndex):
         raise InputError(f"{name}: its index has {index.nlevels} levels; give one of image ids")
     if rows is None:
-        return pd.Index(index.astype(str))
+        return _id_texts(index, name)
     has_own_index = not rows.index.equals(pd.Index(rows))
-    if index.equals(rows.index if has_own_index else pd.RangeIndex(len(rows))):
-        return pd.Index(rows)
-    if has_own_index and len(index) == len(rows) and index.is_unique and rows.index.is_unique:
-        found = rows.index.get_indexer(index)
-        if (found >= 0).all():
-            return pd.Index(rows.iloc[found])
-    ids = pd.Index(index.astype(str))
+    by_row = _images_by_row(index, rows) if has_own_index else None
+    if not has_own_index and index.equals(pd.RangeIndex(len(rows))):
+        by_row = pd.Index(rows)
+    if by_row is not None:
+        _ask_if_ids(values, name, by_row, rows)
+        if len(by_row) == len(rows):
+            return by_row
+    ids = _id_texts(index, name)
     if not is_member(ids, rows.astype(str)).any():
         common = f"{int(index.isin(rows.index).sum()):,} of {len(index):,} rows are in both"
         reason = (
@@ -434,6 +448,36 @@ def _images_of_series(values: pd.Series, name: str, rows: pd.Series | None) -> p
     return ids
 
 
+def _images_by_row(index: pd.Index, rows: pd.Series) -> pd.Index | None:
+    """Return the images of the rows of truth that an index names; None if it names others."""
+    if index.equals(rows.index):
+        return pd.Index(rows)
+    if not (index.is_unique and rows.index.is_unique):
+        return None
+    found = rows.index.get_indexer(index)
+    return pd.Index(rows.iloc[found]) if (found >= 0).all() else None
+
+
+def _ask_if_ids(values: pd.Series, name: str, by_row: pd.Index, rows: pd.Series) -> None:
+    """Ask whether an index of rows holds image ids, where both fit and give different values."""
+    by_id, of_rows, ids = (
+        pd.Index(index).astype(str).str.replace(_LOST_DIGITS, "", regex=True)
+        for index in (values.index, by_row, rows)
+    )
+    if not by_id.is_unique or not is_member(by_id, ids).all():
+        return  # the index holds no image ids
+    texts = pd.Series(values.astype(str).to_numpy(), by_id)
+    differs = (texts.reindex(of_rows).to_numpy() != texts.to_numpy()).nonzero()[0]
+    if not len(differs):
+        return
+    row = differs[0]
+    raise InputError(
+        f"{name}: is {values.index[row]} in its index a row of truth, of image '{by_row[row]}', or "
+        f"image '{by_id[row]}'? Give an array in the order of truth if it holds rows, or a frame "
+        "with image_id if it holds image ids"
+    )
+
+
 def _patients_by_image(patients: Any, rows: pd.Series) -> np.ndarray:
     """Return the patient of each image, in the order of the rows of truth."""
     ids = pd.Index(rows)
@@ -445,7 +489,7 @@ def _patients_by_image(patients: Any, rows: pd.Series) -> np.ndarray:
         if found is None:
             raise InputError(f"patients: needs image_id and patient_id; it has {list(columns)}")
         image, patient = found
-        index, values = pd.Index(patients[image].astype(str)), patients[patient]
+        index, values = _id_texts(patients[image], "patients"), patients[patient]
     elif isinstance(patients, pd.Series):
         index, values = _images_of_series(patients, "patients", rows), patients
     else:
@@ -477,6 +521,8 @@ def _true_boxes(boxes: Any, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Index
     source = pd.read_csv(boxes) if isinstance(boxes, str | Path) else boxes
     sizes = frame.reindex(columns=["image_id", "width", "height"])
     table = boxes_table(source, frame["image_id"], image_sizes=sizes)
+    if "finding" in table:
+        _require_class(table, frame)
     is_crowd = table.get("crowd", pd.Series(False, table.index)).eq(True)
     table = table[["image_id", *EDGES]]
     is_unknown = ~is_member(table["image_id"], frame["image_id"])
@@ -499,6 +545,23 @@ def _true_boxes(boxes: Any, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Index
     return table[~is_crowd].reset_index(drop=True), boxed
 
 
+def _require_class(boxes: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """Refuse true boxes of another finding than the labels, whose finding they may name."""
+    finding = str(frame.attrs.get("finding") or FINDING)
+    other = other_class(boxes["finding"], [finding])
+    kinds = boxes["finding"].unique()
+    if other is not None:
+        row, kind = other
+        of_labels = f"'{finding}'" if is_named(finding) else "one finding"
+        raise InputError(
+            f"boxes: are of {', '.join(map(repr, kinds[:5]))}, and the labels are of {of_labels} "
+            f"(image '{boxes['image_id'].iloc[row]}' has a box of '{kind}'); keep the boxes of the "
+            "finding, or leave the classes out if they are something else"
+        )
+    if not is_named(finding) and len(kinds) == 1 and names_finding(kinds[0]):
+        frame.attrs["finding"] = _finding_name(kinds[0])
+
+
 def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataFrame:
     """Return scores as ``image_id, score``."""
     if isinstance(value, pd.Series) and not (
@@ -518,13 +581,11 @@ def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataF
 
 def _flat(value: Any, name: str) -> np.ndarray:
     """Convert values, also a tensor on any device, to an array of shape ``(N,)``."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
     if isinstance(value, Mapping):
         raise InputError(f"{name}: is a dict; give pd.Series(values, index=image_ids)")
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
         raise InputError(f"{name}: has masked values; leave these images out, or give NaN")
-    array = np.asarray(value)
+    array = as_array(value)
     if array.ndim != 1:
         raise InputError(f"{name}: expected one value for each image, got the shape {array.shape}")
     if np.iscomplexobj(array):

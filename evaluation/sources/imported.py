@@ -20,17 +20,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import (
-    check_edges,
-    check_inside,
-    without_empty_boxes,
-)
+from cxr_compare.data_prep.contracts.box_check import check_predictions
+from cxr_compare.data_prep.contracts.box_classes import findings_of_classes, names_finding
+from cxr_compare.data_prep.contracts.box_readings import reread
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.evaluation.boxes.box_checks import (
     check_names,
     check_scores,
@@ -39,6 +37,7 @@ from cxr_compare.evaluation.boxes.box_checks import (
 )
 from cxr_compare.evaluation.boxes.boxes_table import positive_scale
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System, SystemFacts
 from cxr_compare.evaluation.sources.imported_images import KnownImages, SplitImages
 from cxr_compare.evaluation.sources.prediction_files import (
@@ -106,7 +105,8 @@ class ReadPredictions:
             ``image_id``, ``status`` (``ok`` or ``failed``), ``reason``.
         rows: Scores or boxes of images: ``image_id``, ``finding``, the edges of boxes in px of the
             original image, and ``score``.
-        notes: What was left out, clipped or assumed, one sentence each.
+        notes: What was recognised, left out, clipped or assumed, one sentence each. A sentence that
+            begins with ``WARNING: `` is a caution of a comparison.
         content_id: Digest of what was read and of the options with which it was read.
     """
 
@@ -135,6 +135,7 @@ class ReadPredictions:
                 inference_id=self.content_id,
                 score_range=low_high,
                 record={**record, "inference_id": self.content_id},
+                notes=tuple(self.notes),
             ),
         )
         if self.kind == "boxes":
@@ -224,6 +225,7 @@ def read_rows(  # noqa: PLR0913 - options of cxr import
         raise InputError(f"{where}: has a header but no row of scores")
     files = _listed_files(source_rows, ignore_unknown, advice)
     of_split = SplitImages(known, split, frozenset(table["image_id"]) | set(files), advice)
+    assumed: list[str] = []
     if gives_boxes and ran is None:
         ids = source_rows.ids
         ran, assumed = of_split.assumed_run(raw.ran and _ids_of(raw.ran, ids), ids)
@@ -232,14 +234,15 @@ def read_rows(  # noqa: PLR0913 - options of cxr import
     if not gives_boxes and scale is not None:
         raise InputError(f"{where}: --scale is of boxes, and these are scores; leave it out")
     if gives_boxes:
-        rows = _clipped(_in_px(table, where, known, raw, scale), where, known.images, raw)
+        rows = _clipped(_in_px(table, where, known, raw, scale, advice), where, known.images, raw)
     else:
         rows = _scores(table, where)
     if gives_boxes and scale is None:
         _ask_if_resized(rows, known.boxes, where, advice)
     status = of_split.status(ran, gives_boxes=gives_boxes)
     listed_by = None if raw.ran is None else coco_truth
-    notes += of_split.notes(status, ran, gives_boxes=gives_boxes, listed_by=listed_by)
+    stated = None if assumed else ran
+    notes += of_split.notes(status, stated, gives_boxes=gives_boxes, listed_by=listed_by)
     settings: list[Any] = [kind, names.image, names.score, names.finding, finding, split]
     settings.append("all" if ran is None else sorted(ran))
     if raw.in_shares:
@@ -285,7 +288,7 @@ def read_boxes(
     raw, where = source_rows.raw, source_rows.where
     if not source_rows.are_boxes:
         raise InputError(f"{where}: holds scores of images; give predicted boxes")
-    boxes = _in_px(source_rows.rows, where, known, raw, scale)
+    boxes = _in_px(source_rows.rows, where, known, raw, scale, ReadingAdvice())
     if scale is None:
         _ask_if_resized(boxes, known.boxes, where, ReadingAdvice(scale=IMPORT.scale))
     truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
@@ -294,7 +297,8 @@ def read_boxes(
     crowds = raw.crowds.assign(
         image_id=ids_from_names(raw.crowds["image_id"], source_rows.ids), crowd=True
     )
-    crowds["finding"] = _findings(raw.crowds, where, known, None, None, ReadingAdvice())
+    crowds = _with_findings(crowds, raw, known, where)
+    crowds["finding"] = _findings(crowds, where, known, None, None, ReadingAdvice())
     return boxes, pd.concat([truth, crowds])
 
 
@@ -313,9 +317,16 @@ def _named_rows(
     """Read the rows of a source, name their images and findings, and check their scores."""
     where = advice.frame if isinstance(source, pd.DataFrame) else str(Path(source))
     raw = read_source(source, names, coco_truth, class_names, advice)
-    image_names = raw.rows["image_id"]
-    names_findings = "finding" in raw.rows
+    if "x1" in raw.rows:
+        corners = raw.rows[EDGES].to_numpy(np.float64)
+        corners, raw.reading = reread(corners, raw.reading, names.box_form, names.box_unit)
+        raw.rows[EDGES] = corners
     table = raw.rows
+    if "file_name" in table:
+        table["image_id"] = names_by_file(table.pop("file_name"), table["image_id"], known.images)
+    image_names = table["image_id"]
+    table = _with_findings(table, raw, known, where)
+    names_findings = "finding" in table
     if is_member(image_names, known.images["image_id"]).all():
         table["image_id"] = image_names.astype(TEXT)
     else:
@@ -323,7 +334,9 @@ def _named_rows(
     check_names(image_names, table["image_id"], where, table["place"])
     _ask_if_confidence(table, raw, known.labels, where, advice)
     usual_finding = usual_finding or known.usual_finding
-    table["finding"] = _findings(table, where, known, finding, usual_finding, advice)
+    table["finding"] = _findings(
+        table, where, known, finding, usual_finding, advice, raw.class_advice
+    )
     table = _only_known(table, where, known, ignore_unknown, raw, advice)
     are_boxes = "x1" in table
     answer = advice.any_range(raw.score_column or names.score)
@@ -431,6 +444,36 @@ def ids_from_names(names: pd.Series, ids: dict[str, str]) -> pd.Series:
     return renamed(names.astype(TEXT), id_by_name)
 
 
+def names_by_file(files: pd.Series, numbers: pd.Series, images: pd.DataFrame) -> pd.Series:
+    """Return the image of each COCO result: the name of its file, which decides over its number.
+
+    Args:
+        files: ``file_name`` of each result.
+        numbers: ``image_id`` of each result, which is returned if no file is a known image.
+        images: Table of the known images with ``image_id`` and ``path``.
+    """
+    known_names = ids_by_name(images)
+    stems = files.map(file_stem).astype(TEXT)
+    return stems if stems.isin(list(known_names)).any() else numbers
+
+
+def _with_findings(
+    rows: pd.DataFrame, raw: RawPredictions, known: KnownImages, where: str
+) -> pd.DataFrame:
+    """Return rows with the finding of their class; without it if all are of the only finding."""
+    if "finding" not in rows:
+        return rows
+    classes = rows["finding"]
+    findings = findings_of_classes(classes, known.findings)
+    if findings is not None:
+        name_labels(classes[is_member(findings, known.findings)].unique(), where, "column")
+        return rows.assign(finding=findings)
+    (name,) = classes.unique()
+    if names_finding(name):
+        raw.notes.append(f"All boxes are of class '{name}', which is taken for the finding.")
+    return rows.drop(columns="finding")
+
+
 def _images_run(
     run_on: str | Path | Iterable[str],
     source_rows: _NamedRows,
@@ -444,7 +487,7 @@ def _images_run(
         path = Path(run_on)
         if not path.is_file():
             raise InputError(f"--images {run_on}: choose all, listed, or a file of image names")
-        from cxr_compare.data_prep.formats.label_files import read_lines
+        from cxr_compare.data_prep.sources.markup_files import read_lines
 
         where = f"{path}: line"
         lines = list(enumerate(read_lines(path), start=1))
@@ -491,29 +534,27 @@ def _ids_of(names: Iterable[str], ids: dict[str, str]) -> list[str]:
 
 
 def _findings(
-    raw: pd.DataFrame,
+    rows: pd.DataFrame,
     where: str,
     known: KnownImages,
     finding: str | None,
     usual_finding: str | None,
     advice: ReadingAdvice,
+    class_advice: str = "",
 ) -> pd.Series:
     """Return each row's finding: the source's own, `finding`, the usual one, or the only one."""
-    if "finding" in raw:
+    if "finding" in rows:
         if finding is not None:
-            raise InputError(f"{where}: names the findings of its rows; leave --finding out")
-        # The name "Lung Opacity" in a data.yaml is the finding that cxr prepare calls lung_opacity.
-        names = {}
-        for name in raw["finding"].unique():
-            prepared_name = finding_name(name)
-            names[name] = prepared_name if prepared_name in known.findings else name
-        return renamed(raw["finding"], names)
+            raise InputError(
+                f"{where}: names the findings of its rows; leave --finding out{class_advice}"
+            )
+        return rows["finding"]
     finding = finding or usual_finding
     if finding is None and len(known.findings) != 1:
         raise InputError(
             f"{where}: names no finding of {', '.join(known.findings)}; {advice.finding}"
         )
-    return pd.Series(finding or known.findings[0], index=raw.index, dtype=TEXT)
+    return pd.Series(finding or known.findings[0], index=rows.index, dtype=TEXT)
 
 
 def _only_known(
@@ -526,9 +567,9 @@ def _only_known(
 ) -> pd.DataFrame:
     """Refuse rows of images and findings that the data set lacks, or leave them out with a note."""
     had_rows = not rows.empty
-    for column, values, noun, also in (
-        ("image_id", known.images["image_id"], "images", raw.advice),
-        ("finding", known.findings, "findings", ""),
+    for column, values, noun, also, last in (
+        ("image_id", known.images["image_id"], "images", raw.advice, ""),
+        ("finding", known.findings, "findings", "", raw.class_advice),
     ):
         is_unknown = ~is_member(rows[column], values)
         if not is_unknown.any():
@@ -544,7 +585,7 @@ def _only_known(
             questions = "".join(f"; is {wrong!r} image {right!r}?" for wrong, right in near.items())
             raise InputError(
                 f"{where}: {missing} not in {known.where} ({examples}), the first "
-                f"at {first}{questions}; correct them{also}, or {advice.unknown_rows}"
+                f"at {first}{questions}; correct them{also}, or {advice.unknown_rows}{last}"
             )
         raw.notes.append(
             counted_phrase(len(names), f"{noun} unknown to the data set left out ({examples}).")
@@ -573,6 +614,7 @@ def _in_px(
     known: KnownImages,
     source: RawPredictions,
     scale: float | None,
+    advice: ReadingAdvice,
 ) -> pd.DataFrame:
     """Return boxes with edges in px of the original image, checked but not clipped.
 
@@ -585,10 +627,6 @@ def _in_px(
                 f"{where}: scale is of boxes in px, and these are shares of the image; leave it out"
             )
         rows[EDGES] = rows[EDGES] * positive_scale(scale)
-    rows, note = without_empty_boxes(rows, where)
-    if note:
-        rows = rows.reset_index(drop=True)
-        source.notes.append(f"{note}.")
     limit = _image_limits(rows, known.images)
     if in_shares:
         has_no_size = np.isnan(limit).any(axis=1)
@@ -598,12 +636,12 @@ def _in_px(
                 f"{where}: {first['place']}: {known.where} has no size of image "
                 f"'{first['image_id']}', so shares of it say nothing; give boxes in pixels"
             )
-        rows[EDGES] = rows[EDGES].to_numpy(np.float64) * limit
-    check_edges(rows, where, sizes=limit[:, :2])
-    check_inside(
-        rows, where, limit[:, :2], sides=source.sides, form=source.form, in_shares=in_shares
-    )
-    return rows
+        unit = limit / 100 if source.reading.unit == "percent" else limit
+        rows[EDGES] = rows[EDGES].to_numpy(np.float64) * unit
+    reading = replace(source.reading, where=where, answers=advice.box_answers)
+    checked, notes = check_predictions(rows, reading, limit[:, :2])
+    source.notes += [f"{WARNING}{note[:1].upper()}{note[1:]}." for note in notes]
+    return checked.reset_index(drop=True)
 
 
 def _image_limits(rows: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:

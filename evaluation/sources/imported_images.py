@@ -16,6 +16,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 
 if TYPE_CHECKING:
@@ -214,8 +215,8 @@ class SplitImages:
         }[absent]
         correction = f"; if they were run, {self.advice.images_run}"
         return self.ids(role), [
-            f"No {_NOUNS[absent].removesuffix('s')} has a box, and {_NOUNS[role]} have: the "
-            f"{count:,} are counted as not run, and {effect}"
+            f"{WARNING}No {_NOUNS[absent].removesuffix('s')} has a box, and {_NOUNS[role]} have: "
+            f"the {count:,} are counted as not run, and {effect}"
             f"{correction if self.advice.images_run else ''}."
         ]
 
@@ -251,7 +252,7 @@ class SplitImages:
 
         Args:
             images: Status of the images, see `status`.
-            ran: Ids of the images that a detector was run on; None for all val and test images.
+            ran: Ids of the images that a detector was run on, where something says so; else None.
             gives_boxes: True for boxes, False for scores.
             listed_by: COCO annotation file whose images count as run; None without one.
         """
@@ -259,9 +260,10 @@ class SplitImages:
         is_ok = images["status"] == "ok"
         empty = set(images.loc[is_ok, "image_id"]) - self.listed
         if gives_boxes and ran is None and empty:
+            is_most = 2 * len(empty) > int(is_ok.sum())
             notes.append(
-                f"{self._by_role(empty)} have no box: taken as run, with nothing found; if some "
-                f"were not run, {self.advice.empty_images}."
+                f"{WARNING if is_most else ''}{self._by_role(empty)} have no box: taken as run, "
+                f"with nothing found; if some were not run, {self.advice.empty_images}."
             )
         if gives_boxes and listed_by is not None and empty:
             verb = "has" if len(empty) == 1 else "have"
@@ -278,7 +280,7 @@ class SplitImages:
         if failed and self.other_split is not None and self.advice.split:
             outside = len(self.listed - self.evaluated)
             notes.append(
-                f"WARNING: {outside:,} of the {len(self.listed):,} images in the file are neither "
+                f"{WARNING}{outside:,} of the {len(self.listed):,} images in the file are neither "
                 f"validation nor test images of split '{self.split}', but all are of split "
                 f"'{self.other_split}': say {self.advice.split} {self.other_split} if it was run "
                 "on that one."

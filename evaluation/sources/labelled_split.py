@@ -105,6 +105,8 @@ class LabelledSplit:
             title=self.dataset.name,
             split_rule=self.dataset.split_rule(self.split),
             source=str(self.dataset.folder),
+            # Notes of a prepared data set were shown by the command that made it.
+            notes=tuple(self.dataset.info["notes"]) if self.dataset.is_in_memory else (),
         )
 
     @cached_property

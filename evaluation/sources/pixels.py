@@ -14,8 +14,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.formats.image_index import ImageIndex
-from cxr_compare.data_prep.formats.image_size import image_size
+from cxr_compare.data_prep.sources.image_files import ImageIndex, image_size
 from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 from cxr_compare.evaluation.labelled_images import GroundTruth
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import BoxFormat
+from cxr_compare.data_prep.contracts.box_classes import class_column
+from cxr_compare.data_prep.contracts.box_readings import BoxForm, BoxReading, BoxUnit
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
@@ -23,8 +24,7 @@ from cxr_compare.data_prep.contracts.column_names import (
     missing_columns,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_other_kind
 from cxr_compare.evaluation.boxes.box_checks import refuse_box_texts
 from cxr_compare.evaluation.sources.prediction_strings import (
     PredictionStrings,
@@ -35,7 +35,7 @@ from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 
 _WITHOUT_OPTIONS = ReadingAdvice()
-_SHOWN = 5
+_MOST_UNUSED = 10  # largest number of unused columns that a note lists
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,11 @@ class ColumnNames:
         image: Column of the image ids.
         score: Column of the scores, in [0, 1] or, if the user named it, in any range.
         finding: Column of the findings (disease signs). In a table without this column, all rows
-            are about one finding.
+            are about one finding. Empty if no column of a table of boxes holds their classes.
         score_is_named: True if the user named the column of scores. It is then not asked whether
             they are the confidence of a predicted class, and they may have any range.
+        box_form: Form of the boxes that the user states; None takes that of the file.
+        box_unit: Unit of the boxes that the user states; None takes that of the file.
 
     Example:
         >>> ColumnNames(image="Image Index").score
@@ -61,6 +63,8 @@ class ColumnNames:
     score: str = "score"
     finding: str = "finding"
     score_is_named: bool = False
+    box_form: BoxForm | None = None
+    box_unit: BoxUnit | None = None
 
 
 def read_source(
@@ -105,10 +109,12 @@ def read_source(
         return read_yolo(source, class_names, advice)
     if not source.is_file():
         raise InputError(f"{source}: no such file or folder")
+    refuse_other_kind(source)
     if _looks_like_json(source):
         from cxr_compare.evaluation.sources.coco_and_yolo import read_coco
 
-        return read_coco(source, None if coco_truth is None else Path(coco_truth), advice)
+        truth = None if coco_truth is None else Path(coco_truth)
+        return read_coco(source, truth, advice, image_ids=names.image)
     return _read_csv(source, names, advice, class_names)
 
 
@@ -126,7 +132,8 @@ class _Columns:
     finding: str | None
     box: dict[str, str]  # columns by role, such as xmin or width; empty if rows have no boxes
     guessed: tuple[str, ...]  # phrases such as "Image Index as image_id"
-    correction: str  # how the user names other columns
+    unused: tuple[str, ...]  # names of columns that are not read
+    advice: ReadingAdvice  # how the user names other columns
 
     @property
     def read(self) -> list[str]:
@@ -136,22 +143,27 @@ class _Columns:
 
     @property
     def notes(self) -> list[str]:
-        """Sentence on the columns that were guessed; empty if none was."""
-        if not self.guessed:
-            return []
-        return [f"Columns recognised: {', '.join(self.guessed)} ({self.correction})."]
+        """Sentence on the columns that were guessed or not used; empty if none was."""
+        parts = []
+        if self.guessed:
+            parts.append(f"recognised: {', '.join(self.guessed)}")
+        if self.unused:
+            more = ", ..." if len(self.unused) > _MOST_UNUSED else ""
+            parts.append(f"not used: {', '.join(self.unused[:_MOST_UNUSED])}{more}")
+        return [f"Columns {'; '.join(parts)} ({self.advice.name_others})."] if parts else []
 
     @property
-    def form(self) -> BoxFormat:
-        """Format of boxes with widths and heights."""
-        return "cxcywh" if "xcenter" in self.box else "xywh"
-
-    @property
-    def sides(self) -> str:
-        """Phrase that says that rows have a width and a height; empty if they have corners."""
-        if "width" not in self.box:
+    def class_advice(self) -> str:
+        """Phrase on how the user names another column of classes; empty if none was guessed."""
+        if self.finding is None or not self.box:
             return ""
-        return f"the columns {', '.join(self.box.values())} are read as {_FORMS[tuple(self.box)]}"
+        return f"; {self.advice.other_class(self.finding)}"
+
+    @property
+    def reading(self) -> BoxReading:
+        """How the boxes are written."""
+        form: BoxForm = "cxcywh" if "xcenter" in self.box else "xywh"
+        return BoxReading(form=form if "width" in self.box else "xyxy", stated="width" in self.box)
 
 
 def _find_columns(
@@ -167,11 +179,12 @@ def _find_columns(
         missing = {kind: name for kind, (column, name) in wanted.items() if column is None}
         raise InputError(_missing_columns(header, missing, where, advice))
     finding = names.finding if names.finding in header else None
-    if finding is None and names.finding != ColumnNames.finding:
+    if finding is None and names.finding not in (ColumnNames.finding, ""):
         raise InputError(_missing_columns(header, {"finding": names.finding}, where, advice))
     box = _box_columns([column for column in header if column not in (image, score)], where)
-    if finding is None and box:
-        finding = _class_column(table, {image, score, *box.values()})
+    if box and names.finding == ColumnNames.finding:
+        is_used = [column in (image, score, *box.values()) for column in header]
+        finding = class_column(table.loc[:, ~np.array(is_used)])
     guessed = [
         f"{column} as {meaning}"
         for meaning, configured, column in (
@@ -183,7 +196,9 @@ def _find_columns(
     ]
     if box and list(box.values()) != EDGES:
         guessed.append(f"{', '.join(box.values())} as {_FORMS[tuple(box)]}")
-    columns = _Columns(image, score, finding, box, tuple(guessed), advice.name_others)
+    read = {image, score, finding, *box.values()}
+    unused = tuple(column for column in header if column not in read)
+    columns = _Columns(image, score, finding, box, tuple(guessed), unused, advice)
     for column in columns.read:
         if header.count(column) > 1:
             raise InputError(f"{where}: column '{column}' appears twice; keep one")
@@ -244,17 +259,6 @@ def _box_columns(header: list[str], where: str) -> dict[str, str]:
             "height: name the columns so, or leave these out for scores of whole images"
         )
     return {}
-
-
-def _class_column(table: pd.DataFrame, used: set[str]) -> str | None:
-    """Find the column with the name of each box's class; class numbers do not count as names."""
-    unused = [str(column) for column in table.columns if str(column) not in used]
-    match = find_column(unused, column_names("label"))
-    if match is None:
-        return None
-    cells = table[match].astype(TEXT)
-    has_names = cells.notna().all() and pd.to_numeric(cells, errors="coerce").isna().all()
-    return match if has_names else None
 
 
 def _plain_table(table: pd.DataFrame, columns: _Columns, where: str) -> pd.DataFrame:
@@ -344,8 +348,8 @@ def _from_table(
         _plain_table(table, columns, where),
         content,
         notes=columns.notes,
-        sides=columns.sides,
-        form=columns.form,
+        class_advice=columns.class_advice,
+        reading=columns.reading,
         **asked,
     )
 
@@ -358,7 +362,7 @@ def _from_strings(strings: PredictionStrings, content: bytes) -> RawPredictions:
         listed=strings.images,
         ran=strings.images,
         notes=strings.notes,
-        sides=strings.sides,
+        reading=strings.reading,
     )
 
 
@@ -390,7 +394,8 @@ def _read_frame(
         missing = table[column].isna()
         if missing.any():
             label = frame.index[int(missing.to_numpy().argmax())]
-            raise InputError(f"{advice.frame}: row {label}: {column} is missing; fill it in")
+            also = columns.class_advice if column == columns.finding else ""
+            raise InputError(f"{advice.frame}: row {label}: {column} is missing; fill it in{also}")
         table[column] = table[column].astype(str)
     table["place"] = [f"row {label}" for label in frame.index]
     return _from_table(table, columns, advice.frame, content, asked)

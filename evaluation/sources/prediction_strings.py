@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError, counted
@@ -62,13 +63,13 @@ class PredictionStrings:
         rows: One row for each box: ``image_id``, ``x1, y1, x2, y2``, ``score``, ``place`` and, for
             boxes with classes, ``finding``.
         images: Names of all images of the file, with and without boxes.
-        sides: Phrase that says that boxes are read with width and height; empty for corners.
+        reading: How the boxes are written.
         notes: Sentences on how the file was read.
     """
 
     rows: pd.DataFrame
     images: tuple[str, ...]
-    sides: str
+    reading: BoxReading
     notes: list[str]
 
 
@@ -134,13 +135,13 @@ def read_prediction_strings(
         rows[EDGES] = np.column_stack(
             [rows["x"], rows["y"], rows["x"] + rows["width"], rows["y"] + rows["height"]]
         ).astype(np.float64)
-        sides = f"{string_column} is read as {' '.join(form.numbers)}"
+        reading = BoxReading(form="xywh", stated=True)
     else:
         rows, note = _with_findings(rows, class_names, where)
         notes += note
-        sides = ""
+        reading = BoxReading(stated=True)
     kept = ["image_id", *EDGES, "score", *(["finding"] if "finding" in rows else []), "place"]
-    return PredictionStrings(rows[kept].reset_index(drop=True), tuple(images), sides, notes)
+    return PredictionStrings(rows[kept].reset_index(drop=True), tuple(images), reading, notes)
 
 
 def _form_of(image_column: str, cells: Sequence[Sequence[str]]) -> _Form:

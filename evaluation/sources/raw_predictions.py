@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import BoxFormat
+from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.text import TEXT
 
@@ -25,15 +25,13 @@ class RawPredictions:
         rows: One row for each score or box: columns ``image_id, score``, possibly ``finding`` and
             ``x1, y1, x2, y2``, and ``place``, a text for messages such as ``row 3``.
         content: Bytes of the file or files, from which an id of the predictions is computed.
-        in_shares: True if the coordinates of boxes are fractions of the image's width and height,
-            False if they are px.
         listed: Names of the images that have a file in a YOLO folder, or a row in a reader's form
             or a challenge's submission, even without a box.
         advice: Advice to append to an error message about unknown image names; may be empty.
+        class_advice: Advice to append to an error message about classes of boxes that are no
+            findings of the truth; may be empty.
         notes: Assumptions that were made in reading, one sentence each.
-        sides: Text for error messages if the file has x, y, width and height instead of corners,
-            such as "COCO's bbox is x, y, width, height"; else empty.
-        form: Format of the boxes in the file if it has widths and heights.
+        reading: How the boxes of the file are written; rows have corners in its unit.
         ran: Names of the images that a COCO annotation file or a challenge's submission lists, on
             all of which the detector ran; None without such a file.
         crowds: True boxes that a COCO annotation file marks as ``iscrowd``, with the columns of
@@ -45,13 +43,17 @@ class RawPredictions:
 
     rows: pd.DataFrame
     content: bytes
-    in_shares: bool = False
     listed: tuple[str, ...] = ()
     advice: str = ""
+    class_advice: str = ""
     notes: list[str] = field(default_factory=list)
-    sides: str = ""
-    form: BoxFormat = "xywh"
+    reading: BoxReading = field(default_factory=BoxReading)
     ran: tuple[str, ...] | None = None
     crowds: pd.DataFrame = field(default_factory=_no_boxes)
     score_column: str = ""
     classes: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def in_shares(self) -> bool:
+        """True if the coordinates of boxes are shares of the image's sides, or per cent of them."""
+        return self.reading.unit != "px"

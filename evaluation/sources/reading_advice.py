@@ -37,7 +37,7 @@ class ReadingAdvice:
     finding: str = "add a column 'finding' with the finding of each row"
     annotations: str = "use the names of images and findings"
     class_names: str = "put a data.yaml with their names beside the files"
-    empty_images: str = "leave those out of the true boxes' images"
+    empty_images: str = "leave those out of the truth"
     images_run: str = ""
     split: str = ""
     scale: str = "Give px of the original image"
@@ -50,6 +50,38 @@ class ReadingAdvice:
         if not self.column_option:
             return "rename the columns if others are meant"
         return f"name others with {self.column_option.replace('{role}', 'ROLE')}"
+
+    def other_class(self, column: str) -> str:
+        """Return how the user says that the class of boxes is in another column, or in none."""
+        read = f"'{column}' is read as the class of each box"
+        if not self.column_option:
+            return f"{read}; if it is something else, leave the column out"
+        option = self.column_option.replace("{role}", "finding")
+        none = option.replace("COLUMN", "")
+        return f"{read}; if another column holds it, say {option}, if none does, {none}"
+
+    @property
+    def image_ids(self) -> str:
+        """How the user says whether image numbers of COCO results are ids or of file names."""
+        write = "Write the file_name of its image into each result"
+        if not self.column_option:
+            return write
+        option = self.column_option.replace("{role}", "image")
+        readings = [option.replace("COLUMN", reading) for reading in ("id", "file_name")]
+        return f"{write}, or say {readings[0]} if these are ids, {readings[1]} if not"
+
+    @property
+    def box_answers(self) -> dict[str, str]:
+        """How the user answers a question about the form or unit of boxes, by its name."""
+        from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
+        from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS
+
+        answers: dict[str, str] = {}
+        for kind, names in (("form", FORMS), ("unit", UNITS)):
+            for name in names:
+                option = self.column_option.replace("{role}", f"box_{kind}").replace("COLUMN", name)
+                answers[name] = f"say {option}" if option else PYTHON_ANSWERS[name]
+        return answers
 
     def confirm_score(self, column: str) -> str:
         """Return how the user says that a column of scores holds the probability of the finding."""

@@ -83,6 +83,7 @@ def read_system(
             exported=bool(info.get("exported_from")),
             cost=dict(info.get("cost") or {}),
             score_range=predictions.score_range,
+            notes=tuple(info.get("notes") or ()),
         ),
     )
     return replace(system, maps=predictions.rows("maps", target.any_of, ids)) if maps else system

@@ -5,53 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_values import cut_boxes
+from cxr_compare.data_prep.contracts.box_readings import cut_boxes
 from cxr_compare.data_prep.contracts.column_names import find_patient_columns
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
+from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table, refuse_line
 from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
-from cxr_compare.data_prep.contracts.text_columns import refuse_line
-from cxr_compare.data_prep.formats.coco import COCO
-from cxr_compare.data_prep.formats.label_file_kinds import label_file_kind
-from cxr_compare.data_prep.formats.misspelt_labels import misspelt_labels
-from cxr_compare.data_prep.formats.patients import named_patients, with_named_patients
-from cxr_compare.data_prep.formats.registry import likely_format
-from cxr_compare.data_prep.formats.source import ReadOptions
-from cxr_compare.data_prep.formats.table import TABLE
-from cxr_compare.data_prep.formats.via import VIA
-from cxr_compare.data_prep.formats.yolo import YOLO
+from cxr_compare.data_prep.sources.patients import named_patients, with_named_patients
+from cxr_compare.data_prep.sources.registry import (
+    all_formats,
+    format_of_file,
+    likely_format,
+)
+from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.sources.imported import ids_from_names, without_garbage_collector
-
-_FOLDER_FORMATS = (YOLO, COCO)
-
 
 _SIZE_TYPES = {"width": "float64", "height": "float64"}
 
 
-def _find_format(path: Path) -> Any:
-    """Return the format of a file or folder of labels; None if the format is not recognised."""
-    if path.is_dir():
-        return next((reader for reader in _FOLDER_FORMATS if reader.detect(path)), None)
-    kind = label_file_kind(path)
-    if kind == "via":
-        return VIA
-    if path.suffix.lower() == ".json" and kind in ("coco", None):
-        return COCO
-    return TABLE if kind == "table" else None
+def _find_format(path: Path) -> Format | None:
+    """Return the format that reads a file or folder of labels without images; None without one."""
+    formats = all_formats()
+    if path.is_dir():  # other formats get their files by name
+        folders = (f for f in formats.values() if f.labels_alone and "labels" not in f.options)
+        return next((found for found in folders if found.detect(path)), None)
+    name = format_of_file(path)
+    if name is None:
+        return formats["coco"] if path.suffix.lower() == ".json" else None
+    return formats[name] if formats[name].labels_alone else None
 
 
 @without_garbage_collector()
 def truth_set(
     path: Path,
     patients: Path | None,
-    say: Callable[[str], None],
+    show: Callable[[str], None] = lambda line: None,
     boxes: Path | None = None,
     columns: tuple[str, ...] = (),
     targets: Mapping[str, Sequence[str]] | None = None,
@@ -66,7 +59,7 @@ def truth_set(
             YOLO labels or of COCO files.
         patients: A CSV file with the columns ``image_id,patient_id``; None if the labels name the
             patients.
-        say: Function that shows the user a sentence, such as which columns were recognised.
+        show: Function that is called with each line of a table of the recognised columns.
         boxes: A CSV file of true boxes, if ``path`` is a CSV file of labels; None without true
             boxes or if ``path`` contains them.
         columns: Meanings of columns whose names are not recognised, as ROLE=COLUMN, such as
@@ -75,7 +68,8 @@ def truth_set(
             None for a target of each finding.
 
     Returns:
-        The data set in memory.
+        The data set in memory. Its ``info["notes"]`` says how the files were read; a sentence that
+        begins with ``WARNING: `` is a caution.
 
     Raises:
         InputError: The labels are malformed or missing, a box reaches beyond its image, or an image
@@ -87,7 +81,7 @@ def truth_set(
     if labels is None or not path.exists():
         raise InputError(f"{path}: {_other_truth(path)}")
     label_files = (path,) if boxes is None else (path, boxes)
-    if boxes is not None and labels is not TABLE:
+    if boxes is not None and labels.name != "table":
         raise InputError(f"{boxes}: boxes in a file of their own need labels in a CSV")
     if boxes is not None and not is_table_file(boxes):
         raise InputError(
@@ -96,12 +90,11 @@ def truth_set(
             "cxr prepare makes a data set for --data"
         )
     options = ReadOptions(columns=columns)
-    if labels in (TABLE, VIA):
+    if "labels" in labels.options:
         options = replace(options, labels=label_files)
-    tables = labels.read_source(path, options, say).with_targets(targets or {})
-    joined = [target["any_of"] for target in tables.targets.values()]
-    for label in misspelt_labels(tables.findings, joined):
-        say(f"WARNING: {label.question[:1].upper()}{label.question[1:]}")
+    tables = labels.read(path, options, show).with_targets(targets or {})
+    # A comparison finds images of unknown patients itself, whatever the truth is.
+    notes = [*tables.read_as, *(note for note in tables.notes if note not in tables.patient_notes)]
     for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
         raise InputError(f"{path}: {image}: {reason}; correct it")
     if tables.boxes.empty and tables.findings.empty:
@@ -113,13 +106,13 @@ def truth_set(
         images = _with_patients(images, patients, path)
     typed_tables = {"images": typed_table(images, "images")}
     for name in ("findings", "boxes", "box_coverage"):
-        rows = getattr(tables, name)
+        rows = getattr(tables, name).drop(columns="implied", errors="ignore")
         typed_tables[name] = typed_table(rows[rows["reader"] == REFERENCE_READER], name)
     sizes = images.set_index("image_id")[["width", "height"]].astype(_SIZE_TYPES)
     of_boxes = sizes.reindex(typed_tables["boxes"]["image_id"].to_numpy()).to_numpy()
     typed_tables["boxes"], note = cut_boxes(typed_tables["boxes"], of_boxes)
     if note:
-        say(f"{path.name}: {note}")
+        notes.append(f"{path.name}: {note}")
     has_official_test = (tables.official["role"] == "test").any()
     roles = tables.official if has_official_test else tables.split
     split = images[["image_id"]].merge(roles, how="left").fillna({"role": "test"})
@@ -130,6 +123,7 @@ def truth_set(
         "source_root": str(path),
         "targets": tables.targets,
         "settings": {},
+        "notes": notes,
         "ids": {**DataSet.digests(*typed_tables.values()), "split_ids": split_ids},
     }
     return DataSet.from_info(path, info, splits={"default": split}).with_tables(typed_tables)
@@ -138,7 +132,7 @@ def truth_set(
 def _other_truth(path: Path) -> str:
     """Return what a file or folder is that is no truth, and what to do."""
     reads = "COCO file, CSV, or folder of COCO or YOLO files"
-    kind = label_file_kind(path) if path.is_file() else likely_format(path)
+    kind = format_of_file(path) if path.is_file() else likely_format(path)
     if kind is None:
         return f"no {reads}"
     folder = path.parent if path.is_file() else path

@@ -21,7 +21,8 @@ def as_array(values: Any) -> npt.NDArray[Any]:
     """Convert a list, an array, a Series or a torch tensor to a numpy array.
 
     Args:
-        values: Numbers of any shape. A torch tensor may be on a GPU and may require a gradient.
+        values: Numbers of any shape. A torch tensor may be on a GPU, may require a gradient and may
+            be bf16, which becomes float32.
 
     Returns:
         The same numbers as a numpy array on the CPU.
@@ -32,6 +33,10 @@ def as_array(values: Any) -> npt.NDArray[Any]:
     """
     if hasattr(values, "detach"):  # a torch tensor; torch itself is never imported here
         values = values.detach().cpu()
+        if str(values.dtype) == "torch.bfloat16":  # numpy has no such type
+            values = values.float()
+    elif hasattr(values, "cpu"):
+        values = values.cpu().numpy()
     return np.asarray(values)
 
 

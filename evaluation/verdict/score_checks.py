@@ -92,16 +92,27 @@ def _notes_of_values(
         for name in named
         if name not in are_labels and has_values[name] == 2 and np.isin(scores[name], (0, 1)).all()
     ]
+    unfair = ""
     if any(count > 2 for count in has_values.values()):
-        notes += [
-            _note(
-                name,
-                f"All scores of {name} are 0 or 1: they are decisions, not probabilities. Its "
-                "AUROC and average precision are then lower than those of its probabilities, and "
-                "differences to other systems are not fair to it.",
-            )
-            for name in are_decisions
-        ]
+        unfair = ", and differences to other systems are not fair to it"
+    notes += [
+        _note(
+            name,
+            f"All scores of {name} are 0 or 1: they are decisions, not probabilities. Its AUROC is "
+            "the mean of one sensitivity and one specificity. It and the average precision are "
+            f"then lower than those of its probabilities{unfair}.",
+        )
+        for name in are_decisions
+    ]
+    notes += [
+        _note(
+            name,
+            f"All scores of {name} are {number(float(scores[name][0]))}: they tell no image from "
+            "another, so its figures say nothing of the images.",
+        )
+        for name in named
+        if has_values[name] == 1
+    ]
     for name, values in scores.items():
         if values.min() < 0 or values.max() > 1:
             low, high = float(values.min()), float(values.max())

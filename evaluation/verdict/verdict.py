@@ -8,6 +8,7 @@ from itertools import combinations
 
 from cxr_compare.evaluation.box_choice import MAP_CUT
 from cxr_compare.evaluation.figures import Figures, family_level, image_blind_name
+from cxr_compare.evaluation.groups.image_blind import FEW_BOXES
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
@@ -289,14 +290,15 @@ def _image_blind_claims(question: _Question) -> list[Claim]:
     """Compare each system with its image-blind baseline in one localisation figure.
 
     It is the primary figure if this is about localisation, else the FROC mean, or the pointing
-    accuracy of a system without boxes.
+    accuracy of a system without boxes. A baseline that was learned from few boxes gives no claim.
     """
     primary = [key for key in question.protocol.keys if METRICS[key[0]].boxed]
     claims = []
     for name in question.systems:
         for key in (*primary, ("froc_mean", ""), ("pointing_accuracy", "")):
             baseline = image_blind_name(name)
-            if question.figures.difference(name, baseline, *key).known:
+            difference = question.figures.difference(name, baseline, *key)
+            if difference.known and difference.no_claim != FEW_BOXES:
                 claims.append(Claim.from_estimates(question.figures, name, baseline, *key))
                 break
     return claims

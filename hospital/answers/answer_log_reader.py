@@ -20,9 +20,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.pseudonyms import read_id_key
-from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_columns import refuse_line, to_numbers
 from cxr_compare.hospital.answers.answer_log import (
     DAY_FILE_PREFIX,
     LOG_CLASSES,

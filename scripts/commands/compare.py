@@ -121,9 +121,11 @@ def compare(
         columns: Names of columns as ROLE=COLUMN, with --truth. The role score names the column of
             scores in all result files, and result_image their column of image ids. For the file of
             one system write SYSTEM.score, SYSTEM.image or SYSTEM.finding, such as A.score=prob;
-            SYSTEM is its name, or the name of its file without suffix. Scores of a column that is
-            named may have any range: outside [0, 1] only their ranks count. All other roles are
-            columns of the CSV of the truth (docs/formats.md).
+            SYSTEM is its name, or the name of its file without suffix. A.finding= says that no
+            column of A holds the classes of its boxes. A.image=id or A.image=file_name says what
+            the image_id of COCO results is. Scores of a column that is named may have any range:
+            outside [0, 1] only their ranks count. All other roles are columns of the CSV of the
+            truth (docs/formats.md).
         scale: With --truth, factor from the px of the boxes of a system to px of the original
             image, as NAME=FACTOR, such as A=2 for boxes of images that were halved. A=1 says that
             they are in px of the original image, where the command asks. From Python a dictionary.
@@ -498,11 +500,14 @@ def _compare_targets(
         # Without its page the folder is incomplete, whatever an earlier run had left.
         (out / files.PAGE).unlink(missing_ok=True)
         results = {}
+        said: set[str] = set()  # how a file was read is said once, not for each target
         for each in inputs:
             console.say(f"{each.truth.display_name}:")
             name = each.truth.finding
             results[name] = request.report(each, out / name)
-            console.say(str(results[name]))
+            lines = [line for line in str(results[name]).split("\n") if line not in said]
+            console.say("\n".join(lines))
+            said.update(line for line in lines if line.startswith("Note: "))
         titles = {each.truth.finding: each.truth.display_name for each in inputs}
         page = write_targets_page(out, titles, first.truth.title)
         return ResultsByTarget(results, page)

@@ -58,20 +58,18 @@ def export(
         source: Run (folder of cxr train) or data set (folder of cxr prepare) to export.
         out: Folder to make, by position or as --out. For a run it is RUN/exports/FORMAT-PRECISION
             by default.
-        format: For a run: onnx or openvino. For a data set: coco, yolo or kaggle (CSV of the RSNA
-            challenge).
+        format: For a run: onnx or openvino. For a data set: coco or yolo.
         precision: Number format of the exported run, by default fp32. bf16 is only for openvino;
             bf16 and int8 need --data.
         data: Data set that the run was trained on. Its validation images check the export, and its
             training images calibrate int8. Without it fp32 is checked on synthetic images.
         split: Also write the roles (train, val, test) of this split, such as 'default'.
-        target: Write only the findings of this target (a finding, or a group of findings). kaggle
-            holds a single target, so it needs this option if the data set has several.
+        target: Write only the findings of this target (a finding, or a group of findings). Without
+            it all findings are written.
         reader: Reader whose labels are written. By default the reference labels of all readers are
             written.
         images: How images are put beside the labels: png or jpeg (8 bits at the original size, as
-            the models see them), link, copy or none. The default is png for yolo, none for coco and
-            kaggle.
+            the models see them), link, copy or none. The default is png for yolo, none for coco.
         verbose: For a run: print each check of the export against the run. Without it one line says
             how far they agree.
 
@@ -96,7 +94,7 @@ def export(
     if not format:
         raise InputError(
             f"export: --format is missing: {', '.join(_RUN_FORMATS)} for a run; coco, "
-            "yolo or kaggle for a data set"
+            "or yolo for a data set"
         )
     for_data = {
         "split": split,

@@ -10,6 +10,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.console import say
 from cxr_compare.scripts.options import DataFolder, read_roles
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.result_columns import require_box_answers
 from cxr_compare.scripts.runner import command
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ def import_predictions(
             set has several findings.
         columns: Columns of the CSV as ROLE=COLUMN, for the roles image, score and finding, such as
             "image=Image Index,score=prob". A role that is left out is found by the usual names.
+            finding= says that no column holds the classes of boxes; image=id or image=file_name,
+            what the image_id of COCO results is.
+            box_form=xyxy (or xywh, cxcywh) and box_unit=share (or px, percent) say how boxes of any
+            file are written.
         images: Images that the software was run on; only for files of boxes. all: every image (but
             no validation image if only test images have a box; with --coco-truth only its images).
             listed: images with a box or a file. FILE: in addition the names in this file, one on
@@ -180,21 +185,20 @@ def _import_features(
     )
 
 
+_COLUMN_ROLES = ("image", "score", "finding", "box_form", "box_unit")
+
+
 def _column_names(roles: Sequence[str]) -> ColumnNames:
     """Return the columns of a CSV of predictions, from texts ROLE=COLUMN."""
     from cxr_compare.evaluation.sources.imported import ColumnNames
 
-    names = dict(text.split("=", 1) for text in roles if "=" in text)
+    names: dict[str, Any] = dict(text.split("=", 1) for text in roles if "=" in text)
     for text in roles:
         role, equals, column = text.partition("=")
-        if role not in ("image", "score", "finding") or not equals or not column:
+        has_column = column or role == "finding"  # finding= says that no column holds classes
+        if role not in _COLUMN_ROLES or not equals or not has_column:
             raise InputError(
                 f"--columns {text}: write image=COLUMN, score=COLUMN or finding=COLUMN"
             )
-    defaults = ColumnNames()
-    return ColumnNames(
-        names.get("image", defaults.image),
-        names.get("score", defaults.score),
-        names.get("finding", defaults.finding),
-        score_is_named="score" in names,
-    )
+    require_box_answers(names)
+    return ColumnNames(**names, score_is_named="score" in names)

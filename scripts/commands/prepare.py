@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.provenance import present_command
-from cxr_compare.data_prep.formats.label_file_kinds import label_file_kind, tool_of_file
-from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.contracts.table_files import is_table_file
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
@@ -44,15 +43,22 @@ def _label_format(path: Path) -> str | None:
         >>> _label_format(Path("labels.XLSX")), _label_format(Path("out/rsna"))
         ('table', None)
     """
-    kind = label_file_kind(path)
-    if kind in ("labelme", "coco"):
+    if path.is_dir():
+        return None
+    if not path.exists():
+        if path.suffix.lower() in (".json", ".xml"):
+            raise InputError(f"{path}: no such file")
+        return "table" if is_table_file(path) else None
+    from cxr_compare.data_prep.sources.other_files import tool_of_file
+    from cxr_compare.data_prep.sources.registry import all_formats, format_of_file
+
+    kind = format_of_file(path)
+    if kind is not None and "labels" not in all_formats()[kind].options:
         raise InputError(
             f"{path}: is a file of --format {kind}; give the folder that holds it and the images, "
             f"without this file: cxr prepare FOLDER OUT --format {kind}"
         )
-    if kind is None and path.suffix.lower() == ".json" and not path.is_dir():
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
+    if kind is None and path.suffix.lower() == ".json":
         tool = tool_of_file(path)
         problem = f"of {tool}, which is not read" if tool else "no file of labels that is known"
         raise InputError(f"{path}: is {problem}; export the labels as COCO, Pascal VOC or YOLO")
@@ -91,9 +97,9 @@ def prepare(
         *paths: Folder of the data set as published, followed by the data set folder to make. If you
             have your own label tables (.csv, .tsv, .xlsx) or a file of CVAT, Label Studio or VIA,
             give them before these two folders. With --out give the data set folders to join.
-        format: Format of the source: rsna, nih, vindr, kermany, covid, cvat, voc, yolo, labelme,
-            via, label-studio, coco, dicom or table (docs/formats.md). Left out, it is the only one
-            that the folder fits.
+        format: Format of the source: rsna, nih, vindr, kermany, covid, roboflow, cvat, voc, yolo,
+            labelme, via, label-studio, coco, folders, dicom or table (docs/formats.md). Left out,
+            it is the only one that the folder fits.
         out: Data set folder to make of several others.
         name: Name of the data set in reports. By default it is the name of the folder.
         size: Also store the pixels of each image at this size, in px.
@@ -109,6 +115,8 @@ def prepare(
             reader:NAME.
         sheet: Name of the sheet to read, if a spreadsheet has several.
         columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or a TOML file.
+            For any format, box_form=xyxy (or xywh, cxcywh) and box_unit=share (or px, percent) say
+            how its boxes are written.
         class_names: Names of numbered classes in their order, with commas. Files of YOLO and tables
             with class numbers need them.
         raw_boxes: Boxes are of the stored pixels of image files, before the EXIF orientation turns
@@ -121,9 +129,8 @@ def prepare(
         keep_ids: Keep the ids of DICOM files, because they identify nobody. Without it --id-key is
             required for DICOM files.
         add: Add the new images of the source to a data set that is complete.
-        strict: Stop at the first file or label that cannot be used, or whose label seems to be
-            misspelt. Without it such files are left out and listed, and the command asks about the
-            label.
+        strict: Stop at the first file or label that cannot be used. Without it such files are left
+            out and listed.
         workers: Number of processes that decode images, by default one for each processor. 0
             decodes in this process, which takes the least memory.
 
@@ -212,14 +219,8 @@ def prepare(
             summary = prepare.prepare(source, folder, options)
     dataset = DataSet.open(folder)
     dataset.summary = summary
-    dataset.next_steps = tuple(
-        data_set_steps(dataset, source=source, tables=tables, made_by=present_command())
-    )
+    dataset.next_steps = tuple(data_set_steps(dataset, source=source, tables=tables))
     return dataset
-
-
-# Formats whose label files lie in the folder of the images, or below it.
-_FOLDERS_OF_LABELS = ("voc", "yolo", "labelme", "coco")
 
 
 def _require_sources(sources: list[Path], *, prepared: bool) -> None:
@@ -267,16 +268,16 @@ def _source_and_out(
             "[LABELS.csv] IMAGES OUT"
         )
     if len(both) == 1:
-        from cxr_compare.data_prep.formats.registry import prepare_command
+        from cxr_compare.data_prep.sources.registry import prepare_command
 
         folder = both[0]
         command = prepare_command(folder, "OUT") if folder.is_dir() else f"cxr prepare {folder} OUT"
         raise InputError(f"prepare: the folder to make is missing; run: {command}")
-    from cxr_compare.data_prep.formats.registry import likely_format
+    from cxr_compare.data_prep.sources.registry import all_formats, likely_format
 
     for path in both[:-1]:
         kind = likely_format(path) if path.is_dir() else None
-        if kind in _FOLDERS_OF_LABELS:
+        if kind is not None and "labels" not in all_formats()[kind].options:
             table = f"; {tables[0]} is not read together with them" if tables else ""
             raise InputError(
                 f"{path}: holds label files (--format {kind}), and {len(both)} folders are given; "

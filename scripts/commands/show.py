@@ -15,7 +15,6 @@ from cxr_compare.data_prep.contracts.folder_kinds import KindName
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.identify_folder import (
     MARKERS,
-    WrongFolderError,
     folder_kind,
     read_marker,
     unfinished_kind,
@@ -157,10 +156,8 @@ def describe_folder(folder: Path) -> dict[str, Any]:
     contents = _within(folder)
     if contents:
         return {"kind": "folder of folders"} | contents
-    raise WrongFolderError(
-        folder,
-        f"{folder}: not a cxr folder (it has none of {', '.join(MARKERS)}), nor one of its folders",
-        foreign=True,
+    raise InputError(
+        f"{folder}: not a cxr folder (it has none of {', '.join(MARKERS)}), nor one of its folders"
     )
 
 

@@ -25,7 +25,6 @@ def split(
     folds: int | None = None,
     test_folds: bool = False,
     seed: int | None = None,
-    method: str | None = None,
     file: AnyPath | None = None,
     keep_test_of: Annotated[str | None, Argument(option="--from")] = None,
     replace: bool = False,
@@ -46,9 +45,6 @@ def split(
             validation set. All have the same test set.
         test_folds: With --folds, let each split test another fold and validate on the next one.
         seed: Random seed of the draw, by default 0.
-        method: balanced (the default) gives each role its share of each class, finding, view and
-            source. hash assigns a patient by a hash of id and seed, so no patient changes its role
-            when images are added.
         file: CSV that gives the split: image_id or patient_id, role (train, val or test) and, if
             wanted, fold. A table of several splits has a column with the name of each in place of
             role.
@@ -78,10 +74,10 @@ def split(
     """
     data = as_path(data)
     file = as_path(file)
-    shares = {"val": val, "test": test, "folds": folds, "seed": seed, "method": method}
+    shares = {"val": val, "test": test, "folds": folds, "seed": seed}
     rule: dict[str, Any] = {key: value for key, value in shares.items() if value is not None}
     excluded = {
-        "--file": (file, {"val", "test", "seed", "method"}),
+        "--file": (file, {"val", "test", "seed"}),
         "--from": (keep_test_of, {"test"}),
         "--test-folds": (test_folds, {"val", "test"}),
     }
@@ -96,8 +92,12 @@ def split(
     if test_folds and folds is None:
         raise InputError("--test-folds: say how many with --folds")
     from cxr_compare.data_prep.audit import audit, page
-    from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits, read_split_rule
-    from cxr_compare.data_prep.splits.role_counts import role_lines
+    from cxr_compare.data_prep.splits.stored_splits import (
+        SplitRule,
+        add_splits,
+        read_split_rule,
+        role_lines,
+    )
 
     dataset = DataSet.open(data)
     made = add_splits(

@@ -78,7 +78,9 @@ def explain(
     if data is not None and truth is None:
         dataset = DataSet.open(data)
     elif truth is not None and data is None:
-        dataset = truth_set(truth, None, console.say)
+        dataset = truth_set(truth, None)
+        for note in dataset.info["notes"]:
+            console.say(note)
         if truth.suffix == ".json":
             coco_truth = coco_truth or truth
     else:

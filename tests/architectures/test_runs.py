@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import SimpleNamespace  # annex studies
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cxr_compare.scripts import child_processes
+from cxr_compare.scripts import child_processes  # annex studies
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.guard import GUARD_NAME
 from cxr_compare.serving.run import Run
@@ -140,6 +140,7 @@ def test_a_misspelt_architecture_or_key_is_met_with_a_suggestion(data, tmp_path,
     assert "did you mean" in line
 
 
+# annex studies
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that train in processes of their own train here, one after another."""
@@ -162,6 +163,9 @@ def test_a_curve_is_drawn_of_a_model(case, data, run_folder, tmp_path, in_this_p
     arguments = ["--data", data, "--out", tmp_path / "out", "--sizes", "0.5,1", "--seeds", 1]
     kinds = [argument for kind, config in configs.items() for argument in (f"--{kind}", config)]
     assert cxr("curve", *kinds, *arguments) == 0
+
+
+# end of annex studies
 
 
 @pytest.mark.long

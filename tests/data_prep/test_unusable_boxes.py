@@ -15,7 +15,7 @@ import cxr_compare
 from cxr_compare.data_prep.contracts.boxes import upright_boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.image import read_image
-from tests.data_prep.formats.answers import reader
+from tests.data_prep.sources.answers import reader
 
 WIDTH, HEIGHT = 100, 120
 N_BOXES = 12
@@ -363,14 +363,57 @@ def test_corners_in_yolo_predictions_are_asked_about(tmp_path):
     assert isinstance(dataset.boxes, pd.DataFrame)
 
 
-def test_corners_that_all_fit_are_a_caution(tmp_path):
+def test_corners_that_all_fit_are_asked_about_until_the_user_answers(tmp_path):
     corners = [[10, 12, 41, 44 + n] for n in range(N_BOXES)]
     source = write_coco(tmp_path / "in", [{"bbox": bbox} for bbox in corners])
-    notes = prepare(source, tmp_path / "out", "coco").summary.notes
-    assert any(note.startswith("WARNING") and "are these corners" in note for note in notes)
+    with pytest.raises(InputError, match=r"are these corners.*box_form=xyxy.*box_form=xywh"):
+        prepare(source, tmp_path / "out", "coco")
+    for form, x2 in (("xyxy", 41), ("xywh", 51)):
+        answer = (f"box_form={form}",)
+        dataset = prepare(source, tmp_path / form, "coco", columns=answer)
+        assert set(dataset.boxes["x2"]) == {x2}
 
 
-def compare_with_truth(folder: Path, annotations: list[dict[str, Any]], predicted: Any) -> float:
+def test_large_lesions_are_no_corners(tmp_path):
+    rng = np.random.default_rng(3)
+    sizes = rng.integers((20, 22, 40, 50), (30, 40, 65, 75), (N_BOXES, 4)).tolist()
+    source = write_coco(tmp_path / "in", [{"bbox": bbox} for bbox in sizes])
+    dataset = prepare(source, tmp_path / "out", "coco")
+    assert corners_of(dataset)[0] == [*sizes[0][:2], sizes[0][0] + sizes[0][2], sum(sizes[0][1::2])]
+
+
+@pytest.mark.parametrize("n_wrong", [1, 4, 11, 12])
+def test_a_bbox_must_be_around_its_outline(n_wrong, tmp_path):
+    annotations: list[dict[str, Any]] = []
+    for n, (x, y, w, h) in enumerate(LESIONS):
+        outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+        below = HEIGHT - y - h if n < n_wrong else y + 0.5
+        annotations.append({"bbox": [x, below, w, h], "segmentation": [outline]})
+    source = write_coco(tmp_path / "in", annotations)
+    if n_wrong > 1:
+        with pytest.raises(InputError, match=rf"p00_0.*in {n_wrong} of 12 annotations"):
+            prepare(source, tmp_path / "out", "coco")
+        return
+    dataset = prepare(source, tmp_path / "out", "coco")
+    assert counts(dataset) == (N_BOXES - 1, N_BOXES)
+    assert dataset.summary.excluded["path"].tolist() == ["p00_0.png"]
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("n_wrong", [1, 4, 11, 12])
+def test_corners_in_another_order_are_sorted_where_they_move_together(n_wrong, axes, tmp_path):
+    drawn = [list(corners) for corners in CORNERS]
+    for corners in drawn[:n_wrong]:
+        for axis in axes:
+            corners[axis], corners[axis + 2] = corners[axis + 2], corners[axis]
+    dataset = prepare(write_voc(tmp_path / "in", drawn), tmp_path / "out", "voc")
+    assert corners_of(dataset) == [list(map(float, corners)) for corners in CORNERS]
+    assert any("sorted" in note for note in dataset.summary.notes)
+
+
+def compare_with_truth(
+    folder: Path, annotations: list[dict[str, Any]], predicted: Any, **options: Any
+) -> float:
     """Write COCO truth and results, and return AP50 by `cxr compare --truth`."""
     source = write_coco(folder / "truth", annotations)
     results = [
@@ -379,7 +422,7 @@ def compare_with_truth(folder: Path, annotations: list[dict[str, Any]], predicte
     ]
     (folder / "a.json").write_text(json.dumps(results))
     result = cxr_compare.compare(
-        {"A": folder / "a.json"}, truth=source / "a.json", replicates=100
+        {"A": folder / "a.json"}, truth=source / "a.json", replicates=100, **options
     ).to_frame()
     value: float = result.set_index("metric").estimate["ap50"]
     return value
@@ -396,6 +439,20 @@ def test_truth_in_files_is_checked_turned_and_cut_as_by_prepare(tmp_path):
     assert compare_with_truth(tmp_path / "both", turned, turned) == pytest.approx(1)
     beyond = [{"bbox": [64, 70, 39, 25]}, *boxes[1:]]
     assert compare_with_truth(tmp_path / "cut", beyond, beyond) == pytest.approx(1)
+
+
+def test_corners_that_fit_are_asked_about_in_truth_and_predictions_until_answered(tmp_path):
+    sizes = [(5 + n, 6 + 2 * n, 20 + n % 3, 30 - n % 4) for n in range(N_BOXES)]
+    right = [{"bbox": list(size)} for size in sizes]
+    corners = [{"bbox": [x, y, x + w, y + h]} for x, y, w, h in sizes]
+    with pytest.raises(InputError, match=r"are these corners.*columns box_form=xyxy"):
+        compare_with_truth(tmp_path / "truth", corners, right)
+    answered = compare_with_truth(tmp_path / "t", corners, right, columns=["box_form=xyxy"])
+    assert answered == pytest.approx(1)
+    with pytest.raises(InputError, match=r"are these corners.*A\.box_form=xyxy"):
+        compare_with_truth(tmp_path / "results", right, corners)
+    answered = compare_with_truth(tmp_path / "r", right, corners, columns=["A.box_form=xyxy"])
+    assert answered == pytest.approx(1)
 
 
 def test_a_predicted_box_without_size_is_left_out_and_one_of_null_is_refused(tmp_path):

@@ -183,6 +183,8 @@ def test_tensors_with_gradients_and_series_are_arrays():
     expected = metrics.estimate("auroc", y, scores, patients=patients)
     tensor = torch.tensor(scores, requires_grad=True)
     assert metrics.estimate("auroc", torch.tensor(y), tensor, patients=patients) == expected
+    bf16 = torch.tensor(scores).bfloat16()
+    assert metrics.auroc(y, bf16) == metrics.auroc(y, bf16.float())
     series = pd.Series(patients)[::-1]
     assert metrics.estimate("auroc", pd.Series(y), pd.Series(scores), patients=series) == expected
     assert metrics.auroc(torch.tensor(y), tensor) == expected.estimate

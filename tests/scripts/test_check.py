@@ -19,7 +19,7 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     TRUSTED_DISTANCE,
     find_near_duplicates,
 )
-from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits
+from cxr_compare.data_prep.splits.stored_splits import SplitRule, add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts import cli
 from cxr_compare.scripts.commands.check import check as check_command

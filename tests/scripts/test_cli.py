@@ -81,7 +81,7 @@ EXTRA_MODULES = {  # one of its modules, and a command that needs it
     "train": ("torch", "train chexnet_small --data set --out o"),
     "export": ("onnx", "export run --format onnx"),
     "serve": ("uvicorn", "serve run"),
-    "hospital": ("pynetdicom", "pacs run --listen CXR:11112"),
+    "hospital": ("pynetdicom", "pacs run --listen CXR:11112"),  # annex hospital
     "cluster": ("ray", "CXR_ENGINE=ray prepare raw out --format coco"),
     "mlflow": ("mlflow", f'{_TRAIN} training.loggers=["mlflow"]'),
     "tensorboard": ("tensorboard", f'{_TRAIN} training.loggers=["tensorboard"]'),

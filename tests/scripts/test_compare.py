@@ -114,7 +114,7 @@ def write_system(data: Path, folder: Path, seed: int) -> Path:
         ),
         ("of-other-images", "of Reader were made on a data set with content_id"),
         ("mass", r"mass: predicts 'mass', which .* does not label; it has effusion, opacity"),
-        ("same-name", "two systems have one name; give each its own"),
+        ("again/run", "'run': .*/run and .*/again/run"),
     ],
 )
 def test_all_systems_are_looked_at_before_the_first_is_predicted(
@@ -125,11 +125,25 @@ def test_all_systems_are_looked_at_before_the_first_is_predicted(
     )
     other = table_set(tmp_path / "other", list("ab"), {name: ["present"] * 2 for name in FINDINGS})
     write_system(other, tmp_path / "of-other-images", seed=0)
-    for name, finding in (("run", "opacity"), ("mass", "mass"), ("same-name", "opacity")):
-        (tmp_path / name).mkdir()
+    for name, finding in (("run", "opacity"), ("mass", "mass"), ("again/run", "opacity")):
+        (tmp_path / name).mkdir(parents=True)
         write_json(tmp_path / name / "run.json", "run", {"name": "A", "findings": [finding]})
     with pytest.raises(InputError, match=message):
         compare([tmp_path / "run", tmp_path / second], data=data, target="opacity")
+
+
+def test_systems_of_one_name_have_the_names_of_their_folders(data, system, tmp_path, capsys):
+    other = write_system(data, tmp_path / "other", seed=1)
+    named = write_system(data, tmp_path / "third", seed=2)
+    assert Predictions.open(system).name == Predictions.open(other).name
+    options = {"data": data, "target": "opacity", "policy": ["threshold=0.5"], "replicates": 100}
+    systems = [str(system), str(other), f"Other={named}"]
+    result = cxr_compare.compare(systems, **options, progress=True)
+    assert result.systems == ["reader", "other", "Other"]
+    said = [line for line in capsys.readouterr().err.splitlines() if "folder" in line]
+    assert len(said) == 1
+    assert "reader and other" in said[0]
+    assert cxr_compare.compare([f"A={system}", str(other)], **options).systems == ["A", "Reader"]
 
 
 def test_python_returns_what_the_command_writes(data, system, tmp_path, capsys):

@@ -96,6 +96,40 @@ def test_counts_of_changed_decisions_are_those_of_the_decisions(report):
     assert kinds.str.contains("D + C corrects D", regex=False).any()
 
 
+def counts_of_one_finds(report, first, second):
+    """Count the cases that one of two systems finds, and the same in the decisions."""
+    decisions = report.decisions[report.decisions["label"] == 1]
+    called = decisions.pivot(index="image_id", columns="system", values=f"decision_{report.policy}")
+    one, two = called[first].astype(bool), called[second].astype(bool)
+    kinds = report.cases().drop_duplicates("kind").set_index("kind")["of"]
+    return kinds[kinds.index.str.contains("finds")].tolist(), [
+        (one & ~two).sum(),
+        (two & ~one).sum(),
+    ]
+
+
+def test_a_joint_system_takes_no_image_from_what_one_member_alone_finds(values, report, tmp_path):
+    counted, expected = counts_of_one_finds(report, "D", "C")
+    assert counted == expected
+    without = compared(*values)
+    assert counts_of_one_finds(without, "D", "C") == (expected, expected)
+    report.save(tmp_path / "report")
+    again = cxr_compare.Result.open(tmp_path / "report")
+    assert counts_of_one_finds(again, "D", "C") == (expected, expected)
+
+
+def test_an_ensemble_takes_no_image_from_what_one_member_alone_finds(values):
+    truth, _, boxes, second = values
+    first = boxes.groupby("image_id", as_index=False)["score"].max()
+    first = second[["image_id"]].merge(first, how="left").fillna({"score": 0.0})
+    both = cxr_compare.ensemble({"A": first, "B": second}, truth=truth)
+    report = cxr_compare.compare(
+        {"A": first, "B": second, "A + B": both}, truth=truth, replicates=100
+    )
+    counted, expected = counts_of_one_finds(report, "A", "B")
+    assert counted == expected
+
+
 def test_permuted_test_labels_leave_weights_and_thresholds_byte_for_byte_the_same(values, report):
     truth, *rest = values
     permuted = truth.copy()

@@ -23,7 +23,7 @@ from PIL import Image
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.store import decode
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -35,8 +35,8 @@ from cxr_compare.scripts import console
 from cxr_compare.serving import predict_folder
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.trained_model import TrainedModel
-from cxr_compare.studies.curve.child_commands import Command, Running, run_commands
-from cxr_compare.studies.curve.cluster import open_machines
+from cxr_compare.studies.curve.child_commands import Command, Running, run_commands  # annex studies
+from cxr_compare.studies.curve.cluster import open_machines  # annex studies
 from tests.scripts.launched import contents, hooked_path, workers_below
 from tests.scripts.small_sets import cxr, drawn_images
 from tests.scripts.untrained import untrained_run
@@ -264,6 +264,7 @@ def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, m
     assert not (tmp_path / "set").exists()
 
 
+# annex studies
 @pytest.mark.release
 @pytest.mark.usefixtures("ray")
 def test_commands_run_in_a_cluster_and_say_what_went_wrong(tmp_path):
@@ -282,3 +283,6 @@ def test_commands_run_in_a_cluster_and_say_what_went_wrong(tmp_path):
     assert problems["small_cnn"] is None
     assert 'name = "Small CNN"' in (tmp_path / "small_cnn.txt").read_text()
     assert "no-such" in str(problems["no-such"])
+
+
+# end of annex studies

@@ -33,7 +33,7 @@ def test_losses_are_listed_and_the_summary_is_json(data, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "pascal"], "use one of coco, yolo, kaggle"),
+        (["--format", "pascal"], "use one of coco, yolo"),
         (["--format", "coco", "--images", "some"], "use one of none, png, jpeg, link, copy"),
         (["--format", "coco", "--split", "no"], "has no split 'no'; it has default"),
         ([], "--format is missing: onnx, openvino for a run"),

@@ -441,8 +441,10 @@ OF_BOTH = {
     "compare": "compare {runs} --data {data} --out {out} --replicates 100",
 }
 OF_CHILDREN = {  # which run here, one after another
+    # annex studies
     "curve": "curve --classifier {run}/config.toml --detector {other}/config.toml --data {data} "
     "--out {out} --sizes 0.5,1 --seeds 1",
+    # end of annex studies
 }
 
 
@@ -489,8 +491,9 @@ def test_a_run_that_is_loaded_answers_on_the_device(gpu, runs):
         assert gpu.operations["convolution.default"]
 
 
+# annex hospital
 def test_an_archive_is_answered_for_on_the_device(gpu, runs, tmp_path, monkeypatch):
-    pacs = pytest.importorskip("tests.serving.test_pacs", reason="needs the extra pacs")
+    pacs = pytest.importorskip("tests.hospital.pacs.test_pacs", reason="needs the extra")
     shelves = []
 
     class Archive(pacs.Shelf):
@@ -506,6 +509,9 @@ def test_an_archive_is_answered_for_on_the_device(gpu, runs, tmp_path, monkeypat
     assert cxr("pacs", *runs.values(), *options, "--device", "cuda") == 0
     assert len(shelves[0].stored) == 2  # a report and a capture
     assert gpu.operations["convolution.default"]
+
+
+# end of annex hospital
 
 
 @pytest.mark.parametrize("config", SETTINGS)

@@ -115,35 +115,6 @@ def test_with_one_class_another_data_set_is_joined(films, tmp_path):
     ]
 
 
-def test_a_misspelt_label_is_asked_about_and_the_frequent_target_is_trained(
-    films, tmp_path, capsys
-):
-    with pytest.raises(InputError, match=r"'opacitiy'.*did you mean 'opacity'"):
-        steps_of(films, tmp_path / "strict", "misspelt.csv", strict=True)
-    assert not (tmp_path / "strict").exists()
-    corrected, step = steps_of(films, tmp_path / "out", "misspelt.csv", progress=True)
-    assert capsys.readouterr().err.count("did you mean 'opacity' (23 images)?") == 1
-    assert step.endswith(" --set data.target=opacity")
-    assert "did you mean 'opacity'" in str(DataSet.open(tmp_path / "out").info["notes"])
-    assert corrected == (
-        f"cxr prepare {films}/misspelt.csv {films}/films {tmp_path}/out-2 --workers 0 "
-        "--target opacity=opacity,opacitiy"
-    )
-    assert (
-        cli.run_command(
-            prepare, *shlex.split(corrected)[2:5], workers=0, target=["opacity=opacity,opacitiy"]
-        )
-        == 0
-    )
-    joined = DataSet.open(tmp_path / "out-2")
-    joined.next_steps = next_steps(joined.folder)
-    assert "did you mean" not in str(joined.info["notes"])
-    assert (joined.labels(joined.targets["opacity"]) == 1).sum() == N_IMAGES // 2
-    assert list(joined.targets) == ["opacity"]
-    (step, *_) = joined.next_steps or ()
-    assert "data.target" not in step
-
-
 def test_what_was_shown_before_the_images_are_decoded_is_not_said_again(films, tmp_path, capsys):
     assert cli.run_command(prepare, films / "labels.csv", films / "films", tmp_path / "out") == 0
     assert capsys.readouterr().err.count("no boxes") == 1

@@ -13,7 +13,11 @@ from tests.scripts.small_sets import cxr
 from tests.test_documents import cxr_commands
 
 QUESTIONS = Path(__file__).resolve().parents[2] / "docs" / "questions"
-TESTED_ELSEWHERE = ("my-two-result-files.md", "why-is-my-map-different.md", "map-or-accuracy.md")
+TESTED_ELSEWHERE = (
+    "my-two-result-files.md",
+    "why-is-my-map-different.md",  # annex studies
+    "map-or-accuracy.md",
+)
 PAGES = [page for page in sorted(QUESTIONS.glob("*.md")) if page.name not in TESTED_ELSEWHERE]
 
 

@@ -16,7 +16,7 @@ def small_table_set(folder: Path) -> Path:
     return table_set(folder, list("abcdef"), states, width=100, height=80, split=roles)
 
 
-@pytest.mark.parametrize("command", ["cxr serve", "cxr pacs"])
+@pytest.mark.parametrize("command", ["cxr serve", "cxr overlay"])
 def test_a_data_set_is_answered_with_the_runs_beside_it(tmp_path, command):
     data = small_table_set(tmp_path)
     with pytest.raises(InputError, match=rf"data: is a data set, .*run: {command} RUN$"):

@@ -120,12 +120,6 @@ def test_test_set_of_another_split_can_be_reused(data):
     assert not dataset.image_ids("val", "val-2").equals(dataset.image_ids("val"))
 
 
-def test_by_hash_is_another_draw(data):
-    split(data, name="stable", method="hash")
-    how = json.loads((data / "splits" / "stable.json").read_text())["how"]
-    assert how["rule"]["method"] == "hash"
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -139,7 +133,6 @@ def test_by_hash_is_another_draw(data):
             "--from .*--file .*--test",
         ),
         ({"val": 0.6, "test": 0.6}, "val=0.6 .*test=0.6 .* 1$"),
-        ({"method": "random"}, "method='random'.*balanced .*hash"),
         ({"name": "default"}, "split 'default' .*--replace"),
     ],
 )

@@ -19,7 +19,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn_v2
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits
+from cxr_compare.data_prep.splits.stored_splits import SplitRule, add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess

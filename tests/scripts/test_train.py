@@ -26,7 +26,7 @@ from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.run import Run
-from cxr_compare.studies.curve.curve_trainings import CurveRun
+from cxr_compare.studies.curve.curve_trainings import CurveRun  # annex studies
 from cxr_compare.training.model_files import load_model
 from cxr_compare.training.plots import save_figure
 from cxr_compare.training.run_folder import RunFolder
@@ -240,7 +240,7 @@ def test_the_decision_that_marks_a_training_as_ended_is_its_last_file(
     monkeypatch.setattr("cxr_compare.serving.guard.add_guard", note)
     _train(data, again)
     assert guarded == [again]
-    assert CurveRun("detector", "default", "default", 1.0, 0, again).has_ended
+    assert CurveRun("detector", "default", "default", 1.0, 0, again).has_ended  # annex studies
 
 
 @pytest.fixture(scope="module")

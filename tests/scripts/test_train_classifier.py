@@ -16,7 +16,7 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
-from cxr_compare.data_prep.formats.nih import FINDINGS
+from cxr_compare.data_prep.sources.public_sets import public_sets
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from cxr_compare.scripts import console
@@ -154,7 +154,7 @@ def test_a_public_checkpoint_brings_its_preprocessing(data, tmp_path, capsys):
 
 
 def test_public_checkpoints_call_findings_as_our_readers_do() -> None:
-    assert set(CHEXNET_FINDINGS) == set(FINDINGS)
+    assert set(CHEXNET_FINDINGS) == set(public_sets()["nih"].findings)
     assert set(CHEXNET_FINDINGS) < set(XRAYVISION_FINDINGS)
     assert "lung_opacity" in XRAYVISION_FINDINGS  # RSNA's
 
@@ -167,8 +167,8 @@ def test_fourteen_findings_are_learned_and_measured_where_they_are_known() -> No
     table[:, 3] = np.nan  # never read
     images = {f"image{n}": np.full((64, 64), 40 * n, np.uint8) for n in range(6)}
     store = ImageStore(images, size=64)
-    labels = pd.DataFrame(table, index=store.ids, columns=list(FINDINGS))
-    rows = ImageLabelDataset(store, store.ids, labels, FINDINGS)  # type: ignore[arg-type]
+    labels = pd.DataFrame(table, index=store.ids, columns=list(CHEXNET_FINDINGS))
+    rows = ImageLabelDataset(store, store.ids, labels, CHEXNET_FINDINGS)  # type: ignore[arg-type]
 
     batch = collate([rows[n] for n in range(6)])
     model = build_classifier("small_cnn", n_findings=14, image_size=64)

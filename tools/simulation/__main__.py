@@ -3,8 +3,9 @@
     python -m tools.simulation [DESIGN ...] [--sets 400] [--seed 70] [--processes 2]
 
 A design is named by any part of its name, such as ``margin``; without one, all are run. Results are
-kept in ``results.json`` as soon as a design is done, and the tables of docs/validity.md and
-docs/validity.csv are written from it. Fewer than 100 sets are a trial: they are printed only.
+kept in ``results.json`` as soon as a design is done, those of an annex beside its designs. The
+tables of docs/validity.md and docs/validity.csv are written from them, and again by
+``python tools/documents.py``. Fewer than 100 sets are a trial: they are printed only.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
-import importlib.util
 import io
 import json
 import re
@@ -30,10 +30,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from tools.annexes import modules_of_annexes
+from tools.simulation import folds
 from tools.simulation.claims import QUESTIONS, Question, measure
 from tools.simulation.designs import core_designs
 
-RESULTS = Path(__file__).with_name("results.json")
+_RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "validity.md"
 _TRIAL = 100  # fewer sets are printed, not kept
 _CHUNK = 10  # sets
@@ -47,13 +49,8 @@ name its mean and the number of sets in which it is defined."""
 
 
 def further_modules() -> list[Any]:
-    """Return the modules of designs that call another function, with those of present annexes."""
-    annexes = [
-        name
-        for name in ("studies", "hospital")
-        if importlib.util.find_spec(f"cxr_compare.{name}") is not None
-    ]
-    return [importlib.import_module(f"tools.simulation.{name}") for name in ("folds", *annexes)]
+    """Return the modules of designs that call another function, with those of the annexes."""
+    return [folds, *modules_of_annexes("simulation")]
 
 
 @cache
@@ -149,15 +146,24 @@ def kept(results: Sequence[Result], new: Result) -> list[Result]:
     return ours + [result for result in left if "command" not in result]
 
 
+def _files() -> dict[Path, set[str]]:
+    """Return each file of results with its questions: an annex keeps those of its designs."""
+    annexes = modules_of_annexes("simulation")
+    files = {Path(module.__file__).with_suffix(".json"): {*module.QUESTIONS} for module in annexes}
+    return {_RESULTS: questions().keys() - set().union(*files.values()), **files}
+
+
 def read() -> list[Result]:
-    """Return the kept results."""
-    results: list[Result] = json.loads(RESULTS.read_text())
-    return results
+    """Return the kept results, those of the earlier program last."""
+    results: list[Result] = [row for file in _files() for row in json.loads(file.read_text())]
+    return sorted(results, key=lambda result: "command" not in result)
 
 
 def write(results: Sequence[Result]) -> None:
     """Write the results, one design in each line, and the page and the CSV with its tables."""
-    RESULTS.write_text("[\n" + ",\n".join(json.dumps(result) for result in results) + "\n]\n")
+    for file, asked in _files().items():
+        own = [row for row in results if asked & set(map(_question, row["found"]))]
+        file.write_text("[\n" + ",\n".join(map(json.dumps, own)) + "\n]\n")
     PAGE.write_text(with_table(PAGE.read_text(), results))
     PAGE.with_suffix(".csv").write_text(every_row(results))
 
@@ -249,11 +255,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=70)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="only list the designs")
-    parser.add_argument("--write", action="store_true", help="only write the tables again")
     options = parser.parse_args()
-    if options.write:
-        write(read())
-        return
     parts = options.design or [""]
     chosen = [name for name in designs() if any(part in name for part in parts)]
     if not chosen:

@@ -11,7 +11,7 @@ from PIL import Image
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.contracts.table_files import read_header
-from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 

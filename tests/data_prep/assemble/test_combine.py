@@ -15,7 +15,7 @@ from cxr_compare.data_prep.audit.split_checks import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import empty_table, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.source import SourceTables
+from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 from cxr_compare.data_prep.store.dataset import DataSet

@@ -18,15 +18,15 @@ from cxr_compare.data_prep.audit.split_checks import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.source import ReadOptions
-from cxr_compare.data_prep.splits.add_split import SplitRule
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
+from cxr_compare.data_prep.splits.stored_splits import SplitRule
 from cxr_compare.data_prep.store import decode as decoding
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 from tests.data_prep.assemble.sources import make, read_options
 from tests.data_prep.assemble.sources import write_pairs as write_source
-from tests.data_prep.formats.answers import write_files
+from tests.data_prep.sources.answers import write_files
 from tests.plain_sets import prepare_plain
 
 TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded", "splits/default")

@@ -11,9 +11,9 @@ from PIL import Image
 from cxr_compare.data_prep.assemble import prepare as preparing
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.source import ReadOptions
-from cxr_compare.data_prep.splits.add_split import add_splits
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.splits.stored_splits import add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from tests.data_prep.assemble.sources import make, write_pairs

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.formats.rsna import CLASS_INFO, LABELS, TRAIN_IMAGES
+from cxr_compare.data_prep.sources.rsna import CLASS_INFO, LABELS, TRAIN_IMAGES
 from cxr_compare.data_prep.synth.dicom_files import write_image
 from cxr_compare.data_prep.synth.phantom import write_phantom
 from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments
@@ -179,7 +179,6 @@ def _add_bad_rows(flawed: _FlawedSet, tables: dict[str, pd.DataFrame]) -> None:
         "box_outside": (size - 10.0, size - 10.0, 40.0, 40.0),
         "box_zero_size": (0.3 * size, 0.4 * size, 0.0, 20.0),
         "box_nan": (0.3 * size, np.nan, 20.0, 20.0),
-        "box_negative_width": (0.5 * size, 0.4 * size, -20.0, 30.0),
     }
     touched = {row[key] for row in flawed.added for key in ("patientId", "other_patientId")}
     sound = [record for record in flawed.records if record["patientId"] not in touched]

@@ -29,10 +29,9 @@ REASONS = {
     "unreadable": "",
     "text_file": "",
     "image_without_label": "no row in",
-    "label_without_image": "no image file",
+    "label_without_image": "no image",
     "box_outside": "box outside the image",
     "box_zero_size": "zero or negative size",
-    "box_negative_width": "zero or negative size",
     "box_nan": "missing or infinite",
 }
 

@@ -23,7 +23,7 @@ from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.audit.thumbnails import ILLEGIBLE_PX, open_images, thumbnail
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
-from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts

@@ -19,8 +19,7 @@ from cxr_compare.data_prep.contracts.pseudonyms import (
 )
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.source import SourceTables
-from cxr_compare.data_prep.formats.targets import targets_from_findings
+from cxr_compare.data_prep.sources.source_tables import SourceTables, targets_from_findings
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 SECRETS = ("DOE^JANE", "4711-0815", "1.2.840.99.1", "1.2.840.99.2", "1.2.840.77", "SMITH", "jane")

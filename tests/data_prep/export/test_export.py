@@ -25,9 +25,9 @@ from cxr_compare.data_prep.contracts.tables import empty_table, write_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.content import file_stems
 from cxr_compare.data_prep.export.export import export_annotations
-from cxr_compare.data_prep.formats.coco import COCO as COCO_FORMAT
-from cxr_compare.data_prep.formats.registry import read_source
-from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.sources.coco import COCO as COCO_FORMAT
+from cxr_compare.data_prep.sources.registry import read_source
+from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 
 EDGES = ["x1", "y1", "x2", "y2"]
@@ -294,7 +294,7 @@ def test_a_set_without_images_goes_through_a_coco_file(tmp_path):
     dataset = make_set(tmp_path / "set", LABELS, images=IMAGES, with_files=False)
     export_annotations(dataset, tmp_path / "out", "coco")
     file = tmp_path / "out" / "annotations" / "instances.json"
-    tables = COCO_FORMAT.read_source(file, ReadOptions(), lambda line: None)
+    tables = COCO_FORMAT.read(file, ReadOptions(), lambda line: None)
     assert tables.images["path"].isna().all()
     states, _, boxes = labels_of(tables)
     assert_same_labels((states, {}, boxes), (expected(CERTAIN)[0], {}, expected(CERTAIN)[2]))
@@ -302,62 +302,10 @@ def test_a_set_without_images_goes_through_a_coco_file(tmp_path):
         export_annotations(dataset, tmp_path / "x", "coco", images="link")
 
 
-def test_kaggle_reads_back_as_the_challenge(tmp_path):
-    labels: Labels = {
-        ("a", "lung_opacity", "reference"): ("present", "all", [BOX]),
-        ("b", "lung_opacity", "reference"): ("absent", "all", []),
-        ("c", "lung_opacity", "reference"): ("uncertain", None, []),
-        ("d", "lung_opacity", "reference"): ("present", None, []),
-    }
-    classes = dict(zip("abcd", ("lung_opacity", "normal", None, "lung_opacity"), strict=True))
-    sources = {"a": "mapped_unverified", "d": "assumed_image"}
-    images = {
-        name: {
-            **known,
-            "x_class": classes[name],
-            "source": "rsna",
-            "patient_id": f"nih:000{name}" if name != "d" else "rsna:d",
-            "patient_id_source": sources.get(name, "mapped"),
-        }
-        for name, known in IMAGES.items()
-    }
-    dataset = make_set(tmp_path / "set", labels, images=images)
-    target = {"opacity": {"any_of": ["lung_opacity"], "display_name": "Lung opacity"}}
-    dataset.info["targets"] = target
-    dataset = DataSet(dataset.folder, dataset.info, {})
-    dataset.targets["opacity"] = Target("opacity", ("lung_opacity",), "Lung opacity")
-    summary = export_annotations(dataset, tmp_path / "out", "kaggle", images="link")
-    tables = read(tmp_path / "out", "rsna")
-    states, covered, boxes = labels_of(tables)
-    assert states == {k: v[0] for k, v in labels.items() if k[0] != "c"}
-    assert covered == {k: "all" for k in labels if k[0] in "ab"}
-    assert boxes == expected(labels)[2]
-    people = tables.images.set_index("image_id")[["patient_id", "patient_id_source"]]
-    assert people.loc[list("abcd")].to_numpy().tolist() == [
-        ["nih:000a", "mapped_unverified"],
-        ["nih:000b", "mapped"],
-        ["nih:000c", "mapped"],
-        ["rsna:d", "assumed_image"],
-    ]
-    assert (
-        dict(zip(tables.images["image_id"], tables.images["x_class"], strict=True))["b"] == "normal"
-    )
-    assert any("1 image has no label for the target" in line for line in summary.not_exported)
-    assert any("1 image is positive and not fully boxed" in line for line in summary.not_exported)
-
-
-def test_kaggle_says_what_it_cannot_hold_of_another_set(dataset, tmp_path):
-    summary = export_annotations(dataset, tmp_path / "out", "kaggle", images="png", target="any")
-    assert sorted(p.name for p in tmp_path.rglob("out/**/*.png")) == [f"{i}.png" for i in "abcd"]
-    said = "\n".join(summary.not_exported)
-    assert "mass, nodule reads back as lung_opacity" in said
-    assert "1 image has a patient who is not of NIH" in said
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"format": "pascal"}, "use one of coco, yolo, kaggle"),
+        ({"format": "pascal"}, "use one of coco, yolo"),
         ({"images": "some"}, "use one of none, png, jpeg, link, copy"),
         ({"split": "no"}, "has no split 'no'; it has default"),
         ({"reader": "R9"}, "has no reader 'R9'; it has R1, reference"),

@@ -5,8 +5,8 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.data_prep.splits.add_split import add_splits
 from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.splits.stored_splits import add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from tests.data_prep.splits.small_data_set import make_set
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
-from cxr_compare.data_prep.formats.source import empty_roles
-from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
+from cxr_compare.data_prep.sources.source_tables import empty_roles
 from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.splits.stored_splits import draw_split, image_links
 from tests.data_prep.splits.small_data_set import make_set
 
 
@@ -33,14 +33,6 @@ def test_roles_of_the_source_are_followed_and_unused_images_stay_unused(tmp_path
     assert set(split["role"][80:]) == {"test"}
     assert set(split["role"][:80]) == {"train", "val"}
     assert how["n_images_unused"] == 0
-
-
-def test_a_hash_that_gives_a_role_to_nobody_is_noted(tmp_path):
-    tables = make_set(tmp_path, 2)
-    rule = SplitRule(val=0.01, test=0.01, method="hash")
-    _, how = draw_split(tables.images, tables.findings, empty_roles(), rule)
-    (note,) = how["notes"]
-    assert "test and val" in note
 
 
 def test_equal_images_and_near_ones_are_linked():

@@ -1,6 +1,6 @@
 """The table of images by role."""
 
-from cxr_compare.data_prep.splits.role_counts import role_lines
+from cxr_compare.data_prep.splits.stored_splits import role_lines
 
 
 def test_many_targets_get_lines_of_their_own():

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare import metrics
-from cxr_compare.data_prep.contracts.box_values import check_inside
+from cxr_compare.data_prep.contracts.box_check import check_predictions
+from cxr_compare.data_prep.contracts.box_readings import BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 
@@ -64,8 +65,8 @@ def renamed(pattern: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
         (changed("y2", np.inf), r"row 3, image 'image-3'.*y2=inf"),
         (changed("x2", 300), r"row 3, image 'image-3': x1=300.*x2=300.*needs x1 < x2"),
         (changed("x2", 299), r"row 3, image 'image-3'.*x2=299"),
-        (as_widths, r"row 0, image 'image-0'.*x2=200.*width and height.*x2 = x1 \+ width"),
-        (in_shares, r"row 0, image 'image-0'.*x1=0\.3.*shares.*Multiply"),
+        (as_widths, r"row 0, image 'image-0'.*x2=200.*widths and heights.*x2 = x1 \+ width"),
+        (in_shares, r"row 0, image 'image-0'.*x1=0\.3.*shares.*multiply"),
         (renamed("other-{}"), r"boxes: no image .* in image_ids.*'other-image-0'.*'image-0'"),
         (renamed("{}.png"), r"boxes: row 0: image 'image-0\.png' is not.*'image-0'"),
         (lambda t: renamed("{}")(t).assign(image_id=t["image_id"].str.upper()), r"'IMAGE-0' is no"),
@@ -87,7 +88,7 @@ def test_wrong_predicted_boxes_give_no_figure(metric, change, says):
     [
         (changed("x1", np.nan), r"truth: row 3, image 'image-3': x1=nan"),
         (changed("x2", 300), r"truth: row 3, image 'image-3'"),
-        (as_widths, r"truth: row 0.*width and height"),
+        (as_widths, r"truth: row 0.*widths and heights"),
         (in_shares, r"truth: row 0.*shares"),
         (renamed("other-{}"), r"truth: no image .* in image_ids.*'other-image-0'"),
         (renamed("{}.dcm"), r"truth: row 0: image 'image-0\.dcm'"),
@@ -138,8 +139,11 @@ def test_right_boxes_of_some_images_or_of_none_still_give_figures():
 def test_boxes_that_reach_a_little_beyond_are_left_to_be_clipped():
     sizes = np.full((10, 2), 1000.0)
     over = found_boxes().assign(x2=1030.0)
-    check_inside(over, "boxes", sizes)
-    check_inside(over, "boxes", sizes, sides="COCO's bbox is x, y, width, height")
+    for form in ("xyxy", "xywh"):
+        checked, _ = check_predictions(over, BoxReading(form, where="boxes"), sizes)
+        assert checked["x2"].tolist() == [1030] * 10
+    far = found_boxes().assign(x2=1600.0)
     with pytest.raises(InputError, match=r"row 0.*resized"):
-        check_inside(found_boxes().assign(x2=1600.0), "boxes", sizes)
-    check_inside(found_boxes().assign(x2=1600.0), "boxes", np.full((10, 2), np.nan))
+        check_predictions(far, BoxReading(where="boxes"), sizes)
+    unknown = np.full((10, 2), np.nan)
+    assert len(check_predictions(far, BoxReading(where="boxes"), unknown)[0]) == 10

@@ -24,25 +24,31 @@ def box(image_id, corners, **score):
     return {"image_id": image_id, **dict(zip(EDGES, corners, strict=True)), **score}
 
 
-@pytest.fixture(scope="module")
-def hand_made():
+def compared(n_boxes):
     """Eight test images of 800 px; of four lesions, three are at the place of the validation boxes.
 
     The detector's box is never on a lesion, and its score is the score of the image.
     """
-    rows = [(f"v{n}", n % 2, "val", 400) for n in range(40)]
+    n_val = 2 * n_boxes
+    rows = [(f"v{n}", n % 2, "val", 400) for n in range(n_val)]
     scores = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
     rows += [(f"t{n}", int(n < 4), "test", 800) for n in range(len(scores))]
     truth = pd.DataFrame(rows, columns=["image_id", "label", "role", "width"])
     truth = truth.assign(height=truth["width"], patient_id=truth["image_id"])
-    lesions = [box(f"v{n}", PLACE) for n in range(1, 40, 2)]
+    lesions = [box(f"v{n}", PLACE) for n in range(1, n_val, 2)]
     lesions += [box(f"t{n}", 2 * (ELSEWHERE if n == 2 else PLACE)) for n in range(4)]
     corner = (370.0, 350.0, 399.0, 399.0)
     found = [box(f"t{n}", corner, score=score) for n, score in enumerate(scores)]
-    found += [box(f"v{n}", corner, score=0.2 + 0.5 * (n % 2) + n / 200) for n in range(40)]
+    found += [box(f"v{n}", corner, score=0.2 + 0.5 * (n % 2) + n / 1000) for n in range(n_val)]
+    systems = {"A": pd.DataFrame(found)}
     return cxr_compare.compare(
-        {"A": pd.DataFrame(found)}, truth=truth, boxes=pd.DataFrame(lesions), replicates=100
+        systems, truth=truth, boxes=pd.DataFrame(lesions), scale={"A": 1}, replicates=100
     )
+
+
+@pytest.fixture(scope="module")
+def hand_made():
+    return compared(n_boxes=100)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +78,27 @@ def test_only_localisation_figures_have_a_baseline_and_its_p_values_are_no_furth
     read = Figures.from_table(hand_made.figures)
     assert list(read.systems) == list(read.image_blind) == list(read.over_image_blind) == ["A"]
     assert read.difference("A", image_blind_name("A"), "froc_mean").estimate < 0
+
+
+def test_a_baseline_that_learned_from_fewer_than_100_boxes_has_figures_and_gives_no_claim(
+    hand_made,
+):
+    few = compared(n_boxes=99)
+    baseline = image_blind_name("A")
+    rows = [
+        report.to_frame().query("metric == 'froc_mean' and system != 'A'").set_index("system")
+        for report in (hand_made, few)
+    ]
+    same = ["estimate", "ci_low", "ci_high"]
+    pd.testing.assert_frame_equal(rows[0][same], rows[1][same])
+    p_values = [table.loc[f"A - {baseline}", "p_value"] for table in rows]
+    assert pd.notna(p_values[0])
+    assert pd.isna(p_values[1])
+    assert any("constant boxes" in text for text in hand_made.findings)
+    assert not any("constant boxes" in text for text in few.findings)
+    assert baseline not in set(few.tests["second"])
+    notes = [note for note in few.answer["notes"] if "99 validation boxes" in note]
+    assert any("claim" in note for note in notes)
 
 
 def test_a_system_with_the_name_of_a_baseline_is_refused():

@@ -268,7 +268,7 @@ def test_images_with_a_crowd_take_no_part_in_figures_of_boxes(table):
 @pytest.mark.parametrize(
     ("edges", "says"),
     [
-        ((300, 400, 200, 100), r"row \d+, image '.*x1=300.*width and height"),
+        ((300, 400, 200, 100), r"row \d+, image '.*x1=300.*widths and heights"),
         ((0.3, 0.4, 0.5, 0.6), r"row \d+, image '.*x1=0\.3.*shares"),
         ((300, 400, np.nan, 500), r"row \d+, image '.*x2=nan"),
         ((300, 400, 300, 500), r"row \d+, image '.*x2=300"),
@@ -440,3 +440,15 @@ def test_a_wrong_label_or_argument_is_named_as_the_user_wrote_it():
         cxr_compare.metrics.box_average_precision([], [], ["a"], box_formats="xywh")
     with pytest.raises(InputError, match=r"^average_precision: "):
         cxr_compare.metrics.average_precision([1], [0.1], box_formats="xywh")
+
+
+def test_scores_in_bf16_are_scores():
+    torch = pytest.importorskip("torch")
+    scores = torch.tensor([0.25, 0.75, 0.5]).bfloat16()
+    truth, ids = truth_from_values([0, 1, None])
+    known = KnownImages.of_truth(truth)
+    assert predictions_from_values("A", scores, known, ids).rows["score"].tolist() == [
+        0.25,
+        0.75,
+        0.5,
+    ]

@@ -51,6 +51,13 @@ def test_scores_that_are_not_what_they_are_called_have_one_caution(first, second
     assert len(kinds_of_notes(A=first, B=second)) == 1
 
 
+@pytest.mark.parametrize(
+    "only", [(A >= 0.5).astype(float), np.full(N, 0.3)], ids=["decisions", "one value"]
+)
+def test_a_single_system_of_decisions_or_of_one_value_has_a_caution(only):
+    assert len(kinds_of_notes(A=only)) == 1
+
+
 def test_logits_are_asked_about_and_give_the_figures_of_their_ranks_if_the_user_says_so():
     logits = pd.Series(np.log(A / (1 - A)), index=IDS)
     other = pd.Series(B, index=IDS)

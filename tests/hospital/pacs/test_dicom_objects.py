@@ -30,9 +30,8 @@ pytest.importorskip("highdicom", reason="needs the extra hospital")
 import highdicom as hd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.nih import FINDINGS as NIH_FINDINGS
-from cxr_compare.data_prep.formats.vindr import BOXED_FINDINGS
 from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.sources.public_sets import public_sets
 from cxr_compare.evaluation.overlays.contours import ActivationGrid
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.hospital.answers.dicom import dicom
@@ -452,7 +451,12 @@ def test_codes_of_findings_have_their_dicom_meaning() -> None:
         for by_keyword in pydicom.sr._concepts_dict.concepts[scheme].values():
             for value, (meaning, _) in by_keyword.items():
                 listed.setdefault((scheme, value), set()).add(meaning)
-    for finding in {*NIH_FINDINGS, *BOXED_FINDINGS, *XRAYVISION_FINDINGS, "covid_19"}:
+    for finding in {
+        *public_sets()["nih"].findings,
+        *public_sets()["vindr"].boxed,
+        *XRAYVISION_FINDINGS,
+        "covid_19",
+    }:
         code = finding_code(finding)
         assert len(code.value) <= 16, finding
         assert len(code.meaning) <= 64, finding

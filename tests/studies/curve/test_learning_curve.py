@@ -9,7 +9,7 @@ from scipy.stats import linregress
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 from cxr_compare.studies.curve.learning_curve import crossing, fit_learning_curves
-from tools.simulation.studies import trained_arms
+from tests.studies.simulation import trained_arms
 
 AMOUNTS = np.array([100.0, 200.0, 400.0, 800.0])
 CONSTANT = 0.1

@@ -27,7 +27,7 @@ from cxr_compare.studies.plan.sample_size import (
     fewest_patients,
     power_of_t,
 )
-from tools.simulation.studies import plan_measure, reader_plan_measure
+from tests.studies.simulation import plan_measure, reader_plan_measure
 
 # Van Dyke 1993, as published programs print its components (five readers, 114 cases).
 VAN_DYKE = Components(

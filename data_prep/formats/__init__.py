@@ -1,1 +1,0 @@
-"""Readers of public data sets and label formats, one module each, and their registry."""

@@ -1,0 +1,271 @@
+"""A label table of the user or of a public data set, with the content (role) of its columns."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.known_tables import BOX_ROLES, KnownTable
+from cxr_compare.data_prep.sources.label_names import name_labels, split_labels
+from cxr_compare.data_prep.sources.label_values import (
+    ambiguous_sexes,
+    class_finding,
+    dictionary,
+    normal_classes,
+    plain_cells,
+    states_of_cells,
+)
+
+_MOST_LABELS = 8
+
+
+@dataclass
+class LabelTable:
+    """Label table of the user, with the content (role) of each column as it was recognised.
+
+    Attributes:
+        path: Path of the table.
+        text: All cells as text; the index is the line number minus 2.
+        known: Description of the table if it is one of a known data set.
+        columns: Names of columns by role (what a column holds), such as ``file`` or ``label``.
+        names: By name of a column that holds the labels of one finding, the name of that finding.
+        images: Columns ``image_id, path`` of the image of each row.
+        assigned_roles: Roles that the user assigned, in contrast to recognised ones.
+        labels: Distinct cells of the label column, over all rows of the file.
+    """
+
+    path: Path
+    text: pd.DataFrame
+    known: KnownTable | None = None
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    assigned_roles: set[str] = field(default_factory=set)
+    labels: Sequence[str] = ()
+
+    def keep_matches(self, matches: pd.DataFrame) -> None:
+        """Keep the rows whose images were found, with columns ``row``, ``image_id``, ``path``.
+
+        A row that names several images is repeated for each.
+        """
+        self.labels = self.cells("label").unique().tolist()
+        self.text = self.text.iloc[matches["row"].to_numpy()]
+        self.images = matches[["image_id", "path"]].set_index(self.text.index)
+
+    def assign_role(self, role: str, columns: Iterable[str]) -> None:
+        """Record which columns hold a role, in place of the recognised ones.
+
+        A role ``finding:NAME`` is that of the labels of one finding.
+        """
+        role, _, finding = role.partition(":")
+        assigned = [column for column in columns if column in self.text.columns]
+        for others in self.columns.values():
+            others[:] = [column for column in others if column not in assigned]
+        earlier = self.columns.get(role, []) if role in ("finding", "unused") else []
+        self.columns[role] = [*earlier, *assigned]
+        if finding:
+            self.names |= dict.fromkeys(assigned, finding)
+
+    def has(self, role: str) -> bool:
+        """Return True if a column of this role was recognised."""
+        return bool(self.columns.get(role))
+
+    def cells(self, role: str) -> pd.Series:
+        """Return the cells of a role, translated into standard terms; empty texts without one.
+
+        If several columns have the role, the first one that is not empty counts in each row.
+        """
+        cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
+        for column in self.columns.get(role, ()):
+            cells = cells.where(cells != "", self.text[column]).rename(column)
+        meanings = dict(dictionary()["values"].get(role, {}))
+        if self.known is not None:
+            meanings |= self.known.values.get(role, {})
+            if role in self.known.extract:
+                found = cells.str.lower().str.extract(self.known.extract[role])[0]
+                cells = found.fillna("").astype(TEXT).rename(cells.name)
+        lower = cells.str.lower()
+        if role == "sex" and self.known is None:
+            meanings |= dict.fromkeys(ambiguous_sexes(lower), "")
+        return cells.where(~is_member(lower, list(meanings)), renamed(lower, meanings))
+
+    @property
+    def unknown_labels(self) -> set[str]:
+        """Labels, in lower case, which say that nothing is known about the image."""
+        return {*dictionary()["unknown"], *(self.known.unknown if self.known else ())}
+
+    @property
+    def box_roles(self) -> set[str]:
+        """Roles of the columns that describe boxes, such as ``xmin``."""
+        return {role for role in BOX_ROLES if self.has(role)}
+
+    @property
+    def unused(self) -> list[str]:
+        """Names of columns whose role is not known."""
+        used = {column for columns in self.columns.values() for column in columns}
+        return [column for column in self.text.columns if column not in used]
+
+    def finding(self, column: str) -> str:
+        """Return the name of the finding whose labels a column holds."""
+        return self.names.get(column) or class_finding(column, str(self.path))
+
+    def lines(self, *, quoted: bool = True) -> list[str]:
+        """Return lines that show what each column holds, and with `quoted` three rows."""
+        rows = [*self._roles, *(("unused", column) for column in self.unused)]
+        cells: list[tuple[str, ...]] = [("role", "column", "first rows", "", "")]
+        shown = 3 if quoted else 0
+        cells += [(*row, *(*self.text[row[1]][:shown], "", "", "")[:3]) for row in rows]
+        cells = [tuple(c if len(c) < 29 else f"{c[:16]}...{c[-9:]}" for c in row) for row in cells]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        kind = (
+            f"a table of {self.known.name}"
+            if self.known
+            else "columns were recognised by their names"
+        )
+        lines = [f"{self._counts}; {kind}"]
+        for row in cells:
+            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append("  " + "  ".join(padded).rstrip())
+        return lines
+
+    @property
+    def summary(self) -> str:
+        """One line on the number of rows, the role of each column and the unused columns."""
+        roles = ", ".join(f"{column} as {role}" for role, column in self._roles)
+        unused = f"; unused: {', '.join(self.unused)}" if self.unused else ""
+        return f"{self._counts}; columns: {roles}{unused} (correct: --columns ROLE=COLUMN)"
+
+    @property
+    def _roles(self) -> list[tuple[str, str]]:
+        """Role and name of each column that is used."""
+        pairs = [(role, column) for role, columns in self.columns.items() for column in columns]
+        return [(f"{r}:{self.finding(c)}" if r == "finding" else r, c) for r, c in pairs]
+
+    @property
+    def _counts(self) -> str:
+        """Name of the file, and how many rows it has."""
+        text = f"{self.path.name}: {counted(len(self.text), 'row')}"
+        if self._n_without_label:
+            text += f", {self._n_without_label:,} of them without a label"
+        return text
+
+    @property
+    def _n_without_label(self) -> int:
+        """Number of rows whose labels are empty or say that nothing is known."""
+        columns = self.columns.get("state", ())
+        if not columns:
+            roles = ("label", "finding", "no_finding")
+            columns = [column for role in roles for column in self.columns.get(role, ())]
+        if not columns or self.box_roles:  # a row without a box may say that there is none
+            return 0
+        nothing = ["", *self.unknown_labels]
+        is_empty = [is_member(plain_cells(self.text[column]), nothing) for column in columns]
+        return int(np.logical_and.reduce(is_empty).sum())
+
+    def label_texts(self, cells: Iterable[str], class_names: Sequence[str]) -> dict[str, list[str]]:
+        """Return the labels that each cell of the label column lists.
+
+        A number is the class of that number in `class_names`, if these have it.
+        """
+        texts = {}
+        for cell in cells:
+            if self.known and self.known.separator:
+                listed = [part.strip() for part in re.split(self.known.separator, cell)]
+                texts[cell] = [self._meaning(part) for part in listed if part]
+            else:
+                texts[cell] = [self._meaning(part) for part in split_labels(cell)]
+            number = int(float(cell)) if is_class_number(cell) else len(class_names)
+            if number < len(class_names):
+                texts[cell] = [class_names[number]]
+        return texts
+
+    def _meaning(self, label: str) -> str:
+        """Return what the label of a known data set means in standard terms."""
+        meanings = self.known.values.get("label", {}) if self.known else {}
+        return meanings.get(label.lower(), label)
+
+    def label_lines(self, class_names: Sequence[str] = (), *, quoted: bool = True) -> list[str]:
+        """Return lines on labels that mean something else than their finding, such as "no mass".
+
+        With `quoted`, every label is listed with its number of rows, which shows misspelt ones.
+        Without it only labels of ``columns.toml`` are shown, which cannot identify a patient.
+        """
+        columns = self.columns.get("label", ()) if not self.has("state") else ()
+        if not columns:
+            return self._state_lines()
+        counts = pd.concat([self.text[column] for column in columns]).value_counts()
+        rows = Counter[str]()
+        for cell, texts in self.label_texts(map(str, counts.index), class_names).items():
+            rows.update(dict.fromkeys(texts, int(counts[cell])))
+        known = [text for text in rows if text.lower() not in self.unknown_labels]
+        try:
+            labels = name_labels(map(without_uncertain, known), str(self.path)).labels
+        except InputError:  # raised again where the labels are read
+            return []
+        denied = {label.finding for label in labels.values() if label.state == "absent"}
+        lines = []
+        for text, count in rows.most_common():
+            label = labels.get(text)
+            if text.lower() in self.unknown_labels:
+                meaning = "unknown"
+            elif label is None:  # "uncertain mass"
+                continue
+            elif label.finding in normal_classes():
+                meaning = "no finding"
+            elif quoted and label.finding in denied:
+                meaning = f"{label.finding} is {label.state}"
+            else:
+                continue
+            shown = text if quoted else text.lower()  # then a label of the dictionary
+            lines.append(f"  {shown}: taken for {meaning} ({counted(count, 'row')})")
+        lines = lines[:_MOST_LABELS]
+        if quoted and 1 < len(rows) <= 2 * _MOST_LABELS:
+            shown = ", ".join(f"{text} ({count})" for text, count in rows.most_common())
+            lines.append(f"  labels: {shown}")
+        return lines
+
+    def _state_lines(self) -> list[str]:
+        """Return lines that count the cells that say neither present nor absent."""
+        columns = [*self.columns.get("finding", ()), *self.columns.get("state", ())]
+        if not columns:
+            return []
+        counts = plain_cells(pd.concat([self.text[c] for c in columns])).value_counts()
+        states = states_of_cells(pd.Series(counts.index, dtype=TEXT))
+        meanings = states.where(states == "uncertain", "unknown")
+        is_told = (states == "uncertain") | is_member(counts.index, list(self.unknown_labels))
+        return [
+            f"  {cell}: taken for {meaning} ({counted(int(counts[cell]), 'cell')})"
+            for cell, meaning in zip(counts.index[is_told], meanings[is_told], strict=True)
+        ]
+
+
+def is_class_number(cell: str) -> bool:
+    """Return True if a cell of the label column is the number of a class."""
+    return re.fullmatch(r"\d+(\.0)?", cell) is not None
+
+
+def without_uncertain(label: str) -> str:
+    """Return a label without the word ``uncertain`` in front of its finding."""
+    return re.sub(r"(?i)^uncertain[\W_]+(?=\w)", "", label)
+
+
+def described_table(path: Path, text: pd.DataFrame, known: KnownTable) -> LabelTable:
+    """Return a table whose columns have the roles of a description."""
+    table = LabelTable(path, text, known)
+    for role, columns in known.roles.items():
+        kind, _, finding = role.partition(":")
+        named = [columns] if isinstance(columns, str) else columns
+        there = [column for column in named if column in text.columns]
+        table.columns[kind] = [*table.columns.get(kind, []), *there]
+        if finding:
+            table.names |= dict.fromkeys(there, finding)
+    return table

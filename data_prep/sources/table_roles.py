@@ -1,0 +1,351 @@
+"""Roles of the columns of label tables: what each column holds, such as files or labels.
+
+Columns are recognised by their names, or because the table is that of a known data set
+(``columns.toml``). The user sees the result with three rows, and can correct it by ``--columns
+ROLE=COLUMN``. A column that may hold the labels of a second reader is never ignored: the user is
+asked about it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.box_classes import class_column, names_finding
+from cxr_compare.data_prep.contracts.box_numbers import are_box_texts
+from cxr_compare.data_prep.contracts.column_names import (
+    ambiguous_columns,
+    headless_problem,
+    lacks_head,
+    plain_name,
+)
+from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
+from cxr_compare.data_prep.contracts.finding_names import finding_name
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, read_table_file, refuse_line
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.known_tables import (
+    BOX_ROLES,
+    SIDES,
+    ColumnFile,
+    own_file,
+    read_column_file,
+    require_role,
+)
+from cxr_compare.data_prep.sources.label_names import name_labels
+from cxr_compare.data_prep.sources.label_table import LabelTable, described_table
+from cxr_compare.data_prep.sources.label_values import (
+    ambiguous_sexes,
+    dictionary,
+    holds_states,
+)
+from cxr_compare.data_prep.sources.statements import Source
+
+_TABLE = "TABLE"  # stands for a column that holds the name of the table
+_BOX_ANSWERS = ("box_form=", "box_unit=")  # which `statements.user_reading` takes
+_MOST_READERS = 20
+
+
+def recognise(path: Path, text: pd.DataFrame, described: Sequence[ColumnFile] = ()) -> LabelTable:
+    """Recognise the columns of a table of a known data set, or else by their names."""
+    if text.empty:
+        raise InputError(f"{path}: has no row")
+    if len(text.columns) == 1 and re.search(r"[:|\s]", text.columns[0]):
+        raise InputError(
+            f"{path}: has one column, {text.columns[0]!r}; separate cells by commas, semicolons or "
+            "tabs"
+        )
+    if lacks_head(list(text.columns)):
+        raise InputError(f"{path}: {headless_problem(list(text.columns))}")
+    files = [*described, own_file()]
+    fitting = (
+        known for file in files for known in file.table if set(known.columns) <= set(text.columns)
+    )
+    known = next(fitting, None)
+    table = LabelTable(path, text) if known is None else described_table(path, text, known)
+    plain = {plain_name(column): column for column in reversed(text.columns)}
+    for file in files:
+        for role, names in file.names.items():
+            free = [plain[name] for name in names if plain.get(name) in table.unused]
+            if free and not table.has(role) and not (table.known and role in BOX_ROLES):
+                table.assign_role(role, free[:1])
+    for _, high, side, _ in SIDES:
+        if table.has(high) and table.has(side) and table.known is None:
+            table.assign_role(f"image_{side}", list(table.columns[side]))  # not that of the box
+    return table
+
+
+def _correct(tables: Sequence[LabelTable], correction: str) -> None:
+    """Apply one ROLE=COLUMN or ROLE=COLUMN+COLUMN of the user; ROLE= takes the role away."""
+    role, equals, listed = correction.partition("=")
+    require_role(role, f"--columns {correction}")
+    if not equals:
+        raise InputError(f"--columns {correction}: say {role}=COLUMN")
+    existing = [column for table in tables for column in table.text.columns]
+    columns = [listed] if listed in existing else [c for c in listed.split("+") if c]
+    for column in columns:
+        if column not in (*existing, _TABLE):
+            near = nearest_name(column, existing, f"it has {', '.join(existing)}")
+            raise InputError(
+                f"--columns {correction}: {tables[0].path} has no column '{column}'; {near}"
+            )
+    for table in tables:
+        if columns == [_TABLE]:
+            same = [other for other in tables if other.path.name == table.path.name]
+            named = table.path.parent if len(same) > 1 else table.path
+            table.text[_TABLE] = named.name.partition(".")[0]
+        if not columns or set(columns) & set(table.text.columns):
+            table.columns[role.partition(":")[0]] = []
+            table.assign_role(role, columns)
+            table.assigned_roles.add(role)
+
+
+def _find_findings(table: LabelTable, class_names: Sequence[str], *, every: bool) -> None:
+    """Assign the role of findings to columns of states.
+
+    With `every` all columns of states count, not only those with the name of a known finding.
+    """
+    names = dictionary()["findings"]["names"]
+    for column in table.unused if "finding" not in table.columns else ():
+        counts = every and not column.startswith("x_") and holds_states(table.text[column])
+        if counts or finding_name(column) in names:
+            table.assign_role("finding", [column])
+    coded = [role for role in ("label", "state") if table.has(role)]
+    if len(coded) == 1 and not class_names and holds_states(table.cells(coded[0])):
+        table.assign_role("finding", list(table.columns[coded[0]]))
+
+
+def _leave_out_class_number(table: LabelTable, tables: Sequence[LabelTable]) -> None:
+    """Take the one class number of all boxes for no finding where another table has the labels."""
+    labelled = any(
+        other.has("label") or other.has("finding") for other in tables if other is not table
+    )
+    if not labelled or not table.box_roles or table.known:
+        return
+    for role in {"label", "finding"} - table.assigned_roles:
+        columns = table.columns.get(role, [])
+        cells = {cell for column in columns for cell in table.text[column]} - {""}
+        is_number = len(columns) == len(cells) == 1 and not names_finding(*cells)
+        if is_number and class_column(table.text[columns]):
+            table.assign_role("unused", list(columns))
+
+
+def read_tables(
+    source: Source, made: Mapping[Path, pd.DataFrame] | None = None
+) -> dict[Path, pd.DataFrame]:
+    """Return the cells of label tables as text by path; `made` are tables of other files."""
+    sheet = source.options.sheet
+    tables = dict(made or {})
+    for path in source.options.labels:
+        if path in tables:
+            continue
+        table = read_table_file(path, sheet if is_spreadsheet(path) else None)
+        tables[path] = table.text
+        for note in table.notes:
+            source.show(f"{path.name}: {note}")
+            source.read_as.append(f"{path.name}: {note}")
+    if sheet is not None and not any(map(is_spreadsheet, tables)):
+        raise InputError(f"--sheet {sheet}: none of the tables is a spreadsheet; leave it out")
+    return tables
+
+
+def recognise_tables(
+    texts: Mapping[Path, pd.DataFrame],
+    source: Source,
+    *,
+    keys: Sequence[str] = ("file",),
+    quoted: bool = True,
+) -> list[LabelTable]:
+    """Recognise the content of the columns of the user's label tables, and show the result.
+
+    Args:
+        texts: Cells as text by path of the table.
+        source: Source with the user's options. It shows what was recognised, and takes notes.
+        keys: Roles by which a table may name its images; the first one that it has is used.
+        quoted: True may show cells. If it is False, every column of states counts as a finding,
+            because the user cannot check which columns are not findings.
+    """
+    columns = source.options.columns
+    class_names = source.options.class_names
+    files = [value for value in columns if value.endswith(".toml")]
+    described = [read_column_file(Path(file)) for file in files]
+    tables = [recognise(path, text, described) for path, text in texts.items()]
+    for value in columns:
+        if value not in files and not value.startswith(_BOX_ANSWERS):
+            _correct(tables, value)
+    for table in tables:
+        _find_findings(table, class_names, every=not quoted)
+    for table in tables:
+        _leave_out_class_number(table, tables)
+        meanings = table.label_lines(class_names, quoted=quoted)
+        for line in (*table.lines(quoted=quoted), *meanings):
+            source.show(line)
+        source.read_as.append(table.summary)
+        source.read_as += [f"{table.path.name}: {meaning.strip()}" for meaning in meanings]
+        source.notes += _cautions(table)
+    source.show("If a column is wrong, correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")
+    _refuse_boxes_as_texts(tables)
+    _require_columns(tables, keys)
+    of_findings = [
+        c for table in tables for c in table.columns.get("finding", ()) if c not in table.names
+    ]
+    name_labels(of_findings, f"{tables[0].path}: first line", "column")
+    opinions = []
+    for table in tables:
+        if not any(table.has(key) for key in keys):
+            _join(table, tables)
+        key = next(key for key in keys if table.has(key))
+        refuse_line(table.cells(key) == "", table.path, "no image is named; fill it in")
+        opinions.append(_opinions(table, key))
+        readers = table.columns.get("label", [])
+        if len(readers) > 1:  # each column is a reader
+            parts = [table.text.assign(label=table.text[c], reader=c) for c in readers]
+            table.text = pd.concat(parts)
+            table.columns |= {"label": ["label"], "reader": ["reader"]}
+    differ = pd.concat(opinions).groupby(["image", "subject"])["statement"].nunique() > 1
+    if len(tables) > 1 and differ.any():
+        raise InputError(
+            f"{tables[0].path}: tables state different labels for "
+            f"{counted(int(differ.sum()), 'image')}; if each table is of one reader, give "
+            "--columns reader=TABLE, else correct them"
+        )
+    return tables
+
+
+def _refuse_boxes_as_texts(tables: Sequence[LabelTable]) -> None:
+    """Refuse a column of boxes that are texts, unless a table has boxes that are read."""
+    if any(table.known or table.box_roles for table in tables):
+        return
+    for table in tables:
+        for column in table.unused:
+            reason = (
+                f"column '{column}' writes a box as one text, which may be corners or sizes; write "
+                "each box in a row of its own with the columns x1,y1,x2,y2 or x,y,width,height, or "
+                f"say --columns unused={column} to leave it out"
+            )
+            refuse_line(are_box_texts(table.text[column]), table.path, reason)
+
+
+def _require_columns(tables: Sequence[LabelTable], keys: Sequence[str]) -> None:
+    """Refuse tables without a column of images or of labels; all that is missing is named."""
+    label_roles = ("label", "finding", "no_finding", *BOX_ROLES)
+    missing = []
+    if not any(table.has(role) for table in tables for role in label_roles):
+        unused = [(table, column) for table in tables for column in table.unused]
+        asked = ambiguous_columns([column for _, column in unused], "label")
+        states = [column for table, column in unused if holds_states(table.text[column])]
+        advice = "label=COLUMN"
+        if len(states) == 1:
+            advice = f"finding={states[0]} if it is a finding, else label=COLUMN"
+        elif states:
+            advice += f", or finding=COLUMN for each finding among {', '.join(states)}"
+        problem = f"no column says what an image shows; say --columns {advice}"
+        missing.append(problem + _question(asked, "label"))
+    for table in tables:
+        if any(table.has(key) for key in keys) or _named_elsewhere(table, tables):
+            continue
+        asked = ambiguous_columns(table.unused, "file")
+        where = "" if table is tables[0] else f"{table.path}: "
+        missing.append(
+            f"{where}no column names the image; say --columns file=COLUMN{_question(asked, 'file')}"
+        )
+        break
+    if missing:
+        first = tables[0]
+        columns = list(first.text.columns)
+        problem = headless_problem(columns)
+        if not problem:
+            problem = f"{'; '.join(missing)}; it has {', '.join(columns[:20])}"
+        raise InputError(f"{first.path}: {problem}")
+
+
+def _question(columns: Sequence[str], role: str) -> str:
+    return f" (is it {role}={' or '.join(columns)}?)" if columns else ""
+
+
+def _named_elsewhere(table: LabelTable, others: Sequence[LabelTable]) -> str | None:
+    """Return the column, study or patient, by which other tables list the images of a table."""
+    for key in ("study", "patient"):
+        if table.has(key) and any(other.has(key) and other.has("file") for other in others):
+            return key
+    return None
+
+
+def _cautions(table: LabelTable) -> list[str]:
+    """Warn of the label None, which programs write for a missing one, and of unclear sexes."""
+    cautions = []
+    columns = table.columns.get("label", ()) if not table.has("state") else ()
+    count = sum(int((table.text[column] == "None").sum()) for column in columns)
+    if count:
+        cautions.append(
+            f"WARNING: {counted(count, 'row', 'have')} the label None, which is taken for no "
+            "finding. Leave the cell empty where it means that the label is missing, as pandas "
+            "writes it"
+        )
+    columns = table.columns.get("sex", ()) if table.known is None else ()
+    cells = pd.concat([pd.Series(dtype=TEXT), *(table.text[c].str.lower() for c in columns)])
+    letters = sorted(ambiguous_sexes(cells))
+    if letters:
+        rows = counted(int(is_member(cells, letters).sum()), "row")
+        cautions.append(
+            f"WARNING: {table.path.name}: sex {' and '.join(letters)} taken for unknown "
+            f"({rows}), as v is vrouw or varón, and m beside v or h is man or mujer. Write M and F"
+        )
+    return cautions
+
+
+def _join(table: LabelTable, others: Sequence[LabelTable]) -> None:
+    """Give a table that names only studies or patients the images that other tables list."""
+    key = _named_elsewhere(table, others) or ""
+    named = [other for other in others if other.has(key) and other.has("file")]
+    pairs = [pd.DataFrame({key: t.cells(key), "file": t.cells("file")}) for t in named]
+    text = table.text.assign(**{key: table.cells(key)}).drop(columns="file", errors="ignore")
+    table.text = text.merge(pd.concat(pairs).drop_duplicates(), on=key)
+    table.columns |= {key: [key], "file": ["file"]}
+
+
+def _opinions(table: LabelTable, key: str) -> pd.DataFrame:
+    """Return the statements of a table on its images; refuse a table with an unnamed second reader.
+
+    The columns are ``image``, ``subject`` (what is labelled) and ``statement``, of the rows that
+    contradict no other row.
+    """
+    text = table.text
+    label_columns = [*table.columns.get("label", ()), *table.columns.get("finding", ())]
+    subject: Any = "+".join(table.columns.get("finding", ()))
+    if table.has("state"):
+        subject = table.cells("label")
+    rows = pd.DataFrame(
+        {"image": table.cells(key), "subject": subject, "statement": ""}, dtype=TEXT
+    )
+    for column in (*label_columns, *table.columns.get("state", ())):
+        rows["statement"] += "|" + text[column]
+    differ = rows.groupby(["image", "subject"])["statement"].transform("nunique") > 1
+    single_reader = bool(label_columns) and not table.has("reader") and not table.box_roles
+    for column in table.unused:
+        cells = text.loc[differ, column]
+        values = set(text[column]) - {""}
+        for other in label_columns:
+            if not values or not values <= set(text[other]):
+                continue
+            has_similar_name = column.lower().startswith(other.lower())
+            if has_similar_name or not holds_states(text[other]):
+                raise InputError(
+                    f"{table.path}: column '{column}' holds the same labels as '{other}'; if it is "
+                    f"a second reader, give --columns label={other}+{column} (each is a reader), "
+                    f"else unused={column}"
+                )
+        keys = ["image", "subject", "cell"]
+        is_repeated = rows[differ].assign(cell=cells).duplicated(keys).any()
+        may_name_reader = single_reader and differ.any() and not is_repeated and (cells != "").all()
+        if may_name_reader and cells.nunique() <= _MOST_READERS:
+            raise InputError(
+                f"{table.path}: column '{column}' distinguishes {int(differ.sum())} rows that "
+                f"label one image differently; if it names the reader, give --columns "
+                f"reader={column}, else unused={column}"
+            )
+    return rows[~differ & single_reader]
