@@ -99,8 +99,9 @@ def test_wheel_contains_every_file_of_its_packages_below_one_name(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert _names(wheel) - expected == set()
-    shell = {"environment.sh", "link", "quickstart", "test", "test_oldest"}
-    assert expected - _names(wheel) == {f"cxr_compare/scripts/{name}" for name in shell}
+    of_a_clone = {"environment.sh", "full_size.sh", "full_size.toml", "link", "quickstart"}
+    of_a_clone |= {"test", "test_oldest"}
+    assert expected - _names(wheel) == {f"cxr_compare/scripts/{name}" for name in of_a_clone}
 
 
 def test_wheel_of_the_source_distribution_is_the_same(source, wheel, tmp_path):
