@@ -38,7 +38,8 @@ def split(
     Args:
         data: Data set that cxr prepare made.
         name: Name of the new split, for cxr train --set data.split=NAME.
-        val: Share of patients for validation, by default 0.15.
+        val: Share of patients for validation, by default 0.15. With more of them a threshold is
+            chosen with less chance, and fewer patients are left for training.
         test: Share of patients for test, by default 0.2. It has no meaning with --from or
             --test-folds, which fix the test set.
         folds: Make this many splits, NAME-0, NAME-1, ...; in each another fold of patients is the

@@ -57,8 +57,8 @@ ROOT = Path(__file__).resolve().parents[2]
         (["show", "--jsn", "x"], "--jsn. Did you mean --json?"),
         (["show", "empty"], "not a cxr folder"),
         (["prepare", "run", "out", "--format", "coco"], "is a run; give the folder of images and"),
-        (["check", "raw"], "run: cxr prepare raw out/data --format rsna"),  # a download
-        (["split", "raw", "--name", "a"], "run: cxr prepare raw out/data --format rsna"),
+        (["check", "raw"], "give a data set folder that cxr prepare made"),  # a download
+        (["split", "raw", "--name", "a"], "give a data set folder that cxr prepare made"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )

@@ -31,7 +31,7 @@ class Made(NamedTuple):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("joint")
-    data = drawn_images(folder, 60, 64, [32, 64])
+    data = drawn_images(folder, 80, 64, [32, 64])
     dataset = DataSet.open(data)
     split = LabelledSplit(dataset, dataset.target())
     runs = [
