@@ -14,8 +14,8 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES
 from cxr_compare.data_prep.contracts.table_files import read_header, read_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.descriptions import TableRules
 from cxr_compare.data_prep.sources.image_files import list_images
-from cxr_compare.data_prep.sources.known_tables import KnownTable
 from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_table import LabelTable, described_table
 from cxr_compare.data_prep.sources.label_values import (
@@ -26,7 +26,6 @@ from cxr_compare.data_prep.sources.label_values import (
     states_of_cells,
 )
 from cxr_compare.data_prep.sources.own_table import read_own_tables
-from cxr_compare.data_prep.sources.public_sets import find_set, public_sets
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source
 
@@ -56,11 +55,8 @@ def _class_rows(root: Path) -> pd.DataFrame:
 
 
 def _has_class_folders(root: Path) -> bool:
-    """Return True for folders of classes, half of which have names of findings or of none.
-
-    A public set says more than the names of its folders.
-    """
-    if not root.is_dir() or any(find_set(root, entry.format) for entry in public_sets().values()):
+    """Return True for folders of classes, half of which have names of findings or of none."""
+    if not root.is_dir():
         return False
     labels = _class_rows(root)["label"]
     names = {class_finding(label, label) for label in set(labels) if _has_letter(label)}
@@ -101,14 +97,13 @@ def _read_folders(root: Path, options: ReadOptions, show: Show) -> SourceTables:
         shown = "no finding" if finding in normal_classes() else f"{finding} is {state}"
         n_images = counted(int((rows["label"] == label).sum()), "image")
         show(f"  folder {label}: {shown} ({n_images})")
-    known = KnownTable(
+    rules = TableRules(
         name="class folders",
-        columns=[],
         roles={role: role for role in rows.columns},
         origin="folder",
         separator=r"[|]",
     )
-    return read_own_tables(source, [described_table(root, rows, known)])
+    return read_own_tables(source, [described_table(root, rows, rules)])
 
 
 def _refuse_doubtful(label: str, finding: str, root: Path) -> None:
@@ -167,8 +162,8 @@ def _class_table(path: Path, root: Path) -> LabelTable:
     if role is not None:
         text = text.assign(part=role)
         roles["split"] = "part"
-    known = KnownTable(name="Roboflow's classes", columns=[], roles=roles)
-    return described_table(path, text, known)
+    rules = TableRules(name="Roboflow's classes", roles=roles)
+    return described_table(path, text, rules)
 
 
 FOLDERS = Format(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,8 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import is_table_file, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.label_names import is_number, name_labels
-from cxr_compare.data_prep.sources.label_table import LabelTable, is_class_number, without_uncertain
+from cxr_compare.data_prep.sources.label_names import Label, is_number
+from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.label_values import (
     dictionary,
     normal_classes,
@@ -26,9 +27,6 @@ from cxr_compare.data_prep.sources.label_values import (
     states_of_cells,
 )
 
-# Prefixes of a finding in a label column that state another state than present.
-_UNCERTAIN = "uncertain_"
-_ABSENT = "absent_"
 _MOST_SHARE = 1.1
 _KEY = ["image_id", "finding", "reader"]
 BOX_FORMS: dict[BoxForm, tuple[str, ...]] = {
@@ -54,54 +52,30 @@ class LabelRows:
         contradicted: Images with a finding beside "no finding".
     """
 
-    labels: pd.DataFrame
-    boxes: pd.DataFrame
+    labels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    boxes: pd.DataFrame = field(default_factory=pd.DataFrame)
     form: BoxForm = "xyxy"
     unit: BoxUnit = "px"
     table: LabelTable | None = None
     contradicted: list[str] = field(default_factory=list)
 
 
-def _classes(
+def _labels_of_cells(
     table: LabelTable, class_names: Sequence[str], findings: Sequence[str]
-) -> dict[str, list[str]]:
-    """Return the findings that each cell of the label column names.
-
-    An uncertain or absent finding has that prefix. A cell may say that one of `findings` is absent
-    though no cell says that it is present.
-    """
-    where = f"{table.path}: column '{table.columns['label'][0]}'"
+) -> dict[str, list[Label]]:
+    """Return findings and states that each cell of the label column lists, none if unknown."""
     if not class_names and not table.has("state"):
         _refuse_cells_beside_states(table)
-    texts_of_cell = table.label_texts(table.labels, class_names)
-    unnamed = [
-        cell
-        for cell in table.labels
-        if is_class_number(cell) and int(float(cell)) >= len(class_names)
-    ]
-    bare_by_text = {
-        text: text if table.has("state") else without_uncertain(text)
-        for cell, texts in texts_of_cell.items()
-        for text in texts
-        if cell not in unnamed and text.lower() not in table.unknown_labels
-    }
-    kind: Literal["label", "column"] = "column" if table.has("state") else "label"
-    others = [name.replace("_", " ") for name in findings]
-    labels = name_labels([*bare_by_text.values(), *others], where, kind).labels
-    if unnamed:
+    listed = {cell: table.listed_labels(cell, class_names) for cell in table.labels}
+    numbers = [cell for cell in table.labels if listed[cell] == [cell] and cell.isdecimal()]
+    texts = chain.from_iterable(of for cell, of in listed.items() if cell not in numbers)
+    labels = table.name(dict.fromkeys(texts), findings)
+    if numbers:
         raise InputError(
-            f"{where} numbers its classes ({unnamed[0]}); name them, from 0 on: --class-names "
-            "normal,mass"
+            f"{table.path}: column '{table.columns['label'][0]}' numbers its classes "
+            f"({numbers[0]}); name them, from 0 on: --class-names normal,mass"
         )
-    names = {}
-    for text, bare in bare_by_text.items():
-        label = labels[bare]
-        prefix = _ABSENT if label.state == "absent" else ""
-        names[text] = (prefix if text == bare else _UNCERTAIN) + label.finding
-    return {
-        cell: [names[text] for text in texts if text in names]
-        for cell, texts in texts_of_cell.items()
-    }
+    return {cell: [labels[t] for t in texts if t in labels] for cell, texts in listed.items()}
 
 
 def _refuse_cells_beside_states(table: LabelTable) -> None:
@@ -124,7 +98,7 @@ def _refuse_cells_beside_states(table: LabelTable) -> None:
 def _refuse_minus_one_for_absent(table: LabelTable) -> None:
     """Ask about labels of 1 and -1 without a 0, where -1 may mean absent."""
     columns = table.columns.get("finding", ())
-    if table.known or table.has("no_finding") or not columns:
+    if table.rules.name or table.has("no_finding") or not columns:
         return
     plain = plain_cells(pd.concat([table.text[column] for column in columns]))
     if {"1", "-1"} == set(plain) - {"", *table.unknown_labels}:
@@ -174,130 +148,104 @@ def _box_numbers(table: LabelTable) -> tuple[pd.DataFrame, BoxForm, BoxUnit]:
     return numbers, form, "share"
 
 
+@dataclass
 class _Gathered:
-    """Labels and boxes of images, gathered table by table and reader by reader."""
+    """Statements of label tables, gathered table by table.
 
-    def __init__(self, class_names: Sequence[str], findings: Sequence[str], closed: bool) -> None:
-        self.class_names = class_names
-        self.findings = findings
-        self.closed = closed
-        self.labels: list[pd.DataFrame] = []  # image, finding, reader, state, origin
-        self.implied: list[pd.DataFrame] = []  # image, finding, reader, origin
-        self.boxes: list[pd.DataFrame] = []
-        self.normal: list[pd.DataFrame] = []  # image and reader who found nothing
-        self.boxed_normal: list[str] = []  # images with a box on such a row
-        self.form: BoxForm = "xyxy"
-        self.unit: BoxUnit = "px"
-        self.table: LabelTable | None = None
+    Attributes:
+        labels: Image, finding, reader, state and origin.
+        implied: Image, finding, reader and origin of findings that may be absent.
+        normal: Image and reader who found nothing.
+        boxes: Image, finding, reader and edges.
+        boxed_normal: Images with a box on a row that found nothing.
+    """
 
-    def add(
-        self, table: LabelTable, rows: pd.DataFrame, only_finding: str, *, only_boxes: bool
+    labels: list[pd.DataFrame] = field(default_factory=list)
+    implied: list[pd.DataFrame] = field(default_factory=list)
+    normal: list[pd.DataFrame] = field(default_factory=list)
+    boxes: list[pd.DataFrame] = field(default_factory=list)
+    boxed_normal: list[str] = field(default_factory=list)
+
+    def add_label_column(
+        self,
+        table: LabelTable,
+        rows: pd.DataFrame,
+        labels: dict[str, list[Label]],
+        findings: Sequence[str],
+        *,
+        only_boxes: bool,
     ) -> None:
-        """Add the statements of a table, whose rows have ``image_id``, ``reader``, ``origin``.
+        """Add the labels of the label column, whose meaning is known by cell.
 
-        Args:
-            table: Label table whose rows have images.
-            rows: Image, reader and origin of its rows.
-            only_finding: Finding of boxes without a label; empty if the tables have several.
-            only_boxes: True if a row says nothing of the findings that it does not name.
+        With `only_boxes`, a row says nothing of the findings that it does not name.
         """
-        columns = table.columns.get("finding", [])
+        cells = table.cells("label")
+        is_unnamed = cells.map({cell: not of for cell, of in labels.items()}).astype(bool)
+        named = rows.assign(label=cells.map(labels))
+        if table.has("state"):
+            states = _states(table, table.columns["state"][0])
+            reason = "a state, but the finding is empty; fill it in"
+            refuse_line(is_unnamed & (states != ""), table.path, reason)
+            named["state"] = states
+        named = named.explode("label").dropna(subset="label")
+        named["finding"] = [label.finding for label in named["label"]]
+        if not table.has("state"):
+            named["state"] = [label.state for label in named["label"]]
+        is_normal = is_member(named["finding"], normal_classes())
+        self.labels.append(named[~is_normal & (named["state"] != "")])
+        self.normal.append(named[is_normal])
+        if only_boxes or table.has("state"):
+            return
+        completes = {cell: _names_all(table, cell, of) for cell, of in labels.items()}
+        complete = rows[cells.map(completes).to_numpy(dtype=bool)]
+        # A row of an image may state that its other findings are unknown.
+        open_rows = rows.loc[(cells != "") & is_unnamed, ["image_id", "reader"]].drop_duplicates()
+        complete = complete.merge(open_rows, how="left", indicator="open")
+        classes = {label.finding for of in labels.values() for label in of} | set(findings)
+        self.imply(complete[complete["open"] == "left_only"], classes - normal_classes())
+
+    def add_finding_columns(self, table: LabelTable, rows: pd.DataFrame) -> None:
+        """Add the states in the columns of findings."""
         _refuse_minus_one_for_absent(table)
-        if len(columns) == 1:
-            only_finding = table.finding(columns[0])
-        box_finding = pd.Series(only_finding, index=rows.index)
-        if table.has("label"):
-            box_finding = self._add_label_column(table, rows, only_boxes=only_boxes)
+        columns = table.columns.get("finding", [])
         for column in columns:
-            states = _states(table, column)
-            labels = rows.assign(finding=table.finding(column), state=states)
-            self.labels.append(labels[states != ""])
+            labels = rows.assign(finding=table.finding(column), state=_states(table, column))
+            self.labels.append(labels[labels["state"] != ""])
+        ruled_out = {table.finding(name) for name in columns} - set(dictionary()["nothing_on"])
         for column in table.columns.get("no_finding", ()):
             normal_rows = rows[_states(table, column) == "present"]
             self.normal.append(normal_rows)
-            not_implied = set(dictionary()["nothing_on"])
-            self._imply(normal_rows, {table.finding(name) for name in columns} - not_implied)
-        if table.box_roles:
-            self._add_boxes(table, rows, box_finding)
+            self.imply(normal_rows, ruled_out)
 
-    def _add_label_column(
-        self, table: LabelTable, rows: pd.DataFrame, *, only_boxes: bool
-    ) -> pd.Series:
-        """Add the labels of the label column; return the findings of each row, space-separated."""
-        cells = table.cells("label")
-        findings_by_cell = _classes(table, self.class_names, self.findings)
-        self._refuse_others(table, cells, findings_by_cell)
-        named = rows.assign(finding=cells.map(findings_by_cell), cell=cells, state="present")
-        row_findings = named["finding"].map(" ".join)
-        if table.has("state"):
-            named["state"] = _states(table, table.columns["state"][0])
-            is_unnamed = (row_findings == "") & (named["state"] != "")
-            refuse_line(is_unnamed, table.path, "a state, but the finding is empty; fill it in")
-        only_absent = named["finding"].map(_all_absent)
-        labels = named.explode("finding").dropna(subset="finding")
-        for prefix, state in ((_UNCERTAIN, "uncertain"), (_ABSENT, "absent")):
-            has_prefix = labels["finding"].str.startswith(prefix)
-            labels["state"] = labels["state"].mask(has_prefix, state)
-            labels["finding"] = labels["finding"].str.removeprefix(prefix)
-        row_findings = row_findings.str.removeprefix(_UNCERTAIN)
-        is_normal = is_member(labels["finding"], normal_classes())
-        if not (table.known and table.known.boxes_only):
-            self.labels.append(labels[~is_normal & (labels["state"] != "")])
-            self.normal.append(labels[is_normal])
-        if not only_boxes and not table.has("state"):
-            classes = {_bare_finding(n) for names in findings_by_cell.values() for n in names}
-            classes = {*classes, *self.findings} - normal_classes()
-            is_empty = (cells == "") & bool(table.box_roles)
-            complete = rows[(is_empty | (row_findings != "")) & ~only_absent]
-            if table.known and not table.known.closed:  # then "normal" alone rules out the others
-                complete = rows.loc[labels.index[is_normal]]
-            # A row of an image may state that its other findings are unknown.
-            is_open = (cells != "") & (row_findings == "")
-            open_rows = rows.loc[is_open, ["image_id", "reader"]].drop_duplicates()
-            complete = complete.merge(open_rows, how="left", indicator="open")
-            self._imply(complete[complete["open"] == "left_only"], classes)
-        return row_findings
-
-    def _refuse_others(
-        self, table: LabelTable, cells: pd.Series, findings_by_cell: dict[str, list[str]]
+    def add_boxes(
+        self, path: Path, rows: pd.DataFrame, numbers: pd.DataFrame, found: pd.DataFrame
     ) -> None:
-        """Refuse a label that is none of a closed list of findings."""
-        if not self.closed:
-            return
-        for cell, names in findings_by_cell.items():
-            others = {_bare_finding(name) for name in names} - {*self.findings, *normal_classes()}
-            reason = f": '{min(others, default='')}' is none of the {len(self.findings)} findings"
-            refuse_line((cells == cell) & bool(others), table.path, reason, cells)
-
-    def _add_boxes(self, table: LabelTable, rows: pd.DataFrame, box_finding: pd.Series) -> None:
-        """Add the box of each row, and note boxes on rows that found nothing."""
-        numbers, form, unit = _box_numbers(table)
+        """Add the box of each row, of the ``finding`` and ``state`` that was found in the row."""
         is_boxed = numbers.notna().any(axis=1)
-        if not is_boxed.any():
-            return
-        if self.table and (form, unit) != (self.form, self.unit):
-            raise InputError(
-                f"{table.path}: boxes are {form} in {unit}, those of {self.table.path} "
-                f"{self.form} in {self.unit}; write both in one form"
-            )
-        self.form, self.unit, self.table = form, unit, table
-        if not table.known and not table.has("label"):
-            _refuse_other_class(table, is_boxed, box_finding)
-        is_normal = is_member(box_finding, normal_classes()) | box_finding.str.startswith(_ABSENT)
+        is_normal = is_member(found["finding"], normal_classes()) | (found["state"] == "absent")
         self.boxed_normal += rows.loc[is_boxed & is_normal, "image_id"].tolist()
         is_boxed &= ~is_normal
         reason = (
             "a box, but not one finding that it is of; say --columns label=COLUMN, or "
             "--class-names mass"
         )
-        has_one_finding = (box_finding != "") & ~box_finding.str.contains(" ")
-        refuse_line(is_boxed & ~has_one_finding, table.path, reason)
-        self.boxes.append(rows.assign(finding=box_finding, **numbers)[is_boxed])
+        refuse_line(is_boxed & (found["finding"] == ""), path, reason)
+        self.boxes.append(rows.assign(finding=found["finding"], **numbers)[is_boxed])
 
-    def _imply(self, rows: pd.DataFrame, findings: Iterable[str]) -> None:
+    def imply(self, rows: pd.DataFrame, findings: Iterable[str]) -> None:
+        """Add findings that are absent unless a row names them."""
         names = pd.DataFrame({"finding": sorted(set(findings))}, dtype=TEXT)
         columns = ["image_id", "reader", "origin"]
         self.implied.append(rows[columns].drop_duplicates(columns[:2]).merge(names, how="cross"))
+
+
+def _names_all(table: LabelTable, cell: str, labels: Sequence[Label]) -> bool:
+    """Return True if findings that a cell does not name are absent."""
+    if not table.rules.closed:
+        return any(label.finding in normal_classes() for label in labels)
+    if not labels:
+        return cell == "" and bool(table.box_roles)
+    return any(label.state != "absent" for label in labels)
 
 
 def _refuse_other_class(table: LabelTable, is_boxed: pd.Series, finding: pd.Series) -> None:
@@ -316,15 +264,6 @@ def _refuse_other_class(table: LabelTable, is_boxed: pd.Series, finding: pd.Seri
         refuse_line(is_other, table.path, reason, table.text[column])
 
 
-def _bare_finding(name: str) -> str:
-    return name.removeprefix(_UNCERTAIN).removeprefix(_ABSENT)
-
-
-def _all_absent(names: Sequence[str]) -> bool:
-    """Return True if a label states that findings are absent and that none is present."""
-    return bool(names) and all(name.startswith(_ABSENT) for name in names)
-
-
 def _stacked(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     """Join the rows of several tables and drop repeats."""
     stacked = pd.concat([pd.DataFrame(columns=columns), *parts])[columns].drop_duplicates()
@@ -334,8 +273,6 @@ def _stacked(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
 
 def _adds_only_boxes(table: LabelTable, tables: Sequence[LabelTable]) -> bool:
     """Return True if a table states nothing but boxes, because another table has the states."""
-    if table.known and table.known.boxes_only:
-        return True
     if not any(other.has("state") for other in tables) or not is_table_file(table.path):
         return False
     sides = [table.cells(role) for role in table.box_roles]
@@ -377,17 +314,27 @@ def read_label_rows(
     Raises:
         InputError: A cell cannot be understood, or no row states a finding.
     """
-    gathered = _Gathered(class_names, findings, closed)
+    gathered = _Gathered()
+    result = LabelRows()
     only_finding = _only_finding(tables, class_names)
     for table in (table for table in tables if len(table.images)):
-        origin = table.known.origin if table.known else "unknown"
-        rows = table.images[["image_id"]].assign(reader=REFERENCE_READER, origin=origin)
-        if table.has("reader"):
-            rows["reader"] = table.cells("reader")
-            rows["origin"] = np.where(rows["reader"] == REFERENCE_READER, origin, "reader")
-        refuse_line(rows["reader"] == "", table.path, "reader is empty; fill it in")
-        only_boxes = _adds_only_boxes(table, tables)
-        gathered.add(table, rows, only_finding, only_boxes=only_boxes)
+        rows = _reader_rows(table)
+        columns = [table.finding(column) for column in table.columns.get("finding", ())]
+        only = columns[0] if len(columns) == 1 else only_finding
+        found = [Label(only)] * len(rows)
+        if table.has("label"):
+            of_cells = _labels_of_cells(table, class_names, findings)
+            if closed:
+                _refuse_others(table, of_cells, findings)
+            single = {cell: of[0] if len(of) == 1 else Label("") for cell, of in of_cells.items()}
+            found = [single[cell] for cell in table.cells("label")]
+            if not table.rules.boxes_only:
+                only_boxes = _adds_only_boxes(table, tables)
+                gathered.add_label_column(table, rows, of_cells, findings, only_boxes=only_boxes)
+        gathered.add_finding_columns(table, rows)
+        if table.box_roles:
+            labelled = pd.DataFrame(found, rows.index, ["finding", "state"], dtype=TEXT)
+            _take_boxes(gathered, result, table, rows, labelled)
     stated = _stacked(gathered.labels, [*_KEY, "state", "origin"])
     boxes = _stacked(gathered.boxes, [*_KEY, *EDGES])
     labelled = pd.concat([stated[_KEY], boxes[_KEY]] if not closed else [stated[_KEY]])
@@ -416,7 +363,52 @@ def read_label_rows(
             f"{tables[0].path}: {reason}: no finding to learn; add images that show one"
         )
     contradicted = present.merge(normal)["image_id"].tolist()
-    return LabelRows(labels, boxes, gathered.form, gathered.unit, gathered.table, contradicted)
+    return replace(result, labels=labels, boxes=boxes, contradicted=contradicted)
+
+
+def _reader_rows(table: LabelTable) -> pd.DataFrame:
+    """Return image, reader and origin of each row."""
+    origin = table.rules.origin
+    rows = table.images[["image_id"]].assign(reader=REFERENCE_READER, origin=origin)
+    if table.has("reader"):
+        rows["reader"] = table.cells("reader")
+        rows["origin"] = np.where(rows["reader"] == REFERENCE_READER, origin, "reader")
+    refuse_line(rows["reader"] == "", table.path, "reader is empty; fill it in")
+    return rows
+
+
+def _refuse_others(
+    table: LabelTable, labels: dict[str, list[Label]], findings: Sequence[str]
+) -> None:
+    """Refuse a label that is none of a closed list of findings."""
+    cells = table.cells("label")
+    for cell, of in labels.items():
+        others = {label.finding for label in of} - {*findings, *normal_classes()}
+        reason = f": '{min(others, default='')}' is none of the {len(findings)} findings"
+        refuse_line((cells == cell) & bool(others), table.path, reason, cells)
+
+
+def _take_boxes(
+    gathered: _Gathered,
+    result: LabelRows,
+    table: LabelTable,
+    rows: pd.DataFrame,
+    found: pd.DataFrame,
+) -> None:
+    """Add the boxes of a table, and note how they are written."""
+    numbers, form, unit = _box_numbers(table)
+    is_boxed = numbers.notna().any(axis=1)
+    if not is_boxed.any():
+        return
+    if result.table and (form, unit) != (result.form, result.unit):
+        raise InputError(
+            f"{table.path}: boxes are {form} in {unit}, those of {result.table.path} "
+            f"{result.form} in {result.unit}; write both in one form"
+        )
+    result.form, result.unit, result.table = form, unit, table
+    if not table.rules.name and not table.has("label"):
+        _refuse_other_class(table, is_boxed, found["finding"])
+    gathered.add_boxes(table.path, rows, numbers, found)
 
 
 def implied_note(tables: Sequence[LabelTable]) -> str:

@@ -66,7 +66,7 @@ def read_own_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTable
 def make_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTables:
     """Make the tables of a data set of label tables whose images are known."""
     path = tables[0].path
-    patterns = [t.known.patient_pattern for t in tables if t.known and t.known.patient_pattern]
+    patterns = [t.rules.patient_pattern for t in tables if t.rules.patient_pattern]
     pattern = next(iter(patterns), None)
     space = source.root.resolve().name
     in_path = pattern is not None and not source.options.patient_pattern

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.described import Complete, read_set
-from cxr_compare.data_prep.sources.public_sets import find_set, only_set
+from cxr_compare.data_prep.sources.descriptions import find_set, public_sets
 from cxr_compare.data_prep.sources.rsna import add_nih_patients
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
 
@@ -20,10 +19,8 @@ def _public(
     complete: Complete | None = None,
 ) -> Format:
     def read(root: Path, options: ReadOptions, show: Show) -> SourceTables:
-        entry = find_set(root, name) or only_set(name)
-        if entry is None:
-            raise InputError(f"{root}: not in {name} format; it needs {folder}")
-        return read_set(root, entry, options, show, complete)
+        first = next(entry for entry in public_sets().values() if entry.format == name)
+        return read_set(root, find_set(root, name) or first, options, show, complete)
 
     def detect(root: Path) -> bool:
         return find_set(root, name) is not None
