@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import headless_problem, missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
@@ -27,9 +26,8 @@ from cxr_compare.data_prep.sources.descriptions import PublicSet, TableRules, fi
 from cxr_compare.data_prep.sources.image_facts import read_facts
 from cxr_compare.data_prep.sources.image_files import list_images, require_unique_ids
 from cxr_compare.data_prep.sources.image_lists import image_name
-from cxr_compare.data_prep.sources.label_rows import LabelRows, read_label_rows
+from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable, described_table
-from cxr_compare.data_prep.sources.own_table import build_rows
 from cxr_compare.data_prep.sources.patients import add_patients, warn_of_unknown_patients
 from cxr_compare.data_prep.sources.source_tables import (
     NO_PIXELS,
@@ -39,7 +37,7 @@ from cxr_compare.data_prep.sources.source_tables import (
     target_from_findings,
     targets_from_findings,
 )
-from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, build
 
 _ENOUGH_TO_TELL = 20  # boxed copies of images, if all boxes fit into them
 
@@ -86,16 +84,15 @@ def read_set(
         table.text = table.text[is_kept]
         table.images = table.images[is_kept]
         table.labels = table.cells("label").unique().tolist()
-    rows = read_label_rows(tables, (), source.notes, entry.findings, closed=entry.closed)
-    rows.labels = rows.labels.assign(implied=False)  # the publisher says so
-    if entry.copies:
-        _scale_to_copies(source, rows)
     has_files = bool(images["path"].notna().any())
     if entry.size and not has_files:
         source.images = source.images.assign(width=entry.size[0], height=entry.size[1])
-    source.targets = _targets(entry, rows)
+    statements = table_statements(source, tables, entry)
+    if entry.copies:
+        statements = _scaled_to_copies(source, statements)
+    source.targets = _targets(entry, set(statements.frame()["finding"]))
     frame = (entry.size[0], entry.size[1]) if has_files and entry.framed else None
-    made = build_rows(source, tables, rows, coverage=entry.coverage, frame=frame)
+    made = build(source, statements, coverage=entry.coverage, frame=frame)
     if entry.boxed:
         kept = is_member(made.box_coverage["finding"], entry.boxed) & bool(len(made.boxes))
         made = replace(made, box_coverage=made.box_coverage[kept].reset_index(drop=True))
@@ -219,9 +216,6 @@ def _match(
     source.exclude(files.loc[~is_listed & ~is_free, "path"], f"no row in {listing[0][0]}")
     unused = files.loc[is_free, ["image_id"]].assign(role="unused").astype(TEXT)
     source.split = unused.reset_index(drop=True)
-    if is_free.any():
-        n = counted(int(is_free.sum()), "image", "have")
-        source.notes.append(f"{n} no label in {entry.title} and are unused")
     images = files.loc[is_listed | is_free, ["image_id", "path"]]
     return images.reset_index(drop=True)
 
@@ -282,13 +276,15 @@ def _add_set_patients(source: Source, entry: PublicSet) -> None:
         )
 
 
-def _scale_to_copies(source: Source, rows: LabelRows) -> None:
+def _scaled_to_copies(source: Source, statements: Statements) -> Statements:
     """Scale boxes, which are in px of the original, to images that are resized copies."""
     images = source.images.set_index("image_id")
     stated = images.reindex(columns=["width", "height"]).astype("float64")
     source.images = source.images.drop(columns=["width", "height"], errors="ignore")
-    scale = {}
-    for image_id, boxes in rows.boxes.groupby("image_id"):
+    rows = statements.frame()
+    factors = np.ones((len(rows), 2))
+    leaves = []
+    for image_id, boxes in rows[rows["boxed"]].groupby("image_id"):
         path = images["path"].get(image_id)
         if not isinstance(path, str) or path.lower().endswith((".dcm", ".dicom")):
             continue  # DICOM files are the originals
@@ -296,22 +292,21 @@ def _scale_to_copies(source: Source, rows: LabelRows) -> None:
             size = np.array(source.labelled_size(path), dtype="float64")
         except InputError:  # found again, and listed, when the image is decoded
             continue
-        reach = boxes[EDGES[2:]].max().to_numpy()
-        scale[image_id] = (size / stated.loc[image_id].to_numpy(), (reach > size + 1).any())
-    leaves = [outside for _, outside in scale.values()]
-    if not any(leaves) and len(leaves) >= _ENOUGH_TO_TELL:
-        return  # boxes were resized with the copies
-    same = np.ones(2)
-    factors = np.array([scale.get(i, (same,))[0] for i in rows.boxes["image_id"]]).reshape(-1, 2)
+        factors[boxes.index] = size / stated.loc[image_id].to_numpy()
+        leaves.append((boxes[BOX[2:]].max().to_numpy() > size + 1).any())
     is_scaled = np.isfinite(factors).all(axis=1) & (factors != 1).any(axis=1)
-    if not is_scaled.any():
-        return
-    rows.boxes.loc[is_scaled, EDGES] *= np.hstack([factors, factors])[is_scaled]
-    n_images = counted(rows.boxes.loc[is_scaled, "image_id"].nunique(), "boxed image", "have")
+    fit = not any(leaves) and len(leaves) >= _ENOUGH_TO_TELL  # they were resized with the copies
+    if fit or not is_scaled.any():
+        return statements
+    rows.loc[is_scaled, BOX] *= np.hstack([factors, factors])[is_scaled]
+    n_images = counted(rows.loc[is_scaled, "image_id"].nunique(), "boxed image", "have")
     source.notes.append(
         f"{n_images} another size than the original. They are taken as copies that were resized "
         "without padding, and their boxes were scaled"
     )
+    scaled = Statements(statements.reading)
+    scaled.add_table(rows)
+    return scaled
 
 
 def _take_official(source: Source, entry: PublicSet) -> None:
@@ -361,9 +356,8 @@ def _take_official(source: Source, entry: PublicSet) -> None:
         )
 
 
-def _targets(entry: PublicSet, rows: LabelRows) -> dict[str, dict[str, Any]]:
+def _targets(entry: PublicSet, stated: set[str]) -> dict[str, dict[str, Any]]:
     """Return the targets of a set, as ``dataset.json`` stores them."""
-    stated = set(rows.labels["finding"]) | set(rows.boxes["finding"])
     findings = entry.findings or sorted(stated)
     if entry.targets:
         members = {n: [f for f in of if f in stated] for n, of in entry.targets.items()}

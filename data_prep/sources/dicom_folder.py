@@ -24,9 +24,8 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.dicom_header import has_preamble
 from cxr_compare.data_prep.images.radiograph_check import DicomFile, check_dicom_file
 from cxr_compare.data_prep.sources.image_files import files_below
-from cxr_compare.data_prep.sources.label_rows import read_label_rows
+from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable
-from cxr_compare.data_prep.sources.own_table import build_rows
 from cxr_compare.data_prep.sources.patients import named_patients, warn_of_unknown_patients
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, Statements, build
@@ -89,8 +88,7 @@ def _read_dicom_tree(root: Path, options: ReadOptions, show: Show) -> SourceTabl
     source.images = _images(source, files)
     if tables:
         _match_rows(source, tables, files)
-        rows = read_label_rows(tables, options.class_names, source.notes)
-        made = build_rows(source, tables, rows, coverage="localised")
+        made = build(source, table_statements(source, tables), coverage="localised")
     else:
         source.notes.append(
             "No image has a label, so nothing can be trained or evaluated; give a table of "

@@ -68,7 +68,7 @@ def test_an_empty_label_is_unknown_and_not_negative(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "boxes", "message"),
     [
-        ([row(A), row(B, "Mass|COVID-19")], None, "line 3: .*'covid_19'"),
+        ([row(A), row(B, "Mass|COVID-19")], None, "line 3: .*COVID-19' is none"),
         ([row(A, age="old")], None, "line 2: Patient Age='old'"),
         ([row(A)], [f"{A}.png,Granuloma,1,2,3,4"], "line 2: Finding Label='Granuloma'"),
     ],
