@@ -21,11 +21,10 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.sources.descriptions import PublicSet, TableRules, find_files
 from cxr_compare.data_prep.sources.image_facts import read_facts
 from cxr_compare.data_prep.sources.image_files import list_images, require_unique_ids
-from cxr_compare.data_prep.sources.image_lists import image_name
+from cxr_compare.data_prep.sources.image_lists import image_name, read_image_list
 from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable, described_table
 from cxr_compare.data_prep.sources.patients import add_patients, warn_of_unknown_patients
@@ -309,38 +308,36 @@ def _scaled_to_copies(source: Source, statements: Statements) -> Statements:
     return scaled
 
 
-def _take_official(source: Source, entry: PublicSet) -> None:
-    """Take the publisher's own split from lists or folders, and note patients in two roles."""
+def _official_roles(source: Source, entry: PublicSet) -> pd.Series | None:
+    """Return the role of each image in the publisher's own split, from lists or folders."""
     images = source.images
-    roles = pd.Series(None, index=images.index, dtype=TEXT)
     lists = {role: source.root / name for role, name in entry.official.items()}
-    if lists:
-        exist = [path.is_file() for path in lists.values()]
-        if any(exist) and not all(exist):
-            names = " and ".join(entry.official.values())
-            source.notes.append(f"The official split was not read: it needs both {names}")
-        if not all(exist):
-            return
-        seen: set[str] = set()
-        for role, path in lists.items():
-            listed = {
-                image_name(line) for line in read_text_file(path).splitlines() if line.strip()
-            }
-            if both := seen & listed:
-                raise InputError(
-                    f"{source.root}: {counted(len(both), 'image', 'are')} in two official lists "
-                    f"({', '.join(entry.official.values())}), such as {min(both)!r}; correct them"
-                )
-            seen |= listed
-            roles = roles.mask(is_member(images["image_id"], list(listed)), role)
-    elif entry.part and images["path"].notna().any():
-        inside = images["path"].str.replace(entry.holder, "", regex=True)
-        roles = inside.str.extract(entry.part)[0].astype(TEXT)
-        unused = set(source.split["image_id"])
-        labelled = roles[~images["image_id"].isin(unused)]
-        if not {"train", "test"} <= set(labelled.dropna()):
-            return  # a part of the set is no split
-    else:
+    there = {role: read_image_list(path) for role, path in lists.items() if path.is_file()}
+    if there and len(there) < len(lists):
+        names = " and ".join(entry.official.values())
+        source.notes.append(f"The official split was not read: it needs both {names}")
+    elif there:
+        listed = pd.concat([pd.Series(role, ids, TEXT) for role, ids in there.items()])
+        both = listed.index[listed.index.duplicated()]
+        if len(both):
+            raise InputError(
+                f"{source.root}: {counted(len(both), 'image', 'are')} in two official lists "
+                f"({', '.join(entry.official.values())}), such as {both[0]!r}; correct them"
+            )
+        return images["image_id"].map(listed)
+    if not entry.part or images["path"].isna().all():
+        return None
+    inside = images["path"].str.replace(entry.holder, "", regex=True)
+    roles = inside.str.extract(entry.part)[0].astype(TEXT)
+    labelled = roles[~is_member(images["image_id"], source.split["image_id"])]
+    return roles if {"train", "test"} <= set(labelled.dropna()) else None  # a part is no split
+
+
+def _take_official(source: Source, entry: PublicSet) -> None:
+    """Take the publisher's own split, and note patients in two roles."""
+    images = source.images
+    roles = _official_roles(source, entry)
+    if roles is None:
         return
     source.official = images[["image_id"]].assign(role=roles.fillna("unused").astype(TEXT))
     people = images["patient_id"]

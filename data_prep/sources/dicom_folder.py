@@ -76,7 +76,13 @@ def _read_dicom_tree(root: Path, options: ReadOptions, show: Show) -> SourceTabl
     inside = [path.resolve() for path in options.labels]
     inside = [path for path in inside if path.is_relative_to(root.resolve())]
     skip = {path.relative_to(root.resolve()).as_posix() for path in inside}
-    headers = _without_second_copies(list(read_headers(root, skip)))
+    headers = list(read_headers(root, skip))
+    first = {file.image_id: file for file in reversed(headers) if file.reason is None}
+    copied = "its SOPInstanceUID is that of an earlier file"
+    headers = [
+        file if file.reason or file is first[file.image_id] else DicomFile(file.path, copied)
+        for file in headers
+    ]
     usable = [file for file in headers if file.reason is None]
     if not usable:
         raise InputError(
@@ -129,13 +135,6 @@ def _match_rows(source: Source, tables: Sequence[LabelTable], files: pd.DataFram
                 f"{table.path.name}: {missing} of {len(cells)} rows name an image that is missing "
                 "or was left out"
             )
-        several = matches.groupby("key")["image_id"].nunique()
-        several = several[several > 1]
-        if len(several):
-            source.notes.append(
-                f"{table.path.name}: {len(several)} {cells.name} name several images each "
-                f"({int(several.sum())} in all); these images get the same labels"
-            )
         table.keep_matches(matches)
 
 
@@ -160,17 +159,6 @@ def _relative(keys: pd.Series, root: Path) -> pd.Series:
     for folder in dict.fromkeys((root, root.resolve())):
         slashed = slashed.str.removeprefix(folder.as_posix().rstrip("/") + "/")
     return slashed
-
-
-def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:
-    """Mark files that have the SOPInstanceUID of an earlier file as unusable."""
-    first: dict[str, str] = {}
-    kept = []
-    for file in seen:
-        if file.reason is None and first.setdefault(file.image_id, file.path) != file.path:
-            file = DicomFile(file.path, "its SOPInstanceUID is that of an earlier file")
-        kept.append(file)
-    return kept
 
 
 def _images(source: Source, files: pd.DataFrame) -> pd.DataFrame:

@@ -52,16 +52,10 @@ def read_own_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTable
     images = images.merge(files.drop_duplicates(), on="image_id")
     if "view" in images:
         source.exclude(images.loc[images["view"] == "LL", "image_id"], "lateral view")
-    source.images = images.assign(source=root.resolve().name)
-    return make_tables(source, tables)
-
-
-def make_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTables:
-    """Make the tables of a data set of label tables whose images are known."""
+    space = root.resolve().name
+    source.images = images.assign(source=space)
     path = tables[0].path
-    patterns = [t.rules.patient_pattern for t in tables if t.rules.patient_pattern]
-    pattern = next(iter(patterns), None)
-    space = source.root.resolve().name
+    pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
     in_path = pattern is not None and not source.options.patient_pattern
     add_patients(source, space, pattern, where=str(path), in_path=in_path)
     _take_split(source, path)
