@@ -7,7 +7,6 @@ images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -28,6 +27,7 @@ from cxr_compare.data_prep.sources.image_lists import image_name, read_image_lis
 from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable, described_table
 from cxr_compare.data_prep.sources.patients import add_patients, warn_of_unknown_patients
+from cxr_compare.data_prep.sources.rsna import add_nih_patients
 from cxr_compare.data_prep.sources.source_tables import (
     NO_PIXELS,
     ReadOptions,
@@ -41,26 +41,8 @@ from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, bu
 _ENOUGH_TO_TELL = 20  # boxed copies of images, if all boxes fit into them
 
 
-Complete = Callable[[Source, Sequence[LabelTable]], None]
-
-
-def read_set(
-    root: Path,
-    entry: PublicSet,
-    options: ReadOptions,
-    show: Show,
-    complete: Complete | None = None,
-) -> SourceTables:
-    """Read a public data set by its description.
-
-    Args:
-        root: Folder of the set.
-        entry: Description of the set.
-        options: Options of the user.
-        show: Function that shows the user a line at once.
-        complete: Function that adds what the description cannot say, such as the patients that
-            another data set knows, to the source and its tables.
-    """
+def read_set(root: Path, entry: PublicSet, options: ReadOptions, show: Show) -> SourceTables:
+    """Read a public data set, which is in a folder, by its description."""
     source = Source(entry.format, root, options, show)
     files = _files(source, entry)
     tables = _tables(source, entry, files)
@@ -73,8 +55,8 @@ def read_set(
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
     if entry.view:
         source.images["view"] = entry.view
-    if complete is not None:
-        complete(source, tables)
+    if entry.mapped_to_nih:
+        add_nih_patients(source, tables)
     _add_set_patients(source, entry)
     source.notes += entry.notes
     _take_official(source, entry)
@@ -151,6 +133,7 @@ def _file_table(source: Source, rules: TableRules, path: Path) -> LabelTable:
     roles = [[columns] if isinstance(columns, str) else columns for columns in rules.roles.values()]
     spelled = {name.lower(): name for name in (*chain.from_iterable(roles), *rules.columns)}
     text = text.rename(columns=lambda name: spelled.get(str(name).strip().lower(), name))
+    text = text.loc[:, ~text.columns.duplicated()]
     unique = text.drop_duplicates()
     if len(unique) < len(text):
         source.notes.append(f"{path.name}: {len(text) - len(unique)} repeated rows were dropped")

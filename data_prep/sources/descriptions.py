@@ -93,12 +93,12 @@ class PublicSet(_Described):
     """Description of a public data set.
 
     Attributes:
-        title: Name of the set for people.
         format: Name of its format, which it may share with other sets.
         prefix: Prefix of the ids of patients, and name of the source of its images.
         detect: Globs below the folder, any of which shows that it is this set.
         detect_columns: Files any of which shows this, by their columns.
         by_names: True if the published names of its images show this.
+        mapped_to_nih: True if a mapping in its folder tells which image of NIH each image is.
         holder: Regular expression of folders around the set, which its archive adds.
         images: Regular expression of the paths of its images; other files are ignored.
         paths: Regular expression whose groups are the columns of a table of paths.
@@ -124,12 +124,12 @@ class PublicSet(_Described):
         table: The tables.
     """
 
-    title: str
     format: str
     prefix: str
     detect: list[str] = []
     detect_columns: dict[str, list[str]] = {}
     by_names: bool = False
+    mapped_to_nih: bool = False
     holder: str = "^"
     images: str = ""
     paths: str = ""

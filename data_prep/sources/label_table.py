@@ -160,7 +160,6 @@ class LabelTable:
             labels = self.name(rows)
         except InputError:  # raised again where the labels are read
             return []
-        denied = {label.finding for label in labels.values() if label.state == "absent"}
         lines = []
         for text, count in rows.most_common():
             label = labels.get(text)
@@ -168,8 +167,8 @@ class LabelTable:
                 meaning = "unknown"
             elif label.finding in normal_classes():
                 meaning = "no finding"
-            elif label.finding in denied:
-                meaning = f"{label.finding} is {label.state}"
+            elif label.state == "absent":
+                meaning = f"{label.finding} is absent"
             else:
                 continue
             lines.append(f"  {text}: taken for {meaning} ({counted(count, 'row')})")

@@ -145,11 +145,6 @@ def _take_split(source: Source, path: Path) -> None:
         )
 
 
-def holds_table(folder: Path) -> bool:
-    """Return True if a folder holds a table that may be one of labels."""
-    return first_table(folder) is not None
-
-
 def first_table(folder: Path) -> Path | None:
     """Return the first file with a column that names images, else the first spreadsheet."""
     if folder.is_file():
@@ -163,7 +158,7 @@ TABLE = Format(
     name="table",
     title="one table of labels with a folder of images",
     folder="images in any folders: `cxr prepare labels.csv IMAGES OUT`",
-    detect=holds_table,
+    detect=lambda folder: first_table(folder) is not None,
     read=_read,
     options=(
         "labels",
