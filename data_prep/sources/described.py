@@ -47,9 +47,9 @@ def read_set(root: Path, entry: PublicSet, options: ReadOptions, show: Show) -> 
     files = _files(source, entry)
     tables = _tables(source, entry, files)
     images = _match(source, entry, tables, files)
-    source.images = images.assign(source=entry.prefix)
-    for table in tables:
-        source.images = _with_facts(source.images, _facts(source, table, images))
+    facts = pd.concat([_facts(source, table, images) for table in tables])
+    facts = facts.groupby("image_id", sort=False).first().reset_index()  # the first table counts
+    source.images = images.assign(source=entry.prefix).merge(facts, on="image_id", how="left")
     if "view" in source.images:
         is_lateral = source.images["view"].eq("LL")
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
@@ -64,7 +64,6 @@ def read_set(root: Path, entry: PublicSet, options: ReadOptions, show: Show) -> 
         is_kept = ~is_member(table.images["image_id"], list(source.excluded))
         table.text = table.text[is_kept]
         table.images = table.images[is_kept]
-        table.labels = table.cells("label").unique().tolist()
     has_files = bool(images["path"].notna().any())
     if entry.size and not has_files:
         source.images = source.images.assign(width=entry.size[0], height=entry.size[1])
@@ -226,16 +225,7 @@ def _facts(source: Source, table: LabelTable, images: pd.DataFrame) -> pd.DataFr
     if not table.box_roles and not table.has("reader"):
         several = ids[ids.duplicated()]
     source.exclude(several, f"two different rows in {table.path.name}")
-    return facts.drop_duplicates("image_id").set_index("image_id")
-
-
-def _with_facts(images: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """Add facts, by image id, to images; those that another table stated stay."""
-    facts = facts.reindex(images["image_id"]).set_axis(images.index)
-    for column in facts:
-        known = images[column] if column in images else facts[column]
-        images = images.assign(**{str(column): known.fillna(facts[column])})
-    return images
+    return facts.drop_duplicates("image_id")
 
 
 def _add_set_patients(source: Source, entry: PublicSet) -> None:

@@ -63,7 +63,7 @@ class TableRules(_Described):
         numbers: Roles ``x_...`` whose cells are numbers.
         field: Columns of width and height (px) and of the pixel spacing in x and y (mm) of the
             original image, whose products are the true size of what the image shows.
-        label: Label of all rows.
+        label: Cell of all rows of an added column ``label``.
         file: Globs of its files in the folder of a public set, of each of which the last one by
             name is read; empty for the table of the paths of images.
         missing: Note for the user if no file is there, or an empty text; None if it must be there.

@@ -217,11 +217,11 @@ def _labels_of_cells(
     if not class_names and not table.has("state"):
         _refuse_cells_beside_states(table)
     findings = published.findings if published else []
-    listed = {cell: table.listed_labels(cell, class_names) for cell in table.labels}
-    numbers = [cell for cell in table.labels if listed[cell] == [cell] and cell.isdecimal()]
+    cells = table.cells("label")
+    listed = {cell: table.listed_labels(cell, class_names) for cell in cells.unique()}
+    numbers = [cell for cell, of in listed.items() if of == [cell] and cell.isdecimal()]
     texts = chain.from_iterable(of for cell, of in listed.items() if cell not in numbers)
     labels = table.name(dict.fromkeys(texts), findings)
-    cells = table.cells("label")
     if numbers:
         raise InputError(
             f"{table.path}: column '{cells.name}' numbers its classes ({numbers[0]}); name them, "

@@ -39,7 +39,6 @@ class LabelTable:
         names: By name of a column that holds the labels of one finding, the name of that finding.
         images: Columns ``image_id, path`` of the image of each row.
         assigned_roles: Roles that the user assigned, in contrast to recognised ones.
-        labels: Distinct cells of the label column, over all rows of the file.
     """
 
     path: Path
@@ -49,14 +48,12 @@ class LabelTable:
     names: dict[str, str] = field(default_factory=dict)
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     assigned_roles: set[str] = field(default_factory=set)
-    labels: Sequence[str] = ()
 
     def keep_matches(self, matches: pd.DataFrame) -> None:
         """Keep the rows whose images were found, with columns ``row``, ``image_id``, ``path``.
 
         A row that names several images is repeated for each.
         """
-        self.labels = self.cells("label").unique().tolist()
         self.text = self.text.iloc[matches["row"].to_numpy()]
         self.images = matches[["image_id", "path"]].set_index(self.text.index)
 
@@ -229,7 +226,7 @@ def described_table(path: Path, text: pd.DataFrame, rules: TableRules) -> LabelT
     if rules.label:
         text = text.assign(label=rules.label)
     table = LabelTable(path, text, rules)
-    for role, columns in {**rules.roles, **({"label": "label"} if rules.label else {})}.items():
+    for role, columns in rules.roles.items():
         kind, _, finding = role.partition(":")
         named = [columns] if isinstance(columns, str) else columns
         there = [column for column in named if column in text.columns]

@@ -237,7 +237,7 @@ def test_labels_of_studies_go_to_their_images(tmp_path):
 
 def test_rows_of_images_that_are_not_there_never_fall_to_others_of_the_same_name(tmp_path):
     names = [f"set/p{n}/view1.png" for n in (1, 2)]
-    table = f"Path,label\n{names[0]},mass\n{names[1]},normal\n"
+    table = f"Path,label\n{names[0]},normal\n{names[1]},mass\n"
     folder_of(tmp_path, {"labels.csv": table}, files=["p2/view1.png"])
     tables = read(tmp_path)
     assert reasons(tables) == {names[0]: "no such image"}
