@@ -120,8 +120,8 @@ def _tables(source: Source, entry: PublicSet, files: pd.DataFrame) -> list[Label
             source.notes.append(rules.missing)
         for path in paths:
             table = _file_table(source, rules, path)
-            names = set(_names(table))
-            if table.box_roles and any(t.has("finding") and names & {*_names(t)} for t in tables):
+            stating = [other for other in tables if other.has("finding")] if table.box_roles else []
+            if any({*_names(table)} & {*_names(other)} for other in stating):  # these have states
                 table.rules = rules.model_copy(update={"boxes_only": True})
             tables.append(table)
     return tables

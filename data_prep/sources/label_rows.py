@@ -92,10 +92,16 @@ def _consistent(
     published: PublicSet | None,
 ) -> pd.DataFrame:
     """Join the rows of tables: what a row states is not implied, and no box is of "no finding"."""
-    rows = pd.concat([pd.DataFrame(columns=_COLUMNS), *parts])[_COLUMNS]
-    rows = rows.astype({**dict.fromkeys(_COLUMNS[:5], TEXT), **dict.fromkeys(BOX, "float64")})
-    rows = rows.astype({"implied": bool, "boxed": bool}).drop_duplicates(ignore_index=True)
+    types = {
+        **dict.fromkeys(_COLUMNS, TEXT),
+        **dict.fromkeys(BOX, "float64"),
+        **dict.fromkeys(["implied", "boxed"], "bool"),
+    }
+    typed = [rows[_COLUMNS].astype(types) for rows in parts or [pd.DataFrame(columns=_COLUMNS)]]
+    rows = pd.concat(typed, ignore_index=True)
     rows = rows[rows["state"] != ""]
+    implied = rows[rows["implied"]].drop_duplicates(_KEY)
+    rows = rows[~rows["implied"]].drop_duplicates()
     is_normal = is_member(rows["finding"], normal_classes())
     normal = rows.loc[is_normal & ~rows["boxed"], ["image_id", "reader"]].drop_duplicates()
     idle = rows.loc[rows["boxed"] & (is_normal | (rows["state"] == "absent")), "image_id"]
@@ -107,11 +113,10 @@ def _consistent(
         )
     rows = rows[~is_normal & ~(rows["boxed"] & (rows["state"] == "absent"))]
     is_closed = published is not None and published.closed  # then a box alone says nothing
-    stated = rows.loc[~rows["implied"] & ~(rows["boxed"] & is_closed), _KEY]
-    is_named = pd.MultiIndex.from_frame(rows[_KEY]).isin(pd.MultiIndex.from_frame(stated))
-    is_repeated = rows["implied"] & rows.duplicated([*_KEY, "implied"])
-    rows = rows[~(rows["implied"] & (is_named | is_repeated))]
-    if rows.empty:
+    stated = rows.loc[~(rows["boxed"] & is_closed), _KEY].drop_duplicates()
+    implied = implied.merge(stated, how="left", on=_KEY, indicator="named")
+    implied = implied[implied["named"] == "left_only"]
+    if rows.empty and implied.empty:
         reason = "every row states that the image shows nothing" if len(normal) else ""
         raise InputError(
             f"{tables[0].path}: {reason or 'no row states a label'}: no finding to learn; add "
@@ -121,8 +126,8 @@ def _consistent(
     present = present[~is_member(present["finding"], dictionary()["nothing_on"])]
     contradicted = present.merge(normal, on=["image_id", "reader"])["image_id"]
     source.exclude(contradicted, "'no finding' beside a finding")
-    rows = rows.assign(implied=rows["implied"] & (published is None))
-    return rows.reset_index(drop=True)
+    implied = implied.assign(implied=published is None)
+    return pd.concat([rows, implied[_COLUMNS]], ignore_index=True)
 
 
 def _reader_rows(table: LabelTable) -> pd.DataFrame:
