@@ -12,28 +12,30 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES
-from cxr_compare.data_prep.contracts.table_files import read_header, read_table_file
+from cxr_compare.data_prep.contracts.table_files import read_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.sources.descriptions import TableRules
 from cxr_compare.data_prep.sources.image_files import list_images
-from cxr_compare.data_prep.sources.known_tables import KnownTable
-from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_table import LabelTable, described_table
 from cxr_compare.data_prep.sources.label_values import (
     class_finding,
     dictionary,
     normal_classes,
-    plain_cells,
     states_of_cells,
 )
 from cxr_compare.data_prep.sources.own_table import read_own_tables
-from cxr_compare.data_prep.sources.public_sets import find_set, public_sets
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source
 
 _ROBOFLOW = "_classes.csv"
 _LEAST_SHARE = 0.9  # of the images that are in the folder of a class
-_MOST_CLASSES = 50
 _NUMBERING = re.compile(r"^\d+[\W_]+(?=\w)")  # of folders such as 0_NORMAL
+_CLASS_FOLDERS = TableRules(
+    name="class folders",
+    roles={"file": "file", "label": "label", "split": "split"},
+    origin="folder",
+    separator=r"[|]",
+)
 _HOLDERS = ("images", "image", "imgs", "img")
 
 
@@ -56,59 +58,40 @@ def _class_rows(root: Path) -> pd.DataFrame:
 
 
 def _has_class_folders(root: Path) -> bool:
-    """Return True for folders of classes, half of which have names of findings or of none.
-
-    A public set says more than the names of its folders.
-    """
-    if not root.is_dir() or any(find_set(root, entry.format) for entry in public_sets().values()):
+    """Return True for folders of classes, half of which have names of findings or of none."""
+    if not root.is_dir():
         return False
     labels = _class_rows(root)["label"]
-    names = {class_finding(label, label) for label in set(labels) if _has_letter(label)}
-    if not 2 <= len(names) <= _MOST_CLASSES or (labels != "").mean() < _LEAST_SHARE:
-        return False
-    findings = set(dictionary()["findings"]["names"])
-    n_known = sum(
-        name in normal_classes() or bool(findings & {name, *name.split("_")}) for name in names
-    )
-    return n_known >= len(names) / 2
-
-
-def _has_letter(label: str) -> bool:
-    return any(letter.isalpha() for letter in label)
+    names = {class_finding(label, label) for label in set(labels) if any(map(str.isalpha, label))}
+    known = {*normal_classes(), *dictionary()["findings"]["names"]}
+    n_known = sum(bool(known & {name, *name.split("_")}) for name in names)
+    in_classes = (labels != "").mean() >= _LEAST_SHARE
+    return len(names) > 1 and in_classes and n_known >= len(names) / 2
 
 
 def _read_folders(root: Path, options: ReadOptions, show: Show) -> SourceTables:
     """Read the class of each image from its folder, and its role from train, val and test."""
     source = Source("folders", root, options, show)
     rows = _class_rows(root)
-    labels = sorted(set(rows["label"]) - {""})
-    if not labels:
-        raise InputError(f"{root}: has no folders of classes with images, such as NORMAL")
     loose = rows["label"] == ""
+    if loose.all():
+        raise InputError(f"{root}: has no folders of classes with images, such as NORMAL")
     source.exclude(rows.loc[loose, "file"], "not in the folder of a class")
     rows = rows[~loose].reset_index(drop=True)
-    if (rows["split"] == "").any():
-        if (rows["split"] != "").any():
-            source.notes.append(
-                f"{counted(int((rows['split'] == '').sum()), 'image', 'are')} in no folder train, "
-                "val or test, so the folders are no split"
-            )
+    no_role = rows["split"] == ""
+    if no_role.any() and not no_role.all():
+        n_images = counted(int(no_role.sum()), "image", "are")
+        source.notes.append(
+            f"{n_images} in no folder train, val or test, so the folders are no split"
+        )
+    if no_role.any():
         rows = rows.drop(columns="split")
-    named = name_labels(labels, str(root))
-    for label in labels:
-        finding, state = named.labels[label]
+    table = described_table(root, rows, _CLASS_FOLDERS)
+    for label, (finding, _) in table.name(rows["label"].unique()).items():
         _refuse_doubtful(label, finding, root)
-        shown = "no finding" if finding in normal_classes() else f"{finding} is {state}"
-        n_images = counted(int((rows["label"] == label).sum()), "image")
-        show(f"  folder {label}: {shown} ({n_images})")
-    known = KnownTable(
-        name="class folders",
-        columns=[],
-        roles={role: role for role in rows.columns},
-        origin="folder",
-        separator=r"[|]",
-    )
-    return read_own_tables(source, [described_table(root, rows, known)])
+    for line in table.label_lines():
+        show(line)
+    return read_own_tables(source, [table])
 
 
 def _refuse_doubtful(label: str, finding: str, root: Path) -> None:
@@ -146,16 +129,15 @@ def _read_roboflow(root: Path, options: ReadOptions, show: Show) -> SourceTables
 def _class_table(path: Path, root: Path) -> LabelTable:
     text = read_table_file(path).text
     folder = path.parent.relative_to(root).as_posix()
-    classes = [str(name) for name in text.columns if name.lower() not in ("filename", "unlabeled")]
+    classes = [name for name in text.columns if name.lower() not in ("filename", "unlabeled")]
     if "filename" not in text.columns or not classes:
         raise InputError(
             f"{path}: needs a column filename and one for each class; it has "
-            f"{', '.join(read_header(path))}"
+            f"{', '.join(text.columns)}"
         )
-    unlabelled = next((name for name in text.columns if name.lower() == "unlabeled"), None)
-    if unlabelled is not None:  # nobody looked at such an image
-        is_open = states_of_cells(plain_cells(text[unlabelled])) == "present"
-        text = text.assign(**{name: text[name].mask(is_open, "") for name in classes})
+    for name in set(text.columns) - {*classes, "filename"}:  # nobody looked at such an image
+        is_open = states_of_cells(text[name]) == "present"
+        text[classes] = text[classes].mask(is_open, "")
     text = text.assign(filename=folder + "/" + text["filename"])
     normal = [name for name in classes if class_finding(name, str(path)) in normal_classes()]
     roles: dict[str, str | list[str]] = {
@@ -163,12 +145,10 @@ def _class_table(path: Path, root: Path) -> LabelTable:
         "finding": [name for name in classes if name not in normal],
         "no_finding": normal,
     }
-    role = ROLE_NAMES.get(folder.lower())
-    if role is not None:
-        text = text.assign(part=role)
+    if folder.lower() in ROLE_NAMES:
+        text = text.assign(part=ROLE_NAMES[folder.lower()])
         roles["split"] = "part"
-    known = KnownTable(name="Roboflow's classes", columns=[], roles=roles)
-    return described_table(path, text, known)
+    return described_table(path, text, TableRules(name="Roboflow's classes", roles=roles))
 
 
 FOLDERS = Format(

@@ -1,36 +1,33 @@
 """Public data sets that consist of tables or of class folders, read by their descriptions.
 
-``datasets.toml`` describes each set: the files with its tables, what their columns hold
-(``columns.toml`` says so of tables that users also have alone), and what its publisher says of
-all images. A set of folders has a table that is made of the paths of its images.
+``datasets.toml`` describes each set: the files with its tables, what their columns hold, and what
+its publisher says of all images. A set of folders has a table that is made of the paths of its
+images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import headless_problem, missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_files import read_text_file
+from cxr_compare.data_prep.sources.descriptions import PublicSet, TableRules, find_files
 from cxr_compare.data_prep.sources.image_facts import read_facts
 from cxr_compare.data_prep.sources.image_files import list_images, require_unique_ids
-from cxr_compare.data_prep.sources.image_lists import image_name
-from cxr_compare.data_prep.sources.known_tables import KnownTable, known_table
-from cxr_compare.data_prep.sources.label_rows import LabelRows, read_label_rows
+from cxr_compare.data_prep.sources.image_lists import image_name, read_image_list
+from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable, described_table
-from cxr_compare.data_prep.sources.own_table import build_rows
 from cxr_compare.data_prep.sources.patients import add_patients, warn_of_unknown_patients
-from cxr_compare.data_prep.sources.public_sets import PublicSet, SetTable, find_file
+from cxr_compare.data_prep.sources.rsna import add_nih_patients
 from cxr_compare.data_prep.sources.source_tables import (
     NO_PIXELS,
     ReadOptions,
@@ -39,66 +36,43 @@ from cxr_compare.data_prep.sources.source_tables import (
     target_from_findings,
     targets_from_findings,
 )
-from cxr_compare.data_prep.sources.statements import Source
+from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, build
 
-_OLDEST = 120
 _ENOUGH_TO_TELL = 20  # boxed copies of images, if all boxes fit into them
 
 
-Complete = Callable[[Source, Sequence[LabelTable]], None]
-
-
-def read_set(
-    root: Path,
-    entry: PublicSet,
-    options: ReadOptions,
-    show: Show,
-    complete: Complete | None = None,
-) -> SourceTables:
-    """Read a public data set by its description.
-
-    Args:
-        root: Folder of the set.
-        entry: Description of the set.
-        options: Options of the user.
-        show: Function that shows the user a line at once.
-        complete: Function that adds what the description cannot say, such as the patients that
-            another data set knows, to the source and its tables.
-    """
+def read_set(root: Path, entry: PublicSet, options: ReadOptions, show: Show) -> SourceTables:
+    """Read a public data set, which is in a folder, by its description."""
     source = Source(entry.format, root, options, show)
     files = _files(source, entry)
     tables = _tables(source, entry, files)
     images = _match(source, entry, tables, files)
-    facts = [_facts(source, table, rules, images) for rules, table in tables]
-    source.images = images.assign(source=entry.prefix)
-    for stated in facts:
-        source.images = _with_facts(source.images, stated)
+    facts = pd.concat([_facts(source, table, images) for table in tables])
+    facts = facts.groupby("image_id", sort=False).first().reset_index()  # the first table counts
+    source.images = images.assign(source=entry.prefix).merge(facts, on="image_id", how="left")
     if "view" in source.images:
         is_lateral = source.images["view"].eq("LL")
         source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
     if entry.view:
         source.images["view"] = entry.view
-    labels = [table for _, table in tables]
-    if complete is not None:
-        complete(source, labels)
+    if entry.mapped_to_nih:
+        add_nih_patients(source, tables)
     _add_set_patients(source, entry)
     source.notes += entry.notes
     _take_official(source, entry)
-    for table in labels:  # an image that is left out names no finding of the others
+    for table in tables:  # an image that is left out names no finding of the others
         is_kept = ~is_member(table.images["image_id"], list(source.excluded))
         table.text = table.text[is_kept]
         table.images = table.images[is_kept]
-        table.labels = table.cells("label").unique().tolist()
-    rows = read_label_rows(labels, (), source.notes, entry.findings, closed=entry.closed)
-    rows.labels = rows.labels.assign(implied=False)  # the publisher says so
-    if entry.copies:
-        _scale_to_copies(source, rows)
     has_files = bool(images["path"].notna().any())
     if entry.size and not has_files:
         source.images = source.images.assign(width=entry.size[0], height=entry.size[1])
-    source.targets = _targets(entry, rows)
-    frame = entry.size if has_files and entry.framed else None
-    made = build_rows(source, labels, rows, coverage=entry.coverage, frame=frame)
+    statements = table_statements(source, tables, entry)
+    if entry.copies:
+        statements = _scaled_to_copies(source, statements)
+    source.targets = _targets(entry, set(statements.frame()["finding"]))
+    frame = (entry.size[0], entry.size[1]) if has_files and entry.framed else None
+    made = build(source, statements, coverage=entry.coverage, frame=frame)
     if entry.boxed:
         kept = is_member(made.box_coverage["finding"], entry.boxed) & bool(len(made.boxes))
         made = replace(made, box_coverage=made.box_coverage[kept].reset_index(drop=True))
@@ -110,10 +84,8 @@ def _files(source: Source, entry: PublicSet) -> pd.DataFrame:
     files = list_images(source.root)[["path"]]
     if entry.images:
         files = files[files["path"].str.contains(entry.images, regex=True)]
-    if files.empty:
-        return files.assign(inside=files["path"], image_id=files["path"])
-    holder = files["path"].str.extract(f"({entry.holder or '^'})")[0].fillna("")
-    files = files.assign(inside=[p[len(h) :] for p, h in zip(files["path"], holder, strict=True)])
+    holder = files["path"].str.extract(f"({entry.holder})")[0].fillna("")
+    files["inside"] = files["path"].str.replace(entry.holder, "", regex=True)
     is_copy = holder.str.len() > holder.str.len().min()  # the archive holds the set twice
     if is_copy.any():
         source.notes.append(
@@ -121,12 +93,6 @@ def _files(source: Source, entry: PublicSet) -> pd.DataFrame:
             "were left out"
         )
     files = files[~is_copy]
-    if entry.masks:
-        is_mask = files["inside"].str.contains(entry.masks, regex=True)
-        if is_mask.any():
-            n_masks = counted(int(is_mask.sum()), "mask", "were")
-            source.notes.append(f"{n_masks} left out, since a mask is no radiograph")
-        files = files[~is_mask]
     for pattern, reason in entry.misnamed.items():
         is_wrong = files["inside"].str.contains(pattern, regex=True)
         source.exclude(files.loc[is_wrong, "path"], reason)
@@ -139,55 +105,50 @@ def _files(source: Source, entry: PublicSet) -> pd.DataFrame:
     return files
 
 
-def _tables(
-    source: Source, entry: PublicSet, files: pd.DataFrame
-) -> list[tuple[SetTable, LabelTable]]:
-    """Read the tables of a set, each with its description."""
-    tables = []
+def _tables(source: Source, entry: PublicSet, files: pd.DataFrame) -> list[LabelTable]:
+    """Read the tables of a set."""
+    tables: list[LabelTable] = []
     for rules in entry.table:
         if not rules.file:
-            table = _path_table(source, entry, rules, files)
-        else:
-            path = find_file(source.root, rules)
-            if path is None:
-                if rules.required:
-                    columns = ", ".join(rules.columns)
-                    needs = f" with the columns {columns}" if columns else ""
-                    raise InputError(f"{source.root}: holds no {rules.file}{needs}; put it there")
-                if rules.missing:
-                    source.notes.append(rules.missing)
-                continue
-            beside = rules.boxes_beside and next(source.root.glob(rules.boxes_beside), None)
+            tables.append(_path_table(source, entry, rules, files))
+            continue
+        paths = find_files(source.root, rules)
+        if not paths and rules.missing is None:
+            needs = f" with the columns {', '.join(rules.columns)}" if rules.columns else ""
+            raise InputError(f"{source.root}: holds no {rules.file[0]}{needs}; put it there")
+        if not paths and rules.missing:
+            source.notes.append(rules.missing)
+        for path in paths:
             table = _file_table(source, rules, path)
-            if beside and table.known is not None:
-                table.known = table.known.model_copy(update={"boxes_only": True})
-        tables.append((rules, table))
+            stating = [other for other in tables if other.has("finding")] if table.box_roles else []
+            if any({*_names(table)} & {*_names(other)} for other in stating):  # these have states
+                table.rules = rules.model_copy(update={"boxes_only": True})
+            tables.append(table)
     return tables
 
 
-def _file_table(source: Source, rules: SetTable, path: Path) -> LabelTable:
+def _file_table(source: Source, rules: TableRules, path: Path) -> LabelTable:
     text = read_table_file(path).text
-    text = text.rename(columns=lambda name: rules.spellings.get(str(name).lower(), name))
+    roles = [[columns] if isinstance(columns, str) else columns for columns in rules.roles.values()]
+    spelled = {name.lower(): name for name in (*chain.from_iterable(roles), *rules.columns)}
+    text = text.rename(columns=lambda name: spelled.get(str(name).strip().lower(), name))
     text = text.loc[:, ~text.columns.duplicated()]
     unique = text.drop_duplicates()
     if len(unique) < len(text):
         source.notes.append(f"{path.name}: {len(text) - len(unique)} repeated rows were dropped")
-    known: KnownTable = rules
-    if rules.like:
-        known = known_table(rules.like)
-        origin = rules.origin if "origin" in rules.model_fields_set else known.origin
-        update = {"roles": {**known.roles, **rules.roles}, "origin": origin}
-        known = known.model_copy(update=update)
-    missing = [name for name in known.columns if name not in text.columns]
+    table = described_table(path, unique, rules)
+    missing = [name for name in rules.columns if name not in text.columns]
+    if not table.has("file"):
+        missing += roles[0]
     if missing:
         problem = f"{missing_columns(missing)}; it has {', '.join(map(str, text.columns[:20]))}"
         problem = headless_problem(list(text.columns)) or problem
         raise InputError(f"{path}: {problem}")
-    return described_table(path, unique.assign(**rules.constants), known)
+    return table
 
 
 def _path_table(
-    source: Source, entry: PublicSet, rules: SetTable, files: pd.DataFrame
+    source: Source, entry: PublicSet, rules: TableRules, files: pd.DataFrame
 ) -> LabelTable:
     """Return the table that is made of the paths of images; others are left out."""
     text = files["inside"].str.extract(entry.paths).fillna("").astype(TEXT)
@@ -202,16 +163,13 @@ def _path_table(
 
 
 def _match(
-    source: Source,
-    entry: PublicSet,
-    tables: list[tuple[SetTable, LabelTable]],
-    files: pd.DataFrame,
+    source: Source, entry: PublicSet, tables: list[LabelTable], files: pd.DataFrame
 ) -> pd.DataFrame:
     """Return ``image_id`` and ``path`` of the images that tables list, and leave out the others."""
     listing = [
-        (table.path.name, _names(table, rules))
-        for rules, table in tables
-        if rules.lists and not (table.known and table.known.boxes_only)
+        (table.path.name, _names(table))
+        for table in tables
+        if (table.has("label") or table.has("finding")) and not table.rules.boxes_only
     ]
     if not listing:
         raise InputError(f"{source.root}: holds no table of labels; put it there")
@@ -227,10 +185,8 @@ def _match(
             f"{source.root}: none of its {counted(len(files), 'image')} is listed in "
             f"{listing[0][0]}, such as {listed.iloc[0]!r}; give the folder of these images"
         )
-    is_free = np.zeros(len(files), dtype=bool)
-    if entry.unlabelled:
-        is_free = files["inside"].str.contains(entry.unlabelled, regex=True).to_numpy(copy=True)
-        is_free &= not is_listed[is_free].any()
+    is_free = files["inside"].str.contains(entry.unlabelled, regex=True).to_numpy(dtype=bool)
+    is_free = is_free & (not is_listed[is_free].any())
     for name, names in listing:
         has_file = is_member(names, files["image_id"])
         if not has_file.any():
@@ -241,52 +197,35 @@ def _match(
     source.exclude(files.loc[~is_listed & ~is_free, "path"], f"no row in {listing[0][0]}")
     unused = files.loc[is_free, ["image_id"]].assign(role="unused").astype(TEXT)
     source.split = unused.reset_index(drop=True)
-    if is_free.any():
-        n = counted(int(is_free.sum()), "image", "have")
-        source.notes.append(f"{n} no label in {entry.title} and are unused")
     images = files.loc[is_listed | is_free, ["image_id", "path"]]
     return images.reset_index(drop=True)
 
 
-def _names(table: LabelTable, rules: SetTable) -> pd.Series:
+def _names(table: LabelTable) -> pd.Series:
     """Return the ids of the images that the rows name, without folders and suffixes."""
     cells = table.cells("file")
-    if not rules.file:
+    if not table.rules.file:
         return cells
     refuse_line(cells == "", table.path, f"{cells.name} is empty; fill it in")
     return cells.map({cell: image_name(cell) for cell in cells.unique()}).astype(TEXT)
 
 
-def _facts(
-    source: Source, table: LabelTable, rules: SetTable, images: pd.DataFrame
-) -> pd.DataFrame:
+def _facts(source: Source, table: LabelTable, images: pd.DataFrame) -> pd.DataFrame:
     """Match the rows of a table with images, and return what it states of each of them."""
-    names = _names(table, rules)
+    names = _names(table)
     named = pd.DataFrame({"image_id": names, "row": range(len(names))})
     table.keep_matches(named.merge(images, on="image_id").sort_values("row", kind="stable"))
     ids = table.images["image_id"]
-    for left_out in rules.leave_out:
+    for left_out in table.rules.leave_out:
         if left_out.column in table.text:
             cells = table.text[left_out.column].str.upper()
             source.exclude(ids[cells.str.fullmatch(left_out.pattern)], left_out.reason)
     facts = read_facts(table, sizes=True).drop_duplicates()
-    if rules.one_row:
-        source.exclude(ids[ids.duplicated()], f"two different rows in {table.path.name}")
-    else:
-        source.exclude(
-            facts.loc[facts["image_id"].duplicated(), "image_id"],
-            f"rows of {table.path.name} differ",
-        )
-    return facts.drop_duplicates("image_id").set_index("image_id")
-
-
-def _with_facts(images: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """Add facts, by image id, to images; those that another table stated stay."""
-    facts = facts.reindex(images["image_id"]).set_axis(images.index)
-    for column in facts:
-        known = images[column] if column in images else facts[column]
-        images = images.assign(**{str(column): known.fillna(facts[column])})
-    return images
+    several = facts.loc[facts["image_id"].duplicated(), "image_id"]
+    if not table.box_roles and not table.has("reader"):
+        several = ids[ids.duplicated()]
+    source.exclude(several, f"two different rows in {table.path.name}")
+    return facts.drop_duplicates("image_id")
 
 
 def _add_set_patients(source: Source, entry: PublicSet) -> None:
@@ -297,13 +236,7 @@ def _add_set_patients(source: Source, entry: PublicSet) -> None:
         raise InputError(
             f"{source.root}: its tables name the patients; leave --patient-pattern out"
         )
-    if entry.patient_required:
-        named = images["image_id"].str.extract(entry.patient_pattern)[0]
-        stated = images.get("patient_id", pd.Series(None, images.index, TEXT))
-        stated = pd.to_numeric(stated, errors="coerce")
-        differ = named.notna() & stated.notna() & (named.astype("float64") != stated)
-        source.exclude(images["image_id"][named.isna()], "its name does not begin with a patient")
-        source.exclude(images["image_id"][differ], "patient in the name disagrees with the table")
+    if entry.patient_pattern:
         source.images = images.drop(columns="patient_id", errors="ignore")
     add_patients(source, entry.prefix, entry.patient_pattern or None, warn=False)
     images = source.images
@@ -313,22 +246,17 @@ def _add_set_patients(source: Source, entry: PublicSet) -> None:
         warn_of_unknown_patients(
             source, f"the patient of {counted(n_unknown, 'image')} is not known, so each"
         )
-    ages = images.get("age_years")
-    n_old = 0 if ages is None else int((ages > _OLDEST).sum())
-    if n_old:
-        source.notes.append(
-            f"{counted(n_old, 'image', 'have')} an age above {_OLDEST} years, which is stored as "
-            "published"
-        )
 
 
-def _scale_to_copies(source: Source, rows: LabelRows) -> None:
+def _scaled_to_copies(source: Source, statements: Statements) -> Statements:
     """Scale boxes, which are in px of the original, to images that are resized copies."""
     images = source.images.set_index("image_id")
     stated = images.reindex(columns=["width", "height"]).astype("float64")
     source.images = source.images.drop(columns=["width", "height"], errors="ignore")
-    scale = {}
-    for image_id, boxes in rows.boxes.groupby("image_id"):
+    rows = statements.frame()
+    factors = np.ones((len(rows), 2))
+    leaves = []
+    for image_id, boxes in rows[rows["boxed"]].groupby("image_id"):
         path = images["path"].get(image_id)
         if not isinstance(path, str) or path.lower().endswith((".dcm", ".dicom")):
             continue  # DICOM files are the originals
@@ -336,56 +264,53 @@ def _scale_to_copies(source: Source, rows: LabelRows) -> None:
             size = np.array(source.labelled_size(path), dtype="float64")
         except InputError:  # found again, and listed, when the image is decoded
             continue
-        reach = boxes[EDGES[2:]].max().to_numpy()
-        scale[image_id] = (size / stated.loc[image_id].to_numpy(), (reach > size + 1).any())
-    leaves = [outside for _, outside in scale.values()]
-    if not any(leaves) and len(leaves) >= _ENOUGH_TO_TELL:
-        return  # boxes were resized with the copies
-    same = np.ones(2)
-    factors = np.array([scale.get(i, (same,))[0] for i in rows.boxes["image_id"]]).reshape(-1, 2)
+        factors[boxes.index] = size / stated.loc[image_id].to_numpy()
+        leaves.append((boxes[BOX[2:]].max().to_numpy() > size + 1).any())
     is_scaled = np.isfinite(factors).all(axis=1) & (factors != 1).any(axis=1)
-    if not is_scaled.any():
-        return
-    rows.boxes.loc[is_scaled, EDGES] *= np.hstack([factors, factors])[is_scaled]
-    n_images = counted(rows.boxes.loc[is_scaled, "image_id"].nunique(), "boxed image", "have")
+    fit = not any(leaves) and len(leaves) >= _ENOUGH_TO_TELL  # they were resized with the copies
+    if fit or not is_scaled.any():
+        return statements
+    rows.loc[is_scaled, BOX] *= np.hstack([factors, factors])[is_scaled]
+    n_images = counted(rows.loc[is_scaled, "image_id"].nunique(), "boxed image", "have")
     source.notes.append(
         f"{n_images} another size than the original. They are taken as copies that were resized "
         "without padding, and their boxes were scaled"
     )
+    scaled = Statements(statements.reading)
+    scaled.add_table(rows)
+    return scaled
+
+
+def _official_roles(source: Source, entry: PublicSet) -> pd.Series | None:
+    """Return the role of each image in the publisher's own split, from lists or folders."""
+    images = source.images
+    lists = {role: source.root / name for role, name in entry.official.items()}
+    there = {role: read_image_list(path) for role, path in lists.items() if path.is_file()}
+    if there and len(there) < len(lists):
+        names = " and ".join(entry.official.values())
+        source.notes.append(f"The official split was not read: it needs both {names}")
+    elif there:
+        listed = pd.concat([pd.Series(role, ids, TEXT) for role, ids in there.items()])
+        both = listed.index[listed.index.duplicated()]
+        if len(both):
+            raise InputError(
+                f"{source.root}: {counted(len(both), 'image', 'are')} in two official lists "
+                f"({', '.join(entry.official.values())}), such as {both[0]!r}; correct them"
+            )
+        return images["image_id"].map(listed)
+    if not entry.part or images["path"].isna().all():
+        return None
+    inside = images["path"].str.replace(entry.holder, "", regex=True)
+    roles = inside.str.extract(entry.part)[0].astype(TEXT)
+    labelled = roles[~is_member(images["image_id"], source.split["image_id"])]
+    return roles if {"train", "test"} <= set(labelled.dropna()) else None  # a part is no split
 
 
 def _take_official(source: Source, entry: PublicSet) -> None:
-    """Take the publisher's own split from lists or folders, and note patients in two roles."""
+    """Take the publisher's own split, and note patients in two roles."""
     images = source.images
-    roles = pd.Series(None, index=images.index, dtype=TEXT)
-    lists = {role: source.root / name for role, name in entry.official.items()}
-    if lists:
-        exist = [path.is_file() for path in lists.values()]
-        if any(exist) and not all(exist):
-            names = " and ".join(entry.official.values())
-            source.notes.append(f"The official split was not read: it needs both {names}")
-        if not all(exist):
-            return
-        seen: set[str] = set()
-        for role, path in lists.items():
-            listed = {
-                image_name(line) for line in read_text_file(path).splitlines() if line.strip()
-            }
-            if both := seen & listed:
-                raise InputError(
-                    f"{source.root}: {counted(len(both), 'image', 'are')} in two official lists "
-                    f"({', '.join(entry.official.values())}), such as {min(both)!r}; correct them"
-                )
-            seen |= listed
-            roles = roles.mask(is_member(images["image_id"], list(listed)), role)
-    elif entry.part and images["path"].notna().any():
-        inside = images["path"].str.replace(entry.holder or "^", "", regex=True)
-        roles = inside.str.extract(entry.part)[0].astype(TEXT)
-        unused = set(source.split["image_id"])
-        labelled = roles[~images["image_id"].isin(unused)]
-        if not {"train", "test"} <= set(labelled.dropna()):
-            return  # a part of the set is no split
-    else:
+    roles = _official_roles(source, entry)
+    if roles is None:
         return
     source.official = images[["image_id"]].assign(role=roles.fillna("unused").astype(TEXT))
     people = images["patient_id"]
@@ -401,16 +326,15 @@ def _take_official(source: Source, entry: PublicSet) -> None:
         )
 
 
-def _targets(entry: PublicSet, rows: LabelRows) -> dict[str, dict[str, Any]]:
+def _targets(entry: PublicSet, stated: set[str]) -> dict[str, dict[str, Any]]:
     """Return the targets of a set, as ``dataset.json`` stores them."""
-    stated = set(rows.labels["finding"]) | set(rows.boxes["finding"])
     findings = entry.findings or sorted(stated)
     if entry.targets:
         members = {n: [f for f in of if f in stated] for n, of in entry.targets.items()}
         targets = {n: target_from_findings(n, of) for n, of in members.items() if of}
     else:
         targets = targets_from_findings(findings, any_finding=entry.any_finding)
-    for name, shown in entry.names.items():
+    for name, shown in entry.display_names.items():
         if name in targets:
             targets[name]["display_name"] = shown
     return targets

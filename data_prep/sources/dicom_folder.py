@@ -2,8 +2,8 @@
 
 The headers describe the files. The id of an image is its SOPInstanceUID and that of a patient is
 its PatientID, so the data set contains identifiers unless they are replaced
-(`data_prep.contracts.pseudonyms`). A message never quotes a cell of the label table, because a
-column may contain names of patients.
+(`data_prep.contracts.pseudonyms`). Notes that are stored with the data set quote labels alone, for
+another column of the label table may contain names of patients.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.dicom_header import has_preamble
 from cxr_compare.data_prep.images.radiograph_check import DicomFile, check_dicom_file
 from cxr_compare.data_prep.sources.image_files import files_below
-from cxr_compare.data_prep.sources.label_rows import read_label_rows
+from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable
-from cxr_compare.data_prep.sources.own_table import build_rows
 from cxr_compare.data_prep.sources.patients import named_patients, warn_of_unknown_patients
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, Statements, build
@@ -73,11 +72,17 @@ def _read_dicom_tree(root: Path, options: ReadOptions, show: Show) -> SourceTabl
     source = Source("dicom", root, options, show)
     tables = []
     if options.labels:
-        tables = recognise_tables(read_tables(source), source, keys=_KEYS, quoted=False)
+        tables = recognise_tables(read_tables(source), source, keys=_KEYS)
     inside = [path.resolve() for path in options.labels]
     inside = [path for path in inside if path.is_relative_to(root.resolve())]
     skip = {path.relative_to(root.resolve()).as_posix() for path in inside}
-    headers = _without_second_copies(list(read_headers(root, skip)))
+    headers = list(read_headers(root, skip))
+    first = {file.image_id: file for file in reversed(headers) if file.reason is None}
+    copied = "its SOPInstanceUID is that of an earlier file"
+    headers = [
+        file if file.reason or file is first[file.image_id] else DicomFile(file.path, copied)
+        for file in headers
+    ]
     usable = [file for file in headers if file.reason is None]
     if not usable:
         raise InputError(
@@ -89,8 +94,7 @@ def _read_dicom_tree(root: Path, options: ReadOptions, show: Show) -> SourceTabl
     source.images = _images(source, files)
     if tables:
         _match_rows(source, tables, files)
-        rows = read_label_rows(tables, options.class_names, source.notes)
-        made = build_rows(source, tables, rows, coverage="localised")
+        made = build(source, table_statements(source, tables), coverage="localised")
     else:
         source.notes.append(
             "No image has a label, so nothing can be trained or evaluated; give a table of "
@@ -131,13 +135,6 @@ def _match_rows(source: Source, tables: Sequence[LabelTable], files: pd.DataFram
                 f"{table.path.name}: {missing} of {len(cells)} rows name an image that is missing "
                 "or was left out"
             )
-        several = matches.groupby("key")["image_id"].nunique()
-        several = several[several > 1]
-        if len(several):
-            source.notes.append(
-                f"{table.path.name}: {len(several)} {cells.name} name several images each "
-                f"({int(several.sum())} in all); these images get the same labels"
-            )
         table.keep_matches(matches)
 
 
@@ -162,17 +159,6 @@ def _relative(keys: pd.Series, root: Path) -> pd.Series:
     for folder in dict.fromkeys((root, root.resolve())):
         slashed = slashed.str.removeprefix(folder.as_posix().rstrip("/") + "/")
     return slashed
-
-
-def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:
-    """Mark files that have the SOPInstanceUID of an earlier file as unusable."""
-    first: dict[str, str] = {}
-    kept = []
-    for file in seen:
-        if file.reason is None and first.setdefault(file.image_id, file.path) != file.path:
-            file = DicomFile(file.path, "its SOPInstanceUID is that of an earlier file")
-        kept.append(file)
-    return kept
 
 
 def _images(source: Source, files: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, ROLES
 from cxr_compare.data_prep.contracts.table_files import refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.known_tables import FACTS
+from cxr_compare.data_prep.sources.descriptions import FACTS
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.label_values import normal_views, years
 
@@ -33,7 +33,6 @@ def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
         if columns and not size_only and (role in FACTS or role.startswith("x_")):
             facts[FACTS.get(role, role)] = table.cells(role)
     path = table.path
-    numbers = table.known.numbers if table.known else []
     for column in facts.columns:
         cells = facts[column]
         if column == "view":
@@ -44,11 +43,11 @@ def read_facts(table: LabelTable, *, sizes: bool) -> pd.DataFrame:
             facts[column] = _sides(cells.rename(column), facts["image_id"], path)
         elif column == "split":
             facts[column] = _roles(cells, path)
-        elif column in numbers:
+        elif column in table.rules.numbers:
             facts[column] = to_numbers(cells, path, column)
         elif column != "image_id":
             facts[column] = cells.astype(TEXT).where(cells != "")
-    field = table.known.field if table.known else []
+    field = table.rules.field
     if field and set(field) <= set(table.text.columns):
         facts = facts.join(field_sizes(table.text, path, field))
     return facts

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.known_tables import BOX_ROLES, KnownTable
-from cxr_compare.data_prep.sources.label_names import name_labels, split_labels
+from cxr_compare.data_prep.sources.descriptions import BOX_ROLES, TableRules
+from cxr_compare.data_prep.sources.label_names import Label, name_labels, split_labels
 from cxr_compare.data_prep.sources.label_values import (
     ambiguous_sexes,
     class_finding,
@@ -35,29 +34,26 @@ class LabelTable:
     Attributes:
         path: Path of the table.
         text: All cells as text; the index is the line number minus 2.
-        known: Description of the table if it is one of a known data set.
+        rules: Description of the table; one without a name if its columns were recognised.
         columns: Names of columns by role (what a column holds), such as ``file`` or ``label``.
         names: By name of a column that holds the labels of one finding, the name of that finding.
         images: Columns ``image_id, path`` of the image of each row.
         assigned_roles: Roles that the user assigned, in contrast to recognised ones.
-        labels: Distinct cells of the label column, over all rows of the file.
     """
 
     path: Path
     text: pd.DataFrame
-    known: KnownTable | None = None
+    rules: TableRules = field(default_factory=TableRules)
     columns: dict[str, list[str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     assigned_roles: set[str] = field(default_factory=set)
-    labels: Sequence[str] = ()
 
     def keep_matches(self, matches: pd.DataFrame) -> None:
         """Keep the rows whose images were found, with columns ``row``, ``image_id``, ``path``.
 
         A row that names several images is repeated for each.
         """
-        self.labels = self.cells("label").unique().tolist()
         self.text = self.text.iloc[matches["row"].to_numpy()]
         self.images = matches[["image_id", "path"]].set_index(self.text.index)
 
@@ -87,21 +83,16 @@ class LabelTable:
         cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
         for column in self.columns.get(role, ()):
             cells = cells.where(cells != "", self.text[column]).rename(column)
-        meanings = dict(dictionary()["values"].get(role, {}))
-        if self.known is not None:
-            meanings |= self.known.values.get(role, {})
-            if role in self.known.extract:
-                found = cells.str.lower().str.extract(self.known.extract[role])[0]
-                cells = found.fillna("").astype(TEXT).rename(cells.name)
+        meanings = {**dictionary()["values"].get(role, {}), **self.rules.values.get(role, {})}
         lower = cells.str.lower()
-        if role == "sex" and self.known is None:
+        if role == "sex" and not self.rules.name:
             meanings |= dict.fromkeys(ambiguous_sexes(lower), "")
         return cells.where(~is_member(lower, list(meanings)), renamed(lower, meanings))
 
     @property
     def unknown_labels(self) -> set[str]:
         """Labels, in lower case, which say that nothing is known about the image."""
-        return {*dictionary()["unknown"], *(self.known.unknown if self.known else ())}
+        return {*dictionary()["unknown"], *self.rules.unknown}
 
     @property
     def box_roles(self) -> set[str]:
@@ -118,19 +109,15 @@ class LabelTable:
         """Return the name of the finding whose labels a column holds."""
         return self.names.get(column) or class_finding(column, str(self.path))
 
-    def lines(self, *, quoted: bool = True) -> list[str]:
-        """Return lines that show what each column holds, and with `quoted` three rows."""
+    def lines(self) -> list[str]:
+        """Return lines that show what each column holds, with three rows."""
         rows = [*self._roles, *(("unused", column) for column in self.unused)]
         cells: list[tuple[str, ...]] = [("role", "column", "first rows", "", "")]
-        shown = 3 if quoted else 0
-        cells += [(*row, *(*self.text[row[1]][:shown], "", "", "")[:3]) for row in rows]
+        cells += [(*row, *(*self.text[row[1]][:3], "", "", "")[:3]) for row in rows]
         cells = [tuple(c if len(c) < 29 else f"{c[:16]}...{c[-9:]}" for c in row) for row in cells]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        kind = (
-            f"a table of {self.known.name}"
-            if self.known
-            else "columns were recognised by their names"
-        )
+        name = self.rules.name
+        kind = f"a table of {name}" if name else "columns were recognised by their names"
         lines = [f"{self._counts}; {kind}"]
         for row in cells:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -153,82 +140,37 @@ class LabelTable:
     @property
     def _counts(self) -> str:
         """Name of the file, and how many rows it has."""
-        text = f"{self.path.name}: {counted(len(self.text), 'row')}"
-        if self._n_without_label:
-            text += f", {self._n_without_label:,} of them without a label"
-        return text
+        return f"{self.path.name}: {counted(len(self.text), 'row')}"
 
-    @property
-    def _n_without_label(self) -> int:
-        """Number of rows whose labels are empty or say that nothing is known."""
-        columns = self.columns.get("state", ())
-        if not columns:
-            roles = ("label", "finding", "no_finding")
-            columns = [column for role in roles for column in self.columns.get(role, ())]
-        if not columns or self.box_roles:  # a row without a box may say that there is none
-            return 0
-        nothing = ["", *self.unknown_labels]
-        is_empty = [is_member(plain_cells(self.text[column]), nothing) for column in columns]
-        return int(np.logical_and.reduce(is_empty).sum())
-
-    def label_texts(self, cells: Iterable[str], class_names: Sequence[str]) -> dict[str, list[str]]:
-        """Return the labels that each cell of the label column lists.
-
-        A number is the class of that number in `class_names`, if these have it.
-        """
-        texts = {}
-        for cell in cells:
-            if self.known and self.known.separator:
-                listed = [part.strip() for part in re.split(self.known.separator, cell)]
-                texts[cell] = [self._meaning(part) for part in listed if part]
-            else:
-                texts[cell] = [self._meaning(part) for part in split_labels(cell)]
-            number = int(float(cell)) if is_class_number(cell) else len(class_names)
-            if number < len(class_names):
-                texts[cell] = [class_names[number]]
-        return texts
-
-    def _meaning(self, label: str) -> str:
-        """Return what the label of a known data set means in standard terms."""
-        meanings = self.known.values.get("label", {}) if self.known else {}
-        return meanings.get(label.lower(), label)
-
-    def label_lines(self, class_names: Sequence[str] = (), *, quoted: bool = True) -> list[str]:
+    def label_lines(self, class_names: Sequence[str] = ()) -> list[str]:
         """Return lines on labels that mean something else than their finding, such as "no mass".
 
-        With `quoted`, every label is listed with its number of rows, which shows misspelt ones.
-        Without it only labels of ``columns.toml`` are shown, which cannot identify a patient.
+        Every label is listed with its number of rows, which shows misspelt ones.
         """
-        columns = self.columns.get("label", ()) if not self.has("state") else ()
-        if not columns:
+        if not self.has("label") or self.has("state"):
             return self._state_lines()
-        counts = pd.concat([self.text[column] for column in columns]).value_counts()
+        counts = pd.concat([self.text[column] for column in self.columns["label"]]).value_counts()
         rows = Counter[str]()
-        for cell, texts in self.label_texts(map(str, counts.index), class_names).items():
-            rows.update(dict.fromkeys(texts, int(counts[cell])))
-        known = [text for text in rows if text.lower() not in self.unknown_labels]
+        for cell, count in counts.items():
+            rows.update(dict.fromkeys(self.listed_labels(str(cell), class_names), int(count)))
         try:
-            labels = name_labels(map(without_uncertain, known), str(self.path)).labels
+            labels = self.name(rows)
         except InputError:  # raised again where the labels are read
             return []
-        denied = {label.finding for label in labels.values() if label.state == "absent"}
         lines = []
         for text, count in rows.most_common():
             label = labels.get(text)
-            if text.lower() in self.unknown_labels:
+            if label is None:
                 meaning = "unknown"
-            elif label is None:  # "uncertain mass"
-                continue
             elif label.finding in normal_classes():
                 meaning = "no finding"
-            elif quoted and label.finding in denied:
-                meaning = f"{label.finding} is {label.state}"
+            elif label.state == "absent":
+                meaning = f"{label.finding} is absent"
             else:
                 continue
-            shown = text if quoted else text.lower()  # then a label of the dictionary
-            lines.append(f"  {shown}: taken for {meaning} ({counted(count, 'row')})")
+            lines.append(f"  {text}: taken for {meaning} ({counted(count, 'row')})")
         lines = lines[:_MOST_LABELS]
-        if quoted and 1 < len(rows) <= 2 * _MOST_LABELS:
+        if 1 < len(rows) <= 2 * _MOST_LABELS:
             shown = ", ".join(f"{text} ({count})" for text, count in rows.most_common())
             lines.append(f"  labels: {shown}")
         return lines
@@ -247,21 +189,44 @@ class LabelTable:
             for cell, meaning in zip(counts.index[is_told], meanings[is_told], strict=True)
         ]
 
+    def listed_labels(self, cell: str, class_names: Sequence[str]) -> list[str]:
+        """Return the labels that a cell of the label column lists.
 
-def is_class_number(cell: str) -> bool:
-    """Return True if a cell of the label column is the number of a class."""
-    return re.fullmatch(r"\d+(\.0)?", cell) is not None
+        A number is the class of that number in `class_names`, if these have it.
+        """
+        if re.fullmatch(r"\d+(\.0)?", cell) and int(float(cell)) < len(class_names):
+            return [class_names[int(float(cell))]]
+        if not self.rules.separator:
+            parts = split_labels(cell)
+        else:
+            parts = [part.strip() for part in re.split(self.rules.separator, cell)]
+        meanings = self.rules.values.get("label", {})
+        return [meanings.get(part.lower(), part) for part in parts if part]
+
+    def name(self, texts: Iterable[str], findings: Sequence[str] = ()) -> dict[str, Label]:
+        """Return finding and state of labels, without those which say that nothing is known.
+
+        A label may say that one of `findings` is absent though none says that it is present.
+        """
+        known = [text for text in texts if text.lower() not in self.unknown_labels]
+        where = f"{self.path}: column '{(*self.columns.get('label', ()), 'label')[0]}'"
+        bare = {text: re.sub(r"(?i)^uncertain[\W_]+(?=\w)", "", text) for text in known}
+        others = [name.replace("_", " ") for name in findings]
+        if self.has("state"):  # then "uncertain" and "no" in front are part of a name
+            return name_labels([*known, *others], where, "column").labels
+        labels = name_labels([*bare.values(), *others], where).labels
+        return {
+            text: labels[plain] if plain == text else Label(labels[plain].finding, "uncertain")
+            for text, plain in bare.items()
+        }
 
 
-def without_uncertain(label: str) -> str:
-    """Return a label without the word ``uncertain`` in front of its finding."""
-    return re.sub(r"(?i)^uncertain[\W_]+(?=\w)", "", label)
-
-
-def described_table(path: Path, text: pd.DataFrame, known: KnownTable) -> LabelTable:
+def described_table(path: Path, text: pd.DataFrame, rules: TableRules) -> LabelTable:
     """Return a table whose columns have the roles of a description."""
-    table = LabelTable(path, text, known)
-    for role, columns in known.roles.items():
+    if rules.label:
+        text = text.assign(label=rules.label)
+    table = LabelTable(path, text, rules)
+    for role, columns in rules.roles.items():
         kind, _, finding = role.partition(":")
         named = [columns] if isinstance(columns, str) else columns
         there = [column for column in named if column in text.columns]

@@ -37,15 +37,6 @@ STATE_OF_TEXT = {word: state for state, words in _WORDS.items() for word in word
 """State by the text that people write for it, in the form that `plain_cells` gives."""
 
 _NO_FINDING = ("no_finding", "no_findings", "normal", "healthy", "background")
-_VIEWS = {
-    "PA": "PA",
-    "AP": "AP",
-    "AP SUPINE": "AP",
-    "LL": "LL",
-    "RL": "LL",
-    "LATERAL": "LL",
-    "L": "LL",
-}
 # The 2017 table of NIH writes 058Y, 013M and 002D.
 _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
@@ -112,8 +103,10 @@ def normal_views(text: pd.Series) -> pd.Series:
         >>> normal_views(pd.Series(["ap supine", "Lateral", "oblique"])).tolist()
         ['AP', 'LL', 'other']
     """
-    upper = text.fillna("").astype(TEXT).str.strip().str.upper()
-    return renamed(upper, {name: _VIEWS.get(name, "other") for name in upper.unique() if name})
+    lower = text.fillna("").astype(TEXT).str.strip().str.lower()
+    views = dictionary()["values"]["view"]
+    names = {name: views.get(name, "other") for name in lower.unique() if name}
+    return renamed(lower, {name: view for name, view in names.items() if view})
 
 
 def years(text: pd.Series, path: Path) -> pd.Series:
@@ -134,7 +127,6 @@ def ambiguous_sexes(cells: pd.Series) -> set[str]:
 
 
 _FREE_KEYS = ("patient_id", "study_id", "view", "sex", "age_years")
-_SEXES = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F", "O": "O", "OTHER": "O"}
 
 
 def plain_facts(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,9 +140,10 @@ def plain_facts(entry: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(entry.get(key), str | int | float)
     }
     facts: dict[str, Any] = {key: texts.get(key) for key in ("patient_id", "study_id")}
-    view = texts.get("view", "").upper()
-    facts["view"] = _VIEWS.get(view, "other") if view else None
-    facts["sex"] = _SEXES.get(texts.get("sex", "").upper())
+    values = dictionary()["values"]
+    if texts.get("view"):
+        facts["view"] = values["view"].get(texts["view"].lower(), "other")
+    facts["sex"] = values["sex"].get(texts.get("sex", "").lower())
     (age,) = finite_or_nan([entry.get("age_years")])
     facts["age_years"] = None if math.isnan(age) else age
     return {key: value for key, value in facts.items() if value not in (None, "")}

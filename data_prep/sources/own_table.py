@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_readings import BoxReading
-from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import spelling_key
@@ -18,16 +16,11 @@ from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.image_facts import one_row_an_image, read_facts
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, ImageIndex
-from cxr_compare.data_prep.sources.label_rows import (
-    BOX_FORMS,
-    LabelRows,
-    implied_note,
-    read_label_rows,
-)
+from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
-from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, build
+from cxr_compare.data_prep.sources.statements import Source, build
 from cxr_compare.data_prep.sources.table_roles import read_tables, recognise_tables
 
 
@@ -59,75 +52,14 @@ def read_own_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTable
     images = images.merge(files.drop_duplicates(), on="image_id")
     if "view" in images:
         source.exclude(images.loc[images["view"] == "LL", "image_id"], "lateral view")
-    source.images = images.assign(source=root.resolve().name)
-    return make_tables(source, tables)
-
-
-def make_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTables:
-    """Make the tables of a data set of label tables whose images are known."""
+    space = root.resolve().name
+    source.images = images.assign(source=space)
     path = tables[0].path
-    patterns = [t.known.patient_pattern for t in tables if t.known and t.known.patient_pattern]
-    pattern = next(iter(patterns), None)
-    space = source.root.resolve().name
+    pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
     in_path = pattern is not None and not source.options.patient_pattern
     add_patients(source, space, pattern, where=str(path), in_path=in_path)
     _take_split(source, path)
-    rows = read_label_rows(tables, source.options.class_names, source.notes)
-    return build_rows(source, tables, rows, coverage="localised")
-
-
-def build_rows(
-    source: Source,
-    tables: Sequence[LabelTable],
-    rows: LabelRows,
-    *,
-    coverage: str,
-    frame: tuple[float, float] | None = None,
-) -> SourceTables:
-    """Make the tables of a data set of the labels and boxes of label tables."""
-    source.exclude(rows.contradicted, "'no finding' beside a finding")
-    statements = Statements(_box_reading(rows, tables[0].path))
-    statements.add_table(rows.labels)
-    key = ["image_id", "finding", "reader"]
-    boxes = rows.boxes.rename(columns=dict(zip(EDGES, BOX, strict=True)))
-    stated = rows.labels.drop_duplicates(key)[[*key, "state"]]
-    boxes = boxes.merge(stated, on=key, how="left").fillna({"state": "present"})
-    statements.add_table(boxes.assign(origin="boxes", boxed=True))
-    labelled = set(rows.labels["image_id"]) | set(rows.boxes["image_id"])
-    unused = set(source.split.loc[source.split["role"] == "unused", "image_id"])
-    ids = [i for i in source.images["image_id"] if i not in source.excluded and i not in unused]
-    n_unlabelled = sum(image_id not in labelled for image_id in ids)
-    if n_unlabelled:
-        source.notes.append(
-            f"{counted(n_unlabelled, 'image', 'have')} no label: their findings are unknown, not "
-            "absent"
-        )
-    source.implied_note = implied_note(tables)
-    return build(source, statements, coverage=coverage, frame=frame)
-
-
-def _box_reading(rows: LabelRows, path: Path) -> BoxReading:
-    """Return how the boxes of label tables are read, and how the user answers a question."""
-    table = rows.table
-    if table is None:
-        return BoxReading(where=str(path))
-    roles = BOX_FORMS[rows.form]
-    columns = [(table.columns.get(role) or [role])[0] for role in roles]
-    answers: dict[str, str] = {
-        form: "say --columns "
-        + ",".join(f"{role}={name}" for role, name in zip(others, columns, strict=True))
-        for form, others in BOX_FORMS.items()
-        if form != rows.form
-    }
-    is_affirmed = set(roles[2:]) <= table.assigned_roles
-    return BoxReading(
-        form=rows.form,
-        unit=rows.unit,
-        where=str(table.path),
-        stated=True,
-        affirmed=is_affirmed,
-        answers=answers,
-    )
+    return build(source, table_statements(source, tables), coverage="localised")
 
 
 def _require_labelled(tables: Sequence[LabelTable], ids: pd.Series) -> None:
@@ -213,11 +145,6 @@ def _take_split(source: Source, path: Path) -> None:
         )
 
 
-def holds_table(folder: Path) -> bool:
-    """Return True if a folder holds a table that may be one of labels."""
-    return first_table(folder) is not None
-
-
 def first_table(folder: Path) -> Path | None:
     """Return the first file with a column that names images, else the first spreadsheet."""
     if folder.is_file():
@@ -231,7 +158,7 @@ TABLE = Format(
     name="table",
     title="one table of labels with a folder of images",
     folder="images in any folders: `cxr prepare labels.csv IMAGES OUT`",
-    detect=holds_table,
+    detect=lambda folder: first_table(folder) is not None,
     read=_read,
     options=(
         "labels",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.sources.described import Complete, read_set
-from cxr_compare.data_prep.sources.public_sets import find_set, only_set
-from cxr_compare.data_prep.sources.rsna import add_nih_patients
+from cxr_compare.data_prep.sources.described import read_set
+from cxr_compare.data_prep.sources.descriptions import find_set, public_sets
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions, Show, SourceTables
 
 
@@ -17,13 +15,10 @@ def _public(
     folder: str,
     sources: tuple[str, ...],
     options: tuple[str, ...] = (),
-    complete: Complete | None = None,
 ) -> Format:
     def read(root: Path, options: ReadOptions, show: Show) -> SourceTables:
-        entry = find_set(root, name) or only_set(name)
-        if entry is None:
-            raise InputError(f"{root}: not in {name} format; it needs {folder}")
-        return read_set(root, entry, options, show, complete)
+        first = next(entry for entry in public_sets().values() if entry.format == name)
+        return read_set(root, find_set(root, name) or first, options, show)
 
     def detect(root: Path) -> bool:
         return find_set(root, name) is not None
@@ -44,7 +39,6 @@ RSNA = _public(
     "RSNA Pneumonia Detection Challenge 2018",
     "Kaggle's `stage_2_train_labels.csv`, pixels in `stage_2_train_images/`",
     ("kaggle.com/c/rsna-pneumonia-detection-challenge",),
-    complete=add_nih_patients,
 )
 NIH = _public(
     "nih",

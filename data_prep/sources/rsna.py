@@ -21,10 +21,9 @@ from cxr_compare.data_prep.contracts.schemas import SYNTHETIC
 from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
+from cxr_compare.data_prep.sources.descriptions import find_files, public_sets
 from cxr_compare.data_prep.sources.image_facts import field_sizes
-from cxr_compare.data_prep.sources.known_tables import known_table
 from cxr_compare.data_prep.sources.label_table import LabelTable
-from cxr_compare.data_prep.sources.public_sets import find_table
 from cxr_compare.data_prep.sources.statements import Source
 
 TRAIN_IMAGES = "stage_2_train_images"
@@ -124,8 +123,7 @@ def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> None:
         space = f"phantom-{read_json(root / PHANTOM, 'synth')['arguments']['seed']}"
         images = images.assign(source=SYNTHETIC)
         for table in tables:
-            if table.known is not None:
-                table.known = table.known.model_copy(update={"origin": SYNTHETIC})
+            table.rules = table.rules.model_copy(update={"origin": SYNTHETIC})
     source.images = images
     if not (root / MAPPING).exists():
         source.notes.append(
@@ -135,10 +133,10 @@ def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> None:
         return
     mapping = read_mapping(root / MAPPING, space)
     images = images.merge(mapping, on="image_id", how="left")
-    entries = find_table(root, "nih")
-    if entries is not None:
+    rules = public_sets()["nih"].table[0]
+    for entries in find_files(root, rules):
         text = read_text_table(entries, ("Image Index",))
-        sizes = field_sizes(text, entries, known_table("NIH ChestX-ray14 entries").field)
+        sizes = field_sizes(text, entries, rules.field)
         sizes = sizes.assign(nih_image=text["Image Index"]).drop_duplicates("nih_image")
         images = images.merge(sizes, on="nih_image", how="left")
     source.images = images.drop(columns="nih_image")

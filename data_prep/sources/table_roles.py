@@ -1,9 +1,8 @@
 """Roles of the columns of label tables: what each column holds, such as files or labels.
 
 Columns are recognised by their names, or because the table is that of a known data set
-(``columns.toml``). The user sees the result with three rows, and can correct it by ``--columns
-ROLE=COLUMN``. A column that may hold the labels of a second reader is never ignored: the user is
-asked about it.
+(``datasets.toml``). The user sees the result with three rows, and can correct it by ``--columns
+ROLE=COLUMN``.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -25,15 +23,15 @@ from cxr_compare.data_prep.contracts.column_names import (
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.contracts.finding_names import finding_name
-from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.known_tables import (
+from cxr_compare.data_prep.sources.descriptions import (
     BOX_ROLES,
     SIDES,
-    ColumnFile,
-    own_file,
-    read_column_file,
+    DescriptionFile,
+    TableRules,
+    own_descriptions,
+    read_descriptions,
     require_role,
 )
 from cxr_compare.data_prep.sources.label_names import name_labels
@@ -47,11 +45,10 @@ from cxr_compare.data_prep.sources.statements import Source
 
 _TABLE = "TABLE"  # stands for a column that holds the name of the table
 _BOX_ANSWERS = ("box_form=", "box_unit=")  # which `statements.user_reading` takes
-_MOST_READERS = 20
 
 
-def recognise(path: Path, text: pd.DataFrame, described: Sequence[ColumnFile] = ()) -> LabelTable:
-    """Recognise the columns of a table of a known data set, or else by their names."""
+def recognise(path: Path, text: pd.DataFrame, described: Sequence[DescriptionFile]) -> LabelTable:
+    """Recognise the columns of a table that one of some files describes, or else by their names."""
     if text.empty:
         raise InputError(f"{path}: has no row")
     if len(text.columns) == 1 and re.search(r"[:|\s]", text.columns[0]):
@@ -61,20 +58,17 @@ def recognise(path: Path, text: pd.DataFrame, described: Sequence[ColumnFile] = 
         )
     if lacks_head(list(text.columns)):
         raise InputError(f"{path}: {headless_problem(list(text.columns))}")
-    files = [*described, own_file()]
-    fitting = (
-        known for file in files for known in file.table if set(known.columns) <= set(text.columns)
-    )
-    known = next(fitting, None)
-    table = LabelTable(path, text) if known is None else described_table(path, text, known)
+    fitting = (file.find_table(text.columns) for file in described)
+    rules = next((rules for rules in fitting if rules is not None), TableRules())
+    table = described_table(path, text, rules)
     plain = {plain_name(column): column for column in reversed(text.columns)}
-    for file in files:
+    for file in described:
         for role, names in file.names.items():
             free = [plain[name] for name in names if plain.get(name) in table.unused]
-            if free and not table.has(role) and not (table.known and role in BOX_ROLES):
+            if free and not table.has(role) and not (rules.name and role in BOX_ROLES):
                 table.assign_role(role, free[:1])
     for _, high, side, _ in SIDES:
-        if table.has(high) and table.has(side) and table.known is None:
+        if table.has(high) and table.has(side) and not rules.name:
             table.assign_role(f"image_{side}", list(table.columns[side]))  # not that of the box
     return table
 
@@ -104,15 +98,11 @@ def _correct(tables: Sequence[LabelTable], correction: str) -> None:
             table.assigned_roles.add(role)
 
 
-def _find_findings(table: LabelTable, class_names: Sequence[str], *, every: bool) -> None:
-    """Assign the role of findings to columns of states.
-
-    With `every` all columns of states count, not only those with the name of a known finding.
-    """
+def _find_findings(table: LabelTable, class_names: Sequence[str]) -> None:
+    """Assign the role of findings to columns of states."""
     names = dictionary()["findings"]["names"]
     for column in table.unused if "finding" not in table.columns else ():
-        counts = every and not column.startswith("x_") and holds_states(table.text[column])
-        if counts or finding_name(column) in names:
+        if finding_name(column) in names:
             table.assign_role("finding", [column])
     coded = [role for role in ("label", "state") if table.has(role)]
     if len(coded) == 1 and not class_names and holds_states(table.cells(coded[0])):
@@ -124,7 +114,7 @@ def _leave_out_class_number(table: LabelTable, tables: Sequence[LabelTable]) -> 
     labelled = any(
         other.has("label") or other.has("finding") for other in tables if other is not table
     )
-    if not labelled or not table.box_roles or table.known:
+    if not labelled or not table.box_roles or table.rules.name:
         return
     for role in {"label", "finding"} - table.assigned_roles:
         columns = table.columns.get(role, [])
@@ -154,11 +144,7 @@ def read_tables(
 
 
 def recognise_tables(
-    texts: Mapping[Path, pd.DataFrame],
-    source: Source,
-    *,
-    keys: Sequence[str] = ("file",),
-    quoted: bool = True,
+    texts: Mapping[Path, pd.DataFrame], source: Source, *, keys: Sequence[str] = ("file",)
 ) -> list[LabelTable]:
     """Recognise the content of the columns of the user's label tables, and show the result.
 
@@ -166,27 +152,25 @@ def recognise_tables(
         texts: Cells as text by path of the table.
         source: Source with the user's options. It shows what was recognised, and takes notes.
         keys: Roles by which a table may name its images; the first one that it has is used.
-        quoted: True may show cells. If it is False, every column of states counts as a finding,
-            because the user cannot check which columns are not findings.
     """
     columns = source.options.columns
     class_names = source.options.class_names
     files = [value for value in columns if value.endswith(".toml")]
-    described = [read_column_file(Path(file)) for file in files]
+    described = [*(read_descriptions(Path(file)) for file in files), own_descriptions()]
     tables = [recognise(path, text, described) for path, text in texts.items()]
     for value in columns:
         if value not in files and not value.startswith(_BOX_ANSWERS):
             _correct(tables, value)
     for table in tables:
-        _find_findings(table, class_names, every=not quoted)
+        _find_findings(table, class_names)
     for table in tables:
         _leave_out_class_number(table, tables)
-        meanings = table.label_lines(class_names, quoted=quoted)
-        for line in (*table.lines(quoted=quoted), *meanings):
+        meanings = table.label_lines(class_names)
+        for line in (*table.lines(), *meanings):
             source.show(line)
         source.read_as.append(table.summary)
         source.read_as += [f"{table.path.name}: {meaning.strip()}" for meaning in meanings]
-        source.notes += _cautions(table)
+        source.notes += _unclear_sexes(table)
     source.show("If a column is wrong, correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")
     _refuse_boxes_as_texts(tables)
     _require_columns(tables, keys)
@@ -200,14 +184,14 @@ def recognise_tables(
             _join(table, tables)
         key = next(key for key in keys if table.has(key))
         refuse_line(table.cells(key) == "", table.path, "no image is named; fill it in")
-        opinions.append(_opinions(table, key))
         readers = table.columns.get("label", [])
         if len(readers) > 1:  # each column is a reader
             parts = [table.text.assign(label=table.text[c], reader=c) for c in readers]
             table.text = pd.concat(parts)
             table.columns |= {"label": ["label"], "reader": ["reader"]}
-    differ = pd.concat(opinions).groupby(["image", "subject"])["statement"].nunique() > 1
-    if len(tables) > 1 and differ.any():
+        opinions.append(_opinions(table, key))
+    differ = pd.concat(opinions).drop_duplicates().duplicated(["image", "subject"])
+    if differ.any():
         raise InputError(
             f"{tables[0].path}: tables state different labels for "
             f"{counted(int(differ.sum()), 'image')}; if each table is of one reader, give "
@@ -218,7 +202,7 @@ def recognise_tables(
 
 def _refuse_boxes_as_texts(tables: Sequence[LabelTable]) -> None:
     """Refuse a column of boxes that are texts, unless a table has boxes that are read."""
-    if any(table.known or table.box_roles for table in tables):
+    if any(table.rules.name or table.box_roles for table in tables):
         return
     for table in tables:
         for column in table.unused:
@@ -235,15 +219,11 @@ def _require_columns(tables: Sequence[LabelTable], keys: Sequence[str]) -> None:
     label_roles = ("label", "finding", "no_finding", *BOX_ROLES)
     missing = []
     if not any(table.has(role) for table in tables for role in label_roles):
-        unused = [(table, column) for table in tables for column in table.unused]
-        asked = ambiguous_columns([column for _, column in unused], "label")
-        states = [column for table, column in unused if holds_states(table.text[column])]
-        advice = "label=COLUMN"
-        if len(states) == 1:
-            advice = f"finding={states[0]} if it is a finding, else label=COLUMN"
-        elif states:
-            advice += f", or finding=COLUMN for each finding among {', '.join(states)}"
-        problem = f"no column says what an image shows; say --columns {advice}"
+        asked = ambiguous_columns([c for table in tables for c in table.unused], "label")
+        problem = (
+            "no column says what an image shows; say --columns label=COLUMN, or finding=COLUMN for "
+            "each finding with a column of its own"
+        )
         missing.append(problem + _question(asked, "label"))
     for table in tables:
         if any(table.has(key) for key in keys) or _named_elsewhere(table, tables):
@@ -275,27 +255,16 @@ def _named_elsewhere(table: LabelTable, others: Sequence[LabelTable]) -> str | N
     return None
 
 
-def _cautions(table: LabelTable) -> list[str]:
-    """Warn of the label None, which programs write for a missing one, and of unclear sexes."""
-    cautions = []
-    columns = table.columns.get("label", ()) if not table.has("state") else ()
-    count = sum(int((table.text[column] == "None").sum()) for column in columns)
-    if count:
-        cautions.append(
-            f"WARNING: {counted(count, 'row', 'have')} the label None, which is taken for no "
-            "finding. Leave the cell empty where it means that the label is missing, as pandas "
-            "writes it"
-        )
-    columns = table.columns.get("sex", ()) if table.known is None else ()
-    cells = pd.concat([pd.Series(dtype=TEXT), *(table.text[c].str.lower() for c in columns)])
-    letters = sorted(ambiguous_sexes(cells))
-    if letters:
-        rows = counted(int(is_member(cells, letters).sum()), "row")
-        cautions.append(
-            f"WARNING: {table.path.name}: sex {' and '.join(letters)} taken for unknown "
-            f"({rows}), as v is vrouw or varón, and m beside v or h is man or mujer. Write M and F"
-        )
-    return cautions
+def _unclear_sexes(table: LabelTable) -> list[str]:
+    """Warn of letters of sexes that mean a man in one language and a woman in another."""
+    columns = table.columns.get("sex", ()) if not table.rules.name else ()
+    letters = sorted({s for c in columns for s in ambiguous_sexes(table.text[c].str.lower())})
+    if not letters:
+        return []
+    return [
+        f"WARNING: {table.path.name}: sex {' and '.join(letters)} taken for unknown, as v is vrouw "
+        "or varón, and m beside v or h is man or mujer. Write M and F"
+    ]
 
 
 def _join(table: LabelTable, others: Sequence[LabelTable]) -> None:
@@ -309,43 +278,20 @@ def _join(table: LabelTable, others: Sequence[LabelTable]) -> None:
 
 
 def _opinions(table: LabelTable, key: str) -> pd.DataFrame:
-    """Return the statements of a table on its images; refuse a table with an unnamed second reader.
+    """Return the statements of a table on its images, if it names no reader and has no boxes.
 
     The columns are ``image``, ``subject`` (what is labelled) and ``statement``, of the rows that
     contradict no other row.
     """
-    text = table.text
-    label_columns = [*table.columns.get("label", ()), *table.columns.get("finding", ())]
-    subject: Any = "+".join(table.columns.get("finding", ()))
+    columns = [c for role in ("label", "finding", "state") for c in table.columns.get(role, ())]
+    rows = pd.DataFrame({"image": table.cells(key), "subject": "", "statement": ""}, dtype=TEXT)
     if table.has("state"):
-        subject = table.cells("label")
-    rows = pd.DataFrame(
-        {"image": table.cells(key), "subject": subject, "statement": ""}, dtype=TEXT
-    )
-    for column in (*label_columns, *table.columns.get("state", ())):
-        rows["statement"] += "|" + text[column]
-    differ = rows.groupby(["image", "subject"])["statement"].transform("nunique") > 1
-    single_reader = bool(label_columns) and not table.has("reader") and not table.box_roles
-    for column in table.unused:
-        cells = text.loc[differ, column]
-        values = set(text[column]) - {""}
-        for other in label_columns:
-            if not values or not values <= set(text[other]):
-                continue
-            has_similar_name = column.lower().startswith(other.lower())
-            if has_similar_name or not holds_states(text[other]):
-                raise InputError(
-                    f"{table.path}: column '{column}' holds the same labels as '{other}'; if it is "
-                    f"a second reader, give --columns label={other}+{column} (each is a reader), "
-                    f"else unused={column}"
-                )
-        keys = ["image", "subject", "cell"]
-        is_repeated = rows[differ].assign(cell=cells).duplicated(keys).any()
-        may_name_reader = single_reader and differ.any() and not is_repeated and (cells != "").all()
-        if may_name_reader and cells.nunique() <= _MOST_READERS:
-            raise InputError(
-                f"{table.path}: column '{column}' distinguishes {int(differ.sum())} rows that "
-                f"label one image differently; if it names the reader, give --columns "
-                f"reader={column}, else unused={column}"
-            )
-    return rows[~differ & single_reader]
+        rows["subject"] = table.cells("label")
+    else:
+        rows["subject"] = "+".join(table.columns.get("finding", ()))
+    for column in columns:
+        rows["statement"] += "|" + table.text[column]
+    rows = rows.drop_duplicates()
+    is_repeated = rows.duplicated(["image", "subject"], keep=False)
+    one_reader = bool(columns) and not table.has("reader") and not table.box_roles
+    return rows[~is_repeated & one_reader]

@@ -16,7 +16,7 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
-from cxr_compare.data_prep.sources.public_sets import public_sets
+from cxr_compare.data_prep.sources.descriptions import public_sets
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from cxr_compare.scripts import console

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -56,7 +55,6 @@ def test_masks_are_never_images(tmp_path):
     tables = read(write_radiography(tmp_path))
     assert len(tables.images) == 4
     assert not tables.images["path"].str.contains("masks").any()
-    assert any("4 masks" in note for note in tables.notes)
     assert tables.excluded.empty
 
 
@@ -144,7 +142,7 @@ def test_patients_views_and_times_come_from_the_table(tmp_path):
         ],
     )
     images = read(touch(source, "images/a.jpg", "images/b.jpg")).images.set_index("image_id")
-    wanted = ["patient_id", "view", "sex", "age_years", "x_view", "x_offset_days", "x_origin"]
+    wanted = ["patient_id", "view", "sex", "age_years", "x_view", "x_offset_days"]
     assert images.loc["a", wanted].tolist() == [
         "covid_collection:2",
         "AP",
@@ -152,7 +150,6 @@ def test_patients_views_and_times_come_from_the_table(tmp_path):
         65,
         "AP semi erect",
         3,
-        "sirm.org",
     ]
     assert images["patient_id_source"].to_dict() == {"a": "given", "b": "assumed_image"}
 
@@ -222,7 +219,7 @@ def test_early_and_kindred_tables_are_read(tmp_path):
         "Patientid,offset,sex,view,finding,filename, url",
     )
     tables = read(touch(first, "images/a.jpg"))
-    assert tables.images["x_origin"].tolist() == ["radiopaedia.org"]
+    assert states_of(tables, "a") == {"covid_19": "present"}
     kindred = write_collection(
         tmp_path / "kindred",
         ["ANON1,No finding,PA,X-ray,CR.1.2.png", "ANON2,,PA,X-ray,CR.1.3.png"],
@@ -267,23 +264,6 @@ def test_published_findings_are_taken_apart(tmp_path, cell, names):
     rows = [f"1,0,M,65,{cell},PA,X-ray,images,a.jpg,", "2,0,M,65,COVID-19,PA,X-ray,images,b.jpg,"]
     source = touch(write_collection(tmp_path, rows), "images/a.jpg", "images/b.jpg")
     assert set(states_of(read(source), "a")) == names
-
-
-@pytest.mark.parametrize(
-    ("address", "origin"),
-    [
-        ("https://www.eurorad.org/case/1", "eurorad.org"),
-        ("https://github.com/ml-workgroup/covid-19/tree/x", "github.com/ml-workgroup/covid-19"),
-        ("", None),
-        ("not an address", None),
-        ("http://[broken", None),
-    ],
-)
-def test_an_origin_is_the_host_or_the_set_on_a_platform(tmp_path, address, origin):
-    rows = [f"1,0,M,65,COVID-19,PA,X-ray,images,a.jpg,{address}"]
-    tables = read(touch(write_collection(tmp_path, rows), "images/a.jpg"))
-    found = tables.images["x_origin"].iloc[0]
-    assert pd.isna(found) if origin is None else found == origin
 
 
 # Hannover

@@ -144,12 +144,6 @@ def test_physionets_split_is_official_and_nobody_is_known_as_a_patient(tmp_path)
     assert tables.split.empty
     assert set(tables.images["patient_id_source"]) == {"assumed_image"}
     assert any(note.startswith("WARNING") and "4 images" in note for note in tables.notes)
-    assert tables.images.set_index("image_id")["x_labels"].to_dict() == {
-        "a": "readers",
-        "b": "readers",
-        "t": "consensus",
-        "u": "consensus",
-    }
     assert "no_finding" not in set(tables.findings["finding"])
     assert tables.targets["any_finding"]["any_of"] == sorted(set(tables.findings["finding"]))
 

@@ -62,11 +62,11 @@ def test_minus_one_without_a_zero_is_asked_about(tmp_path):
         read(tmp_path, label=[1, -1, 1, -1, 1, 1])
 
 
-def test_rows_without_a_label_are_counted_in_the_first_line(tmp_path):
+def test_rows_without_a_label_are_unknown(tmp_path):
     said: list[str] = []
     dataset = read(tmp_path, said, label=["1", "0", "", "N/A", "0", "1"])
     assert len(dataset.findings) == 4
-    assert "6 rows, 2 of them without a label" in said[0]
+    assert any("n/a: taken for unknown (1 cell)" in line for line in said)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ import highdicom as hd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.sources.public_sets import public_sets
+from cxr_compare.data_prep.sources.descriptions import public_sets
 from cxr_compare.evaluation.overlays.contours import ActivationGrid
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.hospital.answers.dicom import dicom
