@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.box_readings import BoxReading
-from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
+from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
@@ -47,12 +47,20 @@ class Mark:
         box: Four numbers in the form of the format; None for a label of the whole image.
         reader: Name of the person who made it.
         shares_box: True if the finding is present and its lesions have no box each, as in a crowd.
+        state: State of the finding if the file states one; None for that of the label.
+        is_around: True if the shape is no upright rectangle, and the box is around it.
     """
 
     label: str
     box: Sequence[float] | None = None
     reader: str = REFERENCE_READER
     shares_box: bool = False
+    state: str | None = None
+    is_around: bool = False
+
+    def with_box(self, box: Sequence[float], is_around: bool = True) -> Mark:
+        """Return the mark with the box of its shape, or with the box around it."""
+        return replace(self, box=box, is_around=is_around)
 
 
 @dataclass
@@ -63,7 +71,8 @@ class ImageLabels:
         image: Path of the image.
         file: Path of the label file, for messages.
         marks: Annotations of the image.
-        absent: Labels that are absent where no mark names them; None for all of the source.
+        absent: Labels that are absent where no mark names them; None for all labels of the source
+            that are no answer to a question of their own (`Mark.state`).
         readers: Persons who read the image. Nothing is absent for anybody else.
         facts: Values of columns of the images table, such as ``width`` and ``patient_id``.
         role: Role of the image in the publisher's split.
@@ -104,6 +113,19 @@ class LabelFiles:
         if self.index is None:
             raise InputError(f"{self.source.root}: a file; give the folder that holds it")
         return self.index
+
+    def find_image(
+        self, name: str, file: str, folders: Sequence[str], role: str | None = None
+    ) -> str | None:
+        """Return the path of the image that a label file names; None if it is not exactly one."""
+        matches = [name]
+        if self.index is not None:  # the images of a single file need not exist
+            matches = self.index.by_name(name, folders, role)
+        if len(matches) == 1:
+            return matches[0]
+        fits = f"file_name fits {counted(len(matches), 'image')}" if matches else "no such image"
+        self.source.exclude([f"{file}: {name}"], fits)
+        return None
 
     def cannot_read(self, image: str, reason: str, n_boxes: int = 1, position: str = "") -> None:
         """Leave out an image of which boxes cannot be read: its findings are unknown."""
@@ -157,6 +179,8 @@ def read_annotations(
     statements = Statements(files.reading)
     statements.unread = [(ids.get(image, image), reason) for image, reason in files.unread]
     _add_statements(source, statements, gathered, ids, files)
+    n_around = sum(mark.is_around for item in gathered for mark in item.marks)
+    files.counts["shapes have no upright box: the box around each of these is taken"] += n_around
     source.notes[:0] = [counted_phrase(n, text) for text, n in files.counts.items() if n]
     note_unlabelled(source, statements, unused=True)
     source.official = _official(source, gathered, ids)
@@ -214,7 +238,9 @@ def _add_statements(
     labels = list(dict.fromkeys(labels))
     require_few_names(labels, source.root)
     meanings = _meanings(labels, str(source.root), source.show)
-    findings = {finding for finding, _ in meanings.values() if finding}
+    stated = {mark.label for item in gathered for mark in item.marks if mark.state is None}
+    drawn = {*files.classes, *stated, *(label for item in gathered for label in item.absent or ())}
+    findings = {meanings[label][0] for label in drawn} - {""}
     known: dict[tuple[str, str], tuple[str, dict[str, _Opinion]]] = {}
     for item in gathered:
         image_id = ids[item.image]
@@ -254,6 +280,7 @@ def _opinions(
     fault = ""
     for mark in item.marks:
         finding, state = meanings[mark.label]
+        state = mark.state if mark.state and state == "present" else state
         if mark.reader != reader:
             continue
         states.add(state)

@@ -22,7 +22,7 @@ import numpy as np
 from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, finite_or_nan, four_numbers
 from cxr_compare.data_prep.contracts.box_readings import BoxReading, values_of
 from cxr_compare.data_prep.contracts.boxes import turned_bounds
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import read_json_file
@@ -207,13 +207,8 @@ class _CocoFile:
             name = image.get("file_name")
             if key is None or not isinstance(name, str) or not name:
                 raise self._fail(f"images[{number}]", "must have an id and a file_name")
-            # The images of a single file need not exist.
-            index = self.files.index
-            matches = [name] if index is None else index.by_name(name, folders, role)
-            file = matches[0] if len(matches) == 1 else f"{self.path}: {name}"
-            if len(matches) != 1:
-                fits = f"file_name fits {counted(len(matches), 'image')}"
-                self.files.source.exclude([file], fits if matches else "no such image")
+            file = self.files.find_image(name, self.path, folders, role)
+            if file is None:
                 continue
             if key in images and images[key] != (file, image):
                 twice = f"image id {key} appears more than once"

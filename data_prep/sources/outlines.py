@@ -11,6 +11,7 @@ import numpy as np
 
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.box_readings import MANY, corners_of, values_of
+from cxr_compare.data_prep.contracts.boxes import turned_points
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.sources.annotations import LabelFiles
 from cxr_compare.data_prep.sources.statements import user_reading
@@ -117,3 +118,74 @@ def mask_edges(segmentation: Any, image: dict[str, Any]) -> tuple[float, ...] | 
     x, y, box_width, box_height = mask.toBbox(encoded).tolist()
     is_inside = x + box_width <= width and y + box_height <= height
     return (x, y, x + box_width, y + box_height) if is_inside else None
+
+
+_CIRCLE = np.column_stack(
+    [np.cos(np.deg2rad(np.arange(360))), np.sin(np.deg2rad(np.arange(360)))]
+)  # (360, 2)
+_MOST_DEGREES = 360
+
+
+def ellipse_points(centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Return points of an ellipse, shape ``(360, 2)``."""
+    points: np.ndarray = centre + radii * _CIRCLE
+    return points
+
+
+def pairs_of(pairs: Any) -> np.ndarray:
+    """Return points x, y as numbers, shape ``(N, 2)``; one of NaN if these are no pairs."""
+    if not isinstance(pairs, list) or not pairs:
+        return np.full((1, 2), np.nan)
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        return np.full((1, 2), np.nan)
+    return np.array([finite_or_nan(pair) for pair in pairs])
+
+
+def box_around(
+    points: np.ndarray,
+    sides: Sequence[float | None],
+    degrees: float = 0.0,
+    pivot: np.ndarray | None = None,
+) -> list[float]:
+    """Return the upright box around the points of a shape, cut at the border of its image.
+
+    Args:
+        points: Points x, y of the shape, px, shape ``(N, 2)``. A NaN gives a box of NaN.
+        sides: Width and height of the image, px; None if unknown.
+        degrees: Clockwise rotation of the shape.
+        pivot: Point about which it is turned, shape ``(2,)``.
+
+    Example:
+        >>> box_around(np.array([[10.0, 20], [40, 60]]), (30, None))
+        [10.0, 20.0, 30.0, 60.0]
+    """
+    if degrees and pivot is not None:
+        points = turned_points(points, degrees, pivot)
+    if not abs(degrees) <= _MOST_DEGREES:
+        points = np.full((1, 2), np.nan)
+    limits = [side or np.inf for side in sides]
+    corners = np.clip([points.min(axis=0), points.max(axis=0)], 0, limits)  # (2, 2)
+    return corners.ravel().round(4).tolist()
+
+
+def box_of_rectangle(
+    low: np.ndarray,
+    high: np.ndarray,
+    sides: Sequence[float | None],
+    degrees: float = 0.0,
+    pivot: np.ndarray | None = None,
+) -> tuple[list[float], bool]:
+    """Return the upright box around a turned rectangle, and True if it was turned.
+
+    Args:
+        low: The corner from which it was drawn, x and y, px.
+        high: The corner opposite to it.
+        sides: Width and height of the image, px; None if unknown.
+        degrees: Clockwise rotation.
+        pivot: Point about which it is turned; None for its middle.
+    """
+    if degrees in (0, 360, -360):
+        return [*low.round(4).tolist(), *high.round(4).tolist()], False
+    corners = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
+    middle = (low + high) / 2
+    return box_around(corners, sides, degrees, middle if pivot is None else pivot), True
