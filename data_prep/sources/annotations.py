@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -75,7 +76,7 @@ class ImageLabels:
             that are no answer to a question of their own (`Mark.state`).
         readers: Persons who read the image. Nothing is absent for anybody else.
         facts: Values of columns of the images table, such as ``width`` and ``patient_id``.
-        role: Role of the image in the publisher's split.
+        roles: Roles of the image in the publisher's split; one, unless it contradicts itself.
     """
 
     image: str
@@ -84,7 +85,7 @@ class ImageLabels:
     absent: Collection[str] | None = ()
     readers: Collection[str] = (REFERENCE_READER,)
     facts: dict[str, Any] = field(default_factory=dict)
-    role: str | None = None
+    roles: Collection[str] = ()
 
 
 @dataclass
@@ -127,10 +128,18 @@ class LabelFiles:
         self.source.exclude([f"{file}: {name}"], fits)
         return None
 
-    def cannot_read(self, image: str, reason: str, n_boxes: int = 1, position: str = "") -> None:
-        """Leave out an image of which boxes cannot be read: its findings are unknown."""
+    def cannot_read(self, image: str, reason: str) -> None:
+        """Leave out an image of which a mark cannot be read: its findings are unknown."""
         self.source.exclude([image], reason)
-        self.unread += [(image, f"{position}: {reason}" if position else reason)] * n_boxes
+        self.unread.append((image, reason))
+
+    @contextmanager
+    def reading_mark(self, image: str, position: str) -> Iterator[None]:
+        """Leave out the image if a mark cannot be read, which an `InputError` says."""
+        try:
+            yield
+        except InputError as error:
+            self.cannot_read(image, f"{position}: {error}")
 
 
 ReadLabels = Callable[[LabelFiles], Iterator[ImageLabels]]
@@ -326,7 +335,7 @@ def _meanings(labels: Sequence[str], where: str, show: Show) -> dict[str, tuple[
 
 def _official(source: Source, gathered: Sequence[ImageLabels], ids: dict[str, str]) -> pd.DataFrame:
     """Return the published role of every image; empty without two different roles."""
-    rows = [(ids[item.image], item.role) for item in gathered if item.role]
+    rows = [(ids[item.image], role) for item in gathered for role in item.roles]
     published = pd.DataFrame(rows, columns=["image_id", "role"], dtype=TEXT).drop_duplicates()
     images = source.keep(source.images)
     published = published[is_member(published["image_id"], images["image_id"])]
@@ -342,16 +351,17 @@ def _official(source: Source, gathered: Sequence[ImageLabels], ids: dict[str, st
     return pd.DataFrame({"image_id": images["image_id"], "role": roles})
 
 
-def parse_side(value: Any) -> int | None:
-    """Return a height or width in px that a label file states; None if it is missing or 0.
+def sides_of(width: Any, height: Any) -> dict[str, int | None]:
+    """Return the size of an image that a label file states, px; None for what is missing or 0.
 
     Example:
-        >>> parse_side("1024"), parse_side(0), parse_side(None)
-        (1024, None, None)
+        >>> sides_of("1024", None)
+        {'width': 1024, 'height': None}
     """
-    (number,) = finite_or_nan([value])
-    if number != number or not number.is_integer():
-        return None
-    if not 0 <= number <= LONGEST_SIDE_PX:
-        raise InputError(f"a side of {number:g} px, which no image has")
-    return int(number) or None
+    sides: dict[str, int | None] = {}
+    for name, number in zip(("width", "height"), finite_or_nan([width, height]), strict=True):
+        if number > LONGEST_SIDE_PX or number < 0:
+            raise InputError(f"a {name} of {number:g} px, which no image has")
+        is_side = number > 0 and number.is_integer()
+        sides[name] = int(number) if is_side else None
+    return sides

@@ -30,10 +30,15 @@ from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     LabelFiles,
     Mark,
-    parse_side,
     read_annotations,
+    sides_of,
 )
-from cxr_compare.data_prep.sources.image_files import files_below, has_text, role_from_path
+from cxr_compare.data_prep.sources.image_files import (
+    files_below,
+    has_text,
+    role_from_path,
+    roles_of_paths,
+)
 from cxr_compare.data_prep.sources.label_values import class_finding, normal_classes, plain_facts
 from cxr_compare.data_prep.sources.outlines import (
     Outline,
@@ -48,10 +53,6 @@ from cxr_compare.data_prep.sources.statements import user_reading
 COCO_MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
 """Keys by which a COCO annotation file is recognised."""
 _READING = BoxReading(form="xywh")
-_CROWDS = (1, "1")
-_CROWD_FLAGS = (None, 0, "0", "", *_CROWDS)
-_SAME_AREA = 0.01  # share by which an area may differ from that of its box
-_MOST = 0.9
 
 
 def _read(files: LabelFiles) -> Iterator[ImageLabels]:
@@ -69,9 +70,6 @@ def _read(files: LabelFiles) -> Iterator[ImageLabels]:
         reason = f"{others[0]}: not COCO: it has no list of images" if others else "no JSON file"
         raise InputError(f"{root / reason}" if others else f"{root}: holds {reason}")
     files.counts["files are JSON but not COCO: these are ignored"] += len(others)
-    boxed = [pair for file in read for pair in file.boxes_with_area()]
-    if boxed and _are_sizes(boxed):
-        files.reading = replace(files.reading, stated=True)
     used = {category for file in read for category in file.used_categories()}
     for file in read:
         yield from file.labels(used)
@@ -83,12 +81,6 @@ def _id_text(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int | str) and value != "" else None
-
-
-def _are_sizes(pairs: list[tuple[tuple[float, ...], float]]) -> bool:
-    """Return True if areas of annotations are those of boxes of x, y, width and height."""
-    fits = [abs(box[2] * box[3] - area) <= _SAME_AREA * area for box, area in pairs]
-    return float(np.mean(fits)) >= _MOST
 
 
 @dataclass
@@ -120,21 +112,11 @@ class _CocoFile:
         ids = {_id_text(item.get("category_id")) for item in self.content["annotations"]}
         return {self.names[key] for key in ids if key in self.names}
 
-    def boxes_with_area(self) -> Iterator[tuple[tuple[float, ...], float]]:
-        """Yield the boxes of annotations that state an area and no outline."""
-        for item in self.content["annotations"]:
-            (area,) = finite_or_nan([item.get("area")])
-            numbers = four_numbers(item.get("bbox"))
-            if numbers is not None and area > 0 and not item.get("segmentation"):
-                yield numbers, area
-
     def labels(self, used: set[str]) -> Iterator[ImageLabels]:
         """Yield the labels of each image; `used` are the categories that any file annotates."""
         named = {
             key: name for key, name in self.names.items() if name in used or name not in self.groups
         }
-        for name in named.values():
-            class_finding(name, str(self.files.source.root / self.path))
         complete = bool(self.content["annotations"])
         images = self._images()
         marks = self._marks(images, named)
@@ -145,36 +127,18 @@ class _CocoFile:
         everybody = set().union(*annotators.values()) or {REFERENCE_READER}
         for key, (file, image) in images.items():
             readers = self._readers(key, image, annotators.get(key, everybody), everybody)
-            try:
-                facts: dict[str, Any] = {s: parse_side(image.get(s)) for s in ("height", "width")}
-            except InputError as error:
-                self.files.source.exclude([file], str(error))
-                facts = {}
-            labels = ImageLabels(
+            facts = plain_facts(image)
+            with self.files.reading_mark(file, f"{self.path}: image {key}"):
+                facts |= sides_of(image.get("width"), image.get("height"))
+            yield ImageLabels(
                 file,
                 self.path,
                 marks.get(key, []),
                 absent=list(named.values()),
                 readers=sorted(readers) if complete else (),
-                facts=facts | plain_facts(image),
-                role=role_from_path(self.path),
+                facts=facts,
+                roles=roles_of_paths(self.path),
             )
-            self._take_lvis(labels, image, named)
-            yield labels
-
-    def _take_lvis(self, labels: ImageLabels, image: dict[str, Any], named: dict[str, str]) -> None:
-        """Take what LVIS lists as absent, and as annotated in part."""
-        listed = image.get("neg_category_ids")
-        if not isinstance(listed, list) or not labels.readers:
-            return
-        labels.absent = [named[key] for key in map(_id_text, listed) if key in named]
-        partly = image.get("not_exhaustive_category_ids")
-        names = {
-            named.get(_id_text(item) or "") for item in (partly if isinstance(partly, list) else [])
-        }
-        labels.marks = [
-            replace(mark, shares_box=True) if mark.label in names else mark for mark in labels.marks
-        ]
 
     def _readers(
         self, key: str, image: dict[str, Any], annotators: set[str], everybody: set[str]
@@ -203,6 +167,8 @@ class _CocoFile:
         folders = (folder, f"{folder}/images", "", "images")
         images: dict[str, tuple[str, dict[str, Any]]] = {}
         for number, image in enumerate(self._items("images")):
+            if "neg_category_ids" in image:
+                raise self._fail(f"images[{number}]", "is of LVIS, which is not read; export COCO")
             key = _id_text(image.get("id"))
             name = image.get("file_name")
             if key is None or not isinstance(name, str) or not name:
@@ -223,65 +189,52 @@ class _CocoFile:
         marks: dict[str, list[Mark]] = {}
         listed = {_id_text(image.get("id")) for image in self.content["images"]}
         exclude = self.files.source.exclude
-        ids = set()
         for number, item in enumerate(self.content["annotations"]):
             key = _id_text(item.get("image_id"))
             category = _id_text(item.get("category_id"))
             if key is None or category is None:
                 raise self._fail(f"annotations[{number}]", "must have image_id and category_id")
-            ids.add((_reader_of(item), _id_text(item.get("id"))))
+            if key not in listed:
+                exclude([f"{self.path}: image {key}"], "annotated, but not among the images")
             if key not in images:
-                if key not in listed:
-                    where = f"{self.path}: image {key}"
-                    exclude([where], "annotated, but not among the images")
                 continue
             file, image = images[key]
-            crowd = item.get("iscrowd")
-            if category not in named:
-                exclude([file], f"category_id {category} is not among the categories")
-            elif crowd not in _CROWD_FLAGS:
-                exclude([file], f"iscrowd is {str(crowd)[:40]!r}, neither 0 nor 1")
-            else:
-                mark = self._mark(item, number, file, image, named[category])
-                if mark is not None:
-                    marks.setdefault(key, []).append(mark)
-        self.files.counts[
-            "annotations have the id of another one: these are read as separate annotations"
-        ] += len(self.content["annotations"]) - len(ids)
+            position = f"annotations[{number}]"
+            with self.files.reading_mark(file, f"{self.path or self._name()}: {position}"):
+                if category not in named:
+                    raise InputError(f"category_id {category} is not among the categories")
+                mark = self._mark(item, position, file, image, named[category])
+                marks.setdefault(key, []).append(mark)
         return marks
 
+    def _name(self) -> str:
+        return self.files.source.root.name
+
     def _mark(
-        self, item: dict[str, Any], number: int, file: str, image: dict[str, Any], label: str
-    ) -> Mark | None:
-        """Return the mark of an annotation; None if it has no box that is read."""
-        counts = self.files.counts
-        reader = _reader_of(item)
-        if item.get("iscrowd") in _CROWDS:
+        self, item: dict[str, Any], position: str, file: str, image: dict[str, Any], label: str
+    ) -> Mark:
+        """Return the mark of an annotation."""
+        mark = Mark(label, None, _reader_of(item))
+        if item.get("iscrowd") not in (None, 0, "0", ""):
+            counts = self.files.counts
             counts["annotations are crowds: findings of these are boxed in part"] += 1
-            return Mark(label, reader=reader, shares_box=True)
+            return replace(mark, shares_box=True)
         numbers = four_numbers(item.get("bbox"))
         segmentation = item.get("segmentation")
-        polygon = polygon_edges(segmentation)
-        around = polygon or mask_edges(segmentation, image)
+        around = polygon_edges(segmentation) or mask_edges(segmentation, image)
         if numbers is None and around is None:
             if class_finding(label, self.path) in normal_classes():
-                return Mark(label, reader=reader)
-            position = f"{self.path or self.files.source.root.name}: annotations[{number}]"
-            self.files.cannot_read(file, _without_box(item), position=position)
-            return None
+                return mark
+            raise InputError(_without_box(item))
         if numbers is None:
-            kind = "mask" if polygon is None else "polygon"
-            counts[f"annotations have no bbox: the box around the {kind} is taken"] += 1
             reading = user_reading(self.files.source.options, self.files.reading)
-            numbers = tuple(values_of(np.array([around]), reading.form)[0])
-            return Mark(label, numbers, reader)
+            return mark.with_box(values_of(np.array([around]), reading.form)[0].tolist())
         if degrees := coco_rotation(item):
-            return Mark(label, self._turned(numbers, degrees, segmentation, image), reader)
+            return mark.with_box(self._turned(numbers, degrees, segmentation, image))
         if around is not None and np.isfinite([*numbers, *around]).all():
             sides = finite_or_nan(image.get(side) for side in ("width", "height"))
-            position = f"annotations[{number}]"
             self.outlines.append(Outline(file, position, numbers, around, max(sides)))
-        return Mark(label, numbers, reader)
+        return mark.with_box(numbers, is_around=False)
 
     def _turned(
         self, numbers: tuple[float, ...], degrees: float, segmentation: Any, image: dict[str, Any]
@@ -297,7 +250,6 @@ class _CocoFile:
         sides = finite_or_nan(image.get(side) for side in ("width", "height"))
         size = (sides[0] or np.nan, sides[1] or np.nan)
         turned = turned_bounds(np.array(corners), degrees, size).round(4)
-        self.files.counts["boxes are turned: the upright box around each of these is taken"] += 1
         return tuple(values_of(turned[None], "xywh")[0])
 
     def _items(self, name: str, *, required: bool = True) -> list[dict[str, Any]]:

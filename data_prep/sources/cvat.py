@@ -17,8 +17,8 @@ import numpy as np
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark, parse_side
-from cxr_compare.data_prep.sources.image_files import has_match, role_from_path
+from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark, sides_of
+from cxr_compare.data_prep.sources.image_files import has_match, roles_of_paths
 from cxr_compare.data_prep.sources.label_values import STATE_OF_TEXT
 from cxr_compare.data_prep.sources.markup_files import read_xml_file
 from cxr_compare.data_prep.sources.outlines import (
@@ -43,19 +43,16 @@ def _read_file(files: LabelFiles, path: Path) -> Iterator[ImageLabels]:
         if image is None:
             continue
         labels = ImageLabels(image, path.name, absent=None)
-        labels.role = role_from_path(entry.get("subset", ""))
-        for side in ("width", "height"):
-            labels.facts[side] = parse_side(entry.get(side))
+        labels.roles = roles_of_paths(entry.get("subset", ""))
+        with files.reading_mark(image, f"{path.name}: {name}"):
+            labels.facts = sides_of(entry.get("width"), entry.get("height"))
         for number, shape in enumerate(entry, start=1):
             by_model = shape.get("source") == "auto"
             files.counts["shapes were drawn by a model: these are read like the others"] += by_model
             attributes = {str(a.get("name")): a.text or "" for a in shape.findall("attribute")}
             labels.facts = facts_of(attributes) | labels.facts
-            try:
+            with files.reading_mark(image, f"{path.name}: {name}: shape {number}"):
                 labels.marks.append(_mark(shape, attributes, labels.facts))
-            except InputError as error:
-                position = f"{path.name}: {name}: shape {number}"
-                files.cannot_read(image, str(error), position=position)
         labels.readers = {mark.reader for mark in labels.marks} or {REFERENCE_READER}
         yield labels
 
@@ -81,7 +78,7 @@ def _mark(shape: Element, attributes: dict[str, str], facts: dict[str, Any]) -> 
     def numbers(*names: str) -> np.ndarray:
         return np.array(finite_or_nan(shape.get(name) for name in names))
 
-    sides = (facts["width"], facts["height"])
+    sides = (facts.get("width"), facts.get("height"))
     (degrees,) = finite_or_nan([shape.get("rotation", 0)])
     if shape.tag == "box":
         low, high = numbers("xtl", "ytl"), numbers("xbr", "ybr")

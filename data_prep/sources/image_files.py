@@ -122,6 +122,12 @@ def role_from_path(text: str) -> str | None:
     return None
 
 
+def roles_of_paths(*paths: str) -> list[str]:
+    """Return the role that the first of some paths states, in a list; an empty list without."""
+    roles = [role for role in map(role_from_path, paths) if role]
+    return roles[:1]
+
+
 class ImageIndex:
     """Search for the image files below a folder by the names that label files give them.
 

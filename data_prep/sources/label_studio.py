@@ -23,12 +23,12 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_json_file
-from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark, parse_side
+from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark, sides_of
 from cxr_compare.data_prep.sources.image_files import (
     IMAGE_SUFFIXES,
     contains,
     has_columns,
-    role_from_path,
+    roles_of_paths,
 )
 from cxr_compare.data_prep.sources.label_values import states_of_cells
 from cxr_compare.data_prep.sources.outlines import (
@@ -113,7 +113,7 @@ def _read_file(files: LabelFiles, path: Path) -> Iterator[ImageLabels]:
             continue
         labels = ImageLabels(image, f"{path.name}, task {number}", absent=None, readers=())
         labels.facts = facts_of(data)
-        labels.role = role_from_path(str(data.get("split", "")))
+        labels.roles = roles_of_paths(str(data.get("split", "")))
         readers: list[str] = []
         for annotation in _objects(task.get("annotations", []), where):
             if annotation.get("was_cancelled"):
@@ -182,7 +182,7 @@ def _add_marks(
     for result in unclear:
         value = result.get("value")
         if isinstance(value, dict) and {"x", "points", "rle"} & value.keys():
-            files.cannot_read(labels.image, "a mark has no class", position=labels.file)
+            files.cannot_read(labels.image, f"{labels.file}: a mark has no class")
     if unclear and not marks:
         marks.append(Mark("unknown", reader=reader))
     labels.marks += marks
@@ -209,8 +209,8 @@ def _marks_of(
             yield from (Mark(name, reader=reader) for name in names)
         return
     size = np.array(finite_or_nan(map(result.get, ("original_width", "original_height"))))
-    sides = [parse_side(side) for side in size.tolist()]
-    facts.update(zip(("width", "height"), sides, strict=True))
+    facts |= sides_of(*size)
+    sides = (facts["width"], facts["height"])
 
     def numbers(*names: str) -> np.ndarray:
         return np.array(finite_or_nan(map(value.get, names))) * size / 100
@@ -228,6 +228,7 @@ def _marks_of(
         box, is_around = box_of_rectangle(low, high, sides, degrees, low)
     else:
         raise InputError(f"{where}: {kind[:40]} has no box; remove it, or draw a rectangle")
+    box = np.round(box, 4).tolist()
     yield from (Mark(name, box, reader, is_around=is_around) for name in names)
 
 

@@ -185,7 +185,7 @@ def box_of_rectangle(
         pivot: Point about which it is turned; None for its middle.
     """
     if degrees in (0, 360, -360):
-        return [*low.round(4).tolist(), *high.round(4).tolist()], False
+        return [*low.tolist(), *high.tolist()], False
     corners = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
     middle = (low + high) / 2
     return box_around(corners, sides, degrees, middle if pivot is None else pivot), True

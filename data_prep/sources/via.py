@@ -60,12 +60,10 @@ def _read_file(files: LabelFiles, path: Path) -> Iterator[ImageLabels]:
             labels.readers = ()  # where files have labels, a file without one was not labelled
         for number, (shape, attributes) in enumerate(entry.regions, start=1):
             names = _values(attributes.get(finding)) if finding else []
-            box = _box_of_shape(shape)
-            if box is None or not names:
-                position = f"{path.name}: {entry.name}: region {number}"
-                problem = "has no extent" if names else "names no finding"
-                files.cannot_read(image, f"a region {problem}", position=position)
-            else:
+            with files.reading_mark(image, f"{path.name}: {entry.name}: region {number}"):
+                if not names:
+                    raise InputError("names no finding")
+                box = _box_of_shape(shape)
                 is_around = shape.get("name") != "rect"
                 labels.marks += [Mark(name, box, is_around=is_around) for name in names]
         yield labels
@@ -96,8 +94,8 @@ def _values(value: Any) -> list[str]:
     return [] if value is None or str(value).strip() in _NOTHING else [str(value).strip()]
 
 
-def _box_of_shape(shape: Mapping[str, Any]) -> list[float] | None:
-    """Return the box around a shape; None for a shape without extent, such as a point."""
+def _box_of_shape(shape: Mapping[str, Any]) -> list[float]:
+    """Return the box around a shape."""
 
     def numbers(*names: str) -> np.ndarray:
         return np.array(finite_or_nan(map(shape.get, names)))
@@ -117,7 +115,7 @@ def _box_of_shape(shape: Mapping[str, Any]) -> list[float] | None:
         if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
             return [np.nan] * 4
         return box_around(pairs_of([[x, y] for x, y in zip(xs, ys, strict=True)]), _NO_SIZE)
-    return None
+    raise InputError(f"a {str(kind)[:40]} has no extent; draw a rectangle, or remove it")
 
 
 def _images_of_json(path: Path) -> Iterator[_Image]:

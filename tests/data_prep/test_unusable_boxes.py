@@ -221,7 +221,7 @@ def test_boxes_of_other_shapes_are_read(shape, tmp_path):
     dataset = prepare(write_coco(tmp_path / "in", annotations), tmp_path / "out", "coco")
     assert corners_of(dataset) == [list(map(float, corners)) for corners in CORNERS]
     assert counts(dataset) == (N_BOXES, N_BOXES)
-    assert any("polygon" in note for note in dataset.summary.notes) is (shape == "polygon")
+    assert any("box around" in note for note in dataset.summary.notes) is (shape != "object")
 
 
 def test_a_box_that_leaves_its_image_a_little_is_cut_and_counted(tmp_path):
