@@ -191,7 +191,7 @@ def read_annotations(
     n_around = sum(mark.is_around for item in gathered for mark in item.marks)
     files.counts["shapes have no upright box: the box around each of these is taken"] += n_around
     source.notes[:0] = [counted_phrase(n, text) for text, n in files.counts.items() if n]
-    note_unlabelled(source, statements, unused=True)
+    note_unlabelled(source, statements)
     source.official = _official(source, gathered, ids)
     source.implied_note = "findings are absent because a label file has no box of them"
     tables = build(source, statements)
@@ -224,16 +224,6 @@ def _set_images(source: Source, facts: dict[str, dict[str, Any]], ids: dict[str,
     add_patients(source, space)
 
 
-@dataclass
-class _Opinion:
-    """What one reader says of one finding on one image."""
-
-    state: str
-    boxes: list[tuple[float, ...]] = field(default_factory=list)
-    shares_box: bool = False
-    implied: bool = False
-
-
 def _add_statements(
     source: Source,
     statements: Statements,
@@ -241,7 +231,10 @@ def _add_statements(
     ids: dict[str, str],
     files: LabelFiles,
 ) -> None:
-    """Add the statements of all label files, and what is absent because no mark names it."""
+    """Add the statements of all label files, and what is absent because no mark names it.
+
+    `build` leaves out images of which one reader says two things.
+    """
     labels = [*files.classes, *(mark.label for item in gathered for mark in item.marks)]
     labels += [label for item in gathered for label in item.absent or ()]
     labels = list(dict.fromkeys(labels))
@@ -250,70 +243,65 @@ def _add_statements(
     stated = {mark.label for item in gathered for mark in item.marks if mark.state is None}
     drawn = {*files.classes, *stated, *(label for item in gathered for label in item.absent or ())}
     findings = {meanings[label][0] for label in drawn} - {""}
-    known: dict[tuple[str, str], tuple[str, dict[str, _Opinion]]] = {}
+    boxes_of: dict[tuple[str, str, str], tuple[str, list[Sequence[float]]]] = {}
     for item in gathered:
         image_id = ids[item.image]
         absent = findings
         if item.absent is not None:
             absent = {meanings[label][0] for label in item.absent} - {""}
         for reader in dict.fromkeys([*item.readers, *(mark.reader for mark in item.marks)]):
-            opinions, fault = _opinions(item, reader, meanings, absent, files)
-            first, earlier = known.setdefault((image_id, reader), (item.file, {}))
-            shared = earlier.keys() & opinions.keys()
-            if any(sorted(earlier[f].boxes) != sorted(opinions[f].boxes) for f in shared):
-                fault = fault or f"boxed differently in {first} and {item.file}"
-            if fault:
-                source.exclude([image_id], fault)
-            known[image_id, reader] = (first, opinions | earlier)
-    for (image_id, reader), (_, said) in known.items():
-        for finding, opinion in said.items():
-            add = partial(statements.add, image_id, finding, reader=reader, origin="boxes")
-            if opinion.shares_box:
-                statements.partial.add((image_id, finding))
-            for box in opinion.boxes:
-                add(box, state=opinion.state)
-            if not opinion.boxes or opinion.shares_box:
-                add(state=opinion.state, implied=opinion.implied)
+            marks = [mark for mark in item.marks if mark.reader == reader]
+            could_name = absent if reader in item.readers else set()
+            add = partial(statements.add, image_id, reader=reader, origin="boxes")
+            partly, boxes = _add_marks(add, marks, meanings, could_name, files.counts)
+            statements.partial |= {(image_id, finding) for finding in partly}
+            for finding, own in boxes.items():
+                key = (image_id, reader, finding)
+                first, others = boxes_of.setdefault(key, (item.file, own))
+                if sorted(map(tuple, others)) != sorted(map(tuple, own)):
+                    problem = f"boxed differently in {first} and {item.file}"
+                    source.exclude([image_id], problem)
 
 
-def _opinions(
-    item: ImageLabels,
-    reader: str,
+def _add_marks(
+    add: Callable[..., None],
+    marks: Sequence[Mark],
     meanings: dict[str, tuple[str, str]],
-    absent: Collection[str],
-    files: LabelFiles,
-) -> tuple[dict[str, _Opinion], str]:
-    """Return what one reader says of each finding of an image, and what contradicts itself."""
-    opinions: dict[str, _Opinion] = {}
+    absent: set[str],
+    counts: Counter[str],
+) -> tuple[set[str], dict[str, list[Sequence[float]]]]:
+    """Add what one reader says of an image.
+
+    Returns:
+        The findings that are boxed in part, and the boxes of each finding.
+    """
     states = set()
-    fault = ""
-    for mark in item.marks:
+    boxes: dict[str, list[Sequence[float]]] = {}
+    partly = set()
+    for mark in marks:
         finding, state = meanings[mark.label]
-        state = mark.state if mark.state and state == "present" else state
-        if mark.reader != reader:
-            continue
+        if mark.state and state == "present":
+            state = mark.state
         states.add(state)
+        box = mark.box
+        if box is not None and state in ("normal", "absent"):
+            counts["boxes are of a class that says 'absent': these are dropped"] += 1
+            box = None
         if not finding:
-            is_dropped = state == "normal" and mark.box is not None
-            text = "boxes are of a class that means 'no finding': these are dropped"
-            files.counts[text] += is_dropped
             continue
-        opinion = opinions.setdefault(finding, _Opinion(state))
-        if opinion.state != state:
-            fault = "two states for one finding"
-        if state == "absent":
-            is_dropped = mark.box is not None
-            files.counts["boxes are of a class that says 'absent': these are dropped"] += is_dropped
-            continue
-        opinion.shares_box |= mark.shares_box
-        if mark.box is not None:
-            opinion.boxes.append(tuple(mark.box))
-    if {"normal", "present"} <= states:
-        fault = "'no finding' beside a finding"
-    if reader in item.readers and "unknown" not in states:
-        for finding in sorted(set(absent) - opinions.keys()):
-            opinions[finding] = _Opinion("absent", implied=True)
-    return opinions, fault
+        add(finding, box, state=state)
+        drawn = boxes.setdefault(finding, [])
+        if box is not None:
+            drawn.append(box)
+        if mark.shares_box:
+            partly.add(finding)
+    named = set(boxes)
+    # Beside a finding, a class that means 'no finding' is a contradiction, which `build` finds.
+    implied = absent | named if "normal" in states else absent - named
+    if "unknown" not in states:
+        for finding in sorted(implied):
+            add(finding, state="absent", implied=True)
+    return partly, boxes
 
 
 def _meanings(labels: Sequence[str], where: str, show: Show) -> dict[str, tuple[str, str]]:

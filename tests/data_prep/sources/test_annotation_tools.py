@@ -118,7 +118,7 @@ def test_other_shapes_of_cvat_get_the_box_around_them_with_a_note(tmp_path, shap
         (BOX.format("", "").replace("40.50", "10"), "box of zero or negative size"),
         (BOX.format("", "").replace("10.00", "-9"), "box outside the image"),
         ('<polygon label="Mass" points="1,2;3"/>', "box with a missing or infinite number"),
-        (BOX.format("", "") + '<tag label="normal"/>', "'no finding' beside a finding"),
+        (BOX.format("", "") + '<tag label="normal"/>', "box of a finding that is labelled absent"),
     ],
 )
 def test_a_box_that_cannot_be_right_rules_out_its_image_alone(tmp_path, shape, reason):
