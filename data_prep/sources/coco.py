@@ -43,9 +43,9 @@ from cxr_compare.data_prep.sources.label_values import class_finding, normal_cla
 from cxr_compare.data_prep.sources.outlines import (
     Outline,
     compare_outlines,
+    edges_around,
     mask_edges,
-    points_of,
-    polygon_edges,
+    polygon_points,
 )
 from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.statements import user_reading
@@ -221,7 +221,8 @@ class _CocoFile:
             return replace(mark, shares_box=True)
         numbers = four_numbers(item.get("bbox"))
         segmentation = item.get("segmentation")
-        around = polygon_edges(segmentation) or mask_edges(segmentation, image)
+        outline = polygon_points(segmentation)
+        around = edges_around(outline) or mask_edges(segmentation, image)
         if numbers is None and around is None:
             if class_finding(label, self.path) in normal_classes():
                 return mark
@@ -230,23 +231,28 @@ class _CocoFile:
             reading = user_reading(self.files.source.options, self.files.reading)
             return mark.with_box(values_of(np.array([around]), reading.form)[0].tolist())
         if degrees := coco_rotation(item):
-            return mark.with_box(self._turned(numbers, degrees, segmentation, image))
+            return mark.with_box(self._turned(numbers, degrees, outline, image))
         if around is not None and np.isfinite([*numbers, *around]).all():
             sides = finite_or_nan(image.get(side) for side in ("width", "height"))
             self.outlines.append(Outline(file, position, numbers, around, max(sides)))
         return mark.with_box(numbers, is_around=False)
 
     def _turned(
-        self, numbers: tuple[float, ...], degrees: float, segmentation: Any, image: dict[str, Any]
+        self,
+        numbers: tuple[float, ...],
+        degrees: float,
+        outline: np.ndarray | None,
+        image: dict[str, Any],
     ) -> tuple[float, ...]:
         """Return the box around a box that CVAT turned, in the form of the file."""
         x, y, width, height = numbers
         corners = (x, y, x + width, y + height)
-        outline = points_of(segmentation)
-        if not all(px in corners[::2] and py in corners[1::2] for px, py in outline):
-            # the outline is turned already, and the box is around it
-            around = polygon_edges(segmentation) or corners
-            return tuple(values_of(np.array([around]), "xywh")[0])
+        is_turned = outline is not None and not (
+            np.isin(outline[:, 0], corners[::2]).all()
+            and np.isin(outline[:, 1], corners[1::2]).all()
+        )
+        if is_turned:
+            return tuple(values_of(np.array([edges_around(outline)]), "xywh")[0])
         sides = finite_or_nan(image.get(side) for side in ("width", "height"))
         size = (sides[0] or np.nan, sides[1] or np.nan)
         turned = turned_bounds(np.array(corners), degrees, size).round(4)

@@ -69,27 +69,21 @@ def compare_outlines(files: LabelFiles, outlines: Sequence[Outline]) -> None:
         files.source.exclude([pair.image], f"{pair.position}: its bbox is not around its outline")
 
 
-def polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
-    """Return the box around the polygons of an annotation, or None for a mask or nothing."""
+def polygon_points(segmentation: Any) -> np.ndarray | None:
+    """Return the points of the polygons of an annotation, ``(N, 2)``; None without polygons."""
     if not isinstance(segmentation, list) or not segmentation:
         return None
-    xs: list[float] = []
-    ys: list[float] = []
+    numbers: list[float] = []
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return None
-        xs += finite_or_nan(polygon[::2])
-        ys += finite_or_nan(polygon[1::2])
-    corners = np.array([xs, ys])  # the minimum of numpy keeps a NaN
-    return (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
+        numbers += finite_or_nan(polygon)
+    return np.reshape(numbers, (-1, 2))
 
 
-def points_of(segmentation: Any) -> list[tuple[float, float]]:
-    """Return the points of the polygons of an annotation; an empty list without polygons."""
-    if polygon_edges(segmentation) is None:
-        return []
-    numbers = [finite_or_nan(polygon) for polygon in segmentation]
-    return [point for flat in numbers for point in zip(flat[::2], flat[1::2], strict=True)]
+def edges_around(points: np.ndarray | None) -> tuple[float, ...] | None:
+    """Return the box around points, which may leave its image; None without points."""
+    return None if points is None else (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
 
 
 def mask_edges(segmentation: Any, image: dict[str, Any]) -> tuple[float, ...] | None:

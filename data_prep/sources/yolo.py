@@ -41,7 +41,6 @@ from cxr_compare.data_prep.sources.source_tables import Format
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
 _NAMES = rb"n\0?a\0?m\0?e\0?s"  # in UTF-8 or UTF-16
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
-_NO_LABELS = {"classes", "train", "val", "valid", "test", "trainval", "requirements", "license"}
 _BOX_LINE = rb"^\s*\d+(?:\s+[\d.]+){4,}\s*$"
 _FILES = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
 _READING = BoxReading(form="cxcywh", unit="share")
@@ -131,30 +130,25 @@ def _label_files(files: LabelFiles) -> list[str]:
         if files.images.by_stem(stem(text), image_folders(posixpath.dirname(text)))
     }
     folders = {posixpath.dirname(text) for text in named}
+    root = files.source.root
     return [
         text
         for text in texts
-        if text in named or (posixpath.dirname(text) in folders and not _is_no_label(text))
+        if text in named
+        or (posixpath.dirname(text) in folders and contains(root / text, (_BOX_LINE,)))
     ]
-
-
-def _is_no_label(text: str) -> bool:
-    name = stem(text).lower()
-    return name in _NO_LABELS or name.startswith("readme")
 
 
 def _read_yamls(root: Path) -> dict[str, dict[str, Any]]:
     """Read the YAML files of a folder that describe a YOLO data set."""
-    paths = [p for p in sorted(root.iterdir()) if p.suffix.lower() in (".yaml", ".yml")]
     contents = {}
-    for path in sorted(paths, key=lambda p: p.stem != "data"):
-        if path.stem != "data" and not contains(path, (_NAMES,)):
-            continue  # it describes something else
-        content = read_yaml_file(path)
-        if isinstance(content, dict) and "names" in content:
-            if "kpt_shape" in content:
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() in (".yaml", ".yml") and contains(path, (_NAMES,)):
+            content = read_yaml_file(path)
+            if isinstance(content, dict) and "names" in content:
+                contents[path.name] = content
+            if isinstance(content, dict) and "kpt_shape" in content:
                 raise InputError(f"{path}: describes key points (kpt_shape); boxes are read here")
-            contents[path.name] = content
     return contents
 
 
@@ -184,7 +178,6 @@ def _class_names(
 
 def _names_of(content: dict[str, Any], path: Path) -> dict[int, str]:
     names = content["names"]
-    count = content.get("nc")
     if not isinstance(names, dict | list):
         raise InputError(f"{path}: names must be a list, or name each class number")
     require_few_names(names, path)
@@ -197,8 +190,8 @@ def _names_of(content: dict[str, Any], path: Path) -> dict[int, str]:
             raise InputError(f"{path}: names: {shown} is no text; put it into quotes")
         if isinstance(number, bool) or not isinstance(number, int):
             raise InputError(f"{path}: names: {number!r} is no class number")
-    if not pairs or (isinstance(count, int) and count != len(pairs)):
-        raise InputError(f"{path}: has {len(pairs)} names, but nc is {count}; correct one of them")
+    if not pairs:
+        raise InputError(f"{path}: names is empty; name the classes")
     return {number: str(name) for number, name in pairs}
 
 
