@@ -153,6 +153,7 @@ def read_annotations(
     show: Show,
     reading: BoxReading | None = None,
     roles: Collection[str] = (),
+    coverage: str = "all",
 ) -> SourceTables:
     """Read a folder of images with label files, or one file whose images need not exist.
 
@@ -164,6 +165,7 @@ def read_annotations(
         show: Function that shows the user a line.
         reading: How the format writes boxes; None for corners in px.
         roles: Roles of ``--columns`` that the format reads itself.
+        coverage: Which labels say that all lesions have a box, as in `build`.
 
     Raises:
         InputError: Boxes are not understood, or no image can be used.
@@ -194,7 +196,7 @@ def read_annotations(
     note_unlabelled(source, statements)
     source.official = _official(source, gathered, ids)
     source.implied_note = "findings are absent because a label file has no box of them"
-    tables = build(source, statements)
+    tables = build(source, statements, coverage=coverage)
     if tables.findings.empty:
         first = next(iter(source.excluded.values()), "no label")
         raise InputError(f"{root}: no image can be used; {first}")

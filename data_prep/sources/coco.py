@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,6 @@ from cxr_compare.data_prep.sources.image_files import (
     files_below,
     has_text,
     role_from_path,
-    roles_of_paths,
 )
 from cxr_compare.data_prep.sources.label_values import class_finding, normal_classes, plain_facts
 from cxr_compare.data_prep.sources.outlines import (
@@ -63,7 +63,7 @@ def _read(files: LabelFiles) -> Iterator[ImageLabels]:
     for path in [""] if root.is_file() else files_below(root, ".json"):
         content = read_json_file(root / path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
-            read.append(_CocoFile(files, path, content))
+            read.append(_CocoFile(files, path or root.name, root / path, content))
         else:
             others.append(path)
     if not read:
@@ -89,6 +89,7 @@ class _CocoFile:
 
     files: LabelFiles
     path: str
+    full_path: Path
     content: dict[str, Any]
     names: dict[str, str] = field(default_factory=dict)  # category id -> name
     groups: set[str] = field(default_factory=set)  # names of supercategories
@@ -104,7 +105,7 @@ class _CocoFile:
                 raise self._fail(f"categories[{number}]", "must have an id of its own and a name")
             self.names[key] = str(name)
             self.groups.add(str(item.get("supercategory")))
-        require_few_names(self.names, self.files.source.root / self.path)
+        require_few_names(self.names, self.full_path)
         self._items("annotations")
 
     def used_categories(self) -> set[str]:
@@ -117,28 +118,53 @@ class _CocoFile:
         named = {
             key: name for key, name in self.names.items() if name in used or name not in self.groups
         }
-        complete = bool(self.content["annotations"])
-        images = self._images()
-        marks = self._marks(images, named)
-        annotators: dict[str | None, set[str]] = {}
-        for item in self.content["annotations"]:
-            readers = annotators.setdefault(_id_text(item.get("image_id")), set())
-            readers.add(_reader_of(item))
-        everybody = set().union(*annotators.values()) or {REFERENCE_READER}
-        for key, (file, image) in images.items():
-            readers = self._readers(key, image, annotators.get(key, everybody), everybody)
-            facts = plain_facts(image)
+        annotations: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        for number, item in enumerate(self.content["annotations"]):
+            key = _id_text(item.get("image_id"))
+            if key is None or _id_text(item.get("category_id")) is None:
+                raise self._fail(f"annotations[{number}]", "must have image_id and category_id")
+            annotations.setdefault(key, []).append((number, item))
+        everybody = {_reader_of(item) for item in self.content["annotations"]}
+        everybody = everybody or {REFERENCE_READER}
+        role = role_from_path(self.path)
+        folder = self.path.rpartition("/")[0]
+        folders = (folder, f"{folder}/images", "", "images")
+        listed = set()
+        seen: dict[str, tuple[str, dict[str, Any]]] = {}
+        for number, image in enumerate(self._items("images")):
+            key = _id_text(image.get("id"))
+            name = image.get("file_name")
+            if "neg_category_ids" in image:
+                raise self._fail(f"images[{number}]", "is of LVIS, which is not read; export COCO")
+            if key is None or not isinstance(name, str) or not name:
+                raise self._fail(f"images[{number}]", "must have an id and a file_name")
+            listed.add(key)
+            file = self.files.find_image(name, self.path, folders, role)
+            if file is None:
+                continue
+            if key in seen:
+                if seen[key] != (file, image):
+                    twice = f"image id {key} appears more than once"
+                    self.files.source.exclude([file, seen[key][0]], twice)
+                continue
+            seen[key] = (file, image)
+            labels = ImageLabels(file, self.path, absent=list(named.values()))
+            labels.facts = plain_facts(image)
+            labels.roles = [role] if role else []
             with self.files.reading_mark(file, f"{self.path}: image {key}"):
-                facts |= sides_of(image.get("width"), image.get("height"))
-            yield ImageLabels(
-                file,
-                self.path,
-                marks.get(key, []),
-                absent=list(named.values()),
-                readers=sorted(readers) if complete else (),
-                facts=facts,
-                roles=roles_of_paths(self.path),
-            )
+                labels.facts |= sides_of(image.get("width"), image.get("height"))
+            own = annotations.get(key, [])
+            annotators = {_reader_of(item) for _, item in own} or everybody
+            readers = self._readers(key, image, annotators, everybody)
+            labels.readers = sorted(readers) if annotations else ()
+            for position, item in own:
+                where = f"annotations[{position}]"
+                with self.files.reading_mark(file, f"{self.path}: {where}"):
+                    labels.marks.append(self._mark(item, where, file, image, named))
+            yield labels
+        for key in annotations.keys() - listed:
+            text = "annotated, but not among the images"
+            self.files.source.exclude([f"{self.path}: image {key}"], text)
 
     def _readers(
         self, key: str, image: dict[str, Any], annotators: set[str], everybody: set[str]
@@ -160,60 +186,19 @@ class _CocoFile:
             )
         return everybody
 
-    def _images(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Return the path and entry of each image by its id; exclude those that are not found."""
-        role = role_from_path(self.path)
-        folder = self.path.rpartition("/")[0]
-        folders = (folder, f"{folder}/images", "", "images")
-        images: dict[str, tuple[str, dict[str, Any]]] = {}
-        for number, image in enumerate(self._items("images")):
-            if "neg_category_ids" in image:
-                raise self._fail(f"images[{number}]", "is of LVIS, which is not read; export COCO")
-            key = _id_text(image.get("id"))
-            name = image.get("file_name")
-            if key is None or not isinstance(name, str) or not name:
-                raise self._fail(f"images[{number}]", "must have an id and a file_name")
-            file = self.files.find_image(name, self.path, folders, role)
-            if file is None:
-                continue
-            if key in images and images[key] != (file, image):
-                twice = f"image id {key} appears more than once"
-                self.files.source.exclude([file, images[key][0]], twice)
-            images[key] = (file, image)
-        return images
-
-    def _marks(
-        self, images: dict[str, tuple[str, dict[str, Any]]], named: dict[str, str]
-    ) -> dict[str, list[Mark]]:
-        """Return the marks of each image by its id; exclude images of unreadable annotations."""
-        marks: dict[str, list[Mark]] = {}
-        listed = {_id_text(image.get("id")) for image in self.content["images"]}
-        exclude = self.files.source.exclude
-        for number, item in enumerate(self.content["annotations"]):
-            key = _id_text(item.get("image_id"))
-            category = _id_text(item.get("category_id"))
-            if key is None or category is None:
-                raise self._fail(f"annotations[{number}]", "must have image_id and category_id")
-            if key not in listed:
-                exclude([f"{self.path}: image {key}"], "annotated, but not among the images")
-            if key not in images:
-                continue
-            file, image = images[key]
-            position = f"annotations[{number}]"
-            with self.files.reading_mark(file, f"{self.path or self._name()}: {position}"):
-                if category not in named:
-                    raise InputError(f"category_id {category} is not among the categories")
-                mark = self._mark(item, position, file, image, named[category])
-                marks.setdefault(key, []).append(mark)
-        return marks
-
-    def _name(self) -> str:
-        return self.files.source.root.name
-
     def _mark(
-        self, item: dict[str, Any], position: str, file: str, image: dict[str, Any], label: str
+        self,
+        item: dict[str, Any],
+        position: str,
+        file: str,
+        image: dict[str, Any],
+        named: dict[str, str],
     ) -> Mark:
-        """Return the mark of an annotation."""
+        """Return the mark of an annotation; `named` are the names of the categories."""
+        category = _id_text(item.get("category_id"))
+        if category not in named:
+            raise InputError(f"category_id {category} is not among the categories")
+        label = named[category]
         mark = Mark(label, None, _reader_of(item))
         if item.get("iscrowd") not in (None, 0, "0", ""):
             counts = self.files.counts
@@ -268,7 +253,7 @@ class _CocoFile:
         return items
 
     def _fail(self, position: str, reason: str) -> InputError:
-        return InputError(f"{self.files.source.root / self.path}: {position}: {reason}")
+        return InputError(f"{self.full_path}: {position}: {reason}")
 
 
 def _reader_of(annotation: dict[str, Any]) -> str:

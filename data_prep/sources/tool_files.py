@@ -56,7 +56,10 @@ def read_tool_files(
     read_all = partial(_read_all, suffixes, read, is_of_tool)
     # These files name each number of a box: nothing is asked about them.
     reading = BoxReading(affirmed=True)
-    return read_annotations(name, read_all, root, options, show, reading, ("reader",))
+    # A finding that is only ever a tag or a choice has no boxes.
+    return read_annotations(
+        name, read_all, root, options, show, reading, ("reader",), coverage="localised"
+    )
 
 
 def _read_all(
