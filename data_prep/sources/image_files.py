@@ -143,12 +143,9 @@ class ImageIndex:
         self._path_set = set(self.paths)
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
-        self._by_folder_and_stem: dict[tuple[str, str], list[str]] = {}
         for path in self.paths:
-            folder, name = posixpath.split(path)
-            self._by_name.setdefault(name.lower(), []).append(path)
+            self._by_name.setdefault(posixpath.basename(path).lower(), []).append(path)
             self._by_stem.setdefault(stem(path), []).append(path)
-            self._by_folder_and_stem.setdefault((folder, stem(path)), []).append(path)
 
     def by_name(self, name: str, folders: Iterable[str], role: str | None = None) -> list[str]:
         """Find the files of an image by the name or path that a label file gives it.
@@ -191,11 +188,12 @@ class ImageIndex:
 
     def by_stem(self, name: str, folders: Iterable[str]) -> list[str]:
         """Find the image files that have the name of a label file, apart from the suffix."""
+        matches = self._by_stem.get(name, [])
         for folder in folders:
-            matches = self._by_folder_and_stem.get((folder, name))
-            if matches:
-                return matches
-        return self._by_stem.get(name, [])
+            near = [path for path in matches if posixpath.dirname(path) == folder]
+            if near:
+                return near
+        return matches
 
 
 def has_match(*patterns: str) -> Callable[[Path], bool]:

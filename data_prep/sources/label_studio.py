@@ -38,15 +38,20 @@ from cxr_compare.data_prep.sources.outlines import (
     pairs_of,
 )
 from cxr_compare.data_prep.sources.source_tables import Format
-from cxr_compare.data_prep.sources.tool_files import TOOL_OPTIONS, facts_of, read_tool_files
+from cxr_compare.data_prep.sources.tool_files import (
+    TOOL_OPTIONS,
+    facts_of,
+    has_tool_file,
+    read_tool_files,
+)
 
 _MARKS = (rb'"data"\s*:', rb'"annotations"\s*:', rb'"result"\s*:')
 _FLAT_MARKS = (rb'"annotation_id"\s*:', rb'"lead_time"\s*:')
-_FILES_OPENED = 20
+_SUFFIXES = (".json", ".csv")
 _FLAT_FACTS = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
 
 
-def is_label_studio(path: Path) -> bool:
+def _is_label_studio(path: Path) -> bool:
     """Return True if a file is an export of Label Studio: JSON, JSON-MIN or CSV."""
     if path.suffix.lower() == ".csv":
         return has_columns(path, "annotation_id", "lead_time")
@@ -232,21 +237,11 @@ def _marks_of(
     yield from (Mark(name, box, reader, is_around=is_around) for name in names)
 
 
-def _looks_like_label_studio(path: Path) -> bool:
-    if path.is_file():
-        return is_label_studio(path)
-    files = [
-        *sorted(path.glob("*.json"))[:_FILES_OPENED],
-        *sorted(path.glob("*.csv"))[:_FILES_OPENED],
-    ]
-    return any(map(is_label_studio, files))
-
-
 LABEL_STUDIO = Format(
     name="label-studio",
     title="Label Studio",
-    detect=_looks_like_label_studio,
+    detect=partial(has_tool_file, _SUFFIXES, _is_label_studio),
     folder="tasks exported as JSON, JSON-MIN or CSV, images in any folders",
-    read=partial(read_tool_files, "label-studio", (".json", ".csv"), _read_file, is_label_studio),
+    read=partial(read_tool_files, "label-studio", _SUFFIXES, _read_file, _is_label_studio),
     options=TOOL_OPTIONS,
 )

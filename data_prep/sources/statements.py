@@ -155,8 +155,7 @@ class Statements:
     def frame(self) -> pd.DataFrame:
         """Return all statements: columns `STATEMENT`, and the flags ``boxed`` and ``implied``."""
         columns = [*STATEMENT, "boxed", "implied"]
-        own = pd.DataFrame.from_records(self._rows, columns=columns)
-        tables = [own, *self._tables] if self._rows or not self._tables else self._tables
+        tables = [pd.DataFrame.from_records(self._rows, columns=columns), *self._tables]
         types = {
             **dict.fromkeys(STATEMENT[:5], TEXT),
             **dict.fromkeys([*BOX, "score"], "float64"),
@@ -164,7 +163,7 @@ class Statements:
             "implied": "bool",
         }
         typed = [table[columns].astype(types) for table in tables]
-        return pd.concat(typed, ignore_index=True) if len(typed) > 1 else typed[0]
+        return pd.concat(typed, ignore_index=True)
 
 
 def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:

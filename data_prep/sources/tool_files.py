@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,12 +29,13 @@ _FACTS = {
     "sex": "sex",
     "age_years": "age",
 }
+_FILES_OPENED = 20  # of each pattern, to recognise a tool by its files
 ReadFile = Callable[[LabelFiles, Path], Iterator[ImageLabels]]
 
 
 def read_tool_files(
     name: str,
-    suffixes: str | tuple[str, ...],
+    suffixes: tuple[str, ...],
     read: ReadFile,
     is_of_tool: Callable[[Path], bool],
     root: Path,
@@ -45,7 +46,7 @@ def read_tool_files(
 
     Args:
         name: Name of the format.
-        suffixes: Suffix of the files in lower case, such as ``.xml``, or several.
+        suffixes: Suffixes of the files in lower case, such as ``.xml``.
         read: Function that yields the labels of each image in one file.
         is_of_tool: Function that returns True for a file of the tool.
         root: Folder of images, or one file that is read without them.
@@ -63,7 +64,7 @@ def read_tool_files(
 
 
 def _read_all(
-    suffixes: str | tuple[str, ...],
+    suffixes: tuple[str, ...],
     read: ReadFile,
     is_of_tool: Callable[[Path], bool],
     files: LabelFiles,
@@ -95,6 +96,17 @@ def _read_all(
                     "each file is of one reader, give --columns reader=TABLE"
                 )
             yield labels
+
+
+def has_tool_file(suffixes: Sequence[str], is_of_tool: Callable[[Path], bool], path: Path) -> bool:
+    """Return True for a file of a tool, and for a folder with one in it or in its folders."""
+    if path.is_file():
+        return is_of_tool(path)
+    for suffix in suffixes:
+        for pattern in (f"*{suffix}", f"*/*{suffix}"):
+            if any(map(is_of_tool, sorted(path.glob(pattern))[:_FILES_OPENED])):
+                return True
+    return False
 
 
 def value_of_role(values: Mapping[str, Any], role: str) -> Any:

@@ -24,12 +24,18 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_header, read_text_table
 from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark
-from cxr_compare.data_prep.sources.image_files import contains, has_text
+from cxr_compare.data_prep.sources.image_files import contains
 from cxr_compare.data_prep.sources.outlines import box_around, ellipse_points, pairs_of
 from cxr_compare.data_prep.sources.source_tables import Format
-from cxr_compare.data_prep.sources.tool_files import TOOL_OPTIONS, facts_of, read_tool_files
+from cxr_compare.data_prep.sources.tool_files import (
+    TOOL_OPTIONS,
+    facts_of,
+    has_tool_file,
+    read_tool_files,
+)
 
 _MARKS = (rb'"filename"\s*:', rb'"regions"\s*:', rb'"file_attributes"\s*:')
+_SUFFIXES = (".json", ".csv")
 _VIA_COLUMNS = {"filename", "region_shape_attributes", "region_attributes"}
 _NO_SIZE = (None, None)  # the files state no size of their images
 _NOTHING = ("", "undefined")  # what the tool writes for an attribute without a value
@@ -169,25 +175,19 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def is_via(path: Path) -> bool:
+def _is_via(path: Path) -> bool:
     """Return True if a file is a project or an export of the VGG Image Annotator."""
     if path.suffix.lower() == ".csv":
         return {name.lstrip("#") for name in read_header(path)} >= _VIA_COLUMNS
     return path.suffix.lower() == ".json" and contains(path, _MARKS)
 
 
-def _looks_like_via(path: Path) -> bool:
-    if path.is_file():
-        return is_via(path)
-    return has_text(("*.json", "*/*.json"), _MARKS)(path) or any(map(is_via, path.glob("*.csv")))
-
-
 VIA = Format(
     name="via",
     title="VGG Image Annotator (VIA 2)",
-    detect=_looks_like_via,
+    detect=partial(has_tool_file, _SUFFIXES, _is_via),
     folder="a project (`.json`) or annotations (`.json`, `.csv`), images in any folders",
-    read=partial(read_tool_files, "via", (".json", ".csv"), _read_file, is_via),
+    read=partial(read_tool_files, "via", _SUFFIXES, _read_file, _is_via),
     options=TOOL_OPTIONS,
     labels_alone=True,
 )
