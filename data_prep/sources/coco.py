@@ -35,8 +35,9 @@ from cxr_compare.data_prep.sources.annotations import (
     sides_of,
 )
 from cxr_compare.data_prep.sources.image_files import (
+    contains,
     files_below,
-    has_text,
+    has_file,
     role_from_path,
 )
 from cxr_compare.data_prep.sources.label_values import class_finding, normal_classes, plain_facts
@@ -276,7 +277,10 @@ COCO = Format(
     name="coco",
     title="COCO",
     folder="`.json` files that list `images`, and the images",
-    detect=has_text(("annotations/*.json", "*.json", "*/_annotations.coco.json"), COCO_MARKS),
+    detect=has_file(
+        ("annotations/*.json", "*.json", "*/_annotations.coco.json"),
+        partial(contains, texts=COCO_MARKS),
+    ),
     read=partial(read_annotations, "coco", _read, reading=_READING),
     options=("reference", "columns", "raw_boxes", "patient_pattern"),
     labels_alone=True,

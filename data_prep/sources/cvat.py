@@ -18,7 +18,7 @@ from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark, sides_of
-from cxr_compare.data_prep.sources.image_files import contains, roles_of_paths
+from cxr_compare.data_prep.sources.image_files import contains, has_file, roles_of_paths
 from cxr_compare.data_prep.sources.label_values import STATE_OF_TEXT
 from cxr_compare.data_prep.sources.markup_files import read_xml_file
 from cxr_compare.data_prep.sources.outlines import (
@@ -31,7 +31,6 @@ from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.tool_files import (
     TOOL_OPTIONS,
     facts_of,
-    has_tool_file,
     read_tool_files,
     value_of_role,
 )
@@ -105,7 +104,7 @@ def _is_cvat(path: Path) -> bool:
 CVAT = Format(
     name="cvat",
     title="CVAT",
-    detect=partial(has_tool_file, (".xml",), _is_cvat),
+    detect=has_file(("*.xml", "*/*.xml"), _is_cvat),
     folder='`annotations.xml` ("CVAT for images 1.1"), images in any folders',
     read=partial(read_tool_files, "cvat", (".xml",), _read_file, _is_cvat),
     options=TOOL_OPTIONS,

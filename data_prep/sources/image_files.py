@@ -205,22 +205,16 @@ def has_match(*patterns: str) -> Callable[[Path], bool]:
     return holds_match
 
 
-def has_text(patterns: Sequence[str], texts: Sequence[bytes]) -> Callable[[Path], bool]:
-    """Return a function that tests whether a file, or a file of a folder, has certain content.
+def has_file(patterns: Sequence[str], is_one: Callable[[Path], bool]) -> Callable[[Path], bool]:
+    """Return a function that tests a file, or the files of a folder that match glob patterns."""
 
-    Args:
-        patterns: Glob patterns of files relative to the folder, such as ``*/*.json``.
-        texts: Regular expressions of bytes, all of which such a file contains. ``^`` and ``$``
-            match at each line.
-    """
-
-    def holds_text(path: Path) -> bool:
+    def holds_file(path: Path) -> bool:
         if path.is_file():
-            return contains(path, texts)
+            return is_one(path)
         files = (file for p in patterns for file in islice(sorted(path.glob(p)), _FILES_OPENED))
-        return any(contains(file, texts) for file in files)
+        return any(map(is_one, files))
 
-    return holds_text
+    return holds_file
 
 
 def contains(path: Path, texts: Sequence[bytes]) -> bool:

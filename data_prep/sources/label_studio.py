@@ -28,6 +28,7 @@ from cxr_compare.data_prep.sources.image_files import (
     IMAGE_SUFFIXES,
     contains,
     has_columns,
+    has_file,
     roles_of_paths,
 )
 from cxr_compare.data_prep.sources.label_values import states_of_cells
@@ -41,7 +42,6 @@ from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.tool_files import (
     TOOL_OPTIONS,
     facts_of,
-    has_tool_file,
     read_tool_files,
 )
 
@@ -240,7 +240,7 @@ def _marks_of(
 LABEL_STUDIO = Format(
     name="label-studio",
     title="Label Studio",
-    detect=partial(has_tool_file, _SUFFIXES, _is_label_studio),
+    detect=has_file(("*.json", "*/*.json", "*.csv"), _is_label_studio),
     folder="tasks exported as JSON, JSON-MIN or CSV, images in any folders",
     read=partial(read_tool_files, "label-studio", _SUFFIXES, _read_file, _is_label_studio),
     options=TOOL_OPTIONS,

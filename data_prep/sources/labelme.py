@@ -26,7 +26,7 @@ from cxr_compare.data_prep.sources.annotations import (
     read_annotations,
     sides_of,
 )
-from cxr_compare.data_prep.sources.image_files import contains, files_below, has_text
+from cxr_compare.data_prep.sources.image_files import contains, files_below, has_file
 from cxr_compare.data_prep.sources.image_label_files import read_image_files
 from cxr_compare.data_prep.sources.label_values import class_finding, dictionary, normal_classes
 from cxr_compare.data_prep.sources.outlines import box_around, pairs_of
@@ -114,7 +114,7 @@ LABELME = Format(
     name="labelme",
     title="labelme",
     folder="a `.json` an image, beside it or in a folder of their own",
-    detect=has_text(("*.json", "*/*.json"), LABELME_MARKS),
+    detect=has_file(("*.json", "*/*.json"), partial(contains, texts=LABELME_MARKS)),
     read=partial(read_annotations, "labelme", _read),
     options=("patient_pattern", "columns"),
 )

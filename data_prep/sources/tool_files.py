@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,6 @@ _FACTS = {
     "sex": "sex",
     "age_years": "age",
 }
-_FILES_OPENED = 20  # of each pattern, to recognise a tool by its files
 ReadFile = Callable[[LabelFiles, Path], Iterator[ImageLabels]]
 
 
@@ -96,17 +95,6 @@ def _read_all(
                     "each file is of one reader, give --columns reader=TABLE"
                 )
             yield labels
-
-
-def has_tool_file(suffixes: Sequence[str], is_of_tool: Callable[[Path], bool], path: Path) -> bool:
-    """Return True for a file of a tool, and for a folder with one in it or in its folders."""
-    if path.is_file():
-        return is_of_tool(path)
-    for suffix in suffixes:
-        for pattern in (f"*{suffix}", f"*/*{suffix}"):
-            if any(map(is_of_tool, sorted(path.glob(pattern))[:_FILES_OPENED])):
-                return True
-    return False
 
 
 def value_of_role(values: Mapping[str, Any], role: str) -> Any:

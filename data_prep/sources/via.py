@@ -24,13 +24,12 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_header, read_text_table
 from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark
-from cxr_compare.data_prep.sources.image_files import contains
+from cxr_compare.data_prep.sources.image_files import contains, has_file
 from cxr_compare.data_prep.sources.outlines import box_around, ellipse_points, pairs_of
 from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.tool_files import (
     TOOL_OPTIONS,
     facts_of,
-    has_tool_file,
     read_tool_files,
 )
 
@@ -185,7 +184,7 @@ def _is_via(path: Path) -> bool:
 VIA = Format(
     name="via",
     title="VGG Image Annotator (VIA 2)",
-    detect=partial(has_tool_file, _SUFFIXES, _is_via),
+    detect=has_file(("*.json", "*/*.json", "*.csv"), _is_via),
     folder="a project (`.json`) or annotations (`.json`, `.csv`), images in any folders",
     read=partial(read_tool_files, "via", _SUFFIXES, _read_file, _is_via),
     options=TOOL_OPTIONS,

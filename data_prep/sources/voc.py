@@ -26,7 +26,13 @@ from cxr_compare.data_prep.sources.annotations import (
     read_annotations,
     sides_of,
 )
-from cxr_compare.data_prep.sources.image_files import files_below, has_text, role_from_path, stem
+from cxr_compare.data_prep.sources.image_files import (
+    contains,
+    files_below,
+    has_file,
+    role_from_path,
+    stem,
+)
 from cxr_compare.data_prep.sources.image_label_files import read_image_files
 from cxr_compare.data_prep.sources.markup_files import read_lines, read_xml_file, text_of
 from cxr_compare.data_prep.sources.outlines import box_of_rectangle
@@ -98,7 +104,9 @@ VOC = Format(
     name="voc",
     title="Pascal VOC",
     folder="an XML an image, beside it or in `Annotations/`",
-    detect=has_text(("Annotations/*.xml", "*.xml", "*/*.xml"), (rb"<annotation[\s>]",)),
+    detect=has_file(
+        ("Annotations/*.xml", "*.xml", "*/*.xml"), partial(contains, texts=(rb"<annotation[\s>]",))
+    ),
     read=partial(read_annotations, "voc", _read),
     options=("columns", "raw_boxes", "patient_pattern"),
 )

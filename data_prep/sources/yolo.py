@@ -30,8 +30,8 @@ from cxr_compare.data_prep.sources.annotations import (
 from cxr_compare.data_prep.sources.image_files import (
     contains,
     files_below,
+    has_file,
     has_match,
-    has_text,
     stem,
 )
 from cxr_compare.data_prep.sources.image_label_files import image_folders, read_image_files
@@ -249,7 +249,9 @@ def _path_and_folders(path: str) -> list[str]:
 def _looks_like_yolo(folder: Path) -> bool:
     if has_match(*_FILES)(folder):
         return True
-    return has_match("images")(folder) and has_text(("*/*.txt",), (_BOX_LINE,))(folder)
+    return has_match("images")(folder) and has_file(
+        ("*/*.txt",), partial(contains, texts=(_BOX_LINE,))
+    )(folder)
 
 
 YOLO = Format(
