@@ -42,11 +42,10 @@ from cxr_compare.data_prep.sources.image_files import (
 )
 from cxr_compare.data_prep.sources.label_values import class_finding, normal_classes, plain_facts
 from cxr_compare.data_prep.sources.outlines import (
-    Outline,
-    compare_outlines,
     edges_around,
     mask_edges,
     polygon_points,
+    require_same_place,
 )
 from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.statements import user_reading
@@ -71,10 +70,10 @@ def _read(files: LabelFiles) -> Iterator[ImageLabels]:
         reason = f"{others[0]}: not COCO: it has no list of images" if others else "no JSON file"
         raise InputError(f"{root / reason}" if others else f"{root}: holds {reason}")
     files.counts["files are JSON but not COCO: these are ignored"] += len(others)
+    files.reading = user_reading(files.source.options, files.reading)
     used = {category for file in read for category in file.used_categories()}
     for file in read:
         yield from file.labels(used)
-    compare_outlines(files, [pair for file in read for pair in file.outlines])
 
 
 def _id_text(value: Any) -> str | None:
@@ -94,7 +93,6 @@ class _CocoFile:
     content: dict[str, Any]
     names: dict[str, str] = field(default_factory=dict)  # category id -> name
     groups: set[str] = field(default_factory=set)  # names of supercategories
-    outlines: list[Outline] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if "annotations" not in self.content:
@@ -159,9 +157,8 @@ class _CocoFile:
             readers = self._readers(key, image, annotators, everybody)
             labels.readers = sorted(readers) if annotations else ()
             for position, item in own:
-                where = f"annotations[{position}]"
-                with self.files.reading_mark(file, f"{self.path}: {where}"):
-                    labels.marks.append(self._mark(item, where, file, image, named))
+                with self.files.reading_mark(file, f"{self.path}: annotations[{position}]"):
+                    labels.marks.append(self._mark(item, image, named))
             yield labels
         for key in annotations.keys() - listed:
             text = "annotated, but not among the images"
@@ -187,14 +184,7 @@ class _CocoFile:
             )
         return everybody
 
-    def _mark(
-        self,
-        item: dict[str, Any],
-        position: str,
-        file: str,
-        image: dict[str, Any],
-        named: dict[str, str],
-    ) -> Mark:
+    def _mark(self, item: dict[str, Any], image: dict[str, Any], named: dict[str, str]) -> Mark:
         """Return the mark of an annotation; `named` are the names of the categories."""
         category = _id_text(item.get("category_id"))
         if category not in named:
@@ -214,13 +204,12 @@ class _CocoFile:
                 return mark
             raise InputError(_without_box(item))
         if numbers is None:
-            reading = user_reading(self.files.source.options, self.files.reading)
-            return mark.with_box(values_of(np.array([around]), reading.form)[0].tolist())
+            return mark.with_box(values_of(np.array([around]), self.files.reading.form)[0].tolist())
         if degrees := coco_rotation(item):
             return mark.with_box(self._turned(numbers, degrees, outline, image))
-        if around is not None and np.isfinite([*numbers, *around]).all():
+        if around is not None and self.files.reading.unit == "px":
             sides = finite_or_nan(image.get(side) for side in ("width", "height"))
-            self.outlines.append(Outline(file, position, numbers, around, max(sides)))
+            require_same_place(numbers, around, max(sides), self.files.reading)
         return mark.with_box(numbers, is_around=False)
 
     def _turned(

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
-from cxr_compare.data_prep.contracts.box_readings import MANY, corners_of, values_of
+from cxr_compare.data_prep.contracts.box_readings import BoxReading, corners_of, values_of
 from cxr_compare.data_prep.contracts.boxes import turned_points
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.sources.annotations import LabelFiles
-from cxr_compare.data_prep.sources.statements import user_reading
+from cxr_compare.data_prep.contracts.errors import InputError
 
 _LONGEST_MASK_SIDE = 10_000
 _RUNS = re.compile(r"[0-o]*[0-O]")  # compressed runs: "P" to "o" are followed by further digits
@@ -22,51 +19,34 @@ _AGREE_PX = 2.0  # px, or share of the image's longer side, within which an outl
 _AGREE_SHARE = 0.01
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A bbox and the box around the outline of the same annotation."""
+def require_same_place(
+    values: Sequence[float], around: Sequence[float], side: float, reading: BoxReading
+) -> None:
+    """Check that a bbox is around the outline of the same annotation.
 
-    image: str
-    position: str
-    values: tuple[float, ...]  # the bbox as written
-    around: tuple[float, ...]  # x1, y1, x2, y2
-    side: float  # longer side of the image, px; NaN if unknown
-
-
-def compare_outlines(files: LabelFiles, outlines: Sequence[Outline]) -> None:
-    """Leave out images on which a bbox and its outline are of two places; refuse a tenth of them.
+    Args:
+        values: The bbox as it is written.
+        around: Edges ``x1, y1, x2, y2`` of the box around the outline, px.
+        side: Longer side of the image, px; NaN if unknown.
+        reading: How a bbox is read.
 
     Raises:
-        InputError: A tenth of the annotations contradict themselves.
+        InputError: They are of two places.
     """
-    reading = user_reading(files.source.options, files.reading)
-    if not outlines or reading.unit != "px":
+    written = np.array([values])
+    corners = corners_of(written, reading.form, "px", np.full((1, 2), np.nan))
+    slack = np.fmax(_AGREE_PX, _AGREE_SHARE * side)
+    gap = np.abs(corners - around).max()
+    if gap <= slack or np.isnan(gap):  # a number that is missing is a fault of its own
         return
-    values = np.array([pair.values for pair in outlines])
-    corners = corners_of(values, reading.form, "px", np.full((len(values), 2), np.nan))
-    around = np.array([pair.around for pair in outlines])
-    slack = np.fmax(_AGREE_PX, _AGREE_SHARE * np.array([pair.side for pair in outlines]))
-    apart = np.abs(corners - around).max(axis=1) > slack
-    wrong = [pair for pair, is_apart in zip(outlines, apart, strict=True) if is_apart]
-    if not wrong:
-        return
-    if len(wrong) >= MANY * len(outlines) and (len(wrong) > 1 or len(outlines) == 1):
-        first = wrong[0]
-        as_corners = np.abs(values - around).max(axis=1) <= slack
-        question = "which of them is right? Correct the other, or remove it"
-        if as_corners.mean() >= 1 - MANY:
-            question = reading.question("xyxy", "px")
-        box = ", ".join(f"{value:g}" for value in first.values)
-        outline = ", ".join(
-            f"{value:g}" for value in values_of(np.array([first.around]), reading.form)[0]
-        )
-        raise InputError(
-            f"{files.source.root}: {first.image}: {first.position}: its bbox [{box}] is not around "
-            f"its segmentation ([{outline}]), as in {len(wrong)} of "
-            f"{counted(len(outlines), 'annotation')}: {question}"
-        )
-    for pair in wrong:
-        files.source.exclude([pair.image], f"{pair.position}: its bbox is not around its outline")
+    question = "which of them is right?"
+    if np.abs(written - around).max() <= slack:
+        question = reading.question("xyxy", "px")
+    box, outline = (
+        ", ".join(f"{value:g}" for value in numbers)
+        for numbers in (values, values_of(np.array([around]), reading.form)[0])
+    )
+    raise InputError(f"its bbox [{box}] is not around its segmentation ([{outline}]): {question}")
 
 
 def polygon_points(segmentation: Any) -> np.ndarray | None:

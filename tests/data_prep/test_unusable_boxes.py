@@ -391,7 +391,7 @@ def test_a_bbox_must_be_around_its_outline(n_wrong, tmp_path):
         annotations.append({"bbox": [x, below, w, h], "segmentation": [outline]})
     source = write_coco(tmp_path / "in", annotations)
     if n_wrong > 1:
-        with pytest.raises(InputError, match=rf"p00_0.*in {n_wrong} of 12 annotations"):
+        with pytest.raises(InputError, match=rf"p00_0.*{n_wrong} boxes of 12"):
             prepare(source, tmp_path / "out", "coco")
         return
     dataset = prepare(source, tmp_path / "out", "coco")
