@@ -177,11 +177,10 @@ def format_of_file(path: Path) -> str | None:
     """
     if path.is_dir():
         return None
-    fitting = fitting_formats(path) if path.is_file() else []
-    by_name = "table" if is_table_file(path) else None
     if path.suffix.lower() == ".xml":
-        by_name = "cvat"
-    return next(iter(fitting), by_name)
+        return CVAT.name
+    fitting = fitting_formats(path) if path.is_file() else []
+    return next(iter(fitting), TABLE.name if is_table_file(path) else None)
 
 
 def _advice(folder: Path, out: str) -> str | None:
