@@ -7,7 +7,7 @@ rows of one table; `build` checks them and makes the tables of the data set.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ from cxr_compare.data_prep.sources.source_tables import (
     targets_from_findings,
 )
 
-REFERENCE = REFERENCE_READER
 BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "score"]
 """Columns of a table of statements: four numbers of a box (NaN without one), and a model's score,
@@ -127,7 +126,7 @@ class Statements:
         box: Sequence[float] | None = None,
         *,
         state: str = "present",
-        reader: str = REFERENCE,
+        reader: str = REFERENCE_READER,
         origin: str = "unknown",
         implied: bool = False,
     ) -> None:
@@ -156,8 +155,7 @@ class Statements:
     def frame(self) -> pd.DataFrame:
         """Return all statements: columns `STATEMENT`, and the flags ``boxed`` and ``implied``."""
         columns = [*STATEMENT, "boxed", "implied"]
-        own = pd.DataFrame.from_records(self._rows, columns=columns)
-        tables = [own, *self._tables] if self._rows or not self._tables else self._tables
+        tables = [pd.DataFrame.from_records(self._rows, columns=columns), *self._tables]
         types = {
             **dict.fromkeys(STATEMENT[:5], TEXT),
             **dict.fromkeys([*BOX, "score"], "float64"),
@@ -165,7 +163,7 @@ class Statements:
             "implied": "bool",
         }
         typed = [table[columns].astype(types) for table in tables]
-        return pd.concat(typed, ignore_index=True) if len(typed) > 1 else typed[0]
+        return pd.concat(typed, ignore_index=True)
 
 
 def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:
@@ -186,7 +184,6 @@ def build(
     *,
     coverage: str = "all",
     frame: tuple[float, float] | None = None,
-    exclusive: Collection[Collection[str]] = (),
 ) -> SourceTables:
     """Check the statements of a source and make its tables of them.
 
@@ -201,7 +198,6 @@ def build(
             with a box; empty if boxes are complete nowhere.
         frame: Width and height (px) of the images that the boxes are of, if a file of another size
             is no image of the source; None if each image is its own frame.
-        exclusive: Groups of findings of which at most one can be present on an image.
 
     Raises:
         InputError: Boxes are probably in another form or unit, or every image is left out.
@@ -211,7 +207,7 @@ def build(
     boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), statements, frame)
     for image_id, reason in statements.unread:
         source.exclude([image_id], reason)
-    _exclude_contradictions(source, rows, exclusive)
+    _exclude_contradictions(source, rows)
     paths = _paths(source.images)
     images, rows, boxes = (source.keep(table) for table in (source.images, rows, boxes))
     if images.empty:
@@ -267,9 +263,7 @@ def _excluded_table(source: Source, paths: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def _exclude_contradictions(
-    source: Source, rows: pd.DataFrame, exclusive: Collection[Collection[str]]
-) -> None:
+def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     """Leave out images about which one reader says two things."""
     labels = rows[~rows["boxed"]]
     boxed = rows.loc[rows["boxed"], [*LABEL_KEY, "state"]]
@@ -280,10 +274,6 @@ def _exclude_contradictions(
     states = pd.concat([labels[[*LABEL_KEY, "state"]], boxed[is_alone]]).drop_duplicates()
     twice = states.duplicated(LABEL_KEY)
     source.exclude(states.loc[twice, "image_id"], "two states for one finding")
-    for group in exclusive:
-        is_one = is_member(rows["finding"], list(group)) & (rows["state"] == "present")
-        several = rows[is_one].groupby("image_id")["finding"].nunique()
-        source.exclude(several.index[several > 1], f"several of {', '.join(group)} are present")
 
 
 def _in(rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
@@ -409,16 +399,13 @@ def _coverage(
     return rows.assign(coverage=said).astype(TEXT).reset_index(drop=True)
 
 
-def note_unlabelled(source: Source, statements: Statements, *, unused: bool) -> None:
-    """Note the images without a label, and with `unused` give them that role."""
+def note_unlabelled(source: Source, statements: Statements) -> None:
+    """Note the images without a label, and give them the role ``unused``."""
     ids = source.keep(source.images)["image_id"]
     labelled = statements.frame()["image_id"].unique()
     unlabelled = ids[~is_member(ids, labelled)]
-    if unlabelled.empty:
-        return
-    text = "images have no label: their findings are unknown, not absent"
-    if unused:
+    if len(unlabelled):
         text = "images have no label: such images are unused, since their findings are unknown"
+        source.notes.append(counted_phrase(len(unlabelled), text))
         roles = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
         source.split = roles.reset_index(drop=True)
-    source.notes.append(counted_phrase(len(unlabelled), text))
