@@ -186,11 +186,11 @@ print(result.headline)
 
 
 def test_export_quantises(folder, monkeypatch, capfd):
-    """So small a model may lose too much AUROC to be kept; it was quantised and evaluated then."""
+    """So small a model may change too much to be kept; it was quantised and evaluated then."""
     monkeypatch.chdir(folder)
     arguments = "export classifier int8 --format openvino --precision int8 --data data"
     status, error = cxr(*arguments.split()), capfd.readouterr().err
-    assert status == 0 or "is not kept, it answers otherwise than its run: AUROC falls" in error
+    assert status == 0 or "is not kept, it answers otherwise than its run" in error
 
 
 # annex hospital

@@ -2,8 +2,8 @@
 
 The headers describe the files. The id of an image is its SOPInstanceUID and that of a patient is
 its PatientID, so the data set contains identifiers unless they are replaced
-(`data_prep.contracts.pseudonyms`). Notes that are stored with the data set quote labels alone, for
-another column of the label table may contain names of patients.
+(`data_prep.contracts.pseudonyms`). No message quotes a cell of the label table, because a column may
+contain names of patients.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _read_dicom_tree(root: Path, options: ReadOptions, show: Show) -> SourceTabl
     source = Source("dicom", root, options, show)
     tables = []
     if options.labels:
-        tables = recognise_tables(read_tables(source), source, keys=_KEYS)
+        tables = recognise_tables(read_tables(source), source, keys=_KEYS, names_people=True)
     inside = [path.resolve() for path in options.labels]
     inside = [path for path in inside if path.is_relative_to(root.resolve())]
     skip = {path.relative_to(root.resolve()).as_posix() for path in inside}

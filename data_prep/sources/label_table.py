@@ -109,11 +109,12 @@ class LabelTable:
         """Return the name of the finding whose labels a column holds."""
         return self.names.get(column) or class_finding(column, str(self.path))
 
-    def lines(self) -> list[str]:
-        """Return lines that show what each column holds, with three rows."""
+    def lines(self, n_rows: int = 3) -> list[str]:
+        """Return lines that show what each column holds, with its first rows."""
         rows = [*self._roles, *(("unused", column) for column in self.unused)]
-        cells: list[tuple[str, ...]] = [("role", "column", "first rows", "", "")]
-        cells += [(*row, *(*self.text[row[1]][:3], "", "", "")[:3]) for row in rows]
+        blank = [""] * n_rows
+        cells: list[tuple[str, ...]] = [("role", "column", *["first rows", *blank][:n_rows])]
+        cells += [(*row, *[*self.text[row[1]][:n_rows], *blank][:n_rows]) for row in rows]
         cells = [tuple(c if len(c) < 29 else f"{c[:16]}...{c[-9:]}" for c in row) for row in cells]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         name = self.rules.name

@@ -399,13 +399,16 @@ def _coverage(
     return rows.assign(coverage=said).astype(TEXT).reset_index(drop=True)
 
 
-def note_unlabelled(source: Source, statements: Statements) -> None:
-    """Note the images without a label, and give them the role ``unused``."""
+def note_unlabelled(source: Source, statements: Statements, *, unused: bool = True) -> None:
+    """Note the images without a label, and with `unused` give them that role."""
     ids = source.keep(source.images)["image_id"]
     labelled = statements.frame()["image_id"].unique()
     unlabelled = ids[~is_member(ids, labelled)]
-    if len(unlabelled):
+    if unlabelled.empty:
+        return
+    text = "images have no label: their findings are unknown, not absent"
+    if unused:
         text = "images have no label: such images are unused, since their findings are unknown"
-        source.notes.append(counted_phrase(len(unlabelled), text))
         roles = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
         source.split = roles.reset_index(drop=True)
+    source.notes.append(counted_phrase(len(unlabelled), text))

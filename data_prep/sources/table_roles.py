@@ -144,7 +144,11 @@ def read_tables(
 
 
 def recognise_tables(
-    texts: Mapping[Path, pd.DataFrame], source: Source, *, keys: Sequence[str] = ("file",)
+    texts: Mapping[Path, pd.DataFrame],
+    source: Source,
+    *,
+    keys: Sequence[str] = ("file",),
+    names_people: bool = False,
 ) -> list[LabelTable]:
     """Recognise the content of the columns of the user's label tables, and show the result.
 
@@ -152,6 +156,7 @@ def recognise_tables(
         texts: Cells as text by path of the table.
         source: Source with the user's options. It shows what was recognised, and takes notes.
         keys: Roles by which a table may name its images; the first one that it has is used.
+        names_people: True if cells may name patients, so that none is shown.
     """
     columns = source.options.columns
     class_names = source.options.class_names
@@ -165,8 +170,8 @@ def recognise_tables(
         _find_findings(table, class_names)
     for table in tables:
         _leave_out_class_number(table, tables)
-        meanings = table.label_lines(class_names)
-        for line in (*table.lines(), *meanings):
+        meanings = [] if names_people else table.label_lines(class_names)
+        for line in (*table.lines(0 if names_people else 3), *meanings):
             source.show(line)
         source.read_as.append(table.summary)
         source.read_as += [f"{table.path.name}: {meaning.strip()}" for meaning in meanings]

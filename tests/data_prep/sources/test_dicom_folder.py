@@ -294,6 +294,19 @@ def labelled(folder: Path, table: str) -> Any:
     return read(folder / "tree", labels=(folder / "labels.csv",))
 
 
+def test_no_line_quotes_a_cell_of_a_label_table_which_may_name_a_patient(tmp_path):
+    labelled(tmp_path, "patient_id,mass\np1,1\n")
+    (tmp_path / "labels.csv").write_text(
+        "patient_id,label,x_note\np1,mass,Miller\np2,normal,Smith\n"
+    )
+    options = ReadOptions(labels=(tmp_path / "labels.csv",))
+    shown: list[str] = []
+    tables = read_source(tmp_path / "tree", "dicom", options, shown.append)
+    assert "x_note" in "".join(shown)
+    for cell in ("p1", "Miller", "normal"):
+        assert cell not in "".join([*shown, *tables.notes, *tables.read_as])
+
+
 def states(tables: Any) -> dict[tuple[str, str], str]:
     names = tables.images.set_index("image_id")["path"]
     keys = zip(tables.findings["image_id"].map(names), tables.findings["finding"], strict=True)
