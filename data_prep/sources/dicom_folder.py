@@ -2,8 +2,8 @@
 
 The headers describe the files. The id of an image is its SOPInstanceUID and that of a patient is
 its PatientID, so the data set contains identifiers unless they are replaced
-(`data_prep.contracts.pseudonyms`). No message quotes a cell of the label table, because a column may
-contain names of patients.
+(`data_prep.contracts.pseudonyms`). No message quotes a cell of the label table, because a column
+may contain names of patients.
 """
 
 from __future__ import annotations
