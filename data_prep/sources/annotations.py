@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.box_readings import BoxReading
-from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
@@ -48,20 +47,12 @@ class Mark:
         box: Four numbers in the form of the format; None for a label of the whole image.
         reader: Name of the person who made it.
         shares_box: True if the finding is present and its lesions have no box each, as in a crowd.
-        state: State of the finding if the file states one; None for that of the label.
-        is_around: True if the shape is no upright rectangle, and the box is around it.
     """
 
     label: str
     box: Sequence[float] | None = None
     reader: str = REFERENCE_READER
     shares_box: bool = False
-    state: str | None = None
-    is_around: bool = False
-
-    def with_box(self, box: Sequence[float], is_around: bool = True) -> Mark:
-        """Return the mark with the box of its shape, or with the box around it."""
-        return replace(self, box=box, is_around=is_around)
 
 
 @dataclass
@@ -72,11 +63,10 @@ class ImageLabels:
         image: Path of the image.
         file: Path of the label file, for messages.
         marks: Annotations of the image.
-        absent: Labels that are absent where no mark names them; None for all labels of the source
-            that are no answer to a question of their own (`Mark.state`).
+        absent: Labels that are absent where no mark names them; None for all of the source.
         readers: Persons who read the image. Nothing is absent for anybody else.
         facts: Values of columns of the images table, such as ``width`` and ``patient_id``.
-        roles: Roles of the image in the publisher's split; one, unless it contradicts itself.
+        role: Role of the image in the publisher's split.
     """
 
     image: str
@@ -85,7 +75,7 @@ class ImageLabels:
     absent: Collection[str] | None = ()
     readers: Collection[str] = (REFERENCE_READER,)
     facts: dict[str, Any] = field(default_factory=dict)
-    roles: Collection[str] = ()
+    role: str | None = None
 
 
 @dataclass
@@ -115,31 +105,10 @@ class LabelFiles:
             raise InputError(f"{self.source.root}: a file; give the folder that holds it")
         return self.index
 
-    def find_image(
-        self, name: str, file: str, folders: Sequence[str], role: str | None = None
-    ) -> str | None:
-        """Return the path of the image that a label file names; None if it is not exactly one."""
-        matches = [name]
-        if self.index is not None:  # the images of a single file need not exist
-            matches = self.index.by_name(name, folders, role)
-        if len(matches) == 1:
-            return matches[0]
-        fits = f"file_name fits {counted(len(matches), 'image')}" if matches else "no such image"
-        self.source.exclude([f"{file}: {name}"], fits)
-        return None
-
-    def cannot_read(self, image: str, reason: str) -> None:
-        """Leave out an image of which a mark cannot be read: its findings are unknown."""
+    def cannot_read(self, image: str, reason: str, n_boxes: int = 1, position: str = "") -> None:
+        """Leave out an image of which boxes cannot be read: its findings are unknown."""
         self.source.exclude([image], reason)
-        self.unread.append((image, reason))
-
-    @contextmanager
-    def reading_mark(self, image: str, position: str) -> Iterator[None]:
-        """Leave out the image if a mark cannot be read, which an `InputError` says."""
-        try:
-            yield
-        except InputError as error:
-            self.cannot_read(image, f"{position}: {error}")
+        self.unread += [(image, f"{position}: {reason}" if position else reason)] * n_boxes
 
 
 ReadLabels = Callable[[LabelFiles], Iterator[ImageLabels]]
@@ -153,7 +122,6 @@ def read_annotations(
     show: Show,
     reading: BoxReading | None = None,
     roles: Collection[str] = (),
-    coverage: str = "all",
 ) -> SourceTables:
     """Read a folder of images with label files, or one file whose images need not exist.
 
@@ -165,7 +133,6 @@ def read_annotations(
         show: Function that shows the user a line.
         reading: How the format writes boxes; None for corners in px.
         roles: Roles of ``--columns`` that the format reads itself.
-        coverage: Which labels say that all lesions have a box, as in `build`.
 
     Raises:
         InputError: Boxes are not understood, or no image can be used.
@@ -190,13 +157,11 @@ def read_annotations(
     statements = Statements(files.reading)
     statements.unread = [(ids.get(image, image), reason) for image, reason in files.unread]
     _add_statements(source, statements, gathered, ids, files)
-    n_around = sum(mark.is_around for item in gathered for mark in item.marks)
-    files.counts["shapes have no upright box: the box around each of these is taken"] += n_around
     source.notes[:0] = [counted_phrase(n, text) for text, n in files.counts.items() if n]
-    note_unlabelled(source, statements)
+    note_unlabelled(source, statements, unused=True)
     source.official = _official(source, gathered, ids)
     source.implied_note = "findings are absent because a label file has no box of them"
-    tables = build(source, statements, coverage=coverage)
+    tables = build(source, statements)
     if tables.findings.empty:
         first = next(iter(source.excluded.values()), "no label")
         raise InputError(f"{root}: no image can be used; {first}")
@@ -226,6 +191,16 @@ def _set_images(source: Source, facts: dict[str, dict[str, Any]], ids: dict[str,
     add_patients(source, space)
 
 
+@dataclass
+class _Opinion:
+    """What one reader says of one finding on one image."""
+
+    state: str
+    boxes: list[tuple[float, ...]] = field(default_factory=list)
+    shares_box: bool = False
+    implied: bool = False
+
+
 def _add_statements(
     source: Source,
     statements: Statements,
@@ -233,77 +208,76 @@ def _add_statements(
     ids: dict[str, str],
     files: LabelFiles,
 ) -> None:
-    """Add the statements of all label files, and what is absent because no mark names it.
-
-    `build` leaves out images of which one reader says two things.
-    """
+    """Add the statements of all label files, and what is absent because no mark names it."""
     labels = [*files.classes, *(mark.label for item in gathered for mark in item.marks)]
     labels += [label for item in gathered for label in item.absent or ()]
     labels = list(dict.fromkeys(labels))
     require_few_names(labels, source.root)
     meanings = _meanings(labels, str(source.root), source.show)
-    stated = {mark.label for item in gathered for mark in item.marks if mark.state is None}
-    drawn = {*files.classes, *stated, *(label for item in gathered for label in item.absent or ())}
-    findings = {meanings[label][0] for label in drawn} - {""}
-    boxes_of: dict[tuple[str, str, str], tuple[str, list[Sequence[float]]]] = {}
+    findings = {finding for finding, _ in meanings.values() if finding}
+    known: dict[tuple[str, str], tuple[str, dict[str, _Opinion]]] = {}
     for item in gathered:
         image_id = ids[item.image]
         absent = findings
         if item.absent is not None:
             absent = {meanings[label][0] for label in item.absent} - {""}
         for reader in dict.fromkeys([*item.readers, *(mark.reader for mark in item.marks)]):
-            marks = [mark for mark in item.marks if mark.reader == reader]
-            could_name = absent if reader in item.readers else set()
-            add = partial(statements.add, image_id, reader=reader, origin="boxes")
-            partly, boxes = _add_marks(add, marks, meanings, could_name, files.counts)
-            statements.partial |= {(image_id, finding) for finding in partly}
-            for finding, own in boxes.items():
-                key = (image_id, reader, finding)
-                first, others = boxes_of.setdefault(key, (item.file, own))
-                if sorted(map(tuple, others)) != sorted(map(tuple, own)):
-                    problem = f"boxed differently in {first} and {item.file}"
-                    source.exclude([image_id], problem)
+            opinions, fault = _opinions(item, reader, meanings, absent, files)
+            first, earlier = known.setdefault((image_id, reader), (item.file, {}))
+            shared = earlier.keys() & opinions.keys()
+            if any(sorted(earlier[f].boxes) != sorted(opinions[f].boxes) for f in shared):
+                fault = fault or f"boxed differently in {first} and {item.file}"
+            if fault:
+                source.exclude([image_id], fault)
+            known[image_id, reader] = (first, opinions | earlier)
+    for (image_id, reader), (_, said) in known.items():
+        for finding, opinion in said.items():
+            add = partial(statements.add, image_id, finding, reader=reader, origin="boxes")
+            if opinion.shares_box:
+                statements.partial.add((image_id, finding))
+            for box in opinion.boxes:
+                add(box, state=opinion.state)
+            if not opinion.boxes or opinion.shares_box:
+                add(state=opinion.state, implied=opinion.implied)
 
 
-def _add_marks(
-    add: Callable[..., None],
-    marks: Sequence[Mark],
+def _opinions(
+    item: ImageLabels,
+    reader: str,
     meanings: dict[str, tuple[str, str]],
-    absent: set[str],
-    counts: Counter[str],
-) -> tuple[set[str], dict[str, list[Sequence[float]]]]:
-    """Add what one reader says of an image.
-
-    Returns:
-        The findings that are boxed in part, and the boxes of each finding.
-    """
+    absent: Collection[str],
+    files: LabelFiles,
+) -> tuple[dict[str, _Opinion], str]:
+    """Return what one reader says of each finding of an image, and what contradicts itself."""
+    opinions: dict[str, _Opinion] = {}
     states = set()
-    boxes: dict[str, list[Sequence[float]]] = {}
-    partly = set()
-    for mark in marks:
+    fault = ""
+    for mark in item.marks:
         finding, state = meanings[mark.label]
-        if mark.state and state == "present":
-            state = mark.state
-        states.add(state)
-        box = mark.box
-        if box is not None and state in ("normal", "absent"):
-            counts["boxes are of a class that says 'absent': these are dropped"] += 1
-            box = None
-        if not finding:
+        if mark.reader != reader:
             continue
-        add(finding, box, state=state)
-        drawn = boxes.setdefault(finding, [])
-        if box is not None:
-            drawn.append(box)
-        if mark.shares_box:
-            partly.add(finding)
-    named = set(boxes)
-    # Beside a finding, a class that means 'no finding' is a contradiction, which `build` finds.
-    implied = absent | named if "normal" in states else absent - named
-    if "unknown" not in states:
-        for finding in sorted(implied):
-            add(finding, state="absent", implied=True)
-    return partly, boxes
+        states.add(state)
+        if not finding:
+            is_dropped = state == "normal" and mark.box is not None
+            text = "boxes are of a class that means 'no finding': these are dropped"
+            files.counts[text] += is_dropped
+            continue
+        opinion = opinions.setdefault(finding, _Opinion(state))
+        if opinion.state != state:
+            fault = "two states for one finding"
+        if state == "absent":
+            is_dropped = mark.box is not None
+            files.counts["boxes are of a class that says 'absent': these are dropped"] += is_dropped
+            continue
+        opinion.shares_box |= mark.shares_box
+        if mark.box is not None:
+            opinion.boxes.append(tuple(mark.box))
+    if {"normal", "present"} <= states:
+        fault = "'no finding' beside a finding"
+    if reader in item.readers and "unknown" not in states:
+        for finding in sorted(set(absent) - opinions.keys()):
+            opinions[finding] = _Opinion("absent", implied=True)
+    return opinions, fault
 
 
 def _meanings(labels: Sequence[str], where: str, show: Show) -> dict[str, tuple[str, str]]:
@@ -325,7 +299,7 @@ def _meanings(labels: Sequence[str], where: str, show: Show) -> dict[str, tuple[
 
 def _official(source: Source, gathered: Sequence[ImageLabels], ids: dict[str, str]) -> pd.DataFrame:
     """Return the published role of every image; empty without two different roles."""
-    rows = [(ids[item.image], role) for item in gathered for role in item.roles]
+    rows = [(ids[item.image], item.role) for item in gathered if item.role]
     published = pd.DataFrame(rows, columns=["image_id", "role"], dtype=TEXT).drop_duplicates()
     images = source.keep(source.images)
     published = published[is_member(published["image_id"], images["image_id"])]
@@ -341,17 +315,16 @@ def _official(source: Source, gathered: Sequence[ImageLabels], ids: dict[str, st
     return pd.DataFrame({"image_id": images["image_id"], "role": roles})
 
 
-def sides_of(width: Any, height: Any) -> dict[str, int | None]:
-    """Return the size of an image that a label file states, px; None for what is missing or 0.
+def parse_side(value: Any) -> int | None:
+    """Return a height or width in px that a label file states; None if it is missing or 0.
 
     Example:
-        >>> sides_of("1024", None)
-        {'width': 1024, 'height': None}
+        >>> parse_side("1024"), parse_side(0), parse_side(None)
+        (1024, None, None)
     """
-    sides: dict[str, int | None] = {}
-    for name, number in zip(("width", "height"), finite_or_nan([width, height]), strict=True):
-        if number > LONGEST_SIDE_PX or number < 0:
-            raise InputError(f"a {name} of {number:g} px, which no image has")
-        is_side = number > 0 and number.is_integer()
-        sides[name] = int(number) if is_side else None
-    return sides
+    (number,) = finite_or_nan([value])
+    if number != number or not number.is_integer():
+        return None
+    if not 0 <= number <= LONGEST_SIDE_PX:
+        raise InputError(f"a side of {number:g} px, which no image has")
+    return int(number) or None

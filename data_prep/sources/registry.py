@@ -13,7 +13,7 @@ from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.sources.class_folders import FOLDERS, ROBOFLOW
 from cxr_compare.data_prep.sources.coco import COCO
@@ -126,17 +126,30 @@ def read_source(
                 f"that take it: {users}"
             )
     _require_folder(source)
-    return _read(formats[format], source, options, show)
+    return _read(formats[format], source, options, show, out)
 
 
 def _read(
-    record: Format, source: Path, options: ReadOptions, show: Callable[[str], None]
+    record: Format, source: Path, options: ReadOptions, show: Callable[[str], None], out: str
 ) -> SourceTables:
     try:
         return record.read(source, options, show)
     except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
         name = error.object.encode(errors="replace").decode()
         raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
+    except InputError as error:
+        if options.labels or record.detect(source):
+            raise
+        below = sorted(path for path in source.iterdir() if path.is_dir())
+        for folder in (source.parent, *below[:_MOST_FOLDERS]):
+            if record.detect(folder):
+                raise InputError(
+                    f"{source}: not in {record.name} format, but {folder} is; give that folder"
+                ) from None
+        if any(name not in _VAGUE for name in fitting_formats(source)):
+            advice = _advice(source, out)
+            raise InputError(f"{source}: not in {record.name} format; {advice}") from None
+        raise InputError(str(error)) from None
 
 
 def _require_folder(source: Path) -> None:
@@ -177,31 +190,43 @@ def format_of_file(path: Path) -> str | None:
     """
     if path.is_dir():
         return None
-    if path.suffix.lower() == ".xml":
-        return CVAT.name
     fitting = fitting_formats(path) if path.is_file() else []
-    return next(iter(fitting), TABLE.name if is_table_file(path) else None)
+    by_name = "table" if is_table_file(path) else None
+    if path.suffix.lower() == ".xml":
+        by_name = "cvat"
+    return next(iter(fitting), by_name)
 
 
-def _advice(folder: Path, out: str) -> str | None:
+def _advice(folder: Path, out: str = "OUT") -> str | None:
     """Return advice on the format of a folder with a whole command, or None without images."""
-    below = sorted(path for path in folder.iterdir() if path.is_dir())[:_MOST_FOLDERS]
-    for place in (folder, *below):
-        names = [name for name in fitting_formats(place) if name not in _VAGUE]
-        if names:
-            formats = " or ".join(f"--format {name}" for name in names)
-            return f"{place} looks like {formats}: {prepare_command(place, out)}"
     fitting = fitting_formats(folder)
+    sure = [name for name in fitting if name not in _VAGUE]
+    if sure:
+        names = " or ".join(f"--format {name}" for name in sure)
+        return f"it looks like {names}: {prepare_command(folder, out)}"
+    for below in sorted(path for path in folder.iterdir() if path.is_dir())[:_MOST_FOLDERS]:
+        inside = [name for name in fitting_formats(below) if name not in _VAGUE]
+        if inside:
+            command = prepare_command(below, out)
+            return f"its folder {below.name} looks like --format {inside[0]}: {command}"
     others = describe_label_files(folder)
     if others and DICOM.name not in fitting:
         return f"{others}, or give a table: {_table_command('LABELS.csv', folder, out)}"
     if fitting:
-        return f"it looks like --format {fitting[0]}: {prepare_command(folder, out)}"
-    if not files_below(folder, IMAGE_SUFFIXES):
+        name = fitting[0]
+        if name == TABLE.name:
+            command = prepare_command(folder, out)
+            return f"it looks like a table of labels with images: {command}"
+        with_labels = _table_command("LABELS.csv", folder, out)
+        command = prepare_command(folder, out)
+        return f"it looks like --format {name}: {command}; with labels: {with_labels}"
+    images = files_below(folder, IMAGE_SUFFIXES)
+    if not images:
         return None
     return (
-        "it has images but no table of labels, so give one, with a column for the file names and "
-        f"one for the labels: {_table_command('LABELS.csv', folder, out)}"
+        f"it has {counted(len(images), 'image file')} but no table of labels, so give one, with a "
+        "column for the file names and one for the labels: "
+        f"{_table_command('LABELS.csv', folder, out)}"
     )
 
 

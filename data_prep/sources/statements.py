@@ -7,7 +7,7 @@ rows of one table; `build` checks them and makes the tables of the data set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from cxr_compare.data_prep.sources.source_tables import (
     targets_from_findings,
 )
 
+REFERENCE = REFERENCE_READER
 BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "score"]
 """Columns of a table of statements: four numbers of a box (NaN without one), and a model's score,
@@ -126,7 +127,7 @@ class Statements:
         box: Sequence[float] | None = None,
         *,
         state: str = "present",
-        reader: str = REFERENCE_READER,
+        reader: str = REFERENCE,
         origin: str = "unknown",
         implied: bool = False,
     ) -> None:
@@ -155,7 +156,8 @@ class Statements:
     def frame(self) -> pd.DataFrame:
         """Return all statements: columns `STATEMENT`, and the flags ``boxed`` and ``implied``."""
         columns = [*STATEMENT, "boxed", "implied"]
-        tables = [pd.DataFrame.from_records(self._rows, columns=columns), *self._tables]
+        own = pd.DataFrame.from_records(self._rows, columns=columns)
+        tables = [own, *self._tables] if self._rows or not self._tables else self._tables
         types = {
             **dict.fromkeys(STATEMENT[:5], TEXT),
             **dict.fromkeys([*BOX, "score"], "float64"),
@@ -163,7 +165,7 @@ class Statements:
             "implied": "bool",
         }
         typed = [table[columns].astype(types) for table in tables]
-        return pd.concat(typed, ignore_index=True)
+        return pd.concat(typed, ignore_index=True) if len(typed) > 1 else typed[0]
 
 
 def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:
@@ -184,6 +186,7 @@ def build(
     *,
     coverage: str = "all",
     frame: tuple[float, float] | None = None,
+    exclusive: Collection[Collection[str]] = (),
 ) -> SourceTables:
     """Check the statements of a source and make its tables of them.
 
@@ -198,6 +201,7 @@ def build(
             with a box; empty if boxes are complete nowhere.
         frame: Width and height (px) of the images that the boxes are of, if a file of another size
             is no image of the source; None if each image is its own frame.
+        exclusive: Groups of findings of which at most one can be present on an image.
 
     Raises:
         InputError: Boxes are probably in another form or unit, or every image is left out.
@@ -207,7 +211,7 @@ def build(
     boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), statements, frame)
     for image_id, reason in statements.unread:
         source.exclude([image_id], reason)
-    _exclude_contradictions(source, rows)
+    _exclude_contradictions(source, rows, exclusive)
     paths = _paths(source.images)
     images, rows, boxes = (source.keep(table) for table in (source.images, rows, boxes))
     if images.empty:
@@ -263,7 +267,9 @@ def _excluded_table(source: Source, paths: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
+def _exclude_contradictions(
+    source: Source, rows: pd.DataFrame, exclusive: Collection[Collection[str]]
+) -> None:
     """Leave out images about which one reader says two things."""
     labels = rows[~rows["boxed"]]
     boxed = rows.loc[rows["boxed"], [*LABEL_KEY, "state"]]
@@ -274,6 +280,10 @@ def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     states = pd.concat([labels[[*LABEL_KEY, "state"]], boxed[is_alone]]).drop_duplicates()
     twice = states.duplicated(LABEL_KEY)
     source.exclude(states.loc[twice, "image_id"], "two states for one finding")
+    for group in exclusive:
+        is_one = is_member(rows["finding"], list(group)) & (rows["state"] == "present")
+        several = rows[is_one].groupby("image_id")["finding"].nunique()
+        source.exclude(several.index[several > 1], f"several of {', '.join(group)} are present")
 
 
 def _in(rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
@@ -399,7 +409,7 @@ def _coverage(
     return rows.assign(coverage=said).astype(TEXT).reset_index(drop=True)
 
 
-def note_unlabelled(source: Source, statements: Statements, *, unused: bool = True) -> None:
+def note_unlabelled(source: Source, statements: Statements, *, unused: bool) -> None:
     """Note the images without a label, and with `unused` give them that role."""
     ids = source.keep(source.images)["image_id"]
     labelled = statements.frame()["image_id"].unique()

@@ -315,7 +315,7 @@ def test_two_writers_of_one_folder_are_refused(tmp_path):
     ("name", "message"), [(None, "no --format given"), ("jpg", "--format jpg is not known")]
 )
 def test_a_missing_or_unknown_format_names_the_likely_one(tmp_path, name, message):
-    with pytest.raises(InputError, match=f"{message}; it looks like --format table"):
+    with pytest.raises(InputError, match=f"{message}; it looks like a table of labels with images"):
         make(write_source(tmp_path / "source"), tmp_path / "set", format=name)
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from tests.data_prep.sources.answers import (
     edges,
     reader,
@@ -73,6 +74,7 @@ def test_a_shape_that_cannot_be_read_makes_its_image_unknown(tmp_path, wrong):
     folder = folder_of(tmp_path, a=labelme(shape(RECTANGLE), wrong), b=good)
     tables = read(folder)
     assert list(reasons(tables)) == ["a.png"]
+    assert "shape 2" in reasons(tables)["a.png"]
     assert states(tables) == {("b", "opacity"): "present"}
 
 
@@ -118,3 +120,7 @@ def test_flags_are_labels_of_the_image_or_make_it_unknown(tmp_path):
     assert any("bad film" in note for note in tables.notes)
     coverage = tables.box_coverage.set_index("image_id")["coverage"]
     assert coverage["c"] == "some"
+    understood = read(folder, columns=("unused=bad film",))
+    assert states_of(understood, "d") == {"opacity": "absent"}
+    with pytest.raises(InputError, match="unused=blurred"):
+        read(folder, columns=("unused=blurred",))
