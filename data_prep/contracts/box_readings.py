@@ -46,7 +46,7 @@ _APART = 0.5  # correlation below which the second numbers are sizes
 
 @dataclass(frozen=True)
 class BoxReading:
-    """How the boxes of a source are read, and how the user answers a question about that.
+    """Form and unit of the boxes of a source, and how the user answers a question about them.
 
     Attributes:
         form: Meaning of the four numbers.

@@ -207,7 +207,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Voi:
-    """What a VOI LUT, a window or a range makes of the values.
+    """Result of a VOI LUT, a window or a range on the values.
 
     `shares` says where each value lies between black, 0, and white, 1; `black` and `white` are the
     values that are displayed so.

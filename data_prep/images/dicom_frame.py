@@ -230,7 +230,7 @@ def _is_plain_grey(header: FileDataset) -> bool:
 
 
 class _Coded(NamedTuple):
-    """What the header of compressed JPEG, JPEG-LS or JPEG 2000 data says of the image."""
+    """Image size and depth by the header of compressed JPEG, JPEG-LS or JPEG 2000 data."""
 
     width: int
     height: int

@@ -193,7 +193,7 @@ def _set_images(source: Source, facts: dict[str, dict[str, Any]], ids: dict[str,
 
 @dataclass
 class _Opinion:
-    """What one reader says of one finding on one image."""
+    """Opinion of one reader on one finding of one image."""
 
     state: str
     boxes: list[tuple[float, ...]] = field(default_factory=list)

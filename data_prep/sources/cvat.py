@@ -16,9 +16,9 @@ from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.image_files import has_match
 from cxr_compare.data_prep.sources.markup_files import read_xml_file
+from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.tool_tables import (
-    TABLE_OPTIONS,
     LabelRow,
     MarkNotes,
     box_cells,
@@ -63,5 +63,5 @@ CVAT = Format(
     detect=_looks_like_cvat,
     folder='`annotations.xml` ("CVAT for images 1.1"), images in any folders',
     read=partial(read_tool_files, "cvat", ".xml", _rows, lambda path: True),
-    options=TABLE_OPTIONS,
+    options=TABLE.options,
 )

@@ -45,7 +45,7 @@ class LeftOut(_Described):
 
 
 class TableRules(_Described):
-    """What the columns of a label table hold, and what its cells mean.
+    """Description of a label table: the contents of its columns and the meanings of its cells.
 
     Attributes:
         name: Name of the table for people; a table with one is recognised wherever it is.

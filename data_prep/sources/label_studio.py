@@ -25,9 +25,9 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, contains, has_columns
 from cxr_compare.data_prep.sources.label_values import states_of_cells
+from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.tool_tables import (
-    TABLE_OPTIONS,
     UNKNOWN,
     LabelRow,
     MarkNotes,
@@ -251,5 +251,5 @@ LABEL_STUDIO = Format(
     read=partial(
         read_tool_files, "label-studio", (".json", ".csv"), _label_studio_rows, _may_be_label_studio
     ),
-    options=TABLE_OPTIONS,
+    options=TABLE.options,
 )

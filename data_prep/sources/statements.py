@@ -1,4 +1,4 @@
-"""What readers of formats return, and the one way from it to the tables of a data set.
+"""Statements, which readers of formats return, and the way from them to the tables of a data set.
 
 Every format says the same things: these are the images, and this person states that this finding is
 present, absent or uncertain on this image, perhaps with a box. A reader writes these statements as

@@ -31,16 +31,6 @@ from cxr_compare.data_prep.sources.statements import Source
 from cxr_compare.data_prep.sources.table_roles import read_tables, recognise_tables
 
 BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
-TABLE_OPTIONS = (
-    "labels",
-    "sheet",
-    "columns",
-    "reference",
-    "class_names",
-    "raw_boxes",
-    "patient_pattern",
-)
-"""Options of formats that are read as label tables."""
 UNKNOWN = "unknown"
 """Label which means that all other findings of the image are unknown."""
 LabelRow = dict[str, str]

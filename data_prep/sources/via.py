@@ -23,9 +23,9 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_header, read_text_table
 from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.image_files import contains, has_text
+from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.tool_tables import (
-    TABLE_OPTIONS,
     UNKNOWN,
     LabelRow,
     MarkNotes,
@@ -193,6 +193,6 @@ VIA = Format(
     detect=_looks_like_via,
     folder="a project (`.json`) or annotations (`.json`, `.csv`), images in any folders",
     read=partial(read_tool_files, "via", (".json", ".csv"), _via_rows, is_via),
-    options=TABLE_OPTIONS,
+    options=TABLE.options,
     labels_alone=True,
 )

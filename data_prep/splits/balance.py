@@ -1,4 +1,4 @@
-"""What a split balances, and the greedy draw that balances it."""
+"""Strata that a split balances, and the greedy draw that balances them."""
 
 from __future__ import annotations
 

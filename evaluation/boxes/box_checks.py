@@ -37,7 +37,7 @@ PYTHON_ANSWERS = {
     "px": "leave out in_shares=True",
     "percent": "divide them by 100 and say in_shares=True to cxr_compare.boxes_table",
 }
-"""How a user of Python answers a question about boxes, by form or unit."""
+"""Answer of a user of Python to a question about boxes, by form or unit."""
 _SPREAD = 1.5  # ratio of the spread of predicted and true boxes from which they are asked about
 _FEWEST = 10  # boxes on each side, below which their spread says little
 _PERCENT = (20.0, 100.0)  # range of the highest score if scores are probably in percent
