@@ -1,4 +1,4 @@
-"""What belongs to an annex, a package that can be deleted from a clone.
+"""Contents of an annex, a package that can be deleted from a clone, and its deletion.
 
     python -m tools.annexes NAME        deletes the annex NAME from this clone
 

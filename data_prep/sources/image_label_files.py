@@ -67,8 +67,8 @@ def read_image_files(
                 reason = str(error).removeprefix(of_image)
             else:
                 problem = str(error).removeprefix(f"{root / path}: ")
-                # The file is not named: it has the name of its image.
-                reason = f"label file{', ' if _POSITION.match(problem) else ': '}{problem}"
+                file = f"label file {posixpath.basename(path)}" if image else "label file"
+                reason = f"{file}{', ' if _POSITION.match(problem) else ': '}{problem}"
             files.cannot_read(image or path, reason, n_boxes if is_of_boxes else 0)
         else:
             read_files.add(image)

@@ -161,7 +161,7 @@ class _Columns:
 
     @property
     def reading(self) -> BoxReading:
-        """How the boxes are written."""
+        """Form and unit of the boxes."""
         form: BoxForm = "cxcywh" if "xcenter" in self.box else "xywh"
         return BoxReading(form=form if "width" in self.box else "xyxy", stated="width" in self.box)
 

@@ -62,7 +62,7 @@ class ReadingAdvice:
 
     @property
     def image_ids(self) -> str:
-        """How the user says whether image numbers of COCO results are ids or of file names."""
+        """Answer of the user on whether image numbers of COCO results are ids or of file names."""
         write = "Write the file_name of its image into each result"
         if not self.column_option:
             return write
@@ -72,7 +72,7 @@ class ReadingAdvice:
 
     @property
     def box_answers(self) -> dict[str, str]:
-        """How the user answers a question about the form or unit of boxes, by its name."""
+        """Answer of the user to a question about the form or unit of boxes, by its name."""
         from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
         from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS
 

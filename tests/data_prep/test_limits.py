@@ -68,7 +68,7 @@ def test_what_is_beyond_a_limit_is_one_short_line_that_names_the_file(tmp_path, 
     with pytest.raises(cxr_compare.InputError) as caught:
         cxr_compare.prepare(source, tmp_path / "out", format="yolo" if is_yolo else None)
     message = str(caught.value)
-    assert name.partition("_")[0] in message
+    assert f"{name.partition('_')[0]}." in message
     assert len(message) < 300 + len(str(tmp_path))
     assert "\n" not in message
 

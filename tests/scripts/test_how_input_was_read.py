@@ -1,4 +1,4 @@
-"""What a reader left out or assumed is part of the comparison, however the input is given."""
+"""Notes of a comparison on what its readers left out or assumed, however the input is given."""
 
 import json
 from pathlib import Path

@@ -312,7 +312,7 @@ def test_audit_error_stops_training_unless_overridden_and_is_recorded(data, tmp_
     table = split.assign(role=split["role"].mask(moved, "test"))
     write_table(table, folder / "splits" / "default.parquet", "split")
     (folder / "audit.json").unlink()
-    with pytest.raises(InputError, match=r"split 'default': .*\(\d+ patients\).*--despite-audit"):
+    with pytest.raises(InputError, match=r"split 'default': .*\(7 patients\).*--despite-audit"):
         _train(folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -172,7 +172,7 @@ def test_a_label_without_an_image_or_with_two_is_left_out(tmp_path):
     assert reasons(read(write_set(tmp_path, files))) == {
         "labels/gone.txt": "label file: no such image",
         "labels/d.txt": "label file: its name fits 2 images",
-        "images/a.png": "label file: labels/a.txt labels the same image",
+        "images/a.png": "label file a.txt: labels/a.txt labels the same image",
     }
 
 
