@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.schemas import OLDEST_YEARS
 from cxr_compare.evaluation.groups import shortcuts
 from cxr_compare.evaluation.statistics.arrays import Floats
 
@@ -51,8 +52,6 @@ def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
     }
     facts = pd.DataFrame(columns, index=pd.Index(images["image_id"], name="image_id"))
     if "age_years" in images:
-        from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
-
         ages = images["age_years"].set_axis(facts.index)
         facts["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
     if "border_greys" not in facts:
