@@ -196,7 +196,8 @@ def count_prevalence(
     """
     labels = labels.set_axis(labels.columns.astype(str), axis=1)
     ids = images["image_id"]
-    groupings = {"all": (pd.Series("all images", images.index), [])}
+    everything = pd.Categorical.from_codes(np.zeros(len(images), dtype=int), ["all images"])
+    groupings = {"all": (pd.Series(everything, images.index), [])}
     for name, split in splits.items():
         role = split["role"].array.take(positions(ids, split["image_id"]), allow_fill=True)
         groupings[f"role in split {name}"] = (pd.Series(role, images.index), list(ROLES))
@@ -204,14 +205,19 @@ def count_prevalence(
     groupings["sex"] = (images["sex"], [])
     groupings["age"] = (_age_bands(images["age_years"]), [*_AGE_BANDS, _IMPOSSIBLE])
     groupings["source"] = (images["source"], [])
-    counted = pd.DataFrame({"patient": pd.factorize(images["patient_id"])[0]})
+    patient, patients = pd.factorize(images["patient_id"])
+    n_patients = len(patients)
     unlabelled = np.full((1, labels.shape[1]), np.nan)  # at row -1, of an image without a label
     truth = np.vstack([labels.to_numpy("float64"), unlabelled])[positions(ids, labels.index)]
     parts = []
     for by, (values, order) in groupings.items():
         value = _common_values(values, order)
-        groups = counted.groupby(value, observed=True, sort=True)["patient"]
-        sizes = pd.DataFrame({"n_images": groups.size(), "n_patients": groups.nunique()})
+        n_images = np.bincount(value.codes, minlength=len(value.categories))
+        # Each pair of a value and a patient once.
+        pairs = pd.unique(value.codes * np.int64(n_patients) + patient)
+        people = np.bincount(pairs // n_patients, minlength=len(value.categories))
+        sizes = pd.DataFrame({"n_images": n_images, "n_patients": people}, index=value.categories)
+        sizes = sizes[n_images > 0]
         for number, target in enumerate(labels.columns):
             of_target = pd.Series(truth[:, number]).groupby(value, observed=True)
             part = sizes.assign(n_known=of_target.count(), n_positive=of_target.sum().astype(int))
@@ -237,8 +243,10 @@ def _wilson_interval(hits: pd.Series, n: pd.Series) -> tuple[pd.Series, pd.Serie
 
 
 def _age_bands(ages: pd.Series) -> pd.Series:
-    bands = pd.cut(ages, _AGE_EDGES, right=False, labels=_AGE_BANDS).astype(TEXT)
-    return bands.mask(bands.isna() & ages.notna(), _IMPOSSIBLE)
+    bands = pd.cut(ages, _AGE_EDGES, right=False, labels=_AGE_BANDS)
+    bands = bands.cat.add_categories(_IMPOSSIBLE)
+    bands[bands.isna() & ages.notna()] = _IMPOSSIBLE
+    return bands
 
 
 def _common_values(values: pd.Series, order: Sequence[str]) -> pd.Categorical:
