@@ -89,12 +89,11 @@ def compute_figures(
     Example:
         >>> import pandas as pd
         >>> from cxr_compare.evaluation.choices import Choices
-        >>> from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
+        >>> from cxr_compare.evaluation.labelled_images import LabelledImages
         >>> from cxr_compare.evaluation.output import Output
         >>> from cxr_compare.evaluation.replicates import replicates
         >>> n = np.arange(60)
-        >>> images = LabelledImages(
-        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> images = LabelledImages.from_arrays(pd.Index(n).map("{:02d}".format), n % 2 == 0)
         >>> output = Output.from_scores(images.image_ids, (n * 7 % 10 + 3 * (n % 2 == 0)) / 20)
         >>> models = {"A": [EvaluatedModel("A", images, output, Choices("opacity", {}))]}
         >>> resamples = Resamples(60, 200, 0)

@@ -198,13 +198,12 @@ def paired_tests(
         >>> from cxr_compare.evaluation.choices import Choices
         >>> from cxr_compare.evaluation.evaluated_model import EvaluatedModel
         >>> from cxr_compare.evaluation.figure_intervals import compute_figures
-        >>> from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
+        >>> from cxr_compare.evaluation.labelled_images import LabelledImages
         >>> from cxr_compare.evaluation.output import Output
         >>> from cxr_compare.evaluation.replicates import replicates
         >>> from cxr_compare.evaluation.statistics.bootstrap import Resamples
         >>> n = np.arange(60)
-        >>> images = LabelledImages(
-        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> images = LabelledImages.from_arrays(pd.Index(n).map("{:02d}".format), n % 2 == 0)
         >>> scores = {"A": (n * 7 % 10 + 6 * (n % 2 == 0)) / 20, "B": n / 60}
         >>> models = {
         ...     name: [EvaluatedModel(name, images, Output.from_scores(images.image_ids, values),

@@ -34,7 +34,7 @@ from cxr_compare.evaluation.groups.shares import (
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 from cxr_compare.evaluation.groups.subgroups import Groups, image_groups
 from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
-from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.net_benefit import benefits
 from cxr_compare.evaluation.protocol import Protocol
@@ -159,12 +159,6 @@ def _cut(values: Floats, edges: Sequence[float], names: Sequence[str]) -> Groups
     return np.where(np.isnan(values), "", groups).astype(object)
 
 
-def _images_of(evaluated: LabelledImages, images: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the table of images, in the order of the evaluated images."""
-    rows = images.drop_duplicates("image_id").set_index("image_id")
-    return rows.reindex(evaluated.image_ids).reset_index()
-
-
 _Rows = npt.NDArray[np.bool_]
 
 
@@ -251,7 +245,7 @@ _PER_LESION = ("found", "poorly_boxed", "missed")
 def failure_table(
     models: Models,
     again: ChosenAgain,
-    truth: GroundTruth,
+    images: LabelledImages,
     protocol: Protocol,
     prevalence: Prevalence | None,
     resamples: Resamples,
@@ -261,7 +255,7 @@ def failure_table(
     Args:
         models: Evaluated models of each system by its display name, one for each training seed.
         again: Choices that every bootstrap resample makes, as `choose_again` returns them.
-        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
+        images: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
             of the data set.
         protocol: Question of the comparison. Its subgroups and its rule for the threshold are used.
         prevalence: Share of positive images where the systems will be used; `None` if it was not
@@ -279,7 +273,7 @@ def failure_table(
     """
     evaluated = images_of(models)
     policy = protocol.main_policy(list(next(iter(models.values()))[0].thresholds))
-    rows = _images_of(evaluated, truth.images)
+    rows = evaluated.images
     groups = image_groups(rows, protocol.subgroups)
     shares = Shares(evaluated.n_patients, set(groups))
     drawn: _DrawnShares = {}
@@ -296,7 +290,7 @@ def failure_table(
     tables = [
         with_tests(shares.table(list(models)), evaluated, groups),
         _undefined_net_benefit(models),
-        _shortcut_rows(truth, evaluated, models),
+        _shortcut_rows(images, evaluated, models),
         validation_to_test(models, resamples.seed),
     ]
     filled = [table for table in tables if len(table)]
@@ -391,7 +385,7 @@ def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) ->
     ]
     if len(matched) < len(members) or not matched[0][0].truth.per_image.sum():
         return
-    patients = evaluated.patients[evaluated.boxes_trusted]
+    patients = evaluated.patients[evaluated.is_boxed]
     kinds = [count_error_types(pairs, cut) for pairs, cut in matched]
     mean = {kind: np.mean([of_seed[kind] for of_seed in kinds], axis=0) for kind in kinds[0]}
     ones = np.ones(len(patients))
@@ -402,27 +396,28 @@ def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) ->
         [is_positive(find_lesions(pairs).best, cut) for pairs, cut in matched], axis=0
     )
     pairs = matched[0][0]
-    trusted = rows[evaluated.boxes_trusted].reset_index(drop=True)
+    trusted = rows[evaluated.is_boxed].reset_index(drop=True)
     for topic, of_lesion in lesion_groups(pairs, trusted).items():
         for group, chosen, _ in _split_groups(of_lesion):
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
             yield key, reached * chosen, chosen, patients[pairs.truth.image]
 
 
-def _shortcut_rows(truth: GroundTruth, evaluated: LabelledImages, models: Models) -> pd.DataFrame:
+def _shortcut_rows(
+    images: LabelledImages, evaluated: LabelledImages, models: Models
+) -> pd.DataFrame:
     """Return rows on how well metadata and image borders alone predict the label.
 
     The models that predict the label from facts such as view, sex, age or file size are fitted on
     four fifths of the patients of the evaluated images, and evaluated on the others, in turn. A
     system that is not better than the strongest of them has not shown that it uses the lungs.
     """
-    images = _images_of(evaluated, truth.images)
     positive = evaluated.y_true.astype(np.float64)
-    labels = pd.DataFrame({truth.finding: positive}, index=evaluated.image_ids)
+    labels = pd.DataFrame({images.finding: positive}, index=evaluated.image_ids)
     systems = {name: [model.scores for model in members] for name, members in models.items()}
     guesses = [
         row
-        for row in measure_shortcuts(images, truth.facts, labels, systems=systems)
+        for row in measure_shortcuts(evaluated.images, images.facts, labels, systems=systems)
         if row["kind"] != _LEFT_OUT
     ]
 

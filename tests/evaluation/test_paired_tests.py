@@ -42,7 +42,7 @@ def evaluated():
     rng = np.random.default_rng(11)
     patients = np.sort(rng.integers(0, 90, N))
     patients = np.unique(patients, return_inverse=True)[1]
-    return evaluated_images(rng.random(N) < 0.4, patients, boxes_trusted=np.ones(N, dtype=bool))
+    return evaluated_images(rng.random(N) < 0.4, patients, is_boxed=np.ones(N, dtype=bool))
 
 
 def a_model(evaluated, seed, skill=1.2, threshold=0.5):

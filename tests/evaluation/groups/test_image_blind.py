@@ -8,7 +8,7 @@ import cxr_compare
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.figures import Figure, Figures, image_blind_name
 from cxr_compare.evaluation.groups.image_blind import learn_places
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.verdict.verdict import state_verdict
@@ -110,8 +110,8 @@ def test_a_system_with_the_name_of_a_baseline_is_refused():
 def places_of(boxes, roles):
     ids = pd.Index(roles.index)
     images = pd.DataFrame({"image_id": ids, "patient_id": ids, "width": 400, "height": 400})
-    labels = pd.Series(1.0, ids)
-    return learn_places(GroundTruth(images, labels, roles, true_boxes=boxes, boxes_trusted=ids))
+    labels = pd.DataFrame({"label": 1.0}, ids)
+    return learn_places(LabelledImages(images, labels, roles, true_boxes=boxes, boxes_trusted=ids))
 
 
 def drawn_boxes(roles, seed):
@@ -171,9 +171,9 @@ def test_sizes_that_are_unknown_leave_positions_in_px():
     roles = pd.Series(["val", "test"] * 10, index=names)
     images = pd.DataFrame({"image_id": names, "patient_id": names})
     boxes = pd.DataFrame([box(name, PLACE) for name in names[::2]])
-    truth = GroundTruth(
-        images, pd.Series(1.0, names), roles, true_boxes=boxes, boxes_trusted=pd.Index(names)
-    )
+    labels = pd.DataFrame({"label": 1.0}, names)
+    ids = pd.Index(names)
+    truth = LabelledImages(images, labels, roles, true_boxes=boxes, boxes_trusted=ids)
     places = learn_places(truth)
     assert np.allclose(places.boxes, [PLACE])
     on_test = places.boxes_on(pd.Series([0.7], ["i001"]), 1)
