@@ -19,7 +19,6 @@ from cxr_compare.evaluation.evaluated_model import Models
 from cxr_compare.evaluation.figure_intervals import (
     compute_figures,
     seed_parts,
-    with_image_blind,
 )
 from cxr_compare.evaluation.figures import Figures, image_blind_name
 from cxr_compare.evaluation.groups.exposure import Exposure, check_exposures, unseen_figures
@@ -160,11 +159,13 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     )
     again = choose_again(models, resamples, blind)
     frames = draw_replicates(models, resamples, again, advance=advance)
-    figures = compute_figures(images.finding, models, frames, resamples)
-    if places is not None and blind:
+    if blind:
         baselines = {image_blind_name(name): members for name, members in blind.items()}
         frames |= draw_replicates(baselines, resamples, again, boxed_only=True)
-        figures = with_image_blind(figures, models, frames, blind, resamples, places.no_claim)
+    no_claim = "" if places is None else places.no_claim
+    figures = compute_figures(
+        images.finding, models, frames, resamples, image_blind=blind, no_claim=no_claim
+    )
     _check_primary(protocol, figures)
     by_unit = evaluate_by_unit(models, models_by_label(named), images, unit, resamples)
     exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]

@@ -153,19 +153,22 @@ def _choices_by(unit: Unit, chosen: Choices, system: System, images: LabelledIma
 
 def _with_thresholds(figures: Figures, models: Models) -> Figures:
     """Add the thresholds of the first seed as figures, because they differ from those by image."""
-    counts = next(iter(next(iter(figures.systems.values())).values())).counts
-    systems = {
-        name: {
-            **of_system,
-            **{
-                MetricKey(ALL, policy, "threshold"): Figure(choice.threshold, counts=counts)
-                for policy, choice in models[name][0].thresholds.items()
-                if choice.threshold is not None
-            },
+    rows = dict(figures.rows)
+    for name in figures.systems:
+        counted = next(iter(rows[name, ""].values()))
+        thresholds = {
+            MetricKey(ALL, policy, "threshold"): Figure(
+                choice.threshold,
+                n_images=counted.n_images,
+                n_patients=counted.n_patients,
+                n_positive=counted.n_positive,
+                effective_patients=counted.effective_patients,
+            )
+            for policy, choice in models[name][0].thresholds.items()
+            if choice.threshold is not None
         }
-        for name, of_system in figures.systems.items()
-    }
-    return replace(figures, systems=systems)
+        rows[name, ""] = {**rows[name, ""], **thresholds}
+    return replace(figures, rows=rows)
 
 
 def _unit_note(units: Units, whole: LabelledImages, n_images: int, figures: Figures) -> Note:

@@ -107,12 +107,13 @@ class FigureEstimate:
         joined.
 
         Returns:
-            Table with the columns ``system``, ``metric``, ``policy`` (rule for the threshold),
-            ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``, ``n_images``,
+            Table with the columns ``first`` (name of the system), ``second`` (empty), ``metric``,
+            ``policy`` (rule for the threshold), ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``, ``n_images``,
             ``n_patients`` and ``n_positive``; unknown values are NaN or missing.
         """
         row = {
-            "system": self.system,
+            "first": self.system,
+            "second": "",
             "metric": self.metric,
             "policy": self.policy,
             "subgroup": ALL,
@@ -221,12 +222,11 @@ def estimate(
     resamples = Resamples(model.images.n_patients, replicates if is_drawn else 1, seed)
     models = {_SYSTEM: [model]}
     frames = draw_replicates(models, resamples, kept=lambda other: other == key)
-    figure = compute_figures(metric, models, frames, resamples).systems[_SYSTEM].get(key, Figure())
+    figure = compute_figures(metric, models, frames, resamples).of(_SYSTEM).get(key, Figure())
     return _as_result(metric, key.policy, figure, patients is not None)
 
 
 def _as_result(metric: str, policy: str, figure: Figure, knows_patients: bool) -> FigureEstimate:
-    size = figure.counts
     note = figure.note or _WITHOUT_INTERVAL.get(metric, "")
     method = figure.method
     if not knows_patients:
@@ -239,9 +239,9 @@ def _as_result(metric: str, policy: str, figure: Figure, knows_patients: bool) -
         figure.ci_high if is_bounded else None,
         method,
         note,
-        size.n_images,
-        size.n_patients if knows_patients else None,
-        size.n_positive,
+        figure.n_images,
+        figure.n_patients if knows_patients else None,
+        figure.n_positive,
         policy,
     )
 

@@ -27,7 +27,7 @@ def save_report(
 
 def write_figures(rows: list[dict[str, Any]], folder: Path) -> None:
     """Write figures, of which only some columns are given, as the table of a report."""
-    defaults = dict.fromkeys(("policy", "ci_method", "note"), "")
+    defaults = dict.fromkeys(("second", "policy", "ci_method", "note"), "")
     defaults |= {"target": "opacity", "unit": "image", "subgroup": "all", "kind": "system"}
     table = pd.DataFrame([defaults | row for row in rows]).reindex(columns=list(COLUMNS))
     write_table(table, folder / "figures.parquet", "figures")

@@ -265,10 +265,10 @@ def groups_lead(comparison: Comparison) -> str:
 def subgroup_tables(comparison: Comparison) -> list[Table]:
     """Return one table for each metric, with its values in the subgroups of the analysis plan."""
     policy = comparison.main_policy
-    keys = {key for _, key, _ in comparison.figures}
+    keys = {key for _, _, key, _ in comparison.figures}
     subgroups = [
         subgroup
-        for subgroup in dict.fromkeys(key.subgroup for _, key, _ in comparison.figures)
+        for subgroup in dict.fromkeys(key.subgroup for _, _, key, _ in comparison.figures)
         if subgroup not in (ALL, _NORMAL_ONLY)
     ]
     tables: list[Table] = []
@@ -297,8 +297,8 @@ def _subgroup_table(
         figures = [
             estimates.get(name, metric, policy, subgroup=subgroup) for name in comparison.names
         ]
-        counted = next((figure for figure in figures if figure.counts.n_images), figures[0])
-        counts = row_count(counted.counts, "images")
+        counted = next((figure for figure in figures if figure.n_images), figures[0])
+        counts = row_count(counted, "images")
         figures += [
             estimates.difference(first, name, metric, policy, subgroup=subgroup) for name in others
         ]

@@ -77,7 +77,9 @@ def methods(comparison: Comparison, labelled: LabelledImages) -> dict[str, Any]:
         _statistics_paragraph(comparison, made, citations),
     ]
     known = {
-        key.metric for _, key, figure in comparison.figures if key.subgroup == ALL and figure.known
+        key.metric
+        for _, _, key, figure in comparison.figures
+        if key.subgroup == ALL and figure.known
     }
     return {
         "paragraphs": paragraphs,

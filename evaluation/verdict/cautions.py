@@ -62,7 +62,7 @@ def list_cautions(
         training, the most harmful first.
 
     Example:
-        >>> figures = Figures("opacity", "image", systems={}, differences={})
+        >>> figures = Figures("opacity", "image", ())
         >>> cautions = list_cautions(Background("RSNA"), figures, pd.DataFrame())
         >>> cautions[0].text
         'Whether a patient is in both training and test data was not checked (run cxr check).'
@@ -175,7 +175,7 @@ def missing_boxes(estimates: Figures, evaluated: LabelledImages) -> list[Note]:
     n_without = int((evaluated.y_true & ~evaluated.is_boxed).sum())
     has_boxed_figure = any(
         figure.known and key.metric in METRICS and METRICS[key.metric].boxed
-        for _, key, figure in estimates
+        for _, _, key, figure in estimates
     )
     if not n_without or not has_boxed_figure:
         return []

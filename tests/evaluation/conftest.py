@@ -146,17 +146,21 @@ def with_families(figures: Figures) -> Figures:
 
         return replace(figure, interval_at=ends) if figure.bounded else figure
 
-    differences = {
-        pair: {key: widened(figure) for key, figure in each.items()}
-        for pair, each in figures.differences.items()
+    rows = {
+        pair: {key: widened(figure) if pair[1] else figure for key, figure in each.items()}
+        for pair, each in figures.rows.items()
     }
-    return replace(figures, differences=differences)
+    return replace(figures, rows=rows)
 
 
 def metrics_frame(rows: list[tuple]) -> pd.DataFrame:
-    """Rows ``system, policy, metric, estimate, low, high`` as the tidy table."""
+    """Rows ``system, policy, metric, estimate, low, high`` as the tidy table; "A - B" is a pair."""
     names = ["system", "policy", "metric", "estimate", "ci_low", "ci_high"]
     frame = pd.DataFrame(rows, columns=names)
+    pairs = frame.pop("system").str.partition(" - ")
+    frame.insert(0, "first", pairs[0])
+    frame.insert(1, "second", pairs[2])
+    frame["kind"] = np.where(frame["second"] == "", "system", "difference")
     return frame.assign(
         target="opacity", unit="image", subgroup="all", ci_method="patient-cluster bootstrap",
         n_images=len(IMAGES), n_patients=len(IMAGES), n_positive=6, note="",

@@ -88,7 +88,7 @@ def test_a_system_against_itself_differs_by_exactly_nothing(predict, test_set, t
     shutil.copytree(tmp_path / "A", tmp_path / "B")
     pair = {"A": first, "B": Predictions.open(tmp_path / "B")}
     comparison = compare_predictions(pair, test_set, replicates=50)
-    gaps = comparison.metrics[comparison.metrics["system"] == "A - B"]
+    gaps = comparison.metrics[comparison.metrics["second"] == "B"]
     known = gaps[gaps["estimate"].notna() & (gaps["metric"] != "ece")]  # the ECE has none
     assert len(known) > 10
     assert (known["estimate"] == 0).all()

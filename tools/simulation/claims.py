@@ -208,13 +208,13 @@ class _Cell(NamedTuple):
 
 
 def _cells(table: pd.DataFrame) -> dict[tuple[str, str, str], _Cell]:
-    """Return the figures by image of a table, by system, metric and policy."""
+    """Return the figures by image of a table, by system or pair, metric and policy."""
     rows = table[(table["unit"] == "image") & (table["subgroup"] == "all")]
-    columns = ["system", "metric", "policy", "estimate", "ci_low", "ci_high"]
-    numbers = rows[columns].astype(dict.fromkeys(columns[3:], float))
+    columns = ["first", "second", "metric", "policy", "estimate", "ci_low", "ci_high"]
+    numbers = rows[columns].astype(dict.fromkeys(columns[4:], float))
     return {
-        (system, metric, policy): _Cell(*values)
-        for system, metric, policy, *values in numbers.itertuples(index=False)
+        (" - ".join(filter(None, (first, second))), metric, policy): _Cell(*values)
+        for first, second, metric, policy, *values in numbers.itertuples(index=False)
     }
 
 

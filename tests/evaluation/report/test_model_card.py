@@ -80,7 +80,7 @@ def test_figures_have_their_intervals_and_are_those_of_this_system(trained):
 
 def test_card_without_a_threshold_has_no_empty_table_and_says_why(trained):
     metrics = trained.metrics.copy()
-    at_threshold = (metrics["system"] == "CheXNet") & (metrics["policy"] != "")
+    at_threshold = (metrics["first"] == "CheXNet") & (metrics["policy"] != "")
     metrics.loc[at_threshold, ["estimate", "ci_low", "ci_high"]] = float("nan")
     untuned = replace(
         trained,
