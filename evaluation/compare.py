@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from cxr_compare.evaluation.figure_intervals import (
 )
 from cxr_compare.evaluation.figures import Figures, image_blind_name
 from cxr_compare.evaluation.groups.exposure import Exposure, check_exposures, unseen_figures
-from cxr_compare.evaluation.groups.failure_analysis import failure_table
+from cxr_compare.evaluation.groups.failure_analysis import failure_table, shortcut_table
 from cxr_compare.evaluation.groups.image_blind import (
     image_blind_models,
     image_blind_notes,
@@ -170,6 +171,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     by_unit = evaluate_by_unit(models, models_by_label(named), images, unit, resamples)
     exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]
     tests = paired_tests(figures, models, by_unit.tests)
+    shortcuts = shortcut_table(models)
     records = _records(models)
     results = {
         name: SystemResult.from_models(seeds, again[name, 0], blind.get(name, ()))
@@ -181,7 +183,10 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         findings=images.findings or (images.finding,),
         figures=figures,
         tests=tests,
-        groups=failure_table(models, again, images, protocol, of_use, resamples),
+        shortcuts=shortcuts,
+        compute_groups=cache(
+            partial(failure_table, models, again, protocol, of_use, resamples, shortcuts)
+        ),
         systems=results,
         decisions=_decisions_table(models, test.images),
         provenance={**(recorded or {}), **_record(models, records, protocol, resamples)},

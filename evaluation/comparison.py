@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -88,7 +88,8 @@ class Comparison:
     notes: list[Note] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     tests: pd.DataFrame = field(default_factory=pd.DataFrame)
-    groups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    shortcuts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    compute_groups: Callable[[], pd.DataFrame] = pd.DataFrame
     protocol: Protocol = EXPLORATORY
     by_unit: Figures | None = None
     background: Background = field(default_factory=Background)
@@ -107,6 +108,14 @@ class Comparison:
     def names(self) -> list[str]:
         """Display names of the systems, the reference system first."""
         return list(self.systems)
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """Table of the failure analysis, computed when it is first read; empty if there is none.
+
+        `evaluation.groups.failure_analysis.failure_table` defines it.
+        """
+        return self.compute_groups()
 
     @cached_property
     def policies(self) -> list[str]:
@@ -226,7 +235,7 @@ class Comparison:
                 }
             ),
             n_synthetic=self.background.synthetic,
-            cautions=list_cautions(self.background, figures, self.groups, self.notes),
+            cautions=list_cautions(self.background, figures, self.shortcuts, self.notes),
         )
         return state_verdict(
             figures,

@@ -108,8 +108,9 @@ class FigureEstimate:
 
         Returns:
             Table with the columns ``first`` (name of the system), ``second`` (empty), ``metric``,
-            ``policy`` (rule for the threshold), ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``, ``n_images``,
-            ``n_patients`` and ``n_positive``; unknown values are NaN or missing.
+            ``policy`` (rule for the threshold), ``subgroup``, ``estimate``, ``ci_low``,
+            ``ci_high``, ``p_value``, ``n_images``, ``n_patients`` and ``n_positive``; unknown
+            values are NaN or missing.
         """
         row = {
             "first": self.system,

@@ -1,7 +1,7 @@
 """Failure analysis: figures by group of images, kind of error and kind of lesion, with intervals.
 
-The table also has the agreement of systems, decision and cost curves, and the prediction of the
-label from metadata and image borders alone.
+The table also has the agreement of systems, and the prediction of the label from metadata and image
+borders alone.
 """
 
 from __future__ import annotations
@@ -33,10 +33,8 @@ from cxr_compare.evaluation.groups.shares import (
 )
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 from cxr_compare.evaluation.groups.subgroups import Groups, image_groups
-from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.net_benefit import benefits
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.replicates import ChosenAgain
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
@@ -44,10 +42,8 @@ from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
     auroc_over_seeds,
-    auroc_parts,
 )
 from cxr_compare.evaluation.statistics.clustered_counts import (
-    confusion_by_patient,
     function_over_seeds,
 )
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -58,16 +54,9 @@ from cxr_compare.evaluation.threshold_figures import confusion, interval_of, sha
 SIZE_EDGES_MM = (30.0, 60.0)
 _SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 _SHORTCUT_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
-_NO_PROBABILITY = "scores outside [0, 1] are no probabilities"
 _LEFT_OUT = "siblings"
 _WHOLE_IMAGE = "picture"
 """Kind of facts about the whole image, such as its mean brightness, which disease changes too."""
-RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Threshold risks of the decision curve: risks of disease from which a user would act."""
-COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
-"""Points of the cost curve: share of missed positives in the total cost if every image is wrong."""
-TREAT_ALL = "call every image positive"
-"""Name under which the decision curve of this strategy is listed like a system."""
 
 
 def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
@@ -216,28 +205,6 @@ def _has_few_patients(evaluated: LabelledImages, group: _GroupRows) -> bool:
     return min(map(len, patients)) < FEW
 
 
-def _add_combined_auroc(shares: Shares, models: Models) -> None:
-    """Add the AUROC of the mean probability of two systems, and its gain over each of the two."""
-    evaluated = images_of(models)
-    name = ShareName("combined", "", "", "auroc")
-
-    def parts_of(scores: Floats) -> AurocParts | None:
-        return auroc_parts(evaluated.y_true, scores, evaluated.patients, evaluated.n_patients)
-
-    for pair in combinations(models, 2):
-        one, two = (models[system][0].probability for system in pair)
-        joined = None if one is None or two is None else parts_of((one + two) / 2)
-        if joined is None:
-            continue
-        both = f"mean of {pair[0]} and {pair[1]}"
-        shares.add_auroc(both, name, joined.estimate(), joined)
-        for system in pair:
-            alone = parts_of(models[system][0].scores)
-            if alone is not None:
-                gain = joined - alone
-                shares.add_auroc(f"{both} - {system}", name, gain.estimate(), gain)
-
-
 _PER_IMAGE = ("poor_box", "duplicate", "background")
 _PER_LESION = ("found", "poorly_boxed", "missed")
 
@@ -245,23 +212,22 @@ _PER_LESION = ("found", "poorly_boxed", "missed")
 def failure_table(
     models: Models,
     again: ChosenAgain,
-    images: LabelledImages,
     protocol: Protocol,
     prevalence: Prevalence | None,
     resamples: Resamples,
+    shortcut_rows: pd.DataFrame,
 ) -> pd.DataFrame:
     """Make the table of the failure analysis: where and how each system fails.
 
     Args:
         models: Evaluated models of each system by its display name, one for each training seed.
         again: Choices that every bootstrap resample makes, as `choose_again` returns them.
-        images: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
-            of the data set.
         protocol: Question of the comparison. Its subgroups and its rule for the threshold are used.
         prevalence: Share of positive images where the systems will be used; `None` if it was not
             stated.
         resamples: Bootstrap samples of the patients: number of patients, number of resamples and
             random seed.
+        shortcut_rows: Rows that `shortcut_table` returned.
 
     Returns:
         Table with the columns of `FAILURE_COLUMNS`, one row for each figure of a system or
@@ -283,15 +249,12 @@ def failure_table(
     for name, members in models.items():
         for share in _shares_of_lesions(members, rows):
             shares.add(name, *share)
-        _add_net_benefit(shares, name, members)
-    _add_agreement(shares, models, policy)
-    add_at_prevalence(shares, models, policy, prevalence, drawn)
-    _add_combined_auroc(shares, models)
+    _add_right_wrong(shares, models, policy)
+    if prevalence is not None:
+        add_at_prevalence(shares, models, policy, prevalence, drawn)
     tables = [
         with_tests(shares.table(list(models)), evaluated, groups),
-        _undefined_net_benefit(models),
-        _shortcut_rows(images, evaluated, models),
-        validation_to_test(models, resamples.seed),
+        shortcut_rows,
     ]
     filled = [table for table in tables if len(table)]
     if not filled:
@@ -403,21 +366,20 @@ def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) ->
             yield key, reached * chosen, chosen, patients[pairs.truth.image]
 
 
-def _shortcut_rows(
-    images: LabelledImages, evaluated: LabelledImages, models: Models
-) -> pd.DataFrame:
-    """Return rows on how well metadata and image borders alone predict the label.
+def shortcut_table(models: Models) -> pd.DataFrame:
+    """Return how well metadata and image borders alone predict the label, as failure rows.
 
     The models that predict the label from facts such as view, sex, age or file size are fitted on
     four fifths of the patients of the evaluated images, and evaluated on the others, in turn. A
     system that is not better than the strongest of them has not shown that it uses the lungs.
     """
+    evaluated = images_of(models)
     positive = evaluated.y_true.astype(np.float64)
-    labels = pd.DataFrame({images.finding: positive}, index=evaluated.image_ids)
+    labels = pd.DataFrame({evaluated.finding: positive}, index=evaluated.image_ids)
     systems = {name: [model.scores for model in members] for name, members in models.items()}
     guesses = [
         row
-        for row in measure_shortcuts(evaluated.images, images.facts, labels, systems=systems)
+        for row in measure_shortcuts(evaluated.images, evaluated.facts, labels, systems=systems)
         if row["kind"] != _LEFT_OUT
     ]
 
@@ -458,58 +420,19 @@ def _shortcut_rows(
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
-def cohen_kappa(counts: Floats) -> Floats:
-    """Compute Cohen's kappa: the agreement of two systems' decisions beyond chance.
+def _add_right_wrong(shares: Shares, models: Models, policy: str) -> None:
+    """Add the shares of images that both systems of a pair, one or neither decides correctly.
 
-    Args:
-        counts: Numbers of images that both systems call positive, the second alone, neither, and
-            the first alone, shape ``(..., 4)``.
-
-    Returns:
-        Kappa, at most 1, shape ``(...)``; NaN if agreement by chance is already complete.
-
-    Source:
-        Cohen 1960.
-
-    Example:
-        >>> float(cohen_kappa(np.array([5.0, 0, 5, 0])))
-        1.0
-    """
-    both, second, neither, first = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
-    total = both + second + neither + first
-    with np.errstate(invalid="ignore", divide="ignore"):
-        of_first = (both + first) / total
-        of_second = (both + second) / total
-        observed = (both + neither) / total
-        chance = of_first * of_second + (1 - of_first) * (1 - of_second)
-        return np.asarray((observed - chance) / np.where(chance < 1, 1 - chance, np.nan))
-
-
-def _kappa(counts: Floats) -> Interval:
-    """Return Cohen's kappa with its interval by patient, from counts of shape ``(P, 4)``."""
-    estimate = function_over_seeds(lambda sums: (1 + cohen_kappa(sums)) / 2, [counts])
-    value = float(cohen_kappa(counts.sum(axis=0)))
-    return interval_of(value, estimate, lambda share: 2 * share - 1)
-
-
-def _add_agreement(shares: Shares, models: Models, policy: str) -> None:
-    """Add the agreement of every pair of systems, from the first seed of each system.
-
-    The topic ``right_wrong`` has the shares of images that both systems, one or neither decides
-    correctly, of all, positive and negative images. The topic ``agreement`` has Cohen's kappa. The
-    topic ``combined`` has the sensitivity and specificity of two combined systems: one that calls
-    an image positive if either system does, and one that does so if both do.
+    They are those of the first seed of each system, of all, positive and negative images.
     """
     evaluated = images_of(models)
     truth = evaluated.y_true
-    patients = evaluated.patients
     everything = np.ones(len(truth), dtype=bool)
     populations = {"all": everything, "positive": truth, "negative": ~truth}
     for first, second in combinations(models, 2):
         one, two = (models[name][0].called(policy) for name in (first, second))
         if one is None or two is None:
             continue
-        pair = f"{first} & {second}"
         right = one == truth, two == truth
         cells = {
             "both_right": right[0] & right[1],
@@ -520,57 +443,7 @@ def _add_agreement(shares: Shares, models: Models, policy: str) -> None:
         for group, of in populations.items():
             for metric, cell in cells.items():
                 key = ShareName("right_wrong", group, policy, metric)
-                shares.add(pair, key, cell & of, of, patients)
-        calls = confusion_by_patient(one, two, patients, evaluated.n_patients)
-        shares.add_interval(pair, ShareName("agreement", "", policy, "kappa"), _kappa(calls))
-        for words, joined in (("or", one | two), ("and", one & two)):
-            hits = {"recall": (joined, truth), "specificity": (~joined, ~truth)}
-            for metric, (hit, of) in hits.items():
-                key = ShareName("combined", "", policy, metric)
-                shares.add(f"{first} {words} {second}", key, hit & of, of, patients)
-
-
-def _add_net_benefit(shares: Shares, name: str, members: Sequence[EvaluatedModel]) -> None:
-    """Add the decision curve (net benefit) of a system, and that of calling every image positive.
-
-    Source:
-        Vickers and Elkin 2006.
-    """
-    evaluated = members[0].images
-    ones = np.ones(len(evaluated.y_true))
-    calibrated = [model.probability for model in members if model.probability is not None]
-    kinds = {}
-    if not _has_ranks_only(members):
-        kinds["net_benefit"] = [model.scores for model in members]
-    if len(calibrated) == len(members):
-        kinds["net_benefit_calibrated"] = calibrated
-    for risk in RISKS:
-        for metric, of_seeds in kinds.items():
-            worth = np.mean([benefits(evaluated.y_true, p, risk) for p in of_seeds], axis=0)
-            key = ShareName("decision_curve", f"{risk:g}", "", metric)
-            shares.add(name, key, worth, ones, evaluated.patients)
-        every = benefits(evaluated.y_true, ones, risk)
-        key = ShareName("decision_curve", f"{risk:g}", "", "net_benefit")
-        shares.add(TREAT_ALL, key, every, ones, evaluated.patients)
-
-
-def _has_ranks_only(members: Sequence[EvaluatedModel]) -> bool:
-    """Return True if a score of a test or validation image is outside [0, 1]."""
-    scores = [model.scores for model in members]
-    scores += [each.scores for model in members if (each := model.choices.chosen_scores)]
-    return any(((of_one < 0) | (of_one > 1)).any() for of_one in scores)
-
-
-def _undefined_net_benefit(models: Models) -> pd.DataFrame:
-    """Return rows without a value for systems of which only the ranks of scores count."""
-    names = [name for name, members in models.items() if _has_ranks_only(members)]
-    rows = [
-        {"topic": "decision_curve", "group": f"{risk:g}", "system": name, "policy": ""}
-        for name in names
-        for risk in RISKS
-    ]
-    table = pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
-    return table.assign(metric="net_benefit", ci_method="", note=_NO_PROBABILITY)
+                shares.add(f"{first} & {second}", key, cell & of, of, evaluated.patients)
 
 
 def predictive_values(
@@ -607,40 +480,27 @@ def add_at_prevalence(
     shares: Shares,
     models: Models,
     policy: str,
-    prevalence: Prevalence | None,
+    prevalence: Prevalence,
     drawn: _DrawnShares | None = None,
 ) -> None:
-    """Add the predictive values of each system at a prevalence, and its cost curve.
+    """Add the predictive values of each system at a prevalence.
 
     Predictive values are the share of positives among the images called positive, and of negatives
-    among the others. The expected cost at a point of the cost curve is ``(1 - sensitivity) x share
-    + (1 - specificity) x (1 - share)``, with ``share`` being each of the numbers 0, 0.1, ... 1: the
-    part that missed positives have in the total cost.
+    among the others.
 
     Args:
-        shares: Collection of figures, to which the predictive values and expected costs are added.
+        shares: Collection of figures, to which the predictive values are added.
         models: Evaluated models of each system by its display name, one for each training seed.
         policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
             at least this threshold are called positive.
-        prevalence: Share of positive images where the systems will be used; with `None`, only the
-            cost curve is added.
+        prevalence: Share of positive images where the systems will be used.
         drawn: Figures on resamples, from which differences of systems follow; `None` without.
-
-    Source:
-        Drummond and Holte 2006 (cost curves).
     """
     everything = np.ones(len(images_of(models).y_true), dtype=bool)
     for name, members in models.items():
         if not _metrics_of_groups(members, policy):
             continue
         counts = [confusion(model, policy, everything) for model in members]
-        for cost_share in COST_SHARES:
-            cost = partial(_cost, cost_share)
-            key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")
-            interval, _ = _interval_of_rates(cost, counts)
-            shares.add_interval(name, key, interval, _drawn_function(drawn, name, cost))
-        if prevalence is None:
-            continue
         for metric in ("ppv", "npv"):
             key = ShareName("prevalence", prevalence.text, policy, metric)
             interval = _predictive_interval(metric, prevalence, counts)
@@ -699,10 +559,6 @@ def _predictive_interval(metric: str, prevalence: Prevalence, counts: Sequence[F
     wide = prevalence.widen(ends, estimate.estimate, rises=metric == "ppv")
     value = interval.estimate
     return Interval(value, min(wide.ci_low, value), max(wide.ci_high, value))
-
-
-def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:
-    return (1 - recall) * cost_share + (1 - specificity) * (1 - cost_share)
 
 
 def _predictive(metric: str, prevalence: Prevalence, recall: Floats, specificity: Floats) -> Floats:

@@ -284,6 +284,5 @@ def _row(key: _Key, figure: _Figure) -> dict[str, Any]:
 
 def _choices(name: ShareName) -> dict[str, bool]:
     """Return the validation choices on which a share depends beside its threshold."""
-    if name.topic == "errors" or name.topic.startswith("lesions by "):
-        return {BOX_CUT: False}
-    return {"calibration": False} if name.metric == "net_benefit_calibrated" else {}
+    is_of_boxes = name.topic == "errors" or name.topic.startswith("lesions by ")
+    return {BOX_CUT: False} if is_of_boxes else {}

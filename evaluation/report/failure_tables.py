@@ -11,7 +11,6 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.groups.shares import TOO_FEW
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
-from cxr_compare.evaluation.groups.validation_to_test import VALIDATION
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 from cxr_compare.evaluation.report.metric_table import row_count
@@ -30,14 +29,9 @@ _OTHER_TOPICS = frozenset(
     {
         "errors",
         "right_wrong",
-        "agreement",
-        "combined",
-        "decision_curve",
         "prevalence",
-        "cost_curve",
         SHORTCUT,
         BEYOND_SHORTCUT,
-        VALIDATION,
     }
 )
 """Topics of the table of failures that are not groupings of images."""

@@ -21,8 +21,8 @@ def given_threshold_lines(figures: pd.DataFrame) -> list[str]:
     about it.
 
     Args:
-        figures: Table with the columns ``first`` (a system), ``metric``, ``policy`` (rule by which the
-            threshold was chosen, such as ``threshold=0.5``), ``subgroup`` and ``estimate``.
+        figures: Table with the columns ``first`` (a system), ``metric``, ``policy`` (rule by which
+            the threshold was chosen, such as ``threshold=0.5``), ``subgroup`` and ``estimate``.
 
     Returns:
         One line for each given threshold, with the figures of all systems.

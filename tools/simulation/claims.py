@@ -79,7 +79,6 @@ QUESTIONS = {
     "power dot": Question(f"a truly better system: {_OWN}"),
     "power rate": Question(f"a figure at a threshold of a truly better system: {_OWN}"),
     "wrong direction": Question("the worse system is called higher", "at most 2.5"),
-    "drift": Question("a rate on test is marked as different from validation", "at most 5"),
     "misses predictive": Question("interval of PPV or NPV at a prevalence misses", "5"),
     "group": Question("a group that does not differ is said to differ", "at most 5"),
     "exposure": Question("AUROC without seen images differs, though seeing gained nothing", "5"),
@@ -353,15 +352,6 @@ def power(result: Result, truth: Truth) -> Found:
     return {name: float(value) for name, value in found.items()}
 
 
-def drift(result: Result, truth: Truth) -> Found:
-    """Count rates on test outside of the range that validation of the same population predicts."""
-    rows = result.groups
-    rows = rows[(rows["topic"] == "validation to test") & rows["ci_low"].notna()]
-    outside = ~rows["estimate"].between(rows["ci_low"], rows["ci_high"])
-    marked = outside.groupby(rows["policy"]).any()
-    return {f"drift @ {policy}": float(mark) for policy, mark in marked.items()}
-
-
 def predictive_values(result: Result, truth: Truth) -> Found:
     """Count intervals of PPV and NPV at a prevalence that miss the true values."""
     assert truth.design.at_use is not None
@@ -514,7 +504,6 @@ CLAIMS: dict[str, Callable[[Result, Truth], Found]] = {
         calibration,
         chance,
         power,
-        drift,
         predictive_values,
         groups,
         groups_by_auroc,

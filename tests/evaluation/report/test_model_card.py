@@ -124,11 +124,12 @@ def test_failures_by_group_are_the_columns_of_this_system(trained):
         for name, shift in (("RetinaNet", 0.0), ("CheXNet", 0.1))
         for group, value in (("F", 0.6), ("not F", 0.3), ("M", 0.3))
     ]
-    failing = replace(trained, groups=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
+    table = pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+    failing = replace(trained, compute_groups=lambda: table)
     card = cards_of_comparison(failing)["CheXNet"]
-    (table,) = card.evaluation.groups
-    assert list(table.frame.columns) == ["CheXNet", "Positive images"]
-    assert table.frame.T.to_dict("list") == {
+    (section_of_groups,) = card.evaluation.groups
+    assert list(section_of_groups.frame.columns) == ["CheXNet", "Positive images"]
+    assert section_of_groups.frame.T.to_dict("list") == {
         "Sex: F": ["0.700 (0.600 to 0.800)", "5"],
         "Sex: M": ["0.400 (0.300 to 0.500)", "5"],
     }
