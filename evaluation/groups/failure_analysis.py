@@ -27,6 +27,7 @@ from cxr_compare.evaluation.groups.resampled_shares import Drawn, draw_shares
 from cxr_compare.evaluation.groups.shares import (
     FAILURE_COLUMNS,
     FEW,
+    LESION_TOPIC,
     NONE_OF_THEM,
     ShareName,
     Shares,
@@ -50,6 +51,7 @@ from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstima
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 from cxr_compare.evaluation.threshold_figures import confusion, interval_of, share_parts
+from cxr_compare.evaluation.thresholds import is_chosen
 
 SIZE_EDGES_MM = (30.0, 60.0)
 _SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
@@ -238,7 +240,10 @@ def failure_table(
         (numerator and denominator of a share) and ``p_value``.
     """
     evaluated = images_of(models)
-    policy = protocol.main_policy(list(next(iter(models.values()))[0].thresholds))
+    first = next(iter(models.values()))[0]
+    policy = protocol.main_policy(
+        [name for name, choice in first.thresholds.items() if choice.threshold is not None]
+    )
     rows = evaluated.images
     groups = image_groups(rows, protocol.subgroups)
     shares = Shares(evaluated.n_patients, set(groups))
@@ -247,7 +252,7 @@ def failure_table(
         drawn = draw_shares(models, policy, again, _masks(evaluated, groups), resamples)
     add_groups(shares, models, groups, policy, drawn)
     for name, members in models.items():
-        for share in _shares_of_lesions(members, rows):
+        for share in _shares_of_lesions(members, rows, policy):
             shares.add(name, *share)
     _add_right_wrong(shares, models, policy)
     if prevalence is not None:
@@ -335,17 +340,23 @@ def add_groups(
                     shares.add_auroc(name, auroc, auroc_over_seeds(parts), AurocParts.mean(parts))
 
 
-def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) -> Iterator[_Share]:
+def _box_cut(model: EvaluatedModel, policy: str) -> float | None:
+    """Return the score from which boxes count: chosen on validation, or a declared threshold."""
+    if model.choices.box_cut is not None or is_chosen(policy) or policy not in model.thresholds:
+        return model.choices.box_cut
+    return model.thresholds[policy].threshold
+
+
+def _shares_of_lesions(
+    members: Sequence[EvaluatedModel], rows: pd.DataFrame, policy: str
+) -> Iterator[_Share]:
     """Yield the shares of each kind of error, and of found lesions by kind of lesion.
 
     If there are several training seeds, the shares are means over them.
     """
     evaluated = members[0].images
-    matched = [
-        (model.pairs, model.choices.box_cut)
-        for model in members
-        if model.pairs is not None and model.choices.box_cut is not None
-    ]
+    cuts = [(model.pairs, _box_cut(model, policy)) for model in members]
+    matched = [(pairs, cut) for pairs, cut in cuts if pairs is not None and cut is not None]
     if len(matched) < len(members) or not matched[0][0].truth.per_image.sum():
         return
     patients = evaluated.patients[evaluated.is_boxed]
@@ -362,7 +373,7 @@ def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) ->
     trusted = rows[evaluated.is_boxed].reset_index(drop=True)
     for topic, of_lesion in lesion_groups(pairs, trusted).items():
         for group, chosen, _ in _split_groups(of_lesion):
-            key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
+            key = ShareName(f"{LESION_TOPIC}{topic}", group, "", "lesion_recall")
             yield key, reached * chosen, chosen, patients[pairs.truth.image]
 
 
