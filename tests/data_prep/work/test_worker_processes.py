@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cxr_compare.data_prep.work.map_images import map_images
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,10 +26,13 @@ def test_folder_with_the_name_of_a_module_ends_no_worker(tmp_path):
     assert (result.returncode, result.stdout) == (0, "[2, 1]\n"), result.stderr
 
 
-def test_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path):
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path, method):
     script = tmp_path / "analysis.py"
     script.write_text(
         "print('started', flush=True)\n"
+        "import multiprocessing\n"
+        f"multiprocessing.get_all_start_methods = lambda: [{method!r}]\n"
         "from cxr_compare.data_prep.work.map_images import map_images\n"
         "print(list(map_images(abs, [-2, -1], 2, on_crash=lambda row: None)))\n"
     )
