@@ -180,6 +180,7 @@ def open_cluster(address: str | None = None, workers: int | None = None) -> Iter
             yield RayCluster(ray, None if address is None else workers)
         finally:
             ray.shutdown()
+            _end_processes(scratch)
 
 
 def _connect(ray: ModuleType, address: str | None, workers: int | None, scratch: str) -> None:
@@ -215,6 +216,14 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None, scratch:
         raise InputError(message) from None
     if not ray.cluster_resources().get("CPU"):
         raise InputError(f"CXR_ADDRESS={address}: the cluster has no processors")
+
+
+def _end_processes(scratch: str) -> None:
+    """End what a start that failed has left running: it alone names the folder of our own Ray."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended, or is another user's
+            if scratch.encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _require_listener(address: str) -> None:
