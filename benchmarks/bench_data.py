@@ -29,7 +29,6 @@ from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.store.pixel_store_writer import SHARD_IMAGES, PixelStoreWriter
 from cxr_compare.data_prep.store.preprocess import letterbox
-from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 # with fewer images one would time the start of processes
 _PREPARED = 400
@@ -326,7 +325,7 @@ def prepare(paths: str, size: int, scratch: str, workers: int, measure: bool) ->
     def build() -> float:
         shutil.rmtree(folder, ignore_errors=True)
         with PixelStoreWriter(folder, size) as writer:
-            for row in decode_all(tasks, engine=LocalEngine(workers)):
+            for row in decode_all(tasks, workers=workers):
                 writer.add(row.image_id, *row.squares[size])
         return float(len(tasks))
 

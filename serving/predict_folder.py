@@ -32,8 +32,9 @@ from cxr_compare.data_prep.store.prediction_writer import (
 )
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.data_prep.work.background_threads import write_behind
-from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.map_images import Workers, map_images
 from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.data_prep.work.ray_cluster import RayCluster
 from cxr_compare.evaluation.sources.eligibility import sets_of_run, unknown_training_data
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 # Images in one file of a predictions folder: there are few files, and after Ctrl-C little is lost.
 PART_SIZE = 1024
-_MOST_SENT = 128  # images that a worker of an engine predicts before it answers
+_MOST_SENT = 128  # images that a worker predicts before it answers
 _LATENCY_IMAGES = 20
 _NO_MAPS = "none"  # method of the maps of a probe that has none
 
@@ -68,7 +69,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     validation_of: Target | None = None,
     image_ids: Sequence[str] | None = None,
     made_before: Predictions | None = None,
-    engine: Engine | None = None,
+    cluster: RayCluster | None = None,
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen images, into a predictions folder.
 
@@ -88,7 +89,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             test images.
         made_before: Predictions of the same model, whose rows are copied instead of computed again;
             None if there are none.
-        engine: Processes or machines that predict; None predicts in this process.
+        cluster: Ray cluster that predicts; None predicts in this process.
 
     Returns:
         The predictions. The cost of one image is measured only if all val and test images are
@@ -105,7 +106,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     predicted_ids = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
     if image_ids is not None:
         predicted_ids = pd.Series(sorted(image_ids), dtype=predicted_ids.dtype)
-    store = open_source(model, dataset, progress, engine)
+    store = open_source(model, dataset, progress, cluster)
     if isinstance(store, Features):
         store.require(dataset.ids["content_id"], pd.Index(predicted_ids))
     sizes = dataset.images[["image_id", "width", "height"]]
@@ -131,8 +132,8 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             parts = (
                 model.predict(store, todo, sizes, at_once)
                 # Features need too little computing to be sent to workers.
-                if engine is None or isinstance(store, Features | StoresBySize)
-                else predict_parts(engine, model, store, todo, sizes, at_once)
+                if cluster is None or isinstance(store, Features | StoresBySize)
+                else predict_parts(cluster, model, store, todo, sizes, at_once)
             )
             write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
@@ -155,7 +156,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
 
 
 def open_source(
-    model: Model, dataset: DataSet, progress: Progress, engine: Engine | None = None
+    model: Model, dataset: DataSet, progress: Progress, workers: Workers | None = None
 ) -> PixelStore | Features | StoresBySize:
     """Open the input of a model: the pixels of a data set, or features from another program.
 
@@ -163,7 +164,8 @@ def open_source(
         model: Run (trained network) or export (the network in another format) that predicts.
         dataset: Data set of the images.
         progress: Shows the progress if pixels are stored first.
-        engine: Processes that resize and store the pixels; None does so in this process.
+        workers: Number of processes, or the Ray cluster, that resize and store the pixels; None
+            uses processes of this machine.
 
     Returns:
         The pixel store (folder of resized images), or the features to which the model was fitted.
@@ -175,7 +177,7 @@ def open_source(
         return StoresBySize(dataset, progress, model.preprocess.size)
     given = getattr(model, "given_features", None)
     if given is None:
-        return dataset.make_store(model.preprocess.size, progress, engine)
+        return dataset.make_store(model.preprocess.size, progress, workers)
     folder = Path(str(given["folder"]))
     if not (folder / FEATURES_RECORD).is_file():
         raise InputError(
@@ -462,7 +464,7 @@ def _open_model(
 
 
 def predict_parts(
-    engine: Engine,
+    workers: Workers,
     model: Model,
     store: PixelStore,
     image_ids: pd.Index,
@@ -475,7 +477,7 @@ def predict_parts(
     byte.
 
     Args:
-        engine: Processes or machines that predict.
+        workers: Number of processes, or the Ray cluster, that predict.
         model: The loaded model.
         store: Pixel store (folder of resized square images).
         image_ids: Images to predict, in order.
@@ -502,7 +504,8 @@ def predict_parts(
     ordered = sizes.set_index("image_id").reindex(image_ids).rename_axis("image_id").reset_index()
     step = sent_size(batch_size)
     parts = (ordered.iloc[start : start + step] for start in range(0, len(ordered), step))
-    return engine.map_rows(predictor, parts, on_crash=_refuse, reads=[model.folder, store.folder])
+    reads = [model.folder, store.folder]
+    return map_images(predictor, parts, workers, on_crash=_refuse, reads=reads)
 
 
 def _refuse(images: pd.DataFrame) -> Part:

@@ -258,7 +258,7 @@ def _build(
         excluded = hide_paths(tables.excluded, key)
         tables = replace(tables, images=images, excluded=excluded)
     shortcuts = options.measure_shortcuts
-    write_set(out, tables, decode, plan, measure_shortcuts=shortcuts, engine=options.engine)
+    write_set(out, tables, decode, plan, measure_shortcuts=shortcuts, workers=options.workers)
 
 
 def _exif_note(decode: pd.DataFrame, tables: SourceTables, *, raw_boxes: bool) -> list[str]:
@@ -293,7 +293,7 @@ def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions)
                 images,
                 dataset.source_root,
                 size,
-                engine=options.engine,
+                workers=options.workers,
                 on_decoded=advance,
             )
 
@@ -332,7 +332,7 @@ def _ingest(
             [0, -1][: len(todo)]
         ]  # files that every machine must be able to read
         reads = [root, *(root / path for path in ends)]
-        rows = decode_all(tasks, engine=options.engine, reads=reads)
+        rows = decode_all(tasks, workers=options.workers, reads=reads)
         sizes = labelled_sizes(todo, tables.boxes)
         for row, path, labelled in zip(rows, todo["path"], sizes, strict=True):
             outcome = journal_row(row, root / path, labelled)

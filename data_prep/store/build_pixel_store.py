@@ -14,8 +14,7 @@ from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
 from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelStore, store_folder
 from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
-from cxr_compare.data_prep.work.engine import Engine
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.work.map_images import Workers
 
 _IMAGES_PER_WORKER = 200  # starting a process takes as long as decoding these
 _REPAIR_ADVICE = "; bring it back, or remove the data set and run cxr prepare again"
@@ -27,7 +26,7 @@ def build_pixel_store(
     source_root: Path,
     size: int,
     *,
-    engine: Engine | None = None,
+    workers: Workers | None = None,
     on_decoded: Callable[[int], object] | None = None,
     before_wait: Callable[[], object] | None = None,
 ) -> PixelStore:
@@ -42,7 +41,8 @@ def build_pixel_store(
             one row for each image of the data set.
         source_root: Folder of the image files.
         size: Side of the square images, px.
-        engine: Worker processes or machines that decode; None uses processes of this machine.
+        workers: Number of processes, or the Ray cluster, that decode; None uses processes of this
+            machine.
         on_decoded: Function that is called with 1 after each image.
         before_wait: Function without arguments that is called once if another process is building
             this store; the call then waits for that process. None raises an error instead of
@@ -68,8 +68,8 @@ def build_pixel_store(
     with folder_lock(folder, before_wait), PixelStoreWriter(folder, size) as writer:
         missing = images[~images["image_id"].isin(list(writer.done))]
         require_free_space(folder, len(missing) * size * size)
-        if engine is None:
-            engine = LocalEngine(min(cpu_count(), len(missing) // _IMAGES_PER_WORKER))
+        if workers is None:
+            workers = min(cpu_count(), len(missing) // _IMAGES_PER_WORKER)
         tasks = (
             DecodeTask(
                 image_id,
@@ -81,7 +81,7 @@ def build_pixel_store(
             for image_id, path, sha256 in missing[["image_id", "path", "file_sha256"]].to_numpy()
         )
         errors = []
-        for row in decode_all(tasks, engine=engine, reads=[source_root]):
+        for row in decode_all(tasks, workers=workers, reads=[source_root]):
             if row.error is None:
                 pixels, placement = row.squares[size]
                 writer.add(row.image_id, pixels, placement)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.work.image_files import require_image_checksum
+from cxr_compare.data_prep.work.map_images import Workers, map_images
 
-if TYPE_CHECKING:
-    from cxr_compare.data_prep.work.engine import Engine
+_TOGETHER = 8  # images that a process gets at a time
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,25 @@ class DecodedRow:
 
 
 def decode_all(
-    tasks: Iterable[DecodeTask], *, engine: Engine, reads: Sequence[Path] = ()
+    tasks: Iterable[DecodeTask], *, workers: Workers, reads: Sequence[Path] = ()
 ) -> Iterator[DecodedRow]:
     """Decode and resize image files on several processes or machines.
 
     Args:
         tasks: Requests, one for each image file.
-        engine: Worker processes or machines that decode; see `data_prep.work.engine`.
+        workers: Number of processes, or the Ray cluster, that decode; see `map_images`.
         reads: Folders that contain the files, which every machine must be able to read.
 
     Yields:
         One result for each task, in the order of the tasks. A file on which the decoding process
         crashes gives a result with an error.
     """
-    return engine.map_rows(
+    return map_images(
         decode_row,
         tasks,
+        workers,
         on_crash=lambda task: DecodedRow(task.image_id, error=f"{task.path}: {DECODER_CRASHED}"),
+        together=_TOGETHER,
         reads=reads,
     )
 

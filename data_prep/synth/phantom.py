@@ -24,7 +24,7 @@ from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE,
 from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
 from cxr_compare.data_prep.synth.rsna_tables import image_record, rsna_tables
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.work.map_images import map_images
 
 _JSON = "synth.json"
 _KIND = "synth"
@@ -117,8 +117,8 @@ def write_phantom(
         chunks = _plan_chunks(out, arguments)
         missing = [chunk for chunk in chunks if not chunk.part.exists()]
         advance(sum(chunk.n_images for chunk in chunks) - sum(c.n_images for c in missing))
-        engine = LocalEngine(min(workers, len(missing)))
-        for n_written in engine.map_rows(_write_chunk, missing, on_crash=_crashed):
+        workers = min(workers, len(missing))
+        for n_written in map_images(_write_chunk, missing, workers, on_crash=_crashed):
             advance(n_written)
         counts = _finish(out, arguments, chunks)
     return PhantomSummary(folder=out, already_complete=False, **counts)

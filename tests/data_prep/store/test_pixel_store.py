@@ -24,7 +24,6 @@ from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
 from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import letterbox
-from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 SIZE = 32
 IDENTITY = Placement(1.0, 1.0, 0.0, 0.0)
@@ -85,7 +84,7 @@ def test_store_gives_the_letterboxed_image(tmp_path, source):
 def test_processes_do_not_change_a_byte(tmp_path, source):
     root, table = source
     for workers in (1, 2):
-        build_pixel_store(tmp_path / str(workers), table, root, SIZE, engine=LocalEngine(workers))
+        build_pixel_store(tmp_path / str(workers), table, root, SIZE, workers=workers)
     one, two = (contents(store_folder(tmp_path / w, SIZE)) for w in ("1", "2"))
     assert one == two
 
