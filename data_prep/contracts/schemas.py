@@ -21,6 +21,8 @@ ORIGINS = ("unknown", "reader", "consensus", "report_nlp", "folder", "boxes", "s
 
 ``synthetic`` labels were made with their images by ``cxr synth``.
 """
+OLDEST_YEARS = 120.0
+"""Largest possible age in years."""
 ROLES = ("train", "val", "test", "unused")
 ROLE_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -91,7 +91,7 @@ def check(
     if no_pixels and burned_in_text:
         raise InputError("--burned-in-text: searches the pixels; leave out --no-pixels")
     from cxr_compare.data_prep.audit import audit, page
-    from cxr_compare.data_prep.audit.burned_in_text import find_burned_in_text
+    from cxr_compare.data_prep.audit.images import find_burned_in_text
 
     dataset = DataSet.open(data)
     if split is not None:

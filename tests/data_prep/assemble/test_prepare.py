@@ -14,7 +14,7 @@ from PIL import Image
 import cxr_compare.scripts.commands.prepare
 from cxr_compare.data_prep.assemble import journal
 from cxr_compare.data_prep.assemble import prepare as preparing
-from cxr_compare.data_prep.audit.split_checks import find_leaks
+from cxr_compare.data_prep.audit.splits import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.text import TEXT
