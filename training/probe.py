@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from cxr_compare.classification.dataset import ImageLabelDataset, collate
 from cxr_compare.classification.given_features import build_feature_classifier
 from cxr_compare.classification.inference import compute_features
 from cxr_compare.classification.loss import sigmoid_scores
@@ -33,6 +32,7 @@ from cxr_compare.training.classifier import (
     start_channels,
 )
 from cxr_compare.training.cost import count_parameters, describe_device
+from cxr_compare.training.datasets import ImageLabelDataset, collate_labels
 from cxr_compare.training.hardware import Hardware
 from cxr_compare.training.model_files import save_model
 from cxr_compare.training.peak_memory import PeakMemory
@@ -94,7 +94,9 @@ class ProbeTask(ModelTask):
             InputError: A feature is not finite; the message names the image.
         """
         samples = (
-            collate([images[row] for row in range(start, min(start + batch_size, len(images)))])
+            collate_labels(
+                [images[row] for row in range(start, min(start + batch_size, len(images)))]
+            )
             for start in range(0, len(images), batch_size)
         )
         batches = read_ahead((batch.image_ids, batch.images) for batch in samples)

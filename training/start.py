@@ -16,12 +16,12 @@ from cxr_compare.configs.settings import (
     ProbeConfig,
     ProbeTrainingSettings,
 )
-from cxr_compare.data_prep.augment.augment import build_augmentation
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
+from cxr_compare.training.augment import build_augmentation
 from cxr_compare.training.classifier import ClassifierTask
 from cxr_compare.training.cost import count_parameters
 from cxr_compare.training.detector import DetectorTask
