@@ -61,7 +61,7 @@ class ModelTask:
         """Build the model from the seed or published weights, and load what fits of `start`."""
         start = self.start
         weights = config.model.weights
-        arguments |= config.model.model_dump(exclude={"weights", "trainable", "features"})
+        arguments |= config.model.model_dump(exclude={"weights", "trainable"})
         if start is not None:
             arguments |= start.normalisation
             self.notes += start.pixel_notes(size)
