@@ -50,7 +50,7 @@ def import_features(
     cells, row by row, all numbers of the first cell first; the grid covers the image, or its part
     x1, y1, x2, y2. The classifier is a logistic regression of the standardised features, as cxr
     train probe fits it to a network of its own: on the training images, with the penalty that the
-    validation patients choose. What it says of the validation and test images is written as
+    validation patients choose. Its scores of the validation and test images are written as
     predictions, with an activation map of each image if the features form a grid.
 
     Args:
