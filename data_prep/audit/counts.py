@@ -11,8 +11,7 @@ import scipy  # its parts are loaded when they are first used
 
 from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
 from cxr_compare.data_prep.audit.image_groups import labels_of_images
-from cxr_compare.data_prep.contracts.codes import renumber_codes
-from cxr_compare.data_prep.contracts.ids import positions
+from cxr_compare.data_prep.contracts.ids import positions, renumber_codes
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.border_greys import read_border_greys
