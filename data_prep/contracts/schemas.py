@@ -236,15 +236,6 @@ SCHEMAS: dict[str, Schema] = {
         },
         unique=("image_id",),
     ),
-    "feature_index": Schema(
-        {
-            **_IMAGE,
-            "features_hash": _number(dtype="int64"),
-            # the part of the image that a grid of features covers, which may reach beyond it
-            **dict.fromkeys(EDGES, _number(optional=True)),
-        },
-        unique=("image_id",),
-    ),
     "seen": Schema(
         {
             **_IMAGE,

@@ -18,7 +18,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
+from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder
 from cxr_compare.data_prep.contracts.schemas import (
     FINGERPRINTS,
     REFERENCE_READER,

@@ -229,7 +229,7 @@ def _systems_paragraph(comparison: Comparison, citations: Citations) -> str:
         if original is not None:
             same = f"{name} is the same trained network as {original}."
             texts.append(f"{same} {prediction_text(facts)}".rstrip())
-        elif any(facts.get(key) for key in ("recipe", "members", "backend")):
+        elif any(facts.get(key) for key in ("recipe", "members", "description", "backend")):
             texts.append(system_text(name, facts, citations, described=comparison.names))
         else:
             imported.append(name)

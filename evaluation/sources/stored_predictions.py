@@ -38,7 +38,7 @@ from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 _RECORDED = (
     "system", "seed", "kind", "inference_id", "training_id", "exported_from", "maps", "command",
     "created", "revision", "versions", "backend", "precision", "tta", "recipe", "members",
-    "ensemble",
+    "ensemble", "description",
 )  # fmt: skip
 
 
