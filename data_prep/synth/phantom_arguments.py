@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.synth.lesions import CONTRAST_TO_NOISE, Contrast
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,6 @@ class PhantomArguments:
         n_images: Number of labelled images, at least 1.
         seed: Random seed, at least 0.
         size: Side of the square images, 64 to 4,096 px.
-        contrast: Contrast of the lesions: ``mixed`` (faint to dense) or ``high``.
         prevalence: Expected share of positive images, in (0, 1).
 
     Raises:
@@ -26,7 +24,6 @@ class PhantomArguments:
     n_images: int
     seed: int
     size: int
-    contrast: Contrast
     prevalence: float
 
     def __post_init__(self) -> None:
@@ -34,10 +31,6 @@ class PhantomArguments:
             (self.n_images >= 1, f"n_images must be at least 1, got {self.n_images}"),
             (self.seed >= 0, f"seed must not be negative, got {self.seed}"),
             (64 <= self.size <= 4096, f"size must lie in 64 to 4096 px, got {self.size}"),
-            (
-                self.contrast in CONTRAST_TO_NOISE,
-                f"contrast must be one of {', '.join(CONTRAST_TO_NOISE)}, got {self.contrast!r}",
-            ),
             (0 < self.prevalence < 1, f"prevalence must lie in (0, 1), got {self.prevalence}"),
         )
         for holds, message in rules:
