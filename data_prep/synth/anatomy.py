@@ -24,7 +24,7 @@ _SUBPIXEL_BITS = 4  # cv2 draws at 1/16 px, so that shapes move smoothly with th
 _SMALLEST_SIGMA = 2.5  # px; a wider blur is computed on a smaller image
 _VESSEL_GENERATIONS = 5
 _TRUNKS = 7  # vessels that leave each lung root
-_WAVES = 7  # waves by which a patient's chest differs in shape from the usual one
+_WAVES = 5  # waves by which a patient's chest differs in shape from the usual one
 
 _WALL = np.array([[0.20, -0.04], [0.44, 0.04], [0.66, 0.15], [0.84, 0.33], [0.95, 0.58], [1, 0.84]])
 _LUNG = np.array(
@@ -205,8 +205,6 @@ def wall(y: float) -> float:
 
 def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
     """Draw the shape of a chest at random."""
-    waves = rng.normal(0, 1, (_WAVES, 5)) * (2.5, 3.0, 0, 0.012, 0.012)
-    waves[:, 2] = rng.uniform(0, 2 * np.pi, _WAVES)
     return Anatomy(
         half_width=(0.325 if sex == "M" else 0.31) * rng.uniform(0.85, 1.15),
         height=rng.uniform(0.43, 0.64),
@@ -218,8 +216,15 @@ def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
         front_ribs=_draw_front_ribs(rng),
         rib_width=rng.uniform(0.019, 0.031),
         vessels=_grow_vessels(rng),
-        waves=waves,
+        waves=draw_waves(rng, _WAVES),
     )
+
+
+def draw_waves(rng: np.random.Generator, n_waves: int) -> Points:
+    """Draw smooth displacements of all shapes of a chest, the rows of `Anatomy.waves`."""
+    waves = rng.normal(0, 1, (n_waves, 5)) * (2.5, 3.0, 0, 0.012, 0.012)
+    waves[:, 2] = rng.uniform(0, 2 * np.pi, n_waves)
+    return waves
 
 
 def _draw_back_ribs(rng: np.random.Generator) -> list[Points]:

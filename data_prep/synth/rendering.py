@@ -16,6 +16,7 @@ from cxr_compare.data_prep.synth.anatomy import (
     blur,
     curve,
     draw_anatomy,
+    draw_waves,
     wall,
 )
 from cxr_compare.data_prep.synth.lesions import Lesion, Site, add_lesions, draw_sites
@@ -32,7 +33,7 @@ _RIB_BACK = 0.10
 _RIB_FRONT = 0.06
 _VESSEL = 0.13
 _ABDOMEN = 0.20
-_SCAR = (0.08, 0.30)
+_SCAR = (0.08, 0.22)
 
 # Standard deviation of noise, in attenuation units. It sets the difficulty of the images.
 _TEXTURE = 0.024
@@ -168,16 +169,23 @@ def draw_image(patient: Patient, number: int, size: int) -> SynthImage:
     view: View = "AP" if rng.random() < patient.bedridden else "PA"
     # The heart is farther from the detector on an AP image, and so appears larger.
     growth = rng.uniform(1.06, 1.20) if view == "AP" else 1.0
+    posture = draw_waves(rng, 2)
+    anatomy = replace(
+        patient.anatomy,
+        heart=patient.anatomy.heart * growth,
+        waves=np.concatenate([patient.anatomy.waves, posture]),
+    )
     canvas = Canvas(
         size,
-        replace(patient.anatomy, heart=patient.anatomy.heart * growth),
+        anatomy,
         scale=rng.uniform(0.86, 1.18),
         angle=rng.normal(0, 0.045),
         shift=(rng.normal(0, 0.03), rng.normal(0.01, 0.035)),
     )
     attenuation, visible = draw_chest(canvas)
     if patient.scars:
-        attenuation += patient.scar * canvas.soften(canvas.lines([(patient.scars, 0.009, 1)]), 0.003)
+        scars = canvas.lines([(patient.scars, 0.010, 1)])
+        attenuation += patient.scar * canvas.soften(scars, 0.004)
     _add_noise(attenuation, visible, rng)
     lesions: list[Lesion] = []
     if lesion_rng.random() < patient.illness:

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.sources.rsna import CLASS_INFO, LABELS, TRAIN_IMAGES
-from cxr_compare.data_prep.synth.phantom import write_phantom
-from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments
+from cxr_compare.data_prep.synth.phantom import PhantomArguments, write_phantom
 from cxr_compare.data_prep.synth.rendering import (
     Patient,
     SynthImage,
