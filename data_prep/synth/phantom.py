@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cxr_compare.data_prep.work.local_engine import LocalEngine
 _JSON = "synth.json"
 _KIND = "synth"
 _STARTED = "synth.started.json"
+_FIRST_TEST_PATIENT = 1_000_000_000  # far from the numbers of labelled patients
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,11 @@ def write_phantom(
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
         write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
-        patients = []
-        for folder, first, count in (
-            (make_folder(out / TRAIN_IMAGES), 0, n_images),
-            (make_folder(out / TEST_IMAGES), _FIRST_TEST_PATIENT, count_test_images(n_images)),
-        ):
-            patients += _plan_patients(folder, first, count, arguments)
+        train = make_folder(out / TRAIN_IMAGES)
+        test = make_folder(out / TEST_IMAGES)
+        n_test = count_test_images(n_images)
+        patients = _plan_patients(train, 0, n_images, arguments)
+        patients += _plan_patients(test, _FIRST_TEST_PATIENT, n_test, arguments)
         engine = LocalEngine(min(workers, len(patients)))
         records = []
         for written in engine.map_rows(_write_patient, patients, on_crash=_crashed):
@@ -197,9 +196,6 @@ def _finish(
     return counts
 
 
-_FIRST_TEST_PATIENT = 1_000_000_000  # far from the numbers of labelled patients
-
-
 @dataclass(frozen=True)
 class _PatientImages:
     """Images of one patient, which one worker draws and writes into a folder."""
@@ -228,15 +224,17 @@ def count_test_images(n_images: int) -> int:
 
 def _plan_patients(
     folder: Path, first: int, n_images: int, arguments: PhantomArguments
-) -> Iterator[_PatientImages]:
-    """Yield patients who together have a number of images; the last one may have fewer."""
+) -> list[_PatientImages]:
+    """Return patients who together have a number of images; the last one may have fewer."""
+    patients = []
+    index = first
     left = n_images
-    for index in count(first):
+    while left:
         n_drawn = min(left, count_images(arguments.seed, index))
-        yield _PatientImages(folder, index, n_drawn, arguments)
+        patients.append(_PatientImages(folder, index, n_drawn, arguments))
+        index += 1
         left -= n_drawn
-        if not left:
-            return
+    return patients
 
 
 def _write_patient(images: _PatientImages) -> list[dict[str, Any]]:
