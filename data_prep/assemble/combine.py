@@ -100,7 +100,6 @@ def combine(
     if exclude is not None:
         listed = read_exclusions(exclude)
         settings["exclude"] = frame_digest(listed, listed.columns)
-    is_complete(out, settings)  # refuses a wrong folder before a lock file is put into it
     with folder_lock(out):
         complete = is_complete(out, settings)
         if not complete:

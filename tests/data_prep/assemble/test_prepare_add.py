@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_compare.data_prep.assemble import prepare as preparing
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.splits.stored_splits import add_splits
+from cxr_compare.data_prep.store import build_pixel_store
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.pixel_store import PixelStore
 from tests.data_prep.assemble.sources import make, write_pairs
 
 SIZE = 32
@@ -29,14 +28,14 @@ def write_source(folder: Path, n_images: int = 24) -> Path:
 def decoded(monkeypatch) -> list[str]:
     """Ids of the images that are decoded from now on."""
     seen = []
-    decode_all = preparing.decode_all
+    decode_all = build_pixel_store.decode_all
 
     def watched(tasks, **options):
         tasks = list(tasks)
         seen.extend(task.image_id for task in tasks)
         return decode_all(tasks, **options)
 
-    monkeypatch.setattr(preparing, "decode_all", watched)
+    monkeypatch.setattr(build_pixel_store, "decode_all", watched)
     return seen
 
 
@@ -54,7 +53,7 @@ def test_new_images_come_in_without_decoding_the_old_ones_again(tmp_path, decode
     after = dataset.split().set_index("image_id")["role"]
     assert len(after) == 31
     pd.testing.assert_series_equal(after[before.index], before)
-    assert set(PixelStore.open(out / "pixels" / f"letterbox-{SIZE}").ids) == set(after.index)
+    assert set(DataSet.open(out).store(SIZE).ids) == set(after.index)
     assert make(source, out, sizes=[SIZE], add=True).already_complete
 
 
@@ -85,7 +84,7 @@ def test_a_replaced_file_and_a_mended_one_are_read_again(tmp_path, decoded):
     assert sorted(decoded) == ["i005", "i007"]
     assert summary.changes == ("added: 1 image new, 1 replaced, 0 gone",)
     assert DataSet.open(out).read_original("i007").max() == 99
-    store = PixelStore.open(out / "pixels" / f"letterbox-{SIZE}")
+    store = DataSet.open(out).store(SIZE)
     assert store.image("i007")[SIZE // 2].max() == 99
 
 
@@ -185,7 +184,7 @@ def test_with_a_key_no_id_or_path_of_the_source_is_written_anywhere(tmp_path, mo
     with pytest.raises(InputError, match="keyed hashes; set CXR_ID_KEY"):
         dataset.read_original(image_id)
     monkeypatch.setenv("CXR_ID_KEY", str(key))
-    square = PixelStore.open(out / "pixels" / f"letterbox-{SIZE}").image(image_id)
+    square = DataSet.open(out).store(SIZE).image(image_id)
     original = DataSet.open(out).read_original(image_id)
     assert original.shape == (40, 50)
     assert abs(float(original.mean()) - float(square[4:-4].mean())) < 15
