@@ -24,8 +24,8 @@ from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
-from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
+from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store, decode_into
+from cxr_compare.data_prep.store.decode import DecodeTask
 from cxr_compare.data_prep.store.decode_writer import DecodeWriter
 from cxr_compare.data_prep.store.pixel_store import PixelStore, index_file, pixels_file
 from cxr_compare.data_prep.work.local_engine import LocalEngine
@@ -330,8 +330,8 @@ def prepare(paths: str, size: int, scratch: str, workers: int, measure: bool) ->
     def build() -> float:
         shutil.rmtree(folder, ignore_errors=True)
         with DecodeWriter(folder, [size]) as writer:
-            for row in decode_all(tasks, engine=LocalEngine(workers)):
-                writer.add(row)
+            for failed in decode_into(writer, tasks, engine=LocalEngine(workers)):
+                raise ValueError(failed.error)
         return float(len(tasks))
 
     return build

@@ -105,7 +105,6 @@ def _extend_stored_split(
 
 
 _SETTINGS = "settings.json"
-_PIXELS = "pixels"
 
 
 def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
@@ -150,8 +149,8 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
     if record is not None:
         same = all(record["settings"].get(key) == settings.get(key) for key in growing)
         return record["contract"] == "dataset" and same
-    unfinished = (LOCK_NAME, WORK_FOLDER, JOURNAL, _PIXELS)
-    if out.is_dir() and any(path.name not in unfinished for path in out.iterdir()):
+    # A set that was begun has its settings before anything else.
+    if out.is_dir() and any(path.name not in (LOCK_NAME, WORK_FOLDER) for path in out.iterdir()):
         raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
     return False
 
@@ -218,8 +217,13 @@ def write_set(
     dataset = DataSet.from_info(out, info)
     write_audit(dataset, audit(dataset, near=near, measure_shortcuts=measure_shortcuts), out)
     write_json(out / "dataset.json", "dataset", info)
-    (out / JOURNAL).unlink(missing_ok=True)  # its facts are in the tables now
-    shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
+
+
+def end_set(out: Path) -> None:
+    """Remove what `begin_set` and the decoding left in a data set that is complete now."""
+    if (out / WORK_FOLDER).exists():
+        (out / JOURNAL).unlink(missing_ok=True)
+        shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
 
 
 def _split_notes(splits: dict[str, SplitAndRecord]) -> list[str]:

@@ -12,20 +12,21 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.assemble.complete import (
-    complete_tables,
-    complete_without_files,
-    misfits,
-)
+from cxr_compare.data_prep.assemble.complete import complete_tables, complete_without_files
 from cxr_compare.data_prep.assemble.dataset_writer import (
     SetPlan,
     SplitAndRecord,
     begin_set,
+    end_set,
     is_complete,
     write_set,
+)
+from cxr_compare.data_prep.assemble.decode_source import (
+    decode_source,
+    stored_facts,
+    unchanged_facts,
 )
 from cxr_compare.data_prep.assemble.exclusion_list import exclude_listed, read_exclusions
 from cxr_compare.data_prep.assemble.hidden_ids import pseudonymise
@@ -47,15 +48,10 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from cxr_compare.data_prep.splits.split_file import read_split_file
-from cxr_compare.data_prep.store.build_pixel_store import (
-    build_pixel_store,
-    decode_into,
-    open_complete_store,
-)
+from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store, open_complete_store
 from cxr_compare.data_prep.store.dataset import DataSet, image_labels
-from cxr_compare.data_prep.store.decode import DecodeTask
-from cxr_compare.data_prep.store.decode_writer import DecodeWriter, typed_facts
-from cxr_compare.data_prep.store.pixel_store import index_file, pixels_file, stored_sizes
+from cxr_compare.data_prep.store.decode_writer import DecodeWriter
+from cxr_compare.data_prep.store.pixel_store import remove_stores
 from cxr_compare.data_prep.store.preprocess import require_size
 
 _FEW_PATIENTS = 10
@@ -139,10 +135,10 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         n_replaced = 0
         shown: tuple[str, ...] = ()
         if not complete or options.add:
-            stored = _stored_facts(out)
-            valid = _unchanged(tables, stored)
-            n_replaced = int(is_member(stored["image_id"], tables.images["image_id"]).sum())
-            n_replaced -= len(valid)
+            stored = stored_facts(out)
+            valid = unchanged_facts(tables, stored)
+            n_known = int(is_member(stored["image_id"], tables.images["image_id"]).sum())
+            n_replaced = n_known - len(valid)
             complete = complete and len(valid) == tables.images["path"].notna().sum()
         if not complete:
             for line in limits:
@@ -150,8 +146,9 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
             shown = tuple(line for line in limits if not line.startswith("WARNING"))
             before = _known_ids(out)
             if n_replaced:
-                _remove_stores(out, options.sizes)
+                remove_stores(out, except_sizes=options.sizes)
             _build(tables, out, plan, options, key, stored)
+        end_set(out)  # also what a call left that was killed when it had completed the set
         dataset = DataSet.open(out)
         _add_stores(dataset, tables, options)
     summary = summarise(dataset, already_complete=complete, before=before, n_replaced=n_replaced)
@@ -248,7 +245,8 @@ def _build(
         tables, decode = complete_without_files(tables)
     else:
         with DecodeWriter(out, options.sizes) as writer:
-            facts, failed = _decode(tables, out, options, stored, writer)
+            require_free_space(out, _bytes_of(tables.images, options.sizes))
+            facts, failed = decode_source(tables, writer, stored, options)
             tables, decode = complete_tables(tables, facts, failed)
             if len(tables.images):
                 writer.finish(tables.images)
@@ -267,6 +265,11 @@ def _build(
         tables = replace(tables, images=images, excluded=excluded)
     shortcuts = options.measure_shortcuts
     write_set(out, tables, decode, plan, measure_shortcuts=shortcuts, engine=options.engine)
+
+
+def _bytes_of(images: pd.DataFrame, sizes: Sequence[int]) -> int:
+    """Estimate the bytes of squares and tables; a row in all tables takes less than 1,000 bytes."""
+    return len(images) * (1000 + sum(size * size for size in sizes))
 
 
 def _exif_note(decode: pd.DataFrame, tables: SourceTables, *, raw_boxes: bool) -> list[str]:
@@ -301,101 +304,3 @@ def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions)
                 engine=options.engine,
                 on_decoded=advance,
             )
-
-
-def _decode(
-    tables: SourceTables,
-    out: Path,
-    options: PrepareOptions,
-    stored: pd.DataFrame,
-    writer: DecodeWriter,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decode the images that are not yet known.
-
-    Returns:
-        The facts of the images that can be used, and those that cannot, with stage and reason.
-    """
-    images = tables.images
-    root = tables.root
-    # One row in all tables takes less than 1,000 bytes.
-    require_free_space(out, len(images) * (1000 + sum(size * size for size in options.sizes)))
-    known = _unchanged(tables, _latest(stored, writer.facts()))["image_id"]
-    done = known[[writer.has_squares(image_id) for image_id in known]]
-    todo = images[~is_member(images["image_id"], done)].sort_values("image_id")
-    paths = todo.set_index("image_id")["path"]
-    tasks = (DecodeTask(name, root / path, tuple(options.sizes)) for name, path in paths.items())
-    ends = paths.iloc[[0, -1][: len(paths)]]  # files that every machine must be able to read
-    errors = {}
-    with options.progress("Reading images", len(images)) as advance:
-        advance(len(images) - len(todo))
-        failed = decode_into(
-            writer,
-            tasks,
-            engine=options.engine,
-            reads=[root, *(root / path for path in ends)],
-            on_decoded=advance,
-        )
-        for row in failed:
-            path = root / paths[row.image_id]
-            reason = str(row.error).removeprefix(f"{path}: ")  # a path may contain a name
-            if options.strict:
-                raise _strict_refusal(path, row.image_id, reason)
-            errors[row.image_id] = reason
-    facts = _latest(stored, writer.facts())
-    usable = is_member(facts["image_id"], images["image_id"])
-    usable &= ~is_member(facts["image_id"], list(errors))
-    facts = facts[usable]
-    unfit = misfits(tables, facts)
-    if options.strict and len(unfit):
-        first = unfit.iloc[0]
-        path = images.loc[images["image_id"] == first["image_id"], "path"].iloc[0]
-        raise _strict_refusal(root / path, first["image_id"], first["reason"])
-    unread = pd.DataFrame({"image_id": list(errors), "reason": list(errors.values())}, dtype=TEXT)
-    without = pd.concat([unread.assign(stage="decode"), unfit], ignore_index=True)
-    return facts[~is_member(facts["image_id"], unfit["image_id"])], without
-
-
-def _strict_refusal(path: Path, image_id: str, reason: str) -> InputError:
-    return InputError(f"{path}: {reason} (image '{image_id}' is left out without --strict)")
-
-
-def _latest(stored: pd.DataFrame, journaled: pd.DataFrame) -> pd.DataFrame:
-    """Join facts of two sources; the later of an image counts."""
-    both = pd.concat([stored, journaled], ignore_index=True)
-    return both.drop_duplicates("image_id", keep="last", ignore_index=True)
-
-
-def _stored_facts(out: Path) -> pd.DataFrame:
-    """Return the facts of the images of a complete data set, as its tables hold them."""
-    if not ((out / "decode.parquet").is_file() and (out / "images.parquet").is_file()):
-        return typed_facts(pd.DataFrame({"image_id": []}))
-    measured = ["image_id", "file_sha256", "height", "width"]
-    images = read_table(out / "images.parquet", "images", measured)
-    return typed_facts(read_table(out / "decode.parquet", "decode").merge(images, on="image_id"))
-
-
-def _unchanged(tables: SourceTables, facts: pd.DataFrame) -> pd.DataFrame:
-    """Return the facts of those images of the source whose file is as it was decoded."""
-    paths = tables.images[["image_id", "path"]].dropna()
-    rows = facts.merge(paths, on="image_id")
-    now = [_file_state(tables.root / path) for path in rows["path"]]
-    stated = rows[["file_bytes", "file_mtime_ns"]].fillna(-1).astype("int64").to_numpy()
-    is_unchanged = (stated == np.array(now, dtype="int64").reshape(-1, 2)).all(axis=1)
-    return rows[is_unchanged]
-
-
-def _remove_stores(out: Path, sizes: Sequence[int]) -> None:
-    """Remove the squares of sizes that are not written now; they hold files that were replaced."""
-    for size in set(stored_sizes(out)) - set(sizes):
-        path = pixels_file(out, size)
-        path.unlink(missing_ok=True)
-        index_file(path).unlink()
-
-
-def _file_state(path: Path) -> tuple[int, int]:
-    """Return size and modification time of a file; zeros if it is gone."""
-    try:
-        state = path.stat()
-    except OSError:
-        return 0, 0
-    return state.st_size, state.st_mtime_ns

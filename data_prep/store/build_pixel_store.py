@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, decode_all
+from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, crashed_row, decode_row
 from cxr_compare.data_prep.store.decode_writer import JOURNAL, DecodeWriter
 from cxr_compare.data_prep.store.pixel_store import PixelStore, index_file, pixels_file
 from cxr_compare.data_prep.work.engine import Engine
@@ -28,10 +28,10 @@ def decode_into(
     tasks: Iterable[DecodeTask],
     *,
     engine: Engine,
-    reads: Sequence[Path],
-    on_decoded: Callable[[int], object],
+    reads: Sequence[Path] = (),
+    on_decoded: Callable[[int], object] = lambda n: None,
 ) -> Iterator[DecodedRow]:
-    """Decode images, store their facts and squares, and yield the images that failed.
+    """Decode images in order, store their facts and squares, and yield the images that failed.
 
     Args:
         writer: Writer of the data set.
@@ -40,7 +40,7 @@ def decode_into(
         reads: Files and folders that every machine must be able to read.
         on_decoded: Function that is called with 1 after each image.
     """
-    for row in decode_all(tasks, engine=engine, reads=reads):
+    for row in engine.map_rows(decode_row, tasks, on_crash=crashed_row, reads=reads):
         if row.error is None:
             writer.add(row)
         else:

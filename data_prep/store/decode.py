@@ -5,7 +5,6 @@ This module imports no pandas, so that worker processes start fast.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ from cxr_compare.data_prep.work.image_files import require_image_checksum
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.images.decoded_image import DecodedImage
-    from cxr_compare.data_prep.work.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -69,26 +67,9 @@ class DecodedRow:
     squares: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-def decode_all(
-    tasks: Iterable[DecodeTask], *, engine: Engine, reads: Sequence[Path] = ()
-) -> Iterator[DecodedRow]:
-    """Decode and resize image files on several processes or machines.
-
-    Args:
-        tasks: Requests, one for each image file.
-        engine: Worker processes or machines that decode; see `data_prep.work.engine`.
-        reads: Folders that contain the files, which every machine must be able to read.
-
-    Yields:
-        One result for each task, in the order of the tasks. A file on which the decoding process
-        crashes gives a result with an error.
-    """
-    return engine.map_rows(
-        decode_row,
-        tasks,
-        on_crash=lambda task: DecodedRow(task.image_id, error=f"{task.path}: {DECODER_CRASHED}"),
-        reads=reads,
-    )
+def crashed_row(task: DecodeTask) -> DecodedRow:
+    """Return the result for a file on which every process that decodes it ends."""
+    return DecodedRow(task.image_id, error=f"{task.path}: {DECODER_CRASHED}")
 
 
 def decode_row(task: DecodeTask) -> DecodedRow:

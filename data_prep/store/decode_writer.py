@@ -59,14 +59,12 @@ class DecodeWriter:
 
     Attributes:
         rows: By size and image id, the row of its square in the array, and the CRC32.
-        described: Ids of the images with facts in the journal.
     """
 
     def __init__(self, folder: Path, sizes: Sequence[int]) -> None:
         self._folder = make_folder(folder)
         self._journal = folder / JOURNAL
         self._waiting: list[str] = []
-        self.described: set[str] = set()
         files = {size: pixels_file(folder, size) for size in sizes}
         self.rows = {size: _read_index(path) for size, path in files.items()}
         with disk_errors(folder):
@@ -113,8 +111,6 @@ class DecodeWriter:
             checksum = pixels_checksum(square)
             self.rows[size][image.image_id] = (row, checksum)
             line |= {f"row_{size}": row, f"crc32_{size}": checksum}
-        if image.facts:
-            self.described.add(image.image_id)
         self._waiting.append(json.dumps({"image_id": image.image_id, **line}) + "\n")
         if len(self._waiting) >= _COMMIT_IMAGES:
             self.commit()
@@ -140,7 +136,7 @@ class DecodeWriter:
     def facts(self) -> pd.DataFrame:
         """Return the facts of the images in the journal; the last line of an image counts."""
         self.commit()
-        if not self.described:
+        if not self._journal_bytes:
             return typed_facts(pd.DataFrame({"image_id": []}))
         types = [(name, _ARROW_TYPES[str(column.type)]) for name, column in _FACTS.items()]
         how = arrow_json.ParseOptions(
@@ -194,8 +190,6 @@ class DecodeWriter:
                 rows.clear()
             elif f"row_{size}" in line:
                 rows[line["image_id"]] = (line[f"row_{size}"], line[f"crc32_{size}"])
-        if "pixel_sha256" in line:
-            self.described.add(line["image_id"])
 
     def _forget(self, size: int) -> None:
         """Begin an array again that does not hold what index and journal say."""

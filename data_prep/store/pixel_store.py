@@ -8,6 +8,7 @@ The squares are one memory-mapped array, ``pixels/SIZE.npy``, and its index is t
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -103,6 +104,14 @@ def stored_sizes(dataset_folder: Path) -> list[int]:
     """Return the sizes of the complete pixel stores of a data set, px, the smallest first."""
     names = [path.stem for path in (dataset_folder / "pixels").glob("*.parquet")]
     return sorted(int(name) for name in names if name.isdecimal())
+
+
+def remove_stores(dataset_folder: Path, *, except_sizes: Collection[int]) -> None:
+    """Remove the pixel stores of a data set, except those of some sizes."""
+    for size in set(stored_sizes(dataset_folder)) - set(except_sizes):
+        path = pixels_file(dataset_folder, size)
+        path.unlink(missing_ok=True)
+        index_file(path).unlink()
 
 
 def pixels_checksum(pixels: np.ndarray) -> int:

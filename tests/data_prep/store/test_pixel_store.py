@@ -367,7 +367,7 @@ def test_loose_files_get_the_pixels_of_the_store(tmp_path, source):
     assert broken.image is None
     assert "none.png" in str(broken.problem)
     originals = {loose.path.stem: loose.image.pixels for loose in read if loose.image}
-    loose = LoosePixels.from_arrays(originals, SIZE)
+    loose = LoosePixels(originals, SIZE)
     assert loose.ids.tolist() == images["image_id"].tolist()
     for image_id in loose.ids:
         np.testing.assert_array_equal(loose.image(image_id), store.image(image_id))
