@@ -21,7 +21,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.lib import format as npy_format
 from pyarrow import json as arrow_json
 
@@ -144,7 +143,7 @@ class DecodeWriter:
         )
         lines = arrow_json.read_json(self._journal, parse_options=how)
         # Lines of squares alone go before pandas makes floats of their missing numbers.
-        lines = lines.filter(pc.is_valid(lines["pixel_sha256"]))
+        lines = lines.filter(lines["pixel_sha256"].is_valid())
         facts = from_arrow(lines).drop_duplicates("image_id", keep="last", ignore_index=True)
         return typed_facts(facts)
 
