@@ -279,9 +279,7 @@ def _phantoms(size: int) -> np.ndarray:
 
 def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> list[Measure]:
     """Measure differences of boxes, scores, maps and decisions, which must be the same."""
-    source = LoosePixels.from_arrays(
-        {f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1]
-    )
+    source = LoosePixels({f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1])
     sides = [
         _Answers.from_model(model, source, source.ids, source.sizes)
         for model in (run.model, exported)

@@ -415,16 +415,13 @@ class _PartPredictor:
 
 
 @lru_cache(maxsize=1)
-def open_store(folder: Path) -> PixelStore:
-    """Open a pixel store (folder of resized images).
+def open_store(path: Path) -> PixelStore:
+    """Open a pixel store once in each process.
 
     Args:
-        folder: Folder of the pixel store.
-
-    Returns:
-        The opened pixel store.
+        path: File of the squares.
     """
-    return PixelStore.open(folder)
+    return PixelStore.open(path)
 
 
 @lru_cache(maxsize=1)
@@ -471,14 +468,14 @@ def predict_parts(
         model.folder,
         None if model.names is None else tuple(model.names.items()),
         tuple((name, getattr(model, name)) for name in how),
-        store.folder,
+        store.path,
         batch_size,
         {} if of_torch else {"many": len(image_ids) > batch_size},
     )
     ordered = sizes.set_index("image_id").reindex(image_ids).rename_axis("image_id").reset_index()
     step = sent_size(batch_size)
     parts = (ordered.iloc[start : start + step] for start in range(0, len(ordered), step))
-    reads = [model.folder, store.folder]
+    reads = [model.folder, store.path]
     return map_images(predictor, parts, workers, on_crash=_refuse, reads=reads)
 
 

@@ -192,7 +192,7 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path, shared_data):
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # pytest's may be ignored
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "data").glob("pixels/*/*.npy")) and time.monotonic() < deadline:
+    while not list((tmp_path / "data").glob("pixels/*.npy")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
     output = running.communicate(timeout=60)[1]
