@@ -197,7 +197,9 @@ def count_prevalence(
     labels = labels.set_axis(labels.columns.astype(str), axis=1)
     ids = images["image_id"]
     everything = pd.Categorical.from_codes(np.zeros(len(images), dtype=int), ["all images"])
-    groupings = {"all": (pd.Series(everything, images.index), [])}
+    groupings: dict[str, tuple[pd.Series, Sequence[str]]] = {
+        "all": (pd.Series(everything, images.index), [])
+    }
     for name, split in splits.items():
         role = split["role"].array.take(positions(ids, split["image_id"]), allow_fill=True)
         groupings[f"role in split {name}"] = (pd.Series(role, images.index), list(ROLES))
@@ -212,16 +214,26 @@ def count_prevalence(
     parts = []
     for by, (values, order) in groupings.items():
         value = _common_values(values, order)
-        n_images = np.bincount(value.codes, minlength=len(value.categories))
+        codes, n_values = value.codes, len(value.categories)
+        n_images = np.bincount(codes, minlength=n_values)
         # Each pair of a value and a patient once.
-        pairs = pd.unique(value.codes * np.int64(n_patients) + patient)
-        people = np.bincount(pairs // n_patients, minlength=len(value.categories))
-        sizes = pd.DataFrame({"n_images": n_images, "n_patients": people}, index=value.categories)
-        sizes = sizes[n_images > 0]
+        pairs = pd.unique(codes * np.int64(n_patients) + patient)
+        people = np.bincount(pairs // n_patients, minlength=n_values)
         for number, target in enumerate(labels.columns):
-            of_target = pd.Series(truth[:, number]).groupby(value, observed=True)
-            part = sizes.assign(n_known=of_target.count(), n_positive=of_target.sum().astype(int))
-            parts.append(part.rename_axis("value").reset_index().assign(target=target, by=by))
+            labelled = codes[~np.isnan(truth[:, number])]
+            positive = codes[truth[:, number] == 1]
+            part = pd.DataFrame(
+                {
+                    "target": target,
+                    "by": by,
+                    "value": value.categories,
+                    "n_images": n_images,
+                    "n_patients": people,
+                    "n_known": np.bincount(labelled, minlength=n_values),
+                    "n_positive": np.bincount(positive, minlength=n_values),
+                }
+            )
+            parts.append(part[n_images > 0])
     if not parts:
         return pd.DataFrame(columns=["target", "by", "value"])
     table = pd.concat(parts, ignore_index=True)
@@ -229,8 +241,7 @@ def count_prevalence(
     low, high = _wilson_interval(table["n_positive"], known)
     table = table.assign(prevalence=table["n_positive"] / known, ci_low=low, ci_high=high)
     order_of_target = positions(table["target"], labels.columns)
-    columns = ["target", "by", "value", *table.columns.drop(["target", "by", "value"])]
-    return table.iloc[np.argsort(order_of_target, kind="stable")][columns].reset_index(drop=True)
+    return table.iloc[np.argsort(order_of_target, kind="stable")].reset_index(drop=True)
 
 
 def _wilson_interval(hits: pd.Series, n: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -243,10 +254,10 @@ def _wilson_interval(hits: pd.Series, n: pd.Series) -> tuple[pd.Series, pd.Serie
 
 
 def _age_bands(ages: pd.Series) -> pd.Series:
-    bands = pd.cut(ages, _AGE_EDGES, right=False, labels=_AGE_BANDS)
-    bands = bands.cat.add_categories(_IMPOSSIBLE)
-    bands[bands.isna() & ages.notna()] = _IMPOSSIBLE
-    return bands
+    band = np.searchsorted(_AGE_EDGES, ages.to_numpy(dtype="float64", na_value=np.nan), "right") - 1
+    impossible = (band < 0) | (band >= len(_AGE_BANDS))
+    codes = np.where(ages.isna(), -1, np.where(impossible, len(_AGE_BANDS), band))
+    return pd.Series(pd.Categorical.from_codes(codes, [*_AGE_BANDS, _IMPOSSIBLE]), ages.index)
 
 
 def _common_values(values: pd.Series, order: Sequence[str]) -> pd.Categorical:
