@@ -49,14 +49,16 @@ def read_image_files(
             content, names = read(path)
         except InputError as error:
             problem = str(error).removeprefix(f"{files.source.root / path}: ")
-            files.cannot_read(image or path, f"label file: {problem}")
+            file = f"label file {posixpath.basename(path)}" if image else "label file"
+            files.cannot_read(image or path, f"{file}: {problem}")
             continue
         try:
             image = _find_image(path, near, names, files.images)
             if image in file_of:
                 raise InputError(f"{file_of[image]} labels the same image")
         except InputError as error:
-            files.source.exclude([image or path], f"label file: {error}")
+            file = f"label file {posixpath.basename(path)}" if image else "label file"
+            files.source.exclude([image or path], f"{file}: {error}")
             continue
         file_of[image] = path
         roles = roles_of_paths(posixpath.dirname(path), posixpath.dirname(image))

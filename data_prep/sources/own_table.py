@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import spelling_key
 from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file, read_header
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -68,11 +68,13 @@ def name_images(
     named: dict[str, str] = {}
     if tables:
         names = pd.concat([table.cells("file") for table in tables]).unique().tolist()
-        named = _find_images(names, source, index, marked)
+        named = _find_images(names, source, index)
     paths = pd.DataFrame({"path": list(dict.fromkeys([*marked, *named.values()]))}, dtype=TEXT)
     images = paths.assign(image_id=ids_of_paths(paths["path"]))
     require_unique_ids(images, source.root)
     source.images = images
+    if index is not None:
+        _note_unlisted(source, index, with_tables=bool(tables))
     files = pd.DataFrame({"name": list(named), "path": list(named.values())}, dtype=TEXT)
     files = files.merge(images, on="path")
     for table in tables:
@@ -81,6 +83,19 @@ def name_images(
     if index is None:
         _require_labelled(tables, files.set_index("name")["image_id"])
     return dict(zip(images["path"], images["image_id"], strict=True))
+
+
+def _note_unlisted(source: Source, index: ImageIndex, *, with_tables: bool) -> None:
+    """Note the images of the folder that no table and no label file names."""
+    n_unlisted = len(set(index.paths) - set(source.images["path"]))
+    text = "images are in no label file: these are left out"
+    if with_tables:
+        text = (
+            "images have no row in the table and were left out. Where an image was read and shows "
+            "nothing, add a row with the label 'normal'"
+        )
+    if n_unlisted:
+        source.notes.append(counted_phrase(n_unlisted, text))
 
 
 def add_facts(
@@ -129,9 +144,7 @@ def _require_labelled(tables: Sequence[LabelTable], ids: pd.Series) -> None:
             )
 
 
-def _find_images(
-    names: Sequence[str], source: Source, index: ImageIndex | None, marked: Sequence[str]
-) -> dict[str, str]:
+def _find_images(names: Sequence[str], source: Source, index: ImageIndex | None) -> dict[str, str]:
     """Return the path of each image by its name in the tables; exclude names that fit no image."""
     if index is None:  # a table alone, whose images need not be there
         return {name: name for name in names}
@@ -152,11 +165,6 @@ def _find_images(
             f"{source.root}: holds {next(iter(index.paths), 'no image')}, but none of the "
             f"{len(names)} images that the table names, such as {names[0]!r}; give the right "
             "folder, or the right column with --columns file=COLUMN"
-        )
-    if n_unlisted := len(set(index.paths) - {*path_by_name.values(), *marked}):
-        source.notes.append(
-            f"{counted(n_unlisted, 'image', 'have')} no row in the table and were left out. Where "
-            "an image was read and shows nothing, add a row with the label 'normal'"
         )
     return path_by_name
 

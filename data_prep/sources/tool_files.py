@@ -61,7 +61,10 @@ def read_tool_files(
     if root.is_file():
         paths = [root]
     if not paths:
-        paths = [path for name in files_below(root, suffixes) if is_of_tool(path := root / name)]
+        found = [root / path for path in files_below(root, suffixes)]
+        paths = [path for path in found if is_of_tool(path)]
+        # A file of another kind is read, too, if it is alone: its reader says what is wrong.
+        paths = paths or [path for path in found if not is_table_file(path)]
     if not paths:
         raise InputError(f"{root}: holds no file of --format {name}")
     return read_annotations(

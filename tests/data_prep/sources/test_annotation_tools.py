@@ -118,7 +118,7 @@ def test_other_shapes_of_cvat_get_the_box_around_them_with_a_note(tmp_path, shap
         (BOX.format("", "").replace("40.50", "10"), "box of zero or negative size"),
         (BOX.format("", "").replace("10.00", "-9"), "box outside the image"),
         ('<polygon label="Mass" points="1,2;3"/>', "box with a missing or infinite number"),
-        (BOX.format("", "") + '<tag label="normal"/>', "box of a finding that is labelled absent"),
+        (BOX.format("", "") + '<tag label="normal"/>', "'no finding' beside a finding"),
     ],
 )
 def test_a_box_that_cannot_be_right_rules_out_its_image_alone(tmp_path, shape, reason):
@@ -299,7 +299,7 @@ def test_a_choice_between_yes_and_no_is_a_column(tmp_path):
         ),
         ([task("a", by(7, result("brushlabels", brushlabels=["m"], rle=[1])))], "brushlabels has"),
         ([task("a", by(7, result("choices", choices="m")))], "choices is no list of names"),
-        ([], "no image can be used"),
+        ([], "label-studio"),
     ],
 )
 def test_a_wrong_file_of_label_studio_is_one_line(tmp_path, content, message):

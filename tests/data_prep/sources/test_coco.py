@@ -163,10 +163,14 @@ def test_json_is_read_as_windows_editors_write_it(tmp_path, encoding):
     assert edges(read(source)) == [[10, 20, 40, 60]]
 
 
-def test_a_file_of_lvis_is_refused_because_its_images_are_not_annotated_in_full(tmp_path):
-    images = [{"id": 1, "file_name": "a.png", "neg_category_ids": []}]
-    with pytest.raises(InputError, match="LVIS"):
-        read(write_set(tmp_path, {"x.json": coco(images=images)}))
+def test_lvis_says_itself_what_is_absent(tmp_path):
+    images = [
+        {"id": 1, "file_name": "a.png", "neg_category_ids": [], "not_exhaustive_category_ids": [7]},
+        {"id": 2, "file_name": "b.png", "neg_category_ids": [3]},
+    ]
+    tables = read(write_set(tmp_path, {"x.json": coco(images=images)}))
+    assert states(tables) == {("a", "lung_opacity"): "present", ("b", "mass"): "absent"}
+    assert sorted(tables.box_coverage["coverage"]) == ["all", "some"]
 
 
 def test_boxes_of_no_finding_are_no_lesion(tmp_path):
@@ -180,7 +184,7 @@ def test_boxes_of_no_finding_are_no_lesion(tmp_path):
     both = [*COCO["annotations"], {**whole, "image_id": 1}]
     files = {"x.json": coco(categories=categories, annotations=both)}
     tables = read(write_set(tmp_path / "two", files))
-    assert list(reasons(tables)) == ["images/a.png"]
+    assert "no finding" in reasons(tables)["images/a.png"]
 
 
 def test_files_of_one_image_add_up_and_contradictions_exclude_it(tmp_path):

@@ -276,14 +276,17 @@ def test_a_huge_image_is_left_out_before_memory_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "files",
+    ("files", "message"),
     [
-        {"images/a.png": None, "labels/b.txt": BOX},
-        {"a.json": '{"images": [], "annotations": []}'},
+        ({"images/a.png": None, "labels/b.txt": BOX}, "no label file .* has the name of an image"),
+        (
+            {"a.json": '{"images": [], "annotations": []}'},
+            "not in yolo format; it looks like --format coco",
+        ),
     ],
 )
-def test_a_folder_of_another_kind_is_refused(tmp_path, files):
-    with pytest.raises(InputError, match=r"no label file .* has the name of an image"):
+def test_a_folder_of_another_kind_is_named(tmp_path, files, message):
+    with pytest.raises(InputError, match=message):
         read_source(write_set(tmp_path / "a" / "b", files), "yolo", ReadOptions())
     with pytest.raises(InputError, match="no such folder"):
         read(tmp_path / "nowhere")
