@@ -29,7 +29,7 @@ from cxr_compare.data_prep.sources.label_names import name_labels
 from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_values import dictionary, normal_classes
 from cxr_compare.data_prep.sources.own_table import add_facts, name_images
-from cxr_compare.data_prep.sources.source_tables import ReadOptions, Show, SourceTables
+from cxr_compare.data_prep.sources.source_tables import FINDING_KEY, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, Statements, build, note_unlabelled
 from cxr_compare.data_prep.sources.table_roles import read_tables, recognise_tables
 
@@ -208,7 +208,23 @@ def read_annotations(
     if root.is_file():
         missing = pd.Series(index=made.images.index, dtype=TEXT)
         made.images["path"] = missing
-    return made
+    denied = _denied_boxes(made) if beside else made.boxes.iloc[:0]
+    if denied.empty:
+        return made
+    text = (
+        "boxes of readers are of findings that a table denies, so the labels of the table are used "
+        f"(the first on image {denied['image_id'].iloc[0]}); correct these if the boxes are right"
+    )
+    note = counted_phrase(len(denied), text)
+    return replace(made, notes=(*made.notes, note))
+
+
+def _denied_boxes(made: SourceTables) -> pd.DataFrame:
+    """Return the boxes of readers of findings that are absent by the label of a table."""
+    findings = made.findings
+    is_stated = (findings["reader"] == REFERENCE_READER) & (findings["origin"] != "consensus")
+    absent = findings.loc[is_stated & (findings["state"] == "absent"), FINDING_KEY]
+    return made.boxes[made.boxes["reader"] != REFERENCE_READER].merge(absent)
 
 
 def _facts(gathered: Sequence[ImageLabels], ids: dict[str, str]) -> pd.DataFrame:

@@ -91,6 +91,8 @@ def table_statements(
             f"{tables[0].path}: {reason or 'no row states a label'}: no finding to learn; add "
             "images that show one"
         )
+    if marked is not None:
+        rows = _without_marked(rows, normal, marked.frame())
     statements.add_table(rows)
     statements.normal.update(normal.itertuples(index=False, name=None))
     source.implied_note = _implied_note(tables)
@@ -132,6 +134,19 @@ def _consistent(
     implied = implied[implied["named"] == "left_only"]
     implied = implied.assign(implied=published is None)
     return pd.concat([rows, implied[_COLUMNS]], ignore_index=True), normal
+
+
+def _without_marked(rows: pd.DataFrame, normal: pd.DataFrame, marked: pd.DataFrame) -> pd.DataFrame:
+    """Drop absences that no row states, of findings that a label file states to be present.
+
+    Absences of images that a row calls normal stay: a mark contradicts them.
+    """
+    present = marked.loc[marked["state"] == "present", ["image_id", "finding"]]
+    is_marked = pd.MultiIndex.from_frame(rows[["image_id", "finding"]]).isin(
+        pd.MultiIndex.from_frame(present)
+    )
+    is_normal = is_member(rows["image_id"], normal["image_id"])
+    return rows[~(rows["implied"] & is_marked & ~is_normal)]
 
 
 def _reader_rows(table: LabelTable) -> pd.DataFrame:
