@@ -76,7 +76,8 @@ def _read_dicom_tree(root: Path, options: ReadOptions, show: Show) -> SourceTabl
     source = Source("dicom", root, options, show)
     tables = []
     if options.labels:
-        tables = recognise_tables(read_tables(source), source, keys=_KEYS, names_people=True)
+        texts = read_tables(source, options.labels)
+        tables = recognise_tables(texts, source, keys=_KEYS, names_people=True)
     inside = [path.resolve() for path in options.labels]
     inside = [path for path in inside if path.is_relative_to(root.resolve())]
     skip = {path.relative_to(root.resolve()).as_posix() for path in inside}

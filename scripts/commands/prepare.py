@@ -161,6 +161,11 @@ def prepare(
     sources = [path for path in given if path not in tables]
     # A table beside a file of an annotation tool adds to it.
     named = sorted({kinds[path] for path in tables} - {None}, key=lambda kind: kind == "table")
+    tools = [kind for kind in named if kind != "table"]
+    if len(tools) > 1:
+        raise InputError(
+            f"prepare: files of {' and '.join(tools)} are not read together; give those of one tool"
+        )
     format = format or next(iter(named), None)  # noqa: A001
     read = ReadOptions(
         reference=reference,
