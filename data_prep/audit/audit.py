@@ -36,7 +36,7 @@ from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.duplicates.image_reader import open_reader
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.map_images import Workers
 
 AUDIT = "audit.json"
 """File of the audit for programs, in the folder of the data set."""
@@ -223,7 +223,7 @@ def audit(
     near: NearDuplicates | None = None,
     text: pd.DataFrame | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
-    engine: Engine | None = None,
+    workers: Workers = 1,
 ) -> Audit:
     """Search a data set for faults that would make results wrong, such as patients in two sets.
 
@@ -236,8 +236,7 @@ def audit(
         measure_shortcuts: Function that measures how well metadata and image borders predict each
             label. Its arguments are the tables of images, of decoded files and of labels (one
             column for each target). None omits this check.
-        engine: Worker processes or machines that decode images which may be copies; None uses this
-            process.
+        workers: Number of processes, or the Ray cluster, that decode images which may be copies.
 
     Returns:
         The problems, the most serious first, and figures of the data set.
@@ -249,7 +248,7 @@ def audit(
     names = sorted(path.stem for path in (dataset.folder / "splits").glob("*.parquet"))
     splits = {name: dataset.split(name) for name in names}
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    near = near or find_dataset_copies(dataset, decode, pixels=pixels, engine=engine)
+    near = near or find_dataset_copies(dataset, decode, pixels=pixels, workers=workers)
     shortcuts = measure_shortcuts(images, decode, labels) if measure_shortcuts else []
     leak = expected_image_leak(images)
     twins = find_duplicates(decode)

@@ -31,7 +31,7 @@ from cxr_compare.data_prep.images.burned_in_text import (
     find_text_line,
 )
 from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
-from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.map_images import Workers, map_images
 
 TEXT_CHECK = "burned_in_text"
 _SMALLEST_SIDE = 128
@@ -333,12 +333,12 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
     return [*problems, other]
 
 
-def find_burned_in_text(dataset: DataSet, engine: Engine) -> pd.DataFrame:
+def find_burned_in_text(dataset: DataSet, workers: Workers) -> pd.DataFrame:
     """Search the image files of a data set for lines of text, which takes as long as decoding them.
 
     Args:
         dataset: A prepared data set.
-        engine: Worker processes or machines that decode the images.
+        workers: Number of processes, or the Ray cluster, that decode the images.
 
     Returns:
         One row for each image with such a line, the longest line first: ``image_id``, and the box
@@ -346,9 +346,10 @@ def find_burned_in_text(dataset: DataSet, engine: Engine) -> pd.DataFrame:
         row.
     """
     ids = dataset.images.loc[dataset.images["path"].notna().to_numpy(), "image_id"].tolist()
-    lines = engine.map_rows(
+    lines = map_images(
         _find_text_line,
         [dataset.image_file(image_id) for image_id in ids],
+        workers,
         on_crash=lambda file: NO_TEXT,
         reads=[dataset.source_root],
     )

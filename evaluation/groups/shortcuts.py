@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy  # its parts load when they are first used
 
-from cxr_compare.data_prep.contracts.codes import renumber_codes
-from cxr_compare.data_prep.contracts.ids import positions
+from cxr_compare.data_prep.contracts.ids import positions, renumber_codes
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,

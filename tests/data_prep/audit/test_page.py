@@ -21,7 +21,6 @@ from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.duplicates.image_reader import open_reader
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from tests.data_prep.assemble.sources import make, write_pairs
 from tests.outline import Outline
@@ -65,7 +64,7 @@ def dataset(tmp_path_factory) -> DataSet:
     box = {"image_id": ["b0"], "x1": [10], "y1": [20], "x2": [60], "y2": [50], "finding": "mass"}
     pd.DataFrame(box).to_csv(source / "boxes.csv", index=False)
     tables = tuple(source / f"{name}.csv" for name in ("images", "labels", "boxes"))
-    options = PrepareOptions("table", ReadOptions(labels=tables), engine=LocalEngine(1))
+    options = PrepareOptions("table", ReadOptions(labels=tables), workers=1)
     prepare(source, folder / "set", options)
     return DataSet.open(folder / "set")
 
@@ -210,7 +209,7 @@ def test_text_that_was_sought_is_framed_in_a_crop_and_its_place_is_in_the_csv(da
     rows = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check")
     assert rows.loc["burned_in_text", "image_id"] == "b7"  # as its header says
 
-    found = audit(other, text=find_burned_in_text(other, LocalEngine(0)))
+    found = audit(other, text=find_burned_in_text(other, 0))
     html = write_audit(other, found, tmp_path).read_text()
     assert re.findall(r"<code>(\w+)</code><br>suspected text", html) == ["b5"]
     assert "2 images, 2 shown; all in" in html

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from cxr_compare.data_prep.augment.augment import Augmentation, build_augmentation
-from cxr_compare.data_prep.augment.mosaic import DroppedBoxes
 from cxr_compare.data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
+from cxr_compare.training.augment import Augmentation, build_augmentation
+from cxr_compare.training.mosaic import DroppedBoxes
 
 WIDTH = 120
 HEIGHT = 90

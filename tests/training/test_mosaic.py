@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cxr_compare.data_prep.augment.mosaic import DroppedBoxes, join_mosaic
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import MIN_SIDE
+from cxr_compare.training.mosaic import DroppedBoxes, join_mosaic
 
 SIZE = 100
 

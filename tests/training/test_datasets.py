@@ -1,11 +1,46 @@
-"""Boxes travel with their pixels: from the original to the store, through augmentation, back."""
+"""Boxes and labels stay with their pixels, from the original through augmentation to a batch."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.augment.augment import build_augmentation
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.detection.detector import LesionDataset, build_targets, collate
+from cxr_compare.training.augment import build_augmentation
+from cxr_compare.training.datasets import (
+    ImageLabelDataset,
+    LesionDataset,
+    collate_labels,
+    collate_lesions,
+)
+from tests.memory_store import BOXES, LABELLED_ORIGINALS, LABELS, ORIGINALS, MemoryStore
+
+SIZE = 64
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore(ORIGINALS, SIZE, brightness=80, boxes=BOXES)
+
+
+@pytest.fixture
+def boxes() -> pd.DataFrame:
+    return BOXES.copy()
+
+
+@pytest.fixture
+def originals() -> pd.DataFrame:
+    rows = [(image_id, width, height) for image_id, (height, width) in ORIGINALS.items()]
+    return pd.DataFrame(rows, columns=["image_id", "width", "height"])
+
+
+@pytest.fixture
+def labelled_store() -> MemoryStore:
+    return MemoryStore(LABELLED_ORIGINALS, SIZE)
+
+
+@pytest.fixture
+def labels() -> pd.DataFrame:
+    return LABELS.copy()
 
 
 def test_boxes_return_to_the_original_within_a_thousandth_of_a_pixel(store, boxes, originals):
@@ -42,7 +77,7 @@ def test_labels_count_findings_from_one(store, boxes):
 @pytest.mark.parametrize("cut", [lambda t: t[:0].astype(object), lambda t: t])
 def test_images_without_boxes_are_negatives_with_the_right_shapes(store, boxes, cut):
     dataset = LesionDataset(store, ["empty"], cut(boxes), ("opacity",))
-    batch = collate([dataset[0], dataset[0]])
+    batch = collate_lesions([dataset[0], dataset[0]])
     assert batch.images.shape == (2, 1, 64, 64)
     assert [tuple(b.shape) for b in batch.boxes] == [(0, 4), (0, 4)]
     assert [tuple(label.shape) for label in batch.labels] == [(0,), (0,)]
@@ -56,26 +91,11 @@ def test_an_image_that_the_store_lacks_is_named(store, boxes):
 def test_no_sample_shares_memory_with_the_store(store, boxes):
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",))
     before = store.image("square").copy()
-    batch = collate([dataset[0]])
+    batch = collate_lesions([dataset[0]])
     batch.images.zero_()
     batch.boxes[0].zero_()
     assert np.array_equal(store.image("square"), before)
     assert dataset[0].boxes.sum() > 0
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "message"),
-    [
-        ("finding", "mass", "label 0 "),
-        ("x1", np.nan, "\\[nan, "),
-        ("x2", 10.0, "\\[10.0, 15.0, 5.0, 45.0\\]"),
-    ],
-)
-def test_a_bad_box_is_refused_with_its_image(store, boxes, column, value, message):
-    boxes.loc[0, column] = value
-    dataset = LesionDataset(store, store.ids, boxes, ("opacity",))
-    with pytest.raises(InputError, match=f"image 'square': box .*{message}"):
-        build_targets(collate([dataset[row] for row in range(len(dataset))]), 1)
 
 
 def test_the_same_seed_gives_the_same_image_and_no_seed_the_plain_one(store, boxes):
@@ -128,9 +148,55 @@ def test_mosaic_has_the_requested_frequency(store, boxes):
 def test_a_batch_counts_the_boxes_that_augmentation_dropped(store, boxes):
     far = build_augmentation(shift=0.6)
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",), far)
-    batch = collate([dataset[row, seed] for row in range(4) for seed in range(10)])
+    batch = collate_lesions([dataset[row, seed] for row in range(4) for seed in range(10)])
     left = sum(len(image) for image in batch.boxes)
     assert batch.dropped.n_boxes == 10 * len(boxes)
     assert 0 < batch.dropped.total == batch.dropped.n_boxes - left
     assert batch.to("cpu").dropped == batch.dropped
-    assert collate([dataset[row] for row in range(4)]).dropped.total == 0
+    assert collate_lesions([dataset[row] for row in range(4)]).dropped.total == 0
+
+
+def test_labels_follow_the_order_of_images_and_findings(labelled_store, labels):
+    dataset = ImageLabelDataset(
+        labelled_store, ["high", "unknown", "wide"], labels, ("nodule", "opacity")
+    )
+    targets = np.stack([dataset[row].targets for row in range(3)])
+    expected = [[1.0, 1.0], [np.nan, np.nan], [np.nan, 0.0]]
+    np.testing.assert_array_equal(targets, expected)
+
+
+def test_a_batch_owns_its_memory(labelled_store, labels):
+    dataset = ImageLabelDataset(labelled_store, labelled_store.ids, labels, ("opacity",))
+    before = labelled_store.image("square").copy()
+    batch = collate_labels([dataset[0], dataset[1]])
+    assert batch.images.shape == (2, 1, 64, 64)
+    assert batch.targets.shape == (2, 1)
+    batch.images.zero_()
+    assert np.array_equal(labelled_store.image("square"), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.rename(columns={"opacity": "mass"}), "'opacity'.* mass, nodule"),
+        (lambda f: f.assign(opacity=2.0), "image 'square' .*opacity=2\\b"),
+    ],
+)
+def test_bad_labels_are_refused(labelled_store, labels, change, message):
+    with pytest.raises(InputError, match=message):
+        ImageLabelDataset(labelled_store, labelled_store.ids, change(labels), ("opacity",))
+
+
+def test_a_labelled_image_that_the_store_lacks_is_named(labelled_store, labels):
+    with pytest.raises(InputError, match="image 'other'"):
+        ImageLabelDataset(labelled_store, ["other"], labels, ("opacity",))
+
+
+def test_augmentation_needs_a_seed_and_repeats_with_it(labelled_store, labels):
+    augmentation = build_augmentation(rotate_degrees=10, brightness=0.2)
+    dataset = ImageLabelDataset(
+        labelled_store, labelled_store.ids, labels, ("opacity",), augmentation
+    )
+    assert np.array_equal(dataset[0, 1].pixels, dataset[0, 1].pixels)
+    assert not np.array_equal(dataset[0, 1].pixels, dataset[0, 2].pixels)
+    assert np.array_equal(dataset[0].pixels, labelled_store.image("square"))

@@ -21,8 +21,8 @@ import albumentations
 import cv2
 import numpy as np
 
-from cxr_compare.data_prep.augment.mosaic import DroppedBoxes, cut_boxes
 from cxr_compare.data_prep.store.preprocess import MIN_VISIBLE
+from cxr_compare.training.mosaic import DroppedBoxes, cut_boxes
 
 _HOLE_GREY = 114  # a model with the normalisation of ImageNet sees this as 0
 _CONTRAST = albumentations.RandomBrightnessContrast(p=1.0)

@@ -1,22 +1,20 @@
-"""Features in a Parquet file: every layout gives the same folder, and a wrong row is named."""
+"""Features in a Parquet file: every layout gives the same features, and a wrong row is named."""
 
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.features import Features
-from cxr_compare.evaluation.sources import feature_table
-from cxr_compare.evaluation.sources.feature_table import Encoder, import_features
+from cxr_compare.studies.features import feature_table
+from cxr_compare.studies.features.feature_table import FeatureTable
 from tests.scripts.small_sets import table_set
 
 IDS = [f"i{number:02}" for number in range(20)]
-ENCODER = Encoder("RAD-DINO", "3d9b2e1", "MSRLA")
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +34,17 @@ def _written(folder: Path, table: dict) -> Path:
     return path
 
 
-def _imported(folder: Path, dataset: DataSet, table: dict, **options) -> Features:
-    return import_features(_written(folder, table), dataset, folder / "f", ENCODER, **options)
+def _opened(folder: Path, dataset: DataSet, table: dict, **options) -> FeatureTable:
+    return FeatureTable.open(_written(folder, table), dataset, **options)
+
+
+def _features(table: FeatureTable) -> dict[str, np.ndarray]:
+    """Return the features (cells, channels) of each image."""
+    return {
+        image_id: cells
+        for rows, features in table.blocks()
+        for image_id, cells in zip(rows["image_id"], features, strict=True)
+    }
 
 
 def _as_lists(values: np.ndarray) -> list:
@@ -60,11 +67,11 @@ def test_every_layout_gives_each_image_its_features(tmp_path, dataset, layout, m
     monkeypatch.setattr(feature_table, "_BYTES_AT_ONCE", 150)  # three rows at once
     order = list(reversed(IDS))
     values = _values()
-    features = _imported(tmp_path, dataset, {"image_id": order, **LAYOUTS[layout](values)})
+    features = _opened(tmp_path, dataset, {"image_id": order, **LAYOUTS[layout](values)})
     assert (features.channels, features.grid, features.has_grid) == (6, (1, 1), False)
-    assert features.encoder == {"name": "RAD-DINO", "revision": "3d9b2e1", "licence": "MSRLA"}
+    by_image = _features(features)
     for row, image_id in enumerate(order):
-        assert features.image(image_id)[:, 0, 0].tolist() == values[row].tolist()
+        assert by_image[image_id][0].tolist() == values[row].tolist()
 
 
 def test_equal_features_have_equal_ids_and_others_do_not(tmp_path, dataset):
@@ -73,7 +80,7 @@ def test_equal_features_have_equal_ids_and_others_do_not(tmp_path, dataset):
         folder = tmp_path / str(number)
         folder.mkdir()
         table = {"image_id": IDS, "v": _as_lists(_values() + np.float32(change))}
-        ids.append(_imported(folder, dataset, table).features_id)
+        ids.append(_opened(folder, dataset, table).pooled()[1])
     assert ids[0] == ids[1] != ids[2]
 
 
@@ -81,11 +88,16 @@ def test_cells_come_row_by_row_and_cover_the_image(tmp_path, dataset):
     cells = np.arange(20 * 2 * 3 * 4, dtype=np.float32).reshape(20, 2, 3, 4)  # h, w, channels
     table = {"image_id": IDS, "v": _as_lists(cells.reshape(20, -1)),
              "grid_h": [2] * 20, "grid_w": [3] * 20}  # fmt: skip
-    features = _imported(tmp_path, dataset, table)
+    features = _opened(tmp_path, dataset, table)
     assert (features.channels, features.grid) == (4, (2, 3))
-    assert np.array_equal(features.image("i05"), cells[5].transpose(2, 0, 1))
-    frame = features.placement("i05").frame_to_original((0.0, 0.0, 1.0, 1.0))
-    assert frame == pytest.approx((0, 0, 200, 100))
+    assert np.array_equal(_features(features)["i05"], cells[5].reshape(6, 4))
+    assert _edges(features, "i05") == [0, 0, 200, 100]
+    means, _ = features.pooled()
+    np.testing.assert_allclose(means[5], cells[5].mean(axis=(0, 1)), rtol=1e-6)
+
+
+def _edges(table: FeatureTable, image_id: str) -> list[float]:
+    return table.index.set_index("image_id").loc[image_id, list(EDGES)].tolist()
 
 
 def test_a_grid_of_a_part_of_the_image_has_its_position(tmp_path, dataset):
@@ -93,18 +105,18 @@ def test_a_grid_of_a_part_of_the_image_has_its_position(tmp_path, dataset):
              "grid_h": [2] * 20, "grid_w": [2] * 20,
              "x1": [50.0] * 20, "y1": [0.0] * 20,
              "x2": [150.0] * 20, "y2": [100.0] * 20}  # fmt: skip
-    features = _imported(tmp_path, dataset, table)
-    frame = features.placement("i05").frame_to_original((0.0, 0.0, 1.0, 1.0))
-    assert frame == pytest.approx((50, 0, 150, 100))
+    features = _opened(tmp_path, dataset, table)
+    assert _edges(features, "i05") == [50, 0, 150, 100]
 
 
 def test_rows_of_other_images_are_refused_or_left_out(tmp_path, dataset):
     table = {"image_id": ["other", *IDS], "v": _as_lists(_values(21))}
     with pytest.raises(InputError, match="row 0: image 'other'"):
-        _imported(tmp_path, dataset, table)
-    features = _imported(tmp_path, dataset, table, ignore_unknown=True)
-    assert len(features.ids) == 20
-    assert features.image("i00")[:, 0, 0].tolist() == _values(21)[1].tolist()
+        _opened(tmp_path, dataset, table)
+    features = _opened(tmp_path, dataset, table, ignore_unknown=True)
+    by_image = _features(features)
+    assert list(by_image) == IDS
+    assert by_image["i00"][0].tolist() == _values(21)[1].tolist()
 
 
 def _changed(**columns) -> dict:
@@ -144,25 +156,22 @@ def _with_row(row: int, value: object) -> list:
         (_changed(grid_h=[2] * 20), "none 'grid_w'"),
         (_changed(grid_h=[2] * 19 + [3], grid_w=[1] * 20), "row 19 has a grid of 3 x 1"),
         (_changed(grid_h=[0] * 20, grid_w=[1] * 20), "at least 1"),
-        (_changed(image_id=None, file=IDS), "--columns image=COLUMN"),
+        (_changed(image_id=None, file=IDS), "--image-column COLUMN"),
         (_changed(**_frame(0, 0, 1, 1)), "shares"),
         (_changed(**_frame(0, 0, 1e9, 1e9)), "row 0, image 'i00'.*200 x 100 px"),
         (_changed(**_frame(100, 0, 50, 50)), "row 0, image 'i00'"),
     ],
 )
-def test_a_wrong_table_is_refused_with_its_row_and_leaves_no_folder(
-    tmp_path, dataset, table, message
-):
+def test_a_wrong_table_is_refused_with_its_row(tmp_path, dataset, table, message):
     with pytest.raises(InputError, match=message):
-        _imported(tmp_path, dataset, table)
-    assert not (tmp_path / "f").exists()
+        _opened(tmp_path, dataset, table).pooled()
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path, dataset):
     path = tmp_path / "features.parquet"
     path.write_text("image_id,f0\n")
     with pytest.raises(InputError, match="cannot be read as Parquet"):
-        import_features(path, dataset, tmp_path / "f", ENCODER)
+        FeatureTable.open(path, dataset)
 
 
 def test_a_grid_and_its_position_belong_to_the_id_of_features(tmp_path, dataset):
@@ -177,8 +186,8 @@ def test_a_grid_and_its_position_belong_to_the_id_of_features(tmp_path, dataset)
     ids = set()
     for number, table in enumerate(tables):
         (tmp_path / str(number)).mkdir()
-        imported = _imported(tmp_path / str(number), dataset, {"image_id": IDS, **table})
-        ids.add(imported.features_id)
+        opened = _opened(tmp_path / str(number), dataset, {"image_id": IDS, **table})
+        ids.add(opened.pooled()[1])
     assert len(ids) == len(tables)
 
 
@@ -189,17 +198,17 @@ def test_damaged_pages_are_refused_in_one_line_or_change_nothing(tmp_path, datas
     whole = path.read_bytes()
     rng = np.random.default_rng(5)
     refusals = []
-    for number in range(40):
+    for _ in range(40):
         damaged = bytearray(whole)
         start = int(rng.integers(4, len(whole) - 8))
         damaged[start : start + 4] = rng.bytes(4)
         path.write_bytes(damaged)
         try:
-            features = import_features(path, dataset, tmp_path / f"f{number}", ENCODER)
+            by_image = _features(FeatureTable.open(path, dataset))
         except InputError as error:
             refusals.append(str(error))
         else:
-            assert features.image("i03")[:, 0, 0].tolist() == _values(numbers=64)[3].tolist()
+            assert by_image["i03"][0].tolist() == _values(numbers=64)[3].tolist()
     assert len(refusals) > 20
     assert not any("\n" in refusal for refusal in refusals)
 
@@ -210,28 +219,4 @@ def test_a_small_file_that_unpacks_to_a_gigabyte_is_refused_unread(tmp_path, dat
     pq.write_table(pa.table({"image_id": IDS, "v": zeros}), path, compression="zstd")
     assert path.stat().st_size < 20_000
     with pytest.raises(InputError, match="would unpack"):
-        import_features(path, dataset, tmp_path / "f", ENCODER)
-
-
-def test_changed_features_are_refused(tmp_path, dataset):
-    table = {"image_id": IDS, "v": _as_lists(_values())}
-    features = _imported(tmp_path, dataset, table)
-    values = np.load(features.folder / "features.npy", mmap_mode="r+")
-    values[7] += 1
-    values.flush()
-    changed = Features.open(features.folder)
-    assert changed.image("i06").shape == (6, 1, 1)
-    with pytest.raises(InputError, match="'i07' are not as they were written"):
-        changed.image("i07")
-    np.save(features.folder / "features.npy", values[:, :, :3])
-    with pytest.raises(InputError, match="expected float32"):
-        Features.open(features.folder)
-
-
-def test_features_of_another_data_set_are_refused(tmp_path, dataset):
-    features = _imported(tmp_path, dataset, {"image_id": IDS, "v": _as_lists(_values())})
-    features.require(dataset.ids["content_id"], pd.Index(IDS))
-    with pytest.raises(InputError, match="another data set"):
-        features.require("0000", pd.Index(IDS))
-    with pytest.raises(InputError, match="no features of image 'new'"):
-        features.require(dataset.ids["content_id"], pd.Index([*IDS, "new"]))
+        FeatureTable.open(path, dataset)

@@ -1,4 +1,8 @@
-"""Features of an encoder in a Parquet file, checked row by row and written as a features folder."""
+"""A Parquet file of features that an encoder computed of the images of a data set.
+
+The file is checked row by row and read in blocks, so that features of the cells of many images need
+not fit into memory.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,24 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cxr_compare import DataSet, InputError
 from cxr_compare.data_prep.contracts.box_check import require_corners
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.disk_space import disk_errors, require_free_space
-from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.contracts.errors import first_line
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.contracts.output_folders import atomic_folder
-from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.features import (
-    FEATURE_INDEX,
-    FEATURES_FILE,
-    FEATURES_RECORD,
-    Features,
-)
-from cxr_compare.data_prep.store.pixel_store import pixels_checksum
 from cxr_compare.evaluation.sources.imported import ids_by_name, ids_from_names
 
 _DAMAGES = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
@@ -41,21 +32,6 @@ _NUMBERED = re.compile(r"(.*?)(\d+)")
 _BYTES_AT_ONCE = 1 << 25
 _MOST_UNPACKED = 1000  # bytes of features by byte of the file; real features hardly shrink
 _SHOWN = 3  # largest number of names that a message lists
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """The pretrained network that computed features (numbers that describe an image) of images.
-
-    Attributes:
-        name: Name of the network, as its makers call it, such as ``RAD-DINO``.
-        revision: Version, commit or date of its weights, such as ``v1.0``.
-        licence: Licence of its weights, such as ``CC BY 4.0``.
-    """
-
-    name: str
-    revision: str
-    licence: str
 
 
 @dataclass(frozen=True)
@@ -74,76 +50,104 @@ class _Layout:
         return self.grid[0] * self.grid[1] * self.channels
 
 
-def import_features(
-    source: Path,
-    dataset: DataSet,
-    out: Path,
-    encoder: Encoder,
-    *,
-    image_column: str = "image_id",
-    split: str = "default",
-    ignore_unknown: bool = False,
-) -> Features:
-    """Copy image features of a pretrained network from a Parquet file into a folder.
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of the images of a data set in a Parquet file: one row for each image.
 
-    The features are numbers that the network computed for each image. The folder has the format of
-    this program's features.
+    The features of a row are a list of numbers in one column, or single numbers in the columns
+    ``f0, f1, ...`` (any name followed by a number). With the columns ``grid_h`` and ``grid_w`` they
+    are those of a grid of cells, row by row, with all numbers of the first cell first. The grid
+    covers the whole image, or the part ``x1, y1, x2, y2`` (px of the original image) if the file
+    has these columns.
 
-    A small classifier (a probe) can then be trained on the features. Each row of the file is one
-    image. Its features are a list of numbers in one column, or single numbers in the columns ``f0,
-    f1, ...`` (any name followed by a number). With the columns ``grid_h`` and ``grid_w``, the
-    numbers are those of a grid of image patches, row by row, with all numbers of the first patch
-    first. The grid covers the whole image, or the part ``x1, y1, x2, y2`` (px of the original
-    image) if the file has these columns.
-
-    Args:
-        source: Parquet file to read.
-        dataset: Data set that contains the images.
-        out: Folder to make. It appears only when it is complete.
-        encoder: Name, version and licence of the network that computed the features.
-        image_column: Column that names the image of each row.
-        split: Name of the division of the data set into training, validation and test images; each
-            of these images must have features.
-        ignore_unknown: True to leave out rows whose image the data set lacks, False to refuse the
-            file.
-
-    Returns:
-        The features, opened in the new folder.
-
-    Raises:
-        InputError: The file cannot be read, a column is missing or holds neither features nor a
-            position, a row is wrong, or an image of the split has no features.
+    Attributes:
+        source: The file.
+        index: Table with a row for each image of the data set, in the order of the file: its
+            ``image_id``, its row ``place`` in the file and, for a grid or a part, the edges ``x1,
+            y1, x2, y2`` of the part, px of the original image.
     """
-    for key, value in vars(encoder).items():
-        if not value.strip():
-            raise InputError(f"import --{key}: is empty; give the encoder's {key}")
-    file = _open(source)
-    layout = _layout(file, source, image_column)
-    index = _images(file, source, layout, dataset, ignore_unknown)
-    _require_split(index, source, dataset, split)
-    with atomic_folder(out) as folder:
-        require_free_space(folder, 4 * layout.numbers * len(index))
-        digest = hashlib.sha256("\n".join(index["image_id"]).encode())
-        digest.update(repr(layout.grid).encode())
-        digest.update(index.filter(EDGES).to_numpy(np.float64).tobytes())
-        index["features_hash"] = _write_values(file, source, layout, index, folder, digest)
-        write_table(index.drop(columns="place"), folder / FEATURE_INDEX, "feature_index")
-        record = {
-            "encoder": vars(encoder),
-            "n_images": len(index),
-            "channels": layout.channels,
-            "grid": list(layout.grid),
-            "features_id": digest.hexdigest()[:16],
-            "imported_from": source.name,
-            "data_set": {
-                "name": dataset.name,
-                "content_id": dataset.ids["content_id"],
-                "split": split,
-            },
-            **provenance(),
-        }
-        write_json(folder / FEATURES_RECORD, "features", record)
-    return Features.open(out)
+
+    source: Path
+    index: pd.DataFrame
+    _file: pq.ParquetFile
+    _layout: _Layout
+
+    @classmethod
+    def open(
+        cls,
+        source: Path,
+        dataset: DataSet,
+        *,
+        image_column: str = "image_id",
+        split: str = "default",
+        ignore_unknown: bool = False,
+    ) -> FeatureTable:
+        """Open a file and check all but the features themselves.
+
+        Args:
+            source: Parquet file to read.
+            dataset: Data set that contains the images.
+            image_column: Column that names the image of each row.
+            split: Name of the split; each of its images must have features.
+            ignore_unknown: True to leave out rows whose image the data set lacks, False to refuse
+                the file.
+
+        Raises:
+            InputError: The file cannot be read, a column is missing or holds neither features nor a
+                position, a row is wrong, or an image of the split has no features.
+        """
+        file = _open(source)
+        layout = _find_layout(file, source, image_column)
+        index = _images(file, source, layout, dataset, ignore_unknown)
+        _require_split(index, source, dataset, split)
+        return cls(source, index, file, layout)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the grid of features; (1, 1) for features of the whole image."""
+        return self._layout.grid
+
+    @property
+    def channels(self) -> int:
+        """Number of features of a whole image, or of each cell of its grid."""
+        return self._layout.channels
+
+    @property
+    def has_grid(self) -> bool:
+        """True if the features form a grid of more than one cell."""
+        return max(self.grid) > 1
+
+    def blocks(self) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        """Yield some rows of `index` with their features, float32 (rows, cells, channels).
+
+        Raises:
+            InputError: A row has another number of features, or one that is not finite.
+        """
+        wanted = np.zeros(self._file.metadata.num_rows, bool)
+        wanted[self.index["place"]] = True
+        cells = self.grid[0] * self.grid[1]
+        n_read = 0
+        for first_row, block in _blocks(self._file, self.source, self._layout):
+            chosen = block[wanted[first_row : first_row + len(block)]]
+            rows = self.index.iloc[n_read : n_read + len(chosen)]
+            n_read += len(chosen)
+            yield rows, chosen.reshape(len(chosen), cells, self.channels)
+
+    def pooled(self) -> tuple[np.ndarray, str]:
+        """Return the mean features of each image, and a digest of all features.
+
+        Returns:
+            The means over the cells, float32 (N, channels), in the order of `index`; and the digest
+            of the ids, the grid, its position and all features.
+        """
+        digest = hashlib.sha256("\n".join(self.index["image_id"]).encode())
+        digest.update(repr(self.grid).encode())
+        digest.update(self.index.filter(EDGES).to_numpy(np.float64).tobytes())
+        means = [np.zeros((0, self.channels), np.float32)]
+        for _, features in self.blocks():
+            digest.update(features.tobytes())
+            means.append(features.mean(axis=1))
+        return np.concatenate(means), digest.hexdigest()[:16]
 
 
 def _open(source: Path) -> pq.ParquetFile:
@@ -198,14 +202,14 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
-def _layout(file: pq.ParquetFile, source: Path, image_column: str) -> _Layout:
+def _find_layout(file: pq.ParquetFile, source: Path, image_column: str) -> _Layout:
     """Find the columns of the features, and the shape of the features of an image."""
     kinds = {field.name: field.type for field in file.schema_arrow}
     if image_column not in kinds:
         listed = ", ".join(list(kinds)[:_SHOWN])
         raise InputError(
             f"{source}: has no column '{image_column}' (it begins with {listed}); name the column "
-            "of the images: --columns image=COLUMN"
+            "of the images: --image-column COLUMN"
         )
     grid = _grid(file, source, kinds)
     has_frames = _has_all(kinds, EDGES, source)
@@ -329,7 +333,7 @@ def _images(
         row = int(is_unknown.argmax())
         raise InputError(
             f"{source}: row {row}: image {names[row]!r} is not in {dataset.folder} "
-            f"({int(is_unknown.sum())} such rows); correct it, or leave them out with cxr import "
+            f"({int(is_unknown.sum())} such rows); correct it, or leave them out with "
             "--ignore-unknown"
         )
     index = index[~is_unknown].reset_index(drop=True)
@@ -380,42 +384,6 @@ def _require_split(index: pd.DataFrame, source: Path, dataset: DataSet, split: s
             f"{len(needed)} images of split '{split}' are missing); add them, or give the split "
             "that they are of with --split"
         )
-
-
-def _write_values(
-    file: pq.ParquetFile,
-    source: Path,
-    layout: _Layout,
-    index: pd.DataFrame,
-    folder: Path,
-    digest: Any,
-) -> list[int]:
-    """Write the features of all known images, and return the checksum of each.
-
-    Args:
-        file: The file.
-        source: Its path, for messages.
-        layout: Columns and shape.
-        index: Known images with their rows in the file, ascending.
-        folder: Folder to write to.
-        digest: Digest that is updated with all features.
-    """
-    shape = (len(index), layout.grid[0] * layout.grid[1], layout.channels)
-    path = folder / FEATURES_FILE
-    checksums = []
-    wanted = np.zeros(file.metadata.num_rows, bool)
-    wanted[index["place"]] = True
-    written = 0
-    with disk_errors(path):
-        values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        for first_row, block in _blocks(file, source, layout):
-            chosen = block[wanted[first_row : first_row + len(block)]]
-            values[written : written + len(chosen)] = chosen.reshape(-1, *shape[1:])
-            digest.update(chosen.tobytes())
-            checksums += [pixels_checksum(row) for row in chosen]
-            written += len(chosen)
-        values.flush()
-    return checksums
 
 
 def _blocks(
