@@ -31,8 +31,9 @@ from cxr_compare.data_prep.store.prediction_writer import (
 )
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.data_prep.work.background_threads import write_behind
-from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.map_images import Workers, map_images
 from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.data_prep.work.ray_cluster import RayCluster
 from cxr_compare.evaluation.sources.eligibility import sets_of_run, unknown_training_data
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 # Images in one file of a predictions folder: there are few files, and after Ctrl-C little is lost.
 PART_SIZE = 1024
-_MOST_SENT = 128  # images that a worker of an engine predicts before it answers
+_MOST_SENT = 128  # images that a worker predicts before it answers
 _LATENCY_IMAGES = 20
 _NO_MAPS = "none"  # of a joint system without a classifier
 
@@ -67,7 +68,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     validation_of: Target | None = None,
     image_ids: Sequence[str] | None = None,
     made_before: Predictions | None = None,
-    engine: Engine | None = None,
+    cluster: RayCluster | None = None,
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen images, into a predictions folder.
 
@@ -87,7 +88,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             test images.
         made_before: Predictions of the same model, whose rows are copied instead of computed again;
             None if there are none.
-        engine: Processes or machines that predict; None predicts in this process.
+        cluster: Ray cluster that predicts; None predicts in this process.
 
     Returns:
         The predictions. The cost of one image is measured only if all val and test images are
@@ -104,7 +105,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     predicted_ids = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
     if image_ids is not None:
         predicted_ids = pd.Series(sorted(image_ids), dtype=predicted_ids.dtype)
-    store = open_source(model, dataset, progress, engine)
+    store = open_source(model, dataset, progress, cluster)
     sizes = dataset.images[["image_id", "width", "height"]]
     info = describe_system(model, name) | {
         "data_set": {
@@ -127,8 +128,8 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             at_once = batch_size or model.batch_size
             parts = (
                 model.predict(store, todo, sizes, at_once)
-                if engine is None or isinstance(store, StoresBySize)
-                else predict_parts(engine, model, store, todo, sizes, at_once)
+                if cluster is None or isinstance(store, StoresBySize)
+                else predict_parts(cluster, model, store, todo, sizes, at_once)
             )
             write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
@@ -151,7 +152,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
 
 
 def open_source(
-    model: Model, dataset: DataSet, progress: Progress, engine: Engine | None = None
+    model: Model, dataset: DataSet, progress: Progress, workers: Workers | None = None
 ) -> PixelStore | StoresBySize:
     """Open the input of a model: the pixels of a data set.
 
@@ -159,7 +160,8 @@ def open_source(
         model: Run (trained network) or export (the network in another format) that predicts.
         dataset: Data set of the images.
         progress: Shows the progress if pixels are stored first.
-        engine: Processes that resize and store the pixels; None does so in this process.
+        workers: Number of processes, or the Ray cluster, that resize and store the pixels; None
+            uses processes of this machine.
 
     Returns:
         The pixel store (folder of resized images), or those of the members of a joint system.
@@ -169,7 +171,7 @@ def open_source(
     """
     if isinstance(model, JointModel):
         return StoresBySize(dataset, progress, model.preprocess.size)
-    return dataset.make_store(model.preprocess.size, progress, engine)
+    return dataset.make_store(model.preprocess.size, progress, workers)
 
 
 def predict_validation(
@@ -413,16 +415,13 @@ class _PartPredictor:
 
 
 @lru_cache(maxsize=1)
-def open_store(folder: Path) -> PixelStore:
-    """Open a pixel store (folder of resized images).
+def open_store(path: Path) -> PixelStore:
+    """Open a pixel store once in each process.
 
     Args:
-        folder: Folder of the pixel store.
-
-    Returns:
-        The opened pixel store.
+        path: File of the squares.
     """
-    return PixelStore.open(folder)
+    return PixelStore.open(path)
 
 
 @lru_cache(maxsize=1)
@@ -436,7 +435,7 @@ def _open_model(
 
 
 def predict_parts(
-    engine: Engine,
+    workers: Workers,
     model: Model,
     store: PixelStore,
     image_ids: pd.Index,
@@ -449,7 +448,7 @@ def predict_parts(
     byte.
 
     Args:
-        engine: Processes or machines that predict.
+        workers: Number of processes, or the Ray cluster, that predict.
         model: The loaded model.
         store: Pixel store (folder of resized square images).
         image_ids: Images to predict, in order.
@@ -469,14 +468,15 @@ def predict_parts(
         model.folder,
         None if model.names is None else tuple(model.names.items()),
         tuple((name, getattr(model, name)) for name in how),
-        store.folder,
+        store.path,
         batch_size,
         {} if of_torch else {"many": len(image_ids) > batch_size},
     )
     ordered = sizes.set_index("image_id").reindex(image_ids).rename_axis("image_id").reset_index()
     step = sent_size(batch_size)
     parts = (ordered.iloc[start : start + step] for start in range(0, len(ordered), step))
-    return engine.map_rows(predictor, parts, on_crash=_refuse, reads=[model.folder, store.folder])
+    reads = [model.folder, store.path]
+    return map_images(predictor, parts, workers, on_crash=_refuse, reads=reads)
 
 
 def _refuse(images: pd.DataFrame) -> Part:

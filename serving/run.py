@@ -411,7 +411,7 @@ class Run(OpenedFromFolder):
         model = self.model
         of_files = warnings_of_files(images) if of_files is None else of_files
         originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
-        source = LoosePixels.from_arrays(originals, model.preprocess.size)
+        source = LoosePixels(originals, model.preprocess.size)
         (part,) = model.predict(source, source.ids, source.sizes, len(source.ids))
         output = self.decided(part)
         scores = _finding_scores(part.tables, model.findings)

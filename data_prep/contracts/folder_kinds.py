@@ -80,7 +80,7 @@ FOLDER_KINDS = (
             "settings",
         ),
     ),
-    FolderKind("pixels", command="prepare", files=("pixels", "pixel_index")),
+    FolderKind("pixels", command="prepare", files=("pixel_index",)),
     FolderKind("split", command="split", files=("split",)),
     FolderKind("audit", command="check", files=("audit", "near_duplicates")),
     FolderKind(

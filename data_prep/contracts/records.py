@@ -219,8 +219,8 @@ class NearDuplicatesRecord(Record):
     Attributes:
         key: Digest of the images and settings of the search; another key makes the stored pairs
             invalid.
-        pixels: Name of the folder with resized images whose pixels were compared, such as
-            ``letterbox-160``; None if only fingerprints (256-bit perceptual hashes) were compared.
+        pixels: Size of the resized images whose pixels were compared, such as ``160 px``, or
+            ``files``; None if only fingerprints (256-bit perceptual hashes) were compared.
         candidates: Number of pairs with similar fingerprints.
         undecided: Number of candidate pairs for which the fingerprints are not enough to decide,
             and whose pixels were not compared.
@@ -238,21 +238,6 @@ class NearDuplicatesRecord(Record):
     pairs: list[Annotated[tuple[str, str, float, str, float | None], Strict(False)]]
 
 
-class PixelsRecord(Record):
-    """``pixels.json``, which marks a folder of resized images (a pixel store) as complete.
-
-    Attributes:
-        size: Side of the resized square images, px.
-        n_images: Number of images.
-        pixels_id: Digest of the ids of the images and of the positions of the originals in the
-            squares.
-        sha256: SHA-256 digest of each file of pixels, by file name.
-    """
-
-    size: int
-    n_images: int
-    pixels_id: str
-    sha256: dict[str, str] = ABSENT
 
 
 class PreprocessRecord(Record):
@@ -828,7 +813,6 @@ RECORDS: dict[str, type[Record]] = {
     "split": SplitRecord,
     "audit": AuditRecord,
     "near_duplicates": NearDuplicatesRecord,
-    "pixels": PixelsRecord,
     "preprocess": PreprocessRecord,
     "run": RunRecord,
     "started_run": RunRecord,

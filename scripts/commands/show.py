@@ -182,6 +182,7 @@ def _title(folder: Path) -> str:
 
 def _dataset(folder: Path) -> dict[str, Any]:
     from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.store.pixel_store import stored_sizes
 
     dataset = DataSet.open(folder)
     images = dataset.images
@@ -191,7 +192,7 @@ def _dataset(folder: Path) -> dict[str, Any]:
         "images": len(images),
         "patients": images["patient_id"].nunique(),
         "pixels": "yes" if dataset.has_pixels else "none: for evaluation only",
-        "pixel stores": ", ".join(sorted(p.name for p in (folder / "pixels").glob("*-*"))) or "-",
+        "pixel stores": ", ".join(f"{size} px" for size in stored_sizes(folder)) or "-",
     }
     for target in dataset.targets.values():
         labels = dataset.labels(target)

@@ -1,9 +1,17 @@
 """Leaks between roles, and roles with one class."""
 
+import numpy as np
 import pandas as pd
+import pytest
 
-from cxr_compare.data_prep.audit.split_checks import check_leaks, check_roles, find_leaks
+from cxr_compare.data_prep.audit.splits import (
+    check_leaks,
+    check_roles,
+    expected_image_leak,
+    find_leaks,
+)
 from tests.data_prep.audit.small_tables import image_table, split_table
+from tests.rsna_tables import read_rsna_tables
 
 
 def test_a_patient_in_train_and_test_leaks():
@@ -35,3 +43,33 @@ def test_a_leak_shows_two_images_of_the_patient_side_by_side():
     (leak, _, _) = check_leaks(image_table("ppq"), split_table("train", "test", "test"), "default")
     assert (leak.count, leak.unit, leak.images) == (1, "patient", (("1", "0"),))
     assert leak.split == "default"
+
+
+@pytest.fixture(scope="module")
+def rsna_tables(shared_data):
+    return read_rsna_tables(shared_data)
+
+
+def test_published_leak_of_a_split_by_image_is_reproduced(rsna_tables):
+    """SOURCE.md: the ids lie on 11,439 patients; about 70 % of the test images leak."""
+    leak = expected_image_leak(rsna_tables[0])
+    assert leak["n_patients"] == 11_439
+    assert leak["expected_share"] == pytest.approx(0.70, abs=0.01)
+
+
+def test_expected_leak_is_that_of_random_splits():
+    rng = np.random.default_rng(0)
+    patient = rng.choice(40, size=100, p=rng.dirichlet(np.ones(40)))
+    shares = []
+    for _ in range(3000):
+        order = rng.permutation(100)
+        test, train = patient[order[:20]], patient[order[20:]]
+        shares.append(np.isin(test, train).mean())
+    leak = expected_image_leak(pd.DataFrame({"patient_id": patient.astype(str)}))
+    assert leak["expected_share"] == pytest.approx(np.mean(shares), abs=0.01)
+
+
+@pytest.mark.parametrize("patients", [["p"] * 5, ["a", "b", "c"]])
+def test_leak_of_one_patient_and_of_strangers(patients):
+    leak = expected_image_leak(pd.DataFrame({"patient_id": patients}))
+    assert leak["expected_share"] == pytest.approx(1.0 if len(set(patients)) == 1 else 0.0)

@@ -1,9 +1,13 @@
-"""Writing of synthetic images as DICOM files like those of the RSNA challenge."""
+"""Files of synthetic images in the layout of the RSNA challenge: DICOM files and label tables."""
 
 import hashlib
+import uuid
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
+import pandas as pd
 from pydicom import config as pydicom_config
 from pydicom import dcmwrite
 from pydicom.dataelem import DataElement
@@ -12,8 +16,10 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
+from cxr_compare.data_prep.sources.rsna import CLASS_INFO, CLASSES, LABELS, MAPPING
 from cxr_compare.data_prep.synth.rendering import Patient, SynthImage
 
+NORMAL_CLASS, NOT_NORMAL_CLASS, OPACITY_CLASS = CLASSES
 _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"
 _JPEG_QUALITY = 95
 _EMPTY = (
@@ -93,3 +99,60 @@ def _header(name: str, image: SynthImage) -> Dataset:
     item.ViewPosition = image.view
     item.SeriesDescription = f"view: {image.view}"
     return item
+
+
+def make_image_id(seed: int, patient: int | str, number: int) -> str:
+    """Return the id of a synthetic image, in the form of image ids of the RSNA challenge.
+
+    Args:
+        seed: Random seed of the whole set of synthetic images.
+        patient: Number of the patient in the set, from 0, or another name.
+        number: Number of the image among the patient's images, from 0.
+    """
+    digest = hashlib.blake2b(f"{seed}/{patient}/{number}".encode(), digest_size=16).digest()
+    return str(uuid.UUID(bytes=digest, version=4))
+
+
+def image_record(patient: Patient, number: int, image: SynthImage) -> dict[str, Any]:
+    """Return the facts about a synthetic image from which its rows in label tables are made.
+
+    Args:
+        patient: Patient of the image.
+        number: Number of the image among the patient's images, from 0.
+        image: The drawn image.
+    """
+    nih_patient = f"{patient.index + 1:08d}"
+    without_lesions = NOT_NORMAL_CLASS if patient.scars else NORMAL_CLASS
+    return {
+        "patientId": make_image_id(patient.seed, patient.index, number),
+        "nih_image": f"{nih_patient}_{number:03d}.png",
+        "nih_patient": nih_patient,
+        "class": OPACITY_CLASS if image.lesions else without_lesions,
+        "boxes": [
+            (lesion.x1, lesion.y1, lesion.x2 - lesion.x1, lesion.y2 - lesion.y1)
+            for lesion in image.lesions
+        ],
+    }
+
+
+def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Return the label tables of synthetic images, by the name of their CSV file.
+
+    Args:
+        records: Facts about each image, from `image_record`.
+    """
+    rows = []
+    for record in sorted(records, key=lambda record: record["patientId"]):
+        for box in record["boxes"] or [(np.nan,) * 4]:
+            x, y, width, height = map(float, box)
+            target = int(bool(record["boxes"]))
+            rows.append(
+                {**record, "x": x, "y": y, "width": width, "height": height, "Target": target}
+            )
+    frame = pd.DataFrame(rows)
+    mapping = frame[["patientId", "nih_image", "nih_patient"]]
+    return {
+        LABELS: frame[["patientId", "x", "y", "width", "height", "Target"]],
+        CLASS_INFO: frame[["patientId", "class"]],
+        MAPPING: mapping.drop_duplicates(ignore_index=True),
+    }
