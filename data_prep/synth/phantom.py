@@ -18,7 +18,7 @@ from cxr_compare.data_prep.sources.rsna import TEST_IMAGES, TRAIN_IMAGES
 from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
 from cxr_compare.data_prep.synth.rsna_files import image_record, rsna_tables, write_image
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.work.map_images import map_images
 
 _JSON = "synth.json"
 _KIND = "synth"
@@ -143,9 +143,9 @@ def write_phantom(
         n_test = count_test_images(n_images)
         patients = _plan_patients(train, 0, n_images, arguments)
         patients += _plan_patients(test, _FIRST_TEST_PATIENT, n_test, arguments)
-        engine = LocalEngine(min(workers, len(patients)))
+        workers = min(workers, len(patients))
         records = []
-        for written in engine.map_rows(_write_patient, patients, on_crash=_crashed):
+        for written in map_images(_write_patient, patients, workers, on_crash=_crashed):
             records += written
             advance(len(written))
         counts = _finish(out, arguments, records[:n_images])
