@@ -14,8 +14,8 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import spelling_key
 from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file, read_header
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.image_facts import one_row_an_image, read_facts
-from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, ImageIndex
+from cxr_compare.data_prep.sources.image_facts import read_facts, refuse_differing, take_facts
+from cxr_compare.data_prep.sources.image_files import ImageIndex, ids_of_paths, without_suffix
 from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.patients import add_patients
@@ -37,10 +37,9 @@ def read_own_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTable
     root = source.root
     names = pd.concat([table.cells("file") for table in tables]).unique().tolist()
     paths = pd.Series(_find_images(names, source), dtype=TEXT)
-    bare = paths.map(_bare).str[1:]
-    stem = bare.map(posixpath.basename)
-    alone = stem.groupby(stem).transform(lambda same: paths[same.index].nunique()) == 1
-    files = pd.DataFrame({"path": paths, "image_id": stem.where(alone, bare)})
+    unique = paths.drop_duplicates()
+    ids = dict(zip(unique, ids_of_paths(unique), strict=True))
+    files = pd.DataFrame({"path": paths, "image_id": paths.map(ids).astype(TEXT)})
     for table in tables:
         named = pd.DataFrame({"name": table.cells("file"), "row": range(len(table.text))})
         table.keep_matches(named.merge(files, left_on="name", right_index=True))
@@ -48,13 +47,10 @@ def read_own_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTable
         _require_labelled(tables, files["image_id"])
     has_boxes = any(table.box_roles for table in tables)
     facts = [read_facts(table, sizes=has_boxes) for table in tables]
-    images = one_row_an_image(facts, str(tables[0].path))
-    images = images.merge(files.drop_duplicates(), on="image_id")
-    if "view" in images:
-        source.exclude(images.loc[images["view"] == "LL", "image_id"], "lateral view")
-    space = root.resolve().name
-    source.images = images.assign(source=space)
     path = tables[0].path
+    refuse_differing(facts, str(path))
+    space = root.resolve().name
+    take_facts(source, files[["image_id", "path"]].drop_duplicates().assign(source=space), facts)
     pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
     in_path = pattern is not None and not source.options.patient_pattern
     add_patients(source, space, pattern, where=str(path), in_path=in_path)
@@ -92,7 +88,7 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
     for name in names:
         matches = index.by_name(name, ("", "images"))
         if len(matches) > 1 or times[posixpath.basename(name)] > 1:  # the folders must agree, too
-            ends = [(_bare(name), _bare(path)) for path in matches]
+            ends = [(_end(name), _end(path)) for path in matches]
             agree = [one.endswith(other) or other.endswith(one) for one, other in ends]
             matches = [path for path, agrees in zip(matches, agree, strict=True) if agrees]
         if len(matches) == 1:
@@ -113,10 +109,8 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
     return path_by_name
 
 
-def _bare(path: str) -> str:
-    plain = path.replace("\\", "/").lstrip("./")
-    stem, suffix = posixpath.splitext(plain)
-    return "/" + (stem if suffix.lower() in IMAGE_SUFFIXES else plain)  # a DICOM UID has dots, too
+def _end(path: str) -> str:
+    return "/" + without_suffix(path).lstrip("./")
 
 
 def _take_split(source: Source, path: Path) -> None:
