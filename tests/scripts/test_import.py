@@ -208,7 +208,7 @@ def test_no_image_of_yolo_is_lost_by_a_name(yolo):
         ("0 .5 .5 .2 .2 .3 .4 .9", {}, r"line 1: .*class, cx, cy"),
         ("0 .5 .5 .2 .2 1.5", {}, r"c\.txt, line 1, image 'c': score=1.5"),
         ("0 50 40 30 20 .5", {}, r"c\.txt, line 1, image 'c': box \[50, 40, 30, 20\].*pixels"),
-        ("0 .5 .5 0 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=0\.5, y1=0\.4, x2=0\.5"),
+        ("0 .5 .5 0 .2 .5", {}, r"c\.txt, line 1, image 'c': box \[0\.5, 0\.5, 0, 0\.2"),
         ("0 .5 nan .1 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=45, y1=nan"),
         ("1 .5 .5 .2 .2 .5", {}, r"c\.txt, line 1: class 1 .*--class-names"),
         ("1 .5 .5 .2 .2 .5", {"class_names": "opacity"}, "line 1: class 1 .* 1 classes "),
