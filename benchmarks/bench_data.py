@@ -28,7 +28,6 @@ from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store, dec
 from cxr_compare.data_prep.store.decode import DecodeTask
 from cxr_compare.data_prep.store.decode_writer import DecodeWriter
 from cxr_compare.data_prep.store.pixel_store import PixelStore, index_file, pixels_file
-from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 # with fewer images one would time the start of processes
 _PREPARED = 400
@@ -330,7 +329,7 @@ def prepare(paths: str, size: int, scratch: str, workers: int, measure: bool) ->
     def build() -> float:
         shutil.rmtree(folder, ignore_errors=True)
         with DecodeWriter(folder, [size]) as writer:
-            for failed in decode_into(writer, tasks, engine=LocalEngine(workers)):
+            for failed in decode_into(writer, tasks, workers=workers):
                 raise ValueError(failed.error)
         return float(len(tasks))
 

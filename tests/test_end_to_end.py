@@ -116,7 +116,7 @@ def test_real_x_rays_go_from_dicom_to_a_report_of_a_run_and_of_predictions(rsna)
         "auroc", "average_precision", "accuracy", "precision", "recall", "specificity", "f1",
         "ap50", "ap",
     } <= names  # fmt: skip
-    systems = {row["system"] for row in figures}
+    systems = {" - ".join(filter(None, (row["first"], row["second"]))) for row in figures}
     baselines = {name: f"image-blind with {name}'s scores" for name in ("RetinaNet", "CheXNet")}
     assert systems == {
         "RetinaNet - CheXNet", *baselines, *baselines.values(),

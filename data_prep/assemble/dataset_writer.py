@@ -28,7 +28,7 @@ from cxr_compare.data_prep.splits.stored_splits import image_links, write_split
 from cxr_compare.data_prep.store.build_pixel_store import WORK_FOLDER
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.decode_writer import JOURNAL
-from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.map_images import Workers
 
 SplitAndRecord = tuple[pd.DataFrame, dict[str, Any]]
 """A split table and a JSON-ready description of how it was made."""
@@ -173,7 +173,7 @@ def write_set(
     plan: SetPlan,
     *,
     measure_shortcuts: MeasureShortcuts | None = None,
-    engine: Engine | None = None,
+    workers: Workers = 1,
 ) -> None:
     """Write all files of a data set folder except the resized images.
 
@@ -188,8 +188,8 @@ def write_set(
         plan: Name, options and rule for the split, as the user chose them.
         measure_shortcuts: Function that measures, for the check of the data set, how well metadata
             and image borders predict each label. None omits this check.
-        engine: Worker processes or machines that decode images which may be copies of each other;
-            None decodes in this process.
+        workers: Number of processes, or the Ray cluster, that decode images which may be copies of
+            each other.
     """
     ids: dict[str, Any] = {
         **DataSet.digests(tables.images, tables.findings, tables.boxes, tables.box_coverage)
@@ -206,7 +206,7 @@ def write_set(
     }
     # The images table has not been written yet.
     dataset = DataSet.from_info(out, info, tables={"images": tables.images})
-    near = find_dataset_copies(dataset, decode, engine=engine)
+    near = find_dataset_copies(dataset, decode, workers=workers)
     splits = _make_splits(out, tables, image_links(decode, near), plan)
     info["notes"] = [*tables.notes, *_split_notes(splits)]
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete

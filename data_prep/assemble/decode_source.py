@@ -50,7 +50,7 @@ def decode_source(
     with options.progress("Reading images", len(images)) as advance:
         advance(len(images) - len(paths))
         for row in decode_into(
-            writer, tasks, engine=options.engine, reads=[tables.root, *ends], on_decoded=advance
+            writer, tasks, workers=options.workers, reads=[tables.root, *ends], on_decoded=advance
         ):
             path = tables.root / paths[row.image_id]
             errors[row.image_id] = str(row.error).removeprefix(f"{path}: ")  # it may hold a name

@@ -264,7 +264,7 @@ def _build(
         excluded = hide_paths(tables.excluded, key)
         tables = replace(tables, images=images, excluded=excluded)
     shortcuts = options.measure_shortcuts
-    write_set(out, tables, decode, plan, measure_shortcuts=shortcuts, engine=options.engine)
+    write_set(out, tables, decode, plan, measure_shortcuts=shortcuts, workers=options.workers)
 
 
 def _bytes_of(images: pd.DataFrame, sizes: Sequence[int]) -> int:
@@ -301,6 +301,6 @@ def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions)
                 images.assign(path=images["image_id"].map(true_paths)),
                 dataset.source_root,
                 size,
-                engine=options.engine,
+                workers=options.workers,
                 on_decoded=advance,
             )

@@ -13,7 +13,6 @@ KindName = Literal[
     "run",
     "export",
     "predictions",
-    "features",
     "decision",
     "report",
     "phantom",
@@ -60,7 +59,7 @@ class FolderKind:
     @property
     def with_article(self) -> str:
         """Name of the kind with its article, such as "a run", for a sentence."""
-        article = {"predictions": "", "features": "", "export": "an "}.get(self.name, "a ")
+        article = {"predictions": "", "export": "an "}.get(self.name, "a ")
         return f"{article}{self.name}"
 
 
@@ -115,13 +114,6 @@ FOLDER_KINDS = (
             "predicted_boxes",
             "maps",
         ),
-    ),
-    FolderKind(
-        "features",
-        command="import",
-        marker="features.json",
-        first_files=("feature_index.parquet",),
-        files=("features", "feature_index"),
     ),
     FolderKind("decision", command="tune", files=("decision",)),
     FolderKind(

@@ -238,39 +238,6 @@ class NearDuplicatesRecord(Record):
     pairs: list[Annotated[tuple[str, str, float, str, float | None], Strict(False)]]
 
 
-class EncoderRecord(Record):
-    """The pretrained network with which another program computed features of images.
-
-    Attributes:
-        name: Name of the network.
-        revision: Version or commit of its published weights.
-        licence: Licence of the weights, such as ``MIT``.
-    """
-
-    name: str
-    revision: str
-    licence: str
-
-
-class FeaturesRecord(Record):
-    """``features.json``, which marks a folder of image features as complete.
-
-    Attributes:
-        encoder: Network that computed the features.
-        n_images: Number of images with features.
-        channels: Number of features of a whole image, or of each cell if the image is divided into
-            a grid.
-        grid: Number of rows and of columns of cells; 1 and 1 for features of whole images.
-        features_id: Digest of the stored features.
-        data_set: Data set that the images belong to.
-    """
-
-    encoder: EncoderRecord
-    n_images: int
-    channels: int
-    grid: Annotated[list[int], Field(min_length=2, max_length=2)]
-    features_id: str
-    data_set: MadeOn
 
 
 class PreprocessRecord(Record):
@@ -844,7 +811,6 @@ RECORDS: dict[str, type[Record]] = {
     "dataset": DataSetRecord,
     "settings": SettingsRecord,
     "split": SplitRecord,
-    "features": FeaturesRecord,
     "audit": AuditRecord,
     "near_duplicates": NearDuplicatesRecord,
     "preprocess": PreprocessRecord,

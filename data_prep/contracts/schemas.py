@@ -21,6 +21,8 @@ ORIGINS = ("unknown", "reader", "consensus", "report_nlp", "folder", "boxes", "s
 
 ``synthetic`` labels were made with their images by ``cxr synth``.
 """
+OLDEST_YEARS = 120.0
+"""Largest possible age in years."""
 ROLES = ("train", "val", "test", "unused")
 ROLE_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -239,15 +241,6 @@ SCHEMAS: dict[str, Schema] = {
         },
         unique=("image_id",),
     ),
-    "feature_index": Schema(
-        {
-            **_IMAGE,
-            "features_hash": _number(dtype="int64"),
-            # the part of the image that a grid of features covers, which may reach beyond it
-            **dict.fromkeys(EDGES, _number(optional=True)),
-        },
-        unique=("image_id",),
-    ),
     "seen": Schema(
         {
             **_IMAGE,
@@ -295,16 +288,18 @@ SCHEMAS: dict[str, Schema] = {
             "unit": _text(allowed=("image", "study", "patient")),
             "subgroup": _text(),
             "kind": _text(allowed=("system", "image-blind", "difference")),
-            "system": _text(),
+            "first": _text(),
+            "second": _ANY_TEXT,
             "policy": _ANY_TEXT,
             "metric": _text(),
             **_INTERVAL,
             "ci_method": _ANY_TEXT,
+            "p_value": _number(0, 1, nullable=True),
             **dict.fromkeys(("n_validation_positive", *_COUNTS), _COUNT),
             "effective_patients": _FIGURE,
             "note": _ANY_TEXT,
         },
-        unique=("unit", "subgroup", "system", "policy", "metric"),
+        unique=("unit", "subgroup", "first", "second", "policy", "metric"),
     ),
     "tests": Schema(
         {

@@ -14,11 +14,11 @@ from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, crashed_row, decode_row
 from cxr_compare.data_prep.store.decode_writer import JOURNAL, DecodeWriter
 from cxr_compare.data_prep.store.pixel_store import PixelStore, index_file, pixels_file
-from cxr_compare.data_prep.work.engine import Engine
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.work.map_images import Workers, map_images
 
 WORK_FOLDER = ".prepare"
 """Folder in a data set that `cxr prepare` has begun and not completed, with its settings."""
+_TOGETHER = 8  # images that a process gets at a time
 _IMAGES_PER_WORKER = 200  # starting a process takes as long as decoding these
 _REPAIR_ADVICE = "; bring it back, or remove the data set and run cxr prepare again"
 
@@ -27,7 +27,7 @@ def decode_into(
     writer: DecodeWriter,
     tasks: Iterable[DecodeTask],
     *,
-    engine: Engine,
+    workers: Workers,
     reads: Sequence[Path] = (),
     on_decoded: Callable[[int], object] = lambda n: None,
 ) -> Iterator[DecodedRow]:
@@ -36,11 +36,14 @@ def decode_into(
     Args:
         writer: Writer of the data set.
         tasks: Requests, one for each image file.
-        engine: Worker processes or machines that decode.
+        workers: Number of processes, or the Ray cluster, that decode.
         reads: Files and folders that every machine must be able to read.
         on_decoded: Function that is called with 1 after each image.
     """
-    for row in engine.map_rows(decode_row, tasks, on_crash=crashed_row, reads=reads):
+    rows = map_images(
+        decode_row, tasks, workers, on_crash=crashed_row, together=_TOGETHER, reads=reads
+    )
+    for row in rows:
         if row.error is None:
             writer.add(row)
         else:
@@ -63,7 +66,7 @@ def build_pixel_store(
     source_root: Path,
     size: int,
     *,
-    engine: Engine | None = None,
+    workers: Workers | None = None,
     on_decoded: Callable[[int], object] = lambda n: None,
 ) -> PixelStore:
     """Decode and resize those images of a data set that are not yet stored at a given size.
@@ -77,7 +80,8 @@ def build_pixel_store(
             ``width`` and ``height`` (px), one row for each image of the data set.
         source_root: Folder of the image files.
         size: Side of the square images, px.
-        engine: Worker processes or machines that decode; None uses processes of this machine.
+        workers: Number of processes, or the Ray cluster, that decode; None uses processes of this
+            machine.
         on_decoded: Function that is called with 1 after each image.
 
     Returns:
@@ -97,14 +101,14 @@ def build_pixel_store(
     with DecodeWriter(dataset_folder, [size]) as writer:
         missing = images[~is_member(images["image_id"], list(writer.rows[size]))]
         require_free_space(dataset_folder / "pixels", len(missing) * size * size)
-        if engine is None:
-            engine = LocalEngine(min(cpu_count(), len(missing) // _IMAGES_PER_WORKER))
+        if workers is None:
+            workers = min(cpu_count(), len(missing) // _IMAGES_PER_WORKER)
         tasks = (
             DecodeTask(image_id, source_root / path, sizes=(size,), sha256=str(sha256))
             for image_id, path, sha256 in missing[["image_id", "path", "file_sha256"]].to_numpy()
         )
         failed = decode_into(
-            writer, tasks, engine=engine, reads=[source_root], on_decoded=on_decoded
+            writer, tasks, workers=workers, reads=[source_root], on_decoded=on_decoded
         )
         errors = [str(row.error) for row in failed]
         if errors:

@@ -18,7 +18,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
+from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder
 from cxr_compare.data_prep.contracts.schemas import (
     FINGERPRINTS,
     REFERENCE_READER,
@@ -38,7 +38,7 @@ from cxr_compare.data_prep.work.image_files import require_image_checksum
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.pixel_store import PixelStore
-    from cxr_compare.data_prep.work.engine import Engine
+    from cxr_compare.data_prep.work.map_images import Workers
     from cxr_compare.data_prep.work.progress import Progress
 
 _IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
@@ -640,7 +640,9 @@ class DataSet(OpenedFromFolder):
 
         return PixelStore.open(pixels_file(self.folder, size))
 
-    def make_store(self, size: int, progress: Progress, engine: Engine | None = None) -> PixelStore:
+    def make_store(
+        self, size: int, progress: Progress, workers: Workers | None = None
+    ) -> PixelStore:
         """Open the pixel store (all images as squares of one side), and add images that it lacks.
 
         If another command writes into the data set, the call waits for it.
@@ -648,7 +650,8 @@ class DataSet(OpenedFromFolder):
         Args:
             size: Side of the square images, px.
             progress: Object that shows messages and the progress of decoding to the user.
-            engine: Worker processes or machines that decode; None uses processes of this machine.
+            workers: Number of processes, or the Ray cluster, that decode; None uses processes of
+                this machine.
 
         Raises:
             InputError: An image has no file or cannot be decoded.
@@ -674,6 +677,6 @@ class DataSet(OpenedFromFolder):
                 self.image_files.join(sides),
                 self.source_root,
                 size,
-                engine=engine,
+                workers=workers,
                 on_decoded=advance,
             )

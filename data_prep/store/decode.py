@@ -14,8 +14,8 @@ import numpy as np
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.border_greys import border_greys, mean_grey
-from cxr_compare.data_prep.images.decode_errors import DECODER_CRASHED
 from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
 from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.work.image_files import require_image_checksum
 

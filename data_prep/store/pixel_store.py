@@ -28,7 +28,7 @@ _FEW_LOOKUPS = 20  # number of images from which on a dictionary of all ids is w
 class PixelSource(Protocol):
     """Interface from which models read the resized square images of a data set by image id.
 
-    The pixel store of a data set (`PixelStore`), images in memory, and precomputed features
+    The pixel store of a data set (`PixelStore`), and images in memory
     implement this interface.
 
     Attributes:
@@ -60,7 +60,7 @@ def require_images(source: PixelSource, image_ids: pd.Index) -> None:
     """Check that a source of resized images contains all images that are needed.
 
     Args:
-        source: Pixel store of a data set, images in memory, or features of images.
+        source: Pixel store of a data set, or images in memory.
         image_ids: Ids of the images that are needed.
 
     Raises:

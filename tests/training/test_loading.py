@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from cxr_compare.data_prep.augment.augment import build_augmentation
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.decode import DecodedRow
 from cxr_compare.data_prep.store.decode_writer import DecodeWriter
 from cxr_compare.data_prep.store.pixel_store import PixelStore, pixels_file
-from cxr_compare.detection.detector import LesionBatch, LesionDataset, collate
+from cxr_compare.training.augment import build_augmentation
+from cxr_compare.training.datasets import AugmentedLesionBatch, LesionDataset, collate_lesions
 from cxr_compare.training.loading import (
     BatchLoader,
     NamedRows,
@@ -72,14 +72,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PixelStore:
     return PixelStore.open(pixels_file(folder, 64))
 
 
-def _epochs(store: PixelStore, loaders: int, first: int = 0) -> list[list[LesionBatch]]:
+def _epochs(store: PixelStore, loaders: int, first: int = 0) -> list[list[AugmentedLesionBatch]]:
     """Three epochs, or what is left of them."""
     boxes = pd.DataFrame([[8.0, 8.0, 40.0, 48.0]] * 4, columns=EDGES)
     boxes = boxes.assign(image_id=[f"i{number}" for number in range(4)], finding="opacity")
     augmentation = build_augmentation(rotate_degrees=10.0, scale=0.2, noise=0.1)
     rows = LesionDataset(store, store.ids, boxes, ["opacity"], augmentation, mosaic=0.5)
     sampler = SeededSampler(9, seed=1, weights=np.arange(1.0, 10.0))
-    loader = BatchLoader(rows, collate, 4, sampler, loaders=loaders)
+    loader = BatchLoader(rows, collate_lesions, 4, sampler, loaders=loaders)
     epochs = []
     for epoch in range(first, 3):
         iterator = iter(loader)  # Lightning makes it before it says which epoch

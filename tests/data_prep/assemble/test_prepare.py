@@ -13,7 +13,7 @@ from PIL import Image
 
 import cxr_compare.scripts.commands.prepare
 from cxr_compare.data_prep.assemble import prepare as preparing
-from cxr_compare.data_prep.audit.split_checks import find_leaks
+from cxr_compare.data_prep.audit.splits import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -22,7 +22,6 @@ from cxr_compare.data_prep.splits.stored_splits import SplitRule
 from cxr_compare.data_prep.store import decode as decoding
 from cxr_compare.data_prep.store import decode_writer
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.local_engine import LocalEngine
 from tests.data_prep.assemble.sources import make, read_options
 from tests.data_prep.assemble.sources import write_pairs as write_source
 from tests.data_prep.sources.answers import write_files
@@ -150,7 +149,6 @@ from pathlib import Path
 from cxr_compare.data_prep.assemble import prepare as preparing
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.store import decode_writer
-from cxr_compare.data_prep.work.local_engine import LocalEngine
 from tests.data_prep.assemble.sources import read_options
 decode_writer._COMMIT_IMAGES = 3
 @contextmanager
@@ -160,7 +158,7 @@ def progress(description, total):
 source = Path(sys.argv[1])
 read = read_options(source)
 options = preparing.PrepareOptions(
-    "table", read, sizes=(32,), engine=LocalEngine(1), progress=progress
+    "table", read, sizes=(32,), workers=1, progress=progress
 )
 prepare(source, Path(sys.argv[2]), options)
 """
@@ -183,7 +181,7 @@ def test_a_killed_run_goes_on_to_the_same_result(straight, tmp_path, decoded):
 
 def test_workers_do_not_change_the_result(straight, tmp_path):
     source, whole = straight
-    make(source, tmp_path / "two", sizes=(32,), engine=LocalEngine(2))
+    make(source, tmp_path / "two", sizes=(32,), workers=2)
     assert_same(whole, tmp_path / "two")
 
 
@@ -393,7 +391,7 @@ def test_limits_of_a_set_are_noted_before_any_image_is_read(tmp_path):
         return nullcontext(lambda n: None)
 
     options = preparing.PrepareOptions(
-        "table", read, engine=LocalEngine(0), show=said.append, progress=progress
+        "table", read, workers=0, show=said.append, progress=progress
     )
     notes = preparing.prepare(source, tmp_path / "data", options).notes
     few = "WARNING: There are few patients: 2 positive for mass, 0 negative for mass"

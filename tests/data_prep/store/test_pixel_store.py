@@ -23,7 +23,6 @@ from cxr_compare.data_prep.store.decode_writer import JOURNAL, DecodeWriter
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.pixel_store import PixelStore, pixels_file, stored_sizes
 from cxr_compare.data_prep.store.preprocess import letterbox
-from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 SIZE = 32
 
@@ -114,7 +113,7 @@ def test_the_array_is_one_file_that_numpy_reads(tmp_path, source):
 def test_processes_do_not_change_a_byte(tmp_path, source):
     root, images = source
     for workers in (1, 2):
-        build_pixel_store(tmp_path / str(workers), images, root, SIZE, engine=LocalEngine(workers))
+        build_pixel_store(tmp_path / str(workers), images, root, SIZE, workers=workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
