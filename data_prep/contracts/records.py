@@ -238,8 +238,6 @@ class NearDuplicatesRecord(Record):
     pairs: list[Annotated[tuple[str, str, float, str, float | None], Strict(False)]]
 
 
-
-
 class PreprocessRecord(Record):
     """``preprocess.json``, which says how an image becomes the input of a model.
 
