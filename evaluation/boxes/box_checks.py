@@ -8,7 +8,6 @@ the image and the value. Where the values suggest another unit or format, it ask
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -282,8 +281,6 @@ def check_arguments(
             "knows what to do; leave the images with crowds out"
         )
     _check_ids(boxes["image_id"].astype(TEXT), truth["image_id"].astype(TEXT), ids.astype(TEXT))
-    if question := spread_question(boxes, truth, "boxes"):
-        warnings.warn(f"{question} Say boxes_table(..., scale=)", UserWarning, stacklevel=4)
     return ids
 
 

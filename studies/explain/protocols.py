@@ -33,6 +33,7 @@ from cxr_compare.evaluation.boxes.matching import (
     match_pairs,
     pair_boxes,
 )
+from cxr_compare.evaluation.boxes.other_readings import OtherReading, other_readings
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
@@ -388,6 +389,7 @@ def explain_figure(
     boxes: Any,
     truth: Any,
     image_ids: Iterable[Any] | None = None,
+    image_sizes: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Find the protocol by which these boxes give the figure that another program reports.
 
@@ -413,6 +415,8 @@ def explain_figure(
         image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
             allowed if `boxes` and `truth` are lists that hold one output for each image, in the
             same order.
+        image_sizes: Table with ``image_id``, ``width`` and ``height`` (px) of the images, without
+            which some mistakes in the boxes cannot be recognised; None if no size is known.
 
     Returns:
         A dictionary with these keys:
@@ -435,6 +439,8 @@ def explain_figure(
             - ``main_rule``: the rule of the best protocol that, applied alone, brings the figure of
               cxr-compare nearest to that of the best protocol. It is None if no rule differs, or if
               the best protocol is the RSNA score;
+            - ``other_readings``: other ways to read the boxes, such as y before x, by which far
+              more of them match a true box; a list of dictionaries, see `OtherReading`;
             - ``text``: the answer in words.
 
     Raises:
@@ -488,8 +494,20 @@ def explain_figure(
         "best": described[0],
         "next_best": described[1:],
         **_figure_of_cxr(evaluator, ranked[0]),
+        "other_readings": [each._asdict() for each in _readings(boxes, truth, ids, image_sizes)],
     }
     return {**answer, "text": _answer_text(answer)}
+
+
+def _readings(
+    boxes: pd.DataFrame, truth: pd.DataFrame, ids: pd.Index, sizes: pd.DataFrame | None
+) -> list[OtherReading]:
+    """Try the known mistakes in the boxes, with the true boxes that are no crowds."""
+    images = pd.DataFrame({"image_id": ids})
+    if sizes is not None:
+        images = images.merge(sizes[["image_id", "width", "height"]], how="left")
+    is_crowd = pd.Series(truth.get("crowd", False), index=truth.index).eq(True)
+    return other_readings(boxes, truth[~is_crowd], images)
 
 
 def _answer_text(answer: Mapping[str, Any]) -> str:
@@ -536,7 +554,10 @@ def _answer_text(answer: Mapping[str, Any]) -> str:
             f'; with "{rule["rule"]}" in the place of "{rule["instead_of"]}" alone it is '
             f"{rule['value']:.4f}"
         )
-    return f"{text}."
+    text += "."
+    for reading in answer["other_readings"][:1]:
+        text += f" {OtherReading(**reading).text()}"
+    return text
 
 
 def _named(protocol: Mapping[str, Any]) -> str:
