@@ -54,6 +54,27 @@ _FORM_PAIRS: tuple[tuple[BoxForm, BoxForm], ...] = (
 )
 
 
+def reread_form(corners: Floats, read_as: BoxForm, written: BoxForm) -> Floats:
+    """Return the corners of boxes whose numbers were read in one form and written in another.
+
+    Args:
+        corners: Corners as they were read, px, shape ``(N, 4)``.
+        read_as: Form in which the numbers were read.
+        written: Form in which they were written.
+
+    Example:
+        >>> reread_form(np.array([[10.0, 20, 30, 40]]), "xyxy", "xywh").tolist()
+        [[10.0, 20.0, 40.0, 60.0]]
+    """
+    of_px = np.full((len(corners), 2), np.nan)  # the sizes of images matter to shares alone
+    return corners_of(values_of(corners, read_as), written, "px", of_px)
+
+
+def swapped_axes(corners: Floats) -> Floats:
+    """Return boxes with x in the place of y, and y in the place of x, shape ``(N, 4)``."""
+    return corners[:, [1, 0, 3, 2]]
+
+
 class OtherReading(NamedTuple):
     """Another way to read predicted boxes, by which far more of them match a true box.
 
@@ -191,14 +212,13 @@ class _Trial:
     def candidates(self) -> Iterator[_Candidate]:
         """Yield the readings to try, the simplest first."""
         corners = self.pairs.boxes.corners
-        swapped = corners[:, [1, 0, 3, 2]]
+        swapped = swapped_axes(corners)
         of_order = self._advice("order", "yxyx")
         yield self._moved("as y, x, y, x", f"say {of_order}", swapped)
         yield from self._scaled(corners, "", "")
         yield from self._scaled(swapped, "as y, x, y, x, ", f"say {of_order}, and ")
-        values = {form: values_of(corners, form) for form in ("xyxy", "xywh", "cxcywh")}
         for read_as, other in _FORM_PAIRS:
-            reread = corners_of(values[read_as], other, "px", self._sizes)
+            reread = reread_form(corners, read_as, other)
             name = f"as {_FORM_TEXTS[other]}, not as {_FORM_TEXTS[read_as]}"
             yield self._moved(name, f"say {self._advice('form', other)}", reread)
         x1, y1, x2, y2 = corners.T

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_readings import BoxForm
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
@@ -33,7 +34,12 @@ from cxr_compare.evaluation.boxes.matching import (
     match_pairs,
     pair_boxes,
 )
-from cxr_compare.evaluation.boxes.other_readings import OtherReading, other_readings
+from cxr_compare.evaluation.boxes.other_readings import (
+    OtherReading,
+    other_readings,
+    reread_form,
+    swapped_axes,
+)
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
@@ -44,7 +50,13 @@ KNOWN_PROTOCOLS: dict[str, dict[str, str]] = {rules["name"]: rules for rules in 
 
 A rule that a protocol does not name has its first value in ``protocols.toml``.
 """
-_FORMS = {name: np.array(rows) for name, rows in _TABLE["forms"].items()}
+_FORMS: dict[str, tuple[BoxForm, BoxForm]] = {
+    "right": ("xyxy", "xyxy"),
+    "widths-as-corners": ("xywh", "xyxy"),
+    "corners-as-widths": ("xyxy", "xywh"),
+    "centre-as-corner": ("cxcywh", "xywh"),
+    "corner-as-centre": ("xywh", "cxcywh"),
+}  # form in which boxes are written, and form for which a program takes it
 Protocol = namedtuple(
     "Protocol", "area iou match corners floor most images repeats classes crowd form"
 )
@@ -213,7 +225,7 @@ class ProtocolEvaluator:
 
         def read(table: pd.DataFrame, form_name: str) -> pd.DataFrame:
             of_kind = table if kind is None else table[table["finding"] == kind]
-            edges = of_kind[EDGES].to_numpy(np.float64) @ _FORMS[form_name].T
+            edges = _misread(of_kind[EDGES].to_numpy(np.float64), form_name)
             edges[:, 2:] += corners == "pixels"
             return of_kind.assign(**dict(zip(EDGES, edges.T, strict=True)))
 
@@ -287,6 +299,14 @@ class ProtocolEvaluator:
         figures = np.array([self._average_precision(rules, kind) for kind in kinds])
         defined = figures[~np.isnan(figures)]
         return float(defined.mean()) if len(defined) else np.nan
+
+
+def _misread(corners: Floats, form: str) -> Floats:
+    """Return what a program makes of boxes that it takes for another form, shape ``(N, 4)``."""
+    if form == "swapped":
+        return swapped_axes(corners)
+    written, read_as = _FORMS[form]
+    return reread_form(corners, written, read_as).copy()
 
 
 def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
