@@ -14,7 +14,7 @@ from typing import Any, Literal
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage, SeenLookup, SeenRole
+from cxr_compare.data_prep.duplicates.seen_images import SeenImage, SeenLookup, SeenRole
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.predictions import SEEN_FILE
 from cxr_compare.evaluation.sources.eligibility import unknown_training_data

@@ -3,7 +3,7 @@
 The checksum of a file is computed with 64 zeros in its own position. It is in the last key of a
 JSON file, in the metadata of weights, and in the comment of a checkpoint or of a TOML
 file. Files that cannot contain a checksum have it elsewhere in their folder: an exported graph in
-``export.json``, each image of a shard in the pixel index (column ``pixels_hash``).
+``export.json``, each square of a pixel store in its index (column ``crc32``).
 """
 
 from __future__ import annotations

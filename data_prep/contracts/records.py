@@ -219,8 +219,8 @@ class NearDuplicatesRecord(Record):
     Attributes:
         key: Digest of the images and settings of the search; another key makes the stored pairs
             invalid.
-        pixels: Name of the folder with resized images whose pixels were compared, such as
-            ``letterbox-160``; None if only fingerprints (256-bit perceptual hashes) were compared.
+        pixels: Size of the resized images whose pixels were compared, such as ``160 px``, or
+            ``files``; None if only fingerprints (256-bit perceptual hashes) were compared.
         candidates: Number of pairs with similar fingerprints.
         undecided: Number of candidate pairs for which the fingerprints are not enough to decide,
             and whose pixels were not compared.
@@ -236,58 +236,6 @@ class NearDuplicatesRecord(Record):
     undecided: int
     complete: bool
     pairs: list[Annotated[tuple[str, str, float, str, float | None], Strict(False)]]
-
-
-class PixelsRecord(Record):
-    """``pixels.json``, which marks a folder of resized images (a pixel store) as complete.
-
-    Attributes:
-        size: Side of the resized square images, px.
-        n_images: Number of images.
-        pixels_id: Digest of the ids of the images and of the positions of the originals in the
-            squares.
-        sha256: SHA-256 digest of each file of pixels, by file name.
-    """
-
-    size: int
-    n_images: int
-    pixels_id: str
-    sha256: dict[str, str] = ABSENT
-
-
-class EncoderRecord(Record):
-    """The pretrained network with which another program computed features of images.
-
-    Attributes:
-        name: Name of the network.
-        revision: Version or commit of its published weights.
-        licence: Licence of the weights, such as ``MIT``.
-    """
-
-    name: str
-    revision: str
-    licence: str
-
-
-class FeaturesRecord(Record):
-    """``features.json``, which marks a folder of image features as complete.
-
-    Attributes:
-        encoder: Network that computed the features.
-        n_images: Number of images with features.
-        channels: Number of features of a whole image, or of each cell if the image is divided into
-            a grid.
-        grid: Number of rows and of columns of cells; 1 and 1 for features of whole images.
-        features_id: Digest of the stored features.
-        data_set: Data set that the images belong to.
-    """
-
-    encoder: EncoderRecord
-    n_images: int
-    channels: int
-    grid: Annotated[list[int], Field(min_length=2, max_length=2)]
-    features_id: str
-    data_set: MadeOn
 
 
 class PreprocessRecord(Record):
@@ -861,10 +809,8 @@ RECORDS: dict[str, type[Record]] = {
     "dataset": DataSetRecord,
     "settings": SettingsRecord,
     "split": SplitRecord,
-    "features": FeaturesRecord,
     "audit": AuditRecord,
     "near_duplicates": NearDuplicatesRecord,
-    "pixels": PixelsRecord,
     "preprocess": PreprocessRecord,
     "run": RunRecord,
     "started_run": RunRecord,

@@ -16,8 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_header
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.images.decode_errors import plain_reason
-from cxr_compare.data_prep.images.image_limits import require_file, require_size
+from cxr_compare.data_prep.images.refused_files import plain_reason, require_file, require_size
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 _SUFFIX = re.compile(rf"(?i)(?<=[^/])(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})$")

@@ -18,7 +18,7 @@ from cxr_compare.data_prep.sources.image_lists import image_name
 from cxr_compare.data_prep.sources.patient_lookup import NIH_NAME, nih_patients, read_nih_names
 from cxr_compare.evaluation.boxes.box_checks import near_ids
 from cxr_compare.evaluation.groups.exposure import Exposure
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 
 _CELL_END = re.compile(r"[,;\t]")
 _FACT = re.compile(r"#\s*(source|encoder|labels)\s*:\s*(.*)", re.IGNORECASE)
@@ -123,7 +123,7 @@ def _first_cell(line: str) -> str:
 
 
 def read_exposure(
-    system: str, path: Path, truth: GroundTruth, mapping: Path | None = None
+    system: str, path: Path, truth: LabelledImages, mapping: Path | None = None
 ) -> Exposure:
     """Find the evaluated images that a detector or classifier saw in training, from a list.
 
@@ -137,9 +137,8 @@ def read_exposure(
         system: Name of the detector or classifier as shown to readers.
         path: Text file that lists the seen images, see `read_seen_list`.
         truth: The images under evaluation, with their patients.
-        mapping: Table that gives the NIH file name of each RSNA image: ``rsna_to_nih.csv``, RSNA's
-            own JSON file, or a folder that holds one of them. None if the data set is not from
-            RSNA.
+        mapping: Table that gives the NIH file name of each RSNA image: ``rsna_to_nih.csv``, or a
+            folder that holds it. None if the data set is not from RSNA.
 
     Returns:
         The seen images and patients of the data set, and the images for which this is unknown.

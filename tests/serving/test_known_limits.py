@@ -9,7 +9,7 @@ import pytest
 
 from cxr_compare import metrics
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage
+from cxr_compare.data_prep.duplicates.seen_images import SeenImage
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.serving.known_limits import (
     MeasuredAuroc,
