@@ -21,7 +21,7 @@ from benchmarks.worker import Candidate, Run
 from cxr_compare.data_prep.contracts import tables
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.store import pixel_store as stored
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store

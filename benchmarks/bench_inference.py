@@ -156,7 +156,7 @@ def make_run(setting: Setting, kind: str, size: Size) -> Path:
     }
     run = RunFolder.create(folder, config="", seen=seen, started=arguments)
     save_model(model, folder)
-    model.preprocess.to_json(folder / PREPROCESS_FILE)
+    model.preprocess.write(folder / PREPROCESS_FILE)
     run.complete({"epochs": 0})
     return folder
 

@@ -31,7 +31,7 @@ class FeatureClassifier(ImageClassifier):
 
     def __init__(self, channels: int, n_findings: int, has_maps: bool) -> None:
         # The normalisation of pixels has no effect, because no pixel is read.
-        preprocess = Preprocess(MIN_SIZE, 0.0, 1.0)
+        preprocess = Preprocess(size=MIN_SIZE, mean=0.0, std=1.0)
         super().__init__(
             Trunk(nn.Identity(), channels, Grid()), n_findings, preprocess, 0.0, "same"
         )

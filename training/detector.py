@@ -16,7 +16,8 @@ from cxr_compare.data_prep.augment.augment import Augmentation
 from cxr_compare.data_prep.augment.mosaic import DroppedBoxes
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.detection.detector import (
     Detector,

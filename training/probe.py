@@ -21,7 +21,8 @@ from cxr_compare.classification.model import build_classifier, start_from
 from cxr_compare.classification.probe import FittedLayer, LabelledFeatures, fit_layer
 from cxr_compare.configs.settings import ProbeConfig
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.features import Features
 from cxr_compare.data_prep.store.pixel_store import PixelSource
 from cxr_compare.data_prep.work.background_threads import read_ahead
@@ -62,7 +63,7 @@ class ProbeTask(ModelTask):
         labels, ids = labelled_images(dataset, target, config.data.split)
         self.given = source if isinstance(source, Features) else None
         if isinstance(source, Features):
-            source.require(dataset.ids["content_id"], ids["train"].union(ids["val"]))
+            source.require(dataset.ids.content_id, ids["train"].union(ids["val"]))
         self.train = ImageLabelDataset(source, ids["train"], labels, self.findings)
         self.val = ImageLabelDataset(source, ids["val"], labels, self.findings)
         self.positive = (self.train.targets == 1).any(axis=1)
@@ -164,33 +165,31 @@ def complete_probe(
     draw_penalties(rows, run.folder / "curves.png")
     save_model(model.cpu(), run.folder)
     if settings.model.features is None:
-        model.preprocess.to_json(run.folder / "preprocess.json")
+        model.preprocess.write(run.folder / "preprocess.json")
     losses = [trial.val_loss for trial in kept.values() if not math.isnan(trial.val_loss)]
     val_loss = float(np.mean(losses)) if losses else None
     parameters = count_parameters(model)
     run.complete(
-        {
-            "monitor": training.monitor,
-            "best_value": val_loss,
-            "best_figures": figures,
-            "penalties": {finding: trial.penalty for finding, trial in kept.items()},
-            "n_train": len(task.train),
-            "n_val": len(task.val),
-            "pretrained": settings.model.weights or "given features",
-            **({} if task.given is None else {"features": describe_features(task.given)}),
-            "parameters": parameters.total,
-            "trainable_parameters": sum(p.numel() for p in model.classifier.parameters()),
-            "precision": hardware.precision,
-            "cpu_settings": {"threads": torch.get_num_threads(), "workers": 0},
-            "device": hardware.device,
-            "devices": 1,
-            "device_name": describe_device(torch.device(hardware.device)),
-            "seconds": round(seconds, 1),
-            "seconds_training": round(seconds, 1),
-            "seconds_features": round(seconds_features, 1),
-            "processor_seconds": round(time.process_time() - processor_began, 1),
-            "peak_memory_bytes": memory.read(),
-        }
+        monitor=training.monitor,
+        best_value=val_loss,
+        best_figures=figures,
+        penalties={finding: trial.penalty for finding, trial in kept.items()},
+        n_train=len(task.train),
+        n_val=len(task.val),
+        pretrained=settings.model.weights or "given features",
+        **({} if task.given is None else {"features": describe_features(task.given)}),
+        parameters=parameters.total,
+        trainable_parameters=sum(p.numel() for p in model.classifier.parameters()),
+        precision=hardware.precision,
+        cpu_settings={"threads": torch.get_num_threads(), "workers": 0},
+        device=hardware.device,
+        devices=1,
+        device_name=describe_device(torch.device(hardware.device)),
+        seconds=round(seconds, 1),
+        seconds_training=round(seconds, 1),
+        seconds_features=round(seconds_features, 1),
+        processor_seconds=round(time.process_time() - processor_began, 1),
+        peak_memory_bytes=memory.read(),
     )
 
 

@@ -22,7 +22,7 @@ from cxr_compare.data_prep.assemble.complete import complete_tables, journal_row
 from cxr_compare.data_prep.assemble.dataset_writer import (
     JOURNAL,
     SetPlan,
-    SplitAndRecord,
+    SplitAndOrigin,
     begin_set,
     is_complete,
     write_set,
@@ -49,7 +49,8 @@ from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from cxr_compare.data_prep.splits.split_file import read_split_file
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.dataset_info import DataSetIds, DataSetInfo
 from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
 from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
 from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
@@ -160,12 +161,20 @@ def _limits(tables: SourceTables, out: Path) -> list[str]:
             "This data set has no boxes, from which a detector learns. Train a classifier (cxr "
             "train chexnet_small), or add boxes (boxes.csv)"
         )
-    draft = DataSet(out, {})
-    draft.images = images
-    draft.findings = findings[findings["reader"] == REFERENCE_READER]
+    nothing = DataSetIds(content_id="", labels_id="")
+    info = DataSetInfo(
+        name=out.name,
+        source_format=tables.format,
+        source_root=str(tables.root),
+        targets=tables.targets,
+        ids=nothing,
+        settings={},
+    )
+    reference = findings[findings["reader"] == REFERENCE_READER].reset_index(drop=True)
+    draft = DataSet(out, info, tables={"images": images, "findings": reference})
     few = []
     for name, target in tables.targets.items():
-        labels = draft.labels(Target(name, tuple(target["any_of"]), name)).to_numpy()
+        labels = draft.labels(target).to_numpy()
         for kind, value in (("positive", 1.0), ("negative", 0.0)):
             n_patients = images.loc[labels == value, "patient_id"].nunique()
             if n_patients < _FEW_PATIENTS:
@@ -215,7 +224,7 @@ def _read(source: Path, out: Path, options: PrepareOptions) -> SourceTables:
     return tables
 
 
-def _user_split(options: PrepareOptions, tables: SourceTables) -> str | SplitAndRecord | None:
+def _user_split(options: PrepareOptions, tables: SourceTables) -> str | SplitAndOrigin | None:
     """Read the user's own split before any image, since it may be refused."""
     if options.split is None:
         return None

@@ -9,18 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Strict
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, first_line
-from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.provenance import MadeRecord
+from cxr_compare.data_prep.contracts.records import Digests, Record, Whole
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.data_prep.store.pixel_store import pixels_checksum
 from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.prediction_info import MadeOn
 
 FEATURES_FILE = "features.npy"
 """Features, float32 (images, cells, channels), cells row by row."""
@@ -28,6 +31,44 @@ FEATURE_INDEX = "feature_index.parquet"
 """Table of the image, checksum and, for a grid, the position of each row."""
 FEATURES_RECORD = "features.json"
 """File that marks a features folder complete."""
+
+
+class EncoderInfo(Record):
+    """The pretrained network with which another program computed features of images.
+
+    Attributes:
+        name: Name of the network.
+        revision: Version or commit of its published weights.
+        licence: Licence of the weights, such as ``MIT``.
+    """
+
+    name: str
+    revision: str
+    licence: str
+
+
+class FeaturesInfo(MadeRecord, kind="features"):
+    """Content of ``features.json``, which marks a folder of image features as complete.
+
+    Attributes:
+        encoder: Network that computed the features.
+        n_images: Number of images with features.
+        channels: Number of features of a whole image, or of each cell of its grid.
+        grid: Number of rows and of columns of cells; 1 and 1 for features of whole images.
+        features_id: Digest of the stored features.
+        imported_from: Name of the table of features.
+        data_set: Data set that the images belong to.
+        files: SHA-256 of the table in the folder, by file name.
+    """
+
+    encoder: EncoderInfo
+    n_images: Whole
+    channels: Whole
+    grid: Annotated[tuple[Whole, Whole], Strict(False)]
+    features_id: str
+    imported_from: str
+    data_set: MadeOn
+    files: Digests
 
 
 @dataclass(eq=False, repr=False)
@@ -46,7 +87,7 @@ class Features:
     """
 
     folder: Path
-    info: dict[str, Any]
+    info: FeaturesInfo
     size: int = 1
 
     @classmethod
@@ -61,7 +102,7 @@ class Features:
         """
         folder = Path(folder)
         require_kind(folder, "features")
-        features = cls(folder, read_json(folder / FEATURES_RECORD, "features"))
+        features = cls(folder, FeaturesInfo.read(folder / FEATURES_RECORD))
         features._require_whole()
         return features
 
@@ -82,28 +123,27 @@ class Features:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``features.json``."""
-        return self.info
+        return self.info.to_json()
 
     @property
     def encoder(self) -> dict[str, str]:
         """Name, revision and licence of the encoder."""
-        return dict(self.info["encoder"])
+        return self.info.encoder.to_json()
 
     @property
     def features_id(self) -> str:
         """Digest of the stored features and of the ids of their images."""
-        return str(self.info["features_id"])
+        return self.info.features_id
 
     @property
     def channels(self) -> int:
         """Number of features of a whole image, or of each cell of an image's grid."""
-        return int(self.info["channels"])
+        return self.info.channels
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the grid of features; (1, 1) for features of the whole image."""
-        rows, columns = self.info["grid"]
-        return int(rows), int(columns)
+        return self.info.grid
 
     @property
     def has_grid(self) -> bool:
@@ -118,7 +158,7 @@ class Features:
         or more than the image, it also has the edges ``x1, y1, x2, y2`` of this area, px of the
         original image.
         """
-        return read_table(self.folder / FEATURE_INDEX, "feature_index")
+        return read_table(self.folder / FEATURE_INDEX, "feature_index", files=self.info.files)
 
     @cached_property
     def ids(self) -> pd.Index:
@@ -166,16 +206,16 @@ class Features:
         """Check that the features belong to a given data set and include some of its images.
 
         Args:
-            content_id: Digest of the images of that data set (``DataSet.ids["content_id"]``).
+            content_id: Digest of the images of that data set (``DataSet.ids.content_id``).
             image_ids: Ids of the images whose features are needed.
 
         Raises:
             InputError: The features belong to another data set, or those of an image are missing.
         """
-        own = self.info["data_set"]
-        if own["content_id"] != content_id:
+        own = self.info.data_set
+        if own.content_id != content_id:
             raise InputError(
-                f"{self.folder}: holds features of the images of {own['name']}, another data set; "
+                f"{self.folder}: holds features of the images of {own.name}, another data set; "
                 "run cxr import on features of this one"
             )
         missing = image_ids.difference(self.ids)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import find_one
-from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.records import Digests, Record, Whole
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import store_spec
@@ -25,8 +25,6 @@ INDEX_NAME = "index.parquet"
 """Table of a store: the shard, row, position and checksum of each image."""
 INFO_NAME = "pixels.json"
 """File that marks a store complete."""
-INFO_KIND = "pixels"
-"""Kind of that file; see `data_prep.contracts.records`."""
 
 
 _FEW_LOOKUPS = 20  # number of images from which on a dictionary of all ids is worth its time
@@ -121,6 +119,27 @@ def pixels_checksum(pixels: np.ndarray) -> int:
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
+class PixelsInfo(Record, kind="pixels"):
+    """Content of ``pixels.json``, which marks a folder of resized images as complete.
+
+    Attributes:
+        spec: Name of the folder.
+        size: Side of the resized square images, px.
+        n_images: Number of images.
+        pixels_id: Digest of the ids of the images and of the positions of the originals in the
+            squares.
+        sha256: SHA-256 digest of each file of pixels, by file name.
+        files: SHA-256 digest of the index, by file name.
+    """
+
+    spec: str
+    size: Whole
+    n_images: Whole
+    pixels_id: str
+    sha256: Digests
+    files: Digests
+
+
 class PixelStore:
     """All images of a data set, resized to squares of one side and stored in memory-mapped files.
 
@@ -133,13 +152,13 @@ class PixelStore:
         index: Table with the file, row, position and checksum of each image.
     """
 
-    def __init__(self, folder: Path, info: dict[str, Any], index: pd.DataFrame) -> None:
+    def __init__(self, folder: Path, info: PixelsInfo, index: pd.DataFrame) -> None:
         self.folder = folder
         self.index = index
-        self.size = int(info["size"])  # side of the square images, px
-        self.pixels_id = str(info["pixels_id"])  # id of the images and their positions
+        self.size = info.size  # side of the square images, px
+        self.pixels_id = info.pixels_id  # id of the images and their positions
         self.ids = pd.Index(index["image_id"].sort_values(), name="image_id")
-        self.sha256: dict[str, str] = info["sha256"]  # of each shard by its name
+        self.sha256 = info.sha256  # of each shard by its name
         self._shards_in_memory: dict[int, np.ndarray] = {}
         self._n_lookups = 0
 
@@ -153,12 +172,13 @@ class PixelStore:
         Raises:
             InputError: The store is incomplete or damaged.
         """
-        info = read_json(folder / INFO_NAME, INFO_KIND)
-        store = cls(folder, info, read_table(folder / INDEX_NAME, "pixel_index"))
-        if len(store.index) != info["n_images"]:
+        info = PixelsInfo.read(folder / INFO_NAME)
+        index = read_table(folder / INDEX_NAME, "pixel_index", files=info.files)
+        store = cls(folder, info, index)
+        if len(store.index) != info.n_images:
             raise InputError(
                 f"{folder}: its index has {counted(len(store.index), 'image')}, {INFO_NAME} says "
-                f"{info['n_images']}; delete the folder and run cxr prepare again"
+                f"{info.n_images}; delete the folder and run cxr prepare again"
             )
         shards, image_counts = np.unique(store.index["shard"], return_counts=True)
         for shard, images in zip(shards.tolist(), image_counts.tolist(), strict=True):

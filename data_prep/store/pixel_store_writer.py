@@ -25,7 +25,6 @@ from numpy.lib import format as npy_format
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.disk_space import disk_errors, make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     frame_digest,
@@ -34,8 +33,8 @@ from cxr_compare.data_prep.contracts.tables import (
 )
 from cxr_compare.data_prep.store.pixel_store import (
     INDEX_NAME,
-    INFO_KIND,
     INFO_NAME,
+    PixelsInfo,
     pixels_checksum,
     shard_name,
 )
@@ -177,17 +176,18 @@ class PixelStoreWriter:
         self.commit()
         self._close_shard()
         index = self._index()
-        write_table(index, self.folder / INDEX_NAME, "pixel_index")
+        digest = write_table(index, self.folder / INDEX_NAME, "pixel_index")
         (self.folder / _JOURNAL_NAME).unlink(missing_ok=True)
         spec = store_spec(self.size)
-        content = {
-            "spec": spec,
-            "size": self.size,
-            "n_images": len(index),
-            "pixels_id": frame_digest(index.assign(spec=spec), _ID_COLUMNS),
-            "sha256": self._shard_checksums(),
-        }
-        write_json(self.folder / INFO_NAME, INFO_KIND, content)
+        record = PixelsInfo(
+            spec=spec,
+            size=self.size,
+            n_images=len(index),
+            pixels_id=frame_digest(index.assign(spec=spec), _ID_COLUMNS),
+            sha256=self._shard_checksums(),
+            files={INDEX_NAME: digest},
+        )
+        record.write(self.folder / INFO_NAME)
 
     def _shard_checksums(self) -> dict[str, str]:
         """Return the SHA-256 of each shard; those of unchanged shards are known."""
@@ -274,7 +274,7 @@ class PixelStoreWriter:
 def _read_shard_checksums(path: Path) -> dict[str, str]:
     """Return the checksums of the shards of a complete store; empty for another."""
     try:
-        return dict(read_json(path, INFO_KIND)["sha256"])
+        return PixelsInfo.read(path).sha256
     except InputError:
         return {}
 

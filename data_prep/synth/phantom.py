@@ -14,11 +14,11 @@ import cv2
 from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.disk_space import make_folder, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
-from cxr_compare.data_prep.sources.rsna import TEST_IMAGES, TRAIN_IMAGES
+from cxr_compare.data_prep.contracts.records import Record
+from cxr_compare.data_prep.sources.rsna import TEST_IMAGES, TRAIN_IMAGES, DrawnWith, PhantomInfo
 from cxr_compare.data_prep.synth.dicom_files import write_image
 from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
 from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments
@@ -27,7 +27,6 @@ from cxr_compare.data_prep.synth.rsna_tables import image_record, rsna_tables
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 _JSON = "synth.json"
-_KIND = "synth"
 _STARTED = "synth.started.json"
 
 
@@ -111,7 +110,7 @@ def write_phantom(
     # JPEG takes about a third of a byte per pixel; a fifth of the images is not compressed.
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
-        write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
+        PhantomInfo(arguments=DrawnWith(**asdict(arguments))).write(out / _STARTED)
         for name in (TRAIN_IMAGES, TEST_IMAGES, _PARTS_FOLDER):
             make_folder(out / name)
         chunks = _plan_chunks(out, arguments)
@@ -131,9 +130,9 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
         return None
     record = read_matching_record(
         out,
-        {_JSON: _KIND, _STARTED: _KIND},
+        {_JSON: PhantomInfo, _STARTED: PhantomInfo},
         asdict(arguments),
-        stored_settings=lambda record: record["arguments"],
+        stored_settings=lambda record: record.arguments.to_json(),
         refusal=lambda key, was, now: (
             f"holds a phantom with {key}={was!r}, asked for {now!r}; choose another folder or "
             "remove this one"
@@ -141,7 +140,7 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
     )
     if record is None:
         raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
-    return record.get("counts")
+    return record.counts or None
 
 
 def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dict[str, int]:
@@ -156,23 +155,28 @@ def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dic
     }
     for name, frame in rsna_tables(records).items():
         write_csv(frame, out / name)
-    payload = {
-        "arguments": asdict(arguments),
-        "counts": counts,
-        "box_rule": f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
-        "contrast_to_noise": CONTRAST_TO_NOISE[arguments.contrast],
-    }
-    write_json(out / _JSON, _KIND, payload)
+    record = PhantomInfo(
+        arguments=DrawnWith(**asdict(arguments)),
+        counts=counts,
+        box_rule=f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
+        contrast_to_noise=CONTRAST_TO_NOISE[arguments.contrast],
+    )
+    record.write(out / _JSON)
     (out / _STARTED).unlink()
     shutil.rmtree(out / _PARTS_FOLDER)
     return counts
 
 
 _PARTS_FOLDER = ".parts"
-_PART = "synth_part"
 _IMAGES_PER_CHUNK = 24
 _FIRST_TEST_PATIENT = 1_000_000_000  # far from the numbers of labelled patients
 _TEST_SHARE = 0.02
+
+
+class _Part(Record, kind="synth_part"):
+    """Part file of a chunk: the records of its images."""
+
+    images: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ class _Chunk:
 
     def records(self) -> list[dict[str, Any]]:
         """Read the records of the images, once the chunk is written."""
-        return list(read_json(self.part, _PART)["images"])
+        return _Part.read(self.part).images
 
 
 def count_test_images(n_images: int) -> int:
@@ -254,7 +258,7 @@ def _write_chunk(chunk: _Chunk) -> int:
                 record = image_record(arguments.seed, patient, number, image)
                 write_image(chunk.folder / f"{record['patientId']}.dcm", patient, image)
                 records.append(record)
-    write_json(chunk.part, _PART, {"images": records})
+    _Part(images=records).write(chunk.part)
     return len(records)
 
 

@@ -20,7 +20,6 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.disk_space import disk_errors, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
@@ -30,9 +29,12 @@ from cxr_compare.data_prep.store.features import (
     FEATURE_INDEX,
     FEATURES_FILE,
     FEATURES_RECORD,
+    EncoderInfo,
     Features,
+    FeaturesInfo,
 )
 from cxr_compare.data_prep.store.pixel_store import pixels_checksum
+from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.evaluation.sources.imported import ids_by_name, ids_from_names
 
 _DAMAGES = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
@@ -127,22 +129,20 @@ def import_features(
         digest.update(repr(layout.grid).encode())
         digest.update(index.filter(EDGES).to_numpy(np.float64).tobytes())
         index["features_hash"] = _write_values(file, source, layout, index, folder, digest)
-        write_table(index.drop(columns="place"), folder / FEATURE_INDEX, "feature_index")
-        record = {
-            "encoder": vars(encoder),
-            "n_images": len(index),
-            "channels": layout.channels,
-            "grid": list(layout.grid),
-            "features_id": digest.hexdigest()[:16],
-            "imported_from": source.name,
-            "data_set": {
-                "name": dataset.name,
-                "content_id": dataset.ids["content_id"],
-                "split": split,
-            },
+        table = index.drop(columns="place")
+        files = {FEATURE_INDEX: write_table(table, folder / FEATURE_INDEX, "feature_index")}
+        record = FeaturesInfo(
+            encoder=EncoderInfo(**vars(encoder)),
+            n_images=len(index),
+            channels=layout.channels,
+            grid=layout.grid,
+            features_id=digest.hexdigest()[:16],
+            imported_from=source.name,
+            data_set=MadeOn(name=dataset.name, content_id=dataset.ids.content_id, split=split),
+            files=files,
             **provenance(),
-        }
-        write_json(folder / FEATURES_RECORD, "features", record)
+        )
+        record.write(folder / FEATURES_RECORD)
     return Features.open(out)
 
 

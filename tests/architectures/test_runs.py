@@ -82,7 +82,7 @@ def test_a_run_measures_its_memory_guards_and_answers_for_an_image(
 ):
     run = Run.open(run_folder(case.name), device="cpu").load()
     assert run.guard is not None
-    assert RunFolder.open(run_folder(case.name)).info["peak_memory_bytes"] > 0
+    assert RunFolder.open(run_folder(case.name)).info.peak_memory_bytes > 0
     assert run.model.cost()["peak_memory_bytes"] > 0
     assert 0 <= run.predict(image).score <= 1
     assert cxr("predict", run_folder(case.name), image, "--out", tmp_path, "--device", "cpu") == 0

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import norm
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
@@ -359,7 +359,7 @@ def predicted_folder(evaluated_folder, tmp_path_factory):
         keys = {"image_id": ids.to_numpy(), "finding": "lung_opacity"}
         images = pd.DataFrame({"image_id": keys["image_id"], "status": "ok", "reason": None})
         info = {"system": name, "kind": kind, "seed": 1, "inference_id": f"{name}-{seed}",
-                "data_set": {"content_id": evaluation_set.ids["content_id"]}}  # fmt: skip
+                "data_set": {"content_id": evaluation_set.ids.content_id}}  # fmt: skip
         tables = {}
         if kind == "scores":
             tables["scores"] = pd.DataFrame({**keys, "score": evidence})

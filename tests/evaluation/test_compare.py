@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
+from tests.stored_json import stored_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.average_precision import average_precision
@@ -351,7 +351,7 @@ def test_localisation_is_evaluated_only_where_boxes_are_trusted(predict, evaluat
 def test_the_written_tables_read_back(systems, test_set, tmp_path):
     comparison = compare_predictions(systems, test_set, replicates=20)
     Result(Compared(comparison, test_set.truth)).save(tmp_path / "report")
-    payload = read_json(tmp_path / "report" / "answer.json", "answer")
+    payload = stored_json(tmp_path / "report" / "answer.json")
     assert "NaN" not in (tmp_path / "report" / "answer.json").read_text()
     assert json.dumps(payload["thresholds"]) == json.dumps(
         {name: each.thresholds for name, each in comparison.systems.items()}

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule

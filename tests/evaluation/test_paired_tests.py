@@ -298,10 +298,10 @@ def test_the_same_training_cannot_count_as_two_seeds(predict, test_set):
     with pytest.raises(InputError, match="not of one kind"):
         compare_predictions({"A": [first, predict("B", "boxes", seed=2)]}, test_set)
     exported = predict("C", seed=2)
-    exported.info["exported_from"] = first.info["inference_id"]
+    exported.info["exported_from"] = first.info.inference_id
     with pytest.raises(InputError, match="or an export of the same run"):
         compare_predictions({"A": [first, exported]}, test_set)
-    first.info |= {"training_id": first.info["inference_id"], "inference_id": "on a GPU"}
+    first.info |= {"training_id": first.info.inference_id, "inference_id": "on a GPU"}
     with pytest.raises(InputError, match="or an export of the same run"):
         compare_predictions({"A": [first, exported]}, test_set)
 

@@ -84,7 +84,7 @@ def write_predictions(
     """Predictions that succeeded; tables (``scores``, ``boxes``) and facts as keywords."""
     tables = {name: options.pop(name) for name in ("scores", "boxes") if name in options}
     (kind,) = tables
-    made_on = {"content_id": DataSet.open(data).ids["content_id"]}
+    made_on = {"content_id": DataSet.open(data).ids.content_id}
     info = {"system": system, "kind": kind, "inference_id": folder.name, "data_set": made_on}
     with PredictionWriter(folder, info | options) as writer:
         writer.add(pd.DataFrame({"image_id": ids, "status": "ok", "reason": None}), **tables)

@@ -20,7 +20,7 @@ import pytest
 from cxr_compare.configs.describe import summaries
 from cxr_compare.configs.load import dump_config, find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.scripts import cli
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import all_commands, command_groups

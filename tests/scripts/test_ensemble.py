@@ -94,7 +94,7 @@ def test_a_detector_and_a_classifier_become_a_system_like_any_other(data, member
     out = tmp_path / "both"
     joint = ensemble(folders, data=data, out=out)
     assert joint.kind == "both"
-    assert joint.info["cost"]["parameters"] == 6_000_000
+    assert joint.info.cost["parameters"] == 6_000_000
     tune(out, data=data)
     report = compare([f"D={folders[0]}", f"C={folders[1]}", f"Both={out}"], data=data,
                      out=tmp_path / "report", replicates=100)  # fmt: skip

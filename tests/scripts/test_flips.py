@@ -11,7 +11,8 @@ from torch import nn
 
 from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import write_json
+from tests.stored_json import stored_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.training.model_files import read_weights, save_model
@@ -50,7 +51,7 @@ def test_every_bit_of_json_counts_also_those_of_its_digest(tmp_path):
         changed[position] ^= 1 << position % 8
         path.write_bytes(changed)
         with pytest.raises(InputError, match=r"dataset\.json: .*SHA-256"):
-            read_json(path, "dataset")
+            stored_json(path)
 
 
 def test_damage_in_a_column_that_is_read_is_refused(tmp_path):
@@ -87,7 +88,7 @@ def test_files_without_a_checksum_are_read_with_one_warning_a_folder(tmp_path, c
         without = {key: v for key, v in content.items() if key not in CHECKSUM_PLACEHOLDER}
         path.write_text(json.dumps(without))
     with caplog.at_level(logging.WARNING):
-        assert [read_json(path, "bench")["n"] for path in paths] == [1] * 4
+        assert [stored_json(path)["n"] for path in paths] == [1] * 4
     named = [message.partition(": ")[0] for message in caplog.messages]
     assert named == [str(tmp_path / "one/a"), str(tmp_path / "two/a")]
 

@@ -10,7 +10,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.store import prediction_writer
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -483,7 +483,7 @@ def test_from_python_a_dataframe_is_imported(data, tmp_path):
     made = import_predictions(frame, data=data, out=tmp_path / "out", name="Other")
     assert frame.equals(original)
     assert made.scores[["image_id", "score"]].to_dict("list") == frame.to_dict("list")
-    assert made.info["command"].startswith("cxr import DataFrame --data")
+    assert made.info.command.startswith("cxr import DataFrame --data")
 
 
 def test_numeric_ids_keep_their_leading_zeros(tmp_path):
@@ -501,7 +501,7 @@ def test_another_file_or_reading_has_another_inference_id(data, tmp_path):
         file.write_text(f"image_id,score\n{text}\n")
         out = tmp_path / f"out{number}"
         import_predictions(file, data=data, out=out, name="Other")
-        ids.add(Predictions.open(out).info["inference_id"])
+        ids.add(Predictions.open(out).info.inference_id)
     assert len(ids) == 2
 
 

@@ -140,12 +140,12 @@ def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
     one, other = Predictions.open(whole), Predictions.open(resumed)
     for name in ("images", "scores", "maps"):
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
-    assert one.info["inference_id"] == other.info["inference_id"]
-    assert one.info["training_id"] == one.info["exported_from"]
+    assert one.info["inference_id"] == other.info.inference_id
+    assert one.info["training_id"] == one.info.exported_from
     assert (resumed / "seen.parquet").is_file()
     assert cxr("predict", made.run, "--data", made.data, "--out", tmp_path / "torch") == 0
     run_predictions = Predictions.open(tmp_path / "torch")
-    assert run_predictions.info["training_id"] == one.info["training_id"]
+    assert run_predictions.info["training_id"] == one.info.training_id
     pd.testing.assert_frame_equal(run_predictions.scores, one.scores, atol=1e-5)
 
 

@@ -25,7 +25,7 @@ IDS = pd.Index(["a", "b"], name="image_id")
 
 def trained(folder: Path, model: Any) -> TrainedModel:
     run: Any = SimpleNamespace(folder=folder, info={"findings": LEARNT})
-    return TrainedModel(run, model.eval(), Preprocess(64, 0.5, 0.25), "fp32", "cpu")
+    return TrainedModel(run, model.eval(), Preprocess(size=64, mean=0.5, std=0.25), "fp32", "cpu")
 
 
 def predicted(model: TrainedModel) -> dict[str, pd.DataFrame]:

@@ -81,7 +81,7 @@ def test_only_the_last_layer_of_a_probe_is_fitted(probe, weights):
     assert run.info["pretrained"] == str(weights)
     history = pd.read_csv(probe / "metrics.csv")
     kept = history[history["kept"] == 1]
-    assert kept["penalty"].tolist() == list(run.info["penalties"].values())
+    assert kept["penalty"].tolist() == list(run.info.penalties.values())
     assert kept["val_loss"].min() == history["val_loss"].min()
     assert set(run.seen["role"]) == {"train", "val"}
 
@@ -188,7 +188,7 @@ def test_given_features_of_a_network_give_the_scores_and_maps_of_its_probe(
         for system in (predicted, probe_of_cells)
     )
     assert np.allclose(cells, of_given, atol=1e-3)
-    assert probe_of_cells.info["encoder"]["name"] == "ResNet-18"
+    assert probe_of_cells.info.encoder["name"] == "ResNet-18"
 
 
 def test_given_features_of_whole_images_give_the_same_scores_and_no_map(
@@ -261,7 +261,7 @@ def test_an_interrupted_probe_is_fitted_by_the_same_command(given, probe_set, tm
         assert cxr(*words) == 130
     assert not (tmp_path / "run" / "run.json").exists()
     assert cxr(*words) == 0
-    assert RunFolder.open(tmp_path / "run").info["features"]["encoder"]["name"] == "R"
+    assert RunFolder.open(tmp_path / "run").info.features["encoder"]["name"] == "R"
 
 
 def _interrupt(*_: object) -> None:

@@ -37,7 +37,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     network = build_classifier("small_cnn", image_size=SIZE).eval()
     write_graph(network, folder, "onnx")
-    Preprocess(SIZE, 0.5, 0.25).to_json(folder / PREPROCESS_FILE)
+    Preprocess(size=SIZE, mean=0.5, std=0.25).write(folder / PREPROCESS_FILE)
     frame = activation_maps(network, torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8), "cam").frame
     target = {"name": "opacity", "any_of": ["lung_opacity"], "display_name": "Lung opacity"}
     ExportSpec(

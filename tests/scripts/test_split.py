@@ -161,7 +161,7 @@ def made_on(folder: Path, name: str, kind: str, content_id: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["run", "predictions"])
 def test_a_run_or_its_predictions_bring_their_split(tmp_path, cv, kind):
-    source = made_on(tmp_path / "a", "cv", kind, cv.ids["content_id"])
+    source = made_on(tmp_path / "a", "cv", kind, cv.ids.content_id)
     assert own_split(None, [source], cv) == "cv"
     assert own_split("default", [source], cv) == "default"  # what is asked for holds
 
@@ -172,7 +172,7 @@ def test_a_run_of_another_data_set_brings_none(tmp_path, cv):
 
 
 def test_systems_of_different_splits_are_named(tmp_path, cv):
-    one = made_on(tmp_path / "a", "cv", "run", cv.ids["content_id"])
-    two = made_on(tmp_path / "b", "default", "run", cv.ids["content_id"])
+    one = made_on(tmp_path / "a", "cv", "run", cv.ids.content_id)
+    two = made_on(tmp_path / "b", "default", "run", cv.ids.content_id)
     with pytest.raises(InputError, match=r"a 'cv', .*b 'default'.*--split"):
         own_split(None, [one, two], cv)

@@ -55,7 +55,7 @@ def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on another split, at another size and stride, of pixels normalised another way."""
     out = tmp_path_factory.mktemp("runs") / "chexnet"
     run_command(train, "chexnet_quickstart", data=data, out=out, set_=_CLASSIFIER, device="cpu")
-    Preprocess(64, mean=0.3, std=0.2).to_json(out / "preprocess.json")
+    Preprocess(size=64, mean=0.3, std=0.2).write(out / "preprocess.json")
     return out
 
 
@@ -99,13 +99,13 @@ def test_detector_takes_the_features_of_a_classifier_run(started, classifier):
 
 
 def test_detector_normalises_pixels_as_the_run_that_it_started_from(started: RunFolder) -> None:
-    preprocess = Preprocess.from_json(started.folder / "preprocess.json")
+    preprocess = Preprocess.read(started.folder / "preprocess.json")
     assert (preprocess.mean, preprocess.std) == (0.3, 0.2)
     assert preprocess.size == 96  # this training's own
 
 
 def test_run_says_what_it_started_from(started: RunFolder, classifier: Path) -> None:
-    said = started.info["started_from"]
+    said = started.info.started_from
     assert said["weights"] == str(classifier)
     assert (said["model_kind"], said["data_set"]["split"]) == ("classifier", "other")
     assert said["n_images"] == len(RunFolder.open(classifier).seen)
@@ -213,10 +213,10 @@ def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it
     run = RunFolder.open(tmp_path / "run")
     assert len(run.seen) > 0
     assert set(run.seen["image_id"]) == set(RunFolder(first).seen["image_id"])
-    origin = run.info["started_from"]
+    origin = run.info.started_from
     assert origin["model_kind"] == "detector"
     assert origin["started_from"]["model_kind"] == "classifier"
-    preprocess = Preprocess.from_json(run.folder / "preprocess.json")
+    preprocess = Preprocess.read(run.folder / "preprocess.json")
     assert (preprocess.mean, preprocess.std) == (0.3, 0.2)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.tables import read_table, typed_table, write_table
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -35,7 +35,7 @@ def predicted(tmp_path: Path) -> Callable[[Path], Predictions]:
             (folder / name).write_bytes(b"{}")
         run = {**FACTS, "folder": str(tmp_path / "run"), "inference_id": "1234"}
         spec = ExportSpec("onnx", "int8", "scores", ("mass",), {"name": "t"}, 64, run=run)
-        model = ExportedModel(folder, spec, Preprocess(64, 0.5, 0.25))
+        model = ExportedModel(folder, spec, Preprocess(size=64, mean=0.5, std=0.25))
         with PredictionWriter(tmp_path / "out", describe_system(model, None)) as writer:
             copy_seen_images(model, writer, console)
         return Predictions.open(tmp_path / "out")
@@ -46,7 +46,7 @@ def predicted(tmp_path: Path) -> Callable[[Path], Predictions]:
 def test_an_export_is_named_after_its_run_and_counts_as_the_same_training(predicted, tmp_path):
     system = predicted(tmp_path / "elsewhere")
     assert system.name == "CheXNet (onnx int8)"
-    assert training_id(system.info) == "1234" != system.info["inference_id"]
+    assert training_id(system.info) == "1234" != system.info.inference_id
     assert system.info["run"] == "run"  # a folder of this machine is no business of others
 
 
@@ -79,9 +79,9 @@ def test_predictions_contain_the_training_of_their_run_and_no_folder_of_the_mach
     (tmp_path / "run" / "config.toml").write_text(CONFIG)
     facts = {**FACTS, "pretrained": "/home/me/secret/start.pth"}
     write_json(tmp_path / "run" / "run.json", "run", facts)
-    Preprocess(64, 0.5, 0.25).to_json(tmp_path / "run" / "preprocess.json")
+    Preprocess(size=64, mean=0.5, std=0.25).write(tmp_path / "run" / "preprocess.json")
     system = predicted(tmp_path / "elsewhere")
-    recipe = system.info["recipe"]
+    recipe = system.info.recipe
     assert recipe["network"] == "densenet121"
     assert recipe["config"]["augmentation"] == {"rotate_degrees": 10.0}
     assert recipe["config"]["model"]["weights"] == "start.pth"

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import write_json
+from tests.stored_json import stored_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -87,16 +88,16 @@ def test_training_leaves_a_complete_run(whole: Path) -> None:
         "validation",
     }  # fmt: skip
     model = load_model(run.folder, {"detector": build_detector, "classifier": build_classifier})
-    weights = load_file(run.best_weights(run.info["best_epoch"]))
+    weights = load_file(run.best_weights(run.info.best_epoch))
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    assert Preprocess.from_json(run.folder / "preprocess.json").size == 96
+    assert Preprocess.read(run.folder / "preprocess.json").size == 96
     assert len(pd.read_csv(run.folder / "metrics.csv")) == 2
     assert run.info["findings"] == ["lung_opacity"]
-    assert run.info["synthetic"] is True
-    assert run.info["precision"] in ("fp32", "bf16")
+    assert run.info.synthetic is True
+    assert run.info.precision in ("fp32", "bf16")
     assert run.info["cpu_settings"] == {"threads": torch.get_num_threads(), "workers": 0}
     assert parse_config(run.config, "config.toml").training.workers == "auto"  # for any machine
-    assert 0 <= run.info["seconds_waiting"] <= run.info["seconds_training"]
+    assert 0 <= run.info.seconds_waiting <= run.info.seconds_training
 
 
 def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp_path):
@@ -147,7 +148,7 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
         Run.open(ended, device="cpu", policy="youden").load()
     shutil.copytree(ended, tmp_path / "tuned")
     decision = RunFolder(tmp_path / "tuned").decision_file("opacity")
-    content = read_json(decision, "decision")
+    content = stored_json(decision)
     content["policies"] = {"youden": content["policies"]["max_f1"]}
     write_json(decision, "decision", content)
     tuned = Run.open(tmp_path / "tuned", device="cpu")

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import write_json
+from tests.stored_json import stored_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -124,7 +125,7 @@ def test_tune_warns_of_validation_images_used_in_training(data, predictions):
 
 def test_tune_keeps_to_the_split_that_was_predicted(data, predictions):
     split(data, name="other", val=0.5, test=0.2, seed=3)
-    info = read_json(predictions / "predictions.json", "predictions")
+    info = stored_json(predictions / "predictions.json")
     info["data_set"]["split"] = "other"
     write_json(predictions / "predictions.json", "predictions", info)
     assert tune(predictions, data=data).chosen_on["split"] == "other"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from cxr_compare.classification.model import build_classifier
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.preprocess import Preprocess
@@ -29,7 +29,7 @@ def untrained_run(kind: str, data: Path, run: Path, size: int = 32) -> Path:
         torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
     save_model(model, run)
     (run / "config.toml").write_text('[model]\nbackbone = "small_cnn"\nweights = "none"\n')
-    Preprocess(size, 0.5, 0.25).to_json(run / "preprocess.json")
+    Preprocess(size=size, mean=0.5, std=0.25).write(run / "preprocess.json")
     made_on = {"name": dataset.name, "content_id": ids["content_id"],
                "labels_id": ids["labels_id"], "split": "default",
                "split_id": ids["split_ids"]["default"]}  # fmt: skip

@@ -11,8 +11,8 @@ from torch import nn
 
 from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.model import build_classifier
-from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.records import write_json
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
@@ -77,10 +77,10 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
     for kind, name in (("boxes", "RetinaNet"), ("scores", "CheXNet")):
         folder = tmp_path_factory.mktemp("exports") / name
         folder.mkdir()
-        network, preprocess, decision = _network(kind), Preprocess(SIZE, 0.5, 0.25), _decision(kind)
+        network, preprocess, decision = _network(kind), Preprocess(size=SIZE, mean=0.5, std=0.25), _decision(kind)
         write_graph(network, folder, "onnx")
         write_requirements(folder, "onnx")
-        preprocess.to_json(folder / PREPROCESS_FILE)
+        preprocess.write(folder / PREPROCESS_FILE)
         accepting_guard().write(folder / GUARD_NAME)
         (folder / "decisions").mkdir()
         write_json(folder / "decisions/opacity.json", "decision", decision.to_dict())

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.scripts.cli import run_command
@@ -45,7 +45,7 @@ def run() -> Run:
         folder=Path("run"), info={"findings": ["lung_opacity"]}, synthetic=False
     )
     network = build_classifier("resnet18", image_size=64).eval()
-    model = TrainedModel(folder, network, Preprocess(64, 0.5, 0.25), "fp32", "cpu")
+    model = TrainedModel(folder, network, Preprocess(size=64, mean=0.5, std=0.25), "fp32", "cpu")
     run = Run(Path("run"), "CheXNet")
     run.model, run.target = model, TARGET
     return run

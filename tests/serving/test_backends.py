@@ -11,7 +11,7 @@ import torch
 
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.store.views import View
 from cxr_compare.serving import backends
@@ -32,12 +32,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     folder = tmp_path_factory.mktemp("run")
     for name in ("model.safetensors", "model.json"):
         (folder / name).write_bytes(b"{}")
-    Preprocess(SIZE, 0.5, 0.25).to_json(folder / "preprocess.json")
+    Preprocess(size=SIZE, mean=0.5, std=0.25).write(folder / "preprocess.json")
     run: Any = SimpleNamespace(
         folder=folder, info={"findings": ["opacity"], "name": "CheXNet"}, synthetic=False
     )
     network = build_classifier("small_cnn", image_size=SIZE).eval()
-    return TrainedModel(run, network, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu")
+    return TrainedModel(run, network, Preprocess(size=SIZE, mean=0.5, std=0.25), "fp32", "cpu")
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import write_json
+from tests.stored_json import stored_json
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.sources.registry import read_source
@@ -151,7 +152,7 @@ def test_what_is_written_reads_back_and_scores_the_same(guard, data, unseen, tmp
 def test_a_damaged_file_is_refused_in_one_line(guard, tmp_path, change, message):
     path = tmp_path / GUARD_NAME
     guard.write(path)
-    path.write_text(json.dumps({**read_json(path, "guard"), **change}))
+    path.write_text(json.dumps({**stored_json(path), **change}))
     with pytest.raises(InputError, match=re.escape(str(path)) + f".*{message}"):
         Guard.read(path)
 
@@ -159,7 +160,7 @@ def test_a_damaged_file_is_refused_in_one_line(guard, tmp_path, change, message)
 def test_an_array_of_another_shape_is_refused(guard: Guard, tmp_path: Path) -> None:
     path = tmp_path / GUARD_NAME
     guard.write(path)
-    content = read_json(path, "guard")
+    content = stored_json(path)
     content["arrays"]["weights"] = content["arrays"]["centre"]
     write_json(path, "guard", content)
     with pytest.raises(InputError, match=r"weights .*\(26,\).*\(54,\)"):

@@ -49,7 +49,7 @@ def resident() -> int:
 def growth(network: nn.Module, size: int, count: int, part: int, out: Path) -> float:
     """MiB by which the process grows from a tenth of the images to all of them."""
     run: Any = SimpleNamespace(folder=out, info={"findings": ["opacity"]})
-    model = TrainedModel(run, network.eval(), Preprocess(size, 0.5, 0.25), "fp32", "cpu")
+    model = TrainedModel(run, network.eval(), Preprocess(size=size, mean=0.5, std=0.25), "fp32", "cpu")
     source = Repeated(count, size)
     sizes = pd.DataFrame({"image_id": source.ids, "width": 2 * size, "height": 2 * size})
     seen, memory = 0, {}

@@ -50,13 +50,13 @@ def classifier() -> nn.Module:
 
 
 def opened(run: Any, model: nn.Module, maps: MapMethod) -> TrainedModel:
-    return TrainedModel(run, model, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu", maps=maps)
+    return TrainedModel(run, model, Preprocess(size=SIZE, mean=0.5, std=0.25), "fp32", "cpu", maps=maps)
 
 
 def test_the_method_is_part_of_the_identity_and_the_usual_one_changes_nothing(run, classifier):
     ids = {method: opened(run, classifier, method).inference_id() for method in METHODS}
     assert len(set(ids.values())) == len(METHODS)
-    plain = TrainedModel(run, classifier, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu")
+    plain = TrainedModel(run, classifier, Preprocess(size=SIZE, mean=0.5, std=0.25), "fp32", "cpu")
     assert plain.inference_id() == ids["cam"]
 
 

@@ -27,7 +27,7 @@ class PatchFinder(nn.Module):
 
     def __init__(self, *, blind_below: int = 0) -> None:
         super().__init__()
-        self.preprocess = Preprocess(SIZE, 0.5, 0.25)
+        self.preprocess = Preprocess(size=SIZE, mean=0.5, std=0.25)
         self.blind_below = blind_below
         self.sides: list[int] = []
 
@@ -104,7 +104,7 @@ def test_views_are_part_of_the_record_and_of_the_identity(tmp_path: Path) -> Non
         (tmp_path / name).write_bytes(b"{}")
     run: Any = SimpleNamespace(folder=tmp_path, info={"findings": ["opacity"]})
     opened = {
-        views: TrainedModel(run, detector(), Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu", views)
+        views: TrainedModel(run, detector(), Preprocess(size=SIZE, mean=0.5, std=0.25), "fp32", "cpu", views)
         for views in (EVERY[:1], EVERY[:2], EVERY)
     }
     assert len({model.inference_id() for model in opened.values()}) == 3

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.training.model_files import load_model, load_weights, read_weights, save_model
 from cxr_compare.training.run_folder import RunFolder
@@ -31,7 +31,7 @@ def test_run_is_complete_only_when_its_json_is_there(tmp_path):
         RunFolder.open(run.folder)
     run.complete({"best_epoch": 2})
     again = RunFolder.open(run.folder)
-    assert (again.info["best_epoch"], again.info["seed"], again.config[:6]) == (2, 3, "a = 1\n")
+    assert (again.info.best_epoch, again.info.seed, again.config[:6]) == (2, 3, "a = 1\n")
     pd.testing.assert_frame_equal(again.seen, typed_table(_SEEN, "seen"))
 
 

@@ -18,7 +18,6 @@ import pandas as pd
 from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.audit.audit import Audit
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -52,7 +51,7 @@ def data_set(folder: Path) -> Iterable[Any]:
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
     yield from (data.optional_table(name) for name in ("decode", "excluded"))
     for path in sorted((folder / "splits").glob("*.json")):
-        yield from (data.split(path.stem), read_json(path, "split"))
+        yield from (data.split(path.stem), stored_json(path))
     if (folder / "audit.json").is_file():
         yield Audit.read(folder / "audit.json").to_dict()
     yield find_dataset_copies(data).pairs.to_dict("list")
@@ -116,7 +115,7 @@ def exported(folder: Path) -> Iterable[Any]:
     loaded: Any = Run.open(folder).load()
     yield from (vars(loaded.model.spec), vars(loaded.model.preprocess), loaded.operating_point)
     yield from (vars(loaded.guard),) if loaded.guard else ()
-    yield read_json(folder / CARD_FILE, "card")
+    yield stored_json(folder / CARD_FILE)
     grey = np.random.default_rng(1).integers(0, 256, (1, 1, *2 * [loaded.model.spec.size]))
     yield from loaded.model.session.run(grey.astype(np.uint8)).values()
     if loaded.model.kind == "boxes":
@@ -125,7 +124,7 @@ def exported(folder: Path) -> Iterable[Any]:
 
 def report(folder: Path) -> Iterable[Any]:
     """Yield the parts of a report that other commands read."""
-    yield read_json(folder / "answer.json", "answer")
+    yield stored_json(folder / "answer.json")
     for name in ("figures", "tests", "groups", "decisions", "curves"):
         yield read_table(folder / f"{name}.parquet", name)
     for path in sorted((folder / "systems").glob("*")):

@@ -3,7 +3,7 @@
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import (
     atomic_folder,

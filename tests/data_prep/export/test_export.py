@@ -20,7 +20,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.tables import empty_table, write_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.content import file_stems
@@ -28,7 +28,8 @@ from cxr_compare.data_prep.export.export import export_annotations
 from cxr_compare.data_prep.sources.coco import COCO as COCO_FORMAT
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.store.dataset import DataSet
 
 EDGES = ["x1", "y1", "x2", "y2"]
 KEY = ["image_id", "finding", "reader"]

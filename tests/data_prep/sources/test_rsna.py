@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.rsna import read_mapping
 from cxr_compare.data_prep.sources.source_tables import NO_PIXELS, ReadOptions

@@ -152,8 +152,8 @@ TRAINED = {"size_bytes": 8, "train_seconds": 60.0, "train_device": "cpu", "peak_
 def test_cost_is_summed_and_unknown_where_it_cannot_be(detectors, join, cost, differences, total):
     first, second = detectors
     joined = join([with_info(first, cost=cost), with_info(second, cost=cost | differences)])
-    assert {key: joined.info["cost"][key] for key in total} == total
-    assert joined.info["cost"]["made_of"].startswith("D1 + D2")
+    assert {key: joined.info.cost[key] for key in total} == total
+    assert joined.info.cost["made_of"].startswith("D1 + D2")
 
 
 def write_seen(member, ids, role):
@@ -181,8 +181,8 @@ def test_a_member_without_a_list_of_training_images_is_named(detectors, join, te
 
 
 def test_the_id_follows_members_and_settings(detectors, join):
-    first = join(detectors, [2, 1]).info["inference_id"]
+    first = join(detectors, [2, 1]).info.inference_id
     assert join(detectors, [2, 1]).info["inference_id"] == first
-    assert join(detectors, [1, 2]).info["inference_id"] != first
-    equal = join(detectors, [1, 1]).info["inference_id"]
-    assert join(detectors[::-1], [1, 1]).info["inference_id"] != equal
+    assert join(detectors, [1, 2]).info.inference_id != first
+    equal = join(detectors, [1, 1]).info.inference_id
+    assert join(detectors[::-1], [1, 1]).info.inference_id != equal

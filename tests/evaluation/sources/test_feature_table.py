@@ -230,8 +230,8 @@ def test_changed_features_are_refused(tmp_path, dataset):
 
 def test_features_of_another_data_set_are_refused(tmp_path, dataset):
     features = _imported(tmp_path, dataset, {"image_id": IDS, "v": _as_lists(_values())})
-    features.require(dataset.ids["content_id"], pd.Index(IDS))
+    features.require(dataset.ids.content_id, pd.Index(IDS))
     with pytest.raises(InputError, match="another data set"):
         features.require("0000", pd.Index(IDS))
     with pytest.raises(InputError, match="no features of image 'new'"):
-        features.require(dataset.ids["content_id"], pd.Index([*IDS, "new"]))
+        features.require(dataset.ids.content_id, pd.Index([*IDS, "new"]))

@@ -9,7 +9,7 @@ import pytest
 
 from cxr_compare.data_prep.audit.audit import Audit, audit, split_errors
 from cxr_compare.data_prep.audit.problem import Problem
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
@@ -123,7 +123,7 @@ def test_a_guess_without_the_lungs_is_compared_with_each_system(
 
 
 def write_audit(dataset, problems=(), split_ids=None):
-    facts = {"split_ids": dataset.ids["split_ids"] if split_ids is None else split_ids}
+    facts = {"split_ids": dataset.ids.split_ids if split_ids is None else split_ids}
     Audit(tuple(problems), {}, facts).write(dataset.folder / "audit.json")
 
 

@@ -26,7 +26,7 @@ def test_readers_labels_evaluate_the_test_images_alone_and_compare_the_verdicts(
     )
     text, rows = verdicts(systems, dataset)
     usual = cxr_compare.compare(systems, data=dataset.folder, replicates=200)
-    (claim,) = usual.answer["claims"]
+    (claim,) = usual.answer.claims
     assert rows.loc["reference", "estimate"] == claim["estimate"]
     assert rows.loc[["reference", "same"], "same_verdict"].all()
     assert rows.loc["same", "estimate"] == rows.loc["reference", "estimate"]
