@@ -21,7 +21,6 @@ from benchmarks.worker import Candidate, Run
 from cxr_compare.data_prep.contracts import tables
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.store import pixel_store as stored
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
@@ -427,15 +426,16 @@ def _write_empty_store(folder: Path, ids: pd.Series) -> None:
     place = np.arange(len(ids))
     index = pd.DataFrame({"image_id": ids, "shard": place // SHARD_IMAGES})
     index = index.assign(row=place % SHARD_IMAGES, scale_x=1.0, scale_y=1.0)
-    tables.write_table(
+    digest = tables.write_table(
         index.assign(offset_x=0.0, offset_y=0.0), folder / stored.INDEX_NAME, "pixel_index"
     )
     for shard, n_images in enumerate(np.bincount(index["shard"])):
         shape = (int(n_images), _STORE_SIZE, _STORE_SIZE)
         path = folder / stored.shard_name(shard)
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    info = read_json(folder / stored.INFO_NAME, stored.INFO_KIND)
-    write_json(folder / stored.INFO_NAME, stored.INFO_KIND, {**info, "n_images": len(ids)})
+    info = stored.PixelsInfo.read(folder / stored.INFO_NAME)
+    files = {stored.INDEX_NAME: digest}
+    info.with_values(n_images=len(ids), files=files).write(folder / stored.INFO_NAME)
 
 
 BLOCKS = {"data": (epoch_rows, augment_rows, prepare_rows, lookup_rows)}

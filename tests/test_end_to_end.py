@@ -24,10 +24,10 @@ import pytest
 from nbclient import NotebookClient
 
 from cxr_compare.data_prep.contracts.records import write_json
-from tests.stored_json import stored_json
 from cxr_compare.scripts.cli import main
 from tests.blank_plots import blank_plots
 from tests.scripts.launched import FORK_SERVER
+from tests.stored_json import stored_json
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {

@@ -9,8 +9,8 @@ import pytest
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from tests.stored_json import stored_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.figures import COLUMNS
@@ -24,6 +24,7 @@ from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
     compare_predictions,
     read_output,
+    store_decision,
     tune_predictions,
 )
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
@@ -32,6 +33,7 @@ from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.evaluation.units import group_images
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of, row_of
+from tests.stored_json import stored_json
 
 
 @pytest.fixture
@@ -262,10 +264,11 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
 
 def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, test_set):
     system = predict("A")
-    system.info["data_set"] = {"content_id": "other"}
+    other = MadeOn(name="other", content_id="other")
+    system.info = system.info.with_values(data_set=other)
     with pytest.raises(InputError, match="content_id other"):
         compare_predictions({"A": system}, test_set)
-    system.info["data_set"] = None
+    system.info = system.info.with_values(data_set=None)
     with pytest.raises(InputError, match="loose files"):
         compare_predictions({"A": system}, test_set)
 
@@ -275,7 +278,7 @@ def test_stored_choices_are_refused_where_a_score_on_validation_has_changed(
 ):
     system = predict("A")
     chosen = tune_predictions(system, test_set)
-    system.write_decision("opacity", chosen.to_dict())
+    store_decision(system, chosen)
     comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert comparison.systems["A"].thresholds["max_f1"] == chosen.thresholds["max_f1"].threshold
     part = system.folder / "scores.parquet" / "part-00000.parquet"
@@ -327,7 +330,7 @@ def test_a_system_without_maps_has_no_place_and_says_so(predict, test_set):
 def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(predict, test_set):
     pair = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
     youden = tune_predictions(pair["A"], test_set, policies=["youden"])
-    pair["A"].write_decision("opacity", youden.to_dict())
+    store_decision(pair["A"], youden)
     comparison = compare_predictions(pair, test_set, replicates=20)
     row = figure(comparison, "A - B", "precision", "youden")
     assert np.isnan(row.estimate)
@@ -500,7 +503,7 @@ def test_options_of_tune_apply_in_compare(predict, test_set, evaluation_set):
     system = predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="temperature", reductions=("top_k", "noisy_or"))
     decision = tune_predictions(system, test_set, options=options)
-    system.write_decision("opacity", decision.to_dict())
+    store_decision(system, decision)
     comparison = compare_predictions({"A": system}, test_set, replicates=100, unit="patient")
     probability = comparison.decisions["probability"]
     expected = decision.probability(comparison.decisions["score"])

@@ -69,8 +69,8 @@ def test_its_answer_equals_its_stored_score(made):
 
 def test_its_cost_is_the_sum_of_its_members(made):
     info = Predictions.open(made.both).info
-    members = [member["cost"]["parameters"] for member in info["members"]]
-    assert info["cost"]["parameters"] == sum(members)
+    members = [member.cost["parameters"] for member in info.members]
+    assert info.cost["parameters"] == sum(members)
 
 
 def test_it_predicts_a_data_set_as_it_was_stored(made, tmp_path):

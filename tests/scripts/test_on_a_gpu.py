@@ -273,14 +273,14 @@ def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_p
     ]
     whole, halves = (load_file(run.folder / "model.safetensors") for run in runs)
     assert all(torch.equal(value, halves[name]) for name, value in whole.items())
-    boxes = runs[0].info["boxes"]  # that the mosaics dropped, of all epochs
-    assert boxes == runs[1].info["boxes"]
+    boxes = runs[0].info.boxes  # that the mosaics dropped, of all epochs
+    assert boxes == runs[1].info.boxes
     if boxes is not None:
         assert 0 < boxes["outside"] < boxes["given"]
         assert f"out of the image {boxes['outside']}" in capsys.readouterr().err
-    assert runs[0].info["device"] == "cuda"
-    assert runs[0].info["device_name"] == "Pretended GPU"
-    assert runs[0].info["peak_memory_bytes"] > 0
+    assert runs[0].info.device == "cuda"
+    assert runs[0].info.device_name == "Pretended GPU"
+    assert runs[0].info.peak_memory_bytes > 0
 
 
 STEPS_MAY_WAIT = {

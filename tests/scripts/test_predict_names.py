@@ -18,6 +18,7 @@ from cxr_compare.scripts.commands.predict import parse_finding_names
 from cxr_compare.serving.predict_folder import predict_data_set
 from cxr_compare.serving.trained_model import TrainedModel
 from tests.memory_store import MemoryStore
+from tests.plain_info import data_set_info
 
 LEARNT = ["pneumonia", "mass"]
 IDS = pd.Index(["a", "b"], name="image_id")
@@ -97,7 +98,7 @@ def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path):
 def test_refusal_of_an_unknown_name_gives_the_option_to_use(tmp_path, named, has, advice):
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
     model = model if named is None else model.with_names(named)
-    dataset = DataSet(tmp_path / "set", {})
+    dataset = DataSet(tmp_path / "set", data_set_info())
     dataset.findings = pd.DataFrame({"finding": has}, dtype=TEXT)
     with pytest.raises(InputError, match=advice):
         predict_data_set(model, dataset, tmp_path / "out", "default", console, batch_size=2)

@@ -16,7 +16,6 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
-from tests.stored_json import stored_json
 from cxr_compare.data_prep.sources.descriptions import public_sets
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
@@ -29,6 +28,7 @@ from cxr_compare.training.model_files import load_model
 from cxr_compare.training.run_folder import RunFolder
 from tests.memory_store import ImageStore
 from tests.scripts.small_sets import interrupted_after
+from tests.stored_json import stored_json
 
 _KEYS = ["data.image_size=64", "model.backbone=small_cnn", "training.epochs=3"]
 
@@ -46,9 +46,7 @@ def before(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     out = tmp_path_factory.mktemp("runs") / "before"
     run = _train(data, out, "training.epochs=1", "training.optimiser=rmsprop")
     model = out / "model.json"
-    text = json.dumps(stored_json(model)).replace(
-        '"channels": "same"', '"channels": "imagenet"'
-    )
+    text = json.dumps(stored_json(model)).replace('"channels": "same"', '"channels": "imagenet"')
     write_json(model, "model", json.loads(text))
     return run
 

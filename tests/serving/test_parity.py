@@ -128,7 +128,7 @@ class Answers:
 
 def decided_at(threshold: float) -> Choices:
     chosen = {"max_f1": ThresholdChoice("max_f1", threshold, None)}
-    return Choices("opacity", {}, reduction=Reduction("max"), thresholds=chosen)
+    return Choices(target="opacity", chosen_on={}, reduction=Reduction("max"), thresholds=chosen)
 
 
 @pytest.mark.parametrize(

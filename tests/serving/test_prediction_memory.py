@@ -20,6 +20,7 @@ from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.serving.predict_folder import write_parts
 from cxr_compare.serving.trained_model import TrainedModel
+from cxr_compare.training.run_info import RunInfo
 
 BATCH = 16
 
@@ -48,8 +49,10 @@ def resident() -> int:
 
 def growth(network: nn.Module, size: int, count: int, part: int, out: Path) -> float:
     """MiB by which the process grows from a tenth of the images to all of them."""
-    run: Any = SimpleNamespace(folder=out, info={"findings": ["opacity"]})
-    model = TrainedModel(run, network.eval(), Preprocess(size=size, mean=0.5, std=0.25), "fp32", "cpu")
+    run: Any = SimpleNamespace(folder=out, info=RunInfo(name="run", findings=["opacity"]))
+    model = TrainedModel(
+        run, network.eval(), Preprocess(size=size, mean=0.5, std=0.25), "fp32", "cpu"
+    )
     source = Repeated(count, size)
     sizes = pd.DataFrame({"image_id": source.ids, "width": 2 * size, "height": 2 * size})
     seen, memory = 0, {}

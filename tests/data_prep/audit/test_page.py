@@ -30,6 +30,7 @@ from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from tests.data_prep.assemble.sources import make, write_pairs
 from tests.outline import Outline
 from tests.small_dicom import chest
+from tests.stored_json import bind_tables
 
 N = 48
 
@@ -209,7 +210,9 @@ def test_text_that_was_sought_is_framed_in_a_crop_and_its_place_is_in_the_csv(da
     images = read_table(folder / "images.parquet", "images")
     files = [file_digest(source / path, "sha256") for path in images["path"]]
     write_table(images.assign(file_sha256=files), folder / "images.parquet", "images")
-    other = DataSet(folder, {**dataset.info, "source_root": str(source)}, dataset.targets)
+    bind_tables(folder)
+    info = DataSet.open(folder).info.with_values(source_root=str(source))
+    other = DataSet(folder, info)
     assert "Suspected text" not in write_audit(other, audit(other), tmp_path).read_text()
     rows = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check")
     assert rows.loc["burned_in_text", "image_id"] == "b7"  # as its header says

@@ -8,9 +8,12 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.records import write_json
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
+from cxr_compare.data_prep.store.dataset_info import SplitInfo, SplitOrigin
+from tests.plain_info import data_set_info
+from tests.stored_json import bind_tables
 
 FINDINGS = pd.DataFrame(
     [
@@ -48,13 +51,17 @@ def dataset(tmp_path: Path) -> DataSet:
     write_table(boxes, tmp_path / "boxes.parquet", "boxes")
     write_table(coverage, tmp_path / "box_coverage.parquet", "box_coverage")
     write_table(split, tmp_path / "splits" / "default.parquet", "split")
-    info = {
-        "name": "tiny",
-        "source_root": str(tmp_path),
-        "targets": {"any": {"any_of": ["opacity", "mass"], "display_name": "Any"}},
-        "ids": DataSet.digests(images, FINDINGS, boxes, coverage),
-    }
-    write_json(tmp_path / "dataset.json", "dataset", info)
+    how = SplitOrigin(method="by hand")
+    record = SplitInfo(name="default", split_id="x", how=how, n_images={}, files={})
+    record.write(tmp_path / "splits" / "default.json")
+    info = data_set_info(
+        name="tiny",
+        source_root=str(tmp_path),
+        targets={"any": Target("any", ("opacity", "mass"), "Any")},
+        ids=DataSet.digests(images, FINDINGS, boxes, coverage),
+    )
+    info.write(tmp_path / "dataset.json")
+    bind_tables(tmp_path)
     return DataSet.open(tmp_path)
 
 

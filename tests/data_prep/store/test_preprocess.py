@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
-from tests.stored_json import stored_json
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import Preprocess, letterbox
+from tests.stored_json import stored_json
 
 sides = st.integers(1, 700)
 sizes = st.integers(16, 300)
@@ -133,5 +133,5 @@ def test_wrong_value_in_preprocess_json_is_refused_by_key(tmp_path, key, value):
     ("size", "mean", "std"), [(8, 0.5, 0.2), (9999, 0.5, 0.2), (64, 0.5, 0), (64, float("nan"), 1)]
 )
 def test_impossible_settings_are_refused(size, mean, std):
-    with pytest.raises(InputError):
-        Preprocess(size, mean, std)
+    with pytest.raises(ValueError, match=r"image size|greater than 0|finite"):
+        Preprocess(size=size, mean=mean, std=std)

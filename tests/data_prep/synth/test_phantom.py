@@ -8,8 +8,8 @@ import pydicom
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from tests.stored_json import stored_json
 from cxr_compare.data_prep.synth.phantom import write_phantom
+from tests.stored_json import stored_json
 
 PHANTOM = {"n_images": 60, "size": 96, "seed": 3}
 

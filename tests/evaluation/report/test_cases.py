@@ -20,7 +20,11 @@ from cxr_compare.evaluation.overlays.shapes import (
 from cxr_compare.evaluation.report.cases import CaseSource, display_text, read_cases_of_images
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import pixels_of_data_set
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import (
+    compare_predictions,
+    store_decision,
+    tune_predictions,
+)
 from cxr_compare.scripts.commands.overlay import image_file_name, overlay
 
 
@@ -46,7 +50,7 @@ def tuned(evaluated_folder, predicted_folder, tmp_path_factory):
     for name, predicted in made.items():
         system = Predictions.open(shutil.copytree(predicted, folder / name))
         decision = tune_predictions(system, test_set)
-        system.write_decision(test_set.target.name, decision.to_dict())
+        store_decision(system, decision)
         systems[name] = system
     return systems
 

@@ -14,7 +14,11 @@ from cxr_compare.evaluation.report.cost_table import cost_table
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import families_text
 from cxr_compare.evaluation.report.methods import methods, policy_meaning
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import (
+    compare_predictions,
+    store_decision,
+    tune_predictions,
+)
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.networks.registry import NETWORKS
@@ -35,7 +39,7 @@ def test_decisions_paragraph_has_the_values_that_validation_chose(predict, test_
         (classifier, TuningOptions(calibration="isotonic")),
     ):
         decision = tune_predictions(system, test_set, options=options)
-        system.write_decision("opacity", decision.to_dict())
+        store_decision(system, decision)
     systems = {"A": detector, "B": classifier}
     comparison = compare_predictions(systems, test_set, replicates=100)
     paragraph = methods(comparison, test_set.truth)["paragraphs"][2]
@@ -54,7 +58,7 @@ def test_a_further_policy_is_evaluated_beside_the_stored_ones(predict, test_set,
     tuned = predict("A", seed=1)
     untuned = predict("B", seed=2)
     decision = tune_predictions(tuned, test_set, policies=("youden",))
-    tuned.write_decision("opacity", decision.to_dict())
+    store_decision(tuned, decision)
     comparison = compare_predictions(
         {"A": tuned, "B": untuned},
         test_set,

@@ -109,7 +109,7 @@ def test_permuted_test_labels_change_neither_weights_nor_gate(members, evaluatio
 
     monkeypatch.setattr(type(evaluation_set), "labels", permuted)
     after = join_in_memory(members, evaluation_set)
-    assert after.info["ensemble"] == before.info.ensemble
+    assert after.info.ensemble == before.info.ensemble
     pd.testing.assert_frame_equal(after.scores, before.scores)
     pd.testing.assert_frame_equal(after.boxes, before.boxes)
 

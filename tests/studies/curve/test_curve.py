@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.stored_json import stored_json
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.studies.curve.curve_trainings import CurvePlan, CurveRun
 from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import cxr, write_source
+from tests.stored_json import stored_json
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +87,12 @@ class MadeUp:
         apart = np.log(n) * (0.6 if boxed else 0.4)
         rng = np.random.default_rng([run.seed, int(n), boxed])
         score = 1 / (1 + np.exp(2 - rng.normal(apart * positive, 1)))
-        made_on = {"content_id": dataset.ids.content_id}
-        info = {"system": run.model, "kind": "boxes" if boxed else "scores", "data_set": made_on,
-                "inference_id": str(run.folder)}  # fmt: skip
+        info = PredictionsInfo(
+            system=run.model,
+            kind="boxes" if boxed else "scores",
+            data_set=MadeOn(name=dataset.name, content_id=dataset.ids.content_id),
+            inference_id=str(run.folder),
+        )
         rows = {"image_id": ids, "finding": "nodule", "score": score}
         tables = {"scores": pd.DataFrame(rows)}
         if boxed:
