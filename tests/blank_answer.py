@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cxr_compare.evaluation.report.answer import AnswerInfo, AnswerTable, ReportOrigin
+from cxr_compare.evaluation.report.answer import AnswerInfo, AnswerTable, EvaluatedOn, ReportOrigin
 
 
 def blank_answer(data_set: dict[str, Any], **stated: Any) -> AnswerInfo:
@@ -27,7 +27,7 @@ def blank_answer(data_set: dict[str, Any], **stated: Any) -> AnswerInfo:
         "costs": {},
         "charts": {},
         "exposure": (),
-        "provenance": ReportOrigin(data_set=data_set),
+        "provenance": ReportOrigin(data_set=EvaluatedOn(**{"name": "set"} | data_set)),
         "table": AnswerTable(index=[], columns=[], data=[]),
         "seed": 0,
         "overlays": {},

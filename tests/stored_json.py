@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cxr_compare.data_prep.contracts.checksums import file_digest
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.dataset_info import SplitInfo, SplitOrigin
 
 
 def stored_json(path: Path) -> dict[str, Any]:
@@ -30,7 +34,18 @@ def bind_tables(folder: Path) -> None:
         record.write_text(json.dumps({**content, "files": names}), encoding="utf-8")
     for table in folder.glob("splits/*.parquet"):
         record = table.with_suffix(".json")
-        if record.is_file():
+        if not record.is_file():
+            how = SplitOrigin(method="by patient, by hand")
+            made = {"name": table.stem, "split_id": table.stem, "how": how, "n_images": {}}
+            SplitInfo(**made, files={table.name: file_digest(table, "sha256")}).write(record)
+        else:
             content = json.loads(record.read_text(encoding="utf-8"))
             content["files"] = {table.name: file_digest(table, "sha256")}
             record.write_text(json.dumps(content), encoding="utf-8")
+
+
+def put_table(frame: pd.DataFrame, path: Path, name: str) -> None:
+    """Write a table into a folder, and name it in the record of the folder."""
+    write_table(frame, path, name)
+    bind_tables(path.parent)
+    bind_tables(path.parent.parent)

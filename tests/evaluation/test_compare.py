@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.average_precision import average_precision
@@ -33,7 +33,7 @@ from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.evaluation.units import group_images
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of, row_of
-from tests.stored_json import stored_json
+from tests.stored_json import put_table, stored_json
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_test_labels_cannot_move_a_threshold(predict, test_set, evaluation_set, 
     findings.loc[flipped, "state"] = findings.loc[flipped, "state"].map(
         {"present": "absent", "absent": "present"}
     )
-    write_table(findings, evaluation_set.folder / "findings.parquet", "findings")
+    put_table(findings, evaluation_set.folder / "findings.parquet", "findings")
     after = tune_predictions(
         system, LabelledSplit(type(evaluation_set).open(evaluation_set.folder), target)
     )
@@ -191,7 +191,7 @@ def test_images_that_a_system_failed_on_are_not_run(predict, test_set, evaluatio
     images = read_table(part, "predicted_images")
     one = evaluation_set.image_ids("test")[0]
     images.loc[images["image_id"] == one, ["status", "reason"]] = ["failed", "out of memory"]
-    write_table(images, part, "predicted_images")
+    put_table(images, part, "predicted_images")
     with pytest.raises(InputError, match=rf"\bB\b.*\b1\b.*\({one}\)"):
         compare_predictions({"A": whole, "B": Predictions.open(lost.folder)}, test_set)
 
@@ -205,10 +205,12 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, test_set, eval
         {"image_id": ["elsewhere"], "patient_id": [images.loc[test[0], "patient_id"]],
          "role": ["train"]}
     )  # fmt: skip
-    write_table(seen, system.folder / "seen.parquet", "seen")
+    put_table(seen, system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     with pytest.raises(InputError, match=r"\bA\b.*\b1 patient\b.*\b2 test images"):
         compare_predictions({"A": system}, test_set)
-    write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
+    put_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     system = Predictions.open(system.folder)
     comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert not any("unknown" in note.text for note in comparison.notes)
@@ -229,7 +231,7 @@ def fingerprinted(evaluation_set):
     empty = ("transfer_syntax", "bits", "photometric", "modality_transform", "voi",
              "window_center", "window_width", "orientation", "warnings")  # fmt: skip
     table = table.assign(**dict.fromkeys(empty))
-    write_table(table, evaluation_set.folder / "decode.parquet", "decode")
+    put_table(table, evaluation_set.folder / "decode.parquet", "decode")
     return table.set_index("image_id")
 
 
@@ -240,18 +242,20 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
     test = evaluation_set.image_ids("test")
     seen = fingerprinted.loc[test[:3], ["pixel_sha256", "perceptual_hash"]].reset_index(drop=True)
     seen = seen.assign(image_id=["x1", "x2", "x3"], patient_id=["y1", "y2", "y3"], role="train")
-    write_table(seen, system.folder / "seen.parquet", "seen")
+    put_table(seen, system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     said = rf"A has seen 3 of \d+ test images in training under other ids \({test[0]} = x1, "
     with pytest.raises(InputError, match=said):
         compare_predictions({"A": system}, test_set)
     near = seen.assign(pixel_sha256=["1", "2", "3"])  # stored again: other bytes, like fingerprints
-    write_table(near, system.folder / "seen.parquet", "seen")
+    put_table(near, system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     system = Predictions.open(system.folder)
     first = compare_predictions({"A": system}, test_set, replicates=20).answer.cautions[0].text
     assert "A may have seen near copies of 3 of " in first
     assert "no sure external validation" in first
     validation = evaluation_set.image_ids("val")
-    write_table(
+    put_table(
         seen.assign(pixel_sha256=fingerprinted.loc[validation[:3], "pixel_sha256"].to_numpy(),
                     perceptual_hash=None),
         system.folder / "seen.parquet", "seen",
@@ -285,7 +289,7 @@ def test_stored_choices_are_refused_where_a_score_on_validation_has_changed(
     scores = read_table(part, "scores")
     on_validation = scores["image_id"].isin(evaluation_set.image_ids("val"))
     scores.loc[scores.index[on_validation][0], "score"] = 0.123
-    write_table(scores, part, "scores")
+    put_table(scores, part, "scores")
     changed = Predictions.open(system.folder)
     with pytest.raises(InputError, match="run cxr tune again"):
         compare_predictions({"A": changed}, test_set, replicates=20)
@@ -342,7 +346,7 @@ def test_localisation_is_evaluated_only_where_boxes_are_trusted(predict, evaluat
     coverage = read_table(evaluation_set.folder / "box_coverage.parquet", "box_coverage")
     positive_test = coverage["image_id"].isin(evaluation_set.image_ids("test"))
     coverage.loc[coverage.index[positive_test][:5], "coverage"] = "some"
-    write_table(coverage, evaluation_set.folder / "box_coverage.parquet", "box_coverage")
+    put_table(coverage, evaluation_set.folder / "box_coverage.parquet", "box_coverage")
     dataset = type(evaluation_set).open(evaluation_set.folder)
     comparison = compare_predictions({"A": system}, LabelledSplit(dataset, target), replicates=20)
     assert figure(comparison, "A", "ap50").n_images == 95
@@ -483,7 +487,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
 def test_one_image_a_patient_gives_the_figures_by_image(predict, evaluation_set):
     images = read_table(evaluation_set.folder / "images.parquet", "images")
     studies = images["image_id"].map("study {}".format)
-    write_table(images.assign(study_id=studies), evaluation_set.folder / "images.parquet", "images")
+    put_table(images.assign(study_id=studies), evaluation_set.folder / "images.parquet", "images")
     opened = type(evaluation_set).open(evaluation_set.folder)
     comparison = compare_predictions(
         {"A": predict("A", seed=1)},

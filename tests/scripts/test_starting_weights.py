@@ -18,7 +18,6 @@ from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.splits.stored_splits import SplitRule, add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -33,6 +32,7 @@ from cxr_compare.scripts.commands.train import train
 from cxr_compare.training.epoch_record import EpochRecord
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.start_weights import StartWeights
+from tests.stored_json import put_table
 
 _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
@@ -137,7 +137,7 @@ def test_test_images_that_trained_under_other_names_are_told_by_predict_and_not_
 ):
     run = Path(shutil.copytree(started.folder, tmp_path / "run"))
     names = {name: "old-" + started.seen[name] for name in ("image_id", "patient_id")}
-    write_table(started.seen.assign(**names), run / "seen.parquet", "seen")
+    put_table(started.seen.assign(**names), run / "seen.parquet", "seen")
     predict(run, out=tmp_path / "predictions", data=data, device="cpu", progress=True)
     assert "test images in training under other ids" in capsys.readouterr().err
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.contracts.tables import read_table, typed_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table, typed_table
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -18,6 +18,7 @@ from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.predict_folder import copy_seen_images, describe_system
 from cxr_compare.training.run_info import RunInfo
 from tests.plain_info import export_spec
+from tests.stored_json import put_table
 
 FACTS = {"name": "CheXNet", "seed": 3, "created": "today", "best_value": 0.9}
 SEEN = pd.DataFrame({"image_id": ["a"], "patient_id": ["p"], "role": ["train"]})
@@ -27,7 +28,7 @@ SEEN = pd.DataFrame({"image_id": ["a"], "patient_id": ["p"], "role": ["train"]})
 def predicted(tmp_path: Path) -> Callable[[Path], Predictions]:
     """Predictions, of no image, by an export of ``tmp_path/run``."""
     (tmp_path / "run").mkdir()
-    write_table(SEEN, tmp_path / "run" / "seen.parquet", "seen")
+    put_table(SEEN, tmp_path / "run" / "seen.parquet", "seen")
     RunInfo(**FACTS).write(tmp_path / "run" / "run.json")
 
     def predict(folder: Path) -> Predictions:

@@ -14,7 +14,7 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
@@ -34,7 +34,7 @@ from cxr_compare.training.model_files import load_model
 from cxr_compare.training.plots import save_figure
 from cxr_compare.training.run_folder import RunFolder
 from tests.scripts.small_sets import interrupted_after
-from tests.stored_json import stored_json
+from tests.stored_json import put_table, stored_json
 
 _SMALL = {
     "retinanet_quickstart": [
@@ -312,7 +312,7 @@ def test_audit_error_stops_training_unless_overridden_and_is_recorded(data, tmp_
     mixed = patients.duplicated(keep=False) & ~patients.duplicated()
     moved = split["image_id"].isin(mixed.index[mixed])
     table = split.assign(role=split["role"].mask(moved, "test"))
-    write_table(table, folder / "splits" / "default.parquet", "split")
+    put_table(table, folder / "splits" / "default.parquet", "split")
     (folder / "audit.json").unlink()
     with pytest.raises(InputError, match=r"split 'default': .*\(7 patients\).*--despite-audit"):
         _train(folder, tmp_path / "run")

@@ -9,13 +9,12 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
-from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.split import split
 from cxr_compare.scripts.commands.tune import tune
 from tests.scripts.small_sets import table_set, write_predictions
-from tests.stored_json import bind_tables, stored_json
+from tests.stored_json import bind_tables, put_table, stored_json
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,7 @@ def test_tune_without_validation_images_is_refused_and_writes_nothing(data, pred
     tested = split.loc[split["role"] == "test", "image_id"]
     for path, schema in ((part, "predicted_images"), (scores, "scores")):
         frame = pd.read_parquet(path)
-        write_table(frame[frame["image_id"].isin(tested)], path, schema)
+        put_table(frame[frame["image_id"].isin(tested)], path, schema)
     bind_tables(predictions)
     with pytest.raises(InputError, match="val image of split 'default'"):
         tune(predictions, data=data)
@@ -115,7 +114,7 @@ def test_an_impossible_wish_is_refused_before_any_file_is_read(tmp_path, options
 def test_tune_warns_of_validation_images_used_in_training(data, predictions):
     seen = pd.DataFrame({"image_id": ["i00", "i02"], "patient_id": ["i00", "i02"],
                          "role": ["train", "val"]})  # fmt: skip
-    write_table(seen, predictions / "seen.parquet", "seen")
+    put_table(seen, predictions / "seen.parquet", "seen")
     bind_tables(predictions)
     text = str(tune(predictions, data=data))
     message = (

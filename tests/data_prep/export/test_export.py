@@ -21,7 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.tables import empty_table, write_table
+from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.content import file_stems
 from cxr_compare.data_prep.export.export import export_annotations
@@ -31,7 +31,7 @@ from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTable
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import SplitInfo, SplitOrigin
 from tests.plain_info import data_set_info
-from tests.stored_json import bind_tables
+from tests.stored_json import bind_tables, put_table
 
 EDGES = ["x1", "y1", "x2", "y2"]
 KEY = ["image_id", "finding", "reader"]
@@ -89,12 +89,12 @@ def make_set(
         "box_coverage": pd.DataFrame(coverage, columns=[*KEY, "coverage"], dtype=TEXT),
     }
     for name, table in tables.items():
-        write_table(table, folder / f"{name}.parquet", name)
+        put_table(table, folder / f"{name}.parquet", name)
     split_ids = {}
     if roles:
         (folder / "splits").mkdir()
         split = pd.DataFrame({"image_id": list(roles), "role": list(roles.values()), "fold": 0})
-        write_table(split, folder / "splits" / "default.parquet", "split")
+        put_table(split, folder / "splits" / "default.parquet", "split")
         split_ids = {"default": "x"}
         how = SplitOrigin(method="by hand")
         record = SplitInfo(name="default", split_id="x", how=how, n_images={}, files={})
@@ -361,7 +361,7 @@ def scans(dataset, write_dicom) -> DataSet:
         )
     digests = [file_digest(dataset.source_root / p, "sha256") for p in dataset.images["path"]]
     images = dataset.images.assign(file_sha256=digests)
-    write_table(images, dataset.folder / "images.parquet", "images")
+    put_table(images, dataset.folder / "images.parquet", "images")
     return DataSet.open(dataset.folder)
 
 

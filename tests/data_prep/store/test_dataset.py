@@ -99,7 +99,8 @@ def test_unknown_target_split_and_image_are_named(dataset):
 
 
 def test_missing_target_names_the_option_of_the_running_command(dataset):
-    two = replace(dataset, targets={**dataset.targets, "b": dataset.targets["any"]})
+    targets = {**dataset.targets, "b": dataset.targets["any"]}
+    two = replace(dataset, info=dataset.info.with_values(targets=targets))
     with pytest.raises(InputError, match=r"any, b.* --target NAME$"):
         two.target()
     with pytest.raises(InputError, match=r"--set data.target=NAME$"):
@@ -111,8 +112,8 @@ def test_corrected_label_changes_the_labels_id_only(dataset):
     before = DataSet.digests(dataset.images, dataset.findings, *tables)
     corrected = dataset.findings.assign(state="absent")
     after = DataSet.digests(dataset.images, corrected, *tables)
-    assert before["content_id"] == after["content_id"]
-    assert before["labels_id"] != after["labels_id"]
+    assert before.content_id == after.content_id
+    assert before.labels_id != after.labels_id
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, "nan"], ids=["another", "none recorded"])

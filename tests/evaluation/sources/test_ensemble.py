@@ -8,7 +8,6 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources.ensemble import join_systems
@@ -16,7 +15,7 @@ from cxr_compare.evaluation.sources.stored_predictions import (
     describe_training_data,
     read_eligible,
 )
-from tests.stored_json import bind_tables
+from tests.stored_json import bind_tables, put_table
 
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
 
@@ -46,7 +45,7 @@ def fail(member, image_id, reason="unreadable"):
     chosen = images["image_id"] == image_id
     images["reason"] = images["reason"].astype(object)
     images.loc[chosen, ["status", "reason"]] = ["failed", reason]
-    write_table(images, part, "predicted_images")
+    put_table(images, part, "predicted_images")
     return Predictions.open(member.folder)
 
 
@@ -160,7 +159,7 @@ def test_cost_is_summed_and_unknown_where_it_cannot_be(detectors, join, cost, di
 
 def write_seen(member, ids, role):
     frame = pd.DataFrame({"image_id": ids, "patient_id": [f"p{i}" for i in ids], "role": role})
-    write_table(frame, member.folder / "seen.parquet", "seen")
+    put_table(frame, member.folder / "seen.parquet", "seen")
     bind_tables(member.folder)
     member.info = Predictions.open(member.folder).info
 
