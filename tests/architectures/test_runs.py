@@ -127,7 +127,7 @@ def test_the_example_of_the_page_is_trained_from_its_configuration(data, tmp_pat
     (tmp_path / "centernet.toml").write_text(example_toml())
     arguments = [tmp_path / "centernet.toml", "--data", data, "--out", tmp_path / "run"]
     assert cxr("train", *arguments, "--device", "cpu") == 0
-    assert RunFolder.open(tmp_path / "run").info["model_kind"] == "detector"
+    assert RunFolder.open(tmp_path / "run").info.model_kind == "detector"
 
 
 def test_a_misspelt_architecture_or_key_is_met_with_a_suggestion(data, tmp_path, capsys):

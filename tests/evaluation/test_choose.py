@@ -8,6 +8,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
@@ -24,6 +25,7 @@ from cxr_compare.evaluation.sources.stored_predictions import (
 from cxr_compare.evaluation.statistics.calibration import fit_platt
 from cxr_compare.evaluation.thresholds import choose_threshold
 from cxr_compare.evaluation.tuning_options import TuningOptions
+from tests.stored_json import bind_tables
 
 
 class _Scores:
@@ -163,6 +165,8 @@ def test_a_missing_score_is_refused(predict, test_set):
     system = predict("A")
     scores = system.folder / "scores.parquet" / "part-00000.parquet"
     scores.unlink()
+    bind_tables(system.folder)
+    system = Predictions.open(system.folder)
     with pytest.raises(InputError, match=r"\b100 images.*lung_opacity"):
         tune_predictions(system, test_set)
 

@@ -298,9 +298,8 @@ def test_stored_choices_are_refused_where_a_score_on_validation_has_changed(
 @pytest.mark.parametrize("key", ["inference_id", "labels_id", "split_id", "content_id"])
 def test_a_decision_chosen_on_something_else_is_refused(predict, test_set, key):
     system = predict("A")
-    payload = tune_predictions(system, test_set).to_dict()
-    payload["chosen_on"] = payload["chosen_on"] | {key: "another"}
-    system.write_decision("opacity", payload)
+    chosen = tune_predictions(system, test_set)
+    store_decision(system, chosen.with_values(chosen_on=chosen.chosen_on | {key: "another"}))
     with pytest.raises(InputError, match=rf"\b{key}\b"):
         compare_predictions({"A": system}, test_set)
 

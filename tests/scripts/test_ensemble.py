@@ -70,9 +70,9 @@ def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(data, member, 
     shown = capsys.readouterr()
     assert "Three: A + B + C: fusion of best boxes at IoU 0.5; " in shown.err
     info = Predictions.open(tmp_path / "all").info
-    assert json.loads(shown.out)["inference_id"] == info["inference_id"]
-    assert [one["inference_id"] for one in info["members"]] == ["A", "B", "C"]
-    assert info["cost"]["parameters"] == 9_000_000
+    assert json.loads(shown.out)["inference_id"] == info.inference_id
+    assert [one.inference_id for one in info.members] == ["A", "B", "C"]
+    assert info.cost["parameters"] == 9_000_000
     seen = pd.read_parquet(tmp_path / "all" / "seen.parquet")
     assert seen["image_id"].tolist() == ["A", "B", "C"]
     systems = {

@@ -227,7 +227,7 @@ def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
         frame, str(data), tmp_path / "out", name="Table", columns=columns
     )
     assert imported_predictions.scores["score"].tolist() == [0.25, 1.0]
-    assert imported_predictions.info["imported_from"] == "DataFrame"
+    assert imported_predictions.info.imported_from == "DataFrame"
     for wrong, message in (
         (frame.assign(p=[0.5, 2]), r"the DataFrame: row two, image 'd': score=2.0"),
         (frame.assign(image_id=["c", None]), "the DataFrame: row two: image_id "),

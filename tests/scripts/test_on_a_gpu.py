@@ -375,7 +375,7 @@ def test_fp32_is_not_tf32(gpu, monkeypatch):
 def test_a_card_of_tensor_cores_in_fp16_learns_all_weights_in_one_pass(gpu, drawn_set, tmp_path):
     gpu.capability = (7, 5)
     out = train_there(drawn_set, tmp_path / "run", "chexnet_quickstart", "training.epochs=1")
-    assert RunFolder.open(out).info["precision"] == "fp16"
+    assert RunFolder.open(out).info.precision == "fp16"
     assert gpu.operations["_foreach_addcdiv_.ScalarList"]
     assert not gpu.operations["addcdiv_.default"]
     assert not torch.backends.cudnn.benchmark  # which would choose the kernels of predictions

@@ -17,6 +17,7 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.commands.predict import parse_finding_names
 from cxr_compare.serving.predict_folder import predict_data_set
 from cxr_compare.serving.trained_model import TrainedModel
+from cxr_compare.training.run_info import RunInfo
 from tests.memory_store import MemoryStore
 from tests.plain_info import data_set_info
 
@@ -25,7 +26,7 @@ IDS = pd.Index(["a", "b"], name="image_id")
 
 
 def trained(folder: Path, model: Any) -> TrainedModel:
-    run: Any = SimpleNamespace(folder=folder, info={"findings": LEARNT})
+    run: Any = SimpleNamespace(folder=folder, info=RunInfo(name="run", findings=LEARNT))
     return TrainedModel(run, model.eval(), Preprocess(size=64, mean=0.5, std=0.25), "fp32", "cpu")
 
 

@@ -77,8 +77,8 @@ def test_only_the_last_layer_of_a_probe_is_fitted(probe, weights):
         if not torch.equal(value, start[key])
     }
     assert changed == {"classifier"}
-    assert run.info["trainable_parameters"] == 513
-    assert run.info["pretrained"] == str(weights)
+    assert run.info.trainable_parameters == 513
+    assert run.info.pretrained == str(weights)
     history = pd.read_csv(probe / "metrics.csv")
     kept = history[history["kept"] == 1]
     assert kept["penalty"].tolist() == list(run.info.penalties.values())

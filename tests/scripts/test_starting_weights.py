@@ -106,9 +106,9 @@ def test_detector_normalises_pixels_as_the_run_that_it_started_from(started: Run
 
 def test_run_says_what_it_started_from(started: RunFolder, classifier: Path) -> None:
     said = started.info.started_from
-    assert said["weights"] == str(classifier)
-    assert (said["model_kind"], said["data_set"]["split"]) == ("classifier", "other")
-    assert said["n_images"] == len(RunFolder.open(classifier).seen)
+    assert said.weights == str(classifier)
+    assert (said.model_kind, said.data_set.split) == ("classifier", "other")
+    assert said.n_images == len(RunFolder.open(classifier).seen)
 
 
 def test_what_the_classifier_saw_is_seen_by_the_detector(data, started, classifier):
@@ -214,8 +214,8 @@ def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it
     assert len(run.seen) > 0
     assert set(run.seen["image_id"]) == set(RunFolder(first).seen["image_id"])
     origin = run.info.started_from
-    assert origin["model_kind"] == "detector"
-    assert origin["started_from"]["model_kind"] == "classifier"
+    assert origin.model_kind == "detector"
+    assert origin.started_from.model_kind == "classifier"
     preprocess = Preprocess.read(run.folder / "preprocess.json")
     assert (preprocess.mean, preprocess.std) == (0.3, 0.2)
 

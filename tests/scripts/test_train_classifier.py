@@ -63,9 +63,9 @@ def _changed(run: RunFolder, start: RunFolder) -> set[str]:
 def test_a_head_learns_alone_on_the_features_of_a_run(data, before, tmp_path):
     run = _train(data, tmp_path / "run", f"model.weights={before.folder}", "model.trainable=head")
     assert _changed(run, before) == {"head"}  # no statistic of a batch norm either
-    assert run.info["trainable_parameters"] == 257
-    assert run.info["parameters"] == before.info.parameters > 100_000
-    assert before.info["trainable_parameters"] == before.info.parameters
+    assert run.info.trainable_parameters == 257
+    assert run.info.parameters == before.info.parameters > 100_000
+    assert before.info.trainable_parameters == before.info.parameters
     rebuilt = load_model(run.folder, BUILDERS)
     assert rebuilt.architecture["arguments"]["channels"] == "imagenet"  # as its start had it
 

@@ -14,7 +14,7 @@ from cxr_compare.evaluation.report.folds import Folds
 from cxr_compare.evaluation.statistics.figure_text import p_equation
 from tests.blank_answer import blank_answer
 from tests.saved_report import write_figures
-from tests.stored_json import bind_tables
+from tests.stored_json import bind_tables, put_table
 
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 
@@ -130,7 +130,7 @@ def test_images_of_unknown_patients_count_as_patients(tmp_path):
     for number, ids in enumerate((["a", "b"], ["c", "d"], ["d", "e"])):
         folder = write_report(tmp_path / f"unknown-{number}", number, patients=ids)
         decisions = pd.read_parquet(folder / "decisions.parquet").drop(columns="patient_id")
-        write_table(decisions, folder / "decisions.parquet", "decisions")
+        put_table(decisions, folder / "decisions.parquet", "decisions")
         folders.append(folder)
     assert Folds.read(folders[:2]).n_images == (2, 2)
     with pytest.raises(InputError, match="1 patient"):
