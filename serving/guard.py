@@ -180,7 +180,9 @@ class Guard(Record, kind="guard"):
     limit: float
     images: Whole
     false_alarms: float
-    ages: Annotated[tuple[Whole, Whole, Whole, Whole], Strict(False)] | None = None
+    ages: Annotated[tuple[Whole, ...], Strict(False), Field(min_length=4, max_length=4)] | None = (
+        None
+    )
     statistics: Whole
     arrays: dict[str, PackedArray] = Field(repr=False)
 

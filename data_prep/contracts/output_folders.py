@@ -12,14 +12,12 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, LockFile, remove_abandoned_folders
 from cxr_compare.data_prep.contracts.records import Record
-
-Stored = TypeVar("Stored", bound=Record)
 
 
 @contextmanager
@@ -100,12 +98,12 @@ def require_only_files(out: Path, names: Collection[str], folder_kind: str) -> N
 
 def read_matching_record(
     out: Path,
-    records: Mapping[str, type[Stored]],
+    records: Mapping[str, type[Record]],
     settings: Mapping[str, Any],
     *,
-    stored_settings: Callable[[Stored], Mapping[str, Any]],
+    stored_settings: Callable[[Any], Mapping[str, Any]],
     refusal: Callable[[str, Any, Any], str],
-) -> Stored | None:
+) -> Any:
     """Read the JSON file with a folder's settings, and check that they equal those of this call.
 
     A command calls this function before it continues or reuses the folder.

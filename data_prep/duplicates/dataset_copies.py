@@ -151,6 +151,6 @@ def _store(path: Path, key: str, pixels: str | None, near: NearDuplicates) -> No
         candidates=near.candidates,
         undecided=near.undecided,
         complete=near.complete,
-        pairs=rows,
+        pairs=tuple(rows),
     )
     record.write(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -29,7 +28,7 @@ def read_split_file(
     *,
     name: str = "role",
     strict: bool = False,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, SplitOrigin]:
     """Read the user's own assignment of images or patients to train, validation and test.
 
     Args:

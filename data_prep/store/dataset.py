@@ -495,9 +495,10 @@ class DataSet(OpenedFromFolder):
             InputError: The paths were replaced by keyed hashes and the secret key is missing.
         """
         files = self.images[["image_id", "path", "file_sha256"]]
-        return self._with_true_paths(files) if self.info.id_key else files
+        key_id = self.info.id_key
+        return files if key_id is None else self._with_true_paths(files, key_id)
 
-    def _with_true_paths(self, files: pd.DataFrame) -> pd.DataFrame:
+    def _with_true_paths(self, files: pd.DataFrame, key_id: str) -> pd.DataFrame:
         """Replace paths that are keyed hashes by the true ones, which the key finds."""
         from cxr_compare.data_prep.contracts.pseudonyms import (
             KEY_VARIABLE,
@@ -505,7 +506,7 @@ class DataSet(OpenedFromFolder):
             key_from_environment,
         )
 
-        key = key_from_environment(self.info.id_key, self.folder)
+        key = key_from_environment(key_id, self.folder)
         paths_by_hash = find_hidden(self.source_root, key, files["path"].dropna())
         is_missing = files["path"].notna() & ~is_member(files["path"], list(paths_by_hash))
         missing = files.loc[is_missing, "image_id"]

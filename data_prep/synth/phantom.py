@@ -159,7 +159,9 @@ def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dic
         arguments=DrawnWith(**asdict(arguments)),
         counts=counts,
         box_rule=f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
-        contrast_to_noise=CONTRAST_TO_NOISE[arguments.contrast],
+        contrast_to_noise={
+            str(kind): ends for kind, ends in CONTRAST_TO_NOISE[arguments.contrast].items()
+        },
     )
     record.write(out / _JSON)
     (out / _STARTED).unlink()

@@ -340,14 +340,14 @@ def _info(
         system=name or default_name,
         seed=None,
         kind=joined.kind,
-        findings=sorted(findings),
+        findings=tuple(sorted(findings)),
         inference_id=joined_id(members, joined.settings),
         data_set=members[0].info.data_set,
         cost=joined_cost(costs, f"{member_names}: {joined.method}"),
-        members=member_infos,
+        members=tuple(member_infos),
         ensemble=joined.settings,
-        notes=joined.notes,
-        trained_on=[TrainingSet(name=title, content_id=digest) for title, digest in data_sets],
+        notes=tuple(joined.notes),
+        trained_on=tuple(TrainingSet(name=title, content_id=digest) for title, digest in data_sets),
         **provenance(),
     )
 

@@ -32,13 +32,13 @@ def as_predictions(
         system=read.name,
         seed=None,
         kind=read.kind,
-        findings=sorted(read.rows["finding"].unique()),
+        findings=tuple(sorted(read.rows["finding"].unique())),
         inference_id=read.content_id,
         data_set=data_set,
         cost=dict.fromkeys(_UNKNOWN_COST),
         trained_on="unknown",
         imported_from=imported_from,
-        notes=read.notes,
+        notes=tuple(read.notes),
         **provenance(),
     )
     return Predictions.from_part(info, Part(read.images, {read.kind: read.rows}))

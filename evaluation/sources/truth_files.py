@@ -124,7 +124,7 @@ def truth_set(
         source_root=str(path),
         targets=tables.targets,
         settings={},
-        notes=notes,
+        notes=tuple(notes),
         ids=DataSet.digests(*typed_tables.values()).with_values(split_ids=split_ids),
     )
     return DataSet(path, info, splits={"default": split}).with_tables(typed_tables)
