@@ -88,8 +88,8 @@ class Folds:
             ("target", [report.target for report in reports]),
             ("systems", [report.systems for report in reports]),
             ("joint system", [report.joint for report in reports]),
-            ("images", [data_set and data_set.content_id for data_set in made_on]),
-            ("labels", [data_set and data_set.labels_id for data_set in made_on]),
+            ("images", [None if each is None else each.content_id for each in made_on]),
+            ("labels", [None if each is None else each.labels_id for each in made_on]),
         ):
             for folder, fact in zip(folders, facts, strict=True):
                 if fact != facts[0]:
@@ -110,7 +110,9 @@ class Folds:
         figures = figures[~figures["metric"].isin(family("counts"))]
         return cls(
             folders=tuple(folders),
-            splits=tuple(data_set and data_set.split for data_set in made_on),
+            splits=tuple(
+                "" if data_set is None else str(data_set.split) for data_set in made_on
+            ),
             systems=reports[0].systems,
             figures=figures[[*KEYS, "fold", "estimate"]].astype({"estimate": float}),
             n_images=tuple(int(images["image_id"].nunique()) for images in tested),
