@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,13 +23,11 @@ from cxr_compare.data_prep.contracts import tables
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.store import pixel_store as stored
-from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
-from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
-from cxr_compare.data_prep.store.pixel_store import PixelStore
-from cxr_compare.data_prep.store.pixel_store_writer import SHARD_IMAGES, PixelStoreWriter
-from cxr_compare.data_prep.store.preprocess import letterbox
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store, decode_into
+from cxr_compare.data_prep.store.decode import DecodeTask
+from cxr_compare.data_prep.store.decode_writer import DecodeWriter
+from cxr_compare.data_prep.store.pixel_store import PixelStore, index_file, pixels_file
 
 # with fewer images one would time the start of processes
 _PREPARED = 400
@@ -43,7 +42,7 @@ def epoch_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Yield rows of an epoch in random order: our pixel store against files decoded each time."""
     size = 32 if setting.quick else 512
     images = _as_table(setting.images, len(setting.images))
-    store = build_pixel_store(setting.scratch / "set", images, Path("/"), size)
+    store = _store(setting.scratch / "set", images, size)
     order = np.random.default_rng(setting.seed).permutation(len(images))
     paths = {"files": setting.images}
     for kind, options in (("PNG", []), ("JPEG", [cv2.IMWRITE_JPEG_QUALITY, 95])):
@@ -56,7 +55,7 @@ def epoch_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     ids = _listed(setting, "ids", images["image_id"].to_numpy()[order])
     ours = "pixel store"
     candidates = {
-        ours: Candidate.from_setup(store_epoch, folder=str(store.folder), ids=ids),
+        ours: Candidate.from_setup(store_epoch, path=str(store.path), ids=ids),
         "PNG copies (cv2)": Candidate.from_setup(grey_epoch, paths=listed["PNG"]),
         "JPEG copies (cv2)": Candidate.from_setup(grey_epoch, paths=listed["JPEG"]),
     }
@@ -66,7 +65,7 @@ def epoch_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         candidates["DICOM (pydicom with Pillow, cv2)"] = decoded(pillow=True)
     else:
         candidates["the files (cv2)"] = decoded(pillow=False)
-    files = [path.stat().st_size for path in store.folder.iterdir()]
+    files = [path.stat().st_size for path in store.path.parent.iterdir()]
     note = f"the store takes {sum(files) / len(images) / 1024:,.0f} KiB an image at {size} px"
     moved = "copy", 2.0 * size**2  # bytes that are read, and written into the batch
     work = f"read an epoch at {size} px, batches of {_BATCH}"
@@ -86,6 +85,13 @@ def _as_table(paths: list[Path], n_images: int) -> pd.DataFrame:
     return table.assign(path=list(map(str, files)), file_sha256=[digests[path] for path in files])
 
 
+def _store(folder: Path, images: pd.DataFrame, size: int) -> PixelStore:
+    """Build a pixel store of an images table, with the sizes of its images."""
+    shapes = {path: read_image(Path(path)).pixels.shape for path in images["path"].unique()}
+    heights, widths = zip(*images["path"].map(shapes), strict=True)
+    return build_pixel_store(folder, images.assign(width=widths, height=heights), Path("/"), size)
+
+
 def _listed(setting: Setting, name: str, values: Any) -> str:
     """Write values into a file, one in each line, for another process; return the path."""
     path = setting.scratch / f"{name}.txt"
@@ -103,17 +109,17 @@ def _epoch(read: Callable[[Any], np.ndarray], images: list[Any]) -> float:
     return float(len(images))
 
 
-def store_epoch(folder: str, ids: str) -> Run:
-    """Set up an epoch from our pixel store, which returns views of memory-mapped files.
+def store_epoch(path: str, ids: str) -> Run:
+    """Set up an epoch from our pixel store, which returns views of a memory-mapped file.
 
     Args:
-        folder: Folder of the pixel store.
+        path: File of the squares.
         ids: File with the image ids, one in each line.
 
     Returns:
         The work.
     """
-    return partial(_epoch, PixelStore.open(Path(folder)).image, _lines(ids))
+    return partial(_epoch, PixelStore.open(Path(path)).image, _lines(ids))
 
 
 def grey_epoch(paths: str) -> Run:
@@ -173,10 +179,10 @@ def augment_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     ours = "ours"
     peer = "albumentations.Compose"
     for size in (32,) if setting.quick else (224, 512):
-        store = build_pixel_store(setting.scratch / f"set-{size}", images, Path("/"), size)
+        store = _store(setting.scratch / f"set-{size}", images, size)
         for n_boxes in (0, 2):
             arguments: dict[str, Any] = {
-                "folder": str(store.folder),
+                "path": str(store.path),
                 "ids": ids,
                 "n_boxes": n_boxes,
             }
@@ -188,11 +194,11 @@ def augment_rows(setting: Setting) -> Iterator[dict[str, Any]]:
             yield from setting.meter.measure(candidates, [Row(work, "images/s", ours, peer)])
 
 
-def augmented_epoch(folder: str, ids: str, n_boxes: int) -> Run:
+def augmented_epoch(path: str, ids: str, n_boxes: int) -> Run:
     """Set up an epoch with our augmentation, as `chexnet.toml` and `retinanet.toml` define it.
 
     Args:
-        folder: Folder of the pixel store.
+        path: File of the squares.
         ids: File with the image ids, one in each line.
         n_boxes: Number of boxes of each image, 0 to 2.
 
@@ -206,7 +212,7 @@ def augmented_epoch(folder: str, ids: str, n_boxes: int) -> Run:
     )
     if augmentation is None:
         raise ValueError("nothing is drawn")
-    store = PixelStore.open(Path(folder))
+    store = PixelStore.open(Path(path))
     boxes = _two_boxes(store.size)[:n_boxes]
 
     def read(numbered: tuple[int, str]) -> np.ndarray:
@@ -215,11 +221,11 @@ def augmented_epoch(folder: str, ids: str, n_boxes: int) -> Run:
     return partial(_epoch, read, list(enumerate(_lines(ids))))
 
 
-def composed_epoch(folder: str, ids: str, n_boxes: int) -> Run:
+def composed_epoch(path: str, ids: str, n_boxes: int) -> Run:
     """Set up an epoch with the same changes as users of albumentations write them.
 
     Args:
-        folder: Folder of the pixel store.
+        path: File of the squares.
         ids: File with the image ids, one in each line.
         n_boxes: Number of boxes of each image, 0 to 2.
 
@@ -248,7 +254,7 @@ def composed_epoch(folder: str, ids: str, n_boxes: int) -> Run:
         ],
         **boxed,
     )
-    store = PixelStore.open(Path(folder))
+    store = PixelStore.open(Path(path))
     boxes: dict[str, Any] = {}
     if n_boxes:
         boxes = {"bboxes": _two_boxes(store.size), "labels": [1, 2]}
@@ -316,17 +322,15 @@ def prepare(paths: str, size: int, scratch: str, workers: int, measure: bool) ->
     images = _as_table(named := [Path(line) for line in _lines(paths)], len(named))
     folder = Path(scratch) / f"prepared-{workers}-{measure}"
     tasks = [
-        DecodeTask(
-            image_id, Path(path), (size,), measure=measure, sha256=None if measure else sha256
-        )
+        DecodeTask(image_id, Path(path), (size,), sha256=None if measure else sha256)
         for image_id, path, sha256 in images.itertuples(index=False)
     ]
 
     def build() -> float:
         shutil.rmtree(folder, ignore_errors=True)
-        with PixelStoreWriter(folder, size) as writer:
-            for row in decode_all(tasks, engine=LocalEngine(workers)):
-                writer.add(row.image_id, *row.squares[size])
+        with DecodeWriter(folder, [size]) as writer:
+            for failed in decode_into(writer, tasks, workers=workers):
+                raise ValueError(failed.error)
         return float(len(tasks))
 
     return build
@@ -361,9 +365,9 @@ def lookup_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Yield rows of looking up ids, and of opening a pixel store against only reading its index."""
     n_images = _QUICK_STORED if setting.quick else _STORED
     ids = pd.Series([f"{number:09d}_{number % 7:03d}" for number in range(n_images)])
-    folder = setting.scratch / "store"
-    _write_empty_store(folder, ids)
-    arguments: dict[str, Any] = {"folder": str(folder), "seed": setting.seed}
+    path = pixels_file(setting.scratch / "store", _STORE_SIZE)
+    _write_empty_store(path, ids)
+    arguments: dict[str, Any] = {"path": str(path), "seed": setting.seed}
     rows = [Row(f"find half of {n_images:,} ids", "s", "is_member", "pandas isin")]
     candidates = {
         name: Candidate.from_setup(find_ids, how=name, **arguments)
@@ -382,28 +386,28 @@ def lookup_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     yield from setting.meter.measure(candidates, rows, most=_ROUNDS)
 
 
-def find_ids(folder: str, seed: int, how: str) -> Run:
+def find_ids(path: str, seed: int, how: str) -> Run:
     """Set up finding half of the ids of an index among all.
 
     Args:
-        folder: Folder of the pixel store.
+        path: File of the squares.
         seed: Random seed of the half.
         how: ``is_member`` for ours, or the name of the peer.
 
     Returns:
         The work.
     """
-    ids = pd.read_parquet(Path(folder) / stored.INDEX_NAME)["image_id"]
+    ids = pd.read_parquet(index_file(Path(path)))["image_id"]
     some = ids.sample(frac=0.5, random_state=seed)
     found = partial(is_member, ids) if how == "is_member" else ids.isin
     return lambda: each(found, [some])
 
 
-def open_store(folder: str, seed: int, how: str) -> Run:
+def open_store(path: str, seed: int, how: str) -> Run:
     """Set up opening a store, showing one of its images, or reading its index alone.
 
     Args:
-        folder: Folder of the pixel store.
+        path: File of the squares.
         seed: Random seed of the image.
         how: Name of the candidate, which says what is done.
 
@@ -411,31 +415,22 @@ def open_store(folder: str, seed: int, how: str) -> Run:
         The work.
     """
     if how.startswith("pandas"):
-        return lambda: each(pd.read_parquet, [Path(folder) / stored.INDEX_NAME])
+        return lambda: each(pd.read_parquet, [index_file(Path(path))])
     if "show" not in how:
-        return lambda: each(PixelStore.open, [Path(folder)])
-    one = pd.read_parquet(Path(folder) / stored.INDEX_NAME)["image_id"].sample(1, random_state=seed)
-    return lambda: each(PixelStore.open(Path(folder)).image, [one.iloc[0]])
+        return lambda: each(PixelStore.open, [Path(path)])
+    one = pd.read_parquet(index_file(Path(path)))["image_id"].sample(1, random_state=seed)
+    return lambda: each(PixelStore.open(Path(path)).image, [one.iloc[0]])
 
 
-def _write_empty_store(folder: Path, ids: pd.Series) -> None:
-    """Write a pixel store of black images, whose files take no space on the disk."""
-    with PixelStoreWriter(folder, _STORE_SIZE) as writer:
-        black = np.zeros((_STORE_SIZE, _STORE_SIZE), np.uint8)
-        writer.add(ids.iloc[0], *letterbox(black, _STORE_SIZE))
-    place = np.arange(len(ids))
-    index = pd.DataFrame({"image_id": ids, "shard": place // SHARD_IMAGES})
-    index = index.assign(row=place % SHARD_IMAGES, scale_x=1.0, scale_y=1.0)
-    digest = tables.write_table(
-        index.assign(offset_x=0.0, offset_y=0.0), folder / stored.INDEX_NAME, "pixel_index"
-    )
-    for shard, n_images in enumerate(np.bincount(index["shard"])):
-        shape = (int(n_images), _STORE_SIZE, _STORE_SIZE)
-        path = folder / stored.shard_name(shard)
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    info = stored.PixelsInfo.read(folder / stored.INFO_NAME)
-    files = {stored.INDEX_NAME: digest}
-    info.with_values(n_images=len(ids), files=files).write(folder / stored.INFO_NAME)
+def _write_empty_store(path: Path, ids: pd.Series) -> None:
+    """Write a pixel store of black images, whose file takes no space on the disk."""
+    path.parent.mkdir(parents=True)
+    shape = (len(ids), _STORE_SIZE, _STORE_SIZE)
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    black = zlib.crc32(bytes(_STORE_SIZE**2))
+    index = pd.DataFrame({"image_id": ids, "row": np.arange(len(ids)), "crc32": black})
+    sides = {"width": _STORE_SIZE, "height": _STORE_SIZE}
+    tables.write_table(index.assign(**sides), index_file(path), "pixel_index")
 
 
 BLOCKS = {"data": (epoch_rows, augment_rows, prepare_rows, lookup_rows)}

@@ -30,7 +30,7 @@ from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel
 from cxr_compare.evaluation.figure_intervals import compute_figures
 from cxr_compare.evaluation.groups.failure_analysis import failure_table
-from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.protocol import Protocol
@@ -201,13 +201,13 @@ def box_figures(n_images: int, seed: int, boxes: int, how: str) -> Run:
     found = systems.boxes["A"]
     evaluated = systems.evaluated
     if how in _COCO:
-        given = as_coco(found, evaluated.truth, evaluated.image_ids, how)
+        given = as_coco(found, evaluated.true_boxes, evaluated.image_ids, how)
         return lambda: bool(plain_figures(given, how))
     if how == "as reported":
         return lambda: bool(
-            unchecked_average_precision(found, evaluated.truth, evaluated.image_ids)
+            unchecked_average_precision(found, evaluated.true_boxes, evaluated.image_ids)
         )
-    matches = match_pairs(pair_boxes(found, evaluated.truth, evaluated.image_ids))
+    matches = match_pairs(pair_boxes(found, evaluated.true_boxes, evaluated.image_ids))
     ready = WeightedAveragePrecision(matches, evaluated.patients, evaluated.n_patients)
     chunk = next(Resamples(evaluated.n_patients, 48, seed).chunks())
     return lambda: float(len(ready(chunk)))
@@ -228,18 +228,15 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
     ids = pd.Index([f"i{number:06d}" for number in range(n_images)], name="image_id")
     sick = rng.random(n_images) < _POSITIVE
     owners = rng.integers(0, max(1, int(n_images / _IMAGES_PER_PATIENT)), n_images)
-    patients, n_patients = cluster_index(owners)
     lesions = np.repeat(np.arange(n_images), np.where(sick, rng.integers(1, 4, n_images), 0))
     truth = _boxes_at(rng, len(lesions))
     kinds = np.where(rng.random(n_images) < 0.4, "normal", "not_normal")
-    evaluated = LabelledImages(
-        image_ids=ids,
-        y_true=sick,
-        patients=patients,
-        n_patients=n_patients,
-        boxes_trusted=np.ones(n_images, dtype=bool),
-        truth=pd.DataFrame(truth, columns=EDGES).assign(image_id=ids[lesions]),
-        x_class=pd.Series(np.where(sick, "lesion", kinds), index=ids),
+    evaluated = LabelledImages.from_arrays(ids, sick, owners, finding="lesion")
+    evaluated = replace(
+        evaluated,
+        images=evaluated.images.assign(x_class=np.where(sick, "lesion", kinds)),
+        true_boxes=pd.DataFrame(truth, columns=EDGES).assign(image_id=ids[lesions]),
+        boxes_trusted=ids,
     )
     boxes = {
         name: _found(rng, ids, lesions, truth, blur, n_boxes)
@@ -251,7 +248,7 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
     }
     scores["C"] = pd.Series(1 / (1 + np.exp(1.5 - 1.4 * sick - rng.normal(size=n_images))), ids)
     rows = rng.choice(n_images, _n_validation(n_images), replace=False)
-    names = np.char.add("v", patients[rows].astype(str))
+    names = np.char.add("v", owners[rows].astype(str))
     validation = {
         name: ValidationScores(sick[rows], each.to_numpy()[rows], names)
         for name, each in scores.items()
@@ -263,7 +260,7 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
                 for each in overlap_candidates(
                     StoredPairs.on_images(
                         OverlappingBoxes.from_boxes(found[found["image_id"].isin(ids[rows])]),
-                        evaluated.truth,
+                        evaluated.true_boxes,
                         ids[rows],
                     )
                 )
@@ -342,8 +339,7 @@ def evaluate(
     figures = compute_figures("lesion", models, frames, resamples).table()
     if not groups:
         return figures
-    truth = GroundTruth(systems.images, pd.Series(dtype=float), pd.Series(dtype=object), "lesion")
-    where = failure_table(models, again, truth, Protocol(), None, resamples)
+    where = failure_table(models, again, systems.evaluated, Protocol(), None, resamples)
     return pd.concat([figures, where], ignore_index=True)
 
 
@@ -449,7 +445,7 @@ def looped_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
 def vectorised_figures(systems: Systems) -> dict[str, float]:
     """Compute AP50 and AP of the first detector by our program, from its table of boxes."""
     evaluated = systems.evaluated
-    matches = match_pairs(pair_boxes(systems.boxes["A"], evaluated.truth, evaluated.image_ids))
+    matches = match_pairs(pair_boxes(systems.boxes["A"], evaluated.true_boxes, evaluated.image_ids))
     once = np.ones((1, evaluated.n_patients), dtype=np.int16)
     (figures,) = WeightedAveragePrecision(matches, evaluated.patients, evaluated.n_patients)(once)
     return {"ap50": float(figures[0]), "ap": float(figures.mean())}

@@ -26,7 +26,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from benchmarks.bench import Row, Setting
 from benchmarks.worker import Candidate, Run
-from cxr_compare.classification.dataset import LabelBatch
+from cxr_compare.classification.loss import LabelBatch
 from cxr_compare.classification.loss import training_losses as classifier_losses
 from cxr_compare.classification.model import ImageClassifier, build_classifier
 from cxr_compare.configs.settings import TrainingSettings

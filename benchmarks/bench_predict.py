@@ -53,7 +53,7 @@ def exported_predictions(images: str, batch: int, folder: str) -> Run:
 def _predictions(model: Any, images: str, batch: int) -> Run:
     squares = np.load(images)[:, 0]
     named = {str(number): square for number, square in enumerate(squares)}
-    source = LoosePixels.from_arrays(named, squares.shape[-1])
+    source = LoosePixels(named, squares.shape[-1])
 
     def predict() -> float:
         parts = model.predict(source, source.ids, source.sizes, batch)

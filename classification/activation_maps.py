@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from cxr_compare.classification.backbones import TimmTrunk
-from cxr_compare.classification.model import NO_MAPS, ImageClassifier
+from cxr_compare.classification.model import ImageClassifier
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.placement import Frame
 from cxr_compare.networks.store_model import evaluation_mode
@@ -75,7 +75,7 @@ def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam")
     with evaluation_mode(model):
         if model.map_method(method) == "token_gradcam":
             return _token_grad_cam(model, images)
-        if method not in (*get_args(MapMethod), NO_MAPS):
+        if method not in get_args(MapMethod):
             raise InputError(
                 f"maps: expected one of {', '.join(get_args(MapMethod))}, but got {method!r}"
             )

@@ -10,7 +10,7 @@ from torch import Tensor
 from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.frames import scores_frames
 from cxr_compare.classification.loss import sigmoid_scores
-from cxr_compare.classification.model import NO_MAPS, ImageClassifier
+from cxr_compare.classification.model import ImageClassifier
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.prediction_writer import Part
@@ -48,8 +48,7 @@ def predict_scores(
     Yields:
         For each batch a `Part`: the status of each image (``ok``, or ``failed`` if the output is
         not finite), and the tables ``scores`` and ``maps`` (with edges in px of the original
-        image), as `scores_frames` makes them; only ``scores`` if the classifier reads features of
-        whole images.
+        image), as `scores_frames` makes them.
 
     Raises:
         InputError: `findings` has another number of names than the model has findings, or the
@@ -66,7 +65,7 @@ def predict_scores(
             # Joined, so that the host waits for the device once.
             columns = [mapped.logits[..., None], mapped.maps.flatten(2)]
             rows = torch.cat(columns, dim=2).cpu()  # (B, K, 1 + h * w)
-            part = scores_frames(
+            yield scores_frames(
                 image_ids,
                 sigmoid_scores(rows[..., 0].contiguous()).numpy(),
                 rows[..., 1:].reshape(mapped.maps.shape).numpy(),
@@ -74,7 +73,6 @@ def predict_scores(
                 findings,
                 [placement(image_id).frame_to_original(mapped.frame) for image_id in image_ids],
             )
-            yield part if model.map_method(maps) != NO_MAPS else part.without("maps")
 
 
 def compute_features(
@@ -89,9 +87,7 @@ def compute_features(
     Args:
         model: The classifier. It is moved to ``device``, and its mode does not change.
         batches: Ids and pixels of some images at a time. The pixels are those of B square grey
-            images of S x S px (resized, with black borders), uint8 (B, 1, S, S); for a
-            `classification.given_features.FeatureClassifier`, the features of another program,
-            float32 (B, 1, C, h, w), take their place.
+            images of S x S px (resized, with black borders), uint8 (B, 1, S, S).
         device: Device that computes, such as ``cuda``.
         precision: ``fp32`` for float32, or ``bf16`` to compute the backbone in bfloat16 (autocast).
 

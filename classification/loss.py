@@ -1,6 +1,7 @@
 """Loss of the classifier: cross entropy of known labels, with class weights and label smoothing."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -9,11 +10,22 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from cxr_compare.classification.dataset import LabelBatch
 from cxr_compare.classification.model import ImageClassifier
-from cxr_compare.networks.store_model import evaluation_mode
+from cxr_compare.networks.store_model import ImageBatch, evaluation_mode
 
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> scalar
+
+
+@dataclass(frozen=True)
+class LabelBatch(ImageBatch):
+    """A batch of images with labels, from which a classifier learns.
+
+    Attributes:
+        targets: Labels of the B images for K findings (disease signs), float32 (B, K): 1 present, 0
+            absent, NaN unknown.
+    """
+
+    targets: Tensor  # float32 (B, K): 1 present, 0 absent, NaN unknown
 
 
 def masked_cross_entropy(

@@ -25,8 +25,6 @@ from cxr_compare.networks.weight_files import fetch_imagenet
 # Mean of each colour in ImageNet, in [0, 1], with which published networks were trained.
 COLOUR_MEAN = (0.485, 0.456, 0.406)
 COLOUR_STD = (0.229, 0.224, 0.225)
-NO_MAPS = "none"
-"""Method of the maps of a classifier that has none."""
 # The norm of pooled features in published networks: torchvision's ConvNeXt, and timm.
 _POOLED_NORM = re.compile(r"^(?:classifier\.0|head\.norm|fc_norm)\.")
 

@@ -61,7 +61,7 @@ def _summary(path: Path) -> ConfigSummary:
         path.stem,
         config.kind,
         str(config.model.backbone),
-        int(config.data.image_size or 0),
+        config.data.image_size,
         "–" if isinstance(config, ProbeConfig) else config.training.epochs,
         str(config.model.weights),
         next(line.removeprefix(_FOR) for line in lines if line.startswith(_FOR)),

@@ -155,8 +155,8 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
 
     If the architecture of a detector is replaced, the configuration gets the architecture's name as
     its name, and keys that the new architecture does not have are removed first. If a classifier
-    becomes a probe (a linear layer on frozen features: ``model.trainable=none`` or
-    ``model.features=FOLDER``), the keys that a probe does not have are removed first.
+    becomes a probe (a linear layer on frozen features: ``model.trainable=none``), the keys that a
+    probe does not have are removed first.
 
     Args:
         content: The configuration as nested dictionaries: keys by section.
@@ -177,10 +177,9 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
         content["model"] = {k: v for k, v in model.items() if k in settings.model_fields}
         if architecture != old_architecture:
             content["name"] = architecture  # else a report would show the old name
-    features_are_given = values.get("model.features") is not None
-    becomes_probe = features_are_given or values.get("model.trainable") == "none"
+    becomes_probe = values.get("model.trainable") == "none"
     if becomes_probe and content.get("kind") == "classifier" and isinstance(model, dict):
-        _keep_keys_of_a_probe(content, features_are_given)
+        _keep_keys_of_a_probe(content)
     for key, value in values.items():
         *sections, leaf = key.split(".")
         table = content
@@ -192,7 +191,7 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], source: str
         table[leaf] = value
 
 
-def _keep_keys_of_a_probe(content: dict[str, Any], features_are_given: bool) -> None:
+def _keep_keys_of_a_probe(content: dict[str, Any]) -> None:
     """Remove the keys of a classifier's configuration that a probe does not have."""
     was_probe = content["model"].get("trainable") == "none"
     content["model"] = {**content["model"], "trainable": "none"}
@@ -207,10 +206,6 @@ def _keep_keys_of_a_probe(content: dict[str, Any], features_are_given: bool) -> 
         content["name"] = "Probe"  # else a report would show the old name
         for key in ("batch_size", "precision"):  # chosen for a training
             content.get("training", {}).pop(key, None)
-    if features_are_given:
-        content["model"] = {"trainable": "none"}
-        if isinstance(data := content.get("data"), dict):
-            data.pop("image_size", None)
 
 
 def _split_override(override: str) -> tuple[str, Any]:

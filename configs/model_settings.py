@@ -370,53 +370,32 @@ class ClassifierModelSettings(ModelSettings):
 
 
 class ProbeModelSettings(Section):
-    """Keys of a probe's encoder: a network with its weights, or features of another program.
+    """Keys of a probe's encoder: a network with its weights.
 
     A probe is a linear layer that is fitted to the features of a frozen encoder.
 
     Attributes:
-        backbone: Name of the encoder's network, or ``timm:NAME``; None with `features`.
-        weights: Weights of the encoder: ``imagenet``, a file, or the folder of a training; None
-            with `features`.
+        backbone: Name of the encoder's network, or ``timm:NAME``.
+        weights: Weights of the encoder: ``imagenet``, a file, or the folder of a training.
         last_stride: Side of one cell of the last feature maps in px of the input, 16 or 32; None
             keeps the stride of the network.
-        features: Folder with features that `cxr import` made; None if the network computes the
-            features.
         trainable: Always ``none``: the encoder stays as it is.
     """
 
-    backbone: Annotated[str, _network("classifier"), _NAME] | None = Field(
-        default=None, description="a network of docs/weights.md, or timm:NAME"
+    backbone: Annotated[str, _network("classifier"), _NAME] = Field(
+        description="a network of docs/weights.md, or timm:NAME"
     )
-    weights: str | None = Field(
-        default=None, description="imagenet, a file, or a run folder: docs/weights.md"
-    )
+    weights: str = Field(description="imagenet, a file, or a run folder: docs/weights.md")
     last_stride: Literal[16, 32] | None = Field(
         default=None, description="px a cell of the heat map; left out: the network's own"
-    )
-    features: str | None = Field(
-        default=None,
-        min_length=1,
-        description="features folder that cxr import made, in place of backbone and weights",
     )
     trainable: Literal["none"] = Field(
         default="none", description="the encoder stays as it is, and the last layer is fitted"
     )
 
     @model_validator(mode="after")
-    def _one_encoder(self) -> Self:
-        of_network = {
-            "backbone": self.backbone, "weights": self.weights, "last_stride": self.last_stride
-        }  # fmt: skip
-        if self.features is not None:
-            if given := [key for key, value in of_network.items() if value is not None]:
-                raise ValueError(
-                    f"features are given, and {given[0]} belongs to a network; leave one out"
-                )
-            return self
-        if self.backbone is None:
-            raise ValueError("backbone is missing; set backbone and weights, or features")
-        if self.weights in (None, "none"):
+    def _known_weights(self) -> Self:
+        if self.weights == "none":
             raise ValueError(
                 "trainable = 'none' keeps the backbone as it is, and weights = 'none' makes it "
                 "random; set weights to imagenet, a file or a run folder"

@@ -80,25 +80,6 @@ class DetectorDataSettings(DataSettings):
     image_size: int = Field(ge=96, le=2048, multiple_of=32, description="px, a side")
 
 
-class ProbeDataSettings(DataSettings):
-    """Keys of ``[data]`` for a probe: a linear layer that is fitted to frozen features.
-
-    A probe reads no pixels if another program has computed the features.
-
-    Attributes:
-        image_size: Side in px of the squares to which images are resized, a multiple of 32; None if
-            another program has computed the features.
-    """
-
-    image_size: int | None = Field(  # type: ignore[assignment]
-        default=None,
-        ge=32,
-        le=2048,
-        multiple_of=32,
-        description="px, a side; left out with model.features",
-    )
-
-
 class AugmentationSettings(Section):
     """Keys of ``[augmentation]``: largest random changes of a training image. 0 means no change.
 
@@ -365,23 +346,13 @@ class ProbeConfig(_AnyConfig):
 
     Attributes:
         kind: Always ``classifier``.
-        data: Target (finding that is learned), split and image size.
-        model: Frozen encoder: a network, or features of another program.
+        model: Frozen encoder: a network with its weights.
         training: Penalties to choose from, and settings of the computation.
     """
 
     kind: Literal["classifier"]
-    data: ProbeDataSettings
     model: ProbeModelSettings
     training: ProbeTrainingSettings = ProbeTrainingSettings()
-
-    @model_validator(mode="after")
-    def _pixels_where_needed(self) -> Self:
-        if self.model.features is None and self.data.image_size is None:
-            raise ValueError("data.image_size is missing; a network needs it, such as 224")
-        if self.model.features is not None and self.data.image_size is not None:
-            raise ValueError("data.image_size has no effect on given features; leave it out")
-        return self
 
 
 TrainedConfig = DetectorConfig | ClassifierConfig

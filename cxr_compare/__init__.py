@@ -23,6 +23,7 @@ from cxr_compare.scripts.command_list import command_function as _command_functi
 if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the table below
     from cxr_compare import metrics as metrics
     from cxr_compare.data_prep.audit.audit import Audit as Audit
+    from cxr_compare.data_prep.audit.check_table import check_table as check_table
     from cxr_compare.data_prep.contracts.errors import InputError as InputError
     from cxr_compare.data_prep.store.dataset import DataSet as DataSet
     from cxr_compare.data_prep.store.predictions import Predictions as Predictions
@@ -71,6 +72,7 @@ _HOMES = {
     "Answers": "cxr_compare.serving.answers",
     "InputError": "cxr_compare.data_prep.contracts.errors",
     "Audit": "cxr_compare.data_prep.audit.audit",
+    "check_table": "cxr_compare.data_prep.audit.check_table",
     "DataSet": "cxr_compare.data_prep.store.dataset",
     "Choices": "cxr_compare.evaluation.choices",
     "Predictions": "cxr_compare.data_prep.store.predictions",

@@ -1,4 +1,4 @@
-"""Base class of every detector, its data set and its losses."""
+"""Base class of every detector, the batch that it learns from, and its losses."""
 
 import math
 from abc import abstractmethod
@@ -13,24 +13,18 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, nms
 
-from cxr_compare.data_prep.augment.mosaic import N_TILES, NONE_DROPPED, DroppedBoxes, join_mosaic
-from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes
+from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.detection.backbone import body_stages
 from cxr_compare.detection.frames import MIN_SCORE, NMS_IOU, best_boxes, boxes_frames
-from cxr_compare.networks.images import ImageBatch, ImageDataset, ImageSample
-from cxr_compare.networks.store_model import StoreModel, evaluation_mode, require_findings
-
-_MOSAIC_STREAM = 1  # beside the sample's seed: mosaics do not follow its other random draws
-
-
-@dataclass(frozen=True)
-class _LesionSample(ImageSample):
-    boxes: np.ndarray  # float32 (N, 4) xyxy, store px
-    labels: np.ndarray  # int64 (N,), position of the finding in ``findings``, from 1
-    dropped: DroppedBoxes = NONE_DROPPED  # numbers of boxes that augmentation dropped
+from cxr_compare.networks.store_model import (
+    ImageBatch,
+    StoreModel,
+    evaluation_mode,
+    require_findings,
+)
 
 
 @dataclass(frozen=True)
@@ -42,105 +36,10 @@ class LesionBatch(ImageBatch):
             batch.
         labels: For each image, the number of the finding (disease sign) of each box, from 1, int64
             (N,).
-        dropped: Numbers of boxes that augmentation (random changes of training images) has removed,
-            summed over the images of the batch.
     """
 
     boxes: list[Tensor]
     labels: list[Tensor]
-    dropped: DroppedBoxes = NONE_DROPPED
-
-
-@dataclass(eq=False)
-class LesionDataset(ImageDataset[_LesionSample]):
-    """Images with their lesion boxes. An image without a box shows no lesion.
-
-    The table `annotations` has one row for each box, with the columns ``image_id, finding, x1, y1,
-    x2, y2``; the edges are in px of the original image.
-
-    Attributes:
-        mosaic: Probability, in [0, 1], that a training sample is a mosaic of its own image and
-            three others, which are drawn at random. The images are joined before they are augmented
-            together. The sample keeps the id of its own image, although it may then have boxes of
-            the other images.
-    """
-
-    mosaic: float = 0.0
-
-    def __post_init__(self, annotations: pd.DataFrame) -> None:
-        super().__post_init__(annotations)
-        table = annotations[annotations["image_id"].isin(self.image_ids)]
-        rows = self.image_ids.get_indexer(pd.Index(table["image_id"]))
-        order = np.argsort(rows, kind="stable")
-        # Sorted by image: flat arrays, which worker processes share.
-        self._start = np.searchsorted(rows[order], np.arange(len(self.image_ids) + 1))
-        boxes = table[EDGES].to_numpy(np.float64)[order]  # (N, 4) xyxy, original px
-        for row in np.unique(rows):
-            box_rows = self._box_rows(row)
-            placement = self.store.placement(self.image_ids[row])
-            boxes[box_rows] = placement.to_store(boxes[box_rows])
-        self._boxes = boxes.astype(np.float32)  # (N, 4) xyxy, store px
-        labels = pd.Index(self.findings).get_indexer(pd.Index(table["finding"]))[order] + 1
-        self._labels = labels.astype(np.int64)  # (N,)
-
-    def _box_rows(self, row: int) -> slice:
-        return slice(self._start[row], self._start[row + 1])
-
-    def _augmented_sample(self, sample: _LesionSample, seed: int) -> _LesionSample:
-        if self.mosaic:
-            sample = self._maybe_mosaic(sample, seed)
-        if self.augmentation is None:
-            return sample
-        pixels, boxes, kept, dropped = self.augmentation.apply(sample.pixels, sample.boxes, seed)
-        # The boxes were counted when the sample was read.
-        all_dropped = sample.dropped.plus(dropped._replace(n_boxes=0))
-        return _LesionSample(sample.image_id, pixels, boxes, sample.labels[kept], all_dropped)
-
-    def _plain_sample(self, row: int, image_id: str) -> _LesionSample:
-        box_rows = self._box_rows(row)
-        boxes = self._boxes[box_rows]
-        return _LesionSample(
-            image_id,
-            self.store.image(image_id),
-            boxes,
-            self._labels[box_rows],
-            DroppedBoxes(len(boxes)),
-        )
-
-    def _maybe_mosaic(self, sample: _LesionSample, seed: int) -> _LesionSample:
-        rng = np.random.default_rng([seed, _MOSAIC_STREAM])
-        if rng.random() >= self.mosaic:
-            return sample
-        others = rng.integers(len(self), size=N_TILES - 1)
-        tiles = [sample, *(self[int(row)] for row in others)]
-        tiles = [tiles[position] for position in rng.permutation(N_TILES)]
-        joined = join_mosaic(
-            [tile.pixels for tile in tiles],
-            [tile.boxes for tile in tiles],
-            seed=int(rng.integers(2**32)),
-        )
-        labels = [tile.labels[kept] for tile, kept in zip(tiles, joined.kept, strict=True)]
-        return _LesionSample(
-            sample.image_id, joined.pixels, joined.boxes, np.concatenate(labels), joined.dropped
-        )
-
-
-def collate(samples: Sequence[_LesionSample]) -> LesionBatch:
-    """Stack images with lesion boxes into a batch, whose memory is a copy.
-
-    Args:
-        samples: B samples of a `LesionDataset`, whose images have the same size, S x S px.
-
-    Returns:
-        The batch, with images uint8 (B, 1, S, S) and their boxes.
-    """
-    dropped = zip(*(sample.dropped for sample in samples), strict=True)
-    return LesionBatch.from_samples(
-        samples,
-        [torch.from_numpy(sample.boxes.copy()) for sample in samples],
-        [torch.from_numpy(sample.labels.copy()) for sample in samples],
-        DroppedBoxes(*(sum(counts) for counts in dropped)),
-    )
 
 
 Targets = list[dict[str, Tensor]]

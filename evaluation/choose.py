@@ -25,7 +25,7 @@ from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_box_candidate
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule, StoredPairs, overlap_candidates
 from cxr_compare.evaluation.choices import Choices, Declared
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics, confusion_counts
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.prose import listing
@@ -58,7 +58,7 @@ _BOUND_TO = ("inference_id", "content_id", "labels_id", "split", "split_id")
 
 def tune(
     system: System,
-    truth: GroundTruth,
+    truth: LabelledImages,
     *,
     policies: Sequence[str] = POLICIES,
     options: TuningOptions | None = None,
@@ -98,8 +98,7 @@ def tune(
     Example:
         >>> ids = ["a", "b", "c", "d"]
         >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
-        >>> labels = pd.Series([0.0, 0.0, 1.0, 1.0], index=ids)
-        >>> truth = GroundTruth(images, labels, pd.Series("val", index=ids))
+        >>> truth = LabelledImages.from_arrays(pd.Index(ids), [0, 0, 1, 1], role="val")
         >>> scores = pd.DataFrame(
         ...     {"image_id": ids, "finding": "label", "score": [0.125, 0.25, 0.75, 0.875]}
         ... )
@@ -131,7 +130,7 @@ def tune(
             thresholds=_thresholds_without_images(policies, truth.split),
             options=options,
         )
-    patients = truth.patients(ids)
+    patients = truth.patients_of(ids)
     folds = None
     if options.calibration == _CHOOSE:
         folds = patient_folds(patients, y_true.to_numpy() == 1)
@@ -142,7 +141,7 @@ def tune(
     labels = y_true.to_numpy(np.float64)
     scores = reduced.scores.to_numpy(np.float64)
     if unit != "image":  # a study or patient scores as the highest of its images
-        units = group_images(truth, truth.labels_of("val"), ids, unit)
+        units = group_images(truth, ids, unit, role="val")
         labels = units.highest(labels)
         scores = units.highest(scores)
         patients = units.first(patients)
@@ -219,7 +218,7 @@ def not_tuned_text(systems: Sequence[str]) -> str:
 def checked_decision(
     name: str,
     system: System,
-    truth: GroundTruth,
+    truth: LabelledImages,
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
     *,
@@ -254,8 +253,7 @@ def checked_decision(
     Example:
         >>> ids = ["a", "b", "c", "d"]
         >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids, "status": "ok"})
-        >>> labels = pd.Series([0.0, 0.0, 1.0, 1.0], index=ids)
-        >>> truth = GroundTruth(images, labels, pd.Series("val", index=ids))
+        >>> truth = LabelledImages.from_arrays(pd.Index(ids), [0, 0, 1, 1], role="val")
         >>> scores = pd.DataFrame(
         ...     {"image_id": ids, "finding": "label", "score": [0.125, 0.25, 0.75, 0.875]}
         ... )
@@ -297,13 +295,13 @@ def _with_validation(
     stored: Choices,
     output: Output,
     y_true: pd.Series,
-    truth: GroundTruth,
+    truth: LabelledImages,
     extra_policies: Sequence[str],
 ) -> Choices:
     """Add to stored choices the validation images that they rest on, and further thresholds."""
     scores = output.scores(stored.reduction)
     images = ValidationScores(
-        y_true.to_numpy() == 1, scores.to_numpy(np.float64), truth.patients(y_true.index)
+        y_true.to_numpy() == 1, scores.to_numpy(np.float64), truth.patients_of(y_true.index)
     )
     further = {
         policy: choose_threshold(images.y_true, images.scores, policy)
@@ -336,7 +334,7 @@ def _digest(output: Output, y_true: pd.Series) -> str:
     return digest.hexdigest()[:16]
 
 
-def validation_scores(system: System, decision: Choices, truth: GroundTruth) -> pd.DataFrame:
+def validation_scores(system: System, decision: Choices, truth: LabelledImages) -> pd.DataFrame:
     """Compute the scores of the validation images in the same way as those of test images.
 
     Args:
@@ -351,7 +349,7 @@ def validation_scores(system: System, decision: Choices, truth: GroundTruth) -> 
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a"], "patient_id": ["a"], "status": ["ok"]})
-        >>> truth = GroundTruth(images, pd.Series([1.0], ["a"]), pd.Series("val", ["a"]))
+        >>> truth = LabelledImages.from_arrays(pd.Index(["a"]), [1], role="val")
         >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["label"], "score": [0.75]})
         >>> system = System("CheXNet", "scores", images, scores)
         >>> choices = Choices(target="label", chosen_on={})
@@ -365,18 +363,18 @@ def validation_scores(system: System, decision: Choices, truth: GroundTruth) -> 
     return pd.DataFrame({"label": y_true, "score": output.scores(decision.reduction)})
 
 
-def _validation_labels(system: System, truth: GroundTruth) -> pd.Series:
+def _validation_labels(system: System, truth: LabelledImages) -> pd.Series:
     """Return the labels, by image id, of the validation images that a decision may be chosen on."""
     labels = truth.labels_of("val").dropna()
     return labels.reindex(labels.index.intersection(system.images_run).sort_values())
 
 
-def _validation_counts(truth: GroundTruth, y_true: pd.Series) -> dict[str, Any]:
+def _validation_counts(truth: LabelledImages, y_true: pd.Series) -> dict[str, Any]:
     n_labelled = int(truth.labels_of("val").notna().sum())
     return {
         "role": "val",
         "n_images": len(y_true),
-        "n_patients": cluster_index(truth.patients(y_true.index))[1],
+        "n_patients": cluster_index(truth.patients_of(y_true.index))[1],
         "n_positive": int(y_true.sum()),
         "n_not_run": n_labelled - len(y_true),
     }
@@ -400,7 +398,7 @@ def _has_ranks_only(system: System, policies: Sequence[str], options: TuningOpti
     return True
 
 
-def _decision_ids(system: System, truth: GroundTruth) -> dict[str, Any]:
+def _decision_ids(system: System, truth: LabelledImages) -> dict[str, Any]:
     return {"inference_id": system.facts.inference_id, **truth.ids}
 
 
@@ -419,7 +417,7 @@ def _box_choice(
     output: Output,
     scores: pd.Series,
     scale: tuple[float, float] | None,
-    truth: GroundTruth,
+    truth: LabelledImages,
     metric: str,
 ) -> BoxChoice | None:
     """Prepare the choice of boxes; None for a system without boxes and maps."""
@@ -433,7 +431,7 @@ def _box_choice(
             candidates.append(BoxCandidate(rule, pair_boxes(boxes, truth.true_boxes, evaluated)))
     else:
         return None
-    return BoxChoice(candidates, truth.patients(evaluated), metric)
+    return BoxChoice(candidates, truth.patients_of(evaluated), metric)
 
 
 def _calibrate(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.evaluation.labelled_images import (
-    GroundTruth,
-    LabelledImages,
-    describe_images,
-)
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.missing_sentences import (
     evaluated_in_common,
     left_out,
@@ -27,19 +24,19 @@ _SHOWN = 5
 
 
 def common_test_images(
-    systems: Mapping[str, System], truth: GroundTruth, *, images: Images = "all"
+    systems: Mapping[str, System], labelled: LabelledImages, *, images: Images = "all"
 ) -> tuple[LabelledImages, list[Note]]:
     """Select the test images of known label on which all systems are evaluated.
 
     Args:
         systems: Systems with their output, by display name.
-        truth: Labels, patients, true boxes and roles of all images. The images with the role
+        labelled: Labels, patients, true boxes and roles of all images. The images with the role
             ``test`` are used.
         images: With ``all``, systems are refused that ran on different test images or failed on
             some of them. With ``common``, the images on which all systems ran are taken.
 
     Returns:
-        The selected images with their labels, patients and true boxes, and notes for the report on
+        All images, with the selected ones as `LabelledImages.test`, and notes for the report on
         images that are left out.
 
     Raises:
@@ -47,24 +44,22 @@ def common_test_images(
             image. With ``all`` or ``common``, no test image is left.
 
     Example:
-        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
-        >>> labels = pd.Series([1.0, 0.0], index=["a", "b"])
-        >>> truth = GroundTruth(images, labels, pd.Series("test", index=["a", "b"]))
+        >>> labelled = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0])
         >>> ran = pd.DataFrame({"image_id": ["a", "b"], "status": "ok"})
-        >>> evaluated, notes = common_test_images({"A": System("A", "scores", ran)}, truth)
-        >>> evaluated.image_ids.tolist(), evaluated.y_true.tolist(), notes
+        >>> images, notes = common_test_images({"A": System("A", "scores", ran)}, labelled)
+        >>> images.test.image_ids.tolist(), images.test.y_true.tolist(), notes
         (['a', 'b'], [True, False], [])
     """
-    labels = truth.labels_of("test")
+    labels = labelled.labels_of("test")
     known = labels.dropna()
     notes: list[Note] = []
     if len(known) < len(labels):
         unknown = labels.index[labels.isna()]
-        n_uncertain = int(unknown.isin(truth.uncertain).sum())
-        text = unknown_labels(len(unknown), n_uncertain, truth.display_name)
+        n_uncertain = int(unknown.isin(labelled.uncertain).sum())
+        text = unknown_labels(len(unknown), n_uncertain, labelled.shown_name)
         values = {
             "n_unlabelled": len(unknown),
-            "finding": truth.display_name,
+            "finding": labelled.shown_name,
             "n_uncertain": n_uncertain,
         }
         notes.append(Note("left_out", text, values))
@@ -97,25 +92,25 @@ def common_test_images(
         notes.append(Note("left_out", text, values))
     if not len(common):
         raise InputError(
-            f"no test image of split '{truth.split}' with a known label was run by "
+            f"no test image of split '{labelled.split}' with a known label was run by "
             f"{' and '.join(systems)}; predict the test images of this data set"
         )
     common = common.sort_values()
-    n_unknown = _count_assumed_patients(truth, common)
+    n_unknown = labelled.of_unknown_patient(common)
     if n_unknown:
         all_images = n_unknown == len(common)
         reason = f"the patients of {counted(n_unknown, 'image')} are unknown"
         if all_images:
             reason = "no patient is known"
         # A report without patients rewords "patient", except in two phrases that this text uses.
-        advice = "" if truth.data_name else " (name the patients by --patients)"
+        advice = "" if labelled.data_name else " (name the patients by --patients)"
         text = (
             f"Intervals are by image, because {reason}: they are too narrow where patients have "
             f"several images{advice}."
         )
         values = {"n_images": n_unknown, "all_images": all_images}
         notes.append(Note("by_image", text, values))
-    shared = truth.shared_patients()
+    shared = labelled.shared_patients()
     if len(shared):
         by_role = {str(role): int(n) for role, n in shared["role"].value_counts().items()}
         roles = [
@@ -128,18 +123,10 @@ def common_test_images(
             "models and figures know these patients: the figures are too good for new patients."
         )
         notes.append(Note("by_image", text, {"counts": by_role}))
-    return describe_images(truth, common, known), notes
+    return replace(labelled, evaluated=pd.Index(common, name="image_id")), notes
 
 
-def _count_assumed_patients(truth: GroundTruth, image_ids: pd.Index) -> int:
-    """Count the images of unknown patient, each of which counts as a patient of its own."""
-    if "patient_id_source" not in truth.images:
-        return 0
-    sources = truth.images.set_index("image_id")["patient_id_source"].reindex(image_ids)
-    return int((sources == "assumed_image").sum())
-
-
-def validation_learned_from(name: str, system: System, truth: GroundTruth) -> list[Note]:
+def validation_learned_from(name: str, system: System, truth: LabelledImages) -> list[Note]:
     """Make a note if a system was fitted on some of the validation images.
 
     The figures on test images are not affected. But the scores of a system separate the classes
@@ -159,9 +146,7 @@ def validation_learned_from(name: str, system: System, truth: GroundTruth) -> li
 
     Example:
         >>> from cxr_compare.evaluation.output import SystemFacts
-        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
-        >>> labels = pd.Series([1.0, 0.0], index=["a", "b"])
-        >>> truth = GroundTruth(images, labels, pd.Series("val", index=["a", "b"]))
+        >>> truth = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0], role="val")
         >>> ran = pd.DataFrame({"image_id": ["a", "b"], "status": "ok"})
         >>> system = System("A", "scores", ran, facts=SystemFacts(fitted_on=pd.Index(["a"])))
         >>> validation_learned_from("A", system, truth)[0].values["n_learned"]

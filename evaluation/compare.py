@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,11 +20,10 @@ from cxr_compare.evaluation.evaluated_model import Models
 from cxr_compare.evaluation.figure_intervals import (
     compute_figures,
     seed_parts,
-    with_image_blind,
 )
 from cxr_compare.evaluation.figures import Figures, image_blind_name
 from cxr_compare.evaluation.groups.exposure import Exposure, check_exposures, unseen_figures
-from cxr_compare.evaluation.groups.failure_analysis import failure_table
+from cxr_compare.evaluation.groups.failure_analysis import failure_table, shortcut_table
 from cxr_compare.evaluation.groups.image_blind import (
     image_blind_models,
     image_blind_notes,
@@ -31,7 +31,7 @@ from cxr_compare.evaluation.groups.image_blind import (
 )
 from cxr_compare.evaluation.groups.prevalence import Prevalence
 from cxr_compare.evaluation.groups.subgroups import image_groups
-from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.notes import Note, reading_note
 from cxr_compare.evaluation.metrics.prose import listing
@@ -58,7 +58,6 @@ from cxr_compare.evaluation.verdict.score_checks import score_notes
 def compare_systems(  # noqa: PLR0913 - options of cxr compare
     named: Mapping[str, Mapping[str, System]],
     images: LabelledImages,
-    truth: GroundTruth,
     *,
     notes: Sequence[Note] = (),
     recorded: Mapping[str, Any] | None = None,
@@ -87,9 +86,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             trained models by their own names, as `name_models` returns them: one for each training
             seed. The first system is the reference, which the others are compared with, unless
             the protocol names another.
-        images: The test images that all systems ran on, as `common_test_images` returns them.
-        truth: Labels, patients, true boxes and roles of all images. Thresholds and rules are chosen
-            on the images with the role ``val``.
+        images: Labels, patients, true boxes and roles of all images, as `common_test_images`
+            returns them: systems are evaluated on `LabelledImages.test`, and thresholds and rules
+            are chosen on the images with the role ``val``.
         notes: Notes for the report on the choice of the images.
         recorded: Ids and versions that the record of the comparison shows; None shows none.
         audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
@@ -124,17 +123,17 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     Example:
         >>> from cxr_compare.evaluation.common_images import common_test_images
         >>> ids = [f"{role}{n}" for role in ("val", "test") for n in range(40)]
-        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ids})
-        >>> labels = pd.Series([0.0, 1.0] * 40, index=ids)
+        >>> rows = pd.DataFrame({"image_id": ids, "patient_id": ids})
+        >>> labels = pd.DataFrame({"label": [0.0, 1.0] * 40}, index=ids)
         >>> roles = pd.Series(["val"] * 40 + ["test"] * 40, index=ids)
-        >>> truth = GroundTruth(images, labels, roles)
-        >>> ran = images[["image_id"]].assign(status="ok")
+        >>> labelled = LabelledImages(rows, labels, roles)
+        >>> ran = rows[["image_id"]].assign(status="ok")
         >>> rows = ran[["image_id"]].assign(finding="label")
         >>> good = System("good", "scores", ran, rows.assign(score=[0.2, 0.7] * 40))
         >>> poor = System("poor", "scores", ran, rows.assign(score=[0.2, 0.7, 0.7, 0.2] * 20))
         >>> named = name_models({"good": good, "poor": poor})
-        >>> images, notes = common_test_images(models_by_label(named), truth)
-        >>> comparison = compare_systems(named, images, truth, notes=notes, replicates=50)
+        >>> images, notes = common_test_images(models_by_label(named), labelled)
+        >>> comparison = compare_systems(named, images, notes=notes, replicates=50)
         >>> comparison
         <Comparison of good and poor on label: 40 test images>
         >>> comparison.figures.difference("good", "poor", "auroc").estimate
@@ -146,45 +145,50 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
     unit = protocol.unit_of(unit)
     of_use = None if prevalence is None else Prevalence.parse(prevalence)
-    image_groups(truth.images, protocol.subgroups)  # refuses subgroups that cannot be formed
+    test = images.test
+    image_groups(images.images, protocol.subgroups)  # refuses subgroups that cannot be formed
     for name, members in named.items():
         _check_seeds(name, list(members.values()))
     boxes_by = protocol.metric if protocol.metric in choosing_figures() else BOXES_BY
-    seen = check_exposures(exposures, list(named), truth, images)
-    models, of_models = evaluate_models(
-        named, images, truth, policies, extra_policies, boxes_by=boxes_by
-    )
-    resamples = Resamples(images.n_patients, replicates, seed)
+    seen = check_exposures(exposures, list(named), images)
+    models, of_models = evaluate_models(named, images, policies, extra_policies, boxes_by=boxes_by)
+    resamples = Resamples(test.n_patients, replicates, seed)
     check_protocol(protocol, models)
-    places = learn_places(truth)
+    places = learn_places(images)
     blind = (
-        {} if places is None else image_blind_models(models, models_by_label(named), truth, places)
+        {} if places is None else image_blind_models(models, models_by_label(named), images, places)
     )
     again = choose_again(models, resamples, blind)
     frames = draw_replicates(models, resamples, again, advance=advance)
-    figures = compute_figures(truth.finding, models, frames, resamples)
-    if places is not None and blind:
+    if blind:
         baselines = {image_blind_name(name): members for name, members in blind.items()}
         frames |= draw_replicates(baselines, resamples, again, boxed_only=True)
-        figures = with_image_blind(figures, models, frames, blind, resamples, places.no_claim)
+    no_claim = "" if places is None else places.no_claim
+    figures = compute_figures(
+        images.finding, models, frames, resamples, image_blind=blind, no_claim=no_claim
+    )
     _check_primary(protocol, figures)
-    by_unit = evaluate_by_unit(models, models_by_label(named), truth, unit, resamples)
+    by_unit = evaluate_by_unit(models, models_by_label(named), images, unit, resamples)
     exposed = [replace(each, figures=unseen_figures(each.exposure, models)) for each in seen]
     tests = paired_tests(figures, models, by_unit.tests)
+    shortcuts = shortcut_table(models)
     records = _records(models)
     results = {
         name: SystemResult.from_models(seeds, again[name, 0], blind.get(name, ()))
         for name, seeds in models.items()
     }
     return Comparison(
-        finding=truth.finding,
-        display_name=truth.display_name,
-        findings=truth.findings or (truth.finding,),
+        finding=images.finding,
+        display_name=images.shown_name,
+        findings=images.findings or (images.finding,),
         figures=figures,
         tests=tests,
-        groups=failure_table(models, again, truth, protocol, of_use, resamples),
+        shortcuts=shortcuts,
+        compute_groups=cache(
+            partial(failure_table, models, again, protocol, of_use, resamples, shortcuts)
+        ),
         systems=results,
-        decisions=_decisions_table(models, truth.images),
+        decisions=_decisions_table(models, test.images),
         provenance={**(recorded or {}), **_record(models, records, protocol, resamples)},
         records=records,
         notes=[
@@ -192,14 +196,14 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *of_models,
             *score_notes(models),
             *(each.note for each in exposed),
-            *figures_left_out(models, models_by_label(named), figures, truth, images),
-            *missing_boxes(figures, images),
-            *few_patients(images),
-            *no_box_hits(results, figures, images.truth),
+            *figures_left_out(models, models_by_label(named), figures, images),
+            *missing_boxes(figures, test),
+            *few_patients(test),
+            *no_box_hits(results, figures, test.true_boxes),
             *image_blind_notes(places, blind, models),
             *by_unit.notes,
             *_seed_notes(models),
-            *_reading_notes(truth, models_by_label(named)),
+            *_reading_notes(images, models_by_label(named)),
         ],
         exposures=exposed,
         protocol=protocol,
@@ -210,15 +214,15 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             for model in members
             if model.choices.declared is not None
         },
-        background=Background.from_truth(truth, images.image_ids, models, audit),
-        patients_known=truth.knows_patients(images.image_ids),
-        split=truth.split,
+        background=Background.from_images(images, models, audit),
+        patients_known=test.of_unknown_patient(test.image_ids) < len(test.image_ids),
+        split=images.split,
         replicates=resamples.n_replicates,
     )
 
 
 def pilot_parts(
-    named: Mapping[str, Mapping[str, System]], images: LabelledImages, truth: GroundTruth
+    named: Mapping[str, Mapping[str, System]], images: LabelledImages
 ) -> dict[str, list[AurocParts]]:
     """Compute the contribution of each test patient to the AUROC of each system.
 
@@ -227,8 +231,8 @@ def pilot_parts(
 
     Args:
         named: Trained models of each system, as `name_models` returns them.
-        images: The test images that all systems ran on.
-        truth: Labels, patients, true boxes and roles of all images.
+        images: Labels, patients, true boxes and roles of all images, as `common_test_images`
+            returns them.
 
     Returns:
         By display name of the system, one item for each training seed: the AUROC with the
@@ -239,15 +243,15 @@ def pilot_parts(
     """
     for name, members in named.items():
         _check_seeds(name, list(members.values()))
-    models, _ = evaluate_models(named, images, truth, POLICIES)
-    everything = np.ones(len(images.y_true), dtype=bool)
+    models, _ = evaluate_models(named, images, POLICIES)
+    everything = np.ones(len(images.test.image_ids), dtype=bool)
     parts = {
         name: part
         for name, members in models.items()
         if (part := seed_parts(members, everything)) is not None
     }
     if len(parts) < len(named):
-        raise InputError(f"{truth.source}: the test images of {truth.finding} are of one class")
+        raise InputError(f"{images.source}: the test images of {images.finding} are of one class")
     return parts
 
 
@@ -367,15 +371,15 @@ def _check_primary(protocol: Protocol, figures: Figures) -> None:
                 )
 
 
-def _reading_notes(truth: GroundTruth, systems: Mapping[str, System]) -> list[Note]:
-    """Make the notes on how the truth and the systems were read; equal ones name all systems."""
+def _reading_notes(images: LabelledImages, systems: Mapping[str, System]) -> list[Note]:
+    """Make the notes on how labels and systems were read; equal ones name all systems."""
     names: dict[str, list[str]] = {}
     for name, system in systems.items():
         for sentence in dict.fromkeys(system.facts.notes):
             names.setdefault(sentence, []).append(name)
-    notes = [reading_note(sentence) for sentence in truth.notes]
+    notes = [reading_note(sentence) for sentence in images.notes]
     notes += [reading_note(sentence, listing(of)) for sentence, of in names.items()]
-    image_ids = set(truth.images["image_id"])
+    image_ids = set(images.image_ids)
     return [note._replace(values=_named_images(note.text, image_ids)) for note in notes]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,8 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.choices import Declared
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.exposure import ExposureResult
+from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.paired_tests import PairTests
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.joint_score import METHOD
@@ -71,9 +71,8 @@ class Comparison:
     Example:
         >>> from cxr_compare.evaluation.figures import Figure
         >>> from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-        >>> figures = Figures("opacity", "image",
-        ...     systems={"A": {MetricKey(ALL, "", "auroc"): Figure(0.9, 0.85, 0.95)}},
-        ...     differences={})
+        >>> auroc = {MetricKey(ALL, "", "auroc"): Figure(0.9, 0.85, 0.95)}
+        >>> figures = Figures("opacity", "image", ("A",), {("A", ""): auroc})
         >>> decisions = pd.DataFrame({"image_id": ["a", "b"], "system": "A"})
         >>> Comparison("opacity", "opacity", ("opacity",), {"A": SystemResult()}, figures,
         ...     decisions)
@@ -89,7 +88,8 @@ class Comparison:
     notes: list[Note] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     tests: pd.DataFrame = field(default_factory=pd.DataFrame)
-    groups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    shortcuts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    compute_groups: Callable[[], pd.DataFrame] = pd.DataFrame
     protocol: Protocol = EXPLORATORY
     by_unit: Figures | None = None
     background: Background = field(default_factory=Background)
@@ -110,6 +110,14 @@ class Comparison:
         return list(self.systems)
 
     @cached_property
+    def groups(self) -> pd.DataFrame:
+        """Table of the failure analysis, computed when it is first read; empty if there is none.
+
+        `evaluation.groups.failure_analysis.failure_table` defines it.
+        """
+        return self.compute_groups()
+
+    @cached_property
     def policies(self) -> list[str]:
         """Rules that chose a threshold for at least one system, such as ``max_f1``."""
         policies = [policy for result in self.systems.values() for policy in result.confusion]
@@ -127,9 +135,8 @@ class Comparison:
     def metrics(self) -> pd.DataFrame:
         """Table of all figures by image, one figure in each row.
 
-        The columns are those of `evaluation.figures.COLUMNS`, such as ``system``,
-        ``metric``, ``estimate``, ``ci_low`` and ``ci_high``. In the row of a paired difference, the
-        system is called ``A - B``.
+        The columns are those of `evaluation.figures.COLUMNS`, such as ``first``, ``second``,
+        ``metric``, ``estimate``, ``ci_low`` and ``ci_high``.
         """
         return self.figures.table()
 
@@ -177,25 +184,6 @@ class Comparison:
             (self.records.get(name, {}).get("recipe") or {}).get("run") for name in (first, second)
         ]
         return (ids[0] is not None and ids[0] == ids[1]) or (bool(runs[0]) and runs[0] == runs[1])
-
-    def tests_by(self, unit: str) -> PairTests:
-        """Return the paired tests whose figures are computed by image, study or patient.
-
-        Args:
-            unit: ``image``, ``study`` or ``patient``.
-
-        Returns:
-            The tests of all pairs of systems with figures by `unit`.
-        """
-        return self._tests_of_units.get(unit, PairTests(self.tests[:0]))
-
-    @cached_property
-    def _tests_of_units(self) -> dict[str, PairTests]:
-        """Tests of each unit, read once: a table looks up each difference in them."""
-        if "unit" not in self.tests:
-            return {}
-        by_unit = self.tests.groupby("unit", sort=False)
-        return {str(unit): PairTests(tests) for unit, tests in by_unit}
 
     @cached_property
     def made_of_others(self) -> dict[str, tuple[str, ...]]:
@@ -247,14 +235,13 @@ class Comparison:
                 }
             ),
             n_synthetic=self.background.synthetic,
-            cautions=list_cautions(self.background, figures, self.groups, self.notes),
+            cautions=list_cautions(self.background, figures, self.shortcuts, self.notes),
         )
         return state_verdict(
             figures,
             self.names,
             self.display_name,
             protocol=self.protocol,
-            tests=self.tests_by(figures.unit),
             context=context,
             joint=self.joint,
         )
@@ -267,10 +254,17 @@ class Comparison:
         of all further comparisons in the report are corrected together.
         """
         tests = self.tests.copy()
-        tests_of_unit = self.tests_by(self.answer_figures.unit)
+        if tests.empty:
+            return tests
+        answered = (tests["unit"] == self.answer_figures.unit) & (tests["subgroup"] == ALL)
+        answered &= tests["independent"] == "patients"
+        answered &= tests["p_value"].notna()
         for family in (self.answer.claims, self.answer.further_claims):
-            rows = [tests_of_unit.rows_of(claim.first, claim.second, claim.key) for claim in family]
-            index = [values.index[0] for values in rows if len(values)]
-            if index:
-                tests.loc[index, "p_holm"] = holm(tests.loc[index, "p_value"].tolist())
+            index = []
+            for claim in family:
+                pair = [claim.first, claim.second]
+                of_pair = tests["first"].isin(pair) & tests["second"].isin(pair)
+                of_figure = (tests["metric"] == claim.metric) & (tests["policy"] == claim.policy)
+                index += tests.index[answered & of_figure & of_pair].tolist()
+            tests.loc[index, "p_holm"] = holm(tests.loc[index, "p_value"].tolist())
         return tests

@@ -15,7 +15,7 @@ from cxr_compare.evaluation.common_images import validation_learned_from
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
 from cxr_compare.evaluation.figure_intervals import compute_figures
 from cxr_compare.evaluation.figures import Figure, Figures
-from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.registry import METRICS
@@ -29,7 +29,6 @@ from cxr_compare.evaluation.units import Unit, Units, evaluated_units
 def evaluate_models(
     systems: Mapping[str, Mapping[str, System]],
     images: LabelledImages,
-    truth: GroundTruth,
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
     *,
@@ -42,9 +41,9 @@ def evaluate_models(
     Args:
         systems: For each system by its name, a dictionary from the name of each of its models (one
             for each training seed) to the model, as `name_models` returns it.
-        images: The evaluated test images with their labels, patients and true boxes.
-        truth: Labels, patients, true boxes and roles of all images. Thresholds and rules are chosen
-            on the images with the role ``val`` (validation).
+        images: Labels, patients, true boxes and roles of all images. Models are evaluated on
+            `LabelledImages.test`; thresholds and rules are chosen on the images with the role
+            ``val`` (validation).
         policies: Rules by which thresholds are chosen for systems of which ``cxr tune`` stored no
             thresholds, such as ``["max_f1"]``.
         extra_policies: Rules for thresholds in addition to those whose thresholds ``cxr tune``
@@ -66,11 +65,12 @@ def evaluate_models(
         models[system_name] = []
         for name, system in members.items():
             choices, of_model = checked_decision(
-                name, system, truth, policies, extra_policies, boxes_by=boxes_by
+                name, system, images, policies, extra_policies, boxes_by=boxes_by
             )
-            output = system.output_on(images.image_ids)
-            models[system_name].append(EvaluatedModel(name, images, output, choices, system.facts))
-            notes += [*of_model, *validation_learned_from(name, system, truth)]
+            output = system.output_on(images.test.image_ids)
+            model = EvaluatedModel(name, images.test, output, choices, system.facts)
+            models[system_name].append(model)
+            notes += [*of_model, *validation_learned_from(name, system, images)]
     return models, notes
 
 
@@ -93,7 +93,7 @@ class UnitEvaluation:
 def evaluate_by_unit(
     models: Models,
     systems: Mapping[str, System],
-    truth: GroundTruth,
+    images: LabelledImages,
     unit: Unit,
     resamples: Resamples,
 ) -> UnitEvaluation:
@@ -102,7 +102,7 @@ def evaluate_by_unit(
     Args:
         models: Evaluated models of each system by its display name, one for each training seed.
         systems: Output of each model on all images, by the model's name.
-        truth: Labels, studies and patients of all images.
+        images: Labels, studies and patients of all images.
         unit: ``study`` or ``patient``. With ``image``, nothing is computed.
         resamples: Bootstrap samples of the patients.
 
@@ -111,19 +111,20 @@ def evaluate_by_unit(
     """
     if unit == "image":
         return UnitEvaluation()
-    images = next(iter(models.values()))[0].images
-    units, whole = evaluated_units(images, truth, truth.labels_of("test"), unit)
+    units, whole = evaluated_units(images, unit)
     by_unit = {
-        name: [_by_unit(model, systems[model.name], units, whole, truth, unit) for model in members]
+        name: [
+            _by_unit(model, systems[model.name], units, whole, images, unit) for model in members
+        ]
         for name, members in models.items()
     }
     frames = replicates(by_unit, resamples, kept=lambda key: not METRICS[key.metric].boxed)
-    figures = compute_figures(truth.finding, by_unit, frames, resamples, unit=unit)
+    figures = compute_figures(images.finding, by_unit, frames, resamples, unit=unit)
     # Localisation is evaluated by image only, so its figures get no row, not even one with a note.
     figures = figures.without(lambda key: METRICS[key.metric].boxed)
     return UnitEvaluation(
         figures=_with_thresholds(figures, by_unit),
-        notes=[_unit_note(units, whole, len(images.image_ids), figures)],
+        notes=[_unit_note(units, whole, len(images.test.image_ids), figures)],
         tests=paired_tests(figures, by_unit),
     )
 
@@ -133,18 +134,18 @@ def _by_unit(
     system: System,
     units: Units,
     whole: LabelledImages,
-    truth: GroundTruth,
+    images: LabelledImages,
     unit: Unit,
 ) -> EvaluatedModel:
     """Return a model with the highest score of each study or patient, tuned by the same unit."""
-    choices = _choices_by(unit, model.choices, system, truth)
+    choices = _choices_by(unit, model.choices, system, images)
     output = Output.from_scores(units.names, units.highest(model.scores))
     return replace(model, images=whole, output=output, choices=choices)
 
 
-def _choices_by(unit: Unit, chosen: Choices, system: System, truth: GroundTruth) -> Choices:
+def _choices_by(unit: Unit, chosen: Choices, system: System, images: LabelledImages) -> Choices:
     policies = list(chosen.thresholds)
-    by_unit = tune(system, truth, policies=policies, options=chosen.options, unit=unit)
+    by_unit = tune(system, images, policies=policies, options=chosen.options, unit=unit)
     if chosen.declared is not None:
         by_unit = declare(by_unit, chosen.declared)
     return by_unit.with_values(reduction=None, map_boxes=None, map_scale=None, box_choice=None)
@@ -152,19 +153,22 @@ def _choices_by(unit: Unit, chosen: Choices, system: System, truth: GroundTruth)
 
 def _with_thresholds(figures: Figures, models: Models) -> Figures:
     """Add the thresholds of the first seed as figures, because they differ from those by image."""
-    counts = next(iter(next(iter(figures.systems.values())).values())).counts
-    systems = {
-        name: {
-            **of_system,
-            **{
-                MetricKey(ALL, policy, "threshold"): Figure(choice.threshold, counts=counts)
-                for policy, choice in models[name][0].thresholds.items()
-                if choice.threshold is not None
-            },
+    rows = dict(figures.rows)
+    for name in figures.systems:
+        counted = next(iter(rows[name, ""].values()))
+        thresholds = {
+            MetricKey(ALL, policy, "threshold"): Figure(
+                choice.threshold,
+                n_images=counted.n_images,
+                n_patients=counted.n_patients,
+                n_positive=counted.n_positive,
+                effective_patients=counted.effective_patients,
+            )
+            for policy, choice in models[name][0].thresholds.items()
+            if choice.threshold is not None
         }
-        for name, of_system in figures.systems.items()
-    }
-    return replace(figures, systems=systems)
+        rows[name, ""] = {**rows[name, ""], **thresholds}
+    return replace(figures, rows=rows)
 
 
 def _unit_note(units: Units, whole: LabelledImages, n_images: int, figures: Figures) -> Note:

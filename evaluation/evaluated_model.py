@@ -41,10 +41,7 @@ class EvaluatedModel:
         facts: Facts about the training of the model.
 
     Example:
-        >>> from cxr_compare.evaluation.labelled_images import no_boxes
-        >>> n = np.arange(4)
-        >>> images = LabelledImages(
-        ...     pd.Index(n), n > 1, n, 4, np.zeros(4, dtype=bool), no_boxes())
+        >>> images = LabelledImages.from_arrays(pd.Index(list("abcd")), [0, 0, 1, 1])
         >>> chosen = {"threshold=0.3": ThresholdChoice("threshold=0.3", 0.3)}
         >>> output = Output.from_scores(images.image_ids, [0.1, 0.4, 0.6, 0.9])
         >>> choices = Choices(target="opacity", chosen_on={}, thresholds=chosen)
@@ -124,7 +121,7 @@ class EvaluatedModel:
     @cached_property
     def localised(self) -> npt.NDArray[np.bool_] | None:
         """True for images on which the point lies on a lesion, shape ``(N,)``; None without it."""
-        return None if self.points is None else points_in_boxes(self.points, self.images.truth)
+        return None if self.points is None else points_in_boxes(self.points, self.images.true_boxes)
 
     @cached_property
     def boxes(self) -> pd.DataFrame | None:
@@ -146,13 +143,13 @@ class EvaluatedModel:
         boxes = self._boxes_by(rule)
         if boxes is None:
             return None
-        return pair_boxes(boxes, self.images.truth, self.images.boxed_images)
+        return pair_boxes(boxes, self.images.true_boxes, self.images.boxed_images)
 
     @cached_property
     def _stored_pairs(self) -> StoredPairs:
         """Stored boxes of a detector, paired with the true boxes once for all rules."""
         return StoredPairs.on_images(
-            self.output.overlapping, self.images.truth, self.images.boxed_images
+            self.output.overlapping, self.images.true_boxes, self.images.boxed_images
         )
 
     def froc(self) -> dict[str, FrocCurve]:
@@ -241,11 +238,11 @@ class EvaluatedModel:
         frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
         localised = pd.Series(pd.array([pd.NA] * len(frame), dtype="boolean"))
         if self.localised is not None:
-            boxed = images.y_true & images.boxes_trusted
+            boxed = images.y_true & images.is_boxed
             localised[boxed] = self.localised[boxed]
         frame["localised"] = localised
-        if images.x_class is not None:
-            frame["x_class"] = images.x_class.to_numpy()
+        if "x_class" in images.images:
+            frame["x_class"] = images.images["x_class"].to_numpy()
         return frame
 
 

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.box_choice import BOX_CUT
@@ -23,10 +25,10 @@ from cxr_compare.evaluation.figures import (
     OVER_SEEDS,
     Figure,
     Figures,
-    SampleSize,
     choices_text,
     image_blind_name,
 )
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
@@ -44,6 +46,7 @@ from cxr_compare.evaluation.statistics.clustered_estimate import (
     ClusteredEstimate,
     smallest_detectable,
 )
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
     NO_WIDTH,
@@ -68,16 +71,27 @@ _BIAS_CORRECTED = ", lower end bias-corrected"
 
 
 def compute_figures(
-    target: str, models: Models, frames: Frames, resamples: Resamples, *, unit: str = "image"
+    target: str,
+    models: Models,
+    frames: Frames,
+    resamples: Resamples,
+    *,
+    unit: str = "image",
+    image_blind: Models | None = None,
+    no_claim: str = "",
 ) -> Figures:
     """Compute all figures and paired differences of systems, with intervals and p-values.
 
     Args:
         target: Name of the finding, or group of findings, that is evaluated.
         models: Evaluated models of each system by its display name, one for each training seed.
-        frames: Frames of these models, which `replicates` returned.
+        frames: Frames of these models, which `replicates` returned, and of the image-blind
+            baselines under their `image_blind_name`.
         resamples: Bootstrap samples of the patients that gave the frames.
         unit: What the models are evaluated by: ``image``, ``study`` or ``patient``.
+        image_blind: Image-blind baselines by display name of their system; they get the
+            localisation figures that the system has, and the system its differences from them.
+        no_claim: Reason why no claim may rest on differences from baselines; empty if one may.
 
     Returns:
         Figures of all systems and pairs of systems. The note of an undefined one says why.
@@ -89,12 +103,11 @@ def compute_figures(
     Example:
         >>> import pandas as pd
         >>> from cxr_compare.evaluation.choices import Choices
-        >>> from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
+        >>> from cxr_compare.evaluation.labelled_images import LabelledImages
         >>> from cxr_compare.evaluation.output import Output
         >>> from cxr_compare.evaluation.replicates import replicates
         >>> n = np.arange(60)
-        >>> images = LabelledImages(
-        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> images = LabelledImages.from_arrays(pd.Index(n).map("{:02d}".format), n % 2 == 0)
         >>> output = Output.from_scores(images.image_ids, (n * 7 % 10 + 3 * (n % 2 == 0)) / 20)
         >>> choices = Choices(target="opacity", chosen_on={})
         >>> models = {"A": [EvaluatedModel("A", images, output, choices)]}
@@ -103,56 +116,26 @@ def compute_figures(
         >>> round(figures.get("A", "auroc").estimate, 3)
         0.68
     """
-    maker = _Maker(models, frames, resamples)
-    of_systems = {
-        name: {key: maker.figure((name,), key) for key in maker.keys(name)} for name in models
-    }
-    differences = {
-        pair: {
-            key: maker.figure(pair, key)
-            for key in maker.keys(pair[0])
-            if key.metric not in family("counts")
-        }
-        for pair in combinations(models, 2)
-    }
-    return Figures(target, unit, of_systems, differences)
-
-
-def with_image_blind(
-    figures: Figures,
-    models: Models,
-    frames: Frames,
-    image_blind: Models,
-    resamples: Resamples,
-    no_claim: str = "",
-) -> Figures:
-    """Add the image-blind baselines of the systems, and each system's difference from its own.
-
-    Args:
-        figures: Figures of the systems, which `compute_figures` returned.
-        models: Evaluated models of each system by its display name, one for each training seed.
-        frames: Frames of the systems, and of the baselines under their `image_blind_name`.
-        image_blind: Baselines by display name of their system.
-        resamples: Bootstrap samples of the patients that gave the frames.
-        no_claim: Reason why no claim may rest on the differences; empty if one may.
-
-    Returns:
-        The figures, with baselines in all localisation figures that a system has.
-    """
-    baselines = {image_blind_name(name): members for name, members in image_blind.items()}
-    maker = _Maker({**models, **baselines}, frames, resamples, no_claim)
-    alone: dict[str, dict[MetricKey, Figure]] = {}
-    over: dict[str, dict[MetricKey, Figure]] = {}
-    for name in image_blind:
+    blind = {image_blind_name(name): members for name, members in (image_blind or {}).items()}
+    inputs = _Inputs({**models, **blind}, frames, resamples)
+    rows: dict[tuple[str, str], dict[MetricKey, Figure]] = {}
+    for name in models:
+        rows[name, ""] = {key: _figure(inputs, (name,), key) for key in inputs.keys(name)}
+    for pair in combinations(models, 2):
+        keys = [key for key in inputs.keys(pair[0]) if key.metric not in family("counts")]
+        rows[pair] = {key: _figure(inputs, pair, key) for key in keys}
+    for name in image_blind or {}:
         baseline = image_blind_name(name)
         keys = [
             key
-            for key in maker.keys(baseline)
-            if figures.systems[name].get(key, Figure()).known and METRICS[key.metric].boxed
+            for key in inputs.keys(baseline)
+            if METRICS[key.metric].boxed and rows[name, ""].get(key, Figure()).known
         ]
-        alone[name] = {key: maker.figure((baseline,), key) for key in keys}
-        over[name] = {key: maker.figure((name, baseline), key) for key in keys}
-    return replace(figures, image_blind=alone, over_image_blind=over)
+        rows[baseline, ""] = {key: _figure(inputs, (baseline,), key) for key in keys}
+        rows[name, baseline] = {
+            key: _figure(inputs, (name, baseline), key, no_claim) for key in keys
+        }
+    return Figures(target, unit, tuple(models), rows)
 
 
 def seed_parts(
@@ -200,7 +183,7 @@ class _Question:
     names: Sequence[str]  # one system, or the two systems of a difference
     key: MetricKey
     value: float
-    size: SampleSize
+    effective_patients: float | None
     models: Sequence[EvaluatedModel]  # of all seeds of these systems
 
     @property
@@ -255,7 +238,7 @@ class _Question:
         If a threshold or score cut is chosen again in each resample, the replicates are wide
         enough without that.
         """
-        return None if self.rests_on_cut else self.size.effective_patients
+        return None if self.rests_on_cut else self.effective_patients
 
     @property
     def no_claim(self) -> str:
@@ -285,14 +268,14 @@ class _Question:
 
 
 @dataclass
-class _Maker:
-    """Maker of the figure of one system, or of the difference of two systems in it."""
+class _Inputs:
+    """Models and their frames, with what several figures need."""
 
-    models: Models
+    models: Models  # systems and image-blind baselines
     frames: Frames
     resamples: Resamples
-    no_claim: str = ""  # reason why no claim may rest on any of its differences
-    _sizes: dict[tuple[bytes, str], SampleSize] = field(default_factory=dict)
+    _sizes: dict[tuple[bytes, str], dict[str, Any]] = field(default_factory=dict)
+    _parts: dict[tuple[str, str], list[AurocParts]] = field(default_factory=dict)
 
     @cached_property
     def _reasons(self) -> dict[str, dict[MetricKey, str]]:
@@ -306,13 +289,12 @@ class _Maker:
             }
         return reasons
 
-    @cached_property
-    def _auroc_parts(self) -> dict[str, dict[str, list[AurocParts] | None]]:
-        """Contributions of the patients to each AUROC, by subgroup and system."""
-        return {
-            subgroup: {name: seed_parts(members, chosen) for name, members in self.models.items()}
-            for subgroup, chosen in subgroups_of(self.models).items()
-        }
+    def auroc_parts(self, name: str, subgroup: str) -> list[AurocParts]:
+        """Return the contributions of the patients to a system's AUROC, for every seed."""
+        if (name, subgroup) not in self._parts:
+            chosen = subgroups_of(self.models)[subgroup]
+            self._parts[name, subgroup] = seed_parts(self.models[name], chosen) or []
+        return self._parts[name, subgroup]
 
     @cached_property
     def _columns(self) -> dict[str, list[dict[MetricKey, Floats]]]:
@@ -330,37 +312,24 @@ class _Maker:
         keys = dict.fromkeys(key for columns in self._columns[name] for key in columns)
         return list(keys | dict.fromkeys(self._reasons[name]))
 
-    def _by_seed(self, name: str, key: MetricKey) -> list[Floats] | None:
+    def by_seed(self, name: str, key: MetricKey) -> list[Floats] | None:
+        """Return a figure's column of each seed; None if a seed lacks the figure."""
         columns = [columns.get(key) for columns in self._columns[name]]
         known = [column for column in columns if column is not None and not np.isnan(column[0])]
         return known if len(known) == len(columns) else None
 
-    def _mean(self, name: str, key: MetricKey) -> Floats | None:
-        columns = self._by_seed(name, key)
+    def mean(self, name: str, key: MetricKey) -> Floats | None:
+        """Return the mean of a figure's columns over the seeds; None if a seed lacks it."""
+        columns = self.by_seed(name, key)
         if columns is None:
             return None
         return columns[0] if len(columns) == 1 else np.asarray(np.mean(columns, axis=0))
 
-    def figure(self, names: Sequence[str], key: MetricKey) -> Figure:
-        """Return a figure with its interval; if it is undefined, the note says why."""
-        size = self._size(key)
-        columns = [self._mean(name, key) for name in names]
-        known = [column for column in columns if column is not None]
-        if len(known) < len(names):
-            return Figure(note=self._why_undefined(names, key), counts=size)
-        column = known[0] if len(known) == 1 else known[0] - known[1]
-        models = [model for name in names for model in self.models[name]]
-        question = _Question(names, key, float(column[0]), size, models)
-        if key.metric == "auroc":
-            return self._auroc(question)
-        if is_closed(key) and not question.is_difference:
-            return self._closed(question)
-        return self._from_replicates(question, column[1:])
-
-    def _why_undefined(self, names: Sequence[str], key: MetricKey) -> str:
+    def why_undefined(self, names: Sequence[str], key: MetricKey) -> str:
+        """Return why a figure, or the difference of two, is undefined."""
         reasons = {}
         for name in names:
-            if self._mean(name, key) is None:
+            if self.mean(name, key) is None:
                 known = any(key in columns for columns in self._columns[name])
                 usual = why_undefined(key.metric) if known else _NOT_TUNED
                 reasons[name] = self._reasons[name].get(key, usual)
@@ -368,196 +337,236 @@ class _Maker:
             return reasons[names[0]]
         return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
-    def _auroc(self, question: _Question) -> Figure:
-        """Return an AUROC, or the difference of two, with its closed interval by patient."""
-        of_system = self._auroc_parts[question.key.subgroup]
-        parts = [part for name in question.names if (part := of_system[name]) is not None]
-        estimate = auroc_over_seeds(*parts)
-        figure = Figure(question.value, counts=question.size, note=estimate.note)
-        if question.is_difference:
-            figure = replace(
-                figure,
-                p_value=estimate.p_value,
-                error=estimate.error,
-                detectable=estimate.detectable,
-            )
-        elif question.key.subgroup == ALL:
-            images = images_of(self.models)
-            scores = [model.scores for model in question.models]
-            p_value = chance_p_value(images.y_true, scores, images.patients, images.n_patients)
-            figure = replace(figure, p_value=p_value)
-        if not estimate.has_interval:
-            return figure
-        figure = replace(figure, ci_low=estimate.ci_low, ci_high=estimate.ci_high, note="")
-        if estimate.exact:
-            return replace(figure, method=EXACT_AUROC, kind="exact")
-        method = OVER_SEEDS if question.has_seeds else OBUCHOWSKI
-        return replace(
-            figure,
-            method=method if question.is_difference else f"{method} (on the logit)",
-            kind="seeds" if question.has_seeds else "obuchowski",
-            interval_at=_ends_of(estimate) if question.is_difference else None,
-        )
-
-    def _closed(self, question: _Question) -> Figure:
-        """Return a figure at a threshold with the closed interval of this threshold."""
-        (name,) = question.names
-        chosen = images_of(self.models).population(question.key)
-        found = closed_figure(self.models[name], question.key, question.value, chosen)
-        figure = Figure(
-            question.value,
-            found.interval.ci_low,
-            found.interval.ci_high,
-            note=found.interval.note,
-            counts=question.size,
-            n_chosen_on=question.n_chosen_on,
-        )
-        if not figure.bounded:
-            return figure
-        if found.exact:
-            return replace(figure, method=EXACT_METHOD, kind="exact")
-        if question.has_seeds:
-            return replace(figure, method=f"{OVER_SEEDS}; {CLUSTERED_COUNTS}", kind="seeds")
-        return replace(figure, method=CLUSTERED_COUNTS, kind="counts")
-
-    def _from_replicates(self, question: _Question, drawn: Floats) -> Figure:
-        """Return a figure with the interval that its replicates give.
-
-        1. The interval is the percentiles of the replicates, which are expanded for few patients.
-        2. If a system has several training seeds, the interval of Obuchowski and Rockette takes the
-           place of the percentiles.
-        3. If few positive images bias average precision, a note says so.
-        4. A share of 0 or 1, which no resample changes, gets the exact interval.
-        """
-        choices = question.choices
-        figure = Figure(
-            question.value,
-            counts=question.size,
-            n_chosen_on=question.n_chosen_on,
-            refitted=question.refitted,
-            fixed_choices=tuple(name for name, made_again in choices.items() if not made_again),
-            refitted_choices=tuple(name for name, made_again in choices.items() if made_again),
-            no_claim=self.no_claim or question.no_claim if question.is_difference else "",
-        )
-        if not is_resampled(question.key):
-            return figure
-        figure = self._with_percentiles(question, figure, drawn)
-        over_seeds = self._over_seeds(question) if question.has_seeds and figure.bounded else None
-        if question.has_seeds and figure.bounded:
-            figure = self._with_seeds(question, figure, drawn, over_seeds)
-        if question.is_precision and question.size.n_positive < _FEW_POSITIVES_FOR_PRECISION:
-            notes = [note for note in (figure.note, _TOO_HIGH) if note]
-            figure = replace(figure, note="; ".join(notes))
-        if not question.is_difference and not question.has_seeds:
-            figure = self._with_exact_interval(question, figure)
-        if not figure.bounded:
-            return replace(figure, method="", kind=None)
-        if not question.is_difference or figure.no_claim:
-            return figure
-        if over_seeds is not None:
-            return replace(
-                figure,
-                p_value=over_seeds.p_value,
-                error=over_seeds.error,
-                detectable=over_seeds.detectable,
-                interval_at=_ends_of(over_seeds),
-            )
-        return _tested(question, figure, drawn)
-
-    def _with_percentiles(self, question: _Question, figure: Figure, drawn: Floats) -> Figure:
-        method = self.resamples.method
-        if question.is_precision and not question.has_seeds:
-            drawn = lower_for_bias(drawn, question.value)
-            method += _BIAS_CORRECTED
-        figure = replace(figure, method=method + choices_text(question.choices), kind="bootstrap")
-        if self.resamples.n_clusters < 2:
-            return replace(figure, note=_ONE_PATIENT)
-        if question.too_few_misses:
-            return replace(figure, note=f"no interval: {question.too_few_misses}")
-        level = expanded_level(LEVEL, question.patients)
-        found = percentile_interval(drawn, level, estimate=question.value)
-        note = found.note
-        if question.refitted and not (found.bounded or found.unmoved):
-            note = f"{note}; {_CHOICE_UNSURE}"
-        return replace(
-            figure, ci_low=found.ci_low, ci_high=found.ci_high, note=note, unmoved=found.unmoved
-        )
-
-    def _over_seeds(self, question: _Question) -> ClusteredEstimate | None:
-        """Estimate a figure, or a difference of two systems, over training seeds.
-
-        The seeds are a random factor. The covariances between seeds are those of the replicates, so
-        they include the uncertainty of thresholds that are chosen again; those of a jackknife of
-        the test patients would not.
-        """
-        by_seed = [self._by_seed(name, question.key) or [] for name in question.names]
-        table = np.column_stack([column[1:] for columns in by_seed for column in columns])
-        table = table[~np.isnan(table).any(axis=1)]
-        if len(table) < 2:
-            return None
-        metric = METRICS[question.key.metric]
-        return estimate_over_seeds(
-            [[float(column[0]) for column in columns] for columns in by_seed],
-            np.cov(table.T),
-            max((question.size.effective_patients or np.inf) - 1, 1.0),
-            bounded=not question.is_difference and metric.share_of is not None,
-            span=np.inf if metric.unbounded else 1.0,
-        )
-
-    def _with_seeds(
-        self,
-        question: _Question,
-        figure: Figure,
-        drawn: Floats,
-        estimate: ClusteredEstimate | None,
-    ) -> Figure:
-        """Replace percentiles by the interval over training seeds; [0, 1] bounds a share."""
-        method = f"{OVER_SEEDS}; covariances of {self.resamples.n_replicates} resamples"
-        figure = replace(figure, method=method + choices_text(question.choices), kind="seeds")
-        if estimate is None or not estimate.has_interval:
-            return replace(figure, ci_low=np.nan, ci_high=np.nan, note=NO_WIDTH)
-        low, high = estimate.ci_low, estimate.ci_high
-        if not question.is_difference and np.nanmin(drawn) >= 0:
-            low = max(low, 0.0)
-            if np.nanmax(drawn) <= 1:
-                high = min(high, 1.0)
-        return replace(figure, ci_low=low, ci_high=high)
-
-    def _with_exact_interval(self, question: _Question, figure: Figure) -> Figure:
-        """Use the exact interval for a share of 0 or 1, which no resample of patients changes.
-
-        All images of the share have the same result, so each patient is one trial, however many
-        images the patient has. More trials than patients would make the interval too narrow.
-        """
-        share_of = METRICS[question.key.metric].share_of
-        n_patients = _patients_of_share(question)
-        if share_of is None or not figure.unmoved or question.value not in (0.0, 1.0):
-            return figure
-        if n_patients < 2:  # no method gives an interval for one patient
-            return figure
-        exact = Interval.from_share(question.value, n_patients)
-        return replace(
-            figure,
-            ci_low=exact.ci_low,
-            ci_high=exact.ci_high,
-            note="",
-            method=EXACT_METHOD,
-            kind="exact",
-        )
-
-    def _size(self, key: MetricKey) -> SampleSize:
-        """Return the sample size of a figure."""
+    def size(self, key: MetricKey) -> dict[str, Any]:
+        """Return how many images and patients a figure rests on, by field of `Figure`."""
         images = images_of(self.models)
         chosen = images.population(key)
         share_of = METRICS[key.metric].share_of
         of_class = share_of if share_of in ("positive", "negative") else ""
         population = (chosen.tobytes(), of_class)
         if population not in self._sizes:
-            self._sizes[population] = SampleSize.from_images(images, chosen, of_class)
+            self._sizes[population] = _size(images, chosen, of_class)
         return self._sizes[population]
 
 
-def _ends_of(estimate: ClusteredEstimate) -> Callable[[float], tuple[float, float]]:
+def _size(
+    images: LabelledImages, chosen: npt.NDArray[np.bool_], of_class: str
+) -> dict[str, int | float]:
+    classes = {"positive": chosen & images.y_true, "negative": chosen & ~images.y_true}
+    effective = {
+        name: effective_patients(np.bincount(images.patients[of_one]))
+        for name, of_one in classes.items()
+    }
+    return {
+        "n_images": int(chosen.sum()),
+        "n_patients": len(np.unique(images.patients[chosen])),
+        "n_positive": int(classes["positive"].sum()),
+        "effective_patients": effective.get(of_class, min(effective.values())),
+    }
+
+
+def _figure(inputs: _Inputs, names: Sequence[str], key: MetricKey, no_claim: str = "") -> Figure:
+    """Return a figure of one system, or the difference of two, by the method of its metric.
+
+    If it is undefined, the note says why.
+    """
+    size = inputs.size(key)
+    columns = [inputs.mean(name, key) for name in names]
+    known = [column for column in columns if column is not None]
+    if len(known) < len(names):
+        return Figure(note=inputs.why_undefined(names, key), **size)
+    column = known[0] if len(known) == 1 else known[0] - known[1]
+    models = [model for name in names for model in inputs.models[name]]
+    question = _Question(names, key, float(column[0]), size["effective_patients"], models)
+    if key.metric == "auroc":
+        figure = _by_obuchowski(inputs, question)
+    elif is_closed(key) and not question.is_difference:
+        figure = _by_counts(inputs, question)
+    else:
+        figure = _by_bootstrap(inputs, question, column[1:], no_claim)
+    return replace(figure, **size)
+
+
+def _by_obuchowski(inputs: _Inputs, question: _Question) -> Figure:
+    """Return an AUROC, or the difference of two, with its closed interval by patient."""
+    subgroup = question.key.subgroup
+    estimate = auroc_over_seeds(*(inputs.auroc_parts(name, subgroup) for name in question.names))
+    figure = Figure(question.value, note=estimate.note, error=estimate.error)
+    if question.is_difference:
+        figure = replace(figure, p_value=estimate.p_value, detectable=estimate.detectable)
+    elif question.key.subgroup == ALL:
+        images = images_of(inputs.models)
+        scores = [model.scores for model in question.models]
+        p_value = chance_p_value(images.y_true, scores, images.patients, images.n_patients)
+        figure = replace(figure, p_value=p_value)
+    if not estimate.has_interval:
+        return figure
+    figure = replace(figure, ci_low=estimate.ci_low, ci_high=estimate.ci_high, note="")
+    if estimate.exact:
+        return replace(figure, method=EXACT_AUROC, kind="exact")
+    method = OVER_SEEDS if question.has_seeds else OBUCHOWSKI
+    return replace(
+        figure,
+        method=method if question.is_difference else f"{method} (on the logit)",
+        kind="seeds" if question.has_seeds else "obuchowski",
+        interval_at=ends_of(estimate) if question.is_difference else None,
+    )
+
+
+def _by_counts(inputs: _Inputs, question: _Question) -> Figure:
+    """Return a figure at a threshold with the closed interval of this threshold."""
+    (name,) = question.names
+    chosen = images_of(inputs.models).population(question.key)
+    found = closed_figure(inputs.models[name], question.key, question.value, chosen)
+    figure = Figure(
+        question.value,
+        found.interval.ci_low,
+        found.interval.ci_high,
+        note=found.interval.note,
+        n_chosen_on=question.n_chosen_on,
+    )
+    if not figure.bounded:
+        return figure
+    if found.exact:
+        return replace(figure, method=EXACT_METHOD, kind="exact")
+    if question.has_seeds:
+        return replace(figure, method=f"{OVER_SEEDS}; {CLUSTERED_COUNTS}", kind="seeds")
+    return replace(figure, method=CLUSTERED_COUNTS, kind="counts")
+
+
+def _by_bootstrap(inputs: _Inputs, question: _Question, drawn: Floats, no_claim: str) -> Figure:
+    """Return a figure with the interval that its replicates give.
+
+    1. The interval is the percentiles of the replicates, which are expanded for few patients.
+    2. If a system has several training seeds, the interval of Obuchowski and Rockette takes the
+       place of the percentiles.
+    3. If few positive images bias average precision, a note says so.
+    4. A share of 0 or 1, which no resample changes, gets the exact interval.
+    """
+    choices = question.choices
+    figure = Figure(
+        question.value,
+        n_chosen_on=question.n_chosen_on,
+        refitted=question.refitted,
+        fixed_choices=tuple(name for name, made_again in choices.items() if not made_again),
+        refitted_choices=tuple(name for name, made_again in choices.items() if made_again),
+        no_claim=no_claim or question.no_claim if question.is_difference else "",
+    )
+    if not is_resampled(question.key):
+        return figure
+    figure = _with_percentiles(question, figure, drawn, inputs.resamples)
+    over_seeds = _over_seeds(inputs, question) if question.has_seeds and figure.bounded else None
+    if question.has_seeds and figure.bounded:
+        figure = _with_seeds(question, figure, drawn, over_seeds, inputs.resamples)
+    n_positive = inputs.size(question.key)["n_positive"]
+    if question.is_precision and n_positive < _FEW_POSITIVES_FOR_PRECISION:
+        notes = [note for note in (figure.note, _TOO_HIGH) if note]
+        figure = replace(figure, note="; ".join(notes))
+    if not question.is_difference and not question.has_seeds:
+        figure = _with_exact_interval(question, figure)
+    if not figure.bounded:
+        return replace(figure, method="", kind=None)
+    if not question.is_difference or figure.no_claim:
+        return figure
+    if over_seeds is not None:
+        return replace(
+            figure,
+            p_value=over_seeds.p_value,
+            error=over_seeds.error,
+            detectable=over_seeds.detectable,
+            interval_at=ends_of(over_seeds),
+        )
+    return _tested(question, figure, drawn)
+
+
+def _with_percentiles(
+    question: _Question, figure: Figure, drawn: Floats, resamples: Resamples
+) -> Figure:
+    method = resamples.method
+    if question.is_precision and not question.has_seeds:
+        drawn = lower_for_bias(drawn, question.value)
+        method += _BIAS_CORRECTED
+    figure = replace(figure, method=method + choices_text(question.choices), kind="bootstrap")
+    if resamples.n_clusters < 2:
+        return replace(figure, note=_ONE_PATIENT)
+    if question.too_few_misses:
+        return replace(figure, note=f"no interval: {question.too_few_misses}")
+    level = expanded_level(LEVEL, question.patients)
+    found = percentile_interval(drawn, level, estimate=question.value)
+    note = found.note
+    if question.refitted and not (found.bounded or found.unmoved):
+        note = f"{note}; {_CHOICE_UNSURE}"
+    return replace(
+        figure, ci_low=found.ci_low, ci_high=found.ci_high, note=note, unmoved=found.unmoved
+    )
+
+
+def _over_seeds(inputs: _Inputs, question: _Question) -> ClusteredEstimate | None:
+    """Estimate a figure, or a difference of two systems, over training seeds.
+
+    The seeds are a random factor. The covariances between seeds are those of the replicates, so
+    they include the uncertainty of thresholds that are chosen again; those of a jackknife of the
+    test patients would not.
+    """
+    by_seed = [inputs.by_seed(name, question.key) or [] for name in question.names]
+    table = np.column_stack([column[1:] for columns in by_seed for column in columns])
+    table = table[~np.isnan(table).any(axis=1)]
+    if len(table) < 2:
+        return None
+    metric = METRICS[question.key.metric]
+    return estimate_over_seeds(
+        [[float(column[0]) for column in columns] for columns in by_seed],
+        np.cov(table.T),
+        max((question.effective_patients or np.inf) - 1, 1.0),
+        bounded=not question.is_difference and metric.share_of is not None,
+        span=np.inf if metric.unbounded else 1.0,
+    )
+
+
+def _with_seeds(
+    question: _Question,
+    figure: Figure,
+    drawn: Floats,
+    estimate: ClusteredEstimate | None,
+    resamples: Resamples,
+) -> Figure:
+    """Replace percentiles by the interval over training seeds; [0, 1] bounds a share."""
+    method = f"{OVER_SEEDS}; covariances of {resamples.n_replicates} resamples"
+    figure = replace(figure, method=method + choices_text(question.choices), kind="seeds")
+    if estimate is None or not estimate.has_interval:
+        return replace(figure, ci_low=np.nan, ci_high=np.nan, note=NO_WIDTH)
+    low, high = estimate.ci_low, estimate.ci_high
+    if not question.is_difference and np.nanmin(drawn) >= 0:
+        low = max(low, 0.0)
+        if np.nanmax(drawn) <= 1:
+            high = min(high, 1.0)
+    return replace(figure, ci_low=low, ci_high=high)
+
+
+def _with_exact_interval(question: _Question, figure: Figure) -> Figure:
+    """Use the exact interval for a share of 0 or 1, which no resample of patients changes.
+
+    All images of the share have the same result, so each patient is one trial, however many images
+    the patient has. More trials than patients would make the interval too narrow.
+    """
+    share_of = METRICS[question.key.metric].share_of
+    n_patients = _patients_of_share(question)
+    if share_of is None or not figure.unmoved or question.value not in (0.0, 1.0):
+        return figure
+    if n_patients < 2:  # no method gives an interval for one patient
+        return figure
+    exact = Interval.from_share(question.value, n_patients)
+    return replace(
+        figure,
+        ci_low=exact.ci_low,
+        ci_high=exact.ci_high,
+        note="",
+        method=EXACT_METHOD,
+        kind="exact",
+    )
+
+
+def ends_of(estimate: ClusteredEstimate) -> Callable[[float], tuple[float, float]]:
     """Return the ends of an estimate's interval as a function of its coverage."""
     return lambda level: estimate.interval_at(level) or (np.nan, np.nan)
 
@@ -565,7 +574,7 @@ def _ends_of(estimate: ClusteredEstimate) -> Callable[[float], tuple[float, floa
 def _tested(question: _Question, figure: Figure, drawn: Floats) -> Figure:
     """Add the p-value of a difference, and its interval at other coverages, from replicates."""
     known = drawn[~np.isnan(drawn)]
-    patients = question.size.effective_patients
+    patients = question.effective_patients
     error = float(np.std(known, ddof=1))
 
     def ends(level: float) -> tuple[float, float]:

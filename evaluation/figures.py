@@ -1,20 +1,17 @@
-"""All figures of systems and their paired differences, with intervals, and their tidy table."""
+"""All figures of systems and their paired differences: rows of one table, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 COLUMNS = (
@@ -22,13 +19,15 @@ COLUMNS = (
     "unit",
     "subgroup",
     "kind",
-    "system",
+    "first",
+    "second",
     "policy",
     "metric",
     "estimate",
     "ci_low",
     "ci_high",
     "ci_method",
+    "p_value",
     "n_validation_positive",
     "n_images",
     "n_patients",
@@ -36,9 +35,14 @@ COLUMNS = (
     "effective_patients",
     "note",
 )
-"""Columns of the tidy table of `Figures.table`."""
+"""Columns of the table of `Figures.table`.
+
+``first`` is a system, and ``second`` the system whose figure is subtracted; it is empty in the row
+of one system.
+"""
 TIDY_COLUMNS = (
-    "system",
+    "first",
+    "second",
     "metric",
     "policy",
     "subgroup",
@@ -55,12 +59,12 @@ OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
 REFITTED = "refitted on resampled validation patients"
 FIXED_CHOICE = "fixed choice"
 """Words in the name of a method, for validation choices that are made again or that are fixed."""
-_BETWEEN = " - "
+_IMAGE_BLIND = "image-blind with {}'s scores"
 
 
 def image_blind_name(system: str) -> str:
     """Return the name of the image-blind baseline of a system in all tables."""
-    return f"image-blind with {system}'s scores"
+    return _IMAGE_BLIND.format(system)
 
 
 IntervalAt = Callable[[float], tuple[float, float]]
@@ -72,57 +76,6 @@ _NAMED_FIRST: dict[str, IntervalKind] = {
     "exact": "exact",
 }
 """Kind of an interval by the first word of ``ci_method``; all other words mean the bootstrap."""
-
-
-class SampleSize(NamedTuple):
-    """Number of images and patients on which a figure is computed.
-
-    Attributes:
-        n_images: Number of images; number of studies or patients if the figure is computed by
-            these.
-        n_patients: Number of patients who have these images (studies).
-        n_positive: Number of positive images (studies, patients).
-        effective_patients: Effective number of patients: how many patients with one image each
-            would give as much information. It is that of the positive or negative class if the
-            figure is a share of this class (such as a sensitivity), otherwise of the class with
-            fewer. `None` where it is unknown.
-
-    Example:
-        >>> SampleSize(n_images=40, n_patients=30, n_positive=10).n_patients
-        30
-    """
-
-    n_images: int = 0
-    n_patients: int = 0
-    n_positive: int = 0
-    effective_patients: float | None = None
-
-    @classmethod
-    def from_images(
-        cls, evaluated: LabelledImages, chosen: npt.NDArray[np.bool_], of_class: str
-    ) -> SampleSize:
-        """Count the images and patients on which a figure is computed.
-
-        Args:
-            evaluated: The N evaluated images with their labels and patients.
-            chosen: True for the images on which the figure is computed, shape ``(N,)``.
-            of_class: ``positive`` or ``negative`` if the figure is a share of this class; empty
-                for any other figure.
-
-        Returns:
-            The counts, with the effective number of patients of `of_class`.
-        """
-        classes = {"positive": chosen & evaluated.y_true, "negative": chosen & ~evaluated.y_true}
-        effective = {
-            name: effective_patients(np.bincount(evaluated.patients[images]))
-            for name, images in classes.items()
-        }
-        return cls(
-            n_images=int(chosen.sum()),
-            n_patients=len(np.unique(evaluated.patients[chosen])),
-            n_positive=int(classes["positive"].sum()),
-            effective_patients=effective.get(of_class, min(effective.values())),
-        )
 
 
 @dataclass(frozen=True)
@@ -143,7 +96,14 @@ class Figure(Interval):
             empty without an interval.
         kind: Kind of that method: ``bootstrap``, ``obuchowski``, ``counts`` (closed, at a
             threshold), ``exact`` or ``seeds`` (over training seeds); `None` without an interval.
-        counts: Number of images and patients on which the figure is computed.
+        n_images: Number of images on which the figure is computed; number of studies or patients
+            if it is computed by these.
+        n_patients: Number of patients who have these images (studies).
+        n_positive: Number of positive images (studies, patients).
+        effective_patients: Effective number of patients: how many patients with one image each
+            would give as much information. It is that of the positive or negative class if the
+            figure is a share of this class (such as a sensitivity), otherwise of the class with
+            fewer. `None` where it is unknown.
         p_value: Two-sided p-value of a difference of 0, or of an AUROC of 0.5; None without a test.
         error: Standard error of a difference; None where it is unknown.
         detectable: Smallest true difference that such a test set shows with 80 % power; None where
@@ -169,7 +129,10 @@ class Figure(Interval):
 
     method: str = ""
     kind: IntervalKind | None = None
-    counts: SampleSize = field(default_factory=SampleSize)
+    n_images: int = 0
+    n_patients: int = 0
+    n_positive: int = 0
+    effective_patients: float | None = None
     p_value: float | None = None
     error: float | None = None
     detectable: float | None = None
@@ -179,14 +142,6 @@ class Figure(Interval):
     refitted_choices: tuple[str, ...] = ()
     no_claim: str = ""
     interval_at: IntervalAt | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def effective_patients(self) -> float | None:
-        """Effective number of patients; `None` where it is unknown.
-
-        It is the number of patients with one image each that would give as much information.
-        """
-        return self.counts.effective_patients
 
     def reversed(self) -> Figure:
         """Return the difference with the two systems exchanged: B - A instead of A - B."""
@@ -260,9 +215,6 @@ def family_level(comparisons: int) -> float:
     return 1 - (1 - LEVEL) / max(comparisons, 1)
 
 
-_ByKey = Mapping[MetricKey, Figure]
-
-
 @dataclass(frozen=True)
 class Figures:
     """All figures and paired differences of a comparison, by image, study or patient.
@@ -271,29 +223,25 @@ class Figures:
         target: Name of the finding, or group of findings, that is evaluated, such as
             ``lung_opacity``.
         unit: Unit that is counted: ``image``, ``study`` or ``patient``.
-        systems: Figures of each system by its display name, the reference system first, and by the
-            key of the figure (group of images, rule for the threshold, metric).
-        differences: Paired differences, first minus second system, by the names of both systems and
-            by the key of the figure.
-        image_blind: Localisation figures of the image-blind baseline of each system: of constant
-            positions with the system's own image scores. Systems that point at no position have
-            none.
-        over_image_blind: Paired differences of each system minus its image-blind baseline.
+        systems: Display names of the systems, the reference system first.
+        rows: Figures by the names of a first and a second system, and by the key of the figure
+            (group of images, rule for the threshold, metric). A figure with a second system is the
+            paired difference, first minus second; the second name is empty for the figure of one
+            system. The image-blind baseline of a system (constant positions with the system's own
+            image scores) stands under its `image_blind_name`, in localisation figures only.
 
     Example:
-        >>> Figures("opacity", "study", systems={"A": {}}, differences={}).plural_unit
+        >>> Figures("opacity", "study", ("A",)).plural_unit
         'studies'
     """
 
     target: str
     unit: str
-    systems: Mapping[str, Mapping[MetricKey, Figure]]
-    differences: Mapping[tuple[str, str], Mapping[MetricKey, Figure]]
-    image_blind: Mapping[str, Mapping[MetricKey, Figure]] = field(default_factory=dict)
-    over_image_blind: Mapping[str, Mapping[MetricKey, Figure]] = field(default_factory=dict)
+    systems: tuple[str, ...]
+    rows: Mapping[tuple[str, str], Mapping[MetricKey, Figure]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        count = sum(map(len, self.systems.values()))
+        count = sum(len(self.of(name)) for name in self.systems)
         return f"<Figures of {' and '.join(self.systems)} by {self.unit}: {count:,}>"
 
     @property
@@ -301,14 +249,9 @@ class Figures:
         """Plural of the unit: ``images``, ``studies`` or ``patients``."""
         return {"study": "studies"}.get(self.unit, f"{self.unit}s")
 
-    @property
-    def contrast_level(self) -> float:
-        """Coverage with which the differences from the reference system are all correct with 95 %.
-
-        Each interval needs the coverage ``1 - 0.05 / k`` (Bonferroni), where k is the number of
-        systems other than the reference system.
-        """
-        return family_level(len(self.systems) - 1)
+    def of(self, first: str, second: str = "") -> Mapping[MetricKey, Figure]:
+        """Return the figures of one system, or the differences of two, by key; may be empty."""
+        return self.rows.get((first, second), {})
 
     def get(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Figure:
         """Return one figure of a system.
@@ -324,9 +267,7 @@ class Figures:
         Returns:
             The figure with its interval; an estimate of NaN if there is no such figure.
         """
-        baselines = {image_blind_name(name): of_name for name, of_name in self.image_blind.items()}
-        figures = self.systems.get(system, baselines.get(system, {}))
-        return figures.get(MetricKey(subgroup, policy, metric), Figure())
+        return self.of(system).get(MetricKey(subgroup, policy, metric), Figure())
 
     def difference(
         self, first: str, second: str, metric: str, policy: str = "", *, subgroup: str = ALL
@@ -347,33 +288,22 @@ class Figures:
             The difference with its interval; an estimate of NaN if there is no such difference.
         """
         key = MetricKey(subgroup, policy, metric)
-        if second == image_blind_name(first):
-            return self.over_image_blind.get(first, {}).get(key, Figure())
-        stored = self.differences.get((first, second), {}).get(key, Figure())
+        stored = self.of(first, second).get(key, Figure())
         if stored.known or stored.note:
             return stored
-        return self.differences.get((second, first), {}).get(key, Figure()).reversed()
+        return self.of(second, first).get(key, Figure()).reversed()
 
-    def __iter__(self) -> Iterator[tuple[str, MetricKey, Figure]]:
-        """Iterate over all figures: display name, key and figure, systems before differences.
-
-        The display name of a difference is ``A - B``. Image-blind baselines, which are named by
-        `image_blind_name`, come after the systems, and the differences from them come last.
-        """
-        for _, name, figures in self._parts():
+    def __iter__(self) -> Iterator[tuple[str, str, MetricKey, Figure]]:
+        """Iterate over all figures: first and second system, key and figure."""
+        for (first, second), figures in self.rows.items():
             for key, figure in figures.items():
-                yield name, key, figure
+                yield first, second, key, figure
 
-    def _parts(self) -> Iterator[tuple[str, str, Mapping[MetricKey, Figure]]]:
-        """Iterate over kind, display name and figures of systems, baselines and differences."""
-        for name, figures in self.systems.items():
-            yield "system", name, figures
-        for name, figures in self.image_blind.items():
-            yield "image-blind", image_blind_name(name), figures
-        for pair, figures in self.differences.items():
-            yield "difference", _BETWEEN.join(pair), figures
-        for name, figures in self.over_image_blind.items():
-            yield "difference", _BETWEEN.join((name, image_blind_name(name))), figures
+    def kind(self, first: str, second: str) -> str:
+        """Return the kind of a row: ``system``, ``image-blind`` or ``difference``."""
+        if second:
+            return "difference"
+        return "system" if first in self.systems else "image-blind"
 
     def boxed_positives(self, system: str, key: MetricKey) -> tuple[int, int] | None:
         """Return how many positive images have boxes, and their number with those that lack them.
@@ -388,54 +318,50 @@ class Figures:
         """
         if key.metric not in METRICS or not METRICS[key.metric].boxed:
             return None
-        n_boxed = self.get(system, key.metric, key.policy, subgroup=key.subgroup).counts.n_positive
-        n_positive = self.get(system, "auroc").counts.n_positive
+        n_boxed = self.get(system, key.metric, key.policy, subgroup=key.subgroup).n_positive
+        n_positive = self.get(system, "auroc").n_positive
         return (n_boxed, n_positive) if 0 < n_boxed < n_positive else None
 
     def without(self, left_out: Callable[[MetricKey], bool]) -> Figures:
         """Return a copy without the figures and differences whose keys `left_out` selects."""
-
-        def kept(figures: _ByKey) -> dict[MetricKey, Figure]:
-            return {key: figure for key, figure in figures.items() if not left_out(key)}
-
-        return replace(
-            self,
-            systems={name: kept(figures) for name, figures in self.systems.items()},
-            differences={pair: kept(figures) for pair, figures in self.differences.items()},
-            image_blind={name: kept(figures) for name, figures in self.image_blind.items()},
-            over_image_blind={
-                name: kept(figures) for name, figures in self.over_image_blind.items()
-            },
-        )
+        rows = {
+            names: {key: figure for key, figure in figures.items() if not left_out(key)}
+            for names, figures in self.rows.items()
+        }
+        return replace(self, rows=rows)
 
     def table(self) -> pd.DataFrame:
         """Return a table of all figures and differences, one in each row.
 
         The columns are those of `COLUMNS`, such as ``kind`` (``system``, ``image-blind`` or
-        ``difference``), ``system``, ``metric``, ``estimate``, ``ci_low`` and ``ci_high``. An
-        undefined figure is NaN. Thresholds come last.
+        ``difference``), ``first``, ``second``, ``metric``, ``estimate``, ``ci_low`` and
+        ``ci_high``. An undefined figure is NaN. Thresholds come last.
         """
         rows = [
             {
                 "target": self.target,
                 "unit": self.unit,
                 **key._asdict(),
-                "kind": kind,
-                "system": name,
+                "kind": self.kind(first, second),
+                "first": first,
+                "second": second,
                 "estimate": figure.estimate,
                 "ci_low": figure.ci_low,
                 "ci_high": figure.ci_high,
                 "ci_method": figure.method,
+                "p_value": figure.p_value,
                 "n_validation_positive": figure.n_chosen_on,
-                **figure.counts._asdict(),
+                "n_images": figure.n_images,
+                "n_patients": figure.n_patients,
+                "n_positive": figure.n_positive,
+                "effective_patients": figure.effective_patients,
                 "note": figure.note,
             }
-            for kind, name, figures in self._parts()
-            for key, figure in figures.items()
+            for first, second, key, figure in self
         ]
         rows.sort(key=lambda row: row["metric"] == "threshold")
         table = pd.DataFrame(rows, columns=list(COLUMNS))
-        return table.astype({"n_validation_positive": "Int64"})
+        return table.astype({"n_validation_positive": "Int64", "p_value": "float64"})
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Figures:
@@ -449,36 +375,14 @@ class Figures:
             The figures and differences. The wider intervals for several comparisons are missing,
             because the table does not hold them.
         """
-        rows: list[dict[str, Any]] = [
-            {str(key): value for key, value in row.items() if not pd.isna(value)}
-            for row in table.to_dict("records")
-        ]
-        names = dict.fromkeys(row["system"] for row in rows)
-        pairs = {}
-        for name in names:
-            pair = _pair(name, names)
-            if pair is not None:
-                pairs[name] = pair
-        figures: dict[str, dict[MetricKey, Figure]] = {name: {} for name in names}
-        for row in rows:
-            key = MetricKey(row.get("subgroup") or ALL, row.get("policy", ""), row["metric"])
-            figures[row["system"]][key] = _from_row(row)
-        alone = [name for name in names if name not in pairs]
-        system_of = {image_blind_name(name): name for name in alone}
-        of_pair = {pair: figures[name] for name, pair in pairs.items()}
-        first = rows[0] if rows else {}
-        return cls(
-            first.get("target", ""),
-            first.get("unit", "image"),
-            systems={name: figures[name] for name in alone if name not in system_of},
-            differences={
-                pair: found for pair, found in of_pair.items() if pair[1] not in system_of
-            },
-            image_blind={system_of[name]: figures[name] for name in alone if name in system_of},
-            over_image_blind={
-                pair[0]: found for pair, found in of_pair.items() if pair[1] in system_of
-            },
-        )
+        rows: dict[tuple[str, str], dict[MetricKey, Figure]] = {}
+        for row in table.to_dict("records"):
+            known = {str(name): value for name, value in row.items() if not pd.isna(value)}
+            key = MetricKey(row["subgroup"], row["policy"], row["metric"])
+            rows.setdefault((row["first"], row["second"]), {})[key] = _from_row(known)
+        systems = dict.fromkeys(table.loc[table["kind"] == "system", "first"])
+        first = table.iloc[0] if len(table) else {"target": "", "unit": "image"}
+        return cls(first["target"], first["unit"], tuple(systems), rows)
 
 
 def _from_row(row: Mapping[str, Any]) -> Figure:
@@ -486,7 +390,6 @@ def _from_row(row: Mapping[str, Any]) -> Figure:
     method = str(row.get("ci_method", ""))
     kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
     n_chosen_on = row.get("n_validation_positive")
-    n_images, n_patients, n_positive = (int(row.get(name, 0)) for name in SampleSize._fields[:3])
     return Figure(
         estimate=float(row.get("estimate", np.nan)),
         ci_low=float(row.get("ci_low", np.nan)),
@@ -494,18 +397,11 @@ def _from_row(row: Mapping[str, Any]) -> Figure:
         note=row.get("note", ""),
         method=method,
         kind=kind,
+        n_images=int(row.get("n_images", 0)),
+        n_patients=int(row.get("n_patients", 0)),
+        n_positive=int(row.get("n_positive", 0)),
+        effective_patients=row.get("effective_patients"),
+        p_value=row.get("p_value"),
         n_chosen_on=None if n_chosen_on is None else int(n_chosen_on),
         refitted=REFITTED in method,
-        counts=SampleSize(n_images, n_patients, n_positive, row.get("effective_patients")),
     )
-
-
-def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
-    """Return the two systems if a name is that of a difference, ``A - B``; None otherwise."""
-    parts = name.split(_BETWEEN)
-    for end in range(1, len(parts)):
-        first = _BETWEEN.join(parts[:end])
-        second = _BETWEEN.join(parts[end:])
-        if first in names and second in names:
-            return first, second
-    return None

@@ -1,13 +1,13 @@
-"""Ground truth as tables in memory: the labels, roles, patients and lesions of images.
+"""Images with labels, patients, roles and true boxes: what systems are evaluated on.
 
-Every evaluation takes a `GroundTruth`, so the same functions serve a prepared data set, result
+Every evaluation takes `LabelledImages`, so the same functions serve a prepared data set, result
 files of other software, and arrays in a notebook.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,6 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.evaluation.metrics.metric import VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 
 
 def no_boxes() -> pd.DataFrame:
@@ -36,23 +35,25 @@ def no_boxes() -> pd.DataFrame:
     return pd.DataFrame({"image_id": [], **{edge: np.zeros(0) for edge in EDGES}})
 
 
-@dataclass(frozen=True)
-class GroundTruth:
-    """Labels, roles (validation, test and so on), patients and true boxes of images.
+def _no_ids() -> pd.Index:
+    return pd.Index([], dtype=object)
 
-    The labels are of one finding, such as "opacity", which an image may show (positive) or not
-    (negative).
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Labels, roles (validation, test and so on), patients and true boxes of N images.
 
     Attributes:
         images: Table with one row for each image: ``image_id`` and ``patient_id``; where known also
             ``patient_id_source`` (``assumed_image`` if the patient is unknown and the image counts
             as its own patient), ``study_id``, ``x_class`` (kind of image, such as ``normal``), and
             further columns, by which images can be grouped.
-        labels: 1.0 (positive), 0.0 (negative) or NaN (unknown), by image id.
+        labels: 1.0 (positive), 0.0 (negative) or NaN (unknown): one row for each image, by image
+            id, and one column for each finding that is evaluated.
         roles: ``val``, ``test`` or another role, by image id. Decisions are chosen on the ``val``
             images, and figures are computed on the ``test`` images.
-        finding: Name of the finding, as decisions and reports store it.
-        display_name: Name of the finding as reports show it, such as "lung opacity".
+        display_name: Name of the finding as reports show it, such as "lung opacity"; empty takes
+            the name of the column.
         findings: Findings that make an image positive if any of them is present; by default the
             finding itself.
         true_boxes: True lesions on the images of `boxes_trusted`: ``image_id``, ``x1``, ``y1``,
@@ -66,7 +67,7 @@ class GroundTruth:
             `evaluation.groups.shortcuts`. May be empty.
         synthetic: Ids of the images that were drawn by the command ``cxr synth`` and are no
             radiographs.
-        ids: Ids that tell whether thresholds that were stored before belong to this ground truth:
+        ids: Ids that tell whether thresholds that were stored before belong to these images:
             ``content_id`` (of the images), ``labels_id`` (of the labels), ``split`` and
             ``split_id`` (name and id of the division into training, validation and test images).
             Empty if there are none.
@@ -74,58 +75,131 @@ class GroundTruth:
         title: Name of the images as the report's methods show it; empty if they have none.
         split_rule: Method and options by which images got their roles, as
             `data_prep.store.dataset_info.SplitOrigin`; None if they are not recorded.
-        source: Folder or file that the ground truth was read from, for error messages.
-        notes: Sentences on how it was read: what was recognised, cut, left out or assumed.
+        source: Folder or file that the labels were read from, for error messages.
+        notes: Sentences on how they were read: what was recognised, cut, left out or assumed.
+        evaluated: Ids of the test images on which all systems are compared, sorted; `None` before
+            they are chosen.
+        patient_ids: Names of the patients whose numbers `patients` gives, sorted; `None` takes
+            those of the images.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
-        >>> labels = pd.Series([1.0, 0.0], index=images["image_id"])
-        >>> truth = GroundTruth(images, labels, pd.Series("test", index=images["image_id"]))
-        >>> truth.labels_of("test").to_dict()
+        >>> labels = pd.DataFrame({"opacity": [1.0, 0.0]}, index=images["image_id"])
+        >>> roles = pd.Series("test", index=images["image_id"])
+        >>> LabelledImages(images, labels, roles).labels_of("test").to_dict()
         {'a': 1.0, 'b': 0.0}
     """
 
     images: pd.DataFrame
-    labels: pd.Series
+    labels: pd.DataFrame
     roles: pd.Series
-    finding: str = "label"
-    display_name: str = "label"
+    display_name: str = ""
     findings: tuple[str, ...] = ()
     true_boxes: pd.DataFrame = field(default_factory=no_boxes)
-    boxes_trusted: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
-    uncertain: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
+    boxes_trusted: pd.Index = field(default_factory=_no_ids)
+    uncertain: pd.Index = field(default_factory=_no_ids)
     facts: pd.DataFrame = field(default_factory=pd.DataFrame)
-    synthetic: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
+    synthetic: pd.Index = field(default_factory=_no_ids)
     ids: Mapping[str, Any] = field(default_factory=dict)
     data_name: str = ""
     title: str = ""
     split_rule: Any = None
     source: str = "truth"
     notes: tuple[str, ...] = ()
+    evaluated: pd.Index | None = None
+    patient_ids: pd.Index | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        image_ids: pd.Index,
+        y_true: npt.ArrayLike,
+        patients: npt.ArrayLike | None = None,
+        *,
+        role: str = "test",
+        finding: str = "label",
+    ) -> LabelledImages:
+        """Make labelled images of one role and one finding without boxes.
+
+        Args:
+            image_ids: Ids of the images, unique, shape ``(N,)``.
+            y_true: 1 or True if the finding is present, 0 or False if it is absent, NaN if this is
+                unknown, shape ``(N,)``.
+            patients: Patient of each image, shape ``(N,)``; `None` takes each image as a patient
+                of its own.
+            role: Role of all images.
+            finding: Name of the finding.
+
+        Example:
+            >>> LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0]).y_true.tolist()
+            [True, False]
+        """
+        ids = pd.Index(image_ids, name="image_id")
+        owners = ids if patients is None else np.asarray(patients)
+        images = pd.DataFrame({"image_id": ids, "patient_id": owners})
+        labels = pd.DataFrame({finding: np.asarray(y_true, dtype=np.float64)}, index=ids)
+        return cls(images, labels, pd.Series(role, index=ids))
+
+    @property
+    def finding(self) -> str:
+        """Name of the finding, as decisions and reports store it."""
+        return str(self.labels.columns[0])
+
+    @property
+    def shown_name(self) -> str:
+        """Name of the finding as reports show it."""
+        return self.display_name or self.finding
 
     @property
     def split(self) -> str:
         """Name of the split, the division into training, validation and test images."""
         return str(self.ids.get("split", "default"))
 
-    def image_ids(self, role: str) -> pd.Index:
-        """Return the ids of the images with a role, such as the test images.
+    @cached_property
+    def image_ids(self) -> pd.Index:
+        """Ids of the images, shape ``(N,)``."""
+        return pd.Index(self.images["image_id"], name="image_id")
 
-        Args:
-            role: ``val``, ``test`` or another role.
+    @property
+    def label(self) -> pd.Series:
+        """Labels of the finding: 1.0, 0.0 or NaN (unknown) by image id."""
+        return self.labels.iloc[:, 0]
 
-        Returns:
-            The ids, sorted; empty if no image has this role.
-
-        Example:
-            >>> images = pd.DataFrame({"image_id": ["b", "a"], "patient_id": ["p", "q"]})
-            >>> labels = pd.Series([1.0, 0.0], index=images["image_id"])
-            >>> truth = GroundTruth(images, labels, pd.Series("test", index=images["image_id"]))
-            >>> truth.image_ids("test").tolist()
-            ['a', 'b']
-        """
+    def ids_of(self, role: str) -> pd.Index:
+        """Return the ids of the images with a role, such as ``test``, sorted; may be empty."""
         chosen = self.roles.index[(self.roles == role).to_numpy()]
         return pd.Index(chosen.sort_values(), name="image_id")
+
+    def labels_of(self, role: str) -> pd.Series:
+        """Return the labels of the images with a role, in the order of `ids_of`.
+
+        Example:
+            >>> images = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0], role="val")
+            >>> images.labels_of("val").to_dict()
+            {'a': 1.0, 'b': 0.0}
+        """
+        return self.label.reindex(self.ids_of(role))
+
+    @cached_property
+    def _owners(self) -> pd.Series:
+        return self.images.set_index("image_id")["patient_id"]
+
+    def patients_of(self, image_ids: pd.Index) -> npt.NDArray[np.str_]:
+        """Return the patient of each of some images, shape ``(N,)``, in their order.
+
+        Example:
+            >>> images = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0], ["p", "q"])
+            >>> images.patients_of(pd.Index(["b", "a"])).tolist()
+            ['q', 'p']
+        """
+        return self._owners.reindex(image_ids).to_numpy(dtype=str)
+
+    def of_unknown_patient(self, image_ids: pd.Index) -> int:
+        """Count the images of unknown patient, each of which counts as a patient of its own."""
+        if "patient_id_source" not in self.images:
+            return 0
+        sources = self.images.set_index("image_id")["patient_id_source"].reindex(image_ids)
+        return int((sources == "assumed_image").sum())
 
     def shared_patients(self) -> pd.DataFrame:
         """Return the patients of test images who also have images in another role.
@@ -134,135 +208,92 @@ class GroundTruth:
             Columns ``role`` (``val`` or ``train``) and ``patient_id``, one row for each pair;
             empty if each patient of a test image has this role alone, as must be.
         """
-        patients = self.images.set_index("image_id")["patient_id"]
-        pairs = pd.DataFrame({"role": self.roles, "patient_id": patients.reindex(self.roles.index)})
+        pairs = pd.DataFrame(
+            {"role": self.roles, "patient_id": self._owners.reindex(self.roles.index)}
+        )
         pairs = pairs.drop_duplicates()
         tested = pairs.loc[pairs["role"] == "test", "patient_id"]
         others = pairs[pairs["role"].isin(("val", "train"))]
         return others[is_member(others["patient_id"], tested)]
 
-    def labels_of(self, role: str) -> pd.Series:
-        """Return the labels of the images with a role, such as the test images.
-
-        Args:
-            role: ``val``, ``test`` or another role.
-
-        Returns:
-            1.0 (positive), 0.0 (negative) or NaN (unknown) by image id, in the order of
-            `image_ids`.
+    def select(self, image_ids: pd.Index) -> LabelledImages:
+        """Return some of the images with their labels and boxes, in the order of the ids.
 
         Example:
-            >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
-            >>> labels = pd.Series([1.0, 0.0], index=images["image_id"])
-            >>> roles = pd.Series(["val", "test"], index=images["image_id"])
-            >>> GroundTruth(images, labels, roles).labels_of("val").to_dict()
-            {'a': 1.0}
+            >>> images = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0])
+            >>> images.select(pd.Index(["b"])).y_true.tolist()
+            [False]
         """
-        return self.labels.reindex(self.image_ids(role))
-
-    def knows_patients(self, image_ids: pd.Index) -> bool:
-        """Return True if the patient of at least one of the images is known.
-
-        An image of unknown patient counts as its own patient.
-
-        Args:
-            image_ids: Ids of the images, shape ``(N,)``.
-
-        Returns:
-            False if the patients of all the images in `image_ids` are unknown, else True.
-
-        Example:
-            >>> images = pd.DataFrame({"image_id": ["a"], "patient_id": ["a"],
-            ...     "patient_id_source": ["assumed_image"]})
-            >>> labels = pd.Series([1.0], index=["a"])
-            >>> truth = GroundTruth(images, labels, pd.Series("test", index=["a"]))
-            >>> truth.knows_patients(pd.Index(["a"]))
-            False
-        """
-        if "patient_id_source" not in self.images:
-            return True
-        sources = self.images.set_index("image_id")["patient_id_source"].reindex(image_ids)
-        return not bool((sources == "assumed_image").all())
+        rows = self.images.drop_duplicates("image_id").set_index("image_id").reindex(image_ids)
+        boxes = self.true_boxes
+        inside = image_ids.get_indexer(pd.Index(boxes["image_id"])) >= 0
+        return replace(
+            self,
+            images=rows.rename_axis("image_id").reset_index(),
+            labels=self.labels.reindex(image_ids),
+            roles=self.roles.reindex(image_ids),
+            true_boxes=boxes[inside].reset_index(drop=True),
+            evaluated=None,
+        )
 
     @cached_property
-    def _patient_of_image(self) -> pd.Series:
-        return self.images.set_index("image_id")["patient_id"]
+    def test(self) -> LabelledImages:
+        """The test images of known label on which the systems are compared."""
+        if self.evaluated is None:
+            return self.select(self.labels_of("test").dropna().index)
+        return self.select(self.evaluated)
 
-    def patients(self, image_ids: pd.Index) -> npt.NDArray[np.str_]:
-        """Return the patient of each image.
+    @cached_property
+    def y_true(self) -> npt.NDArray[np.bool_]:
+        """True for positive images, shape ``(N,)``."""
+        return np.asarray(self.label.reindex(self.image_ids) == 1)
 
-        Args:
-            image_ids: Ids of the images, shape ``(N,)``.
+    @cached_property
+    def patient_names(self) -> pd.Index:
+        """Names of the patients in the order of their numbers."""
+        if self.patient_ids is not None:
+            return self.patient_ids
+        return pd.Index(np.unique(self.patients_of(self.image_ids)))
 
-        Returns:
-            Patient ids, shape ``(N,)``, in the order of `image_ids`.
-
-        Example:
-            >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
-            >>> labels = pd.Series([1.0, 0.0], index=images["image_id"])
-            >>> truth = GroundTruth(images, labels, pd.Series("test", index=images["image_id"]))
-            >>> truth.patients(pd.Index(["b", "a"])).tolist()
-            ['q', 'p']
-        """
-        return self._patient_of_image.reindex(image_ids).to_numpy(dtype=str)
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images that every system of a comparison is evaluated on, with their ground truth.
-
-    A system is a detector, a classifier or a reader.
-
-    Attributes:
-        image_ids: Ids of the images, sorted, shape ``(N,)``.
-        y_true: True for positive images, shape ``(N,)``.
-        patients: Patient of each image as an index from 0, shape ``(N,)``.
-        n_patients: Number of patients.
-        boxes_trusted: True for images on which all lesions are boxed, or which have none, so that
-            localisation can be evaluated on them, shape ``(N,)``.
-        truth: True boxes of the finding on these images: ``image_id``, ``x1``, ``y1``, ``x2``,
-            ``y2`` in original px.
-        x_class: Kind of each image, such as ``normal``, shape ``(N,)``; `None` if unknown.
-
-    Example:
-        >>> images = LabelledImages(
-        ...     image_ids=pd.Index(["a", "b"]),
-        ...     y_true=np.array([True, False]),
-        ...     patients=np.array([0, 0]),
-        ...     n_patients=1,
-        ...     boxes_trusted=np.array([False, False]),
-        ...     truth=no_boxes(),
-        ... )
-        >>> images.versus_normal is None
-        True
-    """
-
-    image_ids: pd.Index
-    y_true: npt.NDArray[np.bool_]
-    patients: npt.NDArray[np.int64]
-    n_patients: int
-    boxes_trusted: npt.NDArray[np.bool_]
-    truth: pd.DataFrame
-    x_class: pd.Series | None = None
+    @cached_property
+    def patients(self) -> npt.NDArray[np.int64]:
+        """Patient of each image as a number from 0, in the order of their names, ``(N,)``."""
+        owners = pd.Index(self.patients_of(self.image_ids))
+        return self.patient_names.get_indexer(owners).astype(np.int64)
 
     @property
-    def boxed_images(self) -> pd.Index:
-        """Ids of the images on which localisation can be evaluated.
+    def n_patients(self) -> int:
+        """Number of patients."""
+        return len(self.patient_names)
+
+    @cached_property
+    def is_boxed(self) -> npt.NDArray[np.bool_]:
+        """True for images on which localisation can be evaluated, shape ``(N,)``.
 
         These are the images on which all lesions are boxed, or which have no lesion.
         """
-        return self.image_ids[self.boxes_trusted]
+        return np.asarray(self.boxes_trusted.get_indexer(self.image_ids) >= 0)
+
+    @property
+    def boxed_images(self) -> pd.Index:
+        """Ids of the images on which localisation can be evaluated."""
+        return self.image_ids[self.is_boxed]
+
+    @property
+    def is_normal(self) -> npt.NDArray[np.bool_] | None:
+        """True for images whose kind is ``normal``, shape ``(N,)``; None if none is known to be."""
+        if "x_class" not in self.images:
+            return None
+        normal = (self.images["x_class"] == "normal").to_numpy(dtype=bool)
+        return normal if normal.any() else None
 
     @cached_property
     def versus_normal(self) -> npt.NDArray[np.bool_] | None:
-        """Flags that select the positive and the normal images.
+        """True for positive and for normal images, shape ``(N,)``; None if none is normal.
 
-        Negative images that have another finding are not selected. The flags are bool, shape
-        ``(N,)``. The value is None if no image is known to be normal.
+        Negative images that have another finding are not selected.
         """
-        if self.x_class is None or not (self.x_class == "normal").any():
-            return None
-        return self.y_true | (self.x_class == "normal").to_numpy(dtype=bool)
+        return None if self.is_normal is None else self.y_true | self.is_normal
 
     def population(self, figure: MetricKey) -> npt.NDArray[np.bool_]:
         """Select the images that a figure is computed on, such as those of a subgroup.
@@ -276,47 +307,12 @@ class LabelledImages:
             True for the images that the figure uses, shape ``(N,)``.
 
         Example:
-            >>> labels = np.array([True, False])
-            >>> images = LabelledImages(pd.Index(["a", "b"]), labels, np.array([0, 1]),
-            ...     2, np.array([True, False]), no_boxes())
+            >>> images = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0])
             >>> images.population(MetricKey("all", "", "auroc")).tolist()
             [True, True]
         """
         if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
             return self.versus_normal
         if figure.metric in METRICS and METRICS[figure.metric].boxed:
-            return self.boxes_trusted
+            return self.is_boxed
         return np.ones(len(self.image_ids), dtype=bool)
-
-
-def describe_images(truth: GroundTruth, image_ids: pd.Index, labels: pd.Series) -> LabelledImages:
-    """Collect the ground truth of the images under evaluation.
-
-    Args:
-        truth: Labels, roles, patients and true boxes of all images, of which the images under
-            evaluation are a part.
-        image_ids: Ids of the images under evaluation, sorted, shape ``(N,)``.
-        labels: Label of each image in `image_ids`: 1.0 (positive) or 0.0 (negative), by image id.
-
-    Returns:
-        Labels, patients and boxes of the images, in the order of `image_ids`.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "p"]})
-        >>> labels = pd.Series([1.0, 0.0], index=images["image_id"])
-        >>> truth = GroundTruth(images, labels, pd.Series("test", index=images["image_id"]))
-        >>> describe_images(truth, pd.Index(["a", "b"]), labels).n_patients
-        1
-    """
-    patients, n_patients = cluster_index(truth.patients(image_ids))
-    boxes = truth.true_boxes
-    table = truth.images.set_index("image_id").reindex(image_ids)
-    return LabelledImages(
-        image_ids=image_ids,
-        y_true=labels.reindex(image_ids).to_numpy() == 1,
-        patients=patients,
-        n_patients=n_patients,
-        boxes_trusted=truth.boxes_trusted.get_indexer(image_ids) >= 0,
-        truth=boxes[image_ids.get_indexer(pd.Index(boxes["image_id"])) >= 0].reset_index(drop=True),
-        x_class=table.get("x_class"),
-    )

@@ -370,7 +370,7 @@ class _Boxes:
 def _patients_of_boxes(model: EvaluatedModel) -> tuple[Integers, int]:
     """Return the patient of each image on which localisation is evaluated, and their number."""
     images = model.images
-    return images.patients[images.boxes_trusted], images.n_patients
+    return images.patients[images.is_boxed], images.n_patients
 
 
 def _precision_of_stored(model: EvaluatedModel) -> FigureOfWeights:
@@ -386,7 +386,7 @@ class _Points:
     def __init__(
         self, images: LabelledImages, on_lesion: npt.NDArray[np.bool_], scores: Floats
     ) -> None:
-        boxed = images.y_true & images.boxes_trusted
+        boxed = images.y_true & images.is_boxed
         columns = np.column_stack([boxed & on_lesion, boxed])
         self._counts = per_cluster(columns, images.patients, images.n_patients)
         hits = boxed & on_lesion

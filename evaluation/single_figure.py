@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.replicates import is_resampled
 from cxr_compare.evaluation.replicates import replicates as draw_replicates
 from cxr_compare.evaluation.statistics.arrays import as_array, check_truth_and_scores
-from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import RawScores
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.threshold_figures import is_closed
@@ -107,12 +107,14 @@ class FigureEstimate:
         joined.
 
         Returns:
-            Table with the columns ``system``, ``metric``, ``policy`` (rule for the threshold),
-            ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``, ``n_images``,
-            ``n_patients`` and ``n_positive``; unknown values are NaN or missing.
+            Table with the columns ``first`` (name of the system), ``second`` (empty), ``metric``,
+            ``policy`` (rule for the threshold), ``subgroup``, ``estimate``, ``ci_low``,
+            ``ci_high``, ``p_value``, ``n_images``, ``n_patients`` and ``n_positive``; unknown
+            values are NaN or missing.
         """
         row = {
-            "system": self.system,
+            "first": self.system,
+            "second": "",
             "metric": self.metric,
             "policy": self.policy,
             "subgroup": ALL,
@@ -146,8 +148,7 @@ class _Inputs:
     ids: pd.Index  # (N,)
     y_true: npt.NDArray[np.bool_]  # (N,)
     scores: npt.NDArray[np.float64]  # (N,)
-    owners: npt.NDArray[np.int64]  # (N,), patient of each image as a whole number from 0
-    n_patients: int
+    owners: npt.NDArray[np.str_]  # (N,), patient of each image
     true_boxes: pd.DataFrame  # original px
     boxes: pd.DataFrame | None  # predicted boxes in original px; None for image-level metrics
 
@@ -219,15 +220,14 @@ def estimate(
     key = MetricKey(ALL, _policy(record, threshold), metric)
     model = _model(record, inputs, key.policy, threshold)
     is_drawn = is_resampled(key) and not is_closed(key)
-    resamples = Resamples(inputs.n_patients, replicates if is_drawn else 1, seed)
+    resamples = Resamples(model.images.n_patients, replicates if is_drawn else 1, seed)
     models = {_SYSTEM: [model]}
     frames = draw_replicates(models, resamples, kept=lambda other: other == key)
-    figure = compute_figures(metric, models, frames, resamples).systems[_SYSTEM].get(key, Figure())
+    figure = compute_figures(metric, models, frames, resamples).of(_SYSTEM).get(key, Figure())
     return _as_result(metric, key.policy, figure, patients is not None)
 
 
 def _as_result(metric: str, policy: str, figure: Figure, knows_patients: bool) -> FigureEstimate:
-    size = figure.counts
     note = figure.note or _WITHOUT_INTERVAL.get(metric, "")
     method = figure.method
     if not knows_patients:
@@ -240,9 +240,9 @@ def _as_result(metric: str, policy: str, figure: Figure, knows_patients: bool) -
         figure.ci_high if is_bounded else None,
         method,
         note,
-        size.n_images,
-        size.n_patients if knows_patients else None,
-        size.n_positive,
+        figure.n_images,
+        figure.n_patients if knows_patients else None,
+        figure.n_positive,
         policy,
     )
 
@@ -298,10 +298,8 @@ def _read_scores(
         ids = pd.Index([str(name) for name in image_ids], dtype=TEXT)
         _require_ids(ids, len(truth))
     order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
-    owners, n_patients = _owners(patients, ids)
-    return _Inputs(
-        ids[order], truth[order], scores[order], owners[order], n_patients, no_boxes(), None
-    )
+    owners = _owners(patients, ids)
+    return _Inputs(ids[order], truth[order], scores[order], owners[order], no_boxes(), None)
 
 
 def _read_boxes(
@@ -311,7 +309,7 @@ def _read_boxes(
     ids = check_arguments(found, true, ids)
     _require_ids(ids, len(ids))
     order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
-    owners, n_patients = _owners(patients, ids)
+    owners = _owners(patients, ids)
     ids = ids[order]
     owners = owners[order]
     true = true[true["image_id"].isin(ids)].reset_index(drop=True)
@@ -322,7 +320,6 @@ def _read_boxes(
         np.asarray(ids.isin(true["image_id"]), dtype=bool),
         highest.to_numpy(np.float64),
         owners,
-        n_patients,
         true,
         found,
     )
@@ -335,9 +332,9 @@ def _require_ids(ids: pd.Index, count: int) -> None:
         raise InputError(f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once")
 
 
-def _owners(patients: Any, ids: pd.Index) -> tuple[npt.NDArray[np.int64], int]:
+def _owners(patients: Any, ids: pd.Index) -> npt.NDArray[np.str_]:
     if patients is None:
-        return cluster_index(ids.to_numpy(dtype=str))
+        return ids.to_numpy(dtype=str)
     names = pd.Series(as_array(patients))
     if len(names) != len(ids):
         raise InputError(
@@ -346,7 +343,7 @@ def _owners(patients: Any, ids: pd.Index) -> tuple[npt.NDArray[np.int64], int]:
     if names.isna().any():
         row = int(names.isna().to_numpy().argmax())
         raise InputError(f"patients: row {row} is missing; fill it in, or leave patients out")
-    return cluster_index(names.astype(TEXT).to_numpy(dtype=str))
+    return names.astype(TEXT).to_numpy(dtype=str)
 
 
 def _check_probabilities(inputs: _Inputs) -> None:
@@ -360,14 +357,9 @@ def _check_probabilities(inputs: _Inputs) -> None:
 
 
 def _model(record: Metric, inputs: _Inputs, policy: str, threshold: float | None) -> EvaluatedModel:
-    images = LabelledImages(
-        image_ids=inputs.ids,
-        y_true=inputs.y_true,
-        patients=inputs.owners,
-        n_patients=inputs.n_patients,
-        boxes_trusted=np.full(len(inputs.ids), inputs.boxes is not None),
-        truth=inputs.true_boxes,
-    )
+    images = LabelledImages.from_arrays(inputs.ids, inputs.y_true, inputs.owners)
+    if inputs.boxes is not None:
+        images = replace(images, true_boxes=inputs.true_boxes, boxes_trusted=inputs.ids)
     if inputs.boxes is None:
         output = Output.from_scores(inputs.ids, inputs.scores)
     else:

@@ -132,7 +132,7 @@ def _localised_share(
 ) -> ShareParts:
     """Return the share of boxed positive images that are called with a point on a lesion."""
     images = model.images
-    boxed = images.y_true & images.boxes_trusted & chosen
+    boxed = images.y_true & images.is_boxed & chosen
     hit = boxed & _called(model, policy)
     if model.localised is not None:
         hit &= model.localised

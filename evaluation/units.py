@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 Unit = Literal["image", "study", "patient"]
@@ -79,16 +79,16 @@ class Units:
         return values[used[first]]
 
 
-def _unit_names(truth: GroundTruth, image_ids: pd.Index, unit: Unit) -> npt.NDArray[np.str_]:
+def _unit_names(images: LabelledImages, image_ids: pd.Index, unit: Unit) -> npt.NDArray[np.str_]:
     """Return the study or patient of each image."""
     if unit == "image":
         return image_ids.to_numpy(dtype=str)
-    patients = truth.patients(image_ids)
+    patients = images.patients_of(image_ids)
     if unit == "patient":
         return patients
-    if "study_id" not in truth.images:
+    if "study_id" not in images.images:
         raise InputError("--unit study: the data set names no studies; use --unit patient or image")
-    studies = truth.images.set_index("image_id")["study_id"].reindex(image_ids)
+    studies = images.images.set_index("image_id")["study_id"].reindex(image_ids)
     if studies.isna().any():
         raise InputError(
             f"--unit study: image '{studies.index[studies.isna()][0]}' has no study_id; use --unit "
@@ -97,15 +97,15 @@ def _unit_names(truth: GroundTruth, image_ids: pd.Index, unit: Unit) -> npt.NDAr
     return np.char.add(np.char.add(patients, " / "), studies.to_numpy(dtype=str))
 
 
-def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, unit: Unit) -> Units:
-    """Assign images to the units of an evaluation.
+def group_images(images: LabelledImages, image_ids: pd.Index, unit: Unit, *, role: str) -> Units:
+    """Assign images of one role to the units of an evaluation.
 
     Args:
-        truth: Labels, studies and patients of all images.
-        labels: Label of every image that has the same role (such as ``test``) as the images under
-            evaluation: 1.0, 0.0 or NaN (unknown), by image id.
+        images: Labels, studies and patients of all images.
         image_ids: Ids of the images under evaluation, shape ``(N,)``.
         unit: What is evaluated: ``image``, ``study`` or ``patient``.
+        role: Role of the images under evaluation, such as ``test``. Images of this role whose label
+            is unknown belong to their units as well.
 
     Returns:
         The units with the images that belong to each. A unit that has an image of unknown label and
@@ -115,15 +115,14 @@ def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, uni
         InputError: `unit` is ``study``, and the study of an image is unknown.
 
     Example:
-        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "p"]})
-        >>> labels = pd.Series([1.0, 0.0], index=["a", "b"])
-        >>> truth = GroundTruth(images, labels, pd.Series("test", index=["a", "b"]))
-        >>> group_images(truth, labels, pd.Index(["a", "b"]), "patient").names.tolist()
+        >>> images = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0], ["p", "p"])
+        >>> group_images(images, images.image_ids, "patient", role="test").names.tolist()
         ['p']
     """
-    names = _unit_names(truth, image_ids, unit)
+    labels = images.labels_of(role)
+    names = _unit_names(images, image_ids, unit)
     unknown = pd.Index(labels.index[labels.isna().to_numpy()])
-    doubtful = set(_unit_names(truth, unknown, unit)) if len(unknown) else set()
+    doubtful = set(_unit_names(images, unknown, unit)) if len(unknown) else set()
     doubtful -= set(names[labels.reindex(image_ids).to_numpy() == 1])
     is_used = ~np.isin(names, sorted(doubtful))
     unit_names, index = np.unique(names[is_used], return_inverse=True)
@@ -133,49 +132,35 @@ def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, uni
     return Units(pd.Index(unit_names, name="image_id"), of_image, n_left_out)
 
 
-def evaluated_units(
-    evaluated: LabelledImages, truth: GroundTruth, labels: pd.Series, unit: Unit
-) -> tuple[Units, LabelledImages]:
-    """Turn a set of evaluated images into a set of evaluated studies or patients.
+def evaluated_units(images: LabelledImages, unit: Unit) -> tuple[Units, LabelledImages]:
+    """Turn the evaluated test images into evaluated studies or patients.
 
     Args:
-        evaluated: Images under evaluation, with their labels and patients.
-        truth: Labels, studies and patients of all images.
-        labels: Label of every image that has the same role (such as ``test``) as the images under
-            evaluation: 1.0, 0.0 or NaN (unknown), by image id.
+        images: Labels, studies and patients of all images.
         unit: What is evaluated: ``image``, ``study`` or ``patient``.
 
     Returns:
-        The assignment of images to units, and an evaluation set with units in place of images and
-        without boxes. A unit is positive if any of its images is positive.
+        The assignment of images to units, and units in place of images, without boxes. A unit is
+        positive if any of its images is positive.
 
     Raises:
         InputError: `unit` is ``study``, and the study of an image is unknown.
 
     Example:
-        >>> from cxr_compare.evaluation.labelled_images import describe_images
-        >>> ids = pd.Index(["a", "b"])
-        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ["p", "p"]})
-        >>> labels = pd.Series([1.0, 0.0], index=ids)
-        >>> truth = GroundTruth(images, labels, pd.Series("test", index=ids))
-        >>> evaluated = describe_images(truth, ids, labels)
-        >>> units, by_patient = evaluated_units(evaluated, truth, labels, "patient")
+        >>> images = LabelledImages.from_arrays(pd.Index(["a", "b"]), [1, 0], ["p", "p"])
+        >>> units, by_patient = evaluated_units(images, "patient")
         >>> by_patient.y_true.tolist()
         [True]
     """
-    units = group_images(truth, labels, evaluated.image_ids, unit)
-    count = len(units.names)
-    kinds = None
-    if evaluated.x_class is not None:
-        other = units.highest(evaluated.x_class.to_numpy() != _NORMAL)
-        kinds = pd.Series(np.where(other > 0, "not_normal", _NORMAL))
-    whole = replace(
-        evaluated,
-        image_ids=units.names,
-        y_true=units.highest(evaluated.y_true) > 0,
-        patients=units.first(evaluated.patients),
-        boxes_trusted=np.zeros(count, dtype=bool),
-        truth=evaluated.truth.iloc[:0],
-        x_class=kinds,
+    test = images.test
+    units = group_images(images, test.image_ids, unit, role="test")
+    owners = units.first(test.patients_of(test.image_ids))
+    whole = LabelledImages.from_arrays(
+        units.names, units.highest(test.y_true), owners, finding=images.finding
     )
-    return units, whole
+    table = whole.images
+    if "x_class" in test.images:
+        other = units.highest(test.images["x_class"].to_numpy() != _NORMAL)
+        table = table.assign(x_class=np.where(other > 0, "not_normal", _NORMAL))
+    # The patients stay those of all images, whose resamples the units share.
+    return units, replace(whole, images=table, patient_ids=test.patient_names)

@@ -1,6 +1,6 @@
-"""Base class of detectors and classifiers.
+"""Base classes of detectors and classifiers, and of the batches that they read.
 
-It normalises images of the pixel store, and can freeze the backbone in stages.
+A model normalises images of the pixel store, and can freeze its backbone in stages.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import torch
@@ -17,6 +18,47 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
 
 Trainable = Literal["all", "head", "head_first", "stages", "none"] | int
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """A batch of images for a model. Subclasses add labels or boxes, which stay in main memory.
+
+    Attributes:
+        image_ids: Ids of the B images of the batch.
+        images: Images resized to squares with black borders, uint8 (B, 1, S, S). The model
+            normalises them.
+    """
+
+    image_ids: list[str]
+    images: Tensor  # uint8 (B, 1, S, S), store pixels; the model normalises
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return the same batch with its images on another device; labels and boxes do not move.
+
+        Args:
+            device: Device, such as ``cuda``.
+            non_blocking: True to let the program continue while images are copied from page-locked
+                memory; False to wait for the copy.
+
+        Returns:
+            A new batch.
+        """
+        return replace(self, images=self.images.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Return the same batch with its images in page-locked memory.
+
+        A GPU copies from this memory faster. `DataLoader` calls this method. Labels and boxes do
+        not move.
+
+        Returns:
+            A new batch.
+        """
+        return replace(self, images=self.images.pin_memory())
 
 
 class StoreModel(nn.Module, ABC):

@@ -11,7 +11,7 @@ from cxr_compare.scripts.parameters import Argument
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.groups.exposure import Exposure
-    from cxr_compare.evaluation.labelled_images import GroundTruth
+    from cxr_compare.evaluation.labelled_images import LabelledImages
 
 
 def _read_texts(value: str | Iterable[str] | Mapping[str, Any]) -> tuple[str, ...]:
@@ -33,7 +33,7 @@ system to its file.
 
 
 def read_exposures(
-    texts: Sequence[str], truth: GroundTruth, mapping: Path | None
+    texts: Sequence[str], truth: LabelledImages, mapping: Path | None
 ) -> list[Exposure]:
     """Read which test images systems have seen in training, from one file for each system.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts.given_systems import GivenSystem, GivenValues
 from cxr_compare.scripts.recorded_call import recorded_systems, system_files
@@ -72,7 +72,7 @@ class FromDataSet:
     test_set: LabelledSplit
 
     @property
-    def truth(self) -> GroundTruth:
+    def truth(self) -> LabelledImages:
         """Labels, roles, patients and true boxes of the images."""
         return self.test_set.truth
 

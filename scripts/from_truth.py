@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.tables import frame_digest, require_members
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.eligible import EligibleSystems, eligible_in_memory
@@ -49,9 +49,9 @@ class GivenTruth:
             another source.
     """
 
-    truths: Mapping[str, GroundTruth]
+    truths: Mapping[str, LabelledImages]
     known: KnownImages
-    of_finding: Callable[[str], GroundTruth]
+    of_finding: Callable[[str], LabelledImages]
     order: pd.Series | None = None
     coco: Path | None = None
 
@@ -130,7 +130,7 @@ def _of_file(
             console.say(line)
         raise
 
-    def of_finding(finding: str) -> GroundTruth:
+    def of_finding(finding: str) -> LabelledImages:
         return LabelledSplit(dataset, Target(finding, (finding,), finding)).truth
 
     try:
@@ -147,7 +147,7 @@ def _of_file(
     )
 
 
-def refuse_shared_patients(ground_truth: GroundTruth, table: Any, *, allowed: bool) -> None:
+def refuse_shared_patients(ground_truth: LabelledImages, table: Any, *, allowed: bool) -> None:
     """Refuse labels in which a patient of test images has images in another role, too."""
     shared = ground_truth.shared_patients()
     if allowed or shared.empty:
@@ -188,13 +188,13 @@ class GivenPredictions:
             return self.read.content_id
         return str(self.read.info.inference_id)
 
-    def of_target(self, truth: GroundTruth) -> System:
+    def of_target(self, truth: LabelledImages) -> System:
         """Return the predictions of the findings of a target."""
         if isinstance(self.read, ReadPredictions):
             return self.read.of_finding(truth.findings)
         return _system(self.read, truth)
 
-    def predictions(self, truth: GroundTruth) -> Predictions:
+    def predictions(self, truth: LabelledImages) -> Predictions:
         """Return the predictions with the record and the tables of a predictions folder."""
         from cxr_compare.data_prep.store.prediction_info import MadeOn
         from cxr_compare.evaluation.sources.import_folder import as_predictions
@@ -206,7 +206,7 @@ class GivenPredictions:
         return as_predictions(self.read, made_on, self.caption)
 
 
-def _system(predictions: Predictions, truth: GroundTruth) -> System:
+def _system(predictions: Predictions, truth: LabelledImages) -> System:
     """Return a system of predictions in memory, such as those of a joint system."""
     from dataclasses import replace
 
@@ -214,7 +214,7 @@ def _system(predictions: Predictions, truth: GroundTruth) -> System:
     from cxr_compare.evaluation.sources.stored_predictions import read_system, record_of
 
     require_members(predictions.images["image_id"], truth.images, predictions.folder)
-    target = Target(truth.finding, truth.findings, truth.display_name)
+    target = Target(truth.finding, truth.findings, truth.shown_name)
     system = read_system(predictions, target)
     record = {**record_of(predictions), "trained_on": "unknown"}
     return replace(system, facts=replace(system.facts, record=record))
@@ -307,11 +307,11 @@ def _read_member(
     )
 
 
-def truth_digest(truth: GroundTruth) -> str:
+def truth_digest(truth: LabelledImages) -> str:
     """Return a digest of images, labels, roles, patients, groups and true boxes."""
     ids = truth.images["image_id"]
     images = truth.images.assign(
-        label=truth.labels.reindex(ids).to_numpy(),
+        label=truth.label.reindex(ids).to_numpy(),
         role=truth.roles.reindex(ids).to_numpy(),
         is_boxed=is_member(ids, truth.boxes_trusted),
         is_uncertain=is_member(ids, truth.uncertain),
@@ -332,8 +332,8 @@ class FromTruth:
     """
 
     systems: Mapping[str, Sequence[GivenPredictions]]
-    truth: GroundTruth
-    of_finding: Callable[[str], GroundTruth]
+    truth: LabelledImages
+    of_finding: Callable[[str], LabelledImages]
     pixels: Pixels | None = None
 
     def record(self) -> dict[str, Any]:

@@ -48,10 +48,6 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
         return data_set_steps(DataSet.open(folder))
     if kind.name == "report":
         return [f"open {_word(folder / PAGE)} in a browser"]
-    if kind.name == "features":
-        out = _word(_free(folder, "probe"))
-        source = f"--set model.features={_word(folder)}"
-        return [f"cxr train probe --data {_word(data or 'DATA')} --out {out} {source}"]
     steps = {"run": _after_run, "predictions": _after_predictions}
     return steps[kind.name](folder, data) if kind.name in steps else []
 
@@ -146,8 +142,7 @@ def _after_run(folder: Path, data: Path | None) -> list[str]:
     facts = read_marker(folder)
     alike = [run for run in _beside(folder, "run") if _question(run) == _question(folder)]
     rivals = [run for run in alike if read_marker(run).get("model_kind") != facts.get("model_kind")]
-    # A probe of given features answers for no new image.
-    answers = [] if facts.get("features") else [f"cxr predict {_word(folder)} IMAGE"]
+    answers = [f"cxr predict {_word(folder)} IMAGE"]
     if rivals:
         first = _comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)
     else:

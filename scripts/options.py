@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cxr_compare import configs
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.scripts.parameters import AnyPath, Argument
 from cxr_compare.serving.export_spec import ExportSpec, is_export
@@ -17,7 +19,7 @@ from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.dataset import DataSet
-    from cxr_compare.data_prep.work.engine import EngineName
+    from cxr_compare.data_prep.work.map_images import Workers
 
 _SAMPLE_SEED = 0
 
@@ -205,49 +207,49 @@ def read_target(text: str) -> tuple[str, tuple[str, ...]]:
     return name.strip(), findings
 
 
-class EngineChoice(NamedTuple):
-    """Processes or machines that decode and predict images and train networks.
-
-    Environment variables choose it, see `chosen_engine`.
-
-    Attributes:
-        name: ``local`` for processes of this machine, ``ray`` for a Ray cluster.
-        address: Address of the Ray cluster; None starts one on this machine.
-    """
-
-    name: EngineName
-    address: str | None
-
-    @property
-    def is_cluster(self) -> bool:
-        """True for a Ray cluster, False for processes of this machine."""
-        return self.name == "ray"
-
-
-def chosen_engine() -> EngineChoice:
-    """Read from environment variables on which machines images are decoded and predicted.
-
-    Learning curves train there as well. ``CXR_ENGINE`` is ``local`` (the default:
-    processes of this machine) or ``ray``. ``CXR_ADDRESS`` names the Ray cluster to join: ``auto``
-    or HOST:PORT. Without an address the command starts a cluster on this machine, and ends it
-    afterwards.
-
-    Returns:
-        Name of the engine and address of the cluster.
+def uses_cluster() -> bool:
+    """Return True if ``CXR_ENGINE=ray`` asks for a Ray cluster, False for this machine alone.
 
     Raises:
         InputError: The engine is unknown, or an address is set without the engine ``ray``.
     """
     name = os.environ.get("CXR_ENGINE") or "local"
-    address = os.environ.get("CXR_ADDRESS") or None
+    address = os.environ.get("CXR_ADDRESS")
     if name not in ("local", "ray"):
         raise InputError(f"CXR_ENGINE={name}: is none of local, ray")
-    if name == "local" and address is not None:
+    if name == "local" and address:
         raise InputError(
             f"CXR_ADDRESS={address}: is for a Ray cluster; set CXR_ENGINE=ray, too, or unset "
             "CXR_ADDRESS"
         )
-    return EngineChoice("ray" if name == "ray" else "local", address)
+    return name == "ray"
+
+
+@contextmanager
+def open_workers(processes: int | None = None) -> Iterator[Workers]:
+    """Open what the environment variables choose for decoding and predicting images.
+
+    Learning curves train there as well. ``CXR_ENGINE`` is ``local`` (the default:
+    processes of this machine) or ``ray``. ``CXR_ADDRESS`` names the Ray cluster to join: ``auto``
+    or HOST:PORT. Without an address the command starts a cluster on this machine, which ends with
+    the ``with`` block.
+
+    Args:
+        processes: Number of processes, or of processors of a cluster; None uses all.
+
+    Yields:
+        Number of processes of this machine, or the Ray cluster.
+
+    Raises:
+        InputError: The variables contradict each other, or there is no such cluster.
+    """
+    if uses_cluster():
+        from cxr_compare.data_prep.work.ray_cluster import open_cluster
+
+        with open_cluster(os.environ.get("CXR_ADDRESS") or None, processes) as cluster:
+            yield cluster
+    else:
+        yield cpu_count() if processes is None else processes
 
 
 Policy = Annotated[

@@ -16,7 +16,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage
+from cxr_compare.data_prep.duplicates.seen_images import SeenImage
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.contours import ActivationGrid

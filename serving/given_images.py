@@ -16,8 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
-from cxr_compare.data_prep.images.grey_conversion import grey_from_rgb
+from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.serving.answer import ARRAY
 from cxr_compare.serving.guard import Warned, file_warnings

@@ -93,7 +93,6 @@ class JointModel:
     kind: ClassVar = "both"
     tta: ClassVar[None] = None
     names: ClassVar[None] = None
-    given_features: ClassVar[None] = None
 
     folder: Path
     record: PredictionsInfo

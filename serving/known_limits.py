@@ -13,7 +13,7 @@ from typing import Literal
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage, SeenLookup, SeenRole
+from cxr_compare.data_prep.duplicates.seen_images import SeenImage, SeenLookup, SeenRole
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.predictions import SEEN_FILE

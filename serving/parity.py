@@ -28,7 +28,6 @@ from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
 from cxr_compare.evaluation.boxes.average_precision import unchecked_average_precision
 from cxr_compare.evaluation.choices import Choices
-from cxr_compare.evaluation.labelled_images import describe_images
 from cxr_compare.evaluation.metrics.image_metrics import auroc
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import read_output
@@ -273,9 +272,7 @@ def _phantoms(size: int) -> np.ndarray:
 
 def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> list[Measure]:
     """Measure differences of boxes, scores, maps and decisions, which must be the same."""
-    source = LoosePixels.from_arrays(
-        {f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1]
-    )
+    source = LoosePixels({f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1])
     sides = [
         _Answers.from_model(model, source, source.ids, source.sizes)
         for model in (run.model, exported)
@@ -432,11 +429,11 @@ def _falls(
     yield Measure(case, "images that the export cannot answer:", lost, 0)
     figures = {"AUROC falls by": areas}
     if answers[0].output.kind == "boxes":
-        truth = describe_images(test_set.truth, evaluated, labels)
-        boxed = evaluated[truth.boxes_trusted]
+        images = test_set.truth.select(evaluated)
+        boxed = images.boxed_images
         outputs = [read_output(answer.output, test_set.target, boxed) for answer in answers]
         figures["AP50 falls by"] = [
-            unchecked_average_precision(output.predicted_boxes, truth.truth, boxed)["ap50"]
+            unchecked_average_precision(output.predicted_boxes, images.true_boxes, boxed)["ap50"]
             for output in outputs
         ]
     for name, (before, after) in figures.items():

@@ -23,7 +23,6 @@ from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.features import FEATURES_RECORD, Features
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import (
@@ -35,8 +34,9 @@ from cxr_compare.data_prep.store.prediction_writer import (
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.background_threads import write_behind
-from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.map_images import Workers, map_images
 from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.data_prep.work.ray_cluster import RayCluster
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
     read_validation_scores,
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
 
 # Images in one file of a predictions folder: there are few files, and after Ctrl-C little is lost.
 PART_SIZE = 1024
-_MOST_SENT = 128  # images that a worker of an engine predicts before it answers
+_MOST_SENT = 128  # images that a worker predicts before it answers
 _LATENCY_IMAGES = 20
-_NO_MAPS = "none"  # method of the maps of a probe that has none
+_NO_MAPS = "none"  # of a joint system without a classifier
 
 
 def predict_data_set(  # noqa: PLR0913 - options of cxr predict
@@ -72,7 +72,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     validation_of: Target | None = None,
     image_ids: Sequence[str] | None = None,
     made_before: Predictions | None = None,
-    engine: Engine | None = None,
+    cluster: RayCluster | None = None,
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen images, into a predictions folder.
 
@@ -92,7 +92,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             test images.
         made_before: Predictions of the same model, whose rows are copied instead of computed again;
             None if there are none.
-        engine: Processes or machines that predict; None predicts in this process.
+        cluster: Ray cluster that predicts; None predicts in this process.
 
     Returns:
         The predictions. The cost of one image is measured only if all val and test images are
@@ -109,9 +109,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     predicted_ids = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
     if image_ids is not None:
         predicted_ids = pd.Series(sorted(image_ids), dtype=predicted_ids.dtype)
-    store = open_source(model, dataset, progress, engine)
-    if isinstance(store, Features):
-        store.require(dataset.ids.content_id, pd.Index(predicted_ids))
+    store = open_source(model, dataset, progress, cluster)
     sizes = dataset.images[["image_id", "width", "height"]]
     made_on = MadeOn(
         name=dataset.name,
@@ -133,9 +131,8 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             at_once = batch_size or model.batch_size
             parts = (
                 model.predict(store, todo, sizes, at_once)
-                # Features need too little computing to be sent to workers.
-                if engine is None or isinstance(store, Features | StoresBySize)
-                else predict_parts(engine, model, store, todo, sizes, at_once)
+                if cluster is None or isinstance(store, StoresBySize)
+                else predict_parts(cluster, model, store, todo, sizes, at_once)
             )
             write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
@@ -145,7 +142,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
                 [store.image(image_id) for image_id in predicted_ids[:_LATENCY_IMAGES]]
             )
             copy_seen_images(model, writer, progress)
-            if not isinstance(store, Features | StoresBySize):
+            if not isinstance(store, StoresBySize):
                 # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
                 progress.say(f"Last {of}: measuring the time of one image, for the table of costs")
             writer.info = writer.info.with_values(cost=model.cost(samples))
@@ -158,40 +155,26 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
 
 
 def open_source(
-    model: Model, dataset: DataSet, progress: Progress, engine: Engine | None = None
-) -> PixelStore | Features | StoresBySize:
-    """Open the input of a model: the pixels of a data set, or features from another program.
+    model: Model, dataset: DataSet, progress: Progress, workers: Workers | None = None
+) -> PixelStore | StoresBySize:
+    """Open the input of a model: the pixels of a data set.
 
     Args:
         model: Run (trained network) or export (the network in another format) that predicts.
         dataset: Data set of the images.
         progress: Shows the progress if pixels are stored first.
-        engine: Processes that resize and store the pixels; None does so in this process.
+        workers: Number of processes, or the Ray cluster, that resize and store the pixels; None
+            uses processes of this machine.
 
     Returns:
-        The pixel store (folder of resized images), or the features to which the model was fitted.
+        The pixel store (folder of resized images), or those of the members of a joint system.
 
     Raises:
-        InputError: The features folder was moved or changed, or an image cannot be read.
+        InputError: An image cannot be read.
     """
     if isinstance(model, JointModel):
         return StoresBySize(dataset, progress, model.preprocess.size)
-    given = getattr(model, "given_features", None)
-    if given is None:
-        return dataset.make_store(model.preprocess.size, progress, engine)
-    folder = Path(str(given["folder"]))
-    if not (folder / FEATURES_RECORD).is_file():
-        raise InputError(
-            f"{model.folder}: reads the features in {folder}, and they are not there; put them "
-            "back, or run cxr import on the table again"
-        )
-    features = Features.open(folder)
-    if features.features_id != given["features_id"]:
-        raise InputError(
-            f"{model.folder}: was fitted to other features than those in {folder}; run the same "
-            "cxr train into a new folder"
-        )
-    return features
+    return dataset.make_store(model.preprocess.size, progress, workers)
 
 
 def predict_validation(
@@ -288,7 +271,6 @@ def describe_system(model: Model, name: str | None) -> PredictionsInfo:
     run = _run_of(model)
     if model.backend != "torch":
         usual = f"{usual} ({model.backend} {model.precision})"
-    given = getattr(model, "given_features", None)
     has_maps = model.kind != "boxes" and model.maps != _NO_MAPS
     return PredictionsInfo(
         system=name or usual,
@@ -307,7 +289,6 @@ def describe_system(model: Model, name: str | None) -> PredictionsInfo:
         seen_unknown=tuple(info.unknown_weights),
         tta=model.tta,
         maps={"method": model.maps} if has_maps else None,
-        encoder=None if given is None else given["encoder"],
     )
 
 
@@ -321,16 +302,11 @@ def _recipe_of(run: Path | None) -> dict[str, Any] | None:
     except (ValueError, KeyError):  # a damaged file: the methods then say less
         return None
     facts = RunInfo.read(run / "run.json").to_json()
-    if "features" in model:
-        model["features"] = Path(model["features"]).name
-        reads = {"encoder": facts["features"]["encoder"]}
-    else:
-        facts["pretrained"] = model["weights"] = Path(model["weights"]).name
-        reads = {"preprocess": Preprocess.read(run / PREPROCESS_FILE).to_json()}
+    facts["pretrained"] = model["weights"] = Path(model["weights"]).name
     return {
-        "network": model.get("backbone") or model.get("architecture") or "given features",
+        "network": model.get("backbone") or model.get("architecture"),
         "config": config,
-        **reads,
+        "preprocess": Preprocess.read(run / PREPROCESS_FILE).to_json(),
         "run": {
             k: v
             for k, v in facts.items()
@@ -445,16 +421,13 @@ class _PartPredictor:
 
 
 @lru_cache(maxsize=1)
-def open_store(folder: Path) -> PixelStore:
-    """Open a pixel store (folder of resized images).
+def open_store(path: Path) -> PixelStore:
+    """Open a pixel store once in each process.
 
     Args:
-        folder: Folder of the pixel store.
-
-    Returns:
-        The opened pixel store.
+        path: File of the squares.
     """
-    return PixelStore.open(folder)
+    return PixelStore.open(path)
 
 
 @lru_cache(maxsize=1)
@@ -468,7 +441,7 @@ def _open_model(
 
 
 def predict_parts(
-    engine: Engine,
+    workers: Workers,
     model: Model,
     store: PixelStore,
     image_ids: pd.Index,
@@ -481,7 +454,7 @@ def predict_parts(
     byte.
 
     Args:
-        engine: Processes or machines that predict.
+        workers: Number of processes, or the Ray cluster, that predict.
         model: The loaded model.
         store: Pixel store (folder of resized square images).
         image_ids: Images to predict, in order.
@@ -501,14 +474,15 @@ def predict_parts(
         model.folder,
         None if model.names is None else tuple(model.names.items()),
         tuple((name, getattr(model, name)) for name in how),
-        store.folder,
+        store.path,
         batch_size,
         {} if of_torch else {"many": len(image_ids) > batch_size},
     )
     ordered = sizes.set_index("image_id").reindex(image_ids).rename_axis("image_id").reset_index()
     step = sent_size(batch_size)
     parts = (ordered.iloc[start : start + step] for start in range(0, len(ordered), step))
-    return engine.map_rows(predictor, parts, on_crash=_refuse, reads=[model.folder, store.folder])
+    reads = [model.folder, store.path]
+    return map_images(predictor, parts, workers, on_crash=_refuse, reads=reads)
 
 
 def _refuse(images: pd.DataFrame) -> Part:

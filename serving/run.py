@@ -13,8 +13,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.contracts.notebook import html_lines
-from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
+from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder, html_lines
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.loose_images import find_image_files, read_loose_images
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
@@ -140,10 +139,8 @@ class Run(OpenedFromFolder):
             This object itself.
 
         Raises:
-            InputError: A file is damaged, there is no threshold of `wanted_policy`, or the network
-                reads features that another program computed, not images.
+            InputError: A file is damaged, or there is no threshold of `wanted_policy`.
         """
-        require_reads_images(self.folder, getattr(self.model, "given_features", None))
         _ = self.model, self.operating_point, self.map_levels, self.guard, self.synthetic
         _ = self.validation_auroc, self.training_images
         return self
@@ -409,11 +406,10 @@ class Run(OpenedFromFolder):
         Returns:
             One prediction for each image, or an error for an image on which the network fails.
         """
-        require_reads_images(self.folder, getattr(self.model, "given_features", None))
         model = self.model
         of_files = warnings_of_files(images) if of_files is None else of_files
         originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
-        source = LoosePixels.from_arrays(originals, model.preprocess.size)
+        source = LoosePixels(originals, model.preprocess.size)
         (part,) = model.predict(source, source.ids, source.sizes, len(source.ids))
         output = self.decided(part)
         scores = _finding_scores(part.tables, model.findings)
@@ -491,29 +487,6 @@ def _run_folder(folder: Path) -> RunFolder:
     from cxr_compare.training.run_folder import RunFolder
 
     return RunFolder.open(folder)
-
-
-def require_reads_images(run: Path, given_features: Mapping[str, Any] | None) -> None:
-    """Check that a run can predict images.
-
-    A run that was fitted to features which another program computed cannot: it has no network for
-    images.
-
-    Args:
-        run: Folder of the training, which the message names.
-        given_features: Facts about such features in ``run.json``; None for a run that reads pixels.
-
-    Raises:
-        InputError: The run reads features that another program computed.
-    """
-    if given_features is not None:
-        encoder = given_features["encoder"]["name"]
-        raise InputError(
-            f"{run}: is a probe of the features of {encoder}, which were computed elsewhere, so it "
-            "cannot answer for new images; it predicts the data set that the features are of (cxr "
-            "predict RUN --data DATA --out OUT), and a probe of a network (cxr train probe --set "
-            "model.backbone=NAME) answers for any image"
-        )
 
 
 def _finding_scores(

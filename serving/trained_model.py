@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cxr_compare.classification.activation_maps import MapMethod
-from cxr_compare.classification.given_features import GIVEN_FEATURES, build_feature_classifier
 from cxr_compare.classification.inference import predict_scores
 from cxr_compare.classification.model import ImageClassifier, build_classifier
 from cxr_compare.data_prep.contracts.boxes import Boxes
@@ -32,7 +31,6 @@ from cxr_compare.detection.frames import best_boxes
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, best_box_fusion
 from cxr_compare.serving.export_spec import (
-    MODEL_FILES_OF_RUN,
     PREPROCESS_FILE,
     digest_files,
     require_names,
@@ -47,7 +45,6 @@ Precision = Literal["fp32", "bf16"]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "detector": build_detector,
     "classifier": build_classifier,
-    GIVEN_FEATURES: build_feature_classifier,
 }
 _MOST_IMAGES = 16  # largest number of images that are predicted at a time
 # Pixels of one batch on a CPU. A larger batch does not fit its caches, and takes longer an image.
@@ -62,8 +59,7 @@ class TrainedModel:
         backend: Program that computes; always ``torch``.
         run: Run folder of the model.
         model: Network in evaluation mode.
-        preprocess: Size and normalisation of the pixels that the network was trained with. They
-            have no effect if the network reads features that another program computed.
+        preprocess: Size and normalisation of the pixels that the network was trained with.
         precision: Number format of the computation: ``fp32`` or ``bf16``.
         device: Device that computes: ``cpu`` or ``cuda``.
         views: Versions of each image, such as mirrored, whose outputs are joined; the plain image
@@ -127,10 +123,7 @@ class TrainedModel:
             raise InputError(f"{folder}: a detector shows boxes, not maps; leave out --maps {maps}")
         if len(views) > 1 and not isinstance(model, Detector):
             raise InputError(f"{folder}: --tta joins a detector's boxes; leave it out")
-        if run.info.features:
-            preprocess = model.preprocess
-        else:
-            preprocess = Preprocess.read(folder / PREPROCESS_FILE)
+        preprocess = Preprocess.read(folder / PREPROCESS_FILE)
         return cls(run, model, preprocess, precision, device, views, how)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
@@ -171,15 +164,8 @@ class TrainedModel:
         return self.run.info
 
     @property
-    def given_features(self) -> dict[str, Any] | None:
-        """Facts about features of another program that the network reads; None for pixels."""
-        return self.run.info.features
-
-    @property
     def batch_size(self) -> int:
         """Number of images to predict at a time, by the device and the image size."""
-        if self.given_features is not None:
-            return _MOST_IMAGES
         if self.device != "cpu":
             return _MOST_IMAGES
         return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // self.preprocess.size**2))
@@ -205,11 +191,7 @@ class TrainedModel:
         It covers weights, preprocessing, precision, device, views, kind of maps and names of the
         findings.
         """
-        if self.given_features is None:
-            digest = digest_files(self.run.folder)
-        else:
-            digest = digest_files(self.run.folder, MODEL_FILES_OF_RUN)
-            digest.update(str(self.given_features["features_id"]).encode())
+        digest = digest_files(self.run.folder)
         digest.update(f"torch {self.precision} {self.device}".encode())
         if self.tta is not None:
             digest.update(json.dumps(self.tta, sort_keys=True).encode())
@@ -241,8 +223,6 @@ class TrainedModel:
             and ``latency_ms``, the median time of a batch of one image in ms. None stands for an
             unknown figure.
         """
-        if self.given_features is not None:
-            return self._cost_of_last_layer()
         size = self.preprocess.size
         images = None if sample_images is None else torch.from_numpy(sample_images).unsqueeze(1)
         memory = PeakMemory(self.viewed, self.device)
@@ -263,20 +243,6 @@ class TrainedModel:
             **latency,
             "precision": self.precision,
             "image_size": size,
-        }
-
-    def _cost_of_last_layer(self) -> dict[str, Any]:
-        """Return the cost of a probe of given features; that of their encoder is unknown."""
-        trained = self.run.info
-        unknown = ("parameters", "flops", "latency_ms", "latency_device", "peak_memory_bytes")
-        return {
-            **dict.fromkeys(unknown),
-            "trainable_parameters": trained.trainable_parameters,
-            "size_bytes": (self.run.folder / WEIGHTS_FILE).stat().st_size,
-            "train_seconds": trained.seconds,
-            "train_device": trained.device_name,
-            "train_peak_memory_bytes": trained.peak_memory_bytes,
-            "precision": self.precision,
         }
 
     def predict(

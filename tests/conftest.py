@@ -15,11 +15,11 @@ import pytest
 # counts, and from one that has less each process imports PyTorch anew.
 _PRELOADED = [
     "cxr_compare.data_prep.store.decode",
-    "cxr_compare.data_prep.augment.augment",
     "cxr_compare.data_prep.audit.audit",
-    "cxr_compare.classification.dataset",
     "cxr_compare.classification.inference",
     "cxr_compare.detection.detector",
+    "cxr_compare.training.augment",
+    "cxr_compare.training.datasets",
     "cxr_compare.training.loading",
     "cxr_compare.training.run",
     "cxr_compare.training.classifier",

@@ -8,6 +8,32 @@ import pandas as pd
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import letterbox
 
+ORIGINALS = {  # image id -> (height, width) px: square, wide and high
+    "square": (128, 128),
+    "wide": (100, 200),
+    "high": (256, 128),
+    "empty": (128, 128),
+}
+BOXES = pd.DataFrame(
+    [
+        ("square", "opacity", 20.0, 30.0, 70.0, 90.0),
+        ("square", "opacity", 80.0, 10.0, 120.0, 60.0),
+        ("wide", "opacity", 100.0, 20.0, 180.0, 80.0),
+        ("high", "opacity", 10.0, 100.0, 110.0, 220.0),
+    ],
+    columns=["image_id", "finding", "x1", "y1", "x2", "y2"],
+)
+LABELLED_ORIGINALS = {
+    "square": (128, 128),
+    "wide": (100, 200),
+    "high": (256, 128),
+    "unknown": (64, 64),
+}
+LABELS = pd.DataFrame(
+    {"opacity": [1.0, 0.0, 1.0], "nodule": [0.0, np.nan, 1.0]},
+    index=pd.Index(["square", "wide", "high"], name="image_id"),
+)
+
 
 class ImageStore:
     """Stands for a `PixelStore` of some originals."""

@@ -117,7 +117,7 @@ def test_real_x_rays_go_from_dicom_to_a_report_of_a_run_and_of_predictions(rsna)
         "auroc", "average_precision", "accuracy", "precision", "recall", "specificity", "f1",
         "ap50", "ap",
     } <= names  # fmt: skip
-    systems = {row["system"] for row in figures}
+    systems = {" - ".join(filter(None, (row["first"], row["second"]))) for row in figures}
     baselines = {name: f"image-blind with {name}'s scores" for name in ("RetinaNet", "CheXNet")}
     assert systems == {
         "RetinaNet - CheXNet", *baselines, *baselines.values(),
@@ -193,7 +193,7 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path, shared_data):
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # pytest's may be ignored
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "data").glob("pixels/*/*.npy")) and time.monotonic() < deadline:
+    while not list((tmp_path / "data").glob("pixels/*.npy")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
     output = running.communicate(timeout=60)[1]

@@ -79,6 +79,10 @@ BEFORE_TRAINING = [
     "import-form form.csv --key study/key.csv --data data --out reader --name Ann",  # annex studies
     *_FOLDS,
     "wrong-labels folds/0 --error 0.05",  # annex studies
+    # annex studies
+    "import-features features.parquet --data data --out probe --name Encoder --revision 1 "
+    "--licence MIT",
+    # end of annex studies
     "ensemble folds/A0 folds/B0 --data data --out both",
     "folds folds/0 folds/1 folds/2 --out folds/all",
 ]
@@ -143,6 +147,10 @@ def _write_scores(folder: Path) -> None:
         score = 0.3 * labels.fillna(0.0).to_numpy() + 0.7 * noise
         table = pd.DataFrame({"image_id": labels.index, "score": score})
         table.to_csv(folder / f"{name}.csv", index=False)
+    # annex studies
+    features = pd.DataFrame(np.random.default_rng(2).random((len(labels), 4)), index=labels.index)
+    features.rename(columns="f{}".format).reset_index().to_parquet(folder / "features.parquet")
+    # end of annex studies
 
 
 @pytest.mark.parametrize("command", BEFORE_TRAINING)

@@ -346,7 +346,6 @@ def compare(before: Path, after: Path, most: int) -> int:
             for root in (before, after)
             for glob in TABLES
             for p in root.rglob(glob)
-            if ".decoded" not in p.parts
         }
     )
     found = 0

@@ -8,15 +8,20 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from cxr_compare.classification.dataset import ImageLabelDataset, LabelBatch, collate
-from cxr_compare.classification.loss import build_criterion, training_losses, validation_losses
+from cxr_compare.classification.loss import (
+    LabelBatch,
+    build_criterion,
+    training_losses,
+    validation_losses,
+)
 from cxr_compare.classification.model import ImageClassifier, build_classifier, start_from
 from cxr_compare.configs.settings import ClassifierConfig
-from cxr_compare.data_prep.augment.augment import Augmentation
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.evaluation.metrics.image_metrics import auroc, image_average_precision
+from cxr_compare.training.augment import Augmentation
+from cxr_compare.training.datasets import ImageLabelDataset, collate_labels
 from cxr_compare.training.sampling import balancing_weights
 from cxr_compare.training.start_weights import StartWeights
 from cxr_compare.training.task import TrainingTask, mean_of_defined
@@ -64,7 +69,7 @@ class ClassifierTask(TrainingTask):
         labels, ids = labelled_images(dataset, target, config.data.split)
         self.train = ImageLabelDataset(store, ids["train"], labels, self.findings, augmentation)
         self.val = ImageLabelDataset(store, ids["val"], labels, self.findings)
-        self.collate = collate
+        self.collate = collate_labels
         self.positive = (self.train.targets == 1).any(axis=1)
         share = config.training.positive_share
         self.draw_weights = balancing_weights(self.positive, share) if share else None

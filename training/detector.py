@@ -12,8 +12,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from cxr_compare.configs.settings import DetectorConfig
-from cxr_compare.data_prep.augment.augment import Augmentation
-from cxr_compare.data_prep.augment.mosaic import DroppedBoxes
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.finding_names import Target
@@ -22,14 +20,15 @@ from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.detection.detector import (
     Detector,
     LesionBatch,
-    LesionDataset,
-    collate,
     training_losses,
     validation_losses,
 )
 from cxr_compare.detection.model import build_detector, start_from
 from cxr_compare.evaluation.boxes.average_precision import unchecked_average_precision
 from cxr_compare.evaluation.metrics.image_metrics import auroc
+from cxr_compare.training.augment import Augmentation
+from cxr_compare.training.datasets import AugmentedLesionBatch, LesionDataset, collate_lesions
+from cxr_compare.training.mosaic import DroppedBoxes
 from cxr_compare.training.processes import reduce_over_processes
 from cxr_compare.training.sampling import balancing_weights
 from cxr_compare.training.task import TrainingTask, mean_of_defined
@@ -85,7 +84,7 @@ class DetectorTask(TrainingTask):
             store, ids["train"], boxes, self.findings, augmentation, mosaic=mosaic
         )
         self.val = LesionDataset(store, ids["val"], boxes, self.findings)
-        self.collate = collate
+        self.collate = collate_lesions
         self.positive = ids["train"].isin(boxes["image_id"])
         self.model = self._build_model(build_detector, start_from, config, store.size)
         share = config.training.positive_share
@@ -95,7 +94,7 @@ class DetectorTask(TrainingTask):
             self._box_counts = _EpochSums(list(_COUNT_COLUMNS))
             self.callbacks.append(self._box_counts)
 
-    def training_losses(self, model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
+    def training_losses(self, model: Detector, batch: AugmentedLesionBatch) -> dict[str, Tensor]:
         """Compute the losses of a training batch, and count the boxes that augmentation dropped.
 
         Args:

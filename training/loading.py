@@ -181,9 +181,8 @@ def start_loaders() -> tuple[Any, Any]:
     """
     context = worker_context(
         "cxr_compare.data_prep.store.decode",
-        "cxr_compare.data_prep.augment.augment",
-        "cxr_compare.classification.dataset",
-        "cxr_compare.detection.detector",
+        "cxr_compare.training.augment",
+        "cxr_compare.training.datasets",
         __name__,
     )
     return context, _begin_loader

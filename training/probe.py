@@ -6,15 +6,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from cxr_compare.classification.dataset import ImageLabelDataset, collate
-from cxr_compare.classification.given_features import build_feature_classifier
 from cxr_compare.classification.inference import compute_features
 from cxr_compare.classification.loss import sigmoid_scores
 from cxr_compare.classification.model import build_classifier, start_from
@@ -23,8 +20,7 @@ from cxr_compare.configs.settings import ProbeConfig
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.features import Features
-from cxr_compare.data_prep.store.pixel_store import PixelSource
+from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.training.classifier import (
@@ -34,6 +30,7 @@ from cxr_compare.training.classifier import (
     start_channels,
 )
 from cxr_compare.training.cost import count_parameters, describe_device
+from cxr_compare.training.datasets import ImageLabelDataset, collate_labels
 from cxr_compare.training.hardware import Hardware
 from cxr_compare.training.model_files import save_model
 from cxr_compare.training.peak_memory import PeakMemory
@@ -45,37 +42,28 @@ from cxr_compare.training.task import ModelTask
 class ProbeTask(ModelTask):
     """All that the fit of a probe needs: images, labels and network.
 
-    A probe is a classifier on frozen features, of which only the last layer is fitted. The features
-    come from a frozen network that reads a pixel store (folder of resized images), or from a folder
-    with features that another program computed.
+    A probe is a classifier on the features of a frozen network, of which only the last layer is
+    fitted.
 
     Args:
         config: Configuration of the probe.
         dataset: Data set with images and labels.
         target: Finding, or group of findings, that is learned.
-        source: The pixel store, or the features that were opened by `open_features`.
+        store: Pixel store: the images of the data set, resized to squares.
     """
 
     def __init__(
-        self, config: ProbeConfig, dataset: DataSet, target: Target, source: PixelSource
+        self, config: ProbeConfig, dataset: DataSet, target: Target, store: PixelStore
     ) -> None:
         super().__init__(config, target)
         labels, ids = labelled_images(dataset, target, config.data.split)
-        self.given = source if isinstance(source, Features) else None
-        if isinstance(source, Features):
-            source.require(dataset.ids.content_id, ids["train"].union(ids["val"]))
-        self.train = ImageLabelDataset(source, ids["train"], labels, self.findings)
-        self.val = ImageLabelDataset(source, ids["val"], labels, self.findings)
+        self.train = ImageLabelDataset(store, ids["train"], labels, self.findings)
+        self.val = ImageLabelDataset(store, ids["val"], labels, self.findings)
         self.positive = (self.train.targets == 1).any(axis=1)
         self._patients = dataset.images.set_index("image_id")["patient_id"]
-        if isinstance(source, Features):
-            self.model = build_feature_classifier(
-                source.channels, source.grid, n_findings=len(self.findings)
-            )
-        else:
-            self.model = self._build_model(
-                build_classifier, start_from, config, source.size, **start_channels(self.start)
-            )
+        self.model = self._build_model(
+            build_classifier, start_from, config, store.size, **start_channels(self.start)
+        )
 
     def compute(
         self, images: ImageLabelDataset, batch_size: int, hardware: Hardware, advance: Any
@@ -95,7 +83,9 @@ class ProbeTask(ModelTask):
             InputError: A feature is not finite; the message names the image.
         """
         samples = (
-            collate([images[row] for row in range(start, min(start + batch_size, len(images)))])
+            collate_labels(
+                [images[row] for row in range(start, min(start + batch_size, len(images)))]
+            )
             for start in range(0, len(images), batch_size)
         )
         batches = read_ahead((batch.image_ids, batch.images) for batch in samples)
@@ -164,8 +154,7 @@ def complete_probe(
     run.write_history(rows)
     draw_penalties(rows, run.folder / "curves.png")
     save_model(model.cpu(), run.folder)
-    if settings.model.features is None:
-        model.preprocess.write(run.folder / "preprocess.json")
+    model.preprocess.write(run.folder / "preprocess.json")
     losses = [trial.val_loss for trial in kept.values() if not math.isnan(trial.val_loss)]
     val_loss = float(np.mean(losses)) if losses else None
     parameters = count_parameters(model)
@@ -176,8 +165,7 @@ def complete_probe(
         penalties={finding: trial.penalty for finding, trial in kept.items()},
         n_train=len(task.train),
         n_val=len(task.val),
-        pretrained=settings.model.weights or "given features",
-        **({} if task.given is None else {"features": describe_features(task.given)}),
+        pretrained=settings.model.weights,
         parameters=parameters.total,
         trainable_parameters=sum(p.numel() for p in model.classifier.parameters()),
         precision=hardware.precision,
@@ -191,42 +179,6 @@ def complete_probe(
         processor_seconds=round(time.process_time() - processor_began, 1),
         peak_memory_bytes=memory.read(),
     )
-
-
-def open_features(settings: ProbeConfig) -> Features | None:
-    """Open the folder with features from another program that a configuration names.
-
-    Args:
-        settings: Configuration of the training, from its TOML file.
-
-    Returns:
-        The features; None if the configuration names no folder, because a network of this program
-        computes the features from pixels.
-
-    Raises:
-        InputError: The folder holds no features.
-    """
-    folder = settings.model.features
-    return None if folder is None else Features.open(Path(folder))
-
-
-def describe_features(features: Features) -> dict[str, Any]:
-    """Return facts for ``run.json`` that tell later from which features a probe was fitted.
-
-    A probe is a linear layer on frozen features. Here another program computed the features.
-
-    Args:
-        features: Features that the probe was fitted to.
-
-    Returns:
-        Folder of the features, their digest (``features_id``), and the name of the ``encoder`` that
-        computed them.
-    """
-    return {
-        "folder": str(features.folder.resolve()),
-        "features_id": features.features_id,
-        "encoder": features.encoder,
-    }
 
 
 def _load_layer(layer: nn.Linear, fitted: FittedLayer) -> None:

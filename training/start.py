@@ -16,19 +16,19 @@ from cxr_compare.configs.settings import (
     ProbeConfig,
     ProbeTrainingSettings,
 )
-from cxr_compare.data_prep.augment.augment import build_augmentation
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
+from cxr_compare.training.augment import build_augmentation
 from cxr_compare.training.classifier import ClassifierTask
 from cxr_compare.training.cost import count_parameters
 from cxr_compare.training.detector import DetectorTask
 from cxr_compare.training.hardware import Hardware
 from cxr_compare.training.loading import start_loaders
-from cxr_compare.training.probe import ProbeTask, open_features
+from cxr_compare.training.probe import ProbeTask
 from cxr_compare.training.request import Request, require_shares
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.run_info import StartedRun
@@ -110,8 +110,6 @@ def _random_start(settings: Config) -> str:
 def _require_weights(settings: Config) -> None:
     """Fetch published weights; if they are not available, name every alternative."""
     network = settings.model.backbone
-    if network is None:
-        return  # a probe of given features
     try:
         if settings.model.weights == "imagenet":
             fetch_imagenet(network)
@@ -203,10 +201,8 @@ def _build_task(request: Request, settings: Config, progress: Progress) -> Model
     """Build the training of a configuration, its model initialised."""
     task: ModelTask
     if isinstance(settings, ProbeConfig):
-        source = open_features(settings) or request.dataset.make_store(
-            int(settings.data.image_size or 0), progress
-        )
-        task = ProbeTask(settings, request.dataset, request.target, source)
+        store = request.dataset.make_store(settings.data.image_size, progress)
+        task = ProbeTask(settings, request.dataset, request.target, store)
     else:
         task = _build_training_task(request, settings, progress)
     for note in task.notes:

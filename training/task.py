@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from cxr_compare.configs.settings import Config
-from cxr_compare.data_prep.augment.mosaic import DroppedBoxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.training.mosaic import DroppedBoxes
 from cxr_compare.training.start_weights import PUBLISHED_WEIGHTS, StartWeights
 
 
@@ -61,7 +61,7 @@ class ModelTask:
         """Build the model from the seed or published weights, and load what fits of `start`."""
         start = self.start
         weights = config.model.weights
-        arguments |= config.model.model_dump(exclude={"weights", "trainable", "features"})
+        arguments |= config.model.model_dump(exclude={"weights", "trainable"})
         if start is not None:
             arguments |= start.normalisation
             self.notes += start.pixel_notes(size)

@@ -11,7 +11,13 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.assemble.combined_targets import merge_targets
-from cxr_compare.data_prep.assemble.dataset_writer import SetPlan, begin_set, is_complete, write_set
+from cxr_compare.data_prep.assemble.dataset_writer import (
+    SetPlan,
+    begin_set,
+    end_set,
+    is_complete,
+    write_set,
+)
 from cxr_compare.data_prep.assemble.exclusion_list import exclude_listed, read_exclusions
 from cxr_compare.data_prep.assemble.summary import Summary, summarise
 from cxr_compare.data_prep.audit.audit import MeasureShortcuts
@@ -100,7 +106,6 @@ def combine(
     if exclude is not None:
         listed = read_exclusions(exclude)
         settings["exclude"] = frame_digest(listed, listed.columns)
-    is_complete(out, settings)  # refuses a wrong folder before a lock file is put into it
     with folder_lock(out):
         complete = is_complete(out, settings)
         if not complete:
@@ -111,6 +116,7 @@ def combine(
             begin_set(out, settings)
             plan = SetPlan(name or out.resolve().name, rule, settings)
             write_set(out, tables, decode, plan, measure_shortcuts=measure_shortcuts)
+        end_set(out)
     return summarise(DataSet.open(out), already_complete=complete)
 
 

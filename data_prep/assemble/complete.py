@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_readings import box_faults, cut_boxes
@@ -19,92 +17,60 @@ from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.source_tables import SourceTables
-from cxr_compare.data_prep.store.decode import DecodedRow
+
+_HEADER = "header_"  # of the columns of the decode table with facts that an image states itself
+_FROM_HEADER = ("view", "sex", "age_years", "spacing_row_mm", "spacing_col_mm")
 
 
-def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
-    """Return what label files say about the size of each image, to check it against the file.
-
-    Args:
-        images: Images table, with ``width`` and ``height`` if the labels state them.
-        boxes: Boxes of these images, in px of the original image; may be empty.
-
-    Returns:
-        Stated width and height, and largest x2 and y2 of the boxes, one row for each of the N
-        images, px, shape ``(N, 4)``; NaN if unknown.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": ["a"], "width": [1024], "height": [1024]})
-        >>> boxes = pd.DataFrame({"image_id": ["a"], "x2": [300.0], "y2": [400.0]})
-        >>> labelled_sizes(images, boxes).tolist()
-        [[1024.0, 1024.0, 300.0, 400.0]]
-    """
-    reach = boxes.groupby("image_id")[["x2", "y2"]].max()
-    stated = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()
-    return np.hstack([stated, reach.reindex(images["image_id"].to_numpy()).to_numpy()])
-
-
-def journal_row(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, Any]:
-    """Return a dictionary of the facts, or the error, of one decoded image file.
-
-    An unfinished data set stores these rows (its journal), so that an interrupted call continues
-    without decoding an image twice.
+def misfits(tables: SourceTables, facts: pd.DataFrame) -> pd.DataFrame:
+    """Find images that are not of the size that their labels state, or that a box leaves.
 
     Args:
-        row: Facts of the decoded image, or the error.
-        path: Path of the image file. It is removed from error messages because it may contain a
-            name.
-        labelled: Width, height, largest x2 and largest y2 that the labels state for this image, px,
-            shape (4,): its row of `labelled_sizes`. An image that does not fit them gets an error.
+        tables: Tables that were read from the user's files.
+        facts: Table with ``image_id``, ``width`` and ``height`` (px) of the decoded images.
 
     Returns:
-        The image id, the measured facts by name, and ``error_stage`` (``decode``, ``size`` or
-        ``boxes``) and ``error``, which are None if the image can be used.
+        One row for each such image with ``image_id``, ``stage`` (``size`` or ``boxes``),
+        ``reason`` and, if a box leaves it, the edges of the first such box.
     """
-    if row.error:
-        reason = row.error.removeprefix(f"{path}: ")  # a path may contain a name
-        return {"image_id": row.image_id, "error_stage": "decode", "error": reason}
-    stage, error = _misfit(row.facts, labelled)
-    return {"image_id": row.image_id, "error_stage": stage, "error": error, **row.facts}
-
-
-def _misfit(facts: dict[str, Any], labelled: np.ndarray) -> tuple[str | None, str | None]:
-    """Return the stage and reason if the labels cannot belong to this image, else None twice."""
-    sides = [(name, facts[name]) for name in ("width", "height")]
-    for (name, actual), stated in zip(sides, labelled[:2].tolist(), strict=True):
-        if not math.isnan(stated) and stated != actual:
-            return "size", f"not of the stated size: {name} {stated:g}, the image has {actual} px"
-    corners = np.array([[0, 0, *np.nan_to_num(labelled[2:], nan=1)]])
-    size = np.array([[actual for _, actual in sides]], dtype=np.float64)
-    (fault,) = box_faults(corners, size)
-    return ("boxes", fault) if fault else (None, None)
-
-
-_FROM_HEADER = ("view", "sex", "age_years")
+    sizes = facts[["image_id", "width", "height"]].astype({"width": "float64", "height": "float64"})
+    stated = tables.images.reindex(columns=["image_id", "width", "height"])
+    both = sizes.merge(stated, on="image_id", suffixes=("", "_stated"))
+    found = []
+    for side in ("width", "height"):
+        known = both[f"{side}_stated"].astype("float64")
+        wrong = both.assign(known=known)[known.notna() & (known != both[side])]
+        reasons = [
+            f"not of the stated size: {side} {known:g}, the image has {actual:g} px"
+            for known, actual in zip(wrong["known"], wrong[side], strict=True)
+        ]
+        found.append(wrong[["image_id"]].assign(stage="size", reason=reasons))
+    boxes = tables.boxes.merge(sizes, on="image_id")
+    faults = box_faults(
+        boxes[EDGES].to_numpy(dtype="float64"), boxes[["width", "height"]].to_numpy()
+    )
+    faulty = boxes.assign(stage="boxes", reason=faults)[pd.Series(faults != "", boxes.index)]
+    found.append(faulty[["image_id", "stage", "reason", *EDGES]])
+    return pd.concat(found, ignore_index=True).drop_duplicates("image_id")
 
 
 def complete_tables(
-    tables: SourceTables, outcomes: pd.DataFrame | None
+    tables: SourceTables, facts: pd.DataFrame, failed: pd.DataFrame
 ) -> tuple[SourceTables, pd.DataFrame]:
     """Add facts of the decoded image files, such as sizes, to the tables of a data set.
 
     Args:
         tables: Tables that were read from the user's files: images, findings, boxes and others.
-        outcomes: Table from rows of `journal_row`, one for each decoded image; None if there are no
-            image files.
+        facts: Facts of the images that can be used.
+        failed: Images that cannot be used, with ``image_id``, ``stage``, ``reason`` and, if one of
+            their boxes is the reason, its edges.
 
     Returns:
         The completed tables, and the decode table, which says for each image how its file was
         decoded. Images that cannot be used are removed from the tables and listed in the table
         ``excluded``.
     """
-    if outcomes is None:
-        measured = pd.Index(["spacing_row_mm", "spacing_col_mm", "height", "width"])
-        stated = tables.images.reindex(columns=tables.images.columns.union(measured, sort=False))
-        images = _with_spacing(stated).reindex(columns=_columns(tables.images))
-        return replace(tables, images=images.sort_values("image_id")), empty_table("decode")
-    usable = outcomes["error"].isna()
-    images = _complete_images(tables.images, outcomes[usable])
+    images = _complete_images(tables.images, facts)
     ids = images["image_id"]
     labels = {n: getattr(tables, n) for n in ("findings", "boxes", "box_coverage", "split")}
     usable_tables: dict[str, Any] = {
@@ -112,10 +78,19 @@ def complete_tables(
     }
     usable_tables["boxes"], note = _cut(usable_tables["boxes"], images)
     usable_tables["notes"] = (*tables.notes, *note)
-    parts = [tables.excluded, _failures(tables, outcomes[~usable])]
+    rows = failed.merge(tables.images[["image_id", "path"]], on="image_id").sort_values("image_id")
+    parts = [tables.excluded, rows[["path", "stage", "reason", *EDGES]]]
     usable_tables["excluded"] = _with_digests(pd.concat(parts, ignore_index=True), tables.root)
-    decode = outcomes.loc[usable, list(SCHEMAS["decode"].columns)].sort_values("image_id")
+    decode = facts[list(SCHEMAS["decode"].columns)].sort_values("image_id")
     return replace(tables, images=images, **usable_tables), decode
+
+
+def complete_without_files(tables: SourceTables) -> tuple[SourceTables, pd.DataFrame]:
+    """Complete the tables of a source that has no image files; the decode table is empty."""
+    measured = pd.Index(["spacing_row_mm", "spacing_col_mm", "height", "width"])
+    stated = tables.images.reindex(columns=tables.images.columns.union(measured, sort=False))
+    images = _with_spacing(stated).reindex(columns=_columns(tables.images))
+    return replace(tables, images=images.sort_values("image_id")), empty_table("decode")
 
 
 def _columns(images: pd.DataFrame) -> list[str]:
@@ -123,17 +98,16 @@ def _columns(images: pd.DataFrame) -> list[str]:
     return [*SCHEMAS["images"].columns, *free]
 
 
-def _complete_images(images: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
+def _complete_images(images: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     """Add the measured facts; a value in the table of the source has priority."""
-    measured = ["image_id", "file_sha256", "height", "width", "spacing_row_mm", "spacing_col_mm"]
+    measured = ["image_id", "file_sha256", "height", "width"]
     # A stated height or width equals the measured one by now.
     stated = images.drop(columns=[c for c in ("height", "width") if c in images.columns])
-    joined = stated.merge(
-        outcomes[[*measured, *_FROM_HEADER]], on="image_id", suffixes=("", "_header")
-    )
-    for column in (*_FROM_HEADER, "spacing_row_mm", "spacing_col_mm"):
-        if f"{column}_header" in joined.columns:
-            joined[column] = joined[column].fillna(joined[f"{column}_header"])
+    in_headers = [f"{_HEADER}{column}" for column in _FROM_HEADER]
+    joined = stated.merge(facts[[*measured, *in_headers]], on="image_id")
+    for column in _FROM_HEADER:
+        header = joined[f"{_HEADER}{column}"]
+        joined[column] = joined[column].fillna(header) if column in stated else header
     return _with_spacing(joined).reindex(columns=_columns(images)).sort_values("image_id")
 
 
@@ -158,19 +132,6 @@ def _cut(boxes: pd.DataFrame, images: pd.DataFrame) -> tuple[pd.DataFrame, list[
     limits = sizes.reindex(boxes["image_id"].to_numpy()).to_numpy()
     cut, note = cut_boxes(boxes, limits)
     return cut, [note] if note else []
-
-
-def _failures(tables: SourceTables, failed: pd.DataFrame) -> pd.DataFrame:
-    """Build the rows of ``excluded``, with the box that leaves its image if that is the reason."""
-    misfits = failed.loc[failed["error_stage"] == "boxes", ["image_id", "width", "height"]]
-    boxes = tables.boxes.merge(misfits.astype({"width": "float64", "height": "float64"}))
-    limits = boxes[["width", "height"]].to_numpy()
-    is_faulty = box_faults(boxes[EDGES].to_numpy(dtype="float64"), limits) != ""
-    boxes = boxes[pd.Series(is_faulty, boxes.index)].drop_duplicates("image_id")
-    rows = failed.rename(columns={"error_stage": "stage", "error": "reason"})
-    rows = rows.merge(tables.images[["image_id", "path"]], on="image_id")
-    rows = rows.merge(boxes[["image_id", *EDGES]], on="image_id", how="left")
-    return rows[["path", "stage", "reason", *EDGES]]
 
 
 def _with_digests(excluded: pd.DataFrame, root: Path) -> pd.DataFrame:

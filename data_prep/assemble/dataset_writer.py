@@ -25,9 +25,11 @@ from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.splits.balance import image_strata
 from cxr_compare.data_prep.splits.split import SplitRule, draw_split, extend_split, official_split
 from cxr_compare.data_prep.splits.stored_splits import image_links, write_split
+from cxr_compare.data_prep.store.build_pixel_store import WORK_FOLDER
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import DataSetInfo, SplitInfo, SplitOrigin
-from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.store.decode_writer import JOURNAL
+from cxr_compare.data_prep.work.map_images import Workers
 
 SplitAndOrigin = tuple[pd.DataFrame, SplitOrigin]
 """A split table and how it was made."""
@@ -113,9 +115,6 @@ def _extend_stored_split(
     return grown, how.with_values(n_images_added=how.n_images_added + n_new)
 
 
-JOURNAL = ".decoded"
-"""Folder in a data set that stores the outcome of each image, so that none is decoded twice."""
-_WORK = ".prepare"
 _SETTINGS = "settings.json"
 
 
@@ -151,7 +150,7 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
 
     record = read_matching_record(
         out,
-        {"dataset.json": DataSetInfo, f"{_WORK}/{_SETTINGS}": _Settings},
+        {"dataset.json": DataSetInfo, f"{WORK_FOLDER}/{_SETTINGS}": _Settings},
         {key: settings[key] for key in settings if key not in ignored},
         stored_settings=lambda record: {
             k: v for k, v in record.settings.items() if k not in ignored
@@ -161,25 +160,21 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
     if record is not None:
         same = all(record.settings.get(key) == settings.get(key) for key in growing)
         return isinstance(record, DataSetInfo) and same
-    if out.is_dir() and any(p.name not in (LOCK_NAME, _WORK, JOURNAL) for p in out.iterdir()):
+    # A set that was begun has its settings before anything else.
+    if out.is_dir() and any(path.name not in (LOCK_NAME, WORK_FOLDER) for path in out.iterdir()):
         raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
     return False
 
 
-def begin_set(out: Path, settings: dict[str, Any]) -> Path:
+def begin_set(out: Path, settings: dict[str, Any]) -> None:
     """Mark a folder as an unfinished data set, so that a repeated call can continue it.
 
     Args:
         out: Folder of the data set.
         settings: Options of the user by name, by which a later call recognises that it has the same
             options.
-
-    Returns:
-        Folder for temporary files inside `out`.
     """
-    work = make_folder(out / _WORK)
-    _Settings(settings=settings).write(work / _SETTINGS)
-    return work
+    _Settings(settings=settings).write(make_folder(out / WORK_FOLDER) / _SETTINGS)
 
 
 def write_set(
@@ -189,7 +184,7 @@ def write_set(
     plan: SetPlan,
     *,
     measure_shortcuts: MeasureShortcuts | None = None,
-    engine: Engine | None = None,
+    workers: Workers = 1,
 ) -> None:
     """Write all files of a data set folder except the resized images.
 
@@ -204,8 +199,8 @@ def write_set(
         plan: Name, options and rule for the split, as the user chose them.
         measure_shortcuts: Function that measures, for the check of the data set, how well metadata
             and image borders predict each label. None omits this check.
-        engine: Worker processes or machines that decode images which may be copies of each other;
-            None decodes in this process.
+        workers: Number of processes, or the Ray cluster, that decode images which may be copies of
+            each other.
     """
     info = DataSetInfo(
         name=plan.name,
@@ -220,7 +215,7 @@ def write_set(
     # The images table has not been written yet.
     images = tables.images.reset_index(drop=True)
     dataset = DataSet(out, info, tables={"images": images})
-    near = find_dataset_copies(dataset, decode, engine=engine)
+    near = find_dataset_copies(dataset, decode, workers=workers)
     splits = _make_splits(out, tables, image_links(decode, near), plan)
     notes = [*tables.notes, *_split_notes(splits)]
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete
@@ -236,7 +231,13 @@ def write_set(
     dataset = DataSet(out, info)
     write_audit(dataset, audit(dataset, near=near, measure_shortcuts=measure_shortcuts), out)
     info.write(out / "dataset.json")
-    shutil.rmtree(out / _WORK, ignore_errors=True)
+
+
+def end_set(out: Path) -> None:
+    """Remove what `begin_set` and the decoding left in a data set that is complete now."""
+    if (out / WORK_FOLDER).exists():
+        (out / JOURNAL).unlink(missing_ok=True)
+        shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
 
 
 def _split_notes(splits: dict[str, SplitAndOrigin]) -> list[str]:

@@ -1,35 +1,35 @@
 """Preparation of a data set folder from a source folder: tables, pixels, splits and audit.
 
-Every image is decoded once for the tables and all pixel stores. The journal records which images
-have been decoded, so that an interrupted run loses little work. It is a folder of part files. Each
-part file has the results of a few hundred images, and is written after their pixels. The journal
-stays in the data set folder, so that old images are not decoded again if others are added to the
-source later.
+Every image is decoded once for the tables and all pixel stores. A journal has a line for each image
+that was decoded, so that an interrupted run loses little work; see `store.decode_writer`. Its facts
+become tables. From these, old images are known if others are added to the source later.
 """
 
 from __future__ import annotations
 
-import shutil
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.assemble.complete import complete_tables, journal_row, labelled_sizes
+from cxr_compare.data_prep.assemble.complete import complete_tables, complete_without_files
 from cxr_compare.data_prep.assemble.dataset_writer import (
-    JOURNAL,
     SetPlan,
     SplitAndOrigin,
     begin_set,
+    end_set,
     is_complete,
     write_set,
 )
+from cxr_compare.data_prep.assemble.decode_source import (
+    decode_source,
+    stored_facts,
+    unchanged_facts,
+)
 from cxr_compare.data_prep.assemble.exclusion_list import exclude_listed, read_exclusions
 from cxr_compare.data_prep.assemble.hidden_ids import pseudonymise
-from cxr_compare.data_prep.assemble.journal import Journal, typed_rows
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.assemble.summary import Summary, summarise
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
@@ -48,12 +48,11 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from cxr_compare.data_prep.splits.split_file import read_split_file
-from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
-from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.dataset_info import DataSetIds, DataSetInfo
-from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
-from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
-from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
+from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store, open_complete_store
+from cxr_compare.data_prep.store.dataset import DataSet, image_labels
+from cxr_compare.data_prep.store.decode_writer import DecodeWriter
+from cxr_compare.data_prep.store.pixel_store import remove_stores
+from cxr_compare.data_prep.store.preprocess import require_size
 
 _FEW_PATIENTS = 10
 _SHOWN = 6
@@ -105,7 +104,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     source = Path(source)
     out = Path(out)
     for size in options.sizes:
-        store_folder(out, size)  # refuses a size that no store may have
+        require_size(size)
     key = _read_key(options, out, source)
     tables = _read(source, out, options)
     default = _user_split(options, tables)
@@ -127,31 +126,36 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         listed = read_exclusions(options.exclude)
         settings["exclude"] = frame_digest(listed, listed.columns)
         tables = exclude_listed(tables, listed, options.exclude)
-    limits = _limits(tables, out)
+    limits = _limits(tables)
     tables = replace(tables, notes=(*tables.notes, *limits))
     plan = SetPlan(options.name or out.resolve().name, options.rule, settings, default)
-    is_complete(out, settings, add=options.add)  # refuses a wrong folder before it gets a lock
     with folder_lock(out):
         complete = is_complete(out, settings, add=options.add)
-        outdated = _outdated_images(tables.images, tables.root, out)
         before = pd.Series([], dtype=TEXT)
+        n_replaced = 0
         shown: tuple[str, ...] = ()
-        if not complete or (options.add and len(outdated)):
+        if not complete or options.add:
+            stored = stored_facts(out)
+            valid = unchanged_facts(tables, stored)
+            n_known = int(is_member(stored["image_id"], tables.images["image_id"]).sum())
+            n_replaced = n_known - len(valid)
+            complete = complete and len(valid) == tables.images["path"].notna().sum()
+        if not complete:
             for line in limits:
                 options.show(line)
             shown = tuple(line for line in limits if not line.startswith("WARNING"))
             before = _known_ids(out)
-            again = outdated if options.add else outdated[outdated["replaced"]]
-            _build(tables, out, plan, options, key, again)
-            complete = False
+            if n_replaced:
+                remove_stores(out, except_sizes=options.sizes)
+            _build(tables, out, plan, options, key, stored)
+        end_set(out)  # also what a call left that was killed when it had completed the set
         dataset = DataSet.open(out)
         _add_stores(dataset, tables, options)
-    n_replaced = int(outdated["replaced"].sum())
     summary = summarise(dataset, already_complete=complete, before=before, n_replaced=n_replaced)
     return replace(summary, shown_before=shown)
 
 
-def _limits(tables: SourceTables, out: Path) -> list[str]:
+def _limits(tables: SourceTables) -> list[str]:
     """Note what cannot be learned or evaluated, as far as the labels alone show it."""
     images = tables.images
     findings = tables.findings
@@ -161,20 +165,10 @@ def _limits(tables: SourceTables, out: Path) -> list[str]:
             "This data set has no boxes, from which a detector learns. Train a classifier (cxr "
             "train chexnet_small), or add boxes (boxes.csv)"
         )
-    nothing = DataSetIds(content_id="", labels_id="")
-    info = DataSetInfo(
-        name=out.name,
-        source_format=tables.format,
-        source_root=str(tables.root),
-        targets=tables.targets,
-        ids=nothing,
-        settings={},
-    )
-    reference = findings[findings["reader"] == REFERENCE_READER].reset_index(drop=True)
-    draft = DataSet(out, info, tables={"images": images, "findings": reference})
+    reference = findings[findings["reader"] == REFERENCE_READER]
     few = []
     for name, target in tables.targets.items():
-        labels = draft.labels(target).to_numpy()
+        labels = image_labels(images["image_id"], reference, target.any_of).to_numpy()
         for kind, value in (("positive", 1.0), ("negative", 0.0)):
             n_patients = images.loc[labels == value, "patient_id"].nunique()
             if n_patients < _FEW_PATIENTS:
@@ -243,31 +237,39 @@ def _build(
     plan: SetPlan,
     options: PrepareOptions,
     key: bytes | None,
-    again: pd.DataFrame,
+    stored: pd.DataFrame,
 ) -> None:
     """Write every file of the data set; ``dataset.json`` is written last and completes it."""
     begin_set(out, plan.settings)
-    if again["replaced"].any():  # stores that are not written now hold the old images
-        written = {store_folder(out, size) for size in options.sizes}
-        for folder in set((out / "pixels").glob("*")) - written:
-            shutil.rmtree(folder)
-    outcomes = _ingest(tables, out, options, again["image_id"])
-    tables, decode = complete_tables(tables, outcomes)
+    if tables.images["path"].isna().all():
+        tables, decode = complete_without_files(tables)
+    else:
+        with DecodeWriter(out, options.sizes) as writer:
+            require_free_space(out, _bytes_of(tables.images, options.sizes))
+            facts, failed = decode_source(tables, writer, stored, options)
+            tables, decode = complete_tables(tables, facts, failed)
+            if len(tables.images):
+                writer.finish(tables.images)
+    if tables.images.empty:
+        first = tables.excluded.iloc[0]
+        raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
     label_notes = [
         *tables.label_notes(options.read.reference),
         *_exif_note(decode, tables, raw_boxes=options.read.raw_boxes),
     ]
     findings = tables.findings.drop(columns="implied", errors="ignore")
     tables = replace(tables, findings=findings, notes=(*label_notes, *tables.notes))
-    if tables.images.empty:
-        first = tables.excluded.iloc[0]
-        raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
     if key is not None:
         images = hide_paths(tables.images, key)
         excluded = hide_paths(tables.excluded, key)
         tables = replace(tables, images=images, excluded=excluded)
     shortcuts = options.measure_shortcuts
-    write_set(out, tables, decode, plan, measure_shortcuts=shortcuts, engine=options.engine)
+    write_set(out, tables, decode, plan, measure_shortcuts=shortcuts, workers=options.workers)
+
+
+def _bytes_of(images: pd.DataFrame, sizes: Sequence[int]) -> int:
+    """Estimate the bytes of squares and tables; a row in all tables takes less than 1,000 bytes."""
+    return len(images) * (1000 + sum(size * size for size in sizes))
 
 
 def _exif_note(decode: pd.DataFrame, tables: SourceTables, *, raw_boxes: bool) -> list[str]:
@@ -288,97 +290,17 @@ def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions)
     """Build the requested pixel stores that are not complete."""
     if options.sizes and not dataset.has_pixels:
         raise InputError(f"{dataset.folder}: the source gives no images, so --size does not apply")
-    images = tables.images[is_member(tables.images["image_id"], dataset.images["image_id"])]
-    digests = dataset.images.set_index("image_id")["file_sha256"]
-    images = images.assign(file_sha256=images["image_id"].map(digests))
+    images = dataset.images
     for size in options.sizes:
-        if (store_folder(dataset.folder, size) / "pixels.json").is_file():
-            store = PixelStore.open(store_folder(dataset.folder, size))
-            if is_member(images["image_id"], store.ids).all():
-                continue
+        if open_complete_store(dataset.folder, size, images["image_id"]) is not None:
+            continue
+        true_paths = tables.images.set_index("image_id")["path"]  # those of a set may be hidden
         with options.progress(f"Pixels at {size} px", len(images)) as advance:
             build_pixel_store(
                 dataset.folder,
-                images,
+                images.assign(path=images["image_id"].map(true_paths)),
                 dataset.source_root,
                 size,
-                engine=options.engine,
+                workers=options.workers,
                 on_decoded=advance,
             )
-
-
-def _ingest(
-    tables: SourceTables, out: Path, options: PrepareOptions, again: pd.Series
-) -> pd.DataFrame | None:
-    """Decode the images that the journal lacks, and those of `again`.
-
-    Returns:
-        The outcomes of all images, or None for a source without image files.
-    """
-    images = tables.images
-    root = tables.root
-    if images["path"].isna().all():
-        return None
-    # One row in all tables takes less than 1,000 bytes.
-    require_free_space(out, len(images) * (1000 + sum(size * size for size in options.sizes)))
-    parts = Journal(out / JOURNAL)
-    earlier = parts.read()
-    earlier = earlier[~is_member(earlier["image_id"], again)]
-    unusable = set(earlier.loc[earlier["error"].notna(), "image_id"])
-    with ExitStack() as stack:
-        advance = stack.enter_context(options.progress("Reading images", len(images)))
-        stores = {
-            size: stack.enter_context(PixelStoreWriter(store_folder(out, size), size))
-            for size in options.sizes
-        }
-        decoded = set(earlier["image_id"])
-        complete = set.intersection(decoded, *(s.done | unusable for s in stores.values()))
-        todo = images[~is_member(images["image_id"], list(complete))].sort_values("image_id")
-        advance(len(images) - len(todo))
-        pairs = zip(todo["image_id"], todo["path"], strict=True)
-        tasks = (DecodeTask(i, root / path, tuple(stores)) for i, path in pairs)
-        ends = todo["path"].iloc[
-            [0, -1][: len(todo)]
-        ]  # files that every machine must be able to read
-        reads = [root, *(root / path for path in ends)]
-        rows = decode_all(tasks, engine=options.engine, reads=reads)
-        sizes = labelled_sizes(todo, tables.boxes)
-        for row, path, labelled in zip(rows, todo["path"], sizes, strict=True):
-            outcome = journal_row(row, root / path, labelled)
-            if options.strict and outcome["error"]:
-                raise InputError(
-                    f"{root / path}: {outcome['error']} (image '{row.image_id}' is left out "
-                    "without --strict)"
-                )
-            if not outcome["error"]:
-                for size, store in stores.items():
-                    store.add(row.image_id, *row.squares[size])
-            if row.image_id not in decoded:
-                parts.add(outcome, stores.values())
-            advance(1)
-        parts.flush(stores.values())
-    outcomes = parts.read()
-    return outcomes[is_member(outcomes["image_id"], images["image_id"])].reset_index(drop=True)
-
-
-def _outdated_images(images: pd.DataFrame, root: Path, out: Path) -> pd.DataFrame:
-    """Find images whose file changed since it was decoded, or could not be used then."""
-    journal = out / JOURNAL
-    nothing = pd.DataFrame({"image_id": []})
-    decoded = Journal(journal).read() if journal.is_dir() else typed_rows(nothing)
-    rows = decoded.merge(images[["image_id", "path"]].dropna(), on="image_id")
-    now = [_file_state(root / path) for path in rows["path"]]
-    stated = rows[["file_bytes", "file_mtime_ns"]].fillna(-1).astype("int64").to_numpy()
-    usable = rows["error"].isna().to_numpy()
-    changed = (stated != np.array(now, dtype="int64").reshape(-1, 2)).any(axis=1) & usable
-    chosen = rows.loc[changed | ~usable, ["image_id"]]
-    return chosen.assign(replaced=changed[changed | ~usable])
-
-
-def _file_state(path: Path) -> tuple[int, int]:
-    """Return size and modification time of a file; zeros if it is gone."""
-    try:
-        state = path.stat()
-    except OSError:
-        return 0, 0
-    return state.st_size, state.st_mtime_ns

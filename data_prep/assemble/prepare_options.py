@@ -11,8 +11,7 @@ from cxr_compare.data_prep.audit.audit import MeasureShortcuts
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
-from cxr_compare.data_prep.work.engine import Engine
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.work.map_images import Workers
 
 # ``progress(description, total)`` returns a context manager, whose value is a function
 # ``advance(n)``.
@@ -43,7 +42,7 @@ class PrepareOptions:
         add: True adds new images of the user's folder to a complete data set.
         strict: True stops at the first file or label that cannot be used, instead of leaving it
             out.
-        engine: Worker processes or machines that decode the images.
+        workers: Number of processes, or the Ray cluster, that decode the images.
         progress: Function that gets the description of a step and its number of images, and returns
             a context manager, whose value is called with the number of images done since its last
             call.
@@ -68,7 +67,7 @@ class PrepareOptions:
     keep_ids: bool = False
     add: bool = False
     strict: bool = False
-    engine: Engine = field(default_factory=lambda: LocalEngine(cpu_count()))
+    workers: Workers = field(default_factory=cpu_count)
     progress: Progress = lambda description, total: nullcontext(lambda n: None)
     show: Callable[[str], None] = lambda line: None
     measure_shortcuts: MeasureShortcuts | None = None

@@ -4,49 +4,46 @@ from __future__ import annotations
 
 import html
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
 
-from cxr_compare.data_prep.audit.box_checks import check_boxes
-from cxr_compare.data_prep.audit.burned_in_text import check_burned_in_text
-from cxr_compare.data_prep.audit.copy_checks import check_duplicates, check_near_duplicates
-from cxr_compare.data_prep.audit.counts import (
-    count_prevalence,
-    describe_images,
+from cxr_compare.data_prep.audit.images import (
+    check_burned_in_text,
+    check_duplicates,
+    check_excluded,
+    check_images,
+    check_near_duplicates,
+    check_people,
+    describe_files,
+    find_duplicates,
+)
+from cxr_compare.data_prep.audit.labels import check_boxes, check_shortcuts, count_prevalence
+from cxr_compare.data_prep.audit.problem import SEVERITIES, Problem, Severity
+from cxr_compare.data_prep.audit.splits import (
+    check_image_leak,
+    check_leaks,
+    check_roles,
     expected_image_leak,
 )
-from cxr_compare.data_prep.audit.excluded_files import check_excluded
-from cxr_compare.data_prep.audit.image_checks import check_images, check_people
-from cxr_compare.data_prep.audit.image_groups import find_duplicates
-from cxr_compare.data_prep.audit.problem import SEVERITIES, Problem, Severity
-from cxr_compare.data_prep.audit.shortcut_checks import check_shortcuts
-from cxr_compare.data_prep.audit.split_checks import check_leaks, check_roles
-from cxr_compare.data_prep.audit.thumbnails import open_images
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.records import Items, Record, Whole
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
+from cxr_compare.data_prep.duplicates.image_reader import open_reader
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import SplitInfo
-from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.map_images import Workers
 
 AUDIT = "audit.json"
 """File of the audit for programs, in the folder of the data set."""
 AUDIT_PAGE = "audit.html"
 EXCLUDE = "exclude.csv"
 """File that lists the images to leave out, for `cxr prepare --exclude`."""
-_PIXELS_SKIPPED = Problem(
-    "images_skipped",
-    "info",
-    "the pixels of the images were not checked (--no-pixels)",
-    1,
-    unit="run",
-)
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
 _CONTENT = ("content_id", "labels_id")
 # Number of images of a group that are kept, for each check whose advice is to leave images out.
@@ -59,7 +56,7 @@ _N_KEPT = {
     "near_patients": 1,
     "near_repeated": 1,
 }
-_SMALLEST_LEAK = 0.01  # share of leaking test images from which a split by image is mentioned
+_OPTIONAL_COLUMNS = {"view": TEXT, "sex": TEXT, "age_years": "float64"}
 
 
 class StoredProblem(Record):
@@ -105,7 +102,7 @@ class Audit:
         facts: Figures to compare results with, by name, ready for JSON: ``prevalence`` (positive
             images by group), ``shortcuts`` (how well metadata and image borders predict the label),
             ``split_by_image`` (test images that would leak if images were drawn instead of
-            patients), ``images`` and ``copies``. The digests of what was checked are among them:
+            patients), ``files`` and ``copies``. The digests of what was checked are among them:
             ``content_id`` (images), ``labels_id`` (labels) and ``split_ids``.
         folder: Data set folder with the HTML page of the problems; None if no page was written.
         strict: True if `exit_status` is 1 after a warning, too.
@@ -253,7 +250,7 @@ def audit(
     near: NearDuplicates | None = None,
     text: pd.DataFrame | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
-    engine: Engine | None = None,
+    workers: Workers = 1,
 ) -> Audit:
     """Search a data set for faults that would make results wrong, such as patients in two sets.
 
@@ -266,36 +263,36 @@ def audit(
         measure_shortcuts: Function that measures how well metadata and image borders predict each
             label. Its arguments are the tables of images, of decoded files and of labels (one
             column for each target). None omits this check.
-        engine: Worker processes or machines that decode images which may be copies; None uses this
-            process.
+        workers: Number of processes, or the Ray cluster, that decode images which may be copies.
 
     Returns:
         The problems, the most serious first, and figures of the data set.
     """
-    images = _with_columns(dataset.images)
-    decode = dataset.optional_table("decode")
+    images = with_optional_columns(dataset.images)
+    # Several checks group by patient: codes are compared much faster than texts.
+    images = images.assign(patient_id=images["patient_id"].astype("category"))
+    decode = dataset.decode
     names = sorted(path.stem for path in (dataset.folder / "splits").glob("*.parquet"))
     splits = {name: dataset.split(name) for name in names}
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    unreadable = open_images(dataset)[1] if pixels else _PIXELS_SKIPPED
-    near = near or find_dataset_copies(dataset, decode, pixels=pixels, engine=engine)
+    near = near or find_dataset_copies(dataset, decode, pixels=pixels, workers=workers)
     shortcuts = measure_shortcuts(images, decode, labels) if measure_shortcuts else []
     leak = expected_image_leak(images)
-    problems = [p for name, table in splits.items() for p in check_leaks(images, table, name)]
-    problems += check_duplicates(images, decode, labels, splits)
-    problems += check_near_duplicates(near, images, labels, splits)
+    twins = find_duplicates(decode)
     boxes = dataset.optional_table("boxes")
+    problems = [p for name, table in splits.items() for p in check_leaks(images, table, name)]
+    problems += check_duplicates(twins, images, labels, splits)
+    problems += check_near_duplicates(near, images, labels, splits)
     problems += check_boxes(boxes, images, dataset.findings, dataset.box_coverage)
     problems += check_burned_in_text(decode, text)
     problems += check_people(images, splits)
     problems += check_images(images)
     problems += [p for name, table in splits.items() for p in check_roles(table, labels, name)]
     problems += check_shortcuts(shortcuts)
-    problems += _image_leak_problem(leak)
+    problems += check_image_leak(leak)
     problems += check_excluded(dataset.optional_table("excluded"))
-    if unreadable:
-        problems.append(unreadable)
-    problems += _fingerprint_problem(decode)
+    problems += _unchecked_pixels(dataset, pixels=pixels)
+    problems = [_with_redraw(problem, dataset.folder) for problem in problems]
     checked = {
         "images": len(images),
         "patients": leak["n_patients"],
@@ -308,12 +305,53 @@ def audit(
         "split_ids": {name: dataset.ids.split_ids.get(name) for name in splits},
         "shortcuts": shortcuts,
         "split_by_image": leak,
-        "prevalence": count_prevalence(images, labels, splits),
-        "images": describe_images(images, decode),
-        "copies": {"equal": len(find_duplicates(decode)), "near": len(near.groups)},
+        "prevalence": _rows(count_prevalence(images, labels, splits)),
+        "files": _rows(describe_files(images, decode)),
+        "copies": {"equal": len(twins), "near": len(near.groups)},
     }
-    ordered = sorted((p for p in problems if p.count), key=lambda p: SEVERITIES.index(p.severity))
-    return Audit(tuple(_with_redraw(p, dataset.folder) for p in ordered), checked, facts)
+    return Audit(serious_first(problems), checked, facts)
+
+
+def with_optional_columns(images: pd.DataFrame) -> pd.DataFrame:
+    """Add the optional columns that the checks read, all missing."""
+    lacking = {n: kind for n, kind in _OPTIONAL_COLUMNS.items() if n not in images.columns}
+    new = {name: pd.Series(None, images.index, dtype=kind) for name, kind in lacking.items()}
+    return images.assign(**new)
+
+
+def serious_first(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return the problems that have a case, the most serious first."""
+    found = [problem for problem in problems if problem.count]
+    return tuple(sorted(found, key=lambda problem: SEVERITIES.index(problem.severity)))
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as values for JSON, with None where a value is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _unchecked_pixels(dataset: DataSet, *, pixels: bool) -> list[Problem]:
+    """Report what could not be checked because images or fingerprints are not there."""
+    problems = []
+    n_paths = int(dataset.images["path"].notna().sum())
+    read, lacking = open_reader(dataset) if pixels and n_paths else (None, None)
+    if not pixels:
+        text = "the pixels of the images were not checked (--no-pixels)"
+        problems.append(Problem("images_skipped", "info", text, 1, unit="run"))
+    elif not n_paths:
+        text = "the data set has no images, so only the tables were checked"
+        problems.append(Problem("images_none", "info", text, len(dataset.images)))
+    elif lacking is not None:
+        text = lacking.text if read else f"{lacking.text}; only the tables were checked"
+        severity: Severity = "warning" if lacking.lost else "info"
+        problems.append(Problem("images_gone", severity, text, n_paths, (), lacking.advice))
+    hashes = dataset.decode.get("perceptual_hash", pd.Series(dtype=TEXT))
+    if hashes.isna().all():
+        text = "the images have no fingerprints, so only equal copies could be searched for"
+        advice = "prepare the set again with this version"
+        count = len(dataset.decode)
+        problems.append(Problem("near_unsought", "info", text, count, (), advice))
+    return problems
 
 
 def _with_redraw(problem: Problem, folder: Path) -> Problem:
@@ -438,37 +476,8 @@ def _quick_errors(dataset: DataSet, split: str) -> tuple[Problem, ...]:
     """Find patients and equal images in two roles, which needs no pixels."""
     table = dataset.split(split)
     nothing = pd.DataFrame(index=pd.Index(dataset.images["image_id"]))
-    decode = dataset.optional_table("decode")
+    twins = find_duplicates(dataset.decode)
     problems = check_leaks(dataset.images, table, split)
-    problems += check_duplicates(dataset.images, decode, nothing, {split: table})
+    problems += check_duplicates(twins, dataset.images, nothing, {split: table})
     errors = [p for p in problems if p.count and p.severity == "error" and p.split == split]
     return tuple(_with_redraw(problem, dataset.folder) for problem in errors)
-
-
-def _with_columns(images: pd.DataFrame) -> pd.DataFrame:
-    """Add the optional columns that the checks read, all missing."""
-    optional = {"view": TEXT, "sex": TEXT, "age_years": "float64"}
-    lacking = {name: dtype for name, dtype in optional.items() if name not in images.columns}
-    new = {name: pd.Series(None, images.index, dtype=dtype) for name, dtype in lacking.items()}
-    return images.assign(**new)
-
-
-def _image_leak_problem(leak: dict[str, Any]) -> list[Problem]:
-    share = leak["expected_share"]
-    if share < _SMALLEST_LEAK:
-        return []
-    text = (
-        f"a split by image instead of by patient would put patients of {share:.1%} of the test "
-        "images into training, too"
-    )
-    advice = "split by patient, as cxr does; distrust published figures that did not"
-    images = round(leak["expected_images"])
-    return [Problem("split_by_image", "info", text, images, (), advice, "test image")]
-
-
-def _fingerprint_problem(decode: pd.DataFrame) -> list[Problem]:
-    if "perceptual_hash" in decode.columns and decode["perceptual_hash"].notna().any():
-        return []
-    text = "the images have no fingerprints, so only equal copies could be searched for"
-    advice = "prepare the set again with this version"
-    return [Problem("near_unsought", "info", text, len(decode), (), advice)]

@@ -1,4 +1,4 @@
-"""A problem that the audit of a data set found, with its cases."""
+"""A problem that the audit found, with its cases, and the selections of rows that checks share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+EVALUATED_ROLES = ("train", "val", "test")
 _SHOWN = 5
 
 
@@ -58,56 +60,77 @@ class Problem:
         *,
         advice: str = "",
         unit: str = "image",
-        contrast: tuple[pd.DataFrame, str, str] | None = None,
+        split: str = "",
         shown: Sequence[str] | None = None,
     ) -> Problem:
-        """Build a problem from the ids of the images or patients that have it.
+        """Build a problem from the ids of the images or patients, or the paths, that have it.
 
-        The ids are counted, and the first ones become the examples.
-
-        Args:
-            check: Short name of the check.
-            severity: Effect of the problem: ``error`` makes results wrong, ``warning`` may, and
-                ``info`` is worth knowing.
-            message: A sentence for the owner of the data, without a full stop.
-            cases: Ids of the images or patients with the problem, or paths of files.
-            advice: Sentence part on what to do; empty for no advice.
-            unit: Noun for a case, such as ``image`` or ``patient``.
-            contrast: Table of the images, name of the column that groups them, and name of the
-                column in which they differ, such as ``label``. Two differing images of a group are
-                then shown side by side. None shows single images.
-            shown: Ids of the images that the HTML page shows for the problem; None shows the first
-                of `cases` if they are images, else no image.
+        Repeated ids count once. `shown` are the images or files for the page; None shows the
+        examples if they are images.
         """
         unique = pd.Series(cases, dtype=TEXT).dropna().drop_duplicates()
         examples = tuple(unique.sort_values().head(_SHOWN))
-        table = unique.to_frame("path" if unit == "file" else "image_id")
         if shown is None:
             shown = examples if unit == "image" else ()
-        images: tuple[tuple[str, ...], ...] = tuple((case,) for case in shown)
-        if contrast is not None:
-            rows, group, column = contrast
-            rows = rows.sort_values([group, column, "image_id"])
-            table = pd.DataFrame({"image_id": rows["image_id"], "group": rows[group]})
-            ends = table.groupby("group", sort=False)["image_id"].agg(["first", "last"])
-            images = tuple(ends.head(_SHOWN).itertuples(index=False, name=None))
         return cls(
-            check, severity, message, len(unique), examples, advice, unit, images, cases=table
+            check,
+            severity,
+            message,
+            len(unique),
+            examples,
+            advice,
+            unit,
+            tuple((name,) for name in shown),
+            split,
+            unique.to_frame("path" if unit == "file" else "image_id"),
+        )
+
+    @classmethod
+    def from_groups(
+        cls,
+        check: str,
+        severity: Severity,
+        message: str,
+        rows: pd.DataFrame,
+        *,
+        differ: str,
+        group: str = "group",
+        advice: str = "",
+        unit: str = "image",
+        split: str = "",
+    ) -> Problem:
+        """Build a problem of images that belong together, such as copies or those of a patient.
+
+        `rows` has ``image_id`` and the column `group`. The page shows two images of a group side by
+        side: those with the first and the last value of the column `differ`.
+        """
+        rows = rows.sort_values([group, differ, "image_id"])
+        counted_ids = rows["image_id" if unit == "image" else group].drop_duplicates()
+        table = pd.DataFrame({"image_id": rows["image_id"], "group": rows[group]})
+        ends = table.groupby("group", sort=False)["image_id"].agg(["first", "last"])
+        return cls(
+            check,
+            severity,
+            message,
+            len(counted_ids),
+            tuple(counted_ids.astype(TEXT).sort_values().head(_SHOWN)),
+            advice,
+            unit,
+            tuple(ends.head(_SHOWN).itertuples(index=False, name=None)),
+            split,
+            table,
         )
 
     @property
     def sizes(self) -> list[int]:
-        """Number of images in each group of images that belong together, such as copies.
-
-        Empty if the cases are not grouped.
-        """
+        """Number of images in each group of images that belong together; empty without groups."""
         if "group" not in self.cases:
             return []
         return [int(n) for n in self.cases.groupby("group", sort=False).size()]
 
     @property
     def counted_message(self) -> str:
-        """Message that begins with the number of images or patients, as part of a sentence."""
+        """Message that ends with the number of images or patients, as part of a sentence."""
         return f"{self.message} ({self.count:,} {self.unit}{'' if self.count == 1 else 's'})"
 
     @property
@@ -116,3 +139,21 @@ class Problem:
         more = ", ..." if self.count > len(self.examples) else ""
         shown = f" ({', '.join(self.examples)}{more})" if self.examples else ""
         return f"{self.severity}: {self.message}{shown}"
+
+
+def evaluated_images(split: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a split for train, validation and test: ``image_id`` and ``role``."""
+    return split.loc[is_member(split["role"], EVALUATED_ROLES), ["image_id", "role"]]
+
+
+def rows_that_differ(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
+    """Return the rows of groups in which a column has several values, such as patients' sexes.
+
+    Rows in which the column is missing are left out.
+    """
+    present = rows[rows[column].notna()]
+    value = pd.factorize(present[column])[0]
+    values = pd.Series(value).groupby(pd.factorize(present[group])[0])
+    lowest = values.transform("min").to_numpy()
+    highest = values.transform("max").to_numpy()
+    return present[lowest != highest]

@@ -13,7 +13,6 @@ KindName = Literal[
     "run",
     "export",
     "predictions",
-    "features",
     "decision",
     "report",
     "phantom",
@@ -60,7 +59,7 @@ class FolderKind:
     @property
     def with_article(self) -> str:
         """Name of the kind with its article, such as "a run", for a sentence."""
-        article = {"predictions": "", "features": "", "export": "an "}.get(self.name, "a ")
+        article = {"predictions": "", "export": "an "}.get(self.name, "a ")
         return f"{article}{self.name}"
 
 
@@ -81,7 +80,7 @@ FOLDER_KINDS = (
             "settings",
         ),
     ),
-    FolderKind("pixels", command="prepare", files=("pixels", "pixel_index")),
+    FolderKind("pixels", command="prepare", files=("pixel_index",)),
     FolderKind("split", command="split", files=("split",)),
     FolderKind("audit", command="check", files=("audit", "near_duplicates")),
     FolderKind(
@@ -115,13 +114,6 @@ FOLDER_KINDS = (
             "predicted_boxes",
             "maps",
         ),
-    ),
-    FolderKind(
-        "features",
-        command="import",
-        marker="features.json",
-        first_files=("feature_index.parquet",),
-        files=("features", "feature_index"),
     ),
     FolderKind("decision", command="tune", files=("decision",)),
     FolderKind(

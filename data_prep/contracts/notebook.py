@@ -1,10 +1,13 @@
-"""Display of results in a Python session and in a notebook."""
+"""Objects in a Python session and in a notebook: how they are shown, and how they are opened."""
 
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
+
+from cxr_compare.data_prep.contracts.errors import InputError
 
 
 class ShownAsText:
@@ -25,6 +28,36 @@ class ShownAsText:
 
     def _repr_html_(self) -> str:
         return html_lines(str(self))
+
+
+class OpenedFromFolder:
+    """Base class of objects that ``open`` reads from a folder.
+
+    A path alone makes no such object. A user who passes one to the class is told the right call.
+
+    Example:
+        >>> import cxr_compare
+        >>> cxr_compare.DataSet("out/data")
+        Traceback (most recent call last):
+        ...
+        cxr_compare...InputError: DataSet('out/data'): ... write DataSet.open('out/data')
+    """
+
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        """Make the object; refuse a single path.
+
+        Raises:
+            InputError: The only argument is a path.
+        """
+        given = [*values, *named.values()]
+        if len(given) == 1 and isinstance(given[0], str | os.PathLike):
+            path = os.fspath(given[0])
+            name = cls.__name__
+            raise InputError(
+                f"{name}({path!r}): a folder is opened and not constructed; write "
+                f"{name}.open({path!r})"
+            )
+        return super().__new__(cls)
 
 
 def html_lines(text: str) -> str:

@@ -21,6 +21,8 @@ ORIGINS = ("unknown", "reader", "consensus", "report_nlp", "folder", "boxes", "s
 
 ``synthetic`` labels were made with their images by ``cxr synth``.
 """
+OLDEST_YEARS = 120.0
+"""Largest possible age in years."""
 ROLES = ("train", "val", "test", "unused")
 ROLE_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -216,6 +218,12 @@ SCHEMAS: dict[str, Schema] = {
             "mean_grey": _number(0, 255, optional=True, nullable=True),
             "perceptual_hash": _text(optional=True, nullable=True),
             "border_greys": _text(optional=True, nullable=True, pattern=r"[0-9a-f]{32}"),
+            "file_mtime_ns": Column("Int64", required=False, nullable=True),
+            "header_spacing_row_mm": _number(optional=True, nullable=True),
+            "header_spacing_col_mm": _number(optional=True, nullable=True),
+            "header_view": _text(optional=True, nullable=True, allowed=VIEWS),
+            "header_sex": _text(optional=True, nullable=True),
+            "header_age_years": _number(optional=True, nullable=True),
         },
         unique=("image_id",),
     ),
@@ -227,19 +235,9 @@ SCHEMAS: dict[str, Schema] = {
     "pixel_index": Schema(
         {
             **_IMAGE,
-            **dict.fromkeys(("shard", "row"), _number(0, dtype="int64")),
-            **dict.fromkeys(("scale_x", "scale_y"), _number(1e-9)),
-            **dict.fromkeys(("offset_x", "offset_y"), _number()),
-            "pixels_hash": _number(dtype="int64"),
-        },
-        unique=("image_id",),
-    ),
-    "feature_index": Schema(
-        {
-            **_IMAGE,
-            "features_hash": _number(dtype="int64"),
-            # the part of the image that a grid of features covers, which may reach beyond it
-            **dict.fromkeys(EDGES, _number(optional=True)),
+            "row": _number(0, dtype="int64"),
+            **dict.fromkeys(("width", "height"), _number(1, dtype="int64")),  # of the original, px
+            "crc32": _number(0, dtype="int64"),
         },
         unique=("image_id",),
     ),
@@ -290,16 +288,18 @@ SCHEMAS: dict[str, Schema] = {
             "unit": _text(allowed=("image", "study", "patient")),
             "subgroup": _text(),
             "kind": _text(allowed=("system", "image-blind", "difference")),
-            "system": _text(),
+            "first": _text(),
+            "second": _ANY_TEXT,
             "policy": _ANY_TEXT,
             "metric": _text(),
             **_INTERVAL,
             "ci_method": _ANY_TEXT,
+            "p_value": _number(0, 1, nullable=True),
             **dict.fromkeys(("n_validation_positive", *_COUNTS), _COUNT),
             "effective_patients": _FIGURE,
             "note": _ANY_TEXT,
         },
-        unique=("unit", "subgroup", "system", "policy", "metric"),
+        unique=("unit", "subgroup", "first", "second", "policy", "metric"),
     ),
     "tests": Schema(
         {

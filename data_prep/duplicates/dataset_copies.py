@@ -24,11 +24,11 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     small_image,
 )
 from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
-from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.map_images import Workers, map_images
 
 _COPIES = "near_duplicates.json"
 """File in the folder of a data set that stores the near duplicates."""
-_WORTH_AN_ENGINE = 100  # files: starting a process costs as much as decoding these
+_WORTH_PROCESSES = 100  # files: starting a process costs as much as decoding these
 
 
 def find_dataset_copies(
@@ -36,7 +36,7 @@ def find_dataset_copies(
     decode: pd.DataFrame | None = None,
     *,
     pixels: bool = True,
-    engine: Engine | None = None,
+    workers: Workers = 1,
 ) -> NearDuplicates:
     """Find images of a data set that are nearly equal copies of each other.
 
@@ -48,7 +48,7 @@ def find_dataset_copies(
             hash); None reads it from the folder of the data set.
         pixels: True also compares the pixels of two images if their fingerprints are too different
             to be sure that they are copies.
-        engine: Worker processes or machines that decode image files; None decodes in this process.
+        workers: Number of processes, or the Ray cluster, that decode image files.
 
     Returns:
         The pairs of nearly equal images, and the number of pairs that stay undecided.
@@ -65,8 +65,8 @@ def find_dataset_copies(
             decode, rows, stored.candidates, stored.undecided, stored.complete
         )
     read_many = None
-    if engine is not None and read is not None and read.store is None:
-        read_many = partial(_read_files, read, engine)
+    if read is not None and read.store is None:
+        read_many = partial(_read_files, read, workers)
     near = find_near_duplicates(decode, read, read_many=read_many)
     if os.access(dataset.folder, os.W_OK):
         _store(dataset.folder / _COPIES, key, read.source if read else None, near)
@@ -74,15 +74,14 @@ def find_dataset_copies(
 
 
 def _read_files(
-    reader: ImageReader, engine: Engine, image_ids: Sequence[str]
+    reader: ImageReader, workers: Workers, image_ids: Sequence[str]
 ) -> Iterator[np.ndarray | None]:
     dataset = reader.dataset
     files = [dataset.image_file(image_id) for image_id in image_ids]
-    if len(files) < _WORTH_AN_ENGINE:
+    if len(files) < _WORTH_PROCESSES:
         return map(_read_small_file, files)
-    return engine.map_rows(
-        _read_small_file, files, on_crash=lambda file: None, reads=[dataset.source_root]
-    )
+    reads = [dataset.source_root]
+    return map_images(_read_small_file, files, workers, on_crash=lambda file: None, reads=reads)
 
 
 def _read_small_file(file: ImageFile) -> np.ndarray | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.data_prep.store.pixel_store import PixelStore, stored_sizes
 
 _LEAST_STORE_PX = 128
 _TRIED = 3
@@ -44,8 +43,8 @@ class ImageReader:
 
     @property
     def source(self) -> str:
-        """Folder name of the resized images that are read, or "files" for the original files."""
-        return "files" if self.store is None else self.store.folder.name
+        """Size of the resized images that are read, such as "512 px", or "files"."""
+        return "files" if self.store is None else f"{self.store.size} px"
 
     def __call__(self, image_id: str) -> np.ndarray:
         """Read an image by its id, uint8 ``(H, W)``.
@@ -96,14 +95,11 @@ def _why_unreadable(dataset: DataSet) -> _Unreadable | None:
 
 def _smallest_store(dataset: DataSet) -> PixelStore | None:
     """Return the smallest complete pixel store that is large enough, or None."""
-    folders = {}
-    for folder in (dataset.folder / "pixels").glob("letterbox-*"):
-        size = re.fullmatch(r"letterbox-(\d+)", folder.name)
-        if size and int(size[1]) >= _LEAST_STORE_PX:
-            folders[int(size[1])] = folder
-    for size_px in sorted(folders):
+    for size in stored_sizes(dataset.folder):
+        if size < _LEAST_STORE_PX:
+            continue
         try:
-            return PixelStore.open(folders[size_px])
+            return dataset.store(size)
         except InputError:
-            continue  # not complete; a larger store or the files are read instead
+            continue  # damaged; a larger store or the files are read instead
     return None

@@ -14,7 +14,7 @@ import cv2
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.work.image_files import require_image_checksum
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.work.map_images import map_images
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 """Suffix of a rendered file by the name of its format."""
@@ -54,7 +54,7 @@ def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
         InputError: An image cannot be read, or its checksum or size has changed.
     """
     workers = min(workers, 1 + len(tasks) // _ROWS_A_WORKER)
-    for error in LocalEngine(workers).map_rows(_render, tasks, on_crash=_crashed):
+    for error in map_images(_render, tasks, workers, on_crash=_crashed):
         if error is not None:
             raise InputError(error)
         yield

@@ -1,4 +1,4 @@
-"""A decoded image, in the same form for all file formats."""
+"""A decoded image, in the same form for all file formats, and the conversion of colour to grey."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from cxr_compare.data_prep.images.deep_pixels import DeepPixels
 from cxr_compare.data_prep.images.fingerprint import perceptual_hash
 
 _MIN_CORRELATION = 0.5  # least correlation of neighbouring pixels in an image larger than an icon
 _ICON_SIDE = 64  # px
+GREY_AS_COLOUR = "grey stored as colour"
+"""Note about an image whose three channels are equal."""
 DECODE_COLUMNS = (
     "transfer_syntax",
     "decoder",
@@ -137,3 +140,28 @@ def noise_doubts(pixels: np.ndarray) -> list[str]:
     mean_squares = [cv2.norm(a, b, cv2.NORM_L2SQR) / a.size for a, b in neighbours]
     correlation = 1 - max(mean_squares) / (2 * spread**2)
     return ["decodes to noise: the file seems damaged"] if correlation < _MIN_CORRELATION else []
+
+
+def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
+    """Convert a colour image, uint8 ``(H, W, 3)``, to grey (luma of ITU-R BT.601), as Pillow does.
+
+    Example:
+        >>> grey_from_rgb(np.array([[[10, 10, 10], [255, 0, 0]]], np.uint8)).tolist()
+        [[10, 76]]
+    """
+    return np.array(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))
+
+
+def colour_note(rgb: np.ndarray) -> str:
+    """Return a phrase that says whether an image with three channels ``(H, W, C)`` has any colour.
+
+    Example:
+        >>> colour_note(np.zeros((2, 2, 3), np.uint8))
+        'grey stored as colour'
+    """
+    red = rgb[..., 0]
+    green = rgb[..., 1]
+    blue = rgb[..., 2]
+    if np.array_equal(red, green) and np.array_equal(green, blue):
+        return GREY_AS_COLOUR
+    return "colour turned to grey"

@@ -16,7 +16,6 @@ from pydicom.dataset import FileDataset
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.limits import MAX_FILE_BYTES
-from cxr_compare.data_prep.images.decode_errors import plain_reason
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record, noise_doubts
 from cxr_compare.data_prep.images.deep_pixels import DeepPixels
 from cxr_compare.data_prep.images.dicom_display import show_colour, show_grey
@@ -30,7 +29,7 @@ from cxr_compare.data_prep.images.dicom_header import (
     orientation,
     pixel_spacing,
 )
-from cxr_compare.data_prep.images.image_limits import TooLargeError, require_size
+from cxr_compare.data_prep.images.refused_files import TooLargeError, plain_reason, require_size
 
 _FRAME_GROUPS = (
     "PixelValueTransformationSequence",

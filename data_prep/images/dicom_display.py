@@ -14,12 +14,12 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_windowing
 
+from cxr_compare.data_prep.images.decoded_image import colour_note, grey_from_rgb
 from cxr_compare.data_prep.images.deep_pixels import (
     DeepPixels,
     grey_range,
     in_blocks,
 )
-from cxr_compare.data_prep.images.grey_conversion import colour_note, grey_from_rgb
 
 _CountPixels = Callable[[], np.ndarray]  # number of pixels of each stored value without padding
 _WINDOW_NAMES = {

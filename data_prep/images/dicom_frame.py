@@ -18,8 +18,8 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import get_decoder
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decode_errors import plain_reason
 from cxr_compare.data_prep.images.jpeg import decode_jpeg
+from cxr_compare.data_prep.images.refused_files import plain_reason
 
 DECODERS: dict[str, tuple[str, ...]] = {
     uid.JPEGBaseline8Bit: ("pillow", "gdcm"),

@@ -11,16 +11,23 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decode_errors import decode_error, plain_reason
-from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record, noise_doubts
-from cxr_compare.data_prep.images.deep_pixels import DeepPixels, grey_range, in_blocks
-from cxr_compare.data_prep.images.grey_conversion import (
+from cxr_compare.data_prep.images.decoded_image import (
     GREY_AS_COLOUR,
+    DecodedImage,
     colour_note,
+    decode_record,
     grey_from_rgb,
+    noise_doubts,
 )
-from cxr_compare.data_prep.images.image_limits import TooLargeError, require_file, require_size
+from cxr_compare.data_prep.images.deep_pixels import DeepPixels, grey_range, in_blocks
 from cxr_compare.data_prep.images.jpeg import decode_jpeg
+from cxr_compare.data_prep.images.refused_files import (
+    TooLargeError,
+    decode_error,
+    plain_reason,
+    require_file,
+    require_size,
+)
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 _JPEG_COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}

@@ -11,7 +11,7 @@ import simplejpeg
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.image_limits import TooLargeError
+from cxr_compare.data_prep.images.refused_files import TooLargeError
 
 MAX_SCANS = 64
 """Most scans of a progressive JPEG: each goes over the whole image; encoders write ten."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decode_errors import DECODER_CRASHED
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
+from cxr_compare.data_prep.work.map_images import map_images
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,10 @@ def read_loose_images(paths: Iterable[Path], *, workers: int = 0) -> Iterator[Lo
     Yields:
         One result for each file, in order: the image, or the reason why it cannot be read.
     """
-    return LocalEngine(workers).map_rows(
+    return map_images(
         _read_one,
         paths,
+        workers,
         on_crash=lambda path: LooseImage(path, problem=f"{path}: {DECODER_CRASHED}"),
     )
 

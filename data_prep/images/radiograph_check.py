@@ -19,7 +19,6 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decode_errors import plain_reason
 from cxr_compare.data_prep.images.dicom_header import (
     clean_text,
     deflated_start,
@@ -27,7 +26,7 @@ from cxr_compare.data_prep.images.dicom_header import (
     ids_of,
 )
 from cxr_compare.data_prep.images.image import starts_like_dicom
-from cxr_compare.data_prep.images.image_limits import require_file
+from cxr_compare.data_prep.images.refused_files import plain_reason, require_file
 
 SMALLEST_SIDE = 64
 """A radiograph with a shorter side, in px, is an icon."""

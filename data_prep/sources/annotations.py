@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,19 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.box_readings import BoxReading
-from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
+from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.image_files import (
-    ImageIndex,
-    ids_of_paths,
-    require_unique_ids,
-)
+from cxr_compare.data_prep.sources.image_files import ImageIndex
 from cxr_compare.data_prep.sources.label_names import name_labels
+from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_values import dictionary, normal_classes
-from cxr_compare.data_prep.sources.patients import add_patients
-from cxr_compare.data_prep.sources.source_tables import ReadOptions, Show, SourceTables
+from cxr_compare.data_prep.sources.own_table import add_facts, name_images
+from cxr_compare.data_prep.sources.source_tables import FINDING_KEY, ReadOptions, Show, SourceTables
 from cxr_compare.data_prep.sources.statements import Source, Statements, build, note_unlabelled
+from cxr_compare.data_prep.sources.table_roles import read_tables, recognise_tables
 
 LONGEST_SIDE_PX = 1_000_000
 """Longest side of an image that a label file may state, px."""
@@ -47,12 +46,20 @@ class Mark:
         box: Four numbers in the form of the format; None for a label of the whole image.
         reader: Name of the person who made it.
         shares_box: True if the finding is present and its lesions have no box each, as in a crowd.
+        state: State of the finding if the file states one; None for that of the label.
+        is_around: True if the shape is no upright rectangle, and the box is around it.
     """
 
     label: str
     box: Sequence[float] | None = None
     reader: str = REFERENCE_READER
     shares_box: bool = False
+    state: str | None = None
+    is_around: bool = False
+
+    def with_box(self, box: Sequence[float], is_around: bool = True) -> Mark:
+        """Return the mark with the box of its shape, or with the box around it."""
+        return replace(self, box=box, is_around=is_around)
 
 
 @dataclass
@@ -63,10 +70,11 @@ class ImageLabels:
         image: Path of the image.
         file: Path of the label file, for messages.
         marks: Annotations of the image.
-        absent: Labels that are absent where no mark names them; None for all of the source.
+        absent: Labels that are absent where no mark names them; None for all labels of the source
+            that are no answer to a question of their own (`Mark.state`).
         readers: Persons who read the image. Nothing is absent for anybody else.
         facts: Values of columns of the images table, such as ``width`` and ``patient_id``.
-        role: Role of the image in the publisher's split.
+        roles: Roles of the image in the publisher's split; one, unless it contradicts itself.
     """
 
     image: str
@@ -75,7 +83,7 @@ class ImageLabels:
     absent: Collection[str] | None = ()
     readers: Collection[str] = (REFERENCE_READER,)
     facts: dict[str, Any] = field(default_factory=dict)
-    role: str | None = None
+    roles: Collection[str] = ()
 
 
 @dataclass
@@ -105,10 +113,31 @@ class LabelFiles:
             raise InputError(f"{self.source.root}: a file; give the folder that holds it")
         return self.index
 
-    def cannot_read(self, image: str, reason: str, n_boxes: int = 1, position: str = "") -> None:
-        """Leave out an image of which boxes cannot be read: its findings are unknown."""
+    def find_image(
+        self, name: str, file: str, folders: Sequence[str], role: str | None = None
+    ) -> str | None:
+        """Return the path of the image that a label file names; None if it is not exactly one."""
+        matches = [name]
+        if self.index is not None:  # the images of a single file need not exist
+            matches = self.index.by_name(name, folders, role)
+        if len(matches) == 1:
+            return matches[0]
+        fits = f"file_name fits {counted(len(matches), 'image')}" if matches else "no such image"
+        self.source.exclude([f"{file}: {name}"], fits)
+        return None
+
+    def cannot_read(self, image: str, reason: str) -> None:
+        """Leave out an image of which a mark cannot be read: its findings are unknown."""
         self.source.exclude([image], reason)
-        self.unread += [(image, f"{position}: {reason}" if position else reason)] * n_boxes
+        self.unread.append((image, reason))
+
+    @contextmanager
+    def reading_mark(self, image: str, position: str) -> Iterator[None]:
+        """Leave out the image if a mark cannot be read, which an `InputError` says."""
+        try:
+            yield
+        except InputError as error:
+            self.cannot_read(image, f"{position}: {error}")
 
 
 ReadLabels = Callable[[LabelFiles], Iterator[ImageLabels]]
@@ -122,6 +151,8 @@ def read_annotations(
     show: Show,
     reading: BoxReading | None = None,
     roles: Collection[str] = (),
+    coverage: str = "all",
+    tables: Sequence[Path] = (),
 ) -> SourceTables:
     """Read a folder of images with label files, or one file whose images need not exist.
 
@@ -133,11 +164,13 @@ def read_annotations(
         show: Function that shows the user a line.
         reading: How the format writes boxes; None for corners in px.
         roles: Roles of ``--columns`` that the format reads itself.
+        coverage: Which labels say that all lesions have a box, as in `build`.
+        tables: Label tables of the user, which are joined with the label files.
 
     Raises:
         InputError: Boxes are not understood, or no image can be used.
     """
-    for text in options.columns:
+    for text in () if tables else options.columns:
         if text.partition("=")[0] not in ("box_form", "box_unit", *roles):
             raise InputError(f"--columns {text}: --format {name} has no columns; leave it out")
     source = Source(name, root, options, show)
@@ -148,57 +181,62 @@ def read_annotations(
     if not paths:
         first = next((f"{path}: {why}" for path, why in source.excluded.items()), "no label file")
         raise InputError(f"{root}: no image can be used; {first}")
-    ids = _name_images(source, paths)
-    facts: dict[str, dict[str, Any]] = {path: {} for path in paths}
-    for labels in gathered:
-        facts[labels.image] = labels.facts | facts[labels.image]
+    texts = read_tables(source, tables)
+    beside = recognise_tables(texts, source, need_labels=False) if texts else []
+    ids = name_images(source, beside, index, paths)
     source.excluded = {ids.get(path, path): why for path, why in source.excluded.items()}
-    _set_images(source, facts, ids)
+    add_facts(source, beside, _facts(gathered, ids))
     statements = Statements(files.reading)
     statements.unread = [(ids.get(image, image), reason) for image, reason in files.unread]
-    _add_statements(source, statements, gathered, ids, files)
+    findings = _add_statements(source, statements, gathered, ids, files)
+    n_around = sum(mark.is_around for item in gathered for mark in item.marks)
+    files.counts["shapes have no upright box: the box around each of these is taken"] += n_around
     source.notes[:0] = [counted_phrase(n, text) for text, n in files.counts.items() if n]
-    note_unlabelled(source, statements, unused=True)
-    source.official = _official(source, gathered, ids)
     source.implied_note = "findings are absent because a label file has no box of them"
-    tables = build(source, statements)
-    if tables.findings.empty:
+    if beside:
+        table_statements(source, beside, marked=statements)
+        for image_id, reader in sorted(statements.normal):
+            for finding in sorted(findings):
+                statements.add(image_id, finding, state="absent", reader=reader, implied=True)
+    else:
+        note_unlabelled(source, statements, unused=True)
+    source.official = _official(source, gathered, ids)
+    made = build(source, statements, coverage=coverage)
+    if made.findings.empty:
         first = next(iter(source.excluded.values()), "no label")
         raise InputError(f"{root}: no image can be used; {first}")
     if root.is_file():
-        missing = pd.Series(index=tables.images.index, dtype=TEXT)
-        tables.images["path"] = missing
-    return tables
+        missing = pd.Series(index=made.images.index, dtype=TEXT)
+        made.images["path"] = missing
+    denied = _denied_boxes(made) if beside else made.boxes.iloc[:0]
+    if denied.empty:
+        return made
+    text = (
+        "boxes of readers are of findings that a table denies, so the labels of the table are used "
+        f"(the first on image {denied['image_id'].iloc[0]}); correct these if the boxes are right"
+    )
+    note = counted_phrase(len(denied), text)
+    return replace(made, notes=(*made.notes, note))
 
 
-def _name_images(source: Source, paths: Sequence[str]) -> dict[str, str]:
-    """Return the id of each image by its path."""
-    frame = pd.DataFrame({"path": paths}, dtype=TEXT)
-    frame["image_id"] = ids_of_paths(frame["path"])
-    require_unique_ids(frame, source.root)
-    return dict(zip(frame["path"], frame["image_id"], strict=True))
+def _denied_boxes(made: SourceTables) -> pd.DataFrame:
+    """Return the boxes of readers of findings that are absent by the label of a table."""
+    findings = made.findings
+    is_stated = (findings["reader"] == REFERENCE_READER) & (findings["origin"] != "consensus")
+    absent = findings.loc[is_stated & (findings["state"] == "absent"), FINDING_KEY]
+    return made.boxes[made.boxes["reader"] != REFERENCE_READER].merge(absent)
 
 
-def _set_images(source: Source, facts: dict[str, dict[str, Any]], ids: dict[str, str]) -> None:
-    """Set the images of the source, with the facts of each image by path."""
-    space = source.root.resolve().name
-    paths = pd.Series(list(facts), dtype=TEXT)
-    table = pd.DataFrame(list(facts.values()), index=paths.index).dropna(axis=1, how="all")
-    for column in {"patient_id", "study_id", "view", "sex"} & set(table.columns):
+def _facts(gathered: Sequence[ImageLabels], ids: dict[str, str]) -> pd.DataFrame:
+    """Return what label files state of each image; of several files the first counts."""
+    facts: dict[str, dict[str, Any]] = {}
+    for labels in gathered:
+        image_id = ids[labels.image]
+        facts[image_id] = labels.facts | facts.get(image_id, {})
+    table = pd.DataFrame(list(facts.values())).dropna(axis=1, how="all")
+    for column in set(table.columns) - {"width", "height", "age_years"}:
         table[column] = table[column].astype(TEXT)
-    named = {"image_id": paths.map(ids).astype(TEXT), "path": paths, "source": space}
-    source.images = table.assign(**named)
-    add_patients(source, space)
-
-
-@dataclass
-class _Opinion:
-    """Opinion of one reader on one finding of one image."""
-
-    state: str
-    boxes: list[tuple[float, ...]] = field(default_factory=list)
-    shares_box: bool = False
-    implied: bool = False
+    return table.assign(image_id=pd.Series(list(facts), dtype=TEXT))
 
 
 def _add_statements(
@@ -207,77 +245,77 @@ def _add_statements(
     gathered: Sequence[ImageLabels],
     ids: dict[str, str],
     files: LabelFiles,
-) -> None:
-    """Add the statements of all label files, and what is absent because no mark names it."""
+) -> set[str]:
+    """Add the statements of all label files, and what is absent because no mark names it.
+
+    Returns:
+        The findings of the label files that are absent where no mark names them.
+    """
     labels = [*files.classes, *(mark.label for item in gathered for mark in item.marks)]
     labels += [label for item in gathered for label in item.absent or ()]
     labels = list(dict.fromkeys(labels))
     require_few_names(labels, source.root)
     meanings = _meanings(labels, str(source.root), source.show)
-    findings = {finding for finding, _ in meanings.values() if finding}
-    known: dict[tuple[str, str], tuple[str, dict[str, _Opinion]]] = {}
+    stated = {mark.label for item in gathered for mark in item.marks if mark.state is None}
+    drawn = {*files.classes, *stated, *(label for item in gathered for label in item.absent or ())}
+    findings = {meanings[label][0] for label in drawn} - {""}
+    boxes_of: dict[tuple[str, str, str], tuple[str, list[Sequence[float]]]] = {}
     for item in gathered:
         image_id = ids[item.image]
         absent = findings
         if item.absent is not None:
             absent = {meanings[label][0] for label in item.absent} - {""}
         for reader in dict.fromkeys([*item.readers, *(mark.reader for mark in item.marks)]):
-            opinions, fault = _opinions(item, reader, meanings, absent, files)
-            first, earlier = known.setdefault((image_id, reader), (item.file, {}))
-            shared = earlier.keys() & opinions.keys()
-            if any(sorted(earlier[f].boxes) != sorted(opinions[f].boxes) for f in shared):
-                fault = fault or f"boxed differently in {first} and {item.file}"
-            if fault:
-                source.exclude([image_id], fault)
-            known[image_id, reader] = (first, opinions | earlier)
-    for (image_id, reader), (_, said) in known.items():
-        for finding, opinion in said.items():
-            add = partial(statements.add, image_id, finding, reader=reader, origin="boxes")
-            if opinion.shares_box:
-                statements.partial.add((image_id, finding))
-            for box in opinion.boxes:
-                add(box, state=opinion.state)
-            if not opinion.boxes or opinion.shares_box:
-                add(state=opinion.state, implied=opinion.implied)
+            marks = [mark for mark in item.marks if mark.reader == reader]
+            could_name = absent if reader in item.readers else set()
+            boxes = _add_marks(
+                statements, image_id, reader, marks, meanings, could_name, files.counts
+            )
+            for finding, own in boxes.items():
+                key = (image_id, reader, finding)
+                first, others = boxes_of.setdefault(key, (item.file, own))
+                if sorted(map(tuple, others)) != sorted(map(tuple, own)):
+                    problem = f"boxed differently in {first} and {item.file}"
+                    source.exclude([image_id], problem)
+    return findings
 
 
-def _opinions(
-    item: ImageLabels,
+def _add_marks(
+    statements: Statements,
+    image_id: str,
     reader: str,
+    marks: Sequence[Mark],
     meanings: dict[str, tuple[str, str]],
-    absent: Collection[str],
-    files: LabelFiles,
-) -> tuple[dict[str, _Opinion], str]:
-    """Return what one reader says of each finding of an image, and what contradicts itself."""
-    opinions: dict[str, _Opinion] = {}
-    states = set()
-    fault = ""
-    for mark in item.marks:
+    absent: set[str],
+    counts: Counter[str],
+) -> dict[str, list[Sequence[float]]]:
+    """Add what one reader says of an image, and return the boxes of each finding."""
+    add = partial(statements.add, image_id, reader=reader, origin="boxes")
+    boxes: dict[str, list[Sequence[float]]] = {}
+    is_open = False
+    for mark in marks:
         finding, state = meanings[mark.label]
-        if mark.reader != reader:
-            continue
-        states.add(state)
+        if mark.state and state == "present":
+            state = mark.state
+        box = mark.box
+        if box is not None and state in ("normal", "absent"):
+            counts["boxes are of a class that says 'absent': these are dropped"] += 1
+            box = None
+        if state == "normal":
+            statements.normal.add((image_id, reader))
+        is_open |= state == "unknown"
         if not finding:
-            is_dropped = state == "normal" and mark.box is not None
-            text = "boxes are of a class that means 'no finding': these are dropped"
-            files.counts[text] += is_dropped
             continue
-        opinion = opinions.setdefault(finding, _Opinion(state))
-        if opinion.state != state:
-            fault = "two states for one finding"
-        if state == "absent":
-            is_dropped = mark.box is not None
-            files.counts["boxes are of a class that says 'absent': these are dropped"] += is_dropped
-            continue
-        opinion.shares_box |= mark.shares_box
-        if mark.box is not None:
-            opinion.boxes.append(tuple(mark.box))
-    if {"normal", "present"} <= states:
-        fault = "'no finding' beside a finding"
-    if reader in item.readers and "unknown" not in states:
-        for finding in sorted(set(absent) - opinions.keys()):
-            opinions[finding] = _Opinion("absent", implied=True)
-    return opinions, fault
+        add(finding, box, state=state)
+        drawn = boxes.setdefault(finding, [])
+        if box is not None:
+            drawn.append(box)
+        if mark.shares_box:
+            statements.partial.add((image_id, finding))
+    for finding in () if is_open else sorted(absent - boxes.keys()):
+        add(finding, state="absent", implied=True)
+        boxes[finding] = []
+    return boxes
 
 
 def _meanings(labels: Sequence[str], where: str, show: Show) -> dict[str, tuple[str, str]]:
@@ -299,7 +337,7 @@ def _meanings(labels: Sequence[str], where: str, show: Show) -> dict[str, tuple[
 
 def _official(source: Source, gathered: Sequence[ImageLabels], ids: dict[str, str]) -> pd.DataFrame:
     """Return the published role of every image; empty without two different roles."""
-    rows = [(ids[item.image], item.role) for item in gathered if item.role]
+    rows = [(ids[item.image], role) for item in gathered for role in item.roles]
     published = pd.DataFrame(rows, columns=["image_id", "role"], dtype=TEXT).drop_duplicates()
     images = source.keep(source.images)
     published = published[is_member(published["image_id"], images["image_id"])]
@@ -315,16 +353,17 @@ def _official(source: Source, gathered: Sequence[ImageLabels], ids: dict[str, st
     return pd.DataFrame({"image_id": images["image_id"], "role": roles})
 
 
-def parse_side(value: Any) -> int | None:
-    """Return a height or width in px that a label file states; None if it is missing or 0.
+def sides_of(width: Any, height: Any) -> dict[str, int | None]:
+    """Return the size of an image that a label file states, px; None for what is missing or 0.
 
     Example:
-        >>> parse_side("1024"), parse_side(0), parse_side(None)
-        (1024, None, None)
+        >>> sides_of("1024", None)
+        {'width': 1024, 'height': None}
     """
-    (number,) = finite_or_nan([value])
-    if number != number or not number.is_integer():
-        return None
-    if not 0 <= number <= LONGEST_SIDE_PX:
-        raise InputError(f"a side of {number:g} px, which no image has")
-    return int(number) or None
+    sides: dict[str, int | None] = {}
+    for name, number in zip(("width", "height"), finite_or_nan([width, height]), strict=True):
+        if number > LONGEST_SIDE_PX or number < 0:
+            raise InputError(f"a {name} of {number:g} px, which no image has")
+        is_side = number > 0 and number.is_integer()
+        sides[name] = int(number) if is_side else None
+    return sides

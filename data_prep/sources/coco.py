@@ -12,9 +12,11 @@ docs/formats.md explains how images are found and what a missing annotation mean
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ import numpy as np
 from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, finite_or_nan, four_numbers
 from cxr_compare.data_prep.contracts.box_readings import BoxReading, values_of
 from cxr_compare.data_prep.contracts.boxes import turned_bounds
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import read_json_file
@@ -30,17 +32,21 @@ from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     LabelFiles,
     Mark,
-    parse_side,
     read_annotations,
+    sides_of,
 )
-from cxr_compare.data_prep.sources.image_files import files_below, has_text, role_from_path
+from cxr_compare.data_prep.sources.image_files import (
+    contains,
+    files_below,
+    has_file,
+    role_from_path,
+)
 from cxr_compare.data_prep.sources.label_values import class_finding, normal_classes, plain_facts
 from cxr_compare.data_prep.sources.outlines import (
-    Outline,
-    compare_outlines,
+    edges_around,
     mask_edges,
-    points_of,
-    polygon_edges,
+    polygon_points,
+    require_same_place,
 )
 from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.statements import user_reading
@@ -48,8 +54,6 @@ from cxr_compare.data_prep.sources.statements import user_reading
 COCO_MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
 """Keys by which a COCO annotation file is recognised."""
 _READING = BoxReading(form="xywh")
-_CROWDS = (1, "1")
-_CROWD_FLAGS = (None, 0, "0", "", *_CROWDS)
 _SAME_AREA = 0.01  # share by which an area may differ from that of its box
 _MOST = 0.9
 
@@ -62,20 +66,18 @@ def _read(files: LabelFiles) -> Iterator[ImageLabels]:
     for path in [""] if root.is_file() else files_below(root, ".json"):
         content = read_json_file(root / path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
-            read.append(_CocoFile(files, path, content))
+            read.append(_CocoFile(files, path or root.name, root / path, content))
         else:
             others.append(path)
     if not read:
         reason = f"{others[0]}: not COCO: it has no list of images" if others else "no JSON file"
         raise InputError(f"{root / reason}" if others else f"{root}: holds {reason}")
     files.counts["files are JSON but not COCO: these are ignored"] += len(others)
-    boxed = [pair for file in read for pair in file.boxes_with_area()]
-    if boxed and _are_sizes(boxed):
-        files.reading = replace(files.reading, stated=True)
+    stated = replace(files.reading, stated=_are_sizes(read))
+    files.reading = user_reading(files.source.options, stated)
     used = {category for file in read for category in file.used_categories()}
     for file in read:
         yield from file.labels(used)
-    compare_outlines(files, [pair for file in read for pair in file.outlines])
 
 
 def _id_text(value: Any) -> str | None:
@@ -85,10 +87,15 @@ def _id_text(value: Any) -> str | None:
     return str(value) if isinstance(value, int | str) and value != "" else None
 
 
-def _are_sizes(pairs: list[tuple[tuple[float, ...], float]]) -> bool:
-    """Return True if areas of annotations are those of boxes of x, y, width and height."""
-    fits = [abs(box[2] * box[3] - area) <= _SAME_AREA * area for box, area in pairs]
-    return float(np.mean(fits)) >= _MOST
+def _are_sizes(read: Sequence[_CocoFile]) -> bool:
+    """Return True if the areas of annotations are those of boxes of x, y, width and height."""
+    fits = []
+    for item in chain.from_iterable(file.content["annotations"] for file in read):
+        (area,) = finite_or_nan([item.get("area")])
+        numbers = four_numbers(item.get("bbox"))
+        if numbers is not None and area > 0 and not item.get("segmentation"):
+            fits.append(abs(numbers[2] * numbers[3] - area) <= _SAME_AREA * area)
+    return bool(fits) and float(np.mean(fits)) >= _MOST
 
 
 @dataclass
@@ -97,10 +104,10 @@ class _CocoFile:
 
     files: LabelFiles
     path: str
+    full_path: Path
     content: dict[str, Any]
     names: dict[str, str] = field(default_factory=dict)  # category id -> name
     groups: set[str] = field(default_factory=set)  # names of supercategories
-    outlines: list[Outline] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if "annotations" not in self.content:
@@ -112,7 +119,7 @@ class _CocoFile:
                 raise self._fail(f"categories[{number}]", "must have an id of its own and a name")
             self.names[key] = str(name)
             self.groups.add(str(item.get("supercategory")))
-        require_few_names(self.names, self.files.source.root / self.path)
+        require_few_names(self.names, self.full_path)
         self._items("annotations")
 
     def used_categories(self) -> set[str]:
@@ -120,47 +127,56 @@ class _CocoFile:
         ids = {_id_text(item.get("category_id")) for item in self.content["annotations"]}
         return {self.names[key] for key in ids if key in self.names}
 
-    def boxes_with_area(self) -> Iterator[tuple[tuple[float, ...], float]]:
-        """Yield the boxes of annotations that state an area and no outline."""
-        for item in self.content["annotations"]:
-            (area,) = finite_or_nan([item.get("area")])
-            numbers = four_numbers(item.get("bbox"))
-            if numbers is not None and area > 0 and not item.get("segmentation"):
-                yield numbers, area
-
     def labels(self, used: set[str]) -> Iterator[ImageLabels]:
         """Yield the labels of each image; `used` are the categories that any file annotates."""
         named = {
             key: name for key, name in self.names.items() if name in used or name not in self.groups
         }
-        for name in named.values():
-            class_finding(name, str(self.files.source.root / self.path))
-        complete = bool(self.content["annotations"])
-        images = self._images()
-        marks = self._marks(images, named)
-        annotators: dict[str | None, set[str]] = {}
-        for item in self.content["annotations"]:
-            readers = annotators.setdefault(_id_text(item.get("image_id")), set())
-            readers.add(_reader_of(item))
-        everybody = set().union(*annotators.values()) or {REFERENCE_READER}
-        for key, (file, image) in images.items():
-            readers = self._readers(key, image, annotators.get(key, everybody), everybody)
-            try:
-                facts: dict[str, Any] = {s: parse_side(image.get(s)) for s in ("height", "width")}
-            except InputError as error:
-                self.files.source.exclude([file], str(error))
-                facts = {}
-            labels = ImageLabels(
-                file,
-                self.path,
-                marks.get(key, []),
-                absent=list(named.values()),
-                readers=sorted(readers) if complete else (),
-                facts=facts | plain_facts(image),
-                role=role_from_path(self.path),
-            )
+        annotations: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        for number, item in enumerate(self.content["annotations"]):
+            key = _id_text(item.get("image_id"))
+            if key is None or _id_text(item.get("category_id")) is None:
+                raise self._fail(f"annotations[{number}]", "must have image_id and category_id")
+            annotations.setdefault(key, []).append((number, item))
+        everybody = {_reader_of(item) for item in self.content["annotations"]}
+        everybody = everybody or {REFERENCE_READER}
+        role = role_from_path(self.path)
+        folder = self.path.rpartition("/")[0]
+        folders = (folder, f"{folder}/images", "", "images")
+        listed = set()
+        seen: dict[str, tuple[str, dict[str, Any]]] = {}
+        for number, image in enumerate(self._items("images")):
+            key = _id_text(image.get("id"))
+            name = image.get("file_name")
+            if key is None or not isinstance(name, str) or not name:
+                raise self._fail(f"images[{number}]", "must have an id and a file_name")
+            listed.add(key)
+            file = self.files.find_image(name, self.path, folders, role)
+            if file is None:
+                continue
+            if key in seen:
+                if seen[key] != (file, image):
+                    twice = f"image id {key} appears more than once"
+                    self.files.source.exclude([file, seen[key][0]], twice)
+                continue
+            seen[key] = (file, image)
+            labels = ImageLabels(file, self.path, absent=list(named.values()))
+            labels.facts = plain_facts(image)
+            labels.roles = [role] if role else []
+            with self.files.reading_mark(file, f"{self.path}: image {key}"):
+                labels.facts |= sides_of(image.get("width"), image.get("height"))
+            own = annotations.get(key, [])
+            annotators = {_reader_of(item) for _, item in own} or everybody
+            readers = self._readers(key, image, annotators, everybody)
+            labels.readers = sorted(readers) if annotations else ()
+            for position, item in own:
+                with self.files.reading_mark(file, f"{self.path}: annotations[{position}]"):
+                    labels.marks.append(self._mark(item, image, named))
             self._take_lvis(labels, image, named)
             yield labels
+        for key in annotations.keys() - listed:
+            text = "annotated, but not among the images"
+            self.files.source.exclude([f"{self.path}: image {key}"], text)
 
     def _take_lvis(self, labels: ImageLabels, image: dict[str, Any], named: dict[str, str]) -> None:
         """Take what LVIS lists as absent, and as annotated in part."""
@@ -169,11 +185,11 @@ class _CocoFile:
             return
         labels.absent = [named[key] for key in map(_id_text, listed) if key in named]
         partly = image.get("not_exhaustive_category_ids")
-        names = {
-            named.get(_id_text(item) or "") for item in (partly if isinstance(partly, list) else [])
-        }
+        keys = map(_id_text, partly if isinstance(partly, list) else [])
+        names = {named.get(key or "") for key in keys}
         labels.marks = [
-            replace(mark, shares_box=True) if mark.label in names else mark for mark in labels.marks
+            replace(mark, shares_box=mark.shares_box or mark.label in names)
+            for mark in labels.marks
         ]
 
     def _readers(
@@ -196,113 +212,53 @@ class _CocoFile:
             )
         return everybody
 
-    def _images(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Return the path and entry of each image by its id; exclude those that are not found."""
-        role = role_from_path(self.path)
-        folder = self.path.rpartition("/")[0]
-        folders = (folder, f"{folder}/images", "", "images")
-        images: dict[str, tuple[str, dict[str, Any]]] = {}
-        for number, image in enumerate(self._items("images")):
-            key = _id_text(image.get("id"))
-            name = image.get("file_name")
-            if key is None or not isinstance(name, str) or not name:
-                raise self._fail(f"images[{number}]", "must have an id and a file_name")
-            # The images of a single file need not exist.
-            index = self.files.index
-            matches = [name] if index is None else index.by_name(name, folders, role)
-            file = matches[0] if len(matches) == 1 else f"{self.path}: {name}"
-            if len(matches) != 1:
-                fits = f"file_name fits {counted(len(matches), 'image')}"
-                self.files.source.exclude([file], fits if matches else "no such image")
-                continue
-            if key in images and images[key] != (file, image):
-                twice = f"image id {key} appears more than once"
-                self.files.source.exclude([file, images[key][0]], twice)
-            images[key] = (file, image)
-        return images
-
-    def _marks(
-        self, images: dict[str, tuple[str, dict[str, Any]]], named: dict[str, str]
-    ) -> dict[str, list[Mark]]:
-        """Return the marks of each image by its id; exclude images of unreadable annotations."""
-        marks: dict[str, list[Mark]] = {}
-        listed = {_id_text(image.get("id")) for image in self.content["images"]}
-        exclude = self.files.source.exclude
-        ids = set()
-        for number, item in enumerate(self.content["annotations"]):
-            key = _id_text(item.get("image_id"))
-            category = _id_text(item.get("category_id"))
-            if key is None or category is None:
-                raise self._fail(f"annotations[{number}]", "must have image_id and category_id")
-            ids.add((_reader_of(item), _id_text(item.get("id"))))
-            if key not in images:
-                if key not in listed:
-                    where = f"{self.path}: image {key}"
-                    exclude([where], "annotated, but not among the images")
-                continue
-            file, image = images[key]
-            crowd = item.get("iscrowd")
-            if category not in named:
-                exclude([file], f"category_id {category} is not among the categories")
-            elif crowd not in _CROWD_FLAGS:
-                exclude([file], f"iscrowd is {str(crowd)[:40]!r}, neither 0 nor 1")
-            else:
-                mark = self._mark(item, number, file, image, named[category])
-                if mark is not None:
-                    marks.setdefault(key, []).append(mark)
-        self.files.counts[
-            "annotations have the id of another one: these are read as separate annotations"
-        ] += len(self.content["annotations"]) - len(ids)
-        return marks
-
-    def _mark(
-        self, item: dict[str, Any], number: int, file: str, image: dict[str, Any], label: str
-    ) -> Mark | None:
-        """Return the mark of an annotation; None if it has no box that is read."""
-        counts = self.files.counts
-        reader = _reader_of(item)
-        if item.get("iscrowd") in _CROWDS:
+    def _mark(self, item: dict[str, Any], image: dict[str, Any], named: dict[str, str]) -> Mark:
+        """Return the mark of an annotation; `named` are the names of the categories."""
+        category = _id_text(item.get("category_id"))
+        if category not in named:
+            raise InputError(f"category_id {category} is not among the categories")
+        label = named[category]
+        mark = Mark(label, None, _reader_of(item))
+        if item.get("iscrowd") not in (None, 0, "0", ""):
+            counts = self.files.counts
             counts["annotations are crowds: findings of these are boxed in part"] += 1
-            return Mark(label, reader=reader, shares_box=True)
+            return replace(mark, shares_box=True)
         numbers = four_numbers(item.get("bbox"))
         segmentation = item.get("segmentation")
-        polygon = polygon_edges(segmentation)
-        around = polygon or mask_edges(segmentation, image)
+        outline = polygon_points(segmentation)
+        around = edges_around(outline) or mask_edges(segmentation, image)
         if numbers is None and around is None:
             if class_finding(label, self.path) in normal_classes():
-                return Mark(label, reader=reader)
-            position = f"{self.path or self.files.source.root.name}: annotations[{number}]"
-            self.files.cannot_read(file, _without_box(item), position=position)
-            return None
+                return mark
+            raise InputError(_without_box(item))
         if numbers is None:
-            kind = "mask" if polygon is None else "polygon"
-            counts[f"annotations have no bbox: the box around the {kind} is taken"] += 1
-            reading = user_reading(self.files.source.options, self.files.reading)
-            numbers = tuple(values_of(np.array([around]), reading.form)[0])
-            return Mark(label, numbers, reader)
+            return mark.with_box(values_of(np.array([around]), self.files.reading.form)[0].tolist())
         if degrees := coco_rotation(item):
-            return Mark(label, self._turned(numbers, degrees, segmentation, image), reader)
-        if around is not None and np.isfinite([*numbers, *around]).all():
+            return mark.with_box(self._turned(numbers, degrees, outline, image))
+        if around is not None and self.files.reading.unit == "px":
             sides = finite_or_nan(image.get(side) for side in ("width", "height"))
-            position = f"annotations[{number}]"
-            self.outlines.append(Outline(file, position, numbers, around, max(sides)))
-        return Mark(label, numbers, reader)
+            require_same_place(numbers, around, max(sides), self.files.reading)
+        return mark.with_box(numbers, is_around=False)
 
     def _turned(
-        self, numbers: tuple[float, ...], degrees: float, segmentation: Any, image: dict[str, Any]
+        self,
+        numbers: tuple[float, ...],
+        degrees: float,
+        outline: np.ndarray | None,
+        image: dict[str, Any],
     ) -> tuple[float, ...]:
         """Return the box around a box that CVAT turned, in the form of the file."""
         x, y, width, height = numbers
         corners = (x, y, x + width, y + height)
-        outline = points_of(segmentation)
-        if not all(px in corners[::2] and py in corners[1::2] for px, py in outline):
-            # the outline is turned already, and the box is around it
-            around = polygon_edges(segmentation) or corners
-            return tuple(values_of(np.array([around]), "xywh")[0])
+        is_turned = outline is not None and not (
+            np.isin(outline[:, 0], corners[::2]).all()
+            and np.isin(outline[:, 1], corners[1::2]).all()
+        )
+        if is_turned:
+            return tuple(values_of(np.array([edges_around(outline)]), "xywh")[0])
         sides = finite_or_nan(image.get(side) for side in ("width", "height"))
         size = (sides[0] or np.nan, sides[1] or np.nan)
         turned = turned_bounds(np.array(corners), degrees, size).round(4)
-        self.files.counts["boxes are turned: the upright box around each of these is taken"] += 1
         return tuple(values_of(turned[None], "xywh")[0])
 
     def _items(self, name: str, *, required: bool = True) -> list[dict[str, Any]]:
@@ -315,7 +271,7 @@ class _CocoFile:
         return items
 
     def _fail(self, position: str, reason: str) -> InputError:
-        return InputError(f"{self.files.source.root / self.path}: {position}: {reason}")
+        return InputError(f"{self.full_path}: {position}: {reason}")
 
 
 def _reader_of(annotation: dict[str, Any]) -> str:
@@ -338,7 +294,10 @@ COCO = Format(
     name="coco",
     title="COCO",
     folder="`.json` files that list `images`, and the images",
-    detect=has_text(("annotations/*.json", "*.json", "*/_annotations.coco.json"), COCO_MARKS),
+    detect=has_file(
+        ("annotations/*.json", "*.json", "*/_annotations.coco.json"),
+        partial(contains, texts=COCO_MARKS),
+    ),
     read=partial(read_annotations, "coco", _read, reading=_READING),
     options=("reference", "columns", "raw_boxes", "patient_pattern"),
     labels_alone=True,

@@ -278,6 +278,7 @@ def _scaled_to_copies(source: Source, statements: Statements) -> Statements:
     )
     scaled = Statements(statements.reading)
     scaled.add_table(rows)
+    scaled.normal = statements.normal
     return scaled
 
 

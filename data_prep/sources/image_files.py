@@ -16,8 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_header
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.images.decode_errors import plain_reason
-from cxr_compare.data_prep.images.image_limits import require_file, require_size
+from cxr_compare.data_prep.images.refused_files import plain_reason, require_file, require_size
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 _SUFFIX = re.compile(rf"(?i)(?<=[^/])(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})$")
@@ -32,16 +31,15 @@ _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
 
 
-def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = ".") -> list[str]:
+def files_below(root: Path, suffixes: str | tuple[str, ...] = "") -> list[str]:
     """Return the files below a folder, sorted within each folder. Hidden files are skipped.
 
     Args:
         root: Folder to which the returned paths are relative.
         suffixes: End of the file names in lower case, or several ends; "" takes every file.
-        folder: Folder to search, relative to `root`; "." searches `root` itself.
     """
     paths = []
-    for below, folders, names in os.walk(root / folder):
+    for below, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
         inside = Path(below).relative_to(root)
         paths += [
@@ -52,7 +50,7 @@ def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = 
     return paths
 
 
-def list_images(root: Path, folder: str = ".") -> pd.DataFrame:
+def list_images(root: Path) -> pd.DataFrame:
     """Return the image files below a folder, which are recognised by their suffix.
 
     Returns:
@@ -65,7 +63,7 @@ def list_images(root: Path, folder: str = ".") -> pd.DataFrame:
         ...     list_images(Path(folder)).values.tolist()
         [['a.png', 'a']]
     """
-    paths = sorted(files_below(root, IMAGE_SUFFIXES, folder))
+    paths = sorted(files_below(root, IMAGE_SUFFIXES))
     return pd.DataFrame({"path": paths, "name": [stem(path) for path in paths]}, dtype=TEXT)
 
 
@@ -122,6 +120,12 @@ def role_from_path(text: str) -> str | None:
     return None
 
 
+def roles_of_paths(*paths: str) -> list[str]:
+    """Return the role that the first of some paths states, in a list; an empty list without."""
+    roles = [role for role in map(role_from_path, paths) if role]
+    return roles[:1]
+
+
 class ImageIndex:
     """Search for the image files below a folder by the names that label files give them.
 
@@ -138,12 +142,9 @@ class ImageIndex:
         self._path_set = set(self.paths)
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
-        self._by_folder_and_stem: dict[tuple[str, str], list[str]] = {}
         for path in self.paths:
-            folder, name = posixpath.split(path)
-            self._by_name.setdefault(name.lower(), []).append(path)
+            self._by_name.setdefault(posixpath.basename(path).lower(), []).append(path)
             self._by_stem.setdefault(stem(path), []).append(path)
-            self._by_folder_and_stem.setdefault((folder, stem(path)), []).append(path)
 
     def by_name(self, name: str, folders: Iterable[str], role: str | None = None) -> list[str]:
         """Find the files of an image by the name or path that a label file gives it.
@@ -186,11 +187,12 @@ class ImageIndex:
 
     def by_stem(self, name: str, folders: Iterable[str]) -> list[str]:
         """Find the image files that have the name of a label file, apart from the suffix."""
+        matches = self._by_stem.get(name, [])
         for folder in folders:
-            matches = self._by_folder_and_stem.get((folder, name))
-            if matches:
-                return matches
-        return self._by_stem.get(name, [])
+            near = [path for path in matches if posixpath.dirname(path) == folder]
+            if near:
+                return near
+        return matches
 
 
 def has_match(*patterns: str) -> Callable[[Path], bool]:
@@ -202,35 +204,25 @@ def has_match(*patterns: str) -> Callable[[Path], bool]:
     return holds_match
 
 
-def has_text(
-    patterns: Sequence[str], texts: Sequence[bytes], *, without: Sequence[bytes] = ()
-) -> Callable[[Path], bool]:
-    """Return a function that tests whether a file, or a file of a folder, has certain content.
+def has_file(patterns: Sequence[str], is_one: Callable[[Path], bool]) -> Callable[[Path], bool]:
+    """Return a function that tests a file, or the files of a folder that match glob patterns."""
 
-    Args:
-        patterns: Glob patterns of files relative to the folder, such as ``*/*.json``.
-        texts: Regular expressions of bytes, all of which such a file contains. ``^`` and ``$``
-            match at each line.
-        without: Regular expressions, none of which such a file contains.
-    """
-
-    def holds_text(path: Path) -> bool:
+    def holds_file(path: Path) -> bool:
         if path.is_file():
-            return contains(path, texts, without)
+            return is_one(path)
         files = (file for p in patterns for file in islice(sorted(path.glob(p)), _FILES_OPENED))
-        return any(contains(file, texts, without) for file in files)
+        return any(map(is_one, files))
 
-    return holds_text
+    return holds_file
 
 
-def contains(path: Path, texts: Sequence[bytes], without: Sequence[bytes] = ()) -> bool:
-    """Return True if a file can be read, and contains all of some texts and none of some others."""
+def contains(path: Path, texts: Sequence[bytes]) -> bool:
+    """Return True if a file can be read, and contains all of some texts (regular expressions)."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            found = [re.search(text, view, re.MULTILINE) is not None for text in (*texts, *without)]
+            return all(re.search(text, view, re.MULTILINE) is not None for text in texts)
     except (OSError, ValueError):  # a folder, or an empty file
         return False
-    return all(found[: len(texts)]) and not any(found[len(texts) :])
 
 
 def has_columns(path: Path, *columns: str) -> bool:

@@ -7,87 +7,70 @@ that cannot be read excludes its image, and an image without a file has unknown 
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TypeVar
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles
-from cxr_compare.data_prep.sources.image_files import ImageIndex, role_from_path, stem
+from cxr_compare.data_prep.sources.image_files import (
+    ImageIndex,
+    role_from_path,
+    roles_of_paths,
+    stem,
+)
 
 Content = TypeVar("Content")
 _IMAGE_FOLDERS = ("images", "JPEGImages")
-_POSITION = re.compile(r"(?:line|object|shape) \d+: ")
 
 
 def read_image_files(
     files: LabelFiles,
     paths: Iterable[str],
     read: Callable[[str], tuple[Content, Sequence[str]]],
-    labels_of: Callable[[str, str, Content], ImageLabels],
-    *,
-    count: Callable[[Content], int],
+    add_marks: Callable[[LabelFiles, ImageLabels, Content], None],
 ) -> Iterator[ImageLabels]:
-    """Yield the labels of each label file that is of one image, as VOC, YOLO and labelme write it.
+    """Yield the labels of each image that has a label file, and of the others beside them.
 
-    A label file belongs to the image of the same name, or to the image that it names itself. A file
-    that cannot be read excludes its image. Images beside labelled ones are unknown without a file.
+    Those without a file are unknown. Images of other folders, such as masks, do not count.
 
     Args:
         files: Label files of the source.
         paths: Paths of the label files, relative to the source folder.
         read: Function that returns the content of a label file, and the names or paths that the
             file gives its image.
-        labels_of: Function that returns the labels of an image in a file with a content.
-        count: Number of boxes in a content. Those of a file that `labels_of` refuses count as boxes
-            that cannot be read.
+        add_marks: Function that adds the marks in a content to the labels of an image.
     """
-    root = files.source.root
     file_of: dict[str, str] = {}
-    read_files: set[str] = set()
     for path in paths:
         near = files.images.by_stem(stem(path), image_folders(posixpath.dirname(path)))
         image = near[0] if len(near) == 1 else None
-        n_boxes = 1
-        is_of_boxes = True
         try:
             content, names = read(path)
-            n_boxes = count(content)
-            is_of_boxes = False
+        except InputError as error:
+            problem = str(error).removeprefix(f"{files.source.root / path}: ")
+            file = f"label file {posixpath.basename(path)}" if image else "label file"
+            files.cannot_read(image or path, f"{file}: {problem}")
+            continue
+        try:
             image = _find_image(path, near, names, files.images)
             if image in file_of:
                 raise InputError(f"{file_of[image]} labels the same image")
-            is_of_boxes = True
-            labels = labels_of(image, path, content)
         except InputError as error:
-            of_image = f"{root / image}: " if image else ""
-            if of_image and str(error).startswith(of_image):
-                is_of_boxes = False
-                reason = str(error).removeprefix(of_image)
-            else:
-                problem = str(error).removeprefix(f"{root / path}: ")
-                file = f"label file {posixpath.basename(path)}" if image else "label file"
-                reason = f"{file}{', ' if _POSITION.match(problem) else ': '}{problem}"
-            files.cannot_read(image or path, reason, n_boxes if is_of_boxes else 0)
-        else:
-            read_files.add(image)
-            labels.role = labels.role or _role(path, image)
-            yield labels
-        if image:
-            file_of.setdefault(image, path)
+            file = f"label file {posixpath.basename(path)}" if image else "label file"
+            files.source.exclude([image or path], f"{file}: {error}")
+            continue
+        file_of[image] = path
+        roles = roles_of_paths(posixpath.dirname(path), posixpath.dirname(image))
+        labels = ImageLabels(image, path, absent=None, roles=roles)
+        add_marks(files, labels, content)
+        yield labels
     folders_with_labels = {_without_role(posixpath.dirname(image)) for image in file_of}
     for image in files.images.paths:
         is_near = _without_role(posixpath.dirname(image)) in folders_with_labels
-        if image not in read_files and (image in file_of or is_near):
-            path = file_of.get(image, image)
-            yield ImageLabels(image, path, readers=(), role=_role(path, image))
-
-
-def _role(path: str, image: str) -> str | None:
-    """Return the role that the folder of a label file, else that of its image, states."""
-    roles = [role_from_path(posixpath.dirname(name)) for name in (path, image)]
-    return next(filter(None, roles), None)
+        if image not in file_of and is_near:
+            roles = roles_of_paths(posixpath.dirname(image))
+            yield ImageLabels(image, image, readers=(), roles=roles)
 
 
 def _find_image(path: str, near: Sequence[str], names: Sequence[str], index: ImageIndex) -> str:

@@ -39,7 +39,10 @@ BOX_FORMS: dict[BoxForm, tuple[str, ...]] = {
 
 
 def table_statements(
-    source: Source, tables: Sequence[LabelTable], published: PublicSet | None = None
+    source: Source,
+    tables: Sequence[LabelTable],
+    published: PublicSet | None = None,
+    marked: Statements | None = None,
 ) -> Statements:
     """Return what each reader (person) states in label tables, with how their boxes are read.
 
@@ -51,11 +54,13 @@ def table_statements(
         tables: Label tables, each with the image of every row.
         published: Public set whose tables they are: it says which findings are ruled out though no
             row names them, and the user need not be told what its labels imply.
+        marked: Statements of label files beside the tables, to which those of the tables are added.
 
     Raises:
         InputError: A cell cannot be understood, or no row states a finding.
     """
-    reading: BoxReading | None = None
+    statements = marked or Statements(BoxReading(where=str(tables[0].path)))
+    reading = statements.reading if statements.frame()["boxed"].any() else None
     parts: list[pd.DataFrame] = []
     for table in (table for table in tables if len(table.images)):
         rows = _reader_rows(table)
@@ -78,20 +83,31 @@ def table_statements(
                 )
             reading = own if is_boxed.any() else reading
             parts.append(_boxed_rows(table, rows.join(found), numbers[is_boxed], is_boxed))
-    statements = Statements(reading or BoxReading(where=str(tables[0].path)))
-    statements.add_table(_consistent(source, parts, tables, published))
+    statements.reading = reading or statements.reading
+    rows, normal = _consistent(source, parts, published)
+    if marked is None and rows.empty:
+        reason = "every row states that the image shows nothing" if len(normal) else ""
+        raise InputError(
+            f"{tables[0].path}: {reason or 'no row states a label'}: no finding to learn; add "
+            "images that show one"
+        )
+    if marked is not None:
+        rows = _without_marked(rows, normal, marked.frame())
+    statements.add_table(rows)
+    statements.normal.update(normal.itertuples(index=False, name=None))
     source.implied_note = _implied_note(tables)
     note_unlabelled(source, statements, unused=False)
     return statements
 
 
 def _consistent(
-    source: Source,
-    parts: Sequence[pd.DataFrame],
-    tables: Sequence[LabelTable],
-    published: PublicSet | None,
-) -> pd.DataFrame:
-    """Join the rows of tables: what a row states is not implied, and no box is of "no finding"."""
+    source: Source, parts: Sequence[pd.DataFrame], published: PublicSet | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Join the rows of tables: what a row states is not implied, and no box is of "no finding".
+
+    Returns:
+        The statements, and image and reader of the rows that state that nothing is found.
+    """
     types = {
         **dict.fromkeys(_COLUMNS, TEXT),
         **dict.fromkeys(BOX, "float64"),
@@ -116,18 +132,21 @@ def _consistent(
     stated = rows.loc[~(rows["boxed"] & is_closed), _KEY].drop_duplicates()
     implied = implied.merge(stated, how="left", on=_KEY, indicator="named")
     implied = implied[implied["named"] == "left_only"]
-    if rows.empty and implied.empty:
-        reason = "every row states that the image shows nothing" if len(normal) else ""
-        raise InputError(
-            f"{tables[0].path}: {reason or 'no row states a label'}: no finding to learn; add "
-            "images that show one"
-        )
-    present = rows[(rows["state"] == "present") | rows["boxed"]]
-    present = present[~is_member(present["finding"], dictionary()["nothing_on"])]
-    contradicted = present.merge(normal, on=["image_id", "reader"])["image_id"]
-    source.exclude(contradicted, "'no finding' beside a finding")
     implied = implied.assign(implied=published is None)
-    return pd.concat([rows, implied[_COLUMNS]], ignore_index=True)
+    return pd.concat([rows, implied[_COLUMNS]], ignore_index=True), normal
+
+
+def _without_marked(rows: pd.DataFrame, normal: pd.DataFrame, marked: pd.DataFrame) -> pd.DataFrame:
+    """Drop absences that no row states, of findings that a label file states to be present.
+
+    Absences of images that a row calls normal stay: a mark contradicts them.
+    """
+    present = marked.loc[marked["state"] == "present", ["image_id", "finding"]]
+    is_marked = pd.MultiIndex.from_frame(rows[["image_id", "finding"]]).isin(
+        pd.MultiIndex.from_frame(present)
+    )
+    is_normal = is_member(rows["image_id"], normal["image_id"])
+    return rows[~(rows["implied"] & is_marked & ~is_normal)]
 
 
 def _reader_rows(table: LabelTable) -> pd.DataFrame:

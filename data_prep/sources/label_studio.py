@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,35 +23,40 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_json_file
-from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, contains, has_columns
+from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark, sides_of
+from cxr_compare.data_prep.sources.image_files import (
+    IMAGE_SUFFIXES,
+    contains,
+    has_columns,
+    has_file,
+)
 from cxr_compare.data_prep.sources.label_values import states_of_cells
+from cxr_compare.data_prep.sources.outlines import (
+    box_around,
+    box_of_rectangle,
+    ellipse_points,
+    pairs_of,
+)
 from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source_tables import Format
-from cxr_compare.data_prep.sources.tool_tables import (
-    UNKNOWN,
-    LabelRow,
-    MarkNotes,
-    box_cells,
+from cxr_compare.data_prep.sources.tool_files import (
+    facts_of,
     read_tool_files,
 )
 
 _MARKS = (rb'"data"\s*:', rb'"annotations"\s*:', rb'"result"\s*:')
 _FLAT_MARKS = (rb'"annotation_id"\s*:', rb'"lead_time"\s*:')
-_FILES_OPENED = 20
+_SUFFIXES = (".json", ".csv")
 _FLAT_FACTS = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
 
 
-def is_label_studio(path: Path) -> bool:
+def _is_label_studio(path: Path) -> bool:
     """Return True if a file is an export of Label Studio: JSON, JSON-MIN or CSV."""
     if path.suffix.lower() == ".csv":
         return has_columns(path, "annotation_id", "lead_time")
     return path.suffix.lower() == ".json" and (
         contains(path, _MARKS) or contains(path, _FLAT_MARKS)
     )
-
-
-def _may_be_label_studio(path: Path) -> bool:
-    return path.suffix.lower() == ".json" or is_label_studio(path)
 
 
 def _tasks(path: Path) -> list[Any]:
@@ -100,16 +105,20 @@ def _task_of_flat(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": data, "annotations": [annotation] if is_annotated else []}
 
 
-def _label_studio_rows(path: Path, notes: MarkNotes) -> Iterator[LabelRow]:
+def _read_file(files: LabelFiles, path: Path) -> Iterator[ImageLabels]:
     for number, task in enumerate(_tasks(path), start=1):
         where = f"{path}: task {number}"
         if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
             raise InputError(f"{where}: is no object with data; export from Label Studio as JSON")
-        plain = {k: v for k, v in task["data"].items() if isinstance(v, str | int | float)}
-        facts = {key: _file_name(str(value), notes.files) for key, value in plain.items()}
-        annotations = _objects(task.get("annotations", []), where)
+        data = {k: v for k, v in task["data"].items() if isinstance(v, str | int | float)}
+        name = _image_name(data, files)
+        image = files.find_image(name, path.name, ("", "images"))
+        if image is None:
+            continue
+        labels = ImageLabels(image, f"{path.name}, task {number}", absent=None, readers=())
+        labels.facts = facts_of(data)
         readers: list[str] = []
-        for annotation in annotations:
+        for annotation in _objects(task.get("annotations", []), where):
             if annotation.get("was_cancelled"):
                 continue
             annotator = annotation.get("completed_by")
@@ -121,18 +130,26 @@ def _label_studio_rows(path: Path, notes: MarkNotes) -> Iterator[LabelRow]:
             if annotation.get("ground_truth"):
                 reader = REFERENCE_READER
             results = _objects(annotation.get("result", []), where)
-            rows, is_whole = _annotation_rows(results, where, notes)
-            if not is_whole:
-                notes.unread.append(_image_name(facts) or f"task {number}")
-                rows.append({"label": UNKNOWN})
-            yield from ({**facts, "reader": reader, **row} for row in rows or [{}])
-        if not readers:
-            yield {**facts, "label": UNKNOWN}
+            labels.readers = [*labels.readers, reader]
+            _add_marks(labels, results, reader, files, where)
+        yield labels
 
 
-def _image_name(facts: Mapping[str, str]) -> str:
-    """Return the file name of a task's image, or "" if its data name no file."""
-    return next((v for v in facts.values() if v.lower().endswith(IMAGE_SUFFIXES)), "")
+def _image_name(data: Mapping[str, Any], files: LabelFiles) -> str:
+    """Return the file of a task's image, without the digits that an upload puts before its name.
+
+    They stay if one of the user's files has them.
+    """
+    texts = [str(data[key]) for key in sorted(data, key=lambda key: key != "image")]
+    names = []
+    for text in texts:
+        is_address = text.startswith("/") or "://" in text
+        names.append(unquote(re.sub(r"^.*[?&]d=|[?&#].*$", "", text)) if is_address else text)
+    name = next((name for name in names if name.lower().endswith(IMAGE_SUFFIXES)), "")
+    name = name or next(iter(names), "")
+    if files.index is not None and files.index.by_name(name, ("", "images")):
+        return name
+    return re.sub(r"^(/data/upload/.*)\b[0-9a-f]{8}-", r"\1", name)
 
 
 def _objects(value: Any, where: str) -> list[dict[str, Any]]:
@@ -141,115 +158,88 @@ def _objects(value: Any, where: str) -> list[dict[str, Any]]:
     return value
 
 
-def _file_name(text: str, files: Collection[str]) -> str:
-    """Return the file of a URL, without the digits that an upload puts before its name.
+def _add_marks(
+    labels: ImageLabels,
+    results: list[dict[str, Any]],
+    reader: str,
+    files: LabelFiles,
+    where: str,
+) -> None:
+    """Add the marks of an annotation.
 
-    They stay if one of the user's files has them.
+    A mark that is not understood (a box without a class, a key point) may be any finding: its image
+    is left out. Texts alone leave the image unknown. A result of an understood region only
+    describes that region further.
     """
-    if text.startswith("/") or "://" in text:
-        text = unquote(re.sub(r"^.*[?&]d=|[?&#].*$", "", text))
-    if text.rpartition("/")[2] in files:
-        return text
-    return re.sub(r"^(/data/upload/.*)\b[0-9a-f]{8}-", r"\1", text)
-
-
-def _annotation_rows(
-    results: list[dict[str, Any]], where: str, notes: MarkNotes
-) -> tuple[list[LabelRow], bool]:
-    """Return the rows of an annotation, and True if they hold all that was marked.
-
-    A mark that is not understood (a box without a class, a key point) may be any finding. A result
-    that belongs to an understood region only describes that region further.
-    """
-    rows = list[LabelRow]()
-    understood = set[str]()
-    others = list[dict[str, Any]]()
+    understood: set[str] = set()
+    others = []
+    marks: list[Mark] = []
     for result in results:
-        result_rows = list(_result_rows(result, where, notes))
-        rows += result_rows
-        if result_rows:
+        own = list(_marks_of(result, reader, labels.facts, where))
+        marks += own
+        if own:
             understood.add(str(result.get("id")))
         elif result.get("type") != "relation":
             others.append(result)
     unclear = [r for r in others if "id" not in r or str(r["id"]) not in understood]
-    has_unclear_mark = any(map(_is_drawn, unclear))
-    return rows, not has_unclear_mark and (bool(rows) or not unclear)
+    for result in unclear:
+        value = result.get("value")
+        if isinstance(value, dict) and {"x", "points", "rle"} & value.keys():
+            files.cannot_read(labels.image, f"{labels.file}: a mark has no class")
+    if unclear and not marks:
+        marks.append(Mark("unknown", reader=reader))
+    labels.marks += marks
 
 
-def _is_drawn(result: dict[str, Any]) -> bool:
-    """Return True if a result marks a position in the image."""
-    value = result.get("value")
-    return isinstance(value, dict) and bool({"x", "points", "rle"} & value.keys())
-
-
-def _result_rows(result: dict[str, Any], where: str, notes: MarkNotes) -> Iterator[LabelRow]:
-    """Yield a row for each label that a result names, with its box."""
+def _marks_of(
+    result: dict[str, Any], reader: str, facts: dict[str, Any], where: str
+) -> Iterator[Mark]:
+    """Yield a mark for each label that a result names."""
     kind = str(result.get("type"))
     content = result.get("value")
     value: dict[str, Any] = content if isinstance(content, dict) else {}
     names = value.get(kind)
     of_region = kind == "choices" and bool({"x", "points"} & value.keys())
     if not names or of_region:
-        notes.counts["results are neither boxes nor choices for an image: these are ignored"] += 1
         return
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{where}: {kind[:40]} is no list of names")
     if kind == "choices":
-        are_states = bool(states_of_cells(pd.Series(names, dtype=TEXT)).notna().all())
-        column = str(result.get("from_name")) if are_states else "label"
-        yield from ({column: name} for name in names)
+        states = states_of_cells(pd.Series(names, dtype=TEXT))
+        if len(names) == 1 and states.notna().all():  # a question, such as "Pneumonia?"
+            yield Mark(str(result.get("from_name")), reader=reader, state=states[0])
+        else:
+            yield from (Mark(name, reader=reader) for name in names)
         return
-    if not {"points", "radiusX", "height"} & value.keys():
-        raise InputError(f"{where}: {kind[:40]} has no box; remove it, or draw a rectangle")
     size = np.array(finite_or_nan(map(result.get, ("original_width", "original_height"))))
-    names_of_cvat = {
-        "cx": "x",
-        "cy": "y",
-        "left": "x",
-        "top": "y",
-        "rx": "radiusX",
-        "ry": "radiusY",
-    }
-    shape = value | {name: value[key] for name, key in names_of_cvat.items() if key in value}
+    facts |= sides_of(*size)
+    sides = (facts["width"], facts["height"])
+
+    def numbers(*names: str) -> np.ndarray:
+        return np.array(finite_or_nan(map(value.get, names))) * size / 100
+
+    low = numbers("x", "y")
+    (degrees,) = finite_or_nan([value.get("rotation", 0)])
+    is_around = True
     if "points" in value:
-        shape["points"] = _flat_points(value["points"])
-    box = box_cells(shape, size, notes, size / 100, turns="corner")
-    # Label Studio turns the view alone, and states regions on the unturned image.
-    (view,) = finite_or_nan([result.get("image_rotation", 0)])
-    if view == view and view % 360:
-        notes.counts[
-            "shapes were drawn on a turned view (image_rotation): these are read on the unturned "
-            "image, as Label Studio states them"
-        ] += 1
-    box |= {"image_width": str(size[0]), "image_height": str(size[1])}
-    yield from ({**box, "label": name} for name in names)
-
-
-def _flat_points(points: Any) -> list[Any]:
-    """Flatten a list of pairs; return ``[None]`` if it is no such list."""
-    pairs: list[Any] = points if isinstance(points, list) else [None]
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        return [None]
-    return [number for pair in pairs for number in pair]
-
-
-def _looks_like_label_studio(path: Path) -> bool:
-    if path.is_file():
-        return is_label_studio(path)
-    files = [
-        *sorted(path.glob("*.json"))[:_FILES_OPENED],
-        *sorted(path.glob("*.csv"))[:_FILES_OPENED],
-    ]
-    return any(map(is_label_studio, files))
+        box = box_around(pairs_of(value["points"]) * size / 100, sides)
+    elif "radiusX" in value:
+        points = ellipse_points(low, numbers("radiusX", "radiusY"))
+        box = box_around(points, sides, degrees, low)
+    elif "height" in value:
+        high = low + numbers("width", "height")
+        box, is_around = box_of_rectangle(low, high, sides, degrees, low)
+    else:
+        raise InputError(f"{where}: {kind[:40]} has no box; remove it, or draw a rectangle")
+    box = np.round(box, 4).tolist()
+    yield from (Mark(name, box, reader, is_around=is_around) for name in names)
 
 
 LABEL_STUDIO = Format(
     name="label-studio",
     title="Label Studio",
-    detect=_looks_like_label_studio,
+    detect=has_file(("*.json", "*/*.json", "*.csv"), _is_label_studio),
     folder="tasks exported as JSON, JSON-MIN or CSV, images in any folders",
-    read=partial(
-        read_tool_files, "label-studio", (".json", ".csv"), _label_studio_rows, _may_be_label_studio
-    ),
+    read=partial(read_tool_files, "label-studio", _SUFFIXES, _read_file, _is_label_studio),
     options=TABLE.options,
 )

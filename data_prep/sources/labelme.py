@@ -10,7 +10,6 @@ Source:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,19 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     LabelFiles,
     Mark,
-    parse_side,
     read_annotations,
+    sides_of,
 )
-from cxr_compare.data_prep.sources.image_files import contains, files_below, has_text
+from cxr_compare.data_prep.sources.image_files import contains, files_below, has_file
 from cxr_compare.data_prep.sources.image_label_files import read_image_files
 from cxr_compare.data_prep.sources.label_values import class_finding, dictionary, normal_classes
+from cxr_compare.data_prep.sources.outlines import box_around, pairs_of
 from cxr_compare.data_prep.sources.source_tables import Format
 
 LABELME_MARKS = (rb'"shapes"\s*:', rb'"imagePath"\s*:')
@@ -47,155 +46,112 @@ def _read(files: LabelFiles) -> Iterator[ImageLabels]:
     if not paths:
         raise InputError(f"{root}: holds no JSON of labelme")
     flags_of: dict[str, dict[str, bool]] = {}
-
-    def labels_of(image: str, path: str, content: dict[str, Any]) -> ImageLabels:
-        flags = content.get("flags") or {}
-        if not isinstance(flags, dict) or not all(isinstance(v, bool) for v in flags.values()):
-            raise InputError("flags is no object of true and false")
-        labels = _labels(image, path, content, files.counts)
-        flags_of[image] = flags
-        return labels
-
-    labelled = list(
-        read_image_files(
-            files,
-            paths,
-            partial(_read_file, root),
-            labels_of,
-            count=lambda content: len(content["shapes"]),
-        )
-    )
-    role_of = _meaning_of_flags(files.source.options.columns, labelled, flags_of)
-    unclear: dict[str, str] = {}
-    drawn = [mark.label for labels in labelled for mark in labels.marks]
+    add_marks = partial(_add_marks, flags_of)
+    labelled = list(read_image_files(files, paths, partial(_read_file, root), add_marks))
+    drawn = list(dict.fromkeys(mark.label for labels in labelled for mark in labels.marks))
+    meaning = _meaning_of_flags(files.source.options.columns, drawn, flags_of)
     for labels in labelled:
-        _take_flags(labels, drawn, flags_of.get(labels.image, {}), role_of, unclear)
+        flags = flags_of.get(labels.image, {})
+        labels.absent = [*drawn, *(flag for flag in flags if meaning[flag] == "finding")]
+        _take_flags(labels, [flag for flag, is_set in flags.items() if is_set], meaning, files)
         yield labels
-    if unclear:
-        names = ", ".join(sorted(set(unclear.values()))[:5])
-        files.counts[
-            f"images have a flag that says nothing known ({names}): findings that are not marked "
-            "on them are unknown; say --columns finding=FLAG, no_finding=FLAG or unused=FLAG"
-        ] += len(unclear)
 
 
 def _read_file(source: Path, path: str) -> tuple[dict[str, Any], list[str]]:
     content = read_json_file(source / path)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise InputError("has no list of shapes")
+    flags = content.get("flags") or {}
+    if not isinstance(flags, dict) or not all(isinstance(v, bool) for v in flags.values()):
+        raise InputError("flags is no object of true and false")
     name = content.get("imagePath")
     return content, [name] if isinstance(name, str) else []
 
 
-def _labels(image: str, path: str, content: dict[str, Any], counts: Counter[str]) -> ImageLabels:
-    """Return the shapes of one file: all of them, or none if one is wrong."""
-    sides = [parse_side(content.get(key)) for key in ("imageWidth", "imageHeight")]
-    marks = []
+def _add_marks(
+    flags_of: dict[str, dict[str, bool]],
+    files: LabelFiles,
+    labels: ImageLabels,
+    content: dict[str, Any],
+) -> None:
+    with files.reading_mark(labels.image, labels.file):
+        labels.facts = sides_of(content.get("imageWidth"), content.get("imageHeight"))
+    sides = (labels.facts.get("width"), labels.facts.get("height"))
     for number, shape in enumerate(content["shapes"], start=1):
-        where = f"shape {number}"
-        label = shape.get("label") if isinstance(shape, dict) else None
-        if not isinstance(label, str) or not label.strip():
-            raise InputError(f"{where}: has no label")
-        class_finding(label, where)
-        kind = str(shape.get("shape_type") or "polygon")  # files before labelme 3.4 state no type
-        edges = _edges(shape, kind, sides, where)
-        if not (edges[0] < edges[2] and edges[1] < edges[3]):
-            raise InputError(f"{where}: box of zero size")
-        marks.append(Mark(label, edges))
-        if kind != "rectangle":
-            counts["shapes are no rectangles: the box around each of these is taken"] += 1
-    facts = {"width": sides[0], "height": sides[1]}
-    return ImageLabels(image, path, marks, absent=None, facts=facts)
+        with files.reading_mark(labels.image, f"{labels.file}: shape {number}"):
+            label = shape.get("label") if isinstance(shape, dict) else None
+            if not isinstance(label, str) or not label.strip():
+                raise InputError("has no label")
+            kind = str(shape.get("shape_type") or "polygon")  # labelme before 3.4 states no type
+            box = _box(shape, kind, sides)
+            labels.marks.append(Mark(label).with_box(box, kind != "rectangle"))
+    flags_of[labels.image] = content.get("flags") or {}
 
 
-def _edges(
-    shape: dict[str, Any], kind: str, sides: Sequence[int | None], where: str
-) -> list[float]:
+def _box(shape: dict[str, Any], kind: str, sides: Sequence[int | None]) -> list[float]:
     """Return the box x1, y1, x2, y2 around a shape, px."""
-    pairs = shape.get("points")
-    if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
-        raise InputError(f"{where}: its points are no pairs x, y")
-    if kind not in (*_POINTS, "polygon"):
-        raise InputError(f"{where}: a {kind[:40]} has no extent; draw a rectangle, or remove it")
-    if not (len(pairs) in _POINTS[kind] if kind in _POINTS else len(pairs) >= 3):
-        raise InputError(f"{where}: a {kind} of {len(pairs)} points")
-    points = np.array([finite_or_nan(pair) for pair in pairs])  # (N, 2) x, y, original px
+    points = pairs_of(shape.get("points"))
     if np.isnan(points).any():
-        raise InputError(f"{where}: its points are not all numbers")
-    low = points.min(axis=0)
-    high = points.max(axis=0)
+        raise InputError("its points are no pairs of numbers")
+    if kind not in (*_POINTS, "polygon"):
+        raise InputError(f"a {kind[:40]} has no extent; draw a rectangle, or remove it")
+    if not (len(points) in _POINTS[kind] if kind in _POINTS else len(points) >= 3):
+        raise InputError(f"a {kind} of {len(points)} points")
+    if kind == "rectangle":
+        return [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
     if kind == "circle":  # its centre, and a point on it
         radius = np.hypot(*(points[1] - points[0]))
-        low = points[0] - radius
-        high = points[0] + radius
-    if kind != "rectangle":  # the figure around a lesion at the border may leave the image
-        low = np.maximum(low, 0)
-        high = np.minimum(high, [side or np.inf for side in sides])
-    return [*low.tolist(), *high.tolist()]
+        points = np.array([points[0] - radius, points[0] + radius])
+    return box_around(points, sides)
 
 
 def _meaning_of_flags(
-    columns: Sequence[str],
-    labelled: Sequence[ImageLabels],
-    flags_of: dict[str, dict[str, bool]],
+    columns: Sequence[str], drawn: Sequence[str], flags_of: dict[str, dict[str, bool]]
 ) -> dict[str, str]:
-    """Return what each flag means (finding, no_finding or unused), which has a name of anybody's.
+    """Return what each flag means: finding, no_finding, unused, or "" if that is not known.
 
-    The user says it by ``--columns``, else its name does. A flag that is not understood is missing.
+    The user says it by ``--columns``, else its name does.
     """
-    existing = sorted({flag for flags in flags_of.values() for flag in flags})
-    roles = {}
+    names = {class_finding(label, "shape") for label in drawn}
+    names |= set(dictionary()["findings"]["names"])
+    meaning = {}
+    for flag in dict.fromkeys(flag for flags in flags_of.values() for flag in flags):
+        name = class_finding(flag, "flags")
+        known = "finding" if name in names else ""
+        meaning[flag] = "no_finding" if name in normal_classes() else known
     for text in columns:
         role, _, flag = text.partition("=")
-        if role in ("box_form", "box_unit"):
-            continue
-        if role not in _FLAG_ROLES or flag not in existing:
-            raise InputError(
-                f"--columns {text}: say {', '.join(f'{r}=FLAG' for r in _FLAG_ROLES)}, with a flag "
-                f"of the files ({', '.join(existing) or 'they have none'})"
-            )
-        roles[flag] = role
-    drawn = {class_finding(mark.label, "shape") for item in labelled for mark in item.marks}
-    findings = {*drawn, *dictionary()["findings"]["names"]}
-    for flag in existing:
-        name = class_finding(flag, "flags")
-        if flag not in roles and name in normal_classes():
-            roles[flag] = "no_finding"
-        elif flag not in roles and name in findings:
-            roles[flag] = "finding"
-    return roles
+        if role in _FLAG_ROLES and flag not in meaning:
+            existing = ", ".join(meaning) or "they have none"
+            raise InputError(f"--columns {text}: no flag of the files has this name ({existing})")
+        if role in _FLAG_ROLES:
+            meaning[flag] = role
+    return meaning
 
 
 def _take_flags(
-    labels: ImageLabels,
-    every: Sequence[str],
-    flags: dict[str, bool],
-    role_of: dict[str, str],
-    unclear: dict[str, str],
+    labels: ImageLabels, are_set: Sequence[str], meaning: dict[str, str], files: LabelFiles
 ) -> None:
-    """Add the labels that flags state, and say what is absent where no mark names it.
-
-    These are the labels of all shapes (`every`) and of the flags of the own file.
-    """
+    """Add the labels that flags state. One that is not understood leaves others unknown."""
     drawn = {class_finding(mark.label, "shape") for mark in labels.marks}
-    for flag, is_set in flags.items():
-        role = role_of.get(flag)
-        if is_set and role is None:
-            unclear.setdefault(labels.image, flag)
-        elif is_set and role == "no_finding":
+    for flag in are_set:
+        if meaning[flag] == "no_finding":
             labels.marks.append(Mark("normal"))
-        elif is_set and role == "finding" and class_finding(flag, "flags") not in drawn:
+        elif meaning[flag] == "finding" and class_finding(flag, "flags") not in drawn:
             labels.marks.append(Mark(flag, shares_box=True))
-    labels.absent = [*every, *(flag for flag in flags if role_of.get(flag) == "finding")]
-    if labels.image in unclear:  # its findings are unknown but for those that are marked
+    unclear = [flag for flag in are_set if not meaning[flag]]
+    if unclear:
         labels.absent = ()
+        text = "have a flag that says nothing known: findings that are not marked on these images"
+        answer = "say --columns finding=FLAG, no_finding=FLAG or unused=FLAG"
+        files.counts[f"images {text} are unknown; {answer} ({unclear[0][:40]})"] += 1
 
 
 LABELME = Format(
     name="labelme",
     title="labelme",
     folder="a `.json` an image, beside it or in a folder of their own",
-    detect=has_text(("*.json", "*/*.json"), LABELME_MARKS),
+    detect=has_file(("*.json", "*/*.json"), partial(contains, texts=LABELME_MARKS)),
     read=partial(read_annotations, "labelme", _read, roles=_FLAG_ROLES),
     options=("patient_pattern", "columns"),
 )

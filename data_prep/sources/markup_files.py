@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.limits import MAX_XML_BYTES, require_depth
 from cxr_compare.data_prep.contracts.text_files import read_bytes, read_text_file
-from cxr_compare.data_prep.images.image_limits import require_file
+from cxr_compare.data_prep.images.refused_files import require_file
 
 
 def read_lines(path: Path) -> list[str]:

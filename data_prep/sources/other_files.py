@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.image_files import contains, files_below
 
 _EXPORT = "export its labels as COCO, Pascal VOC or YOLO"
@@ -25,7 +22,6 @@ _SUFFIXES = (
     ".json", ".jsonl", ".ndjson", ".xml", ".csv", ".tsv", ".xlsx", ".manifest", ".parquet", ".pkl",
 )  # fmt: skip
 _FILES_OPENED = 20
-_MOST_BYTES = 1 << 24
 _SHOWN = 3
 
 
@@ -49,24 +45,6 @@ def describe_label_files(folder: Path) -> str | None:
         tool = tool_of_file(folder / path)
         if tool is not None:
             return f"it holds files of {tool}, such as {path}, which are not read; {_EXPORT}"
-    named = ", ".join(f"{path}{_content(folder / path)}" for path in paths[:_SHOWN])
+    named = ", ".join(paths[:_SHOWN])
     more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    verb = "is" if len(paths) == 1 else "are"
-    return f"{named}{more} {verb} of no format that is read; {_EXPORT}"
-
-
-def _content(path: Path) -> str:
-    """Return in brackets what a JSON file holds; "" for another file."""
-    if path.suffix.lower() != ".json" or path.stat().st_size > _MOST_BYTES:
-        return ""
-    try:
-        content: Any = read_json_file(path)
-    except InputError:
-        return ""
-    of = "holds"
-    if isinstance(content, list) and content:
-        content = content[0]
-        of = "a list of objects with"
-    if not isinstance(content, dict) or not content:
-        return ""
-    return f" ({of} {', '.join(str(key)[:30] for key in list(content)[:5])})"
+    return f"it holds files of no format that is read: {named}{more}; {_EXPORT}"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
-from cxr_compare.data_prep.contracts.box_readings import MANY, corners_of, values_of
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.sources.annotations import LabelFiles
-from cxr_compare.data_prep.sources.statements import user_reading
+from cxr_compare.data_prep.contracts.box_readings import BoxReading, corners_of, values_of
+from cxr_compare.data_prep.contracts.boxes import turned_points
+from cxr_compare.data_prep.contracts.errors import InputError
 
 _LONGEST_MASK_SIDE = 10_000
 _RUNS = re.compile(r"[0-o]*[0-O]")  # compressed runs: "P" to "o" are followed by further digits
@@ -21,74 +19,51 @@ _AGREE_PX = 2.0  # px, or share of the image's longer side, within which an outl
 _AGREE_SHARE = 0.01
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A bbox and the box around the outline of the same annotation."""
+def require_same_place(
+    values: Sequence[float], around: Sequence[float], side: float, reading: BoxReading
+) -> None:
+    """Check that a bbox is around the outline of the same annotation.
 
-    image: str
-    position: str
-    values: tuple[float, ...]  # the bbox as written
-    around: tuple[float, ...]  # x1, y1, x2, y2
-    side: float  # longer side of the image, px; NaN if unknown
-
-
-def compare_outlines(files: LabelFiles, outlines: Sequence[Outline]) -> None:
-    """Leave out images on which a bbox and its outline are of two places; refuse a tenth of them.
+    Args:
+        values: The bbox as it is written.
+        around: Edges ``x1, y1, x2, y2`` of the box around the outline, px.
+        side: Longer side of the image, px; NaN if unknown.
+        reading: How a bbox is read.
 
     Raises:
-        InputError: A tenth of the annotations contradict themselves.
+        InputError: They are of two places.
     """
-    reading = user_reading(files.source.options, files.reading)
-    if not outlines or reading.unit != "px":
+    written = np.array([values])
+    corners = corners_of(written, reading.form, "px", np.full((1, 2), np.nan))
+    slack = np.fmax(_AGREE_PX, _AGREE_SHARE * side)
+    gap = np.abs(corners - around).max()
+    if gap <= slack or np.isnan(gap):  # a number that is missing is a fault of its own
         return
-    values = np.array([pair.values for pair in outlines])
-    corners = corners_of(values, reading.form, "px", np.full((len(values), 2), np.nan))
-    around = np.array([pair.around for pair in outlines])
-    slack = np.fmax(_AGREE_PX, _AGREE_SHARE * np.array([pair.side for pair in outlines]))
-    apart = np.abs(corners - around).max(axis=1) > slack
-    wrong = [pair for pair, is_apart in zip(outlines, apart, strict=True) if is_apart]
-    if not wrong:
-        return
-    if len(wrong) >= MANY * len(outlines) and (len(wrong) > 1 or len(outlines) == 1):
-        first = wrong[0]
-        as_corners = np.abs(values - around).max(axis=1) <= slack
-        question = "which of them is right? Correct the other, or remove it"
-        if as_corners.mean() >= 1 - MANY:
-            question = reading.question("xyxy", "px")
-        box = ", ".join(f"{value:g}" for value in first.values)
-        outline = ", ".join(
-            f"{value:g}" for value in values_of(np.array([first.around]), reading.form)[0]
-        )
-        raise InputError(
-            f"{files.source.root}: {first.image}: {first.position}: its bbox [{box}] is not around "
-            f"its segmentation ([{outline}]), as in {len(wrong)} of "
-            f"{counted(len(outlines), 'annotation')}: {question}"
-        )
-    for pair in wrong:
-        files.source.exclude([pair.image], f"{pair.position}: its bbox is not around its outline")
+    question = "which of them is right?"
+    if np.abs(written - around).max() <= slack:
+        question = reading.question("xyxy", "px")
+    box, outline = (
+        ", ".join(f"{value:g}" for value in numbers)
+        for numbers in (values, values_of(np.array([around]), reading.form)[0])
+    )
+    raise InputError(f"its bbox [{box}] is not around its segmentation ([{outline}]): {question}")
 
 
-def polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
-    """Return the box around the polygons of an annotation, or None for a mask or nothing."""
+def polygon_points(segmentation: Any) -> np.ndarray | None:
+    """Return the points of the polygons of an annotation, ``(N, 2)``; None without polygons."""
     if not isinstance(segmentation, list) or not segmentation:
         return None
-    xs: list[float] = []
-    ys: list[float] = []
+    numbers: list[float] = []
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return None
-        xs += finite_or_nan(polygon[::2])
-        ys += finite_or_nan(polygon[1::2])
-    corners = np.array([xs, ys])  # the minimum of numpy keeps a NaN
-    return (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
+        numbers += finite_or_nan(polygon)
+    return np.reshape(numbers, (-1, 2))
 
 
-def points_of(segmentation: Any) -> list[tuple[float, float]]:
-    """Return the points of the polygons of an annotation; an empty list without polygons."""
-    if polygon_edges(segmentation) is None:
-        return []
-    numbers = [finite_or_nan(polygon) for polygon in segmentation]
-    return [point for flat in numbers for point in zip(flat[::2], flat[1::2], strict=True)]
+def edges_around(points: np.ndarray | None) -> tuple[float, ...] | None:
+    """Return the box around points, which may leave its image; None without points."""
+    return None if points is None else (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
 
 
 def mask_edges(segmentation: Any, image: dict[str, Any]) -> tuple[float, ...] | None:
@@ -117,3 +92,74 @@ def mask_edges(segmentation: Any, image: dict[str, Any]) -> tuple[float, ...] | 
     x, y, box_width, box_height = mask.toBbox(encoded).tolist()
     is_inside = x + box_width <= width and y + box_height <= height
     return (x, y, x + box_width, y + box_height) if is_inside else None
+
+
+_CIRCLE = np.column_stack(
+    [np.cos(np.deg2rad(np.arange(360))), np.sin(np.deg2rad(np.arange(360)))]
+)  # (360, 2)
+_MOST_DEGREES = 360
+
+
+def ellipse_points(centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Return points of an ellipse, shape ``(360, 2)``."""
+    points: np.ndarray = centre + radii * _CIRCLE
+    return points
+
+
+def pairs_of(pairs: Any) -> np.ndarray:
+    """Return points x, y as numbers, shape ``(N, 2)``; one of NaN if these are no pairs."""
+    if not isinstance(pairs, list) or not pairs:
+        return np.full((1, 2), np.nan)
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        return np.full((1, 2), np.nan)
+    return np.array([finite_or_nan(pair) for pair in pairs])
+
+
+def box_around(
+    points: np.ndarray,
+    sides: Sequence[float | None],
+    degrees: float = 0.0,
+    pivot: np.ndarray | None = None,
+) -> list[float]:
+    """Return the upright box around the points of a shape, cut at the border of its image.
+
+    Args:
+        points: Points x, y of the shape, px, shape ``(N, 2)``. A NaN gives a box of NaN.
+        sides: Width and height of the image, px; None if unknown.
+        degrees: Clockwise rotation of the shape.
+        pivot: Point about which it is turned, shape ``(2,)``.
+
+    Example:
+        >>> box_around(np.array([[10.0, 20], [40, 60]]), (30, None))
+        [10.0, 20.0, 30.0, 60.0]
+    """
+    if degrees and pivot is not None:
+        points = turned_points(points, degrees, pivot)
+    if not abs(degrees) <= _MOST_DEGREES:
+        points = np.full((1, 2), np.nan)
+    limits = [side or np.inf for side in sides]
+    corners = np.clip([points.min(axis=0), points.max(axis=0)], 0, limits)  # (2, 2)
+    return corners.ravel().round(4).tolist()
+
+
+def box_of_rectangle(
+    low: np.ndarray,
+    high: np.ndarray,
+    sides: Sequence[float | None],
+    degrees: float = 0.0,
+    pivot: np.ndarray | None = None,
+) -> tuple[list[float], bool]:
+    """Return the upright box around a turned rectangle, and True if it was turned.
+
+    Args:
+        low: The corner from which it was drawn, x and y, px.
+        high: The corner opposite to it.
+        sides: Width and height of the image, px; None if unknown.
+        degrees: Clockwise rotation.
+        pivot: Point about which it is turned; None for its middle.
+    """
+    if degrees in (0, 360, -360):
+        return [*low.tolist(), *high.tolist()], False
+    corners = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
+    middle = (low + high) / 2
+    return box_around(corners, sides, degrees, middle if pivot is None else pivot), True

@@ -10,12 +10,17 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import spelling_key
 from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file, read_header
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.image_facts import one_row_an_image, read_facts
-from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES, ImageIndex
+from cxr_compare.data_prep.sources.image_files import (
+    IMAGE_SUFFIXES,
+    ImageIndex,
+    ids_of_paths,
+    require_unique_ids,
+)
 from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.patients import add_patients
@@ -29,37 +34,94 @@ def _read(root: Path, options: ReadOptions, show: Show) -> SourceTables:
     if not options.labels:
         raise InputError("--format table: say cxr prepare labels.csv IMAGES OUT")
     source = Source("table", root, options, show)
-    return read_own_tables(source, recognise_tables(read_tables(source), source))
+    return read_own_tables(source, recognise_tables(read_tables(source, options.labels), source))
 
 
 def read_own_tables(source: Source, tables: Sequence[LabelTable]) -> SourceTables:
     """Find the images that recognised tables name, and make the tables of the data set."""
-    root = source.root
-    names = pd.concat([table.cells("file") for table in tables]).unique().tolist()
-    paths = pd.Series(_find_images(names, source), dtype=TEXT)
-    bare = paths.map(_bare).str[1:]
-    stem = bare.map(posixpath.basename)
-    alone = stem.groupby(stem).transform(lambda same: paths[same.index].nunique()) == 1
-    files = pd.DataFrame({"path": paths, "image_id": stem.where(alone, bare)})
+    index = None if source.root.is_file() else ImageIndex(source.root)
+    name_images(source, tables, index)
+    add_facts(source, tables)
+    return build(source, table_statements(source, tables), coverage="localised")
+
+
+def name_images(
+    source: Source,
+    tables: Sequence[LabelTable],
+    index: ImageIndex | None,
+    marked: Sequence[str] = (),
+) -> dict[str, str]:
+    """Give each image its id, and each row of the tables its image.
+
+    Args:
+        source: Source whose ``images`` become those that tables or label files name.
+        tables: Label tables of the user.
+        index: Images of the folder; None if files are read without their images.
+        marked: Paths of the images that label files name.
+
+    Returns:
+        Id of each image by its path.
+
+    Raises:
+        InputError: None of the images of the tables is there, or two images have one id.
+    """
+    named: dict[str, str] = {}
+    if tables:
+        names = pd.concat([table.cells("file") for table in tables]).unique().tolist()
+        named = _find_images(names, source, index)
+    paths = pd.DataFrame({"path": list(dict.fromkeys([*marked, *named.values()]))}, dtype=TEXT)
+    images = paths.assign(image_id=ids_of_paths(paths["path"]))
+    require_unique_ids(images, source.root)
+    source.images = images
+    if index is not None:
+        _note_unlisted(source, index, with_tables=bool(tables))
+    files = pd.DataFrame({"name": list(named), "path": list(named.values())}, dtype=TEXT)
+    files = files.merge(images, on="path")
     for table in tables:
-        named = pd.DataFrame({"name": table.cells("file"), "row": range(len(table.text))})
-        table.keep_matches(named.merge(files, left_on="name", right_index=True))
-    if root.is_file():
-        _require_labelled(tables, files["image_id"])
+        rows = pd.DataFrame({"name": table.cells("file"), "row": range(len(table.text))})
+        table.keep_matches(rows.merge(files, on="name"))
+    if index is None:
+        _require_labelled(tables, files.set_index("name")["image_id"])
+    return dict(zip(images["path"], images["image_id"], strict=True))
+
+
+def _note_unlisted(source: Source, index: ImageIndex, *, with_tables: bool) -> None:
+    """Note the images of the folder that no table and no label file names."""
+    n_unlisted = len(set(index.paths) - set(source.images["path"]))
+    text = "images are in no label file: these are left out"
+    if with_tables:
+        text = (
+            "images have no row in the table and were left out. Where an image was read and shows "
+            "nothing, add a row with the label 'normal'"
+        )
+    if n_unlisted:
+        source.notes.append(counted_phrase(n_unlisted, text))
+
+
+def add_facts(
+    source: Source, tables: Sequence[LabelTable], stated: pd.DataFrame | None = None
+) -> None:
+    """Add what tables and label files state of images, and their patients.
+
+    Args:
+        source: Source with its images. It takes the facts, and the user's own split.
+        tables: Label tables, each with the image of every row.
+        stated: Table with ``image_id`` and the facts that label files state of each image.
+    """
+    space = source.root.resolve().name
+    where = str(tables[0].path) if tables else str(source.root)
     has_boxes = any(table.box_roles for table in tables)
     facts = [read_facts(table, sizes=has_boxes) for table in tables]
-    images = one_row_an_image(facts, str(tables[0].path))
-    images = images.merge(files.drop_duplicates(), on="image_id")
+    if stated is not None:
+        facts.append(stated)
+    images = one_row_an_image(facts, where).merge(source.images, on="image_id")
     if "view" in images:
         source.exclude(images.loc[images["view"] == "LL", "image_id"], "lateral view")
-    space = root.resolve().name
     source.images = images.assign(source=space)
-    path = tables[0].path
     pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
     in_path = pattern is not None and not source.options.patient_pattern
-    add_patients(source, space, pattern, where=str(path), in_path=in_path)
-    _take_split(source, path)
-    return build(source, table_statements(source, tables), coverage="localised")
+    add_patients(source, space, pattern, where=where, in_path=in_path)
+    _take_split(source, where)
 
 
 def _require_labelled(tables: Sequence[LabelTable], ids: pd.Series) -> None:
@@ -82,11 +144,10 @@ def _require_labelled(tables: Sequence[LabelTable], ids: pd.Series) -> None:
             )
 
 
-def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
+def _find_images(names: Sequence[str], source: Source, index: ImageIndex | None) -> dict[str, str]:
     """Return the path of each image by its name in the tables; exclude names that fit no image."""
-    if source.root.is_file():  # a table alone, whose images need not be there
+    if index is None:  # a table alone, whose images need not be there
         return {name: name for name in names}
-    index = ImageIndex(source.root)
     path_by_name = {}
     times = Counter(posixpath.basename(name) for name in names)
     for name in names:
@@ -105,11 +166,6 @@ def _find_images(names: Sequence[str], source: Source) -> dict[str, str]:
             f"{len(names)} images that the table names, such as {names[0]!r}; give the right "
             "folder, or the right column with --columns file=COLUMN"
         )
-    if n_unlisted := len(index.paths) - len(set(path_by_name.values())):
-        source.notes.append(
-            f"{counted(n_unlisted, 'image', 'have')} no row in the table and were left out. Where "
-            "an image was read and shows nothing, add a row with the label 'normal'"
-        )
     return path_by_name
 
 
@@ -119,7 +175,7 @@ def _bare(path: str) -> str:
     return "/" + (stem if suffix.lower() in IMAGE_SUFFIXES else plain)  # a DICOM UID has dots, too
 
 
-def _take_split(source: Source, path: Path) -> None:
+def _take_split(source: Source, where: str) -> None:
     """Take the user's own split from the images; refuse a patient with images in two roles."""
     if "split" not in source.images:
         return
@@ -129,7 +185,7 @@ def _take_split(source: Source, path: Path) -> None:
         return
     if roles.isna().any():
         image = images["image_id"][roles.isna()].iloc[0]
-        raise InputError(f"{path}: image {image!r} has no role; give each image one")
+        raise InputError(f"{where}: image {image!r} has no role; give each image one")
     source.split = images[["image_id"]].assign(role=roles.astype(TEXT)).reset_index(drop=True)
     if source.root.is_file():  # cxr compare --truth asks about these
         return
@@ -140,7 +196,7 @@ def _take_split(source: Source, path: Path) -> None:
         patient = pairs.loc[repeated, "patient"].iloc[0]
         both = " and ".join(pairs.loc[pairs["patient"] == patient, "role"])
         raise InputError(
-            f"{path}: patient {patient!r} has images in {both} ({int(repeated.sum())} such "
+            f"{where}: patient {patient!r} has images in {both} ({int(repeated.sum())} such "
             "patients); a patient has one role: correct the split column or leave it out"
         )
 

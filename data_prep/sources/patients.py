@@ -97,20 +97,8 @@ def _patients_in_names(names: pd.Series, pattern: str | None, prefix: str) -> pd
     return prefix + ":" + patients.astype(TEXT)
 
 
-def without_nobody(patients: pd.Series) -> pd.Series:
-    """Return patients as text; missing where the cell is empty or names nobody, as "unknown" does.
-
-    Example:
-        >>> without_nobody(pd.Series(["p1", "NA", "Anonymous"])).isna().tolist()
-        [False, True, True]
-    """
-    text = patients.astype(TEXT)
-    nobody = ["", *dictionary()["unknown"], *dictionary()["nobody"]]
-    return text.mask(is_member(text.str.strip().str.lower(), nobody))
-
-
 def named_patients(patients: pd.Series, where: str, files: pd.Series | None = None) -> pd.Series:
-    """Return patients as text, missing where none is named; ask about two spellings of one.
+    """Return patients as text, missing where the cell names nobody; ask about two spellings.
 
     Args:
         patients: Patient of each image, as its table writes it.
@@ -127,7 +115,9 @@ def named_patients(patients: pd.Series, where: str, files: pd.Series | None = No
         ...
         cxr_compare.data_prep.contracts.errors.InputError: patients.csv: are patients 'p1' and ...
     """
-    named = without_nobody(patients)
+    named = patients.astype(TEXT)
+    nobody = ["", *dictionary()["unknown"], *dictionary()["nobody"]]
+    named = named.mask(is_member(named.str.strip().str.lower(), nobody))
     spellings = named.dropna().drop_duplicates()
     keys = spellings.map(spelling_key).to_numpy(dtype=object)
     is_second = pd.Series(keys).duplicated().to_numpy()

@@ -138,7 +138,8 @@ def _read(
         name = error.object.encode(errors="replace").decode()
         raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
     except InputError as error:
-        if options.labels or record.detect(source):
+        is_of_folder = str(error).startswith(f"{source}: ")  # not of a file in it
+        if options.labels or record.detect(source) or not is_of_folder:
             raise
         below = sorted(path for path in source.iterdir() if path.is_dir())
         for folder in (source.parent, *below[:_MOST_FOLDERS]):

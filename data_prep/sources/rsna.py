@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, Strict
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.records import Record, Whole
@@ -118,14 +118,12 @@ class DrawnWith(Record):
         n_images: Number of labelled images.
         seed: Random seed of the images.
         size: Side of the images, px.
-        contrast: Contrast of the lesions.
         prevalence: Expected share of positive images.
     """
 
     n_images: Whole
     seed: Whole
     size: Whole
-    contrast: str | None = None
     prevalence: float
 
 
@@ -137,13 +135,13 @@ class PhantomInfo(Record, kind="synth"):
         counts: Numbers of images, patients, lesions and others, by name; empty while images are
             being drawn.
         box_rule: Extent of a box, in words.
-        contrast_to_noise: Range of the contrast-to-noise ratio by kind of lesion.
+        contrast_to_noise: Range of the contrast-to-noise ratio of lesions.
     """
 
     arguments: DrawnWith
     counts: dict[str, Whole] = Field(default_factory=dict)
     box_rule: str | None = None
-    contrast_to_noise: dict[str, Any] | None = None
+    contrast_to_noise: Annotated[tuple[float, float], Strict(False)] | None = None
 
 
 def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> None:

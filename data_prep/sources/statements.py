@@ -7,7 +7,7 @@ rows of one table; `build` checks them and makes the tables of the data set.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.image_files import stored_size
 from cxr_compare.data_prep.sources.joined_readers import with_reference
+from cxr_compare.data_prep.sources.label_values import dictionary
 from cxr_compare.data_prep.sources.source_tables import (
     LABEL_KEY,
     ReadOptions,
@@ -35,7 +36,6 @@ from cxr_compare.data_prep.sources.source_tables import (
     targets_from_findings,
 )
 
-REFERENCE = REFERENCE_READER
 BOX = ["b1", "b2", "b3", "b4"]
 STATEMENT = ["image_id", "finding", "state", "reader", "origin", *BOX, "score"]
 """Columns of a table of statements: four numbers of a box (NaN without one), and a model's score,
@@ -112,12 +112,14 @@ class Statements:
         reading: How the boxes are read.
         unread: Image and reason of each annotation that gives no box.
         partial: Images and findings of which lesions share a box or have none.
+        normal: Images and readers who state that nothing is found.
     """
 
     def __init__(self, reading: BoxReading | None = None) -> None:
         self.reading = reading or BoxReading()
         self.unread: list[tuple[str, str]] = []
         self.partial: set[tuple[str, str]] = set()
+        self.normal: set[tuple[str, str]] = set()
         self._rows: list[tuple[Any, ...]] = []
         self._tables: list[pd.DataFrame] = []
 
@@ -128,7 +130,7 @@ class Statements:
         box: Sequence[float] | None = None,
         *,
         state: str = "present",
-        reader: str = REFERENCE,
+        reader: str = REFERENCE_READER,
         origin: str = "unknown",
         implied: bool = False,
     ) -> None:
@@ -157,8 +159,7 @@ class Statements:
     def frame(self) -> pd.DataFrame:
         """Return all statements: columns `STATEMENT`, and the flags ``boxed`` and ``implied``."""
         columns = [*STATEMENT, "boxed", "implied"]
-        own = pd.DataFrame.from_records(self._rows, columns=columns)
-        tables = [own, *self._tables] if self._rows or not self._tables else self._tables
+        tables = [pd.DataFrame.from_records(self._rows, columns=columns), *self._tables]
         types = {
             **dict.fromkeys(STATEMENT[:5], TEXT),
             **dict.fromkeys([*BOX, "score"], "float64"),
@@ -166,7 +167,7 @@ class Statements:
             "implied": "bool",
         }
         typed = [table[columns].astype(types) for table in tables]
-        return pd.concat(typed, ignore_index=True) if len(typed) > 1 else typed[0]
+        return pd.concat(typed, ignore_index=True)
 
 
 def user_reading(options: ReadOptions, reading: BoxReading) -> BoxReading:
@@ -187,7 +188,6 @@ def build(
     *,
     coverage: str = "all",
     frame: tuple[float, float] | None = None,
-    exclusive: Collection[Collection[str]] = (),
 ) -> SourceTables:
     """Check the statements of a source and make its tables of them.
 
@@ -202,17 +202,17 @@ def build(
             with a box; empty if boxes are complete nowhere.
         frame: Width and height (px) of the images that the boxes are of, if a file of another size
             is no image of the source; None if each image is its own frame.
-        exclusive: Groups of findings of which at most one can be present on an image.
 
     Raises:
         InputError: Boxes are probably in another form or unit, or every image is left out.
     """
-    rows = statements.frame()
+    rows = _without_idle_absences(statements.frame())
     rows = rows[is_member(rows["image_id"], source.images["image_id"])].reset_index(drop=True)
+    _exclude_normal(source, rows, statements.normal)
     boxes = _boxes(source, rows[rows["boxed"]].reset_index(drop=True), statements, frame)
     for image_id, reason in statements.unread:
         source.exclude([image_id], reason)
-    _exclude_contradictions(source, rows, exclusive)
+    _exclude_contradictions(source, rows)
     paths = _paths(source.images)
     images, rows, boxes = (source.keep(table) for table in (source.images, rows, boxes))
     if images.empty:
@@ -268,9 +268,22 @@ def _excluded_table(source: Source, paths: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def _exclude_contradictions(
-    source: Source, rows: pd.DataFrame, exclusive: Collection[Collection[str]]
-) -> None:
+def _without_idle_absences(rows: pd.DataFrame) -> pd.DataFrame:
+    """Drop the implied absences of findings about which the same reader states something."""
+    stated = rows.loc[~rows["implied"], LABEL_KEY].drop_duplicates()
+    return rows[~(rows["implied"] & _in(rows[LABEL_KEY], stated))]
+
+
+def _exclude_normal(source: Source, rows: pd.DataFrame, normal: set[tuple[str, str]]) -> None:
+    """Leave out images of which one reader states a finding, and that nothing is found."""
+    present = rows[(rows["state"] == "present") | rows["boxed"]]
+    present = present[~is_member(present["finding"], dictionary()["nothing_on"])]
+    readers = pd.MultiIndex.from_frame(present[["image_id", "reader"]])
+    contradicted = readers.isin(pd.MultiIndex.from_tuples(sorted(normal), names=readers.names))
+    source.exclude(present.loc[contradicted, "image_id"], "'no finding' beside a finding")
+
+
+def _exclude_contradictions(source: Source, rows: pd.DataFrame) -> None:
     """Leave out images about which one reader says two things."""
     labels = rows[~rows["boxed"]]
     boxed = rows.loc[rows["boxed"], [*LABEL_KEY, "state"]]
@@ -281,10 +294,6 @@ def _exclude_contradictions(
     states = pd.concat([labels[[*LABEL_KEY, "state"]], boxed[is_alone]]).drop_duplicates()
     twice = states.duplicated(LABEL_KEY)
     source.exclude(states.loc[twice, "image_id"], "two states for one finding")
-    for group in exclusive:
-        is_one = is_member(rows["finding"], list(group)) & (rows["state"] == "present")
-        several = rows[is_one].groupby("image_id")["finding"].nunique()
-        source.exclude(several.index[several > 1], f"several of {', '.join(group)} are present")
 
 
 def _in(rows: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
@@ -411,14 +420,14 @@ def _coverage(
 
 
 def note_unlabelled(source: Source, statements: Statements, *, unused: bool) -> None:
-    """Note the images without a label, and with `unused` give them that role."""
+    """Note the images without a label, and with `unused` give them that role if none has one."""
     ids = source.keep(source.images)["image_id"]
     labelled = statements.frame()["image_id"].unique()
     unlabelled = ids[~is_member(ids, labelled)]
     if unlabelled.empty:
         return
     text = "images have no label: their findings are unknown, not absent"
-    if unused:
+    if unused and source.split.empty:
         text = "images have no label: such images are unused, since their findings are unknown"
         roles = pd.DataFrame({"image_id": unlabelled, "role": "unused"}, dtype=TEXT)
         source.split = roles.reset_index(drop=True)

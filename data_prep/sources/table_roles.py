@@ -124,15 +124,11 @@ def _leave_out_class_number(table: LabelTable, tables: Sequence[LabelTable]) -> 
             table.assign_role("unused", list(columns))
 
 
-def read_tables(
-    source: Source, made: Mapping[Path, pd.DataFrame] | None = None
-) -> dict[Path, pd.DataFrame]:
-    """Return the cells of label tables as text by path; `made` are tables of other files."""
+def read_tables(source: Source, paths: Sequence[Path]) -> dict[Path, pd.DataFrame]:
+    """Return the cells of label tables as text by path."""
     sheet = source.options.sheet
-    tables = dict(made or {})
-    for path in source.options.labels:
-        if path in tables:
-            continue
+    tables = {}
+    for path in paths:
         table = read_table_file(path, sheet if is_spreadsheet(path) else None)
         tables[path] = table.text
         for note in table.notes:
@@ -149,6 +145,7 @@ def recognise_tables(
     *,
     keys: Sequence[str] = ("file",),
     names_people: bool = False,
+    need_labels: bool = True,
 ) -> list[LabelTable]:
     """Recognise the content of the columns of the user's label tables, and show the result.
 
@@ -157,6 +154,7 @@ def recognise_tables(
         source: Source with the user's options. It shows what was recognised, and takes notes.
         keys: Roles by which a table may name its images; the first one that it has is used.
         names_people: True if cells may name patients, so that none is shown.
+        need_labels: False if label files beside the tables have the labels.
     """
     columns = source.options.columns
     class_names = source.options.class_names
@@ -178,7 +176,7 @@ def recognise_tables(
         source.notes += _unclear_sexes(table)
     source.show("If a column is wrong, correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")
     _refuse_boxes_as_texts(tables)
-    _require_columns(tables, keys)
+    _require_columns(tables, keys, need_labels=need_labels)
     of_findings = [
         c for table in tables for c in table.columns.get("finding", ()) if c not in table.names
     ]
@@ -219,11 +217,13 @@ def _refuse_boxes_as_texts(tables: Sequence[LabelTable]) -> None:
             refuse_line(are_box_texts(table.text[column]), table.path, reason)
 
 
-def _require_columns(tables: Sequence[LabelTable], keys: Sequence[str]) -> None:
+def _require_columns(
+    tables: Sequence[LabelTable], keys: Sequence[str], *, need_labels: bool
+) -> None:
     """Refuse tables without a column of images or of labels; all that is missing is named."""
     label_roles = ("label", "finding", "no_finding", *BOX_ROLES)
     missing = []
-    if not any(table.has(role) for table in tables for role in label_roles):
+    if need_labels and not any(table.has(role) for table in tables for role in label_roles):
         asked = ambiguous_columns([c for table in tables for c in table.unused], "label")
         problem = (
             "no column says what an image shows; say --columns label=COLUMN, or finding=COLUMN for "

@@ -10,32 +10,33 @@ Source:
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_header, read_text_table
 from cxr_compare.data_prep.contracts.text_files import read_json_file
-from cxr_compare.data_prep.sources.image_files import contains, has_text
+from cxr_compare.data_prep.sources.annotations import ImageLabels, LabelFiles, Mark
+from cxr_compare.data_prep.sources.image_files import contains, has_file
+from cxr_compare.data_prep.sources.outlines import box_around, ellipse_points, pairs_of
 from cxr_compare.data_prep.sources.own_table import TABLE
 from cxr_compare.data_prep.sources.source_tables import Format
-from cxr_compare.data_prep.sources.tool_tables import (
-    UNKNOWN,
-    LabelRow,
-    MarkNotes,
-    box_cells,
+from cxr_compare.data_prep.sources.tool_files import (
+    facts_of,
     read_tool_files,
 )
 
 _MARKS = (rb'"filename"\s*:', rb'"regions"\s*:', rb'"file_attributes"\s*:')
+_SUFFIXES = (".json", ".csv")
 _VIA_COLUMNS = {"filename", "region_shape_attributes", "region_attributes"}
-_NO_SIZE = (math.inf, math.inf)  # the files state no size of their images
+_NO_SIZE = (None, None)  # the files state no size of their images
 _NOTHING = ("", "undefined")  # what the tool writes for an attribute without a value
 
 
@@ -48,36 +49,34 @@ class _Image:
     regions: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
 
 
-def _via_rows(path: Path, notes: MarkNotes) -> Iterator[LabelRow]:
+def _read_file(files: LabelFiles, path: Path) -> Iterator[ImageLabels]:
     read = _images_of_json if path.suffix.lower() == ".json" else _images_of_table
-    images = list(read(path))
-    finding = _finding_attribute(path, images)
-    of_file = find_column(_names(i.attributes for i in images), column_names("label"))
-    for image in images:
-        facts = {
-            name: str(value)
-            for name, value in image.attributes.items()
-            if name != of_file and isinstance(value, str | int | float)
-        }
-        facts["file"] = image.name
-        labels = _values(image.attributes.get(of_file)) if of_file else []
-        yield from ({**facts, "label": label} for label in labels)
-        if not labels and not image.regions:
-            # Where files have labels, a file without one was not labelled.
-            yield {**facts, "label": UNKNOWN} if of_file else facts
-        for shape, attributes in image.regions:
-            box = _box_of_shape(shape, notes)
+    entries = list(read(path))
+    finding = _finding_attribute(path, entries)
+    of_file = find_column(_names(entry.attributes for entry in entries), column_names("label"))
+    for entry in entries:
+        image = files.find_image(entry.name, path.name, ("", "images"))
+        if image is None:
+            continue
+        labels = ImageLabels(image, path.name, absent=None, facts=facts_of(entry.attributes))
+        named = _values(entry.attributes.get(of_file)) if of_file else []
+        labels.marks = [Mark(label) for label in named]
+        if of_file and not named and not entry.regions:
+            labels.readers = ()  # where files have labels, a file without one was not labelled
+        for number, (shape, attributes) in enumerate(entry.regions, start=1):
             names = _values(attributes.get(finding)) if finding else []
-            if box is None or not names:
-                notes.unread.append(image.name)
-                yield {**facts, "label": UNKNOWN}
-            else:
-                yield from ({**facts, **box, "label": name} for name in names)
+            with files.reading_mark(image, f"{path.name}: {entry.name}: region {number}"):
+                if not names:
+                    raise InputError("names no finding")
+                box = _box_of_shape(shape)
+                is_around = shape.get("name") != "rect"
+                labels.marks += [Mark(name, box, is_around=is_around) for name in names]
+        yield labels
 
 
-def _finding_attribute(path: Path, images: list[_Image]) -> str | None:
+def _finding_attribute(path: Path, entries: list[_Image]) -> str | None:
     """Return the attribute of regions that names their finding; None if no region has any."""
-    names = _names(attributes for image in images for _, attributes in image.regions)
+    names = _names(attributes for entry in entries for _, attributes in entry.regions)
     if len(names) <= 1:
         return next(iter(names), None)
     finding = find_column(names, column_names("label"))
@@ -100,27 +99,28 @@ def _values(value: Any) -> list[str]:
     return [] if value is None or str(value).strip() in _NOTHING else [str(value).strip()]
 
 
-def _box_of_shape(shape: Mapping[str, Any], notes: MarkNotes) -> LabelRow | None:
-    """Return the box around a shape as cells; None for a shape without extent, such as a point."""
+def _box_of_shape(shape: Mapping[str, Any]) -> list[float]:
+    """Return the box around a shape."""
+
+    def numbers(*names: str) -> np.ndarray:
+        return np.array(finite_or_nan(map(shape.get, names)))
+
     kind = shape.get("name")
     if kind == "rect":
-        names = {"left": "x", "top": "y", "width": "width", "height": "height"}
-        return box_cells({k: shape.get(name) for k, name in names.items()}, _NO_SIZE, notes)
+        low = numbers("x", "y")
+        return [*low.tolist(), *(low + numbers("width", "height")).tolist()]
     if kind in ("circle", "ellipse"):
-        radii = ("r", "r") if kind == "circle" else ("rx", "ry")
-        numbers = {key: shape.get(key) for key in ("cx", "cy")}
-        numbers |= {key: shape.get(name) for key, name in zip(("rx", "ry"), radii, strict=True)}
-        (turn,) = finite_or_nan([shape.get("theta") or 0])
-        numbers["rotation"] = math.degrees(turn)
-        return box_cells(numbers, _NO_SIZE, notes)
+        centre = numbers("cx", "cy")
+        radii = numbers("r", "r") if kind == "circle" else numbers("rx", "ry")
+        degrees = np.rad2deg(numbers("theta")[0]) if shape.get("theta") else 0.0
+        return box_around(ellipse_points(centre, radii), _NO_SIZE, degrees, centre)
     if kind == "polygon":
         xs = shape.get("all_points_x")
         ys = shape.get("all_points_y")
-        points: list[Any] = [None]
-        if isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys):
-            points = [number for pair in zip(xs, ys, strict=True) for number in pair]
-        return box_cells({"points": points}, _NO_SIZE, notes)
-    return None
+        if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
+            return [np.nan] * 4
+        return box_around(pairs_of([[x, y] for x, y in zip(xs, ys, strict=True)]), _NO_SIZE)
+    raise InputError(f"a {str(kind)[:40]} has no extent; draw a rectangle, or remove it")
 
 
 def _images_of_json(path: Path) -> Iterator[_Image]:
@@ -174,25 +174,19 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def is_via(path: Path) -> bool:
+def _is_via(path: Path) -> bool:
     """Return True if a file is a project or an export of the VGG Image Annotator."""
     if path.suffix.lower() == ".csv":
         return {name.lstrip("#") for name in read_header(path)} >= _VIA_COLUMNS
     return path.suffix.lower() == ".json" and contains(path, _MARKS)
 
 
-def _looks_like_via(path: Path) -> bool:
-    if path.is_file():
-        return is_via(path)
-    return has_text(("*.json", "*/*.json"), _MARKS)(path) or any(map(is_via, path.glob("*.csv")))
-
-
 VIA = Format(
     name="via",
     title="VGG Image Annotator (VIA 2)",
-    detect=_looks_like_via,
+    detect=has_file(("*.json", "*/*.json", "*.csv"), _is_via),
     folder="a project (`.json`) or annotations (`.json`, `.csv`), images in any folders",
-    read=partial(read_tool_files, "via", (".json", ".csv"), _via_rows, is_via),
+    read=partial(read_tool_files, "via", _SUFFIXES, _read_file, _is_via),
     options=TABLE.options,
     labels_alone=True,
 )

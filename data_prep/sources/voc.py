@@ -10,29 +10,32 @@ from one script to the next.
 from __future__ import annotations
 
 import posixpath
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
-from cxr_compare.data_prep.contracts.boxes import turned_bounds
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.annotations import (
     ImageLabels,
     LabelFiles,
     Mark,
-    parse_side,
     read_annotations,
+    sides_of,
 )
-from cxr_compare.data_prep.sources.image_files import files_below, has_text, role_from_path, stem
+from cxr_compare.data_prep.sources.image_files import (
+    contains,
+    files_below,
+    has_file,
+    role_from_path,
+    stem,
+)
 from cxr_compare.data_prep.sources.image_label_files import read_image_files
-from cxr_compare.data_prep.sources.label_values import class_finding
 from cxr_compare.data_prep.sources.markup_files import read_lines, read_xml_file, text_of
+from cxr_compare.data_prep.sources.outlines import box_of_rectangle
 from cxr_compare.data_prep.sources.source_tables import Format
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -49,63 +52,38 @@ def _read(files: LabelFiles) -> Iterator[ImageLabels]:
         content = read_xml_file(root / path, "annotation")
         return content, [text_of(content, tag) for tag in ("path", "filename")]
 
-    labelled = read_image_files(
-        files,
-        paths,
-        read,
-        partial(_labels, files.counts),
-        count=lambda content: len(content.findall("object")),
-    )
-    yield from _with_roles(root, list(labelled))
+    labelled = list(read_image_files(files, paths, read, _add_marks))
+    _take_roles(root, labelled)
+    yield from labelled
 
 
-def _labels(counts: Counter[str], image: str, path: str, content: Element) -> ImageLabels:
-    """Return the labels of one file: all of them, or none if a part is wrong."""
-    facts: dict[str, Any] = {
-        side: parse_side(text_of(content, f"size/{side}")) for side in ("height", "width")
-    }
-    marks = []
-    flags: Counter[str] = Counter()
+def _add_marks(files: LabelFiles, labels: ImageLabels, content: Element) -> None:
+    with files.reading_mark(labels.image, labels.file):
+        labels.facts = sides_of(text_of(content, "size/width"), text_of(content, "size/height"))
+    sides = (labels.facts.get("width"), labels.facts.get("height"))
     for number, item in enumerate(content.findall("object"), start=1):
-        name = text_of(item, "name")
-        box = item.find("bndbox")
-        if not name:
-            raise InputError(f"object {number}: has no name")
-        if box is None:
-            rotated = "; its box is rotated" if item.find("robndbox") is not None else ""
-            raise InputError(f"object {number}: has no bndbox{rotated}")
-        edges = finite_or_nan(text_of(box, side) for side in _SIDES)
-        if np.isnan(edges).any():
-            raise InputError(f"object {number}: bndbox is not of numbers")
-        turn = _rotation(item)
-        if turn % 360:
-            size = (facts["width"] or np.nan, facts["height"] or np.nan)
-            edges = turned_bounds(np.array(edges), turn, size).round(4).tolist()
-            flags["boxes are turned: the upright box around each of these is taken"] += 1
-        class_finding(name, f"object {number}")
-        marks.append(Mark(name, edges))
-        for flag in ("difficult", "truncated"):
-            flags[f"objects are marked {flag}: these are read like the others"] += (
-                text_of(item, flag) == "1"
-            )
-    counts.update(flags)
-    return ImageLabels(image, path, marks, absent=None, facts=facts)
+        with files.reading_mark(labels.image, f"{labels.file}: object {number}"):
+            labels.marks.append(_mark(item, sides))
 
 
-def _rotation(item: Element) -> float:
-    """Return the rotation (degrees) that CVAT gives an object as an attribute; 0 without."""
-    for attribute in item.iter("attribute"):
-        if text_of(attribute, "name").lower() == "rotation":
-            (degrees,) = finite_or_nan([text_of(attribute, "value")])
-            return 0.0 if np.isnan(degrees) else degrees
-    return 0.0
+def _mark(item: Element, sides: Sequence[int | None]) -> Mark:
+    name = text_of(item, "name")
+    if not name:
+        raise InputError("has no name")
+    edges = np.array(finite_or_nan(text_of(item, f"bndbox/{side}") for side in _SIDES))
+    if np.isnan(edges).any():
+        raise InputError("has no bndbox of four numbers")
+    turns = [
+        text_of(attribute, "value")
+        for attribute in item.iter("attribute")
+        if text_of(attribute, "name").lower() == "rotation"  # as CVAT writes it
+    ]
+    degrees = np.nan_to_num(finite_or_nan(turns[:1] or [0]))[0]
+    return Mark(name).with_box(*box_of_rectangle(edges[:2], edges[2:], sides, degrees))
 
 
-def _with_roles(root: Path, labelled: list[ImageLabels]) -> Iterator[ImageLabels]:
-    """Yield the labels with the roles of the lists of ImageSets, else with those of folders.
-
-    An image with two roles is yielded once for each.
-    """
+def _take_roles(root: Path, labelled: list[ImageLabels]) -> None:
+    """Give images the roles of the lists of ImageSets, if there are any."""
     by_stem: dict[str, list[ImageLabels]] = {}
     for labels in labelled:
         for name in {stem(labels.image), stem(labels.file)}:
@@ -117,20 +95,18 @@ def _with_roles(root: Path, labelled: list[ImageLabels]) -> Iterator[ImageLabels
             for line in read_lines(root / path):
                 for labels in by_stem.get(line.strip(), ()):
                     listed.setdefault(labels.image, set()).add(role)
-    for labels in labelled:
-        roles = sorted(listed.get(labels.image, ()))
-        if listed:
-            labels.role = roles[0] if roles else None
-        yield labels
-        for role in roles[1:]:
-            yield ImageLabels(labels.image, labels.file, readers=(), role=role)
+    if listed:
+        for labels in labelled:
+            labels.roles = sorted(listed.get(labels.image, ()))
 
 
 VOC = Format(
     name="voc",
     title="Pascal VOC",
     folder="an XML an image, beside it or in `Annotations/`",
-    detect=has_text(("Annotations/*.xml", "*.xml", "*/*.xml"), (rb"<annotation[\s>]",)),
+    detect=has_file(
+        ("Annotations/*.xml", "*.xml", "*/*.xml"), partial(contains, texts=(rb"<annotation[\s>]",))
+    ),
     read=partial(read_annotations, "voc", _read),
     options=("columns", "raw_boxes", "patient_pattern"),
 )

@@ -8,14 +8,16 @@ name.
 
 from __future__ import annotations
 
-import math
 import posixpath
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.contracts.box_readings import BoxReading
+import numpy as np
+
+from cxr_compare.data_prep.contracts.box_numbers import finite_or_nan
+from cxr_compare.data_prep.contracts.box_readings import BoxReading, values_of
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.limits import require_few_names
 from cxr_compare.data_prep.contracts.text_files import read_yaml_file
@@ -28,26 +30,20 @@ from cxr_compare.data_prep.sources.annotations import (
 from cxr_compare.data_prep.sources.image_files import (
     contains,
     files_below,
+    has_file,
     has_match,
-    has_text,
     stem,
 )
 from cxr_compare.data_prep.sources.image_label_files import image_folders, read_image_files
-from cxr_compare.data_prep.sources.label_values import class_finding
 from cxr_compare.data_prep.sources.markup_files import read_lines
 from cxr_compare.data_prep.sources.source_tables import Format
 
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
 _NAMES = rb"n\0?a\0?m\0?e\0?s"  # in UTF-8 or UTF-16
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
-_NO_LABELS = {"classes", "train", "val", "valid", "test", "trainval", "requirements", "license"}
 _BOX_LINE = rb"^\s*\d+(?:\s+[\d.]+){4,}\s*$"
 _FILES = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
 _READING = BoxReading(form="cxcywh", unit="share")
-
-
-class PredictionLineError(Exception):
-    """Error about a line with a confidence: its file contains predictions, not labels."""
 
 
 def read_class_names(path: Path) -> dict[int, str]:
@@ -79,70 +75,50 @@ def _read(files: LabelFiles) -> Iterator[ImageLabels]:
     yamls = _read_yamls(root)
     names = _class_names(root, source.options.class_names, yamls)
     files.classes |= dict.fromkeys(names.values())
-    for name in names.values():
-        class_finding(name, str(root))
 
     def read(path: str) -> tuple[list[str], Sequence[str]]:
         return read_lines(root / path), ()
 
-    def labels_of(image: str, path: str, lines: list[str]) -> ImageLabels:
-        try:
-            rows = [_values(line, number) for number, line in enumerate(lines, start=1)]
-        except PredictionLineError as line:
-            raise PredictionLineError(f"{root / path}: {line}") from None
-        marks = []
-        for label, box, is_polygon in filter(None, rows):
-            if label not in names:
-                raise InputError(f"class {label} has no name; {len(names)} classes are named")
-            marks.append(Mark(names[label], box))
-            files.counts["polygons were found: each is replaced by the box around it"] += is_polygon
-        if marks:
-            source.labelled_size(image)  # shares say nothing of an image that cannot be measured
-        return ImageLabels(image, path, marks, absent=list(names.values()))
-
-    try:
-        labelled = list(read_image_files(files, paths, read, labels_of, count=_count_lines))
-    except PredictionLineError as line:
-        raise InputError(
-            f"{line}: six values: the last is a model's confidence, and labels have none; to "
-            "evaluate a model, give its boxes to cxr import"
-        ) from None
-    yield from _with_roles(root, yamls, labelled)
+    labelled = list(read_image_files(files, paths, read, partial(_add_marks, names)))
+    _take_roles(root, yamls, labelled)
+    yield from labelled
 
 
-def _count_lines(lines: list[str]) -> int:
-    return sum(bool(line.strip()) for line in lines)
+def _add_marks(
+    names: dict[int, str], files: LabelFiles, labels: ImageLabels, lines: list[str]
+) -> None:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            with files.reading_mark(labels.image, f"{labels.file}: line {number}"):
+                labels.marks.append(_mark(line.split(), names))
+    if not labels.marks:
+        return
+    try:  # shares say nothing of an image that cannot be measured
+        files.source.labelled_size(labels.image)
+    except InputError as error:
+        problem = str(error).removeprefix(f"{files.source.root / labels.image}: ")
+        files.source.exclude([labels.image], problem)
+        labels.marks = []
+        labels.readers = ()
 
 
-def _values(line: str, number: int) -> tuple[int, tuple[float, ...], bool] | None:
-    """Return class number, centre, width and height in shares, and True for a polygon.
-
-    A polygon becomes the box around it. An empty line is None.
-
-    Raises:
-        PredictionLineError: The line has a confidence.
-        InputError: It has a wrong number of values, or a value that is not allowed.
-    """
-    cells = line.split()
-    if not cells:
-        return None
+def _mark(cells: list[str], names: dict[int, str]) -> Mark:
+    """Return the mark of a line: class number, centre, width and height in shares, or a polygon."""
     if len(cells) == 6:
-        raise PredictionLineError(f"line {number}")
+        raise InputError("6 values: the last is a model's confidence; 5 make a box of a label")
     if len(cells) != 5 and (len(cells) < 7 or len(cells) % 2 == 0):
-        raise InputError(f"line {number}: {len(cells)} values; 5 make a box")
-    try:
-        label, *values = (float(cell) for cell in cells)
-    except ValueError:
-        raise InputError(f"line {number}: not all of it are numbers") from None
-    if not all(math.isfinite(value) for value in (label, *values)):
-        raise InputError(f"line {number}: a number is missing or infinite")
-    if not label.is_integer() or label < 0:
-        raise InputError(f"line {number}: {cells[0]} is no class number")
+        raise InputError(f"{len(cells)} values; 5 make a box")
+    label, *values = finite_or_nan(cells)
+    if np.isnan([label, *values]).any():
+        raise InputError("not all of it are finite numbers")
+    if label not in names:
+        raise InputError(f"class {cells[0]} has no name; {len(names)} classes are named")
     if len(values) == 4:
-        return int(label), tuple(values), False
-    xs, ys = values[::2], values[1::2]
-    middle = ((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2)
-    return int(label), (*middle, max(xs) - min(xs), max(ys) - min(ys)), True
+        return Mark(names[int(label)], values)
+    points = np.reshape(values, (-1, 2))
+    around = np.array([[*points.min(axis=0), *points.max(axis=0)]])
+    box = values_of(around, "cxcywh")[0]
+    return Mark(names[int(label)], box.tolist(), is_around=True)
 
 
 def _label_files(files: LabelFiles) -> list[str]:
@@ -154,30 +130,25 @@ def _label_files(files: LabelFiles) -> list[str]:
         if files.images.by_stem(stem(text), image_folders(posixpath.dirname(text)))
     }
     folders = {posixpath.dirname(text) for text in named}
+    root = files.source.root
     return [
         text
         for text in texts
-        if text in named or (posixpath.dirname(text) in folders and not _is_no_label(text))
+        if text in named
+        or (posixpath.dirname(text) in folders and contains(root / text, (_BOX_LINE,)))
     ]
-
-
-def _is_no_label(text: str) -> bool:
-    name = stem(text).lower()
-    return name in _NO_LABELS or name.startswith("readme")
 
 
 def _read_yamls(root: Path) -> dict[str, dict[str, Any]]:
     """Read the YAML files of a folder that describe a YOLO data set."""
-    paths = [p for p in sorted(root.iterdir()) if p.suffix.lower() in (".yaml", ".yml")]
     contents = {}
-    for path in sorted(paths, key=lambda p: p.stem != "data"):
-        if path.stem != "data" and not contains(path, (_NAMES,)):
-            continue  # it describes something else
-        content = read_yaml_file(path)
-        if isinstance(content, dict) and "names" in content:
-            if "kpt_shape" in content:
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() in (".yaml", ".yml") and contains(path, (_NAMES,)):
+            content = read_yaml_file(path)
+            if isinstance(content, dict) and "names" in content:
+                contents[path.name] = content
+            if isinstance(content, dict) and "kpt_shape" in content:
                 raise InputError(f"{path}: describes key points (kpt_shape); boxes are read here")
-            contents[path.name] = content
     return contents
 
 
@@ -207,7 +178,6 @@ def _class_names(
 
 def _names_of(content: dict[str, Any], path: Path) -> dict[int, str]:
     names = content["names"]
-    count = content.get("nc")
     if not isinstance(names, dict | list):
         raise InputError(f"{path}: names must be a list, or name each class number")
     require_few_names(names, path)
@@ -220,8 +190,8 @@ def _names_of(content: dict[str, Any], path: Path) -> dict[int, str]:
             raise InputError(f"{path}: names: {shown} is no text; put it into quotes")
         if isinstance(number, bool) or not isinstance(number, int):
             raise InputError(f"{path}: names: {number!r} is no class number")
-    if not pairs or (isinstance(count, int) and count != len(pairs)):
-        raise InputError(f"{path}: has {len(pairs)} names, but nc is {count}; correct one of them")
+    if not pairs:
+        raise InputError(f"{path}: names is empty; name the classes")
     return {number: str(name) for number, name in pairs}
 
 
@@ -235,13 +205,10 @@ def _listed_names(path: Path) -> dict[int, str]:
     return dict(enumerate(lines))
 
 
-def _with_roles(
+def _take_roles(
     root: Path, yamls: dict[str, dict[str, Any]], labelled: Sequence[ImageLabels]
-) -> Iterator[ImageLabels]:
-    """Yield the labels with the role of ``data.yaml`` or a list, else with that of the folder.
-
-    An image with two roles is yielded once for each.
-    """
+) -> None:
+    """Give images the roles that ``data.yaml`` or a list of Darknet states."""
     existing = {part for labels in labelled for part in _path_and_folders(labels.image)}
     published: dict[str, set[str]] = {}
     for name, role in _published_paths(root, yamls):
@@ -253,14 +220,8 @@ def _with_roles(
             published.setdefault(end, set()).add(role)
     for labels in labelled:
         parts = _path_and_folders(labels.image)
-        roles = sorted({role for part in parts for role in published.get(part, ())})
-        if not roles:
-            yield labels
-            continue
-        labels.role = roles[0]
-        yield labels
-        for role in roles[1:]:
-            yield ImageLabels(labels.image, labels.file, readers=(), role=role)
+        roles = {role for part in parts for role in published.get(part, ())}
+        labels.roles = sorted(roles) or labels.roles
 
 
 def _published_paths(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
@@ -288,7 +249,9 @@ def _path_and_folders(path: str) -> list[str]:
 def _looks_like_yolo(folder: Path) -> bool:
     if has_match(*_FILES)(folder):
         return True
-    return has_match("images")(folder) and has_text(("*/*.txt",), (_BOX_LINE,))(folder)
+    return has_match("images")(folder) and has_file(
+        ("*/*.txt",), partial(contains, texts=(_BOX_LINE,))
+    )(folder)
 
 
 YOLO = Format(

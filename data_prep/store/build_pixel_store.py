@@ -1,24 +1,63 @@
-"""Building of a data set's pixel store from its image files."""
+"""Decoding of images into a data set: facts and squares, or squares of a further size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.locks import folder_lock, remove_leftovers
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
-from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelStore, store_folder
-from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
-from cxr_compare.data_prep.work.engine import Engine
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, crashed_row, decode_row
+from cxr_compare.data_prep.store.decode_writer import JOURNAL, DecodeWriter
+from cxr_compare.data_prep.store.pixel_store import PixelStore, index_file, pixels_file
+from cxr_compare.data_prep.work.map_images import Workers, map_images
 
+WORK_FOLDER = ".prepare"
+"""Folder in a data set that `cxr prepare` has begun and not completed, with its settings."""
+_TOGETHER = 8  # images that a process gets at a time
 _IMAGES_PER_WORKER = 200  # starting a process takes as long as decoding these
 _REPAIR_ADVICE = "; bring it back, or remove the data set and run cxr prepare again"
+
+
+def decode_into(
+    writer: DecodeWriter,
+    tasks: Iterable[DecodeTask],
+    *,
+    workers: Workers,
+    reads: Sequence[Path] = (),
+    on_decoded: Callable[[int], object] = lambda n: None,
+) -> Iterator[DecodedRow]:
+    """Decode images in order, store their facts and squares, and yield the images that failed.
+
+    Args:
+        writer: Writer of the data set.
+        tasks: Requests, one for each image file.
+        workers: Number of processes, or the Ray cluster, that decode.
+        reads: Files and folders that every machine must be able to read.
+        on_decoded: Function that is called with 1 after each image.
+    """
+    rows = map_images(
+        decode_row, tasks, workers, on_crash=crashed_row, together=_TOGETHER, reads=reads
+    )
+    for row in rows:
+        if row.error is None:
+            writer.add(row)
+        else:
+            yield row
+        on_decoded(1)
+
+
+def open_complete_store(dataset_folder: Path, size: int, image_ids: pd.Series) -> PixelStore | None:
+    """Open the pixel store of a size; None if it does not hold all images of the data set."""
+    path = pixels_file(dataset_folder, size)
+    if not index_file(path).is_file():
+        return None
+    store = PixelStore.open(path)
+    return store if is_member(image_ids, store.ids).all() else None
 
 
 def build_pixel_store(
@@ -27,26 +66,23 @@ def build_pixel_store(
     source_root: Path,
     size: int,
     *,
-    engine: Engine | None = None,
-    on_decoded: Callable[[int], object] | None = None,
-    before_wait: Callable[[], object] | None = None,
+    workers: Workers | None = None,
+    on_decoded: Callable[[int], object] = lambda n: None,
 ) -> PixelStore:
     """Decode and resize those images of a data set that are not yet stored at a given size.
 
-    The result is the pixel store: files with all images of the data set as squares of one size,
+    The result is the pixel store: an array with all images of the data set as squares of one size,
     with black borders.
 
     Args:
-        dataset_folder: Folder of the data set.
-        images: Table with ``image_id``, ``path`` (relative to `source_root`) and ``file_sha256``,
-            one row for each image of the data set.
+        dataset_folder: Folder of the data set, which the caller has locked.
+        images: Table with ``image_id``, ``path`` (relative to `source_root`), ``file_sha256``,
+            ``width`` and ``height`` (px), one row for each image of the data set.
         source_root: Folder of the image files.
         size: Side of the square images, px.
-        engine: Worker processes or machines that decode; None uses processes of this machine.
+        workers: Number of processes, or the Ray cluster, that decode; None uses processes of this
+            machine.
         on_decoded: Function that is called with 1 after each image.
-        before_wait: Function without arguments that is called once if another process is building
-            this store; the call then waits for that process. None raises an error instead of
-            waiting.
 
     Returns:
         The complete pixel store.
@@ -54,44 +90,33 @@ def build_pixel_store(
     Raises:
         InputError: An image has no file or cannot be decoded, or the disk is full.
     """
-    folder = store_folder(dataset_folder, size)
     without_file = images.loc[images["path"].isna(), "image_id"]
     if len(without_file):
         raise InputError(
             f"image '{without_file.iloc[0]}': has no file; this data set has no pixels"
         )
-    if (folder / INFO_NAME).is_file():
-        store = PixelStore.open(folder)
-        if images["image_id"].isin(store.ids).all():
-            remove_leftovers(folder)  # of a process that was killed when the store was complete
-            return store
-    with folder_lock(folder, before_wait), PixelStoreWriter(folder, size) as writer:
-        missing = images[~images["image_id"].isin(list(writer.done))]
-        require_free_space(folder, len(missing) * size * size)
-        if engine is None:
-            engine = LocalEngine(min(cpu_count(), len(missing) // _IMAGES_PER_WORKER))
+    store = open_complete_store(dataset_folder, size, images["image_id"])
+    if store is not None:
+        return store
+    with DecodeWriter(dataset_folder, [size]) as writer:
+        missing = images[~is_member(images["image_id"], list(writer.rows[size]))]
+        require_free_space(dataset_folder / "pixels", len(missing) * size * size)
+        if workers is None:
+            workers = min(cpu_count(), len(missing) // _IMAGES_PER_WORKER)
         tasks = (
-            DecodeTask(
-                image_id,
-                source_root / path,
-                sizes=(size,),
-                measure=False,
-                sha256=str(sha256),
-            )
+            DecodeTask(image_id, source_root / path, sizes=(size,), sha256=str(sha256))
             for image_id, path, sha256 in missing[["image_id", "path", "file_sha256"]].to_numpy()
         )
-        errors = []
-        for row in decode_all(tasks, engine=engine, reads=[source_root]):
-            if row.error is None:
-                pixels, placement = row.squares[size]
-                writer.add(row.image_id, pixels, placement)
-            else:
-                errors.append(row.error)
-            if on_decoded is not None:
-                on_decoded(1)
+        failed = decode_into(
+            writer, tasks, workers=workers, reads=[source_root], on_decoded=on_decoded
+        )
+        errors = [str(row.error) for row in failed]
         if errors:
             message = errors[0].removesuffix(_REPAIR_ADVICE)
             if len(errors) > 1:
                 message += f" (and {counted(len(errors) - 1, 'more file')})"
             raise InputError(message + _REPAIR_ADVICE)
-    return PixelStore.open(folder)
+        writer.finish(images)
+    if not (dataset_folder / WORK_FOLDER).exists():  # images that are being added are in it, too
+        (dataset_folder / JOURNAL).unlink(missing_ok=True)
+    return PixelStore.open(pixels_file(dataset_folder, size))

@@ -6,7 +6,7 @@ The tables are in a folder that ``cxr prepare`` made, or in memory.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member, positions
-from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
+from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder
 from cxr_compare.data_prep.contracts.schemas import (
     FINGERPRINTS,
     REFERENCE_READER,
@@ -44,13 +44,31 @@ from cxr_compare.data_prep.work.image_files import require_image_checksum
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.pixel_store import PixelStore
-    from cxr_compare.data_prep.work.engine import Engine
+    from cxr_compare.data_prep.work.map_images import Workers
     from cxr_compare.data_prep.work.progress import Progress
 
 _IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
 LABEL_COLUMNS = ("image_id", "finding", "reader", "state")
 BOX_COLUMNS = ("image_id", "finding", "x1", "y1", "x2", "y2", "reader")
 _COVERAGE_COLUMNS = ("image_id", "finding", "reader", "coverage")
+
+
+def image_labels(image_ids: pd.Series, findings: pd.DataFrame, any_of: Sequence[str]) -> pd.Series:
+    """Return the label of each image for findings that together make it positive.
+
+    The label is 1.0 for positive, 0.0 for negative and NaN for unknown, indexed by ``image_id``.
+    """
+    states = findings.loc[is_member(findings["finding"], any_of), ["image_id", "state"]]
+    row = positions(states["image_id"], image_ids)
+
+    def count(state: str) -> np.ndarray:
+        has_state = (row >= 0) & (states["state"] == state).to_numpy()
+        return np.bincount(row[has_state], minlength=len(image_ids))
+
+    values = np.full(len(image_ids), np.nan)
+    values[count("absent") == len(any_of)] = 0.0
+    values[count("present") > 0] = 1.0
+    return pd.Series(values, index=pd.Index(image_ids), name="label")
 
 
 @dataclass(frozen=True)
@@ -427,19 +445,7 @@ class DataSet(OpenedFromFolder):
             1.0 for positive, 0.0 for negative and NaN for unknown, indexed by ``image_id`` in the
             order of the images table.
         """
-        images = self.images
-        is_part = is_member(self.findings["finding"], target.any_of)
-        states = self.findings.loc[is_part, ["image_id", "state"]]
-        row = positions(states["image_id"], images["image_id"])
-
-        def count(state: str) -> np.ndarray:
-            has_state = (row >= 0) & (states["state"] == state).to_numpy()
-            return np.bincount(row[has_state], minlength=len(images))
-
-        values = np.full(len(images), np.nan)
-        values[count("absent") == len(target.any_of)] = 0.0
-        values[count("present") > 0] = 1.0
-        return pd.Series(values, index=pd.Index(images["image_id"]), name="label")
+        return image_labels(self.images["image_id"], self.findings, target.any_of)
 
     def boxes_trusted(self, target: Target) -> pd.Index:
         """Return the ids of the images on which every lesion of a target has a box.
@@ -580,33 +586,47 @@ class DataSet(OpenedFromFolder):
         Raises:
             InputError: The store has not been built, or is damaged.
         """
-        from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
+        from cxr_compare.data_prep.store.pixel_store import PixelStore, pixels_file
 
-        return PixelStore.open(store_folder(self.folder, size))
+        return PixelStore.open(pixels_file(self.folder, size))
 
-    def make_store(self, size: int, progress: Progress, engine: Engine | None = None) -> PixelStore:
+    def make_store(
+        self, size: int, progress: Progress, workers: Workers | None = None
+    ) -> PixelStore:
         """Open the pixel store (all images as squares of one side), and add images that it lacks.
 
-        If another command is decoding the same images, the call waits for it.
+        If another command writes into the data set, the call waits for it.
 
         Args:
             size: Side of the square images, px.
             progress: Object that shows messages and the progress of decoding to the user.
-            engine: Worker processes or machines that decode; None uses processes of this machine.
+            workers: Number of processes, or the Ray cluster, that decode; None uses processes of
+                this machine.
 
         Raises:
             InputError: An image has no file or cannot be decoded.
         """
-        from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
+        from cxr_compare.data_prep.contracts.locks import folder_lock
+        from cxr_compare.data_prep.store.build_pixel_store import (
+            build_pixel_store,
+            open_complete_store,
+        )
 
+        store = open_complete_store(self.folder, size, self.images["image_id"])
+        if store is not None:
+            return store
         title = f"Pixels at {size} px"
-        with progress.track(title, len(self.images)) as advance:
+
+        def say_waiting() -> None:
+            progress.say(f"{title}: another cxr writes into {self.folder}; waiting")
+
+        sides = self.images[["width", "height"]]
+        with folder_lock(self.folder, say_waiting), progress.track(title, len(sides)) as advance:
             return build_pixel_store(
                 self.folder,
-                self.image_files,
+                self.image_files.join(sides),
                 self.source_root,
                 size,
-                engine=engine,
+                workers=workers,
                 on_decoded=advance,
-                before_wait=lambda: progress.say(f"{title}: another cxr decodes them; waiting"),
             )

@@ -5,7 +5,6 @@ This module imports no pandas, so that worker processes start fast.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +14,13 @@ import numpy as np
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.border_greys import border_greys, mean_grey
-from cxr_compare.data_prep.images.decode_errors import DECODER_CRASHED
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.images.refused_files import DECODER_CRASHED
 from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.work.image_files import require_image_checksum
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.work.engine import Engine
+    from cxr_compare.data_prep.images.decoded_image import DecodedImage
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,17 @@ class DecodeTask:
         image_id: Id of the image.
         path: Path of the file.
         sizes: Sides of the resized squares that are made, px; empty if only facts are needed.
-        measure: True to compute the file's SHA-256 and measure its grey values, too.
-        sha256: SHA-256 digest that the file must have; None accepts any content.
+        sha256: SHA-256 digest that the file of a prepared data set must have; its facts are known,
+            and only squares are made. None accepts any content and measures it.
 
     Example:
-        >>> DecodeTask("a", Path("a.dcm"), sizes=(512,)).measure
+        >>> DecodeTask("a", Path("a.dcm"), sizes=(512,)).sha256 is None
         True
     """
 
     image_id: str
     path: Path
     sizes: tuple[int, ...] = ()
-    measure: bool = True
     sha256: str | None = None
 
 
@@ -55,12 +52,9 @@ class DecodedRow:
     Attributes:
         image_id: Id of the image.
         error: Reason why decoding failed, in one line; None if the file was decoded.
-        facts: By name: columns of the decode table (how the file was decoded) except ``image_id``,
-            and columns of the images table: ``height`` and ``width`` of the original in px,
-            ``spacing_row_mm``, ``spacing_col_mm``, and ``view``, ``sex`` and ``age_years`` as the
-            header states them. If the image was measured, also its digests and measured facts.
-        squares: By side in px, a pair: the resized square, uint8 (side, side), and the position of
-            the original image in it.
+        facts: By name: columns of the decode table except ``image_id``, and ``file_sha256``,
+            ``height`` and ``width`` of the images table; empty if they were known before.
+        squares: By side in px, the resized square, uint8 (side, side).
 
     Example:
         >>> DecodedRow("a", error="a.dcm: is empty (0 bytes)").squares
@@ -70,29 +64,12 @@ class DecodedRow:
     image_id: str
     error: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    squares: dict[int, tuple[np.ndarray, Placement]] = field(default_factory=dict)
+    squares: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-def decode_all(
-    tasks: Iterable[DecodeTask], *, engine: Engine, reads: Sequence[Path] = ()
-) -> Iterator[DecodedRow]:
-    """Decode and resize image files on several processes or machines.
-
-    Args:
-        tasks: Requests, one for each image file.
-        engine: Worker processes or machines that decode; see `data_prep.work.engine`.
-        reads: Folders that contain the files, which every machine must be able to read.
-
-    Yields:
-        One result for each task, in the order of the tasks. A file on which the decoding process
-        crashes gives a result with an error.
-    """
-    return engine.map_rows(
-        decode_row,
-        tasks,
-        on_crash=lambda task: DecodedRow(task.image_id, error=f"{task.path}: {DECODER_CRASHED}"),
-        reads=reads,
-    )
+def crashed_row(task: DecodeTask) -> DecodedRow:
+    """Return the result for a file on which every process that decodes it ends."""
+    return DecodedRow(task.image_id, error=f"{task.path}: {DECODER_CRASHED}")
 
 
 def decode_row(task: DecodeTask) -> DecodedRow:
@@ -113,23 +90,27 @@ def decode_row(task: DecodeTask) -> DecodedRow:
 
 def _decode(task: DecodeTask) -> DecodedRow:
     image = read_image(task.path)
+    facts = {} if task.sha256 is not None else _facts(image, task.path)
+    squares = {size: letterbox(image.pixels, size)[0] for size in task.sizes}
+    return DecodedRow(task.image_id, facts=facts, squares=squares)
+
+
+def _facts(image: DecodedImage, path: Path) -> dict[str, Any]:
+    """Return what is known of an image from its file alone."""
     height, width = image.pixels.shape
-    facts = {
+    status = path.stat()
+    return {
+        **image.record,
         "height": height,
         "width": width,
-        "spacing_row_mm": image.spacing_row_mm,
-        "spacing_col_mm": image.spacing_col_mm,
-        **{key: image.header.get(key) for key in ("view", "sex", "age_years")},
-        **image.record,
+        "file_bytes": status.st_size,
+        "file_mtime_ns": status.st_mtime_ns,
+        "file_sha256": file_digest(path, "sha256"),
+        "pixel_sha256": image.pixel_sha256,
+        "perceptual_hash": image.perceptual_hash,
+        "mean_grey": mean_grey(image.pixels),
+        "border_greys": border_greys(image.pixels),
+        "header_spacing_row_mm": image.spacing_row_mm,
+        "header_spacing_col_mm": image.spacing_col_mm,
+        **{f"header_{key}": image.header.get(key) for key in ("view", "sex", "age_years")},
     }
-    if task.measure:
-        status = task.path.stat()
-        facts["file_bytes"] = status.st_size
-        facts["file_mtime_ns"] = status.st_mtime_ns
-        facts["file_sha256"] = file_digest(task.path, "sha256")
-        facts["pixel_sha256"] = image.pixel_sha256
-        facts["perceptual_hash"] = image.perceptual_hash
-        facts["mean_grey"] = mean_grey(image.pixels)
-        facts["border_greys"] = border_greys(image.pixels)
-    squares = {size: letterbox(image.pixels, size) for size in task.sizes}
-    return DecodedRow(task.image_id, facts=facts, squares=squares)

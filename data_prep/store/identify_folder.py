@@ -20,7 +20,7 @@ MARKERS = tuple(kind.marker for kind in _KINDS)
 """Files that mark a folder of some kind complete."""
 _LIST_PERMISSION = os.R_OK | os.X_OK
 _MAX_CHILDREN = 200  # folders inside a folder that are looked into
-_PLURAL = ("predictions", "features")  # kinds whose names are plural
+_PLURAL = ("predictions",)  # kinds whose names are plural
 _MAX_NAMED = 3  # folders in a message
 
 
@@ -241,7 +241,6 @@ def find_data_set(folder: Path) -> Path | None:
     if kind is None or kind.name not in (
         "run",
         "export",
-        "features",
         "predictions",
         "report",
     ):

@@ -1,12 +1,14 @@
 """The pixel store of a data set, which holds its images as squares of one size.
 
-The pixels are in memory-mapped files. A store is a cache: it can be made again from the image
-files. The module `data_prep.store.pixel_store_writer` writes it.
+The squares are one memory-mapped array, ``pixels/SIZE.npy``, and its index is the table
+``pixels/SIZE.parquet``. A store is a cache: it can be made again from the image files. The module
+`data_prep.store.decode_writer` writes it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import zlib
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -14,18 +16,11 @@ from typing import Any, Protocol, Self
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
 from cxr_compare.data_prep.contracts.ids import find_one
-from cxr_compare.data_prep.contracts.records import Digests, Record, Whole
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.placement import Placement
-from cxr_compare.data_prep.store.preprocess import store_spec
-
-INDEX_NAME = "index.parquet"
-"""Table of a store: the shard, row, position and checksum of each image."""
-INFO_NAME = "pixels.json"
-"""File that marks a store complete."""
-
+from cxr_compare.data_prep.store.preprocess import require_size
 
 _FEW_LOOKUPS = 20  # number of images from which on a dictionary of all ids is worth its time
 
@@ -33,7 +28,7 @@ _FEW_LOOKUPS = 20  # number of images from which on a dictionary of all ids is w
 class PixelSource(Protocol):
     """Interface from which models read the resized square images of a data set by image id.
 
-    The pixel store of a data set (`PixelStore`), images in memory, and precomputed features
+    The pixel store of a data set (`PixelStore`), and images in memory
     implement this interface.
 
     Attributes:
@@ -65,7 +60,7 @@ def require_images(source: PixelSource, image_ids: pd.Index) -> None:
     """Check that a source of resized images contains all images that are needed.
 
     Args:
-        source: Pixel store of a data set, images in memory, or features of images.
+        source: Pixel store of a data set, or images in memory.
         image_ids: Ids of the images that are needed.
 
     Raises:
@@ -79,111 +74,82 @@ def require_images(source: PixelSource, image_ids: pd.Index) -> None:
         )
 
 
-def store_folder(dataset_folder: Path, size: int) -> Path:
-    """Return the folder of a data set's resized images of one side (its pixel store).
+def pixels_file(dataset_folder: Path, size: int) -> Path:
+    """Return the file with all images of a data set as squares of one side (its pixel store).
 
     Args:
         dataset_folder: Folder of the data set.
-        size: Side of the resized square images, px.
+        size: Side of the square images, px.
 
     Returns:
-        Path of the folder, which need not exist.
+        Path of the array, which need not exist.
+
+    Raises:
+        InputError: No store may have this size.
 
     Example:
-        >>> store_folder(Path("out/data"), 512).as_posix()
-        'out/data/pixels/letterbox-512'
+        >>> pixels_file(Path("out/data"), 512).as_posix()
+        'out/data/pixels/512.npy'
     """
-    return dataset_folder / "pixels" / store_spec(size)
+    require_size(size)
+    return dataset_folder / "pixels" / f"{size}.npy"
 
 
-def shard_name(shard: int) -> str:
-    """Return the file name of a shard, which is a file with the resized pixels of many images.
+def index_file(path: Path) -> Path:
+    """Return the index of an array of squares: the row, size and CRC32 of each image."""
+    return path.with_suffix(".parquet")
 
-    Args:
-        shard: Number of the shard, from 0.
 
-    Example:
-        >>> shard_name(3)
-        'shard-00003.npy'
-    """
-    return f"shard-{shard:05d}.npy"
+def stored_sizes(dataset_folder: Path) -> list[int]:
+    """Return the sizes of the complete pixel stores of a data set, px, the smallest first."""
+    names = [path.stem for path in (dataset_folder / "pixels").glob("*.parquet")]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def remove_stores(dataset_folder: Path, *, except_sizes: Collection[int]) -> None:
+    """Remove the pixel stores of a data set, except those of some sizes."""
+    for size in set(stored_sizes(dataset_folder)) - set(except_sizes):
+        path = pixels_file(dataset_folder, size)
+        path.unlink(missing_ok=True)
+        index_file(path).unlink()
 
 
 def pixels_checksum(pixels: np.ndarray) -> int:
-    """Return the first 8 bytes of the SHA-256 of an image's pixels, as a signed integer.
-
-    Args:
-        pixels: Grey values, uint8, of any shape.
-    """
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
-    return int.from_bytes(digest[:8], "little", signed=True)
-
-
-class PixelsInfo(Record, kind="pixels"):
-    """Content of ``pixels.json``, which marks a folder of resized images as complete.
-
-    Attributes:
-        spec: Name of the folder.
-        size: Side of the resized square images, px.
-        n_images: Number of images.
-        pixels_id: Digest of the ids of the images and of the positions of the originals in the
-            squares.
-        sha256: SHA-256 digest of each file of pixels, by file name.
-        files: SHA-256 digest of the index, by file name.
-    """
-
-    spec: str
-    size: Whole
-    n_images: Whole
-    pixels_id: str
-    sha256: Digests
-    files: Digests
+    """Return the CRC32 of the values of an array."""
+    return zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
 class PixelStore:
-    """All images of a data set, resized to squares of one side and stored in memory-mapped files.
+    """All images of a data set, resized to squares of one side in one memory-mapped array.
 
     `PixelStore.open` opens a store. The pixels of an image are read when they are used, and worker
-    processes share the memory. A store may be pickled; each process then maps the files again.
+    processes share the memory. A store may be pickled; each process then maps the file again.
 
     Args:
-        folder: Folder of the store.
-        info: Content of the file ``pixels.json`` in the folder.
-        index: Table with the file, row, position and checksum of each image.
+        path: The array, ``SIZE.npy``.
+        index: Table with the row of each image in the array, the size of its original and the
+            CRC32 of its square, sorted by image.
     """
 
-    def __init__(self, folder: Path, info: PixelsInfo, index: pd.DataFrame) -> None:
-        self.folder = folder
+    def __init__(self, path: Path, index: pd.DataFrame) -> None:
+        self.path = path
         self.index = index
-        self.size = info.size  # side of the square images, px
-        self.pixels_id = info.pixels_id  # id of the images and their positions
-        self.ids = pd.Index(index["image_id"].sort_values(), name="image_id")
-        self.sha256 = info.sha256  # of each shard by its name
-        self._shards_in_memory: dict[int, np.ndarray] = {}
+        self.ids = pd.Index(index["image_id"], name="image_id")
         self._n_lookups = 0
+        self.size = self._pixels.shape[1]  # side of the square images, px
+        self._require_rows()
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, path: Path) -> Self:
         """Open a complete pixel store.
 
         Args:
-            folder: Folder of the store; see `store_folder`.
+            path: File of the squares; see `pixels_file`.
 
         Raises:
             InputError: The store is incomplete or damaged.
         """
-        info = PixelsInfo.read(folder / INFO_NAME)
-        index = read_table(folder / INDEX_NAME, "pixel_index", files=info.files)
-        store = cls(folder, info, index)
-        if len(store.index) != info.n_images:
-            raise InputError(
-                f"{folder}: its index has {counted(len(store.index), 'image')}, {INFO_NAME} says "
-                f"{info.n_images}; delete the folder and run cxr prepare again"
-            )
-        shards, image_counts = np.unique(store.index["shard"], return_counts=True)
-        for shard, images in zip(shards.tolist(), image_counts.tolist(), strict=True):
-            store._require_shard(shard, images)
-        return store
+        return cls(path, read_table(index_file(path), "pixel_index"))
 
     def image(self, image_id: str) -> np.ndarray:
         """Return the resized square of an image, uint8, shape ``(S, S)``; it must not be changed.
@@ -195,14 +161,10 @@ class PixelStore:
             InputError: There is no such image, or its pixels are damaged.
         """
         position = self._position_of(image_id)
-        shard, row = self._shard_and_row[position].tolist()
-        pixels = self._shard(shard)[row]
+        pixels: np.ndarray = self._pixels[self._rows[position]]
         if not self._is_checked[position]:
-            if self._checksums[position] != pixels_checksum(pixels):
-                raise InputError(
-                    f"{self.folder / shard_name(shard)}: the pixels of image '{image_id}' are not "
-                    f"as they were written; delete {self.folder} and run cxr prepare again"
-                )
+            if self._checksums[position] != zlib.crc32(pixels.data):
+                raise self._damage(f"the pixels of image '{image_id}' are not as they were written")
             self._is_checked[position] = True
         return pixels
 
@@ -215,7 +177,29 @@ class PixelStore:
         Raises:
             InputError: There is no such image.
         """
-        return Placement(*self._placements[self._position_of(image_id)].tolist())
+        width, height = self._sides[self._position_of(image_id)].tolist()
+        return Placement.in_square(width, height, self.size)
+
+    @cached_property
+    def _pixels(self) -> np.ndarray:
+        try:
+            pixels = np.asarray(np.load(self.path, mmap_mode="r"))
+        except (OSError, ValueError, EOFError) as error:
+            raise self._damage(f"cannot be read ({first_line(error)})") from None
+        is_square = pixels.ndim == 3 and pixels.shape[1] == pixels.shape[2]
+        if not is_square or pixels.dtype != np.uint8 or not pixels.flags.c_contiguous:
+            raise self._damage(f"holds {pixels.dtype} {pixels.shape}, expected squares of uint8")
+        return pixels
+
+    def _require_rows(self) -> None:
+        if len(self._rows) and self._rows.max() >= len(self._pixels):
+            raise self._damage(f"holds {len(self._pixels):,} images, fewer than its index names")
+        if self.path.stem != str(self.size):
+            raise self._damage(f"holds squares of {self.size} px")
+
+    def _damage(self, fault: str) -> InputError:
+        both = f"{self.path} and {index_file(self.path).name}"
+        return InputError(f"{self.path}: {fault}; delete {both}, and run cxr prepare again")
 
     @cached_property
     def _position_by_id(self) -> dict[str, int]:
@@ -223,21 +207,21 @@ class PixelStore:
         return dict(zip(self.index["image_id"].tolist(), range(len(self.index)), strict=True))
 
     @cached_property
-    def _shard_and_row(self) -> np.ndarray:
-        return self.index[["shard", "row"]].to_numpy()
+    def _rows(self) -> np.ndarray:
+        return self.index["row"].to_numpy()
+
+    @cached_property
+    def _sides(self) -> np.ndarray:
+        return self.index[["width", "height"]].to_numpy()
 
     @cached_property
     def _checksums(self) -> np.ndarray:
-        return self.index["pixels_hash"].to_numpy()
+        return self.index["crc32"].to_numpy()
 
     @cached_property
     def _is_checked(self) -> np.ndarray:
         """Flag of each image: True once it has been read and its checksum was right."""
         return np.zeros(len(self.index), dtype=bool)
-
-    @cached_property
-    def _placements(self) -> np.ndarray:
-        return self.index[["scale_x", "scale_y", "offset_x", "offset_y"]].to_numpy()
 
     def _position_of(self, image_id: str) -> int:
         self._n_lookups += 1
@@ -246,33 +230,9 @@ class PixelStore:
         else:
             position = find_one(image_id, self.index["image_id"])
         if position < 0:
-            raise InputError(f"{self.folder}: holds no image '{image_id}'; run cxr prepare again")
+            raise InputError(f"{self.path}: holds no image '{image_id}'; run cxr prepare again")
         return position
-
-    def _shard(self, shard: int) -> np.ndarray:
-        if shard not in self._shards_in_memory:
-            path = self.folder / shard_name(shard)
-            self._shards_in_memory[shard] = np.load(path, mmap_mode="r")
-        return self._shards_in_memory[shard]
-
-    def _require_shard(self, shard: int, images: int) -> None:
-        square = (self.size, self.size)
-        try:
-            pixels = self._shard(shard)
-        except (OSError, ValueError, EOFError) as error:
-            reason = f"cannot be read ({str(error).splitlines()[0]})"
-        else:
-            if (
-                len(pixels) >= images
-                and pixels.dtype == np.uint8
-                and pixels.shape[1:] == square
-                and pixels.flags.c_contiguous
-            ):
-                return
-            reason = f"holds {pixels.dtype} {pixels.shape}, expected uint8 {(images, *square)}"
-        path = self.folder / shard_name(shard)
-        raise InputError(f"{path}: {reason}; delete {self.folder} and run cxr prepare again")
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map would be pickled with all of its bytes.
-        return {**self.__dict__, "_shards_in_memory": {}}
+        return {key: value for key, value in self.__dict__.items() if key != "_pixels"}

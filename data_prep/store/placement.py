@@ -13,6 +13,15 @@ Frame = tuple[float, float, float, float]
 """Outer frame of a grid of cells: ``x1, y1, x2, y2``."""
 
 
+def scaled_sides(width: int, height: int, size: int) -> tuple[int, int]:
+    """Return width and height that an image has in its square, px.
+
+    The longer side fills the square. The aspect ratio stays but for rounding to whole px.
+    """
+    scale = size / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 @dataclass(frozen=True)
 class Placement:
     """Position of an original image in its resized square, for the conversion of boxes.
@@ -37,6 +46,27 @@ class Placement:
     scale_y: float
     offset_x: float
     offset_y: float
+
+    @classmethod
+    def in_square(cls, width: int, height: int, size: int) -> Placement:
+        """Return the position of an image in the middle of a square.
+
+        Args:
+            width: Width of the original image, px.
+            height: Height of the original image, px.
+            size: Side of the square, px.
+
+        Example:
+            >>> Placement.in_square(width=1024, height=512, size=256)
+            Placement(scale_x=0.25, scale_y=0.25, offset_x=0.0, offset_y=64.0)
+        """
+        new_width, new_height = scaled_sides(width, height, size)
+        return cls(
+            scale_x=new_width / width,
+            scale_y=new_height / height,
+            offset_x=float((size - new_width) // 2),
+            offset_y=float((size - new_height) // 2),
+        )
 
     def to_store(self, boxes: np.ndarray) -> np.ndarray:
         """Convert boxes from px of the original image to px of its resized square.

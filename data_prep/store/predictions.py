@@ -12,8 +12,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.notebook import html_lines
-from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
+from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder, html_lines
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     read_table,

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import Record, Whole
-from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.placement import Placement, scaled_sides
 
 Pixels = TypeVar("Pixels", bound=Any)
 
@@ -48,35 +48,27 @@ def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
     if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
         raise ValueError(f"pixels must be uint8 (H, W), got {pixels.dtype} {pixels.shape}")
     height, width = pixels.shape
-    resized = _resize(pixels, size)
+    resized = _resize(pixels, scaled_sides(width, height, size))
+    placement = Placement.in_square(width, height, size)
+    left = int(placement.offset_x)
+    top = int(placement.offset_y)
     new_height, new_width = resized.shape
-    left = (size - new_width) // 2
-    top = (size - new_height) // 2
     square = np.zeros((size, size), dtype=np.uint8)
     square[top : top + new_height, left : left + new_width] = resized
-    placement = Placement(
-        scale_x=new_width / width,
-        scale_y=new_height / height,
-        offset_x=float(left),
-        offset_y=float(top),
-    )
     return square, placement
 
 
-def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Bring the longer side to a size; the aspect ratio stays but for rounding to whole px."""
+def _resize(pixels: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
+    """Scale an image to a width and height; an image that has them stays as it is."""
     height, width = pixels.shape
-    scale = size / max(height, width)
-    new_width = max(1, round(width * scale))
-    new_height = max(1, round(height * scale))
-    if (new_height, new_width) == (height, width):
+    if sides == (width, height):
         return pixels
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(pixels, (new_width, new_height), interpolation=method)
+    method = cv2.INTER_AREA if max(sides) < max(width, height) else cv2.INTER_LINEAR
+    return cv2.resize(pixels, sides, interpolation=method)
 
 
 def _allowed_size(size: int) -> int:
-    store_spec(size)  # refuses a size that no image may have
+    require_size(size)
     return size
 
 
@@ -92,8 +84,6 @@ class Preprocess(Record, kind="preprocess"):
 
     Example:
         >>> preprocess = Preprocess(size=256, mean=0.5, std=0.25)
-        >>> preprocess.spec
-        'letterbox-256'
         >>> preprocess.normalise(np.array([0, 255], np.uint8)).tolist()
         [-2.0, 2.0]
     """
@@ -101,14 +91,6 @@ class Preprocess(Record, kind="preprocess"):
     size: Annotated[Whole, AfterValidator(_allowed_size)]
     mean: float
     std: Annotated[float, Field(gt=0)]
-
-    @property
-    def spec(self) -> str:
-        """Name of the folder with a data set's images as squares of this side.
-
-        It is ``letterbox-512`` for a side of 512 px.
-        """
-        return store_spec(self.size)
 
     def normalise(self, images: Pixels) -> Pixels:
         """Convert grey levels to the input of the model: ``(x / 255 - mean) / std``.
@@ -127,19 +109,14 @@ class Preprocess(Record, kind="preprocess"):
         return (images - 255.0 * self.mean) / (255.0 * self.std)
 
 
-def store_spec(size: int) -> str:
-    """Return the name of the folder with a data set's resized square images of one side.
+def require_size(size: int) -> None:
+    """Check the side of a square image, px.
 
     Args:
-        size: Side of the resized square images, px, 16 to 4,096.
+        size: Side of the square, px.
 
     Raises:
-        InputError: The side is outside the allowed range.
-
-    Example:
-        >>> store_spec(512)
-        'letterbox-512'
+        InputError: The side is not 16 to 4,096 px.
     """
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InputError(f"image size {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
-    return f"letterbox-{size}"

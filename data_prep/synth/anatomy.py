@@ -1,13 +1,14 @@
-"""Anatomy of a synthetic patient: one chest, which all images of the patient show.
+"""Anatomy of a synthetic patient, and the image plane on which it is drawn.
 
-Lengths are in thorax units, where 1 is the width of the image.
+Shapes are tables of points in chest units: x is 0 at the midline, and 1 at the rib cage of the side
+that is drawn; y is 0 at the apex of the lungs and 1 at the diaphragm. Widths of lines are in image
+widths.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cache, cached_property
+from dataclasses import dataclass
 from math import comb
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,153 +17,150 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 Field = NDArray[Any]  # float32, (H, W)
 
-LUNG = 0.60
-"""Attenuation that the air of a lung removes; 1 is the attenuation of a trunk of soft tissue."""
+SIDES = (-1, 1)
+"""Right and left half of the patient, as the sign of x."""
+
 _SUBPIXEL_BITS = 4  # cv2 draws at 1/16 px, so that shapes move smoothly with the pose
 _SMALLEST_SIGMA = 2.5  # px; a wider blur is computed on a smaller image
+_VESSEL_GENERATIONS = 5
+_TRUNKS = 7  # vessels that leave each lung root
+_WAVES = 5  # waves by which a patient's chest differs in shape from the usual one
+
+_WALL = np.array([[0.20, -0.04], [0.44, 0.04], [0.66, 0.15], [0.84, 0.33], [0.95, 0.58], [1, 0.84]])
+_LUNG = np.array(
+    [
+        (0.26, 0.00), (0.44, 0.04), (0.71, 0.19), (0.84, 0.34), (0.92, 0.51), (0.97, 0.67),
+        (1.00, 0.82), (1.00, 0.97), (1.00, 1.13), (0.99, 1.18), (0.94, 1.10), (0.80, 1.03),
+        (0.55, 0.97), (0.33, 1.01), (0.16, 1.06), (0.14, 0.73), (0.14, 0.47), (0.16, 0.22),
+        (0.17, 0.06),
+    ]
+)  # fmt: skip
+_HEART = np.array(
+    [
+        (-0.17, 0.27), (0.08, 0.16), (0.22, 0.23), (0.22, 0.35), (0.22, 0.53), (0.32, 0.67),
+        (0.53, 0.90), (0.58, 1.03), (0.48, 1.12), (0.11, 1.14), (-0.24, 1.12), (-0.34, 0.95),
+        (-0.26, 0.77), (-0.20, 0.43),
+    ]
+)  # fmt: skip
+_HALF_TRUNK = np.array(
+    [
+        (0.20, -0.90), (0.20, -0.15), (0.33, -0.09), (0.74, -0.04), (1.16, 0.08), (1.36, 0.28),
+        (1.34, 0.54), (1.04, 0.73), (0.95, 1.00), (1.00, 3.00),
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Shape of one synthetic chest, which all images of a patient show.
+
+    Attributes:
+        half_width: Distance from the midline to the rib cage, in image widths.
+        height: Distance from the apex of the lungs to the diaphragm, in image widths.
+        top: Position y of the apex of the lungs, in image widths from the upper edge.
+        body: Half width of the trunk, in half widths of the rib cage.
+        heart: Width of the heart; 1 is usual.
+        bone: Density of the bones; 1 is usual.
+        back_ribs: Centre lines of the back parts of the ribs and of the collar bones, chest units.
+        front_ribs: Centre lines of the front parts of the ribs, chest units.
+        rib_width: Thickness of a rib, in image widths.
+        vessels: Branches of both vascular trees, one array ``(N, 3, 2)`` for each generation.
+        waves: Smooth displacements of all shapes, ``(N, 5)``: frequency along x and y, phase, and
+            amplitude along x and y in image widths.
+    """
+
+    half_width: float
+    height: float
+    top: float
+    body: float
+    heart: float
+    bone: float
+    back_ribs: list[Points]
+    front_ribs: list[Points]
+    rib_width: float
+    vessels: list[Points]
+    waves: Points
+
+    def lungs(self) -> list[Points]:
+        """Return the outlines of both lungs, chest units."""
+        return [smooth_outline(_LUNG * (side, 1)) for side in SIDES]
+
+    def heart_outline(self) -> Points:
+        """Return the outline of the heart and the great vessels, chest units."""
+        return smooth_outline(_HEART * (self.heart, 1))
+
+    def trunk(self) -> Points:
+        """Return the outline of neck, shoulders and trunk, chest units."""
+        half = _HALF_TRUNK * (self.body, 1)
+        return smooth_outline(np.concatenate([half, half[::-1] * (-1, 1)]))
 
 
 @dataclass(frozen=True)
 class Canvas:
     """Square image on which a synthetic patient is drawn, with the patient's position on it.
 
-    Shapes are given in thorax units, in which the patient is upright and of usual size: x grows
-    from the midline to the right of the image (the patient's left), and y grows down from the upper
-    edge of the image; 1 is the width of the image.
-
     Attributes:
         size: Side of the image, px.
+        anatomy: Shape of the patient's chest.
         scale: Magnification of the patient; 1 is the usual size.
         angle: Rotation of the patient in radians, clockwise on the screen.
-        shift_x: Position of the midline on the horizontal centre line, in image widths from the
-            centre.
-        shift_y: Displacement of the patient downwards, in image widths.
+        shift: Displacement of the patient along x and y, in image widths.
     """
 
     size: int
+    anatomy: Anatomy
     scale: float = 1.0
     angle: float = 0.0
-    shift_x: float = 0.0
-    shift_y: float = 0.0
-
-    @cached_property
-    def _turn(self) -> Points:
-        cosine = np.cos(self.angle) * self.scale
-        sine = np.sin(self.angle) * self.scale
-        return np.array([[cosine, sine], [-sine, cosine]])
+    shift: tuple[float, float] = (0.0, 0.0)
 
     def to_px(self, points: Points) -> Points:
-        """Convert points from thorax units to pixel coordinates of the image.
-
-        Args:
-            points: Points x, y in thorax units (1 is the width of the image), shape ``(..., 2)``.
-
-        Returns:
-            Points x, y in px, not rounded, of the same shape.
-        """
-        centred = np.asarray(points, dtype=np.float64) - np.array([0.0, 0.5])
-        turned = centred @ self._turn
-        origin = np.array([0.5 + self.shift_x, 0.5 + self.shift_y])
-        return (turned + origin) * self.size
+        """Convert points ``(..., 2)`` from chest units to px of the image, not rounded."""
+        chest = self.anatomy
+        waves = chest.waves
+        displaced = np.sin(points @ waves[:, :2].T + waves[:, 2]) @ waves[:, 3:]
+        placed = points * (chest.half_width, chest.height) + (0, chest.top - 0.5) + displaced
+        cosine = self.scale * np.cos(self.angle)
+        sine = self.scale * np.sin(self.angle)
+        turned = placed @ np.array([[cosine, sine], [-sine, cosine]])
+        return (turned + 0.5 + np.array(self.shift)) * self.size
 
     def _fixed_point(self, points: Points) -> NDArray[np.int32]:
         # Coordinates of cv2 begin at pixel centres, those of the phantom at pixel edges.
         return np.round((self.to_px(points) - 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
-    def blank(self) -> NDArray[np.uint8]:
-        """Return a mask of zeros, uint8 ``(size, size)``, on which `stroke` can draw."""
-        return np.zeros((self.size, self.size), np.uint8)
-
-    def width_px(self, width: float) -> float:
-        """Convert a length in thorax units to px of the image.
-
-        Args:
-            width: Length in thorax units; 1 is the width of the image.
-        """
+    def px(self, width: float) -> float:
+        """Convert a length from image widths to px, magnified as the patient is."""
         return width * self.scale * self.size
 
     def fill(self, *outlines: Points) -> Field:
-        """Draw closed outlines, filled, as a mask with values in [0, 1].
-
-        Args:
-            *outlines: Corners of each outline in thorax units (1 is the width of the image), shape
-                ``(N, 2)``.
-
-        Returns:
-            Mask, float32 ``(H, W)``; the edges are smooth.
-        """
-        mask = self.blank()
+        """Draw closed outlines, filled, as a mask with values in [0, 1], float32 ``(H, W)``."""
+        mask = np.zeros((self.size, self.size), np.uint8)
         for outline in outlines:
             cv2.fillPoly(mask, [self._fixed_point(outline)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
-        return to_field(mask)
+        return mask.astype(np.float32) * np.float32(1 / 255)
 
-    def stroke(
-        self, mask: NDArray[np.uint8], lines: Sequence[Points], width: float, strength: float = 1.0
-    ) -> None:
-        """Draw open curves on an existing mask.
-
-        A curve thinner than a pixel is drawn one pixel wide, but fainter.
+    def lines(self, strokes: Sequence[tuple[Sequence[Points], float, float]]) -> Field:
+        """Draw open curves, later ones over earlier ones, as a mask with values in [0, 1].
 
         Args:
-            mask: Mask to draw on, uint8 (H, W), 0 to 255. It is changed in place.
-            lines: Points x, y of each curve in thorax units (1 is the width of the image), each of
-                shape `(N, 2)` with the same N.
-            width: Width of the curves, thorax units.
-            strength: Brightness of the curves, in [0, 1]; 1 draws the value 255.
+            strokes: Curves of the same length, their width in image widths and their brightness.
         """
-        px = self.width_px(width)
-        thickness = max(1, round(px))
-        value = round(255 * strength * min(1.0, px / thickness))
-        fixed = list(self._fixed_point(np.stack(lines)))
-        cv2.polylines(mask, fixed, False, value, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
-
-    def lines(self, curves: Sequence[Points], width: float) -> Field:
-        """Draw open curves, as with `stroke`, on a new mask.
-
-        Args:
-            curves: Points x, y of each curve in thorax units (1 is the width of the image), each of
-                shape `(N, 2)` with the same N.
-            width: Width of the curves, thorax units.
-
-        Returns:
-            Mask with values in [0, 1], float32 `(H, W)`.
-        """
-        mask = self.blank()
-        self.stroke(mask, curves, width)
-        return to_field(mask)
+        mask = np.zeros((self.size, self.size), np.uint8)
+        for curves, width, strength in strokes:
+            thickness = max(1, round(self.px(width)))
+            # A curve thinner than a pixel is drawn one pixel wide, but fainter.
+            value = round(255 * strength * min(1.0, self.px(width) / thickness))
+            fixed = list(self._fixed_point(np.stack(curves)))
+            cv2.polylines(mask, fixed, False, value, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+        return mask.astype(np.float32) * np.float32(1 / 255)
 
     def soften(self, field: Field, sigma: float) -> Field:
-        """Blur an image by a Gaussian whose width is given in thorax units.
-
-        Args:
-            field: Values of the pixels, float32 ``(H, W)``.
-            sigma: Standard deviation of the Gaussian in thorax units (1 is the width of the image).
-
-        Returns:
-            Blurred values, of the same shape.
-        """
-        return blur(field, self.width_px(sigma))
-
-
-def to_field(mask: NDArray[np.uint8]) -> Field:
-    """Convert an 8-bit mask to float32 in [0, 1].
-
-    Args:
-        mask: Mask from 0 to 255, uint8 (H, W).
-    """
-    return mask.astype(np.float32) * np.float32(1 / 255)
+        """Blur an image by a Gaussian whose standard deviation is given in image widths."""
+        return blur(field, self.px(sigma))
 
 
 def blur(field: Field, sigma: float) -> Field:
-    """Blur an image by a Gaussian. A wide blur works on a smaller copy for speed.
-
-    Args:
-        field: Values of the pixels, float32 ``(H, W)``.
-        sigma: Standard deviation of the Gaussian, px.
-
-    Returns:
-        Blurred values, of the same shape.
-    """
+    """Blur an image by a Gaussian of a width in px. A wide blur works on a smaller copy."""
     if sigma < 0.3:
         return field
     factor = int(sigma // _SMALLEST_SIGMA)
@@ -175,10 +173,10 @@ def blur(field: Field, sigma: float) -> Field:
     return cv2.resize(small, field.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _smooth_outline(corners: Points, rounds: int = 3) -> Points:
-    """Round a closed polygon by corner cutting (Chaikin 1974): `(N, 2)` to `(N * 2**rounds, 2)`."""
-    points = np.asarray(corners, dtype=np.float64)
-    for _ in range(rounds):
+def smooth_outline(corners: Points) -> Points:
+    """Round a closed polygon by corner cutting (Chaikin 1974): `(N, 2)` to `(4 N, 2)`."""
+    points = corners
+    for _ in range(2):
         following = np.roll(points, -1, axis=0)
         near = 0.75 * points + 0.25 * following
         far = 0.25 * points + 0.75 * following
@@ -186,474 +184,115 @@ def _smooth_outline(corners: Points, rounds: int = 3) -> Points:
     return points
 
 
-def ellipse(
-    x: float, y: float, radius_x: float, radius_y: float, angle: float = 0.0, corners: int = 36
-) -> Points:
-    """Return the outline of an ellipse as points, shape ``(corners, 2)``, in thorax units.
-
-    In thorax units, x is the distance from the midline, y that from the upper edge of the image,
-    and 1 is the width of the image.
-
-    Args:
-        x: Centre along x, thorax units.
-        y: Centre along y, thorax units.
-        radius_x: Radius along x, thorax units.
-        radius_y: Radius along y, thorax units.
-        angle: Rotation in radians.
-        corners: Number of points of the outline.
-    """
-    turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
-    along = radius_x * np.cos(turn)
-    across = radius_y * np.sin(turn)
-    cosine = np.cos(angle)
-    sine = np.sin(angle)
-    return np.stack([x + along * cosine - across * sine, y + along * sine + across * cosine], 1)
-
-
-def curve(*corners: tuple[float, float], steps: int = 24) -> Points:
-    """Return points of a Bezier curve from its first to its last control point.
-
-    Args:
-        *corners: Control points x, y of the curve, at least 1.
-        steps: Number of points to return.
-
-    Returns:
-        Points of the curve, shape ``(steps, 2)``, in the unit of the control points.
+def curve(*corners: tuple[float, float], steps: int = 20) -> Points:
+    """Return points ``(steps, 2)`` of a Bezier curve from its first to its last control point.
 
     Example:
         >>> curve((0.0, 0.0), (1.0, 2.0), steps=3).tolist()
         [[0.0, 0.0], [0.5, 1.0], [1.0, 2.0]]
     """
-    return _bernstein(len(corners), steps) @ np.array(corners, dtype=np.float64)
-
-
-@cache
-def _bernstein(n_corners: int, steps: int) -> Points:
-    """Return the weight of each corner at each step, `(steps, n_corners)`."""
+    degree = len(corners) - 1
+    k = np.arange(degree + 1)
+    binomial = np.array([comb(degree, i) for i in k])
     t = np.linspace(0, 1, steps)[:, None]
-    k = np.arange(n_corners)
-    binomial = np.array([comb(n_corners - 1, i) for i in range(n_corners)], dtype=np.float64)
-    return binomial * t**k * (1 - t) ** (n_corners - 1 - k)
+    return (binomial * t**k * (1 - t) ** (degree - k)) @ np.array(corners, dtype=np.float64)
 
 
-def power_law_texture(size: int, rng: np.random.Generator, slope: float = 0.0) -> Field:
-    """Draw a texture like that of overlapping tissue, with mean 0 and standard deviation 1.
-
-    The power spectrum of mammograms falls with about the third power of frequency. The same is
-    assumed for the chest. The texture is a sum of smooth noise in octaves of frequency.
-
-    Args:
-        size: Side of the texture, px.
-        rng: Random generator.
-        slope: Change of the exponent of the spectrum from its usual value. A positive one makes the
-            texture coarser, a negative one finer.
-
-    Returns:
-        Texture, float32 ``(size, size)``.
-
-    Source:
-        Burgess, Jacobson and Judy 2001.
-    """
-    texture = np.zeros((size, size), np.float32)
-    total = 0.0
-    for cells, weight in ((8, 1.0), (16, 0.85), (32, 0.65), (64, 0.50), (128, 0.38), (256, 0.22)):
-        if cells > size:
-            break
-        weight *= (32 / cells) ** slope
-        grid = rng.standard_normal((cells + 2, cells + 2), dtype=np.float32)
-        smooth = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
-        texture += np.float32(weight) * smooth
-        total += weight**2
-    return texture / np.float32(np.sqrt(0.6 * total))  # interpolation reduces the variance to 0.6
-
-
-_VESSEL_GENERATIONS = 5
-_TRUNKS = 7  # vessels that leave each lung root
-_BORDER_SHARES = np.r_[0.3, 0.5, np.ones(15), 0.6, 0.3][:, None]  # the apices remain round
-
-
-def _uniform(low: float, high: float) -> Any:
-    """Make a field that is drawn uniformly from a range."""
-    return field(metadata={"draw": lambda rng: rng.uniform(low, high)})
-
-
-def _normal(deviation: float | tuple[float, ...], size: int | None = None) -> Any:
-    """Make a field that is drawn from a normal distribution around 0."""
-    return field(metadata={"draw": lambda rng: rng.normal(0, deviation, size)})
-
-
-def _whole(low: int, below: int) -> Any:
-    """Make a field that is a uniformly drawn whole number."""
-    return field(metadata={"draw": lambda rng: int(rng.integers(low, below))})
-
-
-@dataclass(frozen=True)
-class _Skeleton:
-    """Bones of one chest, drawn field by field; lengths are in image widths."""
-
-    bone: float = _uniform(0.75, 1.25)  # density of bone, 1 is usual; falls with age
-    backs: int = _whole(9, 12)
-    back_contrast: float = _uniform(0.45, 1.35)  # density of the back ribs among the bones
-    back_gap: float = _uniform(0.054, 0.080)  # distance between two back ribs on the spine
-    back_slope: float = _uniform(0.06, 0.21)  # how far a back rib falls on its way to the side
-    back_shift: float = _uniform(-0.03, 0.03)  # how much lower the back ribs start
-    arch: float = _uniform(0.2, 1.9)  # how far a back rib rises beside the spine, 1 is usual
-    fronts: int = _whole(5, 8)  # number of front ribs a side
-    front_contrast: float = _uniform(0.3, 1.5)  # density of the front ribs among the bones
-    front_gap: float = _uniform(0.056, 0.088)  # distance between two front ribs
-    front_slope: float = _uniform(0.5, 1.5)  # how far one falls towards the middle, 1 is usual
-    front_shift: float = _uniform(-0.03, 0.04)  # how much lower the front ribs start
-    rib_width: float = _uniform(0.019, 0.031)  # thickness of a rib
-    # Distance of each rib pair below its position in a regular cage, `(13,)`.
-    jitter: Points = _normal(0.004, 13)  # noqa: RUF009 - it makes a field
-    collar_shift: float = _normal(0.022)  # how much lower the collar bones lie
-    collar_slope: float = _uniform(0.1, 1.9)  # how far a collar bone rises to the side
-    collar_width: float = _uniform(0.023, 0.036)  # thickness of a collar bone
-    blade: float = _uniform(0.85, 1.25)  # how far from the middle the shoulder blade reaches in
-    arm: float = _uniform(0.96, 1.22)  # how far the arm is from the trunk, 1 is usual
-    spine: float = _uniform(0.35, 1.2)  # density of the spine among the bones' surroundings
-    spine_width: float = _uniform(0.052, 0.074)  # thickness of the spine
-    # Sideways bends of the spine at neck, chest and belly, `(3,)`.
-    spine_bend: Points = _normal((0.010, 0.030, 0.015))  # noqa: RUF009
-    disc_gap: float = _uniform(0.043, 0.064)  # distance between two discs
-    disc_shift: float = _uniform(0.0, 0.06)  # height of the first disc
-
-    @classmethod
-    def drawn(cls, rng: np.random.Generator, age: int) -> Self:
-        """Draw the bones of a person."""
-        bones = cls(**{item.name: item.metadata["draw"](rng) for item in fields(cls)})
-        return replace(bones, bone=bones.bone * (1.12 - 0.004 * max(age - 30, 0)))
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """Shape of one synthetic chest, which all images of a patient show.
-
-    Lengths and positions are in image widths, see `Canvas`. A size of 1 is that of an average
-    chest.
-
-    Attributes:
-        half_width: Distance from the midline to the inner side of the rib cage, where it is widest.
-        skew: Share by which the left half of the rib cage is wider than the mean of both halves,
-            and the right half narrower.
-        taper: How much the rib cage narrows towards the top; 1 is usual, and a smaller value gives
-            a barrel shape.
-        top: Position y of the lung apices, from the upper edge of the image.
-        base: Position y of the dome of the right diaphragm, from the upper edge of the image.
-        base_drop: How much lower the dome of the left diaphragm lies than that of the right.
-        dome: How much the diaphragm is domed; 1 is usual.
-        sinus: Depth of the costophrenic angle; 1 is usual.
-        inner: Width of the structures between the lungs; 1 is usual.
-        hilum: Position of the lung roots, as a share of the lung's height, measured from its top.
-        heart: Size of the heart; 1 is usual.
-        heart_height: Height of the heart; 1 is usual.
-        heart_shift: How far the heart lies to the patient's left of its usual position.
-        aorta: Size of the aortic arch; 1 is usual.
-        turn: How far the spine lies beside the midline, because the patient is turned.
-        body: Outer half width of the trunk.
-        shoulder: How much lower than usual the shoulders lie.
-        neck: Half width of the neck.
-        breast: Size of the breast shadows; 0 draws no breasts.
-        breast_drop: How much lower than usual the breasts lie.
-        skeleton: Shape and density of the bones.
-        gas: Size of the gas bubble in the stomach; 0 draws no bubble.
-        bowel: Further gas bubbles in the belly, (N, 3): position across, distance below the
-            diaphragm, radius.
-        borders: Differences of the outlines of the right and the left lung from the usual ones: 19
-            points x, y each, (2, 19, 2).
-        flanks: Differences of the outlines of the trunk from the usual ones on both sides: 10
-            points x, y each, (2, 10, 2).
-        hila: Size of the right and of the left lung root, (2,); 1 is usual.
-        vessel: Density of the vessels; 1 is usual.
-        vessels: Branches of both vascular trees, one array (N, 3, 2) for each generation: three
-            points x, y of each branch.
-    """
-
-    half_width: float
-    skew: float
-    taper: float
-    top: float
-    base: float
-    base_drop: float
-    dome: float
-    sinus: float
-    inner: float
-    hilum: float
-    heart: float
-    heart_height: float
-    heart_shift: float
-    aorta: float
-    turn: float
-    body: float
-    shoulder: float
-    neck: float
-    breast: float
-    breast_drop: float
-    skeleton: _Skeleton
-    gas: float
-    bowel: Points
-    borders: Points
-    flanks: Points
-    hila: Points
-    vessel: float
-    vessels: tuple[Points, ...]
-
-    @property
-    def hilum_y(self) -> float:
-        """Distance of the lung roots from the upper edge of the image, in image widths."""
-        return self.top + self.hilum * (self.base - self.top)
-
-    def wall(self, y: np.ndarray | float, side: int = 0) -> np.ndarray:
-        """Return the distance of the rib cage's inner side from the midline, at some height.
-
-        Args:
-            y: Heights below the upper edge of the image, in image widths; a number or an array.
-            side: -1 for the patient's right, 1 for the left, 0 for the mean of both.
-
-        Returns:
-            Distances in image widths, of the same shape.
-        """
-        length = (self.base - self.top) / 0.55
-        heights = self.top + np.array([-0.02, 0.02, 0.08, 0.18, 0.32, 0.46, 0.70]) * length
-        shares = np.array([0.20, 0.44, 0.66, 0.84, 0.95, 1.0, 1.0]) ** self.taper
-        return np.asarray(np.interp(y, heights, shares * self.half_width * (1 + side * self.skew)))
-
-    def lung(self, side: int) -> Points:
-        """Return the outline of a lung as points x, y, shape ``(N, 2)``.
-
-        Points are in thorax units (see `Canvas`): 1 is the width of the image.
-
-        Args:
-            side: -1 for the patient's right, 1 for the left.
-        """
-        width = self.half_width * (1 + side * self.skew)
-        top = self.top
-        base = self.base + (self.base_drop if side > 0 else 0.0)
-        crown = base - 0.015
-        sinus = 0.10 * self.sinus
-        inner = self.inner * self.half_width
-        heights = np.linspace(top + 0.02, base - 0.02, 7)
-        lateral = np.stack([self.wall(heights, side), heights], axis=1)
-        corners = [
-            (0.30 * width, top),
-            *lateral,
-            (width, base + 0.8 * sinus),
-            (width - 0.004, base + sinus),  # the costophrenic angle stays sharp
-            (width - 0.02, base + 0.6 * sinus),
-            (0.80 * width, crown + 0.030 * self.dome),
-            (0.55 * width, crown),
-            (0.33 * width, crown + 0.020 * self.dome),
-            (0.16 * width, crown + 0.055 * self.dome),
-            (0.13 * inner, base - 0.15),
-            (0.12 * inner, self.hilum_y),
-            (0.14 * inner, top + 0.12),
-            (0.17 * inner, top + 0.03),
-        ]
-        outline = _smooth_outline(np.array(corners) + self.borders[int(side > 0)], rounds=2)
-        return outline * (side, 1.0)
-
-    def heart_outline(self) -> Points:
-        """Return the outline of the heart and its great vessels as points x, y, shape ``(N, 2)``.
-
-        Points are in thorax units (see `Canvas`): 1 is the width of the image.
-        """
-        size = self.heart
-        bottom = self.base + 0.055
-        tall = self.heart_height
-        reach = 0.185 * size * self.half_width / 0.33
-        hilum = self.hilum_y
-        corners = np.array(
-            [
-                (-0.055, hilum - 0.11),
-                (0.03, hilum - 0.12),
-                (0.062, hilum - 0.04),
-                (0.070, hilum + 0.03),
-                (0.55 * reach, hilum + 0.10),
-                (0.95 * reach, bottom - 0.11 * tall),
-                (1.02 * reach, bottom - 0.04 * tall),
-                (0.85 * reach, bottom + 0.01),
-                (0.2 * reach, bottom + 0.02),
-                (-0.42 * reach, bottom + 0.01),
-                (-0.60 * reach, bottom - 0.08 * tall),
-                (-0.46 * reach, bottom - 0.18 * tall),
-                (-0.065, hilum - 0.02),
-            ]
-        )
-        return _smooth_outline(corners) + np.array([self.heart_shift, 0.0])
-
-    def aortic_knob(self) -> Points:
-        """Return the outline of the aortic arch beside the left lung as points, shape ``(N, 2)``.
-
-        Points are x, y in thorax units (see `Canvas`): 1 is the width of the image.
-        """
-        size = self.aorta
-        return ellipse(0.040 + self.turn, self.hilum_y - 0.095, 0.036 * size, 0.040 * size)
-
-    def posterior_rib(self, index: int, side: int) -> Points:
-        """Return the centre line of the back part of a rib as points, from the spine outwards.
-
-        Points are x, y in thorax units (see `Canvas`), shape ``(N, 2)``.
-
-        Args:
-            index: Number of the rib; 0 is the uppermost.
-            side: -1 for the patient's right, 1 for the left.
-        """
-        bones = self.skeleton
-        y = self.top - 0.035 + bones.back_shift + index * bones.back_gap + bones.jitter[index]
-        reach = float(self.wall(y + 0.4 * bones.back_slope, side)) + 0.012
-        fall = bones.back_slope * (0.55 + 0.06 * index)
-        line = curve(
-            (0.03 + side * self.turn, y),
-            (0.35 * reach, y - 0.030 * bones.arch),
-            (0.80 * reach, y - 0.012 * bones.arch),
-            (1.03 * reach, y + 0.25 * fall),
-            (1.00 * reach, y + fall),
-        )
-        return line * (side, 1.0)
-
-    def anterior_rib(self, index: int, side: int) -> Points:
-        """Return the centre line of the front part of a rib as points, from the side inwards.
-
-        Points are x, y in thorax units (see `Canvas`), shape ``(N, 2)``.
-
-        Args:
-            index: Number of the rib; 0 is the uppermost.
-            side: -1 for the patient's right, 1 for the left.
-        """
-        bones = self.skeleton
-        y = self.top + 0.055 + bones.front_shift + index * bones.front_gap - bones.jitter[index]
-        reach = float(self.wall(y, side)) + 0.008
-        fall = bones.front_slope
-        inner = (0.30 + 0.035 * index) * self.half_width
-        line = curve(
-            (reach, y),
-            (0.97 * reach, y + 0.05 * fall),
-            (0.65 * reach, y + 0.105 * fall),
-            (inner, y + 0.100 * fall),
-        )
-        return line * (side, 1.0)
-
-    def clavicle(self, side: int, lift: float) -> Points:
-        """Return the centre line of a collar bone as points, from its inner end.
-
-        Points are x, y in thorax units (see `Canvas`), shape ``(N, 2)``.
-
-        Args:
-            side: -1 for the patient's right, 1 for the left.
-            lift: Height by which the bone is raised, as in AP images, in image widths.
-        """
-        bones = self.skeleton
-        reach = self.half_width / 0.32
-        y = self.top + 0.075 + bones.collar_shift - lift
-        rise = 0.055 * bones.collar_slope
-        line = curve(
-            (0.035, y),
-            (0.13 * reach, y + 0.005),
-            (0.20 * reach, y - rise),
-            (0.335 * reach, y - rise),
-        )
-        # The inner ends are in front of the spine, so a turn of the patient separates them.
-        return line * (side, 1.0) - np.array([0.6 * self.turn, 0.0])
-
-    def trunk(self) -> Points:
-        """Return the outline of neck, shoulders and trunk as points x, y, shape ``(N, 2)``.
-
-        Points are in thorax units (see `Canvas`): 1 is the width of the image.
-        """
-        side = self.body
-        top = self.top + self.shoulder
-        half = np.array(
-            [
-                (self.neck, -0.3),
-                (self.neck, top - 0.07),
-                (0.055 + self.neck, top - 0.045),
-                (0.74 * side, top - 0.015),
-                (1.16 * side, top + 0.05),
-                (1.36 * side, top + 0.16),
-                (1.34 * side, top + 0.30),
-                (1.04 * side, top + 0.40),
-                (0.95 * side, self.base),
-                (1.0 * side, 1.4),
-            ]
-        )
-        left = half + self.flanks[1]
-        right = half + self.flanks[0]
-        return _smooth_outline(np.concatenate([left, right[::-1] * (-1, 1)]))
+def wall(y: float) -> float:
+    """Return the distance of the rib cage's inner side from the midline, chest units."""
+    return float(np.interp(y, _WALL[:, 1], _WALL[:, 0]))
 
 
 def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
-    """Draw the shape of a synthetic patient's chest at random.
-
-    Args:
-        rng: Random generator.
-        sex: ``F`` or ``M``.
-        age: Age in years.
-    """
-    half_width = (0.325 if sex == "M" else 0.31) * rng.uniform(0.86, 1.12)
-    top = rng.uniform(0.07, 0.16)
-    anatomy = Anatomy(
-        half_width=half_width,
-        skew=rng.normal(0, 0.025),
-        taper=rng.uniform(0.65, 1.6),
-        top=top,
-        base=top + rng.uniform(0.44, 0.64),
-        base_drop=rng.normal(0.02, 0.016),
-        dome=rng.uniform(0.4, 1.9),
-        sinus=rng.uniform(0.55, 1.4),
-        inner=rng.uniform(0.8, 1.6),
-        hilum=rng.uniform(0.41, 0.52),
-        heart=rng.uniform(0.80, 1.16),
-        heart_height=rng.uniform(0.75, 1.25),
-        heart_shift=rng.normal(0, 0.014),
-        aorta=rng.uniform(0.75, 1.2) + 0.003 * max(age - 50, 0),
-        turn=0.0,
-        body=half_width * rng.uniform(1.18, 1.65),
-        shoulder=rng.normal(0.005, 0.025),
-        neck=rng.uniform(0.070, 0.115),
-        breast=rng.uniform(0.4, 1.4) if sex == "F" else 0.0,
-        breast_drop=rng.normal(0.01, 0.035),
-        skeleton=_Skeleton.drawn(rng, age),
-        gas=rng.uniform(0.6, 1.8) if rng.random() < 0.6 else 0.0,
-        bowel=rng.uniform((-0.75, 0.07, 0.010), (0.75, 0.30, 0.035), (int(rng.integers(0, 6)), 3)),
-        borders=_wander(rng, 19, 0.011) * _BORDER_SHARES,
-        flanks=_wander(rng, 10, 0.022) * (1.0, 0.7),
-        hila=rng.uniform(0.5, 1.5, 2),
-        vessel=rng.uniform(0.65, 1.35),
-        vessels=(),
+    """Draw the shape of a chest at random."""
+    return Anatomy(
+        half_width=(0.325 if sex == "M" else 0.31) * rng.uniform(0.85, 1.15),
+        height=rng.uniform(0.43, 0.64),
+        top=rng.uniform(0.07, 0.16),
+        body=rng.uniform(1.18, 1.65),
+        heart=rng.uniform(0.80, 1.25),
+        bone=rng.uniform(0.6, 1.4) * (1.12 - 0.004 * max(age - 30, 0)),
+        back_ribs=_draw_back_ribs(rng),
+        front_ribs=_draw_front_ribs(rng),
+        rib_width=rng.uniform(0.019, 0.031),
+        vessels=_grow_vessels(rng),
+        waves=draw_waves(rng, _WAVES),
     )
-    return replace(anatomy, vessels=_grow_vessels(anatomy, rng))
 
 
-def _wander(rng: np.random.Generator, corners: int, deviation: float) -> Points:
-    """Draw smooth displacements of the corners of two outlines, `(2, corners, 2)`."""
-    steps = rng.normal(0, deviation, (2, corners + 2, 2))
-    return (steps[:, :-2] + steps[:, 1:-1] + steps[:, 2:]) / np.sqrt(3)
+def draw_waves(rng: np.random.Generator, n_waves: int) -> Points:
+    """Draw smooth displacements of all shapes of a chest, the rows of `Anatomy.waves`."""
+    waves = rng.normal(0, 1, (n_waves, 5)) * (2.5, 3.0, 0, 0.012, 0.012)
+    waves[:, 2] = rng.uniform(0, 2 * np.pi, n_waves)
+    return waves
 
 
-def _grow_vessels(anatomy: Anatomy, rng: np.random.Generator) -> tuple[Points, ...]:
-    """Draw two vascular trees that fork outwards from the hila, as segments by generation."""
+def _draw_back_ribs(rng: np.random.Generator) -> list[Points]:
+    """Draw the back parts of the ribs, from the spine outwards, and the collar bones."""
+    first = rng.uniform(-0.12, 0.0)
+    gap = rng.uniform(0.10, 0.15)
+    fall = rng.uniform(0.10, 0.38)
+    rise = rng.uniform(0.0, 0.10)
+    collar = rng.uniform(0.08, 0.20)
+    lines = []
+    for side in SIDES:
+        for y in np.arange(first, 1.2, gap):
+            reach = wall(y + 0.4 * fall) + 0.03
+            lines.append(
+                curve(
+                    (0.1, y),
+                    (0.35 * reach, y - rise),
+                    (0.80 * reach, y - 0.4 * rise),
+                    (1.03 * reach, y + 0.25 * fall),
+                    (reach, y + fall),
+                )
+                * (side, 1)
+            )
+        bone = curve((0.1, collar), (0.4, collar), (0.6, collar - rise), (1.05, collar - rise))
+        lines.append(bone * (side, 1))
+    return lines
+
+
+def _draw_front_ribs(rng: np.random.Generator) -> list[Points]:
+    """Draw the front parts of the ribs, from the side inwards."""
+    first = rng.uniform(0.05, 0.2)
+    gap = rng.uniform(0.10, 0.16)
+    fall = rng.uniform(0.5, 1.5)
+    lines = []
+    for side in SIDES:
+        for y in np.arange(first, 0.95, gap):
+            reach = wall(y) + 0.02
+            lines.append(
+                curve(
+                    (reach, y),
+                    (0.97 * reach, y + 0.09 * fall),
+                    (0.65 * reach, y + 0.19 * fall),
+                    (0.28 + 0.3 * y, y + 0.18 * fall),
+                )
+                * (side, 1)
+            )
+    return lines
+
+
+def _grow_vessels(rng: np.random.Generator) -> list[Points]:
+    """Draw two vascular trees that fork outwards from the lung roots, branches by generation."""
+    side = np.repeat(SIDES, _TRUNKS)
+    # Most vessels point down and outwards; 0 is sideways, positive angles are downwards.
+    angle = np.tile(np.linspace(-1.2, 1.4, _TRUNKS), 2) + rng.normal(0, 0.15, 2 * _TRUNKS)
+    length = rng.uniform(0.04, 0.10, 2 * _TRUNKS)
+    start = np.stack([0.27 * side, np.full(2 * _TRUNKS, 0.47)], axis=1)
+    start += rng.normal(0, 0.03, start.shape)
     generations: list[Points] = []
-    starts = []
-    angles = []
-    lengths = []
-    for side in (-1, 1):
-        # Most vessels point down and outwards; 0 is sideways, positive angles are downwards.
-        turns = np.linspace(-1.2, 1.4, _TRUNKS) + rng.normal(0, 0.15, _TRUNKS)
-        root = np.array([side * 0.085, anatomy.hilum_y])
-        starts.append(root + rng.normal(0, 0.014, (_TRUNKS, 2)))
-        angles.append(np.where(side > 0, turns, np.pi - turns))
-        lengths.append(rng.uniform(0.04, 0.10, _TRUNKS))
-    start = np.concatenate(starts)
-    angle = np.concatenate(angles)
-    length = np.concatenate(lengths)
     for _ in range(_VESSEL_GENERATIONS):
-        step = np.stack([np.cos(angle), np.sin(angle)], axis=1) * length[:, None]
+        # A length is in image widths; 3.1 and 1.9 are the usual sizes of one in chest units.
+        step = np.stack([3.1 * side * np.cos(angle), 1.9 * np.sin(angle)], axis=1)
+        step *= length[:, None]
+        middle = start + 0.5 * step + rng.normal(0, 0.02, step.shape)
         end = start + step
-        bend = np.stack([-step[:, 1], step[:, 0]], axis=1) * rng.normal(0, 0.14, (len(step), 1))
-        middle = start + 0.5 * step + bend
         generations.append(np.stack([start, middle, end], axis=1))
         start = np.repeat(end, 2, axis=0)
+        side = np.repeat(side, 2)
         fork = rng.uniform(0.05, 0.75, (len(angle), 2)) * (-1, 1)
         angle = (angle[:, None] + fork).reshape(-1)
-        length = np.repeat(length, 2) * rng.uniform(0.45, 1.05, 2 * len(length))
-    return tuple(generations)
+        length = np.repeat(length, 2) * rng.uniform(0.45, 1.05, len(side))
+    return generations

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import cv2
 
 from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.disk_space import make_folder, require_free_space
@@ -17,17 +13,48 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
-from cxr_compare.data_prep.contracts.records import Record
 from cxr_compare.data_prep.sources.rsna import TEST_IMAGES, TRAIN_IMAGES, DrawnWith, PhantomInfo
-from cxr_compare.data_prep.synth.dicom_files import write_image
-from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
-from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments
+from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
-from cxr_compare.data_prep.synth.rsna_tables import image_record, rsna_tables
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.synth.rsna_files import image_record, rsna_tables, write_image
+from cxr_compare.data_prep.work.map_images import map_images
 
 _JSON = "synth.json"
 _STARTED = "synth.started.json"
+_FIRST_TEST_PATIENT = 1_000_000_000  # far from the numbers of labelled patients
+
+
+@dataclass(frozen=True)
+class PhantomArguments:
+    """Arguments from which synthetic chest X-rays are drawn by ``cxr synth``.
+
+    The same arguments give the same bytes.
+
+    Attributes:
+        n_images: Number of labelled images, at least 1.
+        seed: Random seed, at least 0.
+        size: Side of the square images, 64 to 4,096 px.
+        prevalence: Expected share of positive images, in (0, 1).
+
+    Raises:
+        InputError: An argument is outside its range.
+    """
+
+    n_images: int
+    seed: int
+    size: int
+    prevalence: float
+
+    def __post_init__(self) -> None:
+        rules = (
+            (self.n_images >= 1, f"n_images must be at least 1, got {self.n_images}"),
+            (self.seed >= 0, f"seed must not be negative, got {self.seed}"),
+            (64 <= self.size <= 4096, f"size must lie in 64 to 4096 px, got {self.size}"),
+            (0 < self.prevalence < 1, f"prevalence must lie in (0, 1), got {self.prevalence}"),
+        )
+        for holds, message in rules:
+            if not holds:
+                raise InputError(f"synth: {message}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,7 +99,6 @@ def write_phantom(
     n_images: int,
     seed: int = 0,
     size: int = 256,
-    contrast: Contrast = "mixed",
     prevalence: float = 0.3,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
@@ -80,7 +106,7 @@ def write_phantom(
     """Write a set of synthetic chest X-rays in the layout of the RSNA challenge.
 
     The same arguments give the same bytes with the same versions of numpy, opencv and pydicom, for
-    any number of workers. A repeated call continues an interrupted one. A complete folder is not
+    any number of workers. A repeated call completes an interrupted one. A complete folder is not
     changed.
 
     Args:
@@ -88,7 +114,6 @@ def write_phantom(
         n_images: Number of labelled images.
         seed: Random seed.
         size: Side of the square images, px.
-        contrast: Contrast of the lesions: ``mixed`` (faint to dense) or ``high``.
         prevalence: Expected share of positive images, in (0, 1).
         workers: Number of worker processes.
         progress: Function that is called with the number of images finished since its last call;
@@ -101,7 +126,7 @@ def write_phantom(
         InputError: An argument is outside its range, or the folder holds something else.
     """
     out = Path(out)
-    arguments = PhantomArguments(n_images, seed, size, contrast, prevalence)
+    arguments = PhantomArguments(n_images, seed, size, prevalence)
     advance = progress or (lambda n: None)
     counts = _counts_of_complete(out, arguments)
     if counts is not None:
@@ -111,15 +136,17 @@ def write_phantom(
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
         PhantomInfo(arguments=DrawnWith(**asdict(arguments))).write(out / _STARTED)
-        for name in (TRAIN_IMAGES, TEST_IMAGES, _PARTS_FOLDER):
-            make_folder(out / name)
-        chunks = _plan_chunks(out, arguments)
-        missing = [chunk for chunk in chunks if not chunk.part.exists()]
-        advance(sum(chunk.n_images for chunk in chunks) - sum(c.n_images for c in missing))
-        engine = LocalEngine(min(workers, len(missing)))
-        for n_written in engine.map_rows(_write_chunk, missing, on_crash=_crashed):
-            advance(n_written)
-        counts = _finish(out, arguments, chunks)
+        train = make_folder(out / TRAIN_IMAGES)
+        test = make_folder(out / TEST_IMAGES)
+        n_test = count_test_images(n_images)
+        patients = _plan_patients(train, 0, n_images, arguments)
+        patients += _plan_patients(test, _FIRST_TEST_PATIENT, n_test, arguments)
+        workers = min(workers, len(patients))
+        records = []
+        for written in map_images(_write_patient, patients, workers, on_crash=_crashed):
+            records += written
+            advance(len(written))
+        counts = _finish(out, arguments, records[:n_images])
     return PhantomSummary(folder=out, already_complete=False, **counts)
 
 
@@ -143,14 +170,15 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
     return record.counts or None
 
 
-def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dict[str, int]:
+def _finish(
+    out: Path, arguments: PhantomArguments, records: list[dict[str, Any]]
+) -> dict[str, int]:
     """Write the tables and, last, the JSON that marks the folder complete."""
-    records = [record for chunk in chunks if chunk.labelled for record in chunk.records()]
     counts = {
         "n_images": arguments.n_images,
         "n_patients": len({record["nih_patient"] for record in records}),
-        "n_positive": sum(bool(record["lesions"]) for record in records),
-        "n_boxes": sum(len(record["lesions"]) for record in records),
+        "n_positive": sum(bool(record["boxes"]) for record in records),
+        "n_boxes": sum(len(record["boxes"]) for record in records),
         "n_test_images": count_test_images(arguments.n_images),
     }
     for name, frame in rsna_tables(records).items():
@@ -159,50 +187,25 @@ def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dic
         arguments=DrawnWith(**asdict(arguments)),
         counts=counts,
         box_rule=f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
-        contrast_to_noise={
-            str(kind): ends for kind, ends in CONTRAST_TO_NOISE[arguments.contrast].items()
-        },
+        contrast_to_noise=CONTRAST_TO_NOISE,
     )
     record.write(out / _JSON)
     (out / _STARTED).unlink()
-    shutil.rmtree(out / _PARTS_FOLDER)
     return counts
 
 
-_PARTS_FOLDER = ".parts"
-_IMAGES_PER_CHUNK = 24
-_FIRST_TEST_PATIENT = 1_000_000_000  # far from the numbers of labelled patients
-_TEST_SHARE = 0.02
-
-
-class _Part(Record, kind="synth_part"):
-    """Part file of a chunk: the records of its images."""
-
-    images: list[dict[str, Any]]
-
-
 @dataclass(frozen=True)
-class _Chunk:
-    """Images of some patients that one worker writes, with a part file that marks them complete."""
+class _PatientImages:
+    """Images of one patient, which one worker draws and writes into a folder."""
 
-    folder: Path  # folder of the images
-    part: Path  # the part file: the images' records as JSON
-    patients: tuple[tuple[int, int], ...]  # pairs of patient index and number of images
-    labelled: bool  # True if the images belong to the labelled set
+    folder: Path
+    index: int
+    n_images: int
     arguments: PhantomArguments
-
-    @property
-    def n_images(self) -> int:
-        """Number of images in the chunk."""
-        return sum(count for _, count in self.patients)
-
-    def records(self) -> list[dict[str, Any]]:
-        """Read the records of the images, once the chunk is written."""
-        return _Part.read(self.part).images
 
 
 def count_test_images(n_images: int) -> int:
-    """Return the number of unlabelled test images for a number of labelled ones.
+    """Return the number of unlabelled images for a number of labelled ones.
 
     Args:
         n_images: Number of labelled images.
@@ -214,69 +217,39 @@ def count_test_images(n_images: int) -> int:
         >>> count_test_images(1000)
         20
     """
-    return max(2, round(_TEST_SHARE * n_images))
+    return max(2, round(0.02 * n_images))
 
 
-def _plan_chunks(out: Path, arguments: PhantomArguments) -> list[_Chunk]:
-    """Divide the patients into chunks, independently of the number of workers."""
-    chunks = []
-    n_images = arguments.n_images
-    for labelled, first, count, name, folder in (
-        (True, 0, n_images, "train", TRAIN_IMAGES),
-        (False, _FIRST_TEST_PATIENT, count_test_images(n_images), "test", TEST_IMAGES),
-    ):
-        for number, patients in enumerate(_share(arguments.seed, first, count)):
-            part = out / _PARTS_FOLDER / f"{name}-{number:05d}.json"
-            chunks.append(_Chunk(out / folder, part, patients, labelled, arguments))
-    return chunks
-
-
-def _share(seed: int, first: int, n_images: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    patients: list[tuple[int, int]] = []
+def _plan_patients(
+    folder: Path, first: int, n_images: int, arguments: PhantomArguments
+) -> list[_PatientImages]:
+    """Return patients who together have a number of images; the last one may have fewer."""
+    patients = []
     index = first
     left = n_images
-    gathered = 0
     while left:
-        count = min(left, count_images(seed, index))
-        patients.append((index, count))
-        index = index + 1
-        left = left - count
-        gathered = gathered + count
-        if gathered >= _IMAGES_PER_CHUNK or not left:
-            yield tuple(patients)
-            patients = []
-            gathered = 0
+        n_drawn = min(left, count_images(arguments.seed, index))
+        patients.append(_PatientImages(folder, index, n_drawn, arguments))
+        index += 1
+        left -= n_drawn
+    return patients
 
 
-def _write_chunk(chunk: _Chunk) -> int:
-    """Draw and write the images of a chunk, then its part file; return the number of images."""
+def _write_patient(images: _PatientImages) -> list[dict[str, Any]]:
+    """Draw and write the images of a patient; return their records."""
     records = []
-    arguments = chunk.arguments
-    with _one_cv2_thread():
-        for index, count in chunk.patients:
-            patient = draw_patient(arguments.seed, index, arguments.prevalence)
-            for number in range(count):
-                image = draw_image(patient, number, arguments.size, arguments.contrast)
-                record = image_record(arguments.seed, patient, number, image)
-                write_image(chunk.folder / f"{record['patientId']}.dcm", patient, image)
-                records.append(record)
-    _Part(images=records).write(chunk.part)
-    return len(records)
+    arguments = images.arguments
+    patient = draw_patient(arguments.seed, images.index, arguments.prevalence)
+    for number in range(images.n_images):
+        image = draw_image(patient, number, arguments.size)
+        record = image_record(patient, number, image)
+        write_image(images.folder / f"{record['patientId']}.dcm", patient, image)
+        records.append(record)
+    return records
 
 
-@contextmanager
-def _one_cv2_thread() -> Iterator[None]:
-    # The images are small, so the threads of cv2 cost more than they save.
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
-def _crashed(chunk: _Chunk) -> int:
+def _crashed(images: _PatientImages) -> list[dict[str, Any]]:
     raise InputError(
-        f"{chunk.folder}: a worker was ended from outside (out of memory?); run the same command "
+        f"{images.folder}: a worker was ended from outside (out of memory?); run the same command "
         "again with more free memory"
     )

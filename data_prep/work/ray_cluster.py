@@ -1,52 +1,163 @@
-"""Connection to a Ray cluster, which may be started on this machine."""
+"""A Ray cluster, which a command joins or starts on this machine.
+
+Ray is imported when a cluster is opened. Results of a machine are accepted only if it has the same
+code, package versions and files as this one.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import pickle
+import platform
 import secrets
-import shutil
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from cxr_compare.data_prep.contracts.errors import InputError, first_line
-from cxr_compare.data_prep.contracts.locks import LOCK_NAME, LockFile, remove_abandoned_folders
+import cv2
+
+from cxr_compare.data_prep.contracts.errors import InputError, first_line, require_packages
 from cxr_compare.data_prep.contracts.processors import cpu_count
+from cxr_compare.data_prep.contracts.provenance import provenance
 
 _OBJECT_STORE_MIB = 128  # per processor, for results that the driver has not fetched yet
-_START_ATTEMPTS = 3
+_RECHECK_S = 5.0  # after which a cluster's head and processors are checked again
 _CONNECT_TIMEOUT_S = 20.0  # for a cluster's head to accept a connection
-_HEAD_TIMEOUT_S = 25.0  # for a head that restarts; Ray ends this process after 60 without a message
-# Ray's sockets lie below its folder, and the operating system limits the length of their paths.
-_LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # bytes
-_LONGEST_SOCKET_NAME = "session_2026-11-25_06-19-40_734526_4194304/sockets/plasma_store"
-_PREFIX = "ray-cxr-"
-_QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+_CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
+
+
+class CrashError(Exception):
+    """Error about a worker process or its machine that ended before it returned a result."""
+
+
+class RayCluster:
+    """A Ray cluster that works on tasks; `open_cluster` makes the object.
+
+    Args:
+        ray: The module ``ray``, connected to the cluster.
+        most: Largest number of tasks of one call that are under way; None sets no limit.
+
+    Attributes:
+        ray: The module ``ray``, connected to the cluster.
+    """
+
+    def __init__(self, ray: ModuleType, most: int | None = None) -> None:
+        self.ray = ray
+        self._most = most
+        self._task = ray.remote(_run_task)
+        self._processors = 0
+        self._checked_at = float("-inf")
+
+    def start(
+        self,
+        function: Callable[[Any], Any],
+        argument: Any,
+        reads: Sequence[Path] = (),
+        **options: Any,
+    ) -> Any:
+        """Start a function in the cluster, without waiting for its result.
+
+        Args:
+            function: A function of one argument that can be imported by its name.
+            argument: Argument of the function.
+            reads: Files and folders that the function reads. The machine must be able to read them.
+            **options: Options of ``ray.remote`` by name, such as ``num_gpus=1``.
+
+        Returns:
+            Ray's reference to the result, for `result`.
+        """
+        machine = describe_machine(reads)
+        # Pickled here because Ray would handle every array apart, which takes longer.
+        pickled = pickle.dumps(argument, pickle.HIGHEST_PROTOCOL)
+        return self._task.options(**options).remote(machine, function, pickled)
+
+    def result(self, reference: Any) -> Any:
+        """Wait for the result of a task; raise the error that the task raised.
+
+        Args:
+            reference: Ray's reference to the result, as `start` returns it.
+
+        Raises:
+            CrashError: The process or the machine of the task ended.
+            InputError: The task raised an ``InputError``, a machine is not as this one, or the
+                cluster has ended.
+        """
+        errors = self.ray.exceptions
+        lost = (
+            errors.WorkerCrashedError,
+            errors.NodeDiedError,
+            errors.OutOfMemoryError,
+            errors.ObjectLostError,
+            errors.TaskUnschedulableError,
+        )
+        while True:
+            try:
+                return pickle.loads(self.ray.get(reference, timeout=_RECHECK_S))  # noqa: S301 - ours
+            except errors.GetTimeoutError:
+                _require_head(self.ray)
+            except errors.RayTaskError as error:
+                raise _cause(error) from None
+            except lost as error:
+                _require_head(self.ray)  # without a head it is no task's fault
+                raise CrashError from error
+            except errors.LocalRayletDiedError:  # no task's fault: nothing can be sent
+                raise InputError(
+                    "CXR_ENGINE=ray: the Ray on this machine has ended; start it again, then run "
+                    "the same command again to go on"
+                ) from None
+
+    def cancel(self, references: Sequence[Any]) -> None:
+        """Give up tasks whose results are no longer needed.
+
+        Args:
+            references: Ray's references to their results.
+        """
+        if self.ray.is_initialized():  # otherwise all tasks have ended
+            for reference in references:
+                self.ray.cancel(reference)
+
+    def most_tasks(self, by_processor: int) -> int:
+        """Return how many tasks of one call may be under way.
+
+        Args:
+            by_processor: Number of tasks for each processor of the cluster, as many as it has now.
+        """
+        if time.monotonic() - self._checked_at > _RECHECK_S:  # processors come and go
+            _require_head(self.ray)
+            self._processors = int(self.ray.cluster_resources().get("CPU", 0))
+            self._checked_at = time.monotonic()
+        tasks = max(1, self._processors) * by_processor
+        return min(tasks, self._most or tasks)
 
 
 @contextlib.contextmanager
-def connected_ray(address: str | None, workers: int | None) -> Iterator[ModuleType]:
-    """Yield the module ``ray``, connected to a Ray cluster, for a ``with`` block.
+def open_cluster(address: str | None = None, workers: int | None = None) -> Iterator[RayCluster]:
+    """Join a Ray cluster, or start one on this machine that ends with the ``with`` block.
 
     Args:
         address: Address of a running cluster, such as ``10.0.0.1:6379``, which stays running;
-            ``auto`` finds one on this machine. None starts a cluster on this machine, which ends
-            with the block.
-        workers: Number of processors of a cluster that is started here; None takes all.
+            ``auto`` finds one on this machine. None starts a cluster on this machine.
+        workers: Number of processors that are used; None uses all.
+
+    Yields:
+        The cluster.
 
     Raises:
-        InputError: There is no cluster at the address, or none can be started.
+        InputError: Ray is not installed, there is no cluster at the address, or none can be
+            started.
     """
+    require_packages("CXR_ENGINE=ray", "cluster", ("ray",))
     # Ray reads these when it is imported: nothing is reported to its maker, and what it says of a
     # dead worker is not printed to stdout. A cluster of our own listens on the loopback device
     # alone, and takes work only from those who have this token.
@@ -57,114 +168,62 @@ def connected_ray(address: str | None, workers: int | None) -> Iterator[ModuleTy
     import ray
 
     if ray.is_initialized():  # by the program that calls us
-        yield ray
+        yield RayCluster(ray)
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
-    with scratch_folder() as scratch:
+    # Below /tmp, because the length of the paths of Ray's sockets is limited.
+    with tempfile.TemporaryDirectory(
+        prefix="ray-cxr-", dir="/tmp", ignore_cleanup_errors=True
+    ) as scratch:
         try:
-            # Ray has workers import from the folder in which the driver runs. Files in the user's
-            # folder may be named like a module of some library.
-            with contextlib.chdir(scratch), _keep_signal_handler(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Ray warns about its own future
-                if address is None:
-                    _start(ray, workers, scratch)
-                else:
-                    _join(ray, address)
-            yield ray
+            _connect(ray, address, workers, scratch)
+            yield RayCluster(ray, None if address is None else workers)
         finally:
             ray.shutdown()
             _end_processes(scratch)
 
 
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[str]:
-    """Yield a new folder in which Ray can make its sockets, and remove it after the block.
-
-    The folder lies in the folder for temporary files, or in ``/tmp`` if the path of that folder is
-    too long. The folders that killed processes left there are removed first.
-
-    Yields:
-        Path of the folder.
-
-    Example:
-        >>> with scratch_folder() as scratch:
-        ...     Path(scratch).is_dir()
-        True
-    """
-    parent = Path(tempfile.gettempdir())
-    longest_socket = parent / f"{_PREFIX}12345678" / _LONGEST_SOCKET_NAME
-    if len(os.fsencode(longest_socket)) > _LONGEST_SOCKET_PATH:
-        parent = Path("/tmp")  # noqa: S108
-    remove_abandoned_folders(parent, f"{_PREFIX}*")
-    scratch = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
-    with contextlib.closing(LockFile(Path(scratch) / LOCK_NAME, None)):
-        try:
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def require_head(ray: ModuleType) -> None:
-    """Check that the main machine (head node) of a Ray cluster answers.
-
-    The function waits some seconds, in which the machine may be unreachable.
-
-    Args:
-        ray: The module ``ray``, connected to the cluster.
-
-    Raises:
-        InputError: The main machine does not answer.
-    """
-    address = ray.get_runtime_context().gcs_address
-    deadline = time.monotonic() + _HEAD_TIMEOUT_S
-    while True:
-        try:
-            return _require_listener(address)
-        except OSError:
-            if time.monotonic() > deadline:
-                raise InputError(
-                    f"CXR_ENGINE=ray: the head of the cluster at {address} does not answer any "
-                    "more; run the same command again to go on, once it does"
-                ) from None
-        time.sleep(1)
-
-
-def _start(ray: ModuleType, workers: int | None, scratch: str) -> None:
-    processors = cpu_count() if workers is None else max(1, workers)
-    for attempts_left in reversed(range(_START_ATTEMPTS)):
-        try:
-            ray.init(
-                "local",
-                num_cpus=processors,
-                include_dashboard=False,
-                object_store_memory=(processors + 1) * _OBJECT_STORE_MIB * 2**20,
-                _temp_dir=scratch,
-                **_QUIET,
-            )
-            return
-        except Exception as error:
-            # Ray gives its parts half a minute, and has no exception type of its own for that.
-            if "timed out" not in str(error):
-                raise
-            ray.shutdown()
-            _end_processes(scratch)
-            if not attempts_left:
-                raise InputError(
-                    "CXR_ENGINE=ray: Ray did not start, the machine is too busy; run the same "
-                    "command again later, or unset CXR_ENGINE"
-                ) from None
-
-
-def _join(ray: ModuleType, address: str) -> None:
+def _connect(ray: ModuleType, address: str | None, workers: int | None, scratch: str) -> None:
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        processors = cpu_count() if workers is None else max(1, workers)
+        options |= {
+            "num_cpus": processors,
+            "include_dashboard": False,
+            "object_store_memory": (processors + 1) * _OBJECT_STORE_MIB * 2**20,
+            "_temp_dir": scratch,
+        }
     try:
-        _require_listener(address)
-        ray.init(address, **_QUIET)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if address is not None:
+            _require_listener(address)
+        # Ray has workers import from the folder in which the driver runs. Files in the user's
+        # folder may be named like a module of some library.
+        with contextlib.chdir(scratch), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray warns about its own future
+            command_handler = signal.getsignal(signal.SIGTERM)
+            ray.init(address or "local", **options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, command_handler)  # Ray has replaced it
+    except Exception as error:  # noqa: BLE001 - Ray raises bare ones where the machine is too busy
         reason = first_line(error)
-        raise InputError(
-            f"CXR_ADDRESS={address}: cannot join a Ray cluster there ({reason}); start it with "
-            "ray start, or unset CXR_ADDRESS for one on this machine"
-        ) from None
+        if address is None:
+            message = f"CXR_ENGINE=ray: Ray did not start ({reason}); try again, or unset it"
+        else:
+            message = (
+                f"CXR_ADDRESS={address}: cannot join a Ray cluster there ({reason}); start it with "
+                "ray start, or unset CXR_ADDRESS for one on this machine"
+            )
+        raise InputError(message) from None
+    if not ray.cluster_resources().get("CPU"):
+        raise InputError(f"CXR_ADDRESS={address}: the cluster has no processors")
+
+
+def _end_processes(scratch: str) -> None:
+    """End what a start that failed has left running: it alone names the folder of our own Ray."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended, or is another user's
+            if scratch.encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _require_listener(address: str) -> None:
@@ -177,22 +236,83 @@ def _require_listener(address: str) -> None:
     socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
-def _end_processes(scratch: str) -> None:
-    """End the remaining processes of our own cluster: they alone name its folder."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has just ended, or is another user's
-            if scratch.encode() in (process / "cmdline").read_bytes():
-                os.kill(int(process.name), signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _keep_signal_handler() -> Iterator[None]:
-    """Keep the command's handler of SIGTERM, which Ray replaces."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
+def _require_head(ray: ModuleType) -> None:
+    """Check that the main machine answers: without it Ray ends this process after a minute."""
+    address = ray.get_runtime_context().gcs_address
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+        _require_listener(address)
+    except OSError:
+        raise InputError(
+            f"CXR_ENGINE=ray: the head of the cluster at {address} does not answer any more; run "
+            "the same command again to go on, once it does"
+        ) from None
+
+
+def _cause(error: Any) -> Exception:
+    """Return the error that a task raised, of Ray's own error about it."""
+    text = str(error)
+    if "failed to import" in text or "No module named" in text:
+        return InputError(
+            "CXR_ENGINE=ray: a machine of the cluster cannot import cxr-compare "
+            f"({text.strip().splitlines()[-1]}); install the same version on all of them"
+        )
+    cause: Exception = getattr(error, "cause", None) or error
+    return cause
+
+
+# The functions below run in the workers, too.
+
+
+class Machine(NamedTuple):
+    """Properties that a machine must have to work on a task."""
+
+    software: tuple[tuple[str, str], ...]  # pairs of a name and a version
+    folder: str  # from which relative paths start
+    reads: tuple[str, ...]  # files and folders
+
+
+def describe_machine(reads: Sequence[Path]) -> Machine:
+    """Describe this machine, as those of the cluster must be."""
+    paths = tuple(str(path) for path in reads if path.exists())
+    return Machine(tuple(_software().items()), str(Path.cwd()), paths)
+
+
+def _run_task(machine: Machine, function: Callable[[Any], Any], argument: bytes) -> bytes:
+    prepare_machine(machine)
+    result = function(pickle.loads(argument))  # noqa: S301 - from our own driver
+    return pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+
+
+@lru_cache(maxsize=8)
+def prepare_machine(machine: Machine) -> None:
+    """Check, once in a process, that its machine is as the driver's, and go to its folder."""
+    with contextlib.suppress(OSError):  # relative paths are then missing, which is reported below
+        os.chdir(machine.folder)
+    # Set before torch is imported. Other tasks have the other processors, and sums that several
+    # threads share are rounded in another order.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    cv2.setNumThreads(1)
+    here = f"CXR_ENGINE=ray: the machine {platform.node()}"
+    installed = _software()
+    for name, version in machine.software:
+        if installed.get(name) != version:
+            raise InputError(
+                f"{here} has {name} {installed.get(name, 'not installed')}, where the command runs "
+                f"it is {version}; install the same on all machines"
+            )
+    for path in machine.reads:
+        if not os.access(path, os.R_OK):
+            raise InputError(
+                f"{here} cannot read {path}; put it where all machines see it under the same path"
+            )
+
+
+@cache
+def _software() -> dict[str, str]:
+    """Return versions, and a digest of our code, as a version does not tell two clones apart."""
+    digest = hashlib.sha256()
+    for package in sorted(_CODE.iterdir()):  # links in a clone, which rglob alone does not follow
+        for path in sorted(package.rglob("*.py")):
+            digest.update(path.relative_to(_CODE).as_posix().encode())
+            digest.update(path.read_bytes())
+    return {"code of cxr-compare": digest.hexdigest()[:16], **provenance()["versions"]}

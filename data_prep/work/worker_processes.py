@@ -21,8 +21,6 @@ from typing import Any
 
 import cv2
 
-from cxr_compare.data_prep.work.freed_memory import keep_freed_memory
-
 # If possible, a small server process forks the workers: a fork of a process with threads can hang.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _Context: Any = type(multiprocessing.get_context(_METHOD))
@@ -105,11 +103,10 @@ def _start_server() -> None:
 def begin_worker() -> None:
     """Prepare this worker process.
 
-    It ignores Ctrl-C, uses one thread, reuses memory that it freed, and ends with its parent.
+    It ignores Ctrl-C, uses one thread, and ends with its parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

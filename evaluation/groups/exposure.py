@@ -13,7 +13,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.evaluation.evaluated_model import Models, images_of
 from cxr_compare.evaluation.figure_intervals import seed_parts
-from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note, NoteKind
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_over_seeds
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
@@ -216,17 +216,14 @@ def _ends(estimate: ClusteredEstimate | None) -> tuple[float, float] | None:
 def check_exposures(
     exposures: Sequence[Exposure],
     systems: Sequence[str],
-    truth: GroundTruth,
-    evaluated: LabelledImages,
+    images: LabelledImages,
 ) -> list[ExposureResult]:
     """Count the test images that systems have seen in training.
 
     Args:
         exposures: Lists of images that were seen, each with the system that has seen them.
         systems: Display names of the systems.
-        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
-            of the data set.
-        evaluated: The test images with their labels and patients.
+        images: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of all images.
 
     Returns:
         One result for each item of `exposures`, without figures.
@@ -236,29 +233,23 @@ def check_exposures(
             seen the label of a test image or of another image of a test patient.
 
     Example:
-        >>> from cxr_compare.evaluation.labelled_images import describe_images
-        >>> ids = pd.Index(["a", "b", "c"])
-        >>> images = pd.DataFrame({"image_id": ids, "patient_id": ["p", "p", "q"]})
-        >>> labels = pd.Series([1.0, 0.0, 0.0], index=ids)
-        >>> truth = GroundTruth(images, labels, pd.Series("test", index=ids))
-        >>> evaluated = describe_images(truth, ids, labels)
+        >>> images = LabelledImages.from_arrays(
+        ...     pd.Index(["a", "b", "c"]), [1, 0, 0], ["p", "p", "q"])
         >>> seen = Exposure("A", "list.csv", False, pd.Index(["a"]), frozenset({"p"}))
-        >>> result = check_exposures([seen], ["A"], truth, evaluated)[0]
+        >>> result = check_exposures([seen], ["A"], images)[0]
         >>> result.n_seen, result.n_patients_seen
         (1, 1)
     """
-    return [_count(exposure, systems, truth, evaluated) for exposure in exposures]
+    return [_count(exposure, systems, images.test) for exposure in exposures]
 
 
-def _count(
-    exposure: Exposure, systems: Sequence[str], truth: GroundTruth, evaluated: LabelledImages
-) -> ExposureResult:
+def _count(exposure: Exposure, systems: Sequence[str], evaluated: LabelledImages) -> ExposureResult:
     if exposure.system not in systems:
         raise InputError(
             f"--exposure {exposure.system}: is none of the systems {', '.join(systems)}"
         )
     seen = _is_seen(exposure, evaluated)
-    owners = truth.patients(evaluated.image_ids)
+    owners = evaluated.patients_of(evaluated.image_ids)
     of_seen_patient = np.isin(owners, list(exposure.patients)) | seen
     if exposure.labels_seen and of_seen_patient.any():
         patients = counted(len(set(owners[of_seen_patient])), "patient")

@@ -1,7 +1,7 @@
 """Failure analysis: figures by group of images, kind of error and kind of lesion, with intervals.
 
-The table also has the agreement of systems, decision and cost curves, and the prediction of the
-label from metadata and image borders alone.
+The table also has the agreement of systems, and the prediction of the label from metadata and image
+borders alone.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ from cxr_compare.evaluation.groups.resampled_shares import Drawn, draw_shares
 from cxr_compare.evaluation.groups.shares import (
     FAILURE_COLUMNS,
     FEW,
+    LESION_TOPIC,
     NONE_OF_THEM,
     ShareName,
     Shares,
 )
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 from cxr_compare.evaluation.groups.subgroups import Groups, image_groups
-from cxr_compare.evaluation.groups.validation_to_test import validation_to_test
-from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.net_benefit import benefits
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.replicates import ChosenAgain
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
@@ -44,30 +43,22 @@ from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
     auroc_over_seeds,
-    auroc_parts,
 )
 from cxr_compare.evaluation.statistics.clustered_counts import (
-    confusion_by_patient,
     function_over_seeds,
 )
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 from cxr_compare.evaluation.threshold_figures import confusion, interval_of, share_parts
+from cxr_compare.evaluation.thresholds import is_chosen
 
 SIZE_EDGES_MM = (30.0, 60.0)
 _SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 _SHORTCUT_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
-_NO_PROBABILITY = "scores outside [0, 1] are no probabilities"
 _LEFT_OUT = "siblings"
 _WHOLE_IMAGE = "picture"
 """Kind of facts about the whole image, such as its mean brightness, which disease changes too."""
-RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Threshold risks of the decision curve: risks of disease from which a user would act."""
-COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
-"""Points of the cost curve: share of missed positives in the total cost if every image is wrong."""
-TREAT_ALL = "call every image positive"
-"""Name under which the decision curve of this strategy is listed like a system."""
 
 
 def lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
@@ -159,12 +150,6 @@ def _cut(values: Floats, edges: Sequence[float], names: Sequence[str]) -> Groups
     return np.where(np.isnan(values), "", groups).astype(object)
 
 
-def _images_of(evaluated: LabelledImages, images: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the table of images, in the order of the evaluated images."""
-    rows = images.drop_duplicates("image_id").set_index("image_id")
-    return rows.reindex(evaluated.image_ids).reset_index()
-
-
 _Rows = npt.NDArray[np.bool_]
 
 
@@ -222,28 +207,6 @@ def _has_few_patients(evaluated: LabelledImages, group: _GroupRows) -> bool:
     return min(map(len, patients)) < FEW
 
 
-def _add_combined_auroc(shares: Shares, models: Models) -> None:
-    """Add the AUROC of the mean probability of two systems, and its gain over each of the two."""
-    evaluated = images_of(models)
-    name = ShareName("combined", "", "", "auroc")
-
-    def parts_of(scores: Floats) -> AurocParts | None:
-        return auroc_parts(evaluated.y_true, scores, evaluated.patients, evaluated.n_patients)
-
-    for pair in combinations(models, 2):
-        one, two = (models[system][0].probability for system in pair)
-        joined = None if one is None or two is None else parts_of((one + two) / 2)
-        if joined is None:
-            continue
-        both = f"mean of {pair[0]} and {pair[1]}"
-        shares.add_auroc(both, name, joined.estimate(), joined)
-        for system in pair:
-            alone = parts_of(models[system][0].scores)
-            if alone is not None:
-                gain = joined - alone
-                shares.add_auroc(f"{both} - {system}", name, gain.estimate(), gain)
-
-
 _PER_IMAGE = ("poor_box", "duplicate", "background")
 _PER_LESION = ("found", "poorly_boxed", "missed")
 
@@ -251,23 +214,22 @@ _PER_LESION = ("found", "poorly_boxed", "missed")
 def failure_table(
     models: Models,
     again: ChosenAgain,
-    truth: GroundTruth,
     protocol: Protocol,
     prevalence: Prevalence | None,
     resamples: Resamples,
+    shortcut_rows: pd.DataFrame,
 ) -> pd.DataFrame:
     """Make the table of the failure analysis: where and how each system fails.
 
     Args:
         models: Evaluated models of each system by its display name, one for each training seed.
         again: Choices that every bootstrap resample makes, as `choose_again` returns them.
-        truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the images
-            of the data set.
         protocol: Question of the comparison. Its subgroups and its rule for the threshold are used.
         prevalence: Share of positive images where the systems will be used; `None` if it was not
             stated.
         resamples: Bootstrap samples of the patients: number of patients, number of resamples and
             random seed.
+        shortcut_rows: Rows that `shortcut_table` returned.
 
     Returns:
         Table with the columns of `FAILURE_COLUMNS`, one row for each figure of a system or
@@ -278,8 +240,11 @@ def failure_table(
         (numerator and denominator of a share) and ``p_value``.
     """
     evaluated = images_of(models)
-    policy = protocol.main_policy(list(next(iter(models.values()))[0].thresholds))
-    rows = _images_of(evaluated, truth.images)
+    first = next(iter(models.values()))[0]
+    policy = protocol.main_policy(
+        [name for name, choice in first.thresholds.items() if choice.threshold is not None]
+    )
+    rows = evaluated.images
     groups = image_groups(rows, protocol.subgroups)
     shares = Shares(evaluated.n_patients, set(groups))
     drawn: _DrawnShares = {}
@@ -287,17 +252,14 @@ def failure_table(
         drawn = draw_shares(models, policy, again, _masks(evaluated, groups), resamples)
     add_groups(shares, models, groups, policy, drawn)
     for name, members in models.items():
-        for share in _shares_of_lesions(members, rows):
+        for share in _shares_of_lesions(members, rows, policy):
             shares.add(name, *share)
-        _add_net_benefit(shares, name, members)
-    _add_agreement(shares, models, policy)
-    add_at_prevalence(shares, models, policy, prevalence, drawn)
-    _add_combined_auroc(shares, models)
+    _add_right_wrong(shares, models, policy)
+    if prevalence is not None:
+        add_at_prevalence(shares, models, policy, prevalence, drawn)
     tables = [
         with_tests(shares.table(list(models)), evaluated, groups),
-        _undefined_net_benefit(models),
-        _shortcut_rows(truth, evaluated, models),
-        validation_to_test(models, resamples.seed),
+        shortcut_rows,
     ]
     filled = [table for table in tables if len(table)]
     if not filled:
@@ -378,20 +340,26 @@ def add_groups(
                     shares.add_auroc(name, auroc, auroc_over_seeds(parts), AurocParts.mean(parts))
 
 
-def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) -> Iterator[_Share]:
+def _box_cut(model: EvaluatedModel, policy: str) -> float | None:
+    """Return the score from which boxes count: chosen on validation, or a declared threshold."""
+    if model.choices.box_cut is not None or is_chosen(policy) or policy not in model.thresholds:
+        return model.choices.box_cut
+    return model.thresholds[policy].threshold
+
+
+def _shares_of_lesions(
+    members: Sequence[EvaluatedModel], rows: pd.DataFrame, policy: str
+) -> Iterator[_Share]:
     """Yield the shares of each kind of error, and of found lesions by kind of lesion.
 
     If there are several training seeds, the shares are means over them.
     """
     evaluated = members[0].images
-    matched = [
-        (model.pairs, model.choices.box_cut)
-        for model in members
-        if model.pairs is not None and model.choices.box_cut is not None
-    ]
+    cuts = [(model.pairs, _box_cut(model, policy)) for model in members]
+    matched = [(pairs, cut) for pairs, cut in cuts if pairs is not None and cut is not None]
     if len(matched) < len(members) or not matched[0][0].truth.per_image.sum():
         return
-    patients = evaluated.patients[evaluated.boxes_trusted]
+    patients = evaluated.patients[evaluated.is_boxed]
     kinds = [count_error_types(pairs, cut) for pairs, cut in matched]
     mean = {kind: np.mean([of_seed[kind] for of_seed in kinds], axis=0) for kind in kinds[0]}
     ones = np.ones(len(patients))
@@ -402,27 +370,27 @@ def _shares_of_lesions(members: Sequence[EvaluatedModel], rows: pd.DataFrame) ->
         [is_positive(find_lesions(pairs).best, cut) for pairs, cut in matched], axis=0
     )
     pairs = matched[0][0]
-    trusted = rows[evaluated.boxes_trusted].reset_index(drop=True)
+    trusted = rows[evaluated.is_boxed].reset_index(drop=True)
     for topic, of_lesion in lesion_groups(pairs, trusted).items():
         for group, chosen, _ in _split_groups(of_lesion):
-            key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
+            key = ShareName(f"{LESION_TOPIC}{topic}", group, "", "lesion_recall")
             yield key, reached * chosen, chosen, patients[pairs.truth.image]
 
 
-def _shortcut_rows(truth: GroundTruth, evaluated: LabelledImages, models: Models) -> pd.DataFrame:
-    """Return rows on how well metadata and image borders alone predict the label.
+def shortcut_table(models: Models) -> pd.DataFrame:
+    """Return how well metadata and image borders alone predict the label, as failure rows.
 
     The models that predict the label from facts such as view, sex, age or file size are fitted on
     four fifths of the patients of the evaluated images, and evaluated on the others, in turn. A
     system that is not better than the strongest of them has not shown that it uses the lungs.
     """
-    images = _images_of(evaluated, truth.images)
+    evaluated = images_of(models)
     positive = evaluated.y_true.astype(np.float64)
-    labels = pd.DataFrame({truth.finding: positive}, index=evaluated.image_ids)
+    labels = pd.DataFrame({evaluated.finding: positive}, index=evaluated.image_ids)
     systems = {name: [model.scores for model in members] for name, members in models.items()}
     guesses = [
         row
-        for row in measure_shortcuts(images, truth.facts, labels, systems=systems)
+        for row in measure_shortcuts(evaluated.images, evaluated.facts, labels, systems=systems)
         if row["kind"] != _LEFT_OUT
     ]
 
@@ -463,58 +431,19 @@ def _shortcut_rows(truth: GroundTruth, evaluated: LabelledImages, models: Models
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
-def cohen_kappa(counts: Floats) -> Floats:
-    """Compute Cohen's kappa: the agreement of two systems' decisions beyond chance.
+def _add_right_wrong(shares: Shares, models: Models, policy: str) -> None:
+    """Add the shares of images that both systems of a pair, one or neither decides correctly.
 
-    Args:
-        counts: Numbers of images that both systems call positive, the second alone, neither, and
-            the first alone, shape ``(..., 4)``.
-
-    Returns:
-        Kappa, at most 1, shape ``(...)``; NaN if agreement by chance is already complete.
-
-    Source:
-        Cohen 1960.
-
-    Example:
-        >>> float(cohen_kappa(np.array([5.0, 0, 5, 0])))
-        1.0
-    """
-    both, second, neither, first = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
-    total = both + second + neither + first
-    with np.errstate(invalid="ignore", divide="ignore"):
-        of_first = (both + first) / total
-        of_second = (both + second) / total
-        observed = (both + neither) / total
-        chance = of_first * of_second + (1 - of_first) * (1 - of_second)
-        return np.asarray((observed - chance) / np.where(chance < 1, 1 - chance, np.nan))
-
-
-def _kappa(counts: Floats) -> Interval:
-    """Return Cohen's kappa with its interval by patient, from counts of shape ``(P, 4)``."""
-    estimate = function_over_seeds(lambda sums: (1 + cohen_kappa(sums)) / 2, [counts])
-    value = float(cohen_kappa(counts.sum(axis=0)))
-    return interval_of(value, estimate, lambda share: 2 * share - 1)
-
-
-def _add_agreement(shares: Shares, models: Models, policy: str) -> None:
-    """Add the agreement of every pair of systems, from the first seed of each system.
-
-    The topic ``right_wrong`` has the shares of images that both systems, one or neither decides
-    correctly, of all, positive and negative images. The topic ``agreement`` has Cohen's kappa. The
-    topic ``combined`` has the sensitivity and specificity of two combined systems: one that calls
-    an image positive if either system does, and one that does so if both do.
+    They are those of the first seed of each system, of all, positive and negative images.
     """
     evaluated = images_of(models)
     truth = evaluated.y_true
-    patients = evaluated.patients
     everything = np.ones(len(truth), dtype=bool)
     populations = {"all": everything, "positive": truth, "negative": ~truth}
     for first, second in combinations(models, 2):
         one, two = (models[name][0].called(policy) for name in (first, second))
         if one is None or two is None:
             continue
-        pair = f"{first} & {second}"
         right = one == truth, two == truth
         cells = {
             "both_right": right[0] & right[1],
@@ -525,57 +454,7 @@ def _add_agreement(shares: Shares, models: Models, policy: str) -> None:
         for group, of in populations.items():
             for metric, cell in cells.items():
                 key = ShareName("right_wrong", group, policy, metric)
-                shares.add(pair, key, cell & of, of, patients)
-        calls = confusion_by_patient(one, two, patients, evaluated.n_patients)
-        shares.add_interval(pair, ShareName("agreement", "", policy, "kappa"), _kappa(calls))
-        for words, joined in (("or", one | two), ("and", one & two)):
-            hits = {"recall": (joined, truth), "specificity": (~joined, ~truth)}
-            for metric, (hit, of) in hits.items():
-                key = ShareName("combined", "", policy, metric)
-                shares.add(f"{first} {words} {second}", key, hit & of, of, patients)
-
-
-def _add_net_benefit(shares: Shares, name: str, members: Sequence[EvaluatedModel]) -> None:
-    """Add the decision curve (net benefit) of a system, and that of calling every image positive.
-
-    Source:
-        Vickers and Elkin 2006.
-    """
-    evaluated = members[0].images
-    ones = np.ones(len(evaluated.y_true))
-    calibrated = [model.probability for model in members if model.probability is not None]
-    kinds = {}
-    if not _has_ranks_only(members):
-        kinds["net_benefit"] = [model.scores for model in members]
-    if len(calibrated) == len(members):
-        kinds["net_benefit_calibrated"] = calibrated
-    for risk in RISKS:
-        for metric, of_seeds in kinds.items():
-            worth = np.mean([benefits(evaluated.y_true, p, risk) for p in of_seeds], axis=0)
-            key = ShareName("decision_curve", f"{risk:g}", "", metric)
-            shares.add(name, key, worth, ones, evaluated.patients)
-        every = benefits(evaluated.y_true, ones, risk)
-        key = ShareName("decision_curve", f"{risk:g}", "", "net_benefit")
-        shares.add(TREAT_ALL, key, every, ones, evaluated.patients)
-
-
-def _has_ranks_only(members: Sequence[EvaluatedModel]) -> bool:
-    """Return True if a score of a test or validation image is outside [0, 1]."""
-    scores = [model.scores for model in members]
-    scores += [each.scores for model in members if (each := model.choices.chosen_scores)]
-    return any(((of_one < 0) | (of_one > 1)).any() for of_one in scores)
-
-
-def _undefined_net_benefit(models: Models) -> pd.DataFrame:
-    """Return rows without a value for systems of which only the ranks of scores count."""
-    names = [name for name, members in models.items() if _has_ranks_only(members)]
-    rows = [
-        {"topic": "decision_curve", "group": f"{risk:g}", "system": name, "policy": ""}
-        for name in names
-        for risk in RISKS
-    ]
-    table = pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
-    return table.assign(metric="net_benefit", ci_method="", note=_NO_PROBABILITY)
+                shares.add(f"{first} & {second}", key, cell & of, of, evaluated.patients)
 
 
 def predictive_values(
@@ -612,40 +491,27 @@ def add_at_prevalence(
     shares: Shares,
     models: Models,
     policy: str,
-    prevalence: Prevalence | None,
+    prevalence: Prevalence,
     drawn: _DrawnShares | None = None,
 ) -> None:
-    """Add the predictive values of each system at a prevalence, and its cost curve.
+    """Add the predictive values of each system at a prevalence.
 
     Predictive values are the share of positives among the images called positive, and of negatives
-    among the others. The expected cost at a point of the cost curve is ``(1 - sensitivity) x share
-    + (1 - specificity) x (1 - share)``, with ``share`` being each of the numbers 0, 0.1, ... 1: the
-    part that missed positives have in the total cost.
+    among the others.
 
     Args:
-        shares: Collection of figures, to which the predictive values and expected costs are added.
+        shares: Collection of figures, to which the predictive values are added.
         models: Evaluated models of each system by its display name, one for each training seed.
         policy: Rule by which the threshold was chosen, such as ``max_f1``. Images with a score of
             at least this threshold are called positive.
-        prevalence: Share of positive images where the systems will be used; with `None`, only the
-            cost curve is added.
+        prevalence: Share of positive images where the systems will be used.
         drawn: Figures on resamples, from which differences of systems follow; `None` without.
-
-    Source:
-        Drummond and Holte 2006 (cost curves).
     """
     everything = np.ones(len(images_of(models).y_true), dtype=bool)
     for name, members in models.items():
         if not _metrics_of_groups(members, policy):
             continue
         counts = [confusion(model, policy, everything) for model in members]
-        for cost_share in COST_SHARES:
-            cost = partial(_cost, cost_share)
-            key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")
-            interval, _ = _interval_of_rates(cost, counts)
-            shares.add_interval(name, key, interval, _drawn_function(drawn, name, cost))
-        if prevalence is None:
-            continue
         for metric in ("ppv", "npv"):
             key = ShareName("prevalence", prevalence.text, policy, metric)
             interval = _predictive_interval(metric, prevalence, counts)
@@ -704,10 +570,6 @@ def _predictive_interval(metric: str, prevalence: Prevalence, counts: Sequence[F
     wide = prevalence.widen(ends, estimate.estimate, rises=metric == "ppv")
     value = interval.estimate
     return Interval(value, min(wide.ci_low, value), max(wide.ci_high, value))
-
-
-def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:
-    return (1 - recall) * cost_share + (1 - specificity) * (1 - cost_share)
 
 
 def _predictive(metric: str, prevalence: Prevalence, recall: Floats, specificity: Floats) -> Floats:

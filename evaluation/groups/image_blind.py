@@ -24,7 +24,7 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models, images_of
 from cxr_compare.evaluation.figures import image_blind_name
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.output import Output, System
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -95,7 +95,7 @@ class ConstantPlaces:
         return table.assign(score=np.repeat(scores.to_numpy(np.float64), k))
 
 
-def learn_places(truth: GroundTruth) -> ConstantPlaces | None:
+def learn_places(truth: LabelledImages) -> ConstantPlaces | None:
     """Learn the constant positions from the boxes of validation or training images.
 
     Training boxes are taken if there are fewer than `ENOUGH_BOXES` validation boxes and more
@@ -108,7 +108,7 @@ def learn_places(truth: GroundTruth) -> ConstantPlaces | None:
         The positions; None if there is neither a validation nor a training box.
     """
     by_role = {
-        role: truth.true_boxes[is_member(truth.true_boxes["image_id"], truth.image_ids(role))]
+        role: truth.true_boxes[is_member(truth.true_boxes["image_id"], truth.ids_of(role))]
         for role in ("val", "train")
     }
     role = "val"
@@ -180,7 +180,7 @@ def _best_boxes(corners: Floats) -> Floats:
 
 
 def image_blind_models(
-    models: Models, systems: Mapping[str, System], truth: GroundTruth, places: ConstantPlaces
+    models: Models, systems: Mapping[str, System], truth: LabelledImages, places: ConstantPlaces
 ) -> dict[str, list[EvaluatedModel]]:
     """Make the image-blind baseline of every system that points at a position.
 
@@ -206,7 +206,7 @@ def image_blind_notes(
     """Note from which boxes the baselines were learned, or why systems with positions have none."""
     if places is None:
         pointing = any(model.points is not None for of_one in models.values() for model in of_one)
-        has_lesions = len(images_of(models).truth) > 0
+        has_lesions = len(images_of(models).true_boxes) > 0
         return [Note("image_blind", _ABSENT)] if pointing and has_lesions else []
     if not image_blind:
         return []
@@ -240,7 +240,7 @@ def image_blind_notes(
 
 
 def _baseline(
-    model: EvaluatedModel, system: System, truth: GroundTruth, places: ConstantPlaces
+    model: EvaluatedModel, system: System, truth: LabelledImages, places: ConstantPlaces
 ) -> EvaluatedModel:
     """Return the baseline of one model; validation images choose the number of its boxes."""
     choice = None
@@ -275,7 +275,7 @@ def _baseline(
 
 
 def _choice_of_boxes(
-    model: EvaluatedModel, system: System, truth: GroundTruth, places: ConstantPlaces
+    model: EvaluatedModel, system: System, truth: LabelledImages, places: ConstantPlaces
 ) -> BoxChoice:
     """Return the choice between 1, 2, ... constant boxes, by the figure that chose the system's."""
     known = truth.labels_of("val").dropna().index
@@ -287,4 +287,4 @@ def _choice_of_boxes(
         )
         for k in range(1, len(places.boxes) + 1)
     ]
-    return BoxChoice(candidates, truth.patients(ids), model.choices.options.boxes_by)
+    return BoxChoice(candidates, truth.patients_of(ids), model.choices.options.boxes_by)

@@ -160,7 +160,7 @@ def _shares_of(
     }
     on_lesion = [model.localised for model in members if model.localised is not None]
     if len(on_lesion) == len(members):
-        boxed = positive & images.boxes_trusted
+        boxed = positive & images.is_boxed
         shares["localised_sensitivity"] = [
             _CalledShare(model, boxed & hit, boxed)
             for model, hit in zip(members, on_lesion, strict=True)

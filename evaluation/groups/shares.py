@@ -55,6 +55,12 @@ FEWEST = 5
 """Number of patients of a group below which its figures have no interval."""
 FEW = 30
 """Number of patients of a class below which a group's gaps have no test."""
+FEW_LESIONS = 10
+"""Number of lesions of a group below which it has no figure."""
+TOO_FEW_LESIONS = f"fewer than {FEW_LESIONS} lesions: too few"
+"""Note of a group of lesions without a figure."""
+LESION_TOPIC = "lesions by "
+"""Prefix of the topics of groups of lesions."""
 TOO_FEW = f"fewer than {FEWEST} patients: counts only"
 """Note of a figure without an interval in a group with few patients."""
 MOVER = "MOVER (Newcombe 1998) of both intervals: "
@@ -185,6 +191,8 @@ class Shares:
         interval = estimate.as_interval
         if not seeds[0].n_patients:
             interval = Interval(note=NONE_OF_THEM)
+        elif name.topic.startswith(LESION_TOPIC) and seeds[0].of.sum() < FEW_LESIONS:
+            interval = Interval(note=TOO_FEW_LESIONS)
         elif name.topic in self.gaps and seeds[0].n_patients < FEWEST:
             interval = Interval(estimate.estimate, note=TOO_FEW)
         elif interval.bounded and (counted >= 0).all():
@@ -284,6 +292,5 @@ def _row(key: _Key, figure: _Figure) -> dict[str, Any]:
 
 def _choices(name: ShareName) -> dict[str, bool]:
     """Return the validation choices on which a share depends beside its threshold."""
-    if name.topic == "errors" or name.topic.startswith("lesions by "):
-        return {BOX_CUT: False}
-    return {"calibration": False} if name.metric == "net_benefit_calibrated" else {}
+    is_of_boxes = name.topic == "errors" or name.topic.startswith(LESION_TOPIC)
+    return {BOX_CUT: False} if is_of_boxes else {}

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy  # its parts load when they are first used
 
-from cxr_compare.data_prep.contracts.codes import renumber_codes
+from cxr_compare.data_prep.contracts.ids import positions, renumber_codes
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
@@ -232,12 +232,14 @@ def _categorical(values: pd.Series, known: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _numeric(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     some = values[known]
-    edges = np.unique(some)
+    level_of_known, edges = pd.factorize(some, sort=True)
+    level_of_known += 1
     if len(edges) > _LEVELS:
         edges = np.unique(np.quantile(some, np.arange(1, _LEVELS) / _LEVELS))
-    codes = np.where(known, np.searchsorted(edges, np.nan_to_num(values), side="right"), 0)
+        level_of_known = np.searchsorted(edges, some, side="right")
     levels = len(edges) + 1
-    codes = np.where(known, codes, levels)
+    codes = np.full(len(values), levels)
+    codes[known] = level_of_known
     counts = np.bincount(codes[known], minlength=levels)
     # Ranks are used instead of values, because a single extreme value would make all other values
     # nearly equal.
@@ -308,7 +310,7 @@ def measure_shortcuts(
         ...     images, pd.DataFrame(), labels)]
         [('view', 1.0)]
     """
-    rows_of_images = facts.index.get_indexer(pd.Index(images["image_id"]))
+    rows_of_images = positions(images["image_id"], facts.index)
     of_images = pd.DataFrame(
         {
             name: column.array.take(rows_of_images, allow_fill=True)
@@ -321,7 +323,9 @@ def measure_shortcuts(
     patient, names = pd.factorize(images["patient_id"])
     fold = patient_folds(np.asarray(names, dtype=object))[patient]
     rows = []
-    truths = labels.reindex(images["image_id"]).to_numpy(np.float64)
+    unlabelled = np.full((1, labels.shape[1]), np.nan)  # at row -1, of an image without a label
+    labels_of_rows = np.vstack([labels.to_numpy(np.float64), unlabelled])
+    truths = labels_of_rows[positions(images["image_id"], labels.index)]
     for column, target in enumerate(labels.columns):
         truth = truths[:, column]
         known = np.flatnonzero(~np.isnan(truth))

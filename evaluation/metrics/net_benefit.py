@@ -9,6 +9,9 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.evaluation.statistics.arrays import Floats, check_truth_and_scores, is_positive
 
+RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Threshold risks of the decision curve: risks of disease from which a user would act."""
+
 
 @with_known_keywords
 def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float) -> float:
@@ -48,28 +51,28 @@ def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float)
             f"y_score: row {row}: {probability[row]} is no probability in [0, 1]; are these "
             "logits? Apply a sigmoid, 1 / (1 + exp(-score))"
         )
-    return float(benefits(truth, probability, threshold).mean())
+    return _net_benefit(truth, probability, threshold)
 
 
-def benefits(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) -> Floats:
-    """Compute the contribution of each image to the net benefit; `net_benefit` is its mean.
+def decision_curve(y_true: npt.ArrayLike, probability: npt.ArrayLike) -> Floats:
+    """Compute the net benefit at each of `RISKS`.
 
     Args:
-        truth: True for an image with the finding, shape ``(N,)``.
+        y_true: True for images with the finding, shape ``(N,)``.
         probability: Predicted probabilities that the finding is present, in [0, 1], shape ``(N,)``.
-        risk: Smallest probability at which a user would act, in (0, 1).
-
-    Returns:
-        Contributions, shape ``(N,)``: 1 for a true positive, ``-risk / (1 - risk)`` for a false
-        positive, and 0 for an image that is called negative.
 
     Source:
         Vickers and Elkin 2006.
 
     Example:
-        >>> benefits(np.array([True, False, False]), np.array([0.9, 0.6, 0.1]), 0.5).tolist()
-        [1.0, -1.0, 0.0]
+        >>> decision_curve([True, False], [0.9, 0.01])[[0, -1]].round(3).tolist()
+        [0.495, 0.5]
     """
-    called = is_positive(probability, risk)
+    truth = np.asarray(y_true, dtype=bool)
+    scores = np.asarray(probability, dtype=np.float64)
+    return np.array([_net_benefit(truth, scores, risk) for risk in RISKS])
+
+
+def _net_benefit(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) -> float:
     worth = np.where(truth, 1.0, -risk / (1 - risk))
-    return np.asarray(np.where(called, worth, 0.0))
+    return float(np.where(is_positive(probability, risk), worth, 0.0).mean())

@@ -63,10 +63,14 @@ class JointMembers(Record):
     Attributes:
         name: Name of the joint system.
         members: Names of its members.
+        policy: Operating point at which decisions are compared.
+        changes: Numbers of changed decisions, by member and kind of change.
     """
 
     name: str
     members: Items[str]
+    policy: str
+    changes: dict[str, dict[str, Whole]]
 
 
 class AnswerTable(Record):
@@ -136,7 +140,7 @@ class AnswerInfo(Record, kind="answer"):
     target: str
     systems: Items[str]
     joint: JointMembers | None
-    made_of_others: dict[str, Any]
+    made_of_others: dict[str, Items[str]]
     policy: str
     policies: Items[str]
     thresholds: dict[str, NumbersByName]

@@ -24,7 +24,7 @@ from cxr_compare.evaluation.decided_output import (
     levels_at,
     map_levels,
 )
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
 from cxr_compare.evaluation.overlays.shapes import system_colour
@@ -50,7 +50,7 @@ class CaseSource:
             which they are drawn.
     """
 
-    labelled: GroundTruth
+    labelled: LabelledImages
     pixels: Pixels
     systems: tuple[DecidedOutput, ...]
 
@@ -82,7 +82,7 @@ class CaseSource:
             self.pixels.read(image_id) if pixels is None else pixels,
             self.truth(image_id),
             self.predictions(image_id),
-            finding=self.labelled.display_name,
+            finding=self.labelled.shown_name,
             title=image_id,
             facts=self.facts(image_id),
             panel=panel,
@@ -106,7 +106,7 @@ class CaseSource:
             boxes = labelled.true_boxes[EDGES].iloc[rows].to_numpy(dtype=np.float64)
         kind = self._images.get("x_class", pd.Series(dtype=object)).get(image_id, "")
         return ImageTruth(
-            float(labelled.labels.get(image_id, math.nan)),
+            float(labelled.label.get(image_id, math.nan)),
             boxes,
             kind if isinstance(kind, str) else "",
             self._boxes_of_readers(image_id),
@@ -215,7 +215,7 @@ def _value(value: Any) -> Any:
 
 
 def read_cases(
-    comparison: Comparison, labelled: GroundTruth, pixels: Pixels, policy: str
+    comparison: Comparison, labelled: LabelledImages, pixels: Pixels, policy: str
 ) -> CaseSource:
     """Prepare the test images of a comparison for drawing, with the decisions by one rule.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.report.summary_table import TableRow
 from cxr_compare.evaluation.sources.pixels import Pixels
 
@@ -25,7 +25,7 @@ class Compared:
     """
 
     comparison: Comparison
-    truth: GroundTruth
+    truth: LabelledImages
     pixels: Pixels | None = None
     rows: Sequence[TableRow] = ()
     seed: int = 0

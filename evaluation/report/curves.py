@@ -14,8 +14,8 @@ from cxr_compare.evaluation.boxes.froc import FROC_RATES, FrocCurve
 from cxr_compare.evaluation.boxes.lesion_hits import Hit
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import Figure
-from cxr_compare.evaluation.groups.failure_analysis import TREAT_ALL
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
+from cxr_compare.evaluation.metrics.net_benefit import RISKS, decision_curve
 from cxr_compare.evaluation.metrics.registry import METRICS, RATE_LABELS
 from cxr_compare.evaluation.report.metric_table import shown_contrasts, withdrawn_text
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -60,9 +60,10 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
         for hit in FROC_PREFIX:
             parts += _froc_curves(comparison, name, hit, has_bands=has_bands)
         parts += _calibration_curve(name, images, has_bands=has_bands)
-        net_benefit = _decision_curve(comparison, name, "net_benefit_calibrated")
-        if net_benefit is not None:
-            parts.append(_rows("net-benefit", name, "curve", *net_benefit))
+        known = _known_probabilities(images)
+        if known is not None:
+            worth = decision_curve(known["label"] >= 1, known["probability"])
+            parts.append(_rows("net-benefit", name, "curve", RISKS, worth))
     charts = {part["chart"].iloc[0] for part in parts if len(part)}
     parts += [part for part in _guides(comparison) if part["chart"].iloc[0] in charts]
     if not parts:
@@ -86,24 +87,20 @@ def chart_facts(comparison: Comparison) -> dict[str, Any]:
     """
     calibration = {}
     groups = set()
+    without = []
     for name, result in comparison.systems.items():
         images = comparison.decisions[comparison.decisions["system"] == name]
         known = _known_probabilities(images)
         if known is not None:
             calibration[name] = _calibration_method(result)
             groups.add(len(np.unique(_calibration_groups(known))))
-    without = [
-        name
-        for name in comparison.names
-        if _decision_curve(comparison, name, "net_benefit_calibrated") is None
-    ]
-    failures = comparison.groups
-    computed = not failures.empty and bool((failures["topic"] == "decision_curve").any())
+        else:
+            without.append(name)
     return {
         "calibration": calibration,
         "calibration_groups": sorted(groups),
         "without_net_benefit": without,
-        "no_decision_curve": computed and len(without) == len(comparison.systems),
+        "no_decision_curve": len(without) == len(comparison.systems),
         "boxes_from_maps": [
             name for name, result in comparison.systems.items() if result.map_scale is not None
         ],
@@ -274,20 +271,6 @@ def _calibration_method(result: SystemResult) -> str:
     return "" if calibration.method == "none" else _CALIBRATION_METHODS[calibration.method]
 
 
-def _decision_curve(
-    comparison: Comparison, system: str, metric: str
-) -> tuple[Floats, Floats] | None:
-    """Return net benefit by the risk from which one would act; None where it is unknown."""
-    failures = comparison.groups
-    if failures.empty:
-        return None
-    keys = failures[["topic", "system", "metric"]] == ["decision_curve", system, metric]
-    rows = failures[keys.all(axis=1)].dropna(subset=["estimate"])
-    if rows.empty:
-        return None
-    return rows["group"].to_numpy(dtype=np.float64), rows["estimate"].to_numpy(dtype=np.float64)
-
-
 def _guides(comparison: Comparison) -> Iterator[pd.DataFrame]:
     """Yield the lines of orientation: what guessing and calling every image positive would give."""
     labels = comparison.decisions.drop_duplicates("image_id")["label"]
@@ -295,9 +278,8 @@ def _guides(comparison: Comparison) -> Iterator[pd.DataFrame]:
     yield _rows("roc", "", "guide", [0, 1], [0, 1])
     yield _rows("pr", "", "guide", [0, 1], [prevalence, prevalence])
     yield _rows("calibration", "", "guide", [0, 1], [0, 1])
-    treat_all = _decision_curve(comparison, TREAT_ALL, "net_benefit")
-    if treat_all is not None:
-        yield _rows("net-benefit", "", "guide", *treat_all)
+    treat_all = decision_curve(labels >= 1, np.ones(len(labels)))
+    yield _rows("net-benefit", "", "guide", RISKS, treat_all)
 
 
 def _forest(comparison: Comparison) -> Iterator[dict[str, Any]]:

@@ -124,7 +124,7 @@ class DrawnCase:
         size = width, height
         truth = source.truth(image_id)
         predictions = source.predictions(image_id)
-        truth_text = describe_truth(truth, source.labelled.display_name)
+        truth_text = describe_truth(truth, source.labelled.shown_name)
         of_truth = truth.shapes(size, 1 / 18)
         by_system = [prediction_shapes(one, truth, size, line=_FINE_LINE) for one in predictions]
         brief_by_system = [_brief(one, truth, size) for one in predictions]

@@ -9,10 +9,10 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.groups.shares import TOO_FEW
+from cxr_compare.evaluation.groups.shares import LESION_TOPIC, TOO_FEW, TOO_FEW_LESIONS
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
-from cxr_compare.evaluation.groups.validation_to_test import VALIDATION
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 from cxr_compare.evaluation.report.metric_table import row_count
 from cxr_compare.evaluation.report.table import Table, figure_text, text_table, value_text
@@ -30,25 +30,20 @@ _OTHER_TOPICS = frozenset(
     {
         "errors",
         "right_wrong",
-        "agreement",
-        "combined",
-        "decision_curve",
         "prevalence",
-        "cost_curve",
         SHORTCUT,
         BEYOND_SHORTCUT,
-        VALIDATION,
     }
 )
 """Topics of the table of failures that are not groupings of images."""
-_LESION_TOPIC = "lesions by "
-"""Prefix of the topics of lesions in the table of failures."""
 _GROUP_METRICS = ("recall", "specificity")
 """Metrics that are shown by group; without a threshold it is AUROC."""
 _WITHOUT_THRESHOLD = ("auroc", "ap50_decided")
 """Metrics that are shown without a threshold where other metrics are shown at a threshold."""
 _NORMAL_ONLY = "vs_normal"
 """Subgroup that every comparison has, so it was not named by a user."""
+_GROUP_COLUMNS = {"view": "view", "sex": "sex", "age_years": "age"}
+"""Columns by which images are grouped unless a protocol names others, and their titles."""
 _COUNTED = {"positive": "Positive images", "negative": "Negative images"}
 
 _Rows = dict[tuple[str, str, str], Mapping[Hashable, Any]]
@@ -127,16 +122,20 @@ def lesion_table(comparison: Comparison) -> Table | None:
     failures = comparison.groups
     if failures.empty:
         return None
-    failures = failures[failures["topic"].str.startswith(_LESION_TOPIC)]
-    failures = failures[failures["topic"] != f"{_LESION_TOPIC}lesion_count"]
+    failures = failures[failures["topic"].str.startswith(LESION_TOPIC)]
+    failures = failures[failures["topic"] != f"{LESION_TOPIC}lesion_count"]
     if failures.empty:
         return None
     found = _by_system(failures)
     rows = []
     for topic, group in _groups_in_order(failures):
-        cells = [_group_text(found.get((topic, group, name))) for name in comparison.names]
-        title = _group_title(topic.removeprefix(_LESION_TOPIC), group)
-        rows.append((title, *cells, _denominator(failures, topic, group)))
+        figures = [found.get((topic, group, name)) for name in comparison.names]
+        cells = [_group_text(figure) for figure in figures]
+        count = _denominator(failures, topic, group)
+        if any(figure is not None and figure["note"] == TOO_FEW_LESIONS for figure in figures):
+            cells = [DASH] * len(cells)
+            count = f"{count} lesions: too few"
+        rows.append((_group_title(topic.removeprefix(LESION_TOPIC), group), *cells, count))
     return text_table(
         "Lesions found",
         ("Lesion", *comparison.names, "Lesions"),
@@ -144,6 +143,29 @@ def lesion_table(comparison: Comparison) -> Table | None:
         "Share of lesions that a called box overlaps with an intersection over union (IoU) of at "
         "least 0.2. Sizes are thirds of the lesions by area.",
     )
+
+
+def no_groups_text(images: pd.DataFrame) -> str:
+    """Return why there are no groups of images: what is not known of them, or does not vary.
+
+    Args:
+        images: Table of the evaluated images.
+    """
+    unknown, constant = [], []
+    for column, title in _GROUP_COLUMNS.items():
+        values = images[column].dropna() if column in images else pd.Series(dtype=object)
+        if values.empty:
+            unknown.append(title)
+        elif values.nunique() == 1:
+            constant.append(title)
+    parts = []
+    if unknown:
+        parts.append(f"{listing(unknown)} {'is' if len(unknown) == 1 else 'are'} not known here")
+    if constant:
+        parts.append(f"{listing(constant)} {'does' if len(constant) == 1 else 'do'} not vary")
+    if len(unknown) + len(constant) < len(_GROUP_COLUMNS):
+        parts.append("the others give no figure")
+    return f"No groups of images: {', and '.join(parts)}."
 
 
 def group_tables(comparison: Comparison) -> list[Table]:
@@ -156,7 +178,7 @@ def group_tables(comparison: Comparison) -> list[Table]:
     if failures.empty:
         return []
     is_group = ~failures["topic"].isin(_OTHER_TOPICS)
-    is_group &= ~failures["topic"].str.startswith(_LESION_TOPIC)
+    is_group &= ~failures["topic"].str.startswith(LESION_TOPIC)
     # Only the complement of a group is left out, because a group itself may be called "not
     # recorded".
     is_group &= ~failures["group"].isin("not " + failures["group"])
@@ -265,10 +287,10 @@ def groups_lead(comparison: Comparison) -> str:
 def subgroup_tables(comparison: Comparison) -> list[Table]:
     """Return one table for each metric, with its values in the subgroups of the analysis plan."""
     policy = comparison.main_policy
-    keys = {key for _, key, _ in comparison.figures}
+    keys = {key for _, _, key, _ in comparison.figures}
     subgroups = [
         subgroup
-        for subgroup in dict.fromkeys(key.subgroup for _, key, _ in comparison.figures)
+        for subgroup in dict.fromkeys(key.subgroup for _, _, key, _ in comparison.figures)
         if subgroup not in (ALL, _NORMAL_ONLY)
     ]
     tables: list[Table] = []
@@ -297,8 +319,8 @@ def _subgroup_table(
         figures = [
             estimates.get(name, metric, policy, subgroup=subgroup) for name in comparison.names
         ]
-        counted = next((figure for figure in figures if figure.counts.n_images), figures[0])
-        counts = row_count(counted.counts, "images")
+        counted = next((figure for figure in figures if figure.n_images), figures[0])
+        counts = row_count(counted, "images")
         figures += [
             estimates.difference(first, name, metric, policy, subgroup=subgroup) for name in others
         ]

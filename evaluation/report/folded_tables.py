@@ -1,4 +1,4 @@
-"""Tables that the page folds: validation to test, a stated prevalence, shortcuts, seen images."""
+"""Tables that the page folds: a stated prevalence, shortcuts, seen images."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import pandas as pd
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.groups.exposure import ExposureResult, UnseenFigure
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
-from cxr_compare.evaluation.groups.validation_to_test import VALIDATION
-from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.report.table import Table, figure_text, text_table
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 
-_RATES = {"recall": "Sensitivity", "specificity": "Specificity", "accuracy": "Accuracy"}
 _PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
 
 
@@ -24,7 +21,6 @@ def folded_tables(comparison: Comparison) -> list[Table]:
     tables: list[Table | None] = []
     if len(failures):
         tables = [
-            _validation_to_test(failures),
             _at_prevalence(comparison),
             _shortcuts(comparison),
         ]
@@ -35,35 +31,6 @@ def folded_tables(comparison: Comparison) -> list[Table]:
 def _first(rows: pd.DataFrame) -> Interval:
     """Return value and interval of the first row; an undefined value if there is none."""
     return Interval() if rows.empty else Interval.from_row(rows.iloc[0])
-
-
-def _validation_to_test(failures: pd.DataFrame) -> Table | None:
-    """Return rates on validation and on test images, with the range that is to be expected."""
-    failures = failures[failures["topic"] == VALIDATION]
-    rows = []
-    for (system, policy), figures in failures.groupby(["system", "policy"], sort=False):
-        cells = []
-        for metric in _RATES:
-            of_metric = figures[figures["metric"] == metric]
-            validation = _first(of_metric[of_metric["group"] == "validation"])
-            test = _first(of_metric[of_metric["group"] == "test"])
-            outside = test.bounded and not test.ci_low <= test.estimate <= test.ci_high
-            cells += [figure_text(validation), figure_text(test) + (" ▲" if outside else "")]
-        rows.append((f"{system}, threshold for {policy_text(str(policy))}", *cells))
-    if not rows:
-        return None
-    columns = ["System"]
-    for title in _RATES.values():
-        columns += [f"{title} on validation", f"{title} on test (expected)"]
-    lead = (
-        "Each threshold was chosen on validation images, where its rates look better than they "
-        "are. In brackets: the range in which 95 % of test figures, all three at once, would lie "
-        "if test patients were like validation patients. It comes from 1,000 random exchanges of "
-        "validation and test patients, with the threshold chosen again each time. ▲ marks a "
-        "figure outside its range: the test images differ from the validation images by more than "
-        "chance explains."
-    )
-    return text_table("From validation to test", columns, rows, lead)
 
 
 def _at_prevalence(comparison: Comparison) -> Table | None:

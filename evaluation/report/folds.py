@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -36,7 +36,9 @@ from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
-KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
+KEYS = ["target", "unit", "subgroup", "first", "second", "policy", "metric"]
+Pair = tuple[str, str]
+"""Two systems of a difference, first minus second; the second is empty for one system."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Folds:
             uses.
         systems: Names of the compared detectors and classifiers, equal in all reports.
         figures: Values of all metrics, one row for each value and fold: ``target`` (evaluated
-            finding), ``unit`` (image, study or patient), ``subgroup``, ``system``, ``policy`` (rule
-            for the threshold), ``metric``, ``fold`` (from 0) and ``estimate``.
+            finding), ``unit`` (image, study or patient), ``subgroup``, ``first`` (a system) and
+            ``second`` (the system that is subtracted, or empty), ``policy`` (rule for the
+            threshold), ``metric``, ``fold`` (from 0) and ``estimate``.
         n_images: Number of test images of each fold.
         provenance: For each report, versions, ids and seeds as in its ``answer.json``.
         joint: System that joins others of the comparison; None without one.
@@ -124,33 +127,35 @@ class Folds:
     def table(self) -> pd.DataFrame:
         """Mean, standard deviation and interval of every metric over the folds.
 
-        Its columns are ``target`` (evaluated finding), ``unit``, ``subgroup``, ``system``,
-        ``policy`` (rule for the threshold) and ``metric``, then ``mean``, ``sd``, ``ci_low``,
-        ``ci_high``, ``n_folds``, ``note`` and each fold's value as ``fold_1`` and so on.
-        Differences of two systems (``A - B``) also have a p-value in ``p_holm``, adjusted for the
-        number of pairs of systems by Holm's method. A difference between a joint system and a
-        member is no such pair, and its p-value is not adjusted: only if each of them is shown is
+        Its columns are ``target`` (evaluated finding), ``unit``, ``subgroup``, ``first``,
+        ``second``, ``policy`` (rule for the threshold) and ``metric``, then ``mean``, ``sd``,
+        ``ci_low``, ``ci_high``, ``n_folds``, ``note`` and each fold's value as ``fold_1`` and so
+        on. Differences of two systems (first minus second) also have a p-value in ``p_holm``,
+        adjusted for the number of pairs of systems by Holm's method. A difference between a joint
+        system and a member is no such pair, and its p-value is not adjusted: only if each of them
+        is shown is
         the joint system better than its members.
         """
         table = summarise_folds(self.figures)
         p_values = table.pop("p")
         claimed = ~table["metric"].isin(family("coco"))  # of boxes as stored nothing is claimed
-        pairs = table["system"].isin(self._pairs()) & claimed
-        families = p_values[pairs].fillna(1.0).groupby([table[k] for k in KEYS if k != "system"])
+        pairs = _are(table, self._pairs()) & claimed
+        same = [table[key] for key in KEYS if key not in ("first", "second")]
+        families = p_values[pairs].fillna(1.0).groupby(same)
         adjusted = families.transform(lambda family: np.array(holm([*family])))
-        of_joint = p_values[table["system"].isin(self._gains()) & claimed]
+        of_joint = p_values[_are(table, self._gains()) & claimed]
         return table.assign(p_holm=pd.concat([adjusted, of_joint]).reindex(table.index))
 
-    def _pairs(self) -> list[str]:
-        """Return the names of the differences of systems that do not join others."""
+    def _pairs(self) -> list[Pair]:
+        """Return the pairs of systems that do not join others."""
         names = [name for name in self.systems if self.joint is None or name != self.joint.name]
-        return [f"{first} - {second}" for first, second in combinations(names, 2)]
+        return list(combinations(names, 2))
 
-    def _gains(self) -> dict[str, str]:
-        """Return the names of the differences of each member and the joint system, by member."""
+    def _gains(self) -> list[Pair]:
+        """Return the pairs of each member and the joint system."""
         if self.joint is None:
-            return {}
-        return {f"{member} - {self.joint.name}": member for member in self.joint.members}
+            return []
+        return [(member, self.joint.name) for member in self.joint.members]
 
     def to_markdown(self) -> str:
         """Return a Markdown table of the main metrics, one row for each system and difference.
@@ -161,11 +166,11 @@ class Folds:
         """
         headlines = _main_figures(self.table)
         titles = [_title(metric, policy) for metric, policy in headlines]
-        first = f"{self.systems[0]} - "
-        contrasts = [name for name in self._pairs() if name.startswith(first)]
+        alone = [(name, "") for name in self.systems]
+        contrasts = [pair for pair in self._pairs() if pair[0] == self.systems[0]]
         rows = [
-            (system, *(_cell(self.table, system, *figure) for figure in headlines))
-            for system in (*self.systems, *contrasts)
+            (" - ".join(filter(None, pair)), *(_cell(self.table, pair, *of) for of in headlines))
+            for pair in (*alone, *contrasts)
         ]
         lines = [markdown_rows(text_table("", ("System", *titles), rows).frame), ""]
         lines += filter(None, (self._pair_sentence(*figure) for figure in headlines))
@@ -185,7 +190,7 @@ class Folds:
         if rows.empty:
             return ""
         shown = [
-            f"{row['system']} {number(row['mean'])} ({p_equation(row['p_holm'])})"
+            f"{row['first']} - {row['second']} {number(row['mean'])} ({p_equation(row['p_holm'])})"
             for row in rows[rows["p_holm"] < 1 - LEVEL].to_dict("records")
         ]
         return (
@@ -195,11 +200,10 @@ class Folds:
 
     def _joint_sentence(self, metric: str, policy: str) -> str:
         """Return a sentence on the joint system's gain over each member that has the figure."""
-        of_members = self._gains()
-        rows = self._tested(metric, policy, of_members)
+        rows = self._tested(metric, policy, self._gains())
         if self.joint is None or rows.empty:
             return ""
-        members = [of_members[name] for name in rows["system"]]
+        members = rows["first"].tolist()
         is_shown = ((rows["mean"] < 0) & (rows["p_holm"] < 1 - LEVEL)).all()
         gains = [
             f"gain over {member} {number(-mean)} ({range_text(-high, -low)})"
@@ -212,10 +216,10 @@ class Folds:
             f"be better than {'each' if len(members) > 1 else members[0]}: {'; '.join(gains)}"
         )
 
-    def _tested(self, metric: str, policy: str, names: Collection[str]) -> pd.DataFrame:
+    def _tested(self, metric: str, policy: str, pairs: Sequence[Pair]) -> pd.DataFrame:
         """Return the rows of some differences that have a p-value."""
         rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
-        return rows[rows["system"].isin(names)]
+        return rows[_are(rows, pairs)]
 
     def write(self, out: Path) -> None:
         """Write ``folds.csv``, ``folds.md``, ``folds.png`` and ``folds.json``.
@@ -271,8 +275,9 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         figures: One row for each value in each fold: the columns of `KEYS` (``target``: evaluated
-            finding, ``unit``: image, study or patient, ``subgroup``, ``system``, ``policy``: rule
-            for the threshold, ``metric``), ``fold`` (from 0), and the value ``estimate``.
+            finding, ``unit``: image, study or patient, ``subgroup``, ``first`` and ``second``:
+            systems, ``policy``: rule for the threshold, ``metric``), ``fold`` (from 0), and the
+            value ``estimate``.
 
     Returns:
         One row for each combination of `KEYS`, with ``mean``, ``sd``, the ends of the 95 % interval
@@ -284,8 +289,9 @@ def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
         these intervals.
 
     Example:
-        >>> row = {"target": "t", "unit": "image", "subgroup": "all", "system": "A", "policy": ""}
-        >>> rows = [row | {"metric": "auroc", "fold": n, "estimate": 0.8 + n / 10} for n in (0, 1)]
+        >>> row = {"target": "t", "unit": "image", "subgroup": "all", "first": "A", "second": ""}
+        >>> row |= {"policy": "", "metric": "auroc"}
+        >>> rows = [row | {"fold": n, "estimate": 0.8 + n / 10} for n in (0, 1)]
         >>> table = summarise_folds(pd.DataFrame(rows))
         >>> table.loc[0, ["mean", "sd"]].astype(float).round(3).tolist()
         [0.85, 0.071]
@@ -340,17 +346,22 @@ def _of_figure(table: pd.DataFrame, metric: str, policy: str) -> pd.DataFrame:
     rows = table[
         (table["metric"] == metric) & (table["policy"] == policy) & (table["subgroup"] == ALL)
     ]
-    return rows.drop_duplicates("system")
+    return rows.drop_duplicates(["first", "second"])
 
 
-def _row(table: pd.DataFrame, system: str, metric: str, policy: str) -> pd.Series | None:
+def _are(table: pd.DataFrame, pairs: Sequence[Pair]) -> pd.Series:
+    """Return True for the rows of these pairs of systems."""
+    return pd.Series(pd.MultiIndex.from_frame(table[["first", "second"]]).isin(pairs), table.index)
+
+
+def _row(table: pd.DataFrame, pair: Pair, metric: str, policy: str) -> pd.Series | None:
     rows = _of_figure(table, metric, policy)
-    rows = rows[rows["system"] == system]
+    rows = rows[_are(rows, [pair])]
     return None if rows.empty else rows.iloc[0]
 
 
-def _cell(table: pd.DataFrame, system: str, metric: str, policy: str) -> str:
-    row = _row(table, system, metric, policy)
+def _cell(table: pd.DataFrame, pair: Pair, metric: str, policy: str) -> str:
+    row = _row(table, pair, metric, policy)
     if row is None or pd.isna(row["mean"]):
         return DASH if row is None or not row["note"] else row["note"]
     return f"{number(row['mean'])} ({range_text(row['ci_low'], row['ci_high'])})"
@@ -372,7 +383,7 @@ def _figure(folds: Folds) -> Figure:
 def _panel(axes: Axes, folds: Folds, table: pd.DataFrame, metric: str, policy: str) -> None:
     names = [f"fold_{n + 1}" for n in range(len(folds.folders))]
     for position, system in enumerate(folds.systems):
-        row = _row(table, system, metric, policy)
+        row = _row(table, (system, ""), metric, policy)
         if row is None or pd.isna(row["mean"]):
             continue
         colour = system_colour(position)

@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.overlays.legend import Mark, legend
 from cxr_compare.evaluation.overlays.prediction_shapes import boxes_on_lesions
@@ -151,7 +151,7 @@ def _first(category: CaseCategory, cases: list[DrawnCase]) -> DrawnCase:
 
 def draw_gallery(
     comparison: Comparison,
-    labelled: GroundTruth,
+    labelled: LabelledImages,
     pixels: Pixels | None,
     folder: Path,
     gaps: Mapping[str, float],

@@ -21,14 +21,14 @@ def given_threshold_lines(figures: pd.DataFrame) -> list[str]:
     about it.
 
     Args:
-        figures: Table with the columns ``system``, ``metric``, ``policy`` (rule by which the
-            threshold was chosen, such as ``threshold=0.5``), ``subgroup`` and ``estimate``.
+        figures: Table with the columns ``first`` (a system), ``metric``, ``policy`` (rule by which
+            the threshold was chosen, such as ``threshold=0.5``), ``subgroup`` and ``estimate``.
 
     Returns:
         One line for each given threshold, with the figures of all systems.
 
     Example:
-        >>> row = {"system": "A", "policy": "threshold=0.5", "subgroup": "all"}
+        >>> row = {"first": "A", "second": "", "policy": "threshold=0.5", "subgroup": "all"}
         >>> figures = [{**row, "metric": "recall", "estimate": 0.75}]
         >>> (line,) = given_threshold_lines(pd.DataFrame(figures))
         >>> line.partition(": ")[2]
@@ -43,8 +43,8 @@ def given_threshold_lines(figures: pd.DataFrame) -> list[str]:
             continue
         of_systems = []
         at_policy = rows[rows["policy"] == policy]
-        for system in at_policy["system"].unique():
-            estimates = at_policy[at_policy["system"] == system].set_index("metric")["estimate"]
+        for system in at_policy["first"].unique():
+            estimates = at_policy[at_policy["first"] == system].set_index("metric")["estimate"]
             known = estimates.dropna()
             parts = _figure_texts(known.to_dict())
             if parts:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.sources.pixels import Pixels
 from cxr_compare.evaluation.system_result import SystemResult
@@ -25,8 +25,8 @@ _EXAMPLES = re.compile(r" \((?:[^()]|\([^()]*\))*\)|, image '[^']*'")
 
 
 def hide_names(
-    comparison: Comparison, truth: GroundTruth, pixels: Pixels | None, seed: int
-) -> tuple[Comparison, GroundTruth, Pixels | None]:
+    comparison: Comparison, truth: LabelledImages, pixels: Pixels | None, seed: int
+) -> tuple[Comparison, LabelledImages, Pixels | None]:
     """Replace the ids of images, patients and studies by numbers, such as ``image-1``.
 
     Numbers follow the shuffled order of the sorted ids, so they tell nothing of names or dates, and

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.figures import FIXED_CHOICE, Figure, IntervalKind
-from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.figures import FIXED_CHOICE, Figure, Figures, IntervalKind
+from cxr_compare.evaluation.metrics.metric import ALL
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class IntervalFacts:
             The methods of the metrics on all test images and of the tests.
         """
         figures = comparison.figures
-        single = _bounded(figures.systems)
-        paired = _bounded(figures.differences)
+        single = _bounded(figures, "system")
+        paired = _bounded(figures, "difference")
         tests = comparison.tests
         has_thresholds: dict[str, bool] = {}
         for system in comparison.systems.values():
@@ -142,11 +142,17 @@ def _families(comparison: Comparison) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size}
 
 
-def _bounded(estimates: Mapping[Any, Mapping[MetricKey, Figure]]) -> list[Figure]:
-    """Return the figures on all images together that have an interval."""
+def _bounded(figures: Figures, kind: str) -> list[Figure]:
+    """Return the figures of systems, or the differences of two, that have an interval.
+
+    They are those on all images together, without image-blind baselines.
+    """
+    names = set(figures.systems)
     return [
         figure
-        for by_key in estimates.values()
-        for key, figure in by_key.items()
-        if key.subgroup == ALL and figure.kind is not None
+        for first, second, key, figure in figures
+        if figures.kind(first, second) == kind
+        and {first, second} - {""} <= names
+        and key.subgroup == ALL
+        and figure.kind is not None
     ]

@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
@@ -61,7 +61,7 @@ _SOFTWARE = {
 }
 
 
-def methods(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
+def methods(comparison: Comparison, labelled: LabelledImages) -> dict[str, Any]:
     """Return the methods section of the report: paragraphs and references.
 
     Args:
@@ -83,7 +83,9 @@ def methods(comparison: Comparison, labelled: GroundTruth) -> dict[str, Any]:
         _statistics_paragraph(comparison, made, citations),
     ]
     known = {
-        key.metric for _, key, figure in comparison.figures if key.subgroup == ALL and figure.known
+        key.metric
+        for _, _, key, figure in comparison.figures
+        if key.subgroup == ALL and figure.known
     }
     return {
         "paragraphs": paragraphs,
@@ -153,9 +155,9 @@ def _map_cells(comparison: Comparison) -> dict[str, str]:
     }
 
 
-def _data_paragraph(comparison: Comparison, labelled: GroundTruth, citations: Citations) -> str:
+def _data_paragraph(comparison: Comparison, labelled: LabelledImages, citations: Citations) -> str:
     names = comparison.names
-    finding = inside_sentence(labelled.display_name)
+    finding = inside_sentence(labelled.shown_name)
     data_name = (comparison.provenance.get("data_set") or {}).get("name") or labelled.title
     sources = labelled.images.get("source", pd.Series(dtype=object)).value_counts()
     synthetic = ""
@@ -178,7 +180,7 @@ def _data_paragraph(comparison: Comparison, labelled: GroundTruth, citations: Ci
     return " ".join(text for text in texts if text)
 
 
-def _roles(comparison: Comparison, labelled: GroundTruth) -> str:
+def _roles(comparison: Comparison, labelled: LabelledImages) -> str:
     """Describe the roles of a split, among images with a known label; empty for a single role."""
     texts = []
     for role, title in _ROLES.items():
@@ -233,7 +235,7 @@ def _systems_paragraph(comparison: Comparison, citations: Citations) -> str:
         if original is not None:
             same = f"{name} is the same trained network as {original}."
             texts.append(f"{same} {prediction_text(facts)}".rstrip())
-        elif any(facts.get(key) for key in ("recipe", "members", "backend")):
+        elif any(facts.get(key) for key in ("recipe", "members", "description", "backend")):
             texts.append(system_text(name, facts, citations, described=comparison.names))
         else:
             imported.append(name)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.figures import Figures, SampleSize, image_blind_name
+from cxr_compare.evaluation.figures import Figure, Figures, image_blind_name
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.missing_sentences import beside_count, boxed_positives
 from cxr_compare.evaluation.metrics.policy_text import policy_text
@@ -53,11 +53,11 @@ def image_count(figures: Figures) -> str:
         The text for a caption; empty where the numbers are unknown.
     """
     for name in figures.systems:
-        counts = figures.get(name, EXPLORATORY.metric).counts
-        if counts.n_images:
-            images = counted(counts.n_images, "test image")
-            patients = counted(counts.n_patients, "patient")
-            return f"{images} of {patients}, {counts.n_positive:,} positive"
+        figure = figures.get(name, EXPLORATORY.metric)
+        if figure.n_images:
+            images = counted(figure.n_images, "test image")
+            patients = counted(figure.n_patients, "patient")
+            return f"{images} of {patients}, {figure.n_positive:,} positive"
     return ""
 
 
@@ -70,7 +70,7 @@ def evaluated_by_unit(comparison: Comparison) -> Comparison | None:
     for name, result in comparison.systems.items():
         thresholds: dict[str, float | None] = {
             key.policy: figure.estimate
-            for key, figure in figures.systems[name].items()
+            for key, figure in figures.of(name).items()
             if key.metric == "threshold"
         }
         systems[name] = replace(result, thresholds=thresholds)
@@ -145,9 +145,7 @@ def difference_text(comparison: Comparison, pair: tuple[str, str], figure: tuple
         figure: Metric and rule for its threshold (empty for none).
     """
     gap = comparison.figures.difference(*pair, *figure)
-    tests = comparison.tests_by(comparison.figures.unit)
-    p_value = tests.single_p_value(*pair, figure)
-    p_text = "" if p_value is None else f"; {p_equation(p_value)}"
+    p_text = "" if gap.p_value is None else f"; {p_equation(gap.p_value)}"
     text = value_text(gap)
     if not gap.bounded:
         return text + p_text
@@ -231,17 +229,17 @@ def marks_note(
 def counts_text(comparison: Comparison, keys: Sequence[MetricKey]) -> str:
     """Return the number of images (or patients) behind figures, as a sentence; may be empty."""
     figures = comparison.figures
-    counts = [figures.get(name, *figure_of(key)).counts for key in keys for name in figures.systems]
-    count = next((each for each in counts if each.n_images), None)
-    if count is None:
+    all_figures = [figures.get(name, *figure_of(key)) for key in keys for name in figures.systems]
+    counted_figure = next((figure for figure in all_figures if figure.n_images), None)
+    if counted_figure is None:
         return ""
     missing = beside_count(comparison.notes) if figures.unit == "image" else ""
-    return f"{row_count(count, figures.plural_unit)}{f'; {missing}' if missing else ''}."
+    return f"{row_count(counted_figure, figures.plural_unit)}{f'; {missing}' if missing else ''}."
 
 
-def row_count(counts: SampleSize, units: str) -> str:
+def row_count(figure: Figure, units: str) -> str:
     """Return as text the numbers of images (or other units) behind a row, such as "9 images"."""
-    return f"{counts.n_images:,} {units}, {counts.n_positive:,} positive"
+    return f"{figure.n_images:,} {units}, {figure.n_positive:,} positive"
 
 
 def threshold_text(comparison: Comparison, system: str, policy: str) -> str:

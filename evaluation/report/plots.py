@@ -200,7 +200,8 @@ def _guide_text(name: str, rows: pd.DataFrame) -> str:
 
 def _legend_text(figures: pd.DataFrame, system: str, label: str, chart: _Chart) -> str:
     """Return a name with its figure and interval, as far as they are known."""
-    of = (figures["system"] == system) & (figures["metric"] == chart.metric)
+    of = (figures["first"] == system) & (figures["second"] == "")
+    of &= figures["metric"] == chart.metric
     of &= (figures["subgroup"] == ALL) & (figures["policy"] == "") & (figures["unit"] == "image")
     rows = figures[of].dropna(subset=["estimate"])
     if rows.empty:

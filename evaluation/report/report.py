@@ -22,6 +22,7 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
 from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_pages, svg_bytes
 from cxr_compare.evaluation.report.compared import Compared
+from cxr_compare.evaluation.report.failure_tables import no_groups_text
 from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.methods import methods
@@ -108,6 +109,7 @@ def write_page(
             data_name=labelled.title,
             examples=gallery.examples,
             gallery=gallery,
+            no_groups=no_groups_text(labelled.test.images),
             **methods(comparison, labelled),
             **tables,
             forest=charts.pop("forest", None),

@@ -68,7 +68,7 @@ def _no_localisation(comparison: Comparison) -> str:
     figures = [
         figure
         for name in comparison.names
-        for key, figure in comparison.figures.systems.get(name, {}).items()
+        for key, figure in comparison.figures.of(name).items()
         if key.subgroup == ALL
         and key.metric in METRICS
         and METRICS[key.metric].table.part == "localisation"

@@ -23,13 +23,12 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.contracts.notebook import ShownAsText
-from cxr_compare.data_prep.contracts.opened_objects import OpenedFromFolder
+from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder, ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.identify_folder import require_kind
-from cxr_compare.evaluation.figures import TIDY_COLUMNS, image_blind_name
-from cxr_compare.evaluation.paired_tests import PairTests
+from cxr_compare.evaluation.figures import TIDY_COLUMNS
+from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import AnswerInfo, answer_record
 from cxr_compare.evaluation.report.compared import Compared
@@ -120,11 +119,13 @@ class Result(OpenedFromFolder):
     def figures(self) -> pd.DataFrame:
         """Table of all figures and paired differences with their 95 % intervals, one in each row.
 
-        The column ``kind`` is ``system``, ``difference`` (the column ``system`` is then ``A - B``),
-        or ``image-blind``: the baseline of localisation figures, which is called ``image-blind with
-        NAME's scores``: the best constant positions with the scores of NAME. Some further columns
-        are ``unit`` (``image``, ``study`` or ``patient``), ``subgroup``, ``policy`` (rule by which
-        the threshold was chosen), ``metric``, ``estimate``, ``ci_low`` and ``ci_high``.
+        The column ``kind`` is ``system``, ``difference`` (the figure of the system in ``first``
+        minus that of the system in ``second``, which is empty in other rows) or ``image-blind``:
+        the baseline of localisation figures, which is called ``image-blind with NAME's scores``:
+        the best constant positions with the scores of NAME. Some further columns are ``unit``
+        (``image``, ``study`` or ``patient``), ``subgroup``, ``policy`` (rule by which the threshold
+        was chosen), ``metric``, ``estimate``, ``ci_low``, ``ci_high`` and ``p_value`` (of a
+        difference of 0, or of an AUROC of 0.5; not corrected).
         """
         return self._table("figures")
 
@@ -278,34 +279,19 @@ class Result(OpenedFromFolder):
         """Return a table with one row for each system or difference and metric, by image.
 
         Returns:
-            A DataFrame with the columns ``system``, ``metric``, ``policy`` (rule for the
+            A DataFrame with the columns ``first``, ``second``, ``metric``, ``policy`` (rule for the
             threshold), ``subgroup``, ``estimate``, ``ci_low``, ``ci_high``, ``p_value``,
-            ``n_images``, ``n_patients`` and ``n_positive``. In a row of a difference the column
-            ``system`` is ``A - B``, and ``p_value`` is not corrected for several comparisons; it is
-            NaN without a test. Undefined values are NaN. A metric that is undefined for every
-            system, such as an average precision without true boxes, has no row. ``n_patients`` is
-            missing where patients are unknown.
+            ``n_images``, ``n_patients`` and ``n_positive``. ``second`` is empty in the row of one
+            system; else the row is the difference of both, first minus second, and its ``p_value``
+            is not corrected for several comparisons. It is NaN without a test. Undefined values are
+            NaN. A metric that is undefined for every system, such as an average precision without
+            true boxes, has no row. ``n_patients`` is missing where patients are unknown.
         """
         table = self.figures[self.figures["unit"] == "image"]
         by_metric = table.groupby(["subgroup", "metric", "policy"])["estimate"]
         table = table[by_metric.transform("count") > 0].reset_index(drop=True)
-        tests = PairTests(self.tests[self.tests["unit"] == "image"])
-        pairs = {
-            f"{a} - {b}": (a, b)
-            for a in self.systems
-            for b in (*self.systems, image_blind_name(a))
-            if a != b
-        }
-        p_values = []
-        for system, subgroup, metric, policy in table[
-            ["system", "subgroup", "metric", "policy"]
-        ].itertuples(index=False):
-            pair = pairs.get(system)
-            stored = pd.Series(dtype=float)
-            if pair is not None and subgroup == "all":
-                stored = tests.rows_of(*pair, (metric, policy))
-            p_values.append(float(stored.iloc[0]) if len(stored) else np.nan)
-        return table.assign(p_value=p_values)[list(TIDY_COLUMNS)]
+        is_tested = (table["kind"] == "difference") & (table["subgroup"] == ALL)
+        return table.assign(p_value=table["p_value"].where(is_tested))[list(TIDY_COLUMNS)]
 
     @with_known_keywords
     def plot(self, name: str = "roc") -> Figure:

@@ -188,8 +188,8 @@ def summary_keys(comparison: Comparison, rows: Sequence[TableRow] = ()) -> list[
     policy = comparison.main_policy
     available = {
         key
-        for of_system in comparison.figures.systems.values()
-        for key, figure in of_system.items()
+        for name in comparison.names
+        for key, figure in comparison.figures.of(name).items()
         if figure.known or not (key.metric in METRICS and METRICS[key.metric].boxed)
     }
     keys = []

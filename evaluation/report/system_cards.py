@@ -90,7 +90,7 @@ def _evaluation(
         frame = table.frame[[name, table.frame.columns[-1]]]
         if (frame[name] != DASH).any():
             groups.append(table._replace(frame=frame))
-    counts = figures.get(name, comparison.protocol.metric, comparison.protocol.policy).counts
+    primary = figures.get(name, comparison.protocol.metric, comparison.protocol.policy)
     main = comparison.main_policy
     hub = []
     for metric in _HUB_FIGURES:
@@ -103,9 +103,9 @@ def _evaluation(
         data_set=str((comparison.provenance.get("data_set") or {}).get("name") or "not named"),
         split=comparison.split,
         counts={
-            "n_images": counts.n_images,
-            "n_patients": counts.n_patients if comparison.patients_known else None,
-            "n_positive": counts.n_positive,
+            "n_images": primary.n_images,
+            "n_patients": primary.n_patients if comparison.patients_known else None,
+            "n_positive": primary.n_positive,
         },
         figures=sections,
         groups=groups,

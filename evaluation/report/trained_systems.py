@@ -74,6 +74,8 @@ def system_text(
             if member["system"] not in described
         ]
         return " ".join(parts)
+    if facts.get("description"):
+        return f"{name} {facts['description']}"
     if facts.get("backend"):
         return (
             f"{name} was run by this program. Its training files were not available, so its "
@@ -107,13 +109,6 @@ def _network(recipe: Facts, citations: Citations) -> str:
     model = config["model"]
     if config["kind"] == "detector":
         return _detector(recipe, citations)
-    if recipe.get("encoder"):
-        encoder = recipe["encoder"]
-        return (
-            "is a probe, a classifier of whole images: a logistic regression of standardised "
-            f"features of {encoder['name']} (revision {encoder['revision']}, licence "
-            f"{encoder['licence']})."
-        )
     cells = ""
     if model.get("last_stride"):
         cells = f"; each cell of its map covers {model['last_stride']} px of the input"
@@ -174,9 +169,7 @@ def _network_title(name: str, citations: Citations) -> str:
 
 
 def _preprocessed(recipe: Facts) -> str:
-    facts = recipe.get("preprocess")
-    if not facts:
-        return "not read, because their features were computed outside of this program"
+    facts = recipe["preprocess"]
     return (
         f"scaled to fit a square of {facts['size']} × {facts['size']} px without distortion "
         f"(letterbox), 8-bit grey, and normalised by mean {facts['mean']:.3g} and standard "
@@ -187,8 +180,6 @@ def _preprocessed(recipe: Facts) -> str:
 def _first_weights(recipe: Facts, citations: Citations) -> str:
     model = recipe["config"]["model"]
     learned = model.get("trainable")
-    if recipe.get("encoder"):
-        return "Its features were imported; the program did not change their encoder."
     weights = _weights(model["weights"], citations)
     if learned == "none":
         return f"Its network has {weights}, which were not changed."

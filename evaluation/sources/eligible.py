@@ -10,7 +10,7 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.common_images import Images, common_test_images
 from cxr_compare.evaluation.compare import compare_systems, models_by_label, name_models
 from cxr_compare.evaluation.comparison import Comparison
-from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import System
@@ -22,15 +22,14 @@ class EligibleSystems:
 
     Attributes:
         named: Models of each system by its display name, as `name_models` returns them.
-        truth: Labels, roles, patients and true boxes of all images.
-        images: Images with labels and true boxes.
+        images: Labels, roles, patients and true boxes of all images, with the test images that all
+            systems ran on.
         notes: Remarks on images that are left out, and on those that a model has seen.
         recorded: Ids and versions that the record of the comparison shows.
         audit: Errors that ``cxr check`` found in the data; None if nothing was checked.
     """
 
     named: Mapping[str, Mapping[str, System]]
-    truth: GroundTruth
     images: LabelledImages
     notes: list[Note]
     recorded: Mapping[str, Any] = field(default_factory=dict)
@@ -41,7 +40,6 @@ class EligibleSystems:
         return compare_systems(
             self.named,
             self.images,
-            self.truth,
             notes=self.notes,
             recorded=self.recorded,
             audit=self.audit,
@@ -57,7 +55,7 @@ def unknown_training(systems: Sequence[str]) -> Note:
 
 
 def eligible_in_memory(
-    systems: Mapping[str, System | Sequence[System]], truth: GroundTruth, images: Images = "all"
+    systems: Mapping[str, System | Sequence[System]], truth: LabelledImages, images: Images = "all"
 ) -> EligibleSystems:
     """Select the test images on which systems of unknown training are compared.
 
@@ -76,4 +74,4 @@ def eligible_in_memory(
     selected, notes = common_test_images(models, truth, images=images)
     notes.append(unknown_training(list(models)))
     recorded = provenance() | {"data_set": {"name": truth.title, "split": truth.split}}
-    return EligibleSystems(named, truth, selected, notes, recorded)
+    return EligibleSystems(named, selected, notes, recorded)

@@ -25,7 +25,7 @@ from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, BoxGroups, best_box_fusion
 from cxr_compare.evaluation.sources.eligibility import check_data_set, training_id, training_sets
 from cxr_compare.evaluation.sources.joint import JointRule, fit_joint
@@ -142,7 +142,7 @@ def joined_predictions(
 
 def join(
     members: Sequence[Predictions],
-    truths: Callable[[], Mapping[str, GroundTruth]],
+    truths: Callable[[], Mapping[str, LabelledImages]],
     sizes: pd.DataFrame,
     *,
     weights: Sequence[float] | None = None,
@@ -181,7 +181,7 @@ def truths_of_findings(
     dataset: DataSet,
     split: str,
     findings: Sequence[str] | None = None,
-) -> dict[str, GroundTruth]:
+) -> dict[str, LabelledImages]:
     """Return the ground truth of each finding on which members are joined.
 
     Args:
@@ -205,7 +205,7 @@ def truths_of_findings(
 
 def join_both(
     members: Sequence[Predictions],
-    truths: Mapping[str, GroundTruth],
+    truths: Mapping[str, LabelledImages],
     sizes: pd.DataFrame,
     *,
     boxes_by: str = BOXES_BY,

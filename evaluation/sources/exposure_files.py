@@ -18,7 +18,7 @@ from cxr_compare.data_prep.sources.image_lists import image_name
 from cxr_compare.data_prep.sources.patient_lookup import NIH_NAME, nih_patients, read_nih_names
 from cxr_compare.evaluation.boxes.box_checks import near_ids
 from cxr_compare.evaluation.groups.exposure import Exposure
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 
 _CELL_END = re.compile(r"[,;\t]")
 _FACT = re.compile(r"#\s*(source|encoder|labels)\s*:\s*(.*)", re.IGNORECASE)
@@ -123,7 +123,7 @@ def _first_cell(line: str) -> str:
 
 
 def read_exposure(
-    system: str, path: Path, truth: GroundTruth, mapping: Path | None = None
+    system: str, path: Path, truth: LabelledImages, mapping: Path | None = None
 ) -> Exposure:
     """Find the evaluated images that a detector or classifier saw in training, from a list.
 

@@ -34,7 +34,7 @@ from cxr_compare.evaluation.boxes.boxes_table import (
     is_detector_output,
     read_outputs,
 )
-from cxr_compare.evaluation.labelled_images import GroundTruth, no_boxes
+from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.sources.imported import ReadPredictions, names_by_file, read_rows
 from cxr_compare.evaluation.sources.imported_images import KnownImages
@@ -60,7 +60,7 @@ _IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
 
 def truth_from_values(
     truth: Any, *, boxes: Any = None, patients: Any = None
-) -> tuple[GroundTruth, pd.Series]:
+) -> tuple[LabelledImages, pd.Series]:
     """Make the ground truth of images from labels in a Python array, list, Series or frame.
 
     Args:
@@ -91,7 +91,7 @@ def truth_from_values(
 
     Example:
         >>> truth, ids = truth_from_values([1, 0, None], patients=["p1", "p2", "p2"])
-        >>> truth.images["patient_id"].nunique(), truth.labels.tolist(), len(ids)
+        >>> truth.images["patient_id"].nunique(), truth.label.tolist(), len(ids)
         (2, [1.0, 0.0, nan], 3)
     """
     if isinstance(truth, pd.DataFrame):
@@ -117,11 +117,10 @@ def truth_from_values(
     finding = str(frame.attrs.get("finding") or FINDING)
     tested = images[is_member(images["image_id"], roles.index[(roles == "test").to_numpy()])]
     is_synthetic = images["patient_id"].str.contains(SYNTHETIC_PATIENT).to_numpy(dtype=bool)
-    truth = GroundTruth(
+    truth = LabelledImages(
         images=images,
-        labels=labels.rename_axis("image_id"),
+        labels=labels.rename_axis("image_id").to_frame(finding),
         roles=roles.rename_axis("image_id"),
-        finding=finding,
         display_name=display_name(finding),
         findings=(finding,),
         true_boxes=true_boxes[is_member(true_boxes["image_id"], trusted)].reset_index(drop=True),

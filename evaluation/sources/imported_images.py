@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
 
@@ -81,16 +81,16 @@ class KnownImages:
         )
 
     @classmethod
-    def of_truth(cls, truth: GroundTruth) -> KnownImages:
+    def of_truth(cls, truth: LabelledImages) -> KnownImages:
         """Return the images of a ground truth in memory, which has one finding and one split."""
         return cls(
             images=truth.images.reindex(columns=["image_id", "path", "width", "height"]),
             findings=truth.findings,
             usual_finding=truth.finding,
-            labels=truth.labels.dropna(),
+            labels=truth.label.dropna(),
             boxes=truth.true_boxes,
             splits=(truth.split,),
-            ids_of_role=lambda role, _: truth.image_ids(role),
+            ids_of_role=lambda role, _: truth.ids_of(role),
             where=truth.source,
         )
 

@@ -19,7 +19,7 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import box_figure
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.reduction_choice import choose_reduction
 from cxr_compare.evaluation.sources.stored_predictions import read_output
@@ -147,7 +147,7 @@ class FittedJoint:
 
 def fit_joint(
     members: Sequence[Predictions],
-    truths: Mapping[str, GroundTruth],
+    truths: Mapping[str, LabelledImages],
     image_ids: pd.Index,
     boxes: pd.DataFrame | None,
     boxes_by: str = BOXES_BY,
@@ -171,7 +171,7 @@ def fit_joint(
     for finding, truth in truths.items():
         labels = truth.labels_of("val").dropna()
         labels = labels[is_member(labels.index, image_ids)].sort_index()
-        patients = truth.patients(labels.index)
+        patients = truth.patients_of(labels.index)
         positive = labels.to_numpy() == 1
         _require_both_classes(finding, positive, patients, truth.split)
         reductions = tuple(
@@ -203,7 +203,7 @@ def fit_joint(
 
 
 def _choose_gate(
-    boxes: pd.DataFrame, scores: pd.Series, truth: GroundTruth, boxes_by: str
+    boxes: pd.DataFrame, scores: pd.Series, truth: LabelledImages, boxes_by: str
 ) -> tuple[_Gate, dict[str, float]]:
     """Choose the gate with the highest figure on validation; of equal ones the first."""
     evaluated = scores.index.intersection(truth.boxes_trusted).sort_values()

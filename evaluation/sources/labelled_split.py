@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.duplicates.seen_images import SeenImages
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
 
 
@@ -83,7 +83,7 @@ class LabelledSplit:
         return self.dataset.target_boxes(self.target)
 
     @cached_property
-    def truth(self) -> GroundTruth:
+    def truth(self) -> LabelledImages:
         """Labels, roles (train, val, test), patients and true boxes of the images, in memory.
 
         The metadata from which labels might be guessed are left out, see `truth_with_facts`.
@@ -91,11 +91,10 @@ class LabelledSplit:
         states = self.dataset.findings
         is_target = states["finding"].isin(self.target.any_of)
         is_uncertain = is_target & (states["state"] == "uncertain")
-        return GroundTruth(
+        return LabelledImages(
             images=self.images,
-            labels=self.labels,
+            labels=self.labels.to_frame(self.target.name),
             roles=self._roles,
-            finding=self.target.name,
             display_name=self.target.display_name,
             findings=self.target.any_of,
             true_boxes=self.true_boxes,
@@ -111,7 +110,7 @@ class LabelledSplit:
         )
 
     @cached_property
-    def truth_with_facts(self) -> GroundTruth:
+    def truth_with_facts(self) -> LabelledImages:
         """The tables of `truth`, and metadata and border pixels of the test images.
 
         A baseline guesses labels from these facts, without the lungs. If it guesses well, models

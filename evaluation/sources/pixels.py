@@ -16,7 +16,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.sources.image_files import ImageIndex, image_size
 from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 
 _READING = ["image_id", "reader", *EDGES]
 
@@ -81,7 +81,7 @@ def pixels_of_data_set(dataset: DataSet, findings: Sequence[str]) -> Pixels:
     return Pixels(dataset.read_original, decoded, readings)
 
 
-def pixels_of_folder(truth: GroundTruth, folder: Path, say: Callable[[str], None]) -> Pixels:
+def pixels_of_folder(truth: LabelledImages, folder: Path, say: Callable[[str], None]) -> Pixels:
     """Return the pixels of the image files in a folder, for images that have no data set.
 
     A file belongs to the image whose id is its name, with or without the suffix, in any subfolder.
@@ -146,7 +146,7 @@ def _file_of(image_id: str, index: ImageIndex, folder: Path) -> str | None:
     return matches[0] if matches else None
 
 
-def _check_sizes(truth: GroundTruth, files: pd.Series, folder: Path) -> None:
+def _check_sizes(truth: LabelledImages, files: pd.Series, folder: Path) -> None:
     """Refuse files whose pixels are not those that the true boxes were drawn on."""
     far_edges = truth.true_boxes.groupby("image_id", as_index=False)[["x2", "y2"]].max()
     sizes = truth.images.reindex(columns=["image_id", "width", "height"]).assign(file=files)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.ids import positions
+from cxr_compare.data_prep.contracts.schemas import OLDEST_YEARS
 from cxr_compare.evaluation.groups import shortcuts
 from cxr_compare.evaluation.statistics.arrays import Floats
 
@@ -43,7 +45,7 @@ def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
         One row for each row of ``images``, indexed by ``image_id``, with one column for each known
         fact, such as ``age_years``; missing values where a fact of an image is unknown.
     """
-    rows = pd.Index(decode["image_id"]).get_indexer(pd.Index(images["image_id"]))
+    rows = positions(images["image_id"], decode["image_id"])
     columns = {
         name: decode[name].array.take(rows, allow_fill=True)
         for name in _RECORDED_FACTS
@@ -51,8 +53,6 @@ def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
     }
     facts = pd.DataFrame(columns, index=pd.Index(images["image_id"], name="image_id"))
     if "age_years" in images:
-        from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
-
         ages = images["age_years"].set_axis(facts.index)
         facts["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
     if "border_greys" not in facts:

@@ -40,7 +40,7 @@ from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 _RECORDED = (
     "system", "seed", "kind", "inference_id", "training_id", "exported_from", "maps", "command",
     "created", "revision", "versions", "backend", "precision", "tta", "recipe", "members",
-    "ensemble",
+    "ensemble", "description",
 )  # fmt: skip
 
 
@@ -227,9 +227,9 @@ def read_eligible(
     for label, predictions in models.items():
         check_data_set(label, predictions, split.dataset)
     read = {label: read_system_of_split(model, split) for label, model in models.items()}
-    selected, notes = common_test_images(read, split.truth, images=images)
+    selected, notes = common_test_images(read, split.truth_with_facts, images=images)
     for label, predictions in models.items():
-        notes += notes_on_seen_images(label, predictions, split, selected.image_ids)
+        notes += notes_on_seen_images(label, predictions, split, selected.test.image_ids)
         facts = replace(
             read[label].facts,
             trained_on=tuple(training_sets(predictions)),
@@ -243,7 +243,6 @@ def read_eligible(
     data_set = {"name": split.dataset.name, **split.dataset.ids.to_json(), "split": split.split}
     return EligibleSystems(
         members,
-        split.truth_with_facts,
         selected,
         notes,
         provenance() | {"data_set": data_set},
@@ -317,7 +316,7 @@ def pilot_of_predictions(
             all are negative.
     """
     read = read_eligible(systems, split)
-    return pilot_parts(read.named, read.images, read.truth)
+    return pilot_parts(read.named, read.images)
 
 
 def read_validation_scores(

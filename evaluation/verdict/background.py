@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import pandas as pd
-
 from cxr_compare.evaluation.evaluated_model import Models
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -36,23 +34,20 @@ class Background:
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def from_truth(
+    def from_images(
         cls,
-        truth: GroundTruth,
-        image_ids: pd.Index,
+        images: LabelledImages,
         models: Models,
         audit: Sequence[str] | None = None,
     ) -> Background:
-        """Collect the facts that the ground truth and the systems state.
+        """Collect the facts that the labelled images and the systems state.
 
         Args:
-            truth: Labels, patients, true boxes and roles (such as ``val`` and ``test``) of the
-                images of the data set.
-            image_ids: Ids of the evaluated images, shape ``(N,)``.
+            images: Labels, patients, true boxes and roles of all images.
             models: Evaluated models of each system by its display name, one for each training seed.
             audit: Errors that ``cxr check`` found; None if nothing was checked.
         """
-        content_id = truth.ids.get("content_id")
+        content_id = images.ids.get("content_id")
         elsewhere = {}
         for system, members in models.items():
             names = [
@@ -64,8 +59,8 @@ class Background:
             if names:
                 elsewhere[system] = tuple(dict.fromkeys(names))
         return cls(
-            data_name=truth.data_name,
-            synthetic=len(image_ids.intersection(truth.synthetic)),
+            data_name=images.data_name,
+            synthetic=len(images.test.image_ids.intersection(images.synthetic)),
             audit=None if audit is None else tuple(audit),
             elsewhere=elsewhere,
         )

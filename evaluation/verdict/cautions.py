@@ -13,7 +13,7 @@ from cxr_compare.evaluation.boxes.box_checks import spread_ratio
 from cxr_compare.evaluation.evaluated_model import Models
 from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
-from cxr_compare.evaluation.labelled_images import GroundTruth, LabelledImages
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics import image_metrics
 from cxr_compare.evaluation.metrics.missing_sentences import (
     LeftOutFigure,
@@ -62,7 +62,7 @@ def list_cautions(
         training, the most harmful first.
 
     Example:
-        >>> figures = Figures("opacity", "image", systems={}, differences={})
+        >>> figures = Figures("opacity", "image", ())
         >>> cautions = list_cautions(Background("RSNA"), figures, pd.DataFrame())
         >>> cautions[0].text
         'Whether a patient is in both training and test data was not checked (run cxr check).'
@@ -94,11 +94,8 @@ def few_patients(evaluated: LabelledImages) -> list[Note]:
         A list with one note that covers both classes, or an empty list.
 
     Example:
-        >>> from cxr_compare.evaluation.labelled_images import no_boxes
-        >>> labels = np.array([True] * 2 + [False] * 40)
-        >>> patients = np.arange(42)
-        >>> evaluated = LabelledImages(
-        ...     pd.Index(patients), labels, patients, 42, np.zeros(42, dtype=bool), no_boxes())
+        >>> ids = pd.Index([f"i{number}" for number in range(42)])
+        >>> evaluated = LabelledImages.from_arrays(ids, [1] * 2 + [0] * 40)
         >>> [row["name"] for row in few_patients(evaluated)[0].values["classes"]]
         ['positive']
     """
@@ -175,10 +172,10 @@ def no_box_hits(
 def missing_boxes(estimates: Figures, evaluated: LabelledImages) -> list[Note]:
     """Make a note if some positive images lack boxes, on which localisation figures do not rest."""
     n_positive = int(evaluated.y_true.sum())
-    n_without = int((evaluated.y_true & ~evaluated.boxes_trusted).sum())
+    n_without = int((evaluated.y_true & ~evaluated.is_boxed).sum())
     has_boxed_figure = any(
         figure.known and key.metric in METRICS and METRICS[key.metric].boxed
-        for _, key, figure in estimates
+        for _, _, key, figure in estimates
     )
     if not n_without or not has_boxed_figure:
         return []
@@ -190,15 +187,14 @@ def figures_left_out(
     models: Models,
     systems: Mapping[str, System],
     figures: Figures,
-    truth: GroundTruth,
-    evaluated: LabelledImages,
+    images: LabelledImages,
 ) -> list[Note]:
     """Note the AUROC on labelled test images that are not evaluated.
 
     Only systems that ran on some of them are named. Over several training seeds it is the mean.
     """
-    labels = truth.labels_of("test").dropna()
-    dropped = labels.index.difference(evaluated.image_ids)
+    labels = images.labels_of("test").dropna()
+    dropped = labels.index.difference(images.test.image_ids)
     of_systems = {}
     for name, members in models.items():
         ids = dropped

@@ -12,7 +12,6 @@ from cxr_compare.evaluation.groups.image_blind import FEW_BOXES
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
-from cxr_compare.evaluation.paired_tests import PairTests
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.holm import step_down
@@ -42,7 +41,6 @@ def state_verdict(
     finding: str,
     *,
     protocol: Protocol = EXPLORATORY,
-    tests: PairTests | None = None,
     context: AnswerContext | None = None,
     joint: JointSystem | None = None,
 ) -> Verdict:
@@ -60,8 +58,6 @@ def state_verdict(
         finding: Name of the finding as reports show it, such as "lung opacity".
         protocol: Question of the comparison: primary figure, rule for its threshold, margin,
             reference system and subgroups.
-        tests: Paired tests of the systems, from which the verdict takes how large a difference a
-            further study of this size would show; `None` leaves this out.
         context: Further facts that the verdict mentions, such as the number of training seeds;
             `None` without such facts.
         joint: System that joins others of the comparison. The verdict then says whether it is
@@ -75,13 +71,11 @@ def state_verdict(
         >>> from cxr_compare.evaluation.figures import Figure
         >>> from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
         >>> auroc = MetricKey(ALL, "", "auroc")
-        >>> figures = Figures("opacity", "image",
-        ...     systems={
-        ...         "A": {auroc: Figure(0.9, 0.86, 0.94)}, "B": {auroc: Figure(0.8, 0.75, 0.85)}
-        ...     },
-        ...     differences={
-        ...         ("A", "B"): {auroc: Figure(0.1, 0.04, 0.16)}
-        ...     })
+        >>> figures = Figures("opacity", "image", ("A", "B"), {
+        ...     ("A", ""): {auroc: Figure(0.9, 0.86, 0.94)},
+        ...     ("B", ""): {auroc: Figure(0.8, 0.75, 0.85)},
+        ...     ("A", "B"): {auroc: Figure(0.1, 0.04, 0.16)},
+        ... })
         >>> verdict = state_verdict(figures, ["A", "B"], "opacity")
         >>> verdict.kind, verdict.claims[0].leader
         ('decided', 'A')
@@ -109,7 +103,7 @@ def state_verdict(
         answer=headline.text,
         kind=headline.kind,
         ranking=headline.ranking,
-        scope=_scope(question, tests or PairTests(), context, claims, conclusions),
+        scope=_scope(question, context, claims, conclusions),
         conclusions=conclusions,
         claims=tuple(claims),
         cautions=context.cautions,
@@ -167,7 +161,7 @@ def _chance(figures: Figures, systems: Sequence[str]) -> str:
 
 def _opening(question: _Question, context: AnswerContext) -> str:
     counts = [
-        question.figures.get(name, *key).counts.n_images
+        question.figures.get(name, *key).n_images
         for name in question.systems
         for key in question.protocol.keys
     ]
@@ -457,7 +451,6 @@ def _margin_conclusions(question: _Question) -> list[Conclusion]:
 
 def _scope(
     question: _Question,
-    tests: PairTests,
     context: AnswerContext,
     claims: Sequence[Claim],
     conclusions: Sequence[Conclusion],
@@ -465,8 +458,8 @@ def _scope(
     """State the limits of the answer, and how its intervals were widened, by their short forms."""
     parts = [
         _training_scope(question.systems, context),
-        _analysis_scope(question, tests, claims, conclusions),
-        _power_scope(question, tests, claims),
+        _analysis_scope(question, claims, conclusions),
+        _power_scope(question, claims),
     ]
     return {brief: " ".join(texts) for brief, texts in parts if texts}
 
@@ -504,7 +497,6 @@ def _training_sentences(systems: list[str], context: AnswerContext) -> Iterator[
 
 def _analysis_scope(
     question: _Question,
-    tests: PairTests,
     claims: Sequence[Claim],
     conclusions: Sequence[Conclusion],
 ) -> tuple[str, list[str]]:
@@ -517,7 +509,8 @@ def _analysis_scope(
         for claim in conclusion.claims
     ]
     below = [claim for claim in mentioned if claim not in claims]
-    analysis: sentences.Analysis = "exploratory" if tests.known else "untested"
+    is_tested = any(figure.p_value is not None for *_, figure in question.figures)
+    analysis: sentences.Analysis = "exploratory" if is_tested else "untested"
     texts = []
     if protocol.declared:
         analysis = "protocol_given"
@@ -526,7 +519,7 @@ def _analysis_scope(
                 question.figure_names, protocol.keys[0][1], protocol.margin, protocol.subgroups
             )
         )
-    elif tests.known:
+    elif is_tested:
         texts.append(sentences.EXPLORATORY_ANALYSIS)
     sizes = _n_bounded(claims), _n_bounded(below)
     if max(sizes) > 1:
@@ -542,9 +535,7 @@ def _n_bounded(claims: Sequence[Claim]) -> int:
     return sum(claim.difference.bounded for claim in claims)
 
 
-def _power_scope(
-    question: _Question, tests: PairTests, claims: Sequence[Claim]
-) -> tuple[str, list[str]]:
+def _power_scope(question: _Question, claims: Sequence[Claim]) -> tuple[str, list[str]]:
     """State how large a difference a next study of this size would show, for each primary figure.
 
     The standard errors are those of this test set, so the statement serves planning and is no
@@ -565,7 +556,7 @@ def _power_scope(
     for metric, policy in question.protocol.keys:
         reaches = []
         for other in others:
-            reach = tests.detectable(reference, other, (metric, policy))
+            reach = question.figures.difference(reference, other, metric, policy).detectable
             if reach is None:
                 continue
             value = reach + extra_widths.get((reference, other, metric), 0.0)

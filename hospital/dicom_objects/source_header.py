@@ -24,8 +24,8 @@ from pydicom.uid import UID
 from pydicom.valuerep import DA, TM, validate_value
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decode_errors import plain_reason
 from cxr_compare.data_prep.images.dicom_header import orientation
+from cxr_compare.data_prep.images.refused_files import plain_reason
 
 _UIDS = {
     "StudyInstanceUID": "study",

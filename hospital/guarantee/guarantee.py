@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from cxr_compare.evaluation.labelled_images import GroundTruth
+    from cxr_compare.evaluation.labelled_images import LabelledImages
     from cxr_compare.evaluation.output import System
 
 _USUAL_SHARE = 0.9
@@ -160,7 +160,7 @@ def _declare(folder: Path, text: str, data: Path, target: str | None) -> Choices
 
 
 def guaranteed_threshold(
-    guaranteed: Guarantee, text: str, system: System, decision: Choices, truth: GroundTruth
+    guaranteed: Guarantee, text: str, system: System, decision: Choices, truth: LabelledImages
 ) -> Declared:
     """Choose a threshold that fulfils a guarantee, on the validation images of a system.
 
@@ -191,7 +191,7 @@ def guaranteed_threshold(
 
 
 def _validation_images(
-    scored: pd.DataFrame, system: System, decision: Choices, truth: GroundTruth
+    scored: pd.DataFrame, system: System, decision: Choices, truth: LabelledImages
 ) -> GuaranteeImages:
     """Return labels, scores, patients and located predictions of a system's validation images."""
     scores = scored["score"].to_numpy(np.float64)
@@ -199,7 +199,7 @@ def _validation_images(
     return GuaranteeImages(
         scored["label"].to_numpy() == 1,
         scores,
-        truth.patients(scored.index).astype(str),
+        truth.patients_of(scored.index).astype(str),
         locate_predictions(
             output, scores, truth, None if decision.box_choice is None else decision.box_rule
         ),

@@ -9,14 +9,14 @@ from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.output import Output
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.hospital.guarantee.guaranteed_threshold import FalseBoxes, Localisation
 
 
 def locate_predictions(
-    output: Output, scores: Floats, truth: GroundTruth, box_rule: OverlapRule | MapBoxRule | None
+    output: Output, scores: Floats, truth: LabelledImages, box_rule: OverlapRule | MapBoxRule | None
 ) -> Localisation:
     """Find where a system points on each image, and compare the point with the lesions.
 
@@ -48,7 +48,7 @@ def locate_predictions(
         ...     {"image_id": ids, "x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [4.0]}
         ... )
         >>> roles = pd.Series("test", index=ids)
-        >>> truth = GroundTruth(images, labels, roles, true_boxes=lesions, boxes_trusted=ids)
+        >>> truth = LabelledImages(images, labels, roles, true_boxes=lesions, boxes_trusted=ids)
         >>> boxes = lesions.assign(finding="label", score=0.9)
         >>> output = System("RetinaNet", "boxes", images, boxes=boxes).output_on(ids)
         >>> locate_predictions(output, np.array([0.9]), truth, None).on_lesion.tolist()

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.engine import open_engine
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from cxr_compare.scripts.next_steps import trainings
-from cxr_compare.scripts.options import chosen_engine
+from cxr_compare.scripts.options import open_workers
 from cxr_compare.scripts.parameters import AnyPath, as_path
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.split_lists import CheckedData, check_split_file
@@ -64,7 +63,7 @@ def check(
         The problems that the audit found, the most serious first; or the counts of shared patients.
 
     Raises:
-        InputError: The split does not exist, the engine cannot start, or a list or mapping
+        InputError: The split does not exist, the Ray cluster cannot start, or a list or mapping
             cannot be read.
 
     Example:
@@ -92,19 +91,18 @@ def check(
     if no_pixels and burned_in_text:
         raise InputError("--burned-in-text: searches the pixels; leave out --no-pixels")
     from cxr_compare.data_prep.audit import audit, page
-    from cxr_compare.data_prep.audit.burned_in_text import find_burned_in_text
+    from cxr_compare.data_prep.audit.images import find_burned_in_text
 
     dataset = DataSet.open(data)
     if split is not None:
         dataset.split(split)  # refuses a name that it does not have, before anything is measured
-    engine = chosen_engine()
-    with open_engine(engine.name, address=engine.address) as workers:
+    with open_workers() as workers:
         found = audit.audit(
             dataset,
             pixels=not no_pixels,
             text=find_burned_in_text(dataset, workers) if burned_in_text else None,
             measure_shortcuts=measure_shortcuts,
-            engine=workers,
+            workers=workers,
         )
     with folder_lock(data):
         page.write_audit(dataset, found, data, pixels=not no_pixels)

@@ -225,7 +225,7 @@ def compare(
             pixels = pixels_of_folder(first, image_options.folder, console.say)
         refuse_shared_patients(first, truth, allowed=allow_shared_patients)
         predictions = open_given_systems(compared, given, result_columns, read_scales(scale))
-        if not len(first.image_ids("val")):
+        if not len(first.ids_of("val")):
             require_given_thresholds(policy)
         inputs = [
             FromTruth(predictions, labelled, given.of_finding, pixels)
@@ -502,12 +502,12 @@ def _compare_targets(
         results = {}
         said: set[str] = set()  # how a file was read is said once, not for each target
         for each in inputs:
-            console.say(f"{each.truth.display_name}:")
+            console.say(f"{each.truth.shown_name}:")
             name = each.truth.finding
             results[name] = request.report(each, out / name)
             lines = [line for line in str(results[name]).split("\n") if line not in said]
             console.say("\n".join(lines))
             said.update(line for line in lines if line.startswith("Note: "))
-        titles = {each.truth.finding: each.truth.display_name for each in inputs}
+        titles = {each.truth.finding: each.truth.shown_name for each in inputs}
         page = write_targets_page(out, titles, first.truth.title)
         return ResultsByTarget(results, page)

@@ -146,15 +146,12 @@ def _export_run(
     require_packages(f"export --format {format}", "export", needed)
     tune_cpu()
     from cxr_compare.serving.export import export_joint, export_run
-    from cxr_compare.serving.run import require_reads_images
-    from cxr_compare.training.run_folder import RunFolder
 
     dataset = None if data is None else DataSet.open(data)
     out = out or export_folder(run, format, precision)
     if is_joint(run):
         console.say(f"Exporting the members as {format} {precision}, and checking them")
         return out, export_joint(run, out, format, precision, dataset, console)
-    require_reads_images(run, RunFolder.open(run).info.get("features"))
     size = Preprocess.read(run / "preprocess.json").size
     store = None if dataset is None else dataset.make_store(size, console)
     console.say(f"Exporting as {format} {precision}, and checking it against the run")

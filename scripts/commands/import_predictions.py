@@ -14,7 +14,6 @@ from cxr_compare.scripts.result_columns import require_box_answers
 from cxr_compare.scripts.runner import command
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.features import Features
     from cxr_compare.data_prep.store.predictions import Predictions
     from cxr_compare.evaluation.sources.imported import ColumnNames
 
@@ -39,10 +38,8 @@ def import_predictions(
     ignore_unknown: bool = False,
     coco_truth: AnyPath | None = None,
     scale: float | None = None,
-    revision: str | None = None,
-    licence: str | None = None,
-) -> Predictions | Features:
-    """Import predictions of other software, or features.
+) -> Predictions:
+    """Import predictions of other software.
 
     A CSV has the columns image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], with
     boxes in px of the original image. The columns x,y,width,height and other usual names (filename,
@@ -53,17 +50,11 @@ def import_predictions(
     their ranks if their column is named by --columns score=COLUMN. All boxes are kept, also those
     that overlap.
 
-    A Parquet file holds features, from which cxr train probe fits a classifier (a linear layer):
-    the column image_id and one column of lists, or columns f0, f1, ... of numbers. With grid_h and
-    grid_w the features are those of a grid of cells, row by row, all numbers of the first cell
-    first; the grid covers the image, or its part x1, y1, x2, y2.
-
     Args:
-        file: CSV (in Python also a DataFrame), COCO results JSON, folder of YOLO files, or Parquet
-            file of features.
+        file: CSV (in Python also a DataFrame), COCO results JSON, or folder of YOLO files.
         data: Data set that cxr prepare made.
-        out: Predictions folder or features folder to make.
-        name: Name of the system in the report, or of the encoder of features.
+        out: Predictions folder to make.
+        name: Name of the system in the report.
         finding: Finding of the rows that name none, such as lung_opacity. Needed only if the data
             set has several findings.
         columns: Columns of the CSV as ROLE=COLUMN, for the roles image, score and finding, such as
@@ -87,12 +78,9 @@ def import_predictions(
         scale: Factor from the px of the boxes to px of the original image, such as 2 for boxes of
             an image that was halved. 1 says that the boxes are in px of the original image, where
             the command asks.
-        revision: Revision of the encoder of features, such as a version or a commit; 'unknown' if
-            nobody knows it.
-        licence: Licence of the encoder of features, such as MIT; 'unknown' if nobody knows it.
 
     Returns:
-        The imported predictions, or the imported features.
+        The imported predictions.
 
     Raises:
         InputError: A row is wrong, or an image is unknown or missing. The message names the file,
@@ -104,34 +92,10 @@ def import_predictions(
 
         cxr import runs/detect/predict --data out/data --out out/yolo --name YOLO
         --class-names out/yolo-set/data.yaml
-
-        cxr import features.parquet --data out/data --out out/features --name RAD-DINO
-        --revision COMMIT --licence MIT
     """
     data = as_path(data)
     out = as_path(out)
     coco_truth = as_path(coco_truth)
-    if isinstance(file, Path) and file.suffix.lower() == ".parquet":
-        of_predictions = {
-            "finding": finding,
-            "images": images != "all",
-            "class-names": class_names,
-            "coco-truth": coco_truth,
-            "scale": scale,
-        }
-        if given := [option for option, value in of_predictions.items() if value]:
-            raise InputError(
-                f"import --{given[0]}: is for predictions, and {file} is taken as features, as is "
-                "every Parquet file; leave the option out, or write predictions as CSV"
-            )
-        encoder = (name, revision, licence)
-        return _import_features(file, data, out, encoder, columns, split, ignore_unknown)
-    if given := [
-        option for option, value in (("revision", revision), ("licence", licence)) if value
-    ]:
-        raise InputError(
-            f"import --{given[0]}: is for the encoder of features (.parquet); leave it out"
-        )
     from cxr_compare.evaluation.sources.import_folder import import_file
 
     predictions = import_file(
@@ -151,38 +115,6 @@ def import_predictions(
     for note in predictions.info.notes:
         say(note)
     return predictions
-
-
-def _import_features(
-    file: Path,
-    data: Path,
-    out: Path,
-    named: tuple[str, str | None, str | None],
-    columns: Sequence[str],
-    split: str,
-    ignore_unknown: bool,
-) -> Features:
-    """Write the features of an encoder, given by its name, revision and licence, as a folder."""
-    from cxr_compare.data_prep.store.dataset import DataSet
-    from cxr_compare.evaluation.sources.feature_table import Encoder, import_features
-
-    name, revision, licence = named
-    if revision is None or licence is None:
-        missing = "revision" if revision is None else "licence"
-        raise InputError(
-            f"import {file}: give the {missing} of the encoder, with --{missing} TEXT ('unknown' "
-            "if nobody knows it)"
-        )
-    names = _column_names(columns)
-    return import_features(
-        file,
-        DataSet.open(data),
-        out,
-        Encoder(name, revision, licence),
-        image_column=names.image or "image_id",
-        split=split,
-        ignore_unknown=ignore_unknown,
-    )
 
 
 _COLUMN_ROLES = ("image", "score", "finding", "box_form", "box_unit")

@@ -14,9 +14,10 @@ from cxr_compare.scripts.options import (
     Device,
     Policy,
     Precision,
-    chosen_engine,
+    open_workers,
     own_split,
     split_name,
+    uses_cluster,
 )
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
@@ -146,8 +147,7 @@ def predict(
     _refuse(for_images, "images; leave it out, or --data")
     if len(words) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
-    engine = chosen_engine()
-    if engine.is_cluster:
+    if uses_cluster():
         if device == "cuda":
             raise InputError("--device cuda: CXR_ENGINE=ray predicts on processors; leave it out")
         how["device"] = "cpu"
@@ -155,7 +155,6 @@ def predict(
     name, run = split_name(words[0])
     chosen = _choose_backend(run, data, how)  # before the data set is read, which takes time
     from cxr_compare.data_prep.store.dataset import DataSet
-    from cxr_compare.data_prep.work.engine import open_engine
     from cxr_compare.serving.predict_folder import predict_data_set
 
     dataset = DataSet.open(data)
@@ -163,7 +162,7 @@ def predict(
     model = _open_model(chosen, how)
     if finding:
         model = model.with_names(parse_finding_names(finding))
-    with open_engine(engine.name, address=engine.address) as workers:
+    with open_workers() as workers:
         return predict_data_set(
             model,
             dataset,
@@ -172,7 +171,7 @@ def predict(
             console,
             batch_size=batch_size,
             name=name,
-            engine=workers if engine.is_cluster else None,
+            cluster=None if isinstance(workers, int) else workers,
         )
 
 

@@ -13,11 +13,10 @@ from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
-from cxr_compare.data_prep.work.engine import open_engine
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import data_set_steps
-from cxr_compare.scripts.options import Names, chosen_engine, read_roles, read_target
+from cxr_compare.scripts.options import Names, open_workers, read_roles, read_target
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 
@@ -162,6 +161,11 @@ def prepare(
     sources = [path for path in given if path not in tables]
     # A table beside a file of an annotation tool adds to it.
     named = sorted({kinds[path] for path in tables} - {None}, key=lambda kind: kind == "table")
+    tools = [kind for kind in named if kind != "table"]
+    if len(tools) > 1:
+        raise InputError(
+            f"prepare: files of {' and '.join(tools)} are not read together; give those of one tool"
+        )
     format = format or next(iter(named), None)  # noqa: A001
     read = ReadOptions(
         reference=reference,
@@ -182,8 +186,7 @@ def prepare(
     from cxr_compare.data_prep.assemble import combine, prepare
 
     rule = SplitRule(val=val, test=test)
-    engine = chosen_engine()
-    with open_engine(engine.name, address=engine.address, workers=workers) as decoders:
+    with open_workers(workers) as decoders:
         if source is None:
             summary = combine.combine(
                 sources,
@@ -194,7 +197,7 @@ def prepare(
                 exclude=exclude,
                 measure_shortcuts=measure_shortcuts,
             )
-            decoded_by = decoders if engine.is_cluster else None
+            decoded_by = None if isinstance(decoders, int) else decoders
             for side in size or ():
                 DataSet.open(folder).make_store(side, console, decoded_by)
         else:
@@ -211,7 +214,7 @@ def prepare(
                 keep_ids=keep_ids,
                 add=add,
                 strict=strict,
-                engine=decoders,
+                workers=decoders,
                 progress=console.track,
                 show=console.say,
                 measure_shortcuts=measure_shortcuts,

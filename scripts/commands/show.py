@@ -137,7 +137,6 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         "data set": _dataset,
         "run": _run,
         "export": _export,
-        "features": _features,
         "predictions": _predictions,
         "report": lambda place: {"open": place / PAGE},
         "phantom": _phantom,
@@ -182,6 +181,7 @@ def _title(folder: Path) -> str:
 
 def _dataset(folder: Path) -> dict[str, Any]:
     from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.store.pixel_store import stored_sizes
 
     dataset = DataSet.open(folder)
     images = dataset.images
@@ -191,7 +191,7 @@ def _dataset(folder: Path) -> dict[str, Any]:
         "images": len(images),
         "patients": images["patient_id"].nunique(),
         "pixels": "yes" if dataset.has_pixels else "none: for evaluation only",
-        "pixel stores": ", ".join(sorted(p.name for p in (folder / "pixels").glob("*-*"))) or "-",
+        "pixel stores": ", ".join(f"{size} px" for size in stored_sizes(folder)) or "-",
     }
     for target in dataset.targets.values():
         labels = dataset.labels(target)
@@ -278,21 +278,6 @@ def _predictions(folder: Path) -> dict[str, Any]:
         "data set": made_on and made_on.to_json(),
         "tuned for": ", ".join(decisions) or "nothing yet: cxr tune",
         "inference_id": predictions.info.inference_id,
-    }
-
-
-def _features(folder: Path) -> dict[str, Any]:
-    from cxr_compare.data_prep.store.features import Features
-
-    features = Features.open(folder)
-    rows, columns = features.grid
-    cells = f", {rows} x {columns} cells" if features.has_grid else ""
-    return {
-        "encoder": features.encoder,
-        "images": f"{len(features.ids):,}",
-        "features": f"{features.channels:,}{cells}",
-        "data set": features.info.data_set.to_json(),
-        "features_id": features.features_id,
     }
 
 

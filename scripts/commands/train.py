@@ -66,8 +66,6 @@ def train(
 
     Example:
         cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
-
-        cxr train probe --data out/data --out out/probe --set model.features=out/features
     """
     data = as_path(data)
     out = as_path(out)
@@ -138,8 +136,7 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
         The decision comes last: `CurveRun.has_ended` takes it for the end of the training.
         """
         size = request.settings.data.image_size
-        if size is not None:  # a probe of given features reads no image
-            add_guard(request.out, request.dataset, request.split, size, console)
+        add_guard(request.out, request.dataset, request.split, size, console)
         test_set = LabelledSplit(request.dataset, request.target, request.split)
         freeze_decision(request.out, test_set, console, device=hardware.device)
 

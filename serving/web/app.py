@@ -18,7 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from cxr_compare.data_prep.contracts.csv_files import inert_cell
-from cxr_compare.data_prep.images.image_limits import MAX_PIXELS
+from cxr_compare.data_prep.images.refused_files import MAX_PIXELS
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.contours import CONTOUR_PROBABILITIES
 from cxr_compare.evaluation.overlays.legend import MARKS

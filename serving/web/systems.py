@@ -349,7 +349,7 @@ def _figures_of(run: Run, content: AnswerInfo, figures: pd.DataFrame) -> ReportF
     name = _evaluated_as(run, content)
     if name is None:
         return None
-    of_system = figures[figures["system"] == name].astype(object)
+    of_system = figures[(figures["first"] == name) & (figures["second"] == "")].astype(object)
     known = of_system.where(of_system.notna(), None)
     rows = [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
     keys = [(metric, "") for metric in _OF_SCORES]

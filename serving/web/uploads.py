@@ -17,7 +17,7 @@ from pathlib import Path
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.image import read_image, starts_like_dicom
-from cxr_compare.data_prep.images.image_limits import TooLargeError
+from cxr_compare.data_prep.images.refused_files import TooLargeError
 from cxr_compare.serving.guard import Warned, file_warnings
 from cxr_compare.serving.web.schemas import Refused
 

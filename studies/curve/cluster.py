@@ -11,16 +11,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.work.chunks import CrashError
-from cxr_compare.data_prep.work.engine import EngineName, open_engine
-from cxr_compare.data_prep.work.ray_engine import RayEngine, ray_result
+from cxr_compare.data_prep.work.map_images import Workers
+from cxr_compare.data_prep.work.ray_cluster import CrashError, RayCluster
 from cxr_compare.scripts.child_processes import Child, interrupt, start
 from cxr_compare.studies.curve.child_commands import (
     Command,
@@ -107,75 +105,59 @@ def share_machines(
     return MachineShare(max(1, int(min(cpus / has for cpus, has in able) * gpus)), gpus)
 
 
-@contextmanager
-def open_machines(
-    engine: EngineName,
-    address: str | None,
-    *,
-    device: str,
-    devices: int,
-    jobs: int,
-    reads: Sequence[Path],
-) -> Iterator[Machines]:
-    """Yield the object that starts commands on this machine or a cluster, for a ``with`` block.
+def choose_machines(
+    workers: Workers, *, device: str, devices: int, jobs: int, reads: Sequence[Path]
+) -> Machines:
+    """Return the object that starts commands on this machine or a cluster.
 
     Args:
-        engine: ``local`` for processes of this machine, ``ray`` for a cluster.
-        address: Address of the Ray cluster; None starts one on this machine.
+        workers: Number of processes of this machine, which is not used, or the Ray cluster.
         device: ``auto``, ``cpu`` or ``cuda``.
         devices: Number of GPUs for each command.
         jobs: Number of commands that run at the same time.
         reads: Folders and files that the commands read or write. All machines of a cluster must see
             them under the same path.
 
-    Yields:
-        The object that starts the commands.
-
     Raises:
-        InputError: There is no such cluster or device. If a machine of the cluster lacks a package
-            or a folder, the error is raised when the first command starts.
+        InputError: There is no such device. If a machine of the cluster lacks a package or a
+            folder, the error is raised when the first command starts.
     """
-    with open_engine(engine, address=address) as opened:
-        if isinstance(opened, RayEngine):
-            yield _Cluster(opened, device, devices, jobs, reads)
-        else:
-            yield ThisMachine(share_devices(device, devices, jobs))
+    if isinstance(workers, RayCluster):
+        return _ClusterMachines(workers, device, devices, jobs, reads)
+    return ThisMachine(share_devices(device, devices, jobs))
 
 
-class _Cluster:
+class _ClusterMachines:
     """A cluster that runs commands; see `Machines`."""
 
     def __init__(
-        self, engine: RayEngine, device: str, devices: int, jobs: int, reads: Sequence[Path]
+        self, cluster: RayCluster, device: str, devices: int, jobs: int, reads: Sequence[Path]
     ) -> None:
         self.jobs = jobs
-        self._engine = engine
-        self._device = device
-        self._devices = devices
+        self._cluster = cluster
         self._reads = reads
-        self._share: MachineShare | None = None
+        nodes = [node["Resources"] for node in cluster.ray.nodes() if node["Alive"]]
+        counts = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+        able = [count for count in counts if count[0]]
+        self._share = share_machines(able, device, devices, jobs)
 
     def start(self, command: Command, slot: int) -> Child:
         """Start a command on a machine that Ray chooses."""
-        ray = self._engine.connect()
-        if self._share is None:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            counts = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
-            able = [count for count in counts if count[0]]
-            self._share = share_machines(able, self._device, self._devices, self.jobs)
         share = self._share
         threads = os.environ.get("OMP_NUM_THREADS", share.threads)
         environment = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         options = {"num_cpus": share.processors, "num_gpus": share.gpus, "max_retries": 0}
         run = partial(_run, environment=environment)
-        return _Task(ray, lambda: self._engine.start(run, command, self._reads, **options), command)
+        begin = partial(self._cluster.start, run, command, self._reads, **options)
+        return _Task(self._cluster, begin, command)
 
 
 class _Task:
     """A command in the cluster; see `Child`."""
 
-    def __init__(self, ray: Any, begin: Callable[[], Any], command: Command) -> None:
-        self._ray = ray
+    def __init__(self, cluster: RayCluster, begin: Callable[[], Any], command: Command) -> None:
+        self._cluster = cluster
+        self._ray = cluster.ray
         self._begin = begin
         self._command = command
         self._answer = begin()
@@ -186,7 +168,7 @@ class _Task:
     def poll(self) -> int | None:
         if self._status is None and self._ray.wait([self._answer], timeout=0)[0]:
             try:
-                status = ray_result(self._ray, self._answer, timeout=_POLL)
+                status = self._cluster.result(self._answer)
             except CrashError:
                 status = _ENDED_WITH_MACHINE[0]
             except self._ray.exceptions.TaskCancelledError:

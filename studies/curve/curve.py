@@ -30,15 +30,15 @@ from cxr_compare.scripts.command_frame import (
     Outcome,
     Settings,
     as_path,
-    chosen_engine,
     command,
     config_names,
     load_model,
+    open_workers,
     predict_once,
     settings_words,
 )
 from cxr_compare.studies.curve.child_commands import Command, Running, run_commands
-from cxr_compare.studies.curve.cluster import open_machines
+from cxr_compare.studies.curve.cluster import choose_machines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -174,13 +174,10 @@ def curve(
         require_only_files(out, {_STARTED, _RUNS, *FILES}, "curve")
     plan = replace(plan, parts=add_parts(dataset, evaluated.name, splits, sizes, range(seeds)))
     make_folder(out)
-    engine = chosen_engine()
-    with (
-        open_machines(
-            *engine, device=device, devices=1, jobs=jobs, reads=(data, out / _STARTED)
-        ) as machines,
-        folder_lock(out),
-    ):
+    with open_workers() as workers, folder_lock(out):
+        machines = choose_machines(
+            workers, device=device, devices=1, jobs=jobs, reads=(data, out / _STARTED)
+        )
         if before is None:
             CurveStarted(**started, **provenance()).write(out / _STARTED)
         remove_leftovers(data)  # of a call that was killed when it had just added the parts

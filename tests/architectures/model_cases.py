@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cxr_compare.classification.activation_maps import activation_maps
-from cxr_compare.classification.dataset import LabelBatch
+from cxr_compare.classification.loss import LabelBatch
 from cxr_compare.classification.loss import training_losses as classifier_losses
 from cxr_compare.classification.loss import validation_losses as validate_classifier
 from cxr_compare.classification.model import build_classifier

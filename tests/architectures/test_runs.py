@@ -109,7 +109,7 @@ def test_compare_evaluates_the_runs_of_all_models(data, run_folder, tmp_path):
     runs = [f"{name}={run_folder(name)}" for name in MODEL_CASES]
     arguments = ["--data", data, "--out", tmp_path / "report", "--replicates", "100"]
     assert cxr("compare", *runs, *arguments) == 0
-    evaluated = pd.read_csv(tmp_path / "report/figures.csv")["system"]
+    evaluated = pd.read_csv(tmp_path / "report/figures.csv")["first"]
     assert set(MODEL_CASES) <= set(evaluated)
 
 

@@ -2,22 +2,17 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from cxr_compare.classification.dataset import ImageLabelDataset, LabelBatch, collate
+from cxr_compare.classification.loss import LabelBatch
 from cxr_compare.classification.model import ImageClassifier, build_classifier
-from tests.memory_store import MemoryStore
+from cxr_compare.training.datasets import ImageLabelDataset, collate_labels
+from tests.memory_store import LABELLED_ORIGINALS, LABELS, MemoryStore
 
 SIZE = 64
-SHAPES = {"square": (128, 128), "wide": (100, 200), "high": (256, 128), "unknown": (64, 64)}
 FINDINGS = ("opacity", "nodule")
-LABELS = pd.DataFrame(
-    {"opacity": [1.0, 0.0, 1.0], "nodule": [0.0, np.nan, 1.0]},
-    index=pd.Index(["square", "wide", "high"], name="image_id"),
-)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +23,7 @@ def fixed_sums(one_thread: None) -> None:
 
 @pytest.fixture
 def store() -> MemoryStore:
-    return MemoryStore(SHAPES, SIZE)
+    return MemoryStore(LABELLED_ORIGINALS, SIZE)
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def dataset(store: MemoryStore) -> ImageLabelDataset:
 
 @pytest.fixture
 def batch(dataset: ImageLabelDataset) -> LabelBatch:
-    return collate([dataset[row] for row in range(len(dataset))])
+    return collate_labels([dataset[row] for row in range(len(dataset))])
 
 
 @pytest.fixture

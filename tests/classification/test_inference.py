@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_compare.classification.dataset import collate
 from cxr_compare.classification.inference import predict_scores
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import validate_table
 from cxr_compare.data_prep.store.prediction_writer import concat_parts
+from cxr_compare.training.datasets import collate_labels
 
 FINDINGS = ("opacity", "nodule")
 
@@ -24,7 +24,7 @@ def predict(store):
     """Run `predict_scores` over batches of samples and join what it yields, checked."""
 
     def run(model, batches, findings=FINDINGS, **options):
-        pixels = ((batch.image_ids, batch.images) for batch in map(collate, batches))
+        pixels = ((batch.image_ids, batch.images) for batch in map(collate_labels, batches))
         parts = list(predict_scores(model, pixels, findings, placement=store.placement, **options))
         whole = concat_parts(parts)
         tables = {"predicted_images": whole.images, **whole.tables}
@@ -119,7 +119,7 @@ def test_the_generator_is_lazy_and_leaves_modes_alone(build_small, samples, stor
     def batches():
         for sample in samples:
             drawn.append(sample.image_id)
-            yield [sample.image_id], collate([sample]).images
+            yield [sample.image_id], collate_labels([sample]).images
 
     stream = predict_scores(model, batches(), FINDINGS, placement=store.placement)
     next(stream)

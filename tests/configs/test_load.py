@@ -300,21 +300,10 @@ def test_a_classifier_becomes_a_probe_without_the_keys_of_a_training():
     assert parse_config(dump_config(config), "run") == config
 
 
-def test_given_features_take_the_place_of_the_network_and_its_pixels():
-    for name in ("probe", "chexnet_small"):
-        config = read_config(find_config(name), ["model.features=out/f", "data.split=cv-1"])
-        assert isinstance(config, ProbeConfig)
-        assert (config.model.features, config.model.backbone) == ("out/f", None)
-        assert (config.data.image_size, config.data.split) == (None, "cv-1")
-        assert parse_config(dump_config(config), "run") == config
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["model.weights=none"], "weights = 'none' makes it random"),
-        (["model.features=f", "model.weights=w.pth"], "weights belongs to a network"),
-        (["model.features=f", "data.image_size=224"], "no effect on given features"),
         (["augmentation.scale=0.1"], "augmentation: unknown key"),
         (["training.epochs=3"], "--set training.epochs: unknown key"),
         (["training.penalties=[]"], "--set training.penalties"),
@@ -331,8 +320,6 @@ def test_a_probe_refuses_what_does_not_go_together(overrides, message):
 def test_a_detector_is_no_probe():
     with pytest.raises(InputError, match=r"model\.trainable"):
         read_config(find_config("retinanet_small"), ["model.trainable=none"])
-    with pytest.raises(InputError, match=r"model\.features: unknown key"):
-        read_config(find_config("retinanet_small"), ["model.features=f"])
 
 
 def test_another_architecture_leaves_keys_out_that_it_does_not_have():

@@ -221,7 +221,7 @@ def test_boxes_of_other_shapes_are_read(shape, tmp_path):
     dataset = prepare(write_coco(tmp_path / "in", annotations), tmp_path / "out", "coco")
     assert corners_of(dataset) == [list(map(float, corners)) for corners in CORNERS]
     assert counts(dataset) == (N_BOXES, N_BOXES)
-    assert any("polygon" in note for note in dataset.summary.notes) is (shape == "polygon")
+    assert any("box around" in note for note in dataset.summary.notes) is (shape != "object")
 
 
 def test_a_box_that_leaves_its_image_a_little_is_cut_and_counted(tmp_path):
@@ -391,7 +391,7 @@ def test_a_bbox_must_be_around_its_outline(n_wrong, tmp_path):
         annotations.append({"bbox": [x, below, w, h], "segmentation": [outline]})
     source = write_coco(tmp_path / "in", annotations)
     if n_wrong > 1:
-        with pytest.raises(InputError, match=rf"p00_0.*in {n_wrong} of 12 annotations"):
+        with pytest.raises(InputError, match=rf"p00_0.*{n_wrong} boxes of 12"):
             prepare(source, tmp_path / "out", "coco")
         return
     dataset = prepare(source, tmp_path / "out", "coco")

@@ -6,27 +6,13 @@ import pandas as pd
 import pytest
 import torch
 
-from cxr_compare.detection.detector import LesionBatch, LesionDataset, collate
+from cxr_compare.detection.detector import LesionBatch
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.retinanet import LesionRetinaNet
-from tests.memory_store import MemoryStore
+from cxr_compare.training.datasets import LesionDataset, collate_lesions
+from tests.memory_store import BOXES, ORIGINALS, MemoryStore
 
 SIZE = 64
-ORIGINALS = {  # image id -> (height, width) px: square, wide and high
-    "square": (128, 128),
-    "wide": (100, 200),
-    "high": (256, 128),
-    "empty": (128, 128),
-}
-BOXES = pd.DataFrame(
-    [
-        ("square", "opacity", 20.0, 30.0, 70.0, 90.0),
-        ("square", "opacity", 80.0, 10.0, 120.0, 60.0),
-        ("wide", "opacity", 100.0, 20.0, 180.0, 80.0),
-        ("high", "opacity", 10.0, 100.0, 110.0, 220.0),
-    ],
-    columns=["image_id", "finding", "x1", "y1", "x2", "y2"],
-)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,7 +63,7 @@ def dataset(store: MemoryStore) -> LesionDataset:
 
 @pytest.fixture
 def batch(dataset: LesionDataset) -> LesionBatch:
-    return collate([dataset[row] for row in range(len(dataset))])
+    return collate_lesions([dataset[row] for row in range(len(dataset))])
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import validate_table
 from cxr_compare.data_prep.store.prediction_writer import concat_parts
-from cxr_compare.detection.detector import LesionDataset, collate, predict_boxes
+from cxr_compare.detection.detector import predict_boxes
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
+from cxr_compare.training.datasets import LesionDataset, collate_lesions
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def predict(store, originals):
     """Run `predict_boxes` over batches of samples and join what it yields."""
 
     def run(model, batches, findings=("opacity",), **options):
-        pixels = ((batch.image_ids, batch.images) for batch in map(collate, batches))
+        pixels = ((batch.image_ids, batch.images) for batch in map(collate_lesions, batches))
         parts = list(
             predict_boxes(
                 model,
@@ -112,7 +113,7 @@ def test_the_generator_is_lazy_and_leaves_modes_alone(build_small, samples, stor
     def batches():
         for sample in samples:
             drawn.append(sample.image_id)
-            yield [sample.image_id], collate([sample]).images
+            yield [sample.image_id], collate_lesions([sample]).images
 
     stream = predict_boxes(
         model, batches(), ("opacity",), placement=store.placement, images=originals

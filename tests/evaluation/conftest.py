@@ -21,7 +21,7 @@ from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import Figure, Figures
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import Pixels
@@ -55,7 +55,7 @@ LESION = (16.0, 20.0, 32.0, 40.0)
 class ImageSet:
     """Labelled images, and pixels that note which of them were read."""
 
-    labelled: GroundTruth
+    labelled: LabelledImages
     has_pixels: bool = True
     reads: list[str] = field(default_factory=list)
 
@@ -78,10 +78,10 @@ def no_chart_files() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def hand_made() -> Callable[[], tuple[Comparison, GroundTruth, Pixels | None]]:
+def hand_made() -> Callable[[], tuple[Comparison, LabelledImages, Pixels | None]]:
     """Makes the comparison and its images anew: for fixtures that many tests share."""
 
-    def make() -> tuple[Comparison, GroundTruth, Pixels | None]:
+    def make() -> tuple[Comparison, LabelledImages, Pixels | None]:
         images = make_image_set()
         return make_comparison(), images.labelled, images.pixels
 
@@ -101,11 +101,10 @@ def make_image_set() -> ImageSet:
     positive = [name for name, row in IMAGES.items() if row[0]]
     boxes = pd.DataFrame([(name, *LESION) for name in positive], columns=["image_id", *EDGES])
     return ImageSet(
-        GroundTruth(
+        LabelledImages(
             images=frame.assign(view="PA", sex="F", age_years=50.0),
-            labels=pd.Series({name: float(row[0]) for name, row in IMAGES.items()}),
+            labels=pd.DataFrame({"opacity": {name: float(row[0]) for name, row in IMAGES.items()}}),
             roles=pd.Series(roles, index=names),
-            finding="opacity",
             display_name="Lung opacity",
             findings=("lung_opacity",),
             true_boxes=boxes,
@@ -150,17 +149,21 @@ def with_families(figures: Figures) -> Figures:
 
         return replace(figure, interval_at=ends) if figure.bounded else figure
 
-    differences = {
-        pair: {key: widened(figure) for key, figure in each.items()}
-        for pair, each in figures.differences.items()
+    rows = {
+        pair: {key: widened(figure) if pair[1] else figure for key, figure in each.items()}
+        for pair, each in figures.rows.items()
     }
-    return replace(figures, differences=differences)
+    return replace(figures, rows=rows)
 
 
 def metrics_frame(rows: list[tuple]) -> pd.DataFrame:
-    """Rows ``system, policy, metric, estimate, low, high`` as the tidy table."""
+    """Rows ``system, policy, metric, estimate, low, high`` as the tidy table; "A - B" is a pair."""
     names = ["system", "policy", "metric", "estimate", "ci_low", "ci_high"]
     frame = pd.DataFrame(rows, columns=names)
+    pairs = frame.pop("system").str.partition(" - ")
+    frame.insert(0, "first", pairs[0])
+    frame.insert(1, "second", pairs[2])
+    frame["kind"] = np.where(frame["second"] == "", "system", "difference")
     return frame.assign(
         target="opacity", unit="image", subgroup="all", ci_method="patient-cluster bootstrap",
         n_images=len(IMAGES), n_patients=len(IMAGES), n_positive=6, note="",

@@ -1,9 +1,10 @@
 """Evaluated images of tests that need no data set."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel
 from cxr_compare.evaluation.figure_intervals import compute_figures
@@ -14,16 +15,17 @@ from cxr_compare.evaluation.replicates import FiguresOfWeights, replicates
 
 def evaluated_images(y_true, patients=None, **known):
     """Images by label, a patient each unless said; `known`: further fields, else no boxes."""
-    y_true = np.asarray(y_true, dtype=bool)
     n = len(y_true)
     patients = np.arange(n) if patients is None else np.asarray(patients)
-    fields = {
-        "image_ids": pd.Index([f"i{number:04d}" for number in range(n)]),
-        "boxes_trusted": np.zeros(n, dtype=bool),
-        "truth": pd.DataFrame(columns=["image_id", *EDGES]),
-    }
-    n_patients = int(patients.max()) + 1
-    return LabelledImages(y_true=y_true, patients=patients, n_patients=n_patients, **fields | known)
+    ids = known.pop("image_ids", pd.Index([f"i{number:04d}" for number in range(n)]))
+    names = [f"p{number:06d}" for number in range(int(patients.max()) + 1)]
+    images = LabelledImages.from_arrays(ids, y_true, [names[patient] for patient in patients])
+    if "x_class" in known:
+        kinds = images.images.assign(x_class=np.asarray(known.pop("x_class")))
+        images = replace(images, images=kinds)
+    if "is_boxed" in known:
+        known["boxes_trusted"] = ids[known.pop("is_boxed")]
+    return replace(images, patient_ids=pd.Index(names), **known)
 
 
 def model_of(images, scores, thresholds=None, *, validation=None, boxes=None, **choices):

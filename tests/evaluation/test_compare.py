@@ -14,7 +14,7 @@ from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.figures import COLUMNS
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.reduction import reduce_boxes
 from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.metric_table import evaluated_by_unit
@@ -90,7 +90,7 @@ def test_a_system_against_itself_differs_by_exactly_nothing(predict, test_set, t
     shutil.copytree(tmp_path / "A", tmp_path / "B")
     pair = {"A": first, "B": Predictions.open(tmp_path / "B")}
     comparison = compare_predictions(pair, test_set, replicates=50)
-    gaps = comparison.metrics[comparison.metrics["system"] == "A - B"]
+    gaps = comparison.metrics[comparison.metrics["second"] == "B"]
     known = gaps[gaps["estimate"].notna() & (gaps["metric"] != "ece")]  # the ECE has none
     assert len(known) > 10
     assert (known["estimate"] == 0).all()
@@ -408,22 +408,22 @@ IMAGES = pd.DataFrame(
 def truth_of(images, labels=None):
     ids = pd.Index(images["image_id"])
     labels = pd.Series(0.0, index=ids) if labels is None else labels
-    return GroundTruth(images, labels, pd.Series("test", index=ids))
+    return LabelledImages(images, labels.to_frame("label"), pd.Series("test", index=ids))
 
 
 def test_a_study_is_named_with_its_patient():
     truth = truth_of(IMAGES)
     ids = pd.Index(IMAGES["image_id"])
-    studies = group_images(truth, truth.labels, ids, "study")
+    studies = group_images(truth, ids, "study", role="test")
     assert len(studies.names) == 4  # s1 of p1, p2 and p3 are three
-    patients = group_images(truth, truth.labels, ids, "patient")
+    patients = group_images(truth, ids, "patient", role="test")
     assert patients.names[patients.of_image].tolist() == ["p1", "p1", "p2", "p3", "p3"]
 
 
 def test_a_unit_with_an_unknown_image_counts_only_where_another_is_positive():
     labels = pd.Series([1.0, np.nan, 0.0, 0.0, np.nan], index=IMAGES["image_id"])
     known = labels.dropna().index
-    units = group_images(truth_of(IMAGES, labels), labels, known, "patient")
+    units = group_images(truth_of(IMAGES, labels), known, "patient", role="test")
     assert units.names.tolist() == ["p1", "p2"]  # p3: a negative image and one unknown
     assert units.of_image.tolist() == [0, 1, -1]
     assert units.n_left_out == 1
@@ -434,10 +434,10 @@ def test_studies_without_names_are_refused():
     ids = pd.Index(IMAGES["image_id"])
     unnamed = truth_of(IMAGES.drop(columns="study_id"))
     with pytest.raises(InputError, match="names no studies"):
-        group_images(unnamed, unnamed.labels, ids, "study")
+        group_images(unnamed, ids, "study", role="test")
     partly = truth_of(IMAGES.assign(study_id=["s1", None, "s1", "s1", "s1"]))
     with pytest.raises(InputError, match=r"'b'.*study_id"):
-        group_images(partly, partly.labels, ids, "study")
+        group_images(partly, ids, "study", role="test")
 
 
 def test_figures_by_patient_are_those_of_the_highest_scores(

@@ -10,7 +10,7 @@ import pytest
 
 from cxr_compare.evaluation.common_images import common_test_images
 from cxr_compare.evaluation.compare import compare_systems, models_by_label, name_models
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.stored_predictions import (
     compare_predictions,
@@ -42,7 +42,8 @@ def frames():
     images = pd.DataFrame({"image_id": ids, "patient_id": [f"p{n // 2}" for n in range(200)]})
     boxed = ids[positive]
     boxes = pd.DataFrame({"image_id": boxed, "x1": 10.0, "y1": 10.0, "x2": 50.0, "y2": 60.0})
-    truth = GroundTruth(images, labels, roles, true_boxes=boxes, boxes_trusted=ids)
+    labels = labels.to_frame("label")
+    truth = LabelledImages(images, labels, roles, true_boxes=boxes, boxes_trusted=ids)
     status = pd.DataFrame({"image_id": ids, "status": "ok"})
     score = 1 / (1 + np.exp(-(1.5 * positive + rng.normal(size=200))))
     scores = pd.DataFrame({"image_id": ids, "finding": "label", "score": score})
@@ -56,7 +57,7 @@ def frames():
 def compared(systems, truth, images="all", **options):
     named = name_models(systems)
     selected, notes = common_test_images(models_by_label(named), truth, images=images)
-    return compare_systems(named, selected, truth, notes=notes, **options)
+    return compare_systems(named, selected, notes=notes, **options)
 
 
 def test_the_core_opens_no_file(no_files):

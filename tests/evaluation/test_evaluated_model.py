@@ -99,7 +99,7 @@ def test_a_point_beside_a_lesion_does_not_count():
     ids = pd.Index(["on it", "9 px beside", "11 px beside", "6 px below", "missed"])
     truth = pd.DataFrame({"image_id": ids, "x1": 40.0, "y1": 40.0, "x2": 60.0, "y2": 60.0})
     y_true = np.ones(5, dtype=bool)
-    images = evaluated_images(y_true, image_ids=ids, boxes_trusted=y_true, truth=truth)
+    images = evaluated_images(y_true, image_ids=ids, is_boxed=y_true, true_boxes=truth)
     x, y = np.array([50.0, 69.0, 71.0, 50.0, 50.0]), np.array([50.0, 50.0, 50.0, 66.0, 50.0])
     boxes = pd.DataFrame(
         {"image_id": ids, "x1": x - 5, "y1": y - 5, "x2": x + 5, "y2": y + 5,

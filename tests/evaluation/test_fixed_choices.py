@@ -27,7 +27,7 @@ def test_a_fixed_cut_of_maps_is_noted():
     a, truth, ids = simulate(1, 60)
     b = simulate(1, 60, jitter=9)[0]
     y_true = ids.isin(truth["image_id"])
-    images = evaluated_images(y_true, image_ids=ids, boxes_trusted=np.ones(60, bool), truth=truth)
+    images = evaluated_images(y_true, image_ids=ids, is_boxed=np.ones(60, bool), true_boxes=truth)
     models = {
         "A": [model_of(images, None, boxes=a)],
         "B": [model_of(images, None, boxes=b, **FIXED_CUT)],

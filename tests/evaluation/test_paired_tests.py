@@ -42,7 +42,7 @@ def evaluated():
     rng = np.random.default_rng(11)
     patients = np.sort(rng.integers(0, 90, N))
     patients = np.unique(patients, return_inverse=True)[1]
-    return evaluated_images(rng.random(N) < 0.4, patients, boxes_trusted=np.ones(N, dtype=bool))
+    return evaluated_images(rng.random(N) < 0.4, patients, is_boxed=np.ones(N, dtype=bool))
 
 
 def a_model(evaluated, seed, skill=1.2, threshold=0.5):
@@ -54,8 +54,8 @@ def a_model(evaluated, seed, skill=1.2, threshold=0.5):
 
 
 def pairs_of(models):
-    figures = Figures("opacity", "image", {name: {} for name in models}, {})
-    return paired_tests(figures, models)
+    images = next(iter(models.values()))[0].images
+    return paired_tests(figures_of(models, Resamples(images.n_patients, 50)), models)
 
 
 def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(evaluated):
@@ -116,10 +116,10 @@ def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
     systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
     comparison = compare_predictions(systems, test_set, replicates=200, unit="patient")
     for table in (comparison.metrics, comparison.by_unit.table()):
-        rows = table[table["system"].str.contains(" - ") & table["ci_low"].notna()]
+        rows = table[(table["second"] != "") & table["ci_low"].notna()]
         assert {"average_precision", "f1", "brier"} <= set(rows["metric"])
         for row in rows.to_dict("records"):
-            first, second = row["system"].split(" - ")
+            first, second = row["first"], row["second"]
             of = {key: row[key] for key in ("unit", "subgroup", "policy", "metric")}
             method = REFITTED_TEST if REFITTED in row["ci_method"] else BOOTSTRAP
             assert (method == REFITTED_TEST) == bool(row["policy"])

@@ -55,8 +55,8 @@ def evaluated():
         y_true,
         np.arange(N) // 2,
         image_ids=ids,
-        boxes_trusted=rng.random(N) < 0.8,
-        truth=pd.DataFrame({"image_id": ids[y_true], **edges}),
+        is_boxed=rng.random(N) < 0.8,
+        true_boxes=pd.DataFrame({"image_id": ids[y_true], **edges}),
         x_class=pd.Series(kinds),
     )
 
@@ -97,7 +97,7 @@ def test_every_replicate_is_taken_at_its_own_threshold(evaluated):
     for row, threshold in enumerate(thresholds):
         rows = np.repeat(np.arange(N), weights[row][evaluated.patients])
         truth, called = evaluated.y_true[rows], scores[rows] >= threshold
-        normal, boxed = evaluated.versus_normal[rows], truth & evaluated.boxes_trusted[rows]
+        normal, boxed = evaluated.versus_normal[rows], truth & evaluated.is_boxed[rows]
         on_lesion = (x == 5)[rows]
         expected = {
             (ALL, "recall"): oracle.recall_score(truth, called),
@@ -164,8 +164,8 @@ def boxed_images(rng, n_patients):
         drawn.sample.y_true,
         drawn.sample.patients,
         image_ids=drawn.image_ids,
-        truth=named[0],
-        boxes_trusted=np.ones(len(drawn.image_ids), dtype=bool),
+        true_boxes=named[0],
+        is_boxed=np.ones(len(drawn.image_ids), dtype=bool),
     )
     owners = np.char.add("p", drawn.sample.patients.astype(str))
     return SimpleNamespace(evaluated=evaluated, boxes=named[1:], owners=owners)
@@ -173,7 +173,9 @@ def boxed_images(rng, n_patients):
 
 def box_choice(images, system):
     """The choice of the score cut of a detector's boxes on these images."""
-    pairs = pair_boxes(images.boxes[system], images.evaluated.truth, images.evaluated.image_ids)
+    pairs = pair_boxes(
+        images.boxes[system], images.evaluated.true_boxes, images.evaluated.image_ids
+    )
     return BoxChoice([BoxCandidate(OverlapRule(), pairs)], images.owners)
 
 
@@ -187,7 +189,7 @@ def resampled(images, weights):
         joined = copies.merge(table, on="image_id")
         return joined.assign(image_id=joined["new"]).drop(columns="new")
 
-    return names, of(images.evaluated.truth), [of(boxes) for boxes in images.boxes]
+    return names, of(images.evaluated.true_boxes), [of(boxes) for boxes in images.boxes]
 
 
 def rsna_score(pairs, cuts):

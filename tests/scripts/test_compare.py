@@ -159,8 +159,8 @@ def test_python_returns_what_the_command_writes(data, system, tmp_path, capsys):
     assert result.page.is_file()
     assert result.headline == written["headline"]
     assert list(result.cautions) == written["cautions"]
-    by_kind = result.figures.groupby("kind")["system"].unique().map(set).to_dict()
-    assert by_kind == {"system": {"A", "B"}, "difference": {"A - B"}}
+    rows = set(result.figures[["kind", "first", "second"]].itertuples(index=False, name=None))
+    assert rows == {("system", "A", ""), ("system", "B", ""), ("difference", "A", "B")}
     stored = pd.read_csv(tmp_path / "report" / "figures.csv")
     assert stored["estimate"].tolist() == pytest.approx(result.figures["estimate"], nan_ok=True)
     assert "threshold=0.5" in set(result.figures["policy"])

@@ -58,7 +58,7 @@ EpochRecord.on_train_epoch_start = begin_or_end
 _DIES = _AT_EPOCH.format(after=1, what="os.kill(os.getpid(), signal.SIGKILL)")
 _WAITS = _AT_EPOCH.format(after=2, what="Path({path!r}).touch(); time.sleep(120)")
 _NO_IMAGE = """
-from cxr_compare.classification.dataset import ImageLabelDataset
+from cxr_compare.training.datasets import ImageLabelDataset
 def unreadable(self, key):
     raise OSError("the disk is gone")
 ImageLabelDataset.__getitem__ = unreadable

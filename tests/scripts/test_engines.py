@@ -1,4 +1,4 @@
-"""The engine `ray` writes the same bytes as the engine `local`, whatever dies meanwhile."""
+"""A Ray cluster writes the same bytes as processes of this machine, whatever dies meanwhile."""
 
 import hashlib
 import operator
@@ -27,16 +27,15 @@ from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.store import decode
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.data_prep.work.engine import Engine, open_engine
-from cxr_compare.data_prep.work.local_engine import LocalEngine
-from cxr_compare.data_prep.work.machine_requirements import MachineRequirements, prepare_machine
-from cxr_compare.data_prep.work.ray_engine import CHUNKS_PER_PROCESSOR
+from cxr_compare.data_prep.work import ray_cluster
+from cxr_compare.data_prep.work.map_images import map_images
+from cxr_compare.data_prep.work.ray_cluster import RayCluster, open_cluster
 from cxr_compare.scripts import console
 from cxr_compare.serving import predict_folder
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.trained_model import TrainedModel
 from cxr_compare.studies.curve.child_commands import Command, Running, run_commands  # annex studies
-from cxr_compare.studies.curve.cluster import open_machines  # annex studies
+from cxr_compare.studies.curve.cluster import choose_machines  # annex studies
 from tests.scripts.launched import contents, hooked_path, workers_below
 from tests.scripts.small_sets import cxr, drawn_images
 from tests.scripts.untrained import untrained_run
@@ -49,7 +48,7 @@ POISONED = f"path.name == {POISON!r} and os.kill(os.getpid(), signal.SIGSEGV)"
 @pytest.fixture(scope="module")
 def ray(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Engine]:
+) -> Iterator[RayCluster]:
     """One Ray for all tests: starting it takes longer than any of them."""
     if find_spec("ray") is None:  # importing it would be too early for its settings
         pytest.skip("Ray is not installed: the extra cluster")
@@ -57,8 +56,8 @@ def ray(
     workers = 1 if request.config.getoption("-m") == "not long" else 2  # each imports torch
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)
-        with open_engine("ray", workers=workers) as engine:
-            yield engine
+        with open_cluster(workers=workers) as cluster:
+            yield cluster
 
 
 @pytest.mark.release
@@ -70,17 +69,17 @@ def test_order_is_kept_and_few_rows_are_under_way(ray):
             taken.append(number)
             yield partial(time.sleep, 0.01) if number == 0 else partial(abs, -number)
 
-    answers = ray.map_rows(operator.call, rows(), on_crash=lambda row: -1)
+    answers = map_images(operator.call, rows(), ray, on_crash=lambda row: -1)
     assert next(answers) is None
-    # Chunks of one row until the first is back, of up to two workers; and the next is at hand.
-    assert len(taken) <= CHUNKS_PER_PROCESSOR * 2 + 1
+    assert len(taken) <= 3 * 2 + 1
     assert list(answers) == list(range(1, 60))
 
 
-def test_a_programming_error_in_a_worker_keeps_its_type(ray):
+def test_a_programming_error_in_a_worker_keeps_its_type_and_names_its_row(ray):
     with pytest.raises(ValueError, match="invalid literal") as failed:
-        list(ray.map_rows(int, ["1", "x", "3"], on_crash=lambda row: -1))
+        list(map_images(int, ["1", "x", "3"], ray, on_crash=lambda row: -1, together=2))
     assert type(failed.value) is ValueError
+    assert any("'x'" in note for note in failed.value.__notes__)
 
 
 @pytest.mark.long
@@ -106,7 +105,7 @@ def test_workers_killed_at_random_lose_and_double_nothing(ray):
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        answers = list(ray.map_rows(operator.call, rows(), on_crash=lambda row: b"lost"))
+        answers = list(map_images(operator.call, rows(), ray, on_crash=lambda row: b"lost"))
     finally:
         ended.set()
         killer.join()
@@ -139,11 +138,11 @@ def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(ray, tmp_path
         return read_image(path, **options)
 
     monkeypatch.setattr(decode, "read_image", read)
-    for name, engine in (("local", LocalEngine(1)), ("ray", ray)):
+    for name, workers in (("local", 1), ("ray", ray)):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)  # paths are relative, as they are typed
         read = ReadOptions(labels=(Path("../source/labels.csv"),))
-        prepare("../source", "set", PrepareOptions("table", read, sizes=(SIZE,), engine=engine))
+        prepare("../source", "set", PrepareOptions("table", read, sizes=(SIZE,), workers=workers))
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     excluded = pd.read_parquet(tmp_path / "ray/set/excluded.parquet").set_index("path")
     assert sorted(excluded.index) == [POISON, "torn.png"]
@@ -175,15 +174,15 @@ def test_an_export_predicts_the_same_bytes(ray, phantom, tmp_path, monkeypatch, 
 
 
 def assert_same_predictions(
-    model: Any, dataset: DataSet, folder: Path, ray: Engine, monkeypatch: pytest.MonkeyPatch
+    model: Any, dataset: DataSet, folder: Path, ray: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predict_folder, "PART_SIZE", 4)
     ids = dataset.images["image_id"].tolist()[:23]  # batches of 3: parts of 6, the last of 5
-    for name, engine in (("local", None), ("ray", ray)):
+    for name, cluster in (("local", None), ("ray", ray)):
         with console.silent():
             predict_folder.predict_data_set(
                 model, dataset, folder / name, "default", console,
-                batch_size=3, image_ids=ids, engine=engine,
+                batch_size=3, image_ids=ids, cluster=cluster,
             )  # fmt: skip
     local = contents(folder / "local")
     assert len([name for name in local if "predicted_images.parquet/" in name]) == 4
@@ -220,26 +219,23 @@ def test_a_part_that_no_worker_survives_stops_predict_with_one_line():
         predict_folder._refuse(pd.DataFrame({"image_id": ["a", "b"]}))
 
 
-def requirements(**changed: Any) -> MachineRequirements:
-    return MachineRequirements(**{**vars(MachineRequirements.from_this_machine([])), **changed})
-
-
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"code": "another"}, "has other code of cxr-compare in .*; install the same version"),
-        ({"packages": (("numpy", "0.1"),)}, "has numpy .*, where the command runs it is 0.1"),
-        ({"packages": (("warp", "1.0"),)}, "has warp not installed, where .* it is 1.0"),
+        ({"software": (("code of cxr-compare", "another"),)}, "has code of cxr-compare"),
+        ({"software": (("numpy", "0.1"),)}, "has numpy .*, where the command runs it is 0.1"),
+        ({"software": (("warp", "1.0"),)}, "has warp not installed, where .* it is 1.0"),
         ({"reads": ("/no/such/place",)}, "cannot read /no/such/place; put it where all machines"),
     ],
 )
 def test_a_machine_that_is_not_as_the_driver_s_is_named(changed, said, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as a worker does, for good
-    prepare_machine(requirements())
+    machine = ray_cluster.describe_machine([Path.cwd()])
+    ray_cluster.prepare_machine(machine)
     with pytest.raises(
         InputError, match=f"^CXR_ENGINE=ray: the machine {os.uname().nodename} {said}"
     ):
-        prepare_machine(requirements(**changed))
+        ray_cluster.prepare_machine(machine._replace(**changed))
 
 
 def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, monkeypatch, capsys):
@@ -266,8 +262,7 @@ def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, m
 
 # annex studies
 @pytest.mark.release
-@pytest.mark.usefixtures("ray")
-def test_commands_run_in_a_cluster_and_say_what_went_wrong(tmp_path):
+def test_commands_run_in_a_cluster_and_say_what_went_wrong(ray, tmp_path):
     problems = {}
 
     def ended(running: Running) -> bool:
@@ -278,8 +273,8 @@ def test_commands_run_in_a_cluster_and_say_what_went_wrong(tmp_path):
         Command(name, ["configs", name], tmp_path / f"{name}.txt")
         for name in ("small_cnn", "no-such")
     ]
-    with open_machines("ray", None, device="cpu", devices=1, jobs=1, reads=[tmp_path]) as machines:
-        run_commands(commands, machines, ended=ended)
+    machines = choose_machines(ray, device="cpu", devices=1, jobs=1, reads=[tmp_path])
+    run_commands(commands, machines, ended=ended)
     assert problems["small_cnn"] is None
     assert 'name = "Small CNN"' in (tmp_path / "small_cnn.txt").read_text()
     assert "no-such" in str(problems["no-such"])

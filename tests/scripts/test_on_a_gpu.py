@@ -21,8 +21,8 @@ from fastapi import FastAPI
 from safetensors.torch import load_file
 
 from cxr_compare.classification.activation_maps import MapMethod
-from cxr_compare.classification.dataset import LabelBatch
 from cxr_compare.classification.inference import predict_scores
+from cxr_compare.classification.loss import LabelBatch
 from cxr_compare.classification.loss import training_losses as classifier_losses
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.settings import TrainingSettings

@@ -58,6 +58,7 @@ _PartPredictor.__call__ = slowly
 CLUSTER = """
 import json, os, sys
 from ray.cluster_utils import Cluster
+os.makedirs("/tmp/ray", exist_ok=True)  # Ray notes the cluster's address there
 cluster = Cluster()
 for line in sys.stdin:
     environment, options = json.loads(line)

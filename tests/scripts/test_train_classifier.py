@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import densenet121
 
-from cxr_compare.classification.dataset import ImageLabelDataset, collate
 from cxr_compare.classification.loss import masked_cross_entropy, training_losses
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import find_config, read_config
@@ -24,6 +23,7 @@ from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.trained_model import BUILDERS
 from cxr_compare.training.classifier import ClassifierTask, ScoredBatch, score_metrics
+from cxr_compare.training.datasets import ImageLabelDataset, collate_labels
 from cxr_compare.training.model_files import load_model
 from cxr_compare.training.run_folder import RunFolder
 from tests.memory_store import ImageStore
@@ -169,7 +169,7 @@ def test_fourteen_findings_are_learned_and_measured_where_they_are_known() -> No
     labels = pd.DataFrame(table, index=store.ids, columns=list(CHEXNET_FINDINGS))
     rows = ImageLabelDataset(store, store.ids, labels, CHEXNET_FINDINGS)  # type: ignore[arg-type]
 
-    batch = collate([rows[n] for n in range(6)])
+    batch = collate_labels([rows[n] for n in range(6)])
     model = build_classifier("small_cnn", n_findings=14, image_size=64)
     training_losses(model, batch)["classification"].backward()
     gradient = model.classifier.weight.grad

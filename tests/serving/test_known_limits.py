@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare import metrics
-from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage
+from cxr_compare.data_prep.duplicates.seen_images import SeenImage
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.serving.known_limits import (

@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from cxr_compare.data_prep.augment.augment import build_augmentation
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.pixel_store import PixelStore
-from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
-from cxr_compare.data_prep.store.placement import Placement
-from cxr_compare.detection.detector import LesionBatch, LesionDataset, collate
+from cxr_compare.data_prep.store.decode import DecodedRow
+from cxr_compare.data_prep.store.decode_writer import DecodeWriter
+from cxr_compare.data_prep.store.pixel_store import PixelStore, pixels_file
+from cxr_compare.training.augment import build_augmentation
+from cxr_compare.training.datasets import AugmentedLesionBatch, LesionDataset, collate_lesions
 from cxr_compare.training.loading import (
     BatchLoader,
     NamedRows,
@@ -62,22 +62,24 @@ def _often_looked_at() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> PixelStore:
-    folder, rng = tmp_path_factory.mktemp("pixels"), np.random.default_rng(0)
-    with PixelStoreWriter(folder, 64) as writer:
-        for number in range(9):
+    folder, rng = tmp_path_factory.mktemp("set"), np.random.default_rng(0)
+    images = pd.DataFrame({"image_id": [f"i{number}" for number in range(9)]})
+    with DecodeWriter(folder, [64]) as writer:
+        for name in images["image_id"]:
             pixels = rng.integers(0, 256, (64, 64), dtype=np.uint8)
-            writer.add(f"i{number}", pixels, Placement(1.0, 1.0, 0.0, 0.0))
-    return PixelStore.open(folder)
+            writer.add(DecodedRow(name, squares={64: pixels}))
+        writer.finish(images.assign(width=64, height=64))
+    return PixelStore.open(pixels_file(folder, 64))
 
 
-def _epochs(store: PixelStore, loaders: int, first: int = 0) -> list[list[LesionBatch]]:
+def _epochs(store: PixelStore, loaders: int, first: int = 0) -> list[list[AugmentedLesionBatch]]:
     """Three epochs, or what is left of them."""
     boxes = pd.DataFrame([[8.0, 8.0, 40.0, 48.0]] * 4, columns=EDGES)
     boxes = boxes.assign(image_id=[f"i{number}" for number in range(4)], finding="opacity")
     augmentation = build_augmentation(rotate_degrees=10.0, scale=0.2, noise=0.1)
     rows = LesionDataset(store, store.ids, boxes, ["opacity"], augmentation, mosaic=0.5)
     sampler = SeededSampler(9, seed=1, weights=np.arange(1.0, 10.0))
-    loader = BatchLoader(rows, collate, 4, sampler, loaders=loaders)
+    loader = BatchLoader(rows, collate_lesions, 4, sampler, loaders=loaders)
     epochs = []
     for epoch in range(first, 3):
         iterator = iter(loader)  # Lightning makes it before it says which epoch

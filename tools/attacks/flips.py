@@ -46,8 +46,8 @@ Reader = Callable[[Path], Iterable[Any]]
 
 def data_set(folder: Path) -> Iterable[Any]:
     """Yield everything that a data set contains: tables, splits, audit, copies and pixels."""
-    from cxr_compare.data_prep.assemble.journal import Journal
     from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
+    from cxr_compare.data_prep.store.pixel_store import stored_sizes
 
     data = DataSet.open(folder)
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
@@ -57,9 +57,8 @@ def data_set(folder: Path) -> Iterable[Any]:
     if (folder / "audit.json").is_file():
         yield Audit.read(folder / "audit.json").to_dict()
     yield find_dataset_copies(data).pairs.to_dict("list")
-    yield Journal(folder / ".decoded").read()
-    for path in sorted((folder / "pixels").glob("*")):
-        store = data.store(int(path.name.rpartition("-")[2]))
+    for size in stored_sizes(folder):
+        store = data.store(size)
         yield from (vars(store.placement(name)) for name in store.ids)
         yield from (store.image(name) for name in store.ids)
 

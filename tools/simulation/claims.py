@@ -79,7 +79,6 @@ QUESTIONS = {
     "power dot": Question(f"a truly better system: {_OWN}"),
     "power rate": Question(f"a figure at a threshold of a truly better system: {_OWN}"),
     "wrong direction": Question("the worse system is called higher", "at most 2.5"),
-    "drift": Question("a rate on test is marked as different from validation", "at most 5"),
     "misses predictive": Question("interval of PPV or NPV at a prevalence misses", "5"),
     "group": Question("a group that does not differ is said to differ", "at most 5"),
     "exposure": Question("AUROC without seen images differs, though seeing gained nothing", "5"),
@@ -208,13 +207,13 @@ class _Cell(NamedTuple):
 
 
 def _cells(table: pd.DataFrame) -> dict[tuple[str, str, str], _Cell]:
-    """Return the figures by image of a table, by system, metric and policy."""
+    """Return the figures by image of a table, by system or pair, metric and policy."""
     rows = table[(table["unit"] == "image") & (table["subgroup"] == "all")]
-    columns = ["system", "metric", "policy", "estimate", "ci_low", "ci_high"]
-    numbers = rows[columns].astype(dict.fromkeys(columns[3:], float))
+    columns = ["first", "second", "metric", "policy", "estimate", "ci_low", "ci_high"]
+    numbers = rows[columns].astype(dict.fromkeys(columns[4:], float))
     return {
-        (system, metric, policy): _Cell(*values)
-        for system, metric, policy, *values in numbers.itertuples(index=False)
+        (" - ".join(filter(None, (first, second))), metric, policy): _Cell(*values)
+        for first, second, metric, policy, *values in numbers.itertuples(index=False)
     }
 
 
@@ -351,15 +350,6 @@ def power(result: Result, truth: Truth) -> Found:
         if gap is not None:
             found[f"power rate @ {metric}"] = float(gap.excludes_zero and gap.estimate > 0)
     return {name: float(value) for name, value in found.items()}
-
-
-def drift(result: Result, truth: Truth) -> Found:
-    """Count rates on test outside of the range that validation of the same population predicts."""
-    rows = result.groups
-    rows = rows[(rows["topic"] == "validation to test") & rows["ci_low"].notna()]
-    outside = ~rows["estimate"].between(rows["ci_low"], rows["ci_high"])
-    marked = outside.groupby(rows["policy"]).any()
-    return {f"drift @ {policy}": float(mark) for policy, mark in marked.items()}
 
 
 def predictive_values(result: Result, truth: Truth) -> Found:
@@ -514,7 +504,6 @@ CLAIMS: dict[str, Callable[[Result, Truth], Found]] = {
         calibration,
         chance,
         power,
-        drift,
         predictive_values,
         groups,
         groups_by_auroc,

@@ -446,14 +446,6 @@ def _threshold_designs() -> list[Design]:
         for v, n in ((60, 200), (150, 600))
     ]
     rows += [
-        Design(f"validation to test, {v} / {n} patients, AUROC {auroc:.2f}", ("drift",), (auroc,),
-               n, v, images)
-        for v, n, auroc, images in (
-            (101, 305, 0.93, "one"), (40, 60, 0.85, "one"), (150, 200, 0.85, "rsna"),
-            (150, 1000, 0.85, "one"),
-        )
-    ]  # fmt: skip
-    rows += [
         Design(f"PPV at a prevalence of {use}, counted on {of or 'none'}, {n} patients, {images}",
                ("predictive_values",), (0.93,), n, 100, images, at_use=(use, of))
         for use, of, n, images in (

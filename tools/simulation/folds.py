@@ -74,15 +74,18 @@ def _measure(patients: int, features: int, *, noisy: bool) -> Callable[..., Foun
                 _auroc(ill[test], _learned(rng, table[~test], ill[~test], at, noisy)(table[test]))
                 for at in range(_LEARNERS)
             ]
-            values = {"A": found[0]}
-            values |= {f"{a}-{b}": found[a] - found[b] for a, b in pairs}
-            rows += [{"system": s, "fold": fold, "estimate": value} for s, value in values.items()]
+            values = {("A", ""): found[0]}
+            values |= {(f"{a}", f"{b}"): found[a] - found[b] for a, b in pairs}
+            rows += [
+                {"first": first, "second": second, "fold": fold, "estimate": value}
+                for (first, second), value in values.items()
+            ]
         frame = pd.DataFrame(rows).assign(
             target="t", unit="image", subgroup="all", policy="", metric="auroc"
         )
-        folds = summarise_folds(frame).set_index("system")
-        gap, own = folds.loc["0-1"], folds.loc["A"]
-        adjusted = holm([*folds.loc[[f"{a}-{b}" for a, b in pairs], "p"]])
+        folds = summarise_folds(frame).set_index(["first", "second"])
+        gap, own = folds.xs(("0", "1")), folds.xs(("A", ""))
+        adjusted = holm([*folds.loc[[(f"{a}", f"{b}") for a, b in pairs], "p"]])
         return {
             "folds differ": float(gap["ci_low"] > 0 or gap["ci_high"] < 0),
             "any of 36 folds": float(any(p < 0.05 for p in adjusted if p is not None)),

@@ -12,7 +12,6 @@ from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.contracts.table_files import read_header
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
-from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 
 def write_source(
@@ -59,7 +58,7 @@ def read_options(source: Path) -> ReadOptions:
 
 def make(source: Path, out: Path, **options: Any) -> Any:
     """Return the messages of `prepare` about a source of three tables, read in this process."""
-    given = {"format": "table", "engine": LocalEngine(1), **options}
+    given = {"format": "table", "workers": 1, **options}
     if given["format"] == "table" and "read" not in given:
         given["read"] = read_options(source)
     return prepare(source, out, PrepareOptions(**given))

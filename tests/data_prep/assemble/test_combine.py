@@ -11,7 +11,7 @@ import pytest
 from cxr_compare.data_prep.assemble import dataset_writer
 from cxr_compare.data_prep.assemble.combine import combine
 from cxr_compare.data_prep.assemble.combined_targets import merge_targets
-from cxr_compare.data_prep.audit.split_checks import find_leaks
+from cxr_compare.data_prep.audit.splits import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import empty_table, read_table
 from cxr_compare.data_prep.contracts.text import TEXT

@@ -1,6 +1,7 @@
 """Data sets that grow, splits that come from elsewhere, and ids that must not be told."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_compare.data_prep.assemble import prepare as preparing
+from cxr_compare.data_prep.assemble import decode_source
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.splits.stored_splits import add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.pixel_store import PixelStore
 from tests.data_prep.assemble.sources import make, write_pairs
 
 SIZE = 32
@@ -29,14 +29,14 @@ def write_source(folder: Path, n_images: int = 24) -> Path:
 def decoded(monkeypatch) -> list[str]:
     """Ids of the images that are decoded from now on."""
     seen = []
-    decode_all = preparing.decode_all
+    decode_into = decode_source.decode_into
 
-    def watched(tasks, **options):
+    def watched(writer, tasks, **options):
         tasks = list(tasks)
         seen.extend(task.image_id for task in tasks)
-        return decode_all(tasks, **options)
+        return decode_into(writer, tasks, **options)
 
-    monkeypatch.setattr(preparing, "decode_all", watched)
+    monkeypatch.setattr(decode_source, "decode_into", watched)
     return seen
 
 
@@ -54,7 +54,7 @@ def test_new_images_come_in_without_decoding_the_old_ones_again(tmp_path, decode
     after = dataset.split().set_index("image_id")["role"]
     assert len(after) == 31
     pd.testing.assert_series_equal(after[before.index], before)
-    assert set(PixelStore.open(out / "pixels" / f"letterbox-{SIZE}").ids) == set(after.index)
+    assert set(DataSet.open(out).store(SIZE).ids) == set(after.index)
     assert make(source, out, sizes=[SIZE], add=True).already_complete
 
 
@@ -85,7 +85,7 @@ def test_a_replaced_file_and_a_mended_one_are_read_again(tmp_path, decoded):
     assert sorted(decoded) == ["i005", "i007"]
     assert summary.changes == ("added: 1 image new, 1 replaced, 0 gone",)
     assert DataSet.open(out).read_original("i007").max() == 99
-    store = PixelStore.open(out / "pixels" / f"letterbox-{SIZE}")
+    store = DataSet.open(out).store(SIZE)
     assert store.image("i007")[SIZE // 2].max() == 99
 
 
@@ -185,11 +185,28 @@ def test_with_a_key_no_id_or_path_of_the_source_is_written_anywhere(tmp_path, mo
     with pytest.raises(InputError, match="keyed hashes; set CXR_ID_KEY"):
         dataset.read_original(image_id)
     monkeypatch.setenv("CXR_ID_KEY", str(key))
-    square = PixelStore.open(out / "pixels" / f"letterbox-{SIZE}").image(image_id)
+    square = DataSet.open(out).store(SIZE).image(image_id)
     original = DataSet.open(out).read_original(image_id)
     assert original.shape == (40, 50)
     assert abs(float(original.mean()) - float(square[4:-4].mean())) < 15
     assert make(source, out, id_key=key, sizes=[SIZE], split=tmp_path / "mine.csv").already_complete
+
+
+def test_while_it_works_no_id_of_the_source_is_written_either(tmp_path):
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
+
+    @contextmanager
+    def interrupted(description, total):
+        done: list[int] = []
+        yield lambda n: done.append(n)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(source, out, id_key=tmp_path / "key", sizes=[SIZE], progress=interrupted)
+    assert len((out / "decoded.jsonl").read_bytes().splitlines()) == 24
+    written = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert not [secret for secret in (b"i000", b"i023", b":p0") if secret in written]
 
 
 def test_dicom_needs_a_key_or_the_users_word_that_its_ids_name_nobody(tmp_path):

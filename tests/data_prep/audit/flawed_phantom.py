@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.sources.rsna import CLASS_INFO, LABELS, TRAIN_IMAGES
-from cxr_compare.data_prep.synth.dicom_files import write_image
-from cxr_compare.data_prep.synth.phantom import write_phantom
-from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments
+from cxr_compare.data_prep.synth.phantom import PhantomArguments, write_phantom
 from cxr_compare.data_prep.synth.rendering import (
     Patient,
     SynthImage,
@@ -19,12 +17,13 @@ from cxr_compare.data_prep.synth.rendering import (
     draw_image,
     draw_patient,
 )
-from cxr_compare.data_prep.synth.rsna_tables import (
+from cxr_compare.data_prep.synth.rsna_files import (
     NORMAL_CLASS,
     OPACITY_CLASS,
     image_record,
     make_image_id,
     rsna_tables,
+    write_image,
 )
 
 _FIRST_FLAWED_PATIENT = 2_000_000
@@ -61,25 +60,25 @@ class _FlawedSet:
 
     def redraw(self, record: dict[str, Any]) -> tuple[Patient, SynthImage]:
         """Draw an image of the phantom again, with the same pixels."""
-        return self._draw(int(record["nih_patient"]) - 1, record["number"])
+        return self._draw(int(record["nih_patient"]) - 1, int(record["nih_image"][9:12]))
 
     def draw_fresh(self) -> _NewImage:
         """Draw an image that the phantom does not have yet."""
         patient, image = self._draw(_FIRST_FLAWED_PATIENT + self.fresh, 0)
         self.fresh += 1
-        record = image_record(self.arguments.seed, patient, 0, image)
+        record = image_record(patient, 0, image)
         return _NewImage(record, patient, image)
 
     def _draw(self, patient_index: int, number: int) -> tuple[Patient, SynthImage]:
         arguments = self.arguments
         patient = draw_patient(arguments.seed, patient_index, arguments.prevalence)
-        return patient, draw_image(patient, number, arguments.size, arguments.contrast)
+        return patient, draw_image(patient, number, arguments.size)
 
 
 def write_flawed_phantom(folder: Path, *, n_images: int, seed: int, size: int) -> pd.DataFrame:
     """Write synthetic images, add flaws to them, and return the table of the flaws to find."""
     write_phantom(folder, n_images=n_images, seed=seed, size=size)
-    arguments = PhantomArguments(n_images, seed, size, contrast="mixed", prevalence=0.3)
+    arguments = PhantomArguments(n_images, seed, size, prevalence=0.3)
     tables, added = _add_flaws(folder, _image_records(arguments), arguments)
     for name, table in tables.items():
         table.to_csv(folder / name, index=False)
@@ -94,8 +93,8 @@ def _image_records(arguments: PhantomArguments) -> list[dict[str, Any]]:
         patient = draw_patient(arguments.seed, index, arguments.prevalence)
         n_left = arguments.n_images - len(records)
         for number in range(min(count_images(arguments.seed, index), n_left)):
-            image = draw_image(patient, number, arguments.size, arguments.contrast)
-            records.append(image_record(arguments.seed, patient, number, image))
+            image = draw_image(patient, number, arguments.size)
+            records.append(image_record(patient, number, image))
         index += 1
     return records
 
@@ -134,8 +133,7 @@ def _add_duplicates(flawed: _FlawedSet, sources: list[dict[str, Any]]) -> None:
             changes = elsewhere
             image = replace(image, pixels=_stretch(image.pixels), jpeg=False)
         write_image(flawed.path(copy), patient, image)
-        stored = "jpeg" if image.jpeg else "plain"
-        added.append({**record, **changes, "patientId": copy, "stored": stored})
+        added.append({**record, **changes, "patientId": copy})
         flawed.note(flaw, copy, record["patientId"], added[-1]["nih_patient"])
     flawed.records = flawed.records + added
 
@@ -156,7 +154,6 @@ def _add_bad_files(flawed: _FlawedSet) -> None:
             detail = ""
             if flaw == "impossible_age":
                 patient = replace(patient, age=(155, 412)[number])
-                record["age"] = patient.age
                 detail = f"{patient.age} years"
             write_image(path, patient, image)
             if flaw == "truncated":
@@ -182,7 +179,7 @@ def _add_bad_rows(flawed: _FlawedSet, tables: dict[str, pd.DataFrame]) -> None:
     }
     touched = {row[key] for row in flawed.added for key in ("patientId", "other_patientId")}
     sound = [record for record in flawed.records if record["patientId"] not in touched]
-    ill = [record["patientId"] for record in sound if record["lesions"]]
+    ill = [record["patientId"] for record in sound if record["boxes"]]
     hosts = flawed.rng.choice(ill or [record["patientId"] for record in sound], len(boxes))
     rows = []
     names = []

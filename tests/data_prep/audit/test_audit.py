@@ -11,7 +11,6 @@ from cxr_compare.data_prep.audit.audit import audit
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.synth.phantom import write_phantom
-from cxr_compare.data_prep.work.local_engine import LocalEngine
 from tests.data_prep.audit.flawed_phantom import write_flawed_phantom
 from tests.stored_json import put_table
 
@@ -21,7 +20,7 @@ def flawed(tmp_path_factory) -> tuple[DataSet, pd.DataFrame]:
     """A prepared phantom with added flaws, and the list of these flaws."""
     folder = tmp_path_factory.mktemp("flawed")
     flaws = write_flawed_phantom(folder / "source", n_images=40, seed=3, size=64)
-    prepare(folder / "source", folder / "set", PrepareOptions("rsna", engine=LocalEngine(1)))
+    prepare(folder / "source", folder / "set", PrepareOptions("rsna", workers=1))
     return DataSet.open(folder / "set"), flaws
 
 
@@ -81,9 +80,7 @@ def test_added_copies_never_face_each_other_across_the_split(flawed):
 
 def test_a_clean_phantom_passes(tmp_path):
     write_phantom(tmp_path / "source", n_images=24, seed=1, size=64)
-    summary = prepare(
-        tmp_path / "source", tmp_path / "set", PrepareOptions("rsna", engine=LocalEngine(1))
-    )
+    summary = prepare(tmp_path / "source", tmp_path / "set", PrepareOptions("rsna", workers=1))
     assert summary.audit.passed
     assert summary.excluded.empty
 

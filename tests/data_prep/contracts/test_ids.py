@@ -1,7 +1,8 @@
-"""Look-ups of ids against pandas."""
+"""Look-ups of ids against pandas, and renumbering of codes against NumPy."""
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from cxr_compare.data_prep.contracts.ids import (
     is_strictly_increasing,
     positions,
     renamed,
+    renumber_codes,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
 
@@ -73,3 +75,16 @@ def test_joined_parts_are_looked_up_whole():
     joined = pd.concat([as_series(["a"]), as_series(["b", None])])
     assert is_member(joined, joined.iloc[1:]).tolist() == [False, True, False]
     assert positions(joined, joined.iloc[:2]).tolist() == [0, 1, -1]
+
+
+@given(st.lists(st.integers(0, 40), max_size=30))
+def test_new_codes_are_those_of_unique(codes):
+    used, rows = renumber_codes(np.array(codes, dtype=np.int64))
+    expected, expected_rows = np.unique(np.array(codes, dtype=np.int64), return_inverse=True)
+    assert used.tolist() == expected.tolist()
+    assert rows.tolist() == expected_rows.tolist()
+
+
+def test_a_missing_value_has_no_code():
+    with pytest.raises(ValueError, match="negative"):
+        renumber_codes(np.array([0, -1]))

@@ -11,10 +11,10 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decode_errors import plain_reason
 from cxr_compare.data_prep.images.dicom_header import burned_in_annotation, header_facts
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.radiograph_check import check_dicom_file
+from cxr_compare.data_prep.images.refused_files import plain_reason
 from tests.small_dicom import write_dicom
 
 NAME = "JANE"

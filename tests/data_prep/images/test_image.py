@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images import image_limits
+from cxr_compare.data_prep.images import refused_files
 from cxr_compare.data_prep.images.image import read_image
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -339,7 +339,7 @@ def test_missing_file_and_folder_are_refused(tmp_path):
 
 
 def test_file_beyond_the_size_limit_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_limits, "MAX_FILE_BYTES", 20)
+    monkeypatch.setattr(refused_files, "MAX_FILE_BYTES", 20)
     with pytest.raises(InputError, match="larger than the limit"):
         read_image(save(tmp_path / "a.png", GREY))
 

@@ -75,7 +75,7 @@ def test_an_image_of_cvat_is_free_of_every_label_that_it_has_no_mark_of(tmp_path
     assert tables.images[["width", "height"]].to_numpy().tolist() == [[200, 100]] * 4
 
 
-def test_attributes_of_cvat_are_columns_and_readers_count(tmp_path):
+def test_attributes_of_cvat_name_readers(tmp_path):
     said = '<attribute name="reader">{}</attribute><attribute name="edge">soft</attribute>'
     mass = BOX.format("", said.format("R1")), f'<tag label="normal">{said.format("R2")}</tag>'
     tables = from_cvat(tmp_path, "".join(mass), reference="any")
@@ -130,8 +130,8 @@ def test_a_box_that_cannot_be_right_rules_out_its_image_alone(tmp_path, shape, r
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (cvat("<cuboid label='m'/>"), r"annotations\.xml: image 'a\.png': a <cuboid> has no box"),
-        (cvat(), r"annotations\.xml: labels no image"),
+        (cvat("<cuboid label='m'/>"), r"annotations\.xml: a\.png: shape 1: a <cuboid> has no box"),
+        (cvat(), "no image can be used"),
         ("<annotation/>", "is <annotation>, not <annotations>; give --format voc"),
         ('<!DOCTYPE x [<!ENTITY y "z">]><annotations/>', "a document type or entities"),
         ("<annotations>", "not readable as XML"),
@@ -146,7 +146,7 @@ def test_two_files_of_cvat_on_one_image_are_two_readers_or_refused(tmp_path):
     mass = BOX.format("", "")
     files = {"smith/annotations.xml": cvat(mass), "jones/annotations.xml": cvat("", mass)}
     write_files(folder_of(tmp_path), files)
-    with pytest.raises(InputError, match=r"such as 'a\.png'.*--columns reader=TABLE"):
+    with pytest.raises(InputError, match=r"such as 'images/a\.png'.*--columns reader=TABLE"):
         read_cvat(tmp_path)
     tables = read_cvat(tmp_path, columns=("reader=TABLE",))
     assert states(tables, "smith") == {("a", "mass"): "present"}
@@ -194,21 +194,13 @@ BOX_WITHOUT_CLASS = {"x": 60, "y": 20, "width": 10, "height": 40}
     ],
     ids=["no class", "rectangle", "key point", "text", "nothing chosen"],
 )
-def test_a_mark_that_says_nothing_leaves_its_image_unknown_and_names_it(tmp_path, mark):
+def test_an_image_with_a_mark_that_says_nothing_is_not_negative(tmp_path, mark):
     tables = from_tasks(
         tmp_path, task("a", by(7, MARKED)), task("b", by(7, mark)), task("c", by(7))
     )
     assert states_of(tables, "b") == {}
     assert states_of(tables, "c") == {"mass": "absent"}
-    assert any("WARNING: 1 image has marks" in note and "b.png" in note for note in tables.notes)
-
-
-def test_a_box_without_a_class_beside_others_leaves_the_rest_of_its_image_unknown(tmp_path):
-    loose = result("rectangle", **BOX_WITHOUT_CLASS)
-    nodule = result("choices", choices=["Nodule"])
-    tables = from_tasks(tmp_path, task("a", by(7, MARKED, loose)), task("b", by(7, nodule)))
-    assert states_of(tables, "a") == {"mass": "present"}
-    assert states_of(tables, "b") == {"mass": "absent", "nodule": "present"}
+    assert list(reasons(tables)) == (["images/b.png"] if "x" in mark["value"] else [])
 
 
 def test_further_results_of_a_region_with_a_class_leave_nothing_unknown(tmp_path):
@@ -243,13 +235,11 @@ def test_a_rotation_that_is_no_angle_rules_out_its_image(tmp_path):
     assert list(reasons(from_cvat(tmp_path / "cvat", BOX.format("", ""), box))) == ["images/b.png"]
 
 
-def test_a_shape_on_a_turned_view_is_read_on_the_unturned_image_and_counted(tmp_path):
+def test_a_shape_on_a_turned_view_is_read_on_the_unturned_image(tmp_path):
     turned = {**MARKED, "image_rotation": 90}
     upright = from_tasks(tmp_path, task("a", by(7, MARKED)))
     tables = from_tasks(tmp_path, task("a", by(7, turned)))
     pd.testing.assert_frame_equal(tables.boxes, upright.boxes)
-    assert any("image_rotation" in note for note in tables.notes)
-    assert not any("image_rotation" in note for note in upright.notes)
 
 
 def test_a_second_annotation_of_one_annotator_is_kept_apart(tmp_path):
@@ -303,10 +293,13 @@ def test_a_choice_between_yes_and_no_is_a_column(tmp_path):
     [
         ({"images": []}, r"tasks\.json: task 1: is no object with data; export from Label Studio"),
         ([{"image": "a.png"}], "task 1: is no object with data"),
-        ([task("a"), {"data": {}, "annotations": 3}], "task 2: annotations and their results must"),
+        (
+            [task("a"), {"data": {"image": "b.png"}, "annotations": 3}],
+            "task 2: annotations and their results must",
+        ),
         ([task("a", by(7, result("brushlabels", brushlabels=["m"], rle=[1])))], "brushlabels has"),
         ([task("a", by(7, result("choices", choices="m")))], "choices is no list of names"),
-        ([], "labels no image"),
+        ([], "label-studio"),
     ],
 )
 def test_a_wrong_file_of_label_studio_is_one_line(tmp_path, content, message):

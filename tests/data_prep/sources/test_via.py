@@ -8,7 +8,7 @@ import math
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from tests.data_prep.sources.answers import edges, reader, states, write_files
+from tests.data_prep.sources.answers import edges, reader, reasons, states, write_files
 
 read = reader("via")
 RECT = {"name": "rect", "x": 10, "y": 20, "width": 30, "height": 40}
@@ -97,11 +97,11 @@ def test_a_shape_gives_the_box_around_it(tmp_path, shape, box):
         ({}, OPACITY),
     ],
 )
-def test_a_region_that_is_not_understood_makes_its_image_unknown(tmp_path, region):
+def test_a_region_that_is_not_understood_leaves_its_image_out(tmp_path, region):
     folder = folder_of(tmp_path, ENTRIES[0], entry("c.png", region))
     tables = read(folder)
     assert states(tables) == {("a", "opacity"): "present"}
-    assert any("c.png" in note for note in tables.notes)
+    assert list(reasons(tables)) == ["c.png"]
 
 
 def test_a_label_of_the_file_counts_and_a_file_without_one_is_unknown(tmp_path):

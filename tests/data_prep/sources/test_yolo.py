@@ -100,11 +100,13 @@ def test_class_names_come_from_the_user_or_from_what_lies_there(tmp_path, files,
         ({"data.yaml": "names: [Mass, No]\n"}, "False is no text; put it into quotes"),
         ({"data.yaml": "names: [Mass\n"}, "not readable as YAML"),
         ({"data.yaml": "names: 3\n"}, "names must be a list"),
-        ({"data.yaml": NAMES + "nc: 3\n"}, r"\b2 .*\bnc\b.*3"),
         ({"data.yaml": "names: {a: Mass}\n"}, "'a'"),
-        ({"data.yaml": "names: []\n"}, "has 0 names"),
+        ({"data.yaml": "names: []\n"}, "names is empty"),
         ({"data.yaml": NAMES + "kpt_shape: [17, 3]\n"}, "key points"),
-        ({"data.yaml": "!!python/object/apply:os.system ['true']\n"}, "not readable as YAML"),
+        (
+            {"data.yaml": "names: !!python/object/apply:os.abort []\n"},
+            "not readable as YAML",
+        ),
         ({"a.yaml": NAMES, "b.yaml": "names: [x, y]\n"}, "name the classes differently"),
         ({"classes.txt": "Mass\n\nNodule\n"}, "must hold one class name a line"),
     ],
@@ -121,12 +123,12 @@ def test_polygons_get_the_box_around_them(tmp_path):
     files = {"a.png": None, "a.txt": label, "data.yaml": NAMES}
     tables = read(write_set(tmp_path, files))
     assert edges(tables) == [[10, 8, 30, 40]]
-    assert any(note.startswith("1 polygon") for note in tables.notes)
+    assert any("the box around each" in note for note in tables.notes)
 
 
 def test_a_confidence_is_refused_for_these_are_no_labels(tmp_path):
     files = {"a.png": None, "a.txt": "0 0.5 0.5 0.2 0.4 0.93\n", "data.yaml": NAMES}
-    with pytest.raises(InputError, match=r"a\.txt: line 1: .*cxr import"):
+    with pytest.raises(InputError, match=r"a\.txt: line 1: .*confidence"):
         read(write_set(tmp_path, files))
 
 
@@ -134,15 +136,15 @@ def test_a_confidence_is_refused_for_these_are_no_labels(tmp_path):
     ("label", "reason"),
     [
         ("0 0.5 0.5 0.2\n", "line 1: 4 values"),
-        (BOX + "0 0.5 0.5 0.2 x\n", "line 2: not all of it are numbers"),
-        ("0 nan 0.5 0.2 0.4\n", "missing or infinite"),
+        (BOX + "0 0.5 0.5 0.2 x\n", "line 2: not all of it are finite numbers"),
+        ("0 nan 0.5 0.2 0.4\n", "line 1: not all of it are finite numbers"),
         ("0 0.5 0.5 -0.2 0.4\n", "zero or negative size"),
         ("0 0.5 0.5 0 0.4\n", "zero or negative size"),
         ("0 50 40 20 32\n", "box outside the image"),
         ("0 0.99 0.5 0.2 0.4\n", "box outside the image"),
         ("2 0.5 0.5 0.2 0.4\n", "class 2 has no name; 2 classes are named"),
-        ("-1 0.5 0.5 0.2 0.4\n", "no class number"),
-        ("0.5 0.5 0.5 0.2 0.4\n", "no class number"),
+        ("-1 0.5 0.5 0.2 0.4\n", "class -1 has no name"),
+        ("0.5 0.5 0.5 0.2 0.4\n", "class 0.5 has no name"),
         ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4\n", "8 values"),
     ],
 )

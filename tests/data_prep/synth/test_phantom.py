@@ -82,7 +82,7 @@ def test_a_complete_folder_is_left_as_it_is(phantom):
     assert digests(phantom) == before
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(phantom, tmp_path, monkeypatch):
+def test_an_interrupted_run_is_completed_to_the_same_bytes(phantom, tmp_path, monkeypatch):
     out = tmp_path / "cut"
     drawn = []
 
@@ -94,9 +94,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(phantom, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         write_phantom(out, **PHANTOM, progress=stop)
     assert not (out / "synth.json").exists()
-    seen: list[int] = []
-    write_phantom(out, **PHANTOM, progress=seen.append)
-    assert seen[0] > 0  # what the first run wrote is not drawn again
+    write_phantom(out, **PHANTOM)
     assert digests(out) == digests(phantom)
 
 
@@ -119,7 +117,6 @@ def test_a_strangers_folder_is_refused_and_left_alone(tmp_path):
         ({"seed": -1}, "seed must not be negative"),
         ({"size": 32}, r"size.*64 to 4096 px.*\b32$"),
         ({"prevalence": 1.0}, "prevalence must lie in"),
-        ({"contrast": "faint"}, "contrast.*mixed, high.*'faint'"),
     ],
 )
 def test_arguments_out_of_range_leave_nothing(tmp_path, change, message):

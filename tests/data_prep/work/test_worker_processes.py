@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cxr_compare.data_prep.work.local_engine import LocalEngine
+import pytest
+
+from cxr_compare.data_prep.work.map_images import map_images
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -15,8 +17,8 @@ def test_folder_with_the_name_of_a_module_ends_no_worker(tmp_path):
     (tmp_path / "pydicom" / "__init__.py").write_text("raise SystemExit('the wrong pydicom')")
     code = (
         f"import sys; sys.path[0] = {str(ROOT)!r}\n"  # as an installed command: not this folder
-        "from cxr_compare.data_prep.work.local_engine import LocalEngine\n"
-        "print(list(LocalEngine(2).map_rows(abs, [-2, -1], on_crash=lambda row: None)))"
+        "from cxr_compare.data_prep.work.map_images import map_images\n"
+        "print(list(map_images(abs, [-2, -1], 2, on_crash=lambda row: None)))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -24,12 +26,15 @@ def test_folder_with_the_name_of_a_module_ends_no_worker(tmp_path):
     assert (result.returncode, result.stdout) == (0, "[2, 1]\n"), result.stderr
 
 
-def test_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path):
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path, method):
     script = tmp_path / "analysis.py"
     script.write_text(
         "print('started', flush=True)\n"
-        "from cxr_compare.data_prep.work.local_engine import LocalEngine\n"
-        "print(list(LocalEngine(2).map_rows(abs, [-2, -1], on_crash=lambda row: None)))\n"
+        "import multiprocessing\n"
+        f"multiprocessing.get_all_start_methods = lambda: [{method!r}]\n"
+        "from cxr_compare.data_prep.work.map_images import map_images\n"
+        "print(list(map_images(abs, [-2, -1], 2, on_crash=lambda row: None)))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(script)]
@@ -39,5 +44,5 @@ def test_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path
 
 def test_main_module_is_restored_after_workers_have_started():
     main = sys.modules["__main__"]
-    assert list(LocalEngine(2).map_rows(abs, [-1], on_crash=int)) == [1]
+    assert list(map_images(abs, [-1], 2, on_crash=int)) == [1]
     assert sys.modules["__main__"] is main

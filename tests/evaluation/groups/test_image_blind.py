@@ -8,7 +8,7 @@ import cxr_compare
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.figures import Figure, Figures, image_blind_name
 from cxr_compare.evaluation.groups.image_blind import learn_places
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.verdict.verdict import state_verdict
@@ -61,22 +61,23 @@ def hand_made():
     ],
 )
 def test_figures_of_constant_places_with_the_scores_of_the_images(hand_made, metric, expected):
-    figures = hand_made.to_frame().query("metric == @metric").set_index("system")["estimate"]
-    assert figures[image_blind_name("A")] == pytest.approx(expected, abs=1e-9)
-    assert figures["A"] == 0
-    assert figures[f"A - {image_blind_name('A')}"] == pytest.approx(-expected, abs=1e-9)
+    figures = hand_made.to_frame().query("metric == @metric").set_index(["first", "second"])
+    estimates = figures["estimate"]
+    assert estimates[image_blind_name("A"), ""] == pytest.approx(expected, abs=1e-9)
+    assert estimates["A", ""] == 0
+    assert estimates["A", image_blind_name("A")] == pytest.approx(-expected, abs=1e-9)
 
 
 def test_only_localisation_figures_have_a_baseline_and_its_p_values_are_no_further_pairs(hand_made):
     figures = hand_made.figures
-    of_baseline = figures[figures["system"] == image_blind_name("A")]
+    of_baseline = figures[figures["first"] == image_blind_name("A")]
     assert "auroc" not in set(of_baseline["metric"])
     assert {"wafroc", "rsna_score", "localised_sensitivity"} <= set(of_baseline["metric"])
     tests = hand_made.tests[hand_made.tests["second"] == image_blind_name("A")]
     assert len(tests)
     assert tests["p_holm_pairs"].isna().all()
     read = Figures.from_table(hand_made.figures)
-    assert list(read.systems) == list(read.image_blind) == list(read.over_image_blind) == ["A"]
+    assert read.systems == ("A",)
     assert read.difference("A", image_blind_name("A"), "froc_mean").estimate < 0
 
 
@@ -86,12 +87,14 @@ def test_a_baseline_that_learned_from_fewer_than_100_boxes_has_figures_and_gives
     few = compared(n_boxes=99)
     baseline = image_blind_name("A")
     rows = [
-        report.to_frame().query("metric == 'froc_mean' and system != 'A'").set_index("system")
+        report.to_frame()
+        .query("metric == 'froc_mean' and (second != '' or first != 'A')")
+        .set_index(["first", "second"])
         for report in (hand_made, few)
     ]
     same = ["estimate", "ci_low", "ci_high"]
     pd.testing.assert_frame_equal(rows[0][same], rows[1][same])
-    p_values = [table.loc[f"A - {baseline}", "p_value"] for table in rows]
+    p_values = [table.loc[("A", baseline), "p_value"] for table in rows]
     assert pd.notna(p_values[0])
     assert pd.isna(p_values[1])
     assert any("constant boxes" in text for text in hand_made.findings)
@@ -110,8 +113,8 @@ def test_a_system_with_the_name_of_a_baseline_is_refused():
 def places_of(boxes, roles):
     ids = pd.Index(roles.index)
     images = pd.DataFrame({"image_id": ids, "patient_id": ids, "width": 400, "height": 400})
-    labels = pd.Series(1.0, ids)
-    return learn_places(GroundTruth(images, labels, roles, true_boxes=boxes, boxes_trusted=ids))
+    labels = pd.DataFrame({"label": 1.0}, ids)
+    return learn_places(LabelledImages(images, labels, roles, true_boxes=boxes, boxes_trusted=ids))
 
 
 def drawn_boxes(roles, seed):
@@ -171,9 +174,9 @@ def test_sizes_that_are_unknown_leave_positions_in_px():
     roles = pd.Series(["val", "test"] * 10, index=names)
     images = pd.DataFrame({"image_id": names, "patient_id": names})
     boxes = pd.DataFrame([box(name, PLACE) for name in names[::2]])
-    truth = GroundTruth(
-        images, pd.Series(1.0, names), roles, true_boxes=boxes, boxes_trusted=pd.Index(names)
-    )
+    labels = pd.DataFrame({"label": 1.0}, names)
+    ids = pd.Index(names)
+    truth = LabelledImages(images, labels, roles, true_boxes=boxes, boxes_trusted=ids)
     places = learn_places(truth)
     assert np.allclose(places.boxes, [PLACE])
     on_test = places.boxes_on(pd.Series([0.7], ["i001"]), 1)
@@ -186,10 +189,12 @@ def localisation_figures(low, high):
     return Figures(
         "opacity",
         "image",
-        systems={"A": {MetricKey(ALL, "", "auroc"): Figure(0.9, 0.8, 0.95), FROC: Figure(0.7)}},
-        differences={},
-        image_blind={"A": {FROC: Figure(0.7 - gap.estimate)}},
-        over_image_blind={"A": {FROC: gap}},
+        ("A",),
+        {
+            ("A", ""): {MetricKey(ALL, "", "auroc"): Figure(0.9, 0.8, 0.95), FROC: Figure(0.7)},
+            (image_blind_name("A"), ""): {FROC: Figure(0.7 - gap.estimate)},
+            ("A", image_blind_name("A")): {FROC: gap},
+        },
     )
 
 

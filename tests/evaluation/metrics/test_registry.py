@@ -110,8 +110,8 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, test
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
     protocol = Protocol(metric=name, policy="max_f1")
     found = compare_predictions(systems, test_set, replicates=50, protocol=protocol)
-    rows = found.metrics.set_index(["subgroup", "system", "policy", "metric"])["estimate"]
-    at = ("all", "A", "max_f1")
+    rows = found.metrics.set_index(["subgroup", "first", "second", "policy", "metric"])["estimate"]
+    at = ("all", "A", "", "max_f1")
     expected = rows[*at, "recall"] + rows[*at, "specificity"] - 1
     assert rows[*at, name] == pytest.approx(expected)
     tests = found.tests[(found.tests["metric"] == name) & (found.tests["subgroup"] == "all")]

@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxr_compare.evaluation.boxes.froc import FROC_RATES, FrocCurve
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES
+from cxr_compare.evaluation.metrics.net_benefit import net_benefit
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.protocol import Protocol
 from cxr_compare.evaluation.report.chart_style import log_axis, new_chart, save_chart
@@ -283,20 +284,21 @@ def test_a_score_that_was_not_calibrated_is_not_called_calibrated(comparison, me
 
 
 def test_scores_without_calibration_have_no_decision_curve(comparison):
-    rows = pd.DataFrame(
-        {"topic": "decision_curve", "group": ["0.1", "0.5"], "policy": "", "system": "RetinaNet",
-         "metric": "net_benefit", "estimate": [0.2, 0.1], "unit": "image"}
-    )  # fmt: skip
-    raw = replace(comparison, groups=rows)
-    assert "net-benefit" not in set(curve_table(raw)["chart"])
-    assert chart_facts(raw)["no_decision_curve"]
-    found = replace(raw, groups=rows.assign(metric="net_benefit_calibrated"))
-    curve = rows_of(found, "net-benefit", "RetinaNet", "curve")
-    assert (curve["x"].tolist(), curve["y"].tolist()) == ([0.1, 0.5], [0.2, 0.1])
+    assert "net-benefit" not in set(curve_table(comparison)["chart"])
+    assert chart_facts(comparison)["no_decision_curve"]
+    decisions = comparison.decisions.copy()
+    of_detector = decisions["system"] == "RetinaNet"
+    decisions.loc[of_detector, "probability"] = decisions["score"]
+    found = replace(comparison, decisions=decisions)
+    curve = rows_of(found, "net-benefit", "RetinaNet", "curve").set_index("x")["y"]
+    rows = decisions[of_detector]
+    assert curve[0.2] == pytest.approx(net_benefit(rows["label"], rows["score"], 0.2))
+    treat_all = rows_of(found, "net-benefit", "", "guide").set_index("x")["y"]
+    everybody = np.ones(len(rows))
+    assert treat_all[0.2] == pytest.approx(net_benefit(rows["label"], everybody, 0.2))
     assert "CheXNet" in note_of(found, "net-benefit")  # it is not drawn, and the note says why
     assert not chart_facts(found)["no_decision_curve"]
-    axes = drawn_chart(found, "net-benefit").axes[0]
-    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 0.8), (-0.05, 0.2))
+    assert drawn_chart(found, "net-benefit").axes[0].get_xlim() == (0, 0.8)
 
 
 def test_forest_shows_the_primary_figure_and_the_differences(comparison):

@@ -19,24 +19,31 @@ from tests.stored_json import bind_tables, put_table
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 
 
-PAIRS = {"A - B": (0.10, 0.11, 0.10), "A - C": (0.10, -0.02, 0.03), "B - C": (0.001, 0.0, -0.06)}
+PAIRS = {
+    ("A", "B"): (0.10, 0.11, 0.10),
+    ("A", "C"): (0.10, -0.02, 0.03),
+    ("B", "C"): (0.001, 0.0, -0.06),
+}
 
 
 def write_report(folder, position, systems=("A", "B"), patients=None, joint=None, **changes):
     row = {"target": "opacity", "unit": "image", "subgroup": "all", "policy": ""}
     rows = [
-        row | {"system": system, "metric": metric, "estimate": values[position]}
+        row | {"first": system, "second": "", "metric": metric, "estimate": values[position]}
         for system in systems
         for metric, values in FIGURES.items()
     ]
     if len(systems) == 3:
-        pairs = [{"system": pair, "estimate": values[position]} for pair, values in PAIRS.items()]
-        rows += [row | {"metric": "auroc"} | pair for pair in pairs]
+        row["metric"] = "auroc"
+        rows += [
+            row | {"first": first, "second": second, "estimate": values[position]}
+            for (first, second), values in PAIRS.items()
+        ]
     rows.append(rows[0] | {"metric": "tp", "estimate": 3.0})
     data_set = {"content_id": "c", "labels_id": "l", "split": f"cv-{position}"}
     folder.mkdir()
     answer = blank_answer(
-        systems=systems, joint=joint, data_set={"name": "set"} | data_set | changes
+        systems=systems, joint=joint and {**joint, "policy": "max_f1", "changes": {}}, data_set={"name": "set"} | data_set | changes
     )
     answer.write(folder / "answer.json")
     write_figures(rows, folder)
@@ -54,8 +61,8 @@ def reports(tmp_path):
 
 
 def test_the_interval_is_that_of_a_t_test_with_the_variance_of_folds_that_share_training(reports):
-    table = Folds.read(reports).table.set_index(["system", "metric"])
-    row = table.loc[("A", "ap50")]
+    table = Folds.read(reports).table.set_index(["first", "second", "metric"])
+    row = table.loc[("A", "", "ap50")]
     oracle = stats.ttest_1samp(FIGURES["ap50"], 0.0).confidence_interval(0.95)
     assert row["mean"] == pytest.approx(0.4)
     assert row["sd"] == pytest.approx(np.std(FIGURES["ap50"], ddof=1))
@@ -66,8 +73,8 @@ def test_the_interval_is_that_of_a_t_test_with_the_variance_of_folds_that_share_
 
 
 def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_says_so(reports):
-    table = Folds.read(reports).table.set_index(["system", "metric"])
-    row = table.loc[("B", "rsna_score")]
+    table = Folds.read(reports).table.set_index(["first", "second", "metric"])
+    row = table.loc[("B", "", "rsna_score")]
     assert np.isnan(row["mean"])
     assert np.isnan(row["ci_low"])
     assert row["note"] == "undefined in 1 of 3 folds"
@@ -80,11 +87,11 @@ def test_pairs_that_differ_are_found_by_holm_over_all_pairs(tmp_path):
     statistics = [stats.ttest_1samp(values, 0).statistic * narrower for values in PAIRS.values()]
     p_values = 2 * stats.t.sf(np.abs(statistics), 2)
     adjusted = multipletests(p_values, method="holm")[1]
-    table = folds.table.set_index(["system", "metric"])["p_holm"]
-    assert [table[pair, "auroc"] for pair in PAIRS] == pytest.approx(list(adjusted))
-    assert np.isnan(table["A", "auroc"])
+    table = folds.table.set_index(["first", "second", "metric"])["p_holm"]
+    assert [table[*pair, "auroc"] for pair in PAIRS] == pytest.approx(list(adjusted))
+    assert np.isnan(table["A", "", "auroc"])
     shown = [pair for pair, p in zip(PAIRS, adjusted, strict=True) if p < 0.05]
-    assert shown == ["A - B"]
+    assert shown == [("A", "B")]
     (line,) = [line for line in folds.to_markdown().splitlines() if line.startswith("- AUROC")]
     assert line.endswith(f"A - B 0.103 ({p_equation(adjusted[0])})")
 
@@ -96,8 +103,8 @@ def test_a_joint_system_is_better_only_if_both_differences_are_shown_and_no_pair
     narrower = np.sqrt((1 / 3) / (1 / 3 + 1 / 2))  # Nadeau and Bengio 2003
     statistics = [stats.ttest_1samp(values, 0).statistic * narrower for values in PAIRS.values()]
     unadjusted = 2 * stats.t.sf(np.abs(statistics), 2)
-    table = folds.table.set_index(["system", "metric"])["p_holm"]
-    assert [table[pair, "auroc"] for pair in PAIRS] == pytest.approx(list(unadjusted))
+    table = folds.table.set_index(["first", "second", "metric"])["p_holm"]
+    assert [table[*pair, "auroc"] for pair in PAIRS] == pytest.approx(list(unadjusted))
     pairs, gains = [line for line in folds.to_markdown().splitlines() if line.startswith("- AUROC")]
     assert "of 1 pair," in pairs
     assert gains.endswith(

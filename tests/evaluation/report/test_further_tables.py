@@ -8,7 +8,6 @@ import pytest
 
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.shares import FAILURE_COLUMNS, TOO_FEW
-from cxr_compare.evaluation.groups.validation_to_test import VALIDATION
 from cxr_compare.evaluation.report.curves import curve_table
 from cxr_compare.evaluation.report.failure_tables import (
     corrections_table,
@@ -72,16 +71,13 @@ def failures_of_two(comparison):
             row("errors", "", name, "missed", 0.4 + shift),
             row("lesions by lesion_size", "over 6 %", name, "lesion_recall", 0.7 + shift, 5.0),
             row("lesions by lesion_size", "up to 2 %", name, "lesion_recall", 0.2 + shift, 3.0),
-            row("decision_curve", "0.1", name, "net_benefit_calibrated", 0.2 + shift),
-            row("decision_curve", "0.5", name, "net_benefit_calibrated", 0.1 + shift),
         ]
     rows += [
-        row("decision_curve", "0.1", "call every image positive", "net_benefit", 0.1),
         row("shortcut", "view", "shortcut", "auroc", 0.69),
         row("beyond shortcut", "view", "RetinaNet", "auroc", 0.2),
-        row("agreement", "", "RetinaNet & CheXNet", "kappa", 0.5),
     ]
-    return replace(comparison, groups=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
+    table = pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+    return replace(comparison, compute_groups=lambda: table)
 
 
 def net_benefit(comparison):
@@ -179,37 +175,6 @@ def test_errors_of_boxes_are_counts_with_intervals_and_those_not_counted_are_lef
     # 0.4 and 0.5 of nine, each to 0.1 more
     assert frame["Lesions missed"].tolist() == ["4 (3 to 4)", "4 (4 to 5)"]
     assert "Duplicate boxes" not in frame
-
-
-def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(comparison):
-    row = {"topic": VALIDATION, "system": "CheXNet", "policy": "max_f1", "note": ""}
-    figures = (
-        ("recall", 1.0, (0.9, 0.8, 1.0)),
-        ("specificity", 0.75, (0.4, 0.5, 0.9)),
-        ("accuracy", 0.833, (0.7, np.nan, np.nan)),
-    )
-    rows = []
-    for metric, validation, (test, low, high) in figures:
-        rows.append(row | {"metric": metric, "group": "validation", "estimate": validation})
-        ends = {"ci_low": low, "ci_high": high}
-        rows.append(row | {"metric": metric, "group": "test", "estimate": test, **ends})
-    (table,) = folded_tables(replace(comparison, groups=pd.DataFrame(rows)))
-    assert table.frame.loc["CheXNet, threshold for best F1"].tolist() == [
-        "1.000",
-        "0.900 (0.800 to 1.000)",
-        "0.750",
-        "0.400 (0.500 to 0.900) ▲",
-        "0.833",
-        "0.700",
-    ]
-
-
-def test_decision_curve_lies_where_its_figures_are(failures_of_two):
-    rows = net_benefit(failures_of_two)
-    curve = rows[rows["system"] == "RetinaNet"]
-    assert set(rows["system"]) == {"RetinaNet", "CheXNet", ""}
-    assert (curve["x"].tolist(), curve["y"].tolist()) == ([0.1, 0.5], [0.2, 0.1])
-    assert rows.loc[rows["kind"] == "guide", "y"].tolist() == [0.1]  # calling all positive
 
 
 def test_comparison_without_these_figures_shows_none(comparison):

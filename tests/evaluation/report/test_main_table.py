@@ -30,7 +30,7 @@ BOTH = {"Accuracy", "Precision", "Sensitivity (recall)", "Specificity", "F1", "A
 
 def renamed(comparison, name):
     """The comparison with another name for RetinaNet."""
-    metrics = comparison.metrics.replace({"system": {"RetinaNet": name}})
+    metrics = comparison.metrics.replace({"first": {"RetinaNet": name}})
     systems = {name: SystemResult(), "CheXNet": SystemResult()}
     return replace(comparison, systems=systems, figures=Figures.from_table(metrics))
 

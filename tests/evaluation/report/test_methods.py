@@ -109,7 +109,7 @@ def test_each_policy_has_a_meaning_of_its_own_with_its_values(policy, parts):
 
 def with_methods(comparison, auroc, paired=None, others=None):
     metrics = comparison.metrics.copy()
-    single = metrics["system"].isin(comparison.names)
+    single = metrics["second"] == ""
     of = metrics["metric"] == "auroc"
     metrics.loc[of & single, "ci_method"] = auroc
     metrics.loc[of & ~single, "ci_method"] = paired or auroc

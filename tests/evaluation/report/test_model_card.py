@@ -80,7 +80,7 @@ def test_figures_have_their_intervals_and_are_those_of_this_system(trained):
 
 def test_card_without_a_threshold_has_no_empty_table_and_says_why(trained):
     metrics = trained.metrics.copy()
-    at_threshold = (metrics["system"] == "CheXNet") & (metrics["policy"] != "")
+    at_threshold = (metrics["first"] == "CheXNet") & (metrics["policy"] != "")
     metrics.loc[at_threshold, ["estimate", "ci_low", "ci_high"]] = float("nan")
     untuned = replace(
         trained,
@@ -124,11 +124,12 @@ def test_failures_by_group_are_the_columns_of_this_system(trained):
         for name, shift in (("RetinaNet", 0.0), ("CheXNet", 0.1))
         for group, value in (("F", 0.6), ("not F", 0.3), ("M", 0.3))
     ]
-    failing = replace(trained, groups=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
+    table = pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+    failing = replace(trained, compute_groups=lambda: table)
     card = cards_of_comparison(failing)["CheXNet"]
-    (table,) = card.evaluation.groups
-    assert list(table.frame.columns) == ["CheXNet", "Positive images"]
-    assert table.frame.T.to_dict("list") == {
+    (section_of_groups,) = card.evaluation.groups
+    assert list(section_of_groups.frame.columns) == ["CheXNet", "Positive images"]
+    assert section_of_groups.frame.T.to_dict("list") == {
         "Sex: F": ["0.700 (0.600 to 0.800)", "5"],
         "Sex: M": ["0.400 (0.300 to 0.500)", "5"],
     }

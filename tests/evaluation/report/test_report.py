@@ -360,11 +360,12 @@ def three(comparison):
     """The comparison with a third system, which agrees with CheXNet on every image."""
 
     def third(frame):
-        copy = frame[frame["system"] == "CheXNet"].assign(system="Reader")
+        name = "first" if "first" in frame else "system"
+        copy = frame[frame[name] == "CheXNet"].assign(**{name: "Reader"})
         return pd.concat([frame, copy], ignore_index=True)
 
-    pairs = comparison.metrics["system"] == "RetinaNet - CheXNet"
-    other = comparison.metrics[pairs].assign(system="RetinaNet - Reader")
+    pairs = comparison.metrics["second"] == "CheXNet"
+    other = comparison.metrics[pairs].assign(second="Reader")
     return replace(
         comparison,
         systems={**comparison.systems, "Reader": SystemResult()},
@@ -511,14 +512,14 @@ def test_id_of_a_case_opens_it(browser, comparison, image_set, tmp_path):
 def with_systems(comparison, n_systems, low, high):
     """Return the comparison with copies of CheXNet, and differences with this interval."""
     copies = [f"Reader {number}" for number in range(3, n_systems + 1)]
-    difference = comparison.metrics["system"] == "RetinaNet - CheXNet"
+    difference = comparison.metrics["second"] == "CheXNet"
     metrics = comparison.metrics.copy()
     metrics.loc[difference, ["ci_low", "ci_high"]] = low, high
-    own = metrics[metrics["system"] == "CheXNet"]
+    own = metrics[metrics["first"] == "CheXNet"]
     tables = [metrics]
     for name in copies:
-        tables.append(own.assign(system=name))
-        tables.append(metrics[difference].assign(system=f"RetinaNet - {name}"))
+        tables.append(own.assign(first=name))
+        tables.append(metrics[difference].assign(second=name))
     decisions = [comparison.decisions]
     for name in copies:
         own = comparison.decisions[comparison.decisions["system"] == "CheXNet"]

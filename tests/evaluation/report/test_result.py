@@ -82,10 +82,10 @@ def test_charts_are_drawn_of_the_stored_curves(finished):
 def test_the_tidy_frame_has_one_row_a_figure_and_p_values_of_tested_differences(finished):
     frame = finished[0].to_frame()
     assert tuple(frame.columns) == TIDY_COLUMNS
-    assert not frame.duplicated(["system", "metric", "policy", "subgroup"]).any()
-    gaps = frame[(frame["system"] == "A - B") & (frame["metric"] == "auroc")]
+    assert not frame.duplicated(["first", "second", "metric", "policy", "subgroup"]).any()
+    gaps = frame[(frame["second"] == "B") & (frame["metric"] == "auroc")]
     assert gaps["p_value"].between(0, 1).all()
-    assert frame.loc[frame["system"] == "A", "p_value"].isna().all()
+    assert frame.loc[frame["second"] == "", "p_value"].isna().all()
 
 
 def test_the_same_call_again_opens_the_report(finished, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.sources.from_frames import truth_from_values
 from cxr_compare.evaluation.sources.pixels import pixels_of_folder
 from tests.small_dicom import write_dicom
@@ -18,7 +18,7 @@ PIXELS = np.arange(40 * 30, dtype=np.uint16).reshape(40, 30).astype(np.uint8)  #
 
 
 @pytest.fixture
-def labelled() -> GroundTruth:
+def labelled() -> LabelledImages:
     """Four labelled images, of which the first has a true box."""
     labels = pd.DataFrame({"image_id": ["a", "b", "c", "d"], "label": [1, 0, 0, 1]})
     box = pd.DataFrame({"image_id": ["a"], "x1": [2.0], "y1": [3.0], "x2": [20.0], "y2": [36.0]})

@@ -252,7 +252,7 @@ def test_headline_of_many_systems_counts_them_and_a_finding_names_them(make_metr
 
 def test_undefined_auroc_gives_no_verdict(make_metrics, verdict_of):
     metrics = two(make_metrics, (0.05, 0.01, 0.09))
-    metrics.loc[metrics["system"] == "B", "estimate"] = float("nan")
+    metrics.loc[(metrics["first"] == "B") & (metrics["second"] == ""), "estimate"] = float("nan")
     headline = verdict_of(metrics, ["A", "B"], "X").headline
     assert "no comparison is possible: the AUROC of B is undefined" in headline
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.labelled_images import GroundTruth
+from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.output import System
 from cxr_compare.hospital.guarantee.localisation import locate_predictions
 
@@ -15,8 +15,8 @@ def test_a_shown_box_is_one_from_the_threshold_on_or_the_highest():
     columns = ["image_id", "x1", "y1", "x2", "y2"]
     lesions = pd.DataFrame([["a", 0.0, 0.0, 4.0, 4.0]], columns=columns)
     roles = pd.Series("val", index=ids)
-    labels = pd.Series([1.0, 0.0], index=ids)
-    truth = GroundTruth(images, labels, roles, true_boxes=lesions, boxes_trusted=ids)
+    labels = pd.DataFrame({"label": [1.0, 0.0]}, index=ids)
+    truth = LabelledImages(images, labels, roles, true_boxes=lesions, boxes_trusted=ids)
     rows = [["a", 0.0, 0.0, 4.0, 4.0], ["a", 9.0, 9.0, 12.0, 12.0]]
     rows += [["b", 0.0, 0.0, 4.0, 4.0], ["b", 9.0, 9.0, 12.0, 12.0]]
     boxes = pd.DataFrame(rows, columns=columns).assign(finding="label", score=[0.8, 0.3, 0.6, 0.5])

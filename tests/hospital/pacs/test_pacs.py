@@ -28,7 +28,7 @@ pytest.importorskip("highdicom", reason="needs the extra pacs")
 pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.duplicates.seen_lookup import SeenImage
+from cxr_compare.data_prep.duplicates.seen_images import SeenImage
 from cxr_compare.hospital.answers.answer_log import AnswerLog
 from cxr_compare.hospital.answers.answer_log_reader import read_log
 from cxr_compare.hospital.dicom_objects.result_identity import SOFTWARE

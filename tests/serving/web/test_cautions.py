@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_compare.data_prep.duplicates.seen_lookup import SeenLookup
+from cxr_compare.data_prep.duplicates.seen_images import SeenLookup
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.serving.known_limits import MeasuredAuroc, TrainingImages
 from cxr_compare.serving.run import Run

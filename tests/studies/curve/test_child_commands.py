@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.work.ray_cluster import open_cluster
 from cxr_compare.studies.curve import child_commands
 from cxr_compare.studies.curve.child_commands import (
     Command,
@@ -17,7 +18,7 @@ from cxr_compare.studies.curve.child_commands import (
     run_commands,
     share_devices,
 )
-from cxr_compare.studies.curve.cluster import MachineShare, open_machines, share_machines
+from cxr_compare.studies.curve.cluster import MachineShare, choose_machines, share_machines
 
 ROOT = Path(__file__).resolve().parents[3]
 has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
@@ -119,15 +120,6 @@ def test_too_few_gpus_of_a_cluster_are_refused(options, message):
         share_machines([(8, 2), (8, 0)], *options)
 
 
-def test_address_of_a_cluster_needs_the_ray_engine(tmp_path):
-    options: Any = {"device": "cpu", "devices": 1, "jobs": 1, "reads": [tmp_path]}
-    with (
-        pytest.raises(InputError, match=r"CXR_ADDRESS: .*CXR_ENGINE=ray"),
-        open_machines("local", "auto", **options),
-    ):
-        pass
-
-
 def test_after_five_failures_in_a_row_no_more_is_started(tmp_path, monkeypatch):
     monkeypatch.setattr(child_commands, "_POLL", 0.0)
     started: list[str] = []
@@ -160,8 +152,8 @@ def test_processes_in_a_cluster_see_the_gpus_that_ray_assigned(tmp_path, monkeyp
         for jobs, most in ((2, 1), (4, 2)):  # small ones share
             (folder := tmp_path / str(jobs)).mkdir()
             options: Any = {"device": "auto", "devices": 1, "jobs": jobs, "reads": [tmp_path]}
-            with open_machines("ray", None, **options) as machines:
-                intervals = record_intervals(folder, machines, 4)
+            with open_cluster() as cluster:
+                intervals = record_intervals(folder, choose_machines(cluster, **options), 4)
             assert {gpus for gpus, _, _ in intervals} == {"0", "1"}
             assert max(most_at_a_time(gpu, intervals) for gpu in "01") <= most
     finally:

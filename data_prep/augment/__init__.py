@@ -1,1 +1,0 @@
-"""Augmentation of training images, and mosaics of four images."""

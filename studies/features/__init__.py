@@ -1,0 +1,1 @@
+"""Features of an encoder that another program computed, as a system of a comparison."""
