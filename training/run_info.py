@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -111,7 +111,6 @@ class RunInfo(StartedRun, kind="run"):
         n_train: Number of training images.
         n_val: Number of validation images.
         pretrained: Published weights that the training began with, or a file.
-        features: Folder, digest and encoder of the features that a probe reads; None for pixels.
         parameters: Number of parameters.
         trainable_parameters: Number of parameters that were trained.
         precision: Number format of the training.
@@ -144,7 +143,6 @@ class RunInfo(StartedRun, kind="run"):
     n_train: Whole | None = None
     n_val: Whole | None = None
     pretrained: str | None = None
-    features: dict[str, Any] | None = None
     parameters: Whole | None = None
     trainable_parameters: Whole | None = None
     precision: str | None = None

@@ -85,7 +85,7 @@ class PredictionsInfo(MadeRecord, kind="predictions"):
         seen_unknown: Names of weights or members whose training images are unknown.
         tta: Test-time augmentation; None without it.
         maps: Method of the activation maps; None without maps.
-        encoder: Network of another program that computed the features that the system reads.
+        description: How the system was made, for the methods of a paper; None for our models.
         data_set: Data set of the predicted images, and its split; None if unknown.
         target: Target for whose decision only validation images were predicted; None if validation
             and test images were.
@@ -113,7 +113,7 @@ class PredictionsInfo(MadeRecord, kind="predictions"):
     seen_unknown: Items[str] = ()
     tta: dict[str, Any] | None = None
     maps: dict[str, str] | None = None
-    encoder: dict[str, str] | None = None
+    description: str | None = None
     data_set: MadeOn | None = None
     target: Target | None = None
     cost: dict[str, Any] | None = None

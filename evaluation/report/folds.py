@@ -113,9 +113,7 @@ class Folds:
         figures = figures[~figures["metric"].isin(family("counts"))]
         return cls(
             folders=tuple(folders),
-            splits=tuple(
-                "" if data_set is None else str(data_set.split) for data_set in made_on
-            ),
+            splits=tuple("" if data_set is None else str(data_set.split) for data_set in made_on),
             systems=reports[0].systems,
             figures=figures[[*KEYS, "fold", "estimate"]].astype({"estimate": float}),
             n_images=tuple(int(images["image_id"].nunique()) for images in tested),

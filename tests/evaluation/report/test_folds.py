@@ -43,7 +43,9 @@ def write_report(folder, position, systems=("A", "B"), patients=None, joint=None
     data_set = {"content_id": "c", "labels_id": "l", "split": f"cv-{position}"}
     folder.mkdir()
     answer = blank_answer(
-        systems=systems, joint=joint and {**joint, "policy": "max_f1", "changes": {}}, data_set={"name": "set"} | data_set | changes
+        systems=systems,
+        joint=joint and {**joint, "policy": "max_f1", "changes": {}},
+        data_set={"name": "set"} | data_set | changes,
     )
     answer.write(folder / "answer.json")
     write_figures(rows, folder)
