@@ -205,7 +205,7 @@ def augmented_epoch(path: str, ids: str, n_boxes: int) -> Run:
     Returns:
         The work.
     """
-    from cxr_compare.data_prep.augment.augment import build_augmentation
+    from cxr_compare.training.augment import build_augmentation
 
     augmentation = build_augmentation(
         rotate_degrees=10.0, scale=0.1, shift=0.05, brightness=0.15, contrast=0.15

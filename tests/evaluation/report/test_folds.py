@@ -42,11 +42,9 @@ def write_report(folder, position, systems=("A", "B"), patients=None, joint=None
     rows.append(rows[0] | {"metric": "tp", "estimate": 3.0})
     data_set = {"content_id": "c", "labels_id": "l", "split": f"cv-{position}"}
     folder.mkdir()
-    answer = blank_answer(
-        systems=systems,
-        joint=joint and {**joint, "policy": "max_f1", "changes": {}},
-        data_set={"name": "set"} | data_set | changes,
-    )
+    if joint is not None:
+        joint = {**joint, "policy": "max_f1", "changes": {}}
+    answer = blank_answer({"name": "set"} | data_set | changes, systems=systems, joint=joint)
     answer.write(folder / "answer.json")
     write_figures(rows, folder)
     patients = patients or [f"{position}-{n}" for n in range(4)]
