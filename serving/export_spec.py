@@ -166,7 +166,8 @@ class ExportSpec(Record, kind="export"):
         path = folder / name
         if not path.is_file():
             raise InputError(f"{path}: is missing; export the run again")
-        require_unchanged(path, "graph", self.files.get(name))
+        if self.files:  # an export that is being made has none yet
+            require_unchanged(path, "graph", self.files.get(name))
         return path
 
     @classmethod
