@@ -327,7 +327,8 @@ def serious_first(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as values for JSON, with None where a value is missing."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _unchecked_pixels(dataset: DataSet, *, pixels: bool) -> list[Problem]:

@@ -144,7 +144,7 @@ def _read_split(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _findings(truth: pd.DataFrame) -> pd.DataFrame:
     """Return the labels as rows with ``image_id, finding, reader, state``."""
-    rows = truth.rename_axis(columns="finding").stack().rename("state").reset_index()
+    rows = truth.reset_index().melt("image_id", var_name="finding", value_name="state").dropna()
     states = rows["state"].map(_STATES).astype(TEXT)
     rows = rows.assign(reader=REFERENCE_READER, state=states)
     return rows.astype({"finding": TEXT, "reader": TEXT})

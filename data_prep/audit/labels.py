@@ -196,7 +196,9 @@ def count_prevalence(
     """
     labels = labels.set_axis(labels.columns.astype(str), axis=1)
     ids = images["image_id"]
-    everything = pd.Categorical.from_codes(np.zeros(len(images), dtype=int), ["all images"])
+    everything = pd.Categorical.from_codes(
+        np.zeros(len(images), dtype=int), pd.Index(["all images"])
+    )
     groupings: dict[str, tuple[pd.Series, Sequence[str]]] = {
         "all": (pd.Series(everything, images.index), [])
     }
@@ -257,7 +259,8 @@ def _age_bands(ages: pd.Series) -> pd.Series:
     band = np.searchsorted(_AGE_EDGES, ages.to_numpy(dtype="float64", na_value=np.nan), "right") - 1
     impossible = (band < 0) | (band >= len(_AGE_BANDS))
     codes = np.where(ages.isna(), -1, np.where(impossible, len(_AGE_BANDS), band))
-    return pd.Series(pd.Categorical.from_codes(codes, [*_AGE_BANDS, _IMPOSSIBLE]), ages.index)
+    bands = pd.Categorical.from_codes(codes, pd.Index([*_AGE_BANDS, _IMPOSSIBLE]))
+    return pd.Series(bands, ages.index)
 
 
 def _common_values(values: pd.Series, order: Sequence[str]) -> pd.Categorical:

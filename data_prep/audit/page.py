@@ -16,7 +16,6 @@ from pydicom.uid import UID_dictionary
 from cxr_compare.data_prep.audit.audit import AUDIT, AUDIT_PAGE, EXCLUDE, Audit
 from cxr_compare.data_prep.audit.images import TEXT_CHECK
 from cxr_compare.data_prep.audit.pictures import Pictures, label_texts, roles_by_image
-from cxr_compare.data_prep.audit.problem import Severity
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.csv_files import write_csv
@@ -30,7 +29,7 @@ from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
 from cxr_compare.data_prep.store.dataset import DataSet
 
 _CASES_NAME = "audit_cases.csv"
-_MEANINGS: dict[Severity, tuple[str, str]] = {
+_MEANINGS = {
     "error": ("invalidates results", "invalidate results"),
     "warning": ("may affect results", "may affect results"),
     "info": ("worth knowing", "worth knowing"),
@@ -81,7 +80,7 @@ def render_audit(dataset: DataSet, audit: Audit, *, pixels: bool = True) -> str:
     )
 
 
-def verdict(counts: dict[Severity, int]) -> str:
+def verdict(counts: dict[str, int]) -> str:
     """Return one sentence on whether a data set can be used, from its problems by severity."""
     errors = counts["error"]
     warnings = counted(counts["warning"], "warning")

@@ -142,7 +142,8 @@ class Pictures:
         patient, path = self.images.loc[image_id, ["patient_id", "path"]]
         role = roles.get(image_id)
         label = self.labels[image_id]
-        return [f"patient {patient}", f"{role}: {label}" if isinstance(role, str) else label, path]
+        shown = f"{role}: {label}" if isinstance(role, str) else str(label)
+        return [f"patient {patient}", shown, str(path)]
 
     def _draw_text(self, image_id: str, roles: pd.Series) -> Picture | None:
         """Draw the crop around a line of text; an image whose header alone says so is illegible."""
@@ -157,8 +158,9 @@ class Pictures:
         lines = ["suspected text", *self._caption(image_id, roles)]
         return draw_picture(image_id, crop, np.empty((0, 4)), lines, _CROP_PX)
 
-    def _draw_excluded(self, path: str, roles: pd.Series) -> Picture | None:
+    def _draw_excluded(self, image_id: str, roles: pd.Series) -> Picture | None:
         """Draw a file that was left out for a wrong box, with the box if it can be drawn."""
+        path = image_id
         sha256, *edges = self.excluded.loc[path]
         pixels = ImageFile(self.dataset.source_root / path, str(sha256)).read()
         height, width = pixels.shape

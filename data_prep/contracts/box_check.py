@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.box_readings import (
+    CUT_SHARE,
     FAR,
     MANY,
+    BoxForm,
     BoxReading,
     BoxUnit,
     box_faults,
@@ -68,54 +70,10 @@ def check_boxes(
         InputError: A tenth or more of the boxes cannot be used, or they are probably in another
             form or unit. The message asks about that one.
     """
-    where = reading.where
     values = np.where(np.isfinite(values), values, np.nan)
     written = corners_of(values, reading.form, reading.unit, sizes)
-    corners, n_sorted = with_sorted(written, reading.form, sizes)
-    faults = box_faults(corners, sizes)
-    is_faulty = faults != ""
-    n_boxes = len(values) + len(unread)
-    n_faulty = int(is_faulty.sum()) + len(unread)
-    wrong_images = {*np.asarray(images, dtype=object)[is_faulty], *(image for image, _ in unread)}
-    is_many = n_faulty >= MANY * n_boxes and (len(wrong_images) > 1 or n_faulty == n_boxes > 0)
-    counts = f"{counted(n_faulty, 'box')} of {n_boxes:,} cannot be used"
-    if is_many and len(unread) >= MANY * n_boxes:
-        image, reason = unread[0]
-        raise InputError(f"{where}: {image}: {reason} ({counts}); correct them")
-    if not len(values):
-        return CheckedBoxes(corners, faults)
-    if is_many:
-        row = int(is_faulty.argmax())
-        question = _other_reading(values, reading, sizes) or "correct them"
-        raise InputError(
-            f"{_row_text(values, reading, images, row)}: {faults[row]} ({counts}): {question}"
-        )
-    row, question = doubt_about(values, written, reading, sizes)
-    if question:
-        raise InputError(f"{_row_text(values, reading, images, row)}: {question}")
-    notes = []
-    if n_sorted:
-        text = "boxes were drawn from another corner than the upper left: corners are sorted"
-        notes.append(counted_phrase(n_sorted, text))
-    return CheckedBoxes(corners, faults, tuple(notes))
-
-
-def _row_text(values: np.ndarray, reading: BoxReading, images: Sequence[str], row: int) -> str:
-    numbers = ", ".join(f"{value:g}" for value in values[row])
-    return f"{reading.where}: image {images[row]!r}: box [{numbers}], read as {reading.text}"
-
-
-def _other_reading(values: np.ndarray, reading: BoxReading, sizes: np.ndarray) -> str:
-    """Ask about the readings by which nearly all boxes would lie in their images; "" without."""
-    if reading.affirmed:
-        return ""
-    fitting = fitting_readings(values, reading, sizes)
-    if fitting:
-        return questions_about(reading, fitting)
-    corners = corners_of(values, reading.form, reading.unit, sizes)
-    if (box_faults(corners, np.full_like(sizes, np.nan)) == "").mean() >= 1 - MANY:
-        return "are these px of a larger image? Give px of the original image"
-    return ""
+    table = pd.DataFrame({"image_id": list(images), "place": ""}, dtype=object)
+    return _check(values, written, reading, sizes, table, unread)
 
 
 def check_predictions(
@@ -137,53 +95,88 @@ def check_predictions(
         InputError: An edge is NaN or infinite, or a tenth of the boxes has no size, lies far
             outside the image, or seems to be in another form or unit.
     """
-    where = reading.where
+    _require_finite(table, reading.where)
     written = table[EDGES].to_numpy(np.float64)
-    _require_finite(table, where)
-    if not len(table):
-        return table, ()
     values = values_of(written, reading.form)
-    if reading.unit == "px":
-        row, question = doubt_about(values, written, reading, sizes)
-        if question:
-            edges = _edges_text(written[row])
-            raise InputError(f"{row_text(table, row, where)}: {edges}: {question}")
-    wide = sizes * (1 + FAR)
-    corners, n_sorted = with_sorted(written, reading.form, wide)
-    is_empty = np.asarray(~(corners[:, :2] < corners[:, 2:]).all(axis=1))
-    is_far = (corners[:, 2:] > wide).any(axis=1) | (corners[:, :2] < -FAR * sizes).any(axis=1)
-    is_out = ((corners[:, 2:] > sizes + 1) | (corners[:, :2] < -1)).any(axis=1)
-    is_many = max(is_empty.mean(), is_far.mean()) >= MANY
-    question = ""
-    if (is_empty | is_far | is_out).mean() >= MANY:
-        unscaled = values if reading.unit == "px" else _unscaled(values, sizes, reading.unit)
-        fitting = [] if reading.affirmed else fitting_readings(unscaled, reading, sizes)
-        if fitting:
-            question = questions_about(reading, fitting)
-        elif is_many and is_far.any():
-            question = "are these px of a larger, resized image? Give px of the original image"
-        elif is_many:
-            question = "a box needs x1 < x2 and y1 < y2"
-    if question:
-        is_wrong: np.ndarray = np.logical_or(is_empty, is_far if is_many else is_out)  # (N,)
-        row = int(is_wrong.argmax())
-        fault = "has no area"
-        if not is_empty[row]:
-            width, height = sizes[row]
-            fault = f"reaches beyond the image of {width:g} x {height:g} px"
-        as_written = written if reading.unit == "px" else _unscaled(written, sizes, reading.unit)
-        verb = "does" if is_wrong.sum() == 1 else "do"
+    if reading.unit != "px":
+        values = values / np.hstack([sizes, sizes]) * (100.0 if reading.unit == "percent" else 1.0)
+    checked = _check(values, written, reading, sizes, table, slack=FAR)
+    kept, note = without_empty_boxes(
+        table.assign(**dict(zip(EDGES, checked.corners.T, strict=True)))
+    )
+    return kept, (*checked.notes, *([note] if note else []))
+
+
+def _check(
+    values: np.ndarray,
+    written: np.ndarray,
+    reading: BoxReading,
+    sizes: np.ndarray,
+    table: pd.DataFrame,
+    unread: Sequence[tuple[str, str]] = (),
+    slack: float = CUT_SHARE,
+) -> CheckedBoxes:
+    """Check boxes that may pass the border of their image by a share of its sides, the slack.
+
+    They are refused if a tenth cannot be used, or if a tenth would pass the border by more than a
+    true box does and nearly all fit by another reading.
+    """
+    where = reading.where
+    is_predicted = slack > CUT_SHARE
+    # A detector knows no border where nobody states the size of the image.
+    known = np.nan_to_num(sizes, nan=np.inf) if is_predicted else sizes
+    corners, n_sorted = with_sorted(written, reading.form, known, slack)
+    faults = box_faults(corners, known, slack)
+    misfits = box_faults(corners, known) if is_predicted else faults
+    n_boxes = len(values) + len(unread)
+    images = table["image_id"].to_numpy(dtype=object)
+
+    def are_many(wrong: np.ndarray) -> bool:
+        n_wrong = int(wrong.sum()) + len(unread)
+        of = {*images[wrong], *(image for image, _ in unread)}
+        are_single = len(of) < 2 and not is_predicted
+        return n_wrong >= MANY * n_boxes and (n_wrong == n_boxes > 0 or not are_single)
+
+    def counts(wrong: np.ndarray) -> str:
+        n_wrong = int(wrong.sum()) + len(unread)
+        return f"{counted(n_wrong, 'box')} of {n_boxes:,} cannot be used"
+
+    if unread and len(unread) >= MANY * n_boxes and are_many(faults != ""):
+        image, reason = unread[0]
+        raise InputError(f"{where}: {image}: {reason} ({counts(faults != '')}); correct them")
+    if not len(values):
+        return CheckedBoxes(corners, faults)
+    fitting: list[tuple[BoxForm, BoxUnit]] = []
+    if are_many(misfits != "") and not reading.affirmed:
+        fitting = fitting_readings(values, reading, sizes)
+    if fitting or are_many(faults != ""):
+        reasons = misfits if fitting else faults
+        row = int((reasons != "").argmax())
+        question = questions_about(reading, fitting) if fitting else _advice(written, sizes)
         raise InputError(
-            f"{row_text(table, row, where)}: {_edges_text(as_written[row])} {fault}, as "
-            f"{counted(int(is_wrong.sum()), 'box')} of {len(table):,} {verb}: {question}"
+            f"{row_text(table, row, where)}: {_as_read(values[row], reading)}: {reasons[row]} "
+            f"({counts(reasons != '')}): {question}"
         )
+    row, question = doubt_about(values, written, reading, sizes)
+    if question:
+        begin = f"{row_text(table, row, where)}: {_as_read(values[row], reading)}"
+        raise InputError(f"{begin}: {question}")
     notes = []
     if n_sorted:
-        text = "corners were in another order, and are sorted"
-        notes.append(f"of {counted(n_sorted, 'box')} {text}")
-    checked = table.assign(**dict(zip(EDGES, corners.T, strict=True)))
-    kept, note = without_empty_boxes(checked)
-    return kept, (*notes, *([note] if note else []))
+        text = "boxes were drawn from another corner than the upper left: corners are sorted"
+        notes.append(counted_phrase(n_sorted, text))
+    return CheckedBoxes(corners, faults, tuple(notes))
+
+
+def _as_read(numbers: np.ndarray, reading: BoxReading) -> str:
+    return f"box [{', '.join(f'{number:g}' for number in numbers)}], read as {reading.text}"
+
+
+def _advice(written: np.ndarray, sizes: np.ndarray) -> str:
+    """Return what to do with boxes that fit their images by no other reading."""
+    if (box_faults(written, np.full_like(sizes, np.nan)) == "").mean() >= 1 - MANY:
+        return "are these px of a larger image that was resized? Give px of the original"
+    return "correct them; a box needs x1 < x2 and y1 < y2"
 
 
 def without_empty_boxes(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -253,11 +246,6 @@ def _require_finite(table: pd.DataFrame, where: str) -> None:
             f"{row_text(table, row, where)}: {_edges_text(corners[row])}; a box needs x1 < x2 and "
             "y1 < y2 inside the image, in pixels of the original"
         )
-
-
-def _unscaled(values: np.ndarray, sizes: np.ndarray, unit: BoxUnit) -> np.ndarray:
-    """Return values in px as the file states them, in shares or per cent of the image's sides."""
-    return values / np.hstack([sizes, sizes]) * (100.0 if unit == "percent" else 1.0)
 
 
 def row_text(table: pd.DataFrame, row: int, where: str) -> str:

@@ -35,9 +35,11 @@ _UNIT_TEXTS = {"px": "px", "share": "shares of the image's size", "percent": "pe
 _FORM_QUESTIONS = {"xyxy": "corners", "xywh": "widths and heights", "cxcywh": "centres"}
 _UNIT_QUESTIONS = {"px": "pixels", "share": "shares of the image's size", "percent": "per cent"}
 _MOST = 0.9  # share of the boxes that must fit another reading before it is suggested
-_CUT_SHARE = 0.01  # share of the side by which a true box may pass the border, and is cut
+CUT_SHARE = 0.01
+"""Share of the side by which a true box may pass the border, and is cut."""
 _CUT_PX = 3.0  # px by which a true box may pass the border, and is cut
-FAR = 0.1  # a predicted box is far outside if it passes the border by more than this share
+FAR = 0.1
+"""Share of the side by which a predicted box passes the border if it is far outside."""
 _ROUNDING = 0.01  # px by which edges pass the border by rounding
 _FEWEST = 10  # in fewer boxes the pattern of corners may be chance
 _TOGETHER = 0.7  # correlation of the first and second numbers from which they are two corners
@@ -147,19 +149,19 @@ def sorted_corners(corners: np.ndarray) -> np.ndarray:
     return np.hstack([np.minimum(first, second), np.maximum(first, second)])
 
 
-def cut_to_images(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Cut true boxes that pass the border of their image by at most 1 % of a side or 3 px.
+def cut_to_images(corners: np.ndarray, sizes: np.ndarray, slack: float = CUT_SHARE) -> np.ndarray:
+    """Cut boxes that pass the border of their image by at most a share of a side, or 3 px.
 
     Example:
         >>> cut_to_images(np.array([[-2.0, 5, 60, 90]]), np.array([[200.0, 89.0]])).tolist()
         [[0.0, 5.0, 60.0, 89.0]]
     """
     limits = np.hstack([np.zeros_like(sizes), sizes])
-    slack = np.fmax(_CUT_SHARE * sizes, _CUT_PX)
-    slack = np.hstack([slack, slack])
-    low = np.where((corners < 0) & (corners >= -slack), 0.0, corners)
+    most = np.fmax(slack * sizes, _CUT_PX)
+    most = np.hstack([most, most])
+    low = np.where((corners < 0) & (corners >= -most), 0.0, corners)
     over = corners - limits
-    is_high = (over > 0) & (over <= slack) & np.array([False, False, True, True])
+    is_high = (over > 0) & (over <= most) & np.array([False, False, True, True])
     cut: np.ndarray = np.where(is_high, limits, low)
     return cut
 
@@ -181,18 +183,19 @@ def cut_boxes(boxes: pd.DataFrame, sizes: np.ndarray) -> tuple[pd.DataFrame, str
     note = ""
     if n_cut:
         note = (
-            f"{counted(n_cut, 'box')} left the image by at most {_CUT_SHARE:.0%} of a side or "
+            f"{counted(n_cut, 'box')} left the image by at most {CUT_SHARE:.0%} of a side or "
             f"{_CUT_PX:g} px, and {'was' if n_cut == 1 else 'were'} cut at its border"
         )
     return boxes.assign(**dict(zip(EDGES, cut.T, strict=True))), note
 
 
-def box_faults(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return why each true box cannot be used; empty texts for boxes that can.
+def box_faults(corners: np.ndarray, sizes: np.ndarray, slack: float = CUT_SHARE) -> np.ndarray:
+    """Return why each box cannot be used; empty texts for boxes that can.
 
     Args:
         corners: Edges ``x1, y1, x2, y2``, px, shape ``(N, 4)``.
         sizes: Width and height in px of the image of each box, shape ``(N, 2)``; NaN if unknown.
+        slack: Share of the image's sides by which a box may pass its border.
 
     Example:
         >>> corners = np.array([[1.0, 1, 5, 5], [1, 1, 1, 5], [1, 1, 500, 5]])
@@ -200,7 +203,7 @@ def box_faults(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         ['', 'box of zero or negative size', 'box outside the image: reaches 500 of 100 px']
     """
     corners = np.where(np.isfinite(corners), corners, np.nan)
-    cut = cut_to_images(corners, sizes)
+    cut = cut_to_images(corners, sizes, slack)
     is_odd = np.isnan(corners).any(axis=1)
     is_empty = ~(corners[:, :2] < corners[:, 2:]).all(axis=1)
     beyond = cut[:, 2:] - sizes
@@ -220,13 +223,15 @@ def box_faults(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return reasons
 
 
-def with_sorted(corners: np.ndarray, form: BoxForm, sizes: np.ndarray) -> tuple[np.ndarray, int]:
+def with_sorted(
+    corners: np.ndarray, form: BoxForm, sizes: np.ndarray, slack: float = CUT_SHARE
+) -> tuple[np.ndarray, int]:
     """Sort the corners of boxes that then fit their image, and return the number of these boxes."""
     if form == "cxcywh":
         return corners, 0
     ordered = sorted_corners(corners)
     is_backwards = (corners[:, :2] > corners[:, 2:]).any(axis=1)
-    fits = is_backwards & (box_faults(ordered, sizes) == "")
+    fits = is_backwards & (box_faults(ordered, sizes, slack) == "")
     return np.where(fits[:, None], ordered, corners), int(fits.sum())
 
 

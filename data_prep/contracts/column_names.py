@@ -128,17 +128,6 @@ def missing_columns(names: Sequence[str]) -> str:
     return f"column {listed} is missing" if len(names) == 1 else f"columns {listed} are missing"
 
 
-def ambiguous_columns(columns: Sequence[str], role: str) -> list[str]:
-    """Return the columns whose names may mean a role or something else, such as ``Ergebnis``.
-
-    Args:
-        columns: Names of the table's columns.
-        role: What is looked for: ``file`` or ``label``.
-    """
-    words = _TABLE["ambiguous"][role]
-    return [column for column in columns if plain_name(column) in words]
-
-
 def lacks_head(columns: Sequence[str]) -> bool:
     """Return True if the first row of a table names an image file: it is no row of column names.
 

@@ -28,43 +28,20 @@ _SUFFIXES = (
     ".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".xlsx", ".xlsm",
 )  # fmt: skip
 
-_EXPORT = "export it from there as CSV"
-_BY_PANDAS = "write it as CSV: pandas.{}(FILE).to_csv(CSV, index=False)"
-_UNPACK = "an archive; unpack it and give the table inside"
-_OTHER_TABLES = {
-    ".xls": "an old Excel file; save it in Excel or LibreOffice as .xlsx",
-    ".xlsb": "a binary Excel file; save it in Excel as .xlsx",
-    ".ods": "a LibreOffice spreadsheet; save it there as .xlsx",
-    ".numbers": "a Numbers spreadsheet; in Numbers say File, Export To, Excel",
-    ".gsheet": "a link to Google Sheets; there say File, Download, Microsoft Excel",
-    ".parquet": f"a Parquet file; {_BY_PANDAS.format('read_parquet')}",
-    ".feather": f"a Feather file; {_BY_PANDAS.format('read_feather')}",
-    ".sav": f"an SPSS file; {_EXPORT}",
-    ".dta": f"a Stata file; {_EXPORT}",
-    ".rds": f"an R file; {_EXPORT}",
-    ".sas7bdat": f"a SAS file; {_EXPORT}",
-    ".csv.zip": _UNPACK,
-    ".tsv.zip": _UNPACK,
-}
-_OF_PROGRAMS = {
-    ".pkl": "a pickle of Python",
-    ".pickle": "a pickle of Python",
-    ".pth": "a file of PyTorch",
-    ".pt": "a file of PyTorch",
-    ".npz": "a file of NumPy",
-    ".npy": "a file of NumPy",
-    ".jsonl": "a file of JSON lines",
-}
+_OTHER_TABLES = (
+    ".xls", ".xlsb", ".ods", ".numbers", ".gsheet", ".parquet", ".feather", ".sav", ".dta", ".rds",
+    ".sas7bdat", ".csv.zip", ".tsv.zip",
+)  # fmt: skip
+_OF_PROGRAMS = (".pkl", ".pickle", ".pth", ".pt", ".npz", ".npy", ".jsonl")
 _RESULTS = ("*bbox.json", "coco_instances_results.json", "predictions.json")
 """COCO results that trainers write beside their own files."""
-_IMAGE = "an image; give the table of its labels or scores"
 _FIRST_BYTES = {
-    b"PAR1": _OTHER_TABLES[".parquet"],
-    b"\xd0\xcf\x11\xe0": "an old Excel file, or one with a password; save it as .xlsx without one",
-    b"%PDF": "a PDF; give the table as CSV or .xlsx",
-    b"\x80": "a pickle of Python; write the table as CSV",
-    b"\x89PNG": _IMAGE,
-    b"\xff\xd8\xff": _IMAGE,
+    b"PAR1": "a Parquet file",
+    b"\xd0\xcf\x11\xe0": "an old Excel file, or one with a password",
+    b"%PDF": "a PDF",
+    b"\x80": "a pickle of Python",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
 }
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
@@ -113,22 +90,21 @@ def refuse_other_kind(path: Path) -> None:
         InputError: The file is missing, or its name or its first bytes are those of another kind.
     """
     name = path.name.lower()
-    for suffix, advice in _OTHER_TABLES.items():
-        if name.endswith(suffix):
-            raise InputError(f"{path}: is {advice}")
+    if name.endswith(_OTHER_TABLES):
+        raise InputError(f"{path}: such a file is not read; save the table inside as CSV or .xlsx")
     if not path.is_file():
         reason = "a folder; give the file of the table" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {reason}")
     if path.suffix.lower() in _OF_PROGRAMS:
         results = [file.name for pattern in _RESULTS for file in path.parent.glob(pattern)]
         advice = f"give {min(results)} beside it" if results else "write COCO results or a CSV"
-        raise InputError(f"{path}: is {_OF_PROGRAMS[path.suffix.lower()]}; {advice}")
+        raise InputError(f"{path}: is a file of a program, and no table; {advice}")
     start = _first_bytes(path, 132)
-    for mark, advice in _FIRST_BYTES.items():
-        if start.startswith(mark):
-            raise InputError(f"{path}: is {advice}")
+    kind = next((kind for mark, kind in _FIRST_BYTES.items() if start.startswith(mark)), None)
     if start.endswith(b"DICM"):
-        raise InputError(f"{path}: is {_IMAGE}")
+        kind = "an image"
+    if kind:
+        raise InputError(f"{path}: is {kind}; give the table as CSV or .xlsx without a password")
 
 
 def read_text_table(

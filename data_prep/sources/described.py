@@ -21,12 +21,12 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.descriptions import PublicSet, TableRules, find_files
-from cxr_compare.data_prep.sources.image_facts import read_facts
+from cxr_compare.data_prep.sources.image_facts import read_facts, take_facts
 from cxr_compare.data_prep.sources.image_files import list_images, require_unique_ids
 from cxr_compare.data_prep.sources.image_lists import image_name, read_image_list
 from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable, described_table
-from cxr_compare.data_prep.sources.patients import add_patients, warn_of_unknown_patients
+from cxr_compare.data_prep.sources.patients import add_patients
 from cxr_compare.data_prep.sources.rsna import add_nih_patients
 from cxr_compare.data_prep.sources.source_tables import (
     NO_PIXELS,
@@ -47,12 +47,8 @@ def read_set(root: Path, entry: PublicSet, options: ReadOptions, show: Show) -> 
     files = _files(source, entry)
     tables = _tables(source, entry, files)
     images = _match(source, entry, tables, files)
-    facts = pd.concat([_facts(source, table, images) for table in tables])
-    facts = facts.groupby("image_id", sort=False).first().reset_index()  # the first table counts
-    source.images = images.assign(source=entry.prefix).merge(facts, on="image_id", how="left")
-    if "view" in source.images:
-        is_lateral = source.images["view"].eq("LL")
-        source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
+    facts = [_facts(source, table, images) for table in tables]
+    take_facts(source, images.assign(source=entry.prefix), facts)
     if entry.view:
         source.images["view"] = entry.view
     if entry.mapped_to_nih:
@@ -229,23 +225,15 @@ def _facts(source: Source, table: LabelTable, images: pd.DataFrame) -> pd.DataFr
 
 
 def _add_set_patients(source: Source, entry: PublicSet) -> None:
-    """Add the patients that names of images or tables state, and check ages."""
-    images = source.images
-    options = source.options
-    if options.patient_pattern and not entry.patient_pattern and "patient_id" in images:
+    """Add the patients that names of images or tables state."""
+    has_patients = "patient_id" in source.images
+    if source.options.patient_pattern and not entry.patient_pattern and has_patients:
         raise InputError(
             f"{source.root}: its tables name the patients; leave --patient-pattern out"
         )
     if entry.patient_pattern:
-        source.images = images.drop(columns="patient_id", errors="ignore")
-    add_patients(source, entry.prefix, entry.patient_pattern or None, warn=False)
-    images = source.images
-    unused = is_member(images["image_id"], source.split["image_id"])
-    n_unknown = int(((images["patient_id_source"] == "assumed_image") & ~unused).sum())
-    if n_unknown:
-        warn_of_unknown_patients(
-            source, f"the patient of {counted(n_unknown, 'image')} is not known, so each"
-        )
+        source.images = source.images.drop(columns="patient_id", errors="ignore")
+    add_patients(source, entry.prefix, entry.patient_pattern or None, remedy="")
 
 
 def _scaled_to_copies(source: Source, statements: Statements) -> Statements:

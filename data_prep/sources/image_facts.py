@@ -15,6 +15,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.descriptions import FACTS
 from cxr_compare.data_prep.sources.label_table import LabelTable
 from cxr_compare.data_prep.sources.label_values import normal_views, years
+from cxr_compare.data_prep.sources.statements import Source
 
 LONGEST_SIDE_PX = 1_000_000
 """Longest side of an image that a label file may state, px."""
@@ -88,11 +89,21 @@ def _roles(cells: pd.Series, path: Path) -> pd.Series:
     return roles.astype(TEXT)
 
 
-def one_row_an_image(facts: Sequence[pd.DataFrame], where: str) -> pd.DataFrame:
-    """Join the facts of several tables to one row for each image; refuse facts that differ."""
-    rows = pd.concat(facts, ignore_index=True)
-    by_image = rows.groupby("image_id", sort=False)
-    several = by_image.nunique().gt(1)
+def take_facts(source: Source, images: pd.DataFrame, facts: Sequence[pd.DataFrame]) -> None:
+    """Set the images of a source, with the facts of its tables; lateral views are left out.
+
+    Where tables state different facts of an image, the first table counts.
+    """
+    rows = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).first()
+    source.images = images.merge(rows.reset_index(), on="image_id", how="left")
+    if "view" in source.images:
+        is_lateral = source.images["view"].eq("LL")
+        source.exclude(source.images.loc[is_lateral, "image_id"], "lateral view")
+
+
+def refuse_differing(facts: Sequence[pd.DataFrame], where: str) -> None:
+    """Refuse tables that state different facts of an image."""
+    several = pd.concat(facts, ignore_index=True).groupby("image_id", sort=False).nunique().gt(1)
     if several.to_numpy().any():
         image = several.any(axis=1).idxmax()
         column = several.any().idxmax()
@@ -100,4 +111,3 @@ def one_row_an_image(facts: Sequence[pd.DataFrame], where: str) -> pd.DataFrame:
             f"{where}: the rows of {image} have several values for {column}; correct them, or "
             "leave the column out with --columns unused=COLUMN"
         )
-    return by_image.first().reset_index()

@@ -18,6 +18,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.source_tables import FINDING_KEY, LABEL_KEY
 
 _RULES = ("majority", "any", "all")
+_DENIED_BY = {"majority": "majority", "any": "all", "all": "any"}
 _SAME_LESION_IOU = 0.4  # IoU above which boxes of two readers outline the same lesion
 
 
@@ -77,15 +78,16 @@ def _vote(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
         present=findings["state"] == "present", absent=findings["state"] == "absent", readers=1
     )
     count = votes.groupby(FINDING_KEY, sort=False)[["present", "absent", "readers"]].sum()
-    present, absent, readers = (count[c].to_numpy() for c in ("present", "absent", "readers"))
-    says_present, says_absent = {
-        "majority": (2 * present > readers, 2 * absent > readers),
-        "any": (present > 0, absent == readers),
-        "all": (present == readers, absent > 0),
-    }[rule]
-    state = np.select([says_present, says_absent], ["present", "absent"], "uncertain")
+    is_present = _are_enough(count["present"], count["readers"], rule)
+    is_absent = _are_enough(count["absent"], count["readers"], _DENIED_BY[rule])
+    state = np.select([is_present, is_absent], ["present", "absent"], "uncertain")
     made = count.index.to_frame(index=False)
     return made.assign(reader=REFERENCE_READER, state=state, origin="consensus").astype(TEXT)
+
+
+def _are_enough(votes: pd.Series, readers: pd.Series, rule: str) -> pd.Series:
+    """Return True where a rule is satisfied by the votes of so many of the readers."""
+    return {"majority": 2 * votes > readers, "any": votes > 0, "all": votes >= readers}[rule]
 
 
 def _fuse(
@@ -104,12 +106,7 @@ def _fuse(
         drawn_by = lesions["reader"].nunique()
         readers = findings.groupby(FINDING_KEY).size().rename("readers")
         read_by = fused.join(readers, on=FINDING_KEY)["readers"].fillna(0)
-        enough = {
-            "majority": 2 * drawn_by > read_by,
-            "any": drawn_by > 0,
-            "all": drawn_by >= read_by,
-        }
-        fused = fused[enough[rule]]
+        fused = fused[_are_enough(drawn_by, read_by, rule)]
     present = reference.loc[reference["state"] == "present", FINDING_KEY]
     kept = fused[[*FINDING_KEY, *EDGES]].merge(present, on=FINDING_KEY)
     kept = kept.sort_values([*FINDING_KEY, *EDGES], ignore_index=True)

@@ -30,12 +30,11 @@ from cxr_compare.data_prep.sources.statements import BOX, Source, Statements, no
 _MOST_SHARE = 1.1
 _KEY = ["image_id", "finding", "reader"]
 _COLUMNS = [*_KEY, "state", "origin", *BOX, "implied", "boxed"]
-BOX_FORMS: dict[BoxForm, tuple[str, ...]] = {
+_BOX_FORMS: dict[BoxForm, tuple[str, ...]] = {
     "xyxy": ("xmin", "ymin", "xmax", "ymax"),
     "xywh": ("xmin", "ymin", "width", "height"),
     "cxcywh": ("xcenter", "ycenter", "width", "height"),
 }
-"""Roles of the columns of a box's four numbers, by the form of the box."""
 
 
 def table_statements(
@@ -307,7 +306,7 @@ def _states(table: LabelTable, column: str) -> pd.Series:
 def _box_numbers(table: LabelTable) -> tuple[pd.DataFrame, BoxReading]:
     """Return four numbers of each row's box, NaN without one, and how they are read."""
     roles = table.box_roles
-    form = next((form for form, needed in BOX_FORMS.items() if roles >= set(needed)), None)
+    form = next((form for form, needed in _BOX_FORMS.items() if roles >= set(needed)), None)
     if form is None:
         has = ", ".join(sorted(roles)) or "none"
         raise InputError(
@@ -315,30 +314,24 @@ def _box_numbers(table: LabelTable) -> tuple[pd.DataFrame, BoxReading]:
             f"xcenter, ycenter, width and height; it has {has}: name the others with --columns"
         )
     numbers = pd.DataFrame(index=table.text.index)
-    for edge, role in zip(BOX, BOX_FORMS[form], strict=True):
+    for edge, role in zip(BOX, _BOX_FORMS[form], strict=True):
         cells = table.cells(role)
         numbers[edge] = to_numbers(cells, table.path, str(cells.name))
-    columns = [(table.columns.get(role) or [role])[0] for role in BOX_FORMS[form]]
     # Shares of the size may pass the border a little; no box in px is this small.
     unit: BoxUnit = "share" if numbers.max().max() <= _MOST_SHARE else "px"
-    x, y = columns[:2]
+    x, y = (str(table.cells(role).name) for role in _BOX_FORMS[form][:2])
     is_guess = form == "xywh" and x.lower().endswith("x") and "xmin" not in table.assigned_roles
     if unit == "share" and is_guess:
         raise InputError(
             f"{table.path}: boxes are in shares of the image: are {x}, {y} the corner or the "
             f"centre? Say --columns xmin={x},ymin={y} or --columns xcenter={x},ycenter={y}"
         )
-    answers: dict[str, str] = {}
-    for other, roles_of in BOX_FORMS.items():
-        given = (f"{role}={name}" for role, name in zip(roles_of, columns, strict=True))
-        answers[other] = f"say --columns {','.join(given)}"
     return numbers, BoxReading(
         form=form,
         unit=unit,
         where=str(table.path),
         stated=True,
-        affirmed=set(BOX_FORMS[form][2:]) <= table.assigned_roles,
-        answers=answers,
+        affirmed=set(_BOX_FORMS[form][2:]) <= table.assigned_roles,
     )
 
 

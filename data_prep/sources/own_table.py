@@ -14,12 +14,12 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_
 from cxr_compare.data_prep.contracts.ids import spelling_key
 from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file, read_header
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.sources.image_facts import one_row_an_image, read_facts
+from cxr_compare.data_prep.sources.image_facts import read_facts, refuse_differing, take_facts
 from cxr_compare.data_prep.sources.image_files import (
-    IMAGE_SUFFIXES,
     ImageIndex,
     ids_of_paths,
     require_unique_ids,
+    without_suffix,
 )
 from cxr_compare.data_prep.sources.label_rows import table_statements
 from cxr_compare.data_prep.sources.label_table import LabelTable
@@ -114,10 +114,8 @@ def add_facts(
     facts = [read_facts(table, sizes=has_boxes) for table in tables]
     if stated is not None:
         facts.append(stated)
-    images = one_row_an_image(facts, where).merge(source.images, on="image_id")
-    if "view" in images:
-        source.exclude(images.loc[images["view"] == "LL", "image_id"], "lateral view")
-    source.images = images.assign(source=space)
+    refuse_differing(facts, where)
+    take_facts(source, source.images.assign(source=space), facts)
     pattern = next((t.rules.patient_pattern for t in tables if t.rules.patient_pattern), None)
     in_path = pattern is not None and not source.options.patient_pattern
     add_patients(source, space, pattern, where=where, in_path=in_path)
@@ -153,7 +151,7 @@ def _find_images(names: Sequence[str], source: Source, index: ImageIndex | None)
     for name in names:
         matches = index.by_name(name, ("", "images"))
         if len(matches) > 1 or times[posixpath.basename(name)] > 1:  # the folders must agree, too
-            ends = [(_bare(name), _bare(path)) for path in matches]
+            ends = [(_end(name), _end(path)) for path in matches]
             agree = [one.endswith(other) or other.endswith(one) for one, other in ends]
             matches = [path for path, agrees in zip(matches, agree, strict=True) if agrees]
         if len(matches) == 1:
@@ -169,10 +167,8 @@ def _find_images(names: Sequence[str], source: Source, index: ImageIndex | None)
     return path_by_name
 
 
-def _bare(path: str) -> str:
-    plain = path.replace("\\", "/").lstrip("./")
-    stem, suffix = posixpath.splitext(plain)
-    return "/" + (stem if suffix.lower() in IMAGE_SUFFIXES else plain)  # a DICOM UID has dots, too
+def _end(path: str) -> str:
+    return "/" + without_suffix(path).lstrip("./")
 
 
 def _take_split(source: Source, where: str) -> None:

@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.image_lists import image_name
 from cxr_compare.data_prep.sources.patients import named_patients
-from cxr_compare.data_prep.sources.rsna import MAPPING, MAPPINGS_JSON, read_mapping
+from cxr_compare.data_prep.sources.rsna import MAPPING, read_mapping
 
 RSNA = "rsna"
 """Word that stands for the mapping from RSNA's images to NIH's, wherever the user has it."""
@@ -62,14 +62,10 @@ def nih_patients(image_ids: pd.Series) -> PatientLookup:
 def find_rsna_mapping(folders: Sequence[Path]) -> Path:
     """Return the path of the mapping from images of RSNA to those of NIH, in the first folder."""
     for folder in folders:
-        for name in (MAPPING, MAPPINGS_JSON):
-            if (folder / name).is_file():
-                return folder / name
+        if (folder / MAPPING).is_file():
+            return folder / MAPPING
     searched = ", ".join(dict.fromkeys(str(folder) for folder in folders))
-    raise InputError(
-        f"--mapping {RSNA}: neither {MAPPING} nor {MAPPINGS_JSON} is in {searched}; give the path "
-        "of the file (docs/formats.md says where it is published)"
-    )
+    raise InputError(f"--mapping {RSNA}: no {MAPPING} is in {searched}; give the path of the file")
 
 
 def read_patient_lookup(path: Path) -> PatientLookup:
@@ -78,8 +74,8 @@ def read_patient_lookup(path: Path) -> PatientLookup:
     Args:
         path: ``rsna_to_nih.csv`` (columns ``patientId``, the image id of the RSNA challenge,
             ``nih_image``, the name of the same image at NIH, and optionally ``mse``, their mean
-            squared difference), the JSON file with these pairs that RSNA publishes, any CSV with a
-            column of images and one of patients, or a folder that holds one of the first two.
+            squared difference), any CSV with a column of images and one of patients, or a folder
+            that holds the first one.
 
     Returns:
         Patient by image id. For pairs of RSNA and NIH, both ids of an image are in it.
@@ -97,8 +93,6 @@ def read_patient_lookup(path: Path) -> PatientLookup:
     """
     if path.is_dir():
         path = find_rsna_mapping([path])
-    if path.suffix == ".json":
-        return _with_nih_names(read_mapping(path), path)
     columns = [str(name) for name in read_table_file(path).text.columns]
     if find_column(columns, ("nihimage",)):
         return _with_nih_names(read_mapping(path), path)
@@ -109,7 +103,7 @@ def read_nih_names(path: Path) -> dict[str, str]:
     r"""Return the name of the original image at NIH, without suffix, of each image of RSNA.
 
     Args:
-        path: ``rsna_to_nih.csv``, RSNA\'s own JSON file, or a folder that holds one of them.
+        path: ``rsna_to_nih.csv``, or a folder that holds it.
 
     Example:
         >>> import tempfile

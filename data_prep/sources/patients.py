@@ -12,6 +12,8 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.label_values import dictionary
 from cxr_compare.data_prep.sources.statements import Source
 
+_REMEDY = "Give --patient-pattern if the file names contain the patient"
+
 
 def add_patients(
     source: Source,
@@ -20,13 +22,13 @@ def add_patients(
     *,
     where: str = "",
     in_path: bool = False,
-    warn: bool = True,
+    remedy: str = _REMEDY,
 ) -> None:
     """Give each image of a source its patient, and record how it is known.
 
     A patient is taken from the column ``patient_id`` of the images, else from the file name, else
     the image is the only one of its patient. A column ``patient_id_source`` of stated patients is
-    kept.
+    kept. The images without a known patient are noted, but for unused ones.
 
     Args:
         source: Source whose images have ``image_id`` and ``path``.
@@ -35,7 +37,7 @@ def add_patients(
         pattern: Regular expression that finds the patient in a file name, if the user gives none.
         where: File that states patients, for messages; empty for the source.
         in_path: True if the pattern is searched in the whole path.
-        warn: True notes the images whose patient is not known.
+        remedy: What the user can do about images whose patient is not known.
     """
     images = source.images
     stated = images.get("patient_id", pd.Series(index=images.index, dtype=TEXT)).astype(TEXT)
@@ -53,13 +55,11 @@ def add_patients(
         patient_id=patients.where(is_known, f"{prefix}:image-" + images["image_id"]).astype(TEXT),
         patient_id_source=origin.where(is_known, "assumed_image").astype(TEXT),
     )
-    n_unknown = int((~is_known).sum())
-    if warn and n_unknown:
-        warn_of_unknown_patients(
-            source,
-            f"the patient of {counted(n_unknown, 'image')} is not known, so each",
-            "Give --patient-pattern if the file names contain the patient",
-        )
+    unused = source.split.loc[source.split["role"] == "unused", "image_id"]
+    n_unknown = int((~is_known & ~is_member(images["image_id"], unused)).sum())
+    if n_unknown:
+        unknown = f"the patient of {counted(n_unknown, 'image')} is not known, so each"
+        warn_of_unknown_patients(source, unknown, remedy)
 
 
 def warn_of_unknown_patients(source: Source, begin: str, remedy: str = "") -> None:

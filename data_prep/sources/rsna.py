@@ -1,27 +1,23 @@
 """Format `rsna`: names of the files of the RSNA Pneumonia Detection Challenge, and its patients.
 
 Kaggle's column ``patientId`` names an image, not a patient. The patients come from the public
-mapping to NIH ChestX-ray14, ``rsna_to_nih.csv``, which others made by comparing pixels, or from
-RSNA's own ``pneumonia-challenge-dataset-mappings_2018.json``.
+mapping to NIH ChestX-ray14, ``rsna_to_nih.csv``, which others made by comparing pixels.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, Strict
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.records import Record, Whole
 from cxr_compare.data_prep.contracts.schemas import SYNTHETIC
 from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line, to_numbers
-from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.sources.descriptions import find_files, public_sets
 from cxr_compare.data_prep.sources.image_facts import field_sizes
 from cxr_compare.data_prep.sources.label_table import LabelTable
@@ -39,7 +35,6 @@ CLASSES = {
 """Our names of the classes, by the names in RSNA's files."""
 FINDING = "lung_opacity"
 MAPPING = "rsna_to_nih.csv"
-MAPPINGS_JSON = "pneumonia-challenge-dataset-mappings_2018.json"
 PHANTOM = "synth.json"
 """File of a folder that `cxr synth` made in RSNA's layout."""
 # Mean squared grey-level difference above which the public match of an RSNA image to an NIH image
@@ -52,7 +47,7 @@ def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:
 
     Args:
         path: CSV file with the columns ``patientId`` (image id in the challenge) and ``nih_image``
-            (file name at NIH, which begins with the patient), or RSNA's own JSON file. An optional
+            (file name at NIH, which begins with the patient). An optional
             column ``mse`` has the mean squared difference of the two images' grey values; the
             patient is uncertain if it is above 20 or missing. Without the column, the patients of
             an NIH image that is named twice are uncertain.
@@ -65,19 +60,15 @@ def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:
     Raises:
         InputError: The file is no such mapping, or an image of the challenge has two rows.
     """
-    if path.suffix == ".json":
-        ids, nih_images = _read_json_pairs(path)
-        doubtful = nih_images.duplicated(keep=False)
-    else:
-        text = read_text_table(path, ("patientId", "nih_image"))
-        ids = text["patientId"]
-        nih_images = text["nih_image"]
-        refuse_line(ids.duplicated(), path, " is mapped twice; keep one line", ids)
-        doubtful = nih_images.duplicated(keep=False)
-        if "mse" in text.columns:
-            # The difference tells which match of an NIH image that is named twice is right: one is
-            # near 1 and the other near 90, or both are one image that was published twice.
-            doubtful = ~(to_numbers(text["mse"], path, "mse") <= _DOUBTFUL_MSE)
+    text = read_text_table(path, ("patientId", "nih_image"))
+    ids = text["patientId"]
+    nih_images = text["nih_image"]
+    refuse_line(ids.duplicated(), path, " is mapped twice; keep one line", ids)
+    doubtful = nih_images.duplicated(keep=False)
+    if "mse" in text.columns:
+        # The difference tells which match of an NIH image that is named twice is right: one is
+        # near 1 and the other near 90, or both are one image that was published twice.
+        doubtful = ~(to_numbers(text["mse"], path, "mse") <= _DOUBTFUL_MSE)
     return pd.DataFrame(
         {
             "image_id": ids,
@@ -86,29 +77,6 @@ def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:
             "patient_id_source": np.where(doubtful, "mapped_unverified", "mapped"),
         }
     ).reset_index(drop=True)
-
-
-def _read_json_pairs(path: Path) -> tuple[pd.Series, pd.Series]:
-    """Return ids of the challenge and file names of NIH from RSNA's own mapping."""
-    try:
-        records: Any = json.loads(read_text_file(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
-        raise InputError(f"{path}: not readable as JSON ({reason}); download it again") from None
-    if not isinstance(records, list) or not records:
-        raise InputError(f"{path}: is no list of images; give RSNA's {MAPPINGS_JSON}")
-    keys = ("subset_img_id", "img_id")
-    for number, record in enumerate(records, start=1):
-        missing = [key for key in keys if not isinstance(record, dict) or not record.get(key)]
-        if missing:
-            raise InputError(
-                f"{path}: record {number} has no {missing[0]}; give RSNA's file unchanged"
-            )
-    ids, nih_images = (pd.Series([str(row[key]) for row in records], dtype=TEXT) for key in keys)
-    if ids.duplicated().any():
-        twice = ids[ids.duplicated()].iloc[0]
-        raise InputError(f"{path}: {keys[0]} {twice!r} is mapped twice; keep one record")
-    return ids, nih_images
 
 
 class DrawnWith(Record):

@@ -16,7 +16,6 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.box_classes import class_column, names_finding
 from cxr_compare.data_prep.contracts.box_numbers import are_box_texts
 from cxr_compare.data_prep.contracts.column_names import (
-    ambiguous_columns,
     headless_problem,
     lacks_head,
     plain_name,
@@ -224,20 +223,15 @@ def _require_columns(
     label_roles = ("label", "finding", "no_finding", *BOX_ROLES)
     missing = []
     if need_labels and not any(table.has(role) for table in tables for role in label_roles):
-        asked = ambiguous_columns([c for table in tables for c in table.unused], "label")
-        problem = (
+        missing.append(
             "no column says what an image shows; say --columns label=COLUMN, or finding=COLUMN for "
             "each finding with a column of its own"
         )
-        missing.append(problem + _question(asked, "label"))
     for table in tables:
         if any(table.has(key) for key in keys) or _named_elsewhere(table, tables):
             continue
-        asked = ambiguous_columns(table.unused, "file")
         where = "" if table is tables[0] else f"{table.path}: "
-        missing.append(
-            f"{where}no column names the image; say --columns file=COLUMN{_question(asked, 'file')}"
-        )
+        missing.append(f"{where}no column names the image; say --columns file=COLUMN")
         break
     if missing:
         first = tables[0]
@@ -246,10 +240,6 @@ def _require_columns(
         if not problem:
             problem = f"{'; '.join(missing)}; it has {', '.join(columns[:20])}"
         raise InputError(f"{first.path}: {problem}")
-
-
-def _question(columns: Sequence[str], role: str) -> str:
-    return f" (is it {role}={' or '.join(columns)}?)" if columns else ""
 
 
 def _named_elsewhere(table: LabelTable, others: Sequence[LabelTable]) -> str | None:

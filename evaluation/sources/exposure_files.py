@@ -137,9 +137,8 @@ def read_exposure(
         system: Name of the detector or classifier as shown to readers.
         path: Text file that lists the seen images, see `read_seen_list`.
         truth: The images under evaluation, with their patients.
-        mapping: Table that gives the NIH file name of each RSNA image: ``rsna_to_nih.csv``, RSNA's
-            own JSON file, or a folder that holds one of them. None if the data set is not from
-            RSNA.
+        mapping: Table that gives the NIH file name of each RSNA image: ``rsna_to_nih.csv``, or a
+            folder that holds it. None if the data set is not from RSNA.
 
     Returns:
         The seen images and patients of the data set, and the images for which this is unknown.

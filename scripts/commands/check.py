@@ -55,9 +55,9 @@ def check(
             patient. Every image file is decoded again.
         train: List of the training images of a published split, one image on each line. Give the
             option several times if there are several lists.
-        mapping: File that names the patient of each image of a published split: rsna_to_nih.csv or
-            RSNA's own JSON mapping, a CSV with image_id and patient_id, or a prepared data set. The
-            word rsna takes the RSNA mapping beside the split or in this folder.
+        mapping: File that names the patient of each image of a published split: rsna_to_nih.csv, a
+            CSV with image_id and patient_id, or a prepared data set. The word rsna takes the RSNA
+            mapping beside the split or in this folder.
 
     Returns:
         The problems that the audit found, the most serious first; or the counts of shared patients.

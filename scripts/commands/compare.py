@@ -159,8 +159,8 @@ def compare(
         exposure: Images that a system or its encoder has seen before, as NAME=FILE: a list with its
             source (docs/splits.md). The report says which share of the test images it is, and gives
             the AUROC without them. Images whose labels were seen are refused.
-        mapping: Mapping from RSNA's images to NIH's (rsna_to_nih.csv, RSNA's own JSON, or the
-            folder of one), for an --exposure that lists names of NIH's images.
+        mapping: Mapping from RSNA's images to NIH's (rsna_to_nih.csv, or its folder), for
+            an --exposure that lists names of NIH's images.
         allow_shared_patients: Evaluate labels of --truth in which patients of test images have
             images in validation or training, too. Without it they are refused; with it the report
             says how many they are.

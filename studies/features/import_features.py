@@ -226,10 +226,10 @@ def _predict(
         cells = features[is_predicted] @ layer.weight.T  # (B, cells, K)
         logits = cells.mean(axis=1) + layer.bias  # (B, K)
         maps = cells.transpose(0, 2, 1).reshape(len(rows), len(findings), *table.grid)
-        frames = np.zeros((len(rows), 4))
+        frames = [(0.0, 0.0, 0.0, 0.0)] * len(rows)  # of maps that are left out
         if table.has_grid:
-            frames = rows[list(EDGES)].to_numpy(np.float64)
+            frames = list(rows[list(EDGES)].itertuples(index=False, name=None))
         part = scores_frames(
-            rows["image_id"].tolist(), expit(logits), maps, _MAPS, findings, frames.tolist()
+            rows["image_id"].tolist(), expit(logits), maps, _MAPS, findings, frames
         )
         yield part if table.has_grid else part.without("maps")

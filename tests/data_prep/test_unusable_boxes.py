@@ -164,7 +164,7 @@ def write_misunderstood(kind: str, folder: Path) -> tuple[Path, str]:
         ("voc widths", "are these widths and heights"),
         ("voc no numbers", "object 1"),
         ("table corners", "are these corners.*xmax=width"),
-        ("table widths", "are these widths and heights.*width=xmax"),
+        ("table widths", "are these widths and heights.*box_form=xywh"),
     ],
 )
 def test_boxes_that_are_not_understood_stop_before_anything_is_written(kind, question, tmp_path):

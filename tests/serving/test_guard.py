@@ -42,7 +42,7 @@ FOREIGN = "does not look like the frontal chest X-rays that trained"
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     folder = tmp_path_factory.mktemp("guard")
-    return DataSet.open(drawn_images(folder, 80, 96, [SIZE], seed=5))
+    return DataSet.open(drawn_images(folder, 120, 96, [SIZE], seed=5))
 
 
 def _patients(data: DataSet) -> pd.Series:
@@ -164,7 +164,7 @@ def test_an_array_of_another_shape_is_refused(guard: Guard, tmp_path: Path) -> N
     content = stored_json(path)
     content["arrays"]["weights"] = content["arrays"]["centre"]
     write_json(path, "guard", content)
-    with pytest.raises(InputError, match=r"weights .*\(26,\).*\(54,\)"):
+    with pytest.raises(InputError, match=r"weights .*\(\d+,\).*\(\d+,\)"):
         Guard.read(path)
 
 

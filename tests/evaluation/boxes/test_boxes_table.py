@@ -233,7 +233,7 @@ def with_first(key: str, value: Any) -> list[dict[str, Any]]:
         (with_first("scores", torch.tensor([0.5, np.nan])), IDS,
          "outputs: number 0, box 1, image 'a': score=nan"),
         (with_first("scores", torch.tensor([0.5, 2.5])), IDS, "box 1.*score=2.5.*logits"),
-        (with_first("boxes", [[10, 20, 5, 40], [1, 2, 3, 4]]), IDS, "box 0, image 'a': x1=10"),
+        (with_first("boxes", [[10, 20, 5, 40], [1, 2, 3, 4]]), IDS, r"box 0, image 'a': box \[10"),
         ([{"scores": [0.5]}], ["a"], r"outputs\[0\]: has no 'boxes'; it has scores"),
         ([*torchvision_outputs()[:2], torchvision_outputs(scores=False)[2]], IDS,
          r"outputs\[2\]: has no scores, and others have"),
