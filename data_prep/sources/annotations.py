@@ -212,7 +212,7 @@ def read_annotations(
     if denied.empty:
         return made
     text = (
-        "boxes of readers are of findings that a table denies, so the labels of the table are used "
+        "boxes are of findings that a table denies, so the labels of the table are used "
         f"(the first on image {denied['image_id'].iloc[0]}); correct these if the boxes are right"
     )
     note = counted_phrase(len(denied), text)

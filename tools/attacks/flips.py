@@ -177,7 +177,9 @@ def kind_of(path: Path, folder: Path) -> str:
         Name of the row in the table.
     """
     name = path.relative_to(folder).as_posix()
-    return re.sub(r"-\d+|(?<=systems/)[^/]+(?=/)|(?<=decisions/)[^/]+(?=\.json)", "*", name)
+    return re.sub(
+        r"-\d+|(?<=pixels/)\d+|(?<=systems/)[^/]+(?=/)|(?<=decisions/)[^/]+(?=\.json)", "*", name
+    )
 
 
 def attempt(folder: Path, path: Path, reader: Reader, whole: list[str]) -> tuple[str, str]:
