@@ -351,7 +351,7 @@ def _tuned(systems: Systems, name: str) -> EvaluatedModel:
     thresholds = {
         policy: choose_threshold(chosen_on.y_true, chosen_on.scores, policy) for policy in POLICIES
     }
-    choices = Choices("lesion", {}, thresholds=thresholds, chosen_scores=chosen_on)
+    choices = Choices(target="lesion", chosen_on={}, thresholds=thresholds, chosen_scores=chosen_on)
     if name not in systems.boxes:
         output = Output.from_scores(images.image_ids, systems.scores[name])
         return EvaluatedModel(name, images, output, choices)
