@@ -8,7 +8,7 @@ boxes are not turned, scaled, mirrored or renumbered because the labels fit bett
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -151,22 +151,30 @@ def other_readings(
     pairs = trial.pairs
     if not len(pairs.boxes.score) or not len(pairs.truth.image):
         return []
-    least_rise = _LEAST_RISE if len(pairs.truth.image) < _MANY else _LEAST_RISE_OF_MANY
     now = _ap50(pairs)
     if now >= _MOST:
         return []
-    found_now = _found(pairs)
-    readings = []
-    for name, advice, other in trial.candidates():
-        found = _found(other)
-        is_enough = found.mean() >= now + least_rise - 0.01  # AP50 is at most the recall
-        if not is_enough or (found & ~found_now).sum() < _FEWEST:
-            continue
-        ap50 = _ap50(other)
-        if ap50 >= now + least_rise:
-            readings.append(OtherReading(name, advice, ap50, now))
+    # The second ones are slower, and only tried if the first explain nothing.
+    readings = _better(trial.coordinates(), pairs, now) or _better(trial.identities(), pairs, now)
     best = max((reading.ap50 for reading in readings), default=0.0)
     return sorted(readings, key=lambda each: -min(each.ap50, best - _NEAR))
+
+
+def _better(candidates: Iterable[_Candidate], pairs: BoxPairs, now: float) -> list[OtherReading]:
+    """Return the candidates that are far better than the boxes as they were read."""
+    is_of_many = len(pairs.truth.image) >= _MANY
+    least = now + (_LEAST_RISE_OF_MANY if is_of_many else _LEAST_RISE)
+    found_now = _found(pairs)
+    readings = []
+    for name, advice, other in candidates:
+        found = _found(other)
+        is_possible = found.mean() >= least - 0.01  # AP50 is at most the recall, in steps of 0.01
+        if not is_possible or (found & ~found_now).sum() < _FEWEST:
+            continue
+        ap50 = _ap50(other)
+        if ap50 >= least:
+            readings.append(OtherReading(name, advice, ap50, now))
+    return readings
 
 
 def _ap50(pairs: BoxPairs) -> float:
@@ -209,8 +217,8 @@ class _Trial:
             return pair_boxes(boxes, truth, keys)
         return pair_boxes(boxes, truth, self._ids)
 
-    def candidates(self) -> Iterator[_Candidate]:
-        """Yield the readings to try, the simplest first."""
+    def coordinates(self) -> Iterator[_Candidate]:
+        """Yield the readings by which boxes lie elsewhere in their images, the simplest first."""
         corners = self.pairs.boxes.corners
         swapped = swapped_axes(corners)
         of_order = self._advice("order", "yxyx")
@@ -226,6 +234,9 @@ class _Trial:
         mirrored = np.column_stack([width - x2, y1, width - x1, y2])
         advice = "give x1 = width - x2 and x2 = width - x1"
         yield self._moved("mirrored left to right", advice, mirrored)
+
+    def identities(self) -> Iterator[_Candidate]:
+        """Yield the readings by which boxes are of other classes or images."""
         yield from self._renamed()
         yield from self._renumbered()
 
