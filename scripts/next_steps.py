@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.folder_kinds import KindName
 from cxr_compare.data_prep.store.identify_folder import (
+    SHARDS,
     find_data_set,
     find_folders,
     folder_kind,
     read_marker,
 )
+from cxr_compare.data_prep.work.shards import join_command
 from cxr_compare.evaluation.report.files import PAGE, SYSTEMS
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
         return []
     if kind.name == "phantom":
         return [f"cxr prepare {_word(folder)} {_word(_free(folder, 'data'))} --format rsna"]
+    if kind.name in SHARDS:
+        return [join_command(folder, read_marker(folder))]
     if kind.name == "data set":
         from cxr_compare.data_prep.store.dataset import DataSet
 
