@@ -26,7 +26,7 @@ from cxr_compare.evaluation.sources.stored_predictions import compare_prediction
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 from tests.evaluation.evaluated_images import evaluated_images, model_of, row_of
-from tests.stored_json import bind_tables
+from tests.stored_json import bind_tables, put_table
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
 
@@ -212,7 +212,7 @@ def fail(system, ids):
     part = system.folder / "predicted_images.parquet" / "part-00000.parquet"
     images = read_table(part, "predicted_images")
     images.loc[images["image_id"].isin(ids), ["status", "reason"]] = ["failed", "out of memory"]
-    write_table(images, part, "predicted_images")
+    put_table(images, part, "predicted_images")
     return Predictions.open(system.folder)
 
 
