@@ -21,7 +21,15 @@ from cxr_compare.data_prep.contracts.box_check import (
 )
 from cxr_compare.data_prep.contracts.box_classes import class_column, names_finding
 from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, four_numbers
-from cxr_compare.data_prep.contracts.box_readings import FORMS, BoxForm, BoxReading, corners_of
+from cxr_compare.data_prep.contracts.box_readings import (
+    FORMS,
+    ORDERS,
+    BoxForm,
+    BoxOrder,
+    BoxReading,
+    corners_of,
+    in_order,
+)
 from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
 from cxr_compare.data_prep.contracts.column_names import (
     column_names,
@@ -121,6 +129,7 @@ def boxes_table(
     image_ids: Iterable[Any] | None = None,
     *,
     box_format: BoxForm | None = None,
+    order: BoxOrder = "xyxy",
     image_sizes: Mapping[Any, tuple[float, float]] | pd.DataFrame | None = None,
     in_shares: bool = False,
     scale: float | None = None,
@@ -147,6 +156,8 @@ def boxes_table(
             or ``cxcywh`` (centre, width, height). None takes the usual format: ``xywh`` for COCO's
             ``bbox``, the format that a DataFrame's column names or a torchvision ``BoundingBoxes``
             tensor state, and ``xyxy`` for everything else.
+        order: Which axis is written first: ``xyxy`` (x before y) or ``yxyx`` (y before x, as in
+            ``y1, x1, y2, x2`` or ``y, x, height, width``).
         image_sizes: Width and height of each image in px, as a dictionary by image id or as a
             DataFrame with ``image_id``, ``width`` and ``height``. If sizes are given, boxes that
             reach far outside their images are refused. None if no size is known.
@@ -177,8 +188,11 @@ def boxes_table(
     if box_format is not None and box_format not in FORMS:
         formats = ", ".join(FORMS)
         raise InputError(f"box_format: {box_format!r} is unknown; choose {formats}")
+    if order not in ORDERS:
+        raise InputError(f"order: {order!r} is unknown; choose {', '.join(ORDERS)}")
     where = "boxes" if isinstance(outputs, pd.DataFrame) else "outputs"
     table, meant = _read(outputs, image_ids, box_format, where)
+    table[EDGES] = in_order(table[EDGES].to_numpy(np.float64), order)
     if class_names is not None and "finding" in table:
         table["finding"] = _named_classes(table, class_names, where)
     sizes = None if image_sizes is None else _sizes_of(table, image_sizes)

@@ -173,6 +173,18 @@ def test_shares_become_px_with_the_sizes_of_the_images():
     assert_expected(boxes_table(shares, image_sizes=frame, in_shares=True))
 
 
+@pytest.mark.parametrize("form", ["xyxy", "xywh"])
+def test_boxes_with_y_before_x_are_turned_as_the_user_says(form):
+    outputs = torchvision_outputs()
+    for output in outputs:
+        if form == "xywh":
+            output["boxes"][:, 2:] -= output["boxes"][:, :2]
+        output["boxes"] = output["boxes"][:, [1, 0, 3, 2]]
+    assert_expected(boxes_table(outputs, IDS, box_format=form, order="yxyx"))
+    with pytest.raises(InputError, match="yx"):
+        boxes_table(outputs, IDS, order="yx")
+
+
 METRICS = {
     "box_average_precision": metrics.box_average_precision,
     "froc": metrics.froc,
