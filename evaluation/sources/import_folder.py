@@ -12,15 +12,14 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.sources.imported import ReadPredictions, read_rows
-from cxr_compare.evaluation.sources.imported_images import KnownImages
+from cxr_compare.evaluation.output import System
+from cxr_compare.evaluation.sources.imported import read_rows
+from cxr_compare.evaluation.sources.known_images import KnownImages
 
 _UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
 
 
-def as_predictions(
-    read: ReadPredictions, data_set: Mapping[str, Any], imported_from: str
-) -> Predictions:
+def as_predictions(read: System, data_set: Mapping[str, Any], imported_from: str) -> Predictions:
     """Return the predictions with the record and the tables of a predictions folder.
 
     Args:
@@ -32,16 +31,17 @@ def as_predictions(
         "system": read.name,
         "seed": None,
         "kind": read.kind,
-        "findings": sorted(read.rows["finding"].unique()),
-        "inference_id": read.content_id,
+        "findings": list(read.findings),
+        "inference_id": read.facts.inference_id,
         "data_set": dict(data_set),
         "cost": dict.fromkeys(_UNKNOWN_COST),
         "trained_on": "unknown",
         "imported_from": imported_from,
-        "notes": read.notes,
+        "notes": list(read.facts.notes),
         **provenance(),
     }
-    return Predictions.from_part(info, Part(read.images, {read.kind: read.rows}))
+    rows = read.boxes if read.gives_boxes else read.scores
+    return Predictions.from_part(info, Part(read.images, {read.kind: rows}))
 
 
 def read_predictions(

@@ -14,9 +14,9 @@ from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.store import prediction_writer
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.read_table import ColumnNames
 from cxr_compare.evaluation.sources import import_folder
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.prediction_files import ColumnNames
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.import_predictions import import_predictions

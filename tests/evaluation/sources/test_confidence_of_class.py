@@ -10,9 +10,10 @@ import pytest
 
 import cxr_compare
 from cxr_compare import InputError
+from cxr_compare.evaluation.boxes.read_table import ColumnNames
 from cxr_compare.evaluation.sources.from_frames import truth_from_values
-from cxr_compare.evaluation.sources.imported import ColumnNames, read_rows
-from cxr_compare.evaluation.sources.imported_images import KnownImages
+from cxr_compare.evaluation.sources.imported import read_rows
+from cxr_compare.evaluation.sources.known_images import KnownImages
 
 N = 40
 IDS = [f"img{number:02d}" for number in range(N)]

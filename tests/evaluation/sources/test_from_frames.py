@@ -12,7 +12,7 @@ from cxr_compare.evaluation.sources.from_frames import (
     predictions_from_values,
     truth_from_values,
 )
-from cxr_compare.evaluation.sources.imported_images import KnownImages
+from cxr_compare.evaluation.sources.known_images import KnownImages
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
 from tests.evaluation.evaluated_images import row_of
 
