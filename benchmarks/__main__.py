@@ -80,7 +80,7 @@ def bench(
         raise InputError(f"{out}: its folder does not exist; make it first")
     from benchmarks.bench import open_setting
     from benchmarks.report import as_lines, line_of, losses, record, recorded
-    from cxr_compare.data_prep.contracts.json_files import write_json
+    from cxr_compare.data_prep.contracts.records import write_json
 
     rows: list[dict[str, Any]] = []
     with open_setting(data, source, seed=seed, quick=quick) as setting:

@@ -29,7 +29,7 @@ from cxr_compare.evaluation.boxes.overlaps import (
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel
 from cxr_compare.evaluation.figure_intervals import compute_figures
-from cxr_compare.evaluation.groups.failure_analysis import failure_table
+from cxr_compare.evaluation.groups.failure_analysis import failure_table, shortcut_table
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.output import Output
@@ -339,7 +339,8 @@ def evaluate(
     figures = compute_figures("lesion", models, frames, resamples).table()
     if not groups:
         return figures
-    where = failure_table(models, again, systems.evaluated, Protocol(), None, resamples)
+    shortcuts = shortcut_table(models)
+    where = failure_table(models, again, Protocol(), None, resamples, shortcuts)
     return pd.concat([figures, where], ignore_index=True)
 
 
@@ -350,7 +351,7 @@ def _tuned(systems: Systems, name: str) -> EvaluatedModel:
     thresholds = {
         policy: choose_threshold(chosen_on.y_true, chosen_on.scores, policy) for policy in POLICIES
     }
-    choices = Choices("lesion", {}, thresholds=thresholds, chosen_scores=chosen_on)
+    choices = Choices(target="lesion", chosen_on={}, thresholds=thresholds, chosen_scores=chosen_on)
     if name not in systems.boxes:
         output = Output.from_scores(images.image_ids, systems.scores[name])
         return EvaluatedModel(name, images, output, choices)

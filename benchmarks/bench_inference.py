@@ -36,6 +36,8 @@ from benchmarks.bench_predict import exported_predictions, predict_command, torc
 from benchmarks.worker import Candidate, Run
 from cxr_compare.classification.model import ImageClassifier
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.scripts.runtime import choose_device
 from cxr_compare.serving.export_graph import anchors_of, quantise, write_graph
@@ -43,6 +45,7 @@ from cxr_compare.serving.export_spec import EXPORT_FILE, PREPROCESS_FILE, Export
 from cxr_compare.serving.trained_model import BUILDERS, TrainedModel
 from cxr_compare.training.model_files import load_model, save_model
 from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.run_info import StartedRun
 
 _BATCH = {"detector": 1, "classifier": 8}  # each side's fastest
 _IMAGES = {"detector": 8, "classifier": 64}  # for a sample
@@ -146,18 +149,18 @@ def make_run(setting: Setting, kind: str, size: Size) -> Path:
         _set_class_bias(model, pixels)
     names = [f"i{number}" for number in range(len(pixels))]
     seen = pd.DataFrame({"image_id": names, "patient_id": names, "role": "train"})
-    arguments = {
-        "name": kind,
-        "model_kind": kind,
-        "target": _FINDING,
-        "findings": [_FINDING],
-        "seed": setting.seed,
-        "data_set": {"name": "benchmark", "split": "default"},
-    }
+    arguments = StartedRun(
+        name=kind,
+        model_kind=kind,
+        target=_FINDING,
+        findings=[_FINDING],
+        seed=setting.seed,
+        data_set=MadeOn(name="benchmark", content_id="", split="default"),
+    )
     run = RunFolder.create(folder, config="", seen=seen, started=arguments)
     save_model(model, folder)
-    model.preprocess.to_json(folder / PREPROCESS_FILE)
-    run.complete({"epochs": 0})
+    model.preprocess.write(folder / PREPROCESS_FILE)
+    run.complete(epochs=0)
     return folder
 
 
@@ -205,18 +208,18 @@ def _export(setting: Setting, kind: str, size: Size, ours: str) -> Path:
         precision=precision,
         kind="boxes" if boxes else "scores",
         findings=model.findings,
-        target={"name": _FINDING, "any_of": [_FINDING], "display_name": _FINDING},
+        target=Target(_FINDING, (_FINDING,), _FINDING),
         size=size.side,
         level_sizes=anchors_of(cast("LesionRetinaNet", model.model))[1] if boxes else (),
         map_frame=None if boxes else (0.0, 0.0, float(size.side), float(size.side)),
-        run={**model.run.info, "folder": str(run), "inference_id": model.inference_id()},
+        run=model.run.info.with_values(folder=str(run), inference_id=model.inference_id()),
     )
     write_graph(model.model, folder, format)
     shutil.copyfile(run / PREPROCESS_FILE, folder / PREPROCESS_FILE)
     if precision == "int8":
         pixels = np.load(_calibration_images(setting, size))[:, 0]
         quantise(folder, spec, lambda name: pixels[int(name)], [str(n) for n in range(len(pixels))])
-    spec.write(folder)
+    spec.complete(folder)
     return folder
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import write_json
+from cxr_compare.data_prep.contracts.text_files import read_json_file
 
 RECORDED = Path(__file__).with_name("recorded.json")
 _PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -128,7 +129,7 @@ def figure(value: float | None) -> str:
 
 def recorded() -> dict[str, Any]:
     """Return the rows that are recorded in the repository."""
-    return read_json(RECORDED, "bench")
+    return dict(read_json_file(RECORDED))
 
 
 def losses(payload: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:

@@ -31,9 +31,11 @@ import typer
 from benchmarks.bench import ProcessorTime
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.processors import processor_name
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.scripts import console
+from cxr_compare.serving.export_spec import ExportSpec
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +102,6 @@ def prepare(
 
     from cxr_compare.classification.model import build_classifier
     from cxr_compare.serving.export_graph import quantise, write_graph
-    from cxr_compare.serving.export_spec import ExportSpec
     from cxr_compare.training.cost import count_flops
     from cxr_compare.training.model_files import save_model
 
@@ -119,7 +120,7 @@ def prepare(
         write_graph(model, folder / "onnx-fp32", "onnx")
         write_graph(model, folder / "openvino-fp32", "openvino")
         write_graph(model, folder / "openvino-int8", "openvino")
-        spec = ExportSpec("openvino", "int8", "scores", ("finding",), {}, size)
+        spec = _spec("openvino", "int8", size)
         ids = [str(number) for number in range(len(images))]
         quantise(folder / "openvino-int8", spec, lambda i: images[int(i), 0], ids)
         facts = {
@@ -449,7 +450,6 @@ def _load_torch(folder: Path, images: np.ndarray) -> dict[tuple[str, str], Work]
 def _load_exported(
     folder: Path, images: np.ndarray, runtime: str, precisions: Sequence[str]
 ) -> dict[tuple[str, str], Work]:
-    from cxr_compare.serving.export_spec import ExportSpec
     from cxr_compare.serving.exported_model import Session, open_session
 
     def streaming(session: Session) -> Work:
@@ -461,18 +461,27 @@ def _load_exported(
     made: dict[tuple[str, str], Work] = {}
     for precision in precisions:
         path = folder / f"{runtime}-{'int8' if precision == 'int8' else 'fp32'}"
-        spec = ExportSpec(
-            cast("Any", runtime),
-            cast("Any", precision),
-            "scores",
-            ("finding",),
-            {},
-            images.shape[-1],
-        )
+        spec = _spec(runtime, precision, images.shape[-1])
         many = open_session(path, spec, many=True, batch_size=BATCH)
         one = open_session(path, spec, batch_size=1)
         made |= {(precision, "batch"): streaming(many), (precision, "single"): one_by_one(one)}
     return made
+
+
+def _spec(runtime: str, precision: str, size: int) -> ExportSpec:
+    """Describe an exported network with random weights."""
+    from cxr_compare.serving.export_spec import ExportSpec
+    from cxr_compare.training.run_info import RunInfo
+
+    return ExportSpec(
+        format=cast("Any", runtime),
+        precision=cast("Any", precision),
+        kind="scores",
+        findings=("finding",),
+        target=Target("finding", ("finding",), "Finding"),
+        size=size,
+        run=RunInfo(name="network"),
+    )
 
 
 _LOADERS: dict[str, Callable[[Path, np.ndarray], dict[tuple[str, str], Work]]] = {

@@ -285,7 +285,7 @@ def build_classifier(
         state = fetch_imagenet(backbone, **getattr(trunk.layers, "size_arguments", {}))
         published = Checkpoint(f"weights of {backbone}", state)
         _load_features(trunk.layers, published, backbone)
-    preprocess = Preprocess(image_size, mean, std)
+    preprocess = Preprocess(size=image_size, mean=mean, std=std)
     model = ImageClassifier(trunk, n_findings, preprocess, dropout, channels)
     nn.init.zeros_(model.classifier.bias)
     arguments = {

@@ -108,7 +108,7 @@ def build_detector(
     network = find_network(backbone, "detector")
     mean = network.mean if mean is None else mean
     std = network.std if std is None else std
-    preprocess = Preprocess(image_size, mean, std)
+    preprocess = Preprocess(size=image_size, mean=mean, std=std)
     build = partial(constructor, DetectorStart(backbone, norm, body, preprocess, n_findings))
     bound = signature(build).bind(**settings)
     bound.apply_defaults()

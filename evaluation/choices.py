@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any
 
 import numpy.typing as npt
+from pydantic import Field, InstanceOf, Strict
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.notebook import html_lines
+from cxr_compare.data_prep.contracts.records import NumbersByName, Record
 from cxr_compare.evaluation.box_choice import MAP_CUT, BoxChoice, BoxRule
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.metrics.metric import Need
 from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.calibration import Calibration, calibration_from_dict
+from cxr_compare.evaluation.statistics.calibration import Calibration
 from cxr_compare.evaluation.thresholds import (
     DECLARED,
     POLICIES,
@@ -29,7 +31,8 @@ from cxr_compare.evaluation.tuning_options import TuningOptions
 _SUMMARY_METRICS = ("recall", "specificity", "precision", "f1")
 
 
-class Declared(NamedTuple):
+@dataclass(frozen=True)
+class Declared:
     """Threshold that somebody declared for a system, such as one that a study of its own gave.
 
     It is the threshold of the policy ``declared`` and is taken as it is.
@@ -54,8 +57,7 @@ class Declared(NamedTuple):
         return f"declared: {self.name}; {self.source}"
 
 
-@dataclass(frozen=True)
-class Choices:
+class Choices(Record, kind="decision"):
     """Thresholds, calibration and rules for boxes of one system, as chosen on validation images.
 
     Together they turn the raw output of the system into scores, probabilities, decisions and boxes.
@@ -104,7 +106,8 @@ class Choices:
 
     Example:
         >>> import cxr_compare
-        >>> decision = cxr_compare.Choices("opacity", {"n_images": 40}, box_cut=0.3)
+        >>> facts = {"n_images": 40}
+        >>> decision = cxr_compare.Choices(target="opacity", chosen_on=facts, box_cut=0.3)
         >>> decision.box_cut, decision.thresholds
         (0.3, {})
     """
@@ -112,24 +115,28 @@ class Choices:
     target: str
     chosen_on: dict[str, Any]
     reduction: Reduction | None = None
-    calibration: Calibration | None = None
-    map_scale: tuple[float, float] | None = None
+    calibration: Annotated[Calibration, Field(discriminator="method")] | None = None
+    map_scale: Annotated[tuple[float, float], Strict(False)] | None = None
     map_boxes: MapBoxRule | None = None
     overlap: float | None = None
-    thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
+    thresholds: dict[str, ThresholdChoice] = Field(default_factory=dict)
     box_cut: float | None = None
-    validation: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    tried: list[dict[str, Any]] = field(default_factory=list)
-    boxes_tried: list[dict[str, Any]] = field(default_factory=list)
-    options: TuningOptions = field(default_factory=TuningOptions)
+    validation: dict[str, NumbersByName] = Field(default_factory=dict)
+    tried: list[dict[str, Any]] = Field(default_factory=list)
+    boxes_tried: list[dict[str, Any]] = Field(default_factory=list)
+    options: TuningOptions = Field(default_factory=TuningOptions)
     declared: Declared | None = None
-    losses: dict[str, float] = field(default_factory=dict)
-    chosen_scores: ValidationScores | None = field(default=None, compare=False)
-    box_choice: BoxChoice | None = field(default=None, compare=False)
-    system: str = field(default="", compare=False)
-    path: Path | None = field(default=None, compare=False)
-    notes: tuple[str, ...] = field(default=(), compare=False)
-    next_steps: tuple[str, ...] = field(default=(), compare=False)
+    losses: dict[str, float] = Field(default_factory=dict)
+    chosen_scores: InstanceOf[ValidationScores] | None = Field(default=None, exclude=True)
+    box_choice: InstanceOf[BoxChoice] | None = Field(default=None, exclude=True)
+    system: str = Field(default="", exclude=True)
+    path: InstanceOf[Path] | None = Field(default=None, exclude=True)
+    notes: tuple[str, ...] = Field(default=(), exclude=True)
+    next_steps: tuple[str, ...] = Field(default=(), exclude=True)
+
+    def __eq__(self, other: object) -> bool:
+        """Return True for equal choices, whatever they were chosen on in memory."""
+        return isinstance(other, Choices) and self.to_json() == other.to_json()
 
     def __repr__(self) -> str:
         thresholds = [
@@ -158,7 +165,7 @@ class Choices:
         choices: dict[Need, str] = {}
         if self.map_boxes and self.box_choice is None:
             choices["boxes"] = MAP_CUT
-        if self.calibration is not None and self.calibration.to_dict()["method"] != "none":
+        if self.calibration is not None and self.calibration.method != "none":
             choices["probability"] = "calibration"
         return choices
 
@@ -168,7 +175,7 @@ class Choices:
         return OverlapRule(self.overlap) if self.map_boxes is None else self.map_boxes
 
     @property
-    def _box_rule_text(self) -> str | None:
+    def box_rule_text(self) -> str | None:
         """Rule of the boxes in words; None for a system without boxes and maps."""
         has_boxes = self.reduction is not None or self.map_boxes is not None
         return self.box_rule.description if has_boxes else None
@@ -184,7 +191,7 @@ class Choices:
 
         Example:
             >>> from cxr_compare import Choices
-            >>> Choices("opacity", {"n_images": 0}).probability([0.5]) is None
+            >>> Choices(target="opacity", chosen_on={}).probability([0.5]) is None
             True
         """
         return None if self.calibration is None else self.calibration.probability(scores)
@@ -213,95 +220,6 @@ class Choices:
                 f"{', '.join(self.thresholds)}: choose one of them"
             )
         return requested
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the decision as a dictionary of JSON values, as its file stores it.
-
-        The file is ``decisions/TARGET.json`` in the folder of the predictions, where TARGET is the
-        name of the finding, or group of findings, that the decision is for.
-
-        Returns:
-            A dictionary of plain JSON values, which `from_dict` reads.
-
-        Example:
-            >>> from cxr_compare import Choices
-            >>> Choices("opacity", {"n_images": 40}, box_cut=0.3).to_dict()["box_cut"]
-            0.3
-        """
-        return {
-            "target": self.target,
-            "chosen_on": self.chosen_on,
-            "options": self.options.to_dict(),
-            "choices": {"calibration": self.losses} if self.losses else {},
-            "reduction": self.reduction and asdict(self.reduction),
-            "box_cut": self.box_cut,
-            "calibration": self.calibration and self.calibration.to_dict(),
-            "map_scale": self.map_scale and list(self.map_scale),
-            "map_boxes": self.map_boxes and asdict(self.map_boxes),
-            "overlap": self.overlap,
-            "policies": {
-                name: {
-                    "threshold": choice.threshold,
-                    "reason": choice.reason,
-                    "validation": self.validation.get(name, {}),
-                }
-                for name, choice in self.thresholds.items()
-                if name != DECLARED
-            },
-            "declared": self.declared
-            and {**self.declared._asdict(), "validation": self.validation.get(DECLARED, {})},
-            "validation": self.validation.get("", {}),
-            "settings_tried": len(self.tried),
-            "tried": self.tried,
-            "box_rule": self._box_rule_text,
-            "boxes_tried": self.boxes_tried,
-        }
-
-    @classmethod
-    def from_dict(cls, payload: dict[str, Any]) -> Self:
-        """Read a decision from the dictionary that `to_dict` returned.
-
-        Args:
-            payload: Content of the file ``decisions/TARGET.json``, which the command ``cxr tune``
-                wrote; TARGET is the name of the finding that the decision is for.
-
-        Returns:
-            The decision, without the attributes that are not stored.
-
-        Example:
-            >>> from cxr_compare import Choices
-            >>> Choices.from_dict(Choices("opacity", {"n_images": 40}).to_dict()).target
-            'opacity'
-        """
-        scale = payload["map_scale"]
-        policies = payload["policies"]
-        validation = {name: spec["validation"] for name, spec in policies.items()}
-        thresholds = {
-            name: ThresholdChoice(name, spec["threshold"], spec["reason"])
-            for name, spec in policies.items()
-        }
-        declared = None
-        if stored := payload.get("declared"):
-            declared = Declared(stored["name"], stored["threshold"], stored["source"])
-            thresholds[DECLARED] = ThresholdChoice(DECLARED, declared.threshold)
-            validation[DECLARED] = stored.get("validation") or {}
-        return cls(
-            target=payload["target"],
-            chosen_on=payload["chosen_on"],
-            reduction=Reduction.from_dict(payload["reduction"]),
-            calibration=calibration_from_dict(payload["calibration"]),
-            map_scale=scale and (scale[0], scale[1]),
-            map_boxes=MapBoxRule.from_dict(payload.get("map_boxes")),
-            overlap=payload.get("overlap"),
-            thresholds=thresholds,
-            declared=declared,
-            options=TuningOptions.from_dict(payload.get("options")),
-            box_cut=payload.get("box_cut"),
-            validation=validation | {"": payload["validation"]},
-            tried=payload["tried"],
-            boxes_tried=payload.get("boxes_tried") or [],
-            losses=(payload.get("choices") or {}).get("calibration") or {},
-        )
 
 
 def _summary(decision: Choices) -> list[str]:
@@ -336,7 +254,7 @@ def _summary(decision: Choices) -> list[str]:
 def _probability_line(decision: Choices) -> str:
     method = "none possible"
     if decision.calibration:
-        method = str(decision.calibration.to_dict()["method"])
+        method = decision.calibration.method
         method = "the score as it is" if method == "none" else method
     losses = ", ".join(f"{name} {loss:.4f}" for name, loss in decision.losses.items())
     return f"probability: {method}{f' (held-out log loss: {losses})' if losses else ''}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,8 +124,8 @@ def tune(
     }
     if not len(ids):
         return Choices(
-            truth.finding,
-            chosen_on,
+            target=truth.finding,
+            chosen_on=chosen_on,
             reduction=Reduction("max") if output.reduces_boxes else None,
             thresholds=_thresholds_without_images(policies, truth.split),
             options=options,
@@ -184,7 +183,7 @@ def declare(decision: Choices, declared: Declared) -> Choices:
 
     Example:
         >>> scores = ValidationScores([False, True], [0.2, 0.8], ["p", "q"])
-        >>> decision = Choices("opacity", {"n_images": 2}, chosen_scores=scores)
+        >>> decision = Choices(target="opacity", chosen_on={}, chosen_scores=scores)
         >>> declare(decision, Declared("screening", 0.1, "our study")).validation["declared"]["fp"]
         1
     """
@@ -192,8 +191,7 @@ def declare(decision: Choices, declared: Declared) -> Choices:
     figures = {}
     if decision.chosen_scores is not None:
         figures = _validation_figures(decision.chosen_scores, {DECLARED: choice})[DECLARED]
-    return replace(
-        decision,
+    return decision.with_values(
         declared=declared,
         thresholds={**decision.thresholds, DECLARED: choice},
         validation={**decision.validation, DECLARED: figures},
@@ -275,7 +273,7 @@ def checked_decision(
             f"{name} has no validation images, so it has only figures that need no threshold{also}."
         )
         return derived, [Note("validation", text, {"system": name, "declared": declared})]
-    stored = Choices.from_dict(dict(system.decision))
+    stored: Choices = system.decision
     ids = _decision_ids(system, truth)
     for key in _BOUND_TO:
         if stored.chosen_on.get(key) != ids[key]:
@@ -310,8 +308,7 @@ def _with_validation(
         for policy in extra_policies
         if policy not in stored.thresholds
     }
-    return replace(
-        stored,
+    return stored.with_values(
         thresholds=stored.thresholds | further,
         validation=_validation_figures(images, further) | stored.validation,
         chosen_scores=images,
@@ -355,7 +352,8 @@ def validation_scores(system: System, decision: Choices, truth: LabelledImages) 
         >>> truth = LabelledImages.from_arrays(pd.Index(["a"]), [1], role="val")
         >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["label"], "score": [0.75]})
         >>> system = System("CheXNet", "scores", images, scores)
-        >>> validation_scores(system, Choices("label", {}), truth)["score"].to_dict()
+        >>> choices = Choices(target="label", chosen_on={})
+        >>> validation_scores(system, choices, truth)["score"].to_dict()
         {'a': 0.75}
     """
     y_true = _validation_labels(system, truth)

@@ -441,7 +441,7 @@ def _records(models: Models) -> dict[str, dict[str, Any]]:
     records = {}
     for name, members in models.items():
         of_seeds = [
-            {**model.facts.record, "decision": model.choices.to_dict()}
+            {**model.facts.record, "decision": model.choices.to_json()}
             for model in members
             if model.facts.record
         ]

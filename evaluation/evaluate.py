@@ -148,7 +148,7 @@ def _choices_by(unit: Unit, chosen: Choices, system: System, images: LabelledIma
     by_unit = tune(system, images, policies=policies, options=chosen.options, unit=unit)
     if chosen.declared is not None:
         by_unit = declare(by_unit, chosen.declared)
-    return replace(by_unit, reduction=None, map_boxes=None, map_scale=None, box_choice=None)
+    return by_unit.with_values(reduction=None, map_boxes=None, map_scale=None, box_choice=None)
 
 
 def _with_thresholds(figures: Figures, models: Models) -> Figures:

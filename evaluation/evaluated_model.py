@@ -44,7 +44,8 @@ class EvaluatedModel:
         >>> images = LabelledImages.from_arrays(pd.Index(list("abcd")), [0, 0, 1, 1])
         >>> chosen = {"threshold=0.3": ThresholdChoice("threshold=0.3", 0.3)}
         >>> output = Output.from_scores(images.image_ids, [0.1, 0.4, 0.6, 0.9])
-        >>> model = EvaluatedModel("A", images, output, Choices("opacity", {}, thresholds=chosen))
+        >>> choices = Choices(target="opacity", chosen_on={}, thresholds=chosen)
+        >>> model = EvaluatedModel("A", images, output, choices)
         >>> model.confusion("threshold=0.3")
         {'tp': 2, 'fp': 1, 'tn': 1, 'fn': 0}
     """

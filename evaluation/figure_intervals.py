@@ -109,7 +109,8 @@ def compute_figures(
         >>> n = np.arange(60)
         >>> images = LabelledImages.from_arrays(pd.Index(n).map("{:02d}".format), n % 2 == 0)
         >>> output = Output.from_scores(images.image_ids, (n * 7 % 10 + 3 * (n % 2 == 0)) / 20)
-        >>> models = {"A": [EvaluatedModel("A", images, output, Choices("opacity", {}))]}
+        >>> choices = Choices(target="opacity", chosen_on={})
+        >>> models = {"A": [EvaluatedModel("A", images, output, choices)]}
         >>> resamples = Resamples(60, 200, 0)
         >>> figures = compute_figures("opacity", models, replicates(models, resamples), resamples)
         >>> round(figures.get("A", "auroc").estimate, 3)

@@ -73,7 +73,8 @@ class LabelledImages:
             Empty if there are none.
         data_name: Name of the data set; empty if there is none.
         title: Name of the images as the report's methods show it; empty if they have none.
-        split_rule: Method and options by which images got their roles, where it is recorded.
+        split_rule: Method and options by which images got their roles, as
+            `data_prep.store.dataset_info.SplitOrigin`; None if they are not recorded.
         source: Folder or file that the labels were read from, for error messages.
         notes: Sentences on how they were read: what was recognised, cut, left out or assumed.
         evaluated: Ids of the test images on which all systems are compared, sorted; `None` before
@@ -102,7 +103,7 @@ class LabelledImages:
     ids: Mapping[str, Any] = field(default_factory=dict)
     data_name: str = ""
     title: str = ""
-    split_rule: Mapping[str, Any] = field(default_factory=dict)
+    split_rule: Any = None
     source: str = "truth"
     notes: tuple[str, ...] = ()
     evaluated: pd.Index | None = None

@@ -91,8 +91,7 @@ class System:
         findings: Names of the findings (disease signs) that are evaluated, such as
             ``("opacity",)``: an image is positive if any of them is present.
         decision: Thresholds, calibration and rules that ``cxr tune`` stored for the evaluated
-            finding, as a dictionary (`Choices.from_dict` reads it); `None` if they were not chosen
-            yet.
+            finding, as `evaluation.choices.Choices`; `None` if they were not chosen yet.
         facts: Facts about the training of the system.
         source: Folder or file that the output was read from, for error messages.
 
@@ -109,7 +108,7 @@ class System:
     boxes: pd.DataFrame = field(default_factory=lambda: _empty(BOX_COLUMNS))
     maps: pd.DataFrame = field(default_factory=lambda: _empty(MAP_COLUMNS))
     findings: tuple[str, ...] = ()
-    decision: Mapping[str, Any] | None = None
+    decision: Any = None
     facts: SystemFacts = field(default_factory=SystemFacts)
     source: str = ""
 

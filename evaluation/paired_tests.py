@@ -111,7 +111,7 @@ def paired_tests(
         >>> scores = {"A": (n * 7 % 10 + 6 * (n % 2 == 0)) / 20, "B": n / 60}
         >>> models = {
         ...     name: [EvaluatedModel(name, images, Output.from_scores(images.image_ids, values),
-        ...                           Choices("opacity", {}))]
+        ...                           Choices(target="opacity", chosen_on={}))]
         ...     for name, values in scores.items()
         ... }
         >>> resamples = Resamples(60, 200, 0)

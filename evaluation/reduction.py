@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -39,31 +39,6 @@ class Reduction:
 
     rule: _Rule = "max"
     min_score: float = 0.0
-
-    @classmethod
-    def from_dict(cls, payload: dict[str, Any] | None) -> Reduction | None:
-        """Read the rule from the file in which the thresholds and rules of a system are stored.
-
-        Args:
-            payload: Entry ``reduction`` of the file ``decisions/TARGET.json``, which the command
-                ``cxr tune`` wrote (TARGET is the name of a finding), such as ``{"rule": "max",
-                "min_score": 0.0}``; None or empty for a system that gives image scores.
-
-        Returns:
-            The rule; `None` if there is no entry.
-
-        Raises:
-            InputError: The rule is unknown.
-
-        Example:
-            >>> Reduction.from_dict({"rule": "max", "min_score": 0.0})
-            Reduction(rule='max', min_score=0.0)
-        """
-        if not payload:
-            return None
-        if payload["rule"] not in get_args(_Rule):
-            raise InputError(f"decision: unknown reduction {payload['rule']!r}; run cxr tune again")
-        return cls(payload["rule"], payload["min_score"])
 
     def reduce_ranked(self, rows: Integers, scores: Floats, n_images: int) -> Floats:
         """Compute one score for each image from boxes that are sorted by falling score.

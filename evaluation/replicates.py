@@ -88,7 +88,7 @@ def replicates(
         >>> images = LabelledImages(
         ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
         >>> output = Output.from_scores(images.image_ids, (n * 7 % 10 + 3 * (n % 2 == 0)) / 20)
-        >>> model = EvaluatedModel("A", images, output, Choices("opacity", {}))
+        >>> model = EvaluatedModel("A", images, output, Choices(target="opacity", chosen_on={}))
         >>> frame = replicates({"A": [model]}, Resamples(60, 200, 0))["A"][0]
         >>> frame.shape[0], float(frame.loc[0, ("all", "", "average_precision")].round(3))
         (201, 0.679)

@@ -365,8 +365,8 @@ def _model(record: Metric, inputs: _Inputs, policy: str, threshold: float | None
     else:
         output = Output.from_boxes(inputs.ids, inputs.boxes)
     choices = Choices(
-        record.name,
-        {},
+        target=record.name,
+        chosen_on={},
         thresholds={policy: ThresholdChoice(policy, threshold)} if policy else {},
         box_cut=threshold if "box_cut" in record.needs else None,
         calibration=RawScores() if "probability" in record.needs else None,

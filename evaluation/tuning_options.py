@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import check_boxes_by
@@ -38,48 +37,3 @@ class TuningOptions:
 
     def __post_init__(self) -> None:
         check_boxes_by(self.boxes_by)
-
-    def to_dict(self) -> dict[str, Any] | None:
-        """Return the options as a dictionary, as ``cxr tune`` stores them with the thresholds.
-
-        Returns:
-            A dictionary of plain JSON values; None if all options have their default.
-
-        Example:
-            >>> TuningOptions().to_dict() is None
-            True
-        """
-        if self == TuningOptions():
-            return None
-        options: dict[str, Any] = {
-            "calibration": self.calibration,
-            "reductions": list(self.reductions),
-        }
-        if self.boxes_by != BOXES_BY:
-            options["boxes_by"] = self.boxes_by
-        return options
-
-    @classmethod
-    def from_dict(cls, payload: dict[str, Any] | None) -> TuningOptions:
-        """Read the options from the dictionary that `to_dict` returned.
-
-        Args:
-            payload: Entry ``options`` of the file ``decisions/TARGET.json``, which the command
-                ``cxr tune`` wrote (TARGET is the name of a finding); None or empty for the default
-                options.
-
-        Returns:
-            The options.
-
-        Example:
-            >>> options = TuningOptions(calibration="choose")
-            >>> TuningOptions.from_dict(options.to_dict()) == options
-            True
-        """
-        if not payload:
-            return cls()
-        return cls(
-            calibration=payload["calibration"],
-            reductions=tuple(payload["reductions"]),
-            boxes_by=payload.get("boxes_by", BOXES_BY),
-        )

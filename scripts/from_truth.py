@@ -110,7 +110,7 @@ def _of_file(
     target_names: list[str] | None,
 ) -> GivenTruth:
     # Readers of label files load much that values in memory do not need.
-    from cxr_compare.data_prep.store.dataset import Target
+    from cxr_compare.data_prep.contracts.finding_names import Target
     from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
     from cxr_compare.evaluation.sources.truth_files import truth_set
     from cxr_compare.scripts.targets import chosen_targets, without_definitions
@@ -135,7 +135,7 @@ def _of_file(
     try:
         targets = chosen_targets(dataset, without_definitions(target_names))
     except InputError as error:  # the cautions of reading may name the cause
-        cautions = [note for note in dataset.info["notes"] if note.startswith(WARNING)]
+        cautions = [note for note in dataset.info.notes if note.startswith(WARNING)]
         reasons = [caution.removeprefix(WARNING) for caution in cautions]
         raise InputError(". ".join([str(error), *reasons])) from None
     return GivenTruth(
@@ -185,7 +185,7 @@ class GivenPredictions:
         """Digest of the predictions."""
         if isinstance(self.read, System):
             return str(self.read.facts.inference_id)
-        return str(self.read.info["inference_id"])
+        return str(self.read.info.inference_id)
 
     def of_target(self, truth: LabelledImages) -> System:
         """Return the predictions of the findings of a target."""
@@ -195,19 +195,21 @@ class GivenPredictions:
 
     def predictions(self, truth: LabelledImages) -> Predictions:
         """Return the predictions with the record and the tables of a predictions folder."""
+        from cxr_compare.data_prep.store.prediction_info import MadeOn
         from cxr_compare.evaluation.sources.import_folder import as_predictions
 
         if not isinstance(self.read, System):
             return self.read
-        ids = {"content_id": f"truth-{truth_digest(truth)}", "split": truth.split, "split_id": None}
-        return as_predictions(self.read, {"name": truth.title, **ids}, self.caption)
+        content_id = f"truth-{truth_digest(truth)}"
+        made_on = MadeOn(name=truth.title, content_id=content_id, split=truth.split)
+        return as_predictions(self.read, made_on, self.caption)
 
 
 def _system(predictions: Predictions, truth: LabelledImages) -> System:
     """Return a system of predictions in memory, such as those of a joint system."""
     from dataclasses import replace
 
-    from cxr_compare.data_prep.store.dataset import Target
+    from cxr_compare.data_prep.contracts.finding_names import Target
     from cxr_compare.evaluation.sources.stored_predictions import read_system, record_of
 
     require_members(predictions.images["image_id"], truth.images, predictions.folder)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import display_name
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import folder_kind
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.answer import AnswerInfo
 from cxr_compare.evaluation.report.interval_facts import is_calibrated
 from cxr_compare.evaluation.report.model_card import (
     CardEvaluation,
@@ -28,7 +31,14 @@ from cxr_compare.evaluation.report.table import text_table
 from cxr_compare.evaluation.single_figure import estimate
 from cxr_compare.evaluation.sources.eligibility import describe_training_data
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
-from cxr_compare.serving.export_spec import EVALUATION_FILE, is_export, validation_folder
+from cxr_compare.evaluation.thresholds import DECLARED
+from cxr_compare.serving.export_spec import (
+    EVALUATION_FILE,
+    ExportSpec,
+    is_export,
+    validation_folder,
+)
+from cxr_compare.training.run_info import RunInfo
 
 _SYSTEMS = ("run", "export", "predictions")
 _WITHOUT_THRESHOLD = ("auroc", "average_precision")
@@ -75,7 +85,7 @@ def _facts_of(folder: Path, kind: str) -> tuple[dict[str, Any], Path]:
     tables = folder if kind == "predictions" else validation_folder(folder)
     if (tables / "predictions.json").is_file():
         predictions = Predictions.open(tables)
-        record = dict(predictions.info)
+        record = predictions.info.to_json()
         record["trained_on"] = describe_training_data(predictions)
     else:  # a run that was stopped before its validation, or an export
         record = _export_record(folder) if is_export(folder) else _run_record(folder)
@@ -83,52 +93,48 @@ def _facts_of(folder: Path, kind: str) -> tuple[dict[str, Any], Path]:
 
 
 def _run_record(folder: Path) -> dict[str, Any]:
-    run = read_json(folder / "run.json", "run")
-    return run | {
-        "system": run["name"],
-        "kind": "boxes" if run["model_kind"] == "detector" else "scores",
+    run = RunInfo.read(folder / "run.json")
+    return run.to_json() | {
+        "system": run.name,
+        "kind": "boxes" if run.model_kind == "detector" else "scores",
         "backend": "torch",
         "trained_on": _counts_of_run(run),
     }
 
 
 def _export_record(folder: Path) -> dict[str, Any]:
-    spec = read_json(folder / "export.json", "export")
-    run = spec["run"]
+    spec = ExportSpec.open(folder)
+    run = spec.run
     return {
-        **run,
-        "system": run.get("name", folder.name),
-        "kind": spec["kind"],
-        "findings": spec["findings"],
-        "target": spec["target"],
-        "backend": spec["format"],
-        "precision": spec["precision"],
+        **run.to_json(),
+        "system": run.name,
+        "kind": spec.kind,
+        "findings": list(spec.findings),
+        "target": asdict(spec.target),
+        "backend": spec.format,
+        "precision": spec.precision,
         "recipe": {
-            "config": {
-                "model": {"weights": run.get("pretrained")},
-                "data": {"image_size": spec["size"]},
-            }
+            "config": {"model": {"weights": run.pretrained}, "data": {"image_size": spec.size}}
         },
         "trained_on": _counts_of_run(run),
     }
 
 
-def _counts_of_run(run: Mapping[str, Any]) -> dict[str, str] | str:
-    data_set = run.get("data_set") or {}
-    if not data_set:
+def _counts_of_run(run: RunInfo) -> dict[str, str] | str:
+    if run.data_set is None:
         return "unknown"
-    counts = {"data set": str(data_set.get("name"))}
-    for role, key in (("train", "n_train"), ("val", "n_val")):
-        if run.get(key) is not None:
-            counts[role] = f"{run[key]:,} images"
+    counts = {"data set": run.data_set.name}
+    for role, n_images in (("train", run.n_train), ("val", run.n_val)):
+        if n_images is not None:
+            counts[role] = f"{n_images:,} images"
     return counts
 
 
 def _stored_cards(report: Path) -> dict[str, str]:
     """Return the card of each system that a report holds, by the name of the system."""
-    names = read_json(report / files.ANSWER, "answer")["systems"]
+    names = AnswerInfo.read(report / files.ANSWER).systems
     cards = {}
-    for name, file in card_files(names).items():
+    for name, file in card_files(list(names)).items():
         path = report / file
         if not path.is_file():
             raise InputError(
@@ -140,8 +146,7 @@ def _stored_cards(report: Path) -> dict[str, str]:
 
 def _card_in_report(folder: Path, record: Mapping[str, Any], report: Path) -> str:
     """Return the card of the system with the same predictions, or else of the same training."""
-    content = read_json(report / files.ANSWER, "answer")
-    evaluated = content["provenance"].get("systems", {})
+    evaluated = AnswerInfo.read(report / files.ANSWER).provenance.systems
     for key in ("inference_id", "training_id"):
         for name, facts in evaluated.items():
             if record.get(key) and _id_of(facts, key, record[key]):
@@ -159,12 +164,13 @@ def _id_of(facts: Mapping[str, Any], key: str, value: Any) -> bool:
 
 def _card_of_files(record: Mapping[str, Any], tables: Path) -> ModelCard:
     decision = _decision(tables, record)
-    policies = (decision or {}).get("policies") or {}
+    policies = {} if decision is None else dict(decision.thresholds)
+    policies.pop(DECLARED, None)
     main = _MAIN_POLICY if _MAIN_POLICY in policies else next(iter(policies), "")
     thresholds = {
-        policy: chosen["threshold"]
+        policy: chosen.threshold
         for policy, chosen in policies.items()
-        if chosen.get("threshold") is not None
+        if chosen.threshold is not None
     }
     target = record.get("target")
     findings = tuple(map(str, record.get("findings") or ()))
@@ -180,36 +186,43 @@ def _card_of_files(record: Mapping[str, Any], tables: Path) -> ModelCard:
             OperatingPoint(policy_text(policy), f"{value:.4g}", policy == main)
             for policy, value in thresholds.items()
         ],
-        calibrated=is_calibrated({"decision": decision}),
+        calibrated=is_calibrated({"decision": decision and decision.to_json()}),
         evaluation=_on_validation(record, tables, decision, main, thresholds.get(main)),
     )
 
 
-def _decision(tables: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+def _decision(tables: Path, record: Mapping[str, Any]) -> Choices | None:
     """Return the decision on the target, or on the only target; None where there is none."""
     stored = sorted((tables / "decisions").glob("*.json"))
     target = record.get("target")
     wanted = target.get("name") if isinstance(target, Mapping) else target
     named = [path for path in stored if path.stem == wanted] or stored
-    return read_json(named[0], "decision") if named else None
+    return Choices.read(named[0]) if named else None
 
 
 def _on_validation(
     record: Mapping[str, Any],
     tables: Path,
-    decision: Mapping[str, Any] | None,
+    decision: Choices | None,
     policy: str,
     threshold: float | None,
 ) -> CardEvaluation | None:
     """Return the figures on validation images: with intervals if scores and labels are stored."""
     if decision is None:
         return None
-    chosen_on = decision["chosen_on"]
-    stored = _stored_figures(decision, policy)
+    chosen_on = decision.chosen_on
+    stored = {
+        (metric, at): value
+        for at in ("", policy)
+        for metric, value in (decision.validation.get(at) or {}).items()
+    }
     path = tables / EVALUATION_FILE
     rows: dict[str, list[tuple[str, str]]] = {"": [], policy: []}
     hub = []
-    scored = read_table(path, "decisions") if path.is_file() else None
+    scored = None
+    if path.is_file():
+        named = PredictionsInfo.read(tables / "predictions.json").files
+        scored = read_table(path, "decisions", files=named)
     for metric, at in [
         *((metric, "") for metric in _WITHOUT_THRESHOLD),
         *((metric, policy) for metric in _AT_THRESHOLD if threshold is not None),
@@ -245,12 +258,3 @@ def _on_validation(
         synthetic=int(chosen_on.get("n_images") or 0) if record.get("synthetic") else 0,
         bounded=scored is not None,
     )
-
-
-def _stored_figures(
-    decision: Mapping[str, Any], policy: str
-) -> dict[tuple[str, str], float | None]:
-    """Return the figures on validation images that a decision records, without intervals."""
-    at_policy = (decision["policies"].get(policy) or {}).get("validation") or {}
-    figures = {(metric, ""): value for metric, value in (decision.get("validation") or {}).items()}
-    return figures | {(metric, policy): value for metric, value in at_policy.items()}

@@ -18,7 +18,8 @@ from cxr_compare.evaluation.report.files import PAGE, SYSTEMS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cxr_compare.data_prep.store.dataset import DataSet, Target
+    from cxr_compare.data_prep.contracts.finding_names import Target
+    from cxr_compare.data_prep.store.dataset import DataSet
 
 _OTHER_MODEL = {"detector": "chexnet_small", "classifier": "retinanet_small"}
 _MOST_SYSTEMS = 4  # largest number of systems in a suggested comparison

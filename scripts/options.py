@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cxr_compare import configs
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.processors import cpu_count
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.scripts.parameters import AnyPath, Argument
+from cxr_compare.serving.export_spec import ExportSpec, is_export
+from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.dataset import DataSet
@@ -356,14 +358,22 @@ def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> s
 
 
 def _split_of(source: Path, dataset: DataSet) -> str:
-    for name in ("predictions", "run", "export"):
-        if (source / f"{name}.json").is_file():
-            facts = read_json(source / f"{name}.json", name)
-            made_on = (facts["run"] if name == "export" else facts).get("data_set") or {}
-            here = made_on.get("content_id") == dataset.ids["content_id"]
-            known = made_on.get("split") in dataset.ids["split_ids"]
-            return str(made_on["split"]) if here and known else _USUAL_SPLIT
-    return _USUAL_SPLIT  # the command that opens the folder reports what is wrong with it
+    made_on = _data_set_of(source)
+    if made_on is None or made_on.content_id != dataset.ids.content_id:
+        return _USUAL_SPLIT
+    is_known = made_on.split in dataset.ids.split_ids
+    return made_on.split if made_on.split and is_known else _USUAL_SPLIT
+
+
+def _data_set_of(source: Path) -> MadeOn | None:
+    """Return the data set that predictions, a run or an export were made from."""
+    if (source / "predictions.json").is_file():
+        return PredictionsInfo.read(source / "predictions.json").data_set
+    if (source / "run.json").is_file():
+        return RunInfo.read(source / "run.json").data_set
+    if is_export(source):
+        return ExportSpec.open(source).run.data_set
+    return None  # the command that opens the folder reports what is wrong with it
 
 
 def split_name(system: str) -> tuple[str | None, Path]:

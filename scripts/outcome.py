@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.notebook import ShownAsText, html_lines, html_records
+from cxr_compare.data_prep.contracts.text_files import read_json_file
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,4 +58,4 @@ class Outcome(ShownAsText):
         """Return the content of the JSON file `file`, or `payload` if there is no file."""
         if self.file is None:
             return self.payload
-        return read_json(self.file, self.file.stem)
+        return read_json_file(self.file)

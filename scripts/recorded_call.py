@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.answer import AnswerInfo
 from cxr_compare.scripts.systems import ComparedSystem, system_folder
 from cxr_compare.serving.export_spec import is_export
+from cxr_compare.training.run_info import RunInfo
 
 
 def recorded_systems(systems: Sequence[ComparedSystem]) -> dict[str, list[dict[str, Any]]]:
@@ -32,14 +34,15 @@ def recorded_systems(systems: Sequence[ComparedSystem]) -> dict[str, list[dict[s
 
 def _recorded_seed(member: Path | Predictions) -> dict[str, Any]:
     if isinstance(member, Predictions):
-        return {"name": str(member), "inference_id": member.info["inference_id"]}
-    kind = _record_kind(member)
-    record = read_json(member / f"{kind}.json", kind)
-    return {
-        "name": system_folder(member),
-        "created": record.get("created"),
-        "inference_id": record.get("inference_id"),
-    }
+        return {"name": str(member), "inference_id": member.info.inference_id}
+    path = member / f"{_record_kind(member)}.json"
+    created = inference_id = None
+    if path.name == "predictions.json":
+        record = PredictionsInfo.read(path)
+        created, inference_id = record.created, record.inference_id
+    elif path.name == "run.json":
+        created = RunInfo.read(path).created
+    return {"name": system_folder(member), "created": created, "inference_id": inference_id}
 
 
 def _record_kind(folder: Path) -> str:
@@ -75,8 +78,8 @@ def require_same_call(out: Path, call: dict[str, Any], inputs: Sequence[Path]) -
         InputError: The folder holds the report of another call, or an input is newer than it.
     """
     answer = out / files.ANSWER
-    report = read_json(answer, "answer")
-    recorded = report.get("call") or {}
+    report = AnswerInfo.read(answer)
+    recorded = report.call or {}
     changes = [] if recorded else [", which records no call"]
     changes += [
         _difference(key, recorded[key], value)
@@ -87,9 +90,9 @@ def require_same_call(out: Path, call: dict[str, Any], inputs: Sequence[Path]) -
     newer = [path for path in inputs if path.is_file() and path.stat().st_mtime_ns > written]
     changes += [f", and {path} has changed since" for path in newer]
     if changes:
-        evaluated = " and ".join(map(str, report.get("systems", [])))
+        evaluated = " and ".join(report.systems)
         raise InputError(
-            f"{out}: holds a finished report of {evaluated} on '{report.get('target')}'"
+            f"{out}: holds a finished report of {evaluated} on '{report.target}'"
             f"{changes[0]}; choose another --out, or add --overwrite"
         )
 

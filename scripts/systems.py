@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import (
     is_predictions_folder,
     remove_prediction_leftovers,
@@ -28,7 +28,11 @@ from cxr_compare.evaluation.sources.ensemble import (
     write_joined,
 )
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import (
+    store_decision,
+    stored_decision,
+    tune_predictions,
+)
 from cxr_compare.evaluation.thresholds import POLICIES
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.scripts import console
@@ -40,7 +44,8 @@ from cxr_compare.scripts.given_systems import (
 )
 from cxr_compare.scripts.runtime import load_model
 from cxr_compare.serving.backends import require_torch
-from cxr_compare.serving.export_spec import is_export, validation_folder
+from cxr_compare.serving.export_spec import ExportSpec, is_export, validation_folder
+from cxr_compare.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
@@ -166,22 +171,20 @@ def _joint_predictions(
     truths = truths_of_findings(members, dataset, test_set.split, target.any_of)
     joined = join_both(members, truths, dataset.images, boxes_by=boxes_by)
     record = folder / "predictions.json"
-    stored = read_json(record, "predictions") if record.is_file() else {}
-    if stored.get("inference_id") != joined_id(members, joined.settings):
+    stored = PredictionsInfo.read(record).inference_id if record.is_file() else None
+    if stored != joined_id(members, joined.settings):
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier or unfinished report
         write_joined(members, joined, dataset, folder, name)
     predictions = Predictions.open(folder)
-    decisions = (member.decision(target.name) for member in members)
-    policies = dict.fromkeys(
-        policy for each in decisions if each for policy in Choices.from_dict(each).thresholds
-    )
+    decisions = [stored_decision(member, target.name) for member in members]
+    policies = dict.fromkeys(policy for each in decisions if each for policy in each.thresholds)
     decision = tune_predictions(
         predictions,
         test_set,
         policies=tuple(policies) or POLICIES,
         options=TuningOptions(boxes_by=boxes_by),
     )
-    predictions.write_decision(target.name, decision.to_dict())
+    store_decision(predictions, decision)
     return predictions
 
 
@@ -208,10 +211,10 @@ def _usual_names(systems: Sequence[ComparedSystem], dataset: DataSet) -> list[st
                 usual = path.name
                 check_data_set(name or usual, path, dataset)
             elif predicts(path):
-                kind = "export" if is_export(path) else "run"
-                facts = read_json(path / f"{kind}.json", kind)
-                usual = str(facts.get("name", path))  # an export is named when it is opened
-                dataset.require_labelled({own: own for own in facts.get("findings", ())}, path)
+                # An export is named when it is opened.
+                facts = ExportSpec.open(path) if is_export(path) else RunFolder.open(path).info
+                usual = str(path) if isinstance(facts, ExportSpec) else facts.name
+                dataset.require_labelled({own: own for own in facts.findings}, path)
             else:
                 predictions = Predictions.open(path)
                 usual = predictions.name
@@ -253,18 +256,17 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
     model = load_model(path)
     folder = out / SYSTEMS / (name or system_folder(path))
     predictions = predict_once(model, path, test_set.dataset, folder, test_set.split, name)
-    if predictions.decision(target.name) is None:
+    if stored_decision(predictions, target.name) is None:
         options: dict[str, Any] = {}
-        as_run: Choices | None = None
         chosen_with = None if is_export(path) else model.inference_id()
-        if own := decision_of_run(path, chosen_with, test_set):
+        as_run = decision_of_run(path, chosen_with, test_set)
+        if as_run is not None:
             # Chosen anew, because other batches change the last digits of scores.
-            as_run = Choices.from_dict(own)
             options = {"policies": tuple(as_run.thresholds), "options": as_run.options}
         decision = tune_predictions(predictions, test_set, **options)
         if as_run is not None and as_run.declared is not None:
             decision = declare(decision, as_run.declared)
-        predictions.write_decision(target.name, decision.to_dict())
+        store_decision(predictions, decision)
     return predictions
 
 
@@ -323,7 +325,7 @@ def predict_once(
         return predict_data_set(model, dataset, folder, split, console, name=name, **chosen)
     remove_prediction_leftovers(folder)
     predictions = Predictions.open(folder)
-    if predictions.info["inference_id"] != model.inference_id():
+    if predictions.info.inference_id != model.inference_id():
         raise InputError(
             f"{folder}: holds predictions of another training than {path}; remove it, or choose "
             "another --out"
@@ -349,9 +351,7 @@ def open_predictions(folder: Path) -> Predictions:
     return Predictions.open(validation_folder(folder) if is_run(folder) else folder)
 
 
-def decision_of_run(
-    run: Path, inference_id: str | None, test_set: LabelledSplit
-) -> dict[str, Any] | None:
+def decision_of_run(run: Path, inference_id: str | None, test_set: LabelledSplit) -> Choices | None:
     """Return the stored decision rule (threshold, calibration) of a run if it fits the data.
 
     Args:
@@ -363,18 +363,15 @@ def decision_of_run(
             validation and test images) for which the rule must have been chosen.
 
     Returns:
-        The content of the rule's file, or None if there is no rule or it does not fit.
+        The rule, or None if there is no rule or it does not fit.
     """
     path = validation_folder(run) / "decisions" / f"{test_set.target.name}.json"
     if not path.is_file():
         return None
-    decision = read_json(path, "decision")
+    decision = Choices.read(path)
     same = {key: test_set.ids[key] for key in ("content_id", "labels_id", "split_id")}
     same |= {} if inference_id is None else {"inference_id": inference_id}
-    hidden = {"schema_version", "contract"}
-    if {key: decision["chosen_on"].get(key) for key in same} != same:
-        return None
-    return {key: value for key, value in decision.items() if key not in hidden}
+    return decision if {key: decision.chosen_on.get(key) for key in same} == same else None
 
 
 def predict_images(
@@ -407,5 +404,5 @@ def predict_images(
         made_before=None if decision is None else Predictions.open(run / "validation"),
     )
     if decision is not None:
-        predictions.write_decision(test_set.target.name, decision)
+        store_decision(predictions, decision)
     return predictions

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.options import read_target
 
 _ALL = "all"

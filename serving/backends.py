@@ -189,7 +189,7 @@ def _given_joint(
 def _given_export(
     folder: Path, backend: _Backend | None, precision: Precision | None, needs_torch: str | None
 ) -> ChosenBackend:
-    spec = ExportSpec.read(folder)
+    spec = ExportSpec.open(folder)
     if needs_torch:
         raise InputError(f"{needs_torch}: torch alone can; give the run in place of {folder}")
     if backend not in (None, "auto", spec.format):
@@ -220,7 +220,7 @@ def _why_not(
         return f"{folder}: there is no such export; make it: {command}"
     if not (folder / CARD_FILE).is_file():
         return f"{folder}: was not proved against its run; remove it and run {command}"
-    if ExportSpec.read(folder).run.get("inference_id") != _run_id(run):
+    if ExportSpec.open(folder).run.inference_id != _run_id(run):
         return f"{folder}: was made of another training than {run}; remove it and run {command}"
     if find_spec(PACKAGES[format]) is None:
         package = PACKAGES[format]

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+from pydantic import Field
+
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
-from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.contracts.provenance import MadeRecord, provenance
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.store.preprocess import Preprocess
@@ -37,6 +38,7 @@ from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
 from cxr_compare.training.cost import count_flops
 from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.run_info import RunInfo
 
 REQUIREMENTS_FILE = "requirements.txt"
 # What `cxr predict EXPORT IMAGE` imports; tests/serving/test_bare.py runs it with no other package.
@@ -107,8 +109,8 @@ def export_run(
             quantise(folder, spec, store.image, training)
         _write_companions(loaded, folder)
         write_requirements(folder, format)
-        spec = replace(spec, precision=precision)
-        spec.write(folder)
+        spec = spec.with_values(precision=precision)
+        spec.complete(folder)
         proof = prove(loaded, ExportedModel.open(folder), dataset, store, validation)
         proof.require(str(out))
         _write_card(folder, spec, proof, training)
@@ -143,7 +145,7 @@ def export_joint(
         unneeded = shutil.ignore_patterns(JOINT_MEMBERS, "exports", ".*")
         shutil.copytree(run, folder, ignore=unneeded, dirs_exist_ok=True)
         for member in member_folders(run):
-            size = Preprocess.from_json(member / PREPROCESS_FILE).size
+            size = Preprocess.read(member / PREPROCESS_FILE).size
             store = None if dataset is None else dataset.make_store(size, progress)
             target = folder / JOINT_MEMBERS / member.name
             proofs.append(export_run(member, target, format, precision, dataset, store))
@@ -208,60 +210,83 @@ def _images_of(
         )
     if precision != "int8":
         return validation, []
-    return validation, calibration_images(seen, dataset, str(run.info["data_set"]["split"]))
+    made_on = run.info.data_set
+    split = made_on.split if made_on and made_on.split else "default"
+    return validation, calibration_images(seen, dataset, split)
+
+
+class Card(MadeRecord, kind="card"):
+    """Content of ``card.json``, which holds the facts about an exported model for its users.
+
+    Attributes:
+        kind: One sentence that says what the exported model is; the key in the file is ``is``.
+        run: Folder of the training run that was exported.
+        learned_from: Phrase on the images of the training.
+        calibrated_on: Phrase on the images from which int8 value ranges were estimated; None for
+            other precisions.
+        runtime: Package that runs the exported model.
+        proof: Comparison of the outputs of the exported model with those of the training run.
+    """
+
+    kind: str = Field(alias="is")
+    run: str
+    learned_from: str
+    calibrated_on: str | None
+    runtime: str
+    proof: Proof
 
 
 def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # noqa: A002
     size = model.preprocess.size
     network = model.model
     level_sizes, map_frame = layout_of(network)
-    hidden = ("command", "contract", "schema_version")  # the command names local folders
-    origin = {key: value for key, value in model.info.items() if key not in hidden} | {
-        "folder": str(model.folder.resolve()),
-        "inference_id": model.training_id(),
-        "flops": count_flops(network, size),
-        "synthetic": model.run.synthetic,
-    }
+    info = model.info
+    kept = info.model_fields_set - {"command"}  # the command names local folders
+    origin = RunInfo(**{name: getattr(info, name) for name in kept}).with_values(
+        folder=str(model.folder.resolve()),
+        inference_id=model.training_id(),
+        flops=count_flops(network, size),
+        synthetic=model.run.synthetic,
+    )
     return ExportSpec(
         format=format,
         precision="fp32",
         kind="scores" if map_frame else "boxes",
         findings=model.learnt,
-        target=asdict(run.target),
+        target=run.target,
         size=size,
         level_sizes=level_sizes,
         map_frame=map_frame,
         map_levels=tuple(run.map_levels.items()),
         run=origin,
-        validation_auroc={} if run.validation_auroc is None else asdict(run.validation_auroc),
+        validation_auroc=run.validation_auroc,
     )
 
 
 def _write_companions(run: Run, folder: Path) -> None:
     """Write what an answer needs beside the network: preprocessing, guard and decision."""
-    files = [("preprocess", run.folder / PREPROCESS_FILE, folder)]
+    Preprocess.read(run.folder / PREPROCESS_FILE).write(folder / PREPROCESS_FILE)
     if run.guard is not None:
-        files.append(("guard", run.folder / GUARD_NAME, folder))
+        run.guard.write(folder / GUARD_NAME)
     if run.decision is not None:
         (folder / "decisions").mkdir()
-        files.append(("decision", run.decision_file, folder / "decisions"))
-    for kind, source, into in files:
-        write_json(into / source.name, kind, read_json(source, kind))
+        run.decision.write(folder / "decisions" / run.decision_file.name)
 
 
 def _write_card(folder: Path, spec: ExportSpec, proof: Proof, training: Sequence[str]) -> None:
     info = spec.run
-    made_on = info["data_set"]
+    made_on = info.data_set and info.data_set.name
     kind = {"boxes": "a lesion detector", "scores": "an image classifier"}[spec.kind]
-    card = {
-        "is": f"{info['name']}, {kind} of {', '.join(spec.findings)}, as {spec.backend}",
-        "run": spec.run["folder"],
-        "learned_from": (
-            f"{made_on['name']}: {counted(info['n_train'], 'training image')}, "
-            f"{counted(info['n_val'], 'validation image')}"
+    card = Card(
+        kind=f"{info.name}, {kind} of {', '.join(spec.findings)}, as {spec.backend}",
+        run=str(info.folder),
+        learned_from=(
+            f"{made_on}: {counted(info.n_train or 0, 'training image')}, "
+            f"{counted(info.n_val or 0, 'validation image')}"
         ),
-        "calibrated_on": counted(len(training), "training image") if training else None,
-        "runtime": open_session(folder, spec).package,
-        "proof": proof.to_json(),
-    }
-    write_json(folder / CARD_FILE, "card", {**card, **provenance()})
+        calibrated_on=counted(len(training), "training image") if training else None,
+        runtime=open_session(folder, spec).package,
+        proof=proof,
+        **provenance(),
+    )
+    card.write(folder / CARD_FILE)

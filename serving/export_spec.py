@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict
 
 from cxr_compare.data_prep.contracts.checksums import require_unchanged
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.contracts.records import Digests, Items, Record, Whole
+from cxr_compare.serving.measured_auroc import MeasuredAuroc
+from cxr_compare.training.run_info import RunInfo
 
 Format = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -91,8 +95,7 @@ def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Ha
     return digest
 
 
-@dataclass(frozen=True)
-class ExportSpec:
+class ExportSpec(Record, kind="export"):
     """Inputs, outputs and origin of a network that was exported to ONNX or OpenVINO.
 
     Attributes:
@@ -100,8 +103,7 @@ class ExportSpec:
         precision: Number format of the computation, ``fp32``, ``bf16`` or ``int8``.
         kind: ``boxes`` for a detector, ``scores`` for a classifier.
         findings: Names of the K findings in the order of the outputs.
-        target: Finding, or group of findings, that decides whether an image is positive: ``name``,
-            ``any_of`` (names of its findings) and ``display_name``.
+        target: Finding, or group of findings, that decides whether an image is positive.
         size: Side S of the square input images, px.
         level_sizes: Number of anchors on each level of a detector's feature pyramid; the sum is the
             number A of anchors. Empty for a classifier.
@@ -112,34 +114,31 @@ class ExportSpec:
         run: Content of ``run.json`` of the training that was exported, with its ``folder`` and
             ``inference_id`` (digest of all that its predictions depend on).
         files: SHA-256 digest of each file of the network, by file name.
-        validation_auroc: AUROC of the run on its validation images with its interval, as the
-            attributes of the run's `MeasuredAuroc`; empty if it is unknown.
+        validation_auroc: AUROC of the run on its validation images; None if it is unknown.
     """
 
     format: Format
     precision: Precision
     kind: Literal["boxes", "scores"]
-    findings: tuple[str, ...]
-    target: Mapping[str, Any]
-    size: int
-    level_sizes: tuple[int, ...] = ()
-    map_frame: tuple[float, float, float, float] | None = None
-    map_levels: tuple[tuple[float, float], ...] = ()
-    run: Mapping[str, Any] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    validation_auroc: Mapping[str, Any] = field(default_factory=dict)
+    findings: Items[str]
+    target: Target
+    size: Whole
+    level_sizes: Items[Whole] = ()
+    map_frame: Annotated[tuple[float, float, float, float], Strict(False)] | None = None
+    map_levels: Items[tuple[float, float]] = ()
+    run: RunInfo
+    files: Digests = Field(default_factory=dict)
+    validation_auroc: MeasuredAuroc | None = None
 
     @property
     def backend(self) -> str:
         """Format and precision in one text, for messages.
 
-        Example:
-            >>> ExportSpec("onnx", "fp32", "scores", ("mass",), {}, 64).backend
-            'onnx fp32'
+        It is ``onnx fp32``, for example.
         """
         return f"{self.format} {self.precision}"
 
-    def write(self, folder: Path) -> None:
+    def complete(self, folder: Path) -> None:
         """Write ``export.json`` with the digests of the network's files.
 
         The presence of this file marks the folder as complete.
@@ -149,10 +148,7 @@ class ExportSpec:
         """
         names = [n for n in (*MODEL_FILES[self.format], ANCHORS_FILE) if (folder / n).is_file()]
         files = {name: digest_files(folder, [name]).hexdigest() for name in names}
-        content = {**asdict(self), "files": files}
-        if not self.validation_auroc:
-            del content["validation_auroc"]
-        write_json(folder / EXPORT_FILE, "export", content)
+        self.with_values(files=files).write(folder / EXPORT_FILE)
 
     def file(self, folder: Path, name: str) -> Path:
         """Return the path of a file of the exported network, after a check of its content.
@@ -170,33 +166,18 @@ class ExportSpec:
         path = folder / name
         if not path.is_file():
             raise InputError(f"{path}: is missing; export the run again")
-        require_unchanged(path, "graph", self.files.get(name))
+        if self.files:  # an export that is being made has none yet
+            require_unchanged(path, "graph", self.files.get(name))
         return path
 
     @classmethod
-    def read(cls, folder: Path | str) -> ExportSpec:
-        """Read the description of an exported network from ``export.json``.
-
-        Args:
-            folder: Folder of the export.
+    def open(cls, folder: Path | str) -> ExportSpec:
+        """Read the description of an exported network from ``export.json`` in its folder.
 
         Raises:
             InputError: The file is missing or damaged.
         """
-        path = Path(folder) / EXPORT_FILE
-        content = read_json(path, "export")
-        frame = content["map_frame"]
-        levels = content["map_levels"]
-        alike = ("format", "precision", "kind", "target", "size", "run")
-        return cls(
-            **{key: content[key] for key in alike},
-            findings=tuple(content["findings"]),
-            level_sizes=tuple(content["level_sizes"]),
-            map_frame=frame and tuple(frame),
-            map_levels=tuple((probability, raw) for probability, raw in levels),
-            files=content["files"],
-            validation_auroc=content.get("validation_auroc", {}),
-        )
+        return cls.read(Path(folder) / EXPORT_FILE)
 
 
 def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path) -> None:

@@ -39,6 +39,7 @@ from cxr_compare.serving.export_spec import (
     digest_files,
     require_names,
 )
+from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:
     import openvino
@@ -334,8 +335,8 @@ class ExportedModel:
                 damaged.
         """
         folder = Path(folder)
-        spec = ExportSpec.read(folder)
-        return cls(folder, spec, Preprocess.from_json(folder / PREPROCESS_FILE))
+        spec = ExportSpec.open(folder)
+        return cls(folder, spec, Preprocess.read(folder / PREPROCESS_FILE))
 
     def with_names(self, names: Mapping[str, str]) -> ExportedModel:
         """Return this model restricted to some findings, which get the names of a data set.
@@ -381,7 +382,7 @@ class ExportedModel:
         return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // self.spec.size**2))
 
     @property
-    def info(self) -> Mapping[str, Any]:
+    def info(self) -> RunInfo:
         """Content of ``run.json``, the facts about the training that was exported."""
         return self.spec.run
 
@@ -398,7 +399,7 @@ class ExportedModel:
 
     def training_id(self) -> str:
         """Return the digest that identifies the training from which the network was exported."""
-        return str(self.info["inference_id"])
+        return str(self.info.inference_id)
 
     @cached_property
     def session(self) -> Session:
@@ -525,14 +526,14 @@ class ExportedModel:
         files = [self.folder / name for name in MODEL_FILES[self.spec.format]]
         trained = self.info
         return {
-            "parameters": trained.get("parameters"),
-            "trainable_parameters": trained.get("trainable_parameters"),
+            "parameters": trained.parameters,
+            "trainable_parameters": trained.trainable_parameters,
             "size_bytes": sum(file.stat().st_size for file in files),
-            "train_seconds": trained.get("seconds"),
-            "train_device": trained.get("device_name"),
-            "train_peak_memory_bytes": trained.get("peak_memory_bytes"),
+            "train_seconds": trained.seconds,
+            "train_device": trained.device_name,
+            "train_peak_memory_bytes": trained.peak_memory_bytes,
             "peak_memory_bytes": None,
-            "flops": trained.get("flops"),
+            "flops": trained.flops,
             "latency_ms": float(median),
             "latency_low_ms": float(low),
             "latency_high_ms": float(high),

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import cv2
 import numpy as np
+from pydantic import Field, Strict, model_validator
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.records import Record, Whole
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
 from cxr_compare.data_prep.images.radiograph_check import SMALLEST_SIDE, why_no_radiograph
 from cxr_compare.data_prep.work.progress import Progress
@@ -31,6 +33,7 @@ from cxr_compare.serving.guard_images import (
     vary,
     visible_part,
 )
+from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,8 +146,19 @@ class GuardFit:
         return _terms(self, measured) @ self.weights
 
 
-@dataclass(frozen=True)
-class Guard:
+class PackedArray(Record):
+    """A float32 array as text in base64, with its shape.
+
+    Attributes:
+        shape: Length of each axis.
+        float32: The values as bytes in base64.
+    """
+
+    shape: list[Annotated[Whole, Field(ge=0)]]
+    float32: str
+
+
+class Guard(Record, kind="guard"):
     """A fitted check whether an image is a frontal chest X-ray (out-of-distribution check).
 
     It belongs to one run (training), which stores it as ``guard.json``; `add_guard` makes it.
@@ -158,14 +172,35 @@ class Guard:
             scored by a fit without its patient.
         ages: Number of training images of patients under 2, of 2 to 11, of 12 to 17, and of 18 or
             more years, in this order; None if fewer than 50 ages are known.
+        statistics: Version number of the image statistics that the check computes.
+        arrays: Fitted parameters by name, see `GuardFit`.
     """
 
-    size: int
+    size: Whole
     limit: float
-    images: int
+    images: Whole
     false_alarms: float
-    _fit: GuardFit = field(repr=False)
-    ages: tuple[int, ...] | None = None
+    ages: Annotated[tuple[Whole, ...], Strict(False), Field(min_length=4, max_length=4)] | None = (
+        None
+    )
+    statistics: Whole
+    arrays: dict[str, PackedArray] = Field(repr=False)
+
+    @model_validator(mode="after")
+    def _require_fit(self) -> Self:
+        again = "delete it, and the same cxr train command makes it again"
+        if self.statistics != STATISTICS_VERSION:
+            raise ValueError(f"was made by another version of cxr; {again}")
+        try:
+            _require_shapes(self.fit)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"is damaged ({error}); {again}") from None
+        return self
+
+    @cached_property
+    def fit(self) -> GuardFit:
+        """Fitted parameters of the logistic model."""
+        return GuardFit(**{f.name: _unpack(self.arrays[f.name]) for f in fields(GuardFit)})
 
     def score(self, pixels: np.ndarray) -> float:
         """Return the log odds that an image is no frontal chest X-ray.
@@ -174,7 +209,7 @@ class Guard:
             pixels: The image, uint8 ``(H, W)`` of any size.
         """
         return float(
-            self._fit.scores(ImageStatistics.from_images([visible_part(pixels, self.size)]))[0]
+            self.fit.scores(ImageStatistics.from_images([visible_part(pixels, self.size)]))[0]
         )
 
     def warnings(
@@ -228,48 +263,6 @@ class Guard:
             f"trained {system}, {self.ages[group]:,} are of that age"
         )
         return [Warned(message, "age")]
-
-    def write(self, path: Path) -> None:
-        """Write the check as the file ``guard.json`` of a training's folder.
-
-        Args:
-            path: File to write.
-        """
-        payload = {
-            "statistics": STATISTICS_VERSION,
-            "size": self.size,
-            "limit": self.limit,
-            "images": self.images,
-            "false_alarms": self.false_alarms,
-            "ages": None if self.ages is None else list(self.ages),
-            "arrays": {name: _pack(array) for name, array in vars(self._fit).items()},
-        }
-        write_json(path, "guard", payload)
-
-    @classmethod
-    def read(cls, path: Path | str) -> Self:
-        """Read the check from the file ``guard.json`` of a training's folder.
-
-        Args:
-            path: Path of the file.
-
-        Raises:
-            InputError: The file is missing or damaged, or another version of cxr made it.
-        """
-        path = Path(path)
-        content = read_json(path, "guard")
-        again = "delete it, and the same cxr train command makes it again"
-        if content["statistics"] != STATISTICS_VERSION:
-            raise InputError(f"{path}: was made by another version of cxr; {again}")
-        try:
-            fit = GuardFit(**{f.name: _unpack(content["arrays"][f.name]) for f in fields(GuardFit)})
-            _require_shapes(fit)
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{path}: is damaged ({error}); {again}") from None
-        size, limit, images, share = (
-            content[key] for key in ("size", "limit", "images", "false_alarms")
-        )
-        return cls(size, limit, images, share, fit, content["ages"] and tuple(content["ages"]))
 
 
 def file_warnings(path: Path | str | None, image: DecodedImage | None = None) -> tuple[Warned, ...]:
@@ -389,7 +382,7 @@ def how_to_add_guard(run: Path) -> str:
         End of a sentence about the missing check.
     """
     record = run / "run.json"
-    n_train = read_json(record, "run").get("n_train") if record.is_file() else None
+    n_train = RunInfo.read(record).n_train if record.is_file() else None
     needed = f"{MIN_IMAGES} training images of {MIN_PATIENTS} patients"
     if n_train is None:  # an export does not say how many images its run learned from
         return f"the same cxr train command adds it to the run if that has {needed}"
@@ -448,7 +441,15 @@ def fit_guard(
     limit = np.clip(np.quantile(left_out, 1 - _FALSE_ALARMS), _LOWEST_LIMIT, _HIGHEST_LIMIT)
     false_alarms = float((left_out >= limit).mean())
     fit = _fit(real, varied, made, drawn)
-    return Guard(source.size, float(limit), n, false_alarms, fit, counted)
+    return Guard(
+        size=source.size,
+        limit=float(limit),
+        images=n,
+        false_alarms=false_alarms,
+        ages=counted,
+        statistics=STATISTICS_VERSION,
+        arrays=pack_arrays(fit),
+    )
 
 
 def count_ages(years: np.ndarray) -> tuple[int, ...] | None:
@@ -569,11 +570,15 @@ def _require_shapes(fit: GuardFit) -> None:
             raise ValueError(f"{name} has shape {array.shape}, expected finite numbers {shape}")
 
 
-def _pack(values: np.ndarray) -> dict[str, Any]:
-    encoded = base64.b64encode(values.astype("<f4").tobytes()).decode()
-    return {"shape": list(values.shape), "float32": encoded}
+def pack_arrays(fit: GuardFit) -> dict[str, PackedArray]:
+    """Return the parameters of a fit as a `Guard` stores them."""
+    packed = {}
+    for name, values in vars(fit).items():
+        encoded = base64.b64encode(values.astype("<f4").tobytes()).decode()
+        packed[name] = PackedArray(shape=list(values.shape), float32=encoded)
+    return packed
 
 
-def _unpack(packed: dict[str, Any]) -> np.ndarray:
-    values = np.frombuffer(base64.b64decode(packed["float32"], validate=True), "<f4")
-    return values.reshape(packed["shape"])
+def _unpack(packed: PackedArray) -> np.ndarray:
+    values = np.frombuffer(base64.b64decode(packed.float32, validate=True), "<f4")
+    return values.reshape(packed.shape)

@@ -13,16 +13,17 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelSource
 from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part, concat_parts
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.serving.export_spec import JOINT_MEMBERS
+from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:  # joining imports SciPy, which a run of one network does not need
     from cxr_compare.evaluation.sources.joint import JointRule
@@ -94,13 +95,13 @@ class JointModel:
     names: ClassVar[None] = None
 
     folder: Path
-    record: Mapping[str, Any]
+    record: PredictionsInfo
     members: tuple[Any, ...]  # of each kind that `open_model` opens
 
     @classmethod
     def open(cls, folder: Path, open_model: Callable[..., Any], **options: Any) -> JointModel:
         """Load the networks of all members by the function that opens one, with its options."""
-        record = read_json(folder / "predictions.json", "predictions")
+        record = PredictionsInfo.read(folder / "predictions.json")
         members = [open_model(member, **options) for member in member_folders(folder)]
         return cls(folder, record, tuple(members))
 
@@ -109,7 +110,7 @@ class JointModel:
         """Weights of the members, and how the joint score gates the boxes."""
         from cxr_compare.evaluation.sources.joint import JointRule
 
-        return JointRule.from_dict(self.record["ensemble"])
+        return JointRule.from_content(self.record.ensemble, self.folder / "predictions.json")
 
     @property
     def backend(self) -> str:
@@ -152,30 +153,29 @@ class JointModel:
         return self.learnt
 
     @property
-    def info(self) -> Mapping[str, Any]:
-        """Facts about the joint system, by the keys of ``run.json``."""
-        origins = (member.info.get("started_from") for member in self.members)
+    def info(self) -> RunInfo:
+        """Facts about the joint system, as about a training."""
+        origins = (member.info.started_from for member in self.members)
         started = [origin for origin in origins if origin]
-        return {
-            "name": self.record["system"],
-            "seed": None,
-            "folder": str(self.folder),
-            "data_set": self.record.get("data_set"),
-            "inference_id": self.record["inference_id"],
-            "synthetic": all(_is_synthetic(member) for member in self.members),
-            **({"started_from": started[0]} if started else {}),
-        }
+        return RunInfo(
+            name=self.record.system,
+            folder=str(self.folder),
+            data_set=self.record.data_set,
+            inference_id=self.record.inference_id,
+            synthetic=all(_is_synthetic(member) for member in self.members),
+            started_from=started[0] if started else None,
+        )
 
     def inference_id(self) -> str:
         """Return the id of the rule with the ids of the networks that compute."""
-        own = str(self.record["inference_id"])
+        own = str(self.record.inference_id)
         if all(member.backend == "torch" for member in self.members):
             return own
         return "-".join([own, *(member.inference_id() for member in self.members)])
 
     def training_id(self) -> str:
         """Return the id of the joint system, for every device and number format."""
-        return str(self.record["inference_id"])
+        return str(self.record.inference_id)
 
     def with_names(self, names: Mapping[str, str]) -> JointModel:
         """Refuse other names of findings, for which no weights were fitted."""
@@ -187,7 +187,7 @@ class JointModel:
         """Return the sum of the costs of the members, as they were measured when it was made."""
         from cxr_compare.evaluation.sources.ensemble import joined_cost
 
-        return joined_cost([dict(each["cost"] or {}) for each in self.record["members"]], "")
+        return joined_cost([dict(each.cost or {}) for each in self.record.members or ()], "")
 
     def predict(
         self,
@@ -220,7 +220,9 @@ class JointModel:
                 for member, own in zip(self.members, sources, strict=True)
             ]
             predicted = [
-                Predictions.from_part({"system": f"member {number}", "kind": member.kind}, part)
+                Predictions.from_part(
+                    PredictionsInfo(system=f"member {number}", kind=member.kind), part
+                )
                 for number, (member, part) in enumerate(
                     zip(self.members, parts, strict=True), start=1
                 )
@@ -231,4 +233,4 @@ class JointModel:
 
 def _is_synthetic(member: Any) -> bool:
     run = getattr(member, "run", None)
-    return bool(run.synthetic if run is not None else member.info.get("synthetic"))
+    return bool(run.synthetic if run is not None else member.info.synthetic)

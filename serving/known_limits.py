@@ -9,27 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.duplicates.seen_images import SeenImage, SeenLookup, SeenRole
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.predictions import SEEN_FILE
-from cxr_compare.evaluation.sources.eligibility import unknown_training_data
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
-from cxr_compare.evaluation.statistics.figure_text import range_text
 from cxr_compare.serving.export_spec import (
     EVALUATION_FILE,
     ExportSpec,
     is_export,
+    is_joint,
     validation_folder,
 )
+from cxr_compare.serving.measured_auroc import MeasuredAuroc
+from cxr_compare.training.run_info import RunInfo
 
-CHANCE = 0.5
-"""AUROC of a system that guesses."""
 SeenState = Literal["train", "val", "no", "unknown"]
 """Use that a training made of an image: ``train`` it learned from it, ``val`` it selected weights
 and threshold with it, ``no`` it has not seen it, ``unknown`` its training images are not known."""
@@ -37,61 +36,6 @@ _SEEN_SENTENCES: dict[SeenRole, str] = {
     "train": "{image} trained {system}: the answer says nothing about new images",
     "val": "{image} served to choose the weights and the threshold of {system}",
 }
-
-
-@dataclass(frozen=True)
-class MeasuredAuroc:
-    """AUROC of a trained system on images that it did not learn from, with its 95 % interval.
-
-    Attributes:
-        estimate: The AUROC.
-        ci_low: Lower end of the interval; None where there is no interval.
-        ci_high: Upper end of the interval; None where there is no interval.
-        images: ``test`` for the test images of a report, ``validation`` for the images that chose
-            the system's threshold.
-        n_images: Number of images; None if unknown.
-
-    Example:
-        >>> MeasuredAuroc(0.52, 0.43, 0.61, "validation", 68).better_than_chance
-        False
-    """
-
-    estimate: float
-    ci_low: float | None
-    ci_high: float | None
-    images: Literal["test", "validation"]
-    n_images: int | None
-
-    @property
-    def better_than_chance(self) -> bool:
-        """True if the whole interval lies above 0.5, the AUROC of guesses; False if unknown."""
-        return self.ci_low is not None and self.ci_low > CHANCE
-
-    def caution(self, system: str) -> str | None:
-        """Return a sentence for a system that was not shown to be better than chance, else None.
-
-        Args:
-            system: Display name of the system.
-
-        Returns:
-            The sentence, without a full stop; None if the whole interval lies above 0.5.
-
-        Example:
-            >>> MeasuredAuroc(0.52, 0.43, 0.61, "validation", 68).caution("RetinaNet")
-            'RetinaNet was not shown to be better than guessing: AUROC 0.52 (95 % interval 0.43 to \
-0.61) on 68 validation images'
-        """
-        if self.better_than_chance:
-            return None
-        interval = "no interval"
-        if self.ci_low is not None and self.ci_high is not None:
-            interval = f"95 % interval {range_text(self.ci_low, self.ci_high, digits=2)}"
-        kind = f"{self.images} image"
-        images = f"{kind}s" if self.n_images is None else counted(self.n_images, kind)
-        return (
-            f"{system} was not shown to be better than guessing: AUROC {self.estimate:.2f} "
-            f"({interval}) on {images}"
-        )
 
 
 def validation_auroc(folder: Path) -> MeasuredAuroc | None:
@@ -112,11 +56,12 @@ def validation_auroc(folder: Path) -> MeasuredAuroc | None:
         Obuchowski 1997, clustered by patient.
     """
     if is_export(folder):
-        return _stored_auroc(folder)
+        return ExportSpec.open(folder).validation_auroc
     path = validation_folder(folder) / EVALUATION_FILE
     if not path.is_file():
         return None
-    rows = read_table(path, "decisions").dropna(subset="label")
+    record = PredictionsInfo.read(path.parent / "predictions.json")
+    rows = read_table(path, "decisions", files=record.files).dropna(subset="label")
     if "patient_id" not in rows:
         return None
     clusters, n_patients = cluster_index(rows["patient_id"].to_numpy(dtype=str))
@@ -128,13 +73,7 @@ def validation_auroc(folder: Path) -> MeasuredAuroc | None:
     return MeasuredAuroc(estimate.estimate, low, high, "validation", len(rows))
 
 
-def _stored_auroc(folder: Path) -> MeasuredAuroc | None:
-    """Return the AUROC that an export has stored, or None."""
-    stored = ExportSpec.read(folder).validation_auroc
-    return MeasuredAuroc(**stored) if stored else None
-
-
-def run_of_export(folder: Path, info: Mapping[str, Any]) -> Path | None:
+def run_of_export(folder: Path, info: RunInfo) -> Path | None:
     """Return the folder of the training (run) that an exported network comes from.
 
     An export holds no patient ids. The images from which it learned are read from its run, which is
@@ -142,18 +81,19 @@ def run_of_export(folder: Path, info: Mapping[str, Any]) -> Path | None:
 
     Args:
         folder: Folder of the export.
-        info: Facts about the training that the export has stored, as in ``run.json``.
+        info: Facts about the training that the export has stored.
 
     Returns:
         Folder of the run; None if it is at neither place, or is another training.
     """
     candidates = [folder.absolute().parent.parent]
-    if info.get("folder"):
-        candidates.append(Path(info["folder"]))
+    if info.folder:
+        candidates.append(Path(info.folder))
+    stored = info.to_json()
     for run in candidates:
         if (run / "run.json").is_file() and (run / SEEN_FILE).is_file():
-            facts = read_json(run / "run.json", "run")
-            if all(info[key] == value for key, value in facts.items() if key in info):
+            facts = RunInfo.read(run / "run.json").to_json()
+            if all(stored[key] == value for key, value in facts.items() if key in stored):
                 return run
     return None
 
@@ -172,7 +112,7 @@ class TrainingImages:
     is_complete: bool
 
     @classmethod
-    def of_run(cls, folder: Path, info: Mapping[str, Any]) -> TrainingImages:
+    def of_run(cls, folder: Path, info: RunInfo) -> TrainingImages:
         """Read which images a training has used.
 
         Args:
@@ -184,11 +124,10 @@ class TrainingImages:
             The images of the training; those of a training whose list is not found are unknown.
         """
         run = run_of_export(folder, info) if is_export(folder) else folder
-        path = None if run is None else run / SEEN_FILE
         lookup = None
-        if path is not None and path.is_file():
-            lookup = SeenLookup.from_table(read_table(path, "seen"))
-        return cls(lookup, is_complete=not unknown_training_data(info))
+        if run is not None and (run / SEEN_FILE).is_file():
+            lookup = SeenLookup.from_table(read_table(run / SEEN_FILE, "seen", files=_files(run)))
+        return cls(lookup, is_complete=not info.unknown_weights)
 
     def find(self, image: DecodedImage) -> SeenImage | None:
         """Return how the training used an image or a near copy of it; None if no use is known.
@@ -217,6 +156,13 @@ class TrainingImages:
         if found is not None:
             return found.role
         return "no" if self.lookup is not None and self.is_complete else "unknown"
+
+
+def _files(run: Path) -> Mapping[str, str]:
+    """Return the digests of the tables of a run, or of the predictions of a joint system."""
+    if is_joint(run):
+        return PredictionsInfo.read(run / "predictions.json").files
+    return RunInfo.read(run / "run.json").files
 
 
 def seen_caution(found: SeenImage | None, system: str) -> str | None:

@@ -6,7 +6,7 @@ Boxes are matched by position and not by row, because boxes with equal scores ma
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -16,9 +16,11 @@ from scipy.optimize import linear_sum_assignment
 
 from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.pixel_store import PixelSource
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import concat_parts
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import letterbox
@@ -166,19 +168,10 @@ class Proof:
             f"{what}: is not kept, it answers otherwise than its run: {figures}; {advice}"
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the differences as values for ``card.json``, which describes the export.
-
-        Returns:
-            ``verdict`` (``kept`` or ``refused``), ``precision``, ``images``, and ``measures``: one
-            dictionary for each difference.
-        """
-        return {
-            "verdict": "kept" if all(measure.holds for measure in self.measures) else "refused",
-            "precision": self.precision,
-            "images": self.images,
-            "measures": [asdict(measure) | {"holds": measure.holds} for measure in self.measures],
-        }
+    @property
+    def verdict(self) -> str:
+        """``kept`` if every difference is within its limit, else ``refused``."""
+        return "kept" if all(measure.holds for measure in self.measures) else "refused"
 
 
 class _Answers(NamedTuple):
@@ -193,7 +186,7 @@ class _Answers(NamedTuple):
     ) -> Self:
         part = concat_parts(list(model.predict(source, ids, sizes, _BATCH)))
         ran = part.images.loc[part.images["status"] == "ok", "image_id"]
-        output = Predictions.from_part({"system": "", "kind": model.kind}, part)
+        output = Predictions.from_part(PredictionsInfo(system="", kind=model.kind), part)
         return cls(output, pd.Index(ran, name="image_id"))
 
     def image_scores(self, target: Target, decision: Choices, ids: pd.Index) -> np.ndarray:

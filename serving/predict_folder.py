@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
+from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import (
     Part,
     PredictionWriter,
@@ -30,14 +32,15 @@ from cxr_compare.data_prep.store.prediction_writer import (
     remove_prediction_leftovers,
 )
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
+from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.map_images import Workers, map_images
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.data_prep.work.ray_cluster import RayCluster
-from cxr_compare.evaluation.sources.eligibility import sets_of_run, unknown_training_data
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
     read_validation_scores,
+    store_decision,
     tune_predictions,
 )
 from cxr_compare.evaluation.thresholds import POLICIES
@@ -45,6 +48,7 @@ from cxr_compare.serving.backends import open_model
 from cxr_compare.serving.export_spec import EVALUATION_FILE, PREPROCESS_FILE, validation_folder
 from cxr_compare.serving.joint_model import JointModel, StoresBySize
 from cxr_compare.serving.known_limits import run_of_export
+from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
@@ -107,23 +111,22 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         predicted_ids = pd.Series(sorted(image_ids), dtype=predicted_ids.dtype)
     store = open_source(model, dataset, progress, cluster)
     sizes = dataset.images[["image_id", "width", "height"]]
-    info = describe_system(model, name) | {
-        "data_set": {
-            "name": dataset.name,
-            "content_id": dataset.ids["content_id"],
-            "split": split,
-            "split_id": dataset.ids["split_ids"][split],
-        }
-    }
+    made_on = MadeOn(
+        name=dataset.name,
+        content_id=dataset.ids.content_id,
+        split=split,
+        split_id=dataset.ids.split_ids[split],
+    )
+    info = describe_system(model, name).with_values(data_set=made_on)
     if validation_of is not None:
-        info["target"] = asdict(validation_of)
+        info = info.with_values(target=validation_of)
     with PredictionWriter(out, info) as writer:
         if made_before is not None and not set(made_before.images["image_id"]) <= writer.done:
             tables = {table: getattr(made_before, table) for table in ("scores", "boxes", "maps")}
             filled = {table: rows for table, rows in tables.items() if len(rows)}
             writer.add(made_before.images, **filled)
         todo = pd.Index(predicted_ids[~predicted_ids.isin(writer.done)])
-        of = "validation images" if validation_of is not None else f"with {info['system']}"
+        of = "validation images" if validation_of is not None else f"with {info.system}"
         with progress.track(f"Predicting {of}", len(todo)) as advance:
             at_once = batch_size or model.batch_size
             parts = (
@@ -142,7 +145,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             if not isinstance(store, StoresBySize):
                 # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
                 progress.say(f"Last {of}: measuring the time of one image, for the table of costs")
-            writer.info["cost"] = model.cost(samples)
+            writer.info = writer.info.with_values(cost=model.cost(samples))
     made = Predictions.open(out)
     if "test" in asked and image_ids is None:
         test_set = LabelledSplit(dataset, next(iter(dataset.targets.values())), split)
@@ -237,8 +240,10 @@ def freeze_decision(
     patients = test_set.patients(scored.index)
     evaluated = scored.assign(system=predictions.name, probability=np.nan, patient_id=patients)
     evaluated = evaluated.rename_axis("image_id").reset_index()
-    write_table(evaluated, validation_folder(run) / EVALUATION_FILE, "decisions")
-    predictions.write_decision(name, decision.to_dict())
+    digest = write_table(evaluated, predictions.folder / EVALUATION_FILE, "decisions")
+    files = {**predictions.info.files, EVALUATION_FILE: digest}
+    predictions.info.with_values(files=files).write(predictions.folder / "predictions.json")
+    store_decision(predictions, decision)
     policy = POLICIES[0]
     chosen = decision.thresholds[policy]
     point = (
@@ -250,58 +255,58 @@ def freeze_decision(
     progress.say(f"Operating point ({policy}, {images}): {point}")
 
 
-def describe_system(model: Model, name: str | None) -> dict[str, Any]:
-    """Return the entries of ``predictions.json`` that describe the system.
+def describe_system(model: Model, name: str | None) -> PredictionsInfo:
+    """Return what ``predictions.json`` says of the system.
 
     Args:
         model: Run (trained network) or export (the network in another format) that predicts.
         name: Name of the system for people; None takes the name of the run.
 
     Returns:
-        Values for JSON by name, such as the name, the findings, digests of the network and its
-        training, the number format, and the data sets of the training.
+        The name, the findings, digests of the network and its training, the number format, the data
+        sets of the training and others.
     """
     info = model.info
-    usual = str(model.info["name"])
+    usual = info.name
     run = _run_of(model)
     if model.backend != "torch":
         usual = f"{usual} ({model.backend} {model.precision})"
     has_maps = model.kind != "boxes" and model.maps != _NO_MAPS
-    return {
-        "system": name or usual,
-        "kind": model.kind,
-        "seed": info["seed"],
-        "findings": list(model.findings),
-        **({"names": dict(model.names)} if model.names else {}),
-        "inference_id": model.inference_id(),
-        "training_id": model.training_id(),
-        "backend": model.backend,
-        "precision": model.precision,
-        **({} if model.backend == "torch" else {"exported_from": model.training_id()}),
-        "run": Path(str(info.get("folder", model.folder))).name,
-        **({"recipe": recipe} if (recipe := _recipe_of(run)) else {}),
-        "trained_on": sets_of_run(info),
-        **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
-        **({} if model.tta is None else {"tta": model.tta}),
-        **({"maps": {"method": model.maps}} if has_maps else {}),
-    }
+    return PredictionsInfo(
+        system=name or usual,
+        kind=model.kind,
+        seed=info.seed,
+        findings=model.findings,
+        names=dict(model.names) if model.names else None,
+        inference_id=model.inference_id(),
+        training_id=model.training_id(),
+        backend=model.backend,
+        precision=model.precision,
+        exported_from=None if model.backend == "torch" else model.training_id(),
+        run=Path(info.folder or model.folder).name,
+        recipe=_recipe_of(run),
+        trained_on=tuple(info.training_sets),
+        seen_unknown=tuple(info.unknown_weights),
+        tta=model.tta,
+        maps={"method": model.maps} if has_maps else None,
+    )
 
 
-def _recipe_of(run: Path | None) -> dict[str, Any]:
-    """Return how a run was trained, for the methods of a paper; empty without its files."""
+def _recipe_of(run: Path | None) -> dict[str, Any] | None:
+    """Return how a run was trained, for the methods of a paper; None without its files."""
     if run is None or not (run / "config.toml").is_file():
-        return {}
+        return None
     try:
         config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
         model = config["model"]
     except (ValueError, KeyError):  # a damaged file: the methods then say less
-        return {}
-    facts = read_json(run / "run.json", "run")
+        return None
+    facts = RunInfo.read(run / "run.json").to_json()
     facts["pretrained"] = model["weights"] = Path(model["weights"]).name
     return {
         "network": model.get("backbone") or model.get("architecture"),
         "config": config,
-        "preprocess": read_json(run / PREPROCESS_FILE, "preprocess"),
+        "preprocess": Preprocess.read(run / PREPROCESS_FILE).to_json(),
         "run": {
             k: v
             for k, v in facts.items()
@@ -324,13 +329,14 @@ def copy_seen_images(model: Model, writer: PredictionWriter, progress: Progress)
     folder = _run_of(model)
     if folder is None:
         progress.say(
-            f"{model.folder}: its run is not at hand ({model.info['folder']}), so which patients "
+            f"{model.folder}: its run is not at hand ({model.info.folder}), so which patients "
             "it learned from is unknown; put the run back there and predict again"
         )
     else:
         with atomic_path(writer.folder / SEEN_FILE) as temporary:
             shutil.copyfile(folder / SEEN_FILE, temporary)
-    writer.info |= provenance()
+        writer.files[SEEN_FILE] = file_digest(writer.folder / SEEN_FILE, "sha256")
+    writer.info = writer.info.with_values(**provenance())
 
 
 def _run_of(model: Model) -> Path | None:

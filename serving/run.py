@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder, html_lines
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.loose_images import find_image_files, read_loose_images
-from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.choices import Choices
@@ -29,7 +29,6 @@ from cxr_compare.serving.answer_summary import SystemTally
 from cxr_compare.serving.answers import Answers
 from cxr_compare.serving.backends import open_model, require_torch
 from cxr_compare.serving.export_spec import (
-    EXPORT_FILE,
     ExportSpec,
     is_export,
     is_joint,
@@ -127,11 +126,11 @@ class Run(OpenedFromFolder):
         """
         folder = Path(folder)
         if is_joint(folder):
-            usual = read_json(folder / "predictions.json", "predictions")["system"]
+            usual = PredictionsInfo.read(folder / "predictions.json").system
         else:
-            info = ExportSpec.read(folder).run if is_export(folder) else _run_folder(folder).info
-            usual = info["name"]
-        return cls(folder, name or str(usual), policy, device, precision)
+            info = ExportSpec.open(folder).run if is_export(folder) else _run_folder(folder).info
+            usual = info.name
+        return cls(folder, name or usual, policy, device, precision)
 
     def load(self) -> Self:
         """Load all that a prediction needs, so that errors are raised before the first image.
@@ -166,14 +165,13 @@ class Run(OpenedFromFolder):
     def target(self) -> Target:
         """Finding, or group of findings, that decides whether an image is positive."""
         if isinstance(self.model, ExportedModel):
-            exported = self.model.spec.target
-            return Target(exported["name"], tuple(exported["any_of"]), exported["display_name"])
+            return self.model.spec.target
         if isinstance(self.model, JointModel):
             return Run.open(member_folders(self.folder)[0], device=self.device).target
-        name = str(self.model.info["target"])
+        name = str(self.model.info.target)
         stored = validation_folder(self.folder) / "predictions.json"
-        target = read_json(stored, "predictions").get("target") if stored.is_file() else None
-        display_name = str(target["display_name"] if target else name)
+        target = PredictionsInfo.read(stored).target if stored.is_file() else None
+        display_name = target.display_name if target else name
         return Target(name, self.model.learnt, display_name)
 
     @cached_property
@@ -186,7 +184,7 @@ class Run(OpenedFromFolder):
             if exported:
                 reason = "no operating point was exported, as the run had none; export it anew"
             return OperatingPoint(None, usual, reason)
-        decision = Choices.from_dict(read_json(self.decision_file, "decision"))
+        decision = Choices.read(self.decision_file)
         if not (exported or self._has_chosen(decision)):
             reason = "its operating point was chosen at another precision or with other weights"
             return OperatingPoint(None, usual, f"{reason}; run cxr tune on the run again")
@@ -248,7 +246,7 @@ class Run(OpenedFromFolder):
     def synthetic(self) -> bool:
         """True if the run is known to have learned from synthetic images only."""
         if isinstance(self.model, ExportedModel | JointModel):
-            return bool(self.model.info.get("synthetic"))
+            return self.model.info.synthetic
         return self.model.run.synthetic
 
     @cached_property
@@ -297,10 +295,10 @@ class Run(OpenedFromFolder):
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``run.json`` of a run, or of ``export.json`` of an export."""
         if is_export(self.folder):
-            return read_json(self.folder / EXPORT_FILE, "export")
+            return ExportSpec.open(self.folder).to_json()
         if is_joint(self.folder):
-            return read_json(self.folder / "predictions.json", "predictions")
-        return _run_folder(self.folder).info
+            return PredictionsInfo.read(self.folder / "predictions.json").to_json()
+        return _run_folder(self.folder).info.to_json()
 
     @overload  # an answer, or `Answers` if it is a folder, which no type can tell
     def predict(  # type: ignore[overload-overlap]
@@ -478,7 +476,7 @@ class Run(OpenedFromFolder):
             the network failed are left out.
         """
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
-        kind = {"system": self.name, "kind": self.model.kind}
+        kind = PredictionsInfo(system=self.name, kind=self.model.kind)
         evidence = read_output(Predictions.from_part(kind, part), self.target, ran)
         return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
 

@@ -39,6 +39,7 @@ from cxr_compare.training.cost import count_flops, count_parameters, measure_lat
 from cxr_compare.training.model_files import WEIGHTS_FILE, load_model
 from cxr_compare.training.peak_memory import PeakMemory
 from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.run_info import RunInfo
 
 Precision = Literal["fp32", "bf16"]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -114,6 +115,7 @@ class TrainedModel:
         folder = run.folder
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        run.require_weights()
         model = cast("Detector | ImageClassifier", load_model(folder, BUILDERS))
         model.to(device).to(memory_format=torch.channels_last)  # as in training: faster
         how = model.map_method(maps) if isinstance(model, ImageClassifier) else maps
@@ -121,7 +123,7 @@ class TrainedModel:
             raise InputError(f"{folder}: a detector shows boxes, not maps; leave out --maps {maps}")
         if len(views) > 1 and not isinstance(model, Detector):
             raise InputError(f"{folder}: --tta joins a detector's boxes; leave it out")
-        preprocess = Preprocess.from_json(folder / PREPROCESS_FILE)
+        preprocess = Preprocess.read(folder / PREPROCESS_FILE)
         return cls(run, model, preprocess, precision, device, views, how)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
@@ -157,7 +159,7 @@ class TrainedModel:
         return self.run.folder
 
     @property
-    def info(self) -> dict[str, Any]:
+    def info(self) -> RunInfo:
         """Content of ``run.json``: facts about the training, such as its best epoch."""
         return self.run.info
 
@@ -176,7 +178,7 @@ class TrainedModel:
     @property
     def learnt(self) -> tuple[str, ...]:
         """Findings that the model learned, in the order of its outputs."""
-        return tuple(self.run.info["findings"])
+        return self.run.info.findings
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -231,11 +233,11 @@ class TrainedModel:
         trained = self.run.info
         return {
             "parameters": count_parameters(self.model).total,
-            "trainable_parameters": trained.get("trainable_parameters"),
+            "trainable_parameters": trained.trainable_parameters,
             "size_bytes": (self.run.folder / WEIGHTS_FILE).stat().st_size,
-            "train_seconds": trained.get("seconds"),
-            "train_device": trained.get("device_name"),
-            "train_peak_memory_bytes": trained.get("peak_memory_bytes"),
+            "train_seconds": trained.seconds,
+            "train_device": trained.device_name,
+            "train_peak_memory_bytes": trained.peak_memory_bytes,
             "peak_memory_bytes": peak,
             "flops": count_flops(self.viewed, size),
             **latency,

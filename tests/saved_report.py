@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.figures import COLUMNS
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.result import Result
 from cxr_compare.evaluation.sources.pixels import Pixels
+from tests.stored_json import put_table
 
 
 def save_report(
@@ -30,4 +30,4 @@ def write_figures(rows: list[dict[str, Any]], folder: Path) -> None:
     defaults = dict.fromkeys(("second", "policy", "ci_method", "note"), "")
     defaults |= {"target": "opacity", "unit": "image", "subgroup": "all", "kind": "system"}
     table = pd.DataFrame([defaults | row for row in rows]).reindex(columns=list(COLUMNS))
-    write_table(table, folder / "figures.parquet", "figures")
+    put_table(table, folder / "figures.parquet", "figures")

@@ -23,10 +23,11 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.scripts.cli import main
 from tests.blank_plots import blank_plots
 from tests.scripts.launched import FORK_SERVER
+from tests.stored_json import stored_json
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -66,7 +67,7 @@ def cxr(*arguments: object, fails: bool = False) -> Done:
 def train(config: str, data: Path, out: Path, overrides: list[str]) -> None:
     sets = [argument for override in overrides for argument in ("--set", override)]
     done = cxr("train", config, "--data", data, "--out", out, *sets, "--json")
-    assert json.loads(done.stdout) == read_json(out / "run.json", "run")
+    assert json.loads(done.stdout) == stored_json(out / "run.json")
     assert f"or:   cxr predict {out} IMAGE" in done.stderr
 
 
@@ -128,7 +129,7 @@ def test_real_x_rays_go_from_dicom_to_a_report_of_a_run_and_of_predictions(rsna)
     assert "At the threshold for best F1" in cxr("show", rsna / "report").stderr
 
     predictions_path = rsna / "report/systems/RetinaNet/predictions.json"
-    facts = read_json(predictions_path, "predictions")
+    facts = stored_json(predictions_path)
     write_json(
         predictions_path, "predictions", facts | {"inference_id": f"other{facts['inference_id']}"}
     )

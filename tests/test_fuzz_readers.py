@@ -6,10 +6,8 @@ Sources of every format, images and uploads have tests of their own (``test_fuzz
 
 from __future__ import annotations
 
-import ast
 import json
 import random
-import re
 import tomllib
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,12 +25,8 @@ from hypothesis import strategies as st
 
 from cxr_compare.configs.load import dump_config, find_config, read_config
 from cxr_compare.configs.protocol_file import read_protocol
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER
 from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import SCHEMA_VERSION, read_json
-from cxr_compare.data_prep.contracts.records import RECORDS, record_error
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -44,7 +38,7 @@ from cxr_compare.studies.readers.reader_analysis import analyse_readers  # annex
 from cxr_compare.studies.readers.reader_files import read_reading_table, read_truth  # annex studies
 from cxr_compare.studies.readers.readings import join_readings  # annex studies
 from tests.scripts.small_sets import scored_images
-from tests.test_architecture import FILES
+from tests.stored_json import bind_tables
 from tools.attacks import flips
 
 DEEP: Any = 0
@@ -112,11 +106,7 @@ def mutate_value(content: dict[str, Any], draw: random.Random) -> dict[str, Any]
     """Drop, repeat, rename or replace a value of a JSON file or a TOML file, anywhere in it."""
     changed: dict[str, Any] = json.loads(json.dumps(content))
     ways = sorted(places(changed), key=len)
-    keys = [
-        mutation
-        for mutation in ways
-        if mutation[0] not in ("contract", "schema_version", *CHECKSUM_PLACEHOLDER)
-    ]
+    keys = [mutation for mutation in ways if mutation[0] not in ("contract", "schema_version")]
     *above, last = draw.choice(keys or ways)
     holder: Any = changed
     for key in above:
@@ -133,17 +123,9 @@ def mutate_value(content: dict[str, Any], draw: random.Random) -> dict[str, Any]
     return changed
 
 
-def write_sealed(path: Path, text: str) -> None:
-    """A file as a stranger writes it, whose checksum is right."""
-    with atomic_path(path, with_checksum=True) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogatepass")
-
-
 def change_json(path: Path, draw: random.Random) -> None:
-    content = {
-        k: v for k, v in json.loads(path.read_text()).items() if k not in CHECKSUM_PLACEHOLDER
-    }
-    write_sealed(path, json.dumps({**mutate_value(content, draw), **CHECKSUM_PLACEHOLDER}))
+    text = json.dumps(mutate_value(json.loads(path.read_text()), draw))
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
 
 
 def change_toml(path: Path, draw: random.Random) -> None:
@@ -152,7 +134,7 @@ def change_toml(path: Path, draw: random.Random) -> None:
         text = tomli_w.dumps(content)
     except (TypeError, ValueError, AttributeError, RecursionError):  # TOML has no such value
         text = path.read_text().replace("=", draw.choice(CELLS), 1)
-    write_sealed(path, text)
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
 
 
 def change_csv(path: Path, draw: random.Random) -> None:
@@ -172,7 +154,7 @@ def change_csv(path: Path, draw: random.Random) -> None:
 
 
 def change_parquet(path: Path, draw: random.Random) -> None:
-    """Another type or value in a column, or none; the table is sealed again."""
+    """Another type or value in a column, or none; the record names the changed table."""
     table = pq.read_table(path)
     column = draw.randrange(table.num_columns)
     odd = draw.choice(ODD[:-1])
@@ -188,11 +170,10 @@ def change_parquet(path: Path, draw: random.Random) -> None:
             values = [odd] * len(values) if kind == 2 else [odd, *values[1:]]
             table = table.set_column(column, name, pa.array(values))
     with suppress(pa.ArrowException):
-        write_changed_table(path, table)
-
-
-def write_changed_table(path: Path, table: pa.Table) -> None:
-    pq.write_table(table, path)
+        pq.write_table(table, path)
+    bind_tables(
+        next(p for p in path.parents if any((p / name).is_file() for name in flips.READERS))
+    )
 
 
 CHANGES: dict[str, Callable[[Path, random.Random], None]] = {
@@ -238,12 +219,13 @@ def files_of(folder: Path) -> list[Path]:
 
 def try_one(folder: Path, path: Path, draw: random.Random) -> str | None:
     """Change a file once, open its folder, and put the file back."""
-    before = path.read_bytes()
+    before = {each: each.read_bytes() for each in (path, *folder.rglob("*.json"))}
     try:
         CHANGES[path.suffix](path, draw)
         return fell(folder, path)
     finally:
-        path.write_bytes(before)
+        for each, content in before.items():
+            each.write_bytes(content)
 
 
 @pytest.fixture(scope="module")
@@ -271,83 +253,6 @@ def test_changed_files_give_a_result_or_one_line(made, name, suffix, examples):
         assert try_one(folder, path, draw) is None
 
     hold()
-
-
-# Kinds without a model that are read again.
-COMPARED = {
-    "curve_started": "its keys are compared with those that are asked for, and used for nothing",
-    "synth_part": "cxr synth writes, reads and removes it in one call",
-}
-
-
-# To parse and walk all modules takes seconds.
-READS_OR_NAMES = re.compile(
-    r'\b(?:read_json|read_matching_record)\(|^[A-Z_, ]+ = .*"', re.MULTILINE
-)
-
-
-def kinds_read() -> set[str]:
-    """The kinds that the program's calls of `read_json` and `read_matching_record` name."""
-    files = [path for path in FILES if "benchmarks" not in path.parts]
-    texts = [path.read_text() for path in files]
-    trees = [ast.parse(text) for text in texts if READS_OR_NAMES.search(text)]
-    read_kinds = set()
-    literals = [constants(tree) for tree in trees]
-    for tree, kind_literals in zip(trees, literals, strict=True):
-        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-            name = getattr(call.func, "id", "")
-            kinds = call.args[1:2]
-            if name == "read_matching_record":
-                kinds = getattr(kinds[0], "values", [])
-            has_own_model = name == "read_json" and len(call.args) > 2
-            if name in ("read_json", "read_matching_record") and not has_own_model:
-                others = [names for names in literals if names is not kind_literals]
-                read_kinds |= {
-                    kind.value
-                    if isinstance(kind, ast.Constant)
-                    else next((n[kind.id] for n in (kind_literals, *others) if kind.id in n), None)
-                    for kind in kinds
-                    if isinstance(kind, ast.Constant | ast.Name)
-                }
-    return read_kinds - {None}
-
-
-def constants(tree: ast.Module) -> dict[str, Any]:
-    """The texts that a module names at its top."""
-    pairs = [
-        (getattr(target, "elts", [target]), getattr(node.value, "elts", [node.value]))
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-    ]
-    return {
-        name.id: value.value
-        for names, values in pairs
-        for name, value in zip(names, values, strict=False)
-        if isinstance(name, ast.Name) and isinstance(value, ast.Constant)
-    }
-
-
-def test_every_kind_that_is_read_again_has_a_model():
-    read = kinds_read()
-    assert {"dataset", "synth", "guard", "settings"} <= read  # named in all the ways
-    assert read - set(RECORDS) == set(COMPARED) & read
-    assert not set(COMPARED) & set(RECORDS)
-
-
-@given(kind=st.sampled_from(sorted(RECORDS)), draw=st.randoms(use_true_random=False))
-def test_json_that_breaks_its_schema_is_refused_by_name(tmp_path_factory, kind, draw):
-    path = tmp_path_factory.mktemp("json") / f"{kind}.json"
-    header = {"contract": kind, "schema_version": SCHEMA_VERSION}
-    keys = [field.alias or name for name, field in RECORDS[kind].model_fields.items()]
-    content = {key: draw.choice(ODD) for key in keys} | header
-    write_sealed(path, json.dumps({**content, **CHECKSUM_PLACEHOLDER}))
-    if record_error(kind, content) is None:
-        with pytest.raises(InputError, match=rf"{kind}\.json: .*'no such key'"):
-            _ = read_json(path, kind)["no such key"]
-    else:
-        with pytest.raises(InputError, match=rf"{kind}\.json: .* cxr \w+ again"):
-            read_json(path, kind)
 
 
 def outcome(read: Callable[[], object], named: str) -> None:
@@ -424,7 +329,7 @@ def test_a_table_whose_column_holds_objects_is_one_line(made, tmp_path):
     values = pa.array([{"a": None}] + [None] * (len(split) - 1))
     column = split.column_names.index("fold")
     path = tmp_path / "split.parquet"
-    write_changed_table(path, split.set_column(column, "fold", values))
+    pq.write_table(split.set_column(column, "fold", values), path)
     with pytest.raises(InputError, match=r"split\.parquet: .*struct<a: null>"):
         read_table(path, "split")
 

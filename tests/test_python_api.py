@@ -228,7 +228,9 @@ def test_a_decision_and_a_decoded_image_print_one_line():
         "max_f1": ThresholdChoice("max_f1", 0.25, None),
         "youden": ThresholdChoice("youden", None, "one class only"),
     }
-    decision = cxr_compare.Choices("opacity", {"n_images": 1200}, thresholds=chosen)
+    decision = cxr_compare.Choices(
+        target="opacity", chosen_on={"n_images": 1200}, thresholds=chosen
+    )
     assert repr(decision) == "<Choices on opacity: max_f1 from 0.25; chosen on 1,200 images>"
     image = DecodedImage(np.zeros((3, 5), np.uint8), {}, header={"view": "PA"})
     assert repr(image) == "<DecodedImage: 5 x 3 px, view PA>"

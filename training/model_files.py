@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from cxr_compare.configs.settings import KINDS
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import Record
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -72,21 +70,44 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 
 def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors to a safetensors file with a checksum. Equal tensors give equal files.
+    """Write tensors to a safetensors file. Equal tensors give equal files.
 
     Args:
         state: Tensors by name, contiguous and on the CPU.
         path: Path of the file.
     """
-    with atomic_path(path, with_checksum=True) as temporary:
+    with atomic_path(path) as temporary:
         content = save(dict(state), metadata={"format": "pt"})  # transformers needs this entry
         # save() writes the entries of the header in any order: here they get a fixed one.
         end = 8 + int.from_bytes(content[:8], "little")
         header = json.loads(content[8:end])
-        header["__metadata__"] |= CHECKSUM_PLACEHOLDER
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         temporary.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+
+
+class Architecture(Record):
+    """The network of a training run, to which the stored weights belong.
+
+    Attributes:
+        kind: ``detector`` or ``classifier``.
+        name: Name of the network's family, such as ``retinanet`` or ``classifier``.
+        arguments: Keyword arguments with which the network is built again, by name.
+    """
+
+    kind: Literal["detector", "classifier"]
+    name: str
+    arguments: dict[str, Any]
+
+
+class ModelInfo(Record, kind="model"):
+    """Content of ``model.json``, which says how the network of a training run is built.
+
+    Attributes:
+        architecture: Kind, name and arguments of the network.
+    """
+
+    architecture: Architecture
 
 
 def save_architecture(model: nn.Module, folder: Path) -> None:
@@ -97,32 +118,28 @@ def save_architecture(model: nn.Module, folder: Path) -> None:
             ``arguments``.
         folder: Folder of the training.
     """
-    write_json(folder / ARCHITECTURE_FILE, "model", {"architecture": model.architecture})
+    architecture: Any = model.architecture
+    ModelInfo(architecture=Architecture(**architecture)).write(folder / ARCHITECTURE_FILE)
 
 
-def read_architecture(folder: Path) -> dict[str, Any]:
+def read_architecture(folder: Path) -> Architecture:
     """Read from ``model.json`` in a training's folder how its network is built (its architecture).
 
     Args:
         folder: Folder of the training.
 
     Returns:
-        ``kind`` (``detector`` or ``classifier``), ``name`` of the architecture, and ``arguments``,
-        the keyword arguments of the function that builds the network.
+        The architecture, whose arguments are those of the function that builds the network.
 
     Raises:
         InputError: The file is missing or damaged.
     """
-    path = folder / ARCHITECTURE_FILE
-    architecture = read_json(path, "model").get("architecture", {})
-    arguments = architecture.get("arguments")
-    if not isinstance(arguments, dict) or architecture.get("kind") not in KINDS:
-        raise InputError(f"{path}: describes no model; was it written by another version?")
+    stored = ModelInfo.read(folder / ARCHITECTURE_FILE).architecture
     # A run from elsewhere has weights of its own, and must not make this machine download others.
-    arguments = {key: value for key, value in arguments.items() if key != "weights"}
-    if architecture["kind"] == "detector":
-        arguments["architecture"] = str(architecture.get("name"))
-    return architecture | {"arguments": arguments}
+    arguments = {key: value for key, value in stored.arguments.items() if key != "weights"}
+    if stored.kind == "detector":
+        arguments["architecture"] = stored.name
+    return stored.with_values(arguments=arguments)
 
 
 class _WithoutRandomWeights(TorchFunctionMode):
@@ -154,8 +171,8 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
     """
     path = folder / ARCHITECTURE_FILE
     architecture = read_architecture(folder)
-    build = builders.get(str(architecture.get("name"))) or builders[architecture["kind"]]
-    arguments = architecture["arguments"]
+    build = builders.get(architecture.name) or builders[architecture.kind]
+    arguments = architecture.arguments
     state = read_weights(folder / WEIGHTS_FILE)
     is_timm = str(arguments.get("backbone")).startswith("timm:")
     try:
@@ -199,7 +216,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: is an HDF5 file, as Keras writes it; only weights of PyTorch can be read: "
             "take another file"
         )
-    require_unchanged(path, "weights")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

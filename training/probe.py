@@ -18,7 +18,8 @@ from cxr_compare.classification.model import build_classifier, start_from
 from cxr_compare.classification.probe import FittedLayer, LabelledFeatures, fit_layer
 from cxr_compare.configs.settings import ProbeConfig
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.data_prep.work.progress import Progress
@@ -153,32 +154,30 @@ def complete_probe(
     run.write_history(rows)
     draw_penalties(rows, run.folder / "curves.png")
     save_model(model.cpu(), run.folder)
-    model.preprocess.to_json(run.folder / "preprocess.json")
+    model.preprocess.write(run.folder / "preprocess.json")
     losses = [trial.val_loss for trial in kept.values() if not math.isnan(trial.val_loss)]
     val_loss = float(np.mean(losses)) if losses else None
     parameters = count_parameters(model)
     run.complete(
-        {
-            "monitor": training.monitor,
-            "best_value": val_loss,
-            "best_figures": figures,
-            "penalties": {finding: trial.penalty for finding, trial in kept.items()},
-            "n_train": len(task.train),
-            "n_val": len(task.val),
-            "pretrained": settings.model.weights,
-            "parameters": parameters.total,
-            "trainable_parameters": sum(p.numel() for p in model.classifier.parameters()),
-            "precision": hardware.precision,
-            "cpu_settings": {"threads": torch.get_num_threads(), "workers": 0},
-            "device": hardware.device,
-            "devices": 1,
-            "device_name": describe_device(torch.device(hardware.device)),
-            "seconds": round(seconds, 1),
-            "seconds_training": round(seconds, 1),
-            "seconds_features": round(seconds_features, 1),
-            "processor_seconds": round(time.process_time() - processor_began, 1),
-            "peak_memory_bytes": memory.read(),
-        }
+        monitor=training.monitor,
+        best_value=val_loss,
+        best_figures=figures,
+        penalties={finding: trial.penalty for finding, trial in kept.items()},
+        n_train=len(task.train),
+        n_val=len(task.val),
+        pretrained=settings.model.weights,
+        parameters=parameters.total,
+        trainable_parameters=sum(p.numel() for p in model.classifier.parameters()),
+        precision=hardware.precision,
+        cpu_settings={"threads": torch.get_num_threads(), "workers": 0},
+        device=hardware.device,
+        devices=1,
+        device_name=describe_device(torch.device(hardware.device)),
+        seconds=round(seconds, 1),
+        seconds_training=round(seconds, 1),
+        seconds_features=round(seconds_features, 1),
+        processor_seconds=round(time.process_time() - processor_began, 1),
+        peak_memory_bytes=memory.read(),
     )
 
 

@@ -13,8 +13,11 @@ from cxr_compare.configs.load import find_config, parse_config, read_config
 from cxr_compare.configs.settings import Config, ProbeConfig
 from cxr_compare.data_prep.audit.audit import require_no_errors
 from cxr_compare.data_prep.contracts.errors import InputError, counted, require_packages
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.training.run_info import StartedRun
 
 _N_LEARNING_ROLES = 2  # training and validation
 
@@ -86,29 +89,29 @@ class Request:
         """Finding, or group of findings, that the model learns."""
         return self.dataset.target(self.settings.data.target, option="--set data.target=NAME")
 
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> StartedRun:
         """Return the training's name, and facts that must be unchanged when it is resumed.
 
         Returns:
-            Facts by name, such as the seed and digests of the data set, ready for JSON.
+            Facts such as the seed and digests of the data set.
         """
         target = self.target
         ids = self.dataset.ids
         self.dataset.split(self.split)  # refuses a name that it does not have
-        return {
-            "name": self.settings.name,
-            "model_kind": self.settings.kind,
-            "target": target.name,
-            "findings": list(target.any_of),
-            "seed": self.settings.training.seed,
-            "data_set": {
-                "name": self.dataset.name,
-                "content_id": ids["content_id"],
-                "labels_id": ids["labels_id"],
-                "split": self.split,
-                "split_id": ids["split_ids"][self.split],
-            },
-        }
+        return StartedRun(
+            name=self.settings.name,
+            model_kind=self.settings.kind,
+            target=target.name,
+            findings=target.any_of,
+            seed=self.settings.training.seed,
+            data_set=MadeOn(
+                name=self.dataset.name,
+                content_id=ids.content_id,
+                labels_id=ids.labels_id,
+                split=self.split,
+                split_id=ids.split_ids[self.split],
+            ),
+        )
 
     def _require_both_classes(self) -> None:
         """Check that each role has images with and without a finding."""

@@ -106,7 +106,7 @@ def _complete_training(
         draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
         # Written now: if the training diverges, its best weights are of use only with these files.
         save_architecture(task.model, run.folder)
-        task.model.preprocess.to_json(run.folder / "preprocess.json")
+        task.model.preprocess.write(run.folder / "preprocess.json")
     began = time.perf_counter()
     memory = PeakMemory(task.model, device)
     result = _fit(settings, task, run, hardware, rank, progress)
@@ -138,29 +138,27 @@ def _complete_training(
     if devices > 1:
         device_name = f"{devices} x {device_name}"
     run.complete(
-        {
-            "monitor": training.monitor,
-            "best_epoch": result.best_epoch,
-            "best_value": result.best_value,
-            "best_figures": best_figures,
-            "epochs": len(result.history),
-            "stopped_early": result.stopped_early,
-            "n_train": len(task.train),
-            "n_val": len(task.val),
-            "pretrained": settings.model.weights,
-            "parameters": parameters.total,
-            "trainable_parameters": parameters.trainable,
-            "precision": precision,
-            "cpu_settings": {"threads": torch.get_num_threads(), "workers": hardware.loaders},
-            "device": device,
-            "devices": devices,
-            "device_name": device_name,
-            **_total_seconds(result.history),
-            "processor_seconds": round(processor_seconds, 1),
-            "seconds_since_resumed": round(time.perf_counter() - began, 1),
-            "peak_memory_bytes": memory.read(),
-            "boxes": None if dropped is None else dropped.to_dict(),
-        }
+        monitor=training.monitor,
+        best_epoch=result.best_epoch,
+        best_value=result.best_value,
+        best_figures=best_figures,
+        epochs=len(result.history),
+        stopped_early=result.stopped_early,
+        n_train=len(task.train),
+        n_val=len(task.val),
+        pretrained=settings.model.weights,
+        parameters=parameters.total,
+        trainable_parameters=parameters.trainable,
+        precision=precision,
+        cpu_settings={"threads": torch.get_num_threads(), "workers": hardware.loaders},
+        device=device,
+        devices=devices,
+        device_name=device_name,
+        **_total_seconds(result.history),
+        processor_seconds=round(processor_seconds, 1),
+        seconds_since_resumed=round(time.perf_counter() - began, 1),
+        peak_memory_bytes=memory.read(),
+        boxes=None if dropped is None else dropped.to_dict(),
     )
 
 

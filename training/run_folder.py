@@ -11,20 +11,21 @@ import pandas as pd
 from torch import Tensor
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
-from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
+from cxr_compare.data_prep.contracts.checksums import file_digest, require_unchanged
 from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.identify_folder import require_kind
-from cxr_compare.training.model_files import write_weights
+from cxr_compare.training.model_files import WEIGHTS_FILE, write_weights
+from cxr_compare.training.run_info import RunInfo, StartedRun
 
 _CONFIG = "config.toml"
 _STARTED = "started.json"
 _RUN = "run.json"
+_SEEN = "seen.parquet"
 
 
 @dataclass(frozen=True)
@@ -41,30 +42,30 @@ class RunFolder:
         if not self.is_complete:
             return f"<RunFolder: its training has not ended, {self.folder}>"
         info = self.info
-        if "penalties" in info:
-            return f"<RunFolder of '{info['name']}': probe of {info['target']}, {self.folder}>"
-        kept = f"{info['model_kind']} of {info['target']}, epoch {info['best_epoch']} kept"
-        return f"<RunFolder of '{info['name']}': {kept}, {self.folder}>"
+        if info.penalties is not None:
+            return f"<RunFolder of '{info.name}': probe of {info.target}, {self.folder}>"
+        kept = f"{info.model_kind} of {info.target}, epoch {info.best_epoch} kept"
+        return f"<RunFolder of '{info.name}': {kept}, {self.folder}>"
 
     def __str__(self) -> str:
         """Return a summary of a complete training: best epoch, metric, and paths of the figures."""
         info = self.info
-        if "penalties" in info:
+        if info.penalties is not None:
             figure = self.folder / "curves.png"
             return f"{_probe_line(info)}\nRun:      {self.folder}\nFigures:  {figure}"
-        if info["monitor"] == "epoch":  # the last epoch counts as the best, or images are too few
-            kept = f"Kept the weights of the last epoch, {info['best_epoch']}"
+        if info.monitor == "epoch":  # the last epoch counts as the best, or images are too few
+            kept = f"Kept the weights of the last epoch, {info.best_epoch}"
         else:
             kept = (
-                f"Best epoch {info['best_epoch']} of {info['epochs']}: {info['monitor']} "
-                f"{info['best_value']:.3f} on validation"
+                f"Best epoch {info.best_epoch} of {info.epochs}: {info.monitor} "
+                f"{info.best_value:.3f} on validation"
             )
         figures = f"{self.folder / 'curves.png'}  {self.folder / 'batch.png'}"
         return f"{kept}\nRun:      {self.folder}\nFigures:  {figures}"
 
     @classmethod
     def create(
-        cls, folder: str | Path, *, config: str, seen: pd.DataFrame, started: dict[str, Any]
+        cls, folder: str | Path, *, config: str, seen: pd.DataFrame, started: StartedRun
     ) -> RunFolder:
         """Start a training in a new or empty folder.
 
@@ -86,10 +87,9 @@ class RunFolder:
         cls.require_free(folder)
         run = cls(folder)
         make_folder(run.checkpoints)
-        write_table(seen, folder / "seen.parquet", "seen")
-        write_json(folder / _STARTED, "started_run", {**started, **provenance()})
-        checksum = "".join(f"# {key} = {value}\n" for key, value in CHECKSUM_PLACEHOLDER.items())
-        write_text(run.config_file, config + checksum, with_checksum=True)
+        files = {_SEEN: write_table(seen, folder / _SEEN, "seen")}
+        started.with_values(files=files, **provenance()).write(folder / _STARTED)
+        write_text(run.config_file, config)
         return run
 
     @staticmethod
@@ -109,7 +109,7 @@ class RunFolder:
                 "choose another --out"
             )
         # A start that was interrupted before its last file left only these: it may start again.
-        require_only_files(folder, {"checkpoints", "seen.parquet", _STARTED}, "run")
+        require_only_files(folder, {"checkpoints", _SEEN, _STARTED}, "run")
 
     @classmethod
     def started_in(cls, folder: str | Path) -> RunFolder | None:
@@ -204,21 +204,22 @@ class RunFolder:
     @property
     def config(self) -> str:
         """Complete configuration of the training as TOML text."""
-        require_unchanged(self.config_file, "config")
+        if self.is_complete:
+            require_unchanged(self.config_file, "config", self.info.files.get(_CONFIG))
         try:
             return self.config_file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{self.config_file}: {error}; bring back an unchanged copy") from None
 
     @property
-    def started(self) -> dict[str, Any]:
+    def started(self) -> StartedRun:
         """Facts that were recorded at the start of the training, such as ids of the data set."""
-        return read_json(self.folder / _STARTED, "started_run")
+        return StartedRun.read(self.folder / _STARTED)
 
     @property
-    def info(self) -> dict[str, Any]:
+    def info(self) -> RunInfo:
         """Content of ``run.json``: facts about the finished training, such as its best epoch."""
-        return read_json(self.folder / _RUN, "run")
+        return RunInfo.read(self.folder / _RUN)
 
     @property
     def seen(self) -> pd.DataFrame:
@@ -228,13 +229,14 @@ class RunFolder:
         (equal for equal pixels) and ``perceptual_hash`` (similar for copies of an image) serve to
         recognise copies of these images.
         """
-        return read_table(self.folder / "seen.parquet", "seen")
+        info = self.info if self.is_complete else self.started
+        return read_table(self.folder / _SEEN, "seen", files=info.files)
 
     @property
     def synthetic(self) -> bool:
         """True if the network and its initial weights learned from synthetic images only."""
         info = self.info if self.is_complete else self.started
-        return bool(info["synthetic"])
+        return info.synthetic
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write ``metrics.csv``, with one row for each epoch.
@@ -244,23 +246,32 @@ class RunFolder:
         """
         write_csv(pd.DataFrame(list(rows)), self.folder / "metrics.csv", float_format="%.6g")
 
-    def complete(self, payload: dict[str, Any]) -> None:
+    def complete(self, **facts: Any) -> None:
         """Write ``run.json``, whose presence marks the training as complete.
 
         Args:
-            payload: Facts about the training, as values for JSON, in addition to those that
-                `create` recorded.
+            **facts: Values of `RunInfo` in addition to those that `create` recorded.
         """
-        write_json(self.folder / _RUN, "run", {**self.started, **payload})
+        started = self.started
+        values = {name: getattr(started, name) for name in started.model_fields_set}
+        names = [name for name in (_CONFIG, WEIGHTS_FILE) if (self.folder / name).is_file()]
+        files = {name: file_digest(self.folder / name, "sha256") for name in names}
+        info = RunInfo(**{**values, **facts, "files": {**started.files, **files}})
+        info.write(self.folder / _RUN)
+
+    def require_weights(self) -> None:
+        """Check that the weights of a complete training are those that it wrote."""
+        digest = self.info.files.get(WEIGHTS_FILE)
+        require_unchanged(self.folder / WEIGHTS_FILE, "weights", digest)
 
 
-def _probe_line(info: Mapping[str, Any]) -> str:
+def _probe_line(info: RunInfo) -> str:
     """Return the summary of a probe: the figures of its penalties on validation."""
     names = {"auroc": "AUROC", "average_precision": "average precision"}
     figures = [
         f"{names.get(name, name)} {value:.3f}"
-        for name, value in info["best_figures"].items()
+        for name, value in info.best_figures.items()
         if value is not None
     ]
-    penalties = ", ".join(f"{value:g}" for value in info["penalties"].values())
+    penalties = ", ".join(f"{value:g}" for value in (info.penalties or {}).values())
     return f"Probe with penalty {penalties}: {', '.join(figures) or 'no figure'} on validation"

@@ -19,6 +19,7 @@ from cxr_compare.configs.settings import (
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
 from cxr_compare.training.augment import build_augmentation
@@ -30,6 +31,7 @@ from cxr_compare.training.loading import start_loaders
 from cxr_compare.training.probe import ProbeTask
 from cxr_compare.training.request import Request, require_shares
 from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.run_info import StartedRun
 from cxr_compare.training.task import ModelTask, TrainingTask
 
 
@@ -74,7 +76,7 @@ def start_training(
         progress.say(f"{request.out}: this training has ended before")
         return None
     require_shares(settings.training.batch_size, hardware.devices)
-    origin["despite_audit"] = request.audit_errors(progress)
+    origin = origin.with_values(despite_audit=request.audit_errors(progress))
     _require_weights(settings)  # before hours of decoding pixels
     if hardware.loaders:
         start_loaders()  # they get ready while pixels are decoded
@@ -145,7 +147,7 @@ def join_training(request: Request, progress: Progress) -> PreparedTraining | No
     return PreparedTraining(settings, _build_task(request, settings, progress), run)
 
 
-def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool:
+def _is_done(request: Request, settings: Config, origin: StartedRun) -> bool:
     """Return True if nothing is left to train; refuse what cannot be started or resumed."""
     out = request.out
     run = RunFolder.started_in(out)
@@ -159,8 +161,10 @@ def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool
             f"{out}: cannot be resumed with another configuration: {difference}; give the old "
             "value, or choose another --out"
         )
-    for key, now in origin["data_set"].items():
-        was = run.started["data_set"][key]
+    began_on = run.started.data_set
+    for key in MadeOn.model_fields:
+        was = getattr(began_on, key, None)
+        now = getattr(origin.data_set, key, None)
         if was != now:
             raise InputError(
                 f"{out}: cannot be resumed with other data: {key} was '{was}', is now '{now}'; "
@@ -221,7 +225,7 @@ def _open_run(
     request: Request,
     settings: Config,
     task: ModelTask,
-    origin: dict[str, Any],
+    origin: StartedRun,
     progress: Progress,
 ) -> RunFolder:
     """Return the run of the folder; make it if the training is new."""
@@ -240,8 +244,8 @@ def _open_run(
         test_images = images[images["image_id"].isin(test_ids)]
         for warning in weights.leak_warnings(seen, test_images):
             progress.say(warning)
-        origin = {**origin, "started_from": weights.record()}
+        origin = origin.with_values(started_from=weights.record())
         seen = weights.merge_seen(seen)
         synthetic &= weights.run is None or weights.run.synthetic
-    origin = {**origin, "synthetic": synthetic}
+    origin = origin.with_values(synthetic=synthetic)
     return RunFolder.create(request.out, config=dump_config(settings), seen=seen, started=origin)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,6 +14,7 @@ from cxr_compare.networks.checkpoints import Checkpoint
 from cxr_compare.networks.public_checkpoints import recognise_public_checkpoint
 from cxr_compare.training.model_files import WEIGHTS_FILE, read_architecture, read_weights
 from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.run_info import StartedFrom
 
 PUBLISHED_WEIGHTS = ("imagenet", "coco")
 """Values of a configuration's ``weights`` that name published weights rather than a file."""
@@ -59,14 +59,15 @@ class StartWeights(Checkpoint):
         if path.is_dir():
             run = RunFolder.open(path)
             path = path / WEIGHTS_FILE
+            run.require_weights()
         state = read_weights(path)
         if run is None:
             home = path.resolve().parent
             run = RunFolder.started_in(home.parent if home.name == "checkpoints" else home)
         if run is None:
             return cls(weights, state)
-        arguments = read_architecture(run.folder)["arguments"]
-        findings = tuple(run.started["findings"])
+        arguments = read_architecture(run.folder).arguments
+        findings = run.started.findings
         return cls(weights, state, findings, arguments.get("backbone"), arguments, run)
 
     public = cached_property(recognise_public_checkpoint)  # None if it is no public classifier
@@ -77,7 +78,7 @@ class StartWeights(Checkpoint):
 
         None for a file of another program.
         """
-        return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
+        return Preprocess.read(self.run.folder / "preprocess.json") if self.run else None
 
     @property
     def normalisation(self) -> dict[str, float]:
@@ -116,25 +117,25 @@ class StartWeights(Checkpoint):
             phrases.append(f"it learned at {self.pixels.size} px, this training is at {size} px")
         return ["; ".join(phrases)]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> StartedFrom:
         """Return facts about the initial weights for ``run.json``.
 
-        Returns:
-            Values for JSON by name. For weights of an earlier training: the path, the name, kind,
-            target, findings, seed and data set of that training, and the numbers of its images and
-            patients. For another file: its path, and that its images are unknown.
+        For weights of an earlier training these are the path, facts about that training, and the
+        numbers of its images and patients; for another file its path, and that its images are
+        unknown.
         """
         if self.run is None:
-            return {"weights": self.source, "trained_on": "unknown"}
+            return StartedFrom(weights=self.source, trained_on="unknown")
         started = self.run.started
         seen = self.run.seen
         keys = ("name", "model_kind", "target", "findings", "seed", "data_set", "started_from")
-        return {
-            "weights": self.source,
-            **{key: started[key] for key in keys if key in started},
-            "n_images": len(seen),
-            "n_patients": int(seen["patient_id"].nunique()),
-        }
+        known = started.model_fields_set
+        return StartedFrom(
+            weights=self.source,
+            **{key: getattr(started, key) for key in keys if key in known},
+            n_images=len(seen),
+            n_patients=int(seen["patient_id"].nunique()),
+        )
 
     def merge_seen(self, images: pd.DataFrame) -> pd.DataFrame:
         """Add the images that were used for the initial weights to the table of a new training.

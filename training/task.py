@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.training.mosaic import DroppedBoxes
 from cxr_compare.training.start_weights import PUBLISHED_WEIGHTS, StartWeights
 

@@ -89,13 +89,13 @@ def combine(
     root = Path(os.path.commonpath([dataset.source_root for dataset in sets.values()]))
     ids = {label: sets[label].ids for label in sorted(sets)}
     parts = pd.DataFrame(
-        [[i["content_id"], i["labels_id"]] for i in ids.values()], columns=["content", "labels"]
+        [[i.content_id, i.labels_id] for i in ids.values()], columns=["content", "labels"]
     )
-    hidden = {d.info["id_key"] for d in sets.values() if "id_key" in d.info}
+    hidden = {d.info.id_key for d in sets.values() if d.info.id_key}
     settings: dict[str, Any] = {
         "source_format": "combined",
         "source_root": str(root.resolve()),
-        "source_parts": {label: i["content_id"] for label, i in ids.items()},
+        "source_parts": {label: i.content_id for label, i in ids.items()},
         "source_id": frame_digest(parts, ["content", "labels"]),
         **asdict(rule),
     }
@@ -132,9 +132,9 @@ def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
         if here.is_relative_to(there) or there.is_relative_to(here):
             raise InputError(f"{out}: choose a folder beside {folder}, not inside or around it")
         for other in sets.values():
-            if dataset.ids["content_id"] == other.ids["content_id"]:
+            if dataset.ids.content_id == other.ids.content_id:
                 raise InputError(f"{folder}: holds the same images as {other.folder}; name it once")
-            keys = {d.info["id_key"] for d in (dataset, other) if "id_key" in d.info}
+            keys = {d.info.id_key for d in (dataset, other) if d.info.id_key}
             if len(keys) > 1:
                 raise InputError(
                     f"{folder}: its ids are hashed with another key than those of {other.folder}, "
@@ -173,7 +173,7 @@ def _join(
         split=_unused(parts),
         notes=tuple(_notes(parts, len(repeated))),
     )
-    part_targets = {part.name: part.dataset.info["targets"] for part in parts}
+    part_targets = {part.name: part.dataset.targets for part in parts}
     part_findings = {part.name: part.tables["findings"] for part in parts}
     merged = merge_targets(tables, part_targets, part_findings, targets)
     return merged, frames["decode"]
@@ -200,7 +200,7 @@ def _read(label: str, dataset: DataSet, root: Path, repeated: pd.Index) -> dict[
         path=start + pd.Series(real_paths, dtype=TEXT), x_set=label
     )
     paths = tables["excluded"]["path"]
-    if "id_key" not in dataset.info:  # hashed paths of excluded files cannot be found
+    if not dataset.info.id_key:  # hashed paths of excluded files cannot be found
         tables["excluded"] = tables["excluded"].assign(path=start + paths)
     columns = {*tables["decode"].columns, *SCHEMAS["decode"].columns}
     tables["decode"] = tables["decode"].reindex(columns=sorted(columns))
@@ -237,7 +237,7 @@ def _unused(parts: Sequence[_Part]) -> pd.DataFrame:
 def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
     parts_by_note: dict[str, list[str]] = {}
     for part in parts:
-        for note in part.dataset.info["notes"]:
+        for note in part.dataset.info.notes:
             if not note.startswith("split "):  # the parts' splits are not taken over
                 parts_by_note.setdefault(note, []).append(part.name)
     notes = [f"{' and '.join(names)}: {note}" for note, names in parts_by_note.items()]
@@ -251,7 +251,7 @@ def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
         notes.append(
             f"{counted(len(shared), 'patient', 'occur')} in several sets and count as one each"
         )
-    hashed = [part.name for part in parts if "id_key" in part.dataset.info]
+    hashed = [part.name for part in parts if part.dataset.info.id_key]
     if 0 < len(hashed) < len(parts):
         notes.append(
             f"WARNING: ids of {' and '.join(hashed)} are hashed and the others are not. Shared "
@@ -263,7 +263,7 @@ def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
             f"{counted(n_lacking, 'image', 'have')} no pixels, so predictions can be evaluated on "
             "the combined set, but no model can be trained on it"
         )
-    names = [p.name for p in parts if set(p.dataset.ids["split_ids"]) - {"default"}]
+    names = [p.name for p in parts if set(p.dataset.ids.split_ids) - {"default"}]
     if names:
         notes.append(f"of {', '.join(names)}, splits other than the default were not taken over")
     return notes

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.sources.source_tables import (
@@ -17,12 +17,10 @@ from cxr_compare.data_prep.sources.source_tables import (
     target_from_findings,
 )
 
-Targets = Mapping[str, Mapping[str, Any]]
-
 
 def merge_targets(
     tables: SourceTables,
-    part_targets: Mapping[str, Targets],
+    part_targets: Mapping[str, Mapping[str, Target]],
     part_findings: Mapping[str, pd.DataFrame],
     user_targets: Mapping[str, Sequence[str]],
 ) -> SourceTables:
@@ -38,8 +36,7 @@ def merge_targets(
 
     Args:
         tables: Joined tables of the data sets.
-        part_targets: By name of a joined data set, its targets by name, as its ``dataset.json``
-            stores them.
+        part_targets: By name of a joined data set, its targets by name.
         part_findings: By name of a joined data set, its findings table (state of each finding by
             image and reader).
         user_targets: Names of the findings of each target that the user defined, by its name.
@@ -51,17 +48,17 @@ def merge_targets(
         InputError: Parts define a target differently, or a target names an unknown finding.
     """
     findings = {name: reference_only(table) for name, table in part_findings.items()}
-    targets: dict[str, dict[str, Any]] = {}
+    targets: dict[str, Target] = {}
     origin: dict[str, str] = {}
     for part, specs in part_targets.items():
         for name, spec in specs.items():
             if name in user_targets:
                 continue
-            first = targets.setdefault(name, dict(spec))
-            if set(first["any_of"]) != set(spec["any_of"]):
+            first = targets.setdefault(name, spec)
+            if set(first.any_of) != set(spec.any_of):
                 raise InputError(
-                    f"target '{name}' is {' or '.join(first['any_of'])} in {origin[name]} and "
-                    f"{' or '.join(spec['any_of'])} in {part}; say what it is with --target "
+                    f"target '{name}' is {' or '.join(first.any_of)} in {origin[name]} and "
+                    f"{' or '.join(spec.any_of)} in {part}; say what it is with --target "
                     f"{name}=FINDING,..."
                 )
             origin.setdefault(name, part)

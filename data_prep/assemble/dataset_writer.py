@@ -15,10 +15,10 @@ from cxr_compare.data_prep.audit.page import write_audit
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.contracts.records import Record
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.sources.source_tables import SourceTables
@@ -27,11 +27,22 @@ from cxr_compare.data_prep.splits.split import SplitRule, draw_split, extend_spl
 from cxr_compare.data_prep.splits.stored_splits import image_links, write_split
 from cxr_compare.data_prep.store.build_pixel_store import WORK_FOLDER
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.dataset_info import DataSetInfo, SplitInfo, SplitOrigin
 from cxr_compare.data_prep.store.decode_writer import JOURNAL
 from cxr_compare.data_prep.work.map_images import Workers
 
-SplitAndRecord = tuple[pd.DataFrame, dict[str, Any]]
-"""A split table and a JSON-ready description of how it was made."""
+SplitAndOrigin = tuple[pd.DataFrame, SplitOrigin]
+"""A split table and how it was made."""
+
+
+class _Settings(Record, kind="settings"):
+    """``settings.json`` of a data set folder that is not complete yet.
+
+    Attributes:
+        settings: Options with which the data set is being prepared.
+    """
+
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,14 +61,14 @@ class SetPlan:
     name: str
     rule: SplitRule
     settings: dict[str, Any]
-    split: str | SplitAndRecord | None = None
+    split: str | SplitAndOrigin | None = None
 
 
 def _make_splits(
     folder: Path, tables: SourceTables, linked: pd.Series | None, plan: SetPlan
-) -> dict[str, SplitAndRecord]:
+) -> dict[str, SplitAndOrigin]:
     """Make the splits of a data set, or extend its stored splits to its present images."""
-    made: dict[str, SplitAndRecord] = {}
+    made: dict[str, SplitAndOrigin] = {}
     for path in sorted((folder / "splits").glob("*.json")):
         made[path.stem] = _extend_stored_split(path, tables, linked, plan.rule)
     if "official" not in made and len(tables.official):
@@ -81,10 +92,11 @@ def _make_splits(
 
 def _extend_stored_split(
     path: Path, tables: SourceTables, linked: pd.Series | None, rule: SplitRule
-) -> SplitAndRecord:
+) -> SplitAndOrigin:
     """Extend a stored split to the present images; old images keep their roles."""
-    split = read_table(path.with_suffix(".parquet"), "split")
-    how = read_json(path, "split")["how"]
+    record = SplitInfo.read(path)
+    split = read_table(path.with_suffix(".parquet"), "split", files=record.files)
+    how = record.how
     images = tables.images
     kept = split[is_member(split["image_id"], images["image_id"])]
     n_new = len(images) - len(kept)
@@ -97,11 +109,10 @@ def _extend_stored_split(
     with_role = pd.concat(
         [kept, forced.assign(fold=pd.array([pd.NA] * len(forced), dtype="Int64"))]
     )
-    stated = {key: value for key, value in how.get("rule", {}).items() if value is not None}
-    drawn_by = SplitRule(**stated) if stated else rule
+    drawn_by = rule if how.rule is None else SplitRule(**how.rule.to_json())
     strata = image_strata(images, tables.findings)
     grown = extend_split(with_role, images, strata, drawn_by, linked)
-    return grown, {**how, "n_images_added": how.get("n_images_added", 0) + n_new}
+    return grown, how.with_values(n_images_added=how.n_images_added + n_new)
 
 
 _SETTINGS = "settings.json"
@@ -139,16 +150,16 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
 
     record = read_matching_record(
         out,
-        {"dataset.json": "dataset", f"{WORK_FOLDER}/{_SETTINGS}": "settings"},
+        {"dataset.json": DataSetInfo, f"{WORK_FOLDER}/{_SETTINGS}": _Settings},
         {key: settings[key] for key in settings if key not in ignored},
         stored_settings=lambda record: {
-            k: v for k, v in record["settings"].items() if k not in ignored
+            k: v for k, v in record.settings.items() if k not in ignored
         },
         refusal=refusal,
     )
     if record is not None:
-        same = all(record["settings"].get(key) == settings.get(key) for key in growing)
-        return record["contract"] == "dataset" and same
+        same = all(record.settings.get(key) == settings.get(key) for key in growing)
+        return isinstance(record, DataSetInfo) and same
     # A set that was begun has its settings before anything else.
     if out.is_dir() and any(path.name not in (LOCK_NAME, WORK_FOLDER) for path in out.iterdir()):
         raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
@@ -163,7 +174,7 @@ def begin_set(out: Path, settings: dict[str, Any]) -> None:
         settings: Options of the user by name, by which a later call recognises that it has the same
             options.
     """
-    write_json(make_folder(out / WORK_FOLDER) / _SETTINGS, "settings", {"settings": settings})
+    _Settings(settings=settings).write(make_folder(out / WORK_FOLDER) / _SETTINGS)
 
 
 def write_set(
@@ -191,32 +202,35 @@ def write_set(
         workers: Number of processes, or the Ray cluster, that decode images which may be copies of
             each other.
     """
-    ids: dict[str, Any] = {
-        **DataSet.digests(tables.images, tables.findings, tables.boxes, tables.box_coverage)
-    }
-    info = {
-        "name": plan.name,
-        "source_format": tables.format,
-        "source_root": str(tables.root.resolve()),
-        "targets": tables.targets,
-        "ids": ids,
-        "settings": plan.settings,
-        **({"id_key": plan.settings["id_key"]} if "id_key" in plan.settings else {}),
+    info = DataSetInfo(
+        name=plan.name,
+        source_format=tables.format,
+        source_root=str(tables.root.resolve()),
+        targets=tables.targets,
+        ids=DataSet.digests(tables.images, tables.findings, tables.boxes, tables.box_coverage),
+        settings=plan.settings,
+        id_key=plan.settings.get("id_key"),
         **provenance(),
-    }
+    )
     # The images table has not been written yet.
-    dataset = DataSet.from_info(out, info, tables={"images": tables.images})
+    images = tables.images.reset_index(drop=True)
+    dataset = DataSet(out, info, tables={"images": images})
     near = find_dataset_copies(dataset, decode, workers=workers)
     splits = _make_splits(out, tables, image_links(decode, near), plan)
-    info["notes"] = [*tables.notes, *_split_notes(splits)]
+    notes = [*tables.notes, *_split_notes(splits)]
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete
+    written = {"decode": decode}
     for name in ("images", "findings", "boxes", "box_coverage", "excluded"):
-        write_table(getattr(tables, name), out / f"{name}.parquet", name)
-    write_table(decode, out / "decode.parquet", "decode")
-    ids["split_ids"] = {key: write_split(out, key, *made) for key, made in splits.items()}
-    dataset = DataSet.from_info(out, info)
+        written[name] = getattr(tables, name)
+    files = {}
+    for name, table in written.items():
+        files[f"{name}.parquet"] = write_table(table, out / f"{name}.parquet", name)
+    split_ids = {key: write_split(out, key, *made) for key, made in splits.items()}
+    ids = info.ids.with_values(split_ids=split_ids)
+    info = info.with_values(ids=ids, notes=notes, files=files)
+    dataset = DataSet(out, info)
     write_audit(dataset, audit(dataset, near=near, measure_shortcuts=measure_shortcuts), out)
-    write_json(out / "dataset.json", "dataset", info)
+    info.write(out / "dataset.json")
 
 
 def end_set(out: Path) -> None:
@@ -226,10 +240,10 @@ def end_set(out: Path) -> None:
         shutil.rmtree(out / WORK_FOLDER, ignore_errors=True)
 
 
-def _split_notes(splits: dict[str, SplitAndRecord]) -> list[str]:
+def _split_notes(splits: dict[str, SplitAndOrigin]) -> list[str]:
     """Return the notes on the splits, each with the names of its splits."""
     names_by_note: dict[str, list[str]] = {}
     for name, (_, how) in splits.items():
-        for note in how.get("notes", ()):
+        for note in how.notes:
             names_by_note.setdefault(note, []).append(f"'{name}'")
     return [f"split {' and '.join(names)}: {note}" for note, names in names_by_note.items()]

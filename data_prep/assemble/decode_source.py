@@ -43,7 +43,7 @@ def decode_source(
     todo = images[~is_member(images["image_id"], done)].sort_values("image_id")
     paths = todo.set_index("image_id")["path"]
     sizes = tuple(writer.rows)
-    tasks = (DecodeTask(name, tables.root / path, sizes) for name, path in paths.items())
+    tasks = (DecodeTask(str(name), tables.root / path, sizes) for name, path in paths.items())
     # Files that every machine must be able to read.
     ends = [tables.root / path for path in paths.iloc[[0, -1][: len(paths)]]]
     errors: dict[str, str] = {}

@@ -17,7 +17,7 @@ import pandas as pd
 from cxr_compare.data_prep.assemble.complete import complete_tables, complete_without_files
 from cxr_compare.data_prep.assemble.dataset_writer import (
     SetPlan,
-    SplitAndRecord,
+    SplitAndOrigin,
     begin_set,
     end_set,
     is_complete,
@@ -168,7 +168,7 @@ def _limits(tables: SourceTables) -> list[str]:
     reference = findings[findings["reader"] == REFERENCE_READER]
     few = []
     for name, target in tables.targets.items():
-        labels = image_labels(images["image_id"], reference, target["any_of"]).to_numpy()
+        labels = image_labels(images["image_id"], reference, target.any_of).to_numpy()
         for kind, value in (("positive", 1.0), ("negative", 0.0)):
             n_patients = images.loc[labels == value, "patient_id"].nunique()
             if n_patients < _FEW_PATIENTS:
@@ -218,7 +218,7 @@ def _read(source: Path, out: Path, options: PrepareOptions) -> SourceTables:
     return tables
 
 
-def _user_split(options: PrepareOptions, tables: SourceTables) -> str | SplitAndRecord | None:
+def _user_split(options: PrepareOptions, tables: SourceTables) -> str | SplitAndOrigin | None:
     """Read the user's own split before any image, since it may be refused."""
     if options.split is None:
         return None

@@ -11,7 +11,6 @@ import pandas as pd
 from cxr_compare.data_prep.audit.audit import AUDIT, Audit
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.splits.stored_splits import count_roles, role_lines
 from cxr_compare.data_prep.store.dataset import DataSet
 
@@ -124,7 +123,7 @@ def summarise(
         The counts, with the excluded files and the faults of the data set.
     """
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    shown = [name for name in _SPLITS if name in dataset.ids["split_ids"]]
+    shown = [name for name in _SPLITS if name in dataset.ids.split_ids]
     return Summary(
         folder=dataset.folder,
         name=dataset.name,
@@ -140,8 +139,8 @@ def summarise(
             for name, column in labels.items()
         },
         roles={name: count_roles(dataset, dataset.split(name)) for name in shown},
-        excluded=read_table(dataset.folder / "excluded.parquet", "excluded"),
-        notes=tuple(dataset.info.get("notes", ())),
+        excluded=dataset.optional_table("excluded"),
+        notes=dataset.info.notes,
         audit=Audit.read(dataset.folder / AUDIT),
         already_complete=already_complete,
         changes=_describe_changes(before, dataset.images["image_id"], n_replaced),

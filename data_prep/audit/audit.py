@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,12 +30,13 @@ from cxr_compare.data_prep.audit.splits import (
     expected_image_leak,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import Items, Record, Whole
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.duplicates.image_reader import open_reader
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.dataset_info import SplitInfo
 from cxr_compare.data_prep.work.map_images import Workers
 
 AUDIT = "audit.json"
@@ -56,6 +57,38 @@ _N_KEPT = {
     "near_repeated": 1,
 }
 _OPTIONAL_COLUMNS = {"view": TEXT, "sex": TEXT, "age_years": "float64"}
+
+
+class StoredProblem(Record):
+    """A problem without the table of all its cases; the attributes are those of `Problem`."""
+
+    check: str
+    severity: Severity
+    message: str
+    count: Whole
+    examples: Items[str]
+    advice: str
+    unit: str
+    images: Items[Items[str]]
+    split: str
+
+
+class AuditInfo(Record, kind="audit"):
+    """Content of ``audit.json``.
+
+    Attributes:
+        passed: True if there is no problem of severity ``error``.
+        counts: Number of problems by severity.
+        checked: Number of things that were checked, by name.
+        problems: Problems that were found.
+        facts: Figures that were measured.
+    """
+
+    passed: bool
+    counts: dict[str, Whole]
+    checked: dict[str, Whole]
+    problems: Items[StoredProblem]
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -193,7 +226,7 @@ class Audit:
         Args:
             path: Path of the file to write.
         """
-        write_json(path, "audit", self.to_dict())
+        AuditInfo(**self.to_dict()).write(path)
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -205,15 +238,9 @@ class Audit:
         Raises:
             InputError: The file is missing, damaged or of another kind.
         """
-        content = read_json(Path(path), "audit")
-        problems = tuple(_problem(row) for row in content["problems"])
-        return cls(problems, content["checked"], content.get("facts", {}))
-
-
-def _problem(row: dict[str, Any]) -> Problem:
-    stored = {item.name: row[item.name] for item in fields(Problem) if item.name in row}
-    images = tuple(tuple(case) for case in row.get("images", ()))
-    return Problem(**{**stored, "examples": tuple(row["examples"]), "images": images})
+        content = AuditInfo.read(Path(path))
+        problems = tuple(Problem(**dict(stored)) for stored in content.problems)
+        return cls(problems, content.checked, content.facts)
 
 
 def audit(
@@ -274,8 +301,8 @@ def audit(
         "splits": len(splits),
     }
     facts = {
-        **{key: dataset.ids[key] for key in _CONTENT},
-        "split_ids": {name: dataset.ids["split_ids"].get(name) for name in splits},
+        **{key: getattr(dataset.ids, key) for key in _CONTENT},
+        "split_ids": {name: dataset.ids.split_ids.get(name) for name in splits},
         "shortcuts": shortcuts,
         "split_by_image": leak,
         "prevalence": _rows(count_prevalence(images, labels, splits)),
@@ -353,14 +380,14 @@ def redraw_command(folder: Path, name: str) -> str:
         'cxr split no-such-folder --name default --replace'
     """
     path = folder / "splits" / f"{name}.json"
-    how = read_json(path, "split")["how"] if path.is_file() else {}
+    how = SplitInfo.read(path).how if path.is_file() else None
     more = []
-    if "folds" in how:
+    if how is not None and how.folds is not None and how.rule is not None:
         name = name.rpartition("-")[0]
-        more = ["--folds", str(how["rule"]["folds"])]
-        if how["folds"].startswith("each fold tests"):
+        more = ["--folds", str(how.rule.folds)]
+        if how.folds.startswith("each fold tests"):
             more.append("--test-folds")
-    elif not how.get("method", "by patient").startswith("by patient"):
+    elif how is not None and not how.method.startswith("by patient"):
         more = ["--from", name]  # its test images were chosen, so they are kept
     return shlex.join(["cxr", "split", str(folder), "--name", name, "--replace", *more])
 
@@ -382,7 +409,7 @@ def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
     """
     path = dataset.folder / AUDIT
     before = Audit.read(path).facts if path.is_file() else {}
-    if all(before.get(key) == dataset.ids[key] for key in _CONTENT):
+    if all(before.get(key) == getattr(dataset.ids, key) for key in _CONTENT):
         stored = before["shortcuts"]
         return audit(dataset, measure_shortcuts=lambda images, decode, labels: stored)
     return audit(dataset, measure_shortcuts=measure_shortcuts)
@@ -406,7 +433,7 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
         return None
     stored = Audit.read(path)
     audited_id = stored.facts.get("split_ids", {}).get(split)
-    is_covered = audited_id == dataset.ids["split_ids"].get(split)
+    is_covered = audited_id == dataset.ids.split_ids.get(split)
     names = ("", split) if is_covered else ("",)
     errors = tuple(p for p in stored.problems if p.severity == "error" and p.split in names)
     return errors if errors or is_covered else None

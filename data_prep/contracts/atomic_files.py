@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cxr_compare.data_prep.contracts.checksums import write_checksum
 from cxr_compare.data_prep.contracts.disk_space import disk_errors
 
 _TEMPORARY_NAME = re.compile(r"\..+\.(\d+)(-[0-9a-f]{8})?\.tmp")  # names of `temporary_path`
@@ -22,7 +21,7 @@ _IS_WINDOWS = os.name == "nt"
 
 
 @contextmanager
-def atomic_path(path: Path, *, with_checksum: bool = False) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path, and rename the file to its final path when the ``with`` block ends.
 
     A reader sees the old file or the new one, never half of one. On any error the temporary file is
@@ -30,8 +29,6 @@ def atomic_path(path: Path, *, with_checksum: bool = False) -> Iterator[Path]:
 
     Args:
         path: Path that the complete file gets. An old file at this path is replaced.
-        with_checksum: True stores the SHA-256 of the file inside the file. The block must write
-            ``checksums.CHECKSUM_PLACEHOLDER`` into the file's metadata, which is then replaced.
 
     Yields:
         A new path in the same folder, to which the block writes.
@@ -51,8 +48,6 @@ def atomic_path(path: Path, *, with_checksum: bool = False) -> Iterator[Path]:
     with disk_errors(path):
         try:
             yield temporary
-            if with_checksum:
-                write_checksum(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -77,13 +72,12 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
-def write_text(path: Path, text: str, *, with_checksum: bool = False) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write a text file as UTF-8. The file appears only when it is complete.
 
     Args:
         path: Path of the file. An old file is replaced.
         text: Content of the file.
-        with_checksum: True stores the SHA-256 of the file inside the file; see `atomic_path`.
 
     Returns:
         The path of the file.
@@ -97,7 +91,7 @@ def write_text(path: Path, text: str, *, with_checksum: bool = False) -> Path:
         ...     write_text(Path(folder, "note.txt"), "done").read_text(encoding="utf-8")
         'done'
     """
-    with atomic_path(path, with_checksum=with_checksum) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 

@@ -1,8 +1,9 @@
-"""Names of findings, as tables store them (`pleural_effusion`) and as people read them."""
+"""Names of findings, as tables store them (`pleural_effusion`) and as people read them; targets."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 
 def finding_name(text: str) -> str:
@@ -43,3 +44,28 @@ def display_name(finding: str) -> str:
         ('Pleural thickening', 'the finding')
     """
     return finding.replace("_", " ").capitalize() if is_named(finding) else "the finding"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One or several findings that a model is to detect, under one name.
+
+    A finding is a disease or abnormality such as ``consolidation``.
+
+    An image is positive if any of the findings is present, and negative if all are absent.
+    Otherwise its label is unknown; evaluations leave the image out and state the number of such
+    images.
+
+    Attributes:
+        name: Name of the target in options and tables, such as ``opacity``.
+        any_of: Names of the findings, in the order in which a model outputs them.
+        display_name: Name of the target on pages and in sentences, such as "Lung opacity".
+
+    Example:
+        >>> Target("opacity", ("consolidation", "infiltration"), "Opacity").any_of
+        ('consolidation', 'infiltration')
+    """
+
+    name: str
+    any_of: tuple[str, ...]
+    display_name: str

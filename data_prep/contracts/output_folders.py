@@ -16,8 +16,8 @@ from typing import Any
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, LockFile, remove_abandoned_folders
+from cxr_compare.data_prep.contracts.records import Record
 
 
 @contextmanager
@@ -98,41 +98,40 @@ def require_only_files(out: Path, names: Collection[str], folder_kind: str) -> N
 
 def read_matching_record(
     out: Path,
-    record_kinds: Mapping[str, str],
+    records: Mapping[str, type[Record]],
     settings: Mapping[str, Any],
     *,
-    stored_settings: Callable[[dict[str, Any]], Mapping[str, Any]],
+    stored_settings: Callable[[Any], Mapping[str, Any]],
     refusal: Callable[[str, Any, Any], str],
-) -> dict[str, Any] | None:
+) -> Any:
     """Read the JSON file with a folder's settings, and check that they equal those of this call.
 
     A command calls this function before it continues or reuses the folder.
 
     Args:
         out: The output folder. It need not exist.
-        record_kinds: By file name, such as ``run.json``, the kind of that JSON file, such as "run".
-            The first of these files that exists in `out` is read.
+        records: By file name, such as ``run.json``, the record that the file holds. The first of
+            these files that exists in `out` is read.
         settings: Settings of the present call of the command, by key. Each must equal the stored
             setting.
-        stored_settings: Function that takes the content of the JSON file and returns the settings
-            in it, by key.
+        stored_settings: Function that takes the record and returns the settings in it, by key.
         refusal: Function that returns the message about the first setting that differs. Its
             arguments are the key, the stored value and the new value; a missing value is None.
 
     Returns:
-        Content of the JSON file; None if the folder has none of the files.
+        The record; None if the folder has none of the files.
 
     Raises:
         InputError: The folder was begun or made with other settings.
 
     Example:
         >>> out = Path("nowhere")
-        >>> read_matching_record(out, {"run.json": "run"}, {}, stored_settings=dict, refusal=str)
+        >>> read_matching_record(out, {}, {}, stored_settings=dict, refusal=str)
     """
-    for name, kind in record_kinds.items():
+    for name, kind in records.items():
         if not (out / name).is_file():
             continue
-        record = read_json(out / name, kind)
+        record = kind.read(out / name)
         stored = stored_settings(record)
         for key in {**settings, **stored}:
             if stored.get(key) != settings.get(key):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.processors import cpu_count
+from cxr_compare.data_prep.contracts.records import Record
 
 _PACKAGES_THAT_DECIDE_RESULTS = (
     "cxr-compare",
@@ -42,6 +43,24 @@ _PACKAGES_THAT_DECIDE_RESULTS = (
 )
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/[^,:;]+")
 _RECORDED_COMMAND = ContextVar("recorded_command", default="")
+
+
+class MadeRecord(Record):
+    """Record of a folder that says how the folder was made, as `provenance` returns it.
+
+    Attributes:
+        command: Command line, without paths of the machine.
+        created: Time in UTC.
+        revision: Revision in git; None outside a clone.
+        versions: Versions of packages.
+        hardware: Type of the machine and number of its processors.
+    """
+
+    command: str | None = None
+    created: str | None = None
+    revision: str | None = None
+    versions: dict[str, str] | None = None
+    hardware: dict[str, Any] | None = None
 
 
 def provenance() -> dict[str, Any]:

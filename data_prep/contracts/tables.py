@@ -7,21 +7,26 @@ that names the table, the rule, the row and the value. A file appears only when 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.checksums import remake_instruction
+from cxr_compare.data_prep.contracts.checksums import (
+    changed_file_error,
+    remake_instruction,
+    unnamed_file_error,
+)
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member, is_strictly_increasing
-from cxr_compare.data_prep.contracts.json_files import SCHEMA_VERSION
+from cxr_compare.data_prep.contracts.records import SCHEMA_VERSION
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS, Column, Rule, Schema
 from cxr_compare.data_prep.contracts.text import TEXT, from_arrow, to_arrow
 
@@ -202,14 +207,19 @@ def empty_table(name: str) -> pd.DataFrame:
     return typed_table(pd.DataFrame({c: [] for c in columns}), name)
 
 
-def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
+def write_table(frame: pd.DataFrame, path: Path, name: str) -> str:
     """Check a table and write it as one Parquet file, which appears only when it is complete.
+
+    The record that completes the folder names the file with the digest, see `read_table`.
 
     Args:
         frame: The rows.
         path: Path of the file. An old file is replaced.
         name: Name of the table kind, such as ``scores``; a key of
             `data_prep.contracts.schemas.SCHEMAS`.
+
+    Returns:
+        SHA-256 digest of the bytes of the file, in hexadecimal digits.
 
     Raises:
         InputError: A row breaks a rule of the table kind, or the disk is full.
@@ -226,17 +236,27 @@ def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
         **(table.schema.metadata or {}),
         _VERSION_KEY: str(SCHEMA_VERSION).encode(),
     }
+    content = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(metadata),
+        content,
+        compression="zstd",
+        write_page_checksum=True,
+    )
+    buffer = content.getvalue()
     with atomic_path(path) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata(metadata),
-            temporary,
-            compression="zstd",
-            write_page_checksum=True,
-        )
+        temporary.write_bytes(buffer)
+    return hashlib.sha256(buffer).hexdigest()
 
 
-def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read a table from Parquet, and check its rows.
+def read_table(
+    path: Path,
+    name: str,
+    columns: Sequence[str] | None = None,
+    *,
+    files: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Read a table from Parquet, and check its bytes and its rows.
 
     Args:
         path: A Parquet file, or a folder of ``part-*.parquet`` files, which are read in order.
@@ -244,35 +264,56 @@ def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> p
             `data_prep.contracts.schemas.SCHEMAS`.
         columns: Names of the columns to read; the rows are then not checked. None reads all
             columns.
+        files: SHA-256 digests by file name that the record of the folder states; the key of a part
+            is ``scores.parquet/part-00000.parquet``. None for a table that no record names yet.
 
     Returns:
         The rows, in the types of the schema.
 
     Raises:
-        InputError: The file is missing, was changed, cannot be read, has another schema version, or
-            breaks a rule.
+        InputError: The file is missing, is not the one that the record names, cannot be read, has
+            another schema version, or breaks a rule.
 
     Example:
         >>> import tempfile
         >>> scores = pd.DataFrame({"image_id": ["a"], "finding": ["mass"], "score": [0.5]})
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_table(scores, Path(folder, "scores.parquet"), "scores")
+        ...     digest = write_table(scores, Path(folder, "scores.parquet"), "scores")
         ...     read_table(Path(folder, "scores.parquet"), "scores", ["score"])["score"].tolist()
         [0.5]
     """
-    parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+    parts = table_parts(path, files)
     if path.is_dir() and not parts:
         return empty_table(name) if columns is None else empty_table(name)[list(columns)]
-    frames = [_read_part(part, name, columns) for part in parts]
+    frames = [_read_part(part, name, columns, files) for part in parts]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     return frame if columns is not None else validate_table(frame, name, path)
 
 
-def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataFrame:
+def table_parts(path: Path, files: Mapping[str, str] | None) -> list[Path]:
+    """Return the files of a table in their order: those of the folder and those of its record."""
+    if not path.is_dir():
+        return [path]
+    parts = set(path.glob("part-*.parquet"))
+    stated = [name for name in files or () if name.startswith(f"{path.name}/")]
+    return sorted(parts | {path.parent / name for name in stated})
+
+
+def _read_part(
+    path: Path, name: str, columns: Sequence[str] | None, files: Mapping[str, str] | None
+) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such table; is this the right folder, and is it complete?")
+    content = path.read_bytes()
+    if files is not None:
+        is_part = path.parent.suffix == ".parquet"
+        digest = files.get(f"{path.parent.name}/{path.name}" if is_part else path.name)
+        if digest is None:
+            raise unnamed_file_error(path, name)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise changed_file_error(path, name)
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             table = file.read(None if columns is None else list(columns))
         frame = from_arrow(table)
     except Exception as error:  # noqa: BLE001 - damaged metadata raise all kinds
@@ -308,14 +349,15 @@ def stored_table(
             all rows.
 
     Returns:
-        A cached property for a class with the attributes ``folder`` and ``tables``.
+        A cached property for a class with the attributes ``folder``, ``info`` (the record of the
+        folder) and ``tables``.
     """
     name = file.removesuffix(".parquet")
 
     def read(owner: Any) -> pd.DataFrame:
         if name in owner.tables:
             return owner.tables[name]
-        table = read_table(owner.folder / file, schema)
+        table = read_table(owner.folder / file, schema, files=owner.info.files)
         if not schema.endswith("images"):
             require_members(table["image_id"], owner.images, owner.folder / file)
         return table if reader is None else table[table["reader"] == reader].reset_index(drop=True)

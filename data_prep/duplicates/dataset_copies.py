@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import Items, Record, Whole
 from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.image_reader import ImageReader, open_reader
@@ -61,9 +60,9 @@ def find_dataset_copies(
     key = _key(decode)
     stored = _read_stored(dataset.folder / _COPIES, key)
     if stored is not None and (read is None or _images_add_nothing(stored, read.source)):
-        rows = pd.DataFrame(stored["pairs"], columns=list(PAIR_COLUMNS))
+        rows = pd.DataFrame(stored.pairs, columns=list(PAIR_COLUMNS))
         return near_duplicates_from_pairs(
-            decode, rows, stored["candidates"], stored["undecided"], stored["complete"]
+            decode, rows, stored.candidates, stored.undecided, stored.complete
         )
     read_many = None
     if read is not None and read.store is None:
@@ -99,26 +98,58 @@ def _key(decode: pd.DataFrame) -> str:
     return f"{images} {SEARCH}"
 
 
-def _read_stored(path: Path, key: str) -> dict[str, Any] | None:
+class _StoredCopies(Record, kind="near_duplicates"):
+    """Content of ``near_duplicates.json``: pairs of images of a data set that look alike.
+
+    Attributes:
+        key: Digest of the images and settings of the search; another key makes the stored pairs
+            invalid.
+        pixels: Name of the folder with resized images whose pixels were compared, such as
+            ``letterbox-160``; None if only fingerprints (256-bit perceptual hashes) were compared.
+        candidates: Number of pairs with similar fingerprints.
+        undecided: Number of candidate pairs for which the fingerprints are not enough to decide,
+            and whose pixels were not compared.
+        complete: True if all pairs of similar fingerprints were compared; False if the search was
+            cut short.
+        pairs: For each pair: both image ids, number of differing bits of the fingerprints, how the
+            second image is turned, and correlation of the pixels (None if they were not compared).
+    """
+
+    key: str
+    pixels: str | None
+    candidates: Whole
+    undecided: Whole
+    complete: bool
+    pairs: Items[tuple[str, str, float, str, float | None]]
+
+
+def _read_stored(path: Path, key: str) -> _StoredCopies | None:
     if not path.is_file():
         return None
     try:
-        stored = read_json(path, "near_duplicates")
+        stored = _StoredCopies.read(path)
     except InputError:
         return None  # written by another version; the search is done again
-    return stored if stored["key"] == key else None
+    return stored if stored.key == key else None
 
 
-def _images_add_nothing(stored: dict[str, Any], source: str) -> bool:
+def _images_add_nothing(stored: _StoredCopies, source: str) -> bool:
     """Return True if reading the images now would not change the stored result."""
-    is_decided = all(row[-1] is not None for row in stored["pairs"]) and not stored["undecided"]
-    return is_decided or stored["pixels"] == source
+    is_decided = all(row[-1] is not None for row in stored.pairs) and not stored.undecided
+    return is_decided or stored.pixels == source
 
 
 def _store(path: Path, key: str, pixels: str | None, near: NearDuplicates) -> None:
     rows = [
-        [one, other, distance, turn, None if np.isnan(correlation) else correlation]
+        (one, other, distance, turn, None if np.isnan(correlation) else correlation)
         for one, other, distance, turn, correlation in near.pairs.itertuples(index=False)
     ]
-    counts = {name: getattr(near, name) for name in ("candidates", "undecided", "complete")}
-    write_json(path, "near_duplicates", {"key": key, "pixels": pixels, **counts, "pairs": rows})
+    record = _StoredCopies(
+        key=key,
+        pixels=pixels,
+        candidates=near.candidates,
+        undecided=near.undecided,
+        complete=near.complete,
+        pairs=tuple(rows),
+    )
+    record.write(path)

@@ -136,8 +136,8 @@ def note_facts_without_columns(content: AnnotationContent, folder: AnnotationFol
         f"readers are not exported; --reader takes one of {', '.join(content.readers)}",
     )
     for name, target in content.targets.items():
-        if len(target["any_of"]) > 1:
-            members = ",".join(target["any_of"])
+        if len(target.any_of) > 1:
+            members = ",".join(target.any_of)
             folder.not_exported.append(
                 f"the target {name} is not exported; read back with --target {name}={members}"
             )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -68,7 +69,7 @@ class AnnotationContent:
     images: pd.DataFrame
     readers: tuple[str, ...]
     classes: tuple[str, ...]
-    targets: dict[str, dict[str, Any]]
+    targets: dict[str, Target]
 
     @property
     def has_roles(self) -> bool:
@@ -200,7 +201,7 @@ def select_content(
     readers = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
     if reader not in readers:
         raise InputError(f"{dataset.folder}: has no reader '{reader}'; it has {', '.join(readers)}")
-    targets = dict(dataset.info["targets"])
+    targets = dataset.targets
     if target is not None:
         members = dataset.target(target).any_of
         targets = {target: targets[target]}

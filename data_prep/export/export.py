@@ -119,7 +119,7 @@ def export_annotations(
         raise InputError(f"--images {images}: use one of {', '.join(_IMAGE_MODES)}")
     if images != "none" and not dataset.has_pixels:
         raise InputError(f"{dataset.folder}: has no image files; leave out --images {images}")
-    if images == "link" and "id_key" in dataset.info:
+    if images == "link" and dataset.info.id_key:
         raise InputError(
             f"{dataset.folder}: links would show the paths that its key hides; use --images png"
         )
@@ -135,7 +135,7 @@ def export_annotations(
             int((~suffixes.isin(IMAGE_SUFFIXES[:-2])).sum()),
             "images are DICOM, which many programs do not read; --images png renders them",
         )
-    if images == "copy" and "id_key" in dataset.info:
+    if images == "copy" and dataset.info.id_key:
         folder.not_exported.append("the copies keep their headers, which may name the patients")
     return ExportSummary(format, out, len(content.images), n_boxes, tuple(folder.not_exported))
 

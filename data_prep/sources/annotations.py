@@ -188,16 +188,13 @@ def read_annotations(
     add_facts(source, beside, _facts(gathered, ids))
     statements = Statements(files.reading)
     statements.unread = [(ids.get(image, image), reason) for image, reason in files.unread]
-    findings = _add_statements(source, statements, gathered, ids, files)
+    _add_statements(source, statements, gathered, ids, files)
     n_around = sum(mark.is_around for item in gathered for mark in item.marks)
     files.counts["shapes have no upright box: the box around each of these is taken"] += n_around
     source.notes[:0] = [counted_phrase(n, text) for text, n in files.counts.items() if n]
     source.implied_note = "findings are absent because a label file has no box of them"
     if beside:
         table_statements(source, beside, marked=statements)
-        for image_id, reader in sorted(statements.normal):
-            for finding in sorted(findings):
-                statements.add(image_id, finding, state="absent", reader=reader, implied=True)
     else:
         note_unlabelled(source, statements, unused=True)
     source.official = _official(source, gathered, ids)
@@ -212,7 +209,7 @@ def read_annotations(
     if denied.empty:
         return made
     text = (
-        "boxes of readers are of findings that a table denies, so the labels of the table are used "
+        "boxes are of findings that a table denies, so the labels of the table are used "
         f"(the first on image {denied['image_id'].iloc[0]}); correct these if the boxes are right"
     )
     note = counted_phrase(len(denied), text)
@@ -245,12 +242,8 @@ def _add_statements(
     gathered: Sequence[ImageLabels],
     ids: dict[str, str],
     files: LabelFiles,
-) -> set[str]:
-    """Add the statements of all label files, and what is absent because no mark names it.
-
-    Returns:
-        The findings of the label files that are absent where no mark names them.
-    """
+) -> None:
+    """Add the statements of all label files, and what is absent because no mark names it."""
     labels = [*files.classes, *(mark.label for item in gathered for mark in item.marks)]
     labels += [label for item in gathered for label in item.absent or ()]
     labels = list(dict.fromkeys(labels))
@@ -277,7 +270,6 @@ def _add_statements(
                 if sorted(map(tuple, others)) != sorted(map(tuple, own)):
                     problem = f"boxed differently in {first} and {item.file}"
                     source.exclude([image_id], problem)
-    return findings
 
 
 def _add_marks(

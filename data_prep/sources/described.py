@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.column_names import headless_problem, missing_columns
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.table_files import read_table_file, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -315,8 +315,8 @@ def _take_official(source: Source, entry: PublicSet) -> None:
         )
 
 
-def _targets(entry: PublicSet, stated: set[str]) -> dict[str, dict[str, Any]]:
-    """Return the targets of a set, as ``dataset.json`` stores them."""
+def _targets(entry: PublicSet, stated: set[str]) -> dict[str, Target]:
+    """Return the targets of a set."""
     findings = entry.findings or sorted(stated)
     if entry.targets:
         members = {n: [f for f in of if f in stated] for n, of in entry.targets.items()}
@@ -325,5 +325,5 @@ def _targets(entry: PublicSet, stated: set[str]) -> dict[str, dict[str, Any]]:
         targets = targets_from_findings(findings, any_finding=entry.any_finding)
     for name, shown in entry.display_names.items():
         if name in targets:
-            targets[name]["display_name"] = shown
+            targets[name] = replace(targets[name], display_name=shown)
     return targets

@@ -91,7 +91,11 @@ def table_statements(
             "images that show one"
         )
     if marked is not None:
-        rows = _without_marked(rows, normal, marked.frame())
+        drawn = marked.frame()
+        rows = _without_marked(rows, normal, drawn)
+        findings = drawn[["finding"]].drop_duplicates()
+        denied = normal.assign(state="absent", origin="unknown", implied=True)
+        statements.add_table(denied.merge(findings, how="cross"))
     statements.add_table(rows)
     statements.normal.update(normal.itertuples(index=False, name=None))
     source.implied_note = _implied_note(tables)

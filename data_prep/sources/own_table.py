@@ -80,7 +80,7 @@ def name_images(
     for table in tables:
         rows = pd.DataFrame({"name": table.cells("file"), "row": range(len(table.text))})
         table.keep_matches(rows.merge(files, on="name"))
-    if index is None:
+    if index is None and tables:
         _require_labelled(tables, files.set_index("name")["image_id"])
     return dict(zip(images["path"], images["image_id"], strict=True))
 

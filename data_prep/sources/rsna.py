@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, Strict
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.records import Record, Whole
 from cxr_compare.data_prep.contracts.schemas import SYNTHETIC
 from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line, to_numbers
 from cxr_compare.data_prep.sources.descriptions import find_files, public_sets
@@ -77,6 +79,39 @@ def read_mapping(path: Path, space: str = "nih") -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
+class DrawnWith(Record):
+    """Arguments with which ``cxr synth`` drew synthetic images.
+
+    Attributes:
+        n_images: Number of labelled images.
+        seed: Random seed of the images.
+        size: Side of the images, px.
+        prevalence: Expected share of positive images.
+    """
+
+    n_images: Whole
+    seed: Whole
+    size: Whole
+    prevalence: float
+
+
+class PhantomInfo(Record, kind="synth"):
+    """Content of ``synth.json``, which marks a folder of synthetic images as complete.
+
+    Attributes:
+        arguments: Arguments of ``cxr synth`` with which the images were drawn.
+        counts: Numbers of images, patients, lesions and others, by name; empty while images are
+            being drawn.
+        box_rule: Extent of a box, in words.
+        contrast_to_noise: Range of the contrast-to-noise ratio of lesions.
+    """
+
+    arguments: DrawnWith
+    counts: dict[str, Whole] = Field(default_factory=dict)
+    box_rule: str | None = None
+    contrast_to_noise: Annotated[tuple[float, float], Strict(False)] | None = None
+
+
 def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> None:
     """Add the patients of the mapping to NIH, and the true sizes that NIH's table states.
 
@@ -87,7 +122,7 @@ def add_nih_patients(source: Source, tables: Sequence[LabelTable]) -> None:
     images = source.images
     space = "nih"
     if (root / PHANTOM).exists():
-        space = f"phantom-{read_json(root / PHANTOM, 'synth')['arguments']['seed']}"
+        space = f"phantom-{PhantomInfo.read(root / PHANTOM).arguments.seed}"
         images = images.assign(source=SYNTHETIC)
         for table in tables:
             table.rules = table.rules.model_copy(update={"origin": SYNTHETIC})

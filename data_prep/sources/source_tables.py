@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.contracts.finding_names import display_name
+from cxr_compare.data_prep.contracts.finding_names import Target, display_name
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table
@@ -110,7 +110,7 @@ class SourceTables:
     root: Path
     images: pd.DataFrame
     findings: pd.DataFrame
-    targets: dict[str, dict[str, Any]]
+    targets: dict[str, Target]
     boxes: pd.DataFrame = field(default_factory=lambda: empty_table("boxes"))
     box_coverage: pd.DataFrame = field(default_factory=lambda: empty_table("box_coverage"))
     excluded: pd.DataFrame = field(default_factory=lambda: empty_table("excluded"))
@@ -137,7 +137,7 @@ class SourceTables:
         """
         findings = set(self.findings["finding"])
         for target in self.targets.values():
-            findings.update(target["any_of"])
+            findings.update(target.any_of)
         added = {}
         for name, members in targets.items():
             unknown = [member for member in members if member not in findings]
@@ -169,9 +169,9 @@ class SourceTables:
         if not names:
             return self
         targets = {
-            name: {**spec, "any_of": list(dict.fromkeys(names.get(f, f) for f in spec["any_of"]))}
-            for name, spec in self.targets.items()
-            if name not in names or list(spec["any_of"]) != [name]
+            name: replace(target, any_of=_joined(target.any_of, names))
+            for name, target in self.targets.items()
+            if name not in names or target.any_of != (name,)
         }
         findings = _renamed(self.findings, names)
         implied = findings.get("implied", pd.Series(False, index=findings.index)).astype(bool)
@@ -284,7 +284,7 @@ class Format:
 
 def targets_from_findings(
     findings: Collection[str], *, any_finding: bool = False
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Target]:
     """Make a target of each finding, and with `any_finding` one of all of them.
 
     Example:
@@ -297,14 +297,19 @@ def targets_from_findings(
     return targets
 
 
-def target_from_findings(name: str, findings: Iterable[str]) -> dict[str, Any]:
-    """Join findings to one target, as ``dataset.json`` stores it: positive if any is present.
+def _joined(findings: Iterable[str], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return findings with the name of each joined spelling, each once."""
+    return tuple(dict.fromkeys(names.get(finding, finding) for finding in findings))
+
+
+def target_from_findings(name: str, findings: Iterable[str]) -> Target:
+    """Join findings to one target: positive if any is present.
 
     Example:
-        >>> target_from_findings("opacity", ["consolidation", "infiltration"])["display_name"]
+        >>> target_from_findings("opacity", ["consolidation", "infiltration"]).display_name
         'Opacity'
     """
-    return {"any_of": list(dict.fromkeys(findings)), "display_name": display_name(name)}
+    return Target(name, tuple(dict.fromkeys(findings)), display_name(name))
 
 
 def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from cxr_compare.data_prep.contracts.box_check import check_boxes
 from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS, BoxReading
 from cxr_compare.data_prep.contracts.boxes import EDGES, upright_boxes
 from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table
@@ -59,7 +60,7 @@ class Source:
         wrong_boxes: Edges ``x1, y1, x2, y2`` of the box for which an image is left out, by id.
         split: ``image_id, role`` of images whose role is fixed.
         official: ``image_id, role`` as the publisher assigned them.
-        targets: Targets, as ``dataset.json`` stores them; None makes one of each finding.
+        targets: Targets by name; None makes one of each finding.
         implied_note: End of the sentence with the number of labels that no row states.
     """
 
@@ -75,7 +76,7 @@ class Source:
     wrong_boxes: dict[str, np.ndarray] = field(default_factory=dict)
     split: pd.DataFrame = field(default_factory=empty_roles)
     official: pd.DataFrame = field(default_factory=empty_roles)
-    targets: dict[str, dict[str, Any]] | None = None
+    targets: dict[str, Target] | None = None
     implied_note: str = ""
     _sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 

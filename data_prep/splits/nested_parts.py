@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 from cxr_compare.data_prep.splits.balance import image_strata
 from cxr_compare.data_prep.splits.stored_splits import dataset_links, write_splits
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.dataset_info import SplitOrigin
 
 _ANNOTATED = ("train", "val")
 
@@ -136,7 +138,7 @@ def add_nested_parts(
     new = {}
     for (share, seed), table in parts.items():
         name = names[share, seed] = _part_name(split, seed, share)
-        stored_id = dataset.ids["split_ids"].get(name)
+        stored_id = dataset.ids.split_ids.get(name)
         if stored_id is None:
             new[name] = table
         elif stored_id != frame_digest(table, ["image_id", "role"]):
@@ -146,7 +148,7 @@ def add_nested_parts(
                 "another --split"
             )
     if new:
-        how = {"method": f"nested parts of split '{split}', by patient"}
+        how = SplitOrigin(method=f"nested parts of split '{split}', by patient")
         write_splits(dataset.folder, new, how, replaces=False)
     return names
 

@@ -6,7 +6,6 @@ Copies of an image stay together, whoever they belong to.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.patient_groups import key_columns, patient_groups
 from cxr_compare.data_prep.splits.balance import Labels, balanced_parts, image_strata
-
-SplitRecord = dict[str, Any]
-"""JSON-ready description of how a split was made."""
+from cxr_compare.data_prep.store.dataset_info import DrawnBy, SplitOrigin
 
 _PARTS = ("test", "val", "train")  # of several published roles, a patient keeps the first
 _FEW_IMAGES = 50
@@ -64,7 +61,7 @@ def draw_split(
     stated: pd.DataFrame,
     rule: SplitRule,
     linked: Labels = None,
-) -> tuple[pd.DataFrame, SplitRecord]:
+) -> tuple[pd.DataFrame, SplitOrigin]:
     """Draw the split of a data set, or adopt the roles that its source states.
 
     Args:
@@ -84,7 +81,11 @@ def draw_split(
     free = images[~is_member(images["image_id"], stated["image_id"])]
     split = split_by_patient(free, strata, rule, linked)
     unused = stated.assign(fold=pd.array([pd.NA] * len(stated), dtype="Int64"))
-    how = {"method": "by patient, balanced", "rule": asdict(rule), "balanced": list(strata.columns)}
+    how = SplitOrigin(
+        method="by patient, balanced",
+        rule=DrawnBy(**asdict(rule)),
+        balanced=tuple(map(str, strata.columns)),
+    )
     return pd.concat([split, unused]).sort_values("image_id", ignore_index=True), how
 
 
@@ -210,7 +211,7 @@ def official_split(
     rule: SplitRule | None = None,
     *,
     strata: Labels = None,
-) -> tuple[pd.DataFrame, SplitRecord]:
+) -> tuple[pd.DataFrame, SplitOrigin]:
     """Adopt a published assignment to train, validation and test, but keep patients in one set.
 
     If a patient has images in several sets (roles), the test images are kept, or else the
@@ -247,30 +248,29 @@ def official_split(
         role[free.index] = free["role"]
     fold = free["fold"].reindex(group.index)
     split = pd.DataFrame({"image_id": group.index, "role": role.array, "fold": fold.array})
-    how: SplitRecord = {
-        "method": "as given, validation drawn by patient from the given train"
-        if drawn
-        else "as given",
-        "rule": {**asdict(rule), "test": 0.0},
-        "n_patients_in_two_roles": int(group[overlap].nunique()),
-        "n_images_unused": int(overlap.sum()),
-        "n_images_without_role": int(stated.isna().sum()),
-    }
-    return split, {**how, "notes": _official_notes(how, role)}
+    by_patient = ", validation drawn by patient from the given train" if drawn else ""
+    how = SplitOrigin(
+        method=f"as given{by_patient}",
+        rule=DrawnBy(**asdict(replace(rule, test=0.0))),
+        n_patients_in_two_roles=int(group[overlap].nunique()),
+        n_images_unused=int(overlap.sum()),
+        n_images_without_role=int(stated.isna().sum()),
+    )
+    return split, how.with_values(notes=_official_notes(how, role))
 
 
-def _official_notes(how: SplitRecord, role: pd.Series) -> list[str]:
+def _official_notes(how: SplitOrigin, role: pd.Series) -> list[str]:
     notes = []
-    if how["n_images_unused"]:
+    if how.n_images_unused:
         notes.append(
-            f"{counted(how['n_patients_in_two_roles'], 'patient', 'have')} more than one role "
+            f"{counted(how.n_patients_in_two_roles, 'patient', 'have')} more than one role "
             "(patients who share an image count as one). "
-            f"{how['n_images_unused']:,} of their images are unused here, so that test and then "
+            f"{how.n_images_unused:,} of their images are unused here, so that test and then "
             "validation stay complete"
         )
-    if how["n_images_without_role"]:
+    if how.n_images_without_role:
         notes.append(
-            f"{counted(how['n_images_without_role'], 'image', 'have')} no role and are unused"
+            f"{counted(how.n_images_without_role, 'image', 'have')} no role and are unused"
         )
     n_val = int((role == "val").sum())
     n_evaluated = int((role != "unused").sum())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -19,6 +18,7 @@ from cxr_compare.data_prep.contracts.table_files import (
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.patient_groups import key_columns
 from cxr_compare.data_prep.splits.balance import Labels
+from cxr_compare.data_prep.store.dataset_info import SplitOrigin
 
 
 def read_split_file(
@@ -28,7 +28,7 @@ def read_split_file(
     *,
     name: str = "role",
     strict: bool = False,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, SplitOrigin]:
     """Read the user's own assignment of images or patients to train, validation and test.
 
     Args:
@@ -87,14 +87,14 @@ def read_split_file(
         notes.append(
             f"{path.name} names {n_unknown:,} ids that are not in this data set; they are ignored"
         )
-    how: dict[str, Any] = {
-        "method": "from a file",
-        "file": path.name,
-        "by": key,
-        "n_images_without_role": n_lacking,
-        "n_ids_unknown": n_unknown,
-        "notes": notes,
-    }
+    how = SplitOrigin(
+        method="from a file",
+        file=path.name,
+        by=key,
+        n_images_without_role=n_lacking,
+        n_ids_unknown=n_unknown,
+        notes=tuple(notes),
+    )
     return table.assign(role=table["role"].fillna("unused"))[["image_id", "role", "fold"]], how
 
 

@@ -13,16 +13,16 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.tables import frame_digest, write_table
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 from cxr_compare.data_prep.splits.balance import image_strata
-from cxr_compare.data_prep.splits.split import SplitRecord, SplitRule, draw_split, official_split
+from cxr_compare.data_prep.splits.split import SplitRule, draw_split, official_split
 from cxr_compare.data_prep.splits.split_file import read_split_file
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.dataset_info import DataSetInfo, SplitInfo, SplitOrigin
 
 _POSITIVE = "positive for "
 _TARGETS_IN_LINE = 3
@@ -83,13 +83,14 @@ def add_splits(
     if file is not None and (test_folds or each_fold) and split["fold"].nunique() != rule.folds:
         raise InputError(f"{file}: has {split['fold'].nunique()} folds, asked for {rule.folds}")
     if test_folds:
-        how = {**how, "folds": "each fold tests once, the next one validates"}
+        how = how.with_values(folds="each fold tests once, the next one validates")
         splits = {f"{name}-{k}": fold_as_test(split, k, rule.folds) for k in range(rule.folds)}
     elif each_fold:
-        how = {**how, "folds": "each fold validates once; the test set is one"}
+        how = how.with_values(folds="each fold validates once; the test set is one")
         splits = {f"{name}-{k}": fold_split(split, k) for k in range(rule.folds)}
     write_splits(dataset.folder, splits, how, replaces=replaces)
-    return {k: {"roles": count_roles(dataset, table), "how": how} for k, table in splits.items()}
+    origin = how.to_json()
+    return {k: {"roles": count_roles(dataset, t), "how": origin} for k, t in splits.items()}
 
 
 def _make_split(
@@ -100,7 +101,7 @@ def _make_split(
     keep_test_of: str | None,
     *,
     strict: bool,
-) -> tuple[pd.DataFrame, SplitRecord]:
+) -> tuple[pd.DataFrame, SplitOrigin]:
     linked = dataset_links(dataset)
     if file is not None:
         return read_split_file(file, dataset.images, linked, name=name, strict=strict)
@@ -112,7 +113,8 @@ def _make_split(
     given = kept[["image_id"]].assign(role=kept["role"].where(kept["role"] != "val", "train"))
     strata = image_strata(dataset.images, dataset.findings)
     split, how = official_split(given, dataset.images, linked, rule, strata=strata)
-    return split, {**how, "method": f"test of split '{keep_test_of}', validation drawn by patient"}
+    method = f"test of split '{keep_test_of}', validation drawn by patient"
+    return split, how.with_values(method=method)
 
 
 def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
@@ -131,8 +133,9 @@ def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
     for candidate in (name, f"{name}-0"):
         path = dataset.folder / "splits" / f"{candidate}.json"
         if path.is_file():
-            rule = read_json(path, "split")["how"].get("rule", {})
-            return {k: v for k, v in rule.items() if v is not None and (k, v) != ("test", 0)}
+            rule = SplitInfo.read(path).how.rule
+            stated = {} if rule is None else rule.to_json()
+            return {k: v for k, v in stated.items() if (k, v) != ("test", 0)}
     return {}
 
 
@@ -176,7 +179,7 @@ def _is_fold(split: pd.DataFrame, fold: int) -> pd.Series:
 
 
 def write_splits(
-    folder: Path, splits: dict[str, pd.DataFrame], how: SplitRecord, *, replaces: bool
+    folder: Path, splits: dict[str, pd.DataFrame], how: SplitOrigin, *, replaces: bool
 ) -> None:
     """Write splits into a data set folder, and their digests into its ``dataset.json``.
 
@@ -187,7 +190,7 @@ def write_splits(
         folder: Data set folder.
         splits: By name of a split, the table with ``image_id``, ``role`` (train, val, test, unused)
             and ``fold``.
-        how: Record of the method and options with which the splits were made, by key.
+        how: Method and options with which the splits were made.
         replaces: True replaces existing splits of these names. False requires new names.
 
     Raises:
@@ -195,8 +198,9 @@ def write_splits(
     """
     with folder_lock(folder):
         # This is read again under the lock, since another command may have added a split.
-        info = read_json(folder / "dataset.json", "dataset")
-        taken = sorted(set(splits) & set(info["ids"]["split_ids"]))
+        info = DataSetInfo.read(folder / "dataset.json")
+        split_ids = dict(info.ids.split_ids)
+        taken = sorted(set(splits) & set(split_ids))
         if taken and not replaces:
             raise InputError(
                 f"{folder}: split '{taken[0]}' is there; choose another name, or --replace it"
@@ -205,18 +209,19 @@ def write_splits(
             new = sorted(set(splits) - set(taken))[0]
             raise InputError(f"{folder}: has no split '{new}' to replace; leave out --replace")
         for name, table in splits.items():
-            info["ids"]["split_ids"][name] = write_split(folder, name, table, how)
-        write_json(folder / "dataset.json", "dataset", info)
+            split_ids[name] = write_split(folder, name, table, how)
+        ids = info.ids.with_values(split_ids=split_ids)
+        info.with_values(ids=ids).write(folder / "dataset.json")
 
 
-def write_split(folder: Path, name: str, split: pd.DataFrame, how: SplitRecord) -> str:
+def write_split(folder: Path, name: str, split: pd.DataFrame, how: SplitOrigin) -> str:
     """Write one split (assignment of images to train, validation and test) and its record.
 
     Args:
         folder: Folder of the data set.
         name: Name of the split.
         split: Table with columns ``image_id``, ``role`` (train, val, test, unused) and ``fold``.
-        how: Record of the method and options with which the split was made, by key.
+        how: Method and options with which the split was made.
 
     Returns:
         Digest of ids and roles, 16 hexadecimal digits, which is the same for equal splits.
@@ -226,10 +231,16 @@ def write_split(folder: Path, name: str, split: pd.DataFrame, how: SplitRecord) 
     """
     split_folder = make_folder(folder / "splits")
     split_id = frame_digest(split, ["image_id", "role"])
-    write_table(split, split_folder / f"{name}.parquet", "split")
+    digest = write_table(split, split_folder / f"{name}.parquet", "split")
     n_images = {str(role): int(count) for role, count in split["role"].value_counts().items()}
-    payload = {"name": name, "split_id": split_id, "how": how, "n_images": n_images}
-    write_json(split_folder / f"{name}.json", "split", payload)
+    record = SplitInfo(
+        name=name,
+        split_id=split_id,
+        how=how,
+        n_images=n_images,
+        files={f"{name}.parquet": digest},
+    )
+    record.write(split_folder / f"{name}.json")
     return split_id
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member, positions
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder
 from cxr_compare.data_prep.contracts.schemas import (
     FINGERPRINTS,
@@ -33,6 +33,12 @@ from cxr_compare.data_prep.contracts.tables import (
     stored_table,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.store.dataset_info import (
+    DataSetIds,
+    DataSetInfo,
+    SplitInfo,
+    SplitOrigin,
+)
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.data_prep.work.image_files import require_image_checksum
 
@@ -45,31 +51,6 @@ _IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
 LABEL_COLUMNS = ("image_id", "finding", "reader", "state")
 BOX_COLUMNS = ("image_id", "finding", "x1", "y1", "x2", "y2", "reader")
 _COVERAGE_COLUMNS = ("image_id", "finding", "reader", "coverage")
-
-
-@dataclass(frozen=True)
-class Target:
-    """One or several findings that a model is to detect, under one name.
-
-    A finding is a disease or abnormality such as ``consolidation``.
-
-    An image is positive if any of the findings is present, and negative if all are absent.
-    Otherwise its label is unknown; evaluations leave the image out and state the number of such
-    images.
-
-    Attributes:
-        name: Name of the target in options and tables, such as ``opacity``.
-        any_of: Names of the findings, in the order in which a model outputs them.
-        display_name: Name of the target on pages and in sentences, such as "Lung opacity".
-
-    Example:
-        >>> Target("opacity", ("consolidation", "infiltration"), "Opacity").any_of
-        ('consolidation', 'infiltration')
-    """
-
-    name: str
-    any_of: tuple[str, ...]
-    display_name: str
 
 
 def image_labels(image_ids: pd.Series, findings: pd.DataFrame, any_of: Sequence[str]) -> pd.Series:
@@ -143,8 +124,6 @@ class DataSet(OpenedFromFolder):
         folder: Folder of the data set; for a data set in memory, the path of the labels that it was
             made of.
         info: Content of the file ``dataset.json`` in the folder.
-        targets: By name: findings (diseases) that together make an image positive, and that can be
-            evaluated under this name.
         summary: Counts for display, if this Python process has just prepared the data set, else
             None.
         next_steps: Commands that usually follow the preparation, for display; None if there are
@@ -162,8 +141,7 @@ class DataSet(OpenedFromFolder):
     """
 
     folder: Path
-    info: dict[str, Any]
-    targets: dict[str, Target] = field(default_factory=dict)
+    info: DataSetInfo
     summary: Any = field(default=None, repr=False, compare=False)
     next_steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
@@ -185,42 +163,7 @@ class DataSet(OpenedFromFolder):
         folder = Path(folder)
         require_kind(folder, "data set")
         _refuse_links_out_of(folder)
-        return cls.from_info(folder, read_json(folder / "dataset.json", "dataset"))
-
-    @classmethod
-    def from_info(
-        cls,
-        folder: str | Path,
-        info: dict[str, Any],
-        *,
-        tables: Mapping[str, pd.DataFrame] | None = None,
-        splits: Mapping[str, pd.DataFrame] | None = None,
-    ) -> DataSet:
-        """Make a data set from the content of its ``dataset.json``.
-
-        Args:
-            folder: Folder of the tables. For a data set in memory, the path of the labels that it
-                was made of.
-            info: Content of ``dataset.json``.
-            tables: Tables in memory by name, such as ``findings``, which replace those of the
-                folder; None for no tables.
-            splits: For a data set in memory: by name of a split, the table that assigns each image
-                to train, validation or test; None for a data set in a folder.
-
-        Example:
-            >>> from cxr_compare import DataSet
-            >>> targets = {"opacity": {"any_of": ["opacity"], "display_name": "Lung opacity"}}
-            >>> DataSet.from_info("set", {"name": "A", "targets": targets}).target().display_name
-            'Lung opacity'
-        """
-        targets = {
-            name: Target(name, tuple(spec["any_of"]), spec.get("display_name", name))
-            for name, spec in info["targets"].items()
-        }
-        tables_in_memory = {
-            name: table.reset_index(drop=True) for name, table in (tables or {}).items()
-        }
-        return cls(Path(folder), info, targets, tables=tables_in_memory, splits=splits or {})
+        return cls(folder, DataSetInfo.read(folder / "dataset.json"))
 
     def __repr__(self) -> str:
         counts = f"{counted(len(self.images), 'image')}, targets {', '.join(self.targets)}"
@@ -237,12 +180,12 @@ class DataSet(OpenedFromFolder):
 
         It returns the counts if this Python process has just prepared the data set.
         """
-        return self.info if self.summary is None else self.summary.to_dict()
+        return self.info.to_json() if self.summary is None else self.summary.to_dict()
 
     @staticmethod
     def digests(
         images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, coverage: pd.DataFrame
-    ) -> dict[str, str]:
+    ) -> DataSetIds:
         """Return digests by which a program recognises equal images and equal labels.
 
         The order of the rows does not matter.
@@ -257,18 +200,17 @@ class DataSet(OpenedFromFolder):
                 by finding and reader.
 
         Returns:
-            A dictionary with ``content_id`` (digest of the images) and ``labels_id`` (digest of
-            findings, boxes and coverage).
+            Digest of the images, and digest of findings, boxes and coverage.
         """
         labels = [
             frame_digest(findings, LABEL_COLUMNS),
             frame_digest(boxes, BOX_COLUMNS),
             frame_digest(coverage, _COVERAGE_COLUMNS),
         ]
-        return {
-            "content_id": frame_digest(images, _IMAGE_ID_COLUMNS),
-            "labels_id": frame_digest(pd.DataFrame({"part": labels}), ["part"]),
-        }
+        return DataSetIds(
+            content_id=frame_digest(images, _IMAGE_ID_COLUMNS),
+            labels_id=frame_digest(pd.DataFrame({"part": labels}), ["part"]),
+        )
 
     @property
     def is_in_memory(self) -> bool:
@@ -278,15 +220,20 @@ class DataSet(OpenedFromFolder):
     @property
     def name(self) -> str:
         """Name of the data set."""
-        return str(self.info["name"])
+        return self.info.name
 
     @property
-    def ids(self) -> dict[str, Any]:
+    def targets(self) -> dict[str, Target]:
+        """Findings that together make an image positive, by the name under which they count."""
+        return self.info.targets
+
+    @property
+    def ids(self) -> DataSetIds:
         """Digests of images (``content_id``), labels (``labels_id``) and splits (``split_ids``).
 
         Data sets with equal digests have equal contents.
         """
-        return {"split_ids": {}, **self.info["ids"]}
+        return self.info.ids
 
     images = stored_table("images.parquet", "images")
     """Images table, one row per image."""
@@ -334,7 +281,6 @@ class DataSet(OpenedFromFolder):
         return DataSet(
             self.folder,
             self.info,
-            self.targets,
             tables={**self.tables, **replaced},
             splits=self.splits,
         )
@@ -351,7 +297,9 @@ class DataSet(OpenedFromFolder):
         if self.is_in_memory:
             return self.tables.get(name, empty_table(name))
         path = self.folder / f"{name}.parquet"
-        table = read_table(path, name) if path.exists() else empty_table(name)
+        if path.name not in self.info.files and not path.exists():
+            return empty_table(name)
+        table = read_table(path, name, files=self.info.files)
         if name not in ("images", "excluded"):
             require_members(table["image_id"], self.images, path)
         return table
@@ -460,21 +408,22 @@ class DataSet(OpenedFromFolder):
         if not path.is_file():
             names = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
             raise InputError(f"{self.folder}: has no split '{name}'; it has {names}")
-        table = read_table(path, "split")
+        record = SplitInfo.read(path.with_suffix(".json"))
+        table = read_table(path, "split", files=record.files)
         require_members(table["image_id"], self.images, path)
         return table
 
-    def split_rule(self, name: str) -> dict[str, Any]:
+    def split_rule(self, name: str) -> SplitOrigin | None:
         """Return the record of how images were assigned to train, validation and test.
 
         Args:
             name: Name of the split, that is, of the assignment.
 
         Returns:
-            Method, options and notes by key; empty if they were not recorded.
+            Method, options and notes; None if they were not recorded.
         """
         path = self.folder / "splits" / f"{name}.json"
-        return dict(read_json(path, "split").get("how") or {}) if path.is_file() else {}
+        return SplitInfo.read(path).how if path.is_file() else None
 
     def image_ids(self, role: str, split: str = "default") -> pd.Index:
         """Return the sorted ids of the images of a part such as train, validation or test.
@@ -552,9 +501,10 @@ class DataSet(OpenedFromFolder):
             InputError: The paths were replaced by keyed hashes and the secret key is missing.
         """
         files = self.images[["image_id", "path", "file_sha256"]]
-        return self._with_true_paths(files) if "id_key" in self.info else files
+        key_id = self.info.id_key
+        return files if key_id is None else self._with_true_paths(files, key_id)
 
-    def _with_true_paths(self, files: pd.DataFrame) -> pd.DataFrame:
+    def _with_true_paths(self, files: pd.DataFrame, key_id: str) -> pd.DataFrame:
         """Replace paths that are keyed hashes by the true ones, which the key finds."""
         from cxr_compare.data_prep.contracts.pseudonyms import (
             KEY_VARIABLE,
@@ -562,7 +512,7 @@ class DataSet(OpenedFromFolder):
             key_from_environment,
         )
 
-        key = key_from_environment(self.info["id_key"], self.folder)
+        key = key_from_environment(key_id, self.folder)
         paths_by_hash = find_hidden(self.source_root, key, files["path"].dropna())
         is_missing = files["path"].notna() & ~is_member(files["path"], list(paths_by_hash))
         missing = files.loc[is_missing, "image_id"]
@@ -585,7 +535,7 @@ class DataSet(OpenedFromFolder):
     @property
     def source_root(self) -> Path:
         """Folder to which the paths of the image files are relative."""
-        return Path(self.info["source_root"])
+        return Path(self.info.source_root)
 
     def image_path(self, image_id: str) -> Path:
         """Return the path of the file of an image.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
@@ -30,7 +31,7 @@ from cxr_compare.data_prep.contracts.schemas import SCHEMAS, Column
 from cxr_compare.data_prep.contracts.tables import column_dtype, read_table, write_table
 from cxr_compare.data_prep.contracts.text import from_arrow
 from cxr_compare.data_prep.store.decode import DecodedRow
-from cxr_compare.data_prep.store.pixel_store import index_file, pixels_checksum, pixels_file
+from cxr_compare.data_prep.store.pixel_store import index_file, pixels_file
 
 JOURNAL = "decoded.jsonl"
 """File in the folder of a data set with a line for each image that was decoded; see above."""
@@ -107,7 +108,7 @@ class DecodeWriter:
             self._next_rows[size] = max(self._next_rows[size], row + 1)
             with disk_errors(self._folder):
                 self._arrays[size].write(row, square)
-            checksum = pixels_checksum(square)
+            checksum = zlib.crc32(np.ascontiguousarray(square).data)
             self.rows[size][image.image_id] = (row, checksum)
             line |= {f"row_{size}": row, f"crc32_{size}": checksum}
         self._waiting.append(json.dumps({"image_id": image.image_id, **line}) + "\n")

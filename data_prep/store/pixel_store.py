@@ -114,11 +114,6 @@ def remove_stores(dataset_folder: Path, *, except_sizes: Collection[int]) -> Non
         index_file(path).unlink()
 
 
-def pixels_checksum(pixels: np.ndarray) -> int:
-    """Return the CRC32 of the values of an array."""
-    return zlib.crc32(np.ascontiguousarray(pixels).data)
-
-
 class PixelStore:
     """All images of a data set, resized to squares of one side in one memory-mapped array.
 

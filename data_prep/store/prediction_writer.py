@@ -12,17 +12,17 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record, require_only_files
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo, UnfinishedPredictions
 
 PREDICTION_SCHEMAS = {
     "predicted_images": "predicted_images",
@@ -141,19 +141,20 @@ class PredictionWriter:
         info: Content of the file ``predictions.json``, which is written last.
     """
 
-    def __init__(self, folder: Path, info: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, info: PredictionsInfo) -> None:
         """Prepare a writer; entering the context opens the folder.
 
         Args:
             folder: The folder, new or with unfinished predictions.
-            info: Content of ``predictions.json``; ``system`` is its name.
+            info: Content of ``predictions.json``.
         """
         self.folder = Path(folder)
-        self.info = dict(info)
+        self.info = info
+        self.files: dict[str, str] = {}  # SHA-256 of each table that this process has written
         self.done: set[str] = set()  # ids of the images that have been written
 
     def __enter__(self) -> PredictionWriter:
-        if not str(self.info.get("system") or "").strip():
+        if not self.info.system.strip():
             raise InputError(f"{self.folder}: the system has no name; give one with --name")
         if not is_predictions_folder(self.folder):
             require_only_files(self.folder, (), "predictions folder")
@@ -170,20 +171,23 @@ class PredictionWriter:
                 f"{self.folder}: already holds complete predictions; choose another folder, or "
                 "remove it to predict again"
             )
-        identity = {key: self.info.get(key) for key in ("kind", "inference_id", "data_set")}
+        made_on = self.info.data_set
+        identity = {
+            "kind": self.info.kind,
+            "inference_id": self.info.inference_id,
+            "data_set": None if made_on is None else made_on.to_json(),
+        }
         unfinished = read_matching_record(
             self.folder,
-            {_UNFINISHED_RECORD: "unfinished_predictions"},
+            {_UNFINISHED_RECORD: UnfinishedPredictions},
             identity,
-            stored_settings=lambda record: record["identity"],
+            stored_settings=lambda record: record.identity,
             refusal=lambda key, stored, new: (
                 f"was begun with another {key}; remove it, or choose another folder"
             ),
         )
         if unfinished is None:
-            write_json(
-                self.folder / _UNFINISHED_RECORD, "unfinished_predictions", {"identity": identity}
-            )
+            UnfinishedPredictions(identity=identity).write(self.folder / _UNFINISHED_RECORD)
         for name in PREDICTION_SCHEMAS:
             make_folder(self.folder / f"{name}.parquet")
         images_folder = self.folder / "predicted_images.parquet"
@@ -205,8 +209,9 @@ class PredictionWriter:
         # The images come last: a part counts as done only when all of it is on the disk.
         for name, table in (*tables.items(), ("predicted_images", images)):
             if table is not None:
-                path = self.folder / f"{name}.parquet" / f"part-{self._next_part:05d}.parquet"
-                write_table(table, path, PREDICTION_SCHEMAS[name])
+                part = f"{name}.parquet/part-{self._next_part:05d}.parquet"
+                path = self.folder / part
+                self.files[part] = write_table(table, path, PREDICTION_SCHEMAS[name])
         self.done |= set(images["image_id"])
         self._next_part += 1
 
@@ -218,8 +223,17 @@ class PredictionWriter:
     ) -> None:
         with self._lock:
             if kind is None:
-                write_json(self.folder / _RECORD, "predictions", self.info)
+                self._add_earlier_parts()
+                self.info.with_values(files=self.files).write(self.folder / _RECORD)
                 (self.folder / _UNFINISHED_RECORD).unlink(missing_ok=True)
+
+    def _add_earlier_parts(self) -> None:
+        """Add the digests of the parts that an interrupted process wrote."""
+        for name in PREDICTION_SCHEMAS:
+            for path in (self.folder / f"{name}.parquet").glob("part-*.parquet"):
+                part = f"{name}.parquet/{path.name}"
+                if part not in self.files:
+                    self.files[part] = file_digest(path, "sha256")
 
 
 def _part_numbers(folder: Path) -> list[int]:

@@ -10,19 +10,19 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder, html_lines
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     read_table,
     require_members,
     stored_table,
+    table_parts,
     typed_table,
 )
 from cxr_compare.data_prep.store.identify_folder import require_kind
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PREDICTION_SCHEMAS, Part
 
 SEEN_FILE = "seen.parquet"
@@ -50,7 +50,7 @@ class Predictions(OpenedFromFolder):
     """
 
     folder: Path
-    info: dict[str, Any]
+    info: PredictionsInfo
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -65,15 +65,14 @@ class Predictions(OpenedFromFolder):
         """
         folder = Path(folder)
         require_kind(folder, "predictions")
-        return cls(folder, read_json(folder / "predictions.json", "predictions"))
+        return cls(folder, PredictionsInfo.read(folder / "predictions.json"))
 
     @classmethod
-    def from_part(cls, info: dict[str, Any], part: Part) -> Predictions:
+    def from_part(cls, info: PredictionsInfo, part: Part) -> Predictions:
         """Make an object for predictions in memory, without a folder.
 
         Args:
-            info: Content that ``predictions.json`` would have. Its key ``system`` is the name of
-                the system.
+            info: Content that ``predictions.json`` would have.
             part: Tables with the predictions for all images of the data set.
         """
         known_tables = {"predicted_images": part.images, **part.tables}
@@ -83,7 +82,7 @@ class Predictions(OpenedFromFolder):
                 tables[name] = typed_table(known_tables[name], schema)
             else:
                 tables[name] = empty_table(schema)
-        return cls(Path(info["system"]), info, tables)
+        return cls(Path(info.system), info, tables)
 
     def _repr_html_(self) -> str:
         return html_lines(str(self))
@@ -97,7 +96,7 @@ class Predictions(OpenedFromFolder):
         if self.kind != "both":
             tables = {self.kind: tables[self.kind]}
         counts = " and ".join(f"{len(rows):,} {name}" for name, rows in tables.items())
-        members = (self.info.get("cost") or {}).get("made_of")  # of an ensemble
+        members = (self.info.cost or {}).get("made_of")  # of an ensemble
         prefix = f"{members}; " if members else ""
         images = counted(len(self.images_run), "image")
         return f"{self.name}: {prefix}{counts} on {images}\nPredictions: {self.folder}"
@@ -107,18 +106,17 @@ class Predictions(OpenedFromFolder):
 
         Images for which the system gave no output are not counted.
         """
-        return {"folder": str(self.folder), "images": len(self.images_run), **self.info}
+        return {"folder": str(self.folder), "images": len(self.images_run), **self.info.to_json()}
 
     @property
     def name(self) -> str:
         """Name of the system for pages and sentences, such as ``RetinaNet``."""
-        return str(self.info["system"])
+        return self.info.system
 
     @property
     def kind(self) -> Literal["boxes", "scores", "both"]:
         """``boxes`` of a detector, ``scores`` of a classifier or a reader, or ``both``."""
-        kind: Literal["boxes", "scores", "both"] = self.info["kind"]
-        return kind
+        return self.info.kind
 
     images = stored_table("predicted_images.parquet", "predicted_images")
     """All images that the system was run on: ``image_id, status, reason``."""
@@ -141,7 +139,8 @@ class Predictions(OpenedFromFolder):
         if self.tables:
             scores = self.tables["scores"]["score"]
         else:
-            scores = read_table(self.folder / "scores.parquet", "scores", ["score"])["score"]
+            path = self.folder / "scores.parquet"
+            scores = read_table(path, "scores", ["score"], files=self.info.files)["score"]
         return None if scores.empty else (float(scores.min()), float(scores.max()))
 
     @cached_property
@@ -153,7 +152,9 @@ class Predictions(OpenedFromFolder):
         if self.tables:
             return None
         path = self.folder / SEEN_FILE
-        return read_table(path, "seen") if path.is_file() else None
+        if SEEN_FILE not in self.info.files and not path.exists():
+            return None
+        return read_table(path, "seen", files=self.info.files)
 
     def rows(self, name: str, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:
         """Return the rows of a table of predictions for some findings and images.
@@ -174,11 +175,11 @@ class Predictions(OpenedFromFolder):
         if self.tables:
             return _select_rows(self.tables[name], findings, image_ids).reset_index(drop=True)
         path = self.folder / f"{name}.parquet"
-        parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+        parts = table_parts(path, self.info.files)
         selected = []
         all_ids = []
         for part in parts or [path]:  # a folder without parts reads as an empty table
-            rows = read_table(part, PREDICTION_SCHEMAS[name])
+            rows = read_table(part, PREDICTION_SCHEMAS[name], files=self.info.files)
             all_ids.append(rows["image_id"].drop_duplicates())
             selected.append(_select_rows(rows, findings, image_ids))
         require_members(pd.concat(all_ids), self.images, path)
@@ -190,39 +191,15 @@ class Predictions(OpenedFromFolder):
         images = self.images
         return pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
 
-    def _decision_path(self, target: str) -> Path:
+    def decision_file(self, target: str) -> Path:
+        """Return the path of the thresholds and rules that ``cxr tune`` chose for a target.
+
+        The file need not exist.
+
+        Args:
+            target: Name of the target (findings that together make an image positive).
+        """
         return self.folder / "decisions" / f"{target}.json"
-
-    def decision(self, target: str) -> dict[str, Any] | None:
-        """Return the thresholds and rules that ``cxr tune`` chose for a target on validation data.
-
-        Args:
-            target: Name of the target (findings that together make an image positive).
-
-        Returns:
-            Content of the stored JSON file; None if ``cxr tune`` has not run for this target.
-
-        Raises:
-            InputError: The stored file is damaged.
-        """
-        path = self._decision_path(target)
-        return read_json(path, "decision") if not self.tables and path.is_file() else None
-
-    def write_decision(self, target: str, payload: dict[str, Any]) -> Path:
-        """Store the thresholds and rules that ``cxr tune`` chose for a target.
-
-        Args:
-            target: Name of the target (findings that together make an image positive).
-            payload: Content of the JSON file, as `data_prep.contracts.records.DecisionRecord`
-                describes it.
-
-        Returns:
-            Path of the JSON file.
-        """
-        path = self._decision_path(target)
-        make_folder(path.parent)
-        write_json(path, "decision", payload)
-        return path
 
 
 def _select_rows(table: pd.DataFrame, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:

@@ -5,15 +5,14 @@ No other module resizes or normalises images.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import cv2
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import Record, Whole
 from cxr_compare.data_prep.store.placement import Placement, scaled_sides
 
 Pixels = TypeVar("Pixels", bound=Any)
@@ -68,8 +67,12 @@ def _resize(pixels: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
     return cv2.resize(pixels, sides, interpolation=method)
 
 
-@dataclass(frozen=True)
-class Preprocess:
+def _allowed_size(size: int) -> int:
+    require_size(size)
+    return size
+
+
+class Preprocess(Record, kind="preprocess"):
     """Side and normalisation of the square image that a model takes as input.
 
     The file ``preprocess.json`` of a trained model stores them.
@@ -85,14 +88,9 @@ class Preprocess:
         [-2.0, 2.0]
     """
 
-    size: int
+    size: Annotated[Whole, AfterValidator(_allowed_size)]
     mean: float
-    std: float
-
-    def __post_init__(self) -> None:
-        require_size(self.size)
-        if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0):
-            raise InputError(f"mean {self.mean}, std {self.std}: must be finite, and std above 0")
+    std: Annotated[float, Field(gt=0)]
 
     def normalise(self, images: Pixels) -> Pixels:
         """Convert grey levels to the input of the model: ``(x / 255 - mean) / std``.
@@ -109,30 +107,6 @@ class Preprocess:
         elif not images.dtype.is_floating_point:
             images = images.float()
         return (images - 255.0 * self.mean) / (255.0 * self.std)
-
-    def to_json(self, path: Path) -> None:
-        """Write these settings as ``preprocess.json``.
-
-        Args:
-            path: Path of the file to write.
-        """
-        write_json(path, "preprocess", {"resize": "letterbox", **asdict(self)})
-
-    @classmethod
-    def from_json(cls, path: Path) -> Self:
-        """Read settings from the file ``preprocess.json`` of a trained model.
-
-        Args:
-            path: Path of the file.
-
-        Raises:
-            InputError: The file is missing or broken.
-        """
-        content = read_json(path, "preprocess")
-        try:
-            return cls(content["size"], content["mean"], content["std"])
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
 
 
 def require_size(size: int) -> None:

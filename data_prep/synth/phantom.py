@@ -10,18 +10,16 @@ from typing import Any
 from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.disk_space import make_folder, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
-from cxr_compare.data_prep.sources.rsna import TEST_IMAGES, TRAIN_IMAGES
+from cxr_compare.data_prep.sources.rsna import TEST_IMAGES, TRAIN_IMAGES, DrawnWith, PhantomInfo
 from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
 from cxr_compare.data_prep.synth.rsna_files import image_record, rsna_tables, write_image
 from cxr_compare.data_prep.work.map_images import map_images
 
 _JSON = "synth.json"
-_KIND = "synth"
 _STARTED = "synth.started.json"
 _FIRST_TEST_PATIENT = 1_000_000_000  # far from the numbers of labelled patients
 
@@ -137,7 +135,7 @@ def write_phantom(
     # JPEG takes about a third of a byte per pixel; a fifth of the images is not compressed.
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
-        write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
+        PhantomInfo(arguments=DrawnWith(**asdict(arguments))).write(out / _STARTED)
         train = make_folder(out / TRAIN_IMAGES)
         test = make_folder(out / TEST_IMAGES)
         n_test = count_test_images(n_images)
@@ -159,9 +157,9 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
         return None
     record = read_matching_record(
         out,
-        {_JSON: _KIND, _STARTED: _KIND},
+        {_JSON: PhantomInfo, _STARTED: PhantomInfo},
         asdict(arguments),
-        stored_settings=lambda record: record["arguments"],
+        stored_settings=lambda record: record.arguments.to_json(),
         refusal=lambda key, was, now: (
             f"holds a phantom with {key}={was!r}, asked for {now!r}; choose another folder or "
             "remove this one"
@@ -169,7 +167,7 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
     )
     if record is None:
         raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
-    return record.get("counts")
+    return record.counts or None
 
 
 def _finish(
@@ -185,13 +183,13 @@ def _finish(
     }
     for name, frame in rsna_tables(records).items():
         write_csv(frame, out / name)
-    payload = {
-        "arguments": asdict(arguments),
-        "counts": counts,
-        "box_rule": f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
-        "contrast_to_noise": CONTRAST_TO_NOISE,
-    }
-    write_json(out / _JSON, _KIND, payload)
+    record = PhantomInfo(
+        arguments=DrawnWith(**asdict(arguments)),
+        counts=counts,
+        box_rule=f"extent in which a lesion adds more than {BOX_FRACTION} of its own peak",
+        contrast_to_noise=CONTRAST_TO_NOISE,
+    )
+    record.write(out / _JSON)
     (out / _STARTED).unlink()
     return counts
 

@@ -319,26 +319,6 @@ class MapBoxRule:
         number = {1: "one box", 2: "two boxes"}.get(self.most, f"{self.most} boxes")
         return f"{text}, at most {number} an image"
 
-    @classmethod
-    def from_dict(cls, payload: Mapping[str, Any] | None) -> MapBoxRule | None:
-        """Read the rule from the dictionary that ``cxr tune`` stored.
-
-        Args:
-            payload: Dictionary with ``level``, ``relative`` and ``most``, as the file
-                ``decisions/TARGET.json`` (TARGET is the name of the finding, or group of findings)
-                stores it; None for a system without maps.
-
-        Returns:
-            The rule, or None if `payload` is None.
-
-        Example:
-            >>> MapBoxRule.from_dict({"level": 0.5, "relative": False, "most": None})
-            MapBoxRule(level=0.5, relative=False, most=None)
-        """
-        if payload is None:
-            return None
-        return cls(payload["level"], payload["relative"], payload["most"])
-
     def cut(
         self, grid: Floats, frame: MapFrame, score: float, scale: tuple[float, float]
     ) -> CutBoxes:

@@ -262,8 +262,7 @@ def _baseline(
         source=model.output.source,
         constant_points=places.points_on(ids),
     )
-    choices = replace(
-        model.choices,
+    choices = model.choices.with_values(
         reduction=None,
         calibration=None,
         map_scale=None,

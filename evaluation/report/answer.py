@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from pydantic import Field
+
+from cxr_compare.data_prep.contracts.provenance import MadeRecord
+from cxr_compare.data_prep.contracts.records import Digests, Items, NumbersByName, Record, Whole
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.curves import chart_facts
 from cxr_compare.evaluation.report.given_thresholds import GIVEN_METRICS, declared_threshold_line
@@ -13,8 +18,146 @@ from cxr_compare.evaluation.thresholds import DECLARED
 from cxr_compare.evaluation.verdict.verdict_parts import Conclusion
 
 
+class EvaluatedOn(Record):
+    """The data set on which a comparison report was made.
+
+    Attributes:
+        name: Name of the data set, or of the file with the truth.
+        content_id: Digest of the table of images; None for a truth that is no data set.
+        labels_id: Digest of the labels and boxes; None for a truth that is no data set.
+        split: Name of the split.
+        split_ids: Digest of each split by its name.
+    """
+
+    name: str
+    content_id: str | None = None
+    labels_id: str | None = None
+    split: str | None = None
+    split_ids: dict[str, str] = Field(default_factory=dict)
+
+
+class ReportOrigin(MadeRecord):
+    """Data set and systems (models or human readers) from which a comparison report was made.
+
+    Attributes:
+        data_set: Data set that was evaluated, and its split into train, validation and test.
+        bootstrap: Number of resamples, their seed and the kind of interval.
+        seeds: Training seeds of each system.
+        systems: For each system by its name, facts such as its kind and the data on which it was
+            trained.
+        protocol: Settings of the protocol.
+        names_hidden: True if the ids of images and patients are numbers.
+    """
+
+    data_set: EvaluatedOn | None = None
+    bootstrap: dict[str, Any] = Field(default_factory=dict)
+    seeds: dict[str, Any] = Field(default_factory=dict)
+    systems: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    protocol: dict[str, Any] = Field(default_factory=dict)
+    names_hidden: bool = False
+
+
+class JointMembers(Record):
+    """The joint system of a comparison.
+
+    Attributes:
+        name: Name of the joint system.
+        members: Names of its members.
+        policy: Operating point at which decisions are compared.
+        changes: Numbers of changed decisions, by member and kind of change.
+    """
+
+    name: str
+    members: Items[str]
+    policy: str
+    changes: dict[str, dict[str, Whole]]
+
+
+class AnswerTable(Record):
+    """The main table of a report as texts.
+
+    Attributes:
+        index: Heading of the section and name of each row.
+        columns: Headings of the columns.
+        data: Text of each column, row by row.
+    """
+
+    index: list[list[str]]
+    columns: list[str]
+    data: list[list[str]]
+
+
+class AnswerInfo(Record, kind="answer"):
+    """Content of ``answer.json``: the answer of a comparison, which marks its report as complete.
+
+    Attributes:
+        headline: The answer in one sentence.
+        ranking: Sentence on the order of more than two systems; empty without one.
+        kind: Kind of the answer, such as ``open``.
+        cautions: Reasons why it may be wrong.
+        findings: Sentences on further comparisons.
+        margin: Sentences on a margin that was stated beforehand.
+        at_declared_thresholds: Sentences on the figures at declared thresholds.
+        scope: What the answer is about.
+        claims: Differences in the primary figure between two systems, which the headline states.
+        notes: All notes.
+        reading: Sentences on how the truth and the systems were read.
+        names_images: True if such a sentence, or a caution on reading, names an image.
+        target: Name of the target (findings that make an image positive) that was evaluated.
+        systems: Names of the compared systems.
+        joint: The joint system; None without one.
+        made_of_others: Systems that are made of others, by name.
+        policy: Operating point, such as ``max_f1``, whose threshold is used for everything that is
+            shown at a single threshold.
+        policies: Operating points for which at least one system has a threshold.
+        thresholds: For each system by name, the score threshold by operating point, such as
+            ``max_f1``; None if the operating point has no threshold.
+        declared: Declared threshold of each system that has one.
+        costs: Cost of each system.
+        charts: What charts and their notes need beside the curves.
+        exposure: Results on images that a system may have seen.
+        provenance: Data set and systems of the report.
+        table: The main table of the report.
+        seed: Random seed of the bootstrap resampling.
+        overlays: By image id, the file name of the image with boxes and contours drawn on it.
+        call: Systems, data and options of the command that made the comparison, by key; None if
+            it was not a command.
+        files: SHA-256 of each Parquet table of the report, by file name.
+    """
+
+    headline: str
+    ranking: str
+    kind: str
+    cautions: Items[str]
+    findings: Items[str]
+    margin: Items[str]
+    at_declared_thresholds: Items[str]
+    scope: str
+    claims: Items[dict[str, Any]]
+    notes: Items[str]
+    reading: Items[str]
+    names_images: bool
+    target: str
+    systems: Items[str]
+    joint: JointMembers | None
+    made_of_others: dict[str, Items[str]]
+    policy: str
+    policies: Items[str]
+    thresholds: dict[str, NumbersByName]
+    declared: dict[str, dict[str, Any]]
+    costs: dict[str, dict[str, Any] | None]
+    charts: dict[str, Any]
+    exposure: Items[dict[str, Any]]
+    provenance: ReportOrigin
+    table: AnswerTable
+    seed: Whole
+    overlays: dict[str, str]
+    call: dict[str, Any] | None
+    files: Digests = Field(default_factory=dict)
+
+
 def answer_record(comparison: Comparison) -> dict[str, Any]:
-    """Return the answer of a comparison and the facts behind it, as values that JSON can hold."""
+    """Return the answer of a comparison and the facts behind it, by the keys of `AnswerInfo`."""
     answer = comparison.answer
     record = {
         "headline": answer.headline,
@@ -36,7 +179,7 @@ def answer_record(comparison: Comparison) -> dict[str, Any]:
         "policy": comparison.main_policy,
         "policies": comparison.policies,
         "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
-        "declared": {name: each._asdict() for name, each in comparison.declared.items()},
+        "declared": {name: asdict(each) for name, each in comparison.declared.items()},
         "costs": {name: each.cost for name, each in comparison.systems.items()},
         "charts": chart_facts(comparison),
         "exposure": [result.to_dict() for result in comparison.exposures],

@@ -34,6 +34,7 @@ from cxr_compare.evaluation.sources.stored_predictions import (
     read_decision,
     read_output,
     read_system,
+    stored_decision,
 )
 from cxr_compare.evaluation.thresholds import POLICIES
 
@@ -290,7 +291,7 @@ def read_cases_of_images(
             raise InputError(f"{system.folder}: {name} ran on none of the images asked for")
         decision = None
         used = policy or POLICIES[0]
-        if system.decision(test_set.target.name) is not None:
+        if stored_decision(system, test_set.target.name) is not None:
             decision, _ = read_decision(name, system, test_set, ())
             used = decision.policy(policy, system.folder)
         evidence = read_output(system, test_set.target, ids)

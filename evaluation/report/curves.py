@@ -17,7 +17,6 @@ from cxr_compare.evaluation.figures import Figure
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
 from cxr_compare.evaluation.metrics.net_benefit import RISKS, decision_curve
 from cxr_compare.evaluation.metrics.registry import METRICS, RATE_LABELS
-from cxr_compare.evaluation.report.interval_facts import is_calibrated
 from cxr_compare.evaluation.report.metric_table import shown_contrasts, withdrawn_text
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bands import roc_band, share_band
@@ -35,7 +34,6 @@ _CALIBRATION_METHODS = {
     "platt": "Platt scaling",
     "temperature": "temperature scaling",
     "isotonic": "isotonic regression",
-    "none": "taking the score as it is",
 }
 _NUMBERS = ("x", "y", "low", "high")
 _TEXTS = ("chart", "system", "kind", "policy")
@@ -267,12 +265,10 @@ def _calibration_curve(
 
 def _calibration_method(result: SystemResult) -> str:
     """Return the method that made a score a probability; empty if the score is taken as it is."""
-    decision = result.decisions[0].to_dict() if result.decisions else {}
-    calibration = decision.get("calibration")
-    if calibration and not is_calibrated({"decision": decision}):
-        return ""
-    method = (calibration or {}).get("method")
-    return _CALIBRATION_METHODS.get(str(method), "a method that was not recorded")
+    calibration = result.decisions[0].calibration if result.decisions else None
+    if calibration is None:
+        return "a method that was not recorded"
+    return "" if calibration.method == "none" else _CALIBRATION_METHODS[calibration.method]
 
 
 def _guides(comparison: Comparison) -> Iterator[pd.DataFrame]:

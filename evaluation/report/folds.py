@@ -19,16 +19,17 @@ from scipy.special import stdtr, stdtrit
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
 from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER, require_kind
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_title
 from cxr_compare.evaluation.overlays.shapes import system_colour
+from cxr_compare.evaluation.report.answer import AnswerInfo
 from cxr_compare.evaluation.report.files import DECISIONS
-from cxr_compare.evaluation.report.joint_table import read_joint_system
+from cxr_compare.evaluation.report.joint_table import joint_system
 from cxr_compare.evaluation.report.table import markdown_rows, text_table
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_equation, range_text
 from cxr_compare.evaluation.statistics.holm import holm
@@ -84,13 +85,14 @@ class Folds:
             raise InputError("folds: at least two reports make a cross-validation")
         for folder in folders:
             require_kind(folder, "report")
-        reports = [read_json(folder / REPORT_MARKER, "answer") for folder in folders]
+        reports = [AnswerInfo.read(folder / REPORT_MARKER) for folder in folders]
+        made_on = [report.provenance.data_set for report in reports]
         for kind, facts in (
-            ("target", [report["target"] for report in reports]),
-            ("systems", [report["systems"] for report in reports]),
-            ("joint system", [read_joint_system(report) for report in reports]),
-            ("images", [report["provenance"]["data_set"].get("content_id") for report in reports]),
-            ("labels", [report["provenance"]["data_set"].get("labels_id") for report in reports]),
+            ("target", [report.target for report in reports]),
+            ("systems", [report.systems for report in reports]),
+            ("joint system", [report.joint for report in reports]),
+            ("images", [None if each is None else each.content_id for each in made_on]),
+            ("labels", [None if each is None else each.labels_id for each in made_on]),
         ):
             for folder, fact in zip(folders, facts, strict=True):
                 if fact != facts[0]:
@@ -98,22 +100,25 @@ class Folds:
                         f"{folder}: other {kind} than {folders[0]} ({fact} instead of {facts[0]}); "
                         "folds are reports on the same systems and data"
                     )
-        tested = [read_table(folder / DECISIONS, "decisions") for folder in folders]
+        tested = [
+            read_table(folder / DECISIONS, "decisions", files=report.files)
+            for folder, report in zip(folders, reports, strict=True)
+        ]
         _require_disjoint(folders, [_patients(images) for images in tested])
         frames = [
-            read_table(folder / "figures.parquet", "figures").assign(fold=n)
-            for n, folder in enumerate(folders)
+            read_table(folder / "figures.parquet", "figures", files=report.files).assign(fold=n)
+            for n, (folder, report) in enumerate(zip(folders, reports, strict=True))
         ]
         figures = pd.concat(frames, ignore_index=True)
         figures = figures[~figures["metric"].isin(family("counts"))]
         return cls(
             folders=tuple(folders),
-            splits=tuple(report["provenance"]["data_set"].get("split") for report in reports),
-            systems=tuple(reports[0]["systems"]),
+            splits=tuple("" if data_set is None else str(data_set.split) for data_set in made_on),
+            systems=reports[0].systems,
             figures=figures[[*KEYS, "fold", "estimate"]].astype({"estimate": float}),
             n_images=tuple(int(images["image_id"].nunique()) for images in tested),
-            provenance=tuple(report["provenance"] for report in reports),
-            joint=read_joint_system(reports[0]),
+            provenance=tuple(report.provenance.to_json() for report in reports),
+            joint=joint_system(reports[0].joint),
         )
 
     @cached_property

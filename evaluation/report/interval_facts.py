@@ -105,7 +105,7 @@ def _fixed_choices(comparison: Comparison, figures: Sequence[Figure]) -> tuple[s
     names = [name for figure in figures for name in figure.fixed_choices]
     for record in comparison.records.values():
         decision = record.get("decision") or {}
-        if decision.get("reduction") and decision.get("settings_tried"):
+        if decision.get("reduction") and decision.get("tried"):
             names.append("rule from boxes to an image score")
     return tuple(dict.fromkeys(names))
 

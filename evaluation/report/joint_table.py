@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -68,10 +67,9 @@ def joint_record(comparison: Comparison) -> dict[str, Any] | None:
     }
 
 
-def read_joint_system(report: Mapping[str, Any]) -> JointSystem | None:
+def joint_system(stored: Any) -> JointSystem | None:
     """Return the joint system that the ``answer.json`` of a report records; None without one."""
-    record = report.get("joint")
-    return record and JointSystem(record["name"], tuple(record["members"]))
+    return None if stored is None else JointSystem(stored.name, stored.members)
 
 
 def joint_table(comparison: Comparison) -> Table | None:

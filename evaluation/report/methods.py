@@ -9,6 +9,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
+from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL
@@ -23,10 +24,15 @@ from cxr_compare.evaluation.report.interval_texts import (
     uncertainty_text,
 )
 from cxr_compare.evaluation.report.trained_systems import (
-    Facts,
     imported_text,
     prediction_text,
     system_text,
+)
+from cxr_compare.evaluation.statistics.calibration import (
+    Calibration,
+    IsotonicScaling,
+    PlattScaling,
+    RawScores,
 )
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import MOST_UNDEFINED
@@ -185,9 +191,9 @@ def _roles(comparison: Comparison, labelled: LabelledImages) -> str:
     if len(texts) < 2:
         return ""
     rule = labelled.split_rule
-    how = [rule["method"]] if rule.get("method") else []
-    if rule.get("balanced"):
-        how.append(f"balanced by {listing(rule['balanced'])}")
+    how = [] if rule is None else [rule.method]
+    if rule is not None and rule.balanced:
+        how.append(f"balanced by {listing(rule.balanced)}")
     if comparison.background.audit is not None and not comparison.background.audit:
         how.append("each patient in one role")
     assigned = f" ({', '.join(how)})" if how else ""
@@ -248,10 +254,11 @@ def _decisions_paragraph(
                 "patients."
             )
     for name, system in comparison.systems.items():
-        decision = (comparison.records.get(name) or {}).get("decision") or {}
-        validated = (decision.get("chosen_on") or {}).get("n_images")
-        if made.has_thresholds or decision.get("reduction") or validated:
-            parts = [*_choices(decision, citations), _thresholds(system)]
+        decision = _recorded_choices(comparison, name)
+        validated = decision is not None and decision.chosen_on.get("n_images")
+        if made.has_thresholds or (decision is not None and decision.reduction) or validated:
+            chosen = [] if decision is None else _choices(decision, citations)
+            parts = [*chosen, _thresholds(system)]
             texts.append(f"{name}: {_chosen_on(decision)}: {'; '.join(parts)}.")
     for name in comparison.systems:
         facts = comparison.records.get(name) or {}
@@ -267,81 +274,86 @@ def _decisions_paragraph(
     return " ".join(texts)
 
 
-def _chosen_on(decision: Facts) -> str:
+def _recorded_choices(comparison: Comparison, name: str) -> Choices | None:
+    """Return what validation chose for the first seed of a system, if the comparison records it."""
+    decisions = comparison.systems[name].decisions
+    is_recorded = "decision" in (comparison.records.get(name) or {})
+    return decisions[0] if decisions and is_recorded else None
+
+
+def _chosen_on(decision: Choices | None) -> str:
     """Name the validation images of a decision, and how many settings were tried on them."""
-    facts = decision.get("chosen_on") or {}
-    if not facts.get("n_images"):
+    facts = {} if decision is None else decision.chosen_on
+    if decision is None or not facts.get("n_images"):
         return "without validation images"
     text = (
         f"chosen on {facts['n_images']:,} validation images of {facts['n_patients']:,} patients, "
         f"{facts['n_positive']:,} positive"
     )
-    n_tried = decision.get("settings_tried")
+    n_tried = len(decision.tried)
     if not n_tried:
         return text
     tried = counted(n_tried, "setting")
-    if decision.get("reduction"):
+    if decision.reduction:
         tried = f"{counted(n_tried, 'rule')} from boxes to an image score"
     return f"{text} ({tried} tried)"
 
 
-def _choices(decision: Facts, citations: Citations) -> list[str]:
+def _choices(decision: Choices, citations: Citations) -> list[str]:
     """Return what validation chose for a system apart from its thresholds."""
     texts = []
-    reduction = decision.get("reduction")
+    reduction = decision.reduction
     if reduction:
-        rule = _REDUCTIONS.get(reduction["rule"], reduction["rule"])
-        if reduction.get("min_score"):
-            rule += f" with scores of at least {reduction['min_score']:g}"
+        rule = _REDUCTIONS.get(reduction.rule, reduction.rule)
+        if reduction.min_score:
+            rule += f" with scores of at least {reduction.min_score:g}"
         texts.append(f"image score: {rule}")
-    if decision.get("calibration"):
-        is_platt = decision["calibration"]["method"] == "platt"
+    if decision.calibration:
+        is_platt = decision.calibration.method == "platt"
         cited = citations.cite("platt2000") if is_platt else ""
-        texts.append(f"probability: {_probability(decision)}{cited}")
-    if decision.get("box_rule"):
+        texts.append(f"probability: {_probability(decision.calibration, decision.losses)}{cited}")
+    if decision.box_rule_text:
         texts.append(f"boxes {_box_rule(decision)}")
-    if decision.get("box_cut") is not None:
-        texts.append(f"boxes count in the RSNA score from a score of {decision['box_cut']:g}")
-    if decision.get("map_scale"):
-        low, high = decision["map_scale"]
+    if decision.box_cut is not None:
+        texts.append(f"boxes count in the RSNA score from a score of {decision.box_cut:g}")
+    if decision.map_scale:
+        low, high = decision.map_scale
         texts.append(f"full scale of its maps {number(low, 2)} to {number(high, 2)}")
     return texts
 
 
-def _probability(decision: Facts) -> str:
-    """Name the calibration of a decision and its losses."""
-    facts = decision["calibration"]
-    match facts["method"]:
-        case "none":
-            text = "the score as it is"
-        case "temperature":
-            text = f"temperature {number(facts['temperature'], 2)}"
-        case "isotonic":
-            text = (
-                f"isotonic regression with {facts['levels']} levels and straight lines between "
-                "them; the order of scores is kept, and scores on one level are tied"
-            )
-        case _:
-            text = (
-                f"Platt scaling with slope {number(facts['slope'], 2)} and intercept "
-                f"{number(facts['intercept'], 2)}"
-            )
-    if facts.get("no_box") is not None:
-        text += f"; a score of 0 (no box) becomes {number(facts['no_box'])}"
-    losses = (decision.get("choices") or {}).get("calibration")
+def _probability(calibration: Calibration, losses: Mapping[str, float]) -> str:
+    """Name a calibration and the losses of those that were compared."""
+    if isinstance(calibration, RawScores):
+        text = "the score as it is"
+    elif isinstance(calibration, IsotonicScaling):
+        levels = len(set(calibration.probabilities))
+        text = (
+            f"isotonic regression with {levels} levels and straight lines between them; the order "
+            "of scores is kept, and scores on one level are tied"
+        )
+    elif calibration.method == "temperature":
+        text = f"temperature {number(1 / calibration.slope, 2)}"
+    else:
+        text = (
+            f"Platt scaling with slope {number(calibration.slope, 2)} and intercept "
+            f"{number(calibration.intercept, 2)}"
+        )
+    if isinstance(calibration, PlattScaling) and calibration.no_box is not None:
+        text += f"; a score of 0 (no box) becomes {number(calibration.no_box)}"
     if losses:
         shown = [f"{name.replace('_', ' ')} {number(loss)}" for name, loss in losses.items()]
         text += f"; held-out log loss: {', '.join(shown)}"
     return text
 
 
-def _box_rule(decision: Facts) -> str:
+def _box_rule(decision: Choices) -> str:
     """Name the rule for boxes of a decision."""
-    rule = decision["box_rule"]
-    text = f"cut from its maps {rule}" if decision.get("map_boxes") else str(rule)
-    n_tried = len(decision.get("boxes_tried") or [])
+    rule = decision.box_rule_text
+    text = f"cut from its maps {rule}" if decision.map_boxes else str(rule)
+    n_tried = len(decision.boxes_tried)
     if n_tried > 1:
-        metric = (decision.get("options") or {}).get("boxes_by") or "froc_mean"
+        metric = decision.options.boxes_by
         text += f" (the best of {n_tried} rules by {METRICS[metric].title_in_sentence})"
     return text
 

@@ -21,7 +21,6 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder, ShownAsText
@@ -31,10 +30,10 @@ from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.figures import TIDY_COLUMNS
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.answer import answer_record
+from cxr_compare.evaluation.report.answer import AnswerInfo, answer_record
 from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
-from cxr_compare.evaluation.report.joint_table import read_joint_system
+from cxr_compare.evaluation.report.joint_table import joint_system
 from cxr_compare.evaluation.report.metric_table import marks_note
 from cxr_compare.evaluation.report.summary_table import summary_frame
 from cxr_compare.evaluation.report.tidy_tables import tidy_table
@@ -86,23 +85,23 @@ class Result(OpenedFromFolder):
         return cls(None, folder)
 
     @cached_property
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> AnswerInfo:
         """Content of ``answer.json``: the answer in sentences, and the facts behind it.
 
-        Some keys are ``headline``, ``cautions``, ``findings``, ``claims``, ``systems``,
+        Some attributes are ``headline``, ``cautions``, ``findings``, ``claims``, ``systems``,
         ``thresholds``, ``costs`` and ``provenance``.
         """
         if self.compared is None:
-            return read_json(self._opened / files.ANSWER, "answer")
+            return AnswerInfo.read(self._opened / files.ANSWER)
         table = self.table.to_dict("split")
         table["index"] = [list(names) for names in table["index"]]
-        return {
+        return AnswerInfo(
             **answer_record(self.compared.comparison),
-            "table": table,
-            "seed": self.compared.seed,
-            "overlays": {},
-            "call": None,
-        }
+            table=table,
+            seed=self.compared.seed,
+            overlays={},
+            call=None,
+        )
 
     @property
     def _opened(self) -> Path:
@@ -112,7 +111,8 @@ class Result(OpenedFromFolder):
 
     def _table(self, name: str) -> pd.DataFrame:
         if self.compared is None:
-            return read_table(self._opened / f"{name}.parquet", name)
+            path = self._opened / f"{name}.parquet"
+            return read_table(path, name, files=self.answer.files)
         return tidy_table(self.compared.comparison, name)
 
     @cached_property
@@ -180,7 +180,7 @@ class Result(OpenedFromFolder):
         """
         if self.compared is not None:
             return summary_frame(self.compared.comparison, self.compared.rows)
-        stored = self.answer["table"]
+        stored = self.answer.table.to_json()
         index = pd.MultiIndex.from_tuples([tuple(names) for names in stored["index"]])
         return pd.DataFrame(stored["data"], index=index, columns=stored["columns"])
 
@@ -188,7 +188,7 @@ class Result(OpenedFromFolder):
     def table_note(self) -> str:
         """Meaning of the marks in `table`; empty if it has no differences."""
         texts = self.table.to_numpy().ravel().tolist()
-        return marks_note(texts, read_joint_system(self.answer), with_findings=True)
+        return marks_note(texts, joint_system(self.answer.joint), with_findings=True)
 
     @property
     def headline(self) -> str:
@@ -196,27 +196,27 @@ class Result(OpenedFromFolder):
 
         It claims no more than the intervals support.
         """
-        return str(self.answer["headline"])
+        return self.answer.headline
 
     @property
     def cautions(self) -> tuple[str, ...]:
         """Reasons why the main conclusion may be wrong, the most harmful first."""
-        return tuple(self.answer["cautions"])
+        return self.answer.cautions
 
     @property
     def findings(self) -> tuple[str, ...]:
         """Results of further comparisons beside the main conclusion, one sentence each."""
-        return tuple(self.answer["findings"])
+        return self.answer.findings
 
     @property
     def systems(self) -> list[str]:
         """Names of the compared detectors and classifiers, the reference system first."""
-        return list(self.answer["systems"])
+        return list(self.answer.systems)
 
     @property
     def policy(self) -> str:
         """Rule, such as ``max_f1``, whose thresholds are used where only one is shown."""
-        return str(self.answer["policy"])
+        return self.answer.policy
 
     @property
     def page(self) -> Path | None:
@@ -235,12 +235,12 @@ class Result(OpenedFromFolder):
         return f"<Result of {systems} on {self.answer['target']}: {images} test images, {where}>"
 
     def __str__(self) -> str:
-        lines = [self.headline, self.answer["ranking"], *self.answer["margin"]]
-        if any(policy.startswith("threshold=") for policy in self.answer["policies"]):
+        lines = [self.headline, self.answer.ranking, *self.answer.margin]
+        if any(policy.startswith("threshold=") for policy in self.answer.policies):
             lines += given_threshold_lines(self.figures[self.figures["kind"] == "system"])
-        lines += self.answer["at_declared_thresholds"]
+        lines += self.answer.at_declared_thresholds
         lines += [f"Caution: {caution}" for caution in self.cautions]
-        lines += [f"Note: {note}" for note in self.answer["reading"]]
+        lines += [f"Note: {note}" for note in self.answer.reading]
         if self.page is not None:
             lines += [f"Report: {self.page}", self._contents_of_page]
         return "\n".join(filter(None, lines))
@@ -248,17 +248,17 @@ class Result(OpenedFromFolder):
     @property
     def _contents_of_page(self) -> str:
         """Sentence on what a reader gets to whom the page is sent."""
-        drawn = bool(self.answer["overlays"])
-        hidden = bool((self.answer["provenance"] or {}).get("names_hidden"))
+        drawn = bool(self.answer.overlays)
+        hidden = self.answer.provenance.names_hidden
         images = "images" if drawn else "no images"
-        named = (drawn or self.answer["names_images"]) and not hidden
+        named = (drawn or self.answer.names_images) and not hidden
         names = "file names" if named else "no file names"
         first, second = sorted((images, names), key=lambda held: held.startswith("no "))
         return f"This file can be sent as it is; it holds {first} and {second}."
 
     def _repr_html_(self) -> str:
         """Return the answer, its cautions and notes and the table as HTML, for a notebook."""
-        notes = [*self.cautions, *(f"Note: {note}" for note in self.answer["reading"])]
+        notes = [*self.cautions, *(f"Note: {note}" for note in self.answer.reading)]
         items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
         table = self.table.to_html().replace("<td>", '<td style="white-space: nowrap">')
         note = f"<p>{html.escape(self.table_note)}</p>" if self.table_note else ""
@@ -273,7 +273,7 @@ class Result(OpenedFromFolder):
         """
         frame = self.to_frame()
         rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        return {**self.answer, "figures": rows}
+        return {**self.answer.to_json(), "figures": rows}
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with one row for each system or difference and metric, by image.
@@ -310,7 +310,7 @@ class Result(OpenedFromFolder):
         """
         from cxr_compare.evaluation.report.plots import chart_names, draw
 
-        facts = self.answer["charts"]
+        facts = self.answer.charts
         names = chart_names(self.curves, facts)
         if name not in names:
             raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(names)}")
@@ -342,9 +342,9 @@ class Result(OpenedFromFolder):
             self.systems,
             self.policy,
             per_category=per_kind,
-            seed=self.answer["seed"],
-            joint=read_joint_system(self.answer),
-            made_of_others=self.answer["made_of_others"],
+            seed=self.answer.seed,
+            joint=joint_system(self.answer.joint),
+            made_of_others=self.answer.made_of_others,
         )
         rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
@@ -388,7 +388,7 @@ class Result(OpenedFromFolder):
     def _stored_overlay(self, image_id: str) -> np.ndarray:
         from PIL import Image
 
-        name = self.answer["overlays"].get(image_id)
+        name = self.answer.overlays.get(image_id)
         if name is None:
             raise InputError(
                 f"image '{image_id}' is not among the cases that this report drew; draw it with "
@@ -449,15 +449,17 @@ class Result(OpenedFromFolder):
             folder,
             curves=self.curves,
             figures=self.figures,
-            facts=self.answer["charts"],
+            facts=self.answer.charts,
             progress=progress,
         )
+        digests = {}
         for name in files.TABLES:
-            write_table(getattr(self, name), folder / f"{name}.parquet", name)
+            table = getattr(self, name)
+            digests[f"{name}.parquet"] = write_table(table, folder / f"{name}.parquet", name)
         for name in files.CSV_TABLES:
             write_csv(getattr(self, name), folder / f"{name}.csv")
-        content = {**self.answer, "overlays": overlays, "call": call}
-        write_json(folder / files.ANSWER, "answer", content)
+        answer = self.answer.with_values(overlays=overlays, call=call, files=digests)
+        answer.write(folder / files.ANSWER)
 
 
 @dataclass(frozen=True, repr=False)

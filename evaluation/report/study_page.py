@@ -16,8 +16,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.csv_files import write_csv
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.evaluation.report.chart_style import (
     GUIDE,
     ShownChart,

@@ -55,5 +55,5 @@ def _section(finding: str, title: str, result: Result) -> dict[str, Any]:
         "link": f"{finding}/{files.PAGE}",
         "count": image_count(by_image),
         "table": text_table(caption, ("Figure", *systems), rows),
-        "notes": list(dict.fromkeys([*result.cautions, *result.answer["notes"]])),
+        "notes": list(dict.fromkeys([*result.cautions, *result.answer.notes])),
     }

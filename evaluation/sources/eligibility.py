@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path, PurePath
-from typing import Any
-
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import require_members
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.sources.eligible import unknown_training
@@ -44,17 +40,14 @@ def describe_training_data(system: Predictions) -> dict[str, str] | str:
     names = dict.fromkeys(title for title, _ in training_sets(system))
     if names:
         description = {"data set": " and ".join(names)} | description
-    unknown_members = system.info.get("seen_unknown")
+    unknown_members = system.info.seen_unknown
     if unknown_members:
         description["unknown"] = ", ".join(unknown_members)
     return description
 
 
 def training_sets(system: Predictions) -> list[tuple[str, str]]:
-    """Return the data sets on which a detector or classifier was trained.
-
-    They are read from the predictions or, if these do not record them, from the training run that
-    the predictions name.
+    """Return the data sets on which a detector or classifier was trained, as its record names them.
 
     Args:
         system: Stored predictions of the detector or classifier.
@@ -63,85 +56,31 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
         Pairs of a data set's name and its content id, a digest of the ids and pixels of its images.
         The list is empty if the data sets are unknown.
     """
-    recorded = system.info.get("trained_on")
-    if isinstance(recorded, list):
-        return [(str(entry["name"]), str(entry["content_id"])) for entry in recorded]
-    path = Path(str(system.info.get("run") or "")) / "run.json"
-    run = read_json(path, "run") if system.info.get("run") and path.is_file() else {}
-    return [(str(entry["name"]), str(entry["content_id"])) for entry in sets_of_run(run)]
+    recorded = system.info.trained_on
+    if recorded == "unknown":
+        return []
+    return [(each.name, each.content_id) for each in recorded]
 
 
-def training_id(info: Mapping[str, Any]) -> str:
+def training_id(info: PredictionsInfo) -> str:
     """Return the id of the training run whose model made the predictions.
 
     An exported model has the id of the run that it was exported from. Neither device nor precision
     changes the id. Predictions that were imported from other software name no run.
 
     Args:
-        info: Content of the file ``predictions.json`` in a folder of predictions, as a dictionary.
+        info: Content of the file ``predictions.json`` in a folder of predictions.
 
     Returns:
         The id of the training run, or the id of these predictions (``inference_id``) where the
         training run is not recorded.
 
     Example:
-        >>> training_id({"training_id": None, "exported_from": "run-1", "inference_id": "x"})
-        'run-1'
+        >>> info = PredictionsInfo(system="A", kind="scores", exported_from="r", inference_id="x")
+        >>> training_id(info)
+        'r'
     """
-    keys = ("training_id", "exported_from", "inference_id")
-    return str(next((info[key] for key in keys if info.get(key)), None))
-
-
-def sets_of_run(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the data sets of a training run and of the runs whose weights it started from.
-
-    Args:
-        run: Content of ``run.json``, the file in the folder of a training run, as a dictionary.
-
-    Returns:
-        Dictionaries with ``name`` and ``content_id`` (a digest of the images); the run's own data
-        set is first.
-
-    Example:
-        >>> origin = {"data_set": {"name": "nih", "content_id": "1"}}
-        >>> run = {"data_set": {"name": "rsna", "content_id": "2"}, "started_from": origin}
-        >>> [entry["name"] for entry in sets_of_run(run)]
-        ['rsna', 'nih']
-    """
-    data_set = run.get("data_set")
-    origin = run.get("started_from")
-    own_sets = []
-    if data_set:
-        own_sets = [{key: data_set[key] for key in ("name", "content_id")}]
-    earlier_sets = sets_of_run(origin) if isinstance(origin, dict) else []
-    return own_sets + [entry for entry in earlier_sets if entry not in own_sets]
-
-
-def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
-    """Return the file of start weights whose training data are unknown.
-
-    A training run may start from a file of weights, or from another run that itself started from
-    such a file.
-
-    Args:
-        started: Content of ``run.json`` as a dictionary, or the dictionary of an earlier run under
-            its key ``started_from``.
-
-    Returns:
-        File names of such weights; empty, or one name, because a run starts from one file.
-
-    Example:
-        >>> unknown_training_data({"started_from": {"weights": "a.pth", "trained_on": "unknown"}})
-        ['a.pth']
-        >>> unknown_training_data({"seed": 1})
-        []
-    """
-    origin = started.get("started_from")
-    if not origin:
-        return []
-    if origin.get("trained_on") == "unknown":
-        return [PurePath(str(origin["weights"])).name]
-    return unknown_training_data(origin)
+    return str(info.training_id or info.exported_from or info.inference_id)
 
 
 def notes_on_seen_images(
@@ -168,7 +107,7 @@ def notes_on_seen_images(
     seen = system.seen
     if seen is None:
         return [unknown_training([name])]
-    unknown = system.info.get("seen_unknown") or []
+    unknown = system.info.seen_unknown
     notes = [
         Note(
             "training",
@@ -206,17 +145,17 @@ def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
         InputError: The predictions were made on image files without a data set, on another data
             set, or on images that this data set does not contain.
     """
-    made_on = system.info.get("data_set")
-    content_id = dataset.ids["content_id"]
-    if not made_on:
+    made_on = system.info.data_set
+    content_id = dataset.ids.content_id
+    if made_on is None:
         raise InputError(
             f"{system.folder}: predictions of {name} are of loose files, not of a data set; "
             f"predict {dataset.folder} with --data"
         )
-    if made_on.get("content_id") != content_id:
+    if made_on.content_id != content_id:
         raise InputError(
             f"{system.folder}: predictions of {name} were made on a data set with content_id "
-            f"{made_on.get('content_id')}, {dataset.folder} has {content_id}; predict again on "
+            f"{made_on.content_id}, {dataset.folder} has {content_id}; predict again on "
             "this one"
         )
     require_members(system.images["image_id"], dataset.images, system.folder)

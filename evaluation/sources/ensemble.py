@@ -14,11 +14,13 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import MemberInfo, PredictionsInfo, TrainingSet
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.evaluation.box_choice import BOXES_BY
@@ -238,7 +240,7 @@ def join_both(
         tables["maps"] = maps
     left_out = maps is None and any(len(member.maps) for member in members)
     notes = [_MAPS_LEFT_OUT] if left_out else []
-    return JoinedOutput(images, tables, METHOD, fitted.rule.to_dict(), notes, fitted.fitted_on)
+    return JoinedOutput(images, tables, METHOD, fitted.rule.to_json(), notes, fitted.fitted_on)
 
 
 def joined_output(
@@ -298,7 +300,7 @@ def write_joined(
     if joined.fitted_on is not None and dataset is not None:
         fitted_on = dataset.identities(joined.fitted_on).assign(role="val")
     seen, unknown = _joined_seen(members, fitted_on)
-    info = _info(members, joined, name) | {"seen_unknown": unknown}
+    info = _info(members, joined, name).with_values(seen_unknown=unknown)
     with PredictionWriter(out, info) as writer:
         for start in range(0, len(joined.images), _PART_SIZE):
             part = joined.images.iloc[start : start + _PART_SIZE]
@@ -310,43 +312,44 @@ def write_joined(
             }
             writer.add(part, **part_tables)
         if seen is not None:
-            write_table(seen, out / SEEN_FILE, "seen")
+            writer.files[SEEN_FILE] = write_table(seen, out / SEEN_FILE, "seen")
     return joined.notes
 
 
-def _info(members: Sequence[Predictions], joined: JoinedOutput, name: str | None) -> dict[str, Any]:
+def _info(
+    members: Sequence[Predictions], joined: JoinedOutput, name: str | None
+) -> PredictionsInfo:
     """Return the record of an ensemble: its members, its cost and all that decides the result."""
     names = list(dict.fromkeys(member.name for member in members))
     default_name = f"{names[0]} x {len(members)}" if len(names) == 1 else " + ".join(names)
     data_sets = dict.fromkeys(entry for member in members for entry in training_sets(member))
     member_names = " + ".join(member.name for member in members)
     findings = joined.settings.get("findings", _findings_of(members[0]))
-    return {
-        "system": name or default_name,
-        "seed": None,
-        "kind": joined.kind,
-        "findings": sorted(findings),
-        "inference_id": joined_id(members, joined.settings),
-        "data_set": members[0].info["data_set"],
-        "cost": joined_cost(
-            [dict(member.info.get("cost") or {}) for member in members],
-            f"{member_names}: {joined.method}",
-        ),
-        "members": [
-            {
-                "system": member.name,
-                "folder": member.folder.name,
-                "inference_id": member.info.get("inference_id"),
-                "recipe": member.info.get("recipe"),
-                "cost": member.info.get("cost"),
-            }
-            for member in members
-        ],
-        "ensemble": joined.settings,
-        "notes": joined.notes,
-        "trained_on": [{"name": title, "content_id": digest} for title, digest in data_sets],
+    costs = [dict(member.info.cost or {}) for member in members]
+    member_infos = [
+        MemberInfo(
+            system=member.name,
+            folder=member.folder.name,
+            inference_id=member.info.inference_id,
+            recipe=member.info.recipe,
+            cost=member.info.cost,
+        )
+        for member in members
+    ]
+    return PredictionsInfo(
+        system=name or default_name,
+        seed=None,
+        kind=joined.kind,
+        findings=tuple(sorted(findings)),
+        inference_id=joined_id(members, joined.settings),
+        data_set=members[0].info.data_set,
+        cost=joined_cost(costs, f"{member_names}: {joined.method}"),
+        members=tuple(member_infos),
+        ensemble=joined.settings,
+        notes=tuple(joined.notes),
+        trained_on=tuple(TrainingSet(name=title, content_id=digest) for title, digest in data_sets),
         **provenance(),
-    }
+    )
 
 
 def check_members(members: Sequence[Predictions]) -> None:
@@ -381,7 +384,7 @@ def check_members(members: Sequence[Predictions]) -> None:
 
 def _findings_of(member: Predictions) -> set[str]:
     """Return the findings that a system predicts."""
-    named = member.info.get("findings")
+    named = member.info.findings
     if named:
         return set(named)
     rows = member.boxes if member.kind == "boxes" else member.scores
@@ -558,11 +561,11 @@ def _joined_seen(
     parts: list[pd.DataFrame] = [] if fitted_on is None else [fitted_on]
     unknown: list[str] = []
     for member in members:
-        unknown += [*member.info.get("seen_unknown", [])]
+        unknown += member.info.seen_unknown
         seen = member.seen
         if seen is not None:
             parts.append(seen)
-        elif not member.info.get("seen_unknown"):
+        elif not member.info.seen_unknown:
             unknown.append(member.name)
     if not parts:
         return None, unknown
@@ -575,6 +578,6 @@ def _joined_seen(
 
 def joined_id(members: Sequence[Predictions], settings: dict[str, Any]) -> str:
     """Return a digest of everything that decides the result: the members in order, and settings."""
-    ids = [member.info.get("inference_id") for member in members]
+    ids = [member.info.inference_id for member in members]
     text = json.dumps([ids, settings], sort_keys=True, default=str)
     return "ensemble-" + hashlib.sha256(text.encode()).hexdigest()[:16]

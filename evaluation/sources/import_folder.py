@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.output import System
@@ -19,7 +19,7 @@ from cxr_compare.evaluation.sources.known_images import KnownImages
 _UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
 
 
-def as_predictions(read: System, data_set: Mapping[str, Any], imported_from: str) -> Predictions:
+def as_predictions(read: System, data_set: MadeOn | None, imported_from: str) -> Predictions:
     """Return the predictions with the record and the tables of a predictions folder.
 
     Args:
@@ -27,19 +27,19 @@ def as_predictions(read: System, data_set: Mapping[str, Any], imported_from: str
         data_set: Name and ids of the data set and of its split, for the record.
         imported_from: Name of the file, for the record.
     """
-    info = {
-        "system": read.name,
-        "seed": None,
-        "kind": read.kind,
-        "findings": list(read.findings),
-        "inference_id": read.facts.inference_id,
-        "data_set": dict(data_set),
-        "cost": dict.fromkeys(_UNKNOWN_COST),
-        "trained_on": "unknown",
-        "imported_from": imported_from,
-        "notes": list(read.facts.notes),
+    info = PredictionsInfo(
+        system=read.name,
+        seed=None,
+        kind=read.kind,
+        findings=read.findings,
+        inference_id=str(read.facts.inference_id),
+        data_set=data_set,
+        cost=dict.fromkeys(_UNKNOWN_COST),
+        trained_on="unknown",
+        imported_from=imported_from,
+        notes=read.facts.notes,
         **provenance(),
-    }
+    )
     rows = read.boxes if read.gives_boxes else read.scores
     return Predictions.from_part(info, Part(read.images, {read.kind: rows}))
 
@@ -57,7 +57,7 @@ def read_predictions(
             required.
 
     Returns:
-        The predictions, in memory. ``info["notes"]`` says what was left out, clipped or assumed.
+        The predictions, in memory. ``info.notes`` says what was left out, clipped or assumed.
 
     Raises:
         InputError: As `read_rows`.
@@ -75,14 +75,15 @@ def read_predictions(
     return as_predictions(read, data_set_record(dataset, split), imported_from)
 
 
-def data_set_record(dataset: DataSet, split: str) -> dict[str, Any]:
+def data_set_record(dataset: DataSet, split: str) -> MadeOn:
     """Return what predictions record of the data set and the split whose images they are of."""
-    return {
-        "name": dataset.name,
-        "content_id": dataset.ids["content_id"],
-        "split": split,
-        "split_id": dataset.ids["split_ids"].get(split),
-    }
+    ids = dataset.ids
+    return MadeOn(
+        name=dataset.name,
+        content_id=ids.content_id,
+        split=split,
+        split_id=ids.split_ids.get(split),
+    )
 
 
 def import_file(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import Field
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.records import Items, Record
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.boxes.box_figures import box_figure
@@ -33,74 +35,46 @@ _Gate = Literal["rescaled", "multiplied", "untouched"]
 _SAME = 1e-9
 
 
-@dataclass(frozen=True)
-class JointFinding:
+class JointFinding(Record):
     """Rule by which the outputs of all members for one finding become the joint output.
 
     Attributes:
-        score: Weights of the members' image scores.
+        intercept: Constant of the joint score's log-odds.
+        weights: Weight of each member's logit.
+        at_zero: Term of each member for a score of 0.
         reductions: For each member the rule that reduces its boxes to an image score; None for a
             member that gives image scores.
         gate: Scores of the detector's boxes: ``rescaled`` so that the highest of an image equals
             the joint score, ``multiplied`` by the joint score, or ``untouched``.
-        tried: Figure of each gate on the validation images; empty if there are no boxes to choose
-            by.
+        gates_tried: Figure of each gate on the validation images; empty if there are no boxes to
+            choose by.
     """
 
-    score: JointScore
-    reductions: tuple[Reduction | None, ...]
+    intercept: float
+    weights: Items[float]
+    at_zero: Items[float]
+    reductions: Items[Reduction | None]
     gate: _Gate = "rescaled"
-    tried: Mapping[str, float] = field(default_factory=dict)
+    gates_tried: dict[str, float] = Field(default_factory=dict)
 
-    @classmethod
-    def from_dict(cls, payload: Mapping[str, Any]) -> JointFinding:
-        """Read the rule from the record of a predictions folder."""
-        return cls(
-            JointScore(payload["intercept"], tuple(payload["weights"]), tuple(payload["at_zero"])),
-            tuple(Reduction.from_dict(rule) for rule in payload["reductions"]),
-            payload["gate"],
-            payload["gates_tried"],
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rule for the record of a predictions folder."""
-        return {
-            "intercept": self.score.intercept,
-            "weights": list(self.score.weights),
-            "at_zero": list(self.score.at_zero),
-            "reductions": [
-                None if rule is None else {"rule": rule.rule, "min_score": rule.min_score}
-                for rule in self.reductions
-            ],
-            "gate": self.gate,
-            "gates_tried": dict(self.tried),
-        }
+    @property
+    def score(self) -> JointScore:
+        """Joint score of the members' image scores."""
+        return JointScore(self.intercept, self.weights, self.at_zero)
 
 
-@dataclass(frozen=True)
-class JointRule:
+class JointRule(Record):
     """Rule by which the outputs of several systems become those of one joint system.
 
     Attributes:
-        findings: Rule of each finding by its name.
+        method: Name of the method.
         boxes_by: Figure whose highest value on validation chose how boxes are gated.
+        findings: Rule of each finding by its name.
     """
 
-    findings: Mapping[str, JointFinding]
+    method: str = METHOD
     boxes_by: str = BOXES_BY
-
-    @classmethod
-    def from_dict(cls, payload: Mapping[str, Any]) -> JointRule:
-        """Read the rule from the record of a predictions folder."""
-        rules = {
-            finding: JointFinding.from_dict(rule) for finding, rule in payload["findings"].items()
-        }
-        return cls(rules, payload["boxes_by"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rule for the record of a predictions folder."""
-        rules = {finding: rule.to_dict() for finding, rule in self.findings.items()}
-        return {"method": METHOD, "boxes_by": self.boxes_by, "findings": rules}
+    findings: dict[str, JointFinding]
 
     def apply(
         self,
@@ -213,10 +187,19 @@ def fit_joint(
         if boxes is not None:
             rows = boxes[(boxes["finding"] == finding).to_numpy()]
             gate, tried = _choose_gate(rows, scores, truth, boxes_by)
-        rule = JointFinding(fit_joint_score(positive, columns), reductions, gate, tried)
+        score = fit_joint_score(positive, columns)
+        rule = JointFinding(
+            intercept=score.intercept,
+            weights=score.weights,
+            at_zero=score.at_zero,
+            reductions=reductions,
+            gate=gate,
+            gates_tried=tried,
+        )
         rules[finding], held_out[finding] = rule, scores
         fitted_on |= dict.fromkeys(labels.index)
-    return FittedJoint(JointRule(rules, boxes_by), held_out, pd.Index(fitted_on))
+    rule = JointRule(method=METHOD, boxes_by=boxes_by, findings=rules)
+    return FittedJoint(rule, held_out, pd.Index(fitted_on))
 
 
 def _choose_gate(

@@ -72,7 +72,7 @@ class KnownImages:
             usual_finding=usual,
             labels=labels,
             boxes=dataset.boxes,
-            splits=tuple(dataset.ids["split_ids"]),
+            splits=tuple(dataset.ids.split_ids),
             ids_of_role=dataset.image_ids,
             where=str(dataset.folder),
         )

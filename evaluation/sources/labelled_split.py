@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.duplicates.seen_images import SeenImages
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
@@ -47,10 +48,10 @@ class LabelledSplit:
         """
         ids = self.dataset.ids
         return {
-            "content_id": ids["content_id"],
-            "labels_id": ids["labels_id"],
+            "content_id": ids.content_id,
+            "labels_id": ids.labels_id,
             "split": self.split,
-            "split_id": ids["split_ids"].get(self.split),
+            "split_id": ids.split_ids.get(self.split),
         }
 
     @property
@@ -105,7 +106,7 @@ class LabelledSplit:
             split_rule=self.dataset.split_rule(self.split),
             source=str(self.dataset.folder),
             # Notes of a prepared data set were shown by the command that made it.
-            notes=tuple(self.dataset.info["notes"]) if self.dataset.is_in_memory else (),
+            notes=self.dataset.info.notes if self.dataset.is_in_memory else (),
         )
 
     @cached_property

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation import choose
 from cxr_compare.evaluation.choices import Choices
@@ -40,6 +42,20 @@ _RECORDED = (
     "created", "revision", "versions", "backend", "precision", "tta", "recipe", "members",
     "ensemble", "description",
 )  # fmt: skip
+
+
+def stored_decision(predictions: Predictions, target: str) -> Choices | None:
+    """Return the choices that ``cxr tune`` stored for a target; None if there are none."""
+    path = predictions.decision_file(target)
+    return Choices.read(path) if not predictions.tables and path.is_file() else None
+
+
+def store_decision(predictions: Predictions, choices: Choices) -> Path:
+    """Store choices with the predictions that they are for, and return the path of the file."""
+    path = predictions.decision_file(choices.target)
+    make_folder(path.parent)
+    choices.write(path)
+    return path
 
 
 def read_system(
@@ -74,16 +90,16 @@ def read_system(
         scores=predictions.rows("scores", target.any_of, ids),
         boxes=predictions.rows("boxes", target.any_of, ids),
         findings=target.any_of,
-        decision=predictions.decision(target.name),
+        decision=stored_decision(predictions, target.name),
         source=str(predictions.folder),
         facts=SystemFacts(
-            seed=info.get("seed"),
+            seed=info.seed,
             training_id=training_id(info),
-            inference_id=info.get("inference_id"),
-            exported=bool(info.get("exported_from")),
-            cost=dict(info.get("cost") or {}),
+            inference_id=info.inference_id,
+            exported=bool(info.exported_from),
+            cost=dict(info.cost or {}),
             score_range=predictions.score_range,
-            notes=tuple(info.get("notes") or ()),
+            notes=info.notes,
         ),
     )
     return replace(system, maps=predictions.rows("maps", target.any_of, ids)) if maps else system
@@ -224,7 +240,7 @@ def read_eligible(
         )
         read[label] = replace(read[label], facts=facts)
     members = {name: {label: read[label] for label in of} for name, of in named.items()}
-    data_set = {"name": split.dataset.name, **split.dataset.ids, "split": split.split}
+    data_set = {"name": split.dataset.name, **split.dataset.ids.to_json(), "split": split.split}
     return EligibleSystems(
         members,
         selected,
@@ -236,7 +252,8 @@ def read_eligible(
 
 def record_of(predictions: Predictions) -> dict[str, Any]:
     """Return what the record of a comparison shows of stored predictions."""
-    shown = {key: predictions.info.get(key) for key in _RECORDED}
+    recorded = predictions.info.to_json()
+    shown = {key: recorded.get(key) for key in _RECORDED}
     return {"folder": predictions.folder.name, **shown}
 
 

@@ -23,6 +23,7 @@ from cxr_compare.data_prep.sources.registry import (
 )
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.dataset_info import DataSetInfo
 from cxr_compare.evaluation.sources.imported import without_garbage_collector
 from cxr_compare.evaluation.sources.known_images import ids_from_names
 
@@ -69,7 +70,7 @@ def truth_set(
             None for a target of each finding.
 
     Returns:
-        The data set in memory. Its ``info["notes"]`` says how the files were read; a sentence that
+        The data set in memory. Its ``info.notes`` says how the files were read; a sentence that
         begins with ``WARNING: `` is a caution.
 
     Raises:
@@ -118,16 +119,16 @@ def truth_set(
     roles = tables.official if has_official_test else tables.split
     split = images[["image_id"]].merge(roles, how="left").fillna({"role": "test"})
     split_ids = {"default": frame_digest(split, ["image_id", "role"])}
-    info = {
-        "name": path.stem,
-        "source_format": tables.format,
-        "source_root": str(path),
-        "targets": tables.targets,
-        "settings": {},
-        "notes": notes,
-        "ids": {**DataSet.digests(*typed_tables.values()), "split_ids": split_ids},
-    }
-    return DataSet.from_info(path, info, splits={"default": split}).with_tables(typed_tables)
+    info = DataSetInfo(
+        name=path.stem,
+        source_format=tables.format,
+        source_root=str(path),
+        targets=tables.targets,
+        settings={},
+        notes=tuple(notes),
+        ids=DataSet.digests(*typed_tables.values()).with_values(split_ids=split_ids),
+    )
+    return DataSet(path, info, splits={"default": split}).with_tables(typed_tables)
 
 
 def _other_truth(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,13 @@ def clipped_logit(scores: npt.ArrayLike) -> Floats:
 
 @dataclass(frozen=True)
 class RawScores:
-    """Calibration of method ``none``: the score itself is taken as the probability of disease."""
+    """Calibration of method ``none``: the score itself is taken as the probability of disease.
+
+    Attributes:
+        method: Always ``none``.
+    """
+
+    method: Literal["none"] = "none"
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
         """Return the scores as float64, unchanged.
@@ -55,17 +61,6 @@ class RawScores:
             The probabilities, of the same shape.
         """
         return np.asarray(scores, dtype=np.float64)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the calibration as a dictionary for a JSON file: the name of its method.
-
-        The file is ``decisions/<target>.json`` in a folder of predictions (``<target>`` is the name
-        of the finding to detect). It has the dictionary under the key ``calibration``.
-
-        Returns:
-            ``{"method": "none"}``.
-        """
-        return {"method": "none"}
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ class PlattScaling:
 
     slope: float
     intercept: float
-    method: CalibrationMethod = "platt"
+    method: Literal["platt", "temperature"] = "platt"
     no_box: float | None = None
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
@@ -109,22 +104,6 @@ class PlattScaling:
             return probability
         return np.where(raw == 0, self.no_box, np.maximum(probability, self.no_box))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the calibration as a dictionary for a JSON file: its method and its parameters.
-
-        The file is ``decisions/<target>.json`` in a folder of predictions (``<target>`` is the name
-        of the finding to detect). It has the dictionary under the key ``calibration``.
-
-        Returns:
-            A dictionary of plain JSON values with the keys ``method``, ``slope``, ``intercept``,
-            ``no_box`` and ``clip`` (scores are limited to [clip, 1 - clip] before the logit), and
-            ``temperature`` for temperature scaling.
-        """
-        facts: dict[str, Any] = {"method": self.method, "slope": self.slope}
-        if self.method == "temperature":
-            facts["temperature"] = 1 / self.slope
-        return facts | {"intercept": self.intercept, "no_box": self.no_box, "clip": CLIP}
-
 
 @dataclass(frozen=True)
 class IsotonicScaling:
@@ -136,6 +115,7 @@ class IsotonicScaling:
     Attributes:
         scores: Score at each knot, in rising order.
         probabilities: Probability at each knot, never falling.
+        method: Always ``isotonic``.
 
     Example:
         >>> IsotonicScaling((0.25, 0.75), (0.0, 0.5)).probability([0.0, 0.5, 1.0]).tolist()
@@ -144,6 +124,7 @@ class IsotonicScaling:
 
     scores: tuple[float, ...]
     probabilities: tuple[float, ...]
+    method: Literal["isotonic"] = "isotonic"
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
         """Compute the calibrated probability of the positive class.
@@ -156,52 +137,9 @@ class IsotonicScaling:
         """
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the calibration as a dictionary for a JSON file: its method and its parameters.
-
-        The file is ``decisions/<target>.json`` in a folder of predictions (``<target>`` is the name
-        of the finding to detect). It has the dictionary under the key ``calibration``.
-
-        Returns:
-            A dictionary of plain JSON values with the keys ``method``, ``scores`` and
-            ``probabilities`` (the knots), and ``levels`` (number of different probabilities).
-        """
-        return {
-            "method": "isotonic",
-            "scores": list(self.scores),
-            "probabilities": list(self.probabilities),
-            "levels": len(set(self.probabilities)),
-        }
-
 
 Calibration = RawScores | PlattScaling | IsotonicScaling
-"""Fitted calibration: ``probability`` applies it, and ``to_dict`` returns its stored form."""
-
-
-def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
-    """Restore a calibration from the dictionary that its method ``to_dict`` returned.
-
-    Args:
-        payload: The dictionary, such as ``{"method": "platt", ...}``, from the key ``calibration``
-            of the file ``decisions/<target>.json``. None or an empty dictionary if the file has no
-            calibration.
-
-    Returns:
-        The calibration; None if `payload` is None or empty.
-
-    Example:
-        >>> calibration_from_dict(PlattScaling(2.0, -1.0).to_dict())
-        PlattScaling(slope=2.0, intercept=-1.0, method='platt', no_box=None)
-    """
-    if not payload:
-        return None
-    if payload["method"] == "none":
-        return RawScores()
-    if payload["method"] == "isotonic":
-        return IsotonicScaling(tuple(payload["scores"]), tuple(payload["probabilities"]))
-    return PlattScaling(
-        payload["slope"], payload["intercept"], payload["method"], payload["no_box"]
-    )
+"""Fitted calibration: ``probability`` applies it, and ``method`` names it."""
 
 
 def fit_calibration(
@@ -379,7 +317,7 @@ def choose_calibration(
     Example:
         >>> truth, scores = [0, 1] * 10, [0.4, 0.6] * 10
         >>> chosen, losses = choose_calibration(truth, scores, np.arange(20) // 2 % 2)
-        >>> chosen.to_dict()["method"], losses["platt"] < losses["as_it_is"]
+        >>> chosen.method, losses["platt"] < losses["as_it_is"]
         ('platt', True)
     """
     truth, scores = check_truth_and_scores(y_true, y_score)

@@ -12,7 +12,11 @@ from cxr_compare import Choices, DataSet, InputError
 from cxr_compare.evaluation.choices import Declared
 from cxr_compare.evaluation.choose import checked_decision, declare, validation_scores
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import read_system_of_split
+from cxr_compare.evaluation.sources.stored_predictions import (
+    read_system_of_split,
+    store_decision,
+    stored_decision,
+)
 from cxr_compare.hospital.guarantee.guarantee_plan import LEAST_PATIENTS, GuaranteePlan
 from cxr_compare.hospital.guarantee.guaranteed_threshold import GuaranteeImages
 from cxr_compare.hospital.guarantee.guarantees import Guarantee, read_guarantee
@@ -145,17 +149,14 @@ def _declare(folder: Path, text: str, data: Path, target: str | None) -> Choices
     split = own_split(None, [folder], dataset)
     test_set = LabelledSplit(dataset, dataset.target(target), split)
     predictions = open_predictions(folder)
-    if predictions.decision(test_set.target.name) is None:
+    if stored_decision(predictions, test_set.target.name) is None:
         raise InputError(f"{folder}: has no decision on {test_set.target.name}; run cxr tune first")
     system = read_system_of_split(predictions, test_set, ["val"])
     decision, _ = checked_decision(predictions.name, system, test_set.truth, ())
     declared = guaranteed_threshold(guaranteed, text, system, decision, test_set.truth)
     decision = declare(decision, declared)
-    return replace(
-        decision,
-        system=predictions.name,
-        path=predictions.write_decision(test_set.target.name, decision.to_dict()),
-    )
+    path = store_decision(predictions, decision)
+    return decision.with_values(system=predictions.name, path=path)
 
 
 def guaranteed_threshold(

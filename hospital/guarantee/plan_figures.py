@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.evaluation.report.study_page import (
     GUIDE,
     add_legend,

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_compare import Choices, DataSet
+from cxr_compare import DataSet
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.evaluation.report.study_page import study_files
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import read_output
+from cxr_compare.evaluation.sources.stored_predictions import read_output, stored_decision
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.hospital.answers.answer_log import AGE_BANDS, LOG_KEY
 from cxr_compare.hospital.answers.answer_log_reader import read_audit, read_log
@@ -161,10 +161,9 @@ def _validation(test_set: LabelledSplit, reference: Path, answers: pd.DataFrame)
     if systems[1:] and predictions.name not in systems:
         words = f"is of '{predictions.name}', but the log holds {', '.join(systems)}"
         raise InputError(f"{reference}: {words}; give the reference of one of them")
-    stored = predictions.decision(target.name)
-    if stored is None:
+    decision = stored_decision(predictions, target.name)
+    if decision is None:
         raise InputError(f"{reference}: has no threshold for '{target.name}'; run cxr tune first")
-    decision = Choices.from_dict(stored)
     ids = test_set.image_ids("val").intersection(predictions.images_run)
     scores = read_output(predictions, target, ids).scores(decision.reduction)
     of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]

@@ -18,7 +18,7 @@ from cxr_compare.evaluation.sources.ensemble import (
     write_joined,
 )
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import store_decision, tune_predictions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.compare_inputs import Table
 from cxr_compare.scripts.from_data_set import open_values
@@ -158,4 +158,4 @@ def _keep_runs(
 
     copy_members(paths, [member.name for member in members], joined.folder)
     decision = tune_predictions(joined, split)
-    joined.write_decision(split.target.name, decision.to_dict())
+    store_decision(joined, decision)

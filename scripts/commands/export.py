@@ -152,7 +152,7 @@ def _export_run(
     if is_joint(run):
         console.say(f"Exporting the members as {format} {precision}, and checking them")
         return out, export_joint(run, out, format, precision, dataset, console)
-    size = Preprocess.from_json(run / "preprocess.json").size
+    size = Preprocess.read(run / "preprocess.json").size
     store = None if dataset is None else dataset.make_store(size, console)
     console.say(f"Exporting as {format} {precision}, and checking it against the run")
     return out, export_run(run, out, format, precision, dataset, store)

@@ -112,7 +112,7 @@ def import_predictions(
         coco_truth=coco_truth,
         scale=scale,
     )
-    for note in predictions.info["notes"]:
+    for note in predictions.info.notes:
         say(note)
     return predictions
 

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
+from cxr_compare.evaluation.sources.stored_predictions import stored_decision
 from cxr_compare.scripts import console
 from cxr_compare.scripts.given_systems import SystemPaths, Systems, read_systems
 from cxr_compare.scripts.options import DataFolder, choose_images, own_split
@@ -111,7 +112,7 @@ def _open_systems(
         (path,) = paths
         if is_run(path):
             predictions = predict_images(path, test_set, image_ids, scratch / str(number))
-            if predictions.decision(test_set.target.name) is None:
+            if stored_decision(predictions, test_set.target.name) is None:
                 console.say(
                     f"{path}: has no decision for these labels, so it is shown undecided; the same "
                     "cxr train command adds one"

@@ -160,7 +160,7 @@ def prepare(
     tables = [path for path, kind in kinds.items() if kind is not None]
     sources = [path for path in given if path not in tables]
     # A table beside a file of an annotation tool adds to it.
-    named = sorted({kinds[path] for path in tables} - {None}, key=lambda kind: kind == "table")
+    named = sorted({kind for kind in kinds.values() if kind}, key=lambda kind: kind == "table")
     tools = [kind for kind in named if kind != "table"]
     if len(tools) > 1:
         raise InputError(

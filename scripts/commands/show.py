@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folder_kinds import KindName
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.identify_folder import (
     MARKERS,
     folder_kind,
@@ -204,12 +203,14 @@ def _dataset(folder: Path) -> dict[str, Any]:
     for split in splits:
         counts = dataset.split(split)["role"].value_counts()
         facts[f"split {split}"] = ", ".join(f"{role} {counts[role]}" for role in counts.index)
-    return facts | dataset.ids
+    return facts | dataset.ids.to_json()
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    run = read_json(folder / "run.json", "run")
-    hidden = {"schema_version", "contract", "versions"}
+    from cxr_compare.training.run_info import RunInfo
+
+    run = RunInfo.read(folder / "run.json").to_json()
+    hidden = {"versions", "files"}
     weights = folder / "model.safetensors"
     size = weights.stat().st_size / 1e6
     return {
@@ -220,33 +221,34 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def _export(folder: Path) -> dict[str, Any]:
-    card = read_json(folder / "card.json", "card")
-    proof = card["proof"]
-    facts = {
-        "is": card["is"],
-        "of run": card["run"],
-        "learned from": card["learned_from"],
-        **({"calibrated on": card["calibrated_on"]} if card["calibrated_on"] else {}),
-        "compared with the run": f"{proof['verdict']}, on {proof['images']}",
-    }
-    for measure in proof["measures"]:
-        name = f"{measure['name'].rstrip(':')} ({measure['case']})"
-        both = None not in (measure["original"], measure["exported"])
-        sides = f"{measure['original']:.4g} to {measure['exported']:.4g}; " if both else ""
-        limit = "-" if measure["limit"] is None else f"at most {measure['limit']:g}"
-        facts[name] = f"{measure['value']:.3g} ({sides}{limit})"
+    from cxr_compare.serving.export import Card
+
+    card = Card.read(folder / "card.json")
+    facts = {"is": card.kind, "of run": card.run, "learned from": card.learned_from}
+    if card.calibrated_on:
+        facts["calibrated on"] = card.calibrated_on
+    facts["compared with the run"] = f"{card.proof.verdict}, on {card.proof.images}"
+    for measure in card.proof.measures:
+        sides = ""
+        if measure.original is not None and measure.exported is not None:
+            sides = f"{measure.original:.4g} to {measure.exported:.4g}; "
+        limit = "-" if measure.limit is None else f"at most {measure.limit:g}"
+        name = f"{measure.name.rstrip(':')} ({measure.case})"
+        facts[name] = f"{measure.value:.3g} ({sides}{limit})"
     return facts
 
 
 def _answers(folder: Path) -> dict[str, str]:
     """Return the state of validation, decisions and guard, which a run needs to answer."""
+    from cxr_compare.evaluation.choices import Choices
+
     absent = "none; the same cxr train command adds it"
     validation = folder / "validation"
     guard = folder / "guard.json"
     decisions = []
     for path in sorted((validation / "decisions").glob("*.json")):
-        chosen = read_json(path, "decision")["policies"].get("max_f1", {})
-        at = chosen.get("threshold")
+        chosen = Choices.read(path).thresholds.get("max_f1")
+        at = None if chosen is None else chosen.threshold
         cut = "no threshold" if at is None else f"positive from score {at:.3g} on"
         decisions.append(f"{path.stem} (max_f1: {cut})")
     return {
@@ -266,15 +268,16 @@ def _predictions(folder: Path) -> dict[str, Any]:
     from cxr_compare.data_prep.store.predictions import Predictions
 
     predictions = Predictions.open(folder)
+    made_on = predictions.info.data_set
     failed = int((predictions.images["status"] == "failed").sum())
     decisions = sorted(p.stem for p in (folder / "decisions").glob("*.json"))
     return {
         "system": predictions.name,
         "gives": predictions.kind,
         "images": f"{len(predictions.images):,}, {failed} failed",
-        "data set": predictions.info.get("data_set"),
+        "data set": made_on and made_on.to_json(),
         "tuned for": ", ".join(decisions) or "nothing yet: cxr tune",
-        "inference_id": predictions.info.get("inference_id"),
+        "inference_id": predictions.info.inference_id,
     }
 
 
@@ -289,7 +292,7 @@ def _report(folder: Path) -> Outcome:
 
 
 def _phantom(folder: Path) -> dict[str, Any]:
-    facts = read_json(folder / "synth.json", "synth")
-    return {"kind": "synthetic chest X-rays in RSNA layout"} | {
-        k: v for k, v in facts.items() if k not in {"schema_version", "contract"}
-    }
+    from cxr_compare.data_prep.sources.rsna import PhantomInfo
+
+    facts = PhantomInfo.read(folder / "synth.json").to_json()
+    return {"kind": "synthetic chest X-rays in RSNA layout"} | facts

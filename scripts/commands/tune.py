@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation import choose
 from cxr_compare.evaluation.box_choice import BOXES_BY
 from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.common_images import validation_learned_from
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import read_system_of_split
+from cxr_compare.evaluation.sources.stored_predictions import read_system_of_split, store_decision
 from cxr_compare.evaluation.thresholds import DECLARED, POLICIES, check_policy
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.scripts import console
@@ -104,10 +104,9 @@ def tune(
             "can be chosen; cxr compare gives threshold-free figures without tuning"
         )
     notes = validation_learned_from(system.name, read, test_set.truth)
-    return replace(
-        decision,
+    return decision.with_values(
         system=system.name,
-        path=system.write_decision(test_set.target.name, decision.to_dict()),
+        path=store_decision(system, decision),
         notes=tuple(note.text for note in notes),
         next_steps=tuple(next_steps(predictions, data)),
     )
@@ -124,13 +123,18 @@ def _open(folder: Path, test_set: LabelledSplit) -> Predictions:
 
         tune_cpu()
         predictions = predict_validation(folder, test_set, console, device=choose_device("auto"))
-    made_on = predictions.info["data_set"]
-    if (made_on["content_id"], made_on["split"]) != (test_set.ids["content_id"], test_set.split):
+    made_on = predictions.info.data_set
+    here = (test_set.ids["content_id"], test_set.split)
+    if made_on is None or (made_on.content_id, made_on.split) != here:
         raise InputError(
-            f"{folder}: its validation images are of split '{made_on['split']}' of "
-            f"'{made_on['name']}'; to tune it on others, predict them first with cxr predict --data"
+            f"{folder}: its validation images are of {_split_text(made_on)}; to tune it on others, "
+            "predict them first with cxr predict --data"
         )
     return predictions
+
+
+def _split_text(made_on: MadeOn | None) -> str:
+    return "no data set" if made_on is None else f"split '{made_on.split}' of '{made_on.name}'"
 
 
 def _is_predicted(run: Path) -> bool:

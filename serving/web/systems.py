@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.evaluation.metrics.registry import metric_title
+from cxr_compare.evaluation.report.answer import AnswerInfo, EvaluatedOn
 from cxr_compare.evaluation.report.files import DECISIONS
-from cxr_compare.evaluation.sources.eligibility import sets_of_run
 from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.statistics.bands import share_band
 from cxr_compare.serving.answer import Answer
@@ -83,7 +83,7 @@ class ServedSystem:
             precision=run.model.precision,
             model_id=run.model.inference_id(),
             image_size=run.model.preprocess.size,
-            trained_on=[str(data["name"]) for data in sets_of_run(run.model.info)],
+            trained_on=[data.name for data in run.model.info.training_sets],
             synthetic=run.synthetic,
             cautions=list(run.cautions),
             guard=run.guard is not None,
@@ -183,13 +183,13 @@ def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFi
     """
     if folder is None:
         return [_validation_figures(run) for run in systems]
-    content = read_json(folder / REPORT_MARKER, "answer")
-    stored = read_table(folder / "figures.parquet", "figures")
+    content = AnswerInfo.read(folder / REPORT_MARKER)
+    stored = read_table(folder / "figures.parquet", "figures", files=content.files)
     stored = stored[(stored["unit"] == "image") & (stored["subgroup"] == "all")]
     figures = [_figures_of(run, content, stored) for run in systems]
     if all(of_system is None for of_system in figures):
         raise InputError(
-            f"--report {folder}: evaluates {', '.join(content['provenance'].get('systems', {}))}, "
+            f"--report {folder}: evaluates {', '.join(content.provenance.systems)}, "
             "none of them a training that is served; give the report of these runs, or leave it out"
         )
     return [
@@ -210,19 +210,19 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
         images.
     """
     if folder is not None:
-        content = read_json(folder / REPORT_MARKER, "answer")
+        content = AnswerInfo.read(folder / REPORT_MARKER)
         names = [_evaluated_as_served(run, content) for run in systems]
         if None not in names and (folder / DECISIONS).is_file():
-            table = read_table(folder / DECISIONS, "decisions")
+            table = read_table(folder / DECISIONS, "decisions", files=content.files)
             of_systems = [table[table["system"] == name] for name in names]
             missed = [_missed(run, rows) for run, rows in zip(systems, of_systems, strict=True)]
             cautions = {_SAME_TRAINING for run in systems if not _evaluated_itself(run, content)}
-            made_on = content["provenance"]["data_set"]
+            made_on = content.provenance.data_set
             figures = _together(systems[0], missed, "test", made_on, [*cautions])
             if figures:
                 return figures
     missed = [_missed_in_validation(run) for run in systems]
-    made_on = systems[0].model.info.get("data_set") or {}
+    made_on = systems[0].model.info.data_set
     return _together(systems[0], missed, "validation", made_on, [_FEW_MISSED])
 
 
@@ -241,7 +241,8 @@ def _missed_in_validation(run: Run) -> pd.DataFrame | None:
     threshold = None if run.decision is None else run.decision.thresholds[run.policy].threshold
     if run.decision is None or threshold is None or not path.is_file():
         return None
-    rows = read_table(path, "decisions")
+    record = PredictionsInfo.read(path.parent / "predictions.json")
+    rows = read_table(path, "decisions", files=record.files)
     missed = _missed(
         run, rows.assign(**{f"decision_{run.policy}": is_positive(rows["score"], threshold)})
     )
@@ -253,7 +254,7 @@ def _together(
     run: Run,
     missed: Sequence[pd.DataFrame | None],
     images: Literal["test", "validation"],
-    made_on: Mapping[str, Any],
+    made_on: EvaluatedOn | MadeOn | None,
     cautions: list[str],
 ) -> ReportFigures | None:
     known = [each for each in missed if each is not None]
@@ -275,7 +276,7 @@ def _together(
     )
     return ReportFigures(
         images=images,
-        data_set=made_on.get("name"),
+        data_set=made_on and made_on.name,
         n_images=None,
         n_patients=count,
         n_positive=len(by_all),
@@ -289,10 +290,10 @@ def _validation_figures(run: Run) -> ReportFigures | None:
     decision = run.decision
     if decision is None:
         return None
-    best = run.model.info.get("best_figures") or {}
+    best = run.model.info.best_figures
     at_threshold = decision.validation.get(run.policy) or {}
     chosen_on = decision.chosen_on
-    made_on = run.model.info.get("data_set") or {}
+    made_on = run.model.info.data_set
     figures = [
         _figure({"metric": metric, "estimate": source[metric], "policy": policy})
         for source, metrics, policy in (
@@ -309,7 +310,7 @@ def _validation_figures(run: Run) -> ReportFigures | None:
         )
     return ReportFigures(
         images="validation",
-        data_set=made_on.get("name"),
+        data_set=made_on and made_on.name,
         n_images=chosen_on.get("n_images"),
         n_patients=chosen_on.get("n_patients"),
         n_positive=chosen_on.get("n_positive"),
@@ -318,19 +319,19 @@ def _validation_figures(run: Run) -> ReportFigures | None:
     )
 
 
-def _evaluated_as(run: Run, content: Mapping[str, Any]) -> str | None:
+def _evaluated_as(run: Run, content: AnswerInfo) -> str | None:
     """Return the name of a system in a report; None where the report does not evaluate it."""
-    if content["target"] != run.target.name:
+    if content.target != run.target.name:
         return None
     own = {run.model.inference_id(), run.model.training_id()}
-    evaluated = content["provenance"].get("systems", {})
+    evaluated = content.provenance.systems
     return next((name for name, facts in evaluated.items() if _ids(facts) & own), None)
 
 
-def _evaluated_as_served(run: Run, content: Mapping[str, Any]) -> str | None:
+def _evaluated_as_served(run: Run, content: AnswerInfo) -> str | None:
     """Return the name of a system that a report evaluates at the served threshold, or None."""
     name = _evaluated_as(run, content)
-    evaluated = content.get("thresholds", {}).get(name, {}).get(run.policy)
+    evaluated = None if name is None else content.thresholds.get(name, {}).get(run.policy)
     served = None if run.decision is None else run.decision.thresholds[run.policy].threshold
     if evaluated is None or served is None:
         return None
@@ -338,15 +339,13 @@ def _evaluated_as_served(run: Run, content: Mapping[str, Any]) -> str | None:
     return name if np.isclose(evaluated, served, rtol=0.01, atol=0) else None
 
 
-def _evaluated_itself(run: Run, content: Mapping[str, Any]) -> bool:
+def _evaluated_itself(run: Run, content: AnswerInfo) -> bool:
     """Return True if a report evaluates this very system, not another export of its training."""
-    facts = content["provenance"].get("systems", {}).get(_evaluated_as(run, content), {})
+    facts = content.provenance.systems.get(_evaluated_as(run, content) or "", {})
     return bool(facts.get("inference_id") == run.model.inference_id())
 
 
-def _figures_of(
-    run: Run, content: Mapping[str, Any], figures: pd.DataFrame
-) -> ReportFigures | None:
+def _figures_of(run: Run, content: AnswerInfo, figures: pd.DataFrame) -> ReportFigures | None:
     name = _evaluated_as(run, content)
     if name is None:
         return None
@@ -357,12 +356,12 @@ def _figures_of(
     keys += [(metric, run.policy) for metric in (*_OF_DECISIONS, "localised_sensitivity")]
     by_key = {(row["metric"], row["policy"]): row for row in rows}
     first = rows[0] if rows else {}
-    cautions = [str(caution) for caution in content["cautions"]]
+    cautions = [str(caution) for caution in content.cautions]
     if not _evaluated_itself(run, content):
         cautions.append(_SAME_TRAINING)
     return ReportFigures(
         images="test",
-        data_set=content["provenance"]["data_set"]["name"],
+        data_set=content.provenance.data_set and content.provenance.data_set.name,
         n_images=first.get("n_images"),
         n_patients=first.get("n_patients"),
         n_positive=first.get("n_positive"),

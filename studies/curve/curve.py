@@ -16,7 +16,6 @@ from cxr_compare.data_prep.contracts.errors import (
     counted,
     require_packages,
 )
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock, remove_leftovers
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
@@ -138,6 +137,7 @@ def curve(
     from cxr_compare.studies.curve.curve_statements import curve_statements
     from cxr_compare.studies.curve.curve_trainings import (
         CurvePlan,
+        CurveStarted,
         add_parts,
         read_configs,
         require_different_tests,
@@ -179,7 +179,7 @@ def curve(
             workers, device=device, devices=1, jobs=jobs, reads=(data, out / _STARTED)
         )
         if before is None:
-            write_json(out / _STARTED, "curve_started", {**started, **provenance()})
+            CurveStarted(**started, **provenance()).write(out / _STARTED)
         remove_leftovers(data)  # of a call that was killed when it had just added the parts
         options = ["--device", device]
         if _trains_despite_audit():

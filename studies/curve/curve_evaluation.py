@@ -123,7 +123,7 @@ def evaluate_curve(
         absent=_absent(design, evaluated),
         commands=[made["command"]],
         notes=_notes(design, counts[max(counts)], evaluated),
-        provenance={**made, "data_set": dataset.ids | {"name": dataset.name}},
+        provenance={**made, "data_set": dataset.ids.to_json() | {"name": dataset.name}},
     )
 
 

@@ -22,6 +22,7 @@ from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
+from cxr_compare.data_prep.contracts.provenance import MadeRecord
 from cxr_compare.data_prep.splits.nested_parts import add_nested_parts, draw_nested_parts
 
 if TYPE_CHECKING:
@@ -92,6 +93,28 @@ class CurveRun:
         return (self.folder / "run.json").is_file() and any(decisions)
 
 
+class CurveStarted(MadeRecord, kind="curve_started"):
+    """Settings that a later call must not change when it continues a learning curve.
+
+    Attributes:
+        detector: Configuration of the detector in TOML.
+        classifier: Configuration of the classifier in TOML.
+        sizes: Shares of the training patients.
+        splits: Digest of each split by its name.
+        target: Name of the target; None for the only target of the data set.
+        equal: Quantity that is the same for all shares.
+        data_set: Digests of the images and of the labels.
+    """
+
+    detector: str
+    classifier: str
+    sizes: list[float]
+    splits: dict[str, str]
+    target: str | None
+    equal: Literal["steps", "epochs"]
+    data_set: dict[str, str]
+
+
 @dataclass(frozen=True)
 class CurvePlan:
     """All trainings of a learning curve: detector and classifier on growing shares of the patients.
@@ -140,13 +163,13 @@ class CurvePlan:
             "detector": dump_config(self.detector),
             "classifier": dump_config(self.classifier),
             "sizes": list(self.shares),
-            "splits": {split: ids["split_ids"][split] for split in splits},
+            "splits": {split: ids.split_ids[split] for split in splits},
             "target": self.detector.data.target,
             "equal": self.equal,
-            "data_set": {key: ids[key] for key in ("content_id", "labels_id")},
+            "data_set": {"content_id": ids.content_id, "labels_id": ids.labels_id},
         }
 
-    def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
+    def record(self, started: Mapping[str, Any], file: str) -> CurveStarted | None:
         """Return the settings of an earlier call if this call may continue its curve.
 
         A later call may add seeds and the mixed model (a detector that starts from the weights of
@@ -176,9 +199,12 @@ class CurvePlan:
                 "choose another --out"
             )
 
-        files = {file: "curve_started"}
         return read_matching_record(
-            self.folder, files, settings_of(started), stored_settings=settings_of, refusal=refusal
+            self.folder,
+            {file: CurveStarted},
+            settings_of(started),
+            stored_settings=lambda record: settings_of(record.to_json()),
+            refusal=refusal,
         )
 
     @property

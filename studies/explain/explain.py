@@ -79,7 +79,7 @@ def explain(
         dataset = DataSet.open(data)
     elif truth is not None and data is None:
         dataset = truth_set(truth, None)
-        for note in dataset.info["notes"]:
+        for note in dataset.info.notes:
             console.say(note)
         if truth.suffix == ".json":
             coco_truth = coco_truth or truth

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from scipy.special import expit
 from cxr_compare import DataSet, InputError, Predictions
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo, TrainingSet
 from cxr_compare.scripts import console
 from cxr_compare.scripts.command_frame import AnyPath, Argument, DataFolder, as_path, command
 
@@ -100,26 +101,30 @@ def import_features(
     )
     _say_fit(layer, findings)
     digest = hashlib.sha256(features_id.encode() + layer.weight.tobytes() + layer.bias.tobytes())
-    info = _record(dataset, split, name) | {
-        "findings": list(findings),
-        "inference_id": digest.hexdigest()[:16],
-        "description": (
+    cost = {
+        **dict.fromkeys(_UNKNOWN_COST),
+        "trainable_parameters": int(layer.weight.size + layer.bias.size),
+        "train_seconds": round(time.perf_counter() - began, 1),
+    }
+    info = _record(dataset, split, name).with_values(
+        findings=tuple(findings),
+        inference_id=digest.hexdigest()[:16],
+        description=(
             "is a probe, a classifier of whole images: a logistic regression of standardised "
             f"features of {name} (revision {revision}, licence {licence}), which were computed "
             "outside of this program."
         ),
-        "imported_from": file.name,
-    }
-    info["cost"]["trainable_parameters"] = layer.weight.size + layer.bias.size
-    info["cost"]["train_seconds"] = round(time.perf_counter() - began, 1)
-    if table.has_grid:
-        info["maps"] = {"method": _MAPS}
+        imported_from=file.name,
+        cost=cost,
+        maps={"method": _MAPS} if table.has_grid else None,
+    )
     predicted = dataset.image_ids("val", split).union(dataset.image_ids("test", split))
     with PredictionWriter(as_path(out), info) as writer:
         todo = predicted.difference(pd.Index(sorted(writer.done)))
         for part in _predict(table, layer, findings, todo):
             writer.add(part.images, **part.tables)
-        write_table(_seen(dataset, learned), writer.folder / SEEN_FILE, "seen")
+        seen = _seen(dataset, learned)
+        writer.files[SEEN_FILE] = write_table(seen, writer.folder / SEEN_FILE, "seen")
     return Predictions.open(as_path(out))
 
 
@@ -190,21 +195,21 @@ def _say_fit(layer: FittedLayer, findings: Sequence[str]) -> None:
             )
 
 
-def _record(dataset: DataSet, split: str, name: str) -> dict[str, Any]:
+def _record(dataset: DataSet, split: str, name: str) -> PredictionsInfo:
     """Return what ``predictions.json`` says of any system of imported features."""
     from cxr_compare.data_prep.contracts.provenance import provenance
     from cxr_compare.evaluation.sources.import_folder import data_set_record
 
-    return {
-        "system": name,
-        "seed": None,
-        "kind": "scores",
-        "data_set": data_set_record(dataset, split),
-        "cost": dict.fromkeys(_UNKNOWN_COST),
-        "trained_on": [{"name": dataset.name, "content_id": dataset.ids["content_id"]}],
-        "seen_unknown": ["the encoder"],
+    known = TrainingSet(name=dataset.name, content_id=dataset.ids.content_id)
+    return PredictionsInfo(
+        system=name,
+        seed=None,
+        kind="scores",
+        data_set=data_set_record(dataset, split),
+        trained_on=(known,),
+        seen_unknown=("the encoder",),
         **provenance(),
-    }
+    )
 
 
 def _predict(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
 from cxr_compare.studies.plan import plan_sentences
 from cxr_compare.studies.plan.sample_size import AssumedPlan, CrossedPlan, PilotPlan, Plan
@@ -208,7 +207,7 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
 
     Example:
         >>> import tempfile
-        >>> from cxr_compare.data_prep.contracts.json_files import write_json
+        >>> from cxr_compare.data_prep.contracts.records import write_json
         >>> components = dict.fromkeys(("reader", "interaction", "cov1", "cov2", "cov3"), 0.0003)
         >>> pilot = {"primary": "auroc", "n_cases": 100, "n_positive": 40}
         >>> pilot["crossed"] = {"auroc": {"components": {**components, "error": 0.0009}}}
@@ -220,23 +219,24 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
     """
     if readers and min(readers) < 2:
         raise InputError("plan --readers: give 2 or more")
-    pilot = read_json(folder / _READERS, "readers", ReadersRecord)
-    parts = (pilot["crossed"].get(pilot["primary"]) or {}).get("components")
-    if parts is None:
+    pilot = ReadersRecord.read(folder / _READERS)
+    crossed = pilot.crossed.get(pilot.primary)
+    if crossed is None or crossed.components is None:
         raise InputError(
             f"{folder}: has no variance components; a pilot needs two modalities, each read by "
             "every reader"
         )
-    share = pilot["n_positive"] / pilot["n_cases"]
+    parts = crossed.components.to_json()
+    share = pilot.n_positive / pilot.n_cases
     facts = {
         "kind": "readers",
         "pilot": str(folder),
-        "pilot_cases": pilot["n_cases"],
+        "pilot_cases": pilot.n_cases,
         "share_positive": share,
         "components": parts,
     }
     plans = {
-        counted(number, "reader"): CrossedPlan(Components(**parts), pilot["n_cases"], share, number)
+        counted(number, "reader"): CrossedPlan(Components(**parts), pilot.n_cases, share, number)
         for number in readers or _USUAL_READERS
     }
     return PlanBasis(plans, True, facts)

@@ -33,7 +33,7 @@ class VarianceComponents(Record):
     error: float
 
 
-class CrossedAnalysis(Record):
+class CrossedAnalysis(Record, extra="ignore"):
     """Analysis of one figure of a reader study in which every reader read every case.
 
     Attributes:
@@ -43,8 +43,8 @@ class CrossedAnalysis(Record):
     components: VarianceComponents | None = None
 
 
-class ReadersRecord(Record):
-    """``readers.json``, which marks the analysis of a reader study as complete.
+class ReadersRecord(Record, kind="readers", extra="ignore"):
+    """What a plan reads of ``readers.json``, the results of a reader study.
 
     Attributes:
         primary: Name of the figure, declared before the study, that decides its main question.

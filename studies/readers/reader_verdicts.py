@@ -134,7 +134,7 @@ def _rows(reader: str, result: Result) -> list[dict[str, Any]]:
             "ci_high": claim["ci_high"],
             "higher": claim["higher"] or _NOT_SHOWN,
         }
-        for claim in result.answer["claims"]
+        for claim in result.answer.claims
     ]
 
 

@@ -144,6 +144,6 @@ def import_form(
         images=read,
         advice=ReadingAdvice(frame=str(form)),
     )
-    for note in predictions.info["notes"]:
+    for note in predictions.info.notes:
         console.say(note)
     return predictions

@@ -173,7 +173,7 @@ def _overturned(
     """Return the difference that is overturned first, and by which labels; None without one."""
     from cxr_compare.studies.wrong_labels.overturning_labels import overturning_labels
 
-    claim = _weakest_claim(result.answer["claims"], labelled.aurocs)
+    claim = _weakest_claim(result.answer.claims, labelled.aurocs)
     if claim is None:
         return None
     found = overturning_labels(

@@ -82,7 +82,7 @@ def test_a_run_measures_its_memory_guards_and_answers_for_an_image(
 ):
     run = Run.open(run_folder(case.name), device="cpu").load()
     assert run.guard is not None
-    assert RunFolder.open(run_folder(case.name)).info["peak_memory_bytes"] > 0
+    assert RunFolder.open(run_folder(case.name)).info.peak_memory_bytes > 0
     assert run.model.cost()["peak_memory_bytes"] > 0
     assert 0 <= run.predict(image).score <= 1
     assert cxr("predict", run_folder(case.name), image, "--out", tmp_path, "--device", "cpu") == 0
@@ -127,7 +127,7 @@ def test_the_example_of_the_page_is_trained_from_its_configuration(data, tmp_pat
     (tmp_path / "centernet.toml").write_text(example_toml())
     arguments = [tmp_path / "centernet.toml", "--data", data, "--out", tmp_path / "run"]
     assert cxr("train", *arguments, "--device", "cpu") == 0
-    assert RunFolder.open(tmp_path / "run").info["model_kind"] == "detector"
+    assert RunFolder.open(tmp_path / "run").info.model_kind == "detector"
 
 
 def test_a_misspelt_architecture_or_key_is_met_with_a_suggestion(data, tmp_path, capsys):

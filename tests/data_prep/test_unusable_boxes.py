@@ -163,7 +163,7 @@ def write_misunderstood(kind: str, folder: Path) -> tuple[Path, str]:
         ("yolo four values", "line 1"),
         ("voc widths", "are these widths and heights"),
         ("voc no numbers", "object 1"),
-        ("table corners", "are these corners.*xmax=width"),
+        ("table corners", "are these corners.*box_form=xyxy"),
         ("table widths", "are these widths and heights.*box_form=xywh"),
     ],
 )

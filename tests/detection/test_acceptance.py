@@ -21,4 +21,4 @@ def test_lesions_well_above_the_noise_are_detected(tmp_path, monkeypatch):
         device="cpu",
     )
     info = RunFolder.open(tmp_path / "run").info
-    assert info["best_figures"]["ap50"] >= 0.95
+    assert info.best_figures["ap50"] >= 0.95

@@ -178,7 +178,9 @@ def test_unsuitable_network_of_a_pyramid_is_refused_in_one_line(name, norm, mess
 
 def start_on(name: str) -> DetectorStart:
     """A random body with batch norm."""
-    return DetectorStart(name, "batch", build_body(name, "batch"), Preprocess(SIZE, 0.5, 0.2), 1)
+    return DetectorStart(
+        name, "batch", build_body(name, "batch"), Preprocess(size=SIZE, mean=0.5, std=0.2), 1
+    )
 
 
 @pytest.mark.parametrize("name", ["densenet121", "resnet18", "timm:resnet10t"])

@@ -12,9 +12,11 @@ import pytest
 from scipy.stats import norm
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.dataset_info import DataSetInfo, SplitInfo, SplitOrigin
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.comparison import Comparison
@@ -25,6 +27,7 @@ from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import Pixels
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.verdict import state_verdict
+from tests.stored_json import bind_tables
 from tests.undrawn_figures import leave_figures_out
 
 SIDE = 64
@@ -327,11 +330,20 @@ def evaluated_folder(tmp_path_factory):
         write_table(table, folder / f"{name}.parquet", name)
     split = pd.DataFrame({"image_id": ids, "role": roles, "fold": None})
     write_table(split, folder / "splits" / "default.parquet", "split")
-    target = {"any_of": ["lung_opacity"], "display_name": "Lung opacity"}
+    how = SplitOrigin(method="by hand")
+    split_info = SplitInfo(name="default", split_id="s1", how=how, n_images={}, files={})
+    split_info.write(folder / "splits" / "default.json")
     labels = DataSet.digests(images, findings, boxes, coverage)
-    info = {"name": "set", "targets": {"opacity": target}, "source_root": str(folder),
-            "ids": {**labels, "split_ids": {"default": "s1"}}}  # fmt: skip
-    write_json(folder / "dataset.json", "dataset", info)
+    info = DataSetInfo(
+        name="set",
+        source_format="table",
+        source_root=str(folder),
+        targets={"opacity": Target("opacity", ("lung_opacity",), "Lung opacity")},
+        ids=labels.with_values(split_ids={"default": "s1"}),
+        settings={},
+    )
+    info.write(folder / "dataset.json")
+    bind_tables(folder)
     return folder
 
 
@@ -361,8 +373,10 @@ def predicted_folder(evaluated_folder, tmp_path_factory):
         evidence = 1 / (1 + np.exp(-rng.normal(skill * positive - 1.0, 1.0)))
         keys = {"image_id": ids.to_numpy(), "finding": "lung_opacity"}
         images = pd.DataFrame({"image_id": keys["image_id"], "status": "ok", "reason": None})
-        info = {"system": name, "kind": kind, "seed": 1, "inference_id": f"{name}-{seed}",
-                "data_set": {"content_id": evaluation_set.ids["content_id"]}}  # fmt: skip
+        made_on = MadeOn(name="set", content_id=evaluation_set.ids.content_id)
+        info = PredictionsInfo(
+            system=name, kind=kind, seed=1, inference_id=f"{name}-{seed}", data_set=made_on
+        )
         tables = {}
         if kind == "scores":
             tables["scores"] = pd.DataFrame({**keys, "score": evidence})

@@ -35,7 +35,11 @@ def model_of(images, scores, thresholds=None, *, validation=None, boxes=None, **
     else:
         output = Output.from_boxes(images.image_ids, boxes)
     chosen = Choices(
-        "finding", {}, thresholds=thresholds or {}, chosen_scores=validation, **choices
+        target="finding",
+        chosen_on={},
+        thresholds=thresholds or {},
+        chosen_scores=validation,
+        **choices,
     )
     return EvaluatedModel("A", images, output, chosen)
 

@@ -23,7 +23,7 @@ from cxr_compare.evaluation.boxes.overlaps import (
     overlap_candidates,
 )
 from cxr_compare.evaluation.choices import Choices
-from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import store_decision, tune_predictions
 from cxr_compare.evaluation.tuning_options import TuningOptions
 
 SIDE = 20.0
@@ -120,8 +120,9 @@ def test_a_figure_that_is_not_of_ranked_boxes_cannot_choose(metric):
 
 
 def test_a_detectors_decision_stores_its_overlap_and_gives_it_again(predict, test_set):
-    decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
-    read = Choices.from_dict(decision.to_dict())
+    system = predict("A", "boxes", seed=1)
+    decision = tune_predictions(system, test_set)
+    read = Choices.read(store_decision(system, decision))
     assert (read.overlap, read.box_cut) == (decision.overlap, decision.box_cut)
     assert next(row["boxes"] for row in read.boxes_tried) == OverlapRule().description
     assert len(read.boxes_tried) == 7

@@ -8,6 +8,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
@@ -17,11 +18,14 @@ from cxr_compare.evaluation.reduction_choice import choose_reduction
 from cxr_compare.evaluation.sources.stored_predictions import (
     read_decision,
     read_output,
+    store_decision,
+    stored_decision,
     tune_predictions,
 )
 from cxr_compare.evaluation.statistics.calibration import fit_platt
 from cxr_compare.evaluation.thresholds import choose_threshold
 from cxr_compare.evaluation.tuning_options import TuningOptions
+from tests.stored_json import bind_tables
 
 
 class _Scores:
@@ -48,7 +52,7 @@ def test_every_rule_is_tried_and_sampling_error_does_not_displace_the_highest_bo
     assert [entry["auroc"] for entry in decision.tried] == pytest.approx(expected, abs=1e-12)
     assert np.argmax(expected) != 0  # noisy-or is a little higher on these few images
     assert decision.reduction == CANDIDATES[0]
-    assert decision.to_dict()["settings_tried"] == len(CANDIDATES)
+    assert len(decision.tried) == len(CANDIDATES)
 
 
 @pytest.mark.parametrize(
@@ -99,19 +103,19 @@ def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(
 def test_a_decision_survives_its_file(predict, test_set):
     for system in (predict("A", "boxes", seed=1), predict("B", "scores", seed=2, maps=True)):
         decision = tune_predictions(system, test_set)
-        system.write_decision("opacity", decision.to_dict())
-        stored = Choices.from_dict(system.decision("opacity"))
+        store_decision(system, decision)
+        stored = stored_decision(system, "opacity")
         assert stored == decision
 
 
 def test_a_stored_threshold_that_was_changed_by_hand_is_refused(predict, test_set):
     system = predict("A", "boxes", seed=1)
-    choices = tune_predictions(system, test_set).to_dict()
-    system.write_decision("opacity", choices)
-    assert read_decision("A", system, test_set, [])[0] == Choices.from_dict(choices)
+    choices = tune_predictions(system, test_set)
+    store_decision(system, choices)
+    assert read_decision("A", system, test_set, [])[0] == choices
     file = system.folder / "decisions" / "opacity.json"
     changed = json.loads(file.read_text())
-    changed["policies"]["max_f1"]["threshold"] = 0.5
+    changed["chosen_on"]["digest"] = "another"
     file.write_text(json.dumps(changed))
     with pytest.raises(InputError, match="cxr tune again"):
         read_decision("A", system, test_set, [])
@@ -119,9 +123,10 @@ def test_a_stored_threshold_that_was_changed_by_hand_is_refused(predict, test_se
 
 def test_a_broken_file_is_refused(predict):
     system = predict("A", "boxes", seed=1)
-    system.write_decision("opacity", {"target": "opacity"})
+    path = store_decision(system, Choices(target="opacity", chosen_on={}))
+    path.write_text(path.read_text().replace("chosen_on", "chosen"))
     with pytest.raises(InputError, match=r"opacity\.json: .*cxr tune"):
-        system.decision("opacity")
+        stored_decision(system, "opacity")
 
 
 def test_validation_figures_are_those_at_the_threshold(predict, test_set, evaluation_set, target):
@@ -160,6 +165,8 @@ def test_a_missing_score_is_refused(predict, test_set):
     system = predict("A")
     scores = system.folder / "scores.parquet" / "part-00000.parquet"
     scores.unlink()
+    bind_tables(system.folder)
+    system = Predictions.open(system.folder)
     with pytest.raises(InputError, match=r"\b100 images.*lung_opacity"):
         tune_predictions(system, test_set)
 
@@ -177,8 +184,8 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set)
     system = predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="choose", reductions=("max", "noisy_or"))
     decision = tune_predictions(system, test_set, options=options)
-    system.write_decision("opacity", decision.to_dict())
-    stored = Choices.from_dict(system.decision("opacity"))
+    store_decision(system, decision)
+    stored = stored_decision(system, "opacity")
     assert stored == decision
     assert stored.options == options
     again = tune_predictions(system, test_set, options=stored.options)
@@ -208,7 +215,7 @@ def test_a_chosen_calibration_is_used(predict, test_set, method):
     decision = tune_predictions(
         predict("A", seed=1), test_set, options=TuningOptions(calibration=method)
     )
-    assert decision.to_dict()["calibration"]["method"] == method
+    assert decision.calibration.method == method
 
 
 def test_a_patient_scores_as_the_highest_of_its_images(predict, test_set, evaluation_set, target):

@@ -9,8 +9,8 @@ import pytest
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.figures import COLUMNS
@@ -24,6 +24,7 @@ from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
     compare_predictions,
     read_output,
+    store_decision,
     tune_predictions,
 )
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
@@ -32,6 +33,7 @@ from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.evaluation.units import group_images
 from tests.evaluation.evaluated_images import evaluated_images, figures_of, model_of, row_of
+from tests.stored_json import put_table, stored_json
 
 
 @pytest.fixture
@@ -139,7 +141,7 @@ def test_test_labels_cannot_move_a_threshold(predict, test_set, evaluation_set, 
     findings.loc[flipped, "state"] = findings.loc[flipped, "state"].map(
         {"present": "absent", "absent": "present"}
     )
-    write_table(findings, evaluation_set.folder / "findings.parquet", "findings")
+    put_table(findings, evaluation_set.folder / "findings.parquet", "findings")
     after = tune_predictions(
         system, LabelledSplit(type(evaluation_set).open(evaluation_set.folder), target)
     )
@@ -189,7 +191,7 @@ def test_images_that_a_system_failed_on_are_not_run(predict, test_set, evaluatio
     images = read_table(part, "predicted_images")
     one = evaluation_set.image_ids("test")[0]
     images.loc[images["image_id"] == one, ["status", "reason"]] = ["failed", "out of memory"]
-    write_table(images, part, "predicted_images")
+    put_table(images, part, "predicted_images")
     with pytest.raises(InputError, match=rf"\bB\b.*\b1\b.*\({one}\)"):
         compare_predictions({"A": whole, "B": Predictions.open(lost.folder)}, test_set)
 
@@ -203,10 +205,12 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, test_set, eval
         {"image_id": ["elsewhere"], "patient_id": [images.loc[test[0], "patient_id"]],
          "role": ["train"]}
     )  # fmt: skip
-    write_table(seen, system.folder / "seen.parquet", "seen")
+    put_table(seen, system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     with pytest.raises(InputError, match=r"\bA\b.*\b1 patient\b.*\b2 test images"):
         compare_predictions({"A": system}, test_set)
-    write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
+    put_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     system = Predictions.open(system.folder)
     comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert not any("unknown" in note.text for note in comparison.notes)
@@ -227,7 +231,7 @@ def fingerprinted(evaluation_set):
     empty = ("transfer_syntax", "bits", "photometric", "modality_transform", "voi",
              "window_center", "window_width", "orientation", "warnings")  # fmt: skip
     table = table.assign(**dict.fromkeys(empty))
-    write_table(table, evaluation_set.folder / "decode.parquet", "decode")
+    put_table(table, evaluation_set.folder / "decode.parquet", "decode")
     return table.set_index("image_id")
 
 
@@ -238,18 +242,20 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
     test = evaluation_set.image_ids("test")
     seen = fingerprinted.loc[test[:3], ["pixel_sha256", "perceptual_hash"]].reset_index(drop=True)
     seen = seen.assign(image_id=["x1", "x2", "x3"], patient_id=["y1", "y2", "y3"], role="train")
-    write_table(seen, system.folder / "seen.parquet", "seen")
+    put_table(seen, system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     said = rf"A has seen 3 of \d+ test images in training under other ids \({test[0]} = x1, "
     with pytest.raises(InputError, match=said):
         compare_predictions({"A": system}, test_set)
     near = seen.assign(pixel_sha256=["1", "2", "3"])  # stored again: other bytes, like fingerprints
-    write_table(near, system.folder / "seen.parquet", "seen")
+    put_table(near, system.folder / "seen.parquet", "seen")
+    system = Predictions.open(system.folder)
     system = Predictions.open(system.folder)
     first = compare_predictions({"A": system}, test_set, replicates=20).answer.cautions[0].text
     assert "A may have seen near copies of 3 of " in first
     assert "no sure external validation" in first
     validation = evaluation_set.image_ids("val")
-    write_table(
+    put_table(
         seen.assign(pixel_sha256=fingerprinted.loc[validation[:3], "pixel_sha256"].to_numpy(),
                     perceptual_hash=None),
         system.folder / "seen.parquet", "seen",
@@ -262,10 +268,11 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
 
 def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, test_set):
     system = predict("A")
-    system.info["data_set"] = {"content_id": "other"}
+    other = MadeOn(name="other", content_id="other")
+    system.info = system.info.with_values(data_set=other)
     with pytest.raises(InputError, match="content_id other"):
         compare_predictions({"A": system}, test_set)
-    system.info["data_set"] = None
+    system.info = system.info.with_values(data_set=None)
     with pytest.raises(InputError, match="loose files"):
         compare_predictions({"A": system}, test_set)
 
@@ -275,14 +282,14 @@ def test_stored_choices_are_refused_where_a_score_on_validation_has_changed(
 ):
     system = predict("A")
     chosen = tune_predictions(system, test_set)
-    system.write_decision("opacity", chosen.to_dict())
+    store_decision(system, chosen)
     comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert comparison.systems["A"].thresholds["max_f1"] == chosen.thresholds["max_f1"].threshold
     part = system.folder / "scores.parquet" / "part-00000.parquet"
     scores = read_table(part, "scores")
     on_validation = scores["image_id"].isin(evaluation_set.image_ids("val"))
     scores.loc[scores.index[on_validation][0], "score"] = 0.123
-    write_table(scores, part, "scores")
+    put_table(scores, part, "scores")
     changed = Predictions.open(system.folder)
     with pytest.raises(InputError, match="run cxr tune again"):
         compare_predictions({"A": changed}, test_set, replicates=20)
@@ -291,9 +298,8 @@ def test_stored_choices_are_refused_where_a_score_on_validation_has_changed(
 @pytest.mark.parametrize("key", ["inference_id", "labels_id", "split_id", "content_id"])
 def test_a_decision_chosen_on_something_else_is_refused(predict, test_set, key):
     system = predict("A")
-    payload = tune_predictions(system, test_set).to_dict()
-    payload["chosen_on"] = payload["chosen_on"] | {key: "another"}
-    system.write_decision("opacity", payload)
+    chosen = tune_predictions(system, test_set)
+    store_decision(system, chosen.with_values(chosen_on=chosen.chosen_on | {key: "another"}))
     with pytest.raises(InputError, match=rf"\b{key}\b"):
         compare_predictions({"A": system}, test_set)
 
@@ -327,7 +333,7 @@ def test_a_system_without_maps_has_no_place_and_says_so(predict, test_set):
 def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(predict, test_set):
     pair = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
     youden = tune_predictions(pair["A"], test_set, policies=["youden"])
-    pair["A"].write_decision("opacity", youden.to_dict())
+    store_decision(pair["A"], youden)
     comparison = compare_predictions(pair, test_set, replicates=20)
     row = figure(comparison, "A - B", "precision", "youden")
     assert np.isnan(row.estimate)
@@ -339,7 +345,7 @@ def test_localisation_is_evaluated_only_where_boxes_are_trusted(predict, evaluat
     coverage = read_table(evaluation_set.folder / "box_coverage.parquet", "box_coverage")
     positive_test = coverage["image_id"].isin(evaluation_set.image_ids("test"))
     coverage.loc[coverage.index[positive_test][:5], "coverage"] = "some"
-    write_table(coverage, evaluation_set.folder / "box_coverage.parquet", "box_coverage")
+    put_table(coverage, evaluation_set.folder / "box_coverage.parquet", "box_coverage")
     dataset = type(evaluation_set).open(evaluation_set.folder)
     comparison = compare_predictions({"A": system}, LabelledSplit(dataset, target), replicates=20)
     assert figure(comparison, "A", "ap50").n_images == 95
@@ -351,7 +357,7 @@ def test_localisation_is_evaluated_only_where_boxes_are_trusted(predict, evaluat
 def test_the_written_tables_read_back(systems, test_set, tmp_path):
     comparison = compare_predictions(systems, test_set, replicates=20)
     Result(Compared(comparison, test_set.truth)).save(tmp_path / "report")
-    payload = read_json(tmp_path / "report" / "answer.json", "answer")
+    payload = stored_json(tmp_path / "report" / "answer.json")
     assert "NaN" not in (tmp_path / "report" / "answer.json").read_text()
     assert json.dumps(payload["thresholds"]) == json.dumps(
         {name: each.thresholds for name, each in comparison.systems.items()}
@@ -480,7 +486,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
 def test_one_image_a_patient_gives_the_figures_by_image(predict, evaluation_set):
     images = read_table(evaluation_set.folder / "images.parquet", "images")
     studies = images["image_id"].map("study {}".format)
-    write_table(images.assign(study_id=studies), evaluation_set.folder / "images.parquet", "images")
+    put_table(images.assign(study_id=studies), evaluation_set.folder / "images.parquet", "images")
     opened = type(evaluation_set).open(evaluation_set.folder)
     comparison = compare_predictions(
         {"A": predict("A", seed=1)},
@@ -500,7 +506,7 @@ def test_options_of_tune_apply_in_compare(predict, test_set, evaluation_set):
     system = predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="temperature", reductions=("top_k", "noisy_or"))
     decision = tune_predictions(system, test_set, options=options)
-    system.write_decision("opacity", decision.to_dict())
+    store_decision(system, decision)
     comparison = compare_predictions({"A": system}, test_set, replicates=100, unit="patient")
     probability = comparison.decisions["probability"]
     expected = decision.probability(comparison.decisions["score"])

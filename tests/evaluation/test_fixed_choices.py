@@ -53,7 +53,7 @@ def test_a_protocol_cannot_name_a_figure_that_rests_on_a_fixed_choice():
 
 
 def test_a_decision_names_its_fixed_choices():
-    decision = Choices("finding", {}, map_boxes=MapBoxRule(0.5))
+    decision = Choices(target="finding", chosen_on={}, map_boxes=MapBoxRule(0.5))
     assert decision.fixed_choices == {"boxes": "cut of map boxes"}
     fitted = replace(decision, map_boxes=None, calibration=fit_calibration("platt", [0, 1], [0, 1]))
     assert fitted.fixed_choices == {"probability": "calibration"}

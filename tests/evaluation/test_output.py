@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
@@ -17,7 +18,7 @@ FRAME = {"x1": 0.0, "y1": 0.0, "x2": 20.0, "y2": 10.0}
 @pytest.fixture
 def classifier(tmp_path):
     """Two parts; image c failed; finding z is outside the target."""
-    info = {"system": "S", "kind": "scores", "inference_id": "s", "data_set": {}}
+    info = PredictionsInfo(system="S", kind="scores", inference_id="s")
     with PredictionWriter(tmp_path / "classifier", info) as writer:
         for image, status in (("a", "ok"), ("b", "ok"), ("c", "failed")):
             images = pd.DataFrame({"image_id": [image], "status": status, "reason": None})
@@ -56,7 +57,7 @@ def test_without_a_scale_maps_give_no_boxes(classifier):
 
 
 def test_a_detector_answers_with_boxes_of_the_target_only(tmp_path):
-    info = {"system": "D", "kind": "boxes", "inference_id": "d", "data_set": {}}
+    info = PredictionsInfo(system="D", kind="boxes", inference_id="d")
     boxes = pd.DataFrame({"image_id": "a", "finding": ["x", "z"], "score": [0.4, 0.9], **FRAME})
     with PredictionWriter(tmp_path / "detector", info) as writer:
         images = pd.DataFrame({"image_id": ["a", "b"], "status": "ok", "reason": None})

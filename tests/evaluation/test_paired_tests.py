@@ -211,7 +211,7 @@ def test_seeds_are_averaged_and_their_spread_is_in_every_interval(
     target = evaluation_set.target()
     several = [predict(f"A{n}", seed=n, skill=1.0 + n / 4) for n in (1, 2, 3)]
     for place, system in enumerate(several):
-        system.info["seed"] = place
+        system.info = system.info.with_values(seed=place)
     systems = {"A": several, "B": predict("B", seed=9)}
     comparison = compare_predictions(systems, test_set, replicates=200)
     one = compare_predictions({"A": several[0]}, test_set, replicates=200)
@@ -298,10 +298,11 @@ def test_the_same_training_cannot_count_as_two_seeds(predict, test_set):
     with pytest.raises(InputError, match="not of one kind"):
         compare_predictions({"A": [first, predict("B", "boxes", seed=2)]}, test_set)
     exported = predict("C", seed=2)
-    exported.info["exported_from"] = first.info["inference_id"]
+    exported.info = exported.info.with_values(exported_from=first.info.inference_id)
     with pytest.raises(InputError, match="or an export of the same run"):
         compare_predictions({"A": [first, exported]}, test_set)
-    first.info |= {"training_id": first.info["inference_id"], "inference_id": "on a GPU"}
+    training_id = first.info.inference_id
+    first.info = first.info.with_values(training_id=training_id, inference_id="on a GPU")
     with pytest.raises(InputError, match="or an export of the same run"):
         compare_predictions({"A": [first, exported]}, test_set)
 

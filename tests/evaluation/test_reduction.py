@@ -1,7 +1,5 @@
 """Box scores reduced to one score of the image."""
 
-from dataclasses import asdict
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,10 +67,3 @@ def test_order_of_rows_never_matters_and_scores_stay_in_bounds(scores, random):
 def test_bad_boxes_are_refused_by_position(boxes, image_ids, message):
     with pytest.raises(InputError, match=message):
         reduce_boxes(boxes, image_ids)
-
-
-def test_a_rule_survives_its_file_and_an_unknown_one_is_refused():
-    for rule in CANDIDATES:
-        assert Reduction.from_dict(asdict(rule)) == rule
-    with pytest.raises(InputError, match=r"'learned'.*cxr tune"):
-        Reduction.from_dict({"rule": "learned", "min_score": 0.0})

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.synth.phantom import write_phantom
 from cxr_compare.scripts import cli, console
@@ -84,9 +85,9 @@ def write_predictions(
     """Predictions that succeeded; tables (``scores``, ``boxes``) and facts as keywords."""
     tables = {name: options.pop(name) for name in ("scores", "boxes") if name in options}
     (kind,) = tables
-    made_on = {"content_id": DataSet.open(data).ids["content_id"]}
-    info = {"system": system, "kind": kind, "inference_id": folder.name, "data_set": made_on}
-    with PredictionWriter(folder, info | options) as writer:
+    made_on = MadeOn(name="set", content_id=DataSet.open(data).ids.content_id)
+    facts = {"system": system, "kind": kind, "inference_id": folder.name, "data_set": made_on}
+    with PredictionWriter(folder, PredictionsInfo(**facts | options)) as writer:
         writer.add(pd.DataFrame({"image_id": ids, "status": "ok", "reason": None}), **tables)
     return folder
 

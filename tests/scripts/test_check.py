@@ -13,7 +13,7 @@ import pytest
 
 from cxr_compare.data_prep.audit.audit import require_no_errors
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     _MAX_DISTANCE,
     TRUSTED_DISTANCE,
@@ -29,6 +29,7 @@ from cxr_compare.scripts.next_steps import trainings
 from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import cxr, table_set, write_source
 from tests.small_dicom import chest
+from tests.stored_json import put_table
 
 check = partial(cli.run_command, check_command)
 
@@ -53,7 +54,7 @@ def leak(folder: Path, name: str) -> None:
     """Write a split in which a patient has two roles."""
     split = read_table(folder / "splits" / "default.parquet", "split")
     parted = split.assign(role=split["role"].where(split["image_id"] != "i0", "test"))
-    write_table(parted, folder / "splits" / f"{name}.parquet", "split")
+    put_table(parted, folder / "splits" / f"{name}.parquet", "split")
 
 
 def test_a_clean_set_passes_and_its_page_is_named(folder, capsys):
@@ -83,7 +84,7 @@ def test_only_the_named_split_is_printed_and_all_are_stored(folder):
 
 def test_strict_fails_on_warnings(folder):
     images = read_table(folder / "images.parquet", "images")
-    write_table(images.assign(age_years=400.0), folder / "images.parquet", "images")
+    put_table(images.assign(age_years=400.0), folder / "images.parquet", "images")
     check(folder)
     assert check(folder, strict=True) == 1
 
@@ -197,9 +198,7 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(
     else:  # as a version that looked at fingerprints alone could draw it
         shutil.copytree(prepared, folder)
         table = read_table(folder / "splits" / "default.parquet", "split")
-        write_table(
-            table.assign(role=apart["role"]), folder / "splits" / "default.parquet", "split"
-        )
+        put_table(table.assign(role=apart["role"]), folder / "splits" / "default.parquet", "split")
     assert check(folder) == 1
     dataset = DataSet.open(folder)
     with pytest.raises(InputError, match=r"near|copy of the image") as refused:
@@ -242,7 +241,7 @@ def test_copies_are_sought_once_and_again_where_more_can_be_read(prepared, tmp_p
     check(folder)
     assert [read is None for read in sought] == [True, False]
     images = read_table(folder / "decode.parquet", "decode")
-    write_table(images.iloc[:-1], folder / "decode.parquet", "decode")
+    put_table(images.iloc[:-1], folder / "decode.parquet", "decode")
     check(folder)
     assert len(sought) == 3, "other images"
 

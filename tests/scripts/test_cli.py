@@ -20,13 +20,18 @@ import pytest
 from cxr_compare.configs.describe import summaries
 from cxr_compare.configs.load import dump_config, find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
+from cxr_compare.evaluation.choices import Choices
+from cxr_compare.evaluation.thresholds import ThresholdChoice
 from cxr_compare.scripts import cli
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import all_commands, command_groups
 from cxr_compare.scripts.commands import show
 from cxr_compare.scripts.next_steps import next_steps
+from cxr_compare.serving.export import Card
 from cxr_compare.serving.parity import Measure, Proof
+from cxr_compare.training.run_info import RunInfo
+from tests.plain_info import export_spec
 from tests.scripts.small_sets import cxr, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -211,11 +216,16 @@ def test_show_reports_the_comparison_of_an_export_with_its_run(tmp_path):
         Measure("validation images", "AUROC falls by", 0.01, 0.02, 0.9, 0.89),
         Measure("validation images", "image scores differ by", 0.25),
     )
-    proof = Proof("int8", "8 validation images", measures).to_json()
-    about = {"is": "CheXNet as onnx int8", "run": "out/chexnet", "learned_from": "phantom"}
-    calibrated = {"calibrated_on": "8 training images"}
-    write_json(tmp_path / "card.json", "card", {**about, **calibrated, "proof": proof})
-    write_json(tmp_path / "export.json", "export", {})
+    card = Card(
+        kind="CheXNet as onnx int8",
+        run="out/chexnet",
+        learned_from="phantom",
+        calibrated_on="8 training images",
+        runtime="onnxruntime",
+        proof=Proof("int8", "8 validation images", measures),
+    )
+    card.write(tmp_path / "card.json")
+    export_spec().write(tmp_path / "export.json")
     lines = show.describe_folder(tmp_path)
     assert lines["kind"] == "export, complete"
     assert lines["calibrated on"] == "8 training images"
@@ -318,11 +328,8 @@ def test_show_lists_the_contents_of_a_parent_folder(tmp_path):
 
 
 def test_show_names_weights_and_operating_point_of_a_run(tmp_path, capsys):
-    write_json(
-        tmp_path / "run.json",
-        "run",
-        {"name": "A", "model_kind": "detector", "seed": 0, "stopped_early": False},
-    )
+    info = RunInfo(name="A", model_kind="detector", seed=0, stopped_early=False)
+    info.write(tmp_path / "run.json")
     (tmp_path / "model.safetensors").write_bytes(bytes(1_500_000))
     assert cxr("show", tmp_path) == 0
     shown = capsys.readouterr().err
@@ -331,15 +338,12 @@ def test_show_names_weights_and_operating_point_of_a_run(tmp_path, capsys):
     assert "seed  0" in shown
     assert "stopped_early  no" in shown
     (tmp_path / "validation" / "decisions").mkdir(parents=True)
-    write_json(tmp_path / "validation" / "predictions.json", "predictions", {"system": "A"})
-    chosen = {
-        "target": "opacity",
-        "policies": {"max_f1": {"threshold": 0.25, "reason": None, "validation": {}}},
-        **{"chosen_on": {}, "validation": {}, "tried": []},
-        **dict.fromkeys(("reduction", "calibration", "map_scale")),
-    }
-    write_json(tmp_path / "validation" / "decisions" / "opacity.json", "decision", chosen)
-    write_json(tmp_path / "guard.json", "guard", {})
+    predictions = PredictionsInfo(system="A", kind="boxes")
+    predictions.write(tmp_path / "validation" / "predictions.json")
+    thresholds = {"max_f1": ThresholdChoice("max_f1", 0.25)}
+    chosen = Choices(target="opacity", chosen_on={}, thresholds=thresholds)
+    chosen.write(tmp_path / "validation" / "decisions" / "opacity.json")
+    (tmp_path / "guard.json").write_text("{}")
     facts = show.describe_folder(tmp_path)
     assert facts["validation"] == str(tmp_path / "validation")
     assert facts["decision"] == "opacity (max_f1: positive from score 0.25 on)"

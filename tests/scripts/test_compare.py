@@ -12,14 +12,14 @@ import pytest
 
 import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import store_decision, tune_predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.show import show
+from cxr_compare.training.run_info import RunInfo
 from tests.scripts.small_sets import table_set, write_predictions
 
 
@@ -53,7 +53,7 @@ def test_a_finished_report_answers_the_same_call_and_refuses_another(
     assert ask(unit="patient", overwrite=True) > first
     dataset, predictions = DataSet.open(data), Predictions.open(system)
     tuned = tune_predictions(predictions, LabelledSplit(dataset, dataset.target("opacity")))
-    predictions.write_decision(tuned.target, tuned.to_dict())
+    store_decision(predictions, tuned)
     with pytest.raises(InputError, match=r"opacity\.json has changed since; choose"):
         ask(unit="patient")
     assert not (report / "opacity").exists()  # one target named: the report itself
@@ -127,7 +127,8 @@ def test_all_systems_are_looked_at_before_the_first_is_predicted(
     write_system(other, tmp_path / "of-other-images", seed=0)
     for name, finding in (("run", "opacity"), ("mass", "mass"), ("again/run", "opacity")):
         (tmp_path / name).mkdir(parents=True)
-        write_json(tmp_path / name / "run.json", "run", {"name": "A", "findings": [finding]})
+        (tmp_path / name / "config.toml").touch()
+        RunInfo(name="A", findings=[finding]).write(tmp_path / name / "run.json")
     with pytest.raises(InputError, match=message):
         compare([tmp_path / "run", tmp_path / second], data=data, target="opacity")
 

@@ -155,7 +155,7 @@ def test_ensemble_takes_arrays_and_frames(values):
     assert joint.kind == "both"
     assert len(joint.scores) == len(truth)
     highest = joint.boxes.groupby("image_id")["score"].max()
-    if joint.info["ensemble"]["findings"]["finding"]["gate"] == "rescaled":
+    if joint.info.ensemble["findings"]["finding"]["gate"] == "rescaled":
         of_image = joint.scores.set_index("image_id")["score"].reindex(highest.index)
         np.testing.assert_allclose(highest, of_image, atol=1e-12)
 

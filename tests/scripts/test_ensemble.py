@@ -9,7 +9,6 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
@@ -20,6 +19,7 @@ from cxr_compare.scripts.commands.ensemble import ensemble
 from cxr_compare.scripts.commands.tune import tune
 from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import write_predictions, write_source
+from tests.stored_json import put_table
 
 LESION = (20.0, 20.0, 60.0, 60.0)
 
@@ -57,7 +57,7 @@ def member(data: Path, tmp_path: Path):
             **{kind: rows},
         )  # fmt: skip
         seen = pd.DataFrame({"image_id": [name], "patient_id": [name], "role": ["train"]})
-        write_table(seen, folder / "seen.parquet", "seen")
+        put_table(seen, folder / "seen.parquet", "seen")
         return folder
 
     return write
@@ -70,9 +70,9 @@ def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(data, member, 
     shown = capsys.readouterr()
     assert "Three: A + B + C: fusion of best boxes at IoU 0.5; " in shown.err
     info = Predictions.open(tmp_path / "all").info
-    assert json.loads(shown.out)["inference_id"] == info["inference_id"]
-    assert [one["inference_id"] for one in info["members"]] == ["A", "B", "C"]
-    assert info["cost"]["parameters"] == 9_000_000
+    assert json.loads(shown.out)["inference_id"] == info.inference_id
+    assert [one.inference_id for one in info.members] == ["A", "B", "C"]
+    assert info.cost["parameters"] == 9_000_000
     seen = pd.read_parquet(tmp_path / "all" / "seen.parquet")
     assert seen["image_id"].tolist() == ["A", "B", "C"]
     systems = {
@@ -94,7 +94,7 @@ def test_a_detector_and_a_classifier_become_a_system_like_any_other(data, member
     out = tmp_path / "both"
     joint = ensemble(folders, data=data, out=out)
     assert joint.kind == "both"
-    assert joint.info["cost"]["parameters"] == 6_000_000
+    assert joint.info.cost["parameters"] == 6_000_000
     tune(out, data=data)
     report = compare([f"D={folders[0]}", f"C={folders[1]}", f"Both={out}"], data=data,
                      out=tmp_path / "report", replicates=100)  # fmt: skip
@@ -112,11 +112,11 @@ def test_a_joint_system_of_too_few_validation_patients_writes_nothing(data, memb
         images = pd.read_parquet(folder / "predicted_images.parquet")
         run = images["image_id"].str.slice(1).astype(int) % 4 == 2  # test images alone
         rows = list((folder / "predicted_images.parquet").glob("*.parquet"))
-        write_table(images[run], rows[0], "predicted_images")
+        put_table(images[run], rows[0], "predicted_images")
         for table, schema in (("scores", "scores"), ("boxes", "predicted_boxes")):
             for path in (folder / f"{table}.parquet").glob("*.parquet"):
                 part = pd.read_parquet(path)
-                write_table(part[part["image_id"].isin(images[run]["image_id"])], path, schema)
+                put_table(part[part["image_id"].isin(images[run]["image_id"])], path, schema)
     with pytest.raises(InputError, match=r"ensemble: .*validation"):
         ensemble(folders, data=data, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

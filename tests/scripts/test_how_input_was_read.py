@@ -151,5 +151,5 @@ def test_hidden_names_are_hidden_in_these_notes(tmp_path):
 
 
 def test_a_result_with_all_boxes_inside_their_images_has_no_such_note():
-    assert compare_frames(BOXES).answer["reading"] == []
-    assert cxr_compare.compare({"A": SCORES}, truth=Y, replicates=100).answer["reading"] == []
+    assert compare_frames(BOXES).answer.reading == []
+    assert cxr_compare.compare({"A": SCORES}, truth=Y, replicates=100).answer.reading == []

@@ -10,9 +10,8 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.store import prediction_writer
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.read_table import ColumnNames
 from cxr_compare.evaluation.sources import import_folder
@@ -66,7 +65,7 @@ def test_scores_come_in_and_images_without_one_are_failed(run, capsys):
     shown = capsys.readouterr().err
     assert "1 of 2 test images" in shown
     assert "(f)" in shown  # the image that is missing
-    assert predictions.info["trained_on"] == "unknown"
+    assert predictions.info.trained_on == "unknown"
 
 
 def test_scores_of_a_spreadsheet_or_with_decimal_commas_are_those_of_the_csv(run, tmp_path, data):
@@ -80,13 +79,11 @@ def test_scores_of_a_spreadsheet_or_with_decimal_commas_are_those_of_the_csv(run
 
 @pytest.mark.parametrize("text", ["image_id,score\nc,0.25\nd,0\ne,1\n", BOXES])
 def test_import_that_was_ended_before_its_record_goes_on(run, monkeypatch, text):
-    def end(path: Path, kind: str, *arguments: object) -> None:
-        if kind == "predictions":
-            raise KeyboardInterrupt
-        write_json(path, kind, *arguments)
+    def end(record: PredictionsInfo, path: Path) -> None:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(prediction_writer, "write_json", end)
+        patched.setattr(PredictionsInfo, "write", end)
         with pytest.raises(KeyboardInterrupt):
             run(text)
     resumed = run(text)
@@ -230,7 +227,7 @@ def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
         frame, str(data), tmp_path / "out", name="Table", columns=columns
     )
     assert imported_predictions.scores["score"].tolist() == [0.25, 1.0]
-    assert imported_predictions.info["imported_from"] == "DataFrame"
+    assert imported_predictions.info.imported_from == "DataFrame"
     for wrong, message in (
         (frame.assign(p=[0.5, 2]), r"the DataFrame: row two, image 'd': score=2.0"),
         (frame.assign(image_id=["c", None]), "the DataFrame: row two: image_id "),
@@ -481,7 +478,7 @@ def test_from_python_a_dataframe_is_imported(data, tmp_path):
     made = import_predictions(frame, data=data, out=tmp_path / "out", name="Other")
     assert frame.equals(original)
     assert made.scores[["image_id", "score"]].to_dict("list") == frame.to_dict("list")
-    assert made.info["command"].startswith("cxr import DataFrame --data")
+    assert made.info.command.startswith("cxr import DataFrame --data")
 
 
 def test_numeric_ids_keep_their_leading_zeros(tmp_path):
@@ -499,7 +496,7 @@ def test_another_file_or_reading_has_another_inference_id(data, tmp_path):
         file.write_text(f"image_id,score\n{text}\n")
         out = tmp_path / f"out{number}"
         import_predictions(file, data=data, out=out, name="Other")
-        ids.add(Predictions.open(out).info["inference_id"])
+        ids.add(Predictions.open(out).info.inference_id)
     assert len(ids) == 2
 
 

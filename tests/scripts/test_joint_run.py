@@ -50,7 +50,7 @@ def require_stored_answers(system: Path, made: Made, tolerance: float) -> None:
     joint = Predictions.open(made.both)
     stored = joint.scores.set_index("image_id")["score"]
     # Untrained members get large weights, which enlarge the rounding between batches.
-    (rule,) = joint.info["ensemble"]["findings"].values()
+    (rule,) = joint.info.ensemble["findings"].values()
     tolerance *= max(1.0, sum(map(abs, rule["weights"])))
     for image_id in made.test_ids:
         answer = run.predict(made.dataset.read_original(image_id))
@@ -69,8 +69,8 @@ def test_its_answer_equals_its_stored_score(made):
 
 def test_its_cost_is_the_sum_of_its_members(made):
     info = Predictions.open(made.both).info
-    members = [member["cost"]["parameters"] for member in info["members"]]
-    assert info["cost"]["parameters"] == sum(members)
+    members = [member.cost["parameters"] for member in info.members]
+    assert info.cost["parameters"] == sum(members)
 
 
 def test_it_predicts_a_data_set_as_it_was_stored(made, tmp_path):
@@ -79,7 +79,7 @@ def test_it_predicts_a_data_set_as_it_was_stored(made, tmp_path):
     scores = again.scores.set_index("image_id")["score"].loc[made.test_ids]
     np.testing.assert_allclose(scores, stored.loc[made.test_ids], atol=1e-5)
     assert again.kind == "both"
-    assert again.info["cost"]["parameters"]
+    assert again.info.cost["parameters"]
 
 
 def test_its_export_answers_as_it_does(made, tmp_path):

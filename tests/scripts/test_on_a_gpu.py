@@ -273,14 +273,14 @@ def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_p
     ]
     whole, halves = (load_file(run.folder / "model.safetensors") for run in runs)
     assert all(torch.equal(value, halves[name]) for name, value in whole.items())
-    boxes = runs[0].info["boxes"]  # that the mosaics dropped, of all epochs
-    assert boxes == runs[1].info["boxes"]
+    boxes = runs[0].info.boxes  # that the mosaics dropped, of all epochs
+    assert boxes == runs[1].info.boxes
     if boxes is not None:
         assert 0 < boxes["outside"] < boxes["given"]
         assert f"out of the image {boxes['outside']}" in capsys.readouterr().err
-    assert runs[0].info["device"] == "cuda"
-    assert runs[0].info["device_name"] == "Pretended GPU"
-    assert runs[0].info["peak_memory_bytes"] > 0
+    assert runs[0].info.device == "cuda"
+    assert runs[0].info.device_name == "Pretended GPU"
+    assert runs[0].info.peak_memory_bytes > 0
 
 
 STEPS_MAY_WAIT = {
@@ -375,7 +375,7 @@ def test_fp32_is_not_tf32(gpu, monkeypatch):
 def test_a_card_of_tensor_cores_in_fp16_learns_all_weights_in_one_pass(gpu, drawn_set, tmp_path):
     gpu.capability = (7, 5)
     out = train_there(drawn_set, tmp_path / "run", "chexnet_quickstart", "training.epochs=1")
-    assert RunFolder.open(out).info["precision"] == "fp16"
+    assert RunFolder.open(out).info.precision == "fp16"
     assert gpu.operations["_foreach_addcdiv_.ScalarList"]
     assert not gpu.operations["addcdiv_.default"]
     assert not torch.backends.cudnn.benchmark  # which would choose the kernels of predictions

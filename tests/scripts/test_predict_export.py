@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.choices import Choices, Declared
+from cxr_compare.evaluation.choose import declare
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts import cli, console
 from cxr_compare.serving import predict_folder
@@ -140,12 +142,12 @@ def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
     one, other = Predictions.open(whole), Predictions.open(resumed)
     for name in ("images", "scores", "maps"):
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
-    assert one.info["inference_id"] == other.info["inference_id"]
-    assert one.info["training_id"] == one.info["exported_from"]
+    assert one.info.inference_id == other.info.inference_id
+    assert one.info.training_id == one.info.exported_from
     assert (resumed / "seen.parquet").is_file()
     assert cxr("predict", made.run, "--data", made.data, "--out", tmp_path / "torch") == 0
     run_predictions = Predictions.open(tmp_path / "torch")
-    assert run_predictions.info["training_id"] == one.info["training_id"]
+    assert run_predictions.info.training_id == one.info.training_id
     pd.testing.assert_frame_equal(run_predictions.scores, one.scores, atol=1e-5)
 
 
@@ -154,14 +156,10 @@ def test_single_answers_name_a_declared_threshold_and_a_comparison_leaves_the_ru
 ):
     image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
     run = shutil.copytree(made.run, tmp_path / "run")
-    monkeypatch.setattr(predict_folder, "_recipe_of", lambda run: {})  # nobody trained it
+    monkeypatch.setattr(predict_folder, "_recipe_of", lambda run: None)  # nobody trained it
     assert cxr("tune", run, "--data", made.data, "--policy", "max_f1") == 0
     stored = Run.open(run).decision_file
-    declared = {"name": "screening", "threshold": 0.25, "source": "our study"}
-    validation = Predictions.open(stored.parents[1])
-    validation.write_decision(
-        stored.stem, validation.decision(stored.stem) | {"declared": declared}
-    )
+    declare(Choices.read(stored), Declared("screening", 0.25, "our study")).write(stored)
 
     def predict_answer(system: Path, *options: str) -> dict[str, Any]:
         capsys.readouterr()
@@ -178,8 +176,8 @@ def test_single_answers_name_a_declared_threshold_and_a_comparison_leaves_the_ru
     few = ("--replicates", "100")
     assert cxr("compare", run, "--data", made.data, "--out", report, *few) == 0
     (named,) = json.loads((report / "answer.json").read_text())["declared"].values()
-    assert named == declared
-    assert json.loads(stored.read_text())["declared"] == declared
+    assert named == asdict(Declared("screening", 0.25, "our study"))
+    assert Choices.read(stored).declared == Declared("screening", 0.25, "our study")
     export = run / "exports" / made.export.name
     shutil.copy(stored, export / "decisions")  # as cxr export does
     exported = predict_answer(export)

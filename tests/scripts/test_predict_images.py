@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import cxr_compare
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
@@ -18,6 +18,7 @@ from cxr_compare.serving.predict_folder import freeze_decision
 from cxr_compare.serving.run import Run
 from tests.scripts.small_sets import cxr, drawn_images
 from tests.scripts.untrained import untrained_run
+from tests.stored_json import put_table
 
 
 class Made(NamedTuple):
@@ -38,12 +39,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         freeze_decision(run, LabelledSplit(dataset, dataset.target()), console)
     seen = read_table(run / "seen.parquet", "seen")
     identities = dataset.identities(pd.Index(seen["image_id"])).drop(columns="patient_id")
-    write_table(seen.merge(identities, on="image_id"), run / "seen.parquet", "seen")
+    put_table(seen.merge(identities, on="image_id"), run / "seen.parquet", "seen")
     path = validation_folder(run) / EVALUATION_FILE
     rows = read_table(path, "decisions")
     rows["label"] = np.arange(len(rows)) % 2 * 1.0
     rows["score"] = np.arange(len(rows)) // 2 % 2 * 0.5  # as high for one label as for the other
-    write_table(rows, path, "decisions")
+    put_table(rows, path, "decisions")
     with console.silent():
         assert cxr("export", run, "--format", "onnx") == 0
     images = data.parent / "source/stage_2_train_images"

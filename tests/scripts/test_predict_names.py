@@ -17,15 +17,17 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.commands.predict import parse_finding_names
 from cxr_compare.serving.predict_folder import predict_data_set
 from cxr_compare.serving.trained_model import TrainedModel
+from cxr_compare.training.run_info import RunInfo
 from tests.memory_store import MemoryStore
+from tests.plain_info import data_set_info
 
 LEARNT = ["pneumonia", "mass"]
 IDS = pd.Index(["a", "b"], name="image_id")
 
 
 def trained(folder: Path, model: Any) -> TrainedModel:
-    run: Any = SimpleNamespace(folder=folder, info={"findings": LEARNT})
-    return TrainedModel(run, model.eval(), Preprocess(64, 0.5, 0.25), "fp32", "cpu")
+    run: Any = SimpleNamespace(folder=folder, info=RunInfo(name="run", findings=LEARNT))
+    return TrainedModel(run, model.eval(), Preprocess(size=64, mean=0.5, std=0.25), "fp32", "cpu")
 
 
 def predicted(model: TrainedModel) -> dict[str, pd.DataFrame]:
@@ -97,7 +99,7 @@ def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path):
 def test_refusal_of_an_unknown_name_gives_the_option_to_use(tmp_path, named, has, advice):
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
     model = model if named is None else model.with_names(named)
-    dataset = DataSet(tmp_path / "set", {})
+    dataset = DataSet(tmp_path / "set", data_set_info())
     dataset.findings = pd.DataFrame({"finding": has}, dtype=TEXT)
     with pytest.raises(InputError, match=advice):
         predict_data_set(model, dataset, tmp_path / "out", "default", console, batch_size=2)

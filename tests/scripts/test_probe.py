@@ -71,11 +71,11 @@ def test_only_the_last_layer_of_a_probe_is_fitted(probe, weights):
         if not torch.equal(value, start[key])
     }
     assert changed == {"classifier"}
-    assert run.info["trainable_parameters"] == 513
-    assert run.info["pretrained"] == str(weights)
+    assert run.info.trainable_parameters == 513
+    assert run.info.pretrained == str(weights)
     history = pd.read_csv(probe / "metrics.csv")
     kept = history[history["kept"] == 1]
-    assert kept["penalty"].tolist() == list(run.info["penalties"].values())
+    assert kept["penalty"].tolist() == list(run.info.penalties.values())
     assert kept["val_loss"].min() == history["val_loss"].min()
     assert set(run.seen["role"]) == {"train", "val"}
 

@@ -20,10 +20,13 @@ from PIL import Image
 
 from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.scripts.commands.serve import read_token
 from cxr_compare.serving.export_graph import write_graph
-from cxr_compare.serving.export_spec import PREPROCESS_FILE, ExportSpec
+from cxr_compare.serving.export_spec import PREPROCESS_FILE
+from cxr_compare.training.run_info import RunInfo
+from tests.plain_info import export_spec
 from tests.scripts.small_sets import refusal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,13 +40,15 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     network = build_classifier("small_cnn", image_size=SIZE).eval()
     write_graph(network, folder, "onnx")
-    Preprocess(SIZE, 0.5, 0.25).to_json(folder / PREPROCESS_FILE)
+    Preprocess(size=SIZE, mean=0.5, std=0.25).write(folder / PREPROCESS_FILE)
     frame = activation_maps(network, torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8), "cam").frame
-    target = {"name": "opacity", "any_of": ["lung_opacity"], "display_name": "Lung opacity"}
-    ExportSpec(
-        "onnx", "fp32", "scores", ("lung_opacity",), target, SIZE, map_frame=frame,
-        run={"name": "CheXNet"},
-    ).write(folder)  # fmt: skip
+    export_spec(
+        findings=("lung_opacity",),
+        target=Target("opacity", ("lung_opacity",), "Lung opacity"),
+        size=SIZE,
+        map_frame=frame,
+        run=RunInfo(name="CheXNet"),
+    ).complete(folder)
     return folder
 
 

@@ -10,10 +10,12 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.split import split as split_command
 from cxr_compare.scripts.options import own_split
+from cxr_compare.training.run_info import RunInfo
 from tests.scripts.small_sets import table_set
 
 split = partial(run_command, split_command)
@@ -153,15 +155,17 @@ def cv(data: Path) -> DataSet:
 
 def made_on(folder: Path, name: str, kind: str, content_id: str) -> Path:
     folder.mkdir()
-    facts = {"contract": kind, "schema_version": 1,
-             "data_set": {"content_id": content_id, "split": name}}  # fmt: skip
-    (folder / f"{kind}.json").write_text(json.dumps(facts))
+    data_set = MadeOn(name="set", content_id=content_id, split=name)
+    record = RunInfo(name="A", data_set=data_set)
+    if kind == "predictions":
+        record = PredictionsInfo(system="A", kind="scores", data_set=data_set)
+    record.write(folder / f"{kind}.json")
     return folder
 
 
 @pytest.mark.parametrize("kind", ["run", "predictions"])
 def test_a_run_or_its_predictions_bring_their_split(tmp_path, cv, kind):
-    source = made_on(tmp_path / "a", "cv", kind, cv.ids["content_id"])
+    source = made_on(tmp_path / "a", "cv", kind, cv.ids.content_id)
     assert own_split(None, [source], cv) == "cv"
     assert own_split("default", [source], cv) == "default"  # what is asked for holds
 
@@ -172,7 +176,7 @@ def test_a_run_of_another_data_set_brings_none(tmp_path, cv):
 
 
 def test_systems_of_different_splits_are_named(tmp_path, cv):
-    one = made_on(tmp_path / "a", "cv", "run", cv.ids["content_id"])
-    two = made_on(tmp_path / "b", "default", "run", cv.ids["content_id"])
+    one = made_on(tmp_path / "a", "cv", "run", cv.ids.content_id)
+    two = made_on(tmp_path / "b", "default", "run", cv.ids.content_id)
     with pytest.raises(InputError, match=r"a 'cv', .*b 'default'.*--split"):
         own_split(None, [one, two], cv)

@@ -18,7 +18,6 @@ from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.splits.stored_splits import SplitRule, add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -33,6 +32,7 @@ from cxr_compare.scripts.commands.train import train
 from cxr_compare.training.epoch_record import EpochRecord
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.start_weights import StartWeights
+from tests.stored_json import put_table
 
 _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
@@ -55,7 +55,7 @@ def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on another split, at another size and stride, of pixels normalised another way."""
     out = tmp_path_factory.mktemp("runs") / "chexnet"
     run_command(train, "chexnet_quickstart", data=data, out=out, set_=_CLASSIFIER, device="cpu")
-    Preprocess(64, mean=0.3, std=0.2).to_json(out / "preprocess.json")
+    Preprocess(size=64, mean=0.3, std=0.2).write(out / "preprocess.json")
     return out
 
 
@@ -99,16 +99,16 @@ def test_detector_takes_the_features_of_a_classifier_run(started, classifier):
 
 
 def test_detector_normalises_pixels_as_the_run_that_it_started_from(started: RunFolder) -> None:
-    preprocess = Preprocess.from_json(started.folder / "preprocess.json")
+    preprocess = Preprocess.read(started.folder / "preprocess.json")
     assert (preprocess.mean, preprocess.std) == (0.3, 0.2)
     assert preprocess.size == 96  # this training's own
 
 
 def test_run_says_what_it_started_from(started: RunFolder, classifier: Path) -> None:
-    said = started.info["started_from"]
-    assert said["weights"] == str(classifier)
-    assert (said["model_kind"], said["data_set"]["split"]) == ("classifier", "other")
-    assert said["n_images"] == len(RunFolder.open(classifier).seen)
+    said = started.info.started_from
+    assert said.weights == str(classifier)
+    assert (said.model_kind, said.data_set.split) == ("classifier", "other")
+    assert said.n_images == len(RunFolder.open(classifier).seen)
 
 
 def test_what_the_classifier_saw_is_seen_by_the_detector(data, started, classifier):
@@ -137,7 +137,7 @@ def test_test_images_that_trained_under_other_names_are_told_by_predict_and_not_
 ):
     run = Path(shutil.copytree(started.folder, tmp_path / "run"))
     names = {name: "old-" + started.seen[name] for name in ("image_id", "patient_id")}
-    write_table(started.seen.assign(**names), run / "seen.parquet", "seen")
+    put_table(started.seen.assign(**names), run / "seen.parquet", "seen")
     predict(run, out=tmp_path / "predictions", data=data, device="cpu", progress=True)
     assert "test images in training under other ids" in capsys.readouterr().err
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
@@ -213,10 +213,10 @@ def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it
     run = RunFolder.open(tmp_path / "run")
     assert len(run.seen) > 0
     assert set(run.seen["image_id"]) == set(RunFolder(first).seen["image_id"])
-    origin = run.info["started_from"]
-    assert origin["model_kind"] == "detector"
-    assert origin["started_from"]["model_kind"] == "classifier"
-    preprocess = Preprocess.from_json(run.folder / "preprocess.json")
+    origin = run.info.started_from
+    assert origin.model_kind == "detector"
+    assert origin.started_from.model_kind == "classifier"
+    preprocess = Preprocess.read(run.folder / "preprocess.json")
     assert (preprocess.mean, preprocess.std) == (0.3, 0.2)
 
 

@@ -6,17 +6,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.contracts.tables import read_table, typed_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table, typed_table
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.sources.eligibility import describe_training_data, training_id
 from cxr_compare.scripts import console
 from cxr_compare.scripts.given_systems import read_systems
-from cxr_compare.serving.export_spec import ExportSpec
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.predict_folder import copy_seen_images, describe_system
+from cxr_compare.training.run_info import RunInfo
+from tests.plain_info import export_spec
+from tests.stored_json import put_table
 
 FACTS = {"name": "CheXNet", "seed": 3, "created": "today", "best_value": 0.9}
 SEEN = pd.DataFrame({"image_id": ["a"], "patient_id": ["p"], "role": ["train"]})
@@ -26,16 +28,16 @@ SEEN = pd.DataFrame({"image_id": ["a"], "patient_id": ["p"], "role": ["train"]})
 def predicted(tmp_path: Path) -> Callable[[Path], Predictions]:
     """Predictions, of no image, by an export of ``tmp_path/run``."""
     (tmp_path / "run").mkdir()
-    write_json(tmp_path / "run" / "run.json", "run", FACTS)
-    write_table(SEEN, tmp_path / "run" / "seen.parquet", "seen")
+    put_table(SEEN, tmp_path / "run" / "seen.parquet", "seen")
+    RunInfo(**FACTS).write(tmp_path / "run" / "run.json")
 
     def predict(folder: Path) -> Predictions:
         folder.mkdir(parents=True)
         for name in ("model.onnx", "preprocess.json"):
             (folder / name).write_bytes(b"{}")
-        run = {**FACTS, "folder": str(tmp_path / "run"), "inference_id": "1234"}
-        spec = ExportSpec("onnx", "int8", "scores", ("mass",), {"name": "t"}, 64, run=run)
-        model = ExportedModel(folder, spec, Preprocess(64, 0.5, 0.25))
+        run = RunInfo(**FACTS, folder=str(tmp_path / "run"), inference_id="1234")
+        spec = export_spec(precision="int8", run=run)
+        model = ExportedModel(folder, spec, Preprocess(size=64, mean=0.5, std=0.25))
         with PredictionWriter(tmp_path / "out", describe_system(model, None)) as writer:
             copy_seen_images(model, writer, console)
         return Predictions.open(tmp_path / "out")
@@ -46,8 +48,8 @@ def predicted(tmp_path: Path) -> Callable[[Path], Predictions]:
 def test_an_export_is_named_after_its_run_and_counts_as_the_same_training(predicted, tmp_path):
     system = predicted(tmp_path / "elsewhere")
     assert system.name == "CheXNet (onnx int8)"
-    assert training_id(system.info) == "1234" != system.info["inference_id"]
-    assert system.info["run"] == "run"  # a folder of this machine is no business of others
+    assert training_id(system.info) == "1234" != system.info.inference_id
+    assert system.info.run == "run"  # a folder of this machine is no business of others
 
 
 @pytest.mark.parametrize("folder_kind", ["elsewhere", "run/exports/onnx-int8"])
@@ -78,10 +80,10 @@ def test_predictions_contain_the_training_of_their_run_and_no_folder_of_the_mach
 ):
     (tmp_path / "run" / "config.toml").write_text(CONFIG)
     facts = {**FACTS, "pretrained": "/home/me/secret/start.pth"}
-    write_json(tmp_path / "run" / "run.json", "run", facts)
-    Preprocess(64, 0.5, 0.25).to_json(tmp_path / "run" / "preprocess.json")
+    RunInfo(**facts).write(tmp_path / "run" / "run.json")
+    Preprocess(size=64, mean=0.5, std=0.25).write(tmp_path / "run" / "preprocess.json")
     system = predicted(tmp_path / "elsewhere")
-    recipe = system.info["recipe"]
+    recipe = system.info.recipe
     assert recipe["network"] == "densenet121"
     assert recipe["config"]["augmentation"] == {"rotate_degrees": 10.0}
     assert recipe["config"]["model"]["weights"] == "start.pth"
@@ -104,14 +106,14 @@ def test_without_its_run_or_beside_another_what_an_export_learned_from_is_unknow
 ):
     (tmp_path / "run" / "run.json").unlink()
     if other is not None:
-        write_json(tmp_path / "run" / "run.json", "run", other)
+        RunInfo(**other).write(tmp_path / "run" / "run.json")
     system = predicted(tmp_path / "elsewhere")
     assert describe_training_data(system) == "unknown"
     assert "its run is not at hand" in capsys.readouterr().err
 
 
 def test_opened_predictions_are_a_system_like_their_path(tmp_path):
-    opened = Predictions(tmp_path / "a", {"system": "A"})
+    opened = Predictions(tmp_path / "a", PredictionsInfo(system="A", kind="scores"))
     expected = read_systems(tmp_path / "a")
     assert read_systems(opened) == read_systems([opened]) == expected
     assert read_systems([opened, str(tmp_path / "a")]) == expected * 2

@@ -1,6 +1,5 @@
 """`cxr train` from a small synthetic data set to a run folder, and every way it can be refused."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,18 @@ from safetensors.torch import load_file
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.records import write_json
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-from cxr_compare.evaluation.sources.stored_predictions import read_output, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import (
+    read_output,
+    stored_decision,
+    tune_predictions,
+)
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
@@ -31,6 +34,7 @@ from cxr_compare.training.model_files import load_model
 from cxr_compare.training.plots import save_figure
 from cxr_compare.training.run_folder import RunFolder
 from tests.scripts.small_sets import interrupted_after
+from tests.stored_json import put_table, stored_json
 
 _SMALL = {
     "retinanet_quickstart": [
@@ -87,16 +91,16 @@ def test_training_leaves_a_complete_run(whole: Path) -> None:
         "validation",
     }  # fmt: skip
     model = load_model(run.folder, {"detector": build_detector, "classifier": build_classifier})
-    weights = load_file(run.best_weights(run.info["best_epoch"]))
+    weights = load_file(run.best_weights(run.info.best_epoch))
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    assert Preprocess.from_json(run.folder / "preprocess.json").size == 96
+    assert Preprocess.read(run.folder / "preprocess.json").size == 96
     assert len(pd.read_csv(run.folder / "metrics.csv")) == 2
-    assert run.info["findings"] == ["lung_opacity"]
-    assert run.info["synthetic"] is True
-    assert run.info["precision"] in ("fp32", "bf16")
-    assert run.info["cpu_settings"] == {"threads": torch.get_num_threads(), "workers": 0}
+    assert run.info.findings == ("lung_opacity",)
+    assert run.info.synthetic is True
+    assert run.info.precision in ("fp32", "bf16")
+    assert run.info.cpu_settings == {"threads": torch.get_num_threads(), "workers": 0}
     assert parse_config(run.config, "config.toml").training.workers == "auto"  # for any machine
-    assert 0 <= run.info["seconds_waiting"] <= run.info["seconds_training"]
+    assert 0 <= run.info.seconds_waiting <= run.info.seconds_training
 
 
 def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp_path):
@@ -147,12 +151,12 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
         Run.open(ended, device="cpu", policy="youden").load()
     shutil.copytree(ended, tmp_path / "tuned")
     decision = RunFolder(tmp_path / "tuned").decision_file("opacity")
-    content = read_json(decision, "decision")
-    content["policies"] = {"youden": content["policies"]["max_f1"]}
+    content = stored_json(decision)
+    content["thresholds"] = {"youden": content["thresholds"]["max_f1"]}
     write_json(decision, "decision", content)
     tuned = Run.open(tmp_path / "tuned", device="cpu")
     assert tuned.policy == "youden"
-    assert tuned.predict(file).threshold == content["policies"]["youden"]["threshold"]
+    assert tuned.predict(file).threshold == content["thresholds"]["youden"]["threshold"]
     shutil.copytree(ended, tmp_path / "run", ignore=shutil.ignore_patterns("validation"))
     bare = Run.open(tmp_path / "run", device="cpu").predict(file)
     assert bare.decision is None
@@ -192,7 +196,7 @@ def test_last_weights_are_stored_on_request(data, tmp_path, capfd):
     keys = ["training.monitor=epoch", "training.learning_rate=1e-12", "model.norm=group"]
     _train(data, tmp_path / "run", *keys)
     run = RunFolder.open(tmp_path / "run")
-    assert run.info["best_epoch"] == run.info["epochs"] == 2
+    assert run.info.best_epoch == run.info.epochs == 2
     assert "last epoch, 2" in capfd.readouterr().err
 
 
@@ -218,10 +222,8 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
     predict(again, out=tmp_path / "set", data=data, device="cpu")
     chosen = tune_predictions(
         Predictions.open(tmp_path / "set"), LabelledSplit(dataset, dataset.target())
-    ).to_dict()
-    stored = frozen.decision("opacity")
-    assert stored
-    assert {key: stored[key] for key in chosen} == json.loads(json.dumps(chosen))
+    )
+    assert stored_decision(frozen, "opacity") == chosen
 
 
 def test_the_decision_that_marks_a_training_as_ended_is_its_last_file(
@@ -310,7 +312,7 @@ def test_audit_error_stops_training_unless_overridden_and_is_recorded(data, tmp_
     mixed = patients.duplicated(keep=False) & ~patients.duplicated()
     moved = split["image_id"].isin(mixed.index[mixed])
     table = split.assign(role=split["role"].mask(moved, "test"))
-    write_table(table, folder / "splits" / "default.parquet", "split")
+    put_table(table, folder / "splits" / "default.parquet", "split")
     (folder / "audit.json").unlink()
     with pytest.raises(InputError, match=r"split 'default': .*\(7 patients\).*--despite-audit"):
         _train(folder, tmp_path / "run")

@@ -47,4 +47,4 @@ def test_want_of_memory_names_a_smaller_batch(data, tmp_path, monkeypatch, batch
 def test_draws_change_what_is_learned_from_only_where_asked(data: Path, tmp_path: Path) -> None:
     _train(data, tmp_path / "run")
     assert "train_boxes" not in pd.read_csv(tmp_path / "run/metrics.csv").columns
-    assert RunFolder.open(tmp_path / "run").info["boxes"] is None
+    assert RunFolder.open(tmp_path / "run").info.boxes is None

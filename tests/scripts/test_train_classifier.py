@@ -14,7 +14,7 @@ from cxr_compare.classification.loss import masked_cross_entropy, training_losse
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.sources.descriptions import public_sets
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
@@ -28,6 +28,7 @@ from cxr_compare.training.model_files import load_model
 from cxr_compare.training.run_folder import RunFolder
 from tests.memory_store import ImageStore
 from tests.scripts.small_sets import interrupted_after
+from tests.stored_json import stored_json
 
 _KEYS = ["data.image_size=64", "model.backbone=small_cnn", "training.epochs=3"]
 
@@ -45,9 +46,7 @@ def before(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     out = tmp_path_factory.mktemp("runs") / "before"
     run = _train(data, out, "training.epochs=1", "training.optimiser=rmsprop")
     model = out / "model.json"
-    text = json.dumps(read_json(model, "model")).replace(
-        '"channels": "same"', '"channels": "imagenet"'
-    )
+    text = json.dumps(stored_json(model)).replace('"channels": "same"', '"channels": "imagenet"')
     write_json(model, "model", json.loads(text))
     return run
 
@@ -64,9 +63,9 @@ def _changed(run: RunFolder, start: RunFolder) -> set[str]:
 def test_a_head_learns_alone_on_the_features_of_a_run(data, before, tmp_path):
     run = _train(data, tmp_path / "run", f"model.weights={before.folder}", "model.trainable=head")
     assert _changed(run, before) == {"head"}  # no statistic of a batch norm either
-    assert run.info["trainable_parameters"] == 257
-    assert run.info["parameters"] == before.info["parameters"] > 100_000
-    assert before.info["trainable_parameters"] == before.info["parameters"]
+    assert run.info.trainable_parameters == 257
+    assert run.info.parameters == before.info.parameters > 100_000
+    assert before.info.trainable_parameters == before.info.parameters
     rebuilt = load_model(run.folder, BUILDERS)
     assert rebuilt.architecture["arguments"]["channels"] == "imagenet"  # as its start had it
 

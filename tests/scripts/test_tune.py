@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
-from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.split import split
 from cxr_compare.scripts.commands.tune import tune
 from tests.scripts.small_sets import table_set, write_predictions
+from tests.stored_json import bind_tables, put_table, stored_json
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +38,18 @@ def predictions(data: Path, tmp_path: Path) -> Path:
 def test_tune_writes_and_prints_the_decision(data, predictions, capsys):
     run_command(tune, predictions, data=data, as_json=True)
     shown = capsys.readouterr()
-    stored = Predictions.open(predictions).decision("opacity")
-    assert json.loads(shown.out)["policies"] == stored["policies"]
+    stored = stored_json(predictions / "decisions" / "opacity.json")
+    assert json.loads(shown.out)["thresholds"] == stored["thresholds"]
     assert f"Decision: {predictions / 'decisions/opacity.json'}\nNext: cxr compare" in shown.err
-    threshold = stored["policies"]["max_f1"]["threshold"]
+    threshold = stored["thresholds"]["max_f1"]["threshold"]
     assert f"max_f1: score >= {threshold:.6g}" in shown.err
     assert "30 validation images of 30 patients, 10 positive" in shown.err
 
 
 def test_tune_takes_other_policies(data, predictions):
     tune(predictions, data=data, policy=["youden", "sensitivity>=0.5"])
-    stored = Predictions.open(predictions).decision("opacity")
-    assert list(stored["policies"]) == ["youden", "sensitivity>=0.5"]
+    stored = stored_json(predictions / "decisions" / "opacity.json")
+    assert list(stored["thresholds"]) == ["youden", "sensitivity>=0.5"]
 
 
 def test_tune_without_validation_images_is_refused_and_writes_nothing(data, predictions, tmp_path):
@@ -60,7 +59,8 @@ def test_tune_without_validation_images_is_refused_and_writes_nothing(data, pred
     tested = split.loc[split["role"] == "test", "image_id"]
     for path, schema in ((part, "predicted_images"), (scores, "scores")):
         frame = pd.read_parquet(path)
-        write_table(frame[frame["image_id"].isin(tested)], path, schema)
+        put_table(frame[frame["image_id"].isin(tested)], path, schema)
+    bind_tables(predictions)
     with pytest.raises(InputError, match="val image of split 'default'"):
         tune(predictions, data=data)
     assert not (predictions / "decisions").exists()
@@ -81,17 +81,17 @@ def detector(data: Path, tmp_path: Path) -> Path:
 def test_tune_reports_its_calibration(data, predictions):
     options = {"calibration": "choose", "policy": ["threshold=0.5"]}
     shown = str(tune(predictions, data=data, **options))
-    stored = Predictions.open(predictions).decision("opacity")
-    assert set(stored["choices"]["calibration"]) == {
+    stored = stored_json(predictions / "decisions" / "opacity.json")
+    assert set(stored["losses"]) == {
         "as_it_is", "temperature", "platt", "isotonic",
     }  # fmt: skip
     assert "(held-out log loss: as_it_is " in shown
-    assert stored["policies"]["threshold=0.5"]["threshold"] == 0.5
+    assert stored["thresholds"]["threshold=0.5"]["threshold"] == 0.5
 
 
 def test_tune_chooses_among_the_requested_rules_and_prefers_the_simplest(data, detector):
     decision = tune(detector, data=data, reduction=["top_k", "max"])
-    stored = Predictions.open(detector).decision("opacity")
+    stored = stored_json(detector / "decisions" / "opacity.json")
     assert stored["options"]["reductions"] == ["top_k", "max"]
     assert [entry["rule"] for entry in stored["tried"]] == ["max", "top_k"]
     assert "image score: max" in str(decision)
@@ -114,7 +114,8 @@ def test_an_impossible_wish_is_refused_before_any_file_is_read(tmp_path, options
 def test_tune_warns_of_validation_images_used_in_training(data, predictions):
     seen = pd.DataFrame({"image_id": ["i00", "i02"], "patient_id": ["i00", "i02"],
                          "role": ["train", "val"]})  # fmt: skip
-    write_table(seen, predictions / "seen.parquet", "seen")
+    put_table(seen, predictions / "seen.parquet", "seen")
+    bind_tables(predictions)
     text = str(tune(predictions, data=data))
     message = (
         "Reader learned from patients, or from copies, of 1 of the 30 validation images of split "
@@ -124,7 +125,7 @@ def test_tune_warns_of_validation_images_used_in_training(data, predictions):
 
 def test_tune_keeps_to_the_split_that_was_predicted(data, predictions):
     split(data, name="other", val=0.5, test=0.2, seed=3)
-    info = read_json(predictions / "predictions.json", "predictions")
+    info = stored_json(predictions / "predictions.json")
     info["data_set"]["split"] = "other"
     write_json(predictions / "predictions.json", "predictions", info)
     assert tune(predictions, data=data).chosen_on["split"] == "other"

@@ -11,8 +11,7 @@ from torch import nn
 
 from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.model import build_classifier
-from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
@@ -23,10 +22,11 @@ from cxr_compare.evaluation.thresholds import ThresholdChoice
 from cxr_compare.serving.export import write_requirements
 from cxr_compare.serving.export_graph import anchors_of, write_graph
 from cxr_compare.serving.export_spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
-from cxr_compare.serving.guard import GUARD_NAME, Guard, GuardFit
-from cxr_compare.serving.guard_images import MEASURES
+from cxr_compare.serving.guard import GUARD_NAME, Guard, GuardFit, pack_arrays
+from cxr_compare.serving.guard_images import MEASURES, STATISTICS_VERSION
 from cxr_compare.serving.run import OperatingPoint, Run
 from cxr_compare.serving.trained_model import TrainedModel
+from cxr_compare.training.run_info import RunInfo
 
 SIZE = 64
 TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
@@ -56,7 +56,14 @@ def accepting_guard() -> Guard:
     shapes = [(layout,), (1, layout), (edges,), (1, edges), (d,), (d,), (d, d), (2 * d + 2,)]
     arrays = [np.ones(shape, np.float32) for shape in shapes]
     arrays[-1] *= 0
-    return Guard(SIZE, 1.0, 50, 0.0, GuardFit(*arrays))
+    return Guard(
+        size=SIZE,
+        limit=1.0,
+        images=50,
+        false_alarms=0.0,
+        statistics=STATISTICS_VERSION,
+        arrays=pack_arrays(GuardFit(*arrays)),
+    )
 
 
 def _network(kind: str) -> nn.Module:
@@ -77,19 +84,16 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
     for kind, name in (("boxes", "RetinaNet"), ("scores", "CheXNet")):
         folder = tmp_path_factory.mktemp("exports") / name
         folder.mkdir()
-        network, preprocess, decision = _network(kind), Preprocess(SIZE, 0.5, 0.25), _decision(kind)
+        network, decision = _network(kind), _decision(kind)
+        preprocess = Preprocess(size=SIZE, mean=0.5, std=0.25)
         write_graph(network, folder, "onnx")
         write_requirements(folder, "onnx")
-        preprocess.to_json(folder / PREPROCESS_FILE)
+        preprocess.write(folder / PREPROCESS_FILE)
         accepting_guard().write(folder / GUARD_NAME)
         (folder / "decisions").mkdir()
-        write_json(folder / "decisions/opacity.json", "decision", decision.to_dict())
-        target = {"name": TARGET.name, "any_of": TARGET.any_of, "display_name": "Lung opacity"}
-        spec: dict[str, Any] = {
-            "kind": kind,
-            "target": target,
-            "run": {"name": name, "inference_id": "of-run"},
-        }
+        decision.write(folder / "decisions/opacity.json")
+        info = RunInfo(name=name, inference_id="of-run", findings=("lung_opacity",))
+        spec: dict[str, Any] = {"kind": kind, "target": TARGET, "run": info}
         if kind == "boxes":
             anchors, spec["level_sizes"] = anchors_of(network)  # type: ignore[arg-type]
             np.save(folder / ANCHORS_FILE, anchors)
@@ -97,10 +101,9 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
             pixels = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)
             maps = activation_maps(network, pixels, "cam")  # type: ignore[arg-type]
             spec["map_frame"] = maps.frame
-        ExportSpec("onnx", "fp32", findings=("lung_opacity",), size=SIZE, **spec).write(folder)
-        run: Any = SimpleNamespace(
-            folder=folder, info={"findings": ["lung_opacity"]}, synthetic=False
-        )
+        shared = {"format": "onnx", "precision": "fp32", "findings": ("lung_opacity",)}
+        ExportSpec(**shared, size=SIZE, **spec).complete(folder)
+        run: Any = SimpleNamespace(folder=folder, info=info, synthetic=False)
         model = TrainedModel(run, network, preprocess, "fp32", "cpu")
         loaded = Run(folder, name)
         loaded.model, loaded.target, loaded.guard = model, TARGET, accepting_guard()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.scripts.cli import run_command
@@ -32,6 +32,7 @@ from cxr_compare.serving.guard import Guard, Warned
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
 from cxr_compare.serving.web.app import RESULT_FORMATS
+from cxr_compare.training.run_info import RunInfo
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
@@ -42,10 +43,10 @@ def run() -> Run:
     """A classifier that has learned nothing, and has no operating point and no guard."""
     torch.manual_seed(0)
     folder: Any = SimpleNamespace(
-        folder=Path("run"), info={"findings": ["lung_opacity"]}, synthetic=False
+        folder=Path("run"), info=RunInfo(name="run", findings=["lung_opacity"]), synthetic=False
     )
     network = build_classifier("resnet18", image_size=64).eval()
-    model = TrainedModel(folder, network, Preprocess(64, 0.5, 0.25), "fp32", "cpu")
+    model = TrainedModel(folder, network, Preprocess(size=64, mean=0.5, std=0.25), "fp32", "cpu")
     run = Run(Path("run"), "CheXNet")
     run.model, run.target = model, TARGET
     return run

@@ -11,7 +11,7 @@ import torch
 
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.store.views import View
 from cxr_compare.serving import backends
@@ -21,6 +21,8 @@ from cxr_compare.serving.export_spec import ExportSpec
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
+from cxr_compare.training.run_info import RunInfo
+from tests.plain_info import export_spec
 
 SIZE = 32
 
@@ -32,20 +34,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     folder = tmp_path_factory.mktemp("run")
     for name in ("model.safetensors", "model.json"):
         (folder / name).write_bytes(b"{}")
-    Preprocess(SIZE, 0.5, 0.25).to_json(folder / "preprocess.json")
+    Preprocess(size=SIZE, mean=0.5, std=0.25).write(folder / "preprocess.json")
     run: Any = SimpleNamespace(
-        folder=folder, info={"findings": ["opacity"], "name": "CheXNet"}, synthetic=False
+        folder=folder, info=RunInfo(name="CheXNet", findings=("opacity",)), synthetic=False
     )
     network = build_classifier("small_cnn", image_size=SIZE).eval()
-    return TrainedModel(run, network, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu")
+    return TrainedModel(run, network, Preprocess(size=SIZE, mean=0.5, std=0.25), "fp32", "cpu")
 
 
 @pytest.fixture
 def spec(model: TrainedModel) -> ExportSpec:
-    target = {"name": "opacity", "any_of": ["opacity"], "display_name": "Lung opacity"}
-    origin = {**model.info, "inference_id": model.inference_id(), "folder": str(model.folder)}
-    frame = model.model.map_frame(1, 1)
-    return ExportSpec("onnx", "fp32", "scores", ("opacity",), target, SIZE, (), frame, (), origin)
+    origin = model.info.with_values(inference_id=model.inference_id(), folder=str(model.folder))
+    return export_spec(
+        findings=("opacity",),
+        target=Target("opacity", ("opacity",), "Lung opacity"),
+        size=SIZE,
+        map_frame=model.model.map_frame(1, 1),
+        run=origin,
+    )
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from cxr_compare.detection.model import build_detector
 from cxr_compare.serving.export_graph import write_graph
 from cxr_compare.serving.export_spec import ExportSpec, Format
 from cxr_compare.serving.exported_model import open_session
+from tests.plain_info import export_spec
 
 SIZE = 64
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
@@ -23,7 +24,7 @@ IMAGES = RNG.integers(0, 256, (5, 1, SIZE, SIZE), dtype=np.uint8)
 
 
 def spec_of(fmt: Format, kind: str, findings: tuple[str, ...]) -> ExportSpec:
-    return ExportSpec(fmt, "fp32", kind, findings, {"name": "t"}, SIZE)  # type: ignore[arg-type]
+    return export_spec(format=fmt, kind=kind, findings=findings, size=SIZE)
 
 
 @pytest.fixture(scope="module")

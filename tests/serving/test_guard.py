@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.sources.registry import read_source
@@ -29,9 +29,11 @@ from cxr_compare.serving.guard import (
     how_to_add_guard,
     image_notes,
 )
+from cxr_compare.training.run_info import RunInfo
 from tests.memory_store import ImageStore
 from tests.scripts.small_sets import drawn_images
 from tests.small_dicom import write_dicom
+from tests.stored_json import stored_json
 
 SIZE = 64
 FOREIGN = "does not look like the frontal chest X-rays that trained"
@@ -151,7 +153,7 @@ def test_what_is_written_reads_back_and_scores_the_same(guard, data, unseen, tmp
 def test_a_damaged_file_is_refused_in_one_line(guard, tmp_path, change, message):
     path = tmp_path / GUARD_NAME
     guard.write(path)
-    path.write_text(json.dumps({**read_json(path, "guard"), **change}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=re.escape(str(path)) + f".*{message}"):
         Guard.read(path)
 
@@ -159,7 +161,7 @@ def test_a_damaged_file_is_refused_in_one_line(guard, tmp_path, change, message)
 def test_an_array_of_another_shape_is_refused(guard: Guard, tmp_path: Path) -> None:
     path = tmp_path / GUARD_NAME
     guard.write(path)
-    content = read_json(path, "guard")
+    content = stored_json(path)
     content["arrays"]["weights"] = content["arrays"]["centre"]
     write_json(path, "guard", content)
     with pytest.raises(InputError, match=r"weights .*\(\d+,\).*\(\d+,\)"):
@@ -195,8 +197,8 @@ def test_a_run_gets_its_guard_once_and_a_small_set_gets_none(
 
 @pytest.mark.parametrize("n_train", [29, 50])
 def test_training_again_is_advised_only_where_there_are_enough_images(tmp_path, n_train):
-    run = {"name": "R", "model_kind": "detector", "target": "opacity", "n_train": n_train}
-    write_json(tmp_path / "run.json", "run", run)
+    run = RunInfo(name="R", model_kind="detector", target="opacity", n_train=n_train)
+    run.write(tmp_path / "run.json")
     advice = how_to_add_guard(tmp_path)
     assert ("cxr train" in advice) == (n_train >= guards.MIN_IMAGES)
     assert ("29 training images" in advice) == (n_train == 29)

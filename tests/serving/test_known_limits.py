@@ -8,17 +8,19 @@ import pandas as pd
 import pytest
 
 from cxr_compare import metrics
-from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.duplicates.seen_images import SeenImage
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.serving.known_limits import (
     MeasuredAuroc,
     TrainingImages,
     seen_summary,
     validation_auroc,
 )
+from cxr_compare.training.run_info import RunInfo, StartedFrom
 from tests.data_prep.duplicates.image_set import ImageSet
 from tests.small_dicom import chest
+from tests.stored_json import bind_tables, put_table
 
 
 def run_with_scores(folder: Path, signal: float) -> pd.DataFrame:
@@ -36,7 +38,9 @@ def run_with_scores(folder: Path, signal: float) -> pd.DataFrame:
         }
     )
     (folder / "validation").mkdir(parents=True)
-    write_table(table, folder / "validation/evaluated.parquet", "decisions")
+    record = PredictionsInfo(system="A", kind="scores")
+    record.write(folder / "validation" / "predictions.json")
+    put_table(table, folder / "validation/evaluated.parquet", "decisions")
     return table
 
 
@@ -69,7 +73,7 @@ def test_an_auroc_without_an_interval_is_not_shown_to_be_better_than_chance():
 def test_a_run_without_evaluated_images_or_of_one_class_has_no_auroc(tmp_path):
     assert validation_auroc(tmp_path / "none") is None
     table = run_with_scores(tmp_path, 1.0)
-    write_table(table.assign(label=1.0), tmp_path / "validation/evaluated.parquet", "decisions")
+    put_table(table.assign(label=1.0), tmp_path / "validation/evaluated.parquet", "decisions")
     assert validation_auroc(tmp_path) is None
 
 
@@ -81,8 +85,11 @@ def test_an_auroc_is_stored_by_its_attributes():
 def test_training_images_of_a_run_are_found_and_other_images_are_new(tmp_path):
     seen = ImageSet(a=chest(1), b=chest(2)).decode[["image_id", "pixel_sha256", "perceptual_hash"]]
     seen = seen.assign(role=["train", "val"], patient_id=["p", "q"])
-    write_table(seen, tmp_path / "seen.parquet", "seen")
-    images = TrainingImages.of_run(tmp_path, {})
+    put_table(seen, tmp_path / "seen.parquet", "seen")
+    info = RunInfo(name="A")
+    info.write(tmp_path / "run.json")
+    bind_tables(tmp_path)
+    images = TrainingImages.of_run(tmp_path, info)
     states = [
         images.state(images.find(DecodedImage(pixels, {})))
         for pixels in (chest(1), chest(1) // 2 + 30, chest(2), chest(5))
@@ -91,12 +98,15 @@ def test_training_images_of_a_run_are_found_and_other_images_are_new(tmp_path):
 
 
 def test_use_of_an_image_is_unknown_where_the_training_images_are_not_all_known(tmp_path):
-    without_table = TrainingImages.of_run(tmp_path, {})
+    without_table = TrainingImages.of_run(tmp_path, RunInfo(name="A"))
     assert without_table.state(without_table.find(DecodedImage(chest(1), {}))) == "unknown"
     seen = ImageSet(a=chest(1)).decode[["image_id", "pixel_sha256", "perceptual_hash"]]
-    write_table(seen.assign(role="train", patient_id="p"), tmp_path / "seen.parquet", "seen")
-    began_with = {"started_from": {"weights": "other.pth", "trained_on": "unknown"}}
-    images = TrainingImages.of_run(tmp_path, began_with)
+    put_table(seen.assign(role="train", patient_id="p"), tmp_path / "seen.parquet", "seen")
+    start = StartedFrom(weights="other.pth", trained_on="unknown")
+    info = RunInfo(name="A", started_from=start)
+    info.write(tmp_path / "run.json")
+    bind_tables(tmp_path)
+    images = TrainingImages.of_run(tmp_path, info)
     assert images.state(images.find(DecodedImage(chest(1), {}))) == "train"
     assert images.state(images.find(DecodedImage(chest(2), {}))) == "unknown"
 

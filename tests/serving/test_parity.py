@@ -12,7 +12,7 @@ import torch
 
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.frames import decode_boxes
 from cxr_compare.detection.model import build_detector
@@ -104,7 +104,7 @@ class Answers:
     def __init__(self, kind: str, precision: str = "fp32", **changed: float) -> None:
         self.kind, self.precision = kind, precision
         self.findings = TARGET.any_of
-        self.preprocess = Preprocess(SIZE, 0.5, 0.25)
+        self.preprocess = Preprocess(size=SIZE, mean=0.5, std=0.25)
         self.changed = changed
 
     def predict(self, source: Any, image_ids: Any, sizes: Any, batch_size: int) -> Iterator[Any]:
@@ -128,7 +128,7 @@ class Answers:
 
 def decided_at(threshold: float) -> Choices:
     chosen = {"max_f1": ThresholdChoice("max_f1", threshold, None)}
-    return Choices("opacity", {}, reduction=Reduction("max"), thresholds=chosen)
+    return Choices(target="opacity", chosen_on={}, reduction=Reduction("max"), thresholds=chosen)
 
 
 @pytest.mark.parametrize(

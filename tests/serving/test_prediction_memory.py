@@ -14,12 +14,14 @@ from torch import nn
 
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.serving.predict_folder import write_parts
 from cxr_compare.serving.trained_model import TrainedModel
+from cxr_compare.training.run_info import RunInfo
 
 BATCH = 16
 
@@ -48,8 +50,10 @@ def resident() -> int:
 
 def growth(network: nn.Module, size: int, count: int, part: int, out: Path) -> float:
     """MiB by which the process grows from a tenth of the images to all of them."""
-    run: Any = SimpleNamespace(folder=out, info={"findings": ["opacity"]})
-    model = TrainedModel(run, network.eval(), Preprocess(size, 0.5, 0.25), "fp32", "cpu")
+    run: Any = SimpleNamespace(folder=out, info=RunInfo(name="run", findings=["opacity"]))
+    model = TrainedModel(
+        run, network.eval(), Preprocess(size=size, mean=0.5, std=0.25), "fp32", "cpu"
+    )
     source = Repeated(count, size)
     sizes = pd.DataFrame({"image_id": source.ids, "width": 2 * size, "height": 2 * size})
     seen, memory = 0, {}
@@ -60,7 +64,7 @@ def growth(network: nn.Module, size: int, count: int, part: int, out: Path) -> f
         if seen in (count // 10, count):
             memory[seen] = resident() / 2**20
 
-    info = {"system": "tiny", "kind": model.kind, "inference_id": "0", "data_set": {}}
+    info = PredictionsInfo(system="tiny", kind=model.kind, inference_id="0")
     with PredictionWriter(out / "predictions", info) as writer:
         write_parts(writer, model.predict(source, source.ids, sizes, BATCH), advance, part)
     predicted = Predictions.open(out / "predictions")
@@ -85,21 +89,16 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 
 
 def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
-    info = {
-        "name": "CheXNet",
-        "seed": 0,
-        "inference_id": "1",
-        "started_from": None,
-        "folder": "gone",
-    }
+    info = "RunInfo(name='CheXNet', seed=0, inference_id='1', folder='gone')"
     code = (
         "import sys; from pathlib import Path; from types import SimpleNamespace as Model\n"
         "from cxr_compare.serving import exported_model\n"
         "from cxr_compare.serving.predict_folder import describe_system\n"
-        f"model = Model(info={info!r}, backend='openvino', precision='fp32', kind='scores', "
+        "from cxr_compare.training.run_info import RunInfo\n"
+        f"model = Model(info={info}, backend='openvino', precision='fp32', kind='scores', "
         "findings=['opacity'], names=None, tta=None, maps='cam', "
         "folder=Path('a/b/c'), inference_id=lambda: '2', training_id=lambda: '3')\n"
-        "assert describe_system(model, None)['exported_from'] == '3'\n"
+        "assert describe_system(model, None).exported_from == '3'\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,8 +14,8 @@ import torch
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.serving.export_graph import calibration_images, quantise, write_graph
-from cxr_compare.serving.export_spec import ExportSpec
 from cxr_compare.serving.exported_model import open_session
+from tests.plain_info import export_spec
 
 SIZE = 32
 IDS = [f"i{number}" for number in range(40)]
@@ -61,7 +61,7 @@ def noise(image_id: str) -> np.ndarray:
 def test_a_quantised_network_is_smaller_and_answers_nearly_the_same(fmt, tmp_path):
     torch.manual_seed(0)
     model = build_classifier("small_cnn", image_size=SIZE).eval()
-    spec = ExportSpec(fmt, "int8", "scores", ("mass",), {"name": "t"}, SIZE)
+    spec = export_spec(format=fmt, precision="int8", size=SIZE)
     write_graph(model, tmp_path, fmt)
     names = sorted(path.name for path in tmp_path.iterdir())
     before = sum(path.stat().st_size for path in tmp_path.iterdir())

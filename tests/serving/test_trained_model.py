@@ -19,6 +19,7 @@ from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.store.views import View
 from cxr_compare.serving import trained_model as run_model
 from cxr_compare.serving.trained_model import TrainedModel
+from cxr_compare.training.run_info import RunInfo
 from tests.memory_store import MemoryStore
 
 SIZE = 32
@@ -33,7 +34,7 @@ STORE = MemoryStore(dict.fromkeys(IDS, (64, 64)), SIZE, brightness=256)
 def run(tmp_path: Path) -> Any:
     for name in ("model.safetensors", "model.json", "preprocess.json"):
         (tmp_path / name).write_bytes(b"{}")
-    return SimpleNamespace(folder=tmp_path, info={"findings": ["opacity"]})
+    return SimpleNamespace(folder=tmp_path, info=RunInfo(name="run", findings=["opacity"]))
 
 
 @pytest.fixture
@@ -50,13 +51,15 @@ def classifier() -> nn.Module:
 
 
 def opened(run: Any, model: nn.Module, maps: MapMethod) -> TrainedModel:
-    return TrainedModel(run, model, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu", maps=maps)
+    return TrainedModel(
+        run, model, Preprocess(size=SIZE, mean=0.5, std=0.25), "fp32", "cpu", maps=maps
+    )
 
 
 def test_the_method_is_part_of_the_identity_and_the_usual_one_changes_nothing(run, classifier):
     ids = {method: opened(run, classifier, method).inference_id() for method in METHODS}
     assert len(set(ids.values())) == len(METHODS)
-    plain = TrainedModel(run, classifier, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu")
+    plain = TrainedModel(run, classifier, Preprocess(size=SIZE, mean=0.5, std=0.25), "fp32", "cpu")
     assert plain.inference_id() == ids["cam"]
 
 

@@ -15,6 +15,7 @@ from cxr_compare.data_prep.store.views import parse_views
 from cxr_compare.detection.model import build_detector
 from cxr_compare.serving.trained_model import MultiViewDetector, TrainedModel
 from cxr_compare.training.cost import count_flops
+from cxr_compare.training.run_info import RunInfo
 
 SIZE = 96
 EVERY = parse_views("flip,scale0.75,scale1.25")
@@ -27,7 +28,7 @@ class PatchFinder(nn.Module):
 
     def __init__(self, *, blind_below: int = 0) -> None:
         super().__init__()
-        self.preprocess = Preprocess(SIZE, 0.5, 0.25)
+        self.preprocess = Preprocess(size=SIZE, mean=0.5, std=0.25)
         self.blind_below = blind_below
         self.sides: list[int] = []
 
@@ -102,9 +103,11 @@ def test_a_mirrored_image_gives_mirrored_boxes() -> None:
 def test_views_are_part_of_the_record_and_of_the_identity(tmp_path: Path) -> None:
     for name in ("model.safetensors", "model.json", "preprocess.json"):
         (tmp_path / name).write_bytes(b"{}")
-    run: Any = SimpleNamespace(folder=tmp_path, info={"findings": ["opacity"]})
+    run: Any = SimpleNamespace(folder=tmp_path, info=RunInfo(name="run", findings=["opacity"]))
     opened = {
-        views: TrainedModel(run, detector(), Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu", views)
+        views: TrainedModel(
+            run, detector(), Preprocess(size=SIZE, mean=0.5, std=0.25), "fp32", "cpu", views
+        )
         for views in (EVERY[:1], EVERY[:2], EVERY)
     }
     assert len({model.inference_id() for model in opened.values()}) == 3

@@ -12,16 +12,19 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.training.model_files import load_model, load_weights, read_weights, save_model
 from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.run_info import StartedRun
 
 _SEEN = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"], "role": ["train", "val"]})
 
 
 def _create(folder: Path) -> RunFolder:
-    return RunFolder.create(folder, config="a = 1\n", seen=_SEEN, started={"seed": 3})
+    return RunFolder.create(
+        folder, config="a = 1\n", seen=_SEEN, started=StartedRun(name="run", seed=3)
+    )
 
 
 def test_run_is_complete_only_when_its_json_is_there(tmp_path):
@@ -29,17 +32,17 @@ def test_run_is_complete_only_when_its_json_is_there(tmp_path):
     assert not run.is_complete
     with pytest.raises(InputError, match=r"has not ended .*again to go on"):
         RunFolder.open(run.folder)
-    run.complete({"best_epoch": 2})
+    run.complete(best_epoch=2)
     again = RunFolder.open(run.folder)
-    assert (again.info["best_epoch"], again.info["seed"], again.config[:6]) == (2, 3, "a = 1\n")
+    assert (again.info.best_epoch, again.info.seed, again.config[:6]) == (2, 3, "a = 1\n")
     pd.testing.assert_frame_equal(again.seen, typed_table(_SEEN, "seen"))
 
 
 @pytest.mark.parametrize(
     ("patients", "started", "synthetic"),
     [
-        (["p", "phantom-1:2"], {"synthetic": True}, True),
-        (["phantom-1:1", "phantom-1:2"], {"synthetic": False}, False),
+        (["p", "phantom-1:2"], StartedRun(name="run", synthetic=True), True),
+        (["phantom-1:1", "phantom-1:2"], StartedRun(name="run", synthetic=False), False),
     ],
 )
 def test_run_records_training_on_synthetic_images_alone(tmp_path, patients, started, synthetic):
@@ -77,7 +80,9 @@ def test_history_is_a_table_with_a_row_an_epoch(tmp_path):
 
 def test_patient_table_is_checked(tmp_path):
     with pytest.raises(InputError, match="role must be one of"):
-        RunFolder.create(tmp_path, config="", seen=_SEEN.assign(role="x"), started={})
+        RunFolder.create(
+            tmp_path, config="", seen=_SEEN.assign(role="x"), started=StartedRun(name="run")
+        )
 
 
 def test_file_instead_of_a_run_folder_is_refused_before_any_work(tmp_path):
@@ -94,6 +99,7 @@ def build_net(*, width: int = 4, weights: str | None = None) -> nn.Module:
     return net
 
 
+NET = {"kind": "classifier", "name": "net"}
 BUILDERS: dict[str, Callable[..., nn.Module]] = {"classifier": build_net}
 
 
@@ -214,16 +220,28 @@ def test_a_missing_batch_norm_counter_is_no_error(net):
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ({"kind": "other", "arguments": {}}, "describes no model; was it written by another"),
-        ({"kind": "classifier", "arguments": {"depth": 3}}, "unexpected keyword argument 'depth'"),
-        ({"kind": "classifier", "arguments": {"width": 3}}, "weights of another architecture"),
-        ({"kind": "classifier", "arguments": {"width": 10**9}}, "weights of another architecture"),
+        ({"kind": "other", "arguments": {}}, "kind must be"),
         (
-            {"kind": "classifier", "arguments": {"width": 10**30}},
-            "a number that is none, or too large",
+            NET | {"arguments": {"depth": 3}},
+            "unexpected keyword argument 'depth'",
         ),
-        ({"kind": "classifier", "arguments": {"width": -1}}, "negative dimension"),
-        ({}, "describes no model"),
+        (
+            NET | {"arguments": {"width": 3}},
+            "weights of another architecture",
+        ),
+        (
+            NET | {"arguments": {"width": 10**9}},
+            "weights of another architecture",
+        ),
+        (
+            NET | {"arguments": {"width": 10**30}},
+            r"model\.(json|safetensors)",
+        ),
+        (
+            NET | {"arguments": {"width": -1}},
+            "negative dimension",
+        ),
+        ({}, "lacks 'kind'"),
         (3, "architecture must be an object"),
     ],
 )

@@ -18,15 +18,16 @@ import pandas as pd
 from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.audit.audit import Audit
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.choices import Choices
 from tools.attacks import material
 
 OUTCOMES = ("refused", "harmless", "silent", "traceback")
 # Pages, pictures and tables for people and other programs: the program does not read them again.
+# A record (JSON) has no checksum of its own: it is text, and another value in it is another value.
 UNREAD = {
+    ".json",
     ".html",
     ".png",
     ".svg",
@@ -52,7 +53,7 @@ def data_set(folder: Path) -> Iterable[Any]:
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
     yield from (data.optional_table(name) for name in ("decode", "excluded"))
     for path in sorted((folder / "splits").glob("*.json")):
-        yield from (data.split(path.stem), read_json(path, "split"))
+        yield from (data.split(path.stem), data.split_rule(path.stem))
     if (folder / "audit.json").is_file():
         yield Audit.read(folder / "audit.json").to_dict()
     yield find_dataset_copies(data).pairs.to_dict("list")
@@ -68,18 +69,15 @@ def run(folder: Path) -> Iterable[Any]:
 
     from cxr_compare.serving.run import Run
     from cxr_compare.training.checkpoint_file import require_same_architecture
-    from cxr_compare.training.model_files import read_weights
     from cxr_compare.training.run_folder import RunFolder
 
     opened = RunFolder.open(folder)
     yield from (opened.info, opened.started, opened.seen)
     yield parse_config(opened.config, str(folder / "config.toml")).model_dump()
     loaded: Any = Run.open(folder, device="cpu").load()
-    yield from (vars(loaded.model.preprocess), loaded.operating_point, loaded.map_levels)
+    yield from (loaded.model.preprocess.to_json(), loaded.operating_point, loaded.map_levels)
     yield from loaded.model.model.state_dict().values()
-    yield from (vars(loaded.guard),) if loaded.guard else ()
-    for path in sorted(opened.checkpoints.glob("best-*")):
-        yield from read_weights(path).values()
+    yield from (loaded.guard.to_json(),) if loaded.guard else ()
     last = opened.last_checkpoint
     if last.is_file():
         module = torch.nn.Module()
@@ -104,18 +102,19 @@ def predictions(folder: Path) -> Iterable[Any]:
         table = getattr(opened, name)
         yield table
         yield opened.rows(name, sorted(set(table["finding"])), pd.Index(table["image_id"]))
-    yield from (opened.decision(path.stem) for path in sorted(folder.glob("decisions/*.json")))
+    yield from (Choices.read(path) for path in sorted(folder.glob("decisions/*.json")))
 
 
 def exported(folder: Path) -> Iterable[Any]:
     """Yield what an export states, and what its network answers."""
     from cxr_compare.serving.backends import CARD_FILE
+    from cxr_compare.serving.export import Card
     from cxr_compare.serving.run import Run
 
     loaded: Any = Run.open(folder).load()
-    yield from (vars(loaded.model.spec), vars(loaded.model.preprocess), loaded.operating_point)
-    yield from (vars(loaded.guard),) if loaded.guard else ()
-    yield read_json(folder / CARD_FILE, "card")
+    yield from (loaded.model.spec, loaded.model.preprocess, loaded.operating_point)
+    yield from (loaded.guard.to_json(),) if loaded.guard else ()
+    yield Card.read(folder / CARD_FILE)
     grey = np.random.default_rng(1).integers(0, 256, (1, 1, *2 * [loaded.model.spec.size]))
     yield from loaded.model.session.run(grey.astype(np.uint8)).values()
     if loaded.model.kind == "boxes":
@@ -124,9 +123,11 @@ def exported(folder: Path) -> Iterable[Any]:
 
 def report(folder: Path) -> Iterable[Any]:
     """Yield the parts of a report that other commands read."""
-    yield read_json(folder / "answer.json", "answer")
-    for name in ("figures", "tests", "groups", "decisions", "curves"):
-        yield read_table(folder / f"{name}.parquet", name)
+    from cxr_compare.evaluation.report.result import Result
+
+    opened = Result.open(folder)
+    yield from (opened.answer, opened.figures, opened.tests, opened.groups)
+    yield from (opened.decisions, opened.curves)
     for path in sorted((folder / "systems").glob("*")):
         yield from predictions(path)
 
@@ -176,7 +177,9 @@ def kind_of(path: Path, folder: Path) -> str:
         Name of the row in the table.
     """
     name = path.relative_to(folder).as_posix()
-    return re.sub(r"-\d+|(?<=systems/)[^/]+(?=/)|(?<=decisions/)[^/]+(?=\.json)", "*", name)
+    return re.sub(
+        r"-\d+|(?<=pixels/)\d+|(?<=systems/)[^/]+(?=/)|(?<=decisions/)[^/]+(?=\.json)", "*", name
+    )
 
 
 def attempt(folder: Path, path: Path, reader: Reader, whole: list[str]) -> tuple[str, str]:

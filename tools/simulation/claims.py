@@ -233,7 +233,7 @@ def headline(result: Result, truth: Truth) -> Found:
     wrong = any(
         claim["higher"] is not None
         and claim["higher"] != truth.better(claim["first"], claim["second"])
-        for claim in result.answer["claims"]
+        for claim in result.answer.claims
     )
     return {"headline": float(wrong)}
 
@@ -297,7 +297,7 @@ def rate_intervals(result: Result, truth: Truth) -> Found:
     """Count intervals of single figures that miss the true figure at the printed threshold."""
     figures = _cells(result.figures)
     found: Found = {}
-    for policy, threshold in result.answer["thresholds"]["A"].items():
+    for policy, threshold in result.answer.thresholds["A"].items():
         true = None if threshold is None else truth.rates(threshold)
         for metric in _RATES if true is not None else ():
             figure = figures[("A", metric, policy)]
@@ -328,7 +328,7 @@ def chance(result: Result, truth: Truth) -> Found:
 def power(result: Result, truth: Truth) -> Found:
     """Count how often truly better systems are called higher, as shares of their pairs."""
     pairs = {pair: truth.better(*pair) for pair in _pairs(result)}
-    named = {(c["first"], c["second"]): c["higher"] for c in result.answer["claims"]}
+    named = {(c["first"], c["second"]): c["higher"] for c in result.answer.claims}
     marked = {(row["first"], row["second"]) for row in _marked(result, "auroc").to_dict("records")}
     gaps = _cells(result.figures)
     true = {pair: name for pair, name in pairs.items() if name is not None}
@@ -359,7 +359,7 @@ def predictive_values(result: Result, truth: Truth) -> Found:
     rows = result.groups
     found: Found = {}
     for row in rows[rows["topic"] == "prevalence"].to_dict("records"):
-        threshold = result.answer["thresholds"]["A"][row["policy"]]
+        threshold = result.answer.thresholds["A"][row["policy"]]
         rates = truth.rates(threshold)
         recall, specificity = rates["recall"], rates["specificity"]
         hits, alarms = prevalence * recall, (1 - prevalence) * (1 - specificity)
@@ -389,7 +389,7 @@ def _different_groups(result: Result) -> pd.DataFrame:
 
 def exposure(result: Result, truth: Truth) -> Found:
     """Count differences of the AUROC without seen images, of the system that saw them."""
-    (record,) = result.answer["exposure"]
+    (record,) = result.answer.exposure
     (figure,) = (each for each in record["figures"] if each["system"] == "A")
     gap = figure["difference"]
     if gap is None or gap["ci_low"] is None:

@@ -95,7 +95,7 @@ def test_a_finding_that_a_set_does_not_label_is_unknown_there(tmp_path, two_sets
     both = DataSet.open(tmp_path / "both")
     unknown = both.labels(both.target("pneumonia")).isna()
     assert set(both.images.loc[unknown.to_numpy(), "x_set"]) == {"one"}
-    assert any("only in two: pneumonia" in note for note in both.info["notes"])
+    assert any("only in two: pneumonia" in note for note in both.info.notes)
 
 
 def test_a_target_of_the_user_follows_the_findings_that_each_set_labels(tmp_path, two_sets):
@@ -149,7 +149,7 @@ def test_unused_images_of_a_set_stay_unused_and_other_splits_are_left_behind(tmp
     combine(sets, tmp_path / "both")
     both = DataSet.open(tmp_path / "both")
     assert both.image_ids("unused").tolist() == ["i6", "i7"]
-    assert set(both.ids["split_ids"]) == {"default"}
+    assert set(both.ids.split_ids) == {"default"}
 
 
 def test_a_second_call_adds_nothing_whatever_the_order_and_an_interrupted_one_goes_on(

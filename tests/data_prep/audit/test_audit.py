@@ -8,10 +8,11 @@ import pytest
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.audit.audit import audit
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.synth.phantom import write_phantom
 from tests.data_prep.audit.flawed_phantom import write_flawed_phantom
+from tests.stored_json import put_table
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_a_set_without_fingerprints_says_that_copies_were_not_sought(flawed, tmp
     dataset, _ = flawed
     folder = shutil.copytree(dataset.folder, tmp_path / "set")
     decode = read_table(folder / "decode.parquet", "decode").drop(columns="perceptual_hash")
-    write_table(decode, folder / "decode.parquet", "decode")
+    put_table(decode, folder / "decode.parquet", "decode")
     checks = {p.check: p.severity for p in audit(DataSet.open(folder)).problems}
     assert checks["near_unsought"] == "info"
     assert "near_patients" not in checks

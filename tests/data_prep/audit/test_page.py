@@ -17,7 +17,7 @@ from cxr_compare.data_prep.audit.page import render_audit, verdict, write_audit
 from cxr_compare.data_prep.audit.pictures import ILLEGIBLE_PX, draw_picture
 from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.checksums import file_digest
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.duplicates.image_reader import open_reader
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -25,6 +25,7 @@ from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from tests.data_prep.assemble.sources import make, write_pairs
 from tests.outline import Outline
 from tests.small_dicom import chest
+from tests.stored_json import bind_tables, put_table
 
 N = 48
 
@@ -200,11 +201,13 @@ def test_text_that_was_sought_is_framed_in_a_crop_and_its_place_is_in_the_csv(da
     named = cv2.putText(chest(5, 150, 180) // 4, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
     cv2.imwrite(str(source / "b5.png"), named)
     decode.loc["b7", "burned_in_annotation"] = "yes"
-    write_table(decode.reset_index(), folder / "decode.parquet", "decode")
+    put_table(decode.reset_index(), folder / "decode.parquet", "decode")
     images = read_table(folder / "images.parquet", "images")
     files = [file_digest(source / path, "sha256") for path in images["path"]]
-    write_table(images.assign(file_sha256=files), folder / "images.parquet", "images")
-    other = DataSet(folder, {**dataset.info, "source_root": str(source)}, dataset.targets)
+    put_table(images.assign(file_sha256=files), folder / "images.parquet", "images")
+    bind_tables(folder)
+    info = DataSet.open(folder).info.with_values(source_root=str(source))
+    other = DataSet(folder, info)
     assert "suspected text" not in write_audit(other, audit(other), tmp_path).read_text()
     rows = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check")
     assert rows.loc["burned_in_text", "image_id"] == "b7"  # as its header says

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import get_args
 
 from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, KindName, kind_of_file
-from cxr_compare.data_prep.contracts.records import RECORDS
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import all_commands
@@ -19,7 +18,7 @@ def test_literal_type_lists_all_kinds():
 def test_each_file_belongs_to_one_kind_of_folder():
     counts = Counter(file for kind in FOLDER_KINDS for file in kind.files)
     assert [file for file, count in counts.items() if count > 1] == []
-    assert {*RECORDS, *SCHEMAS} - {*counts} == set()
+    assert {*SCHEMAS} - {*counts} == set()
 
 
 def test_each_kind_of_folder_has_its_own_marker():

@@ -3,13 +3,17 @@
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import (
     atomic_folder,
     read_matching_record,
     require_only_files,
 )
+from cxr_compare.data_prep.contracts.records import Record
+
+
+class Bench(Record, kind="bench"):
+    settings: dict[str, int]
 
 
 def test_only_temporary_folders_of_ended_processes_are_removed(tmp_path):
@@ -50,18 +54,18 @@ def test_foreign_file_in_an_output_folder_is_named(tmp_path):
 
 
 def test_folder_made_with_other_settings_is_refused_with_both_values(tmp_path):
-    write_json(tmp_path / "bench.json", "bench", {"settings": {"seed": 1, "size": 8}})
+    Bench(settings={"seed": 1, "size": 8}).write(tmp_path / "bench.json")
 
-    def read(settings: dict[str, int]) -> dict | None:
+    def read(settings: dict[str, int]) -> Bench | None:
         return read_matching_record(
             tmp_path,
-            {"bench.started.json": "bench", "bench.json": "bench"},
+            {"bench.started.json": Bench, "bench.json": Bench},
             settings,
-            stored_settings=lambda record: record["settings"],
+            stored_settings=lambda record: record.settings,
             refusal=lambda key, stored, new: f"{key} was {stored}, now {new}",
         )
 
-    assert read({"seed": 1, "size": 8})["settings"] == {"seed": 1, "size": 8}
+    assert read({"seed": 1, "size": 8}).settings == {"seed": 1, "size": 8}
     with pytest.raises(InputError, match=r"seed .*1.*2"):
         read({"seed": 2, "size": 8})
     with pytest.raises(InputError, match=r"size .*8.*None"):

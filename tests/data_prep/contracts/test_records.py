@@ -1,96 +1,149 @@
-"""JSON files are held to the model of their kind; an error names key, rule and value."""
+"""Records: a file is read as the object that wrote it; an error names file, key, rule and value."""
 
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pydantic import Field
 
-from cxr_compare.data_prep.contracts.records import RECORDS, record_error
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.records import SCHEMA_VERSION, Items, Record, Whole, write_json
+from cxr_compare.evaluation.choices import Choices
 
 DECISION: dict[str, Any] = {
     "target": "opacity",
     "chosen_on": {"content_id": "c"},
-    "tried": [],
-    "reduction": None,
     "calibration": {"method": "platt", "slope": 1.0, "intercept": 0},
     "map_scale": [0.0, 2.5],
-    "policies": {
-        "max_f1": {"threshold": 0.5, "reason": None, "validation": {"f1": 0.8, "ppv": None}}
-    },
-    "validation": {"auroc": 0.9},
+    "thresholds": {"max_f1": {"policy": "max_f1", "threshold": 0.5, "reason": None}},
+    "validation": {"": {"auroc": 0.9}, "max_f1": {"f1": 0.8, "ppv": None}},
 }
-NEAR: dict[str, Any] = {
-    "key": "k", "pixels": None, "candidates": 2, "undecided": 0, "complete": True,
-    "pairs": [["a", "b", 3, "none", None]],
-}  # fmt: skip
-PROBLEM: dict[str, Any] = {
-    "check": "leak", "severity": "error", "message": "m", "count": 1, "examples": [], "advice": "a",
-}  # fmt: skip
 
 
-def test_what_the_program_writes_is_as_its_model_says():
-    assert record_error("decision", DECISION) is None
-    assert record_error("near_duplicates", NEAR) is None
-    assert record_error("audit", {"problems": [PROBLEM], "checked": {}}) is None
-    assert record_error("decision", {**DECISION, "a key of a later version": [1]}) is None
+class Part(Record):
+    names: Items[str] = ()
+    share: float | None = None
 
 
-def test_a_kind_without_a_model_may_hold_any_keys():
-    assert record_error("folds", {"anything": [1, {}]}) is None
+class Bench(Record, kind="bench"):
+    n: Whole
+    facts: dict[str, Any] = Field(default_factory=dict)
+    parts: dict[str, Part] = Field(default_factory=dict)
+
+
+def refusal(path: Path, kind: type[Record] = Bench) -> str:
+    with pytest.raises(InputError) as caught:
+        kind.read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_a_record_is_read_as_it_was_written_and_only_as_its_kind(tmp_path):
+    path = tmp_path / "bench.json"
+    record = Bench(n=3, parts={"a": Part(names=["x", "y"])})
+    record.write(path)
+    assert Bench.read(path) == record
+    assert "share" not in path.read_text(), "what was not set is absent"
+    assert "'bench'" in refusal(path, Choices)
+
+
+def test_a_written_number_is_finite(tmp_path):
+    path = tmp_path / "bench.json"
+    write_json(path, "bench", {"n": np.int64(3)})
+    with pytest.raises(ValueError, match="finite"):
+        Part(share=float("nan"))
+    with pytest.raises(ValueError, match="Out of range"):
+        Bench(n=1, facts={"auroc": float("nan")}).write(path)
+    assert Bench.read(path).n == 3, "the refused write left the old file whole"
+
+
+def test_a_record_cannot_be_changed_and_a_copy_is_checked():
+    record = Bench(n=3)
+    with pytest.raises(ValueError, match="frozen"):
+        record.n = 4  # type: ignore[misc]
+    assert record.with_values(n=4).n == 4
+    with pytest.raises(ValueError, match="valid integer"):
+        record.with_values(n="4")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({}, "lacks 'n'"),
+        ({"n": 1, "no such": 2}, "no such is an unknown key"),
+        ({"n": 1, "parts": {"a": {"odd": 2}}}, "parts.a.odd is an unknown key"),
+        ({"n": "1"}, "n must be a whole number"),
+        ({"n": True}, "n must be a whole number"),
+        ({"n": 10**400}, "n "),
+        ({"n": 1, "parts": {"a": {"names": ["x", 2]}}}, "parts.a.names[1] must be a text"),
+        ({"n": 1, "facts": {"deep": json.loads("[" * 150 + "]" * 150)}}, None),
+    ],
+)
+def test_content_is_checked_by_its_class(tmp_path, content, named):
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"contract": "bench", "schema_version": SCHEMA_VERSION} | content))
+    if named is None:
+        Bench.read(path)
+    else:
+        assert named in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "3",
+        '{"n": 1',
+        '{"n": NaN}',
+        '{"n": 1, "facts": {"a": Infinity}}',
+        '{"n": 1, "facts": {"a": 1e999}}',
+        '{"n": 1, "facts": {"a": "\\ud800"}}',
+        '{"n": 1, "facts": {"a": "\\u0000"}}',
+        '{"n": 1, "facts": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    ],
+)
+def test_text_that_is_no_such_file_is_refused_in_one_line(tmp_path, text):
+    path = tmp_path / "bench.json"
+    header = f'{{"contract": "bench", "schema_version": {SCHEMA_VERSION}, '
+    path.write_text(header + text.removeprefix("{") if text.startswith("{") else text)
+    refusal(path)
+
+
+def test_another_schema_version_says_what_to_run(tmp_path):
+    path = tmp_path / "opacity.json"
+    path.write_text(json.dumps({"contract": "decision", "schema_version": 1}))
+    assert "cxr tune" in refusal(path, Choices)
 
 
 @pytest.mark.parametrize(
     ("place", "value", "named"),
     [
-        (("policies", "max_f1", "threshold"), "0.5", ("policies.max_f1.threshold", "'0.5'")),
-        (("policies", "max_f1", "threshold"), True, ("policies.max_f1.threshold", "True")),
-        (("policies",), [], ("policies", "[]")),
-        (("map_scale",), [1.0], ("map_scale", "number of values")),
+        (("thresholds", "max_f1", "threshold"), "0.5", ("thresholds.max_f1.threshold", "'0.5'")),
+        (("thresholds", "max_f1", "threshold"), True, ("thresholds.max_f1.threshold", "True")),
+        (("thresholds",), [], ("thresholds", "[]")),
+        (("map_scale",), [1.0], ("map_scale",)),
         (("map_scale", 1), None, ("map_scale[1]", "None")),
         (("target",), 3, ("target", "'3'")),
         (("calibration", "slope"), "steep", ("calibration.slope", "'steep'")),
-        (("calibration", "method"), "isotonic", ("calibration", "lacks 'scores'")),
-        (("box_cut",), float("inf"), ("number",)),
-        (("validation", "auroc"), 10**400, ("number",)),
+        (("calibration", "method"), "isotonic", ("calibration",)),
     ],
 )
-def test_a_broken_value_is_named_with_its_position(place, value, named):
+def test_a_broken_value_is_named_with_its_position(tmp_path, place, value, named):
     content = copy.deepcopy(DECISION)
     inner: Any = content
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
-    error = record_error("decision", content)
-    assert error is not None
-    assert "\n" not in error
+    path = tmp_path / "opacity.json"
+    write_json(path, "decision", content)
+    message = refusal(path, Choices)
     for words in named:
-        assert words in error
-
-
-def test_a_whole_number_is_no_number_with_a_point_and_no_truth_value():
-    for value in (2.5, True, "2", None):
-        error = record_error("near_duplicates", {**NEAR, "candidates": value})
-        assert error is not None
-        assert "candidates" in error
-
-
-def test_a_word_that_is_none_of_a_key_s_words_is_named_with_them():
-    error = record_error("audit", {"problems": [{**PROBLEM, "severity": "bad"}], "checked": {}})
-    assert error is not None
-    assert all(
-        word in error for word in ("problems[0].severity", "error", "warning", "info", "bad")
-    )
-
-
-def test_a_key_that_may_be_absent_may_not_be_null_unless_its_type_says_so():
-    assert record_error("run", {}) is None
-    assert record_error("run", {"findings": None}) is not None
-    assert record_error("predictions", {"data_set": None}) is None
-
-
-@pytest.mark.parametrize("kind", sorted(RECORDS))
-def test_a_file_that_holds_no_object_is_refused(kind):
-    for value in ([], "text", None, 3):
-        assert record_error(kind, value) is not None
+        assert words in message

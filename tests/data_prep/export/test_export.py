@@ -20,19 +20,22 @@ from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
-from cxr_compare.data_prep.contracts.tables import empty_table, write_table
+from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.content import file_stems
 from cxr_compare.data_prep.export.export import export_annotations
 from cxr_compare.data_prep.sources.coco import COCO as COCO_FORMAT
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.dataset_info import SplitInfo, SplitOrigin
+from tests.plain_info import data_set_info
+from tests.stored_json import bind_tables, put_table
 
 EDGES = ["x1", "y1", "x2", "y2"]
 KEY = ["image_id", "finding", "reader"]
-TARGETS = {"any": {"any_of": ["mass", "nodule"], "display_name": "Any lesion"}}
+TARGETS = {"any": Target("any", ("mass", "nodule"), "Any lesion")}
 
 Labels = dict[tuple[str, str, str], tuple[str | None, str | None, list[list[float]]]]
 
@@ -86,22 +89,25 @@ def make_set(
         "box_coverage": pd.DataFrame(coverage, columns=[*KEY, "coverage"], dtype=TEXT),
     }
     for name, table in tables.items():
-        write_table(table, folder / f"{name}.parquet", name)
+        put_table(table, folder / f"{name}.parquet", name)
     split_ids = {}
     if roles:
         (folder / "splits").mkdir()
         split = pd.DataFrame({"image_id": list(roles), "role": list(roles.values()), "fold": 0})
-        write_table(split, folder / "splits" / "default.parquet", "split")
+        put_table(split, folder / "splits" / "default.parquet", "split")
         split_ids = {"default": "x"}
+        how = SplitOrigin(method="by hand")
+        record = SplitInfo(name="default", split_id="x", how=how, n_images={}, files={})
+        record.write(folder / "splits" / "default.json")
     ids = DataSet.digests(frame, tables["findings"], tables["boxes"], tables["box_coverage"])
-    info = {
-        "name": "tiny",
-        "source_root": str(source),
-        "targets": TARGETS,
-        "settings": {},
-        "ids": {**ids, "split_ids": split_ids},
-    }
-    write_json(folder / "dataset.json", "dataset", info)
+    info = data_set_info(
+        name="tiny",
+        source_root=str(source),
+        targets=TARGETS,
+        ids=ids.with_values(split_ids=split_ids),
+    )
+    info.write(folder / "dataset.json")
+    bind_tables(folder)
     return DataSet.open(folder)
 
 
@@ -257,9 +263,8 @@ def test_yolo_says_what_is_certain_and_nothing_else(dataset, tmp_path):
 
 
 def test_a_target_narrows_what_goes_out(dataset, tmp_path):
-    dataset.info["targets"] = {"m": {"any_of": ["mass"], "display_name": "Mass"}}
-    dataset = DataSet(dataset.folder, dataset.info, {"m": dataset.targets["any"]})
-    dataset.targets["m"] = Target("m", ("mass",), "Mass")
+    targets = {"m": Target("m", ("mass",), "Mass")}
+    dataset = DataSet(dataset.folder, dataset.info.with_values(targets=targets))
     export_annotations(dataset, tmp_path / "out", "yolo", target="m", images="link")
     tables = read(tmp_path / "out", "yolo")
     assert set(tables.findings["finding"]) == {"mass"}
@@ -356,7 +361,7 @@ def scans(dataset, write_dicom) -> DataSet:
         )
     digests = [file_digest(dataset.source_root / p, "sha256") for p in dataset.images["path"]]
     images = dataset.images.assign(file_sha256=digests)
-    write_table(images, dataset.folder / "images.parquet", "images")
+    put_table(images, dataset.folder / "images.parquet", "images")
     return DataSet.open(dataset.folder)
 
 
@@ -433,7 +438,7 @@ def test_supervision_loads_as_many_images_and_boxes(scans, tmp_path):
 
 
 def test_hidden_paths_are_not_shown_by_links(dataset, tmp_path):
-    dataset.info["id_key"] = "x"
+    dataset.info = dataset.info.with_values(id_key="x")
     with pytest.raises(InputError, match="links would show the paths"):
         export_annotations(dataset, tmp_path / "out", "coco", images="link")
     export_annotations(dataset, tmp_path / "out", "coco")

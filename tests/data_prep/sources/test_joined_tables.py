@@ -78,6 +78,7 @@ def test_normal_of_the_table_denies_the_findings_of_the_marks(tmp_path):
     table = "file,label\nc.png,normal\nd.png,normal\n"
     tables = read(tmp_path, cvat(a=MASS, b=BOX.format("nodule", "")), table)
     assert states_of(tables, "c") == {"mass": "absent", "nodule": "absent"}
+    assert not any("no label" in note for note in tables.notes)
 
 
 def test_unknown_and_uncertain_labels_of_the_table_are_no_absence(tmp_path):

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.sources.registry import read_source
-from cxr_compare.data_prep.sources.rsna import read_mapping
+from cxr_compare.data_prep.sources.rsna import DrawnWith, PhantomInfo, read_mapping
 from cxr_compare.data_prep.sources.source_tables import NO_PIXELS, ReadOptions
 from tests.data_prep.sources.answers import edges, reader, write_files
 
@@ -132,7 +131,8 @@ def test_an_nih_image_claimed_twice_is_doubtful_where_the_difference_is_unknown(
 def test_patients_of_a_phantom_are_never_taken_for_nih_patients(tmp_path):
     rows = ["a" + NOTHING + "0", "b" + NOTHING + "0"]
     source = write_source(tmp_path, rows, mapping=["patientId,nih_image", "a,00000001_000.png"])
-    write_json(source / "synth.json", "synth", {"arguments": {"seed": 5}})
+    arguments = DrawnWith(n_images=1, seed=5, size=64, prevalence=0.3)
+    PhantomInfo(arguments=arguments).write(source / "synth.json")
     images = read(source).images
     assert "phantom-5:00000001" in set(images["patient_id"])
     assert set(images["source"]) == {"synthetic"}

@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.splits.stored_splits import add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from tests.data_prep.splits.small_data_set import make_set
+from tests.stored_json import stored_json
 
 
 def test_folds_that_test_cover_every_image_once(tmp_path):
@@ -49,9 +49,9 @@ def test_a_file_becomes_a_split_and_its_folds_several(tmp_path):
         dataset, "cv", SplitRule(folds=3), file=tmp_path / "folds.csv", test_folds=True
     )
     again = DataSet.open(dataset.folder)
-    assert set(again.ids["split_ids"]) == {"default", "mine", *made}
+    assert set(again.ids.split_ids) == {"default", "mine", *made}
     assert again.image_ids("test", "cv-0").tolist()[:2] == ["i000", "i001"]
-    how = read_json(dataset.folder / "splits" / "mine.json", "split")["how"]
+    how = stored_json(dataset.folder / "splits" / "mine.json")["how"]
     assert how["file"] == "folds.csv"
     with pytest.raises(InputError, match=r"\b3 folds.*\b5\b"):
         add_splits(dataset, "five", SplitRule(), file=tmp_path / "folds.csv", each_fold=True)

@@ -8,9 +8,12 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
+from cxr_compare.data_prep.store.dataset_info import SplitInfo, SplitOrigin
+from tests.plain_info import data_set_info
+from tests.stored_json import bind_tables
 
 FINDINGS = pd.DataFrame(
     [
@@ -48,13 +51,17 @@ def dataset(tmp_path: Path) -> DataSet:
     write_table(boxes, tmp_path / "boxes.parquet", "boxes")
     write_table(coverage, tmp_path / "box_coverage.parquet", "box_coverage")
     write_table(split, tmp_path / "splits" / "default.parquet", "split")
-    info = {
-        "name": "tiny",
-        "source_root": str(tmp_path),
-        "targets": {"any": {"any_of": ["opacity", "mass"], "display_name": "Any"}},
-        "ids": DataSet.digests(images, FINDINGS, boxes, coverage),
-    }
-    write_json(tmp_path / "dataset.json", "dataset", info)
+    how = SplitOrigin(method="by hand")
+    record = SplitInfo(name="default", split_id="x", how=how, n_images={}, files={})
+    record.write(tmp_path / "splits" / "default.json")
+    info = data_set_info(
+        name="tiny",
+        source_root=str(tmp_path),
+        targets={"any": Target("any", ("opacity", "mass"), "Any")},
+        ids=DataSet.digests(images, FINDINGS, boxes, coverage),
+    )
+    info.write(tmp_path / "dataset.json")
+    bind_tables(tmp_path)
     return DataSet.open(tmp_path)
 
 
@@ -92,7 +99,8 @@ def test_unknown_target_split_and_image_are_named(dataset):
 
 
 def test_missing_target_names_the_option_of_the_running_command(dataset):
-    two = replace(dataset, targets={**dataset.targets, "b": dataset.targets["any"]})
+    targets = {**dataset.targets, "b": dataset.targets["any"]}
+    two = replace(dataset, info=dataset.info.with_values(targets=targets))
     with pytest.raises(InputError, match=r"any, b.* --target NAME$"):
         two.target()
     with pytest.raises(InputError, match=r"--set data.target=NAME$"):
@@ -104,8 +112,8 @@ def test_corrected_label_changes_the_labels_id_only(dataset):
     before = DataSet.digests(dataset.images, dataset.findings, *tables)
     corrected = dataset.findings.assign(state="absent")
     after = DataSet.digests(dataset.images, corrected, *tables)
-    assert before["content_id"] == after["content_id"]
-    assert before["labels_id"] != after["labels_id"]
+    assert before.content_id == after.content_id
+    assert before.labels_id != after.labels_id
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, "nan"], ids=["another", "none recorded"])

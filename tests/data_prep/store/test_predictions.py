@@ -6,13 +6,19 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import (
     PredictionWriter,
     remove_prediction_leftovers,
 )
 from cxr_compare.data_prep.store.predictions import Predictions
 
-INFO = {"system": "X", "kind": "scores", "inference_id": "i1", "data_set": {"content_id": "c"}}
+INFO = PredictionsInfo(
+    system="X",
+    kind="scores",
+    inference_id="i1",
+    data_set=MadeOn(name="set", content_id="c"),
+)
 
 
 def images(*ids: str) -> pd.DataFrame:
@@ -94,7 +100,7 @@ def test_other_system_complete_folder_and_strange_folder_are_refused(tmp_path):
         write_and_stop(tmp_path / "unfinished")
     with (
         pytest.raises(InputError, match="inference_id"),
-        PredictionWriter(tmp_path / "unfinished", {**INFO, "inference_id": "i2"}),
+        PredictionWriter(tmp_path / "unfinished", INFO.with_values(inference_id="i2")),
     ):
         pass
     with PredictionWriter(tmp_path / "done", INFO) as writer:

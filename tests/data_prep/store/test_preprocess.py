@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.preprocess import Preprocess, letterbox
+from tests.stored_json import stored_json
 
 sides = st.integers(1, 700)
 sizes = st.integers(16, 300)
@@ -96,7 +97,7 @@ def test_other_images_are_refused(pixels):
 
 def test_numpy_and_torch_are_normalised_alike():
     torch = pytest.importorskip("torch")
-    preprocess = Preprocess(64, mean=0.449, std=0.226)
+    preprocess = Preprocess(size=64, mean=0.449, std=0.226)
     pixels = np.arange(256, dtype=np.uint8)
     expected = (pixels / 255 - 0.449) / 0.226
 
@@ -108,9 +109,9 @@ def test_numpy_and_torch_are_normalised_alike():
 
 
 def test_preprocess_survives_its_file(tmp_path):
-    preprocess = Preprocess(512, mean=0.5, std=0.25)
-    preprocess.to_json(tmp_path / "preprocess.json")
-    assert Preprocess.from_json(tmp_path / "preprocess.json") == preprocess
+    preprocess = Preprocess(size=512, mean=0.5, std=0.25)
+    preprocess.write(tmp_path / "preprocess.json")
+    assert Preprocess.read(tmp_path / "preprocess.json") == preprocess
 
 
 @pytest.mark.parametrize(
@@ -122,15 +123,15 @@ def test_preprocess_survives_its_file(tmp_path):
 )
 def test_wrong_value_in_preprocess_json_is_refused_by_key(tmp_path, key, value):
     path = tmp_path / "preprocess.json"
-    Preprocess(512, mean=0.5, std=0.25).to_json(path)
-    write_json(path, "preprocess", {**read_json(path, "preprocess"), key: value})
+    Preprocess(size=512, mean=0.5, std=0.25).write(path)
+    write_json(path, "preprocess", {**stored_json(path), key: value})
     with pytest.raises(InputError, match=f"preprocess.json: {key} "):
-        Preprocess.from_json(path)
+        Preprocess.read(path)
 
 
 @pytest.mark.parametrize(
     ("size", "mean", "std"), [(8, 0.5, 0.2), (9999, 0.5, 0.2), (64, 0.5, 0), (64, float("nan"), 1)]
 )
 def test_impossible_settings_are_refused(size, mean, std):
-    with pytest.raises(InputError):
-        Preprocess(size, mean, std)
+    with pytest.raises(ValueError, match=r"image size|greater than 0|finite"):
+        Preprocess(size=size, mean=mean, std=std)

@@ -8,8 +8,8 @@ import pydicom
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.synth.phantom import write_phantom
+from tests.stored_json import stored_json
 
 PHANTOM = {"n_images": 60, "size": 96, "seed": 3}
 
@@ -126,7 +126,7 @@ def test_arguments_out_of_range_leave_nothing(tmp_path, change, message):
 
 
 def test_synth_json_tells_how_it_was_made(phantom):
-    facts = read_json(phantom / "synth.json", "synth")
+    facts = stored_json(phantom / "synth.json")
     assert facts["arguments"]["seed"] == PHANTOM["seed"]
     assert facts["counts"]["n_images"] == PHANTOM["n_images"]
     assert not list(phantom.glob(".*"))

@@ -16,11 +16,12 @@ from cxr_compare.evaluation.boxes.map_boxes import (
     map_scale,
     upsample,
 )
-from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.overlays.contours import ActivationGrid, map_shapes
 from cxr_compare.evaluation.sources.stored_predictions import (
     compare_predictions,
     read_decision,
+    store_decision,
+    stored_decision,
     tune_predictions,
 )
 
@@ -41,8 +42,8 @@ def classifier(predict):
 
 def test_a_classifier_enters_the_table_of_places(classifier, predict, test_set, target):
     decision = tune_predictions(classifier, test_set)
-    classifier.write_decision(target.name, decision.to_dict())
-    read = Choices.from_dict(classifier.decision(target.name))
+    store_decision(classifier, decision)
+    read = stored_decision(classifier, target.name)
     assert (read.map_boxes, read.box_cut) == (decision.map_boxes, decision.box_cut)
     assert read.map_boxes is not None
     assert read.box_cut is not None

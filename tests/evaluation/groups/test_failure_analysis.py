@@ -21,12 +21,12 @@ from cxr_compare.evaluation.groups.failure_analysis import (
 )
 from cxr_compare.evaluation.groups.shares import TOO_FEW, Shares
 from cxr_compare.evaluation.groups.shortcuts import SHORTCUT
-from cxr_compare.evaluation.sources.eligibility import unknown_training_data
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 from tests.evaluation.evaluated_images import evaluated_images, model_of, row_of
+from tests.stored_json import bind_tables
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
 
@@ -239,9 +239,9 @@ def test_starting_weights_of_unknown_training_are_named_in_a_note(predict, test_
     system = predict("A", seed=1)
     nobody = pd.DataFrame({"image_id": ["x"], "patient_id": ["other:1"], "role": ["train"]})
     write_table(nobody, system.folder / "seen.parquet", "seen")
-    weights = {"weights": "other.pth", "trained_on": "unknown"}
-    run = {"seed": 1, "started_from": {"weights": "run-1", "started_from": weights}}
-    system.info["seen_unknown"] = unknown_training_data(run)
+    bind_tables(system.folder)
+    system = Predictions.open(system.folder)
+    system.info = system.info.with_values(seen_unknown=["other.pth"])
     comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert any("other.pth in A" in note.text for note in comparison.notes)
     assert comparison.provenance["systems"]["A"]["trained_on"]["unknown"] == "other.pth"

@@ -100,7 +100,7 @@ def test_a_baseline_that_learned_from_fewer_than_100_boxes_has_figures_and_gives
     assert any("constant boxes" in text for text in hand_made.findings)
     assert not any("constant boxes" in text for text in few.findings)
     assert baseline not in set(few.tests["second"])
-    notes = [note for note in few.answer["notes"] if "99 validation boxes" in note]
+    notes = [note for note in few.answer.notes if "99 validation boxes" in note]
     assert any("claim" in note for note in notes)
 
 

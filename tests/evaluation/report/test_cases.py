@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.overlays.outcomes import describe_truth
@@ -20,8 +19,13 @@ from cxr_compare.evaluation.overlays.shapes import (
 from cxr_compare.evaluation.report.cases import CaseSource, display_text, read_cases_of_images
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.pixels import pixels_of_data_set
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import (
+    compare_predictions,
+    store_decision,
+    tune_predictions,
+)
 from cxr_compare.scripts.commands.overlay import image_file_name, overlay
+from tests.stored_json import put_table
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def tuned(evaluated_folder, predicted_folder, tmp_path_factory):
     for name, predicted in made.items():
         system = Predictions.open(shutil.copytree(predicted, folder / name))
         decision = tune_predictions(system, test_set)
-        system.write_decision(test_set.target.name, decision.to_dict())
+        store_decision(system, decision)
         systems[name] = system
     return systems
 
@@ -160,8 +164,8 @@ def test_single_readers_are_drawn_thin_and_named(test_set, evaluation_set):
     drawn = boxes[boxes["image_id"] == image_id]
     findings = pd.concat([findings, *(rows.assign(reader=name) for name in ("R1", "R2"))])
     boxes = pd.concat([boxes, drawn.assign(reader="R1"), drawn.assign(reader="R1", x1=0.0)])
-    write_table(findings, folder / "findings.parquet", "findings")
-    write_table(boxes, folder / "boxes.parquet", "boxes")
+    put_table(findings, folder / "findings.parquet", "findings")
+    put_table(boxes, folder / "boxes.parquet", "boxes")
     dataset = DataSet.open(folder)
     pixels = pixels_of_data_set(dataset, target.any_of)
     reader = CaseSource(LabelledSplit(dataset, target).truth, pixels, ())

@@ -274,7 +274,7 @@ def test_calibration_points_are_the_means_of_equal_groups(comparison):
     ],
 )
 def test_a_score_that_was_not_calibrated_is_not_called_calibrated(comparison, method, words):
-    decision = SimpleNamespace(to_dict=lambda: {"calibration": {"method": method}})
+    decision = SimpleNamespace(calibration=SimpleNamespace(method=method))
     result = replace(comparison.systems["RetinaNet"], decisions=(decision,))
     chance = np.linspace(0, 1, 100)
     changed = replace(comparison, systems=comparison.systems | {"RetinaNet": result})

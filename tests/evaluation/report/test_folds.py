@@ -9,11 +9,12 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.report.folds import Folds
 from cxr_compare.evaluation.statistics.figure_text import p_equation
+from tests.blank_answer import blank_answer
 from tests.saved_report import write_figures
+from tests.stored_json import bind_tables, put_table
 
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 
@@ -40,20 +41,17 @@ def write_report(folder, position, systems=("A", "B"), patients=None, joint=None
         ]
     rows.append(rows[0] | {"metric": "tp", "estimate": 3.0})
     data_set = {"content_id": "c", "labels_id": "l", "split": f"cv-{position}"}
-    payload = {
-        "target": "opacity",
-        "systems": list(systems),
-        "joint": joint,
-        "headline": "No system is better.",
-        "provenance": {"data_set": data_set | changes},
-    }
     folder.mkdir()
-    write_json(folder / "answer.json", "answer", payload)
+    if joint is not None:
+        joint = {**joint, "policy": "max_f1", "changes": {}}
+    answer = blank_answer({"name": "set"} | data_set | changes, systems=systems, joint=joint)
+    answer.write(folder / "answer.json")
     write_figures(rows, folder)
     patients = patients or [f"{position}-{n}" for n in range(4)]
     decisions = pd.DataFrame({"image_id": patients, "patient_id": patients, "system": "A"})
     decisions = decisions.assign(label=0.0, score=0.5, probability=0.5)
     write_table(decisions, folder / "decisions.parquet", "decisions")
+    bind_tables(folder)
     return folder
 
 
@@ -139,7 +137,7 @@ def test_images_of_unknown_patients_count_as_patients(tmp_path):
     for number, ids in enumerate((["a", "b"], ["c", "d"], ["d", "e"])):
         folder = write_report(tmp_path / f"unknown-{number}", number, patients=ids)
         decisions = pd.read_parquet(folder / "decisions.parquet").drop(columns="patient_id")
-        write_table(decisions, folder / "decisions.parquet", "decisions")
+        put_table(decisions, folder / "decisions.parquet", "decisions")
         folders.append(folder)
     assert Folds.read(folders[:2]).n_images == (2, 2)
     with pytest.raises(InputError, match="1 patient"):

@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.figure_intervals import EXACT_METHOD
 from cxr_compare.evaluation.figures import Figures
+from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.report.citations import read_references
 from cxr_compare.evaluation.report.cost_table import cost_table
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import families_text
 from cxr_compare.evaluation.report.methods import methods, policy_meaning
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import (
+    compare_predictions,
+    store_decision,
+    tune_predictions,
+)
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.networks.registry import NETWORKS
@@ -35,17 +41,18 @@ def test_decisions_paragraph_has_the_values_that_validation_chose(predict, test_
         (classifier, TuningOptions(calibration="isotonic")),
     ):
         decision = tune_predictions(system, test_set, options=options)
-        system.write_decision("opacity", decision.to_dict())
+        store_decision(system, decision)
     systems = {"A": detector, "B": classifier}
     comparison = compare_predictions(systems, test_set, replicates=100)
     paragraph = methods(comparison, test_set.truth)["paragraphs"][2]
     detector_text, classifier_text = paragraph.split(" B: ")
-    decision = comparison.records["A"]["decision"]
-    assert f"score of {decision['box_cut']:g}" in detector_text
-    assert f"({decision['settings_tried']} " in detector_text
-    for name in decision["choices"]["calibration"]:
+    (decision,) = comparison.systems["A"].decisions
+    assert f"score of {decision.box_cut:g}" in detector_text
+    assert f"({len(decision.tried)} " in detector_text
+    for name in decision.losses:
         assert name.replace("_", " ") in detector_text
-    levels = comparison.records["B"]["decision"]["calibration"]["levels"]
+    (decision,) = comparison.systems["B"].decisions
+    levels = len(set(decision.calibration.probabilities))
     assert f"{levels} levels" in classifier_text
     assert "RSNA score" not in classifier_text
 
@@ -54,7 +61,7 @@ def test_a_further_policy_is_evaluated_beside_the_stored_ones(predict, test_set,
     tuned = predict("A", seed=1)
     untuned = predict("B", seed=2)
     decision = tune_predictions(tuned, test_set, policies=("youden",))
-    tuned.write_decision("opacity", decision.to_dict())
+    store_decision(tuned, decision)
     comparison = compare_predictions(
         {"A": tuned, "B": untuned},
         test_set,
@@ -163,12 +170,21 @@ def test_paragraph_and_report_give_one_account_of_the_families(predict, test_set
 
 @pytest.mark.parametrize(("n_tried", "words"), [(1, "(1 rule from"), (5, "(5 rules from")])
 def test_one_rule_is_counted_in_the_singular(comparison, image_set, n_tried, words):
-    comparison.records["CheXNet"]["decision"] = {
-        "settings_tried": n_tried,
-        "reduction": {"rule": "max"},
-        "chosen_on": {"n_images": 40, "n_patients": 40, "n_positive": 9},
-    }
-    assert words in methods(comparison, image_set.labelled)["paragraphs"][2]
+    changed = _with_choices(comparison, n_tried, reduction=Reduction("max"))
+    assert words in methods(changed, image_set.labelled)["paragraphs"][2]
+
+
+def _with_choices(comparison, n_tried, **chosen):
+    """The comparison whose CheXNet has other choices, and records them."""
+    choices = Choices(
+        target="opacity",
+        chosen_on={"n_images": 40, "n_patients": 40, "n_positive": 9},
+        tried=[{}] * n_tried,
+        **chosen,
+    )
+    result = replace(comparison.systems["CheXNet"], decisions=(choices,))
+    comparison.records["CheXNet"]["decision"] = choices.to_json()
+    return replace(comparison, systems=comparison.systems | {"CheXNet": result})
 
 
 RECIPE = {
@@ -315,9 +331,9 @@ def test_pytorch_is_named_only_where_a_system_was_trained_by_this_program(compar
 
 def test_a_rule_chosen_among_several_is_named_as_a_choice_that_stays_fixed(comparison):
     name = comparison.names[0]
-    decision = {"reduction": {"kind": "max"}, "settings_tried": 8}
+    decision = {"reduction": {"rule": "max"}, "tried": [{}] * 8}
     chosen = replace(comparison, records={name: {"decision": decision}})
-    alone = replace(comparison, records={name: {"decision": decision | {"settings_tried": 0}}})
+    alone = replace(comparison, records={name: {"decision": decision | {"tried": []}}})
     fixed = set(IntervalFacts.from_comparison(chosen).fixed)
     assert fixed - set(IntervalFacts.from_comparison(alone).fixed) == {
         "rule from boxes to an image score"
@@ -325,12 +341,7 @@ def test_a_rule_chosen_among_several_is_named_as_a_choice_that_stays_fixed(compa
 
 
 def test_nothing_to_choose_is_not_written_as_a_count_of_zero(comparison, image_set):
-    decision = {
-        "settings_tried": 0,
-        "chosen_on": {"n_images": 40, "n_patients": 40, "n_positive": 9},
-    }
-    comparison.records["CheXNet"]["decision"] = decision
-    assert " tried" not in paragraphs(comparison, image_set)
+    assert " tried" not in paragraphs(_with_choices(comparison, 0), image_set)
 
 
 def test_systems_of_which_nothing_is_known_share_one_sentence(comparison, image_set):

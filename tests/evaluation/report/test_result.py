@@ -69,7 +69,7 @@ def test_a_saved_chart_keeps_its_legend_and_embeds_its_fonts(finished, tmp_path)
 def test_charts_are_drawn_of_the_stored_curves(finished):
     fresh, written, *_ = finished
     opened = Result.open(written.folder)
-    assert opened.answer["charts"] == fresh.answer["charts"]
+    assert opened.answer.charts == fresh.answer.charts
     lines = [
         [line.get_xydata().tolist() for line in result.plot("roc").axes[0].lines]
         for result in (fresh, opened)

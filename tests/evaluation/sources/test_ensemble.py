@@ -8,13 +8,14 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.sources.ensemble import join_systems
 from cxr_compare.evaluation.sources.stored_predictions import (
     describe_training_data,
     read_eligible,
 )
+from tests.stored_json import bind_tables, put_table
 
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
 
@@ -44,7 +45,7 @@ def fail(member, image_id, reason="unreadable"):
     chosen = images["image_id"] == image_id
     images["reason"] = images["reason"].astype(object)
     images.loc[chosen, ["status", "reason"]] = ["failed", reason]
-    write_table(images, part, "predicted_images")
+    put_table(images, part, "predicted_images")
     return Predictions.open(member.folder)
 
 
@@ -107,7 +108,7 @@ def test_members_that_do_not_belong_together_are_refused(predict, detectors, joi
     with pytest.raises(InputError, match=rf"{fewer.folder}.*\b1\b.*'{missing}'"):
         join([first, fewer])
     with pytest.raises(InputError, match="content_id x"):
-        join([first, with_info(second, data_set={"content_id": "x"})])
+        join([first, with_info(second, data_set=MadeOn(name="x", content_id="x"))])
     with pytest.raises(InputError, match=rf"{second.folder}.*mass.*opacity"):
         join([first, with_info(second, findings=["mass"])])
     (finding,) = set(first.boxes["finding"])
@@ -124,7 +125,7 @@ def test_wrong_weights_are_refused(detectors, join, weights):
 
 
 def with_info(member, **facts):
-    return Predictions(member.folder, member.info | facts)
+    return Predictions(member.folder, member.info.with_values(**facts))
 
 
 COST = {"parameters": 10, "flops": 5.0, "latency_ms": 2.0, "latency_device": "cpu"}
@@ -152,13 +153,15 @@ TRAINED = {"size_bytes": 8, "train_seconds": 60.0, "train_device": "cpu", "peak_
 def test_cost_is_summed_and_unknown_where_it_cannot_be(detectors, join, cost, differences, total):
     first, second = detectors
     joined = join([with_info(first, cost=cost), with_info(second, cost=cost | differences)])
-    assert {key: joined.info["cost"][key] for key in total} == total
-    assert joined.info["cost"]["made_of"].startswith("D1 + D2")
+    assert {key: joined.info.cost[key] for key in total} == total
+    assert joined.info.cost["made_of"].startswith("D1 + D2")
 
 
 def write_seen(member, ids, role):
     frame = pd.DataFrame({"image_id": ids, "patient_id": [f"p{i}" for i in ids], "role": role})
-    write_table(frame, member.folder / "seen.parquet", "seen")
+    put_table(frame, member.folder / "seen.parquet", "seen")
+    bind_tables(member.folder)
+    member.info = Predictions.open(member.folder).info
 
 
 def test_training_images_of_any_member_are_those_of_the_ensemble(detectors, join):
@@ -167,13 +170,13 @@ def test_training_images_of_any_member_are_those_of_the_ensemble(detectors, join
     joined = join(detectors)
     roles = dict(zip(joined.seen["image_id"], joined.seen["role"], strict=True))
     assert roles == {"a": "train", "b": "val", "c": "train"}
-    assert joined.info["seen_unknown"] == []
+    assert joined.info.seen_unknown == ()
 
 
 def test_a_member_without_a_list_of_training_images_is_named(detectors, join, test_set):
     write_seen(detectors[0], ["elsewhere"], ["train"])
     joined = join(detectors)
-    assert joined.info["seen_unknown"] == ["D2"]
+    assert joined.info.seen_unknown == ("D2",)
     notes = read_eligible({"E": joined}, test_set).notes
     (note,) = [note.text for note in notes if note.kind == "training"]
     assert "D2 in E" in note
@@ -181,8 +184,8 @@ def test_a_member_without_a_list_of_training_images_is_named(detectors, join, te
 
 
 def test_the_id_follows_members_and_settings(detectors, join):
-    first = join(detectors, [2, 1]).info["inference_id"]
-    assert join(detectors, [2, 1]).info["inference_id"] == first
-    assert join(detectors, [1, 2]).info["inference_id"] != first
-    equal = join(detectors, [1, 1]).info["inference_id"]
-    assert join(detectors[::-1], [1, 1]).info["inference_id"] != equal
+    first = join(detectors, [2, 1]).info.inference_id
+    assert join(detectors, [2, 1]).info.inference_id == first
+    assert join(detectors, [1, 2]).info.inference_id != first
+    equal = join(detectors, [1, 1]).info.inference_id
+    assert join(detectors[::-1], [1, 1]).info.inference_id != equal

@@ -90,7 +90,7 @@ def test_a_joint_system_has_scores_boxes_and_maps(joint, members):
     assert set(joint.scores["image_id"]) == set(members[0].images["image_id"])
     assert len(joint.boxes) == len(members[0].boxes)
     assert len(joint.maps) == len(members[1].maps)
-    rule = joint.info["ensemble"]["findings"]["lung_opacity"]
+    rule = joint.info.ensemble["findings"]["lung_opacity"]
     assert rule["gates_tried"][rule["gate"]] == max(rule["gates_tried"].values())
     assert all(weight > 0 for weight in rule["weights"])
 
@@ -109,7 +109,7 @@ def test_permuted_test_labels_change_neither_weights_nor_gate(members, evaluatio
 
     monkeypatch.setattr(type(evaluation_set), "labels", permuted)
     after = join_in_memory(members, evaluation_set)
-    assert after.info["ensemble"] == before.info["ensemble"]
+    assert after.info.ensemble == before.info.ensemble
     pd.testing.assert_frame_equal(after.scores, before.scores)
     pd.testing.assert_frame_equal(after.boxes, before.boxes)
 
@@ -132,7 +132,7 @@ def test_validation_without_two_patients_of_each_class_is_refused(
 
 def test_three_members_are_joined_with_fused_boxes(members, predict, evaluation_set):
     joint = join_in_memory([*members, predict("E", "boxes", seed=3)], evaluation_set)
-    assert len(joint.info["ensemble"]["findings"]["lung_opacity"]["weights"]) == 3
+    assert len(joint.info.ensemble["findings"]["lung_opacity"]["weights"]) == 3
     assert joint.kind == "both"
     assert joint.boxes.groupby("image_id").size().max() <= 100
 

@@ -12,10 +12,11 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.records import write_json
+from cxr_compare.evaluation.choices import Choices
 from cxr_compare.evaluation.statistics.calibration import (
     CLIP,
     METHODS,
-    calibration_from_dict,
     choose_calibration,
     clipped_logit,
     fit_calibration,
@@ -41,7 +42,7 @@ def test_a_temperature_is_that_of_least_log_loss(sample):
     found = fit_calibration("temperature", y_true, y_score)
     assert 1 / found.slope == pytest.approx(best.x, abs=1e-4)
     assert found.intercept == 0
-    assert found.to_dict()["temperature"] == pytest.approx(2.5, abs=0.4)
+    assert 1 / found.slope == pytest.approx(2.5, abs=0.4)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +85,28 @@ def test_order_is_kept_and_probabilities_stay_in_bounds(y_score, y_true, method)
 
 def test_an_isotonic_curve_tells_how_many_levels_are_left():
     found = fit_calibration("isotonic", [0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4])
-    assert found.to_dict()["levels"] == 3
+    assert len(set(found.probabilities)) == 3
     assert found.probability([0.2, 0.25, 0.3]).tolist() == [0.5, 0.5, 0.5]  # ties, stated
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_calibration_survives_its_file(method, sample):
+def test_a_calibration_survives_its_file(method, sample, tmp_path):
     found = fit_calibration(method, *sample)
-    assert calibration_from_dict(found.to_dict()) == found
+    stored = Choices(target="opacity", chosen_on={}, calibration=found)
+    stored.write(tmp_path / "opacity.json")
+    assert Choices.read(tmp_path / "opacity.json").calibration == found
+
+
+def test_an_unknown_rule_or_calibration_is_refused_by_its_key(tmp_path):
+    path = tmp_path / "opacity.json"
+    for key, value in (
+        ("reduction", {"rule": "learned", "min_score": 0.0}),
+        ("calibration", {"method": "platt", "slope": "steep", "intercept": 0.0}),
+        ("calibration", {"method": "learned"}),
+    ):
+        write_json(path, "decision", {"target": "opacity", "chosen_on": {}, key: value})
+        with pytest.raises(InputError, match=rf"opacity\.json: {key}.*cxr tune"):
+            Choices.read(path)
 
 
 def test_none_is_the_score_itself_since_the_clip_is_for_logarithms():

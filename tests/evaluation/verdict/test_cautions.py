@@ -9,8 +9,9 @@ import pytest
 
 from cxr_compare.data_prep.audit.audit import Audit, audit, split_errors
 from cxr_compare.data_prep.audit.problem import Problem
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.prediction_info import TrainingSet
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
@@ -20,6 +21,7 @@ from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import list_cautions
+from tests.stored_json import bind_tables
 
 NO_FAILURES = pd.DataFrame()
 
@@ -123,7 +125,7 @@ def test_a_guess_without_the_lungs_is_compared_with_each_system(
 
 
 def write_audit(dataset, problems=(), split_ids=None):
-    facts = {"split_ids": dataset.ids["split_ids"] if split_ids is None else split_ids}
+    facts = {"split_ids": dataset.ids.split_ids if split_ids is None else split_ids}
     Audit(tuple(problems), {}, facts).write(dataset.folder / "audit.json")
 
 
@@ -151,20 +153,17 @@ def test_an_audit_names_the_splits_that_it_checked(evaluation_set):
     assert audit(evaluation_set, pixels=False).facts["split_ids"] == {"default": "s1"}
 
 
-def test_where_a_system_was_trained_comes_from_its_predictions_or_its_run(predict, tmp_path):
+def test_where_a_system_was_trained_comes_from_its_predictions(predict):
     system = predict("A", seed=1)
     assert training_sets(system) == []
-    run = tmp_path / "run"
-    run.mkdir()
-    origin = {"data_set": {"name": "nih", "content_id": "n"}}
-    made = {"data_set": {"name": "phantom", "content_id": "p"}, "started_from": origin}
-    write_json(run / "run.json", "run", made)
-    system.info["run"] = str(run)  # predictions made before they held the data sets themselves
-    assert training_sets(system) == [("phantom", "p"), ("nih", "n")]
-    system.info["trained_on"] = [{"name": "rsna", "content_id": "r"}]
+    trained_on = [TrainingSet(name="rsna", content_id="r")]
+    system.info = system.info.with_values(trained_on=trained_on)
+    system.info.write(system.folder / "predictions.json")
     assert training_sets(system) == [("rsna", "r")]
     seen = pd.DataFrame({"image_id": ["a"], "patient_id": ["x"], "role": ["train"]})
     write_table(seen, system.folder / "seen.parquet", "seen")
+    bind_tables(system.folder)
+    system = Predictions.open(system.folder)
     assert "rsna" in json.dumps(describe_training_data(system))
 
 

@@ -9,7 +9,11 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
-from cxr_compare.evaluation.sources.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.sources.stored_predictions import (
+    compare_predictions,
+    store_decision,
+    tune_predictions,
+)
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 from cxr_compare.scripts.compare_inputs import read_protocol_or_margin
 from cxr_compare.scripts.given_systems import read_systems
@@ -181,8 +185,8 @@ def test_what_cannot_be_reported_is_refused_before_the_work(predict, test_set, e
 
 def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, test_set, evaluation_set):
 
-    system, target = predict("A", seed=1), evaluation_set.target()
-    system.write_decision(target.name, tune_predictions(system, test_set).to_dict())
+    system = predict("A", seed=1)
+    store_decision(system, tune_predictions(system, test_set))
     protocol = Protocol(metric="f1", policy="youden", declared=True)
     with pytest.raises(InputError, match=r"'youden'.*\bA\b.*max_f1"):
         compare_predictions({"A": system}, test_set, protocol=protocol)

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cxr_compare import Choices, DataSet, InputError, Predictions, compare, tune
+from cxr_compare import DataSet, InputError, Predictions, compare, tune
 from cxr_compare.evaluation import choose
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
     read_system_of_split,
     read_validation_scores,
+    stored_decision,
 )
 from cxr_compare.hospital.guarantee.guarantee import guarantee, guaranteed_threshold
 from cxr_compare.hospital.guarantee.guarantees import read_guarantee
@@ -95,9 +96,9 @@ def test_a_declared_threshold_is_stored_and_obeyed(scored, tmp_path):
     missed = (scores[scores["label"] == 1]["score"] < decision.declared.threshold).sum()
     allowed = stats.binom.ppf(0.1, 120, 0.1) - 1  # the most misses with p <= 0.1
     assert missed == allowed
-    stored = Predictions.open(folder).decision("opacity")
-    assert stored["declared"]["name"] == "sensitivity>=0.90@0.90"
-    assert Choices.from_dict(stored).policy(None, folder) == "declared"
+    stored = stored_decision(Predictions.open(folder), "opacity")
+    assert stored.declared.name == "sensitivity>=0.90@0.90"
+    assert stored.policy(None, folder) == "declared"
     assert {n: c for n, c in decision.thresholds.items() if n != "declared"} == tuned.thresholds
     report = compare(folder, data=data, out=tmp_path / "report", replicates=100)
     assert report.to_dict()["declared"]["A"]["threshold"] == decision.declared.threshold
@@ -105,7 +106,7 @@ def test_a_declared_threshold_is_stored_and_obeyed(scored, tmp_path):
     assert "refitted" not in rows.loc["declared", "ci_method"]
     assert rows.loc["declared", "ci_low"] < rows.loc["declared", "estimate"]
     tune(folder, data=data)
-    assert Predictions.open(folder).decision("opacity")["declared"] is None
+    assert stored_decision(Predictions.open(folder), "opacity").declared is None
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_what_cannot_be_guaranteed_is_refused_and_declares_nothing(scored, tmp_p
     tune(folder, data=data)
     with pytest.raises(InputError, match=reason):
         guarantee(folder, text, data=data)
-    assert Predictions.open(folder).decision("opacity")["declared"] is None
+    assert stored_decision(Predictions.open(folder), "opacity").declared is None
 
 
 def test_fewer_than_100_patients_are_refused(scored, tmp_path):

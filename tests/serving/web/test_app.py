@@ -18,14 +18,16 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.metrics.registry import metric_title
+from cxr_compare.evaluation.report.answer import EvaluatedOn, ReportOrigin
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.serving.web.systems import missed_together, report_figures
+from tests.blank_answer import blank_answer
 from tests.saved_report import write_figures
 from tests.scripts.small_sets import cxr
+from tests.stored_json import put_table
 
 Png = Callable[[int], bytes]
 
@@ -233,13 +235,12 @@ def report_of(folder: Path, **facts: Any) -> Path:
             ("brier", "", 0.2, "all"),
         )
     ]  # fmt: skip
-    content = {
-        "contract": "answer", "schema_version": 1, "target": "opacity",
-        "headline": "A was better.", "cautions": ["Few images."], "thresholds": {},
-        "provenance": {"data_set": {"name": "Set"}, "systems": {"A": facts}},
-    }  # fmt: skip
+    origin = ReportOrigin(data_set=EvaluatedOn(name="Set"), systems={"A": facts})
+    answer = blank_answer(
+        {}, headline="A was better.", cautions=["Few images."], systems=["A"], provenance=origin
+    )
     folder.mkdir()
-    (folder / "answer.json").write_text(json.dumps(content))
+    answer.write(folder / "answer.json")
     write_figures(rows, folder)
     (folder / "report.html").write_text("<p>Report</p>")
     (folder / "decisions.parquet").write_bytes(b"of patients")
@@ -301,7 +302,7 @@ def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(ser
         "decision_max_f1": [False, False, *[True] * 8, False, True,
                             False, True, False, *[True] * 9],
     })  # fmt: skip
-    write_table(rows, folder / "decisions.parquet", "decisions")
+    put_table(rows, folder / "decisions.parquet", "decisions")
     missed = missed_together(served, folder)
     (share,) = missed.figures
     assert (missed.images, missed.data_set, missed.n_positive) == ("test", "Set", 10)
@@ -309,11 +310,11 @@ def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(ser
     assert 0 <= share.ci_low < 0.1 < share.ci_high < 0.6
     assert missed.cautions == []
 
-    write_table(rows.assign(decision_max_f1=True), folder / "decisions.parquet", "decisions")
+    put_table(rows.assign(decision_max_f1=True), folder / "decisions.parquet", "decisions")
     (none,) = missed_together(served, folder).figures
     exact = binomtest(0, 5).proportion_ci(method="exact")  # patients as trials
     assert (none.estimate, none.ci_low, none.ci_high) == (0, 0, pytest.approx(exact.high))
-    write_table(rows[:-12], folder / "decisions.parquet", "decisions")
+    put_table(rows[:-12], folder / "decisions.parquet", "decisions")
     assert missed_together(served, folder) is None
     (folder / "decisions.parquet").unlink()
     assert missed_together(served, folder) is None
@@ -325,7 +326,7 @@ def test_decisions_at_another_threshold_are_not_reported_as_those_of_the_server(
         "image_id": ["a", "b"], "system": "A", "label": 1.0, "score": 0.5, "probability": np.nan,
         "patient_id": ["p", "q"], "decision_max_f1": [True, False],
     })  # fmt: skip
-    write_table(rows, folder / "decisions.parquet", "decisions")
+    put_table(rows, folder / "decisions.parquet", "decisions")
     threshold = served[0].decision.thresholds["max_f1"].threshold
     content = json.loads((folder / "answer.json").read_text())
     for evaluated, applies in ((threshold, True), (threshold * 1.1, False), (None, False)):

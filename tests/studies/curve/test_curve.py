@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.studies.curve.curve_trainings import CurvePlan, CurveRun
 from tests.plain_sets import prepare_plain
 from tests.scripts.small_sets import cxr, write_source
+from tests.stored_json import stored_json
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +87,12 @@ class MadeUp:
         apart = np.log(n) * (0.6 if boxed else 0.4)
         rng = np.random.default_rng([run.seed, int(n), boxed])
         score = 1 / (1 + np.exp(2 - rng.normal(apart * positive, 1)))
-        made_on = {"content_id": dataset.ids["content_id"]}
-        info = {"system": run.model, "kind": "boxes" if boxed else "scores", "data_set": made_on,
-                "inference_id": str(run.folder)}  # fmt: skip
+        info = PredictionsInfo(
+            system=run.model,
+            kind="boxes" if boxed else "scores",
+            data_set=MadeOn(name=dataset.name, content_id=dataset.ids.content_id),
+            inference_id=str(run.folder),
+        )
         rows = {"image_id": ids, "finding": "nodule", "score": score}
         tables = {"scores": pd.DataFrame(rows)}
         if boxed:
@@ -136,7 +140,7 @@ def test_every_share_and_seed_is_trained_once_though_another_call_adds_seeds(dat
     out = data.parent / "out"
     shares = [(run.model, run.share, run.seed) for run in made_up.trained]
     assert len(set(shares)) == len(shares) == 12
-    found = read_json(out / "curve.json", "curve")
+    found = stored_json(out / "curve.json")
     assert (out / "curve.html").is_file()
     assert (out / "curve.csv").is_file()
     table = pd.read_csv(out / "curve.csv")
@@ -144,7 +148,7 @@ def test_every_share_and_seed_is_trained_once_though_another_call_adds_seeds(dat
     assert set(of_quarter["n_images"]) == {45}  # of 180
     assert of_quarter.set_index("model")["n_boxes"].to_dict() == {"detector": 15, "classifier": 0}
     assert found["provenance"]["data_set"]["name"] == "data"
-    splits = DataSet.open(data).ids["split_ids"]
+    splits = DataSet.open(data).ids.split_ids
     assert sorted(splits) == [
         "default",
         *(f"default.part-{share}-seed-{seed}" for share in (0.25, 0.5) for seed in (0, 1)),
@@ -209,7 +213,7 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_adds_boxes_to_al
     of_mixed = points[points["model"] == "mixed"]
     assert of_mixed["n_images"].tolist() == [180, 180]
     assert of_mixed["n_boxes"].tolist() == [15, 30]
-    found = read_json(data.parent / "out" / "curve.json", "curve")
+    found = stored_json(data.parent / "out" / "curve.json")
     known = points.set_index(["model", "share"])["estimate"]
     gaps = pd.DataFrame(found["differences"]).query("metric == 'auroc' and first == 'mixed'")
     for second, share in (("classifier", [1.0, 1.0]), ("detector", [0.25, 0.5])):
@@ -239,7 +243,7 @@ def test_images_wholly_boxed_are_counted_and_one_without_an_answer_is_left_out_a
     points = points.set_index("model")
     assert points["n_images"].to_dict() == {"classifier": 180, "detector": 160}
     assert points["n_positive"].to_dict() == {"classifier": 60, "detector": 40}
-    notes = read_json(tmp_path / "out" / "curve.json", "curve")["notes"]
+    notes = stored_json(tmp_path / "out" / "curve.json")["notes"]
     assert any("180 labelled images" in note and "160" in note for note in notes)
     assert any("Evaluated on 59 test images" in note for note in notes)
     assert any(note.startswith("default: ") and "1 of 60" in note for note in notes)
@@ -262,7 +266,7 @@ def test_test_images_of_one_class_are_refused(source, tmp_path, made_up, capsys)
     )
     assert curve(data) == 2
     assert "split 'default' tests 0 positives and 60 negative images" in capsys.readouterr().err
-    assert list(DataSet.open(data).ids["split_ids"]) == ["default"], "refused before parts are kept"
+    assert list(DataSet.open(data).ids.split_ids) == ["default"], "refused before parts are kept"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
+from tests.stored_json import put_table
 
 
 def add_readers(dataset: DataSet, others: dict[str, list[str]]) -> DataSet:
@@ -17,5 +18,5 @@ def add_readers(dataset: DataSet, others: dict[str, list[str]]) -> DataSet:
         )
         for name, ids in others.items()
     ]
-    write_table(pd.concat([reference, *tables], ignore_index=True), path, "findings")
+    put_table(pd.concat([reference, *tables], ignore_index=True), path, "findings")
     return DataSet.open(dataset.folder)

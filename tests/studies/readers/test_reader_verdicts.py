@@ -5,8 +5,9 @@ import pytest
 
 import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.evaluation.statistics.figure_text import number
+from tests.stored_json import put_table
 from tests.studies.readers.readers_of_data_set import add_readers
 
 
@@ -26,7 +27,7 @@ def test_readers_labels_evaluate_the_test_images_alone_and_compare_the_verdicts(
     )
     text, rows = verdicts(systems, dataset)
     usual = cxr_compare.compare(systems, data=dataset.folder, replicates=200)
-    (claim,) = usual.answer["claims"]
+    (claim,) = usual.answer.claims
     assert rows.loc["reference", "estimate"] == claim["estimate"]
     assert rows.loc[["reference", "same"], "same_verdict"].all()
     assert rows.loc["same", "estimate"] == rows.loc["reference", "estimate"]
@@ -59,7 +60,7 @@ def test_readers_without_a_test_image_are_named_as_such(evaluation_set, predict)
     test = dataset.image_ids("test")
     findings = read_table(path, "findings")
     own = (findings["reader"] == "anna") & findings["image_id"].isin(test)
-    write_table(findings[~own], path, "findings")
+    put_table(findings[~own], path, "findings")
     text, _ = verdicts(systems, dataset)
     assert text == "No reader of the data set has labelled the test images."
 
