@@ -77,7 +77,7 @@ def read_frame(
     header = [column for column in frame.columns if column not in (image, score)]
     box = box_columns(header)
     if not box:
-        _refuse_incomplete_boxes(header, where, required=of_boxes)
+        _refuse_incomplete_boxes([*frame.columns], where, required=of_boxes)
     numbers = [*box.values(), *([] if score is None else [score])]
     if of_boxes:
         _refuse_twice(frame, numbers, where)
@@ -245,12 +245,15 @@ def _refuse_incomplete_boxes(header: Sequence[str], where: str, *, required: boo
     edges = [column for role, column in matches.items() if role not in ("width", "height")]
     has_horizontal = bool({"xmin", "xmax", "xcenter"} & set(matches))
     has_vertical = bool({"ymin", "ymax", "ycenter"} & set(matches))
-    if set(EDGES) & set(header) or (has_horizontal and has_vertical):
-        also = "" if required else ", or leave these out for scores of whole images"
-        raise InputError(
-            f"{where}: has {', '.join(edges)}; boxes need x1, y1, x2 and y2, or x, y, width and "
-            f"height: name the columns so{also}"
-        )
+    missing = [edge for edge in EDGES if edge not in header]
+    forms = "boxes need x1, y1, x2 and y2, or x, y, width and height: name the columns so"
+    if not required:
+        forms += ", or leave these out for scores of whole images"
+    if len(missing) < len(EDGES):
+        columns = ", ".join(header[:20])
+        raise InputError(f"{where}: {missing_columns(missing)}; it has {columns}; {forms}")
+    if has_horizontal and has_vertical:
+        raise InputError(f"{where}: has {', '.join(edges)}; {forms}")
     if required:
         raise InputError(
             f"{where}: no four columns are the edges of boxes; it has {', '.join(header[:20])}: "

@@ -34,19 +34,20 @@ from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, as_n
 from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.boxes.table_columns import box_columns
 from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
+from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.imported import read_rows, system_of
-from cxr_compare.evaluation.sources.known_images import KnownImages
+from cxr_compare.evaluation.sources.known_images import KnownImages, by_last_parts
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
+from cxr_compare.evaluation.sources.wide_tables import LABEL_NAMES
 from cxr_compare.evaluation.statistics.arrays import as_array
 
 FINDING = "finding"
 """Name of the finding if the labels have no name."""
-_LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 _ROLE_COLUMNS = ("role", "split", "subset", "partition")
 # Names of columns that have one value for an image, however many boxes it has.
 _OF_IMAGES = (
-    _LABEL_NAMES,
+    LABEL_NAMES,
     ("patient_id", *column_names("patient")),
     ("study_id", *column_names("study")),
     _ROLE_COLUMNS,
@@ -122,6 +123,7 @@ def truth_from_values(
         findings=(finding,),
         true_boxes=true_boxes[is_member(true_boxes["image_id"], trusted)].reset_index(drop=True),
         boxes_trusted=pd.Index(trusted, name="image_id"),
+        notes=frame.attrs.get("notes", ()),
         facts=shortcut_facts(tested, pd.DataFrame({"image_id": []})),
         synthetic=pd.Index(images.loc[is_synthetic, "image_id"]),
     )
@@ -313,7 +315,7 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
 def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
     """Recognise the columns of a frame of labels by their names."""
     columns = [str(column) for column in truth.columns]
-    label = find_column(columns, _LABEL_NAMES)
+    label = find_column(columns, LABEL_NAMES)
     if label is None:
         raise InputError(
             f"truth: no column of labels; it has {', '.join(columns)}: call it 'label', with 1 "
@@ -426,7 +428,8 @@ def _images_of_series(values: pd.Series, name: str, rows: pd.Series | None) -> p
         if len(by_row) == len(rows):
             return by_row
     ids = _id_texts(index, name)
-    if not is_member(ids, rows.astype(str)).any():
+    known = rows.astype(str)
+    if not is_member(ids, known).any() and not by_last_parts(pd.Series(ids), known)[1]:
         common = f"{int(index.isin(rows.index).sum()):,} of {len(index):,} rows are in both"
         reason = (
             f"not that of truth ({common})"
@@ -517,6 +520,13 @@ def _true_boxes(boxes: Any, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Index
         _require_class(table, frame)
     is_crowd = table.get("crowd", pd.Series(False, table.index)).eq(True)
     table = table[["image_id", *EDGES]]
+    table["image_id"], notes = by_last_parts(table["image_id"], frame["image_id"])
+    is_repeated = table.duplicated()
+    if is_repeated.any():
+        repeated = counted(int(is_repeated.sum()), "true box", "are")
+        first = table["image_id"][is_repeated].iloc[0]
+        notes.append(f"{WARNING}{repeated} given twice (first: image '{first}'); each counts.")
+    frame.attrs["notes"] = tuple(notes)
     is_unknown = ~is_member(table["image_id"], frame["image_id"])
     if is_unknown.any():
         first = table["image_id"].to_numpy()[int(is_unknown.argmax())]

@@ -162,32 +162,43 @@ def name_rows(read: ReadTable, known: KnownImages, where: str) -> None:
         rows["image_id"] = names
     else:
         rows["image_id"] = ids_from_names(names, known.ids_by_name)
-        by_last_part = _ids_by_last_part(rows["image_id"], known)
-        if by_last_part:
-            rows["image_id"] = renamed(rows["image_id"], by_last_part)
-            name, image = next((n, i) for n, i in by_last_part.items() if n != i)
-            read.notes.append(
-                f"Names of images are matched by their last part: '{name}' is image '{image}'."
-            )
+        rows["image_id"], note = by_last_parts(rows["image_id"], known.images["image_id"])
+        read.notes += note
     check_names(names, rows["image_id"], where, rows["place"])
     _name_findings(read, known, where)
 
 
-def _ids_by_last_part(names: pd.Series, known: KnownImages) -> dict[str, str]:
-    """Return the image of each name by its last part; empty unless each fits exactly one image.
+def by_last_parts(names: pd.Series, ids: pd.Series) -> tuple[pd.Series, list[str]]:
+    """Return the image of each name by its last part, where each fits exactly one image.
 
-    Folders before the name of a file, such as ``/data/test/``, may stand in the table or in the
-    ids of the truth.
+    Folders and endings of files, such as ``/data/test/p1.png``, may stand in the names or in the
+    ids. If a name fits no image or two names fit one, all stay as they are.
+
+    Args:
+        names: Names of images, one for each row of a table.
+        ids: Ids of the known images.
+
+    Returns:
+        The ids of the images, and a sentence if names were matched so.
+
+    Example:
+        >>> ids = pd.Series(["a", "b"])
+        >>> by_last_parts(pd.Series(["/data/a.png", "/data/b.png"]), ids)[0].tolist()
+        ['a', 'b']
+        >>> by_last_parts(pd.Series(["x/a.png", "y/a.png"]), ids)[0].tolist()
+        ['x/a.png', 'y/a.png']
     """
     unique_names = pd.Series(names.unique(), dtype=TEXT)
-    ids = known.images["image_id"]
     if is_member(unique_names, ids).all():
-        return {}
+        return names, []
     id_by_part = dict(zip(_last_parts(ids), ids, strict=True))
     images = [id_by_part.get(part) for part in _last_parts(unique_names)]
     if None in images or len(set(images)) < len(images) or len(id_by_part) < len(ids):
-        return {}
-    return {name: str(image) for name, image in zip(unique_names, images, strict=True)}
+        return names, []
+    by_name = {name: str(image) for name, image in zip(unique_names, images, strict=True)}
+    name, image = next((name, image) for name, image in by_name.items() if name != image)
+    note = f"Names of images are matched by their last part: '{name}' is image '{image}'."
+    return renamed(names.astype(TEXT), by_name), [note]
 
 
 def _last_parts(names: pd.Series) -> pd.Series:

@@ -271,7 +271,7 @@ def test_boxes_are_clipped_counted_and_limited(run, capsys):
         ("image_id,p\nc,0.5\n", "column 'score' .*image_id, p; .*--columns score="),
         ("case,score\nc,0.5\n", "column 'image_id' .*case, score; .*--columns image="),
         ("image_id,score,finding\nc,0.5,hernia\n", r"1 finding is .*\('hernia'\).*row 2"),
-        ("image_id,x1,y1,score\nc,1,2,0.5\n", "has x1, y1; .*x1, y1, x2 and y2"),
+        ("image_id,x1,y1,score\nc,1,2,0.5\n", "'x2', 'y2' are missing; .*x1, y1, x2 and y2"),
         ("image_id,x1,y1,x2,y2,score\nc,9,9,9,20,0.5\n", r"row 2, image 'c': box \[9, 9, 9"),
         ("image_id,x1,y1,x2,y2,score\nc,200,9,220,20,0.5\n", "beyond the image of 100 x 80"),
         ("image_id,score\nc,0.5\nd,-2.5\n", r"row 3, image 'd': score=-2.5; .*logits.*sigmoid"),

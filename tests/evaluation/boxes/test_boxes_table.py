@@ -253,7 +253,7 @@ def with_first(key: str, value: Any) -> list[dict[str, Any]]:
         (7, ["a"], "got int"),
         ([], ["a"], "is an empty list, and there is 1 image"),
         ([{"image_id": 1, "bbox": [1, 2, 3]}], None, "entry 0 needs image_id and bbox"),
-        (pd.DataFrame({"name": ["a"]}), None, "no column names the image"),
+        (pd.DataFrame({"name": ["a"]}), None, "column 'image_id' is missing"),
         (EXPECTED.drop(columns="x2"), None, "boxes: column 'x2' is missing"),
         (EXPECTED.drop(columns=EDGES), None, "no four columns are the edges"),
         ({"image_id": ["a"]}, None, "expected a DataFrame .* got dict of image_id"),

@@ -27,7 +27,7 @@ def auroc(folder: Path, columns: ColumnNames | None = None, **table: object) -> 
     labelled, _ = truth_from_values(pd.Series(Y, index=IDS))
     path = folder / "p.csv"
     pd.DataFrame({"filename": IDS, **table}).to_csv(path, index=False)
-    rows = read_rows(path, KnownImages.of_truth(labelled), name="A", columns=columns).rows
+    rows = read_rows(path, KnownImages.of_truth(labelled), name="A", columns=columns).scores
     figure = cxr_compare.metrics.auroc(Y, rows.set_index("image_id")["score"][IDS].to_numpy())
     assert figure is not None
     return figure

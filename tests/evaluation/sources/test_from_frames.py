@@ -271,7 +271,7 @@ def test_images_with_a_crowd_take_no_part_in_figures_of_boxes(table):
     [
         ((300, 400, 200, 100), r"row \d+, image '.*\[300, 400, .*widths and heights"),
         ((0.3, 0.4, 0.5, 0.6), r"row \d+, image '.*\[0\.3, .*shares"),
-        ((300, 400, np.nan, 500), r"row \d+, image '.*x2=nan"),
+        ((300, 400, np.nan, 500), r"row \d+, image '.*x2='nan'"),
         ((300, 400, 300, 500), r"row \d+, image '.*\[300, 400, 300, "),
     ],
 )
@@ -301,7 +301,7 @@ def test_validation_images_of_a_frame_of_boxes_on_test_images_alone_are_not_empt
     read = predictions_from_values("A", found, KnownImages.of_truth(labelled))
     ok = set(read.images.loc[read.images["status"] == "ok", "image_id"])
     assert ok == set(truth.loc[truth["role"] == "test", "image_id"])
-    assert read.rows[EDGES].iloc[0].tolist() == [10, 10, 60, 60]
+    assert read.boxes[EDGES].iloc[0].tolist() == [10, 10, 60, 60]
 
 
 def test_numbered_ids_sort_in_their_order():
@@ -448,7 +448,7 @@ def test_scores_in_bf16_are_scores():
     scores = torch.tensor([0.25, 0.75, 0.5]).bfloat16()
     truth, ids = truth_from_values([0, 1, None])
     known = KnownImages.of_truth(truth)
-    assert predictions_from_values("A", scores, known, ids).rows["score"].tolist() == [
+    assert predictions_from_values("A", scores, known, ids).scores["score"].tolist() == [
         0.25,
         0.75,
         0.5,
