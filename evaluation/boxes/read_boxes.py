@@ -173,7 +173,7 @@ def read_coco(
             corners[row] = turned_bounds(corners[row], turn)
     rows[EDGES] = corners
     have_score = ["score" in entry for entry in entries]
-    if any(have_score):
+    if any(have_score) or not entries:
         if not all(have_score):
             raise InputError(f"{where}: entry {have_score.index(False)} has no score, others have")
         rows["score"] = _numbers([entry["score"] for entry in entries], f"{where}: score")

@@ -318,9 +318,9 @@ def _with_systems_of_truth(
     for system in compared:
         (first, *others) = system.members
         given = first.value if isinstance(first, GivenValues) else first
-        is_path = isinstance(given, Path) and given == truth
-        is_named = columns.of_all or columns.of_one
-        if others or is_named or not (is_path or (given is truth and hasattr(given, "columns"))):
+        are_paths = isinstance(given, Path) and isinstance(truth, Path)
+        is_truth = given == truth if are_paths else given is truth and hasattr(given, "columns")
+        if others or not is_truth or columns.of_all or columns.of_one:
             systems.append(system)
             continue
         found = systems_in_table(given)
