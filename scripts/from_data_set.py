@@ -43,7 +43,7 @@ def open_values(
     """
     from cxr_compare.evaluation.sources.from_frames import predictions_from_values
     from cxr_compare.evaluation.sources.import_folder import as_predictions, data_set_record
-    from cxr_compare.evaluation.sources.imported_images import KnownImages
+    from cxr_compare.evaluation.sources.known_images import KnownImages
 
     name = system.name or "system"
     names = None if columns is None else columns.names(name)

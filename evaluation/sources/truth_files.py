@@ -24,7 +24,8 @@ from cxr_compare.data_prep.sources.registry import (
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import DataSetInfo
-from cxr_compare.evaluation.sources.imported import ids_from_names, without_garbage_collector
+from cxr_compare.evaluation.sources.imported import without_garbage_collector
+from cxr_compare.evaluation.sources.known_images import ids_from_names
 
 _SIZE_TYPES = {"width": "float64", "height": "float64"}
 
