@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.groups.failure_analysis import (
