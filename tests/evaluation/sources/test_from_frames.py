@@ -447,7 +447,7 @@ def test_the_label_frame_of_rsna_has_one_row_a_box_and_images_as_patient_ids(box
     assert ids.tolist() == ["b", "a", "c", "d"]
     assert ids.index.tolist() == [0, 1, 2, 3]
     assert labelled.true_boxes[EDGES].to_numpy().tolist() == RSNA_BOXES
-    assert labelled.labels.to_dict() == dict.fromkeys("ad", 1.0) | dict.fromkeys("bc", 0.0)
+    assert labelled.label.to_dict() == dict.fromkeys("ad", 1.0) | dict.fromkeys("bc", 0.0)
     assert set(labelled.boxes_trusted) == set("abcd")
     assert (labelled.images["patient_id_source"] == "assumed_image").all()
 
