@@ -49,8 +49,8 @@ from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import (
     few_patients,
     figures_left_out,
+    misread_boxes,
     missing_boxes,
-    no_box_hits,
 )
 from cxr_compare.evaluation.verdict.score_checks import score_notes
 
@@ -199,7 +199,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *figures_left_out(models, models_by_label(named), figures, images),
             *missing_boxes(figures, test),
             *few_patients(test),
-            *no_box_hits(results, figures, test.true_boxes),
+            *misread_boxes(models, figures),
             *image_blind_notes(places, blind, models),
             *by_unit.notes,
             *_seed_notes(models),

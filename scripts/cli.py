@@ -186,6 +186,7 @@ def _declared(parameter: Parameter, first: Sequence[str] | None) -> inspect.Para
         show_default=not isinstance(default, bool) and default not in (None, ""),
         completer=None if facts.completions is None else _completer(facts.completions),
         allow_leading_hyphen=parameter.type in (int, float),
+        consume_multiple=facts.takes_words,
     )
     return inspect.Parameter(
         parameter.name, _kind(parameter), default=default, annotation=Annotated[annotation, option]
@@ -211,7 +212,7 @@ def _completer(names: Callable[[], list[str]]) -> Callable[[Any], list[str]]:
 def _option_help(parameter: Parameter) -> str:
     """Return the help of a parameter with the limits of its value."""
     text = parameter.help
-    if parameter.several and not parameter.positional:
+    if parameter.several and not parameter.positional and not parameter.argument.takes_words:
         text += " May be repeated."
     if parameter.argument.minimum is not None:
         text += f" [at least {parameter.argument.minimum:g}]"

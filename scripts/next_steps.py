@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.folder_kinds import KindName
 from cxr_compare.data_prep.store.identify_folder import (
+    SHARDS,
     find_data_set,
     find_folders,
     folder_kind,
     read_marker,
 )
+from cxr_compare.data_prep.work.shards import join_command
 from cxr_compare.evaluation.report.files import PAGE, SYSTEMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cxr_compare.data_prep.contracts.finding_names import Target
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
 
 _OTHER_MODEL = {"detector": "chexnet_small", "classifier": "retinanet_small"}
 _MOST_SYSTEMS = 4  # largest number of systems in a suggested comparison
@@ -42,8 +44,10 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
         return []
     if kind.name == "phantom":
         return [f"cxr prepare {_word(folder)} {_word(_free(folder, 'data'))} --format rsna"]
+    if kind.name in SHARDS:
+        return [join_command(folder, read_marker(folder))]
     if kind.name == "data set":
-        from cxr_compare.data_prep.store.dataset import DataSet
+        from cxr_compare.data_prep.dataset import DataSet
 
         return data_set_steps(DataSet.open(folder))
     if kind.name == "report":
@@ -158,7 +162,7 @@ def _is_without_boxes(data: Path | None) -> bool:
     """Return True for a data set that is known to have no boxes, so that no detector can learn."""
     if data is None or not (data / "boxes.parquet").exists():
         return False
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
 
     return not len(DataSet.open(data).boxes)
 

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cxr_compare import configs
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.processors import cpu_count
+from cxr_compare.data_prep.store.identify_folder import read_marker
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
+from cxr_compare.data_prep.work.shards import join_command
+from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument
 from cxr_compare.serving.export_spec import ExportSpec, is_export
 from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.work.map_images import Workers
 
 _SAMPLE_SEED = 0
@@ -223,6 +226,33 @@ def uses_cluster() -> bool:
             "CXR_ADDRESS"
         )
     return name == "ray"
+
+
+Shards = Annotated[
+    Sequence[AnyPath],
+    Argument(
+        metavar="DIR",
+        takes_words=True,
+        help="Folders of all shards that this command made with CXR_SHARD (docs/scale.md). They "
+        "are joined in place of computing. Give the other options as for the shards.",
+    ),
+]
+
+
+def shard_outcome(folder: Path, n_images: int) -> Outcome:
+    """Return the result of a command that made the folder of a shard.
+
+    Args:
+        folder: The folder.
+        n_images: Number of its images.
+    """
+    record = read_marker(folder)
+    text = (
+        f"{folder}: shard {record['number']} of {record['count']} is complete, with "
+        f"{counted(n_images, 'image')} of {record['n_rows']:,}; join the shards when all are"
+    )
+    payload = {"folder": str(folder), "images": n_images, **record}
+    return Outcome(text, payload, next_steps=(join_command(folder, record),))
 
 
 @contextmanager

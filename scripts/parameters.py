@@ -68,6 +68,8 @@ class Argument:
         completions: Function that returns the values that the shell offers as completions.
         option: Name on the command line if it differs from that of the parameter, such as
             ``--from``. A positional parameter with a name can also be given by this option.
+        takes_words: True for an option that takes all words up to the next option, as a shell makes
+            them of a pattern such as ``out/part-*``.
         help: Description of an option that several commands share. The docstring of a command takes
             precedence.
     """
@@ -80,6 +82,7 @@ class Argument:
     metavar: str | None = None
     completions: Callable[[], list[str]] | None = None
     option: str = ""
+    takes_words: bool = False
     help: str = ""
 
 

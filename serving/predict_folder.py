@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,14 +22,16 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import (
     Part,
     PredictionWriter,
     concat_parts,
+    read_parts,
     remove_prediction_leftovers,
+    split_part,
 )
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
@@ -37,6 +39,7 @@ from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.map_images import Workers, map_images
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.data_prep.work.ray_cluster import RayCluster
+from cxr_compare.data_prep.work.shards import Shard, ShardedWork
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import (
     read_validation_scores,
@@ -72,6 +75,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     validation_of: Target | None = None,
     image_ids: Sequence[str] | None = None,
     made_before: Predictions | None = None,
+    join: Sequence[Path] = (),
     cluster: RayCluster | None = None,
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen images, into a predictions folder.
@@ -92,6 +96,8 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             test images.
         made_before: Predictions of the same model, whose rows are copied instead of computed again;
             None if there are none.
+        join: Folders of all shards that `predict_shard` made with the same options, whose
+            predictions are taken over; empty if the images are predicted.
         cluster: Ray cluster that predicts; None predicts in this process.
 
     Returns:
@@ -99,25 +105,22 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         predicted, because only such predictions are compared by cost.
 
     Raises:
-        InputError: The model predicts a finding that the data set does not label, or the folder
-            holds other predictions.
+        InputError: The model predicts a finding that the data set does not label, the folder holds
+            other predictions, or the shards do not fit.
     """
-    learnt = dict(zip(model.findings, model.names or model.learnt, strict=True))
-    dataset.require_labelled(learnt, model.folder)
+    info = _describe(model, dataset, split, name)
     roles = dataset.split(split)
     asked = ["val", "test"] if validation_of is None else ["val"]
     predicted_ids = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
     if image_ids is not None:
         predicted_ids = pd.Series(sorted(image_ids), dtype=predicted_ids.dtype)
+    at_once = batch_size or model.batch_size
+    joined = None
+    if join:
+        work = _sharded_work(info, predicted_ids, at_once)
+        joined = _JoinedShards(work, work.require_all(join), at_once)
     store = open_source(model, dataset, progress, cluster)
     sizes = dataset.images[["image_id", "width", "height"]]
-    made_on = MadeOn(
-        name=dataset.name,
-        content_id=dataset.ids.content_id,
-        split=split,
-        split_id=dataset.ids.split_ids[split],
-    )
-    info = describe_system(model, name).with_values(data_set=made_on)
     if validation_of is not None:
         info = info.with_values(target=validation_of)
     with PredictionWriter(out, info) as writer:
@@ -128,12 +131,12 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         todo = pd.Index(predicted_ids[~predicted_ids.isin(writer.done)])
         of = "validation images" if validation_of is not None else f"with {info.system}"
         with progress.track(f"Predicting {of}", len(todo)) as advance:
-            at_once = batch_size or model.batch_size
-            parts = (
-                model.predict(store, todo, sizes, at_once)
-                if cluster is None or isinstance(store, StoresBySize)
-                else predict_parts(cluster, model, store, todo, sizes, at_once)
-            )
+            if joined is not None:
+                parts = joined.batches(writer.done)
+            elif cluster is None or isinstance(store, StoresBySize):
+                parts = model.predict(store, todo, sizes, at_once)
+            else:
+                parts = predict_parts(cluster, model, store, todo, sizes, at_once)
             write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
             copy_seen_images(model, writer, progress)
@@ -152,6 +155,119 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         for line in test_set.seen_by(made, test_set.image_ids("test")).describe_copies(made.name):
             progress.say(f"{line}; cxr compare refuses equal images and warns of near copies")
     return made
+
+
+def predict_shard(
+    model: Model,
+    dataset: DataSet,
+    out: Path,
+    split: str,
+    progress: Progress,
+    shard: Shard,
+    *,
+    batch_size: int | None = None,
+    name: str | None = None,
+    cluster: RayCluster | None = None,
+) -> tuple[Path, int]:
+    """Predict every n-th batch of images into a folder of its own, which a later call joins.
+
+    The batches are those of `predict_data_set`, since the last bits of an image's figures depend on
+    the number of images in its batch.
+
+    Args:
+        model: Opened run or export that predicts.
+        dataset: Data set with the images.
+        out: Predictions folder that is made when all shards are joined.
+        split: Split of the data set whose validation and test images are predicted.
+        progress: Shows messages and the progress.
+        shard: The batches to predict.
+        batch_size: Number of images predicted at a time. By default it is that of the model.
+        name: Name of the system. By default it is the name of the run.
+        cluster: Ray cluster that predicts; None predicts in this process.
+
+    Returns:
+        The folder of the shard, and the number of its images.
+
+    Raises:
+        InputError: As for `predict_data_set`, or the folder holds another shard.
+    """
+    info = _describe(model, dataset, split, name)
+    roles = dataset.split(split)
+    all_ids = roles.loc[roles["role"].isin(["val", "test"]), "image_id"].sort_values()
+    at_once = batch_size or model.batch_size
+    batch_of_image = np.arange(len(all_ids)) // at_once
+    mine = pd.Index(all_ids[batch_of_image % shard.count == shard.number - 1])
+    store = open_source(model, dataset, progress, cluster)
+    sizes = dataset.images[["image_id", "width", "height"]]
+    many = len(all_ids) > at_once
+    folder = shard.folder(out)
+    share = (_sharded_work(info, all_ids, at_once), shard)
+    with PredictionWriter(folder, info, share) as writer:
+        todo = mine[~mine.isin(writer.done)]
+        with progress.track(f"Predicting with {info.system}", len(todo)) as advance:
+            if cluster is not None and not isinstance(store, StoresBySize):
+                parts = predict_parts(cluster, model, store, todo, sizes, at_once, many=many)
+            else:
+                is_export = model.backend != "torch" and not isinstance(model, JointModel)
+                options: dict[str, Any] = {"many": many} if is_export else {}
+                parts = model.predict(store, todo, sizes, at_once, **options)
+            write_parts(writer, parts, advance, PART_SIZE)
+    return folder, len(mine)
+
+
+def _describe(model: Model, dataset: DataSet, split: str, name: str | None) -> PredictionsInfo:
+    """Return what ``predictions.json`` says of system and data; check that these fit."""
+    learnt = dict(zip(model.findings, model.names or model.learnt, strict=True))
+    dataset.require_labelled(learnt, model.folder)
+    made_on = MadeOn(
+        name=dataset.name,
+        content_id=dataset.ids.content_id,
+        split=split,
+        split_id=dataset.ids.split_ids[split],
+    )
+    return describe_system(model, name).with_values(data_set=made_on)
+
+
+def _sharded_work(info: PredictionsInfo, image_ids: pd.Series, batch_size: int) -> ShardedWork:
+    """Return the work of which each shard does a share: batches of the images, in order."""
+    settings = {
+        "system": info.system,
+        "kind": info.kind,
+        "findings": list(info.findings),
+        "inference_id": info.inference_id,
+        "data_set": None if info.data_set is None else info.data_set.to_json(),
+        "batch_size": batch_size,
+    }
+    return ShardedWork("predictions_shard", settings, image_ids.tolist())
+
+
+@dataclass(frozen=True)
+class _JoinedShards:
+    """Predictions of all shards, batch by batch in the order in which one call computes them."""
+
+    work: ShardedWork
+    folders: Sequence[Path]
+    batch_size: int
+
+    def batches(self, done: Collection[str]) -> Iterator[Part]:
+        """Yield the batches of images that are not yet done."""
+        streams = [self._stream(folder) for folder in self.folders]
+        ids = self.work.rows
+        for number, start in enumerate(range(0, len(ids), self.batch_size)):
+            expected = ids[start : start + self.batch_size]
+            shard = number % len(streams)
+            part = next(streams[shard], None)
+            if part is None or part.images["image_id"].tolist() != list(expected):
+                raise InputError(
+                    f"{self.folders[shard]}: lacks the image '{expected[0]}'; remove this shard "
+                    "and make it again"
+                )
+            if expected[0] not in done:
+                yield part
+
+    def _stream(self, folder: Path) -> Iterator[Part]:
+        for part in read_parts(folder, self.work.files(folder)):
+            yield from split_part(part, self.batch_size)
 
 
 def open_source(
@@ -447,6 +563,8 @@ def predict_parts(
     image_ids: pd.Index,
     sizes: pd.DataFrame,
     batch_size: int,
+    *,
+    many: bool | None = None,
 ) -> Iterator[Part]:
     """Predict images in worker processes of this machine or a cluster.
 
@@ -460,6 +578,8 @@ def predict_parts(
         image_ids: Images to predict, in order.
         sizes: Size of the original images, with columns ``image_id, width, height`` in px.
         batch_size: Number of images predicted at a time.
+        many: True lets an export compute several batches at the same time. By default it is True
+            for more than one batch.
 
     Returns:
         Predictions in the order of the images, each `Part` with as many images as `sent_size` says.
@@ -469,6 +589,7 @@ def predict_parts(
             that it tried the same images.
     """
     of_torch = model.backend == "torch"
+    many = len(image_ids) > batch_size if many is None else many
     how = ("precision", "views", "maps") if of_torch else ()
     predictor = _PartPredictor(
         model.folder,
@@ -476,7 +597,7 @@ def predict_parts(
         tuple((name, getattr(model, name)) for name in how),
         store.path,
         batch_size,
-        {} if of_torch else {"many": len(image_ids) > batch_size},
+        {} if of_torch else {"many": many},
     )
     ordered = sizes.set_index("image_id").reindex(image_ids).rename_axis("image_id").reset_index()
     step = sent_size(batch_size)

@@ -42,6 +42,8 @@ class PrepareOptions:
         add: True adds new images of the user's folder to a complete data set.
         strict: True stops at the first file or label that cannot be used, instead of leaving it
             out.
+        join: Folders of all shards of this work, whose images are taken over; empty if the images
+            are decoded.
         workers: Number of processes, or the Ray cluster, that decode the images.
         progress: Function that gets the description of a step and its number of images, and returns
             a context manager, whose value is called with the number of images done since its last
@@ -67,6 +69,7 @@ class PrepareOptions:
     keep_ids: bool = False
     add: bool = False
     strict: bool = False
+    join: tuple[Path, ...] = ()
     workers: Workers = field(default_factory=cpu_count)
     progress: Progress = lambda description, total: nullcontext(lambda n: None)
     show: Callable[[str], None] = lambda line: None

@@ -17,6 +17,8 @@ KindName = Literal[
     "report",
     "phantom",
     "table of folds",
+    "shard of a data set",
+    "shard of predictions",
 ]
 """Name of a kind of folder, as messages call it."""
 
@@ -131,6 +133,18 @@ FOLDER_KINDS = (
         files=("synth",),
     ),
     FolderKind("table of folds", command="folds", marker="folds.json", files=("folds",)),
+    FolderKind(
+        "shard of a data set",
+        command="prepare",
+        marker="dataset_shard.json",
+        files=("dataset_shard",),
+    ),
+    FolderKind(
+        "shard of predictions",
+        command="predict",
+        marker="predictions_shard.json",
+        files=("predictions_shard",),
+    ),
 )
 """All kinds. If a folder matches two of them, the first counts."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
 import shlex
@@ -42,6 +43,7 @@ _PACKAGES_THAT_DECIDE_RESULTS = (
     "torchvision",
 )
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/[^,:;]+")
+_CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
 _RECORDED_COMMAND = ContextVar("recorded_command", default="")
 
 
@@ -140,3 +142,14 @@ def _package_versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return versions
+
+
+@cache
+def software_versions() -> dict[str, str]:
+    """Return versions, and a digest of our code, as a version does not tell two clones apart."""
+    digest = hashlib.sha256()
+    for package in sorted(_CODE.iterdir()):  # links in a clone, which rglob alone does not follow
+        for path in sorted(package.rglob("*.py")):
+            digest.update(path.relative_to(_CODE).as_posix().encode())
+            digest.update(path.read_bytes())
+    return {"code of cxr-compare": digest.hexdigest()[:16], **_package_versions()}

@@ -11,6 +11,7 @@ from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, FolderKind, KindName
+from cxr_compare.data_prep.work.shards import join_command
 
 REPORT_MARKER = "answer.json"
 """File that marks a report folder complete."""
@@ -18,6 +19,8 @@ REPORT_MARKER = "answer.json"
 _KINDS = tuple(kind for kind in FOLDER_KINDS if not kind.is_part)
 MARKERS = tuple(kind.marker for kind in _KINDS)
 """Files that mark a folder of some kind complete."""
+SHARDS: tuple[KindName, ...] = ("shard of a data set", "shard of predictions")
+"""Kinds of folders that are no results of their own: ``--join`` makes one of all."""
 _LIST_PERMISSION = os.R_OK | os.X_OK
 _MAX_CHILDREN = 200  # folders inside a folder that are looked into
 _PLURAL = ("predictions",)  # kinds whose names are plural
@@ -189,6 +192,8 @@ def _advice_to_choose(paths: list[Path]) -> str | None:
 
 def _advice_for_other_kind(folder: Path, actual: FolderKind, required: FolderKind) -> str | None:
     """Say which folder to give, or which command to run, instead of a folder of another kind."""
+    if actual.name in SHARDS:
+        return f"join all shards first: {join_command(folder, read_marker(folder))}"
     if required.name == "data set":
         return _advice_for_data_set(folder, actual)
     if required.name == "run":

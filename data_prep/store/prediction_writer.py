@@ -7,7 +7,7 @@ written last and marks the folder as complete.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record, require_only_files
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo, UnfinishedPredictions
+from cxr_compare.data_prep.work.shards import Shard, ShardedWork
 
 PREDICTION_SCHEMAS = {
     "predicted_images": "predicted_images",
@@ -103,6 +104,19 @@ def concat_parts(parts: Sequence[Part]) -> Part:
     return Part(pd.concat([part.images for part in parts], ignore_index=True), tables)
 
 
+def split_part(part: Part, size: int) -> Iterator[Part]:
+    """Yield the predictions of each `size` images of a part, in order."""
+    ids = pd.Index(part.images["image_id"])
+    batches = {name: ids.get_indexer(t["image_id"]) // size for name, t in part.tables.items()}
+    for number in range(-(-len(ids) // size)):
+        tables = {
+            name: table[batches[name] == number].reset_index(drop=True)
+            for name, table in part.tables.items()
+        }
+        images = part.images.iloc[number * size : (number + 1) * size].reset_index(drop=True)
+        yield Part(images, tables)
+
+
 def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
     """Return a table that says for which images a network gave a finite output.
 
@@ -139,16 +153,25 @@ class PredictionWriter:
     Args:
         folder: Predictions folder to write.
         info: Content of the file ``predictions.json``, which is written last.
+        share: Work and shard if the folder gets the predictions of a shard: its record then marks
+            it as complete, and no ``predictions.json`` is written. None for all predictions.
     """
 
-    def __init__(self, folder: Path, info: PredictionsInfo) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        info: PredictionsInfo,
+        share: tuple[ShardedWork, Shard] | None = None,
+    ) -> None:
         """Prepare a writer; entering the context opens the folder.
 
         Args:
             folder: The folder, new or with unfinished predictions.
             info: Content of ``predictions.json``.
+            share: Work and shard if the folder is that of a shard.
         """
         self.folder = Path(folder)
+        self._share = share
         self.info = info
         self.files: dict[str, str] = {}  # SHA-256 of each table that this process has written
         self.done: set[str] = set()  # ids of the images that have been written
@@ -188,6 +211,11 @@ class PredictionWriter:
         )
         if unfinished is None:
             UnfinishedPredictions(identity=identity).write(self.folder / _UNFINISHED_RECORD)
+        if self._share is not None:
+            work, shard = self._share
+            work.begin(self.folder, shard)
+        elif any(self.folder.glob("*_shard.json")):
+            raise InputError(f"{self.folder}: holds a shard of predictions; choose another folder")
         for name in PREDICTION_SCHEMAS:
             make_folder(self.folder / f"{name}.parquet")
         images_folder = self.folder / "predicted_images.parquet"
@@ -224,6 +252,10 @@ class PredictionWriter:
         with self._lock:
             if kind is None:
                 self._add_earlier_parts()
+            if kind is None and self._share is not None:
+                work, shard = self._share
+                work.end(self.folder, shard, self.files)
+            elif kind is None:
                 self.info.with_values(files=self.files).write(self.folder / _RECORD)
                 (self.folder / _UNFINISHED_RECORD).unlink(missing_ok=True)
 
@@ -234,6 +266,22 @@ class PredictionWriter:
                 part = f"{name}.parquet/{path.name}"
                 if part not in self.files:
                     self.files[part] = file_digest(path, "sha256")
+
+
+def read_parts(folder: Path, files: Mapping[str, str]) -> Iterator[Part]:
+    """Read the parts of a predictions folder, one after another, as they were added.
+
+    Args:
+        folder: Predictions folder.
+        files: SHA-256 digests of the parts of its tables, as its record states them.
+    """
+    for number in sorted(_part_numbers(folder / "predicted_images.parquet")):
+        tables = {}
+        for name, schema in PREDICTION_SCHEMAS.items():
+            path = folder / f"{name}.parquet" / f"part-{number:05d}.parquet"
+            if path.is_file():
+                tables[name] = read_table(path, schema, files=files)
+        yield Part(tables.pop("predicted_images"), tables)
 
 
 def _part_numbers(folder: Path) -> list[int]:

@@ -7,7 +7,6 @@ code, package versions and files as this one.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import pickle
@@ -20,7 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -29,12 +28,11 @@ import cv2
 
 from cxr_compare.data_prep.contracts.errors import InputError, first_line, require_packages
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.contracts.provenance import software_versions
 
 _OBJECT_STORE_MIB = 128  # per processor, for results that the driver has not fetched yet
 _RECHECK_S = 5.0  # after which a cluster's head and processors are checked again
 _CONNECT_TIMEOUT_S = 20.0  # for a cluster's head to accept a connection
-_CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
 
 
 class CrashError(Exception):
@@ -274,7 +272,7 @@ class Machine(NamedTuple):
 def describe_machine(reads: Sequence[Path]) -> Machine:
     """Describe this machine, as those of the cluster must be."""
     paths = tuple(str(path) for path in reads if path.exists())
-    return Machine(tuple(_software().items()), str(Path.cwd()), paths)
+    return Machine(tuple(software_versions().items()), str(Path.cwd()), paths)
 
 
 def _run_task(machine: Machine, function: Callable[[Any], Any], argument: bytes) -> bytes:
@@ -293,7 +291,7 @@ def prepare_machine(machine: Machine) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(1)
     here = f"CXR_ENGINE=ray: the machine {platform.node()}"
-    installed = _software()
+    installed = software_versions()
     for name, version in machine.software:
         if installed.get(name) != version:
             raise InputError(
@@ -305,14 +303,3 @@ def prepare_machine(machine: Machine) -> None:
             raise InputError(
                 f"{here} cannot read {path}; put it where all machines see it under the same path"
             )
-
-
-@cache
-def _software() -> dict[str, str]:
-    """Return versions, and a digest of our code, as a version does not tell two clones apart."""
-    digest = hashlib.sha256()
-    for package in sorted(_CODE.iterdir()):  # links in a clone, which rglob alone does not follow
-        for path in sorted(package.rglob("*.py")):
-            digest.update(path.relative_to(_CODE).as_posix().encode())
-            digest.update(path.read_bytes())
-    return {"code of cxr-compare": digest.hexdigest()[:16], **provenance()["versions"]}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Literal
@@ -141,7 +142,8 @@ def average_precision(
     0.50, 0.55, ... 0.95. Boxes on images without lesions count as false positives. Both figures are
     0 if nothing is predicted. The 100 most confident boxes of each image count. Boxes of equal
     score are ranked in the order of `image_ids`. A true box that COCO marks as a crowd
-    (``iscrowd``) is no lesion to find, and a predicted box that lies on it is not counted.
+    (``iscrowd``) is no lesion to find, and a predicted box that lies on it is not counted. If far
+    more boxes would match if they were read in another way, such as y before x, a warning says so.
 
     Args:
         boxes: Predicted boxes, as a table with the columns ``image_id``, ``x1``, ``y1``, ``x2``,
@@ -175,11 +177,21 @@ def average_precision(
     boxes, truth, ids = box_arguments(boxes, truth, image_ids)
     ids = check_arguments(boxes, truth, ids, crowds=True)
     if "crowd" not in truth:
+        _warn_if_misread(boxes, truth, ids)
         return unchecked_average_precision(boxes, truth, ids)
     is_crowd = truth["crowd"].eq(True).to_numpy(bool)  # missing: none
+    _warn_if_misread(boxes, truth[~is_crowd], ids)
     pairs = pair_boxes(boxes, truth[~is_crowd], ids)
     on_crowd = share_on_crowds(pair_boxes(boxes, truth[is_crowd], ids))
     return coco_average_precision(pairs, on_crowd)
+
+
+def _warn_if_misread(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> None:
+    """Warn if far more boxes would match if they were read in another way."""
+    from cxr_compare.evaluation.boxes.other_readings import other_readings  # which imports this
+
+    for reading in other_readings(boxes, truth, pd.DataFrame({"image_id": image_ids}))[:1]:
+        warnings.warn(f"boxes: {reading.text()}", UserWarning, stacklevel=4)
 
 
 def unchecked_average_precision(

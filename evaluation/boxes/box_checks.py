@@ -8,7 +8,6 @@ the image and the value. Where the values suggest another unit or format, it ask
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -115,23 +114,11 @@ def refuse_box_texts(table: pd.DataFrame, where: str) -> None:
             )
 
 
-def spread_ratio(boxes: pd.DataFrame, truth: pd.DataFrame) -> float | None:
-    """Return how many times as far predicted boxes reach as true boxes, if both are of other px.
+def _spread_ratio(boxes: pd.DataFrame, truth: pd.DataFrame) -> float | None:
+    """Return how many times as far predicted boxes reach as true boxes; None if they reach alike.
 
     The 90th percentile of the far edges and the median of the centres must both differ by a factor
     beyond 1.5: of boxes in the same px, drawn from all RSNA boxes, none of 2,000 draws of 10 did.
-
-    Args:
-        boxes: Predicted boxes with ``x1``, ``y1``, ``x2`` and ``y2`` (px).
-        truth: True boxes with the same columns.
-
-    Returns:
-        The ratio, or None if the boxes are spread alike or are fewer than ten on a side.
-
-    Example:
-        >>> true = pd.DataFrame({"x1": [40.0] * 10, "y1": 40.0, "x2": 90.0, "y2": 90.0})
-        >>> spread_ratio(true / 2, true), spread_ratio(true, true)
-        (0.5, None)
     """
     if min(len(boxes), len(truth)) < _FEWEST:
         return None
@@ -162,7 +149,7 @@ def spread_question(boxes: pd.DataFrame, truth: pd.DataFrame, where: str) -> str
     Returns:
         The question, with the likely factor to px of the true boxes; empty without doubt.
     """
-    ratio = spread_ratio(boxes, truth)
+    ratio = _spread_ratio(boxes, truth)
     if ratio is None:
         return ""
     return (
@@ -281,8 +268,6 @@ def check_arguments(
             "knows what to do; leave the images with crowds out"
         )
     _check_ids(boxes["image_id"].astype(TEXT), truth["image_id"].astype(TEXT), ids.astype(TEXT))
-    if question := spread_question(boxes, truth, "boxes"):
-        warnings.warn(f"{question} Say boxes_table(..., scale=)", UserWarning, stacklevel=4)
     return ids
 
 

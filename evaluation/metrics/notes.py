@@ -19,6 +19,7 @@ NoteKind = Literal[
     "few_patients",  # few patients, or one with many images
     "by_image",  # images whose patient is unknown
     "no_box_hits",  # a detector with an AP50 of 0
+    "other_reading",  # boxes that match far better if they are read in another way
     "image_blind",  # the constant positions beside localisation figures, or why there are none
     "scores",  # scores that are not what they are called
     # How the input was read.
@@ -61,7 +62,7 @@ class Note(NamedTuple):
 
         The report shows such a remark directly below that conclusion. True for the kinds
         ``scores``, ``assumption``, ``few_patients``, ``copies``, ``exposure``, ``by_image``,
-        ``left_out``, ``no_boxes`` and ``no_box_hits``.
+        ``left_out``, ``no_boxes``, ``no_box_hits`` and ``other_reading``.
         """
         return self.kind in (
             "scores",
@@ -73,6 +74,7 @@ class Note(NamedTuple):
             "left_out",
             "no_boxes",
             "no_box_hits",
+            "other_reading",
         )
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions

@@ -43,7 +43,7 @@ from cxr_compare.evaluation.sources.run_images import (
 )
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
 
 _ROUNDING = 0.01  # px by which rounded shares may reach beyond their image
 

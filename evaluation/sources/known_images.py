@@ -22,7 +22,7 @@ from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.labelled_images import LabelledImages
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
 
 _SHOWN = 5  # largest number of names that a message lists
 _ENDING = r"(?i)\.(?:png|jpe?g|tiff?|bmp|webp|dcm|dicom)$"

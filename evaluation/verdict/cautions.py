@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.boxes.box_checks import spread_ratio
+from cxr_compare.evaluation.boxes.other_readings import other_readings
 from cxr_compare.evaluation.evaluated_model import Models
 from cxr_compare.evaluation.figures import Figure, Figures
 from cxr_compare.evaluation.groups.shortcuts import BEYOND_SHORTCUT, SHORTCUT
@@ -26,7 +26,6 @@ from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number, p_equation
-from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.claims import against_chance
 
@@ -34,7 +33,13 @@ _FEW_PATIENTS = 20
 """Effective number of patients of a class below which a comparison carries a caution."""
 _LARGE_SHARE = 0.1
 """Share of the images of a class from which a caution says that they are of one patient."""
-_FIRST: tuple[NoteKind, ...] = ("scores", "by_image", "copies", "exposure")
+_FIRST: tuple[NoteKind, ...] = (
+    "scores",
+    "other_reading",
+    "by_image",
+    "copies",
+    "exposure",
+)
 """Kinds of notes that are listed before all other cautions, because they are the most harmful."""
 _NO_AUDIT = "Whether a patient is in both training and test data was not checked (run cxr check)."
 _SYNTHETIC = "Synthetic images: the figures say nothing about patients."
@@ -153,19 +158,30 @@ def _few_patients_text(classes: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(texts)
 
 
-def no_box_hits(
-    systems: Mapping[str, SystemResult], estimates: Figures, truth: pd.DataFrame
-) -> list[Note]:
-    """Note each detector whose AP50 is exactly 0, although there are predicted and true boxes."""
+def misread_boxes(models: Models, figures: Figures) -> list[Note]:
+    """Note detectors of whose boxes none matches, or far more would if they were read otherwise.
+
+    The known mistakes are tried with the true boxes; figures stay those of the boxes as read.
+    """
     notes = []
-    for name, system in systems.items():
-        # Boxes that are cut out of an activation map may well miss every lesion.
-        if system.boxes is None or system.boxes.empty or system.maps is not None:
-            continue
-        if estimates.get(name, "ap50").estimate == 0:
-            ratio = spread_ratio(system.boxes, truth)
-            values = {"name": name, "ratio": ratio}
-            notes.append(Note("no_box_hits", _no_box_hits_text(name, ratio), values))
+    for name, members in models.items():
+        detectors = [model for model in members if model.output.gives_boxes]
+        found = []
+        for model in detectors:
+            images = model.images
+            readings = other_readings(
+                model.output.predicted_boxes,
+                images.true_boxes,
+                images.images[images.is_boxed],
+                system=model.name,
+            )
+            if readings:
+                values = {"name": model.name, **readings[0]._asdict()}
+                found.append(Note("other_reading", readings[0].text(model.name), values))
+        predicts = any(len(model.output.predicted_boxes) for model in detectors)
+        if predicts and not found and figures.get(name, "ap50").estimate == 0:
+            found.append(Note("no_box_hits", _no_box_hits_text(name), {"name": name}))
+        notes += found
     return notes
 
 
@@ -228,16 +244,10 @@ def _answered(system: System) -> pd.Index:
     return system.images_run.intersection(pd.Index(system.scores["image_id"].unique()))
 
 
-def _no_box_hits_text(name: str, ratio: float | None) -> str:
-    text = f"No box of {name} matches a true box (AP50 is 0)."
-    if ratio:
-        return (
-            f"{text} Its boxes reach {ratio:.3g} times as far as the true boxes: they are probably "
-            "in px of a resized image."
-        )
+def _no_box_hits_text(name: str) -> str:
     return (
-        f"{text} Draw some of them: do they belong to these images, and are they in px of the "
-        "original images?"
+        f"No box of {name} matches a true box (AP50 is 0). Draw some of them: do they belong to "
+        "these images, and are they in px of the original images?"
     )
 
 

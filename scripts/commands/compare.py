@@ -279,7 +279,7 @@ def _from_data_set(
 ) -> list[FromDataSet]:
     """Return the systems on each target of a data set."""
     # Values in memory do not need the readers of data sets and predictions folders.
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
     from cxr_compare.scripts.from_data_set import FromDataSet, open_values
     from cxr_compare.scripts.targets import chosen_targets

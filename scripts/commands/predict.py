@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.work.shards import read_shard, refuse_shard
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
     Backend,
@@ -14,8 +15,10 @@ from cxr_compare.scripts.options import (
     Device,
     Policy,
     Precision,
+    Shards,
     open_workers,
     own_split,
+    shard_outcome,
     split_name,
     uses_cluster,
 )
@@ -34,6 +37,7 @@ from cxr_compare.serving.export_spec import is_joint
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
+    from cxr_compare.scripts.outcome import Outcome
     from cxr_compare.serving.answers import Answers
     from cxr_compare.serving.backends import Model
 
@@ -58,15 +62,18 @@ def predict(
     finding: Annotated[list[str] | None, Argument(metavar="LEARNT=NAME")] = None,
     tta: Annotated[str, Argument(metavar="VIEWS")] = "",
     maps: Literal["cam", "gradcam", "layercam"] = "cam",
-) -> Answers | Predictions:
+    join: Shards = (),
+) -> Answers | Predictions | Outcome:
     """Predict images, or the validation and test images of a data set.
 
     For single images the command prints one line for each image and system (decision, calibrated
     probability, boxes in px) and draws one PNG for each image. For a folder, or for more than 10
     images, it prints a table with one row for each system. It says which images trained a run, and
     which run was not shown to be better than guessing. With --data it writes the boxes or scores of
-    a data set, for cxr tune and cxr compare; if it is interrupted, run it again. Exit status 1
-    means that some files were left out, and 2 that no file could be predicted.
+    a data set, for cxr tune and cxr compare; if it is interrupted, run it again. CXR_SHARD=3/64
+    predicts the third of 64 shards of a data set into the folder OUT-3-of-64, and --join joins all
+    of them. Exit status 1 means that some files were left out, and 2 that no file could be
+    predicted.
 
     Args:
         paths: Runs (folders of cxr train) or exports (of cxr export), each as PATH or NAME=PATH,
@@ -94,7 +101,8 @@ def predict(
             layercam has a finer grid than cam and gradcam.
 
     Returns:
-        The predictions, image by image; with --data the predictions of the data set.
+        The predictions, image by image; with --data the predictions of the data set, and with
+        CXR_SHARD a text on the shard.
 
     Raises:
         InputError: A path is wrong, options do not fit each other, or no image could be predicted.
@@ -119,11 +127,13 @@ def predict(
         "finding": finding,
         "tta": tta,
         "maps": maps != "cam",
+        "join": join,
     }
     words = read_paths(paths)
     how: dict[str, Any] = {"backend": backend, "precision": precision, "device": device}
     if data is None:
         _refuse(for_data, "a data set; add --data, or leave it out")
+        refuse_shard("is for a data set; add --data")
         runs, sources = sort_paths(words)
         require_backends(runs, how)
         from cxr_compare.serving.image_files import AnswerOutput, find_images, reserved_table
@@ -147,6 +157,7 @@ def predict(
     _refuse(for_images, "images; leave it out, or --data")
     if len(words) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
+    shard = read_shard(join=bool(join))
     if uses_cluster():
         if device == "cuda":
             raise InputError("--device cuda: CXR_ENGINE=ray predicts on processors; leave it out")
@@ -154,8 +165,8 @@ def predict(
     how |= {"tta": tta, "maps": maps}
     name, run = split_name(words[0])
     chosen = _choose_backend(run, data, how)  # before the data set is read, which takes time
-    from cxr_compare.data_prep.store.dataset import DataSet
-    from cxr_compare.serving.predict_folder import predict_data_set
+    from cxr_compare.data_prep.dataset import DataSet
+    from cxr_compare.serving.predict_folder import predict_data_set, predict_shard
 
     dataset = DataSet.open(data)
     split = own_split(split, [run], dataset)
@@ -163,16 +174,16 @@ def predict(
     if finding:
         model = model.with_names(parse_finding_names(finding))
     with open_workers() as workers:
-        return predict_data_set(
-            model,
-            dataset,
-            out,
-            split,
-            console,
-            batch_size=batch_size,
-            name=name,
-            cluster=None if isinstance(workers, int) else workers,
-        )
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "name": name,
+            "cluster": None if isinstance(workers, int) else workers,
+        }
+        if shard is not None:
+            made = predict_shard(model, dataset, out, split, console, shard, **options)
+            return shard_outcome(*made)
+        options["join"] = [as_path(folder) for folder in join]
+        return predict_data_set(model, dataset, out, split, console, **options)
 
 
 def _refuse(options: dict[str, Any], advice: str) -> None:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import is_table_file
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
+from cxr_compare.data_prep.work.shards import read_shard, refuse_shard
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import data_set_steps
-from cxr_compare.scripts.options import Names, open_workers, read_roles, read_target
+from cxr_compare.scripts.options import (
+    Names,
+    Shards,
+    open_workers,
+    read_roles,
+    read_target,
+    shard_outcome,
+)
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
 
@@ -86,11 +94,13 @@ def prepare(
     keep_ids: bool = False,
     add: bool = False,
     strict: bool = False,
+    join: Shards = (),
     workers: Annotated[int | None, Argument(minimum=0)] = None,
 ) -> DataSet:
     r"""Make a data set folder: tables, split by patient, audit.
 
-    If the command is interrupted, run it again: it continues.
+    If the command is interrupted, run it again: it continues. CXR_SHARD=3/64 decodes the third of
+    64 shards of the images into the folder OUT-3-of-64, and --join joins all of them.
 
     Args:
         *paths: Folder of the data set as published, followed by the data set folder to make. If you
@@ -134,7 +144,8 @@ def prepare(
             decodes in this process, which takes the least memory.
 
     Returns:
-        The data set; its `summary` says how many images were read and what was left out.
+        The data set; its `summary` says how many images were read and what was left out. With
+        CXR_SHARD, a text on the shard.
 
     Raises:
         InputError: The source has another format, holds nothing usable, or has changed; or the
@@ -146,6 +157,8 @@ def prepare(
         cxr prepare ~/rsna sets/rsna --format rsna --size 512
 
         cxr prepare sets/rsna sets/nih --out sets/both --target opacity=lung_opacity,pneumonia
+
+        cxr prepare nih sets/nih --format nih --size 512 --join sets/nih-*-of-64
     """
     out = as_path(out)
     exclude = as_path(exclude)
@@ -176,7 +189,16 @@ def prepare(
         raw_boxes=raw_boxes,
         patient_pattern=patient_pattern,
     )
+    shard = read_shard(join=bool(join))
+    if shard is not None and add:
+        refuse_shard("--add works on the whole data set")
+    if add and join:
+        raise InputError("--add and --join: choose one of them")
     several = out is not None and len(sources) > 1
+    if several:
+        refuse_shard("prepared data sets are joined as a whole")
+    if several and join:
+        raise InputError("--join: is for shards of one source; leave it out")
     if several and format is not None:
         raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
     source: Path | None
@@ -214,11 +236,16 @@ def prepare(
                 keep_ids=keep_ids,
                 add=add,
                 strict=strict,
+                join=tuple(map(as_path, join)),
                 workers=decoders,
                 progress=console.track,
                 show=console.say,
                 measure_shortcuts=measure_shortcuts,
             )
+            if shard is not None:
+                made = prepare.prepare_shard(source, folder, options, shard)
+                # Whoever sets no variable gets a data set, so that is the declared type.
+                return cast("DataSet", shard_outcome(*made))
             summary = prepare.prepare(source, folder, options)
     dataset = DataSet.open(folder)
     dataset.summary = summary

@@ -14,6 +14,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folder_kinds import KindName
 from cxr_compare.data_prep.store.identify_folder import (
     MARKERS,
+    SHARDS,
     folder_kind,
     read_marker,
     unfinished_kind,
@@ -140,6 +141,7 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         "predictions": _predictions,
         "report": lambda place: {"open": place / PAGE},
         "phantom": _phantom,
+        **dict.fromkeys(SHARDS, _shard),
         "table of folds": lambda place: {"kind": "table of folds", "open": place / "folds.png"},
     }
     if kind := folder_kind(folder):
@@ -180,7 +182,7 @@ def _title(folder: Path) -> str:
 
 
 def _dataset(folder: Path) -> dict[str, Any]:
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.store.pixel_store import stored_sizes
 
     dataset = DataSet.open(folder)
@@ -289,6 +291,15 @@ def _report(folder: Path) -> Outcome:
     table = result.table.to_string(line_width=shutil.get_terminal_size((100, 24)).columns)
     text = "\n\n".join(filter(None, (str(result), table, result.table_note)))
     return Outcome(text, result.to_dict(), next_steps=tuple(result.next_steps))
+
+
+def _shard(folder: Path) -> dict[str, Any]:
+    record = read_marker(folder)
+    state = "complete" if record["complete"] else "unfinished"
+    return {
+        "kind": f"shard {record['number']} of {record['count']}, {state}",
+        "made by": record["command"],
+    }
 
 
 def _phantom(folder: Path) -> dict[str, Any]:

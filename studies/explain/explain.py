@@ -35,7 +35,8 @@ def explain(
     The command computes the average precision of the boxes by the rules of COCO, Pascal VOC,
     Ultralytics and RSNA, and with one or two of these rules changed. It says which rules give the
     figure, and how many arbitrary figures they would give as well. All predicted boxes on test
-    images count, however low their scores.
+    images count, however low their scores. If far more boxes would match a true box if they were
+    read in another way, such as y before x, the answer says so.
 
     Args:
         boxes: Predicted boxes: CSV, COCO results JSON, or folder of YOLO files, as in cxr import.
@@ -93,5 +94,6 @@ def explain(
         coco_truth=coco_truth,
         scale=scale,
     )
-    answer = explain_figure(list(figure), predicted, true, dataset.image_ids("test", split))
+    test_ids = dataset.image_ids("test", split)
+    answer = explain_figure(list(figure), predicted, true, test_ids, dataset.images)
     return Outcome(answer["text"], answer)

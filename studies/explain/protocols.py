@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.box_readings import BoxForm
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
@@ -33,6 +34,12 @@ from cxr_compare.evaluation.boxes.matching import (
     match_pairs,
     pair_boxes,
 )
+from cxr_compare.evaluation.boxes.other_readings import (
+    OtherReading,
+    other_readings,
+    reread_form,
+    swapped_axes,
+)
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
@@ -43,7 +50,13 @@ KNOWN_PROTOCOLS: dict[str, dict[str, str]] = {rules["name"]: rules for rules in 
 
 A rule that a protocol does not name has its first value in ``protocols.toml``.
 """
-_FORMS = {name: np.array(rows) for name, rows in _TABLE["forms"].items()}
+_FORMS: dict[str, tuple[BoxForm, BoxForm]] = {
+    "right": ("xyxy", "xyxy"),
+    "widths-as-corners": ("xywh", "xyxy"),
+    "corners-as-widths": ("xyxy", "xywh"),
+    "centre-as-corner": ("cxcywh", "xywh"),
+    "corner-as-centre": ("xywh", "cxcywh"),
+}  # form in which boxes are written, and form for which a program takes it
 Protocol = namedtuple(
     "Protocol", "area iou match corners floor most images repeats classes crowd form"
 )
@@ -212,7 +225,7 @@ class ProtocolEvaluator:
 
         def read(table: pd.DataFrame, form_name: str) -> pd.DataFrame:
             of_kind = table if kind is None else table[table["finding"] == kind]
-            edges = of_kind[EDGES].to_numpy(np.float64) @ _FORMS[form_name].T
+            edges = _misread(of_kind[EDGES].to_numpy(np.float64), form_name)
             edges[:, 2:] += corners == "pixels"
             return of_kind.assign(**dict(zip(EDGES, edges.T, strict=True)))
 
@@ -286,6 +299,14 @@ class ProtocolEvaluator:
         figures = np.array([self._average_precision(rules, kind) for kind in kinds])
         defined = figures[~np.isnan(figures)]
         return float(defined.mean()) if len(defined) else np.nan
+
+
+def _misread(corners: Floats, form: str) -> Floats:
+    """Return what a program makes of boxes that it takes for another form, shape ``(N, 4)``."""
+    if form == "swapped":
+        return swapped_axes(corners)
+    written, read_as = _FORMS[form]
+    return reread_form(corners, written, read_as).copy()
 
 
 def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
@@ -388,6 +409,7 @@ def explain_figure(
     boxes: Any,
     truth: Any,
     image_ids: Iterable[Any] | None = None,
+    image_sizes: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Find the protocol by which these boxes give the figure that another program reports.
 
@@ -413,6 +435,8 @@ def explain_figure(
         image_ids: Ids of all images that are evaluated, with and without boxes, each once. None is
             allowed if `boxes` and `truth` are lists that hold one output for each image, in the
             same order.
+        image_sizes: Table with ``image_id``, ``width`` and ``height`` (px) of the images, without
+            which some mistakes in the boxes cannot be recognised; None if no size is known.
 
     Returns:
         A dictionary with these keys:
@@ -435,6 +459,8 @@ def explain_figure(
             - ``main_rule``: the rule of the best protocol that, applied alone, brings the figure of
               cxr-compare nearest to that of the best protocol. It is None if no rule differs, or if
               the best protocol is the RSNA score;
+            - ``other_readings``: other ways to read the boxes, such as y before x, by which far
+              more of them match a true box; a list of dictionaries, see `OtherReading`;
             - ``text``: the answer in words.
 
     Raises:
@@ -488,8 +514,20 @@ def explain_figure(
         "best": described[0],
         "next_best": described[1:],
         **_figure_of_cxr(evaluator, ranked[0]),
+        "other_readings": [each._asdict() for each in _readings(boxes, truth, ids, image_sizes)],
     }
     return {**answer, "text": _answer_text(answer)}
+
+
+def _readings(
+    boxes: pd.DataFrame, truth: pd.DataFrame, ids: pd.Index, sizes: pd.DataFrame | None
+) -> list[OtherReading]:
+    """Try the known mistakes in the boxes, with the true boxes that are no crowds."""
+    images = pd.DataFrame({"image_id": ids})
+    if sizes is not None:
+        images = images.merge(sizes[["image_id", "width", "height"]], how="left")
+    is_crowd = pd.Series(truth.get("crowd", False), index=truth.index).eq(True)
+    return other_readings(boxes, truth[~is_crowd], images)
 
 
 def _answer_text(answer: Mapping[str, Any]) -> str:
@@ -536,7 +574,10 @@ def _answer_text(answer: Mapping[str, Any]) -> str:
             f'; with "{rule["rule"]}" in the place of "{rule["instead_of"]}" alone it is '
             f"{rule['value']:.4f}"
         )
-    return f"{text}."
+    text += "."
+    for reading in answer["other_readings"][:1]:
+        text += f" {OtherReading(**reading).text()}"
+    return text
 
 
 def _named(protocol: Mapping[str, Any]) -> str:

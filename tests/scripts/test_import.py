@@ -10,7 +10,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.read_table import ColumnNames

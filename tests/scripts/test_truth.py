@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.evaluation.sources.truth_files import truth_set
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.import_predictions import import_predictions

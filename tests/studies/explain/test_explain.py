@@ -63,3 +63,25 @@ def test_boxes_and_an_annotation_file_explain_a_figure(files):
         cxr_compare.explain(files / "results.json", figure=["1.2"], truth=truth)
     with pytest.raises(InputError, match="--data"):
         cxr_compare.explain(files / "results.json", figure=["1.0"])
+
+
+def test_boxes_that_would_match_in_another_reading_are_named_beside_the_protocol(files):
+    corners = [(5 * n, 2 * n, 5 * n + 20, 2 * n + 10) for n in range(8)]
+    lists = {"images": [], "categories": TRUTH["categories"], "annotations": []}
+    rows = []
+    for n, (x1, y1, x2, y2) in enumerate(corners, start=1):
+        lists["images"].append({"id": n, "file_name": f"i{n}x.png", "width": 100, "height": 100})
+        box = {"image_id": n, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        lists["annotations"].append({**box, "id": n, "iscrowd": 0})
+        rows.append({**box, "bbox": [y1, x1, y2 - y1, x2 - x1], "score": 0.9})
+    (files / "truth.json").write_text(json.dumps(lists))
+    (files / "results.json").write_text(json.dumps(rows))
+    outcome = cxr_compare.explain(
+        files / "results.json", figure="0.1", truth=files / "truth.json"
+    ).to_dict()
+    (reading, *_) = outcome["other_readings"]
+    assert reading["name"] == "as y, x, y, x"
+    assert reading["ap50"] == pytest.approx(1)
+    assert 'order="yxyx"' in outcome["text"]
+    right = cxr_compare.explain(files / "results.json", figure="1.0", truth=files / "truth.json")
+    assert right.to_dict()["cxr"]["value"] == outcome["cxr"]["value"] < 0.2  # figures stay

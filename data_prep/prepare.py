@@ -7,8 +7,7 @@ become tables. From these, old images are known if others are added to the sourc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,11 @@ from cxr_compare.data_prep.assemble.dataset_writer import (
     write_set,
 )
 from cxr_compare.data_prep.assemble.decode_source import (
+    bytes_of,
+    decode_shard,
     decode_source,
     stored_facts,
+    take_shards,
     unchanged_facts,
 )
 from cxr_compare.data_prep.assemble.exclusion_list import exclude_listed, read_exclusions
@@ -45,14 +47,15 @@ from cxr_compare.data_prep.contracts.pseudonyms import (
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import frame_digest, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet, image_labels
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from cxr_compare.data_prep.splits.split_file import read_split_file
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store, open_complete_store
-from cxr_compare.data_prep.store.dataset import DataSet, image_labels
 from cxr_compare.data_prep.store.decode_writer import DecodeWriter
 from cxr_compare.data_prep.store.pixel_store import remove_stores
 from cxr_compare.data_prep.store.preprocess import require_size
+from cxr_compare.data_prep.work.shards import Shard, ShardedWork
 
 _FEW_PATIENTS = 10
 _SHOWN = 6
@@ -101,8 +104,83 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         InputError: The images or labels cannot be read, or `out` contains other files or a data set
             with other options.
     """
-    source = Path(source)
     out = Path(out)
+    request = _read_request(Path(source), out, options)
+    plan = request.plan
+    settings = plan.settings
+    tables = request.tables
+    limits = _limits(tables)
+    tables = replace(tables, notes=(*tables.notes, *limits))
+    with folder_lock(out):
+        complete = is_complete(out, settings, add=options.add)
+        before = pd.Series([], dtype=TEXT)
+        n_replaced = 0
+        shown: tuple[str, ...] = ()
+        if not complete or options.add:
+            stored = stored_facts(out)
+            valid = unchanged_facts(tables, stored)
+            n_known = int(is_member(stored["image_id"], tables.images["image_id"]).sum())
+            n_replaced = n_known - len(valid)
+            complete = complete and len(valid) == tables.images["path"].notna().sum()
+        if not complete:
+            work = _sharded_work(tables, plan, options)
+            shards = work.require_all(options.join) if options.join else []
+            for line in limits:
+                options.show(line)
+            shown = tuple(line for line in limits if not line.startswith("WARNING"))
+            before = _known_ids(out)
+            if n_replaced:
+                remove_stores(out, except_sizes=options.sizes)
+            _build(tables, out, request, options, stored, shards)
+        end_set(out)  # also what a call left that was killed when it had completed the set
+        dataset = DataSet.open(out)
+        _add_stores(dataset, tables, options)
+    summary = summarise(dataset, already_complete=complete, before=before, n_replaced=n_replaced)
+    return replace(summary, shown_before=shown)
+
+
+def prepare_shard(
+    source: str | Path, out: str | Path, options: PrepareOptions, shard: Shard
+) -> tuple[Path, int]:
+    """Decode every n-th image of a source into a folder of its own, which a later call joins.
+
+    Args:
+        source: As `prepare` takes it.
+        out: Data set folder that is made when all shards are joined.
+        options: As `prepare` takes them; a call with `join` has the same.
+        shard: The images to decode.
+
+    Returns:
+        The folder of the shard, and the number of its images that were decoded.
+
+    Raises:
+        InputError: The images or labels cannot be read, or the folder contains other files or a
+            shard with other options.
+    """
+    out = Path(out)
+    request = _read_request(Path(source), out, options)
+    folder = shard.folder(out)
+    work = _sharded_work(request.tables, request.plan, options)
+    return folder, decode_shard(request.tables, folder, work, shard, options)
+
+
+def _sharded_work(tables: SourceTables, plan: SetPlan, options: PrepareOptions) -> ShardedWork:
+    """Return the work of which each shard does a share: the images in the order of their ids."""
+    settings = {**plan.settings, "size": list(options.sizes)}
+    return ShardedWork("dataset_shard", settings, sorted(tables.images["image_id"]))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a call asks for: tables of the source, choices of the user, and the key of the ids."""
+
+    tables: SourceTables
+    plan: SetPlan
+    key: bytes | None
+
+
+def _read_request(source: Path, out: Path, options: PrepareOptions) -> _Request:
+    """Read source and options of a call."""
     for size in options.sizes:
         require_size(size)
     key = _read_key(options, out, source)
@@ -126,33 +204,8 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         listed = read_exclusions(options.exclude)
         settings["exclude"] = frame_digest(listed, listed.columns)
         tables = exclude_listed(tables, listed, options.exclude)
-    limits = _limits(tables)
-    tables = replace(tables, notes=(*tables.notes, *limits))
     plan = SetPlan(options.name or out.resolve().name, options.rule, settings, default)
-    with folder_lock(out):
-        complete = is_complete(out, settings, add=options.add)
-        before = pd.Series([], dtype=TEXT)
-        n_replaced = 0
-        shown: tuple[str, ...] = ()
-        if not complete or options.add:
-            stored = stored_facts(out)
-            valid = unchanged_facts(tables, stored)
-            n_known = int(is_member(stored["image_id"], tables.images["image_id"]).sum())
-            n_replaced = n_known - len(valid)
-            complete = complete and len(valid) == tables.images["path"].notna().sum()
-        if not complete:
-            for line in limits:
-                options.show(line)
-            shown = tuple(line for line in limits if not line.startswith("WARNING"))
-            before = _known_ids(out)
-            if n_replaced:
-                remove_stores(out, except_sizes=options.sizes)
-            _build(tables, out, plan, options, key, stored)
-        end_set(out)  # also what a call left that was killed when it had completed the set
-        dataset = DataSet.open(out)
-        _add_stores(dataset, tables, options)
-    summary = summarise(dataset, already_complete=complete, before=before, n_replaced=n_replaced)
-    return replace(summary, shown_before=shown)
+    return _Request(tables, plan, key)
 
 
 def _limits(tables: SourceTables) -> list[str]:
@@ -234,18 +287,20 @@ def _user_split(options: PrepareOptions, tables: SourceTables) -> str | SplitAnd
 def _build(
     tables: SourceTables,
     out: Path,
-    plan: SetPlan,
+    request: _Request,
     options: PrepareOptions,
-    key: bytes | None,
     stored: pd.DataFrame,
+    shards: list[Path],
 ) -> None:
     """Write every file of the data set; ``dataset.json`` is written last and completes it."""
+    plan = request.plan
     begin_set(out, plan.settings)
     if tables.images["path"].isna().all():
         tables, decode = complete_without_files(tables)
     else:
         with DecodeWriter(out, options.sizes) as writer:
-            require_free_space(out, _bytes_of(tables.images, options.sizes))
+            require_free_space(out, bytes_of(tables.images, options.sizes))
+            take_shards(shards, tables, writer, options)
             facts, failed = decode_source(tables, writer, stored, options)
             tables, decode = complete_tables(tables, facts, failed)
             if len(tables.images):
@@ -259,17 +314,12 @@ def _build(
     ]
     findings = tables.findings.drop(columns="implied", errors="ignore")
     tables = replace(tables, findings=findings, notes=(*label_notes, *tables.notes))
-    if key is not None:
-        images = hide_paths(tables.images, key)
-        excluded = hide_paths(tables.excluded, key)
+    if request.key is not None:
+        images = hide_paths(tables.images, request.key)
+        excluded = hide_paths(tables.excluded, request.key)
         tables = replace(tables, images=images, excluded=excluded)
     shortcuts = options.measure_shortcuts
     write_set(out, tables, decode, plan, measure_shortcuts=shortcuts, workers=options.workers)
-
-
-def _bytes_of(images: pd.DataFrame, sizes: Sequence[int]) -> int:
-    """Estimate the bytes of squares and tables; a row in all tables takes less than 1,000 bytes."""
-    return len(images) * (1000 + sum(size * size for size in sizes))
 
 
 def _exif_note(decode: pd.DataFrame, tables: SourceTables, *, raw_boxes: bool) -> list[str]:
