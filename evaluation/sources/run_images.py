@@ -284,6 +284,6 @@ def listed_images(
     return [ids[name] for name in names if name in ids]
 
 
-def ids_of_names(names: Iterable[str], ids: Mapping[str, str]) -> list[str]:
+def ids_of_names(names: Iterable[str], ids: dict[str, str]) -> list[str]:
     """Return the ids of images by their names; an unknown name stays as it is."""
     return ids_from_names(pd.Series(list(names), dtype=TEXT), ids).tolist()

@@ -32,9 +32,10 @@ def systems_in_table(table: Path | pd.DataFrame) -> dict[str, pd.DataFrame]:
         another kind.
 
     Example:
-        >>> table = pd.DataFrame({"image_id": ["a"], "label": [1], "A": [0.9], "age": [61]})
-        >>> systems_in_table(table)["A"].to_dict("list")
-        {'image_id': ['a'], 'score': [0.9]}
+        >>> table = pd.DataFrame({"image_id": ["a", "b", "c"], "label": [1, 0, 1]})
+        >>> table = table.assign(A=[0.9, 0.2, 0.6], age=[61, 40, 55])
+        >>> systems_in_table(table)["A"]["score"].tolist()
+        [0.9, 0.2, 0.6]
     """
     if isinstance(table, Path):
         if label_column(table) is None:

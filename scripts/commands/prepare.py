@@ -205,7 +205,8 @@ def prepare(
     folder: Path
     source, folder = (None, Path(str(out))) if several else _source_and_out(sources, out, tables)
     _require_sources(sources if source is None else [source], prepared=several)
-    from cxr_compare.data_prep.assemble import combine, prepare
+    from cxr_compare.data_prep import prepare
+    from cxr_compare.data_prep.assemble import combine
 
     rule = SplitRule(val=val, test=test)
     with open_workers(workers) as decoders:
