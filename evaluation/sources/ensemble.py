@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ class JoinedOutput:
     fitted_on: pd.Index | None = None  # images that the weights learned on
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["boxes", "scores", "both"]:
         """Kind of the ensemble, as `Predictions.kind`."""
         if "boxes" in self.tables and "scores" in self.tables:
             return "both"

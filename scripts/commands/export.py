@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -110,7 +111,7 @@ def export(
         checks = [f"  {measure.words()}" for measure in proof.measures] if verbose else []
         return Outcome(
             "\n".join([proof.summary(), *checks, f"Export: {exported}"]),
-            {"export": str(exported), **proof.to_json()},
+            {"export": str(exported), "verdict": proof.verdict, **asdict(proof)},
             next_steps=(f"cxr predict {shlex.quote(str(exported))} IMAGE",),
         )
     for_runs = {"precision": precision, "data": data, "verbose": verbose or None}

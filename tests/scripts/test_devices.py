@@ -67,7 +67,7 @@ ImageLabelDataset.__getitem__ = unreadable
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = drawn_images(tmp_path_factory.mktemp("devices"), 33, 96, [96], prevalence=0.4)
+    data = drawn_images(tmp_path_factory.mktemp("devices"), 32, 96, [96], prevalence=0.4)
     images = {role: len(DataSet.open(data).image_ids(role)) for role in ("train", "val")}
     # Of two processes one has no image of the last batch, and one has more to validate.
     assert images["train"] % 4 == 1

@@ -101,8 +101,8 @@ def test_a_detector_and_a_classifier_become_a_system_like_any_other(data, member
     assert report.to_dict()["joint"]["members"] == ["D", "C"]
     again = compare([f"D={folders[0]}", f"C={folders[1]}"], both=True, data=data, replicates=100)
     keys = ["metric", "policy", "subgroup"]
-    first = report.figures.query("system == 'Both'").set_index(keys)["estimate"]
-    second = again.figures.query("system == 'D + C'").set_index(keys)["estimate"]
+    first = report.figures.query("first == 'Both' and second == ''").set_index(keys)["estimate"]
+    second = again.figures.query("first == 'D + C' and second == ''").set_index(keys)["estimate"]
     np.testing.assert_allclose(first, second.reindex(first.index), rtol=0, atol=1e-9)
 
 

@@ -41,7 +41,7 @@ def test_imported_predictions_have_a_card_before_and_after_tuning(folder):
     after = show(folder / "scores", card=True).text
     assert "These images chose weights and thresholds" in after
     decision = json.loads(next((folder / "scores" / "decisions").glob("*.json")).read_text())
-    assert f"| AUROC | {decision['validation']['auroc']:.3f} |" in after
+    assert f"| AUROC | {decision['validation']['']['auroc']:.3f} |" in after
     assert "Intervals**: none" in after
 
 
