@@ -287,7 +287,8 @@ def draw_overlay(
             for answer, shapes in zip(predictions, by_system, strict=True)
         ),
     ]
-    entries = legend(drawn_marks(predictions, by_system, of_truth), cells=True)
+    marks = drawn_marks(predictions, by_system, of_truth, located=truth.boxes is not None)
+    entries = legend(marks, cells=True)
     return _panel_figure(panels, captions, entries)
 
 

@@ -126,6 +126,8 @@ def drawn_marks(
     predictions: Sequence[ImagePrediction],
     drawn: Sequence[Sequence[Shape | Label]],
     truth: Sequence[Shape | Label] | None = None,
+    *,
+    located: bool = True,
 ) -> list[DrawnMark]:
     """Return the marks that are drawn on an image.
 
@@ -134,6 +136,7 @@ def drawn_marks(
         drawn: Lines and texts that are drawn for each of the predictions, in the same order, as
             `prediction_shapes` returns them.
         truth: Lines and texts that are drawn for the truth; None where it is not shown.
+        located: False if the image has no true boxes to compare the predicted boxes with.
 
     Returns:
         The marks, each once, in the order in which they are drawn.
@@ -153,7 +156,7 @@ def drawn_marks(
         if prediction.grid is not None and not prediction.contours:
             marks.append(DrawnMark("", prediction.system))
             lines = [shape for shape in lines if shape.layer != "map"]
-        marks += (_mark(shape, prediction, truth is not None) for shape in lines)
+        marks += (_mark(shape, prediction, located and truth is not None) for shape in lines)
     return list(dict.fromkeys(marks))
 
 

@@ -70,9 +70,10 @@ def prediction_shapes(
 
     The eight most confident boxes that score at least ``prediction.box_cut`` are drawn in the
     system's colour with their scores. Such a box is solid if its centre lies on a true lesion and
-    dashed if not; without a truth all are solid. The five most confident boxes below this score are
-    thin and grey. An activation map is drawn as contours or as the cell of its peak. A cross marks
-    the most suspicious point (box centre or peak of the map), unless the system calls the image
+    dashed if not; where no true boxes are known all are solid. The five most confident boxes below
+    this score are thin and grey. An activation map is drawn as contours or as the cell of its peak.
+    A cross marks the most suspicious point (box centre or peak of the map), unless the system calls
+    the image
     negative. True lesions are white corners.
 
     Args:
@@ -103,7 +104,7 @@ def prediction_shapes(
         Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
     ]
-    evaluated = None if truth is None else lesions
+    evaluated = None if truth is None else truth.boxes
     shapes += _box_shapes(prediction, evaluated, size, faint=faint, line=side * line)
     if prediction.point is not None and prediction.decision is not False:
         arms = cross(*prediction.point, arm=side / 48)

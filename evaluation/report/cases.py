@@ -96,12 +96,12 @@ class CaseSource:
             image_id: Id of the image.
 
         Returns:
-            Label, boxes (None unless every lesion has one), kind of a negative image (such as
-            ``normal``), and radiologists' boxes, ready for drawing.
+            Label, boxes (None unless every lesion has one; None if no image has any), kind of a
+            negative image (such as ``normal``), and radiologists' boxes, ready for drawing.
         """
         labelled = self.labelled
         boxes = None
-        if image_id in labelled.boxes_trusted:
+        if len(labelled.true_boxes) and image_id in labelled.boxes_trusted:
             rows = self._rows_of_true_boxes.get(image_id, [])
             boxes = labelled.true_boxes[EDGES].iloc[rows].to_numpy(dtype=np.float64)
         kind = self._images.get("x_class", pd.Series(dtype=object)).get(image_id, "")

@@ -48,7 +48,6 @@ class _Panel:
 
     title: str
     text: str
-    alt: str
     drawing: Markup
     colour: str = ""
     sign: str = ""
@@ -129,17 +128,17 @@ class DrawnCase:
         by_system = [prediction_shapes(one, truth, size, line=_FINE_LINE) for one in predictions]
         brief_by_system = [_brief(one, truth, size) for one in predictions]
         brief = [shape for shapes in brief_by_system for shape in shapes]
+        is_located = truth.boxes is not None
         panels = [
-            _Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
+            _Panel("Image", "", Markup("")),
             _Panel(
                 truth.title,
                 truth_text,
-                f"truth on {image_id}: {truth_text}",
                 to_svg(of_truth, "words names"),
                 is_truth=True,
             ),
             *(
-                _panel(image_id, prediction, truth, size, shapes)
+                _panel(prediction, truth, size, shapes)
                 for prediction, shapes in zip(predictions, by_system, strict=True)
             ),
         ]
@@ -153,8 +152,10 @@ class DrawnCase:
             panels=tuple(panels),
             gap=gap,
             brief=to_svg(brief),
-            marks=tuple(drawn_marks(predictions, by_system, of_truth)),
-            brief_marks=tuple(drawn_marks(predictions, brief_by_system, of_truth)),
+            marks=tuple(drawn_marks(predictions, by_system, of_truth, located=is_located)),
+            brief_marks=tuple(
+                drawn_marks(predictions, brief_by_system, of_truth, located=is_located)
+            ),
             outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
             lesion=_largest_lesion(truth, width * height),
         )
@@ -168,7 +169,6 @@ def _largest_lesion(truth: ImageTruth, area: int) -> float | None:
 
 
 def _panel(
-    image_id: str,
     prediction: ImagePrediction,
     truth: ImageTruth,
     size: tuple[int, int],
@@ -189,7 +189,6 @@ def _panel(
     return _Panel(
         prediction.system,
         text,
-        f"{prediction.system} on {image_id}: {text}, {score}",
         to_svg(small) + to_svg(fine, "words fine"),
         colour=prediction.colour,
         sign=sign,

@@ -76,7 +76,6 @@ _ALL_IMAGES_BYTES = 5_400_000  # 7.2 MB in base64
 
 
 _MOST_EXAMPLES = 3
-_MOST_FAILURES = 6
 
 
 _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # beginnings of their keys
@@ -84,20 +83,18 @@ _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # begin
 
 @dataclass(frozen=True)
 class Gallery:
-    """Drawn example images of the report, or the reason why there are none.
+    """Drawn example images of the report; there are none without pixels or without thresholds.
 
     Attributes:
         cases: Each kind of outcome, such as misses, with its drawn images.
         policy: Rule by which the thresholds behind the outcomes were chosen, such as ``max_f1``.
         intro: Sentence above the images.
-        reason: Why there are no images; empty if there are some.
         systems: Names of the compared detectors and classifiers.
     """
 
     cases: _Drawn = field(default_factory=list)
     policy: str = ""
     intro: str = ""
-    reason: str = ""
     systems: tuple[str, ...] = ()
 
     @property
@@ -116,17 +113,6 @@ class Gallery:
         return firsts[:_MOST_EXAMPLES]
 
     @property
-    def failures(self) -> list[tuple[CaseCategory, DrawnCase]]:
-        """One drawn image of each kind of failure that is not among the examples, at most six."""
-        shown = {case.anchor for _, case in self.examples}
-        first = [
-            (category, cases[0])
-            for category, cases in self.cases
-            if cases and category.key != "agreement"
-        ]
-        return [pair for pair in first if pair[1].anchor not in shown][:_MOST_FAILURES]
-
-    @property
     def legend(self) -> list[Mark]:
         """Legend of the drawn images."""
         drawn = [case for _, cases in self.cases for case in cases]
@@ -134,9 +120,8 @@ class Gallery:
 
     @property
     def brief_legend(self) -> list[Mark]:
-        """Legend of the small drawings on top, and of those of the failures."""
-        small = [*self.examples, *self.failures]
-        return legend(mark for _, case in small for mark in case.brief_marks)
+        """Legend of the small drawings on top."""
+        return legend(mark for _, case in self.examples for mark in case.brief_marks)
 
 
 def _first(category: CaseCategory, cases: list[DrawnCase]) -> DrawnCase:
@@ -176,10 +161,10 @@ def draw_gallery(
             call.
 
     Returns:
-        The drawn images; without pixels or thresholds, the reason why there are none.
+        The drawn images.
     """
     if pixels is None:
-        return Gallery(reason="This data set has no pixels, so no images are shown.")
+        return Gallery()
     policy = comparison.main_policy
     categories = select_cases(
         comparison.decisions,
@@ -191,10 +176,7 @@ def draw_gallery(
         made_of_others=comparison.made_of_others,
     )
     if not categories:
-        return Gallery(
-            reason="No system has a threshold, so no image can be called right or wrong. cxr tune "
-            "chooses thresholds."
-        )
+        return Gallery()
     source = read_cases(comparison, labelled, pixels, policy)
     categories = [
         _with_clear_example(category, comparison, source)

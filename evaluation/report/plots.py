@@ -132,8 +132,8 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
             sentences.append("Bands: 95 % intervals at these rates.")
         if (rows["kind"] == "image-blind").any():
             sentences.append(
-                "Thin dashes: constant boxes, which do not depend on the image, with the image "
-                "scores of each system."
+                "Thin dashes: the best of the constant boxes, which do not depend on the image, "
+                "with the image scores of a system."
             )
     elif name == "calibration":
         sentences += _calibration_sentences(facts, has_bands=has_bands)
@@ -275,6 +275,7 @@ def _draw_systems(axes: Axes, curves: _Curves, **style: Any) -> None:
         band = _rows_of(curves, name, "band")
         if len(band):
             draw_band(axes, band["x"], band["low"], band["high"], position)
+    strongest = _strongest_baseline(curves)
     for position, name in enumerate(curves.systems):
         rows = _rows_of(curves, name, "curve")
         if rows.empty:
@@ -282,13 +283,19 @@ def _draw_systems(axes: Axes, curves: _Curves, **style: Any) -> None:
         look = line_style(position) | style
         draw_line(axes, rows["x"], rows["y"], **look, label=curves.legend[name])
         blind = _rows_of(curves, name, "image-blind")
-        if len(blind):
+        if name == strongest and len(blind):
             thin = look | {"linewidth": 1.2, "linestyle": _DASHED}
             text = curves.legend[image_blind_name(name)]
             draw_line(axes, blind["x"], blind["y"], **thin, label=text)
     guide = _rows_of(curves, "", "guide")
     if len(guide):
         axes.plot(guide["x"], guide["y"], **GUIDE, label=curves.legend[""])
+
+
+def _strongest_baseline(curves: _Curves) -> str:
+    """Return the system whose image-blind baseline finds most: one such curve says enough."""
+    blind = curves.rows[curves.rows["kind"] == "image-blind"]
+    return str(blind.groupby("system", sort=False)["y"].max().idxmax()) if len(blind) else ""
 
 
 def _draw_thresholds(axes: Axes, curves: _Curves) -> None:

@@ -22,14 +22,14 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
 from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_pages, svg_bytes
 from cxr_compare.evaluation.report.compared import Compared
-from cxr_compare.evaluation.report.failure_tables import no_groups_text
+from cxr_compare.evaluation.report.failure_tables import disagreement_table, no_groups_text
 from cxr_compare.evaluation.report.findings import page_findings
 from cxr_compare.evaluation.report.gallery import draw_gallery
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.report.paper_tables import latex_table, markdown_table
 from cxr_compare.evaluation.report.plots import chart_names, chart_note, draw, no_decision_curve
 from cxr_compare.evaluation.report.report_tables import report_tables
-from cxr_compare.evaluation.report.system_cards import card_files, write_cards
+from cxr_compare.evaluation.report.system_cards import card_files, carded_systems, write_cards
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 
@@ -110,6 +110,7 @@ def write_page(
             examples=gallery.examples,
             gallery=gallery,
             no_groups=no_groups_text(labelled.test.images),
+            disagreements=None if gallery.cases else disagreement_table(comparison),
             **methods(comparison, labelled),
             **tables,
             forest=charts.pop("forest", None),
@@ -156,7 +157,7 @@ def _content_without_images(comparison: Comparison, charts: dict[str, PageChart]
     ranked = sorted(curves, key=lambda name: name not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=curves.index)
     return {
-        "cards": card_files(comparison.names),
+        "cards": card_files(carded_systems(comparison)),
         "verdict": comparison.answer,
         "findings": page_findings(comparison.answer, comparison.protocol, comparison.joint),
         "notes": [

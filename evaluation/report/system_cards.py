@@ -14,16 +14,18 @@ from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import inside_sentence
+from cxr_compare.evaluation.output import made_here
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.failure_tables import error_kinds_table, group_tables
 from cxr_compare.evaluation.report.interval_facts import is_calibrated
+from cxr_compare.evaluation.report.metric_table import figure_frame
 from cxr_compare.evaluation.report.model_card import (
     CardEvaluation,
     ModelCard,
     OperatingPoint,
     hub_figure,
 )
-from cxr_compare.evaluation.report.summary_table import summary_frame
+from cxr_compare.evaluation.report.summary_table import summary_keys
 from cxr_compare.evaluation.report.table import Table, text_table
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 from cxr_compare.evaluation.statistics.figure_text import DASH
@@ -38,7 +40,7 @@ def cards_of_comparison(comparison: Comparison) -> dict[str, ModelCard]:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
     """
-    figures = summary_frame(comparison)
+    figures = figure_frame(comparison, summary_keys(comparison))
     groups = group_tables(comparison)
     return {name: _card(comparison, name, figures[name], groups) for name in comparison.names}
 
@@ -149,21 +151,29 @@ def card_files(names: Iterable[str]) -> dict[str, str]:
     return chosen
 
 
-def write_cards(comparison: Comparison, out: Path) -> None:
-    """Write the model card of every compared system as Markdown into the folder ``cards``.
+def carded_systems(comparison: Comparison) -> list[str]:
+    """Return the systems that have a model card: of an imported file there is nothing to say."""
+    return [name for name in comparison.names if made_here(comparison.records.get(name) or {})]
 
-    Model cards of an earlier report in this folder are removed.
+
+def write_cards(comparison: Comparison, out: Path) -> None:
+    """Write the model card of each system that was made here as Markdown into ``cards``.
+
+    Without such a system there is no folder. Cards of an earlier report in it are removed.
 
     Args:
         comparison: Result of comparing systems (detectors or classifiers): metrics with intervals,
             tests, and the decision of each system on each test image.
         out: Folder of the report, in which ``cards`` is made.
     """
-    make_folder(out / files.CARDS)
     for stale in (out / files.CARDS).glob("*.md"):
         stale.unlink()
+    carded = carded_systems(comparison)
+    if not carded:
+        return
+    make_folder(out / files.CARDS)
     cards = cards_of_comparison(comparison)
-    for name, file in card_files(comparison.names).items():
+    for name, file in card_files(carded).items():
         text = cards[name].to_markdown()
         write_text(
             out / file, text if comparison.patients_known else image_wording(text, comparison.names)

@@ -12,7 +12,6 @@ from cxr_compare.evaluation.figure_intervals import EXACT_METHOD
 from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.reduction import Reduction
 from cxr_compare.evaluation.report.citations import read_references
-from cxr_compare.evaluation.report.cost_table import cost_table
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import families_text
 from cxr_compare.evaluation.report.methods import methods, policy_meaning
@@ -24,13 +23,6 @@ from cxr_compare.evaluation.sources.stored_predictions import (
 from cxr_compare.evaluation.thresholds import check_policy
 from cxr_compare.evaluation.tuning_options import TuningOptions
 from cxr_compare.networks.registry import NETWORKS
-
-
-def test_an_ensemble_shows_what_it_is_made_of(comparison):
-    cost = {"parameters": 64_400_000, "flops": None, "latency_ms": 392.0, "made_of": "A + B"}
-    comparison.systems["CheXNet"] = replace(comparison.systems["CheXNet"], cost=cost)
-    table = cost_table(comparison)
-    assert table.frame["Made of"].tolist() == ["one model", "A + B"]
 
 
 def test_decisions_paragraph_has_the_values_that_validation_chose(predict, test_set):

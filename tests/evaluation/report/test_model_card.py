@@ -164,12 +164,14 @@ def test_a_name_is_no_markup_of_the_card(trained):
     assert r"# Model card: A\|B \<b>\*x\*\</b> my_net" in text
 
 
-def test_report_folder_holds_a_card_of_each_system(trained, report_folder):
+def test_report_folder_holds_a_card_of_each_system_that_was_made_here(trained, report_folder):
     decisions = trained.decisions.assign(probability=trained.decisions["score"])
     calibrated = replace(trained, decisions=decisions)
     write_cards(calibrated, report_folder)
     names = sorted(path.name for path in (report_folder / "cards").iterdir())
     assert names == ["CheXNet.md", "RetinaNet.md"]
+    write_cards(replace(calibrated, records={}), report_folder)
+    assert not list((report_folder / "cards").iterdir())
 
 
 def test_two_systems_never_share_a_file():
