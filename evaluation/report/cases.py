@@ -127,7 +127,7 @@ class CaseSource:
         ]
 
     def facts(self, image_id: str) -> str:
-        """Return view, sex and age of an image, and how its grey values were displayed, as text.
+        """Return view, sex and age of an image, and how its grey values were changed, as text.
 
         Args:
             image_id: Id of the image.
@@ -141,8 +141,9 @@ class CaseSource:
         if age is not None:
             parts.append(f"{age:.0f} years")
         if image_id in self.pixels.decoded.index:
-            decoded = self.pixels.decoded.loc[image_id].items()
-            parts.append(display_text({str(key): value for key, value in decoded}))
+            decoded = self.pixels.decoded.loc[image_id]
+            if decoded.get("voi") != "full_range" or decoded.get("inverted"):
+                parts.append(display_text({str(key): value for key, value in decoded.items()}))
         return ", ".join(parts)
 
     @cached_property

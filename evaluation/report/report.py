@@ -40,6 +40,9 @@ _STALE = f"{files.OVERLAYS}/*.png", f"{files.FIGURES}/*"
 
 
 _MAIN_CHARTS = ("roc", "froc-iou", "calibration")
+_NOT_ON_THE_PAGE = ("confusion", "froc-centre")
+"""Charts that are only files: the page has these counts in a table, and the FROC curve by overlap.
+"""
 
 
 class PageChart(NamedTuple):
@@ -153,7 +156,7 @@ def _draw_charts(
 def _content_without_images(comparison: Comparison, charts: dict[str, PageChart]) -> dict[str, Any]:
     """Return the content of the report's page but for its title, main tables and images."""
     # These are ROC, FROC and calibration; other charts replace those that are missing.
-    curves = [name for name in charts if name != "confusion"]
+    curves = [name for name in charts if name not in _NOT_ON_THE_PAGE]
     ranked = sorted(curves, key=lambda name: name not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=curves.index)
     return {

@@ -140,7 +140,8 @@ def test_every_svg_is_valid_xml_with_a_name_or_hidden(html):
     assert len(drawings) > 20
     for drawing in drawings:
         root = ET.fromstring(drawing)  # noqa: S314 - our own text
-        assert root.get("aria-label") or root.get("aria-hidden"), drawing[:80]
+        named = {"aria-label", "aria-labelledby", "aria-hidden"} & set(root.keys())
+        assert named, drawing[:80]
 
 
 def test_first_table_has_the_usual_rows_at_one_threshold(html):
