@@ -17,7 +17,8 @@ _FIGURE = re.compile(r"((?:[●○] )?−?\d[\d.,]*) (\(.+|of .+)")
 """A number, perhaps marked, and what belongs to it: its interval, or the total that it is part of.
 """
 _WIDE = 6
-_CARDS = 12
+_WIDEST = 12
+_CARDS = 16
 _MARKUP = re.compile(r"[\\`*|\[\]]|<(?=[\w/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -155,6 +156,8 @@ def html_table(table: Table, systems: Sequence[str] = ()) -> str:
     layout = "plain grid"
     if len(frame.columns) > _WIDE:
         layout += " wide"
+    if len(frame.columns) > _WIDEST:
+        layout += " widest"
     if len(frame.columns) > _CARDS:
         layout += " cards"
     with pd.option_context("display.max_colwidth", None):
