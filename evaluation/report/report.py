@@ -160,7 +160,7 @@ def _content_without_images(comparison: Comparison, charts: dict[str, PageChart]
     ranked = sorted(curves, key=lambda name: name not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=curves.index)
     return {
-        "cards": card_files(carded_systems(comparison)),
+        "cards": card_files(carded_systems(comparison.names, comparison.records)),
         "verdict": comparison.answer,
         "findings": page_findings(comparison.answer, comparison.protocol, comparison.joint),
         "notes": [

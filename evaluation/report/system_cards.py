@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -151,9 +152,9 @@ def card_files(names: Iterable[str]) -> dict[str, str]:
     return chosen
 
 
-def carded_systems(comparison: Comparison) -> list[str]:
-    """Return the systems that have a model card: of an imported file there is nothing to say."""
-    return [name for name in comparison.names if made_here(comparison.records.get(name) or {})]
+def carded_systems(names: Iterable[str], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the systems that have a card: of an imported one the report has nothing to add."""
+    return [name for name in names if made_here(records.get(name) or {})]
 
 
 def write_cards(comparison: Comparison, out: Path) -> None:
@@ -168,7 +169,7 @@ def write_cards(comparison: Comparison, out: Path) -> None:
     """
     for stale in (out / files.CARDS).glob("*.md"):
         stale.unlink()
-    carded = carded_systems(comparison)
+    carded = carded_systems(comparison.names, comparison.records)
     if not carded:
         return
     make_folder(out / files.CARDS)

@@ -1,6 +1,7 @@
 """`cxr show --card`: cards of runs, of imported predictions, and of the systems of a report."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -45,11 +46,20 @@ def test_imported_predictions_have_a_card_before_and_after_tuning(folder):
     assert "Intervals**: none" in after
 
 
+def predicted_here(source, target):
+    """Copy imported predictions as if a network of this program had made them."""
+    shutil.copytree(source, target)
+    path = target / "predictions.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "backend": "torch", "imported_from": None}))
+    return target
+
+
 def test_card_of_a_report_is_that_of_the_system_with_the_same_predictions(folder, tmp_path):
-    report = tmp_path / "report"
-    compare({"Renamed": folder / "scores"}, data=folder / "data", out=report, replicates=100)
+    report, scores = tmp_path / "report", predicted_here(folder / "scores", tmp_path / "scores")
+    compare({"Renamed": scores}, data=folder / "data", out=report, replicates=100)
     stored = (report / "cards" / "Renamed.md").read_text()
-    assert show(folder / "scores", card=True, report=report).text == stored
+    assert show(scores, card=True, report=report).text == stored
     assert show(report, card=True).text == stored
     other = untrained_run("classifier", folder / "data", tmp_path / "run")
     with pytest.raises(InputError, match="evaluates Renamed, not the system in"):
@@ -57,6 +67,16 @@ def test_card_of_a_report_is_that_of_the_system_with_the_same_predictions(folder
     (report / "cards" / "Renamed.md").unlink()
     with pytest.raises(InputError, match="--overwrite"):
         show(report, card=True)
+
+
+def test_a_report_has_no_card_of_imported_predictions(folder, tmp_path):
+    report = tmp_path / "report"
+    compare({"Other": folder / "scores"}, data=folder / "data", out=report, replicates=100)
+    assert not (report / "cards").exists()
+    with pytest.raises(InputError, match="imported"):
+        show(report, card=True)
+    with pytest.raises(InputError, match="--report"):
+        show(folder / "scores", card=True, report=report)
 
 
 def test_card_of_a_run_without_validation_says_what_the_run_records(folder, tmp_path):

@@ -26,6 +26,9 @@ from tests.saved_report import save_report
 from tests.undrawn_figures import leave_figures_out
 
 
+COSTS = ("Parameters (million)", "FLOPs per image (billion)", "Time per image (ms)")
+
+
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
     """Charts take a second a report; only the tests that ask for them draw them."""
@@ -158,6 +161,7 @@ def test_first_table_has_the_usual_rows_at_one_threshold(html):
         "F1",
         "Accuracy",
         "Localised sensitivity",
+        *COSTS,
     ]
     for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "best F1"):
         assert text in table
@@ -173,6 +177,7 @@ def test_rows_of_the_first_table_are_those_asked_for(written):
         "F1",
         "Score threshold for specificity ≥ 0.90",
         "Precision",
+        *COSTS,
     ]
 
 
