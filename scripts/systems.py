@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import (
     is_predictions_folder,

@@ -179,8 +179,9 @@ def read_annotations(
     gathered = list(read(files))
     paths = list(dict.fromkeys(labels.image for labels in gathered))
     if not paths:
-        first = next((f"{path}: {why}" for path, why in source.excluded.items()), "no label file")
-        raise InputError(f"{root}: no image can be used; {first}")
+        reasons = [f"{path}: {reason}" for path, reason in source.excluded.items()]
+        reasons.append(f"no label file in {name} format names an image")
+        raise InputError(f"{root}: no image can be used; {reasons[0]}")
     texts = read_tables(source, tables)
     beside = recognise_tables(texts, source, need_labels=False) if texts else []
     ids = name_images(source, beside, index, paths)

@@ -19,7 +19,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import MemberInfo, PredictionsInfo, TrainingSet
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.scripts import console

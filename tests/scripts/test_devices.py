@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from cxr_compare.configs.load import find_config, first_difference, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.child_processes import own_rank, wait_for_processes
 from cxr_compare.training.rank import Rank
 from cxr_compare.training.request import require_shares

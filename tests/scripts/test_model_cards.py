@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.show import show

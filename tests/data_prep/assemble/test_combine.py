@@ -15,10 +15,10 @@ from cxr_compare.data_prep.audit.splits import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import empty_table, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
-from cxr_compare.data_prep.store.dataset import DataSet
 from tests.data_prep.assemble.sources import make as make_set
 from tests.data_prep.assemble.sources import write_source
 from tests.plain_sets import prepare_plain
@@ -293,7 +293,7 @@ def test_the_state_follows_from_what_the_set_asked_about():
     for name, (_, expected) in CASES.items():
         assert states.get(name) == expected, name
     assert (states["white"], states["clear"]) == ("present", "absent")
-    assert made.targets["lesion"]["any_of"] == ["lesion"]
+    assert made.targets["lesion"].any_of == ("lesion",)
     assert made.findings.duplicated(["image_id", "finding", "reader"]).sum() == 0
 
 
@@ -310,7 +310,7 @@ def test_spellings_that_a_target_joins_are_one_finding_of_the_combined_set():
     states = made.findings.set_index("image_id")
     assert set(states["finding"]) == {"mass"}
     assert states["state"].to_dict() == {"a": "present", "b": "absent"}
-    assert made.targets["mass"]["any_of"] == ["mass"]
+    assert made.targets["mass"].any_of == ("mass",)
 
 
 def test_boxes_go_along_and_are_whole_only_where_those_of_every_present_finding_are():
@@ -333,7 +333,7 @@ def test_boxes_go_along_and_are_whole_only_where_those_of_every_present_finding_
 
 def test_a_target_that_every_set_asked_about_in_full_or_not_at_all_needs_no_new_finding():
     made = merge(make_sets(), {"either": ["mass", "nodule"]})
-    assert made.targets["either"]["any_of"] == ["mass", "nodule"]
+    assert made.targets["either"].any_of == ("mass", "nodule")
     assert len(made.findings) == sum(len(table) for table in make_sets().values())
 
 

@@ -44,7 +44,7 @@ def test_a_class_folder_says_nothing_of_other_findings_and_normal_excludes_all(t
     assert states_of(tables, "Normal-1") == dict.fromkeys(
         ("covid_19", "lung_opacity", "viral_pneumonia"), "absent"
     )
-    assert [t["display_name"] for t in tables.targets.values()] == [
+    assert [target.display_name for target in tables.targets.values()] == [
         "COVID-19",
         "Lung opacity",
         "Viral pneumonia",

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.images.radiograph_check import check_dicom_file, why_no_radiograph
 from cxr_compare.data_prep.sources import dicom_folder as dicom_tree
@@ -336,7 +337,7 @@ def test_a_row_finds_its_images_by_any_of_their_names(tmp_path, table, expected)
     tables = labelled(tmp_path, table)
     assert states(tables) == {(path, "mass"): state for path, state in expected.items()}
     assert len(tables.images) == 3
-    assert tables.targets == {"mass": {"any_of": ["mass"], "display_name": "Mass"}}
+    assert tables.targets == {"mass": Target(name="mass", any_of=("mass",), display_name="Mass")}
 
 
 def test_keys_that_name_no_image_are_counted(tmp_path):

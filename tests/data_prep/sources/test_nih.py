@@ -55,7 +55,7 @@ def test_listed_findings_are_present_and_all_others_absent(tmp_path):
     assert set(tables.findings["origin"]) == {"report_nlp"}
     assert list(tables.targets) == [*sorted(FINDINGS), "any_finding"]
     assert len(tables.targets) == 15
-    assert tables.targets["any_finding"]["any_of"] == list(FINDINGS)  # outputs of a model, in order
+    assert tables.targets["any_finding"].any_of == tuple(FINDINGS)  # outputs of a model, in order
 
 
 def test_an_empty_label_is_unknown_and_not_negative(tmp_path):

@@ -520,7 +520,7 @@ def test_labels_and_boxes_of_a_joined_spelling_are_those_of_the_one_finding(tmp_
     )
     joined = read_table(tmp_path, rows).with_targets({"mass": ["mass", "masss"]})
 
-    assert joined.targets["mass"]["any_of"] == ["mass"]
+    assert joined.targets["mass"].any_of == ("mass",)
     assert set(joined.findings["finding"]) == {"mass", "edema"}
     mass = joined.findings[joined.findings["finding"] == "mass"]
     present = mass.groupby("image_id")["state"].agg(list).to_dict()

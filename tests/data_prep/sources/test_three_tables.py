@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from tests.data_prep.sources.answers import states
@@ -37,7 +38,7 @@ def test_three_tables_have_patients_labels_and_a_target(tmp_path):
     assert tables.images["path"].tolist() == ["a.png", "b.png", "c.png"]
     assert tables.images["patient_id"].tolist() == ["ward:p1", "ward:p1", "ward:p2"]
     assert tables.findings["state"].tolist() == ["present", "absent", "uncertain"]
-    assert tables.targets == {"mass": {"any_of": ["mass"], "display_name": "Mass"}}
+    assert tables.targets == {"mass": Target(name="mass", any_of=("mass",), display_name="Mass")}
     assert tables.box_coverage.empty
 
 

@@ -145,7 +145,7 @@ def test_physionets_split_is_official_and_nobody_is_known_as_a_patient(tmp_path)
     assert set(tables.images["patient_id_source"]) == {"assumed_image"}
     assert any(note.startswith("WARNING") and "4 images" in note for note in tables.notes)
     assert "no_finding" not in set(tables.findings["finding"])
-    assert tables.targets["any_finding"]["any_of"] == sorted(set(tables.findings["finding"]))
+    assert tables.targets["any_finding"].any_of == tuple(sorted(set(tables.findings["finding"])))
 
 
 def test_kaggles_lines_say_who_read_an_image_and_what_he_did_not_mark(tmp_path):

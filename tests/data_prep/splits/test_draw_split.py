@@ -9,6 +9,7 @@ from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicate
 from cxr_compare.data_prep.sources.source_tables import empty_roles
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.splits.stored_splits import draw_split, image_links
+from cxr_compare.data_prep.store.dataset_info import DrawnBy
 from tests.data_prep.splits.small_data_set import make_set
 
 
@@ -16,8 +17,8 @@ def test_the_split_says_how_it_was_drawn_and_needs_no_decoded_image(tmp_path):
     tables = make_set(tmp_path)
     rule = SplitRule(val=0.25, test=0.25, seed=4)
     split, how = draw_split(tables.images, tables.findings, empty_roles(), rule)
-    assert how["rule"] == asdict(rule)
-    assert how["balanced"] == ["class", "view", "present: edema", "present: mass"]
+    assert how.rule == DrawnBy(**asdict(rule))
+    assert how.balanced == ("class", "view", "present: edema", "present: mass")
     assert split["role"].value_counts().to_dict() == {"train": 60, "val": 30, "test": 30}
 
 
@@ -32,7 +33,7 @@ def test_roles_of_the_source_are_followed_and_unused_images_stay_unused(tmp_path
     split, how = draw_split(tables.images, tables.findings, given, SplitRule())
     assert set(split["role"][80:]) == {"test"}
     assert set(split["role"][:80]) == {"train", "val"}
-    assert how["n_images_unused"] == 0
+    assert how.n_images_unused == 0
 
 
 def test_equal_images_and_near_ones_are_linked():

@@ -45,8 +45,8 @@ def test_published_roles_stay_but_a_patient_keeps_only_test_then_validation(rows
     # Test is never touched, nothing unused comes back, and what is lost is counted.
     assert found["role"].eq("test").equals(found["role_was"].eq("test"))
     lost = (found["role"] == "unused") & (found["role_was"] != "unused")
-    assert how["n_images_unused"] == lost.sum()
-    assert how["n_patients_in_two_roles"] == found.loc[lost, "patient_id"].nunique()
+    assert how.n_images_unused == lost.sum()
+    assert how.n_patients_in_two_roles == found.loc[lost, "patient_id"].nunique()
     kept = found[~lost]
     if "val" in set(kept["role_was"]):
         assert kept["role"].equals(kept["role_was"])
@@ -62,8 +62,8 @@ def test_validation_is_drawn_from_train_by_patient_where_there_is_none():
     assert set(split["role"][:60]) == {"test"}
     of_patients = learning.drop_duplicates("patient_id")["role"].value_counts()
     assert of_patients.to_dict() == {"train": 60, "val": 20}
-    assert "validation drawn" in how["method"]
-    assert how["notes"] == []
+    assert "validation drawn" in how.method
+    assert how.notes == ()
 
 
 def test_a_tiny_validation_set_is_kept_with_a_note():
@@ -71,7 +71,7 @@ def test_a_tiny_validation_set_is_kept_with_a_note():
     roles = ["val"] * 16 + ["test"] * 100 + ["train"] * 284
     split, how = official_split(give(images, *roles), images)
     assert split["role"].tolist() == roles
-    assert "16 images, too few" in how["notes"][0]
+    assert "16 images, too few" in how.notes[0]
 
 
 def test_patients_who_share_an_image_count_as_one():
@@ -80,14 +80,14 @@ def test_patients_who_share_an_image_count_as_one():
     published = give(images, "test", "train", "train", "train", "val")
     split, how = official_split(published, images, linked)
     assert split["role"].tolist() == ["test", "unused", "unused", "train", "val"]
-    assert (how["n_patients_in_two_roles"], how["n_images_unused"]) == (1, 2)
+    assert (how.n_patients_in_two_roles, how.n_images_unused) == (1, 2)
 
 
 def test_an_image_without_a_published_role_is_unused_and_counted():
     images = make_images([0, 1, 2])
     split, how = official_split(give(images, "train", "val", "test").iloc[:2], images)
     assert split["role"].tolist() == ["train", "val", "unused"]
-    assert how["n_images_without_role"] == 1
+    assert how.n_images_without_role == 1
 
 
 def test_a_doubtful_image_never_comes_to_the_drawn_validation():

@@ -33,7 +33,7 @@ def test_a_file_by_image_is_followed_whatever_the_words_for_roles(tmp_path):
     assert split["role"].tolist() == ["train", "val", "test", "val", "unused"]
     assert split["fold"].tolist()[:2] == [0, 1]
     assert split["fold"].isna().sum() == 3
-    assert how["notes"] == []
+    assert how.notes == ()
 
 
 def test_a_file_by_patient_reaches_all_images_of_the_patient(tmp_path):
@@ -41,7 +41,7 @@ def test_a_file_by_patient_reaches_all_images_of_the_patient(tmp_path):
     file = write(tmp_path / "s.csv", "patient_id,role\nnih:005,test\nnih:006,train\n")
     split, how = read_split_file(file, images)
     assert split["role"].tolist() == ["test", "train", "test"]
-    assert how["by"] == "patient_id"
+    assert how.by == "patient_id"
 
 
 @pytest.mark.parametrize("header", ["image_id,split", "role", "image_id,fold"])
@@ -58,8 +58,8 @@ def test_what_file_and_set_do_not_share_is_counted_and_refused_if_strict(tmp_pat
     file = write(tmp_path / "s.csv", "image_id,role\ni0000,train\nelsewhere,test\n")
     split, how = read_split_file(file, images)
     assert split["role"].tolist() == ["train", "unused", "unused"]
-    assert (how["n_images_without_role"], how["n_ids_unknown"]) == (2, 1)
-    assert len(how["notes"]) == 2
+    assert (how.n_images_without_role, how.n_ids_unknown) == (2, 1)
+    assert len(how.notes) == 2
     with pytest.raises(InputError, match="'elsewhere'"):
         read_split_file(file, images, strict=True)
     file = write(tmp_path / "s.csv", "image_id,role\ni0000,train\n")
