@@ -20,7 +20,7 @@ from cxr_compare.data_prep.contracts.box_readings import BoxForm, corners_of, va
 from cxr_compare.data_prep.contracts.boxes import box_iou
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.boxes.average_precision import best_precision
+from cxr_compare.evaluation.boxes.best_precision import best_precision
 from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs, pair_boxes
 from cxr_compare.evaluation.statistics.arrays import Floats
 
