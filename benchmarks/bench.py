@@ -25,10 +25,10 @@ from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import cpu_count, processor_name
 from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.sources.image_files import list_images
 from cxr_compare.data_prep.sources.rsna import TRAIN_IMAGES
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.synth.phantom import write_phantom
 
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts

@@ -25,7 +25,7 @@ if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the 
     from cxr_compare.data_prep.audit.audit import Audit as Audit
     from cxr_compare.data_prep.audit.check_table import check_table as check_table
     from cxr_compare.data_prep.contracts.errors import InputError as InputError
-    from cxr_compare.data_prep.store.dataset import DataSet as DataSet
+    from cxr_compare.data_prep.dataset import DataSet as DataSet
     from cxr_compare.data_prep.store.predictions import Predictions as Predictions
     from cxr_compare.evaluation.boxes.boxes_table import boxes_table as boxes_table
     from cxr_compare.evaluation.choices import Choices as Choices
@@ -73,7 +73,7 @@ _HOMES = {
     "InputError": "cxr_compare.data_prep.contracts.errors",
     "Audit": "cxr_compare.data_prep.audit.audit",
     "check_table": "cxr_compare.data_prep.audit.check_table",
-    "DataSet": "cxr_compare.data_prep.store.dataset",
+    "DataSet": "cxr_compare.data_prep.dataset",
     "Choices": "cxr_compare.evaluation.choices",
     "Predictions": "cxr_compare.data_prep.store.predictions",
     "Result": "cxr_compare.evaluation.report.result",

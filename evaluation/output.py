@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -117,6 +117,24 @@ class System:
         """Ids of the images on which the system ran without failing."""
         ran = (self.images["status"] == "ok").to_numpy()
         return pd.Index(self.images.loc[ran, "image_id"], name="image_id")
+
+    @property
+    def gives_boxes(self) -> bool:
+        """True for a detector and for a joint system, which predict boxes."""
+        return self.kind != "scores"
+
+    def of_findings(self, findings: Sequence[str]) -> System:
+        """Return the system with its rows of some findings alone, which are then evaluated.
+
+        Args:
+            findings: Names of these findings.
+        """
+        return replace(
+            self,
+            scores=self.scores[is_member(self.scores["finding"], findings)].reset_index(drop=True),
+            boxes=self.boxes[is_member(self.boxes["finding"], findings)].reset_index(drop=True),
+            findings=tuple(findings),
+        )
 
     def output_on(self, image_ids: pd.Index) -> Output:
         """Return the output of the system on some of its images.

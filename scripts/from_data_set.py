@@ -19,7 +19,7 @@ from cxr_compare.scripts.systems import (
 )
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.common_images import Images
     from cxr_compare.evaluation.sources.eligible import EligibleSystems
     from cxr_compare.evaluation.sources.pixels import Pixels
@@ -43,7 +43,7 @@ def open_values(
     """
     from cxr_compare.evaluation.sources.from_frames import predictions_from_values
     from cxr_compare.evaluation.sources.import_folder import as_predictions, data_set_record
-    from cxr_compare.evaluation.sources.imported_images import KnownImages
+    from cxr_compare.evaluation.sources.known_images import KnownImages
 
     name = system.name or "system"
     names = None if columns is None else columns.names(name)

@@ -15,8 +15,7 @@ from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.notes import WARNING
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.eligible import EligibleSystems, eligible_in_memory
-from cxr_compare.evaluation.sources.imported import ReadPredictions
-from cxr_compare.evaluation.sources.imported_images import KnownImages
+from cxr_compare.evaluation.sources.known_images import KnownImages
 from cxr_compare.scripts import console
 from cxr_compare.scripts.given_systems import (
     GivenSystem,
@@ -179,19 +178,19 @@ class GivenPredictions:
     """
 
     caption: str
-    read: ReadPredictions | Predictions
+    read: System | Predictions
 
     @property
     def content_id(self) -> str:
         """Digest of the predictions."""
-        if isinstance(self.read, ReadPredictions):
-            return self.read.content_id
+        if isinstance(self.read, System):
+            return str(self.read.facts.inference_id)
         return str(self.read.info.inference_id)
 
     def of_target(self, truth: LabelledImages) -> System:
         """Return the predictions of the findings of a target."""
-        if isinstance(self.read, ReadPredictions):
-            return self.read.of_finding(truth.findings)
+        if isinstance(self.read, System):
+            return self.read.of_findings(truth.findings)
         return _system(self.read, truth)
 
     def predictions(self, truth: LabelledImages) -> Predictions:
@@ -199,7 +198,7 @@ class GivenPredictions:
         from cxr_compare.data_prep.store.prediction_info import MadeOn
         from cxr_compare.evaluation.sources.import_folder import as_predictions
 
-        if not isinstance(self.read, ReadPredictions):
+        if not isinstance(self.read, System):
             return self.read
         content_id = f"truth-{truth_digest(truth)}"
         made_on = MadeOn(name=truth.title, content_id=content_id, split=truth.split)
@@ -259,8 +258,7 @@ def open_given_systems(
         opened[name] = []
         for member in system.members:
             read = _read_member(member, name, given, columns, scale)
-            rows = read.rows if isinstance(read, ReadPredictions) else read.boxes
-            if read.kind == "boxes" and rows.empty:
+            if read.kind == "boxes" and read.boxes.empty:
                 raise InputError(f"{member}: holds no box; give results that have some")
             caption = member.name if isinstance(member, Path) else str(member)
             opened[name].append(GivenPredictions(caption, read))
@@ -279,10 +277,10 @@ def _read_member(
     given: GivenTruth,
     columns: ResultColumns | None,
     scale: float | None,
-) -> ReadPredictions | Predictions:
+) -> System | Predictions:
+    from cxr_compare.evaluation.boxes.reading_advice import advice_for_result_file
     from cxr_compare.evaluation.sources.from_frames import predictions_from_values
     from cxr_compare.evaluation.sources.imported import read_rows
-    from cxr_compare.evaluation.sources.reading_advice import advice_for_result_file
 
     if isinstance(member, GivenValues):
         own_columns = None if columns is None else columns.names(name)

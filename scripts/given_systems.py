@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,18 @@ def is_values(value: Any) -> bool:
     if names_path(value):
         return False
     if isinstance(value, Sequence):
+        if len(value) > 1 and all(map(_is_number_text, value)):
+            return True
         return len(value) > 0 and not any(names_path(item) for item in value)
     return True
+
+
+def _is_number_text(value: Any) -> bool:
+    """Return True for a text of a number, such as ``0.900``, which is a score and no file."""
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
 
 
 def names_path(value: Any) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cxr_compare.data_prep.contracts.finding_names import Target
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
 
 _OTHER_MODEL = {"detector": "chexnet_small", "classifier": "retinanet_small"}
 _MOST_SYSTEMS = 4  # largest number of systems in a suggested comparison
@@ -47,7 +47,7 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
     if kind.name in SHARDS:
         return [join_command(folder, read_marker(folder))]
     if kind.name == "data set":
-        from cxr_compare.data_prep.store.dataset import DataSet
+        from cxr_compare.data_prep.dataset import DataSet
 
         return data_set_steps(DataSet.open(folder))
     if kind.name == "report":
@@ -162,7 +162,7 @@ def _is_without_boxes(data: Path | None) -> bool:
     """Return True for a data set that is known to have no boxes, so that no detector can learn."""
     if data is None or not (data / "boxes.parquet").exists():
         return False
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
 
     return not len(DataSet.open(data).boxes)
 

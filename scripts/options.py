@@ -21,7 +21,7 @@ from cxr_compare.serving.export_spec import ExportSpec, is_export
 from cxr_compare.training.run_info import RunInfo
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.work.map_images import Workers
 
 _SAMPLE_SEED = 0

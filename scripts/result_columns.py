@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from cxr_compare.data_prep.contracts.errors import InputError
 
 if TYPE_CHECKING:
-    from cxr_compare.evaluation.sources.prediction_files import ColumnNames
+    from cxr_compare.evaluation.boxes.read_table import ColumnNames
 
-_ROLES = ("image", "score", "finding", "box_form", "box_unit")  # of one system's file
+_ROLES = ("image", "score", "finding", "box_form", "box_unit", "box_order")  # of one system's file
 _ROLES_OF_ALL = {"result_image": "image", "score": "score"}
 
 
@@ -41,7 +41,7 @@ class ResultColumns:
             system: Name of the system.
             file: File of the system; None for a table in memory.
         """
-        from cxr_compare.evaluation.sources.prediction_files import ColumnNames
+        from cxr_compare.evaluation.boxes.read_table import ColumnNames
 
         by_file = {} if file is None else self.of_one.get(file.stem, {})
         named: dict[str, Any] = {**self.of_all, **by_file, **self.of_one.get(system, {})}
@@ -69,10 +69,10 @@ class ResultColumns:
 
 
 def require_box_answers(named: Mapping[str, str], system: str = "") -> None:
-    """Refuse a form or unit of boxes that does not exist."""
-    from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
+    """Refuse a form, unit or order of boxes that does not exist."""
+    from cxr_compare.data_prep.contracts.box_readings import FORMS, ORDERS, UNITS
 
-    for role, allowed in (("box_form", FORMS), ("box_unit", UNITS)):
+    for role, allowed in (("box_form", FORMS), ("box_unit", UNITS), ("box_order", ORDERS)):
         if named.get(role, allowed[0]) not in allowed:
             raise InputError(f"--columns {system}{role}={named[role]}: use {', '.join(allowed)}")
 

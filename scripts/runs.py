@@ -108,7 +108,7 @@ def _command_with_runs(folder: Path, command: str) -> str:
     kind = folder_kind(folder)
     if kind is None or kind.name != "data set":
         return f"run: {command} RUN"
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.scripts.next_steps import trainings
 
     steps = trainings(DataSet.open(folder))

@@ -117,7 +117,7 @@ def _patients(
     if str(given) == patient_lookup.RSNA and not given.exists():
         given = patient_lookup.find_rsna_mapping([path.parent, Path()])
     if (given / "dataset.json").is_file():
-        from cxr_compare.data_prep.store.dataset import DataSet
+        from cxr_compare.data_prep.dataset import DataSet
 
         images = DataSet.open(given).images
         stated = images[images["patient_id_source"] != "assumed_image"]

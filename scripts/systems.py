@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import (
     is_predictions_folder,
@@ -45,7 +45,6 @@ from cxr_compare.scripts.given_systems import (
 from cxr_compare.scripts.runtime import load_model
 from cxr_compare.serving.backends import require_torch
 from cxr_compare.serving.export_spec import ExportSpec, is_export, validation_folder
-from cxr_compare.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
@@ -211,16 +210,24 @@ def _usual_names(systems: Sequence[ComparedSystem], dataset: DataSet) -> list[st
                 usual = path.name
                 check_data_set(name or usual, path, dataset)
             elif predicts(path):
-                # An export is named when it is opened.
-                facts = ExportSpec.open(path) if is_export(path) else RunFolder.open(path).info
-                usual = str(path) if isinstance(facts, ExportSpec) else facts.name
-                dataset.require_labelled({own: own for own in facts.findings}, path)
+                usual, findings = _name_and_findings(path)
+                dataset.require_labelled({own: own for own in findings}, path)
             else:
                 predictions = Predictions.open(path)
                 usual = predictions.name
                 check_data_set(name or usual, predictions, dataset)
         names.append(usual)
     return names
+
+
+def _name_and_findings(path: Path) -> tuple[str, Sequence[str]]:
+    """Return the usual name and the findings of a run or an export."""
+    if is_export(path):
+        return str(path), ExportSpec.open(path).findings  # it is named when it is opened
+    from cxr_compare.training.run_folder import RunFolder  # which imports torch
+
+    info = RunFolder.open(path).info
+    return info.name, info.findings
 
 
 def _with_own_names(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.options import read_target
 
 _ALL = "all"

@@ -16,7 +16,7 @@ from pydantic import Field
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.contracts.provenance import MadeRecord, provenance
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.progress import Progress

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from cxr_compare.classification.model import ImageClassifier
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.placement import Frame
 from cxr_compare.detection.dense import DenseDetector
 from cxr_compare.detection.detector import Detector

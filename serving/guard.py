@@ -38,7 +38,7 @@ from cxr_compare.training.run_info import RunInfo
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.store.pixel_store import PixelSource
 
 WarningKind = Literal["other_image", "negative", "turned", "age", "synthetic_run", "damaged"]

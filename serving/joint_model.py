@@ -14,7 +14,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelSource
 from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo

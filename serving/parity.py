@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.pixel_store import PixelSource
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo

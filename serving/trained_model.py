@@ -309,7 +309,7 @@ def _render_view(images: Tensor, view: View) -> Tensor:
 def _with_size(holder: Any, side: int) -> Iterator[None]:
     """Let a model read squares of another side: its layers and anchors do not mind."""
     before = holder.preprocess
-    holder.preprocess = replace(before, size=side)
+    holder.preprocess = before.with_values(size=side)
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import all_commands
 from tests.scripts.launched import free_port, wait_until

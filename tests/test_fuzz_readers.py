@@ -29,7 +29,7 @@ from cxr_compare.data_prep.contracts.csv_files import write_csv
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.next_steps import next_steps

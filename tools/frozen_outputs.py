@@ -62,6 +62,8 @@ KEYS = (
     "unit",
     "subgroup",
     "system",
+    "first",
+    "second",
     "policy",
     "metric",
     "test",

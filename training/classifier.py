@@ -17,7 +17,7 @@ from cxr_compare.classification.loss import (
 from cxr_compare.classification.model import ImageClassifier, build_classifier, start_from
 from cxr_compare.configs.settings import ClassifierConfig
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.evaluation.metrics.image_metrics import auroc, image_average_precision
 from cxr_compare.training.augment import Augmentation

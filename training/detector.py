@@ -15,7 +15,7 @@ from cxr_compare.configs.settings import DetectorConfig
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.detection.detector import (
     Detector,

@@ -19,7 +19,7 @@ from cxr_compare.classification.probe import FittedLayer, LabelledFeatures, fit_
 from cxr_compare.configs.settings import ProbeConfig
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.data_prep.work.progress import Progress

@@ -14,7 +14,7 @@ from cxr_compare.configs.settings import Config, ProbeConfig
 from cxr_compare.data_prep.audit.audit import require_no_errors
 from cxr_compare.data_prep.contracts.errors import InputError, counted, require_packages
 from cxr_compare.data_prep.contracts.finding_names import Target
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.training.run_info import StartedRun

@@ -28,9 +28,9 @@ from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, key_from_envi
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.splits.split import SplitRule
-from cxr_compare.data_prep.store.dataset import DataSet
 
 _TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")
 

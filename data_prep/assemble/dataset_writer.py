@@ -20,13 +20,13 @@ from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.records import Record
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.sources.source_tables import SourceTables
 from cxr_compare.data_prep.splits.balance import image_strata
 from cxr_compare.data_prep.splits.split import SplitRule, draw_split, extend_split, official_split
 from cxr_compare.data_prep.splits.stored_splits import image_links, write_split
 from cxr_compare.data_prep.store.build_pixel_store import WORK_FOLDER
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import DataSetInfo, SplitInfo, SplitOrigin
 from cxr_compare.data_prep.store.decode_writer import JOURNAL
 from cxr_compare.data_prep.work.map_images import Workers

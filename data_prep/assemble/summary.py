@@ -11,8 +11,8 @@ import pandas as pd
 from cxr_compare.data_prep.audit.audit import AUDIT, Audit
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.splits.stored_splits import count_roles, role_lines
-from cxr_compare.data_prep.store.dataset import DataSet
 
 _SPLITS = ("default", "official")
 _SHOWN = 10

@@ -32,10 +32,10 @@ from cxr_compare.data_prep.audit.splits import (
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.records import Items, Record, Whole
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.duplicates.image_reader import open_reader
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import SplitInfo
 from cxr_compare.data_prep.work.map_images import Workers
 

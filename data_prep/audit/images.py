@@ -23,6 +23,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import OLDEST_YEARS
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet, ImageFile
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 from cxr_compare.data_prep.images.burned_in_text import (
     NO_TEXT,
@@ -30,7 +31,6 @@ from cxr_compare.data_prep.images.burned_in_text import (
     TextLine,
     find_text_line,
 )
-from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 from cxr_compare.data_prep.work.map_images import Workers, map_images
 
 TEXT_CHECK = "burned_in_text"

@@ -23,10 +23,10 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.page_templates import template_environment
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import CERTAIN_DISTANCE
 from cxr_compare.data_prep.duplicates.near_duplicates import NEAR_CORRELATION, TRUSTED_DISTANCE
 from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
-from cxr_compare.data_prep.store.dataset import DataSet
 
 _CASES_NAME = "audit_cases.csv"
 _MEANINGS = {

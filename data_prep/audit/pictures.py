@@ -16,8 +16,8 @@ from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet, ImageFile
 from cxr_compare.data_prep.duplicates.image_reader import open_reader
-from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 
 _PICTURE_PX = 166
 _CROP_PX = 220  # longest side of a crop around a line of text

@@ -22,8 +22,11 @@ BoxForm = Literal["xyxy", "xywh", "cxcywh"]
 ``cxcywh``, centre, width and height."""
 BoxUnit = Literal["px", "share", "percent"]
 """Unit of these numbers: px, shares of the image's sides (0 to 1), or per cent of them."""
+BoxOrder = Literal["xyxy", "yxyx"]
+"""Order of the axes: x before y, or y before x."""
 FORMS: tuple[BoxForm, ...] = get_args(BoxForm)
 UNITS: tuple[BoxUnit, ...] = get_args(BoxUnit)
+ORDERS: tuple[BoxOrder, ...] = get_args(BoxOrder)
 MANY = 0.1
 """Share of wrong boxes from which a column was probably misread, and not just single rows wrong."""
 _FORM_TEXTS = {
@@ -110,6 +113,16 @@ def corners_of(values: np.ndarray, form: BoxForm, unit: BoxUnit, sizes: np.ndarr
     if unit == "px":
         return corners
     return corners * np.hstack([sizes, sizes]) * (0.01 if unit == "percent" else 1.0)
+
+
+def in_order(corners: np.ndarray, order: BoxOrder) -> np.ndarray:
+    """Return boxes with x before y, shape ``(N, 4)``, from boxes of any form in an order of axes.
+
+    Example:
+        >>> in_order(np.array([[1, 2, 3, 4]]), "yxyx").tolist()
+        [[2, 1, 4, 3]]
+    """
+    return corners if order == "xyxy" else corners[:, [1, 0, 3, 2]]
 
 
 def values_of(corners: np.ndarray, form: BoxForm) -> np.ndarray:

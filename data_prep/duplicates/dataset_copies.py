@@ -14,6 +14,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import Items, Record, Whole
 from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet, ImageFile
 from cxr_compare.data_prep.duplicates.image_reader import ImageReader, open_reader
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     PAIR_COLUMNS,
@@ -23,7 +24,6 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     near_duplicates_from_pairs,
     small_image,
 )
-from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 from cxr_compare.data_prep.work.map_images import Workers, map_images
 
 _COPIES = "near_duplicates.json"

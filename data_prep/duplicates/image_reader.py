@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore, stored_sizes
 
 _LEAST_STORE_PX = 128

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.export.content import AnnotationContent, ImageEntry
 from cxr_compare.data_prep.export.render import SUFFIXES, RenderTask, render_all
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.image_files import require_image_checksum
 
 

@@ -14,7 +14,7 @@ from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 
 _TABLES = ("findings", "boxes", "box_coverage")
 _KEY = ["image_id", "finding"]

@@ -13,13 +13,13 @@ from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
 from cxr_compare.data_prep.export.coco import write_coco
 from cxr_compare.data_prep.export.content import AnnotationContent, select_content
 from cxr_compare.data_prep.export.render import SUFFIXES
 from cxr_compare.data_prep.export.yolo import write_yolo
 from cxr_compare.data_prep.sources.image_files import IMAGE_SUFFIXES
-from cxr_compare.data_prep.store.dataset import DataSet
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
 _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # approximate upper limits

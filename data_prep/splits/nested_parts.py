@@ -11,10 +11,10 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.tables import frame_digest
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 from cxr_compare.data_prep.splits.balance import image_strata
 from cxr_compare.data_prep.splits.stored_splits import dataset_links, write_splits
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import SplitOrigin
 
 _ANNOTATED = ("train", "val")

@@ -16,12 +16,12 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.tables import frame_digest, write_table
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 from cxr_compare.data_prep.splits.balance import image_strata
 from cxr_compare.data_prep.splits.split import SplitRule, draw_split, official_split
 from cxr_compare.data_prep.splits.split_file import read_split_file
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import DataSetInfo, SplitInfo, SplitOrigin
 
 _POSITIVE = "positive for "

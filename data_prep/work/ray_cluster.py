@@ -32,6 +32,7 @@ from cxr_compare.data_prep.contracts.provenance import software_versions
 
 _OBJECT_STORE_MIB = 128  # per processor, for results that the driver has not fetched yet
 _RECHECK_S = 5.0  # after which a cluster's head and processors are checked again
+_START_ATTEMPTS = 3  # of half a minute each, where the machine is busy
 _CONNECT_TIMEOUT_S = 20.0  # for a cluster's head to accept a connection
 
 
@@ -199,7 +200,10 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None, scratch:
         with contextlib.chdir(scratch), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray warns about its own future
             command_handler = signal.getsignal(signal.SIGTERM)
-            ray.init(address or "local", **options)
+            if address is None:
+                _start(ray, scratch, options)
+            else:
+                ray.init(address, **options)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, command_handler)  # Ray has replaced it
     except Exception as error:  # noqa: BLE001 - Ray raises bare ones where the machine is too busy
@@ -214,6 +218,20 @@ def _connect(ray: ModuleType, address: str | None, workers: int | None, scratch:
         raise InputError(message) from None
     if not ray.cluster_resources().get("CPU"):
         raise InputError(f"CXR_ADDRESS={address}: the cluster has no processors")
+
+
+def _start(ray: ModuleType, scratch: str, options: dict[str, Any]) -> None:
+    """Start a cluster on this machine; on a busy one Ray's parts may need more than one attempt."""
+    for attempts_left in reversed(range(_START_ATTEMPTS)):
+        try:
+            ray.init("local", **options)
+            return
+        except Exception as error:
+            # Ray gives its parts half a minute, and has no exception type of its own for that.
+            if "timed out" not in str(error) or not attempts_left:
+                raise
+            ray.shutdown()
+            _end_processes(scratch)
 
 
 def _end_processes(scratch: str) -> None:

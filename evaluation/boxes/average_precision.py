@@ -14,7 +14,7 @@ import io
 import warnings
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
+from cxr_compare.evaluation.boxes.best_precision import best_precision
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import (
@@ -32,6 +33,7 @@ from cxr_compare.evaluation.boxes.matching import (
     BoxPairs,
     pair_boxes,
 )
+from cxr_compare.evaluation.boxes.other_readings import other_readings
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
@@ -188,8 +190,6 @@ def average_precision(
 
 def _warn_if_misread(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> None:
     """Warn if far more boxes would match if they were read in another way."""
-    from cxr_compare.evaluation.boxes.other_readings import other_readings  # which imports this
-
     for reading in other_readings(boxes, truth, pd.DataFrame({"image_id": image_ids}))[:1]:
         warnings.warn(f"boxes: {reading.text()}", UserWarning, stacklevel=4)
 
@@ -326,34 +326,6 @@ def _precision(
     rank = counted[:, falling].cumsum(axis=1)
     ranks = [rank[row, at_threshold] for row, at_threshold in enumerate(hit)]
     return np.array([best_precision(called, n_true, _RECALL_POINTS) for called in ranks])
-
-
-def best_precision(
-    called: Integers, n_true: int, recall: Floats, *, beyond: bool = False
-) -> Floats:
-    """Find the highest precision at or above each recall level, for average precision.
-
-    Args:
-        called: Rank of each box that matches a true box, among all boxes in the order of falling
-            scores, from 1, rising, shape ``(hits,)``.
-        n_true: Number of true boxes, at least 1.
-        recall: Recall levels in [0, 1], shape ``(levels,)``.
-        beyond: If True, only precision at a recall strictly above the level counts.
-
-    Returns:
-        Precision in [0, 1], shape ``(levels,)``; 0 at levels above the highest recall.
-
-    Source:
-        Everingham et al. 2010 (Pascal VOC); Lin et al. 2014 (COCO).
-
-    Example:
-        >>> best_precision(np.array([2, 3]), 2, np.array([0.5, 1.0])).round(3).tolist()
-        [0.667, 0.667]
-    """
-    true = np.arange(1, len(called) + 1)
-    best = np.maximum.accumulate((true / (called + np.spacing(1)))[::-1])[::-1]
-    side: Literal["left", "right"] = "right" if beyond else "left"
-    return np.append(best, 0)[np.searchsorted(true / n_true, recall, side=side)]
 
 
 def coco_annotations(

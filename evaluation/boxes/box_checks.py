@@ -88,13 +88,12 @@ def check_scores(
     )
 
 
-def refuse_box_texts(table: pd.DataFrame, where: str, *, first_row: int = 0) -> None:
+def refuse_box_texts(table: pd.DataFrame, where: str) -> None:
     """Refuse a table with a column of whole boxes, which would be left out.
 
     Args:
-        table: Columns that are not read.
+        table: Columns that are not read. Its index numbers the rows in the message.
         where: Name of the file or argument. The message starts with it.
-        first_row: Number of the first row, for the message.
 
     Raises:
         InputError: A cell writes a box, such as ``[10, 20, 30, 40]``.
@@ -109,7 +108,7 @@ def refuse_box_texts(table: pd.DataFrame, where: str, *, first_row: int = 0) -> 
         are_boxes = are_box_texts(cells.astype(str).rename(str(name))).to_numpy()
         if are_boxes.any():
             raise InputError(
-                f"{where}: row {first_row + int(are_boxes.argmax())}: column '{name}' holds a box "
+                f"{where}: row {table.index[int(are_boxes.argmax())]}: column '{name}' holds a box "
                 "in one cell, which may be corners or sizes; write each box in a row of its own "
                 "with the columns x1,y1,x2,y2 or x,y,width,height, or remove the column"
             )

@@ -20,15 +20,13 @@ from cxr_compare.data_prep.contracts.box_readings import BoxForm, corners_of, va
 from cxr_compare.data_prep.contracts.boxes import box_iou
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.boxes.average_precision import best_precision
+from cxr_compare.evaluation.boxes.best_precision import best_precision
 from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs, pair_boxes
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 _IOU = 0.5
 _MOST = 0.5  # AP50 from which enough boxes match, and nothing is tried
-_LEAST_RISE = 0.15  # by which the AP50 must rise, see docs/evaluation.md
-_LEAST_RISE_OF_MANY = 0.1  # the same from 100 true boxes
-_MANY = 100
+_LEAST_RISE = 0.1  # by which the AP50 must rise at least, see docs/evaluation.md
 _FEWEST = 5  # true boxes that must match by the other reading and by no box as read
 _NEAR = 0.02  # difference of AP50 below which the simpler reading comes first
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -120,8 +118,8 @@ def other_readings(
     centre taken for a corner and the reverse, px of a resized image, images mirrored left to right,
     classes that are numbered differently, and numbers of images that count them in another way.
     A reading is returned if the AP50 as read is below 0.5 and the other AP50 is higher by at least
-    0.15 (0.1 from 100 true boxes), and if at least 5 true boxes match by it that no box matches as
-    read.
+    0.1 (1 / sqrt(n) if the number n of true boxes is below 100), and if at least 5 true boxes match
+    by it that no box matches as read.
 
     Args:
         boxes: Predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
@@ -162,8 +160,7 @@ def other_readings(
 
 def _better(candidates: Iterable[_Candidate], pairs: BoxPairs, now: float) -> list[OtherReading]:
     """Return the candidates that are far better than the boxes as they were read."""
-    is_of_many = len(pairs.truth.image) >= _MANY
-    least = now + (_LEAST_RISE_OF_MANY if is_of_many else _LEAST_RISE)
+    least = now + max(_LEAST_RISE, 1 / np.sqrt(len(pairs.truth.image)))
     found_now = _found(pairs)
     readings = []
     for name, advice, other in candidates:
@@ -250,7 +247,7 @@ class _Trial:
 
     def _moved(self, name: str, advice: str, corners: Floats) -> _Candidate:
         """Return a reading by which the boxes have other corners in the same images."""
-        is_box = (corners[:, :2] < corners[:, 2:]).all(axis=1)  # False for NaN
+        is_box: npt.NDArray[np.bool_] = (corners[:, :2] < corners[:, 2:]).all(axis=1)  # NaN: False
         moved = np.where(is_box[:, None], corners, _UNMATCHED)
         pairs = self.pairs
         iou = box_iou(moved[pairs.box], pairs.truth.corners[pairs.true])
@@ -283,7 +280,7 @@ class _Trial:
         if np.isnan(sides).any() or (sides == sides[0, 0]).all():
             return
         share = _common_factor(of_pair, true / sides[pairs.box], pairs.boxes.score[pairs.box])
-        if share is not None:
+        if share is not None and abs(np.log(share * _THOUSAND)) > np.log(_LEAST_FACTOR):
             side = f"{1 / share:.0f}"
             yield self._moved(
                 f"{name}in px of images resized to {side} x {side}",

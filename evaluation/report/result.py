@@ -232,7 +232,7 @@ class Result(OpenedFromFolder):
         images = self.decisions["image_id"].nunique()
         where = self.page or "not written"
         systems = " and ".join(self.systems)
-        return f"<Result of {systems} on {self.answer['target']}: {images} test images, {where}>"
+        return f"<Result of {systems} on {self.answer.target}: {images} test images, {where}>"
 
     def __str__(self) -> str:
         lines = [self.headline, self.answer.ranking, *self.answer.margin]
@@ -273,7 +273,8 @@ class Result(OpenedFromFolder):
         """
         frame = self.to_frame()
         rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        return {**self.answer.to_json(), "figures": rows}
+        answer = self.answer.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return {**answer, "figures": rows}
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with one row for each system or difference and metric, by image.

@@ -6,7 +6,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.tables import require_members
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import PredictionsInfo
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.metrics.notes import Note

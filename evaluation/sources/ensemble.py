@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import MemberInfo, PredictionsInfo, TrainingSet
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
@@ -50,7 +50,7 @@ class JoinedOutput:
     fitted_on: pd.Index | None = None  # images that the weights learned on
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["boxes", "scores", "both"]:
         """Kind of the ensemble, as `Predictions.kind`."""
         if "boxes" in self.tables and "scores" in self.tables:
             return "both"

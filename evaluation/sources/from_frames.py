@@ -22,34 +22,32 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.finding_names import display_name, is_named
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import ROLE_NAMES, SYNTHETIC_PATIENT
+from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.sources.label_values import dictionary, plain_cells, states_of_cells
 from cxr_compare.data_prep.sources.patients import named_patients, with_named_patients
 from cxr_compare.evaluation.boxes.box_checks import near_ids, refuse_box_texts
-from cxr_compare.evaluation.boxes.boxes_table import (
-    boxes_table,
-    edge_columns,
-    is_coco,
-    is_detector_output,
-    read_outputs,
-)
+from cxr_compare.evaluation.boxes.boxes_table import boxes_table
+from cxr_compare.evaluation.boxes.read_boxes import is_coco, is_detector_output, read_boxes
+from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, as_numbers
+from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
+from cxr_compare.evaluation.boxes.table_columns import box_columns
 from cxr_compare.evaluation.labelled_images import LabelledImages, no_boxes
 from cxr_compare.evaluation.metrics.notes import WARNING
-from cxr_compare.evaluation.sources.imported import ReadPredictions, names_by_file, read_rows
-from cxr_compare.evaluation.sources.imported_images import KnownImages
-from cxr_compare.evaluation.sources.prediction_files import ColumnNames
-from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
+from cxr_compare.evaluation.output import System
+from cxr_compare.evaluation.sources.imported import read_rows, system_of
+from cxr_compare.evaluation.sources.known_images import KnownImages, by_last_parts
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
+from cxr_compare.evaluation.sources.wide_tables import LABEL_NAMES
 from cxr_compare.evaluation.statistics.arrays import as_array
 
 FINDING = "finding"
 """Name of the finding if the labels have no name."""
-_LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 _ROLE_COLUMNS = ("role", "split", "subset", "partition")
 # Names of columns that have one value for an image, however many boxes it has.
 _OF_IMAGES = (
-    _LABEL_NAMES,
+    LABEL_NAMES,
     ("patient_id", *column_names("patient")),
     ("study_id", *column_names("study")),
     _ROLE_COLUMNS,
@@ -125,6 +123,7 @@ def truth_from_values(
         findings=(finding,),
         true_boxes=true_boxes[is_member(true_boxes["image_id"], trusted)].reset_index(drop=True),
         boxes_trusted=pd.Index(trusted, name="image_id"),
+        notes=frame.attrs.get("notes", ()),
         facts=shortcut_facts(tested, pd.DataFrame({"image_id": []})),
         synthetic=pd.Index(images.loc[is_synthetic, "image_id"]),
     )
@@ -139,7 +138,7 @@ def predictions_from_values(
     split: str = "default",
     columns: ColumnNames | None = None,
     scale: float | None = None,
-) -> ReadPredictions:
+) -> System:
     """Read the image scores or the boxes of a detector or classifier that Python has in memory.
 
     Args:
@@ -160,7 +159,7 @@ def predictions_from_values(
         scale: Factor from the px of boxes to px of the original image; None asks where needed.
 
     Returns:
-        The predictions, in memory.
+        The system.
 
     Raises:
         InputError: Lengths differ, a score is outside [0, 1], or an image is unknown.
@@ -168,20 +167,34 @@ def predictions_from_values(
     Example:
         >>> truth, ids = truth_from_values([1, 0])
         >>> read = predictions_from_values("A", [0.9, 0.2], KnownImages.of_truth(truth), ids)
-        >>> read.rows["score"].tolist()
+        >>> read.scores["score"].tolist()
         [0.9, 0.2]
     """
     advice = _advice_for_values(name, names_columns=columns is not None)
-    if is_detector_output(value):
-        return _predicted_boxes(name, value, known, image_ids, split, columns, scale)
+    names = columns or ColumnNames()
     if isinstance(value, pd.DataFrame):
-        frame = value
+        return read_rows(
+            value, known, name=name, split=split, columns=columns, scale=scale, advice=advice
+        )
+    images: str | list[str] = "all"
+    if is_detector_output(value):
+        read = _read_outputs(name, value, image_ids, names, advice)
+        if not is_coco(value) and image_ids is not None:
+            images = [*map(str, image_ids)]
     else:
-        frame = _score_frame(name, value, image_ids)
-        frame.attrs["is_array"] = True
-        columns = ColumnNames(score_is_named=columns is not None and columns.score_is_named)
-    return read_rows(
-        frame, known, name=name, split=split, columns=columns, scale=scale, advice=advice
+        rows = _score_frame(name, value, image_ids)
+        read = ReadTable(rows, rows[["image_id", "score"]])
+        names = ColumnNames(score_is_named=names.score_is_named)
+    return system_of(
+        read,
+        known,
+        name=name,
+        where=name,
+        names=names,
+        images=images,
+        split=split,
+        scale=scale,
+        advice=advice,
     )
 
 
@@ -196,43 +209,28 @@ def _advice_for_values(name: str, *, names_columns: bool) -> ReadingAdvice:
     )
 
 
-def _predicted_boxes(
+def _read_outputs(
     name: str,
     outputs: Any,
-    known: KnownImages,
     image_ids: pd.Series | None,
-    split: str,
-    columns: ColumnNames | None,
-    scale: float | None,
-) -> ReadPredictions:
-    """Make predictions from the outputs of a detector."""
+    names: ColumnNames,
+    advice: ReadingAdvice,
+) -> ReadTable:
+    """Read the outputs of a detector."""
     if image_ids is None and not is_coco(outputs) and not hasattr(outputs[0], "path"):
         raise InputError(
             f"{name}: a list of outputs does not name its images, and truth in a file or folder "
             "has no order; give truth as a frame, truth=pd.read_csv(FILE), or the boxes as a "
             "DataFrame with image_id"
         )
-    if is_coco(outputs) and all("file_name" in entry for entry in outputs):
-        files, numbers = (pd.Series([e[key] for e in outputs]) for key in ("file_name", "image_id"))
-        names = names_by_file(files, numbers, known.images)
-        outputs = [{**e, "image_id": image} for e, image in zip(outputs, names, strict=True)]
-    try:
-        boxes, left_out = read_outputs(outputs, image_ids)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-    run_images = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
-    read = read_rows(
-        boxes,
-        known,
-        name=name,
-        split=split,
-        columns=None if columns is None else ColumnNames(finding=columns.finding),
-        images=run_images,
-        scale=scale,
-        advice=_advice_for_values(name, names_columns=columns is not None),
-    )
-    if left_out:
-        read.notes.append(f"{WARNING}{left_out}.")
+    read = read_boxes(outputs, image_ids, names, f"{name}: outputs", advice)
+    read.content = read.rows.reindex(columns=["image_id", "score", *EDGES, "finding"])
+    if "finding" not in read.rows:
+        read.content = read.content.drop(columns="finding")
+    elif not names.finding:  # the user says that no class is one
+        read.rows = read.rows.drop(columns="finding")
+    if names.image == "id":
+        read.rows = read.rows.drop(columns="file_name", errors="ignore")
     return read
 
 
@@ -284,10 +282,7 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
     """
     columns = [str(column) for column in truth.columns]
     image = find_column(columns, image_names(columns))
-    try:
-        edges, _ = edge_columns(columns, "truth")
-    except InputError:
-        edges = []
+    edges = [*box_columns(columns).values()]
     if image is None or not edges:
         return truth, None
     _id_texts(truth[image], "truth")
@@ -320,7 +315,7 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
 def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
     """Recognise the columns of a frame of labels by their names."""
     columns = [str(column) for column in truth.columns]
-    label = find_column(columns, _LABEL_NAMES)
+    label = find_column(columns, LABEL_NAMES)
     if label is None:
         raise InputError(
             f"truth: no column of labels; it has {', '.join(columns)}: call it 'label', with 1 "
@@ -433,7 +428,8 @@ def _images_of_series(values: pd.Series, name: str, rows: pd.Series | None) -> p
         if len(by_row) == len(rows):
             return by_row
     ids = _id_texts(index, name)
-    if not is_member(ids, rows.astype(str)).any():
+    known = rows.astype(str)
+    if not is_member(ids, known).any() and not by_last_parts(pd.Series(ids), known)[1]:
         common = f"{int(index.isin(rows.index).sum()):,} of {len(index):,} rows are in both"
         reason = (
             f"not that of truth ({common})"
@@ -517,13 +513,20 @@ def _true_boxes(boxes: Any, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.Index
     """Return the true boxes, and the ids of the images whose lesions are all boxed."""
     if boxes is None:
         return no_boxes(), pd.Index([], dtype=object)
-    source = pd.read_csv(boxes) if isinstance(boxes, str | Path) else boxes
+    source = read_text_table(Path(boxes), ()) if isinstance(boxes, str | Path) else boxes
     sizes = frame.reindex(columns=["image_id", "width", "height"])
     table = boxes_table(source, frame["image_id"], image_sizes=sizes)
     if "finding" in table:
         _require_class(table, frame)
     is_crowd = table.get("crowd", pd.Series(False, table.index)).eq(True)
     table = table[["image_id", *EDGES]]
+    table["image_id"], notes = by_last_parts(table["image_id"], frame["image_id"])
+    is_repeated = table.duplicated()
+    if is_repeated.any():
+        repeated = counted(int(is_repeated.sum()), "true box", "are")
+        first = table["image_id"][is_repeated].iloc[0]
+        notes.append(f"{WARNING}{repeated} given twice (first: image '{first}'); each counts.")
+    frame.attrs["notes"] = tuple(notes)
     is_unknown = ~is_member(table["image_id"], frame["image_id"])
     if is_unknown.any():
         first = table["image_id"].to_numpy()[int(is_unknown.argmax())]
@@ -567,7 +570,7 @@ def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataF
         image_ids is None and isinstance(value.index, pd.RangeIndex)
     ):
         ids = _images_of_series(value, name, image_ids).astype(str)
-        return pd.DataFrame({"image_id": ids, "score": _flat(value, name)})
+        return _score_rows(ids, _flat(value, name), name)
     values = _flat(value, name)
     if image_ids is None:
         raise InputError(
@@ -575,7 +578,15 @@ def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataF
             "index, or a frame image_id, score"
         )
     _require_length(name, values, image_ids)
-    return pd.DataFrame({"image_id": image_ids.astype(str).to_numpy(), "score": values})
+    return _score_rows(image_ids.astype(str).to_numpy(), values, name)
+
+
+def _score_rows(ids: Any, values: np.ndarray, name: str) -> pd.DataFrame:
+    """Return scores as ``image_id, score, place``; texts of numbers are numbers."""
+    rows = pd.DataFrame({"image_id": ids, "score": values}).astype({"image_id": TEXT})
+    rows["place"] = [f"row {number}" for number in range(len(rows))]
+    rows["score"] = as_numbers(rows, "score", name)
+    return rows
 
 
 def _flat(value: Any, name: str) -> np.ndarray:
@@ -585,6 +596,8 @@ def _flat(value: Any, name: str) -> np.ndarray:
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
         raise InputError(f"{name}: has masked values; leave these images out, or give NaN")
     array = as_array(value)
+    if array.ndim == 2 and array.shape[1] == 1:  # as a network with one output gives them
+        array = array[:, 0]
     if array.ndim != 1:
         raise InputError(f"{name}: expected one value for each image, got the shape {array.shape}")
     if np.iscomplexobj(array):

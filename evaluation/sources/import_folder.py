@@ -8,19 +8,18 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.sources.imported import ReadPredictions, read_rows
-from cxr_compare.evaluation.sources.imported_images import KnownImages
+from cxr_compare.evaluation.output import System
+from cxr_compare.evaluation.sources.imported import read_rows
+from cxr_compare.evaluation.sources.known_images import KnownImages
 
 _UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
 
 
-def as_predictions(
-    read: ReadPredictions, data_set: MadeOn | None, imported_from: str
-) -> Predictions:
+def as_predictions(read: System, data_set: MadeOn | None, imported_from: str) -> Predictions:
     """Return the predictions with the record and the tables of a predictions folder.
 
     Args:
@@ -32,16 +31,17 @@ def as_predictions(
         system=read.name,
         seed=None,
         kind=read.kind,
-        findings=tuple(sorted(read.rows["finding"].unique())),
-        inference_id=read.content_id,
+        findings=read.findings,
+        inference_id=str(read.facts.inference_id),
         data_set=data_set,
         cost=dict.fromkeys(_UNKNOWN_COST),
         trained_on="unknown",
         imported_from=imported_from,
-        notes=tuple(read.notes),
+        notes=read.facts.notes,
         **provenance(),
     )
-    return Predictions.from_part(info, Part(read.images, {read.kind: read.rows}))
+    rows = read.boxes if read.gives_boxes else read.scores
+    return Predictions.from_part(info, Part(read.images, {read.kind: rows}))
 
 
 def read_predictions(

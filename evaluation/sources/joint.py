@@ -188,7 +188,7 @@ def fit_joint(
             rows = boxes[(boxes["finding"] == finding).to_numpy()]
             gate, tried = _choose_gate(rows, scores, truth, boxes_by)
         score = fit_joint_score(positive, columns)
-        rule = JointFinding(
+        rules[finding] = JointFinding(
             intercept=score.intercept,
             weights=score.weights,
             at_zero=score.at_zero,
@@ -196,7 +196,7 @@ def fit_joint(
             gate=gate,
             gates_tried=tried,
         )
-        rules[finding], held_out[finding] = rule, scores
+        held_out[finding] = scores
         fitted_on |= dict.fromkeys(labels.index)
     rule = JointRule(method=METHOD, boxes_by=boxes_by, findings=rules)
     return FittedJoint(rule, held_out, pd.Index(fitted_on))

@@ -12,8 +12,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.seen_images import SeenImages
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts

@@ -14,8 +14,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.dataset import DataSet, ImageFile
 from cxr_compare.data_prep.sources.image_files import ImageIndex, image_size
-from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 from cxr_compare.evaluation.labelled_images import LabelledImages
 
 _READING = ["image_id", "reader", *EDGES]

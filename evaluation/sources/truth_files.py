@@ -15,6 +15,7 @@ from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table, refuse_line
 from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.patients import named_patients, with_named_patients
 from cxr_compare.data_prep.sources.registry import (
     all_formats,
@@ -22,9 +23,9 @@ from cxr_compare.data_prep.sources.registry import (
     likely_format,
 )
 from cxr_compare.data_prep.sources.source_tables import Format, ReadOptions
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import DataSetInfo
-from cxr_compare.evaluation.sources.imported import ids_from_names, without_garbage_collector
+from cxr_compare.evaluation.sources.imported import without_garbage_collector
+from cxr_compare.evaluation.sources.known_images import ids_from_names
 
 _SIZE_TYPES = {"width": "float64", "height": "float64"}
 

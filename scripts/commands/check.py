@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
 from cxr_compare.scripts.next_steps import trainings
 from cxr_compare.scripts.options import open_workers

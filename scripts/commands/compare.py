@@ -216,6 +216,7 @@ def compare(
     elif truth is not None and data is None:
         if split not in (None, "default"):
             raise InputError(f"--split {split}: is for --data; name roles in the truth")
+        compared = _with_systems_of_truth(compared, truth, result_columns)
         given = open_truth(truth, boxes, patients, columns_of_truth, target_names)
         first = next(iter(given.truths.values()))
         pixels = None
@@ -234,6 +235,7 @@ def compare(
     else:
         raise InputError(
             "compare: give --data SET, or --truth FILE with or without --boxes CSV, --patients CSV"
+            + _labelled_file(compared)
         )
     exposures = read_exposures(exposure, inputs[0].truth, as_path(mapping))
     request = ReportRequest(
@@ -277,7 +279,7 @@ def _from_data_set(
 ) -> list[FromDataSet]:
     """Return the systems on each target of a data set."""
     # Values in memory do not need the readers of data sets and predictions folders.
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
     from cxr_compare.scripts.from_data_set import FromDataSet, open_values
     from cxr_compare.scripts.targets import chosen_targets
@@ -304,6 +306,39 @@ def _require_systems(compared: Sequence[GivenSystem], *, both: bool) -> None:
         raise InputError("compare: give at least one system")
     if both and len(compared) < 2:
         raise InputError("compare --both: joins two or more systems; give another one")
+
+
+def _with_systems_of_truth(
+    compared: Sequence[GivenSystem], truth: Any, columns: ResultColumns
+) -> Sequence[GivenSystem]:
+    """Replace a table that is truth and system by the systems that its columns of scores are."""
+    from cxr_compare.evaluation.sources.wide_tables import systems_in_table
+
+    systems: list[GivenSystem] = []
+    for system in compared:
+        (first, *others) = system.members
+        given = first.value if isinstance(first, GivenValues) else first
+        are_paths = isinstance(given, Path) and isinstance(truth, Path)
+        is_truth = given == truth if are_paths else given is truth and hasattr(given, "columns")
+        if others or not is_truth or columns.of_all or columns.of_one:
+            systems.append(system)
+            continue
+        found = systems_in_table(given)
+        systems += [GivenSystem(name, [GivenValues(table)]) for name, table in found.items()]
+        if not found:
+            systems.append(system)
+    return systems
+
+
+def _labelled_file(compared: Sequence[GivenSystem]) -> str:
+    """Return how to give the first result file that holds labels; empty if none does."""
+    from cxr_compare.evaluation.sources.wide_tables import label_column
+
+    for path in (path for system in compared for path in system.paths):
+        label = label_column(path)
+        if label is not None:
+            return f"; {path} has a column of labels, '{label}': say --truth {path}"
+    return ""
 
 
 def _refuse_options_of_truth(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.scripts import console
@@ -110,7 +111,7 @@ def export(
         checks = [f"  {measure.words()}" for measure in proof.measures] if verbose else []
         return Outcome(
             "\n".join([proof.summary(), *checks, f"Export: {exported}"]),
-            {"export": str(exported), **proof.to_json()},
+            {"export": str(exported), "verdict": proof.verdict, **asdict(proof)},
             next_steps=(f"cxr predict {shlex.quote(str(exported))} IMAGE",),
         )
     for_runs = {"precision": precision, "data": data, "verbose": verbose or None}

@@ -15,7 +15,7 @@ from cxr_compare.scripts.runner import command
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
-    from cxr_compare.evaluation.sources.imported import ColumnNames
+    from cxr_compare.evaluation.boxes.read_table import ColumnNames
 
 
 def _read(given: Any) -> Any:
@@ -61,8 +61,8 @@ def import_predictions(
             "image=Image Index,score=prob". A role that is left out is found by the usual names.
             finding= says that no column holds the classes of boxes; image=id or image=file_name,
             what the image_id of COCO results is.
-            box_form=xyxy (or xywh, cxcywh) and box_unit=share (or px, percent) say how boxes of any
-            file are written.
+            box_form=xyxy (or xywh, cxcywh), box_unit=share (or px, percent) and box_order=yxyx (y
+            before x) say how boxes of any file are written.
         images: Images that the software was run on; only for files of boxes. all: every image (but
             no validation image if only test images have a box; with --coco-truth only its images).
             listed: images with a box or a file. FILE: in addition the names in this file, one on
@@ -117,12 +117,12 @@ def import_predictions(
     return predictions
 
 
-_COLUMN_ROLES = ("image", "score", "finding", "box_form", "box_unit")
+_COLUMN_ROLES = ("image", "score", "finding", "box_form", "box_unit", "box_order")
 
 
 def _column_names(roles: Sequence[str]) -> ColumnNames:
     """Return the columns of a CSV of predictions, from texts ROLE=COLUMN."""
-    from cxr_compare.evaluation.sources.imported import ColumnNames
+    from cxr_compare.evaluation.boxes.read_table import ColumnNames
 
     names: dict[str, Any] = dict(text.split("=", 1) for text in roles if "=" in text)
     for text in roles:

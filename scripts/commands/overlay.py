@@ -10,7 +10,7 @@ from typing import Annotated
 from cxr_compare.data_prep.contracts.atomic_files import remove_old_temporary_files
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit

@@ -165,7 +165,7 @@ def predict(
     how |= {"tta": tta, "maps": maps}
     name, run = split_name(words[0])
     chosen = _choose_backend(run, data, how)  # before the data set is read, which takes time
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.serving.predict_folder import predict_data_set, predict_shard
 
     dataset = DataSet.open(data)

@@ -9,9 +9,9 @@ from typing import Annotated, cast
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import is_table_file
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
 from cxr_compare.data_prep.work.shards import read_shard, refuse_shard
 from cxr_compare.evaluation.sources.shortcuts import measure_shortcuts
@@ -205,7 +205,8 @@ def prepare(
     folder: Path
     source, folder = (None, Path(str(out))) if several else _source_and_out(sources, out, tables)
     _require_sources(sources if source is None else [source], prepared=several)
-    from cxr_compare.data_prep.assemble import combine, prepare
+    from cxr_compare.data_prep import prepare
+    from cxr_compare.data_prep.assemble import combine
 
     rule = SplitRule(val=val, test=test)
     with open_workers(workers) as decoders:

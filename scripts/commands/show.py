@@ -182,7 +182,7 @@ def _title(folder: Path) -> str:
 
 
 def _dataset(folder: Path) -> dict[str, Any]:
-    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.data_prep.store.pixel_store import stored_sizes
 
     dataset = DataSet.open(folder)

@@ -191,7 +191,7 @@ def evaluate_shares(
         # An image that one model cannot answer is left out, so that hours of training are not lost.
         of_split = replace(test_set, split=split)
         read = read_eligible(predictions, of_split, "common")
-        evaluated = read.images
+        evaluated = read.images.test
         notes += [f"{split}: {note.text}" for note in read.notes]
         of_classes = (
             evaluated.patients[in_class] for in_class in (evaluated.y_true, ~evaluated.y_true)

@@ -24,7 +24,8 @@ from cxr_compare.data_prep.contracts.box_readings import BoxForm
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
-from cxr_compare.evaluation.boxes.average_precision import best_precision, share_on_crowds
+from cxr_compare.evaluation.boxes.average_precision import share_on_crowds
+from cxr_compare.evaluation.boxes.best_precision import best_precision
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import (

@@ -24,7 +24,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import first_line
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.sources.imported import ids_by_name, ids_from_names
+from cxr_compare.evaluation.sources.known_images import ids_by_name, ids_from_names
 
 _DAMAGES = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
 _GRID = ("grid_h", "grid_w")

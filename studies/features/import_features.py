@@ -44,7 +44,7 @@ def import_features(
     split: str = "default",
     ignore_unknown: bool = False,
 ) -> Predictions:
-    """Import features of a frozen encoder, and fit a classifier to them.
+    """Fit a classifier to imported features of a frozen encoder.
 
     A Parquet file has one row for each image: the column image_id and one column of lists, or
     columns f0, f1, ... of numbers. With grid_h and grid_w the features are those of a grid of

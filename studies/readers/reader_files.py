@@ -14,7 +14,8 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_line
 from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
-from cxr_compare.evaluation.sources.prediction_files import ColumnNames, read_source
+from cxr_compare.evaluation.boxes.read_table import ColumnNames
+from cxr_compare.evaluation.sources.files import read_source
 from cxr_compare.studies.readers.reader_form import read_review
 from cxr_compare.studies.readers.reader_study import LESION
 

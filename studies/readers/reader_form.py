@@ -19,8 +19,8 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.page_templates import template_environment
 from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.evaluation.boxes.read_table import as_numbers
 from cxr_compare.evaluation.metrics.prose import inside_sentence
-from cxr_compare.evaluation.sources.prediction_files import as_numbers
 
 _README = """\
 How to read: {finding}

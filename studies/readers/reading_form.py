@@ -121,9 +121,9 @@ def import_form(
         cxr import-form marks-Ann.csv --key out/study/key.csv --data out/data --out out/ann
         --name Ann
     """
+    from cxr_compare.evaluation.boxes.read_table import ColumnNames
+    from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
     from cxr_compare.evaluation.sources.import_folder import import_file
-    from cxr_compare.evaluation.sources.imported import ColumnNames
-    from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
     from cxr_compare.studies.readers.reader_form import read_review
 
     form = as_path(form)

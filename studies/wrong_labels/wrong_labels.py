@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
@@ -125,13 +126,13 @@ class _LabelledScores:
     def from_result(cls, result: Result) -> _LabelledScores:
         """Take the labels, scores and decisions from a report's table of decisions."""
         content = result.answer
-        for system, seeds in content["provenance"]["seeds"].items():
+        for system, seeds in content.provenance.seeds.items():
             if isinstance(seeds, list):
                 raise InputError(
                     f"wrong-labels: {system} has {len(seeds)} training seeds, and a report has the "
                     "scores of the first alone; compare one seed of each system"
                 )
-        if (unit := content["provenance"]["protocol"]["unit"]) not in (None, "image"):
+        if (unit := content.provenance.protocol["unit"]) not in (None, "image"):
             raise InputError(
                 f"wrong-labels: the answer of this report is by {unit}, and labels are of images; "
                 "compare by image"
@@ -188,7 +189,9 @@ def _overturned(
     return claim, found
 
 
-def _weakest_claim(claims: list[dict[str, Any]], aurocs: dict[str, float]) -> dict[str, Any] | None:
+def _weakest_claim(
+    claims: Sequence[dict[str, Any]], aurocs: dict[str, float]
+) -> dict[str, Any] | None:
     """Return the shown difference of a leading system whose interval is nearest to 0."""
     if not claims or any(claim["metric"] != "auroc" for claim in claims):
         return None

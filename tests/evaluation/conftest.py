@@ -14,7 +14,7 @@ from scipy.stats import norm
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import DataSetInfo, SplitInfo, SplitOrigin
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter

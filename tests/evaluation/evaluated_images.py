@@ -55,7 +55,9 @@ def once(model):
 
 
 def row_of(table, **keys):
-    """The only row of a table that has these values."""
+    """The only row of a table that has these values; `system` "A - B" is a difference."""
+    if "system" in keys and "first" in table:
+        keys["first"], _, keys["second"] = keys.pop("system").partition(" - ")
     chosen = table[(table[list(keys)] == pd.Series(keys)).all(axis=1)]
     assert len(chosen) == 1, keys
     return chosen.iloc[0]

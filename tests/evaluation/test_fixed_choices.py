@@ -1,7 +1,5 @@
 """Choices on validation that no resample makes again: named, noted and no primary figure."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -55,9 +53,10 @@ def test_a_protocol_cannot_name_a_figure_that_rests_on_a_fixed_choice():
 def test_a_decision_names_its_fixed_choices():
     decision = Choices(target="finding", chosen_on={}, map_boxes=MapBoxRule(0.5))
     assert decision.fixed_choices == {"boxes": "cut of map boxes"}
-    fitted = replace(decision, map_boxes=None, calibration=fit_calibration("platt", [0, 1], [0, 1]))
+    platt, none = (fit_calibration(method, [0, 1], [0, 1]) for method in ("platt", "none"))
+    fitted = decision.with_values(map_boxes=None, calibration=platt)
     assert fitted.fixed_choices == {"probability": "calibration"}
-    assert replace(fitted, calibration=fit_calibration("none", [0, 1], [0, 1])).fixed_choices == {}
+    assert fitted.with_values(calibration=none).fixed_choices == {}
 
 
 def test_figures_of_boxes_from_maps_name_the_cut_that_resamples_choose_again(predict, test_set):

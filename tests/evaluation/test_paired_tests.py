@@ -259,7 +259,7 @@ def test_seeds_are_nested_in_systems_and_replicates_give_their_covariances(evalu
     # Between seeds; between patients: of two seeds of A, of B, and of A with B.
     between = (values[0] - values[1]) ** 2 / 2
     over_patients = drawn[0, 1] + drawn[2, 2] - drawn[0, 2] - drawn[1, 2]
-    gap = figures.differences["A", "B"][key]
+    gap = figures.of("A", "B")[key]
     assert gap.estimate == pytest.approx(np.mean(values[:2]) - values[2])
     assert gap.error**2 == pytest.approx(between / 2 + over_patients)
     patients = figures.get("A", *key[:0:-1]).effective_patients - 1
@@ -384,14 +384,13 @@ def test_f1_of_one_is_exact_by_the_share_that_it_follows_from():
     assert found.loc["accuracy", "ci_low"] == pytest.approx(0.025 ** (1 / 10))
 
 
-def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution(evaluated):
-    few = replace(evaluated, y_true=np.isin(np.arange(N), [0, 100, 200]))
-    (caution,) = few_patients(few)
+def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution():
+    (caution,) = few_patients(evaluated_images(np.isin(np.arange(N), [0, 100, 200])))
     (positive,) = [row for row in caution.values["classes"] if row["name"] == "positive"]
     assert (positive["n_images"], positive["n_patients"], positive["few"]) == (3, 3, True)
     owner = np.where(np.arange(N) < 100, 0, np.arange(N) - 99)
-    one = replace(evaluated, y_true=np.arange(N) % 2 == 0, patients=owner, n_patients=141)
-    (caution,) = few_patients(one)
+    even = np.arange(N) % 2 == 0
+    (caution,) = few_patients(evaluated_images(even, owner))
     classes = caution.values["classes"]
     assert [row["name"] for row in classes] == ["positive", "negative"]
     for row in classes:
@@ -399,8 +398,7 @@ def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution(eva
         assert row["effective"] == pytest.approx(120**2 / 2570)
         assert (row["largest"], row["n_images"]) == (50, 120)
     assert "(42 %)" in caution.text
-    spread = replace(evaluated, patients=np.arange(N), n_patients=N, y_true=np.arange(N) % 2 == 0)
-    assert few_patients(spread) == []
+    assert few_patients(evaluated_images(even)) == []
 
 
 def test_the_table_counts_effective_patients_of_the_class_that_a_figure_is_a_share_of(evaluated):

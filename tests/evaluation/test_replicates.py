@@ -268,9 +268,9 @@ def test_thresholds_that_are_not_chosen_again_give_narrower_intervals_that_say_s
 def test_the_table_tells_which_figures_rest_on_choices_made_again(drawn):
     figures = drawn[3]
     again = Figures.from_table(figures.table())
-    for name, of_system in figures.systems.items():
+    for names, of_system in figures.rows.items():
         for key, figure in of_system.items():
-            read = again.systems[name][key]
+            read = again.rows[names][key]
             assert read.n_chosen_on == figure.n_chosen_on
             assert read.refitted == (figure.refitted and figure.bounded)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.synth.phantom import write_phantom

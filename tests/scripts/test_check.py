@@ -14,13 +14,13 @@ import pytest
 from cxr_compare.data_prep.audit.audit import require_no_errors
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     _MAX_DISTANCE,
     TRUSTED_DISTANCE,
     find_near_duplicates,
 )
 from cxr_compare.data_prep.splits.stored_splits import SplitRule, add_splits
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts import cli
 from cxr_compare.scripts.commands.check import check as check_command
 from cxr_compare.scripts.commands.prepare import prepare

@@ -10,7 +10,7 @@ import pytest
 
 import cxr_compare
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from tests.scripts.small_sets import refusal
 
 ROOT = Path(__file__).resolve().parents[2]

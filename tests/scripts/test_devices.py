@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from cxr_compare.configs.load import find_config, first_difference, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.child_processes import own_rank, wait_for_processes
 from cxr_compare.training.rank import Rank
 from cxr_compare.training.request import require_shares
@@ -67,7 +67,7 @@ ImageLabelDataset.__getitem__ = unreadable
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = drawn_images(tmp_path_factory.mktemp("devices"), 33, 96, [96], prevalence=0.4)
+    data = drawn_images(tmp_path_factory.mktemp("devices"), 32, 96, [96], prevalence=0.4)
     images = {role: len(DataSet.open(data).image_ids(role)) for role in ("train", "val")}
     # Of two processes one has no image of the last batch, and one has more to validate.
     assert images["train"] % 4 == 1

@@ -20,12 +20,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.prepare import prepare
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.store import decode
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.work import ray_cluster
 from cxr_compare.data_prep.work.map_images import map_images

@@ -85,7 +85,7 @@ def test_images_taken_as_run_and_boxes_left_out_are_cautions(compare_by, tmp_pat
     assert any("50 of 80 test images" in caution for caution in cautions)
     assert any("1 box" in caution for caution in cautions)
     saved = few.save(tmp_path / "report")
-    for text in (str(few), str(saved), saved.page.read_text(), json.dumps(saved.answer)):
+    for text in (str(few), str(saved), saved.page.read_text(), json.dumps(saved.to_dict())):
         assert "50 of 80 test images" in text
 
 
@@ -151,5 +151,5 @@ def test_hidden_names_are_hidden_in_these_notes(tmp_path):
 
 
 def test_a_result_with_all_boxes_inside_their_images_has_no_such_note():
-    assert compare_frames(BOXES).answer.reading == []
-    assert cxr_compare.compare({"A": SCORES}, truth=Y, replicates=100).answer.reading == []
+    assert compare_frames(BOXES).answer.reading == ()
+    assert cxr_compare.compare({"A": SCORES}, truth=Y, replicates=100).answer.reading == ()

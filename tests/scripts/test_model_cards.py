@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.show import show
@@ -41,7 +41,7 @@ def test_imported_predictions_have_a_card_before_and_after_tuning(folder):
     after = show(folder / "scores", card=True).text
     assert "These images chose weights and thresholds" in after
     decision = json.loads(next((folder / "scores" / "decisions").glob("*.json")).read_text())
-    assert f"| AUROC | {decision['validation']['auroc']:.3f} |" in after
+    assert f"| AUROC | {decision['validation']['']['auroc']:.3f} |" in after
     assert "Intervals**: none" in after
 
 

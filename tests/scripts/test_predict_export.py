@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.choices import Choices, Declared

@@ -10,7 +10,7 @@ import pytest
 
 import cxr_compare
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
 from cxr_compare.serving.export_spec import EVALUATION_FILE, validation_folder

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts import cli
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.next_steps import next_steps

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cxr_compare.classification.model import build_classifier
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.compare import compare

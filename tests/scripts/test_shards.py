@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store import build_pixel_store
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.synth.phantom import write_phantom
 from cxr_compare.data_prep.work import shards
 from cxr_compare.data_prep.work.shards import Shard, read_shard

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.prepare import prepare

@@ -18,8 +18,8 @@ from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.splits.stored_splits import SplitRule, add_splits
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit

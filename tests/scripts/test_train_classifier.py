@@ -15,8 +15,8 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.descriptions import public_sets
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.evaluation.sources.truth_files import truth_set
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.import_predictions import import_predictions
@@ -172,7 +172,7 @@ def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(
     ("change", "message"),
     [
         ({"a": [{"image_id": 77}]}, "a.json: entry 0: image 77 is not in"),
-        ({"a": [{"bbox": [1, 2, 3]}]}, "a.json: entry 0 needs image_id, bbox of four numbers"),
+        ({"a": [{"bbox": [1, 2, 3]}]}, "a.json: entry 0 needs image_id"),
         ({"a": [{"bbox": [9, 9, 0, 5]}]}, "a.json: entry 0, image 'x': box [9, 9, 0, 5], r"),
         ({"a": [{"score": -9}]}, "score=-9.0; scores must be numbers in [0, 1] (1 row is not)"),
         ({"a": [{"bbox": [40, 40, 90, 80]}]}, "are these corners? If so, say --columns a.box_f"),

@@ -9,7 +9,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.split import split
 from cxr_compare.scripts.commands.tune import tune

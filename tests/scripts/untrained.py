@@ -7,7 +7,7 @@ import torch
 
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector

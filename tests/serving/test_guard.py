@@ -13,11 +13,11 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts import console
 from cxr_compare.serving import guard as guards
 from cxr_compare.serving.guard import (

@@ -149,12 +149,12 @@ def test_float_export_of_a_classifier_is_stored_only_if_its_answers_are_equal(
     assert {measure.case for measure in proof.measures} == {"validation images", "a black image"}
     if refused is None:
         proof.require("out")
-        assert proof.to_json()["verdict"] == "kept"
+        assert proof.verdict == "kept"
         return
     with pytest.raises(InputError, match=refused) as error:
         proof.require("out")
     assert "--format" in str(error.value)
-    assert proof.to_json()["verdict"] == "refused"
+    assert proof.verdict == "refused"
 
 
 class Detector(Answers):

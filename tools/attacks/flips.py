@@ -18,7 +18,7 @@ import pandas as pd
 from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.audit.audit import Audit
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.choices import Choices
 from tools.attacks import material

@@ -12,10 +12,10 @@ from PIL import Image
 from cxr_compare.data_prep.assemble import decode_source
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.splits.stored_splits import add_splits
-from cxr_compare.data_prep.store.dataset import DataSet
 from tests.data_prep.assemble.sources import make, write_pairs
 
 SIZE = 32
@@ -109,7 +109,7 @@ def test_a_kill_while_adding_leaves_a_complete_set_and_is_resumed(tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cxr_compare.data_prep.assemble.prepare.complete_tables", killed)
+        patch.setattr("cxr_compare.data_prep.prepare.complete_tables", killed)
         with pytest.raises(KeyboardInterrupt):
             make(source, out, add=True)
     assert len(DataSet.open(out).images) == 24

@@ -5,11 +5,11 @@ import shutil
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.audit.audit import audit
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
+from cxr_compare.data_prep.prepare import prepare
 from cxr_compare.data_prep.synth.phantom import write_phantom
 from tests.data_prep.audit.flawed_phantom import write_flawed_phantom
 from tests.stored_json import put_table

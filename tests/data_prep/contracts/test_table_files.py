@@ -24,7 +24,8 @@ from cxr_compare.data_prep.contracts.table_files import (
     to_numbers,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.sources.prediction_files import ColumnNames, read_source
+from cxr_compare.evaluation.boxes.read_table import ColumnNames
+from cxr_compare.evaluation.sources.files import read_source
 
 ROWS = [["file", "label", "x"], ["a.png", "Maße", "1.5"], ["b.png", "", "20.25"]]
 SHEET = "xl/worksheets/sheet1.xml"

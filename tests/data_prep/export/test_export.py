@@ -23,12 +23,12 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.export.content import file_stems
 from cxr_compare.data_prep.export.export import export_annotations
 from cxr_compare.data_prep.sources.coco import COCO as COCO_FORMAT
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
-from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.dataset_info import SplitInfo, SplitOrigin
 from tests.plain_info import data_set_info
 from tests.stored_json import bind_tables, put_table

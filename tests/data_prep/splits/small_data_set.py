@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from tests.scripts.small_sets import table_set
 
 

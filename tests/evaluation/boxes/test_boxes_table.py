@@ -173,6 +173,18 @@ def test_shares_become_px_with_the_sizes_of_the_images():
     assert_expected(boxes_table(shares, image_sizes=frame, in_shares=True))
 
 
+@pytest.mark.parametrize("form", ["xyxy", "xywh"])
+def test_boxes_with_y_before_x_are_turned_as_the_user_says(form):
+    outputs = torchvision_outputs()
+    for output in outputs:
+        if form == "xywh":
+            output["boxes"][:, 2:] -= output["boxes"][:, :2]
+        output["boxes"] = output["boxes"][:, [1, 0, 3, 2]]
+    assert_expected(boxes_table(outputs, IDS, box_format=form, order="yxyx"))
+    with pytest.raises(InputError, match="yx"):
+        boxes_table(outputs, IDS, order="yx")
+
+
 METRICS = {
     "box_average_precision": metrics.box_average_precision,
     "froc": metrics.froc,
@@ -241,7 +253,7 @@ def with_first(key: str, value: Any) -> list[dict[str, Any]]:
         (7, ["a"], "got int"),
         ([], ["a"], "is an empty list, and there is 1 image"),
         ([{"image_id": 1, "bbox": [1, 2, 3]}], None, "entry 0 needs image_id and bbox"),
-        (pd.DataFrame({"name": ["a"]}), None, "no column names the image"),
+        (pd.DataFrame({"name": ["a"]}), None, "column 'image_id' is missing"),
         (EXPECTED.drop(columns="x2"), None, "boxes: column 'x2' is missing"),
         (EXPECTED.drop(columns=EDGES), None, "no four columns are the edges"),
         ({"image_id": ["a"]}, None, "expected a DataFrame .* got dict of image_id"),

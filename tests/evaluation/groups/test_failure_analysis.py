@@ -1,15 +1,17 @@
 """Failure analysis: groups, agreement, prevalence and combinations, against recounted figures."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+import cxr_compare
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.groups.failure_analysis import (
@@ -19,14 +21,14 @@ from cxr_compare.evaluation.groups.failure_analysis import (
     trusted_spacing,
     with_tests,
 )
-from cxr_compare.evaluation.groups.shares import TOO_FEW, Shares
+from cxr_compare.evaluation.groups.shares import TOO_FEW, TOO_FEW_LESIONS, Shares
 from cxr_compare.evaluation.groups.shortcuts import SHORTCUT
 from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
 from cxr_compare.evaluation.sources.stored_predictions import compare_predictions
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.thresholds import ThresholdChoice
 from tests.evaluation.evaluated_images import evaluated_images, model_of, row_of
-from tests.stored_json import bind_tables
+from tests.stored_json import bind_tables, put_table
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
 
@@ -212,7 +214,7 @@ def fail(system, ids):
     part = system.folder / "predicted_images.parquet" / "part-00000.parquet"
     images = read_table(part, "predicted_images")
     images.loc[images["image_id"].isin(ids), ["status", "reason"]] = ["failed", "out of memory"]
-    write_table(images, part, "predicted_images")
+    put_table(images, part, "predicted_images")
     return Predictions.open(system.folder)
 
 
@@ -245,3 +247,48 @@ def test_starting_weights_of_unknown_training_are_named_in_a_note(predict, test_
     comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert any("other.pth in A" in note.text for note in comparison.notes)
     assert comparison.provenance["systems"]["A"]["trained_on"]["unknown"] == "other.pth"
+
+
+@pytest.fixture(scope="module")
+def without_validation():
+    """A detector and a classifier at a declared threshold, on test images of known sizes."""
+    rng = np.random.default_rng(0)
+    names = [f"i{number:03d}" for number in range(200)]
+    label = np.arange(200) % 2
+    truth = pd.DataFrame({"image_id": names, "label": label, "width": 1000, "height": 1000})
+    truth["sex"] = np.where(rng.random(200) < 0.5, "F", "M")
+    low = rng.uniform(0, 600, (100, 2))
+    side = rng.uniform(50, 300, (100, 1))
+    low[:4, 1] = 900.0  # few lesions in the lower third
+    low[4:, 1] *= 0.5
+    side[:4] = 60.0
+    lesions = pd.DataFrame(np.hstack([low, low + side]), columns=["x1", "y1", "x2", "y2"])
+    lesions["image_id"] = names[1::2]
+    boxes = lesions.assign(score=rng.random(100))
+    scores = pd.Series(0.4 * label + rng.uniform(0, 0.6, 200), names)
+    return cxr_compare.compare(
+        {"D": boxes, "C": scores}, truth=truth, boxes=lesions, policy=["threshold=0.5"],
+        replicates=100,
+    )  # fmt: skip
+
+
+def test_a_declared_threshold_gives_figures_of_groups_and_of_lesions(without_validation):
+    groups = without_validation.groups
+    of_sex = groups[(groups["topic"] == "sex") & (groups["policy"] == "threshold=0.5")]
+    assert {"recall", "specificity"} <= set(of_sex["metric"])
+    rows = groups[groups["metric"] == "lesion_recall"].set_index(["topic", "group"])
+    found = rows.loc[("lesions by side", "left of the image")]
+    assert (found["system"], 0 < found["estimate"] < 1) == ("D", True)
+    few = rows.loc[("lesions by third", "lower")]
+    assert np.isnan(few["estimate"])
+    assert (few["of"], few["note"]) == (4, TOO_FEW_LESIONS)
+
+
+def test_groups_are_computed_when_they_are_first_read(without_validation):
+    asked = []
+    compared = without_validation.compared.comparison
+    lazy = replace(compared, compute_groups=lambda: asked.append(1) or compared.groups)
+    assert lazy.answer.headline == compared.answer.headline
+    assert asked == []
+    assert len(lazy.groups) == len(compared.groups)
+    assert asked == [1]

@@ -241,7 +241,7 @@ def duplicated():
 def test_one_detector_is_not_better_than_itself_after_suppression(duplicated):
     systems, truth, lesions = duplicated
     report = cxr_compare.compare(systems, truth=truth, boxes=lesions, replicates=100)
-    table = report.to_frame().query("system == 'Raw - Suppressed'").set_index("metric")
+    table = report.to_frame().query("first == 'Raw' and second == 'Suppressed'").set_index("metric")
     assert table.loc["ap50", "estimate"] < -0.05
     assert table.loc[["ap50", "ap"], "p_value"].isna().all()
     assert table.loc["ap50_decided", "estimate"] == 0

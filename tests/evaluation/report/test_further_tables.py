@@ -15,6 +15,7 @@ from cxr_compare.evaluation.report.failure_tables import (
     group_tables,
     groups_lead,
     lesion_table,
+    no_groups_text,
     subgroup_tables,
 )
 from cxr_compare.evaluation.report.folded_tables import folded_tables
@@ -196,3 +197,16 @@ def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     background = kinds.loc["Classifier", "Boxes on background"]
     assert background.startswith(f"{counts['background', 'Classifier']:.0f} (")
     assert set(net_benefit(compared)["system"]) == {"Detector", "Classifier", ""}
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({}, "view, sex and age are not known here"),
+        ({"view": "PA"}, "sex and age are not known here, and view does not vary"),
+        ({"view": "PA", "sex": "F", "age_years": 5.0}, "view, sex and age do not vary"),
+    ],
+)
+def test_the_page_says_why_there_are_no_groups(columns, words):
+    images = pd.DataFrame({"image_id": ["a", "b"]}).assign(**columns)
+    assert no_groups_text(images) == f"No groups of images: {words}."

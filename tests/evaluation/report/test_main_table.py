@@ -140,7 +140,7 @@ def test_rows_that_were_asked_for_stand_in_their_order_and_one_without_a_figure_
 
 def test_reason_stands_once_with_the_figures_that_it_belongs_to(comparison):
     for name in comparison.names:
-        figures = comparison.figures.systems[name]
+        figures = comparison.figures.rows[name, ""]
         for count, (key, figure) in enumerate(figures.items()):
             note = f"undefined in {count + 1} of 2000 resamples, left out"
             figures[key] = replace(figure, note=note)

@@ -103,7 +103,8 @@ def test_every_caution_opens_from_a_few_words_and_a_short_one_stands_in_full(wri
 
 
 def test_chance_stands_above_the_answer_where_no_system_beats_it(written, comparison):
-    for figures in comparison.figures.systems.values():
+    for name in comparison.names:
+        figures = comparison.figures.rows[name, ""]
         key = MetricKey("all", "", "auroc")
         figures[key] = replace(figures[key], ci_low=0.4, p_value=0.3)
     html = written()
@@ -112,7 +113,7 @@ def test_chance_stands_above_the_answer_where_no_system_beats_it(written, compar
 
 
 def test_difference_that_fails_the_correction_is_marked_as_not_shown(written, comparison):
-    gaps = comparison.figures.differences["RetinaNet", "CheXNet"]
+    gaps = comparison.figures.rows["RetinaNet", "CheXNet"]
     key = MetricKey("all", "", "average_precision")
     gaps[key] = replace(
         gaps[key], estimate=0.1, ci_low=0.01, ci_high=0.2, interval_at=lambda _: (-0.01, 0.3)
@@ -175,7 +176,7 @@ def test_rows_of_the_first_table_are_those_asked_for(written):
 
 
 def test_threshold_says_what_chose_it(written, comparison):
-    figures = comparison.figures.systems["CheXNet"]
+    figures = comparison.figures.rows["CheXNet", ""]
     for key in [key for key in figures if key.policy == "max_f1"]:
         figures[key] = replace(figures[key], n_chosen_on=1234)
     html = written().replace("\u00a0", " ")
@@ -299,7 +300,7 @@ def test_nothing_tuned_at_all_still_gives_a_report(written, comparison):
 
 
 def test_undefined_figure_shows_its_reason(written, comparison):
-    figures = comparison.figures.systems["CheXNet"]
+    figures = comparison.figures.rows["CheXNet", ""]
     for key in [key for key in figures if key.metric == "precision"]:
         figures[key] = Figure(note="no image is called positive")
     html = written()

@@ -12,7 +12,7 @@ from cxr_compare.evaluation.sources.from_frames import (
     predictions_from_values,
     truth_from_values,
 )
-from cxr_compare.evaluation.sources.imported_images import KnownImages
+from cxr_compare.evaluation.sources.known_images import KnownImages
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI
 from tests.evaluation.evaluated_images import row_of
 
@@ -240,7 +240,6 @@ def test_true_boxes_beside_labels_are_evaluated_where_all_lesions_are_boxed(tabl
     assert figures["wrong", "ap50"] == 0.0
     (caution,) = [text for text in result.cautions if "AP50" in text]
     assert "wrong" in caution
-    assert "resized" in caution  # beyond the true boxes: scale={"wrong": 1} had answered
 
 
 def test_detector_beside_all_lesions_gets_a_caution_that_does_not_blame_the_size(table):
@@ -271,7 +270,7 @@ def test_images_with_a_crowd_take_no_part_in_figures_of_boxes(table):
     [
         ((300, 400, 200, 100), r"row \d+, image '.*\[300, 400, .*widths and heights"),
         ((0.3, 0.4, 0.5, 0.6), r"row \d+, image '.*\[0\.3, .*shares"),
-        ((300, 400, np.nan, 500), r"row \d+, image '.*x2=nan"),
+        ((300, 400, np.nan, 500), r"row \d+, image '.*x2='nan'"),
         ((300, 400, 300, 500), r"row \d+, image '.*\[300, 400, 300, "),
     ],
 )
@@ -284,12 +283,58 @@ def test_true_boxes_in_another_form_are_asked_about(table, edges, says):
         cxr_compare.compare({"A": found}, truth=table[["image_id", "label"]], boxes=boxes)
 
 
-def test_true_boxes_of_an_id_with_another_ending_name_the_likely_image(table):
-    ids = table.loc[table["label"] == 1, "image_id"] + ".png"
-    boxes = pd.DataFrame({"image_id": ids, "x1": 10, "y1": 10, "x2": 60, "y2": 60})
+def test_names_match_by_their_last_part_where_each_fits_one_image(table):
+    truth = table.set_index("image_id")["label"]
+    positive = table.loc[table["label"] == 1, "image_id"]
+    edges = {"x1": 10, "y1": 10, "x2": 60, "y2": 60}
+    boxes = pd.DataFrame({"image_id": "a/" + positive + ".PNG", **edges})
+    found = boxes.assign(image_id="C:\\d\\" + positive + ".png", score=0.5)
+    result = cxr_compare.compare({"A": found}, truth=truth, boxes=boxes, replicates=100)
+    assert result.figures.set_index("metric").loc["ap50", "estimate"] == 1
+    assert "last part" in str(result)
+    scores = table["a"].set_axis("x/" + table["image_id"] + ".dcm")
+    by_path = cxr_compare.compare({"A": scores}, truth=truth, replicates=100)
+    plain = cxr_compare.compare(
+        {"A": table.set_index("image_id")["a"]}, truth=truth, replicates=100
+    )
+    assert by_path.figures.equals(plain.figures)
+    twice = table["a"].set_axis(
+        [f"{k % 2}/{i}" for k, i in enumerate(np.repeat(truth.index[:60], 2))]
+    )
+    with pytest.raises(InputError):
+        cxr_compare.compare({"A": twice}, truth=truth)
+
+
+def test_columns_of_one_output_and_texts_of_numbers_are_scores(table):
+    truth = table["label"].to_numpy()
     scores = table["a"].to_numpy()
-    with pytest.raises(InputError, match=r"\.png' has no label in truth; is it '.*'\?"):
-        cxr_compare.compare({"A": scores}, truth=table[["image_id", "label"]], boxes=boxes)
+    plain = cxr_compare.compare({"A": scores}, truth=truth, replicates=100).figures
+    texts = [repr(score) for score in scores.tolist()]
+    for given in (scores.reshape(-1, 1), texts):
+        result = cxr_compare.compare({"A": given}, truth=truth.reshape(-1, 1), replicates=100)
+        assert result.figures.equals(plain)
+    with pytest.raises(InputError, match="row 3"):
+        cxr_compare.compare({"A": pd.Series([*texts[:3], "x", *texts[4:]])}, truth=truth)
+
+
+def test_repeated_boxes_are_a_caution(table):
+    ids = table.loc[table["label"] == 1, "image_id"]
+    boxes = pd.DataFrame({"image_id": ids, "x1": 10, "y1": 10, "x2": 60, "y2": 60})
+    found = boxes.assign(score=0.5)
+    truth = table[["image_id", "label"]]
+    for system, drawn in ((pd.concat([found, found]), boxes), (found, pd.concat([boxes, boxes]))):
+        result = cxr_compare.compare({"A": system}, truth=truth, boxes=drawn, replicates=100)
+        assert any("given twice" in caution for caution in result.cautions)
+
+
+def test_a_table_with_labels_that_is_truth_and_system_is_several_systems(table, tmp_path):
+    wide = table[["image_id", "label", "a", "b"]].rename(columns={"label": "y_true"})
+    wide.to_csv(tmp_path / "w.csv", index=False)
+    for given in (wide, tmp_path / "w.csv"):
+        result = cxr_compare.compare({"all": given}, truth=given, replicates=100)
+        assert result.systems == ["a", "b"]
+    with pytest.raises(InputError, match=r"--truth .*w\.csv"):
+        cxr_compare.compare({"A": tmp_path / "w.csv"})
 
 
 def test_validation_images_of_a_frame_of_boxes_on_test_images_alone_are_not_empty(table):
@@ -301,7 +346,7 @@ def test_validation_images_of_a_frame_of_boxes_on_test_images_alone_are_not_empt
     read = predictions_from_values("A", found, KnownImages.of_truth(labelled))
     ok = set(read.images.loc[read.images["status"] == "ok", "image_id"])
     assert ok == set(truth.loc[truth["role"] == "test", "image_id"])
-    assert read.rows[EDGES].iloc[0].tolist() == [10, 10, 60, 60]
+    assert read.boxes[EDGES].iloc[0].tolist() == [10, 10, 60, 60]
 
 
 def test_numbered_ids_sort_in_their_order():
@@ -401,7 +446,7 @@ def test_the_label_frame_of_rsna_has_one_row_a_box_and_images_as_patient_ids(box
     assert ids.tolist() == ["b", "a", "c", "d"]
     assert ids.index.tolist() == [0, 1, 2, 3]
     assert labelled.true_boxes[EDGES].to_numpy().tolist() == RSNA_BOXES
-    assert labelled.labels.to_dict() == dict.fromkeys("ad", 1.0) | dict.fromkeys("bc", 0.0)
+    assert labelled.label.to_dict() == dict.fromkeys("ad", 1.0) | dict.fromkeys("bc", 0.0)
     assert set(labelled.boxes_trusted) == set("abcd")
     assert (labelled.images["patient_id_source"] == "assumed_image").all()
 
@@ -448,7 +493,7 @@ def test_scores_in_bf16_are_scores():
     scores = torch.tensor([0.25, 0.75, 0.5]).bfloat16()
     truth, ids = truth_from_values([0, 1, None])
     known = KnownImages.of_truth(truth)
-    assert predictions_from_values("A", scores, known, ids).rows["score"].tolist() == [
+    assert predictions_from_values("A", scores, known, ids).scores["score"].tolist() == [
         0.25,
         0.75,
         0.5,

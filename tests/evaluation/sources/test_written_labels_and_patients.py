@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.evaluation.sources.from_frames import truth_from_values
 from cxr_compare.evaluation.sources.import_folder import read_predictions
 from cxr_compare.evaluation.sources.truth_files import truth_set

@@ -32,7 +32,7 @@ def cautions(make_metrics, rows, failures=NO_FAILURES, *, p_values=(), audit=(),
     )
     key = MetricKey(ALL, "", "auroc")
     for name, p_value in zip(rows, p_values, strict=False):
-        figures.systems[name][key] = replace(figures.systems[name][key], p_value=p_value)
+        figures.rows[name, ""][key] = replace(figures.rows[name, ""][key], p_value=p_value)
     return list_cautions(Background("rsna", audit=audit, **background), figures, failures)
 
 
@@ -66,7 +66,7 @@ def test_a_rank_test_that_does_not_show_more_than_chance_is_a_caution(
 def test_the_worst_comes_first_and_notes_of_caution_last(make_metrics):
     figures = Figures.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
     key = MetricKey(ALL, "", "auroc")
-    figures.systems["A"][key] = replace(figures.systems["A"][key], p_value=1.0)
+    figures.rows["A", ""][key] = replace(figures.rows["A", ""][key], p_value=1.0)
     background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
     notes = [Note("few_patients", "Few patients."), Note("seeds", "Means over seeds.")]
     listed = list_cautions(background, figures, NO_FAILURES, notes)
@@ -103,7 +103,7 @@ def test_a_guess_without_the_lungs_is_compared_with_each_system(
     found = compare_predictions(systems, LabelledSplit(data, data.target()), replicates=20)
     rows = found.groups[found.groups["topic"] == BEYOND_SHORTCUT]
     assert rows["system"].tolist() == ["A", "B"]
-    gaps = [figure for figure in found.figures.differences["A", "B"].values() if figure.bounded]
+    gaps = [figure for figure in found.figures.of("A", "B").values() if figure.bounded]
     assert gaps
     sizes = range(1, 11)
     for gap in gaps:  # each can be one of as many comparisons as a report tells, and only widens

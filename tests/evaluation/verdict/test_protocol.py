@@ -71,9 +71,10 @@ def with_simultaneous(figures, ends):
             key: replace(figure, interval_at=lambda _, pair=pair: ends[pair[1]])
             for key, figure in each.items()
         }
-        for pair, each in figures.differences.items()
+        for pair, each in figures.rows.items()
+        if pair[1]
     }
-    return replace(figures, differences=differences)
+    return replace(figures, rows={**figures.rows, **differences})
 
 
 def test_a_margin_is_compared_with_intervals_of_all_contrasts_at_once(make_metrics):

@@ -93,7 +93,7 @@ def test_chance_comes_first_where_no_system_beats_it(make_metrics, scores, p_val
     figures = Figures.from_table(table(make_metrics, scores, gaps))
     key = MetricKey(ALL, "", "auroc")
     for name, p_value in zip(scores, p_values, strict=True):
-        figures.systems[name][key] = replace(figures.systems[name][key], p_value=p_value)
+        figures.rows[name, ""][key] = replace(figures.rows[name, ""][key], p_value=p_value)
     verdict = state_verdict(figures, list(scores), "X")
     assert verdict.headline.startswith(f"On these 12 test images, {start}")
 

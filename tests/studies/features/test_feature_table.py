@@ -9,7 +9,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.studies.features import feature_table
 from cxr_compare.studies.features.feature_table import FeatureTable
 from tests.scripts.small_sets import table_set

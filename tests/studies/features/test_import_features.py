@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from cxr_compare.classification.model import build_classifier
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.sources.stored_predictions import stored_decision
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.compare import compare
 from cxr_compare.scripts.commands.predict import predict
@@ -113,7 +114,7 @@ def test_features_of_whole_images_give_the_same_scores_and_no_map(
     assert np.allclose(_scores(predicted), _scores(whole), atol=1e-4)
     assert whole.maps.empty
     tune(tmp_path / "p", data=probe_set)
-    assert whole.decision(DataSet.open(probe_set).target().name) is not None
+    assert stored_decision(whole, DataSet.open(probe_set).target().name) is not None
 
 
 def test_the_report_says_what_the_system_is(predicted, of_cells, probe_set, tmp_path):
@@ -125,7 +126,7 @@ def test_the_report_says_what_the_system_is(predicted, of_cells, probe_set, tmp_
     )
     figures = report.to_frame()
     rows = figures[(figures["metric"] == "auroc") & (figures["subgroup"] == "all")]
-    aurocs = rows.set_index("system")["estimate"]
+    aurocs = rows.set_index("first")["estimate"]
     assert aurocs["Network"] == pytest.approx(aurocs["Table"], abs=1e-6)
     page = (tmp_path / "report" / "report.html").read_text()
     assert "features of ResNet-18 (revision random" in page

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.dataset import DataSet
 from tests.stored_json import put_table
 
 

@@ -1,4 +1,7 @@
-"""Predictions in COCO results and in YOLO's text files, as they are written."""
+"""Readers of files with predictions: CSV and other tables, COCO results, and YOLO's text files.
+
+Rows are not checked against images here.
+"""
 
 from __future__ import annotations
 
@@ -10,98 +13,115 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_numbers import coco_rotation, four_numbers
-from cxr_compare.data_prep.contracts.box_readings import BoxReading
-from cxr_compare.data_prep.contracts.boxes import EDGES, turned_bounds
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import finding_name
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.limits import require_few_names
+from cxr_compare.data_prep.contracts.table_files import read_text_table, refuse_other_kind
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_json_file
 from cxr_compare.data_prep.sources.image_files import ids_of_paths, without_suffix
 from cxr_compare.data_prep.sources.markup_files import read_lines
 from cxr_compare.data_prep.sources.yolo import read_class_names
-from cxr_compare.evaluation.sources.raw_predictions import RawPredictions
-from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
+from cxr_compare.evaluation.boxes.read_boxes import read_coco
+from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, texts_of
+from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
+from cxr_compare.evaluation.boxes.table_columns import read_frame
 
-_COCO_BOXES = BoxReading(form="xywh")
+
+def read_source(
+    source: str | Path | pd.DataFrame,
+    names: ColumnNames,
+    coco_truth: str | Path | None = None,
+    class_names: str | Path | Sequence[str] | None = None,
+    advice: ReadingAdvice | None = None,
+) -> ReadTable:
+    """Read every row of predictions from a DataFrame, YOLO folder, COCO results or CSV file.
+
+    Args:
+        source: The file, folder or DataFrame to read.
+        names: Names of the columns of a CSV file or DataFrame.
+        coco_truth: COCO annotation file in which the image and category numbers of COCO results
+            have names; None if they need no names.
+        class_names: Names of YOLO's class numbers, in their order: a sequence, a text with commas
+            such as ``"mass,nodule"``, or a ``data.yaml`` file. None uses the ``data.yaml`` beside
+            the text files; without such a file, all boxes must be of class 0. In a submission with
+            a column ``PredictionString``, None takes VinBigData's classes. Not used for other
+            sources.
+        advice: What error messages tell the user to do.
+
+    Returns:
+        The rows, with images and findings (disease signs) named as in the source, and remarks on
+        how they were read.
+
+    Raises:
+        InputError: The source is missing or malformed. The message names the row or entry.
+
+    Example:
+        >>> frame = pd.DataFrame({"image_id": ["a"], "score": [0.5]})
+        >>> read_source(frame, ColumnNames()).rows["score"].tolist()
+        [0.5]
+    """
+    advice = advice or ReadingAdvice()
+    if isinstance(source, pd.DataFrame):
+        numbered = given_class_names(class_names)
+        return read_frame(source, names, advice.frame, advice, class_names=numbered)
+    source = Path(source)
+    if source.is_dir():
+        return _read_yolo(source, class_names, names, advice)
+    if not source.is_file():
+        raise InputError(f"{source}: no such file or folder")
+    refuse_other_kind(source)
+    if _looks_like_json(source):
+        truth = None if coco_truth is None else Path(coco_truth)
+        return _read_coco_file(source, truth, names, advice)
+    table = read_text_table(source, ())
+    if len(table.columns) == 1:
+        table = read_text_table(source, (names.image, names.score))
+    table.index += 2  # line 1 is the header
+    numbered = given_class_names(class_names)
+    read = read_frame(table, names, str(source), advice, class_names=numbered)
+    read.content = source.read_bytes()
+    return read
 
 
-def read_coco(
-    path: Path, truth: Path | None, advice: ReadingAdvice, image_ids: str = ""
-) -> RawPredictions:
-    """Read COCO results, a list of ``image_id, category_id, bbox [x, y, width, height], score``.
+def _looks_like_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
 
-    ``image_ids`` says what ``image_id`` is: ``id``, an id of the annotation file; ``file_name``,
+
+def _read_coco_file(
+    path: Path, truth: Path | None, names: ColumnNames, advice: ReadingAdvice
+) -> ReadTable:
+    """Read COCO results, with the names that an annotation file gives to their numbers.
+
+    ``names.image`` says what ``image_id`` is: ``id``, an id of the annotation file; ``file_name``,
     the number in the name of the image's file; any other text, that the user says neither.
     """
     results = read_json_file(path)
     if not isinstance(results, list):
         raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
-    table = _coco_table(path, results)
-    if truth is not None:
-        annotations = read_json_file(truth)
-        rows = _with_names(table, path, annotations, truth, image_ids, advice)
-        true_boxes = annotations.get("annotations", [])
-        crowd_entries = [{**entry, "score": 1} for entry in true_boxes if entry.get("iscrowd")]
-        crowd_table = _coco_table(truth, crowd_entries)
-        crowds = _with_names(crowd_table, truth, annotations, truth, "id", advice)
-        content = path.read_bytes() + truth.read_bytes()
-        ran = tuple(_names_of_coco_images(annotations).values())
-        return RawPredictions(rows, content, crowds=crowds, reading=_COCO_BOXES, ran=ran)
-    names = "category_name" if "category_name" in table else "category"
-    rows = table.rename(columns={names: "finding"}).drop(columns="category", errors="ignore")
-    if image_ids == "id":
-        rows = rows.drop(columns="file_name", errors="ignore")
-    return RawPredictions(
-        rows,
-        path.read_bytes(),
-        advice=f", {advice.annotations}",
-        class_advice=f", or {advice.annotations}",
-        reading=_COCO_BOXES,
-    )
-
-
-def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
-    """Read COCO entries as rows with ``image_id``, ``category``, edges, ``score`` and ``place``.
-
-    If every entry has them, there are also ``file_name`` and ``category_name``.
-    """
-    images: list[str] = []
-    categories: list[str] = []
-    numbers: list[float] = []
-    number = 0
-    try:
-        for number, entry in enumerate(entries):  # noqa: B007 - the error below uses the number
-            x, y, width, height = four_numbers(entry["bbox"]) or ()
-            corners = [x, y, x + width, y + height]
-            if turn := coco_rotation(entry):
-                corners = turned_bounds(np.array(corners), turn).tolist()
-            numbers += [*corners, float(entry["score"])]
-            images.append(_coco_id(entry["image_id"]))
-            categories.append(_coco_id(entry.get("category_id", 1)))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(
-            f"{path}: entry {number} needs image_id, bbox of four numbers, and score ({error!r})"
-        ) from None
-    table = pd.DataFrame(np.reshape(numbers, (-1, 5)), columns=[*EDGES, "score"])
-    places = [f"entry {number}" for number in range(len(table))]
-    texts = {"image_id": images, "category": categories, "place": places}
-    for key in ("file_name", "category_name"):
-        if entries and all(key in entry for entry in entries):
-            texts[key] = [str(entry[key]) for entry in entries]
-    return table.assign(**{name: pd.Series(cells, dtype=TEXT) for name, cells in texts.items()})
-
-
-def _coco_id(value: Any) -> str:
-    """Return an id as text; 1.0, as pandas and JavaScript write it, is 1."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    read = read_coco(results, names, str(path), advice)
+    read.content = path.read_bytes()
+    if truth is None:
+        return read
+    annotations = read_json_file(truth)
+    read.rows = _with_names(read.rows, path, annotations, truth, names.image, advice)
+    true_boxes = annotations.get("annotations", [])
+    crowds = [{**entry, "score": 1} for entry in true_boxes if entry.get("iscrowd")]
+    if crowds:
+        of_crowds = read_coco(crowds, ColumnNames(), str(truth), advice).rows
+        read.crowds = _with_names(of_crowds, truth, annotations, truth, "id", advice)
+    read.content += truth.read_bytes()
+    read.ran = [*_names_of_coco_images(annotations).values()]
+    read.advice = read.class_advice = ""
+    return read
 
 
 def _names_of_coco_images(annotations: Any) -> dict[str, str]:
     """Return the name of each image of a COCO annotation file, as the labels call it, by its id."""
-    ids = [_coco_id(entry["id"]) for entry in annotations["images"]]
+    ids = texts_of([entry["id"] for entry in annotations["images"]])
     files = [str(entry["file_name"]) for entry in annotations["images"]]
     return dict(zip(ids, ids_of_paths(pd.Series(files, dtype=TEXT)), strict=True))
 
@@ -117,15 +137,17 @@ def _with_names(
     """Replace COCO's numbers by the image and category names of the annotation file."""
     try:
         images = _names_of_coco_images(annotations)
-        categories = {
-            _coco_id(entry["id"]): str(entry["name"]) for entry in annotations["categories"]
-        }
+        numbers = texts_of([entry["id"] for entry in annotations["categories"]])
+        titles = [str(entry["name"]) for entry in annotations["categories"]]
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{truth}: a COCO annotation file has images (id, file_name) and categories (id, "
             f"name); this lacks {error}"
         ) from None
+    categories = dict(zip(numbers, titles, strict=True))
     require_few_names(categories, truth)
+    if "category" not in table:
+        table["category"] = "1"
     advice_on_images = ""
     if image_ids != "id" and "file_name" in table:
         images = {name: name for name in images.values()}
@@ -202,9 +224,12 @@ _YAML_SUFFIXES = (".yaml", ".yml")
 _NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")
 
 
-def read_yolo(
-    folder: Path, class_names: str | Path | Sequence[str] | None, advice: ReadingAdvice
-) -> RawPredictions:
+def _read_yolo(
+    folder: Path,
+    class_names: str | Path | Sequence[str] | None,
+    stated: ColumnNames,
+    advice: ReadingAdvice,
+) -> ReadTable:
     """Read a folder with one ``.txt`` for each image, directly or in ``labels/``."""
     labels = folder / "labels" if (folder / "labels").is_dir() else folder
     files = [
@@ -219,13 +244,8 @@ def read_yolo(
     rows = [row for path in files for row in _yolo_rows(path)]
     table = pd.DataFrame(rows, columns=["image_id", "class", *EDGES, "score", "place"])
     table = table.astype({"class": np.int64, **dict.fromkeys([*EDGES, "score"], np.float64)})
+    table[EDGES], reading = stated.corners(table[EDGES].to_numpy(np.float64), "cxcywh", "share")
     content = b"".join(f"{path.name}\n".encode() + path.read_bytes() for path in files)
-    raw = RawPredictions(
-        table,
-        content,
-        reading=BoxReading(form="cxcywh", unit="share"),
-        listed=tuple(path.stem for path in files),
-    )
     if names is not None:
         unnamed = ~table["class"].isin(list(names))
         if unnamed.any():
@@ -240,8 +260,8 @@ def read_yolo(
         raise InputError(
             f"{labels}: {first['place']}: class {first['class']} has no name; {advice.class_names}"
         )
-    raw.rows = table.drop(columns="class")
-    return raw
+    listed = [path.stem for path in files]
+    return ReadTable(table.drop(columns="class"), content, reading, listed=listed)
 
 
 def _yolo_names(
@@ -268,20 +288,19 @@ def given_class_names(class_names: str | Path | Sequence[str] | None) -> dict[in
 
 
 def _yolo_rows(path: Path) -> Iterator[tuple[Any, ...]]:
-    """Yield ``image, class, x1, y1, x2, y2, score, place`` of each line of a file."""
+    """Yield image, class, centre, width, height, score and place of each line of a file."""
     for number, line in enumerate(read_lines(path), start=1):
         cells = line.split()
         if not cells:
             continue
         try:
-            label, x, y, width, height, *scores = (float(cell) for cell in cells)
+            label, *box, score = (float(cell) for cell in cells)
         except ValueError:
             label = math.nan
-            scores = []
-        if len(scores) != 1 or not label.is_integer() or label < 0:
+            box = []
+        if len(box) != 4 or not label.is_integer() or label < 0:
             hint = "; write the confidence too (save_conf=True)" if len(cells) == 5 else ""
             raise InputError(
                 f"{path}: line {number}: needs class, cx, cy, width, height and confidence{hint}"
             )
-        edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-        yield path.stem, int(label), *edges, scores[0], f"{path.name}, line {number}"
+        yield path.stem, int(label), *box, score, f"{path.name}, line {number}"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
+from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS
+
 
 @dataclass(frozen=True)
 class ReadingAdvice:
@@ -73,9 +76,6 @@ class ReadingAdvice:
     @property
     def box_answers(self) -> dict[str, str]:
         """Answer of the user to a question about the form or unit of boxes, by its name."""
-        from cxr_compare.data_prep.contracts.box_readings import FORMS, UNITS
-        from cxr_compare.evaluation.boxes.box_checks import PYTHON_ANSWERS
-
         answers: dict[str, str] = {}
         for kind, names in (("form", FORMS), ("unit", UNITS)):
             for name in names:

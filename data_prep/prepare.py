@@ -47,11 +47,11 @@ from cxr_compare.data_prep.contracts.pseudonyms import (
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import frame_digest, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet, image_labels
 from cxr_compare.data_prep.sources.registry import read_source
 from cxr_compare.data_prep.sources.source_tables import ReadOptions, SourceTables
 from cxr_compare.data_prep.splits.split_file import read_split_file
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store, open_complete_store
-from cxr_compare.data_prep.store.dataset import DataSet, image_labels
 from cxr_compare.data_prep.store.decode_writer import DecodeWriter
 from cxr_compare.data_prep.store.pixel_store import remove_stores
 from cxr_compare.data_prep.store.preprocess import require_size

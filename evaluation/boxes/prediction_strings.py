@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.box_readings import BoxReading
+from cxr_compare.data_prep.contracts.box_readings import BoxForm
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable
 
 _VINBIGDATA_CLASSES = (
     "Aortic enlargement",
@@ -48,29 +48,12 @@ class _Form(NamedTuple):
     """Numbers of each box in a cell."""
 
     image_column: str  # as the challenge names it
-    numbers: tuple[str, ...]
+    numbers: tuple[str, ...]  # the last four are the box
+    box_form: BoxForm
 
 
-_RSNA = _Form("patientId", ("confidence", "x", "y", "width", "height"))
-_VINBIGDATA = _Form("image_id", ("class", "confidence", "x1", "y1", "x2", "y2"))
-
-
-@dataclass(frozen=True)
-class PredictionStrings:
-    """Boxes of a submission file.
-
-    Attributes:
-        rows: One row for each box: ``image_id``, ``x1, y1, x2, y2``, ``score``, ``place`` and, for
-            boxes with classes, ``finding``.
-        images: Names of all images of the file, with and without boxes.
-        reading: How the boxes are written.
-        notes: Sentences on how the file was read.
-    """
-
-    rows: pd.DataFrame
-    images: tuple[str, ...]
-    reading: BoxReading
-    notes: list[str]
+_RSNA = _Form("patientId", ("confidence", "x", "y", "width", "height"), "xywh")
+_VINBIGDATA = _Form("image_id", ("class", "confidence", "x1", "y1", "x2", "y2"), "xyxy")
 
 
 def string_columns(header: Sequence[str], image: str) -> tuple[str, str] | None:
@@ -92,21 +75,18 @@ def string_columns(header: Sequence[str], image: str) -> tuple[str, str] | None:
 def read_prediction_strings(
     table: pd.DataFrame,
     columns: tuple[str, str],
-    places: Sequence[str],
+    names: ColumnNames,
     where: str,
     class_names: Mapping[int, str] | None = None,
-) -> PredictionStrings:
-    """Read the boxes of a submission file.
+) -> ReadTable:
+    """Read the boxes of a submission file, which lists all images that were run.
 
     Args:
-        table: The table, with one row for each image.
+        table: The table, with one row for each image. Its index numbers the rows in messages.
         columns: Columns of image ids and of prediction strings.
-        places: Position of each row, for messages.
+        names: What the user states about the boxes.
         where: Name of the file, for messages.
         class_names: Names of the class numbers; None for those of VinBigData.
-
-    Returns:
-        The boxes, and the names of all images.
 
     Raises:
         InputError: An image has two rows, or a cell holds no whole boxes of numbers.
@@ -118,7 +98,8 @@ def read_prediction_strings(
     form = _form_of(image_column, cells)
     seen: dict[str, str] = {}
     boxes: list[tuple[Any, ...]] = []
-    for image, place, cell in zip(images, places, cells, strict=True):
+    for image, label, cell in zip(images, table.index, cells, strict=True):
+        place = f"row {label}"
         if image in seen:
             raise InputError(
                 f"{where}: {place}: image '{image}' has a row already ({seen[image]}); write all "
@@ -127,21 +108,19 @@ def read_prediction_strings(
         seen[image] = place
         numbers = _numbers(cell, form, f"{where}: {place}, image '{image}'")
         boxes += [(image, place, *box) for box in numbers.tolist()]
-    names = ["image_id", "place", *form.numbers]
-    rows = pd.DataFrame(boxes, columns=names).rename(columns={"confidence": "score"})
+    meanings = ["image_id", "place", *form.numbers]
+    rows = pd.DataFrame(boxes, columns=meanings).rename(columns={"confidence": "score"})
     rows = rows.astype({"image_id": TEXT, "place": TEXT, "score": np.float64})
-    notes = [f"{string_column} is read as {' '.join(form.numbers)} of each box."]
-    if form is _RSNA:
-        rows[EDGES] = np.column_stack(
-            [rows["x"], rows["y"], rows["x"] + rows["width"], rows["y"] + rows["height"]]
-        ).astype(np.float64)
-        reading = BoxReading(form="xywh", stated=True)
-    else:
+    read = ReadTable(rows, table, listed=images, ran=images)
+    read.notes = [f"{string_column} is read as {' '.join(form.numbers)} of each box."]
+    if form is _VINBIGDATA:
         rows, note = _with_findings(rows, class_names, where)
-        notes += note
-        reading = BoxReading(stated=True)
+        read.notes += note
+    values = rows[list(form.numbers[-4:])].to_numpy(np.float64)
+    rows[EDGES], read.reading = names.corners(values, form.box_form, stated=True)
     kept = ["image_id", *EDGES, "score", *(["finding"] if "finding" in rows else []), "place"]
-    return PredictionStrings(rows[kept].reset_index(drop=True), tuple(images), reading, notes)
+    read.rows = rows[kept].reset_index(drop=True)
+    return read
 
 
 def _form_of(image_column: str, cells: Sequence[Sequence[str]]) -> _Form:

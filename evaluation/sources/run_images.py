@@ -1,26 +1,23 @@
-"""Images that rows of predictions may name, and images that a system was run on, by role."""
+"""Images that a system was run on, by role: what a file states, and what is assumed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.evaluation.labelled_images import LabelledImages
+from cxr_compare.data_prep.sources.markup_files import read_lines
+from cxr_compare.evaluation.boxes.read_table import ReadTable, file_stem
+from cxr_compare.evaluation.boxes.reading_advice import ReadingAdvice
 from cxr_compare.evaluation.metrics.notes import WARNING
-from cxr_compare.evaluation.sources.reading_advice import ReadingAdvice
-
-if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.sources.known_images import KnownImages, ids_from_names
 
 _NOUNS = {
     "train": "training images",
@@ -29,70 +26,6 @@ _NOUNS = {
     "unused": "images without a role",
 }
 _SHOWN = 5  # largest number of images that a message lists
-
-
-@dataclass(frozen=True)
-class KnownImages:
-    """The images and findings that rows of predictions may name, with their ground truth.
-
-    Attributes:
-        images: Table with one row for each image: ``image_id``, and where known ``path``,
-            ``width`` and ``height`` (px).
-        findings: Names of the findings that rows may be about, sorted.
-        usual_finding: Finding of rows that name none; None if nothing decides it.
-        labels: 1.0 (positive) or 0.0 (negative) by image id; empty if there are several targets.
-        boxes: True boxes: ``image_id`` and edges in px of the original image.
-        splits: Names of the divisions of the images into training, validation and test images.
-        ids_of_role: Function that returns the ids of the images with a role in a split.
-        where: Folder or name of the ground truth, for messages.
-    """
-
-    images: pd.DataFrame
-    findings: tuple[str, ...]
-    usual_finding: str | None
-    labels: pd.Series
-    boxes: pd.DataFrame
-    splits: tuple[str, ...]
-    ids_of_role: Callable[[str, str], pd.Index]
-    where: str
-
-    @classmethod
-    def of_data_set(cls, dataset: DataSet) -> KnownImages:
-        """Return the images of a data set."""
-        targets = list(dataset.targets.values())
-        usual = None
-        labels = pd.Series(dtype=np.float64)
-        if len(targets) == 1:
-            (target,) = targets
-            usual = target.name if target.name in target.any_of else None
-            rows = dataset.findings[dataset.findings["reader"] == REFERENCE_READER]
-            rows = rows[is_member(rows["finding"], target.any_of) & (rows["state"] != "uncertain")]
-            present = rows["state"] == "present"
-            labels = present.groupby(rows["image_id"].to_numpy()).max().astype(float)
-        return cls(
-            images=dataset.images,
-            findings=tuple(sorted({name for target in targets for name in target.any_of})),
-            usual_finding=usual,
-            labels=labels,
-            boxes=dataset.boxes,
-            splits=tuple(dataset.ids.split_ids),
-            ids_of_role=dataset.image_ids,
-            where=str(dataset.folder),
-        )
-
-    @classmethod
-    def of_truth(cls, truth: LabelledImages) -> KnownImages:
-        """Return the images of a ground truth in memory, which has one finding and one split."""
-        return cls(
-            images=truth.images.reindex(columns=["image_id", "path", "width", "height"]),
-            findings=truth.findings,
-            usual_finding=truth.finding,
-            labels=truth.label.dropna(),
-            boxes=truth.true_boxes,
-            splits=(truth.split,),
-            ids_of_role=lambda role, _: truth.ids_of(role),
-            where=truth.source,
-        )
 
 
 @dataclass(frozen=True)
@@ -297,3 +230,60 @@ class SplitImages:
                 share = f"All {n:,}" if n == len(of_role) else f"{n:,} of {len(of_role):,}"
                 parts.append(f"{share} {_NOUNS[role]}")
         return " and ".join(part if not i else part.lower() for i, part in enumerate(parts))
+
+
+def images_run(
+    run_on: str | Path | Iterable[str],
+    ids: Mapping[str, str],
+    advice: ReadingAdvice,
+    *,
+    ignore_unknown: bool,
+) -> set[str] | None:
+    """Return the ids of the images that the system ran on; None for all val and test images."""
+    if isinstance(run_on, str) and run_on in ("all", "listed"):
+        return None if run_on == "all" else set()
+    if isinstance(run_on, str | Path):
+        path = Path(run_on)
+        if not path.is_file():
+            raise InputError(f"--images {run_on}: choose all, listed, or a file of image names")
+        where = f"{path}: line"
+        lines = list(enumerate(read_lines(path), start=1))
+    else:
+        where = "images: name"
+        lines = list(enumerate(map(str, run_on)))
+    names = {number: line.strip() for number, line in lines if line.strip()}
+    matches = {n: ids.get(name) or ids.get(file_stem(name)) for n, name in names.items()}
+    unknown = next((number for number, image in matches.items() if image is None), None)
+    if unknown is not None and not ignore_unknown:
+        raise InputError(
+            f"{where} {unknown}: {names[unknown]!r} is no image of the data set; correct the "
+            f"names, or {advice.unknown_rows}"
+        )
+    return {image for image in matches.values() if image is not None}
+
+
+def listed_images(
+    read: ReadTable, known: KnownImages, where: str, advice: ReadingAdvice, *, ignore_unknown: bool
+) -> Iterable[str]:
+    """Return the ids of the images that have a file or a row, even an empty one."""
+    if not read.listed:
+        return []
+    ids = known.ids_by_name
+    names = ids_of_names(read.listed, ids)
+    unknown = [name for name in names if name not in ids]
+    if unknown and not ignore_unknown:
+        if not read.in_shares:
+            raise InputError(
+                f"{where}: {counted(len(unknown), 'image', 'are')} not in the data set, such as "
+                f"'{unknown[0]}'; correct them, or {advice.unknown_rows}"
+            )
+        raise InputError(
+            f"{where}: {unknown[0]}.txt has the name of no image of the data set ({len(unknown)} "
+            f"such files); rename them, or {advice.unknown_files}"
+        )
+    return [ids[name] for name in names if name in ids]
+
+
+def ids_of_names(names: Iterable[str], ids: dict[str, str]) -> list[str]:
+    """Return the ids of images by their names; an unknown name stays as it is."""
+    return ids_from_names(pd.Series(list(names), dtype=TEXT), ids).tolist()

@@ -12,16 +12,16 @@ import pytest
 from PIL import Image
 
 import cxr_compare.scripts.commands.prepare
-from cxr_compare.data_prep.assemble import prepare as preparing
+from cxr_compare.data_prep import prepare as preparing
 from cxr_compare.data_prep.audit.splits import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.source_tables import ReadOptions
 from cxr_compare.data_prep.splits.stored_splits import SplitRule
 from cxr_compare.data_prep.store import decode as decoding
 from cxr_compare.data_prep.store import decode_writer
-from cxr_compare.data_prep.store.dataset import DataSet
 from tests.data_prep.assemble.sources import make, read_options
 from tests.data_prep.assemble.sources import write_pairs as write_source
 from tests.data_prep.sources.answers import write_files
@@ -146,8 +146,8 @@ KILLED = """
 import os, sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from cxr_compare.data_prep.assemble import prepare as preparing
-from cxr_compare.data_prep.assemble.prepare import prepare
+from cxr_compare.data_prep import prepare as preparing
+from cxr_compare.data_prep.prepare import prepare
 from cxr_compare.data_prep.store import decode_writer
 from tests.data_prep.assemble.sources import read_options
 decode_writer._COMMIT_IMAGES = 3
