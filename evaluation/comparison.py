@@ -16,6 +16,7 @@ from cxr_compare.evaluation.groups.exposure import ExposureResult
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.replicates import Evidence
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.joint_score import METHOD
 from cxr_compare.evaluation.system_result import SystemResult
@@ -67,6 +68,7 @@ class Comparison:
         patients_known: False if no patient is known, so that each image counts as a patient.
         exposures: Test images that a system, or the pretrained encoder in it, has seen in training,
             with the figures on the other test images.
+        evidence: What the figures were computed from.
 
     Example:
         >>> from cxr_compare.evaluation.figures import Figure
@@ -99,6 +101,7 @@ class Comparison:
     split: str = "unknown"
     replicates: int | None = None
     exposures: Sequence[ExposureResult] = ()
+    evidence: Evidence | None = None
 
     def __repr__(self) -> str:
         n_images = counted(self.decisions["image_id"].nunique(), "test image")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,20 @@ Frames = Mapping[str, Sequence[pd.DataFrame]]
 """Frame of each training seed, by display name of the system. The columns are `MetricKey`s."""
 ChosenAgain = Mapping[tuple[str, int], Mapping[str, Floats]]
 """Values that every resample chooses, shape ``(R,)``, by system and seed and by name."""
+
+
+class Evidence(NamedTuple):
+    """What the figures of a comparison were computed from, while it is in memory.
+
+    Attributes:
+        models: Evaluated models of each system, one for each training seed.
+        frames: Frames of replicates of these models.
+        resamples: Resamples of the patients that gave the frames.
+    """
+
+    models: Models
+    frames: Frames
+    resamples: Resamples
 
 
 def is_resampled(key: MetricKey) -> bool:

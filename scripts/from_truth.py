@@ -61,6 +61,7 @@ def open_truth(
     patients: Any,
     columns: tuple[str, ...] = (),
     target_names: list[str] | None = None,
+    label: str | None = None,
 ) -> GivenTruth:
     """Read true labels and true boxes that the user gives in files or in memory.
 
@@ -76,6 +77,7 @@ def open_truth(
         columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
         target_names: Names of the targets (findings, or groups of findings) to evaluate, or for
             labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
+        label: Column of the labels in a frame; None for the usual names.
 
     Returns:
         The ground truth of each target.
@@ -85,13 +87,15 @@ def open_truth(
     """
     if isinstance(truth, Path):
         return _of_file(truth, boxes, patients, columns, target_names)
-    return _of_values(truth, boxes, patients, target_names)
+    return _of_values(truth, boxes, patients, target_names, label)
 
 
-def _of_values(truth: Any, boxes: Any, patients: Any, target_names: list[str] | None) -> GivenTruth:
+def _of_values(
+    truth: Any, boxes: Any, patients: Any, target_names: list[str] | None, label: str | None
+) -> GivenTruth:
     from cxr_compare.evaluation.sources.from_frames import truth_from_values
 
-    labelled, order = truth_from_values(truth, boxes=boxes, patients=patients)
+    labelled, order = truth_from_values(truth, boxes=boxes, patients=patients, label=label)
     for name in target_names or ():
         if name not in (labelled.finding, "all"):
             raise InputError(
