@@ -104,9 +104,11 @@ def finding_tests(comparisons: Mapping[str, Comparison], metric: str = "auroc") 
         difference has no test.
     """
     rows = []
+    p_values: list[float | None] = []
     for finding, comparison in comparisons.items():
         for first, second in combinations(comparison.figures.systems, 2):
             gap = comparison.figures.difference(first, second, metric)
+            p_values.append(gap.p_value)
             rows.append(
                 {
                     "finding": finding,
@@ -120,7 +122,7 @@ def finding_tests(comparisons: Mapping[str, Comparison], metric: str = "auroc") 
             )
     columns = ["finding", "first", "second", "estimate", "ci_low", "ci_high", "p_value"]
     table = pd.DataFrame(rows, columns=columns)
-    table["p_holm"] = holm([row["p_value"] for row in rows])
+    table["p_holm"] = holm(p_values)
     return table.astype({"p_value": "float64", "p_holm": "float64"})
 
 
@@ -180,7 +182,7 @@ def _of_resamples(
 ) -> dict[str, object]:
     """Return the mean over findings of another figure, or of a difference, by resamples."""
     columns = [
-        np.mean([_column(each, name, key) for each in evidence], axis=0, dtype=np.float64)
+        np.asarray(np.mean([_column(each, name, key) for each in evidence], axis=0))
         for name in names
     ]
     column = columns[0] if len(columns) == 1 else columns[0] - columns[1]

@@ -30,7 +30,7 @@ from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.figures import TIDY_COLUMNS
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.answer import AnswerInfo, answer_record
+from cxr_compare.evaluation.report.answer import AnswerInfo, AnswerTable, answer_record
 from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
 from cxr_compare.evaluation.report.joint_table import joint_system
@@ -97,7 +97,7 @@ class Result(OpenedFromFolder):
         table["index"] = [list(names) for names in table["index"]]
         return AnswerInfo(
             **answer_record(self.compared.comparison),
-            table=table,
+            table=AnswerTable(**table),
             seed=self.compared.seed,
             overlays={},
             call=None,

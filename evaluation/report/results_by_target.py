@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -20,14 +20,10 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.result import Result
-from cxr_compare.evaluation.report.table import value_text
-from cxr_compare.evaluation.statistics.figure_text import (
-    number,
-    p_equation,
-    p_value_text,
-    range_text,
-)
-from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.report.table import Table, text_table, value_text
+from cxr_compare.evaluation.report.targets_page import write_targets_page
+from cxr_compare.evaluation.statistics.figure_text import p_equation, p_value_text
+from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 _MACRO = "mean over findings"
 
@@ -190,40 +186,48 @@ class ResultsByTarget(ShownAsText):
         Returns:
             The results with the path of their page.
         """
-        from cxr_compare.evaluation.report.targets_page import write_targets_page
-
         figures = [result.figures for result in self.results.values()]
         write_csv(pd.concat(figures, ignore_index=True), folder / files.FIGURES_CSV)
         write_csv(self.macro, folder / files.MACRO_CSV)
         write_csv(self.tests, folder / files.TESTS_CSV)
-        page = write_targets_page(folder, self, data_name)
+        page = write_targets_page(
+            folder, self.headline, self._tables(), self.results, self.titles, data_name
+        )
         return ResultsByTarget(
             self.results, self.titles, self.macro, self.tests, self.left_out, page
         )
 
-    def mean_rows(self) -> list[tuple[str, ...]]:
-        """Return the rows of the page's table of means: title, and a text for each system."""
-        return [
+    def _tables(self) -> list[Table]:
+        """Return the tables of the page: AUROC of each finding, means, and differences."""
+        systems = self.systems
+        of_findings = self.table
+        rows = zip(of_findings.index, of_findings.to_numpy(), strict=True)
+        rows_of_findings = [(name, *values) for name, values in rows]
+        tables = [text_table("AUROC of each finding", ("Finding", *systems), rows_of_findings)]
+        means = [
             (
                 metric_title(metric),
                 str(len(self._macro(metric)["findings"].iloc[0].split(","))),
-                *(value_text(self._interval(metric, system)) for system in self.systems),
+                *(value_text(self._interval(metric, system)) for system in systems),
             )
             for metric in dict.fromkeys(self.macro["metric"])
         ]
-
-    def test_rows(self) -> list[tuple[str, ...]]:
-        """Return the rows of the page's table of differences: the means first."""
-        means = self._macro("auroc")
-        means = means[means["second"] != ""].assign(finding="")
-        rows = []
-        for row in pd.concat([means, self.tests]).itertuples():
-            title = self._title(row.finding) if row.finding else _MACRO.capitalize()
-            gap = Interval(row.estimate, row.ci_low, row.ci_high)
-            p_value = None if pd.isna(row.p_holm) else row.p_holm
-            pair = f"{row.first} − {row.second}"
-            rows.append((title, pair, value_text(gap), p_value_text(p_value)))
-        return rows
+        if means:
+            heads = ("Figure", "Findings", *systems)
+            tables.append(text_table("Means over findings", heads, means))
+        gaps = [
+            (
+                self._title(gap.finding) if gap.finding else _MACRO.capitalize(),
+                f"{gap.first} − {gap.second}",
+                value_text(gap.interval),
+                p_value_text(gap.p_holm),
+            )
+            for gap in [*self._gaps_of_means(), *_gaps(self.tests)]
+        ]
+        if gaps:
+            heads = ("Finding", "Difference of", "AUROC (95 % CI)", "p, corrected")
+            tables.append(text_table("Differences", heads, gaps))
+        return tables
 
     def _title(self, finding: str) -> str:
         return self.titles.get(finding, finding)
@@ -250,6 +254,10 @@ class ResultsByTarget(ShownAsText):
             return ""
         return value_text(Interval(*row[["estimate", "ci_low", "ci_high"]].iloc[0]))
 
+    def _gaps_of_means(self) -> list[_Gap]:
+        means = self._macro("auroc")
+        return _gaps(means[means["second"] != ""].assign(finding=""))
+
     def _sentence_on_means(self) -> str:
         """State the mean AUROC of the systems, and which differences of it were shown."""
         means = self._macro("auroc")
@@ -258,41 +266,79 @@ class ResultsByTarget(ShownAsText):
         count = len(means["findings"].iloc[0].split(","))
         of_systems = means[means["second"] == ""].sort_values("estimate", ascending=False)
         values = [
-            f"{row.first} {number(row.estimate)} ({range_text(row.ci_low, row.ci_high)})"
-            for row in of_systems.itertuples()
+            f"{name} {value_text(self._interval('auroc', name))}" for name in of_systems["first"]
         ]
-        text = f"Mean AUROC over {count} findings: {listing(values)}."
-        gaps = means[means["second"] != ""]
-        shown = gaps[gaps["p_holm"] < 0.05]
-        for row in shown.itertuples():
-            better, worse = (row.first, row.second) if row.estimate > 0 else (row.second, row.first)
-            ends = sorted((abs(row.ci_low), abs(row.ci_high)))
-            text += (
-                f" {better} had the higher mean than {worse}: difference "
-                f"{number(abs(row.estimate))} ({range_text(*ends)}), {p_equation(row.p_holm)}."
-            )
-        unshown = gaps.drop(shown.index)
-        for row in unshown.itertuples():
-            gap = f"{number(row.estimate)} ({range_text(row.ci_low, row.ci_high)})"
-            text += f" {row.first} and {row.second} were not shown to differ: difference {gap}."
+        sentences = [f"Mean AUROC over {count} findings: {listing(values)}."]
+        gaps = self._gaps_of_means()
+        for gap in gaps:
+            better, worse = gap.ranked
+            difference = f"difference {value_text(gap.size)}"
+            if gap.is_shown:
+                p_text = p_equation(gap.p_holm)
+                text = f"{better} had the higher mean than {worse}: {difference}, {p_text}."
+            else:
+                text = f"{better} and {worse} were not shown to differ: {difference}."
+            sentences.append(text)
         if len(gaps) > 1:
-            text += f" P-values are corrected for {len(gaps)} pairs."
-        return text
+            sentences.append(f"P-values are corrected for {len(gaps)} pairs.")
+        return " ".join(sentences)
 
     def _sentences_on_findings(self) -> list[str]:
         """State for which findings a system was shown to be better than another."""
-        tested = self.tests.dropna(subset=["p_holm"])
-        if tested.empty:
+        tested = [gap for gap in _gaps(self.tests) if gap.p_holm is not None]
+        if not tested:
             return []
-        shown = tested[tested["p_holm"] < 0.05]
-        names: dict[tuple[str, str], list[str]] = {}
-        for row in shown.itertuples():
-            pair = (row.first, row.second) if row.estimate > 0 else (row.second, row.first)
-            names.setdefault(pair, []).append(self._title(row.finding))
+        findings: dict[tuple[str, str], list[str]] = {}
+        for gap in tested:
+            if gap.is_shown:
+                findings.setdefault(gap.ranked, []).append(self._title(gap.finding))
         correction = f"(AUROC, corrected for {len(tested)} tests)"
-        if not names:
+        if not findings:
             return [f"For no single finding were two systems shown to differ {correction}."]
         return [
-            f"{better} was better than {worse} for {listing(findings)} {correction}."
-            for (better, worse), findings in names.items()
+            f"{better} was better than {worse} for {listing(names)} {correction}."
+            for (better, worse), names in findings.items()
         ]
+
+
+class _Gap(NamedTuple):
+    """Paired difference of two systems for one finding, or for the mean over findings."""
+
+    finding: str
+    first: str
+    second: str
+    interval: Interval
+    p_holm: float | None
+
+    @property
+    def is_shown(self) -> bool:
+        """True if the difference is shown after the correction."""
+        return self.p_holm is not None and self.p_holm < 1 - LEVEL
+
+    @property
+    def ranked(self) -> tuple[str, str]:
+        """Names of the better and of the worse system."""
+        if self.interval.estimate < 0:
+            return self.second, self.first
+        return self.first, self.second
+
+    @property
+    def size(self) -> Interval:
+        """The difference of the better system from the worse one."""
+        low, high = self.interval.ci_low, self.interval.ci_high
+        if self.interval.estimate < 0:
+            low, high = -high, -low
+        return Interval(abs(self.interval.estimate), low, high)
+
+
+def _gaps(table: pd.DataFrame) -> list[_Gap]:
+    return [
+        _Gap(
+            str(row["finding"]),
+            str(row["first"]),
+            str(row["second"]),
+            Interval(row["estimate"], row["ci_low"], row["ci_high"]),
+            None if pd.isna(row["p_holm"]) else float(row["p_holm"]),
+        )
+        for row in table.to_dict("records")
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +11,40 @@ from cxr_compare.evaluation.figures import Figures
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.metric_table import image_count
 from cxr_compare.evaluation.report.result import Result
-from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
-from cxr_compare.evaluation.report.table import text_table
+from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import render
 
 
-def write_targets_page(out: Path, results: ResultsByTarget, data_name: str) -> Path:
-    """Write the page on several findings: a row a finding, the means, and the links.
+def write_targets_page(
+    out: Path,
+    headline: str,
+    tables: Sequence[Table],
+    results: Mapping[str, Result],
+    titles: Mapping[str, str],
+    data_name: str,
+) -> Path:
+    """Write the page on several findings: the answer, the tables, and a link to each report.
 
     Args:
         out: Folder with one report folder for each finding (disease sign), named after the finding.
-        results: Results on the findings, which were written.
+        headline: Answer in sentences.
+        tables: Tables of all findings.
+        results: Result on each finding, which was written, by name of the finding.
+        titles: Names of the findings for readers, by name.
         data_name: Name of the data set as reports show it; empty if it has none.
 
     Returns:
         Path of the new ``report.html``.
     """
-    systems = results.systems
-    table = results.table
-    rows = [(name, *values) for name, values in zip(table.index, table.to_numpy(), strict=True)]
-    tables = [text_table("AUROC of each finding", ("Finding", *systems), rows)]
-    means = results.mean_rows()
-    if means:
-        heads = ("Figure", "Findings", *systems)
-        tables.append(text_table("Means over findings", heads, means))
-    if len(systems) > 1:
-        heads = ("Finding", "Difference of", "AUROC (95 % CI)", "p, corrected")
-        tables.append(text_table("Differences", heads, results.test_rows()))
+    sections = [_section(name, titles[name], each) for name, each in results.items()]
+    first = next(iter(results.values()))
     page = render(
         "targets.html.jinja",
-        headline=results.headline,
-        systems=systems,
+        headline=headline,
+        systems=first.systems,
         tables=tables,
         data_name=data_name,
-        sections=[
-            _section(name, results.titles[name], each) for name, each in results.results.items()
-        ],
+        sections=sections,
     )
     return write_text(out / files.PAGE, page)
 

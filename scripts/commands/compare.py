@@ -396,16 +396,20 @@ def _with_systems_of_truth(
     for system in compared:
         (first, *others) = system.members
         given = first.value if isinstance(first, GivenValues) else first
-        are_paths = isinstance(given, Path) and isinstance(truth, Path)
-        is_truth = given == truth if are_paths else given is truth and hasattr(given, "columns")
-        if others or not is_truth or columns.of_all or columns.of_one:
-            systems.append(system)
-            continue
-        found = systems_in_table(given)
+        found: dict[str, pd.DataFrame] = {}
+        is_plain = not (others or columns.of_all or columns.of_one)
+        if is_plain and isinstance(given, pd.DataFrame | Path) and _is_same(given, truth):
+            found = systems_in_table(given)
         systems += [GivenSystem(name, [GivenValues(table)]) for name, table in found.items()]
         if not found:
             systems.append(system)
     return systems
+
+
+def _is_same(given: pd.DataFrame | Path, truth: Any) -> bool:
+    if isinstance(given, Path):
+        return isinstance(truth, Path) and given == truth
+    return given is truth
 
 
 def _labelled_file(compared: Sequence[GivenSystem]) -> str:
