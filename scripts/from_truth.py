@@ -191,6 +191,13 @@ class GivenPredictions:
             return str(self.read.facts.inference_id)
         return str(self.read.info.inference_id)
 
+    @property
+    def findings(self) -> set[str]:
+        """Findings that the rows are about; empty if unknown."""
+        if not isinstance(self.read, System):
+            return set(self.read.info.findings)
+        return {*self.read.scores["finding"], *self.read.boxes["finding"]}
+
     def of_target(self, truth: LabelledImages) -> System:
         """Return the predictions of the findings of a target."""
         if isinstance(self.read, System):
@@ -345,6 +352,10 @@ class FromTruth:
             for name, members in self.systems.items()
         }
         return {"systems": systems, "data": {"truth": truth_digest(self.truth)}}
+
+    def findings_of_systems(self) -> dict[str, set[str]]:
+        """Return the findings that each system says something about; empty if unknown."""
+        return {name: members[0].findings for name, members in self.systems.items()}
 
     def files(self, out: Path) -> list[Path]:
         """Return no files: what was read is recorded by its digest."""

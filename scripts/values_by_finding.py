@@ -16,8 +16,8 @@ from cxr_compare.data_prep.contracts.column_names import (
     image_names,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, nearest_name
-from cxr_compare.evaluation.sources.from_frames import finding_name, is_column_of_images
-from cxr_compare.evaluation.sources.wide_tables import LABEL_NAMES
+from cxr_compare.evaluation.sources.from_frames import is_column_of_images
+from cxr_compare.evaluation.sources.wide_tables import LABEL_NAMES, finding_name, score_columns
 from cxr_compare.evaluation.statistics.arrays import as_array
 from cxr_compare.scripts.given_systems import GivenSystem, GivenValues, is_values
 
@@ -101,8 +101,8 @@ class SeveralFindings:
             return GivenValues(by_name[finding]) if finding in by_name else None
         if not isinstance(value, pd.DataFrame):
             return GivenValues(self._column_of_array(value, finding, name))
-        columns = {finding_name(str(column)): column for column in value.columns}
-        if any(each in columns for each in self.names):
+        columns = score_columns(value.columns, self.names)
+        if columns:
             if finding not in columns:
                 return None
             return GivenValues(_scores(value, columns[finding]))
@@ -179,6 +179,11 @@ def several_findings(truth: Any, target: Sequence[str] | None) -> SeveralFinding
     array = None if is_frame_like(truth) else _array_of(truth)
     if array is None or array.ndim != 2 or array.shape[1] < 2:
         return None
+    if array.shape[1] == 2 and (array.sum(axis=1) == 1).all():
+        raise InputError(
+            "truth: both columns of each row sum to 1, as one-hot labels do; give its column 1, or "
+            "a frame if these are two findings"
+        )
     return SeveralFindings(
         array, {f"finding_{number + 1}": number for number in range(array.shape[1])}
     )

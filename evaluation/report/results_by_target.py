@@ -26,6 +26,7 @@ from cxr_compare.evaluation.statistics.figure_text import p_equation, p_value_te
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 _MACRO = "mean over findings"
+_MOST_NAMED = 6  # findings in a sentence; the table has all
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,8 +99,11 @@ class ResultsByTarget(ShownAsText):
         """The answer in sentences: the mean AUROC over findings, and the findings that differ."""
         sentences = [self._sentence_on_means(), *self._sentences_on_findings()]
         if self.left_out:
-            reasons = [f"{self._title(name)} ({why})" for name, why in self.left_out.items()]
-            sentences.append(f"Not in the mean: {listing(reasons)}.")
+            by_reason: dict[str, list[str]] = {}
+            for name, why in self.left_out.items():
+                by_reason.setdefault(why, []).append(self._title(name))
+            reasons = [f"{listing(names)} ({why})" for why, names in by_reason.items()]
+            sentences.append(f"Not in the mean: {'; '.join(reasons)}.")
         return " ".join(filter(None, sentences))
 
     @property
@@ -295,10 +299,13 @@ class ResultsByTarget(ShownAsText):
         correction = f"(AUROC, corrected for {len(tested)} tests)"
         if not findings:
             return [f"For no single finding were two systems shown to differ {correction}."]
-        return [
-            f"{better} was better than {worse} for {listing(names)} {correction}."
-            for (better, worse), names in findings.items()
-        ]
+        count = len(self.results)
+        sentences = []
+        for (better, worse), names in findings.items():
+            which = listing(names) if len(names) <= _MOST_NAMED else f"{len(names)} of {count}"
+            which = f"all {count} findings" if len(names) == count > 1 else which
+            sentences.append(f"{better} was better than {worse} for {which}")
+        return [f"{'; '.join(sentences)} {correction}."]
 
 
 class _Gap(NamedTuple):

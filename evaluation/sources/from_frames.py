@@ -39,11 +39,9 @@ from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.imported import read_rows, system_of
 from cxr_compare.evaluation.sources.known_images import KnownImages, by_last_parts
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
-from cxr_compare.evaluation.sources.wide_tables import LABEL_NAMES
+from cxr_compare.evaluation.sources.wide_tables import FINDING, LABEL_NAMES, finding_name
 from cxr_compare.evaluation.statistics.arrays import as_array
 
-FINDING = "finding"
-"""Name of the finding if the labels have no name."""
 _ROLE_COLUMNS = ("role", "split", "subset", "partition")
 # Names of columns that have one value for an image, however many boxes it has.
 _OF_IMAGES = (
@@ -622,13 +620,3 @@ def _require_length(name: str, values: np.ndarray, ids: pd.Index | pd.Series) ->
             f"{name}: has {len(values):,} values, and truth has {counted(len(ids), 'image')}; give "
             "a Series or a frame with image ids, or values in the order of truth"
         )
-
-
-def finding_name(text: str) -> str:
-    """Return the name of a finding from that of a column: lower case, with underscores.
-
-    Example:
-        >>> finding_name("Lung Opacity")
-        'lung_opacity'
-    """
-    return re.sub(r"[^0-9a-z]+", "_", text.lower()).strip("_") or FINDING

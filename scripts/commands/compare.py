@@ -270,7 +270,10 @@ def compare(
     if out is not None:
         return _report_on_targets(request, inputs, left_out, out)
     with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-        results = _compare_targets(request, _predicted_once(inputs, Path(folder)), Path(folder))
+        predicted = _predicted_once(inputs, Path(folder))
+        inputs, unknown = _known_to_all(predicted)
+        left_out |= unknown
+        results = _compare_targets(request, inputs, Path(folder))
     from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
 
     titles = {each.truth.finding: each.truth.shown_name for each in inputs}
@@ -331,16 +334,11 @@ def _by_finding(
     for finding in several.names:
         of_finding = several.systems_of(systems, finding)
         if isinstance(of_finding, str):
-            left_out[finding] = f"{of_finding} has nothing on it"
+            left_out[finding] = f"{of_finding} says nothing about it"
             continue
         boxes = several.boxes_of(tables.boxes, finding)
         label = several.label_of(finding)
         given = open_truth(several.truth_of(finding), boxes, tables.patients, label=label)
-        (labelled,) = given.truths.values()
-        tested = labelled.labels_of("test").dropna()
-        if tested.nunique() < 2:
-            left_out[finding] = "its test images are of one class"
-            continue
         opened.append((given, of_finding))
     if not opened:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
@@ -633,6 +631,29 @@ def _predicted_once(
     return [replace(each, systems=systems) for each in inputs if isinstance(each, FromDataSet)]
 
 
+def _known_to_all(
+    inputs: Sequence[FromDataSet | FromTruth],
+) -> tuple[list[FromDataSet | FromTruth], dict[str, str]]:
+    """Return the targets that all systems know, and the reason for each that is left out."""
+    known: list[FromDataSet | FromTruth] = []
+    left_out = {}
+    for each in inputs:
+        truth = each.truth
+        findings = each.findings_of_systems()
+        silent = [name for name, of_one in findings.items() if of_one.isdisjoint(truth.findings)]
+        silent = [name for name in silent if findings[name]]
+        if silent:
+            left_out[truth.finding] = f"{silent[0]} says nothing about it"
+        elif truth.labels_of("test").dropna().nunique() < 2:
+            left_out[truth.finding] = "its test images are of one class"
+        else:
+            known.append(each)
+    if not known:
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise InputError(f"compare: no finding can be compared: {reasons}")
+    return known, left_out
+
+
 def _compare_targets(
     request: ReportRequest, inputs: Sequence[FromDataSet | FromTruth], folder: Path
 ) -> dict[str, Result]:
@@ -661,7 +682,8 @@ def _report_on_targets(
         raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
     titles = {each.truth.finding: each.truth.shown_name for each in inputs}
     with folder_lock(out):
-        inputs = _predicted_once(inputs, out)
+        inputs, unknown = _known_to_all(_predicted_once(inputs, out))
+        left_out = {**left_out, **unknown}
         finished = [request.is_finished(each, out / each.truth.finding) for each in inputs]
         # Without its page the folder is incomplete, whatever an earlier run had left.
         (out / files.PAGE).unlink(missing_ok=True)
