@@ -88,11 +88,12 @@ def score_columns(columns: Sequence[Any], findings: Sequence[str]) -> dict[str, 
     """
     words = {*column_names("score"), "p", "pred"}
     found = {}
-    for column in columns:
-        name = finding_name(str(column))
-        for finding in findings:
-            first, last = name.removesuffix(f"_{finding}"), name.removeprefix(f"{finding}_")
-            if name == finding or first in words or last in words:
+    for finding in findings:
+        wanted = {finding}
+        wanted.update(f"{word}_{finding}" for word in words)
+        wanted.update(f"{finding}_{word}" for word in words)
+        for column in columns:
+            if finding_name(str(column)) in wanted:
                 found[finding] = column
     return found
 
