@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.figures import Figure
 from cxr_compare.evaluation.metrics.missing_sentences import boxed_positives
 from cxr_compare.evaluation.metrics.policy_text import policy_text
@@ -421,9 +422,10 @@ def unequal_training(conditions: Mapping[str, Mapping[str, str]]) -> str:
     for condition, values in conditions.items():
         texts = ", ".join(f"{name}: {value}" for name, value in values.items())
         parts.append(f"{condition} ({texts})")
+    count = counted(len(parts), "condition")
     return (
-        f"Trainings differed in {listing(parts)}: a difference between these systems is one of "
-        "their whole recipes, not of detector against classifier alone."
+        f"Trainings differed in {count}: {'; '.join(parts)}. A difference between these systems is "
+        "one of their whole recipes, not of detector against classifier alone."
     )
 
 
