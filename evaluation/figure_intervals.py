@@ -67,7 +67,8 @@ _TOO_HIGH = "too high on average with so few positive images: AP50 by 0.04 with 
 _FEW_POSITIVES_FOR_PRECISION = 100
 _ONE_PATIENT = "one patient gives no interval"
 AS_STORED = "the boxes are as stored: no validation images decided which of them count"
-_BIAS_CORRECTED = ", lower end bias-corrected"
+BIAS_CORRECTED = ", lower end bias-corrected"
+"""End of the name of the method of an average precision, whose lower end allows for its bias."""
 
 
 def compute_figures(
@@ -485,7 +486,7 @@ def _with_percentiles(
     method = resamples.method
     if question.is_precision and not question.has_seeds:
         drawn = lower_for_bias(drawn, question.value)
-        method += _BIAS_CORRECTED
+        method += BIAS_CORRECTED
     figure = replace(figure, method=method + choices_text(question.choices), kind="bootstrap")
     if resamples.n_clusters < 2:
         return replace(figure, note=_ONE_PATIENT)

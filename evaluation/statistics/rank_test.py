@@ -14,7 +14,7 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 PERMUTATIONS = 1999
 """Number of permutations of the patients' labels."""
 _CHUNK_CELLS = 2_000_000  # permutations x patients in memory at once
-_MANY_PATIENTS = 2000
+MANY_PATIENTS = 2000
 """Number of patients above which the normal distribution stands for the permutations."""
 _ROUNDING = 1e-9
 
@@ -80,7 +80,7 @@ def chance_p_value(
     if ((share > 0) & (share < 1)).any():
         within = of_positive[used] - share * rank_sum[used]
     patients = _Patients(images[used].astype(np.float64), rank_sum[used], within)
-    if len(share) > _MANY_PATIENTS:
+    if len(share) > MANY_PATIENTS:
         return max(patients.large_sample_p_value(share), 2 / (permutations + 1))
     observed = patients.statistic(share[None], 1.0)[0]
     rng = np.random.default_rng(seed)

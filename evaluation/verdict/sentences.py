@@ -348,6 +348,24 @@ def joint_sentence(members: Sequence[str], claims: Sequence[Claim], at: str, *, 
     return f"{start}: {'; '.join(rows)}."
 
 
+def unchanged_boxes_sentence(member: str, claims: Sequence[Claim], at: str) -> str:
+    """Say that the boxes of a joint system are those of a member, so that their figures are equal.
+
+    The joint system is the first of each claim.
+    """
+    values = {title_inside(claim): number(claim.values[0]) for claim in claims}
+    equal = listing([f"{title}{at} is {value} for both" for title, value in values.items()])
+    return f"The boxes of {claims[0].first} are those of {member}, unchanged: {equal}."
+
+
+def joint_errors_sentence(errors: Mapping[str, float], at: str) -> str:
+    """Say how many errors a joint system, the first, and its members make at the threshold."""
+    joint, *members = errors
+    counts = listing([f"{name} {errors[name]:,.4g}" for name in members])
+    start = at.strip()
+    return f"{start[:1].upper()}{start[1:]}, {joint} makes {errors[joint]:,.4g} errors, {counts}."
+
+
 # How far the answer reaches
 
 
