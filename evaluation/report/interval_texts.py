@@ -64,16 +64,16 @@ def _auroc(cite: Cite) -> list[str]:
     return [
         "AUROC: the share of the pairs of a positive and a negative image that the scores order "
         "rightly; a tie counts half.",
-        f"Its variance is summed by patient (Obuchowski 1997{cite('obuchowski1997')}): a positive "
-        "image adds the share of the negative images below it, minus the AUROC, divided by the "
-        "number of positive images, and a negative image likewise.",
+        f"Its variance is summed by patient after Obuchowski (1997){cite('obuchowski1997')}: a "
+        "positive image adds the share of the negative images below it, minus the AUROC, divided "
+        "by the number of positive images, and a negative image likewise.",
         "The sum of a patient over the images of one class is divided by 1 minus the patient's "
-        "share of these images (Mancl and DeRouen 2001"
-        f"{cite('manclderouen2001')}) and multiplied by √((n − 1) / n), where n patients have "
-        "such images; q is the sum over both classes, or for a difference q of the first system "
-        "minus q of the second, and the variance V = Σ q².",
+        f"share of these images, after Mancl and DeRouen (2001){cite('manclderouen2001')}, and "
+        "multiplied by √((n − 1) / n), where n patients have such images.",
+        "The part q of a patient is the sum over both classes, or for a difference q of the first "
+        "system minus q of the second, and the variance is V = Σ q².",
         "Intervals and tests use Student's t with the smaller of two degrees of freedom: "
-        f"2 V² / Σ q⁴ (Satterthwaite 1946{cite('satterthwaite1946')}), and "
+        f"Satterthwaite's{cite('satterthwaite1946')}, 2 V² / Σ q⁴, and "
         "(1/a + 1/b)² / (1 / (a² (a − 1)) + 1 / (b² (b − 1))), where a and b are the effective "
         "numbers of patients m = (Σ k)² / Σ k² of both classes, with k images of each patient.",
         "The interval of a single AUROC A is computed on the logit, logit A ± t √V / (A (1 − A)), "

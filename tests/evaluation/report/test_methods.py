@@ -54,7 +54,7 @@ def test_decisions_paragraph_has_the_values_that_validation_chose(predict, test_
     (decision,) = comparison.systems["B"].decisions
     levels = len(set(decision.calibration.probabilities))
     assert f"{levels} levels" in classifier_text
-    assert "RSNA score" not in classifier_text
+    assert "in the RSNA score" not in classifier_text
 
 
 def test_a_further_policy_is_evaluated_beside_the_stored_ones(predict, test_set, evaluation_set):
