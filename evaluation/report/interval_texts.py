@@ -141,7 +141,8 @@ def _bootstrap(made: IntervalFacts, cite: Cite) -> list[str]:
     if made.lowered:
         sentences.append(
             "For the lower end of an average precision of boxes, the resamples below their median "
-            "are lowered by twice their mean bias, because few lesions make it too high."
+            "are lowered by twice the bias (the mean of all minus the figure), because few "
+            "lesions make it too high."
         )
     if made.tested:
         sentences.append(

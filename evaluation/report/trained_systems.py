@@ -120,7 +120,7 @@ def _joint_model(names: Sequence[str], ensemble: Facts, citations: Citations) ->
             figure = METRICS[ensemble["boxes_by"]].title_in_sentence
             values = ", ".join(f"{gate} {number(value)}" for gate, value in tried.items())
             sentences.append(
-                f"Boxes are {_GATES[rule['gate']]}, the best of {len(tried)} ways by the {figure} "
+                f"Boxes are {_GATES[rule['gate']]}, the best of {len(tried)} ways by {figure} "
                 f"on validation images ({values})."
             )
     return sentences

@@ -550,5 +550,5 @@ def margin_summary(claims: Sequence[Claim], margin: float, at: str) -> str:
         for standing, names in standings.items()
         if names
     ]
-    start = f"{metric_title(claims[0].metric)}{at} against {claims[0].second}"
+    start = f"{metric_title(claims[0].metric)}{at} against the reference {claims[0].second}"
     return f"{start}, by the margin of {number(margin)}: {'; '.join(parts)}."
