@@ -142,7 +142,7 @@ def _of_file(
         {target.name: LabelledSplit(dataset, target).truth_with_facts for target in targets},
         KnownImages.of_data_set(dataset),
         of_finding,
-        coco=truth if truth.suffix == ".json" else None,
+        coco=truth if truth.suffix.lower() == ".json" else None,
     )
 
 
