@@ -6,7 +6,11 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report.citations import Cite, uncited
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
-from cxr_compare.evaluation.statistics.rank_test import MANY_PATIENTS, PERMUTATIONS
+from cxr_compare.evaluation.statistics.rank_test import (
+    FEW_PATIENTS,
+    MANY_PATIENTS,
+    PERMUTATIONS,
+)
 
 _FAMILIES = {
     "answer": "differences of the primary figure, on which the answer rests",
@@ -161,7 +165,8 @@ def _chance(cite: Cite) -> list[str]:
         f"with {PERMUTATIONS:,} permutations of labels between patients"
         f"{cite('dattasatten2005')}; if patients have images of both labels, of the statistic "
         f"divided by its error by patient{cite('chungromano2013')}. With more than "
-        f"{MANY_PATIENTS:,} patients, this statistic is compared with the normal distribution."
+        f"{MANY_PATIENTS:,} patients, at least {FEW_PATIENTS} of them in the rarer class, this "
+        "statistic is compared with the normal distribution."
     ]
 
 

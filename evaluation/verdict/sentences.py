@@ -136,12 +136,15 @@ def no_better_than_chance(systems: Sequence[str]) -> str:
     return f"{who} shown to be better than chance by AUROC"
 
 
-def undefined_sentence(systems: Sequence[str], figures: Sequence[str], at: str) -> str:
-    """Say which systems have no value of a primary figure."""
+def undefined_sentence(
+    systems: Sequence[str], figures: Sequence[str], at: str, reasons: Sequence[str]
+) -> str:
+    """Say which systems have no value of a primary figure, and why."""
     verb = "are" if len(figures) > 1 else "is"
+    why = f" ({'; '.join(reasons)})" if reasons else ""
     return (
         f"no comparison is possible: the {listing(figures)}{at} of {listing(systems)} {verb} "
-        "undefined"
+        f"undefined{why}"
     )
 
 
@@ -489,20 +492,30 @@ def image_blind_sentence(claim: Claim, at: str) -> str:
     The second system of the claim is the image-blind baseline of the first; `at` are the words on
     the threshold.
     """
-    places = "constant boxes" if "boxes" in METRICS[claim.metric].needs else "a constant point"
+    places = _constant_places(claim, f"{claim.first}'s")
     value, other = map(number, claim.values)
-    compared = f"{title_inside(claim)}{at} {value}, {places} with its scores {other}, {gap(claim)}."
+    compared = f"{title_inside(claim)}{at} {value}, {places} {other}, {gap(claim)}."
     match claim.standing:
         case "first":
             return f"{claim.first} localises lesions: {compared}"
         case "second":
             return (
-                f"{places[0].upper()}{places[1:]} without any look at the image found more lesions "
-                f"than {claim.first}: {compared}"
+                f"{places[0].upper()}{places[1:]} found more lesions than {claim.first}: "
+                f"{title_inside(claim)}{at} {other} against {value}, {gap(claim)}."
             )
         case "unknown":
             return f"Whether {claim.first} localises lesions is not known: {compared}"
     return f"{claim.first} was not shown to localise lesions: {compared}"
+
+
+def _constant_places(claim: Claim, whose: str) -> str:
+    """Name what an image-blind baseline uses: all but the positions is the system's own."""
+    metric = METRICS[claim.metric]
+    if "boxes" in metric.needs:
+        return f"constant positions with {whose} own image scores"
+    if "threshold" in metric.needs:
+        return f"a constant position with {whose} own calls"
+    return "a constant position"
 
 
 def image_blind_summary(claims: Sequence[Claim], at: str) -> str:
@@ -515,7 +528,7 @@ def image_blind_summary(claims: Sequence[Claim], at: str) -> str:
         value, other = map(number, claim.values)
         standing = "open" if claim.standing == "same" else claim.standing
         systems[standing].append(f"{claim.first} ({value} and {other})")
-    places = "constant boxes" if "boxes" in METRICS[claims[0].metric].needs else "a constant point"
+    places = _constant_places(claims[0], "each system's")
     words = {
         "first": "higher for ",
         "second": "lower for ",
@@ -524,7 +537,7 @@ def image_blind_summary(claims: Sequence[Claim], at: str) -> str:
     }
     parts = [f"{words[standing]}{listing(names)}" for standing, names in systems.items() if names]
     title = metric_title(claims[0].metric)
-    return f"{title}{at}, against {places} with the same image scores: {'; '.join(parts)}."
+    return f"{title}{at}, against {places}: {'; '.join(parts)}."
 
 
 def joint_summary(joint: str, members: Sequence[str], figures: str, *, shown: bool) -> str:

@@ -186,7 +186,9 @@ def _headline(question: _Question, claims: list[Claim]) -> _Headline:
     ]
     if undefined:
         at = sentences.at_threshold(question.protocol.keys[0][1])
-        text = sentences.undefined_sentence(undefined, question.figure_names, at)
+        figures = [question.figures.get(undefined[0], *key) for key in question.protocol.keys]
+        reasons = list(dict.fromkeys(each.note for each in figures if not each.known and each.note))
+        text = sentences.undefined_sentence(undefined, question.figure_names, at, reasons)
         return _Headline(text, "unknown")
     if len(question.systems) == 1:
         return _Headline(_single_answer(question), "single")
