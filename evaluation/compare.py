@@ -160,7 +160,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     models, of_models = evaluate_models(named, images, policies, extra_policies, boxes_by=boxes_by)
     resamples = Resamples(test.n_patients, replicates, seed)
     check_protocol(protocol, models)
-    places = learn_places(images)
+    places = learn_places(images, resamples)
     blind = (
         {} if places is None else image_blind_models(models, models_by_label(named), images, places)
     )

@@ -24,7 +24,7 @@ from cxr_compare.evaluation.boxes.box_figures import RANKED, FigureOfWeights
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
+from cxr_compare.evaluation.evaluated_model import PLACES, EvaluatedModel, Models
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
@@ -108,7 +108,7 @@ def replicates(
         (201, 0.679)
     """
     functions = {
-        (system, seed): FiguresOfWeights(model, boxed_only=boxed_only)
+        (system, seed): _figures_of(model, boxed_only=boxed_only)
         for system, members in models.items()
         for seed, model in enumerate(members)
     }
@@ -175,6 +175,10 @@ def choose_again(
         for seed in range(len(members)):
             own = chosen[image_blind_name(system), seed]
             chosen[image_blind_name(system), seed] = chosen[system, seed] | own
+            n_relearned = len(members[seed].relearned)
+            if n_relearned:  # equal shares of neighbouring resamples, so that each is made once
+                share = np.arange(resamples.n_replicates) * n_relearned // resamples.n_replicates
+                chosen[image_blind_name(system), seed][PLACES] = share.astype(np.float64)
     return chosen
 
 
@@ -349,6 +353,55 @@ class FiguresOfWeights:
                 pairs = self.model.pairs_by(choice.candidates[index].rule)
                 self._by_rule[index] = _Boxes(pairs, self.model)
             return self._by_rule[index]
+
+
+class _FiguresOfRelearned:
+    """Figures of an image-blind baseline whose positions are learned again for each resample.
+
+    Positions that were learned on few boxes find fewer lesions than the best constant ones, and
+    those that were learned on a resample of these boxes find fewer still. So a replicate is as far
+    above the figure of the learned positions as that of the relearned ones is below it.
+
+    Source:
+        Davison and Hinkley 1997, section 5.2 (basic bootstrap).
+    """
+
+    def __init__(self, model: EvaluatedModel) -> None:
+        self._learned = FiguresOfWeights(model, boxed_only=True)
+        self._relearned = model.relearned
+
+    @property
+    def once(self) -> dict[MetricKey, Floats]:
+        """Figures of the learned positions on the images themselves, shape ``(1,)`` each."""
+        return self._learned.once
+
+    def __call__(
+        self, weights: Integers, chosen: Mapping[str, Floats] | None = None
+    ) -> dict[MetricKey, Floats]:
+        """Compute all figures for each row of patient weights, with the row's own positions."""
+        columns = chosen or {}
+        learned = self._learned(weights, columns)
+        places = columns.get(PLACES)
+        if places is None:
+            return learned
+        values = {key: np.full(len(weights), np.nan) for key in learned}
+        for index in np.unique(places).astype(int).tolist():
+            rows = places == index
+            again = FiguresOfWeights(self._relearned[index](), boxed_only=True)
+            of_rows = {name: column[rows] for name, column in columns.items()}
+            for key, relearned in again(weights[rows], of_rows).items():
+                reflected = 2 * learned[key][rows] - relearned
+                values[key][rows] = reflected.clip(0, 1)  # all localisation figures are shares
+        return values
+
+
+def _figures_of(
+    model: EvaluatedModel, *, boxed_only: bool
+) -> FiguresOfWeights | _FiguresOfRelearned:
+    """Return the figures of a system, or of an image-blind baseline, as a function of weights."""
+    if model.relearned:
+        return _FiguresOfRelearned(model)
+    return FiguresOfWeights(model, boxed_only=boxed_only)
 
 
 class _Boxes:
