@@ -356,42 +356,22 @@ class FiguresOfWeights:
 
 
 class _FiguresOfRelearned:
-    """Figures of an image-blind baseline whose positions are learned again for each resample.
-
-    Positions that were learned on few boxes find fewer lesions than the best constant ones, and
-    those that were learned on a resample of these boxes find fewer still. So a replicate is as far
-    above the figure of the learned positions as that of the relearned ones is below it.
-
-    Source:
-        Davison and Hinkley 1997, section 5.2 (basic bootstrap).
-    """
+    """Figures of an image-blind baseline whose positions are learned again for each resample."""
 
     def __init__(self, model: EvaluatedModel) -> None:
-        self._learned = FiguresOfWeights(model, boxed_only=True)
+        self.once = FiguresOfWeights(model, boxed_only=True).once
         self._relearned = model.relearned
 
-    @property
-    def once(self) -> dict[MetricKey, Floats]:
-        """Figures of the learned positions on the images themselves, shape ``(1,)`` each."""
-        return self._learned.once
-
-    def __call__(
-        self, weights: Integers, chosen: Mapping[str, Floats] | None = None
-    ) -> dict[MetricKey, Floats]:
+    def __call__(self, weights: Integers, chosen: Mapping[str, Floats]) -> dict[MetricKey, Floats]:
         """Compute all figures for each row of patient weights, with the row's own positions."""
-        columns = chosen or {}
-        learned = self._learned(weights, columns)
-        places = columns.get(PLACES)
-        if places is None:
-            return learned
-        values = {key: np.full(len(weights), np.nan) for key in learned}
-        for index in np.unique(places).astype(int).tolist():
+        values: dict[MetricKey, Floats] = {}
+        places = chosen[PLACES].astype(int)
+        for index in np.unique(places).tolist():
             rows = places == index
             again = FiguresOfWeights(self._relearned[index](), boxed_only=True)
-            of_rows = {name: column[rows] for name, column in columns.items()}
-            for key, relearned in again(weights[rows], of_rows).items():
-                reflected = 2 * learned[key][rows] - relearned
-                values[key][rows] = reflected.clip(0, 1)  # all localisation figures are shares
+            of_rows = {name: column[rows] for name, column in chosen.items()}
+            for key, column in again(weights[rows], of_rows).items():
+                values.setdefault(key, np.full(len(weights), np.nan))[rows] = column
         return values
 
 

@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.boxes import box_iou
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _MOST = 4
-"""Largest number of constant boxes."""
+"""Largest number of constant boxes: further ones find few lesions that these do not find."""
 _GRID = 100
 """Number of steps across the image in which the constant point is searched."""
 _BOX_GRID = 25

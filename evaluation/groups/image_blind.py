@@ -2,11 +2,11 @@
 
 Lungs are at the same position in nearly every image, so a point and boxes that never depend on the
 image find many lesions. A localisation figure says something only beside that of such positions.
-The baseline of a system has the best constant point, and at most as many constant boxes an image as
-the system gives, with the image score of the system as their score. Point and boxes are learned on
-validation and training boxes together, never on test boxes, and learned again in resamples of the
-patients of these boxes. It is an output like any other, so its figures come from the same resamples
-of test patients as those of the system.
+The baseline of a system has the best constant point, and as many constant boxes an image as the
+system gives (at most four), with the image score of the system as their score. Point and boxes are
+learned on validation and training boxes together, never on test boxes, and learned again in
+resamples of the patients of these boxes. It is an output like any other, so its figures come from
+the same resamples of test patients as those of the system.
 """
 
 from __future__ import annotations
@@ -35,12 +35,10 @@ ENOUGH_BOXES = 100
 """Number of boxes below which nothing is claimed: 25 for each of four constant boxes."""
 FEW_BOXES = f"the image-blind baseline was learned from fewer than {ENOUGH_BOXES} boxes"
 """Reason why no claim rests on the difference from a baseline."""
-RELEARNED = 100
+RELEARNED = 50
 """Number of resamples on which the positions are learned again, each for an equal share of all."""
 _STREAM = 2
 """Random stream of the patients whose boxes teach, independent of those of other resamples."""
-_USUAL = 2
-"""Number of constant boxes if no validation image with a lesion can choose it: one a lung."""
 _ABSENT = (
     "There is no image-blind baseline, because no validation or training image has a box to learn "
     "constant positions from. So it is not known whether the systems localise lesions better than "
@@ -161,9 +159,9 @@ def image_blind_notes(
     each = ", ".join(f"{name}: {count}" for name, count in counts.items())
     text = (
         f"Image-blind baseline of each system: the best constant point ({point}) and the best "
-        f"constant boxes ({each} an image, at most as many as the system gives) with its own image "
-        f"scores, learned on {' and '.join(learned_on)}. Intervals of differences from it include "
-        "that other patients would have taught other positions. A localisation figure says "
+        f"constant boxes ({each} an image: as many as the system gives, at most four) with its own "
+        f"image scores, learned on {' and '.join(learned_on)}. Intervals of differences from it "
+        "include that other patients would have taught other positions. A localisation figure says "
         "something only beside it."
     )
     if places.no_claim:
@@ -182,15 +180,11 @@ def image_blind_notes(
 def _baseline(
     model: EvaluatedModel, system: System, truth: LabelledImages, places: ConstantPlaces
 ) -> EvaluatedModel:
-    """Return the baseline of one model; validation images choose the number of its boxes."""
+    """Return the baseline of one model, with as many boxes an image as the system gives."""
+    k = min(_boxes_given(model), len(places.learned.boxes))
     choice = None
-    k = min(_USUAL, _boxes_given(model))
     if model.choices.box_choice is not None:
-        choice = _choice_of_boxes(model, system, truth, places)
-        if choice.n_positive:
-            k = choice.index + 1
-        chosen = min(k, len(choice.candidates)) - 1
-        choice = replace(choice, candidates=choice.candidates[chosen : chosen + 1])
+        choice = _choice_of_cut(model, system, truth, places, k)
     choices = model.choices.with_values(
         reduction=None,
         calibration=None,
@@ -236,24 +230,13 @@ def _boxes_given(model: EvaluatedModel) -> int:
     return max(1, round(len(pairs.boxes.image) / len(pairs.truth.per_image)))
 
 
-def _choice_of_boxes(
-    model: EvaluatedModel, system: System, truth: LabelledImages, places: ConstantPlaces
+def _choice_of_cut(
+    model: EvaluatedModel, system: System, truth: LabelledImages, places: ConstantPlaces, k: int
 ) -> BoxChoice:
-    """Return the choice between 1, 2, ... constant boxes, by the figure that chose the system's.
-
-    A baseline with more boxes than its system would find lesions that the system had no box for.
-    With exactly as many, it would be worse than the best constant boxes beside a system that gives
-    many faint boxes.
-    """
+    """Return the choice of the score cut of k constant boxes on validation images."""
     known = truth.labels_of("val").dropna().index
     ids = known.intersection(system.images_run).intersection(truth.boxes_trusted).sort_values()
     scores = system.output_on(ids).scores(model.choices.reduction)
-    learned = places.learned
-    candidates = [
-        BoxCandidate(
-            OverlapRule(None),
-            pair_boxes(places.boxes_on(learned, scores, k), truth.true_boxes, ids),
-        )
-        for k in range(1, min(_boxes_given(model), len(learned.boxes)) + 1)
-    ]
-    return BoxChoice(candidates, truth.patients_of(ids), model.choices.options.boxes_by)
+    boxes = places.boxes_on(places.learned, scores, k)
+    candidate = BoxCandidate(OverlapRule(None), pair_boxes(boxes, truth.true_boxes, ids))
+    return BoxChoice([candidate], truth.patients_of(ids), model.choices.options.boxes_by)
