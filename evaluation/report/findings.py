@@ -43,7 +43,10 @@ def page_findings(verdict: Verdict, protocol: Protocol, joint: JointSystem | Non
         findings.append(Finding(verdict.ranking, any(claim.decided for claim in verdict.claims)))
     if joint is not None:
         of_joint = [each for each in verdict.conclusions if each.text == verdict.joint]
-        findings += [Finding(each.text, each.decided) for each in of_joint]
+        findings += [
+            Finding(f"{each.text} {verdict.joint_errors}".rstrip(), each.decided)
+            for each in of_joint
+        ]
     for (_, policy), margins in _by_figure(verdict, "margin").items():
         claims = [each.claims[0] for each in margins]
         at = sentences.at_threshold(policy)
