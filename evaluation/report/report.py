@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +20,7 @@ from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
-from cxr_compare.evaluation.report.chart_style import alt_text, image_source, save_pages, svg_bytes
+from cxr_compare.evaluation.report.chart_style import ShownChart, save_pages
 from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.failure_tables import no_groups_text
 from cxr_compare.evaluation.report.findings import page_findings
@@ -33,21 +33,13 @@ from cxr_compare.evaluation.report.system_cards import card_files, write_cards
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 
-MAX_BYTES = 10_000_000
+MAX_BYTES = 8_000_000
 
 
 _STALE = f"{files.OVERLAYS}/*.png", f"{files.FIGURES}/*"
 
 
-_MAIN_CHARTS = ("roc", "froc-iou", "calibration")
-
-
-class PageChart(NamedTuple):
-    """Chart of the page: its SVG file as the source of an image, with its texts."""
-
-    source: str
-    alt: str
-    note: str
+_MAIN_CHARTS = ("roc", "froc-iou", "scores")
 
 
 def write_page(
@@ -77,7 +69,7 @@ def write_page(
         id.
 
     Raises:
-        ValueError: The page would be larger than 10 MB.
+        ValueError: The page would be larger than 8 MB.
     """
     comparison = compared.comparison
     labelled = compared.truth
@@ -133,7 +125,7 @@ def _draw_charts(
     figures: pd.DataFrame,
     facts: dict[str, Any],
     folder: Path,
-) -> dict[str, PageChart]:
+) -> dict[str, ShownChart]:
     """Draw each chart once, write it as SVG and as a page of a PDF, and return it by its name."""
     drawn = {
         name: draw(name, curves, figures, comparison.names, facts)
@@ -142,16 +134,16 @@ def _draw_charts(
     save_pages(drawn.values(), folder / "charts.pdf")
     charts = {}
     for name, figure in drawn.items():
-        svg = svg_bytes(figure)
-        (folder / f"{name}.svg").write_bytes(svg)
-        note = chart_note(name, curves, facts)
-        charts[name] = PageChart(image_source(svg), alt_text(figure), note)
+        charts[name] = ShownChart(figure, chart_note(name, curves, facts))
+        (folder / f"{name}.svg").write_bytes(charts[name].file)
     return charts
 
 
-def _content_without_images(comparison: Comparison, charts: dict[str, PageChart]) -> dict[str, Any]:
+def _content_without_images(
+    comparison: Comparison, charts: dict[str, ShownChart]
+) -> dict[str, Any]:
     """Return the content of the report's page but for its title, main tables and images."""
-    # These are ROC, FROC and calibration; other charts replace those that are missing.
+    # These are ROC, FROC and scores; other charts replace those that are missing.
     curves = [name for name in charts if name != "confusion"]
     ranked = sorted(curves, key=lambda name: name not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=curves.index)
