@@ -131,16 +131,19 @@ def _counts_of_run(run: RunInfo) -> dict[str, str] | str:
 
 
 def _stored_cards(report: Path) -> dict[str, str]:
-    """Return the card of each system that a report holds, by the name of the system."""
+    """Return the cards that a report holds, by the name of the system.
+
+    Raises:
+        InputError: It holds none, because all of its systems were imported.
+    """
     names = AnswerInfo.read(report / files.ANSWER).systems
     cards = {}
     for name, file in card_files(list(names)).items():
         path = report / file
-        if not path.is_file():
-            raise InputError(
-                f"{path}: is missing; make the report again with cxr compare --overwrite"
-            )
-        cards[name] = path.read_text(encoding="utf-8")
+        if path.is_file():
+            cards[name] = path.read_text(encoding="utf-8")
+    if not cards:
+        raise InputError(f"{report}: holds no model card; cards are of systems that cxr trained")
     return cards
 
 
@@ -149,8 +152,9 @@ def _card_in_report(folder: Path, record: Mapping[str, Any], report: Path) -> st
     evaluated = AnswerInfo.read(report / files.ANSWER).provenance.systems
     for key in ("inference_id", "training_id"):
         for name, facts in evaluated.items():
-            if record.get(key) and _id_of(facts, key, record[key]):
-                return _stored_cards(report)[name]
+            cards = _stored_cards(report) if record.get(key) else {}
+            if name in cards and _id_of(facts, key, record[key]):
+                return cards[name]
     raise InputError(
         f"--report {report}: evaluates {', '.join(evaluated)}, not the system in {folder}; give "
         "the report of this system, or leave --report out"

@@ -67,9 +67,9 @@ def prediction_shapes(
 
     The eight most confident boxes that score at least ``prediction.box_cut`` are drawn in the
     system's colour with their scores. Such a box is solid if its centre lies on a true lesion and
-    dashed if not; without a truth all are solid. An activation map is drawn as contours or as the cell of its peak. A cross marks
-    the most suspicious point (box centre or peak of the map), unless the system calls the image
-    negative. True lesions are white corners.
+    dashed if not; without a truth all are solid. An activation map is drawn as contours or as the
+    cell of its peak. A cross marks the most suspicious point (box centre or peak of the map),
+    unless the system calls the image negative. True lesions are white corners.
 
     Args:
         prediction: What the system (a detector or classifier) predicts for the image.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
         parts += _threshold_curves(name, result, images if has_bands else None)
         for hit in FROC_PREFIX:
             parts += _froc_curves(comparison, name, hit, has_bands=has_bands)
-        parts += _score_histograms(name, images, result.thresholds)
+        parts += _score_histograms(name, result, images)
         parts += _calibration_curve(name, images, has_bands=has_bands)
         known = _known_probabilities(images)
         if known is not None:
@@ -230,12 +230,12 @@ def _froc_steps(froc: FrocCurve) -> tuple[Floats, Floats]:
 
 
 def _score_histograms(
-    name: str, images: pd.DataFrame, thresholds: Mapping[str, float | None]
+    name: str, result: SystemResult, images: pd.DataFrame
 ) -> Iterator[pd.DataFrame]:
     """Yield the share of each class's images in each bin of scores, and the chosen thresholds."""
     labels = images["label"].to_numpy(np.float64, na_value=np.nan)
     scores = images["score"].to_numpy(np.float64, na_value=np.nan)
-    if not np.isfinite(scores).any():
+    if not result.curve:
         return
     edges = np.linspace(0, 1, SCORE_BINS + 1)
     middles = (edges[:-1] + edges[1:]) / 2
@@ -243,7 +243,7 @@ def _score_histograms(
         counts, _ = np.histogram(scores[of_class & np.isfinite(scores)], edges)
         if counts.any():
             yield _rows("scores", name, kind, middles, counts / counts.sum())
-    for policy, threshold in thresholds.items():
+    for policy, threshold in result.thresholds.items():
         if threshold is not None and 0 <= threshold <= 1:
             yield _rows("scores", name, "points", [threshold], [0.0], policy=policy)
 

@@ -29,7 +29,7 @@ from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.report.paper_tables import latex_table, markdown_table
 from cxr_compare.evaluation.report.plots import chart_names, chart_note, draw, no_decision_curve
 from cxr_compare.evaluation.report.report_tables import report_tables
-from cxr_compare.evaluation.report.system_cards import card_files, write_cards
+from cxr_compare.evaluation.report.system_cards import report_cards, write_cards
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import image_wording
 
@@ -148,7 +148,7 @@ def _content_without_images(
     ranked = sorted(curves, key=lambda name: name not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=curves.index)
     return {
-        "cards": card_files(comparison.names),
+        "cards": report_cards(comparison),
         "verdict": comparison.answer,
         "findings": page_findings(comparison.answer, comparison.protocol, comparison.joint),
         "notes": [

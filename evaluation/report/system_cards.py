@@ -76,12 +76,10 @@ def _evaluation(
 ) -> CardEvaluation:
     figures = comparison.figures
     sections = []
-    left_out = []
     for heading, of_heading in texts.groupby(level=0, sort=False):
         known = of_heading.droplevel(0)
         known = known[known != DASH]
         if known.empty:
-            left_out.append(str(heading))
             continue
         heads = ("Figure", "Value (95 % interval)")
         sections.append(text_table(str(heading), heads, known.items()))
@@ -112,7 +110,6 @@ def _evaluation(
         errors=_errors(comparison, name),
         hub=hub,
         synthetic=comparison.background.synthetic,
-        left_out=left_out,
     )
 
 
@@ -149,8 +146,21 @@ def card_files(names: Iterable[str]) -> dict[str, str]:
     return chosen
 
 
+def report_cards(comparison: Comparison) -> dict[str, str]:
+    """Return the file of the model card of each system that this program trained or combined.
+
+    Nothing but the predictions of other systems is known, which the report shows anyway.
+    """
+    own = []
+    for name in comparison.names:
+        record = comparison.records.get(name) or {}
+        if record.get("recipe") or record.get("backend") or record.get("members"):
+            own.append(name)
+    return {name: file for name, file in card_files(comparison.names).items() if name in own}
+
+
 def write_cards(comparison: Comparison, out: Path) -> None:
-    """Write the model card of every compared system as Markdown into the folder ``cards``.
+    """Write the model cards of `report_cards` as Markdown into the folder ``cards``.
 
     Model cards of an earlier report in this folder are removed.
 
@@ -159,11 +169,14 @@ def write_cards(comparison: Comparison, out: Path) -> None:
             tests, and the decision of each system on each test image.
         out: Folder of the report, in which ``cards`` is made.
     """
-    make_folder(out / files.CARDS)
     for stale in (out / files.CARDS).glob("*.md"):
         stale.unlink()
+    own = report_cards(comparison)
+    if not own:
+        return
+    make_folder(out / files.CARDS)
     cards = cards_of_comparison(comparison)
-    for name, file in card_files(comparison.names).items():
+    for name, file in own.items():
         text = cards[name].to_markdown()
         write_text(
             out / file, text if comparison.patients_known else image_wording(text, comparison.names)

@@ -161,7 +161,7 @@ def test_confusion_chart_says_what_share_each_count_is(comparison):
 
 def test_charts_without_content_are_absent(comparison):
     names = chart_names(curve_table(comparison), chart_facts(comparison))
-    assert names == ["forest", "roc", "pr", "confusion"]  # no boxes and no probabilities
+    assert names == ["forest", "roc", "pr", "scores", "confusion"]  # no boxes and no probabilities
     for result in comparison.systems.values():
         result.curve.clear()
         result.confusion.clear()
@@ -346,7 +346,7 @@ def test_a_difference_is_claimed_only_where_its_interval_excludes_zero(interval,
 
 def test_page_embeds_the_files_and_each_chart_stands_once(comparison, image_set, tmp_path):
     page = save_report(comparison, image_set.labelled, None, tmp_path).read_text()
-    shown = re.findall(r'<figure class="chart[^>]*><svg.*?aria-label="([^"]+)".*?</svg>', page)
+    shown = re.findall(r'<figure class="chart[^>]*>\s*<svg[^>]*aria-label="([^"]+)"', page)
     files = {path.stem: path.read_text() for path in (tmp_path / "figures").glob("*.svg")}
     assert set(files) == {"forest", "roc", "pr", "scores", "confusion"}
     assert len(shown) == 4  # the counts of the confusion matrices are a table
