@@ -136,8 +136,8 @@ def _stored_cards(report: Path) -> dict[str, str]:
     carded = carded_systems(answer.systems, answer.provenance.systems)
     if not carded:
         raise InputError(
-            f"{report}: its systems were imported, so it has no model cards; cxr show FOLDER --card "
-            "prints that of a predictions folder"
+            f"{report}: its systems were imported, so it has no model cards; cxr show FOLDER "
+            "--card prints that of a predictions folder"
         )
     cards = {}
     for name, file in card_files(carded).items():

@@ -14,7 +14,6 @@ import numpy as np
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.image_prediction import READER_COLOURS, ImagePrediction
 from cxr_compare.evaluation.overlays.shapes import (
-    FAINT_COLOUR,
     SYSTEM_COLOURS,
     TRUTH_COLOUR,
     Label,
@@ -71,7 +70,6 @@ def _example(
     closed: bool = True,
     tint: float = 0.0,
 ) -> Shape:
-    # The layer is no layer of the page, so that a legend stays when a layer is switched off.
     return Shape("key", paths, colour, width, closed=closed, tint=tint, rim=0.0)
 
 
@@ -105,7 +103,6 @@ def _marks() -> Mapping[str, Mark]:
         "elsewhere": Mark(
             "box centred elsewhere", (_example(_dashes(box[0]), system, closed=False),)
         ),
-        "faint": Mark("box below the threshold", (_example(box, FAINT_COLOUR, 1.0),)),
         "point": Mark(
             "scored point: centre of the highest-scoring box, or peak of the map",
             (_example(cross(16, 11, 7), system, closed=False),),

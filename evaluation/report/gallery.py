@@ -20,7 +20,7 @@ from cxr_compare.evaluation.report.case_selection import (
     select_cases,
 )
 from cxr_compare.evaluation.report.cases import CaseSource, read_cases
-from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, PANEL, DrawnCase
+from cxr_compare.evaluation.report.drawn_case import DrawnCase
 from cxr_compare.evaluation.sources.pixels import Pixels
 
 _Drawn = list[tuple[CaseCategory, list[DrawnCase]]]
@@ -46,9 +46,12 @@ def _draw_cases(
             pixels = source.pixels.read(image_id)
         except InputError:
             return None
-        to_png(source.draw(image_id, pixels, panel=PANEL), folder / f"{anchor}.png")
+        drawing = source.draw(image_id, pixels)
+        to_png(drawing.sheet(), folder / f"{anchor}.png")
         gap = gaps.get(image_id, 0.0)
-        return DrawnCase.from_image(source, image_id, pixels, anchor=anchor, most=most, gap=gap)
+        return DrawnCase.from_drawing(
+            drawing, source, image_id, pixels, anchor=anchor, most=most, gap=gap
+        )
 
     drawn: _Drawn = [(category, []) for category in categories]
     missing = []
@@ -72,7 +75,8 @@ def _draw_cases(
     return drawn, missing
 
 
-_ALL_IMAGES_BYTES = 5_400_000  # 7.2 MB in base64
+_MOST_CASE_BYTES = 300_000
+_ALL_CASES_BYTES = 4_800_000  # 6.4 MB in base64
 
 
 _MOST_EXAMPLES = 3
@@ -185,7 +189,7 @@ def draw_gallery(
         for category in categories
     ]
     n_images = sum(len(category.image_ids) for category in categories)
-    most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // n_images)
+    most = min(_MOST_CASE_BYTES, _ALL_CASES_BYTES // n_images)
     drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)
     intro = (
         "Choose an id to open a case with its scores, or an image to enlarge it. cxr overlay draws "

@@ -395,7 +395,7 @@ class Result(OpenedFromFolder):
                 "images=FOLDER"
             )
         source = read_cases(comparison, self.compared.truth, pixels, comparison.main_policy)
-        return as_figure([source.draw(image_id, panel=panel) for image_id in image_ids])
+        return as_figure([source.draw(image_id, panel=panel).sheet() for image_id in image_ids])
 
     def _stored_overlay(self, image_id: str) -> np.ndarray:
         from PIL import Image

@@ -79,12 +79,10 @@ def _evaluation(
 ) -> CardEvaluation:
     figures = comparison.figures
     sections = []
-    left_out = []
     for heading, of_heading in texts.groupby(level=0, sort=False):
         known = of_heading.droplevel(0)
         known = known[known != DASH]
         if known.empty:
-            left_out.append(str(heading))
             continue
         heads = ("Figure", "Value (95 % interval)")
         sections.append(text_table(str(heading), heads, known.items()))
@@ -115,7 +113,6 @@ def _evaluation(
         errors=_errors(comparison, name),
         hub=hub,
         synthetic=comparison.background.synthetic,
-        left_out=left_out,
     )
 
 
