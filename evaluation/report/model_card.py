@@ -22,10 +22,15 @@ from cxr_compare.evaluation.report.weight_licence import Start, starting_weights
 
 _HUB_METRICS = {"auroc": "roc_auc", "recall": "recall", "precision": "precision", "f1": "f1"}
 """Names of metrics on the Hugging Face Hub; other metrics keep their own names."""
-_TASKS = {"boxes": "object-detection", "scores": "image-classification"}
+_TASKS = {
+    "boxes": "object-detection",
+    "scores": "image-classification",
+    "both": "object-detection",
+}
 _KINDS = {
     "boxes": "a lesion detector, which gives boxes with scores",
     "scores": "an image classifier, which gives a score for the image",
+    "both": "a joint system, which gives a score for the image and boxes with scores",
 }
 _STARTS: Mapping[Start, str] = {
     "random": "The training started from random weights.",
@@ -119,7 +124,8 @@ class ModelCard:
 
     Attributes:
         name: Name of the model as shown to readers.
-        kind: ``boxes`` for a detector, ``scores`` for a classifier or a human reader.
+        kind: ``boxes`` for a detector, ``scores`` for a classifier or a human reader, ``both`` for
+            a joint system of both.
         finding: Name of the finding (disease sign) in the form for the middle of a sentence, such
             as ``lung opacity``.
         findings: Short names of the findings any of which makes an image positive.

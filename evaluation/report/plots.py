@@ -144,7 +144,7 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
             "Not drawn, because scores that were not calibrated on validation images are no "
             f"probabilities: {listing(facts['without_net_benefit'])}."
         )
-    if name in ("roc", "pr") and (rows["kind"] == "points").any():
+    if name == "roc" and (rows["kind"] == "points").any():
         sentences.append(
             "A threshold that was chosen on validation images may give other rates here than it "
             "gave there."

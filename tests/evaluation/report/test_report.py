@@ -23,6 +23,8 @@ from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY
 from cxr_compare.evaluation.report.drawn_case import embed_panels
 from cxr_compare.evaluation.report.report import MAX_BYTES
 from cxr_compare.evaluation.report.summary_table import table_rows
+from cxr_compare.evaluation.report.table import value_text
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.background import Background
 from tests.outline import Outline
@@ -169,6 +171,17 @@ def test_first_table_has_the_usual_rows_at_one_threshold(html):
     for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "best F1"):
         assert text in table
     assert "0.95" not in re.sub(r"<[^>]*>", "", table).replace("95 %", "")
+
+
+def test_every_figure_of_the_page_is_one_of_the_tables(html, read_only):
+    tables = [pd.read_parquet(read_only / f"{name}.parquet") for name in ("figures", "groups")]
+    rows = pd.concat(tables)[["estimate", "ci_low", "ci_high"]].dropna()
+    figures = [Interval(*row) for row in rows.to_numpy(float)]
+    known = {value_text(figure) for figure in figures}
+    known |= {value_text(figure.reversed()) for figure in figures}
+    shown = re.findall(r"<b>(?:[●○] )?([−\d.]+)</b> <small>(\([−\d.]+ to [−\d.]+\))", html)
+    assert len(shown) > 20
+    assert {f"{value} {ends}" for value, ends in shown} <= known
 
 
 def test_rows_of_the_first_table_are_those_asked_for(written):
