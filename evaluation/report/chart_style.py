@@ -58,7 +58,9 @@ _DASHES = (
 )
 # Lengths are in points. A chart is about as wide as the page of a phone is in px, so that its text
 # keeps its size there.
-_LEFT, _TOP, _WIDTH, _HEIGHT, _RIGHT, _BELOW = 50.0, 34.0, 278.0, 264.0, 12.0, 44.0
+_LEFT, _TOP, _WIDTH, _RIGHT, _BELOW = 50.0, 34.0, 278.0, 12.0, 44.0
+PLOT_HEIGHT = 264.0
+"""Height of the plot of a chart in points; one with many rows is higher."""
 _FONT = 12
 _LEGEND_FONT = 10.5
 _LEGEND_LETTERS = 48  # longest line of a legend
@@ -95,7 +97,7 @@ class ShownChart:
 
 
 def new_chart(
-    title: str, x_title: str, y_title: str, *, plot_height: float = _HEIGHT
+    title: str, x_title: str, y_title: str, *, plot_height: float = PLOT_HEIGHT
 ) -> tuple[Figure, Axes]:
     """Return an empty figure in our style and its plot; `add_legend` completes it.
 

@@ -27,6 +27,7 @@ from cxr_compare.evaluation.report.chart_style import (
     GUIDE,
     INK,
     MARKERS,
+    PLOT_HEIGHT,
     QUIET,
     add_legend,
     draw_band,
@@ -100,8 +101,8 @@ def draw(
         blind = image_blind_name(system)
         label = f"constant boxes with {system}'s scores"
         legend[blind] = _legend_text(figures, blind, label, chart)
-    shape = {"plot_height": _SCORE_ROW * max(3, len(systems))} if name == "scores" else {}
-    figure, axes = new_chart(chart.title, chart.x_title, chart.y_title, **shape)
+    height = max(PLOT_HEIGHT, _SCORE_ROW * len(systems)) if name == "scores" else PLOT_HEIGHT
+    figure, axes = new_chart(chart.title, chart.x_title, chart.y_title, plot_height=height)
     chart.draw(axes, _Curves(rows, systems, legend, facts))
     add_legend(axes)
     return figure
@@ -241,7 +242,7 @@ def draw_froc(axes: Axes, curves: _Curves) -> None:
         axes.plot(points["x"], points["y"], **marker_style(".", system_colour(position)))
 
 
-_SCORE_ROW = 88.0  # height of the histograms of a system, in points
+_SCORE_ROW = 56.0  # least height of the histograms of a system, in points
 _BAR_REACH = 0.36  # height of the tallest bar, as a share of a row
 
 

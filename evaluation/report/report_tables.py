@@ -66,6 +66,7 @@ def _no_localisation(comparison: Comparison) -> str:
         for name in comparison.names
         for key, figure in comparison.figures.of(name).items()
         if key.subgroup == ALL
+        and key.policy in ("", comparison.main_policy)
         and key.metric in METRICS
         and METRICS[key.metric].table.part == "localisation"
     ]
