@@ -139,7 +139,7 @@ def test_rows_that_were_asked_for_stand_in_their_order_and_one_without_a_figure_
 ):
     rows = [*table_rows(["f1", " recall", "auroc", "f1"]), TableRow("recall", "youden")]
     frame = summary_frame(comparison, rows)
-    figures = frame.drop("Size and time")
+    figures = frame.drop("Size and time", level=0)
     titles = [title for _, title in figures.index]
     assert titles == ["F1", "Sensitivity (recall)", "AUROC", "Sensitivity (recall)"]
     assert set(figures.iloc[-1]) == {"–"}
