@@ -353,3 +353,11 @@ def test_member_of_a_joint_system_is_described_once(comparison, image_set):
     paragraph = methods(made, image_set.labelled)["paragraphs"][1]
     assert paragraph.count("was run by this program") == 1
     assert "CheXNet combines the predictions of RetinaNet" in paragraph
+
+
+def test_what_no_file_says_of_the_patients_is_left_out(comparison, image_set):
+    known = image_set.labelled.images[["image_id", "patient_id"]]
+    labelled = replace(image_set.labelled, images=known.assign(sex="F"))
+    paragraph = methods(comparison, labelled)["paragraphs"][0]
+    (of_test,) = re.findall(r"Evaluated test images: (.*?)\.", paragraph)
+    assert re.fullmatch(r"\d+ images of \d+ patients; sex F \d+", of_test)
