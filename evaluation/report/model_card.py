@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.policy_text import policy_text

@@ -134,6 +134,8 @@ def _by_figure(comparison: Comparison, keys: Sequence[MetricKey]) -> pd.DataFram
     """Return a row for each figure and each cost, by heading and title."""
     frame = figure_frame(comparison, keys)
     costs = cost_frame(comparison).T
+    if costs.empty:
+        return frame
     costs.index = pd.MultiIndex.from_product([[_COSTS], costs.index])
     return pd.concat([frame, costs.reindex(columns=frame.columns, fill_value="")])
 
