@@ -184,7 +184,7 @@ class Result(OpenedFromFolder):
         if self.compared is not None:
             return summary_frame(self.compared.comparison, self.compared.rows)
         stored = self.answer.table.to_json()
-        index = pd.MultiIndex.from_tuples([tuple(names) for names in stored["index"]])
+        index: pd.Index = pd.MultiIndex.from_tuples([tuple(names) for names in stored["index"]])
         if index.nlevels == 1:
             index = index.get_level_values(0)
         return pd.DataFrame(stored["data"], index=index, columns=stored["columns"])
