@@ -166,8 +166,8 @@ class ShareParts:
 
         The interval of a proportion is computed on the logit and reaches no further than the exact
         interval with the effective number of patients as trials, which is the interval of a share
-        of 0 or 1. The interval of another ratio is computed on the plain scale. An inflated variance
-        lowers the number of trials, but not below two.
+        of 0 or 1. The interval of another ratio is computed on the plain scale. An inflated
+        variance lowers the number of trials, but not below two.
         """
         trials = effective_patients(self.of)
         trials = max(trials / self.inflation, min(trials, 2.0))
