@@ -38,8 +38,8 @@ from cxr_compare.detection.detector import training_losses as detector_losses
 from cxr_compare.detection.frames import CANDIDATES_PER_LEVEL, MIN_SCORE, NMS_IOU
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.retinanet import LesionRetinaNet
+from cxr_compare.networks.cost import count_flops
 from cxr_compare.scripts.runtime import choose_device, has_bf16_instructions
-from cxr_compare.training.cost import count_flops
 from cxr_compare.training.loop import SentNumbers
 from cxr_compare.training.optimisation import build_optimiser
 

@@ -21,6 +21,7 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from cxr_compare.configs.settings import TrainingSettings
+from cxr_compare.networks.model_files import read_weights
 from cxr_compare.training.batch_norm import share_batch_statistics
 from cxr_compare.training.checkpoint_file import AtomicCheckpointIO, require_same_architecture
 from cxr_compare.training.ema import WeightAverage
@@ -28,7 +29,6 @@ from cxr_compare.training.epoch_record import EpochRecord, Row, best_row
 from cxr_compare.training.hardware import Precision
 from cxr_compare.training.loading import BatchLoader
 from cxr_compare.training.loop import Loop
-from cxr_compare.training.model_files import read_weights
 from cxr_compare.training.optimisation import monitor_mode
 from cxr_compare.training.rank import Rank
 from cxr_compare.training.run_folder import RunFolder

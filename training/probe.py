@@ -23,17 +23,16 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.networks.cost import count_parameters, describe_device
+from cxr_compare.networks.model_files import save_model
 from cxr_compare.training.classifier import (
     ScoredBatch,
     labelled_images,
     score_metrics,
     start_channels,
 )
-from cxr_compare.training.cost import count_parameters, describe_device
 from cxr_compare.training.datasets import ImageLabelDataset, collate_labels
 from cxr_compare.training.hardware import Hardware
-from cxr_compare.training.model_files import save_model
-from cxr_compare.training.peak_memory import PeakMemory
 from cxr_compare.training.plots import draw_penalties
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.task import ModelTask
@@ -128,7 +127,6 @@ def complete_probe(
         f"{hardware.precision} on {hardware.device}"
     )
     model.to(hardware.device).to(memory_format=torch.channels_last)
-    memory = PeakMemory(model, hardware.device)
     with progress.track("Computing features", n_images) as advance:
         train, validation = (
             task.compute(images, training.batch_size, hardware, advance)
@@ -177,7 +175,6 @@ def complete_probe(
         seconds_training=round(seconds, 1),
         seconds_features=round(seconds_features, 1),
         processor_seconds=round(time.process_time() - processor_began, 1),
-        peak_memory_bytes=memory.read(),
     )
 
 

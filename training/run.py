@@ -19,14 +19,13 @@ from cxr_compare.configs.settings import (
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.networks.cost import count_parameters, describe_device
+from cxr_compare.networks.model_files import save_architecture, save_model
 from cxr_compare.training.batch_norm import has_live_batch_norm
-from cxr_compare.training.cost import count_parameters, describe_device
 from cxr_compare.training.fit import FitResult, fit
 from cxr_compare.training.hardware import Hardware
 from cxr_compare.training.loading import BatchLoader, is_out_of_memory, require_loaded
 from cxr_compare.training.loggers import build_loggers, metrics_of
-from cxr_compare.training.model_files import save_architecture, save_model
-from cxr_compare.training.peak_memory import PeakMemory
 from cxr_compare.training.plots import draw_batch, draw_curves
 from cxr_compare.training.probe import ProbeTask, complete_probe
 from cxr_compare.training.processes import gather
@@ -108,7 +107,6 @@ def _complete_training(
         save_architecture(task.model, run.folder)
         task.model.preprocess.write(run.folder / "preprocess.json")
     began = time.perf_counter()
-    memory = PeakMemory(task.model, device)
     result = _fit(settings, task, run, hardware, rank, progress)
     if not is_first:
         return
@@ -157,7 +155,6 @@ def _complete_training(
         **_total_seconds(result.history),
         processor_seconds=round(processor_seconds, 1),
         seconds_since_resumed=round(time.perf_counter() - began, 1),
-        peak_memory_bytes=memory.read(),
         boxes=None if dropped is None else dropped.to_dict(),
     )
 

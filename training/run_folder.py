@@ -19,7 +19,7 @@ from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.identify_folder import require_kind
-from cxr_compare.training.model_files import WEIGHTS_FILE, write_weights
+from cxr_compare.networks.model_files import WEIGHTS_FILE, write_weights
 from cxr_compare.training.run_info import RunInfo, StartedRun
 
 _CONFIG = "config.toml"

@@ -126,7 +126,6 @@ class RunInfo(StartedRun, kind="run"):
         seconds_features: Time of computing the features of a probe.
         seconds_since_resumed: Time since the last start.
         processor_seconds: Time of all processors.
-        peak_memory_bytes: Largest memory that was in use.
         boxes: Number of boxes that augmentation dropped, by reason; None for a classifier.
         folder: Folder of the run, as an export records it; None in the run itself.
         inference_id: Digest of the run's predictions, as an export records it.
@@ -158,7 +157,6 @@ class RunInfo(StartedRun, kind="run"):
     seconds_features: float | None = None
     seconds_since_resumed: float | None = None
     processor_seconds: float | None = None
-    peak_memory_bytes: Whole | None = None
     boxes: dict[str, Whole] | None = None
     folder: str | None = None
     inference_id: str | None = None

@@ -21,10 +21,10 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.networks.cost import count_parameters
 from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
 from cxr_compare.training.augment import build_augmentation
 from cxr_compare.training.classifier import ClassifierTask
-from cxr_compare.training.cost import count_parameters
 from cxr_compare.training.detector import DetectorTask
 from cxr_compare.training.hardware import Hardware
 from cxr_compare.training.loading import start_loaders

@@ -11,8 +11,8 @@ import pandas as pd
 from cxr_compare.data_prep.duplicates.seen_images import SeenImages
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.networks.checkpoints import Checkpoint
+from cxr_compare.networks.model_files import WEIGHTS_FILE, read_architecture, read_weights
 from cxr_compare.networks.public_checkpoints import recognise_public_checkpoint
-from cxr_compare.training.model_files import WEIGHTS_FILE, read_architecture, read_weights
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.run_info import StartedFrom
 

@@ -25,12 +25,12 @@ from cxr_compare.evaluation.sources.stored_predictions import (
     stored_decision,
     tune_predictions,
 )
+from cxr_compare.networks.model_files import load_model
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.run import Run
 from cxr_compare.studies.curve.curve_trainings import CurveRun  # annex studies
-from cxr_compare.training.model_files import load_model
 from cxr_compare.training.plots import save_figure
 from cxr_compare.training.run_folder import RunFolder
 from tests.scripts.small_sets import interrupted_after

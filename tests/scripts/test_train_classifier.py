@@ -17,6 +17,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.descriptions import public_sets
+from cxr_compare.networks.model_files import load_model
 from cxr_compare.networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command
@@ -24,7 +25,6 @@ from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.trained_model import BUILDERS
 from cxr_compare.training.classifier import ClassifierTask, ScoredBatch, score_metrics
 from cxr_compare.training.datasets import ImageLabelDataset, collate_labels
-from cxr_compare.training.model_files import load_model
 from cxr_compare.training.run_folder import RunFolder
 from tests.memory_store import ImageStore
 from tests.scripts.small_sets import interrupted_after
