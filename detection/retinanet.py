@@ -13,6 +13,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import sigmoid_focal_loss
 
+from cxr_compare.configs.model_settings import RetinaNetSettings
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.detection.backbone import DetectorStart, group_norm
 from cxr_compare.detection.dense import DenseDetector, HeadPass, decode_anchors
@@ -268,6 +269,7 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         Lin et al. 2017, Focal Loss for Dense Object Detection.
     """
 
+    Settings = RetinaNetSettings
     class_layers = ("cls_logits",)
 
     def __init__(

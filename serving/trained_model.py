@@ -237,7 +237,6 @@ class TrainedModel:
             "size_bytes": (self.run.folder / WEIGHTS_FILE).stat().st_size,
             "train_seconds": trained.seconds,
             "train_device": trained.device_name,
-            "train_peak_memory_bytes": trained.peak_memory_bytes,
             "peak_memory_bytes": peak,
             "flops": count_flops(self.viewed, size),
             **latency,

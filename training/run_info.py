@@ -121,12 +121,7 @@ class RunInfo(StartedRun, kind="run"):
         seconds: Time of all epochs.
         seconds_training: Time of training.
         seconds_validation: Time of validation.
-        seconds_checkpoint: Time of writing checkpoints.
-        seconds_waiting: Time of waiting for images.
         seconds_features: Time of computing the features of a probe.
-        seconds_since_resumed: Time since the last start.
-        processor_seconds: Time of all processors.
-        boxes: Number of boxes that augmentation dropped, by reason; None for a classifier.
         folder: Folder of the run, as an export records it; None in the run itself.
         inference_id: Digest of the run's predictions, as an export records it.
         flops: Floating-point operations for an image, as an export records them.
@@ -152,12 +147,7 @@ class RunInfo(StartedRun, kind="run"):
     seconds: float | None = None
     seconds_training: float | None = None
     seconds_validation: float | None = None
-    seconds_checkpoint: float | None = None
-    seconds_waiting: float | None = None
     seconds_features: float | None = None
-    seconds_since_resumed: float | None = None
-    processor_seconds: float | None = None
-    boxes: dict[str, Whole] | None = None
     folder: str | None = None
     inference_id: str | None = None
     flops: Whole | None = None

@@ -25,8 +25,8 @@ from cxr_compare.networks.cost import count_flops, measure_latency
 from cxr_compare.networks.model_files import load_model, save_model
 from cxr_compare.networks.registry import DETECTORS
 from cxr_compare.serving.trained_model import MultiViewDetector
-from cxr_compare.training.ema import RampedAverage
-from cxr_compare.training.optimisation import build_optimiser
+from cxr_compare.training.callbacks import RampedAverage
+from cxr_compare.training.optim import build_optimiser
 from tests.architectures.model_cases import BOXES, MODEL_CASES, SIZE, ModelCase, patches
 from tools.pretended_device import pretended_cuda
 

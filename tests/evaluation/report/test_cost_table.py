@@ -10,7 +10,6 @@ KNOWN = {
     "size_bytes": 28_400_000,
     "train_seconds": 540.0,
     "train_device": "2 CPU cores",
-    "train_peak_memory_bytes": 2_500_000_000,
     "latency_ms": 30.0,
     "latency_device": "2 CPU cores",
     "peak_memory_bytes": 91_000_000,
