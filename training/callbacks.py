@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.networks.model_files import write_weights
 from cxr_compare.training.optim import monitor_mode
@@ -50,6 +50,7 @@ class History(Callback):
         self.rows: list[Row] = []
         self.seconds = 0.0  # of all epochs
         self.seconds_validation = 0.0
+        self._line = ""  # of the last epoch
         self._epoch_began = 0.0
         self._validation_began = 0.0
 
@@ -103,15 +104,26 @@ class History(Callback):
         self._epoch_began = time.perf_counter()
         self.seconds += seconds
         shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics_of(row).items())
-        self.say(
+        self._line = (
             f"epoch {row['epoch']} of {trainer.max_epochs}: loss {row['train_loss']:.3f}, "
             f"validation {row['val_loss']:.3f}  {shown}  ({seconds:.0f} s)"
         )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove weights that are no longer the best: the checkpoint that says so is written."""
+        self._say_line()
         if trainer.is_global_zero and self.rows:
             self.remove_earlier_weights()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say the figures of the last epoch."""
+        self._say_line()
+
+    def _say_line(self) -> None:
+        """Say the figures of an epoch, of which the checkpoint is written."""
+        if self._line:
+            self.say(self._line)
+        self._line = ""
 
     def remove_earlier_weights(self) -> None:
         """Remove the weights of all epochs but the best."""
@@ -330,7 +342,7 @@ class FirstBatch(Callback):
             n_batches * (validating + reading) for n_batches in trainer.num_val_batches
         )
         self.say(
-            f"about {_duration(seconds * n_epochs)} on this machine: {n_epochs} epochs of about "
+            f"about {_duration(seconds * n_epochs)} on this machine: {counted(n_epochs, 'epoch')} of about "
             f"{_duration(seconds)}"
         )
 

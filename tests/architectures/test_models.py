@@ -59,12 +59,9 @@ def _learn(name: str) -> Any:
         epochs=1, batch_size=5, learning_rate=case.rate, weight_decay=0.0, monitor="val_loss"
     )
     optimiser = build_optimiser(model, settings)
-    features: dict[str, Any] = {}
-    if case.model.get("trainable") == "head":
-        features = {"pooled_features": {}}
     for _ in range(case.steps):
         optimiser.zero_grad()
-        sum(case.losses(model, batch, **features).values()).backward()
+        sum(case.losses(model, batch).values()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
     return model.eval()

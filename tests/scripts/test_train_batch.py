@@ -71,4 +71,4 @@ def test_a_network_that_images_are_too_small_for_is_refused_before_pixels_are_re
 def test_a_training_says_first_how_long_it_will_take(data, tmp_path, capsys):
     _train(data, tmp_path / "run")
     said = capsys.readouterr().err
-    assert 0 < said.index(" on this machine: 1 epochs of about ") < said.index("epoch 1 of 1")
+    assert 0 < said.index(" on this machine: 1 epoch of about ") < said.index("epoch 1 of 1")

@@ -123,11 +123,6 @@ def test_loss_and_smoothing_reach_the_training_but_only_the_loss_validation(data
     assert learned.item() == pytest.approx(expected.item())
 
 
-def _figures(run: RunFolder) -> list[dict[str, float]]:
-    table = pd.read_csv(run.folder / "metrics.csv").filter(regex="^(?!.*seconds)")
-    return table.to_dict("records")
-
-
 def test_features_that_are_random_are_not_frozen(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="weights = 'none' makes them random"):
         _train(data, tmp_path / "run", "model.trainable=head")
