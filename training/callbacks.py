@@ -341,8 +341,9 @@ class FirstBatch(Callback):
         seconds = trainer.num_training_batches * learning + sum(
             n_batches * (validating + reading) for n_batches in trainer.num_val_batches
         )
+        epochs = counted(n_epochs, "epoch")
         self.say(
-            f"about {_duration(seconds * n_epochs)} on this machine: {counted(n_epochs, 'epoch')} of about "
+            f"about {_duration(seconds * n_epochs)} on this machine: {epochs} of about "
             f"{_duration(seconds)}"
         )
 
