@@ -61,6 +61,7 @@ def open_truth(
     patients: Any,
     columns: tuple[str, ...] = (),
     target_names: list[str] | None = None,
+    label: str | None = None,
 ) -> GivenTruth:
     """Read true labels and true boxes that the user gives in files or in memory.
 
@@ -76,6 +77,7 @@ def open_truth(
         columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
         target_names: Names of the targets (findings, or groups of findings) to evaluate, or for
             labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
+        label: Column of the labels in a frame; None for the usual names.
 
     Returns:
         The ground truth of each target.
@@ -85,13 +87,15 @@ def open_truth(
     """
     if isinstance(truth, Path):
         return _of_file(truth, boxes, patients, columns, target_names)
-    return _of_values(truth, boxes, patients, target_names)
+    return _of_values(truth, boxes, patients, target_names, label)
 
 
-def _of_values(truth: Any, boxes: Any, patients: Any, target_names: list[str] | None) -> GivenTruth:
+def _of_values(
+    truth: Any, boxes: Any, patients: Any, target_names: list[str] | None, label: str | None
+) -> GivenTruth:
     from cxr_compare.evaluation.sources.from_frames import truth_from_values
 
-    labelled, order = truth_from_values(truth, boxes=boxes, patients=patients)
+    labelled, order = truth_from_values(truth, boxes=boxes, patients=patients, label=label)
     for name in target_names or ():
         if name not in (labelled.finding, "all"):
             raise InputError(
@@ -142,7 +146,7 @@ def _of_file(
         {target.name: LabelledSplit(dataset, target).truth_with_facts for target in targets},
         KnownImages.of_data_set(dataset),
         of_finding,
-        coco=truth if truth.suffix == ".json" else None,
+        coco=truth if truth.suffix.lower() == ".json" else None,
     )
 
 
@@ -186,6 +190,13 @@ class GivenPredictions:
         if isinstance(self.read, System):
             return str(self.read.facts.inference_id)
         return str(self.read.info.inference_id)
+
+    @property
+    def findings(self) -> set[str]:
+        """Findings that the rows are about; empty if unknown."""
+        if not isinstance(self.read, System):
+            return set(self.read.info.findings)
+        return {*self.read.scores["finding"], *self.read.boxes["finding"]}
 
     def of_target(self, truth: LabelledImages) -> System:
         """Return the predictions of the findings of a target."""
@@ -341,6 +352,10 @@ class FromTruth:
             for name, members in self.systems.items()
         }
         return {"systems": systems, "data": {"truth": truth_digest(self.truth)}}
+
+    def findings_of_systems(self) -> dict[str, set[str]]:
+        """Return the findings that each system says something about; empty if unknown."""
+        return {name: members[0].findings for name, members in self.systems.items()}
 
     def files(self, out: Path) -> list[Path]:
         """Return no files: what was read is recorded by its digest."""

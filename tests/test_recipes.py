@@ -83,7 +83,7 @@ def test_two_models_are_compared_on_a_data_set_of_another_finding(folder, capsys
     (folder / "data/kermany").symlink_to(a_set_of_pneumonia(folder / "kermany"))
     script = script_of("evaluation.md", "Other data sets")
     script = replaced(script, 'out=out / "report"', "replicates=200")
-    rows = run(script)["aurocs"].set_index(["data_set", "system"])["estimate"]
+    rows = run(script)["aurocs"].set_index(["data_set", "first", "second"])["estimate"]
     assert len(rows) == 6  # two systems and their difference, on two data sets
     assert rows.between(-1, 1).all()
     printed = capsys.readouterr().out

@@ -63,11 +63,11 @@ def test_patients_of_other_rows_are_refused():
 @pytest.mark.parametrize(
     "truth",
     [
-        Y.to_numpy()[:, None],
+        np.column_stack([Y, 1 - Y]),
         dict(enumerate(Y)),
         Y.set_axis(pd.MultiIndex.from_product([range(8), range(10)])),
     ],
-    ids=["two dimensions", "dict", "MultiIndex"],
+    ids=["one-hot", "dict", "MultiIndex"],
 )
 def test_truth_of_another_shape_is_refused_by_name(truth):
     with pytest.raises(InputError, match=r"^truth: "):
@@ -89,7 +89,7 @@ def test_a_list_of_series_is_several_seeds_of_one_system():
     result = cxr_compare.compare({"A": seeds, "B": [S**2, S**3, 1 - S]}, truth=Y, replicates=100)
     assert "3 training seeds" in str(result)
     frame = result.to_frame()
-    auroc = frame[(frame.metric == "auroc") & (frame.system == "A")]
+    auroc = frame[(frame.metric == "auroc") & (frame["first"] == "A") & (frame["second"] == "")]
     assert auroc.estimate.item() == pytest.approx(metrics.auroc(Y, S))
 
 

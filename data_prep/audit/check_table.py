@@ -24,6 +24,7 @@ from cxr_compare.data_prep.audit.splits import (
 )
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLE_NAMES
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
@@ -31,6 +32,7 @@ from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicate
 _STATES = {1.0: "present", 0.0: "absent"}
 
 
+@with_known_keywords
 def check_table(
     images: pd.DataFrame,
     *,
@@ -63,6 +65,7 @@ def check_table(
 
     Example:
         >>> import cxr_compare
+        >>> import pandas as pd
         >>> images = pd.DataFrame({"image_id": ["a", "b", "c"], "patient_id": ["p", "p", "q"],
         ...     "split": ["train", "test", "test"]})
         >>> [problem.check for problem in cxr_compare.check_table(images).problems]

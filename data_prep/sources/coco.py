@@ -51,8 +51,7 @@ from cxr_compare.data_prep.sources.outlines import (
 from cxr_compare.data_prep.sources.source_tables import Format
 from cxr_compare.data_prep.sources.statements import user_reading
 
-COCO_MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
-"""Keys by which a COCO annotation file is recognised."""
+_MARKS = (rb'"images"\s*:\s*\[', rb'"(?:annotations|categories)"\s*:\s*\[')
 _READING = BoxReading(form="xywh")
 _SAME_AREA = 0.01  # share by which an area may differ from that of its box
 _MOST = 0.9
@@ -290,14 +289,15 @@ def _without_box(item: dict[str, Any]) -> str:
     )
 
 
+def _is_coco(path: Path) -> bool:
+    return path.suffix.lower() == ".json" and contains(path, _MARKS)
+
+
 COCO = Format(
     name="coco",
     title="COCO",
     folder="`.json` files that list `images`, and the images",
-    detect=has_file(
-        ("annotations/*.json", "*.json", "*/_annotations.coco.json"),
-        partial(contains, texts=COCO_MARKS),
-    ),
+    detect=has_file(("annotations/*.json", "*.json", "*/_annotations.coco.json"), _is_coco),
     read=partial(read_annotations, "coco", _read, reading=_READING),
     options=("reference", "columns", "raw_boxes", "patient_pattern"),
     labels_alone=True,

@@ -176,7 +176,10 @@ def read_coco(
     if any(have_score) or not entries:
         if not all(have_score):
             raise InputError(f"{where}: entry {have_score.index(False)} has no score, others have")
-        rows["score"] = _numbers([entry["score"] for entry in entries], f"{where}: score")
+        rows["score"] = np.array(
+            [_score(entry["score"], f"{where}: entry {row}") for row, entry in enumerate(entries)],
+            dtype=np.float64,
+        )
     for key in ("file_name", "category_name"):
         if entries and all(key in entry for entry in entries):
             rows[key] = texts_of([entry[key] for entry in entries])
@@ -194,6 +197,14 @@ def read_coco(
         advice=f", {advice.annotations}",
         class_advice=f", or {advice.annotations}",
     )
+
+
+def _score(value: Any, where: str) -> float:
+    """Return a score as a number; refuse a list, or a number without bounds."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{where}: score={str(value)[:80]!r} is no number") from None
 
 
 def _boxes_and_images(entries: list[Any], where: str) -> tuple[list[Any], list[Any]]:

@@ -85,11 +85,9 @@ def test_thresholds_are_chosen_and_what_needs_probabilities_is_undefined_or_refu
     ]
     assert calibration["estimate"].isna().all()
     assert calibration["note"].str.len().gt(0).all()
-    where = report.groups
-    worth = where[(where["system"] == "A") & (where["metric"] == "net_benefit")]
-    assert len(worth) > 0
-    assert worth["estimate"].isna().all()
-    assert worth["note"].str.len().gt(0).all()
+    worth = report.curves[report.curves["chart"] == "net-benefit"]
+    assert set(worth.loc[worth["kind"] == "curve", "system"]) == {"B"}
+    assert report.answer.charts["without_net_benefit"] == ["A"]
     for options in ({"calibration": "platt"}, {"policy": ["threshold=0.5"]}):
         with pytest.raises(cxr_compare.InputError, match="A"):
             cxr_compare.tune(logits.folder, data=data, **options)

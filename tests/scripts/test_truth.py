@@ -120,7 +120,9 @@ def test_average_precision_is_that_of_pycocotools(folder, report):
     evaluated.evaluate()
     evaluated.accumulate()
     evaluated.summarize()
-    figures_a = report.figures.query("system == 'A' and subgroup == 'all'").set_index("metric")
+    figures_a = report.figures.query(
+        "first == 'A' and second == '' and subgroup == 'all'"
+    ).set_index("metric")
     assert figures_a.loc[["ap", "ap50"], "estimate"].tolist() == pytest.approx(evaluated.stats[:2])
 
 
@@ -142,7 +144,7 @@ def test_truth_as_csv_or_yolo_gives_the_same_figures(folder, report):
     edges[["x2", "y2"]] += edges[["x1", "y1"]].to_numpy()
     names = [content["images"][number]["file_name"] for number in results["image_id"]]
     edges.assign(image_id=names, score=results["score"]).to_csv(folder / "a.csv", index=False)
-    figures_a = report.figures.query("system == 'A'")["estimate"].to_numpy()
+    figures_a = report.figures.query("first == 'A' and second == ''")["estimate"].to_numpy()
     for truth in (folder / "truth.csv", folder):
         people = folder / "patients.csv"
         other = compare({"A": folder / "a.csv"}, truth=truth, patients=people, replicates=100)

@@ -117,9 +117,10 @@ class SmallModule(TrainingModule):
 def run_in(folder: Path) -> RunFolder:
     """The run that was started in a folder, or a new one."""
     seen = pd.DataFrame({"image_id": ["image0"], "patient_id": ["p0"], "role": ["train"]})
+    config = "[training]\nepochs = 3\n"
     started = RunFolder.started_in(folder)
     return started or RunFolder.create(
-        folder, config="a = 1\n", seen=seen, started=StartedRun(name="Small")
+        folder, config=config, seen=seen, started=StartedRun(name="small")
     )
 
 

@@ -43,7 +43,9 @@ def test_filled_form_is_imported_as_a_reader_and_evaluated(
     assert given.sort_index().index.tolist() == sorted(ids)
     assert given.reindex(order).tolist() == pytest.approx((0.2 + 0.6 * truth).tolist())
     found = compare_predictions({"Reader": reader}, test_set, replicates=20)
-    figure = found.metrics.query("system == 'Reader' and metric == 'auroc' and subgroup == 'all'")
+    figure = found.metrics.query(
+        "first == 'Reader' and second == '' and metric == 'auroc' and subgroup == 'all'"
+    )
     assert figure["estimate"].iloc[0] == 1.0  # she saw everything
 
 

@@ -115,7 +115,7 @@ def test_labels_without_error_leave_every_figure_as_it_is():
     truth, good, poor = labels_and_scores()
     report = compared({"A": good, "B": poor}, truth)
     as_labelled = {
-        (row["system"], row["metric"]): row["estimate"]
+        (" - ".join(filter(None, (row["first"], row["second"]))), row["metric"]): row["estimate"]
         for row in report.figures.to_dict("records")
         if row["subgroup"] == "all" and row["policy"] in ("", POLICY)
     }
