@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cxr_compare.configs.settings import Config, DetectorConfig, TrainedConfig
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.dataset import DataSet
@@ -188,7 +188,7 @@ class ImageData(LightningDataModule):
     Attributes:
         target: Finding, or group of findings, that is learned.
         findings: Findings in the order of the network's outputs.
-        ids: Ids of the usable images by role, ``train`` and ``val``.
+        usable: Usable images of both roles, with their labels or boxes.
         train: Training images, which are requested by (row, seed).
         val: Validation images, which are requested by row.
         collate: Function that joins samples into a batch.
@@ -205,10 +205,7 @@ class ImageData(LightningDataModule):
         self.progress = progress
         self.target = dataset.target(config.data.target, option="--set data.target=NAME")
         self.findings = self.target.any_of
-        usable = usable_images(config, dataset, self.target)
-        self.ids = usable.ids
-        self.positive_ids = usable.positive
-        self._annotations = usable.annotations
+        self.usable = usable_images(config, dataset, self.target)
 
     def prepare_data(self) -> None:
         """Decode pixels that the store lacks, in the first process only."""
@@ -219,8 +216,10 @@ class ImageData(LightningDataModule):
         store = self.dataset.make_store(self.config.data.image_size, self.progress)
         settings = self.config.augmentation
         augmentation = build_augmentation(**settings.model_dump(exclude={"mosaic"}))
-        train = (store, self.ids["train"], self._annotations, self.findings, augmentation)
-        val = (store, self.ids["val"], self._annotations, self.findings)
+        ids = self.usable.ids
+        annotations = self.usable.annotations
+        train = (store, ids["train"], annotations, self.findings, augmentation)
+        val = (store, ids["val"], annotations, self.findings)
         if isinstance(self.config, DetectorConfig):
             self.train: Any = LesionDataset(*train, mosaic=settings.mosaic)
             self.val: Any = LesionDataset(*val)
@@ -271,7 +270,7 @@ class ImageData(LightningDataModule):
         training = self.config.training
         weights = None
         if training.positive_share:
-            positive = pd.Index(self.train.image_ids).isin(self.positive_ids)
+            positive = pd.Index(self.train.image_ids).isin(self.usable.positive)
             weights = balancing_weights(positive, training.positive_share)
         step = training.batch_size * training.accumulate
         return EpochSampler(len(self.train), training.seed, step, weights, *self._rank)
@@ -303,6 +302,25 @@ class UsableImages(NamedTuple):
     annotations: pd.DataFrame
     ids: dict[str, pd.Index]
     positive: pd.Index
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of images, and of the boxes or known labels to learn, for a record."""
+        train = self.ids["train"]
+        counts = {"n_train": len(train), "n_val": len(self.ids["val"])}
+        if "image_id" in self.annotations:
+            counts["n_boxes"] = int(self.annotations["image_id"].isin(train).sum())
+        else:
+            counts["n_labels"] = int(self.annotations.reindex(train).notna().to_numpy().sum())
+        return counts
+
+    def __str__(self) -> str:
+        """Return the numbers of images as a text."""
+        train = self.ids["train"]
+        n_positive = int(train.isin(self.positive).sum())
+        return (
+            f"{counted(len(train), 'training image')} ({n_positive} positive), "
+            f"{counted(len(self.ids['val']), 'validation image')}"
+        )
 
 
 def usable_images(config: Config, dataset: DataSet, target: Target) -> UsableImages:

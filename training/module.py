@@ -58,7 +58,7 @@ class TrainingModule(LightningModule):
         """Return the number of labels over which the losses of a batch are means."""
         return len(batch)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Build the optimiser and its schedule, both of which step by batch."""
         # Fused steps unscale by themselves, too late for Lightning to clip the gradient.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
@@ -186,7 +186,8 @@ class ClassifierModule(TrainingModule):
     def setup(self, stage: str) -> None:
         """Weigh positive labels by the training images, where their data set knows all labels."""
         images = getattr(self.trainer, "datamodule", None)  # None: the user's own loaders
-        unknown = np.zeros((0, self.model.n_findings))  # type: ignore[call-overload]
+        model: Any = self.model
+        unknown = np.zeros((0, model.n_findings))
         targets = getattr(getattr(images, "train", None), "targets", unknown)
         weight = self.training_settings.positive_weight  # type: ignore[attr-defined]
         self.criterion = classification.build_criterion(weight, targets)

@@ -22,7 +22,6 @@ from cxr_compare.classification.probe import (
     load_layer,
 )
 from cxr_compare.configs.settings import ProbeConfig
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.networks.cost import count_parameters, describe_device
@@ -75,12 +74,7 @@ def train_probe(
         if RunFolder.started_in(out) is None:
             start_run(settings, dataset, run, images.ids, start, progress, despite_audit)
         store = dataset.make_store(settings.data.image_size, progress)
-        n_positive = int(images.ids["train"].isin(images.positive).sum())
-        progress.say(
-            f"{settings.name}: {counted(len(images.ids['train']), 'training image')} ({n_positive} "
-            f"positive), {counted(len(images.ids['val']), 'validation image')}; "
-            f"{training.precision} on {device}"
-        )
+        progress.say(f"{settings.name}: {images}; {training.precision} on {device}")
         began = time.perf_counter()
         model.to(device).to(memory_format=torch.channels_last)
         patients = dataset.images.set_index("image_id")["patient_id"].astype(str)
@@ -126,8 +120,7 @@ def train_probe(
             best_value=float(np.mean(losses)) if losses else None,
             best_figures=_figures(model.classifier, features["val"]),
             penalties={finding: trial.penalty for finding, trial in kept.items()},
-            n_train=len(images.ids["train"]),
-            n_val=len(images.ids["val"]),
+            **images.counts(),
             pretrained=settings.model.weights,
             parameters=parameters.total,
             trainable_parameters=count_parameters(model.classifier).total,

@@ -317,7 +317,9 @@ def is_ended(settings: Config, dataset: DataSet, run: RunFolder, progress: Progr
 def resumable(before: Config, now: Config) -> Config:
     """Return a stored configuration with those new settings that change no figure."""
     keys = [key for key in ("workers", "loggers") if key in type(before.training).model_fields]
-    changed = {key: getattr(now.training, key, getattr(before.training, key)) for key in keys}
+    changed: dict[str, Any] = {
+        key: getattr(now.training, key, getattr(before.training, key)) for key in keys
+    }
     return before.model_copy(update={"training": before.training.model_copy(update=changed)})
 
 

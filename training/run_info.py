@@ -110,6 +110,8 @@ class RunInfo(StartedRun, kind="run"):
         penalties: Penalty that was chosen for each finding of a probe; None for other models.
         n_train: Number of training images.
         n_val: Number of validation images.
+        n_boxes: Number of boxes of the training images, from which a detector learned.
+        n_labels: Number of known labels of the training images, from which a classifier learned.
         pretrained: Published weights that the training began with, or a file.
         parameters: Number of parameters.
         trainable_parameters: Number of parameters that were trained.
@@ -136,6 +138,8 @@ class RunInfo(StartedRun, kind="run"):
     penalties: dict[str, float] | None = None
     n_train: Whole | None = None
     n_val: Whole | None = None
+    n_boxes: Whole | None = None
+    n_labels: Whole | None = None
     pretrained: str | None = None
     parameters: Whole | None = None
     trainable_parameters: Whole | None = None

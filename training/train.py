@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import shutil
 import signal
 import threading
@@ -13,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -21,6 +20,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
     LightningEnvironment,
     SLURMEnvironment,
     TorchElasticEnvironment,
@@ -46,6 +46,7 @@ from cxr_compare.training.callbacks import (
     WeightAverage,
 )
 from cxr_compare.training.data import EpochSampler, ImageData
+from cxr_compare.training.launch import Launch, read_launch
 from cxr_compare.training.loggers import build_loggers, finish_loggers, require_loggers
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule
 from cxr_compare.training.optim import monitor_mode
@@ -108,19 +109,19 @@ def train(
         KeyboardInterrupt: The user interrupted. The same call goes on.
     """
     training = settings.training
-    launched = _launched()
-    require_shares(training.batch_size, launched.n_processes)
+    launch = read_launch()
+    require_shares(training.batch_size, launch.n_processes)
     run = RunFolder(out)
     dataset = open_data(settings, data, run)
     datamodule = images(settings, dataset, progress)
     if images is ImageData:
-        _require_enough_images(datamodule, launched.n_processes)
+        _require_enough_images(datamodule, launch.n_processes)
     if is_ended(settings, dataset, run, progress):
         return run
     require_published_weights(settings)  # before hours of decoding pixels
     model, start = build_model(settings, datamodule.findings, progress)
     trainable = settings.model.trainable if settings.model.trainable in GRADUAL else None
-    if trainable and launched.n_processes > 1:  # processes agree only once what to expect
+    if trainable and launch.n_processes > 1:  # processes agree only once what to expect
         raise InputError(
             "model.trainable: parts cannot be unfrozen while several devices share a batch; train "
             "on one device, or choose trainable = 'all' or 'head'"
@@ -133,21 +134,19 @@ def train(
     number_format = precision or _automatic_precision(training.precision, trainer_options)
     parameters = count_parameters(model)
     with ExitStack() as stack:
-        if launched.rank == 0:
+        if launch.rank == 0:
             require_free_space(out, _BYTES_PER_PARAMETER * parameters.total)
             stack.enter_context(folder_lock(out))
             if RunFolder.started_in(out) is None:
-                start_run(settings, dataset, run, datamodule.ids, start, progress, despite_audit)
+                start_run(
+                    settings, dataset, run, datamodule.usable.ids, start, progress, despite_audit
+                )
             # Written now: if the training diverges, its best weights need these files.
             save_architecture(model, out)
             model.preprocess.write(out / "preprocess.json")
-        n_positive = int(datamodule.ids["train"].isin(datamodule.positive_ids).sum())
-        progress.say(
-            f"{settings.name}: {counted(len(datamodule.ids['train']), 'training image')} "
-            f"({n_positive} positive), {counted(len(datamodule.ids['val']), 'validation image')}"
-        )
+        progress.say(f"{settings.name}: {datamodule.usable}")
         all_loggers = [
-            *(build_loggers(training.loggers, run) if launched.rank == 0 else []),
+            *(build_loggers(training.loggers, run) if launch.rank == 0 else []),
             *loggers,
         ]
         for logger in all_loggers:
@@ -166,9 +165,10 @@ def train(
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            raise _too_large_error(settings, launched.n_processes) from None
-        if launched.rank == 0:
+            raise _too_large_error(settings, launch.n_processes) from None
+        if launch.rank == 0:
             facts = {
+                **(datamodule.usable.counts() if images is ImageData else {}),
                 "n_train": len(datamodule.train),
                 "n_val": len(datamodule.val),
                 "pretrained": settings.model.weights,
@@ -215,8 +215,8 @@ def fit(
         KeyboardInterrupt: The user interrupted.
     """
     training = learner.training_settings
-    launched = _launched()
-    learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it is faster
+    launch = read_launch()
+    learner.to(memory_format=torch.channels_last)  # it is faster
     average = WeightAverage(training.ema_decay) if training.ema_decay else None
     history = History(run, training.monitor, average, progress.say)
     own = [_RestoreSignals(), Bar(progress), FiniteLoss(), *callbacks, history]
@@ -231,7 +231,11 @@ def fit(
         )
     )
     is_cuda = _is_cuda(trainer_options)
-    options: dict[str, Any] = {"sync_batchnorm": is_cuda, **launched.options, **trainer_options}
+    options: dict[str, Any] = {
+        "sync_batchnorm": is_cuda,
+        **_launch_options(launch),
+        **trainer_options,
+    }
     checkpoint = run.last_checkpoint if run.last_checkpoint.is_file() else None
     with _quiet(), torch.random.fork_rng(range(torch.cuda.device_count()) if is_cuda else ()):
         trainer = Trainer(
@@ -240,7 +244,7 @@ def fit(
             gradient_clip_val=training.clip or None,
             precision=_PRECISION[precision],
             callbacks=own,
-            plugins=[AtomicCheckpointIO(), launched.environment],
+            plugins=[AtomicCheckpointIO(), _launch_environment(launch)],
             default_root_dir=run.folder,
             logger=list(loggers),
             log_every_n_steps=1,  # fewer steps than this would be warned of
@@ -359,47 +363,24 @@ def _complete(
     )
 
 
-class _Launched(NamedTuple):
-    """Processes that train together.
-
-    Attributes:
-        n_processes: Number of all processes.
-        rank: Number of this one, from 0. The first one writes the folder.
-        environment: Lightning's plugin of the launcher.
-        options: Arguments of Lightning's trainer.
-    """
-
-    n_processes: int
-    rank: int
-    environment: Any
-    options: dict[str, Any]
-
-
-def _launched() -> _Launched:
-    """Read which processes torchrun or srun has started.
-
-    SLURM's variables of the job step are read, not those of the job: a batch script without
-    ``srun`` is one process, even in a job of several tasks.
-    """
-    variables = os.environ
-    if "RANK" in variables and int(variables.get("WORLD_SIZE", "1")) > 1:
-        n_processes = int(variables["WORLD_SIZE"])
-        n_local = int(variables.get("LOCAL_WORLD_SIZE", n_processes))
-        rank = int(variables["RANK"])
-        environment: Any = TorchElasticEnvironment()
-    elif int(variables.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        n_processes = int(variables["SLURM_STEP_NUM_TASKS"])
-        tasks = re.match(r"\d+", variables.get("SLURM_STEP_TASKS_PER_NODE", ""))  # such as 4(x2)
-        n_local = int(tasks[0]) if tasks else n_processes
-        rank = int(variables["SLURM_PROCID"])
-        # Its checkpoint in the middle of an epoch would not be exact.
-        environment = SLURMEnvironment(auto_requeue=False)
-    else:
-        return _Launched(1, 0, LightningEnvironment(), {"devices": 1})
-    if n_local == n_processes:  # needs no network and no host name
+def _launch_options(launch: Launch) -> dict[str, Any]:
+    """Return the arguments of Lightning's trainer for the processes that train together."""
+    if launch.launcher is None:
+        return {"devices": 1}
+    if launch.n_local == launch.n_processes:  # needs no network and no host name
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    options = {"devices": n_local, "num_nodes": n_processes // n_local, "strategy": "ddp"}
-    return _Launched(n_processes, rank, environment, options)
+    n_machines = launch.n_processes // launch.n_local
+    return {"devices": launch.n_local, "num_nodes": n_machines, "strategy": "ddp"}
+
+
+def _launch_environment(launch: Launch) -> ClusterEnvironment:
+    """Return Lightning's plugin of the launcher."""
+    if launch.launcher == "torchrun":
+        return TorchElasticEnvironment()
+    if launch.launcher == "slurm":
+        # Its checkpoint in the middle of an epoch would not be exact.
+        return SLURMEnvironment(auto_requeue=False)
+    return LightningEnvironment()
 
 
 def require_shares(batch_size: int, n_processes: int) -> None:
@@ -415,8 +396,10 @@ def require_shares(batch_size: int, n_processes: int) -> None:
 def _require_enough_images(data: ImageData, n_processes: int) -> None:
     """Refuse fewer training images than a step takes, and processes without validation images."""
     training = data.config.training
-    EpochSampler(len(data.ids["train"]), training.seed, training.batch_size * training.accumulate)
-    n_val = len(data.ids["val"])
+    EpochSampler(
+        len(data.usable.ids["train"]), training.seed, training.batch_size * training.accumulate
+    )
+    n_val = len(data.usable.ids["val"])
     if n_val < n_processes:
         raise InputError(
             f"split: role 'val' has {counted(n_val, 'image')} for {n_processes} processes; start "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.configs.settings import Config, ProbeConfig
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxr_compare.serving.run import Run
+    from cxr_compare.training.launch import Launch
     from cxr_compare.training.run_folder import RunFolder
 
 
@@ -71,44 +72,41 @@ def train(
     require_kind(data, "data set")
     settings = read_config(find_config(str(config)), set_ or ())
     follow_parent()
-    n_launched, rank = _launched(devices)
-    if n_launched == 1 and devices > 1:
+    launch = _launched(devices)
+    if launch.launcher is None and devices > 1:
         _require_devices(settings, devices)
-        call = {"config": config, "set_": set_, "data": data, "out": out}
+        call: dict[str, Any] = {"config": config, "set_": set_, "data": data, "out": out}
         call |= {"despite_audit": despite_audit, "device": device, "devices": devices}
         run_on_devices(shlex.split(command_line(train, call))[1:], devices)
         return _trained(data, out, device)
-    with console.silent(rank > 0):
-        run = _train(settings, data, out, device, n_launched, despite_audit=despite_audit)
-        if rank == 0:  # the others wait in the launcher
+    with console.silent(launch.rank > 0):
+        run = _train(settings, data, out, device, launch.n_local, despite_audit=despite_audit)
+        if launch.rank == 0:  # the others wait in the launcher
             _conclude(run, settings, data, device)
-    if rank > 0 or n_launched == devices > 1:
+    if launch.rank > 0 or launch.n_processes == devices > 1:
         return None  # type: ignore[return-value]  # the first process, or its parent, shows it
     return _trained(data, out, device)
 
 
-def _launched(devices: int) -> tuple[int, int]:
-    """Return the number of processes that a launcher started, and the number of this one."""
-    launchers = {
-        "torchrun": ("WORLD_SIZE", "RANK"),
-        "slurm": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-    }
-    for launcher, (size, rank) in launchers.items():
-        n_processes = int(os.environ.get(size, "1"))
-        if n_processes > 1 and rank in os.environ:
-            if devices not in (1, n_processes):
-                raise InputError(
-                    f"--devices {devices}: {launcher} has started {n_processes} processes; leave "
-                    "--devices out"
-                )
-            return n_processes, int(os.environ[rank])
+def _launched(devices: int) -> Launch:
+    """Return the processes that a launcher started, if they agree with ``--devices``."""
+    from cxr_compare.training.launch import read_launch
+
+    launch = read_launch()
+    if launch.launcher is not None:
+        if devices not in (1, launch.n_processes):
+            raise InputError(
+                f"--devices {devices}: {launch.launcher} has started {launch.n_processes} "
+                "processes; leave --devices out"
+            )
+        return launch
     tasks = os.environ.get("SLURM_NTASKS", "1")
     if tasks not in ("1", str(devices)) and "SLURM_STEP_NUM_TASKS" not in os.environ:
         console.say(
             f"note: this SLURM job has {tasks} tasks, and one of them trains; start it with srun "
             "to use them all"
         )
-    return 1, 0
+    return launch
 
 
 def _require_devices(settings: Config, devices: int) -> None:
@@ -121,10 +119,9 @@ def _require_devices(settings: Config, devices: int) -> None:
 
 
 def _train(
-    settings: Config, data: Path, out: Path, device: str, n_processes: int, *, despite_audit: bool
+    settings: Config, data: Path, out: Path, device: str, n_local: int, *, despite_audit: bool
 ) -> RunFolder:
     """Train, or fit a probe."""
-    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", n_processes))
     kind = choose_device(device, n_local)
     precision = choose_precision(settings.training.precision, kind)
     if isinstance(settings, ProbeConfig):

@@ -16,6 +16,7 @@ from cxr_compare.configs.load import find_config, first_difference, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.scripts.commands.train import _launched
+from cxr_compare.training.launch import Launch, read_launch
 from cxr_compare.training.run_folder import resumable
 from cxr_compare.training.train import require_shares
 from tests.scripts.launched import alone, launched, slurm, torchrun
@@ -98,17 +99,25 @@ def test_refusal_that_all_processes_share_leaves_no_folder(data, tmp_path):
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, (1, 0)),
-        ({"RANK": "0", "WORLD_SIZE": "1"}, (1, 0)),
-        ({"RANK": "1", "WORLD_SIZE": "4"}, (4, 1)),
-        ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}, (1, 0)),  # a batch script without srun
-        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}, (1, 0)),
-        ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}, (4, 2)),
+        ({}, Launch()),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, Launch()),
+        ({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, Launch("torchrun", 4, 2, 1)),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}, Launch()),  # a batch script without srun
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}, Launch()),
+        ({"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}, Launch("slurm", 4, 4, 2)),
+        (
+            {
+                "SLURM_PROCID": "2",
+                "SLURM_STEP_NUM_TASKS": "8",
+                "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+            },
+            Launch("slurm", 8, 4, 2),
+        ),
     ],
 )
 def test_processes_of_a_launcher_are_counted(monkeypatch, environment, expected):
     monkeypatch.setattr(os, "environ", environment)
-    assert _launched(1) == expected
+    assert read_launch() == expected
 
 
 def test_job_of_several_tasks_with_one_process_names_srun(monkeypatch, capsys):
@@ -119,7 +128,7 @@ def test_job_of_several_tasks_with_one_process_names_srun(monkeypatch, capsys):
 
 def test_devices_beside_a_launcher_are_refused_unless_they_are_as_many(monkeypatch):
     monkeypatch.setattr(os, "environ", next(slurm(4, nodes=2)))
-    assert _launched(4) == (4, 0)
+    assert _launched(4) == Launch("slurm", 4, 2, 0)
     with pytest.raises(InputError, match=r"--devices 2: slurm .* 4 processes"):
         _launched(2)
 
