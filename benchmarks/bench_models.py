@@ -39,7 +39,8 @@ from cxr_compare.detection.frames import CANDIDATES_PER_LEVEL, MIN_SCORE, NMS_IO
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.networks.cost import count_flops
-from cxr_compare.scripts.runtime import choose_device, has_bf16_instructions
+from cxr_compare.scripts.runtime import choose_device
+from cxr_compare.training.launch import has_bf16_instructions
 from cxr_compare.training.optim import build_optimiser
 
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs

@@ -10,6 +10,7 @@ import torch
 from timm.layers import BatchNormAct2d, GroupNormAct
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -258,18 +259,14 @@ class DetectorStart(NamedTuple):
         Source:
             Lin et al. 2017, Feature Pyramid Networks for Object Detection.
         """
-        taps, widths = self._taps(strides)
+        features, widths = self.maps(*strides)
         top: Any = LastLevelMaxPool()
         if not pooled_top:
             top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
             # torchvision guesses this from the channel counts, which may be equal by chance.
             top.use_P5 = not p6_from_c5
-        levels = {tap: str(level) for level, tap in enumerate(taps) if isinstance(tap, str)}
-        pyramid = BackboneWithFPN(self.body, levels, widths, channels, extra_blocks=top)
-        if self.backbone.startswith(TIMM):
-            pyramid.body = _TimmFeatures(self.body, taps)  # type: ignore[assignment]
-        elif NETWORKS[self.backbone].family == "densenet":
-            pyramid.body = _DenseFeatures(self.body, strides)  # type: ignore[assignment]
+        pyramid = BackboneWithFPN(self.body, {}, widths, channels, extra_blocks=top)
+        pyramid.body = features  # type: ignore[assignment]  # instead of torchvision's own
         return pyramid
 
     def maps(self, *strides: int) -> tuple[nn.Module, list[int]]:
@@ -287,9 +284,13 @@ class DetectorStart(NamedTuple):
             InputError: The backbone has no maps of a stride, which the message names.
         """
         strides = tuple(sorted(set(strides)))
-        # A pyramid is built although it is not used: its random values are part of a seed's.
-        pyramid: Any = self.pyramid(8, strides=strides)
-        return pyramid.body, [block[0].in_channels for block in pyramid.fpn.inner_blocks]
+        taps, widths = self._taps(strides)
+        if self.backbone.startswith(TIMM):
+            return _TimmFeatures(self.body, taps), widths
+        if NETWORKS[self.backbone].family == "densenet":
+            return _DenseFeatures(self.body, strides), widths
+        levels = {tap: str(level) for level, tap in enumerate(taps)}
+        return IntermediateLayerGetter(self.body, levels), widths
 
     def _taps(self, strides: Sequence[int]) -> tuple[list[Any], list[int]]:
         """Return the deepest stage (of timm) or layer of each stride, and its channels."""
@@ -311,9 +312,8 @@ class DetectorStart(NamedTuple):
                 f"backbone: {name} has no maps of {_listed(missing)} px a cell, only of "
                 f"{_listed(sorted(by_stride))}; choose another network"
             )
-        return [by_stride[stride][0] for stride in strides], [
-            by_stride[stride][1] for stride in strides
-        ]
+        chosen = [by_stride[stride] for stride in strides]
+        return [tap for tap, _ in chosen], [channels for _, channels in chosen]
 
 
 def _listed(numbers: Sequence[int]) -> str:

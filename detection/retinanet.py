@@ -192,8 +192,6 @@ class _Head(RetinaNetHead):
             raise InputError(
                 f"box_loss: expected one of {', '.join(_BOX_LOSSES)}, but got {loss!r}"
             )
-        # Built although it is not used: its random values are part of a seed's.
-        RetinaNetHead(channels, anchors, n_classes)
         super().__init__(channels, anchors, n_classes, group_norm if version == "v2" else None)
         for head in (self.classification_head, self.regression_head):
             head.conv = head.conv[:convs]

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
@@ -46,7 +46,7 @@ from cxr_compare.training.callbacks import (
     WeightAverage,
 )
 from cxr_compare.training.data import EpochSampler, ImageData
-from cxr_compare.training.launch import Launch, read_launch
+from cxr_compare.training.launch import Launch, Precision, choose_precision, read_launch
 from cxr_compare.training.loggers import build_loggers, finish_loggers, require_loggers
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule
 from cxr_compare.training.optim import monitor_mode
@@ -61,7 +61,6 @@ from cxr_compare.training.weights import (
     require_published_weights,
 )
 
-Precision = Literal["fp32", "bf16", "fp16"]
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each doubled while written
 
@@ -95,8 +94,7 @@ def train(
         loggers: Further Lightning loggers, beside those that the configuration names.
         progress: Takes lines for the user; and shows the progress.
         despite_audit: True trains although the audit found an error.
-        precision: Number format; None takes that of the configuration, whose ``auto`` then means
-            bf16 on a GPU that has it and fp32 elsewhere.
+        precision: Number format; None takes that of the configuration.
         trainer_options: Further arguments of Lightning's `Trainer`, such as ``accelerator="cpu"``
             or ``profiler="simple"``.
 
@@ -111,6 +109,8 @@ def train(
     training = settings.training
     launch = read_launch()
     require_shares(training.batch_size, launch.n_processes)
+    device: Any = "cuda" if _is_cuda(trainer_options) else "cpu"
+    number_format = precision or choose_precision(training.precision, device)
     run = RunFolder(out)
     dataset = open_data(settings, data, run)
     datamodule = images(settings, dataset, progress)
@@ -131,7 +131,6 @@ def train(
         body.compile()
     kind = DetectorModule if settings.kind == "detector" else ClassifierModule
     learner = (module or kind)(model, training, trainable)
-    number_format = precision or _automatic_precision(training.precision, trainer_options)
     parameters = count_parameters(model)
     with ExitStack() as stack:
         if launch.rank == 0:
@@ -410,14 +409,6 @@ def _require_enough_images(data: ImageData, n_processes: int) -> None:
 def _is_cuda(trainer_options: Mapping[str, Any]) -> bool:
     """Return True if the trainer will compute on a GPU."""
     return trainer_options.get("accelerator", "auto") != "cpu" and torch.cuda.is_available()
-
-
-def _automatic_precision(name: Precision | str, trainer_options: Mapping[str, Any]) -> Any:
-    """Return the number format of a configuration on this machine."""
-    if name != "auto":
-        return name
-    has_bf16 = _is_cuda(trainer_options) and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if has_bf16 else "fp32"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.options import DespiteAudit, Device, Devices, Settings, config_names
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.runtime import choose_device, choose_precision, tune_cpu
+from cxr_compare.scripts.runtime import choose_device, tune_cpu
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,7 +123,6 @@ def _train(
 ) -> RunFolder:
     """Train, or fit a probe."""
     kind = choose_device(device, n_local)
-    precision = choose_precision(settings.training.precision, kind)
     if isinstance(settings, ProbeConfig):
         from cxr_compare.training.probe import train_probe
 
@@ -141,7 +140,6 @@ def _train(
         out,
         progress=console,
         despite_audit=despite_audit,
-        precision=precision,
         accelerator=kind,
     )
 

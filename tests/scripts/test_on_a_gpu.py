@@ -37,11 +37,12 @@ from cxr_compare.scripts import child_processes, runtime
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.scripts.runs import load
-from cxr_compare.scripts.runtime import choose_device, choose_precision
+from cxr_compare.scripts.runtime import choose_device
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.training.callbacks import FiniteLoss, FirstBatch
+from cxr_compare.training.launch import choose_precision
 from cxr_compare.training.module import ClassifierModule, DetectorModule
 from cxr_compare.training.optim import build_optimiser
 from cxr_compare.training.run_folder import RunFolder
