@@ -204,6 +204,11 @@ class BackboneDetectorSettings(DetectorModelSettings):
                 "norm = 'frozen' keeps pretrained statistics, and weights = 'none' has none; "
                 "choose norm = 'batch' (or 'group' for batches below 8)"
             )
+        if self.weights == "imagenet" and self.norm == "group":
+            raise ValueError(
+                "weights = 'imagenet' were made with batch norm; choose norm = 'frozen' or "
+                "'batch', not 'group'"
+            )
         return self
 
 

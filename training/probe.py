@@ -26,7 +26,7 @@ from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.networks.cost import count_parameters, describe_device
 from cxr_compare.networks.model_files import save_model
-from cxr_compare.training.data import usable_images
+from cxr_compare.training.image_data import usable_images
 from cxr_compare.training.module import score_figures
 from cxr_compare.training.plots import draw_penalties
 from cxr_compare.training.run_folder import RunFolder, is_ended

@@ -45,7 +45,7 @@ from cxr_compare.training.callbacks import (
     StopEarly,
     WeightAverage,
 )
-from cxr_compare.training.data import EpochSampler, ImageData
+from cxr_compare.training.image_data import EpochSampler, ImageData
 from cxr_compare.training.launch import Launch, Precision, choose_precision, read_launch
 from cxr_compare.training.loggers import build_loggers, finish_loggers, require_loggers
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule

@@ -24,8 +24,8 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.trained_model import BUILDERS
-from cxr_compare.training.data import ImageData
 from cxr_compare.training.datasets import ImageLabelDataset, collate_labels
+from cxr_compare.training.image_data import ImageData
 from cxr_compare.training.module import ClassifierModule, score_figures
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.weights import build_model

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from cxr_compare.configs.settings import TrainingSettings
 from cxr_compare.training.callbacks import History
-from cxr_compare.training.data import EpochSampler, LazyLoader, SeededRows
+from cxr_compare.training.image_data import EpochSampler, LazyLoader, SeededRows
 from cxr_compare.training.module import TrainingModule
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.run_info import StartedRun

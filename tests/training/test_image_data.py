@@ -21,7 +21,8 @@ from cxr_compare.data_prep.store.decode_writer import DecodeWriter
 from cxr_compare.data_prep.store.pixel_store import PixelStore, pixels_file
 from cxr_compare.detection.detector import LesionBatch
 from cxr_compare.training.augment import build_augmentation
-from cxr_compare.training.data import (
+from cxr_compare.training.datasets import LesionDataset, collate_lesions
+from cxr_compare.training.image_data import (
     EpochSampler,
     LazyLoader,
     SeededRows,
@@ -29,7 +30,6 @@ from cxr_compare.training.data import (
     _worker_context,
     balancing_weights,
 )
-from cxr_compare.training.datasets import LesionDataset, collate_lesions
 from tests.scripts.launched import command_line, wait_until
 
 
