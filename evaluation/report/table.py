@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from markupsafe import escape
 
-from cxr_compare.evaluation.statistics.figure_text import interval_text, number
-from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.intervals import Interval, interval_text
 
 _FIGURE = re.compile(r"((?:[●○] )?−?\d[\d.,]*) (\(.+|of .+)")
 """A number, perhaps marked, and what belongs to it: its interval, or the total that it is part of.
