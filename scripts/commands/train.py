@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, require_packages
+from cxr_compare.configs.load import find_config, read_config
+from cxr_compare.configs.settings import Config, ProbeConfig
+from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.scripts import console
-from cxr_compare.scripts.child_processes import follow_parent, own_rank, run_on_devices
+from cxr_compare.scripts.child_processes import follow_parent, run_on_devices
 from cxr_compare.scripts.command_line import command_line
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.options import DespiteAudit, Device, Devices, Settings, config_names
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.runtime import choose_device, choose_precision, tune_cpu
-from cxr_compare.training.processes import Processes
+from cxr_compare.scripts.runtime import choose_device, tune_cpu
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cxr_compare.serving.run import Run
-    from cxr_compare.training.rank import Rank
-    from cxr_compare.training.request import Request
-
-_INTERRUPTED = 130
+    from cxr_compare.training.launch import Launch
+    from cxr_compare.training.run_folder import RunFolder
 
 
 @command
@@ -70,87 +69,97 @@ def train(
     data = as_path(data)
     out = as_path(out)
     require_packages("train", "train", TRAIN_PACKAGES)
-    is_child = follow_parent()
-    rank = own_rank(devices)
-    asked: dict[str, Any] = {
-        "config": config,
-        "set_": set_,
-        "data": data,
-        "out": out,
-        "despite_audit": despite_audit,
-    }
-    if rank is None and devices > 1:
-        _read(asked, devices)  # refuses what is wrong before anything is started
-        words = command_line(train, {**asked, "device": device, "devices": devices})
-        if status := run_on_devices(shlex.split(words)[1:], devices):
-            raise SystemExit(status)  # what went wrong has been said
+    require_kind(data, "data set")
+    settings = read_config(find_config(str(config)), set_ or ())
+    follow_parent()
+    launch = _launched(devices)
+    if launch.launcher is None and devices > 1:
+        _require_devices(settings, devices)
+        call: dict[str, Any] = {"config": config, "set_": set_, "data": data, "out": out}
+        call |= {"despite_audit": despite_audit, "device": device, "devices": devices}
+        run_on_devices(shlex.split(command_line(train, call))[1:], devices)
         return _trained(data, out, device)
-    try:
-        with console.silent(rank is not None and rank.rank > 0):
-            _train(asked, device, rank)
-    except KeyboardInterrupt:
-        if rank is not None and rank.rank:
-            raise SystemExit(_INTERRUPTED) from None  # the first process reports it
-        raise
-    if rank is not None and (rank.rank or is_child):
+    with console.silent(launch.rank > 0):
+        run = _train(settings, data, out, device, launch.n_local, despite_audit=despite_audit)
+        if launch.rank == 0:  # the others wait in the launcher
+            _conclude(run, settings, data, device)
+    if launch.rank > 0 or launch.n_processes == devices > 1:
         return None  # type: ignore[return-value]  # the first process, or its parent, shows it
     return _trained(data, out, device)
 
 
-def _read(asked: dict[str, Any], devices: int) -> Request:
-    require_kind(asked["data"], "data set")  # here, so that one of several processes says it
-    from cxr_compare.training.request import Request
+def _launched(devices: int) -> Launch:
+    """Return the processes that a launcher started, if they agree with ``--devices``."""
+    from cxr_compare.training.launch import read_launch
 
-    return Request.read(
-        asked["config"],
-        asked["set_"],
-        asked["data"],
-        asked["out"],
-        devices=devices,
-        despite_audit=asked["despite_audit"],
+    launch = read_launch()
+    if launch.launcher is not None:
+        if devices not in (1, launch.n_processes):
+            raise InputError(
+                f"--devices {devices}: {launch.launcher} has started {launch.n_processes} "
+                "processes; leave --devices out"
+            )
+        return launch
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    if tasks not in ("1", str(devices)) and "SLURM_STEP_NUM_TASKS" not in os.environ:
+        console.say(
+            f"note: this SLURM job has {tasks} tasks, and one of them trains; start it with srun "
+            "to use them all"
+        )
+    return launch
+
+
+def _require_devices(settings: Config, devices: int) -> None:
+    """Refuse devices that a configuration cannot use, before processes are started."""
+    if isinstance(settings, ProbeConfig):
+        raise InputError("--devices: one process fits a probe; leave it out")
+    from cxr_compare.training.train import require_shares
+
+    require_shares(settings.training.batch_size, devices)
+
+
+def _train(
+    settings: Config, data: Path, out: Path, device: str, n_local: int, *, despite_audit: bool
+) -> RunFolder:
+    """Train, or fit a probe."""
+    kind = choose_device(device, n_local)
+    if isinstance(settings, ProbeConfig):
+        from cxr_compare.training.probe import train_probe
+
+        tune_cpu()
+        return train_probe(
+            settings, data, out, progress=console, despite_audit=despite_audit, device=kind
+        )
+    from cxr_compare.training.train import train as train_model
+
+    workers = settings.training.workers
+    tune_cpu(workers=0 if workers == "auto" else workers, shared_by=n_local)
+    return train_model(
+        settings,
+        data,
+        out,
+        progress=console,
+        despite_audit=despite_audit,
+        accelerator=kind,
     )
 
 
-def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
-    """Train, alone or as one of several processes, of which the first leads, writes and speaks."""
-    world_size, node_size = (1, 1) if rank is None else (rank.world_size, rank.local_world_size)
-    processes = Processes(rank)
-    request = processes.agree(lambda: _read(asked, world_size))
+def _conclude(run: RunFolder, settings: Config, data: Path, device: str) -> None:
+    """Add what a trained run needs to answer: its guard, and its decision on validation.
+
+    The decision comes last: `CurveRun.has_ended` takes it for the end of the training.
+    """
+    from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
     from cxr_compare.serving.guard import add_guard
     from cxr_compare.serving.predict_folder import freeze_decision
-    from cxr_compare.training.hardware import Hardware
-    from cxr_compare.training.run import complete_run
-    from cxr_compare.training.start import join_training, start_training
 
-    def choose_hardware() -> Hardware:
-        kind = choose_device(device, node_size)
-        precision = choose_precision(request.settings.training.precision, kind)
-        chosen = Hardware(kind, world_size, precision).with_loaders(request.settings, node_size)
-        tune_cpu(workers=chosen.loaders, shared_by=node_size)
-        return chosen
-
-    def conclude() -> None:
-        """Add what a trained run needs to answer: its guard, and its decision on validation.
-
-        The decision comes last: `CurveRun.has_ended` takes it for the end of the training.
-        """
-        size = request.settings.data.image_size
-        add_guard(request.out, request.dataset, request.split, size, console)
-        test_set = LabelledSplit(request.dataset, request.target, request.split)
-        freeze_decision(request.out, test_set, console, device=hardware.device)
-
-    hardware = processes.agree(choose_hardware)
-    with ExitStack() as held:
-        started = processes.first(lambda: start_training(request, hardware, console, held))
-        work = processes.agree(
-            lambda: started if processes.is_first else join_training(request, console)
-        )
-        if work is not None:
-            processes.together(lambda: complete_run(*work, hardware, rank, console))
-        # The others wait: a scheduler may end them all when the first of them ends.
-        processes.first(conclude)
-    processes.leave()
+    dataset = DataSet.open(data)
+    target = dataset.target(settings.data.target, option="--set data.target=NAME")
+    split = settings.data.split
+    add_guard(run.folder, dataset, split, settings.data.image_size, console)
+    test_set = LabelledSplit(dataset, target, split)
+    freeze_decision(run.folder, test_set, console, device=choose_device(device))
 
 
 def _trained(data: Path, out: Path, device: str) -> Run:
