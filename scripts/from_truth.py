@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, nearest_name
@@ -61,6 +61,7 @@ def open_truth(
     patients: Any,
     columns: tuple[str, ...] = (),
     target_names: list[str] | None = None,
+    uncertain: Literal["positive", "negative"] | None = None,
 ) -> GivenTruth:
     """Read true labels and true boxes that the user gives in files or in memory.
 
@@ -76,6 +77,7 @@ def open_truth(
         columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
         target_names: Names of the targets (findings, or groups of findings) to evaluate, or for
             labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
+        uncertain: Label that test images of uncertain label get; None leaves them out.
 
     Returns:
         The ground truth of each target.
@@ -84,14 +86,20 @@ def open_truth(
         InputError: The labels, boxes or patients are malformed, or there is no such target.
     """
     if isinstance(truth, Path):
-        return _of_file(truth, boxes, patients, columns, target_names)
-    return _of_values(truth, boxes, patients, target_names)
+        return _of_file(truth, boxes, patients, columns, target_names, uncertain)
+    return _of_values(truth, boxes, patients, target_names, uncertain)
 
 
-def _of_values(truth: Any, boxes: Any, patients: Any, target_names: list[str] | None) -> GivenTruth:
+def _of_values(
+    truth: Any,
+    boxes: Any,
+    patients: Any,
+    target_names: list[str] | None,
+    uncertain: Literal["positive", "negative"] | None,
+) -> GivenTruth:
     from cxr_compare.evaluation.sources.from_frames import truth_from_values
 
-    labelled, order = truth_from_values(truth, boxes=boxes, patients=patients)
+    labelled, order = truth_from_values(truth, boxes=boxes, patients=patients, uncertain=uncertain)
     for name in target_names or ():
         if name not in (labelled.finding, "all"):
             raise InputError(
@@ -108,6 +116,7 @@ def _of_file(
     patients: Any,
     columns: tuple[str, ...],
     target_names: list[str] | None,
+    uncertain: Literal["positive", "negative"] | None,
 ) -> GivenTruth:
     # Readers of label files load much that values in memory do not need.
     from cxr_compare.data_prep.contracts.finding_names import Target
@@ -138,8 +147,11 @@ def _of_file(
         cautions = [note for note in dataset.info.notes if note.startswith(WARNING)]
         reasons = [caution.removeprefix(WARNING) for caution in cautions]
         raise InputError(". ".join([str(error), *reasons])) from None
+    splits = {
+        target.name: LabelledSplit(dataset, target, uncertain=uncertain) for target in targets
+    }
     return GivenTruth(
-        {target.name: LabelledSplit(dataset, target).truth_with_facts for target in targets},
+        {name: split.truth_with_facts for name, split in splits.items()},
         KnownImages.of_data_set(dataset),
         of_finding,
         coco=truth if truth.suffix.lower() == ".json" else None,

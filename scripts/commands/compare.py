@@ -92,6 +92,7 @@ def compare(
     exposure: Exposures = (),
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
+    uncertain: Literal["positive", "negative"] | None = None,
     both: bool = False,
     hide_names: bool = False,
     overwrite: bool = False,
@@ -164,6 +165,10 @@ def compare(
         allow_shared_patients: Evaluate labels of --truth in which patients of test images have
             images in validation or training, too. Without it they are refused; with it the report
             says how many they are.
+        uncertain: Label that test images of uncertain label get, positive or negative, as a
+            sensitivity analysis: is the answer the same? Thresholds stay those of validation images
+            of certain label. By default these images are left out and counted. Uncertain is what
+            the labels call so, such as -1 beside 1 and 0.
         both: Also compare all systems together as one more system: an image score by logistic
             regression, fitted on validation images, that gates the detector's boxes. The report
             says whether it is better than each of them, and which decisions it changes
@@ -212,12 +217,12 @@ def compare(
         _refuse_columns_of_files(columns, compared)
     inputs: Sequence[FromDataSet | FromTruth]
     if data is not None and truth is None and boxes is None and patients is None:
-        inputs = _from_data_set(compared, data, target_names, split, result_columns)
+        inputs = _from_data_set(compared, data, target_names, split, result_columns, uncertain)
     elif truth is not None and data is None:
         if split not in (None, "default"):
             raise InputError(f"--split {split}: is for --data; name roles in the truth")
         compared = _with_systems_of_truth(compared, truth, result_columns)
-        given = open_truth(truth, boxes, patients, columns_of_truth, target_names)
+        given = open_truth(truth, boxes, patients, columns_of_truth, target_names, uncertain)
         first = next(iter(given.truths.values()))
         pixels = None
         if image_options.folder is not None:
@@ -253,6 +258,7 @@ def compare(
             "metrics": list(metrics),
             "exposure": _without_folders(exposure),
             "mapping": None if mapping is None else as_path(mapping).name,
+            "uncertain": uncertain,
             "both": both,
             "hide_names": hide_names,
             "image_folder": None if image_options.folder is None else image_options.folder.name,
@@ -276,6 +282,7 @@ def _from_data_set(
     target_names: list[str] | None,
     split: str | None,
     columns: ResultColumns,
+    uncertain: Literal["positive", "negative"] | None,
 ) -> list[FromDataSet]:
     """Return the systems on each target of a data set."""
     # Values in memory do not need the readers of data sets and predictions folders.
@@ -288,7 +295,7 @@ def _from_data_set(
     split = own_split(split, [path for system in compared for path in system.paths], dataset)
     opened = [open_values(system, dataset, split, columns) for system in compared]
     return [
-        FromDataSet(opened, LabelledSplit(dataset, each, split))
+        FromDataSet(opened, LabelledSplit(dataset, each, split, uncertain))
         for each in chosen_targets(dataset, target_names)
     ]
 
