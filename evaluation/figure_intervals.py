@@ -153,8 +153,10 @@ def seed_parts(
 
     Returns:
         The AUROC with its contributions, one item for each seed; `None` if all chosen images are of
-        one class.
+        one class, or if the system has no scores.
     """
+    if not all(model.output.has_scores for model in members):
+        return None
     images = members[0].images
     clusters = images.patients[chosen]
     n_clusters = images.n_patients
@@ -212,7 +214,9 @@ class _Question:
     @cached_property
     def refitted(self) -> bool:
         """True if the resamples make a choice behind the figure again for every model."""
-        return all(any(model.choices_of(self.key).values()) for model in self.models)
+        choosing = [model for model in self.models if model.output.has_scores]
+        made_again = [any(model.choices_of(self.key).values()) for model in choosing]
+        return bool(made_again) and all(made_again)
 
     @property
     def rests_on_cut(self) -> bool:

@@ -20,6 +20,7 @@ from cxr_compare.data_prep.contracts.column_names import (
 )
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.evaluation.boxes.answer_texts import answer_columns, read_answers
 from cxr_compare.evaluation.boxes.box_checks import refuse_box_texts
 from cxr_compare.evaluation.boxes.prediction_strings import read_prediction_strings, string_columns
 from cxr_compare.evaluation.boxes.read_table import ColumnNames, ReadTable, as_numbers
@@ -70,10 +71,11 @@ def read_frame(
         InputError: A column is missing or twice there, or a cell is missing or no number.
     """
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
-    of_strings = string_columns([*frame.columns], names.image)
-    if of_strings is not None:
-        return read_prediction_strings(frame, of_strings, names, where, class_names)
-    image, score = _image_and_score(frame, names, where, advice, of_boxes=of_boxes)
+    of_texts = _read_texts(frame, names, where, class_names)
+    if of_texts is not None:
+        return of_texts
+    has_boxes = bool(box_columns([*frame.columns]))
+    image, score = _image_and_score(frame, names, where, advice, of_boxes=of_boxes or has_boxes)
     header = [column for column in frame.columns if column not in (image, score)]
     box = box_columns(header)
     if not box:
@@ -87,6 +89,8 @@ def read_frame(
     if not box:
         refuse_box_texts(frame.drop(columns=columns.read), where)
     class_advice = columns.class_advice(advice)
+    if not of_boxes:
+        _ask_for_scores(frame, columns, names, where, advice)
     rows = pd.DataFrame({"place": [f"row {label}" for label in frame.index]}, dtype=TEXT)
     for meaning, column in (("image_id", image), ("finding", columns.finding)):
         if column is None:
@@ -117,6 +121,18 @@ def read_frame(
         read.score_column = str(score)
         read.classes = _columns_of_two_classes(frame, columns)
     return read
+
+
+def _read_texts(
+    frame: pd.DataFrame, names: ColumnNames, where: str, class_names: Mapping[int, str] | None
+) -> ReadTable | None:
+    """Read a table with all boxes of an image in one cell; None for any other table."""
+    of_strings = string_columns([*frame.columns], names.image)
+    if of_strings is not None:
+        return read_prediction_strings(frame, of_strings, names, where, class_names)
+    has_boxes = bool(box_columns([*frame.columns]))
+    of_answers = None if has_boxes else answer_columns(frame, names.image)
+    return None if of_answers is None else read_answers(frame, of_answers, where)
 
 
 @dataclass(frozen=True)
@@ -178,7 +194,7 @@ def _image_and_score(
     missing = {}
     if image is None:
         missing["image"] = names.image
-    if score is None and not of_boxes:
+    if score is None and not (of_boxes and names.score in (ColumnNames.score, "")):
         missing["score"] = names.score
     if names.finding not in (ColumnNames.finding, "", *header):
         missing = missing or {"finding": names.finding}
@@ -202,6 +218,24 @@ def _one_column(
         raise InputError(f"{where}: column '{configured}' appears twice; keep one")
     is_default = configured == getattr(ColumnNames, kind)
     return find_column(header, (configured, *synonyms)) if is_default else None
+
+
+def _ask_for_scores(
+    frame: pd.DataFrame, columns: _Columns, names: ColumnNames, where: str, advice: ReadingAdvice
+) -> None:
+    """Ask about a column without a known name that may hold the scores of boxes."""
+    if columns.score is not None or not names.score:
+        return
+    for column in frame.columns:
+        if column in columns.read:
+            continue
+        numbers = pd.to_numeric(frame[column], errors="coerce").to_numpy(np.float64)
+        is_share = bool(len(numbers)) and bool(((numbers >= 0) & (numbers <= 1)).all())
+        if is_share and (numbers % 1 != 0).any():
+            raise InputError(
+                f"{where}: does '{column}' hold the scores of the boxes? "
+                f"{advice.scores_of_boxes(str(column))}"
+            )
 
 
 def _finding_column(

@@ -261,14 +261,16 @@ def _baseline(
         findings=model.output.findings,
         source=model.output.source,
         constant_points=places.points_on(ids),
+        has_scores=model.output.has_scores,
     )
+    cut = None if choice is None else choice.cut
     choices = model.choices.with_values(
         reduction=None,
         calibration=None,
         map_scale=None,
         map_boxes=None,
         overlap=None,
-        box_cut=None if choice is None else choice.cut,
+        box_cut=cut if model.output.has_scores else model.choices.box_cut,
         box_choice=choice,
     )
     return EvaluatedModel(image_blind_name(model.name), model.images, output, choices, model.facts)

@@ -43,6 +43,16 @@ def uncertain_as(label: str, n_images: int) -> str:
     )
 
 
+def operating_point(system: str) -> str:
+    """Say what a system whose boxes have no scores is compared by."""
+    return (
+        f"The boxes of {system} have no scores, so it is one operating point, as a reader is: an "
+        "image with a box is called positive at every threshold of the others. AUROC, average "
+        "precision and FROC need scores and are undefined. Its point is the centre of the largest "
+        "box."
+    )
+
+
 def evaluated_in_common(n_images: int, ran: Mapping[str, int]) -> str:
     """Say on how many images all systems ran; ``ran`` holds the number of each system."""
     each = ", ".join(f"{name} ran on {count:,}" for name, count in ran.items())

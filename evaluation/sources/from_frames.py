@@ -241,7 +241,8 @@ def _read_outputs(
             "DataFrame with image_id"
         )
     read = read_boxes(outputs, image_ids, names, f"{name}: outputs", advice)
-    read.content = read.rows.reindex(columns=["image_id", "score", *EDGES, "finding"])
+    columns = ["image_id", *(["score"] if "score" in read.rows else []), *EDGES, "finding"]
+    read.content = read.rows.reindex(columns=columns)
     if "finding" not in read.rows:
         read.content = read.content.drop(columns="finding")
     elif not names.finding:  # the user says that no class is one

@@ -127,7 +127,7 @@ def _column_names(roles: Sequence[str]) -> ColumnNames:
     names: dict[str, Any] = dict(text.split("=", 1) for text in roles if "=" in text)
     for text in roles:
         role, equals, column = text.partition("=")
-        has_column = column or role == "finding"  # finding= says that no column holds classes
+        has_column = column or role in ("finding", "score")  # no column holds classes, or scores
         if role not in _COLUMN_ROLES or not equals or not has_column:
             raise InputError(
                 f"--columns {text}: write image=COLUMN, score=COLUMN or finding=COLUMN"
