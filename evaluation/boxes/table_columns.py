@@ -81,9 +81,12 @@ def read_frame(
     if not box:
         _refuse_incomplete_boxes([*frame.columns], where, required=of_boxes)
     numbers = [*box.values(), *([] if score is None else [score])]
-    if of_boxes:
+    ran = None
+    if of_boxes or (score is None and box):
         _refuse_twice(frame, numbers, where)
-        frame = frame[~_are_blank(frame[numbers]).all(axis=1)]
+        is_blank = _are_blank(frame[numbers]).all(axis=1)
+        ran = frame[image].dropna().astype(str).tolist() if is_blank.any() else None
+        frame = frame[~is_blank]
     columns = _Columns(image, score, _finding_column(frame, names, numbers, image, box), box)
     _refuse_twice(frame, columns.read, where)
     if not box:
@@ -91,16 +94,7 @@ def read_frame(
     class_advice = columns.class_advice(advice)
     if not of_boxes:
         _ask_for_scores(frame, columns, names, where, advice)
-    rows = pd.DataFrame({"place": [f"row {label}" for label in frame.index]}, dtype=TEXT)
-    for meaning, column in (("image_id", image), ("finding", columns.finding)):
-        if column is None:
-            continue
-        missing = frame[column].isna().to_numpy()
-        if missing.any():
-            also = class_advice if meaning == "finding" else ""
-            row = rows["place"][int(missing.argmax())]
-            raise InputError(f"{where}: {row}: {column} is missing; fill it in{also}")
-        rows[meaning] = frame[column].astype(str).astype(TEXT).to_numpy()
+    rows = _named_rows(frame, columns, where, class_advice)
     table = pd.concat([rows[["image_id", "place"]], frame[numbers].reset_index(drop=True)], axis=1)
     cells = {column: as_numbers(table, column, where) for column in numbers}
     if score is not None:
@@ -109,6 +103,7 @@ def read_frame(
         rows,
         frame[columns.read],
         notes=columns.notes(frame, names, advice),
+        ran=None if of_boxes else ran,
         class_advice=class_advice,
     )
     if box:
@@ -121,6 +116,23 @@ def read_frame(
         read.score_column = str(score)
         read.classes = _columns_of_two_classes(frame, columns)
     return read
+
+
+def _named_rows(
+    frame: pd.DataFrame, columns: _Columns, where: str, class_advice: str
+) -> pd.DataFrame:
+    """Return the place, the image and, where known, the finding of each row."""
+    rows = pd.DataFrame({"place": [f"row {label}" for label in frame.index]}, dtype=TEXT)
+    for meaning, column in (("image_id", columns.image), ("finding", columns.finding)):
+        if column is None:
+            continue
+        missing = frame[column].isna().to_numpy()
+        if missing.any():
+            also = class_advice if meaning == "finding" else ""
+            row = rows["place"][int(missing.argmax())]
+            raise InputError(f"{where}: {row}: {column} is missing; fill it in{also}")
+        rows[meaning] = frame[column].astype(str).astype(TEXT).to_numpy()
+    return rows
 
 
 def _read_texts(

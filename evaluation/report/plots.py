@@ -308,7 +308,7 @@ def _draw_marks(axes: Axes, curves: _Curves, low: float, high: float) -> None:
         x, y = marks["x"].iloc[0], marks["y"].iloc[0]
         label = f"{name}: one point ({number(x)}, {number(y)})"
         style = marker_style("D", system_colour(position)) | {"markersize": 8}
-        axes.plot([min(max(x, low), high)], [y], **style, clip_on=False, label=label)
+        axes.plot([min(max(x, low), high)], [y], **style, label=label)
 
 
 def _draw_thresholds(axes: Axes, curves: _Curves) -> None:
