@@ -151,9 +151,9 @@ def make_run(setting: Setting, kind: str, size: Size) -> Path:
     seen = pd.DataFrame({"image_id": names, "patient_id": names, "role": "train"})
     arguments = StartedRun(
         name=kind,
-        model_kind=kind,
+        model_kind="detector" if kind == "detector" else "classifier",
         target=_FINDING,
-        findings=[_FINDING],
+        findings=(_FINDING,),
         seed=setting.seed,
         data_set=MadeOn(name="benchmark", content_id="", split="default"),
     )

@@ -211,7 +211,7 @@ def declare(decision: Choices, declared: Declared) -> Choices:
         >>> scores = ValidationScores([False, True], [0.2, 0.8], ["p", "q"])
         >>> decision = Choices(target="opacity", chosen_on={}, chosen_scores=scores)
         >>> declare(decision, Declared("screening", 0.1, "our study")).validation["declared"]["fp"]
-        1
+        1.0
     """
     choice = ThresholdChoice(DECLARED, declared.threshold)
     figures = {}

@@ -96,20 +96,7 @@ def common_test_images(
             f"{' and '.join(systems)}; predict the test images of this data set"
         )
     common = common.sort_values()
-    n_unknown = labelled.of_unknown_patient(common)
-    if n_unknown:
-        all_images = n_unknown == len(common)
-        reason = f"the patients of {counted(n_unknown, 'image')} are unknown"
-        if all_images:
-            reason = "no patient is known"
-        # A report without patients rewords "patient", except in two phrases that this text uses.
-        advice = "" if labelled.data_name else " (name the patients by --patients)"
-        text = (
-            f"Intervals are by image, because {reason}: they are too narrow where patients have "
-            f"several images{advice}."
-        )
-        values = {"n_images": n_unknown, "all_images": all_images}
-        notes.append(Note("by_image", text, values))
+    notes += _unknown_patients(labelled, common)
     shared = labelled.shared_patients()
     if len(shared):
         by_role = {str(role): int(n) for role, n in shared["role"].value_counts().items()}
@@ -124,6 +111,25 @@ def common_test_images(
         )
         notes.append(Note("by_image", text, {"counts": by_role}))
     return replace(labelled, evaluated=pd.Index(common, name="image_id")), notes
+
+
+def _unknown_patients(labelled: LabelledImages, common: pd.Index) -> list[Note]:
+    """Make a note if evaluated images of unknown patients count as patients of their own."""
+    n_unknown = labelled.of_unknown_patient(common)
+    if not n_unknown:
+        return []
+    all_images = n_unknown == len(common)
+    reason = f"the patients of {counted(n_unknown, 'image')} are unknown"
+    advice = " (name the patients of these images, too)"
+    if all_images:
+        reason = "no patient is known"
+        # A report without patients rewords "patient", except in two phrases that this text uses.
+        advice = " (name the patients by --patients)"
+    text = (
+        f"Intervals are by image, because {reason}: they are too narrow where patients have "
+        f"several images{'' if labelled.data_name else advice}."
+    )
+    return [Note("by_image", text, {"n_images": n_unknown, "all_images": all_images})]
 
 
 def validation_learned_from(name: str, system: System, truth: LabelledImages) -> list[Note]:

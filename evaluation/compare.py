@@ -38,7 +38,7 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.paired_tests import paired_tests
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
-from cxr_compare.evaluation.replicates import choose_again
+from cxr_compare.evaluation.replicates import Evidence, choose_again
 from cxr_compare.evaluation.replicates import replicates as draw_replicates
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
@@ -70,6 +70,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     unit: Unit = "image",
     extra_policies: Sequence[str] = (),
     exposures: Sequence[Exposure] = (),
+    patients: pd.Index | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Comparison:
     """Evaluate systems on the same test images, and compare them with intervals by patient.
@@ -109,6 +110,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             thresholds ``cxr tune`` stored.
         exposures: Lists of images that a system, or the pretrained encoder in it, has seen in
             training, each with the name of the system.
+        patients: Sorted names of the patients that are resampled, if the same resamples are to
+            serve other findings, whose test images are of other patients; None takes those of the
+            test images.
         advance: Function that is called after each step with the number of resamples in it, for a
             progress bar.
 
@@ -145,6 +149,8 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
     unit = protocol.unit_of(unit)
     of_use = None if prevalence is None else Prevalence.parse(prevalence)
+    if patients is not None:
+        images = replace(images, patient_ids=patients)
     test = images.test
     image_groups(images.images, protocol.subgroups)  # refuses subgroups that cannot be formed
     for name, members in named.items():
@@ -155,7 +161,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     resamples = Resamples(test.n_patients, replicates, seed)
     protocol = _without_ranking(protocol, models)
     check_protocol(protocol, models)
-    places = learn_places(images)
+    places = learn_places(images, resamples)
     blind = (
         {} if places is None else image_blind_models(models, models_by_label(named), images, places)
     )
@@ -207,6 +213,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             *_reading_notes(images, models_by_label(named)),
         ],
         exposures=exposed,
+        evidence=Evidence(models, frames, resamples),
         protocol=protocol,
         by_unit=by_unit.figures,
         declared={

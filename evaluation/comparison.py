@@ -16,11 +16,13 @@ from cxr_compare.evaluation.groups.exposure import ExposureResult
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.replicates import Evidence
 from cxr_compare.evaluation.statistics.holm import holm
 from cxr_compare.evaluation.statistics.joint_score import METHOD
 from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.cautions import list_cautions
+from cxr_compare.evaluation.verdict.claims import Claim
 from cxr_compare.evaluation.verdict.unequal_recipes import unequal_conditions
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 from cxr_compare.evaluation.verdict.verdict_parts import AnswerContext, JointSystem, Verdict
@@ -67,6 +69,7 @@ class Comparison:
         patients_known: False if no patient is known, so that each image counts as a patient.
         exposures: Test images that a system, or the pretrained encoder in it, has seen in training,
             with the figures on the other test images.
+        evidence: What the figures were computed from.
 
     Example:
         >>> from cxr_compare.evaluation.figures import Figure
@@ -99,6 +102,7 @@ class Comparison:
     split: str = "unknown"
     replicates: int | None = None
     exposures: Sequence[ExposureResult] = ()
+    evidence: Evidence | None = None
 
     def __repr__(self) -> str:
         n_images = counted(self.decisions["image_id"].nunique(), "test image")
@@ -206,9 +210,16 @@ class Comparison:
     def joint(self) -> JointSystem | None:
         """The system that joins others by weights from validation images; None without."""
         for name, members in self.made_of_others.items():
-            if (self.records[name].get("ensemble") or {}).get("method") == METHOD:
-                return JointSystem(name, members)
+            rule = self.records[name].get("ensemble") or {}
+            if rule.get("method") == METHOD:
+                return JointSystem(name, members, self._unchanged_boxes(rule, members))
         return None
+
+    def _unchanged_boxes(self, rule: Mapping[str, Any], members: Sequence[str]) -> str:
+        """Return the member whose boxes a joint system has unchanged; empty if it changes them."""
+        gates = {rule["findings"][finding]["gate"] for finding in self.findings}
+        detectors = [name for name in members if self.records[name].get("kind") != "scores"]
+        return detectors[0] if gates == {"untouched"} and len(detectors) == 1 else ""
 
     @property
     def answer_figures(self) -> Figures:
@@ -251,20 +262,45 @@ class Comparison:
         """Table of tests with the column ``p_holm``, the p-values corrected by Holm's method.
 
         The p-values of all pairs of systems in the primary figure are corrected together, and those
-        of all further comparisons in the report are corrected together.
+        of all further comparisons in the report are corrected together. A joint system must exceed
+        each of its members, so its comparisons with them have one p-value, the largest of theirs
+        (1 if a member's figure is as high); it is that of the primary figure, or is corrected with
+        those of the further figures.
         """
         tests = self.tests.copy()
         if tests.empty:
             return tests
-        answered = (tests["unit"] == self.answer_figures.unit) & (tests["subgroup"] == ALL)
-        answered &= tests["independent"] == "patients"
-        answered &= tests["p_value"].notna()
         for family in (self.answer.claims, self.answer.further_claims):
-            index = []
-            for claim in family:
-                pair = [claim.first, claim.second]
-                of_pair = tests["first"].isin(pair) & tests["second"].isin(pair)
-                of_figure = (tests["metric"] == claim.metric) & (tests["policy"] == claim.policy)
-                index += tests.index[answered & of_figure & of_pair].tolist()
+            index = [row for claim in family for row in self._tests_of(claim)]
             tests.loc[index, "p_holm"] = holm(tests.loc[index, "p_value"].tolist())
+        for conclusions in self.answer.joint_families:
+            corrected = holm([_p_of_exceeding_all(each.claims) for each in conclusions])
+            for each, p_value in zip(conclusions, corrected, strict=True):
+                index = [row for claim in each.claims for row in self._tests_of(claim)]
+                tests.loc[index, "p_holm"] = p_value
         return tests
+
+    def _tests_of(self, claim: Claim) -> list[Any]:
+        """Return the rows of the test, with patients as independent, on which a claim rests."""
+        tests = self.tests
+        pair = [claim.first, claim.second]
+        rows = tests["first"].isin(pair) & tests["second"].isin(pair)
+        rows &= (tests["metric"] == claim.metric) & (tests["policy"] == claim.policy)
+        rows &= (tests["unit"] == self.answer_figures.unit) & (tests["subgroup"] == ALL)
+        rows &= (tests["independent"] == "patients") & tests["p_value"].notna()
+        return tests.index[rows].tolist()
+
+
+def _p_of_exceeding_all(claims: Sequence[Claim]) -> float | None:
+    """Return the p-value of the claim that the first system exceeds all others.
+
+    It is the largest of the comparisons (intersection-union test: Berger 1982), and 1 where the
+    first system does not have the higher figure.
+    """
+    p_values = []
+    for claim in claims:
+        p_value = claim.difference.p_value
+        if p_value is None:
+            return None
+        p_values.append(p_value if claim.difference.estimate > 0 else 1.0)
+    return max(p_values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -27,6 +27,8 @@ from cxr_compare.evaluation.thresholds import ThresholdChoice, ValidationScores,
 
 THRESHOLDS = "thresholds"
 """Name of the choice of thresholds in the description of an interval."""
+PLACES = "constant positions"
+"""Name of what an image-blind baseline learned, in the description of an interval."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,8 @@ class EvaluatedModel:
         output: What the model says about these images.
         choices: Thresholds, calibration and rules, which were chosen on validation images.
         facts: Facts about the training of the model.
+        relearned: Functions that make the same image-blind baseline with positions that were
+            learned on a resample of the patients, one for each resample; empty for a system.
 
     Example:
         >>> images = LabelledImages.from_arrays(pd.Index(list("abcd")), [0, 0, 1, 1])
@@ -55,6 +59,7 @@ class EvaluatedModel:
     output: Output
     choices: Choices
     facts: SystemFacts = field(default_factory=SystemFacts)
+    relearned: Sequence[Callable[[], EvaluatedModel]] = ()
 
     @cached_property
     def scores(self) -> Floats:
@@ -176,9 +181,9 @@ class EvaluatedModel:
 
     def choices_of(self, key: MetricKey) -> dict[str, bool]:
         """Return the validation choices behind a figure, by name; True if resamples redo them."""
+        if not self.output.has_scores:  # its boxes are decisions already
+            return {PLACES: True} if self.relearned else {}
         metric = METRICS[key.metric]
-        if not self.output.has_scores:
-            return {}
         choices = {
             name: False for need, name in self.choices.fixed_choices.items() if need in metric.needs
         }
@@ -188,6 +193,8 @@ class EvaluatedModel:
             choices[OVERLAP if self.output.gives_boxes else MAP_CUT] = True
         if "box_cut" in metric.needs:
             choices[BOX_CUT] = self.choices.box_choice is not None
+        if self.relearned:
+            choices[PLACES] = True
         return choices
 
     def is_of_stored(self, metric: str) -> bool:

@@ -20,7 +20,13 @@ import numpy.typing as npt
 import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.box_choice import BOX_CUT
-from cxr_compare.evaluation.evaluated_model import THRESHOLDS, EvaluatedModel, Models, images_of
+from cxr_compare.evaluation.evaluated_model import (
+    PLACES,
+    THRESHOLDS,
+    EvaluatedModel,
+    Models,
+    images_of,
+)
 from cxr_compare.evaluation.figures import (
     OVER_SEEDS,
     Figure,
@@ -67,7 +73,8 @@ _TOO_HIGH = "too high on average with so few positive images: AP50 by 0.04 with 
 _FEW_POSITIVES_FOR_PRECISION = 100
 _ONE_PATIENT = "one patient gives no interval"
 AS_STORED = "the boxes are as stored: no validation images decided which of them count"
-_BIAS_CORRECTED = ", lower end bias-corrected"
+BIAS_CORRECTED = ", lower end bias-corrected"
+"""End of the name of the method of an average precision, whose lower end allows for its bias."""
 
 
 def compute_figures(
@@ -213,10 +220,16 @@ class _Question:
 
     @cached_property
     def refitted(self) -> bool:
-        """True if the resamples make a choice behind the figure again for every model."""
+        """True if the resamples make a choice behind the figure again for every model.
+
+        Relearned positions of an image-blind baseline are no choice of a system, and boxes without
+        scores leave none.
+        """
         choosing = [model for model in self.models if model.output.has_scores]
-        made_again = [any(model.choices_of(self.key).values()) for model in choosing]
-        return bool(made_again) and all(made_again)
+        by_model = [model.choices_of(self.key) for model in choosing]
+        return bool(by_model) and all(
+            any(choices.get(name) for name in choices if name != PLACES) for choices in by_model
+        )
 
     @property
     def rests_on_cut(self) -> bool:
@@ -332,10 +345,12 @@ class _Inputs:
     def why_undefined(self, names: Sequence[str], key: MetricKey) -> str:
         """Return why a figure, or the difference of two, is undefined."""
         reasons = {}
+        size = self.size(key)
         for name in names:
             if self.mean(name, key) is None:
-                known = any(key in columns for columns in self._columns[name])
-                usual = why_undefined(key.metric) if known else _NOT_TUNED
+                usual = _NOT_TUNED
+                if any(key in columns for columns in self._columns[name]):
+                    usual = why_undefined(key.metric, size["n_positive"], size["n_images"])
                 reasons[name] = self._reasons[name].get(key, usual)
         if len(names) == 1:
             return reasons[names[0]]
@@ -489,7 +504,7 @@ def _with_percentiles(
     method = resamples.method
     if question.is_precision and not question.has_seeds:
         drawn = lower_for_bias(drawn, question.value)
-        method += _BIAS_CORRECTED
+        method += BIAS_CORRECTED
     figure = replace(figure, method=method + choices_text(question.choices), kind="bootstrap")
     if resamples.n_clusters < 2:
         return replace(figure, note=_ONE_PATIENT)

@@ -51,8 +51,8 @@ TEST_COLUMNS = (
 ``independent`` says if patients or images are taken as independent. ``ci_low_all`` and
 ``ci_high_all`` are the ends of the interval that holds for all differences from the reference
 system at once. ``p_holm_pairs`` is corrected over all pairs of systems, ``p_holm`` over all
-comparisons of an answer. ``detectable`` is the smallest true difference that such a test set shows
-with 80 % power.
+comparisons of an answer; beside a joint system it is that of the claim that it exceeds all of its
+members. ``detectable`` is the smallest true difference that such a test set shows with 80 % power.
 """
 _FAMILY = ["unit", "subgroup", "policy", "metric", "method"]
 _NUMBERS = (

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from cxr_compare.evaluation.boxes.called_boxes import WeightedCalls
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.boxes.overlaps import OverlapRule
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
+from cxr_compare.evaluation.evaluated_model import PLACES, EvaluatedModel, Models
 from cxr_compare.evaluation.figures import image_blind_name
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
@@ -44,6 +44,20 @@ Frames = Mapping[str, Sequence[pd.DataFrame]]
 """Frame of each training seed, by display name of the system. The columns are `MetricKey`s."""
 ChosenAgain = Mapping[tuple[str, int], Mapping[str, Floats]]
 """Values that every resample chooses, shape ``(R,)``, by system and seed and by name."""
+
+
+class Evidence(NamedTuple):
+    """What the figures of a comparison were computed from, while it is in memory.
+
+    Attributes:
+        models: Evaluated models of each system, one for each training seed.
+        frames: Frames of replicates of these models.
+        resamples: Resamples of the patients that gave the frames.
+    """
+
+    models: Models
+    frames: Frames
+    resamples: Resamples
 
 
 def is_resampled(key: MetricKey) -> bool:
@@ -95,7 +109,7 @@ def replicates(
         (201, 0.679)
     """
     functions = {
-        (system, seed): FiguresOfWeights(model, boxed_only=boxed_only)
+        (system, seed): _figures_of(model, boxed_only=boxed_only)
         for system, members in models.items()
         for seed, model in enumerate(members)
     }
@@ -162,6 +176,10 @@ def choose_again(
         for seed in range(len(members)):
             own = chosen[image_blind_name(system), seed]
             chosen[image_blind_name(system), seed] = chosen[system, seed] | own
+            n_relearned = len(members[seed].relearned)
+            if n_relearned:  # equal shares of neighbouring resamples, so that each is made once
+                share = np.arange(resamples.n_replicates) * n_relearned // resamples.n_replicates
+                chosen[image_blind_name(system), seed][PLACES] = share.astype(np.float64)
     return chosen
 
 
@@ -341,6 +359,35 @@ class FiguresOfWeights:
                 pairs = self.model.pairs_by(choice.candidates[index].rule)
                 self._by_rule[index] = _Boxes(pairs, self.model)
             return self._by_rule[index]
+
+
+class _FiguresOfRelearned:
+    """Figures of an image-blind baseline whose positions are learned again for each resample."""
+
+    def __init__(self, model: EvaluatedModel) -> None:
+        self.once = FiguresOfWeights(model, boxed_only=True).once
+        self._relearned = model.relearned
+
+    def __call__(self, weights: Integers, chosen: Mapping[str, Floats]) -> dict[MetricKey, Floats]:
+        """Compute all figures for each row of patient weights, with the row's own positions."""
+        values: dict[MetricKey, Floats] = {}
+        places = chosen[PLACES].astype(int)
+        for index in np.unique(places).tolist():
+            rows = places == index
+            again = FiguresOfWeights(self._relearned[index](), boxed_only=True)
+            of_rows = {name: column[rows] for name, column in chosen.items()}
+            for key, column in again(weights[rows], of_rows).items():
+                values.setdefault(key, np.full(len(weights), np.nan))[rows] = column
+        return values
+
+
+def _figures_of(
+    model: EvaluatedModel, *, boxed_only: bool
+) -> FiguresOfWeights | _FiguresOfRelearned:
+    """Return the figures of a system, or of an image-blind baseline, as a function of weights."""
+    if model.relearned:
+        return _FiguresOfRelearned(model)
+    return FiguresOfWeights(model, boxed_only=boxed_only)
 
 
 class _Boxes:

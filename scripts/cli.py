@@ -250,7 +250,8 @@ def run_command(
         steps = next_steps(folder, options.get("data"))
     next_step(*(steps or ()))
     if as_json:
-        emit_json(result.to_dict())
+        to_json = getattr(result, "to_json", None) or result.to_dict  # of records, and others
+        emit_json(to_json())
     return int(getattr(result, "exit_status", 0))
 
 

@@ -102,6 +102,17 @@ class FromDataSet:
         ]
         return replace(self, systems=systems)
 
+    def findings_of_systems(self) -> dict[str, set[str]]:
+        """Return the findings that each predicted system says something about; empty if unknown."""
+        from cxr_compare.data_prep.store.predictions import Predictions
+
+        found: dict[str, set[str]] = {}
+        for system in self.systems:
+            for member in system.members:
+                opened = Predictions.open(member) if isinstance(member, Path) else member
+                found.setdefault(str(system.name), set(opened.info.findings))
+        return found
+
     def read(
         self, folder: Path, *, images: Images, joined_by: str | None = None
     ) -> EligibleSystems:

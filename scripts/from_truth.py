@@ -61,6 +61,7 @@ def open_truth(
     patients: Any,
     columns: tuple[str, ...] = (),
     target_names: list[str] | None = None,
+    label: str | None = None,
     uncertain: Literal["positive", "negative"] | None = None,
 ) -> GivenTruth:
     """Read true labels and true boxes that the user gives in files or in memory.
@@ -77,6 +78,7 @@ def open_truth(
         columns: Columns of the CSV file of labels as texts ROLE=COLUMN, such as ``label=Finding``.
         target_names: Names of the targets (findings, or groups of findings) to evaluate, or for
             labels in a file definitions NAME=FINDING,FINDING; None if there is one only.
+        label: Column of the labels in a frame; None for the usual names.
         uncertain: Label that test images of uncertain label get; None leaves them out.
 
     Returns:
@@ -87,19 +89,11 @@ def open_truth(
     """
     if isinstance(truth, Path):
         return _of_file(truth, boxes, patients, columns, target_names, uncertain)
-    return _of_values(truth, boxes, patients, target_names, uncertain)
-
-
-def _of_values(
-    truth: Any,
-    boxes: Any,
-    patients: Any,
-    target_names: list[str] | None,
-    uncertain: Literal["positive", "negative"] | None,
-) -> GivenTruth:
     from cxr_compare.evaluation.sources.from_frames import truth_from_values
 
-    labelled, order = truth_from_values(truth, boxes=boxes, patients=patients, uncertain=uncertain)
+    labelled, order = truth_from_values(
+        truth, boxes=boxes, patients=patients, label=label, uncertain=uncertain
+    )
     for name in target_names or ():
         if name not in (labelled.finding, "all"):
             raise InputError(
@@ -198,6 +192,13 @@ class GivenPredictions:
         if isinstance(self.read, System):
             return str(self.read.facts.inference_id)
         return str(self.read.info.inference_id)
+
+    @property
+    def findings(self) -> set[str]:
+        """Findings that the rows are about; empty if unknown."""
+        if not isinstance(self.read, System):
+            return set(self.read.info.findings)
+        return {*self.read.scores["finding"], *self.read.boxes["finding"]}
 
     def of_target(self, truth: LabelledImages) -> System:
         """Return the predictions of the findings of a target."""
@@ -353,6 +354,10 @@ class FromTruth:
             for name, members in self.systems.items()
         }
         return {"systems": systems, "data": {"truth": truth_digest(self.truth)}}
+
+    def findings_of_systems(self) -> dict[str, set[str]]:
+        """Return the findings that each system says something about; empty if unknown."""
+        return {name: members[0].findings for name, members in self.systems.items()}
 
     def files(self, out: Path) -> list[Path]:
         """Return no files: what was read is recorded by its digest."""

@@ -12,9 +12,9 @@ from cxr_compare.data_prep.store.identify_folder import (
     find_data_set,
     find_folders,
     folder_kind,
+    join_command,
     read_marker,
 )
-from cxr_compare.data_prep.work.shards import join_command
 from cxr_compare.evaluation.report.files import PAGE, SYSTEMS
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from cxr_compare import configs
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.data_prep.store.identify_folder import read_marker
+from cxr_compare.data_prep.store.identify_folder import join_command, read_marker
 from cxr_compare.data_prep.store.prediction_info import MadeOn, PredictionsInfo
-from cxr_compare.data_prep.work.shards import join_command
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument
 from cxr_compare.serving.export_spec import ExportSpec, is_export

@@ -228,7 +228,7 @@ class Card(MadeRecord, kind="card"):
         proof: Comparison of the outputs of the exported model with those of the training run.
     """
 
-    kind: str = Field(alias="is")
+    kind: str = Field(validation_alias="is", serialization_alias="is")
     run: str
     learned_from: str
     calibrated_on: str | None
@@ -275,7 +275,7 @@ def _write_companions(run: Run, folder: Path) -> None:
 
 def _write_card(folder: Path, spec: ExportSpec, proof: Proof, training: Sequence[str]) -> None:
     info = spec.run
-    made_on = info.data_set and info.data_set.name
+    made_on = info.data_set.name if info.data_set else None
     kind = {"boxes": "a lesion detector", "scores": "an image classifier"}[spec.kind]
     card = Card(
         kind=f"{info.name}, {kind} of {', '.join(spec.findings)}, as {spec.backend}",

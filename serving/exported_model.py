@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 
@@ -352,7 +352,7 @@ class ExportedModel:
         return replace(self, names=names)
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["boxes", "scores"]:
         """``boxes`` for a detector, ``scores`` for a classifier."""
         return self.spec.kind
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ class JointModel:
         members: Loaded networks of the members.
     """
 
-    kind: ClassVar = "both"
+    kind: ClassVar[Literal["both"]] = "both"
     tta: ClassVar[None] = None
     names: ClassVar[None] = None
 

@@ -171,7 +171,7 @@ class TrainedModel:
         return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // self.preprocess.size**2))
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Literal["boxes", "scores"]:
         """``boxes`` for a detector, ``scores`` for a classifier."""
         return "boxes" if isinstance(self.model, Detector) else "scores"
 

@@ -63,11 +63,11 @@ def test_patients_of_other_rows_are_refused():
 @pytest.mark.parametrize(
     "truth",
     [
-        np.column_stack([Y, Y]),
+        np.column_stack([Y, 1 - Y]),
         dict(enumerate(Y)),
         Y.set_axis(pd.MultiIndex.from_product([range(8), range(10)])),
     ],
-    ids=["two dimensions", "dict", "MultiIndex"],
+    ids=["one-hot", "dict", "MultiIndex"],
 )
 def test_truth_of_another_shape_is_refused_by_name(truth):
     with pytest.raises(InputError, match=r"^truth: "):

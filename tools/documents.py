@@ -25,7 +25,7 @@ from cxr_compare.configs.settings import config_class
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.sources.registry import FORMATS
 from cxr_compare.evaluation.metrics.metric import Direction, Metric, Need
-from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
+from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, why_undefined
 from cxr_compare.networks.registry import DETECTORS, NETWORKS
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import (
@@ -248,6 +248,9 @@ the metric needs:
 - **Boxes**: a detector predicts boxes. A classifier has boxes only if `cxr tune` chose, on
   validation images, how boxes are cut out of its activation maps.
 - **Score cut of boxes**: the score from which a box counts, which is chosen on validation images.
+- **Point**: the centre of the box with the highest score, or the peak of the activation map. If
+  several boxes of an image share the highest score, the uppermost of them is taken, and of equally
+  high ones the leftmost. (Some other programs take the mean over these boxes.)
 - **Probability**: a score that was calibrated on validation images.
 
 A protocol (the plan of a comparison) names a primary figure: the metric by which one system is
@@ -312,7 +315,7 @@ def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
     }[metric.share_of]
     if metric.boxed:
         images = f"{images.removeprefix('all ')} whose lesions all have boxes"
-    reasons = [metric.undefined] * (metric.undefined not in _SAID_ABOVE)
+    reasons = [why_undefined(metric.name)] * (metric.undefined not in _SAID_ABOVE)
     reasons += [_LACKS[need] for need in metric.needs]
     cells = (
         metric.title,

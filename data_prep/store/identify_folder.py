@@ -6,12 +6,12 @@ import difflib
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folder_kinds import FOLDER_KINDS, FolderKind, KindName
-from cxr_compare.data_prep.work.shards import join_command
 
 REPORT_MARKER = "answer.json"
 """File that marks a report folder complete."""
@@ -298,3 +298,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def join_command(folder: Path, record: Mapping[str, Any]) -> str:
+    """Return the command that joins the shards of which a folder holds one.
+
+    Args:
+        folder: Folder of the shard.
+        record: Its record.
+    """
+    count = record.get("count")
+    name = folder.name.removesuffix(f"-{record.get('number')}-of-{count}")
+    others = f"{shlex.quote(str(folder.with_name(name)))}-*-of-{count}"
+    return f"{record.get('command')} --join {others}"

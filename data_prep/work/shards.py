@@ -283,19 +283,6 @@ def _slurm_shard() -> Shard:
     return Shard(task - first + 1, count)
 
 
-def join_command(folder: Path, record: Mapping[str, Any]) -> str:
-    """Return the command that joins the shards of which a folder holds one.
-
-    Args:
-        folder: Folder of the shard.
-        record: Its record.
-    """
-    count = record.get("count")
-    name = folder.name.removesuffix(f"-{record.get('number')}-of-{count}")
-    others = f"{shlex.quote(str(folder.with_name(name)))}-*-of-{count}"
-    return f"{record.get('command')} --join {others}"
-
-
 def _changes(stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the values that differ, by key: the stored one and that of now."""
     return {

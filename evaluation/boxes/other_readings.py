@@ -247,7 +247,7 @@ class _Trial:
 
     def _moved(self, name: str, advice: str, corners: Floats) -> _Candidate:
         """Return a reading by which the boxes have other corners in the same images."""
-        is_box: npt.NDArray[np.bool_] = (corners[:, :2] < corners[:, 2:]).all(axis=1)  # NaN: False
+        is_box = np.all(corners[:, :2] < corners[:, 2:], axis=1)  # False for NaN
         moved = np.where(is_box[:, None], corners, _UNMATCHED)
         pairs = self.pairs
         iou = box_iou(moved[pairs.box], pairs.truth.corners[pairs.true])

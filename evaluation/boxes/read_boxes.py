@@ -177,11 +177,11 @@ def read_coco(
         if turn := coco_rotation(entry):
             corners[row] = turned_bounds(corners[row], turn)
     rows[EDGES] = corners
-    have_score = ["score" in entry for entry in entries]
-    if any(have_score) or not entries:
-        if not all(have_score):
-            raise InputError(f"{where}: entry {have_score.index(False)} has no score, others have")
-        rows["score"] = _numbers([entry["score"] for entry in entries], f"{where}: score")
+    if _all_have("score", entries, where) or not entries:
+        rows["score"] = np.array(
+            [_score(entry["score"], f"{where}: entry {row}") for row, entry in enumerate(entries)],
+            dtype=np.float64,
+        )
     for key in ("file_name", "category_name"):
         if entries and all(key in entry for entry in entries):
             rows[key] = texts_of([entry[key] for entry in entries])
@@ -212,11 +212,29 @@ def _read_answer_entries(entries: list[Any], where: str) -> ReadTable:
         rows.append((entry["image_id"], *corners, place))
     table = pd.DataFrame(rows, columns=["image_id", *EDGES, "place"]).astype({"place": TEXT})
     table["image_id"] = texts_of(table["image_id"].tolist())
-    if all("label" in entry for entry in entries):
+    if _all_have("label", entries, where):
         table["finding"] = texts_of([entry["label"] for entry in entries])
-    if all("score" in entry for entry in entries):
-        table["score"] = _numbers([entry["score"] for entry in entries], f"{where}: score")
+    if _all_have("score", entries, where):
+        table["score"] = [
+            _score(entry["score"], f"{where}: entry {row}") for row, entry in enumerate(entries)
+        ]
     return ReadTable(table, reading=BoxReading(unit="share", stated=True))
+
+
+def _all_have(key: str, entries: list[Any], where: str) -> bool:
+    """Return True if all entries have a key, False if none has; refuse it on some of them."""
+    has_key = [key in entry for entry in entries]
+    if any(has_key) and not all(has_key):
+        raise InputError(f"{where}: entry {has_key.index(False)} has no {key}, others have")
+    return any(has_key)
+
+
+def _score(value: Any, where: str) -> float:
+    """Return a score as a number; refuse a list, or a number without bounds."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{where}: score={str(value)[:80]!r} is no number") from None
 
 
 def _boxes_and_images(entries: list[Any], where: str) -> tuple[list[Any], list[Any]]:

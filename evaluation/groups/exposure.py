@@ -264,7 +264,7 @@ def _count(exposure: Exposure, systems: Sequence[str], evaluated: LabelledImages
         n_images=len(seen),
         n_seen=int(seen.sum()),
         n_unknown=int(unknown.sum()),
-        n_patients=evaluated.n_patients,
+        n_patients=len(np.unique(evaluated.patients)),
         n_patients_seen=len(set(owners[of_seen_patient])),
     )
 

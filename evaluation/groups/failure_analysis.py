@@ -418,7 +418,7 @@ def shortcut_table(models: Models) -> pd.DataFrame:
             "ci_method": _SHORTCUT_METHOD if ends[0] is not None else "",
             "count": guess["n_positive"],
             "of": guess["n_images"],
-            "n_patients": evaluated.n_patients,
+            "n_patients": len(np.unique(evaluated.patients)),
             "note": note,
         }
 

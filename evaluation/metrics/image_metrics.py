@@ -125,7 +125,7 @@ def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> fl
         y_score: Scores of the images, higher for a more likely finding, shape ``(N,)``.
 
     Returns:
-        The average precision in [0, 1], or None where there is no positive image.
+        The average precision in [0, 1], or None where no image is positive.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.

@@ -117,7 +117,8 @@ class Metric:
         family: Name of the group of metrics that one function computes together, such as
             ``ranking``.
         undefined: Reason why the metric can be undefined on a set of images, a clause such as
-            "there is no positive image".
+            "no image is positive". The class that is absent is written ``{absent}`` where it may be
+            either.
         direction: Which values are better: ``higher``, ``lower``, ``ideal`` (values near ``ideal``)
             or ``none`` (no end is better).
         ideal: Best value, such as 1.0 for a calibration slope; None unless ``direction`` is

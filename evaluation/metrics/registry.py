@@ -25,7 +25,7 @@ _IMAGE_METRICS = (
         "AUROC",
         "Chance that a random positive image scores above a random negative one; 0.5 is guessing.",
         family="ranking",
-        undefined="there is no positive or no negative image",
+        undefined="no image is {absent}",
         table=TablePosition("first", 0),
         highlights=("subgroups", "summary", "targets", "verdict"),
     ),
@@ -35,7 +35,7 @@ _IMAGE_METRICS = (
         "Precision averaged over the ranks of the positive images (step-wise area under the "
         "precision-recall curve); guessing gives the prevalence.",
         family="ranking",
-        undefined="there is no positive image",
+        undefined="no image is positive",
         table=TablePosition("first", 1),
         highlights=("summary", "targets", "verdict"),
     ),
@@ -66,7 +66,7 @@ _IMAGE_METRICS = (
         "Sensitivity (recall)",
         "Of the positive images, the share called positive.",
         formula=lambda c: c.tp / c.positive,
-        undefined="there is no positive image",
+        undefined="no image is positive",
         share_of="positive",
         partners=("specificity", "precision"),
         table=TablePosition("first", 2),
@@ -77,7 +77,7 @@ _IMAGE_METRICS = (
         "Specificity",
         "Of the negative images, the share called negative.",
         formula=lambda c: c.tn / c.negative,
-        undefined="there is no negative image",
+        undefined="no image is negative",
         share_of="negative",
         partners=("recall", "npv"),
         table=TablePosition("first", 3),
@@ -88,7 +88,7 @@ _IMAGE_METRICS = (
         "F1",
         "Harmonic mean of precision and sensitivity.",
         formula=lambda c: 2 * c.tp / (2 * c.tp + c.fp + c.fn),
-        undefined="there is no positive image and none is called positive",
+        undefined="no image is positive, and none is called positive",
         table=TablePosition("first", 5),
         highlights=("summary",),
     ),
@@ -97,7 +97,7 @@ _IMAGE_METRICS = (
         "Balanced accuracy",
         "Mean of sensitivity and specificity; 0.5 is guessing.",
         formula=lambda c: (c.tp / c.positive + c.tn / c.negative) / 2,
-        undefined="there is no positive or no negative image",
+        undefined="no image is {absent}",
     ),
     _decision(
         "mcc",
@@ -108,7 +108,7 @@ _IMAGE_METRICS = (
             (c.tp * c.tn - c.fp * c.fn)
             / (c.positive**0.5 * c.negative**0.5 * c.called**0.5 * c.not_called**0.5)
         ),
-        undefined="a class is absent, or all images are called alike",
+        undefined="no image is {absent}, or all images are called alike",
         lowest=-1.0,
     ),
     _decision(
@@ -126,7 +126,7 @@ _IMAGE_METRICS = (
         "Factor by which a positive call multiplies the odds of the finding: sensitivity / "
         "(1 − specificity). It does not depend on the prevalence.",
         formula=lambda c: c.tp * c.negative / (c.fp * c.positive),
-        undefined="no negative image is called positive, or a class is absent",
+        undefined="no negative image is called positive, or no image is {absent}",
         partners=("lr_negative",),
         table=TablePosition("none", 0),
         unbounded=True,
@@ -136,7 +136,7 @@ _IMAGE_METRICS = (
         "LR−",
         "Factor by which a negative call multiplies the odds: (1 − sensitivity) / specificity.",
         formula=lambda c: c.fn * c.negative / (c.tn * c.positive),
-        undefined="no negative image is called negative, or a class is absent",
+        undefined="no negative image is called negative, or no image is {absent}",
         direction="lower",
         table=TablePosition("none", 0),
         unbounded=True,
@@ -169,7 +169,7 @@ _COUNT_METRICS = (
 )
 
 _OF_THIS_CALIBRATION = "The figure and its interval describe the calibration that was fitted."
-_NO_FIT = "a class is absent, or the probabilities are all equal or separate the classes"
+_NO_FIT = "no image is {absent}, or the probabilities are all equal or separate the classes"
 _probability = partial(Metric, family="calibration", needs=("probability",))
 _loss = partial(_probability, undefined=_no_image, direction="lower")
 _fitted = partial(_probability, direction="ideal", unbounded=True)
@@ -215,7 +215,7 @@ _CALIBRATION_METRICS = (
         "Intercept of the logistic regression of the label on the probability's log-odds with the "
         "slope fixed at 1; 0 is ideal, above 0 the probabilities are too low on average. "
         + _OF_THIS_CALIBRATION,
-        undefined="a class is absent",
+        undefined="no image is {absent}",
         ideal=0.0,
     ),
 )
@@ -456,17 +456,25 @@ def metric_title(metric: str) -> str:
     return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
 
 
-def why_undefined(metric: str) -> str:
-    """Return the reason why a metric can be undefined on a set of images.
+def why_undefined(metric: str, n_positive: int | None = None, n_images: int | None = None) -> str:
+    """Return the reason why a metric is undefined on a set of images.
 
     Args:
         metric: Short name of the metric, such as ``recall``.
+        n_positive: Number of positive images; None if it is unknown.
+        n_images: Number of images; None if it is unknown.
 
     Returns:
         A clause without a full stop; for an unknown metric, "undefined on these images".
 
     Example:
-        >>> why_undefined("recall")
-        'there is no positive image'
+        >>> why_undefined("recall"), why_undefined("auroc"), why_undefined("auroc", 0, 20)
+        ('no image is positive', 'no image is positive or none is negative', 'no image is positive')
     """
-    return METRICS[metric].undefined if metric in METRICS else Metric.undefined
+    absent = "positive or none is negative"
+    if n_images and n_positive == 0:
+        absent = "positive"
+    if n_images and n_positive == n_images:
+        absent = "negative"
+    reason = METRICS[metric].undefined if metric in METRICS else Metric.undefined
+    return reason.format(absent=absent)

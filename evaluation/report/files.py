@@ -9,6 +9,8 @@ ANSWER = REPORT_MARKER  # written last; it marks the folder complete
 TABLES = ("figures", "tests", "groups", "decisions", "curves")  # each NAME.parquet
 CSV_TABLES = ("figures", "tests", "groups")  # each also NAME.csv
 FIGURES_CSV = "figures.csv"
+TESTS_CSV = "tests.csv"
+MACRO_CSV = "macro.csv"  # means over several targets
 DECISIONS = "decisions.parquet"
 LATEX_TABLE = "table.tex"
 MARKDOWN_TABLE = "table.md"
@@ -31,4 +33,5 @@ OF_ONE_TARGET = frozenset(
         SYSTEMS,
     }
 )
-OF_ALL_TARGETS = frozenset({PAGE, FIGURES_CSV, SYSTEMS})  # beside one folder for each target
+# beside one folder for each target
+OF_ALL_TARGETS = frozenset({PAGE, FIGURES_CSV, MACRO_CSV, TESTS_CSV, SYSTEMS})

@@ -48,7 +48,8 @@ def page_findings(verdict: Verdict, protocol: Protocol, joint: JointSystem | Non
             names = listing([METRICS[name].title_in_sentence for name in protocol.metrics])
             figures = f"{names}{sentences.at_threshold(protocol.keys[0][1])}"
             text = sentences.joint_summary(joint.name, joint.members, figures, shown=each.decided)
-            findings.append(Finding(f"{text}.", each.decided, (each.text,)))
+            text = f"{text}. {verdict.joint_errors}".rstrip()
+            findings.append(Finding(text, each.decided, (each.text,)))
     for (_, policy), margins in _by_figure(verdict, "margin").items():
         claims = [each.claims[0] for each in margins]
         at = sentences.at_threshold(policy)

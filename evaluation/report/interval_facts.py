@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.evaluation.comparison import Comparison
+from cxr_compare.evaluation.figure_intervals import BIAS_CORRECTED
 from cxr_compare.evaluation.figures import FIXED_CHOICE, Figure, Figures, IntervalKind
 from cxr_compare.evaluation.metrics.metric import ALL
+from cxr_compare.evaluation.metrics.registry import METRICS
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,19 @@ class IntervalFacts:
             resample; the intervals do not include their uncertainty.
         tested: True if differences were tested.
         families: Number of comparisons that Holm's correction covers together, by name: ``answer``
-            (the main conclusion), ``findings`` (sentences below it) and ``groups`` (groups of
-            images). Empty groups of comparisons are left out.
+            (the main conclusion), ``findings`` (sentences below it), ``joint`` (a joint system and
+            all of its members in the primary figure), ``joint_findings`` (the same in further
+            figures), ``margin`` (differences from the reference and the margin) and ``groups``
+            (groups of images). Empty groups of comparisons are left out.
         pairs: True if a table has p-values that are adjusted over all pairs of systems.
         has_thresholds: True if at least one system has a threshold.
         chosen: True if the threshold of at least one system was chosen on validation images.
         calibrated: True if the scores of at least one system were calibrated on validation
             images.
+        chance: True if an AUROC was tested against that of random scores.
+        lowered: True if the lower end of an average precision allows for its bias.
+        hits: Rules by which boxes and points hit lesions, as families of metrics: ``froc_iou``,
+            ``froc_centre``, ``coco``, ``rsna`` and ``point``.
     """
 
     methods: tuple[str, ...]
@@ -51,6 +59,9 @@ class IntervalFacts:
     has_thresholds: bool
     chosen: bool
     calibrated: bool
+    chance: bool
+    lowered: bool
+    hits: frozenset[str]
 
     @property
     def all(self) -> frozenset[IntervalKind]:
@@ -97,6 +108,13 @@ class IntervalFacts:
                 for policy, is_known in has_thresholds.items()
             ),
             calibrated=any(is_calibrated(record) for record in comparison.records.values()),
+            chance=any(figures.get(name, "auroc").p_value is not None for name in figures.systems),
+            lowered=any(BIAS_CORRECTED in figure.method for figure in single),
+            hits=frozenset(
+                METRICS[key.metric].family.removesuffix("_decided")
+                for _, _, key, figure in figures
+                if figure.known and key.metric in METRICS and METRICS[key.metric].boxed
+            ),
         )
 
 
@@ -132,11 +150,16 @@ def is_calibrated(record: Mapping[str, Any]) -> bool:
 
 
 def _families(comparison: Comparison) -> dict[str, int]:
-    """Count the comparisons of each family of Holm's method, without families that have none."""
+    """Count the comparisons of each family of claims, without families that have none."""
     answer = comparison.answer
+    joint, joint_findings = answer.joint_families
+    margins = [each.claims[0] for each in answer.conclusions if each.kind == "margin"]
     sizes = {
         "answer": sum(claim.difference.bounded for claim in answer.claims),
         "findings": sum(claim.difference.bounded for claim in answer.further_claims),
+        "joint": len(joint),
+        "joint_findings": len(joint_findings),
+        "margin": sum(claim.difference.bounded for claim in margins),
         "groups": int(comparison.groups.get("p_holm", pd.Series(dtype=float)).notna().sum()),
     }
     return {name: size for name, size in sizes.items() if size}

@@ -94,6 +94,8 @@ def _counts(comparison: Comparison) -> pd.DataFrame:
     joint = comparison.joint
     if joint is None:
         return pd.DataFrame(columns=list(CHANGES))
-    changes = decision_changes(comparison.decisions, comparison.main_policy, *joint)
+    changes = decision_changes(
+        comparison.decisions, comparison.main_policy, joint.name, joint.members
+    )
     counts = pd.crosstab(changes["member"], changes["change"])
     return counts.reindex(index=list(joint.members), columns=list(CHANGES), fill_value=0)

@@ -20,6 +20,7 @@ from cxr_compare.evaluation.report.citations import Citations
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.interval_texts import (
     difference_meaning,
+    hits_text,
     interval_meaning,
     uncertainty_text,
 )
@@ -156,28 +157,38 @@ def _map_cells(comparison: Comparison) -> dict[str, str]:
 
 
 def _data_paragraph(comparison: Comparison, labelled: LabelledImages, citations: Citations) -> str:
-    names = comparison.names
     finding = inside_sentence(labelled.shown_name)
     data_name = (comparison.provenance.get("data_set") or {}).get("name") or labelled.title
     sources = labelled.images.get("source", pd.Series(dtype=object)).value_counts()
-    synthetic = ""
+    texts = [f"This is an evaluation of {listing(comparison.names)} on {finding}."]
+    cited = citations.cite_for("sources", *sources.index)
+    if data_name:
+        texts.append(f"The data set is “{data_name}”{cited}.")
+    elif cited:
+        texts.append(f"The source of the images is published{cited}.")
     if comparison.background.synthetic:
-        synthetic = " (synthetic images made by this program, not of patients)"
-    positive = finding
-    if len(comparison.findings) > 1:
-        positive = " or ".join(name.replace("_", " ") for name in comparison.findings)
-    of_set = f" in the data set “{data_name}”" if data_name else ""
-    texts = [
-        f"{listing(names)} {'was' if len(names) == 1 else 'were'} evaluated on {finding}{of_set}"
-        f"{synthetic}{citations.cite_for('sources', *sources.index)}.",
-        f"An image was positive where the reference labels state that {positive} is present, and "
-        "negative where they state that "
-        f"{'it is' if len(comparison.findings) == 1 else 'all are'} absent.",
+        texts.append("Its images are synthetic, made by this program, not of patients.")
+    texts += [
+        _label_rule(comparison, finding),
         _roles(comparison, labelled),
         f"Evaluated test images: {_people(labelled.images, comparison.decisions['image_id'])}",
         *(note.text for note in comparison.notes if note.kind in ("left_out", "no_boxes")),
     ]
     return " ".join(text for text in texts if text)
+
+
+def _label_rule(comparison: Comparison, finding: str) -> str:
+    """Say which images are positive, and which negative."""
+    if len(comparison.findings) == 1:
+        return (
+            f"An image was positive where the reference labels state that {finding} is present, "
+            "and negative where they state that it is absent."
+        )
+    findings = " or ".join(name.replace("_", " ") for name in comparison.findings)
+    return (
+        f"An image was positive where the reference labels state that {findings} is present, and "
+        "negative where they state that all are absent."
+    )
 
 
 def _roles(comparison: Comparison, labelled: LabelledImages) -> str:
@@ -270,8 +281,9 @@ def _decisions_paragraph(
             texts.append(
                 f"Locations and boxes of {name} are read from its {title}{cited}{of_cells}."
             )
+    texts.append(hits_text(made))
     texts += [note.text for note in comparison.notes if note.kind == "image_blind"]
-    return " ".join(texts)
+    return " ".join(text for text in texts if text)
 
 
 def _recorded_choices(comparison: Comparison, name: str) -> Choices | None:
@@ -364,31 +376,44 @@ def _thresholds(system: SystemResult) -> str:
     for policy, value in system.thresholds.items():
         if value is None:
             continue
-        text = (
-            policy_text(policy) if policy.startswith("threshold=") else f"for {policy_text(policy)}"
-        )
-        text += f" {number(value)}"
+        if policy.startswith("threshold="):
+            known.append(f"declared threshold {number(value)}")
+            continue
+        text = f"threshold for {policy_text(policy)} {number(value)}"
         ends = system.threshold_ranges.get(policy)
         if ends:
             text += f" ({number(ends[0])} to {number(ends[1])})"
         known.append(text)
-    return f"threshold {listing(known)}" if known else "no threshold"
+    return ", ".join(known) or "no threshold"
 
 
 def _statistics_paragraph(comparison: Comparison, made: IntervalFacts, citations: Citations) -> str:
+    texts = [
+        *_question(comparison),
+        uncertainty_text(made, citations.cite),
+        _software(comparison, citations),
+    ]
+    return " ".join(texts)
+
+
+def _question(comparison: Comparison) -> list[str]:
+    """Say what the comparison asks, and if a protocol fixed it."""
     protocol = comparison.protocol
     if protocol.declared:
-        analysis = f"A protocol was given: {protocol.title}"
-        if protocol.margin is not None:
-            analysis += f", margin {protocol.margin:g}"
-        if protocol.subgroups:
-            analysis += f", subgroups {listing(protocol.subgroups)}"
+        texts = [f"A protocol was given: {protocol.title}."]
     else:
-        analysis = "No protocol was given, so the analysis is exploratory"
+        texts = ["No protocol was given, so the analysis is exploratory."]
         if len(comparison.names) > 1:
-            analysis += f"; systems were compared by {protocol.title}"
-    uncertainty = uncertainty_text(made, citations.cite)
-    return f"{analysis}. {uncertainty} {_software(comparison, citations)}"
+            texts.append(f"Systems were compared by {protocol.title}.")
+    if protocol.margin is not None and len(comparison.names) > 1:
+        texts.append(
+            f"The margin is {protocol.margin:g}, against the reference {comparison.names[0]}: a "
+            "system is non-inferior if the interval of its difference from the reference lies "
+            "above minus the margin, and equivalent if it lies within the margin on both sides."
+        )
+    if protocol.subgroups:
+        texts.append(f"The protocol names the subgroups {listing(protocol.subgroups)}.")
+    return texts
 
 
 def _software(comparison: Comparison, citations: Citations) -> str:

@@ -221,9 +221,16 @@ def marks_note(
     if any("†" in text for text in texts):
         withdrawn = f" {withdrawn_text(joint, with_findings=with_findings)}"
     return (
-        f"{MARKS}{withdrawn} p is two-sided and not adjusted for the other comparisons; its test "
-        "is in tests.csv."
+        f"{MARKS}{_joint_mark(joint)}{withdrawn} p is two-sided and not adjusted for the other "
+        "comparisons; its test is in tests.csv."
     )
+
+
+def _joint_mark(joint: JointSystem | None) -> str:
+    """Say what ● means beside a difference of a joint system from a member."""
+    if joint is None:
+        return ""
+    return f" Of {joint.name}, ● stands where it was shown to exceed each of its members."
 
 
 def counts_text(comparison: Comparison, keys: Sequence[MetricKey]) -> str:

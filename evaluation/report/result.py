@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +23,14 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.keywords import with_known_keywords
 from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder, ShownAsText
+from cxr_compare.data_prep.contracts.notebook import OpenedFromFolder
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.figures import TIDY_COLUMNS
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.answer import AnswerInfo, answer_record
+from cxr_compare.evaluation.report.answer import AnswerInfo, AnswerTable, answer_record
 from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
 from cxr_compare.evaluation.report.joint_table import joint_system
@@ -97,7 +97,7 @@ class Result(OpenedFromFolder):
         table["index"] = [list(names) for names in table["index"]]
         return AnswerInfo(
             **answer_record(self.compared.comparison),
-            table=table,
+            table=AnswerTable(**table),
             seed=self.compared.seed,
             overlays={},
             call=None,
@@ -461,27 +461,3 @@ class Result(OpenedFromFolder):
             write_csv(getattr(self, name), folder / f"{name}.csv")
         answer = self.answer.with_values(overlays=overlays, call=call, files=digests)
         answer.write(folder / files.ANSWER)
-
-
-@dataclass(frozen=True, repr=False)
-class ResultsByTarget(ShownAsText):
-    """Results on several findings (disease signs), with one page that links their reports.
-
-    Attributes:
-        results: Result on each finding, by the finding's name, such as ``mass``.
-        page: Path of the HTML page that links the reports.
-    """
-
-    results: Mapping[str, Result]
-    page: Path
-
-    def __str__(self) -> str:
-        return f"All targets: {self.page}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the path of the report folder of each finding, by the finding's name.
-
-        Returns:
-            ``{"targets": {name: path}}``.
-        """
-        return {"targets": {name: str(result.folder) for name, result in self.results.items()}}

@@ -11,7 +11,10 @@ from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.report.citations import Citations, network_titles
+from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.joint_score import METHOD
 
 Facts = Mapping[str, Any]
 
@@ -29,6 +32,12 @@ _AUGMENTATIONS = {
     "mosaic": ("mosaics of four images in %g %% of cases", 100),
 }
 """Words on each augmentation, and the factor of its setting in them."""
+_GATES = {
+    "rescaled": "those of the detector, rescaled so that the highest of an image has its score",
+    "multiplied": "those of the detector, with their scores multiplied by the score of the image",
+    "untouched": "those of the detector, untouched",
+}
+"""Words on how a joint system changes the scores of boxes."""
 _BOX_LOSSES = {
     "giou": "generalised IoU",
     "l1": "L1",
@@ -64,10 +73,12 @@ def system_text(
         ]
         return " ".join(part for part in parts if part)
     if facts.get("members"):
-        names = listing([member["system"] for member in facts["members"]])
-        is_fused = (facts.get("ensemble") or {}).get("fusion") == "wbf"
-        fusion = citations.cite("wbf2021") if is_fused else ""
-        parts = [f"{name} combines the predictions of {names}{fusion}."]
+        names = [member["system"] for member in facts["members"]]
+        ensemble = facts.get("ensemble") or {}
+        fusion = citations.cite("wbf2021") if ensemble.get("fusion") == "wbf" else ""
+        parts = [f"{name} combines the predictions of {listing(names)}{fusion}."]
+        if ensemble.get("method") == METHOD:
+            parts += _joint_model(names, ensemble, citations)
         parts += [
             system_text(member["system"], member, citations)
             for member in facts["members"]
@@ -82,6 +93,37 @@ def system_text(
             "network and training are not described here."
         )
     return imported_text([name])
+
+
+def _joint_model(names: Sequence[str], ensemble: Facts, citations: Citations) -> list[str]:
+    """Describe how a joint system was fitted, with the values that it took from validation."""
+    sentences = [
+        f"Its image score is a logistic regression{citations.cite('wolpert1992')} on the logits of "
+        "the image scores of its members, limited to 0.0001 to 0.9999; a score of 0 is a variable "
+        "of its own.",
+        "The variables were standardised, and half of 0.1 times the squares of their coefficients "
+        "was added to the loss (ridge).",
+        "It was fitted on the labelled validation images; these themselves have the scores of fits "
+        "on other patients, in five folds or as many as there are patients of the rarer class.",
+    ]
+    for finding, rule in ensemble["findings"].items():
+        weights = [
+            f"{name} {number(weight)} ({number(at_zero)} for a score of 0)"
+            for name, weight, at_zero in zip(names, rule["weights"], rule["at_zero"], strict=True)
+        ]
+        sentences.append(
+            f"Log-odds of {finding.replace('_', ' ')}: {number(rule['intercept'])}, and the logit "
+            f"of each member times its weight: {', '.join(weights)}."
+        )
+        tried = rule.get("gates_tried")
+        if tried:
+            figure = METRICS[ensemble["boxes_by"]].title_in_sentence
+            values = ", ".join(f"{gate} {number(value)}" for gate, value in tried.items())
+            sentences.append(
+                f"Boxes are {_GATES[rule['gate']]}, the best of {len(tried)} ways by {figure} "
+                f"on validation images ({values})."
+            )
+    return sentences
 
 
 def imported_text(systems: Sequence[str]) -> str:
@@ -109,29 +151,35 @@ def _network(recipe: Facts, citations: Citations) -> str:
     model = config["model"]
     if config["kind"] == "detector":
         return _detector(recipe, citations)
-    cells = ""
-    if model.get("last_stride"):
-        cells = f"; each cell of its map covers {model['last_stride']} px of the input"
     network = _network_title(recipe["network"], citations)
     if model.get("trainable") == "none":
-        return (
+        sentences = [
             "is a probe, a classifier of whole images: a logistic regression of the standardised "
-            f"mean of the last maps of {network}{cells}."
-        )
-    training = config["training"]
-    details = "cross-entropy"
-    if training.get("positive_weight") == "balanced":
-        details += ", positives weighted by the ratio of negatives to positives"
-    elif training.get("positive_weight", 1) != 1:
-        details += f", positives weighted by {training['positive_weight']:g}"
+            f"mean of the last maps of {network}."
+        ]
+    else:
+        sentences = [
+            f"is a classifier of whole images, {network}, trained from image labels as CheXNet"
+            f"{citations.cite('chexnet2017')} was.",
+            *_classifier_loss(config["training"]),
+        ]
+        if model.get("dropout"):
+            sentences.append(f"Dropout was {model['dropout']:g}.")
+    if model.get("last_stride"):
+        sentences.append(f"Each cell of its map covers {model['last_stride']} px of the input.")
+    return " ".join(sentences)
+
+
+def _classifier_loss(training: Facts) -> list[str]:
+    sentences = ["The loss was cross-entropy."]
+    weight = training.get("positive_weight", 1)
+    if weight == "balanced":
+        sentences.append("Positives were weighted by the ratio of negatives to positives.")
+    elif weight != 1:
+        sentences.append(f"Positives were weighted by {weight:g}.")
     if training.get("label_smoothing"):
-        details += f", label smoothing {training['label_smoothing']:g}"
-    if model.get("dropout"):
-        details += f", dropout {model['dropout']:g}"
-    return (
-        f"is a classifier of whole images, {network}, trained from image labels as CheXNet"
-        f"{citations.cite('chexnet2017')} was ({details}{cells})."
-    )
+        sentences.append(f"Labels were smoothed by {training['label_smoothing']:g}.")
+    return sentences
 
 
 def _detector(recipe: Facts, citations: Citations) -> str:
@@ -157,9 +205,10 @@ def _detector(recipe: Facts, citations: Citations) -> str:
     network = _network_title(recipe["network"], citations)
     cited = citations.cite("giou2019") if loss == "giou" else ""
     return (
-        f"is a detector of lesions: {detector} on {network} (heads of {model['head_convs']} "
-        f"convolutions; focal loss and {_BOX_LOSSES[loss]} loss of boxes{cited}; norms of the "
-        f"backbone: {model['norm']})."
+        f"is a detector of lesions: {detector} on {network}. Its heads have {model['head_convs']} "
+        "convolutions. "
+        f"The losses are focal loss and the {_BOX_LOSSES[loss]} loss of boxes{cited}. "
+        f"Norms of the backbone: {model['norm']}."
     )
 
 
@@ -183,16 +232,16 @@ def _first_weights(recipe: Facts, citations: Citations) -> str:
     weights = _weights(model["weights"], citations)
     if learned == "none":
         return f"Its network has {weights}, which were not changed."
-    text = f"It started from {weights}"
+    start = f"It started from {weights}."
     if learned == "head":
-        text += "; only the last layer was trained"
-    elif learned == "head_first":
-        text += "; in the first epoch only the last layer was trained"
-    elif learned == "stages":
-        text += "; one more stage was trained in each epoch"
-    elif isinstance(learned, int | float) and learned < 5:
-        text += f"; of the backbone, the deepest {learned} stages were trained"
-    return f"{text}."
+        return f"{start} Only the last layer was trained."
+    if learned == "head_first":
+        return f"{start} In the first epoch only the last layer was trained."
+    if learned == "stages":
+        return f"{start} One more stage was trained in each epoch."
+    if isinstance(learned, int | float) and learned < 5:
+        return f"{start} Of the backbone, the deepest {learned} stages were trained."
+    return start
 
 
 def _weights(name: str, citations: Citations) -> str:
@@ -216,91 +265,107 @@ def _fitted_probe(recipe: Facts) -> str:
     run = recipe["run"]
     tried = recipe["config"]["training"]["penalties"]
     chosen = run.get("penalties") or {}
-    penalties = ",".join(
-        f" of {penalty:g}" + (f" for {finding.replace('_', ' ')}" if len(chosen) > 1 else "")
-        for finding, penalty in chosen.items()
-    )
-    choice = ""
-    if len(tried) > 1:
-        choice = (
-            f", chosen from {len(tried)} values between {min(tried):g} and {max(tried):g} by the "
-            f"loss on {counted(run['n_val'], 'validation image')}, in which each patient counted "
-            "once"
-        )
-    return (
+    sentences = [
         f"The logistic regression was fitted to {counted(run['n_train'], 'image')} by scikit-learn "
-        f"with an L2 penalty{penalties}{choice}; half the squared norm of the weights, times the "
-        "penalty, was added to the mean cross-entropy. Training images were not augmented."
-    )
+        "with an L2 penalty: half the squared norm of the weights, times the penalty, was added to "
+        "the mean cross-entropy."
+    ]
+    for finding, penalty in chosen.items():
+        sentences.append(f"The penalty for {finding.replace('_', ' ')} was {penalty:g}.")
+    if chosen and len(tried) > 1:
+        sentences.append(
+            f"It was chosen from {len(tried)} values between {min(tried):g} and {max(tried):g} by "
+            f"the loss on {counted(run['n_val'], 'validation image')}, in which each patient "
+            "counted once."
+        )
+    sentences.append("Training images were not augmented.")
+    return " ".join(sentences)
 
 
 def _trained_in_epochs(recipe: Facts, seeds: Any, citations: Citations) -> str:
     """Describe a training in epochs; ``seeds`` is a list for several training seeds."""
     how, run = recipe["config"]["training"], recipe["run"]
     several = isinstance(seeds, list | tuple)
-    if run.get("epochs") == how["epochs"] or several:
-        length = counted(how["epochs"], "epoch")
-        if several and how.get("patience"):
-            length += " at most"
-    else:
-        length = f"{run['epochs']} of {how['epochs']} epochs"
-        if how.get("patience"):
-            length += f" (stopped after {how['patience']} without improvement)"
-    start = (
-        f"It was trained on {counted(run['n_train'], 'image')} for {length} with "
-        f"{_optimiser(how, citations)} ({_learning_rate(how)}), in batches of {how['batch_size']} "
-        f"images{_batches(how)}; {_augmentation(recipe['config']['augmentation'], citations)}."
-    )
-    end = f"{_kept_weights(how, run, several=several)}; "
+    sentences = [
+        f"It was trained on {counted(run['n_train'], 'image')} for {_length(how, run, several)} in "
+        f"batches of {how['batch_size']} images.",
+        f"It learned by {_optimiser(how, citations)} at a {_learning_rate(how)}.",
+        *_details(how),
+        _augmentation(recipe["config"]["augmentation"], citations),
+        _kept_epoch(how, run),
+    ]
     if several:
-        end += f"{len(seeds)} trainings with seeds {listing(list(map(str, seeds)))}"
+        sentences.append(
+            f"There are {len(seeds)} trainings, with the seeds {listing(list(map(str, seeds)))}."
+        )
     else:
-        end += f"seed {how.get('seed', 'unknown') if seeds is None else seeds}"
+        if run.get("best_epoch") and how.get("monitor") not in (None, "epoch"):
+            sentences.append(f"It was epoch {run['best_epoch']}.")
+        seed = how.get("seed") if seeds is None else seeds
+        if seed is not None:
+            sentences.append(f"The seed was {seed}.")
+    if run.get("precision"):
+        sentences.append(f"Arithmetic was in {run['precision']}.")
     if run.get("device_name"):
-        precision = f"{run['precision']} " if run.get("precision") else ""
-        end += f"; {precision}arithmetic on {run['device_name']}"
-    if not several and run.get("seconds_training"):
-        seconds = run["seconds_training"]
-        end += f", {seconds / 60:.0f} min" if seconds >= 120 else f", {seconds:.0f} s"
-    return f"{start} {end}."
+        sentences.append(f"The training ran on {run['device_name']}.")
+    if run.get("seconds_training") and not several:
+        sentences.append(f"It took {_time(run['seconds_training'])}.")
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def _length(how: Facts, run: Facts, several: bool) -> str:
+    """Return the number of epochs, and why a training ended before its last."""
+    planned = counted(how["epochs"], "epoch")
+    if several:
+        return f"{planned} at most" if how.get("patience") else planned
+    if run.get("epochs") == how["epochs"]:
+        return planned
+    text = f"{run['epochs']} of {planned}"
+    if how.get("patience"):
+        text += f" (stopped after {how['patience']} without improvement)"
+    return text
 
 
 def _learning_rate(how: Facts) -> str:
-    text = f"peak learning rate {how['learning_rate']:g}"
+    text = f"peak learning rate of {how['learning_rate']:g}"
     if how.get("schedule"):
         text += f", {how['schedule'].replace('_', '-')} schedule"
     if how.get("warmup_epochs"):
-        epochs = how["warmup_epochs"]
-        text += f" after warm-up over {epochs:g} {'epoch' if epochs == 1 else 'epochs'}"
+        text += f", warm-up until epoch {how['warmup_epochs']:g}"
     if how.get("weight_decay"):
         text += f", weight decay {how['weight_decay']:g}"
     return text
 
 
-def _batches(how: Facts) -> str:
-    text = ""
+def _details(how: Facts) -> list[str]:
+    """Describe the settings of a training that are not those of every training."""
+    sentences = []
     if how.get("accumulate", 1) > 1:
-        text += f", with gradients accumulated over {how['accumulate']} batches"
+        sentences.append(f"Gradients were accumulated over {how['accumulate']} batches.")
     if how.get("clip"):
-        text += f", gradients clipped to a norm of {how['clip']:g}"
+        sentences.append(f"Gradients were clipped to a norm of {how['clip']:g}.")
     if how.get("ema_decay"):
-        text += f", weights averaged with decay {how['ema_decay']:g}"
+        sentences.append(f"Weights were averaged with a decay of {how['ema_decay']:g}.")
     if how.get("positive_share"):
-        text += f", positive images drawn in {100 * how['positive_share']:g} % of cases"
-    return text
+        sentences.append(
+            f"Positive images were drawn in {100 * how['positive_share']:g} % of cases."
+        )
+    return sentences
 
 
-def _kept_weights(how: Facts, run: Facts, *, several: bool) -> str:
+def _kept_epoch(how: Facts, run: Facts) -> str:
+    """Say which epoch's weights were kept; empty if the files do not say it."""
     monitor = how.get("monitor")
     if not monitor:
-        return "The files do not say which epoch was kept"
+        return ""
     if monitor == "epoch":
-        return "The last epoch's weights were kept"
+        return "The last epoch's weights were kept."
     best = "lowest loss" if monitor == "val_loss" else f"highest {_MONITORED.get(monitor, monitor)}"
-    epoch = f" (epoch {run['best_epoch']})" if not several and run.get("best_epoch") else ""
-    return (
-        f"The epoch with the {best} on {counted(run['n_val'], 'validation image')} was kept{epoch}"
-    )
+    return f"The epoch with the {best} on {counted(run['n_val'], 'validation image')} was kept."
 
 
 def _optimiser(how: Facts, citations: Citations) -> str:
@@ -322,6 +387,6 @@ def _augmentation(kinds: Facts, citations: Citations) -> str:
         if kinds.get(key)
     ]
     if not parts:
-        return "training images were not augmented"
+        return "Training images were not augmented."
     cited = citations.cite("albumentations2020")
-    return f"training images were changed at random: {listing(parts)}{cited}"
+    return f"Training images were changed at random: {listing(parts)}{cited}."

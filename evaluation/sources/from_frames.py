@@ -40,11 +40,9 @@ from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.sources.imported import read_rows, system_of
 from cxr_compare.evaluation.sources.known_images import KnownImages, by_last_parts
 from cxr_compare.evaluation.sources.shortcuts import shortcut_facts
-from cxr_compare.evaluation.sources.wide_tables import LABEL_NAMES
+from cxr_compare.evaluation.sources.wide_tables import FINDING, LABEL_NAMES, finding_name
 from cxr_compare.evaluation.statistics.arrays import as_array
 
-FINDING = "finding"
-"""Name of the finding if the labels have no name."""
 _ROLE_COLUMNS = ("role", "split", "subset", "partition")
 # Names of columns that have one value for an image, however many boxes it has.
 _OF_IMAGES = (
@@ -63,6 +61,7 @@ def truth_from_values(
     *,
     boxes: Any = None,
     patients: Any = None,
+    label: str | None = None,
     uncertain: Literal["positive", "negative"] | None = None,
 ) -> tuple[LabelledImages, pd.Series]:
     """Make the ground truth of images from labels in a Python array, list, Series or frame.
@@ -84,6 +83,8 @@ def truth_from_values(
             of ``truth`` or indexed by image id, a DataFrame ``image_id, patient_id``, or a CSV
             file. None takes the column ``patient_id``, and without that column every image counts
             as a separate patient.
+        label: Column of the labels in a DataFrame, which also names the finding; None for the usual
+            names.
         uncertain: Label that test images of uncertain label get; None leaves them out.
 
     Returns:
@@ -105,7 +106,7 @@ def truth_from_values(
         boxes = own_boxes if boxes is None else boxes
         if boxes is None:
             refuse_box_texts(truth, "truth")
-    frame = _truth_frame(truth)
+    frame = _truth_frame(truth, label)
     ids = pd.Index(frame["image_id"])
     # An array has no index: its images are found by their ids, or by position.
     index = truth.index if isinstance(truth, pd.DataFrame | pd.Series) else ids
@@ -252,10 +253,10 @@ def _read_outputs(
     return read
 
 
-def _truth_frame(truth: Any) -> pd.DataFrame:
+def _truth_frame(truth: Any, label: str | None) -> pd.DataFrame:
     """Return labels with their image ids: ``image_id``, ``label`` and further columns."""
     if isinstance(truth, pd.DataFrame):
-        return _read_truth_frame(truth)
+        return _read_truth_frame(truth, label)
     if not isinstance(truth, pd.Series):
         truth = _flat(truth, "truth")
     if isinstance(truth, np.ndarray) or isinstance(truth.index, pd.RangeIndex):
@@ -269,7 +270,7 @@ def _truth_frame(truth: Any) -> pd.DataFrame:
     _require_unique(ids, "truth")
     frame = _labelled_frame(truth, ids)
     if isinstance(truth, pd.Series) and truth.name is not None:
-        frame.attrs["finding"] = _finding_name(str(truth.name))
+        frame.attrs["finding"] = finding_name(str(truth.name))
     return frame
 
 
@@ -330,10 +331,10 @@ def _without_boxes(truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | No
     return images, boxes
 
 
-def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
-    """Recognise the columns of a frame of labels by their names."""
+def _read_truth_frame(truth: pd.DataFrame, named: str | None) -> pd.DataFrame:
+    """Recognise the columns of a frame of labels by their names, or the labels by `named`."""
     columns = [str(column) for column in truth.columns]
-    label = find_column(columns, LABEL_NAMES)
+    label = named or find_column(columns, LABEL_NAMES)
     if label is None:
         raise InputError(
             f"truth: no column of labels; it has {', '.join(columns)}: call it 'label', with 1 "
@@ -359,9 +360,18 @@ def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
     for column in columns:
         if column not in used:
             frame[_group_column(column)] = truth[column].to_numpy()
-    if is_named(_finding_name(label)):
-        frame.attrs["finding"] = _finding_name(label)
+    if named or is_named(finding_name(label)):
+        frame.attrs["finding"] = finding_name(label)
     return frame
+
+
+def is_column_of_images(column: str) -> bool:
+    """Return True for a column that names or describes images and patients, such as ``sex``."""
+    roles = (*image_names([column]), *column_names("file"), *_ROLE_COLUMNS)
+    owners = (*column_names("patient"), *column_names("study"), "patient_id", "study_id")
+    if find_column([column], ("image_id", *roles, *owners, *column_names("sex"))):
+        return True
+    return _group_column(column) in (*_IMAGE_COLUMNS, "age_years")
 
 
 def _group_column(column: str) -> str:
@@ -591,7 +601,7 @@ def _require_class(boxes: pd.DataFrame, frame: pd.DataFrame) -> None:
             "finding, or leave the classes out if they are something else"
         )
     if not is_named(finding) and len(kinds) == 1 and names_finding(kinds[0]):
-        frame.attrs["finding"] = _finding_name(kinds[0])
+        frame.attrs["finding"] = finding_name(kinds[0])
 
 
 def _score_frame(name: str, value: Any, image_ids: pd.Series | None) -> pd.DataFrame:
@@ -641,7 +651,3 @@ def _require_length(name: str, values: np.ndarray, ids: pd.Index | pd.Series) ->
             f"{name}: has {len(values):,} values, and truth has {counted(len(ids), 'image')}; give "
             "a Series or a frame with image ids, or values in the order of truth"
         )
-
-
-def _finding_name(text: str) -> str:
-    return re.sub(r"[^0-9a-z]+", "_", text.lower()).strip("_") or FINDING

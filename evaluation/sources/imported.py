@@ -43,6 +43,7 @@ from cxr_compare.evaluation.sources.run_images import (
     images_run,
     listed_images,
 )
+from cxr_compare.evaluation.sources.wide_tables import scores_by_finding
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.dataset import DataSet
@@ -130,11 +131,16 @@ def read_rows(  # noqa: PLR0913 - options of cxr import
             name, an impossible box, or a second score for one image and finding.
     """
     names = columns or ColumnNames()
+    where = advice.frame if isinstance(source, pd.DataFrame) else str(Path(source))
+    if finding is None and len(known.findings) > 1 and names == ColumnNames():
+        table = source if isinstance(source, pd.DataFrame) else Path(source)
+        by_finding = scores_by_finding(table, known.findings)
+        source = source if by_finding is None else by_finding
     return system_of(
         read_source(source, names, coco_truth, class_names, advice),
         known,
         name=name,
-        where=advice.frame if isinstance(source, pd.DataFrame) else str(Path(source)),
+        where=where,
         names=names,
         finding=finding,
         images=images,

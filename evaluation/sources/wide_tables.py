@@ -1,8 +1,11 @@
-"""Tables of labels that also hold scores: which column has the labels, and several systems."""
+"""Tables with several columns of scores: of systems beside labels, or of findings."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,8 @@ from cxr_compare.data_prep.contracts.table_files import is_table_file, read_head
 
 LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
 """Names of a column of labels in a table that Python or a result file holds, the usual first."""
+FINDING = "finding"
+"""Name of the finding if the labels have no name."""
 
 
 def label_column(path: Path) -> str | None:
@@ -55,3 +60,71 @@ def systems_in_table(table: Path | pd.DataFrame) -> dict[str, pd.DataFrame]:
         if len(numbers) and ((numbers >= 0) & (numbers <= 1)).all() and len(set(numbers)) > 2:
             systems[column] = pd.DataFrame({"image_id": table[image], "score": numbers})
     return systems
+
+
+def finding_name(text: str) -> str:
+    """Return the name of a finding from that of a column: lower case, with underscores.
+
+    Example:
+        >>> finding_name("Lung Opacity")
+        'lung_opacity'
+    """
+    return re.sub(r"[^0-9a-z]+", "_", text.lower()).strip("_") or FINDING
+
+
+def score_columns(columns: Sequence[Any], findings: Sequence[str]) -> dict[str, Any]:
+    """Return the column of scores of each finding, such as ``mass`` or ``prob_Mass``.
+
+    Args:
+        columns: Names of the columns of a table.
+        findings: Names of findings, such as ``mass``.
+
+    Returns:
+        Column by name of the finding; findings without a column are missing.
+
+    Example:
+        >>> score_columns(["image_id", "prob_Mass", "Edema"], ["mass", "edema", "hernia"])
+        {'mass': 'prob_Mass', 'edema': 'Edema'}
+    """
+    words = {*column_names("score"), "p", "pred"}
+    found = {}
+    for finding in findings:
+        wanted = {finding}
+        wanted.update(f"{word}_{finding}" for word in words)
+        wanted.update(f"{finding}_{word}" for word in words)
+        for column in columns:
+            if finding_name(str(column)) in wanted:
+                found[finding] = column
+    return found
+
+
+def scores_by_finding(table: Path | pd.DataFrame, findings: Sequence[str]) -> pd.DataFrame | None:
+    """Return a table with a column of scores for each finding as rows of one finding each.
+
+    Args:
+        table: Table in memory, or a file; files of other kinds are left as they are.
+        findings: Findings of the known images.
+
+    Returns:
+        ``image_id, finding, score``; None for a table that has no two such columns.
+    """
+    header: Sequence[Any]
+    if isinstance(table, pd.DataFrame):
+        header = list(table.columns)
+    elif table.is_file() and is_table_file(table):
+        header = read_header(table)
+    else:
+        return None
+    columns = score_columns(header, findings)
+    names = [str(column) for column in header]
+    image = find_column(names, image_names(names))
+    if image is None or len(columns) < 2:
+        return None
+    if isinstance(table, Path):
+        table = read_text_table(table, ())
+    ids = table[header[names.index(image)]]
+    rows = [
+        pd.DataFrame({"image_id": ids, "finding": finding, "score": table[column]})
+        for finding, column in columns.items()
+    ]
+    return pd.concat(rows, ignore_index=True)

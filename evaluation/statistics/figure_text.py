@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 DASH = "–"
 """Text of a figure that is not defined."""
+ZERO = 1e-6
+"""Size below which the end of an interval counts as 0: it is a rounding error."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -34,6 +36,8 @@ def number(value: float | None, digits: int = 3) -> str:
 def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str:
     """Format both ends of an interval, such as ``0.100 to 0.200``; a dash if there is no interval.
 
+    An end that is not 0 but would round to it gets so many decimals that its side is seen.
+
     Args:
         low: Lower end; None where there is no interval.
         high: Upper end; None where there is no interval.
@@ -43,10 +47,19 @@ def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str
         The text, such as ``0.100 to 0.200``.
 
     Example:
-        >>> range_text(-0.1, 0.1), range_text(None, None)
-        ('−0.100 to 0.100', '–')
+        >>> range_text(-0.1, 0.1), range_text(-0.00024, 0.1), range_text(None, None)
+        ('−0.100 to 0.100', '−0.0002 to 0.100', '–')
     """
-    return DASH if low is None else f"{number(low, digits)} to {number(high, digits)}"
+    return DASH if low is None else f"{_end_text(low, digits)} to {_end_text(high, digits)}"
+
+
+def _end_text(end: float | None, digits: int) -> str:
+    """Format an end of an interval with at least one digit that is not 0, unless it is 0."""
+    if end is None or end != end or abs(end) < ZERO:
+        return number(end, digits)
+    while not float(f"{end:.{digits}f}"):
+        digits += 1
+    return number(end, digits)
 
 
 def interval_text(interval: Interval) -> str:

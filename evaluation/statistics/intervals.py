@@ -12,6 +12,7 @@ import pandas as pd
 import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.figure_text import ZERO
 
 LEVEL = 0.95
 """Coverage of every interval, unless another one is asked for."""
@@ -114,16 +115,13 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """True if the interval excludes 0, also if its ends are rounded to three decimals.
+        """True if the interval excludes 0, as its printed ends do.
 
-        An end that rounds to 0.000 does not exclude 0, so that no conclusion rests on a digit that
-        is not printed. An interval that lies on the other side of 0 than its estimate does not
-        exclude 0 either.
+        An interval that lies on the other side of 0 than its estimate does not exclude 0.
         """
         if not (self.known and self.bounded):
             return False
-        low, estimate, high = (round(end, 3) for end in (self.ci_low, self.estimate, self.ci_high))
-        return min(low, estimate) > 0 or max(high, estimate) < 0
+        return min(self.ci_low, self.estimate) >= ZERO or max(self.ci_high, self.estimate) <= -ZERO
 
     @property
     def normal_p_value(self) -> float | None:

@@ -14,8 +14,14 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 PERMUTATIONS = 1999
 """Number of permutations of the patients' labels."""
 _CHUNK_CELLS = 2_000_000  # permutations x patients in memory at once
-_MANY_PATIENTS = 2000
+MANY_PATIENTS = 2000
 """Number of patients above which the normal distribution stands for the permutations."""
+FEW_PATIENTS = 100
+"""Patients of the rarer class below which there are permutations, however many patients there are.
+
+The divided statistic of m patients cannot exceed the square root of m, so the normal distribution
+would never show that two patients rank above all others.
+"""
 _ROUNDING = 1e-9
 
 
@@ -40,8 +46,8 @@ def chance_p_value(
     divided by its standard error, which is summed by patient. Without this division, an exchange
     between patients with one and with many images would hide a difference.
 
-    With more than 2,000 patients, the divided statistic is compared with the normal distribution
-    in place of permutations.
+    With more than 2,000 patients, and at least 100 in the rarer class, the divided statistic is
+    compared with the normal distribution in place of permutations.
 
     Args:
         y_true: True for positive images, shape ``(N,)``.
@@ -68,7 +74,8 @@ def chance_p_value(
     """
     images = np.bincount(clusters, minlength=n_clusters)
     positive = np.bincount(clusters[y_true], minlength=n_clusters)
-    if min(np.count_nonzero(positive), np.count_nonzero(images - positive)) < 2:
+    rarer = min(np.count_nonzero(positive), np.count_nonzero(images - positive))
+    if rarer < 2:
         return None
     used = images > 0
     ranks = np.mean([pd.Series(scores).rank().to_numpy() for scores in seeds], axis=0)
@@ -80,7 +87,7 @@ def chance_p_value(
     if ((share > 0) & (share < 1)).any():
         within = of_positive[used] - share * rank_sum[used]
     patients = _Patients(images[used].astype(np.float64), rank_sum[used], within)
-    if len(share) > _MANY_PATIENTS:
+    if len(share) > MANY_PATIENTS and rarer >= FEW_PATIENTS:
         return max(patients.large_sample_p_value(share), 2 / (permutations + 1))
     observed = patients.statistic(share[None], 1.0)[0]
     rng = np.random.default_rng(seed)

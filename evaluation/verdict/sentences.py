@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.figures import Figure
 from cxr_compare.evaluation.metrics.missing_sentences import boxed_positives
 from cxr_compare.evaluation.metrics.policy_text import policy_text
@@ -135,12 +136,15 @@ def no_better_than_chance(systems: Sequence[str]) -> str:
     return f"{who} shown to be better than chance by AUROC"
 
 
-def undefined_sentence(systems: Sequence[str], figures: Sequence[str], at: str) -> str:
-    """Say which systems have no value of a primary figure."""
+def undefined_sentence(
+    systems: Sequence[str], figures: Sequence[str], at: str, reasons: Sequence[str]
+) -> str:
+    """Say which systems have no value of a primary figure, and why."""
     verb = "are" if len(figures) > 1 else "is"
+    why = f" ({'; '.join(reasons)})" if reasons else ""
     return (
         f"no comparison is possible: the {listing(figures)}{at} of {listing(systems)} {verb} "
-        "undefined"
+        f"undefined{why}"
     )
 
 
@@ -347,6 +351,24 @@ def joint_sentence(members: Sequence[str], claims: Sequence[Claim], at: str, *, 
     return f"{start}: {'; '.join(rows)}."
 
 
+def unchanged_boxes_sentence(member: str, claims: Sequence[Claim], at: str) -> str:
+    """Say that the boxes of a joint system are those of a member, so that their figures are equal.
+
+    The joint system is the first of each claim.
+    """
+    values = {title_inside(claim): number(claim.values[0]) for claim in claims}
+    equal = listing([f"{title}{at} is {value} for both" for title, value in values.items()])
+    return f"The boxes of {claims[0].first} are those of {member}, unchanged: {equal}."
+
+
+def joint_errors_sentence(errors: Mapping[str, float], at: str) -> str:
+    """Say how many errors a joint system, the first, and its members make at the threshold."""
+    joint, *members = errors
+    counts = listing([f"{name} {errors[name]:,.4g}" for name in members])
+    start = at.strip()
+    return f"{start[:1].upper()}{start[1:]}, {joint} makes {errors[joint]:,.4g} errors, {counts}."
+
+
 # How far the answer reaches
 
 
@@ -421,9 +443,10 @@ def unequal_training(conditions: Mapping[str, Mapping[str, str]]) -> str:
     for condition, values in conditions.items():
         texts = ", ".join(f"{name}: {value}" for name, value in values.items())
         parts.append(f"{condition} ({texts})")
+    count = counted(len(parts), "condition")
     return (
-        f"Trainings differed in {listing(parts)}: a difference between these systems is one of "
-        "their whole recipes, not of detector against classifier alone."
+        f"Trainings differed in {count}: {'; '.join(parts)}. A difference between these systems is "
+        "one of their whole recipes, not of detector against classifier alone."
     )
 
 
@@ -469,20 +492,30 @@ def image_blind_sentence(claim: Claim, at: str) -> str:
     The second system of the claim is the image-blind baseline of the first; `at` are the words on
     the threshold.
     """
-    places = "constant boxes" if "boxes" in METRICS[claim.metric].needs else "a constant point"
+    places = _constant_places(claim, f"{claim.first}'s")
     value, other = map(number, claim.values)
-    compared = f"{title_inside(claim)}{at} {value}, {places} with its scores {other}, {gap(claim)}."
+    compared = f"{title_inside(claim)}{at} {value}, {places} {other}, {gap(claim)}."
     match claim.standing:
         case "first":
             return f"{claim.first} localises lesions: {compared}"
         case "second":
             return (
-                f"{places[0].upper()}{places[1:]} without any look at the image found more lesions "
-                f"than {claim.first}: {compared}"
+                f"{places[0].upper()}{places[1:]} found more lesions than {claim.first}: "
+                f"{title_inside(claim)}{at} {other} against {value}, {gap(claim)}."
             )
         case "unknown":
             return f"Whether {claim.first} localises lesions is not known: {compared}"
     return f"{claim.first} was not shown to localise lesions: {compared}"
+
+
+def _constant_places(claim: Claim, whose: str) -> str:
+    """Name what an image-blind baseline uses: all but the positions is the system's own."""
+    metric = METRICS[claim.metric]
+    if "boxes" in metric.needs:
+        return f"constant positions with {whose} own image scores"
+    if "threshold" in metric.needs:
+        return f"a constant position with {whose} own calls"
+    return "a constant position"
 
 
 def image_blind_summary(claims: Sequence[Claim], at: str) -> str:
@@ -495,7 +528,7 @@ def image_blind_summary(claims: Sequence[Claim], at: str) -> str:
         value, other = map(number, claim.values)
         standing = "open" if claim.standing == "same" else claim.standing
         systems[standing].append(f"{claim.first} ({value} and {other})")
-    places = "constant boxes" if "boxes" in METRICS[claims[0].metric].needs else "a constant point"
+    places = _constant_places(claims[0], "each system's")
     words = {
         "first": "higher for ",
         "second": "lower for ",
@@ -504,7 +537,7 @@ def image_blind_summary(claims: Sequence[Claim], at: str) -> str:
     }
     parts = [f"{words[standing]}{listing(names)}" for standing, names in systems.items() if names]
     title = metric_title(claims[0].metric)
-    return f"{title}{at}, against {places} with the same image scores: {'; '.join(parts)}."
+    return f"{title}{at}, against {places}: {'; '.join(parts)}."
 
 
 def joint_summary(joint: str, members: Sequence[str], figures: str, *, shown: bool) -> str:
@@ -530,5 +563,5 @@ def margin_summary(claims: Sequence[Claim], margin: float, at: str) -> str:
         for standing, names in standings.items()
         if names
     ]
-    start = f"{metric_title(claims[0].metric)}{at} against {claims[0].second}"
+    start = f"{metric_title(claims[0].metric)}{at} against the reference {claims[0].second}"
     return f"{start}, by the margin of {number(margin)}: {'; '.join(parts)}."

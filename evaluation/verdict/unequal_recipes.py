@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import counted
 
+_Record = Mapping[str, Any]
 
-def unequal_conditions(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+_MONITORED = {
+    "ap50": "AP50",
+    "ap": "AP",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "val_loss": "loss",
+    "epoch": "none, the last epoch",
+}
+_PARTS = {
+    "all": "all of the backbone",
+    "head": "no part of the backbone",
+    "none": "no part of the network, only a regression on its maps",
+    "head_first": "no part of the backbone in the first epoch, then all of it",
+    "stages": "one stage of the backbone more in each epoch",
+}
+_FOCAL = ("retinanet", "fcos")
+"""Detectors that learn classes by the focal loss, which weighs easy images down."""
+
+
+def unequal_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, str]]:
     """Find the conditions of training, such as the input size, in which systems differ.
 
     If two systems were trained under unequal conditions, the difference in their figures may come
@@ -17,7 +38,8 @@ def unequal_conditions(records: Mapping[str, Mapping[str, Any]]) -> dict[str, di
     Args:
         records: Record of each system by its display name: what is known about its training. The
             record of a system that cxr-compare trained has the key ``recipe``, a dictionary with
-            ``config``, ``preprocess`` and ``run``. Systems without this key are left out.
+            ``config``, ``preprocess`` and ``run``, and ``decision``, what validation chose. Systems
+            without a recipe are left out.
 
     Returns:
         By condition, such as ``input size``, and display name, the value of each system in words. A
@@ -31,32 +53,183 @@ def unequal_conditions(records: Mapping[str, Mapping[str, Any]]) -> dict[str, di
         >>> unequal_conditions({"A": record(128), "B": record(96)})
         {'input size': {'A': '128 px', 'B': '96 px'}}
     """
-    by_system = {
-        name: _conditions(record["recipe"])
-        for name, record in records.items()
-        if record.get("recipe")
-    }
-    kinds = dict.fromkeys(kind for conditions in by_system.values() for kind in conditions)
+    trained = {name: record for name, record in records.items() if record.get("recipe")}
     unequal: dict[str, dict[str, str]] = {}
-    for kind in kinds:
-        values = {name: each[kind] for name, each in by_system.items() if kind in each}
-        if len(set(values.values())) > 1:
-            unequal[kind] = values
+    for condition, describe in _CONDITIONS.items():
+        texts = {name: describe(record) for name, record in trained.items()}
+        known = {name: text for name, text in texts.items() if text}
+        if len(set(known.values())) > 1:
+            unequal[condition] = known
     return unequal
 
 
-def _conditions(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """Return the known conditions of one training, each in words."""
-    conditions: dict[str, str] = {}
-    size = (recipe.get("preprocess") or {}).get("size")
-    if size is not None:
-        conditions["input size"] = f"{size} px"
-    run = recipe.get("run") or {}
-    if run.get("n_train") is not None:
-        conditions["training images"] = f"{run['n_train']:,}"
-    if run.get("epochs") is not None:
-        conditions["length of training"] = counted(run["epochs"], "epoch")
-    weights = (recipe.get("config") or {}).get("model", {}).get("weights")
-    if weights is not None:
-        conditions["first weights"] = "random" if weights == "none" else str(weights)
-    return conditions
+def _run(record: _Record) -> _Record:
+    return record["recipe"].get("run") or {}
+
+
+def _section(record: _Record, name: str) -> _Record:
+    return (record["recipe"].get("config") or {}).get(name) or {}
+
+
+def _network(record: _Record) -> str:
+    name = str(record["recipe"].get("network") or "")
+    architecture = _section(record, "model").get("architecture")
+    if not name or architecture is None:
+        return name
+    return f"{architecture} on {name}"
+
+
+def _parameters(record: _Record) -> str:
+    count = _run(record).get("parameters")
+    return "" if count is None else f"{count / 1e6:.1f} million"
+
+
+def _input_size(record: _Record) -> str:
+    size = (record["recipe"].get("preprocess") or {}).get("size")
+    return "" if size is None else f"{size} px"
+
+
+def _first_weights(record: _Record) -> str:
+    weights = _section(record, "model").get("weights")
+    return "random" if weights == "none" else str(weights or "")
+
+
+def _trained_part(record: _Record) -> str:
+    model = _section(record, "model")
+    trainable = model.get("trainable")
+    if trainable is None:
+        return ""
+    text = _PARTS.get(str(trainable), f"the deepest {trainable} stages of the backbone")
+    if model.get("norm") == "frozen":
+        text += " without its batch norms"
+    return text
+
+
+def _training_images(record: _Record) -> str:
+    count = _run(record).get("n_train")
+    return "" if count is None else f"{count:,}"
+
+
+def _length(record: _Record) -> str:
+    """Return the epochs of a training, and its optimiser steps where the batch size is known."""
+    epochs = _run(record).get("epochs")
+    if epochs is None:
+        return ""
+    text = counted(epochs, "epoch")
+    batch = _section(record, "training").get("batch_size")
+    n_train = _run(record).get("n_train")
+    if batch is None or n_train is None:
+        return text
+    accumulated = _section(record, "training").get("accumulate", 1)
+    steps = epochs * math.ceil(math.ceil(n_train / batch) / accumulated)
+    return f"{text}, {counted(steps, 'step')}"
+
+
+def _batch(record: _Record) -> str:
+    training = _section(record, "training")
+    if training.get("batch_size") is None:
+        return ""
+    return counted(training["batch_size"] * training.get("accumulate", 1), "image")
+
+
+def _positives(record: _Record) -> str:
+    share = _section(record, "training").get("positive_share")
+    if share is None:
+        return ""
+    return f"{100 * share:g} % of the drawn images" if share else "as they come"
+
+
+def _loss(record: _Record) -> str:
+    """Return how the loss weighs positives: by a number, or inside the loss of a detector."""
+    training = _section(record, "training")
+    if "positive_weight" in training:
+        weight = training["positive_weight"]
+        if weight == "balanced":
+            return "cross-entropy, positives by the ratio of negatives to positives"
+        return f"cross-entropy, positives by {weight:g}"
+    architecture = _section(record, "model").get("architecture")
+    if architecture in _FOCAL:
+        return "focal loss"
+    return f"those of {architecture}" if architecture else ""
+
+
+def _label_smoothing(record: _Record) -> str:
+    smoothing = _section(record, "training").get("label_smoothing")
+    return "" if smoothing is None else f"{smoothing:g}"
+
+
+def _chosen_epoch(record: _Record) -> str:
+    monitor = _section(record, "training").get("monitor")
+    return "" if monitor is None else _MONITORED.get(monitor, str(monitor))
+
+
+def _optimiser(record: _Record) -> str:
+    training = _section(record, "training")
+    if training.get("optimiser") is None:
+        return ""
+    parts = [str(training["optimiser"])]
+    parts += [
+        f"{key.replace('_', ' ')} {training[key]}"
+        for key in ("learning_rate", "schedule", "warmup_epochs", "weight_decay", "clip")
+        if key in training
+    ]
+    return "; ".join(parts)
+
+
+def _averaged(record: _Record) -> str:
+    decay = _section(record, "training").get("ema_decay")
+    if decay is None:
+        return ""
+    return f"decay {decay:g}" if decay else "none"
+
+
+def _patience(record: _Record) -> str:
+    patience = _section(record, "training").get("patience")
+    if patience is None:
+        return ""
+    return f"after {counted(patience, 'epoch')} without improvement" if patience else "none"
+
+
+def _augmentation(record: _Record) -> str:
+    kinds = _section(record, "augmentation")
+    parts = [f"{key.replace('_', ' ')} {value:g}" for key, value in kinds.items() if value]
+    if not parts:
+        return "none" if kinds else ""
+    return "; ".join(parts)
+
+
+def _choices(record: _Record) -> str:
+    """Return how many settings validation chose from; a single one is no choice."""
+    decision = record.get("decision")
+    if decision is None:
+        return ""
+    n_scores = len(decision.get("tried") or ())
+    n_boxes = len(decision.get("boxes_tried") or ())
+    parts = []
+    if n_scores > 1:
+        parts.append(counted(n_scores, "image score"))
+    if n_boxes > 1:
+        parts.append(counted(n_boxes, "box rule"))
+    return " and ".join(parts) or "none"
+
+
+_CONDITIONS: Mapping[str, Callable[[_Record], str]] = {
+    "network": _network,
+    "parameters": _parameters,
+    "input size": _input_size,
+    "first weights": _first_weights,
+    "trained part": _trained_part,
+    "training images": _training_images,
+    "length of training": _length,
+    "batch": _batch,
+    "sampling of positives": _positives,
+    "loss": _loss,
+    "label smoothing": _label_smoothing,
+    "figure that chose the epoch": _chosen_epoch,
+    "early stopping": _patience,
+    "optimiser": _optimiser,
+    "averaged weights": _averaged,
+    "augmentation": _augmentation,
+    "settings tried on validation": _choices,
+}
+"""Function that words each condition of a training from its record; empty where it is unknown."""

@@ -108,6 +108,7 @@ def state_verdict(
         claims=tuple(claims),
         cautions=context.cautions,
         chance=_chance(figures, systems),
+        joint_errors="" if joint is None else _joint_errors(question, joint),
     )
 
 
@@ -185,7 +186,9 @@ def _headline(question: _Question, claims: list[Claim]) -> _Headline:
     ]
     if undefined:
         at = sentences.at_threshold(question.protocol.keys[0][1])
-        text = sentences.undefined_sentence(undefined, question.figure_names, at)
+        figures = [question.figures.get(undefined[0], *key) for key in question.protocol.keys]
+        reasons = list(dict.fromkeys(each.note for each in figures if not each.known and each.note))
+        text = sentences.undefined_sentence(undefined, question.figure_names, at, reasons)
         return _Headline(text, "unknown")
     if len(question.systems) == 1:
         return _Headline(_single_answer(question), "single")
@@ -339,24 +342,27 @@ def _joint_conclusions(question: _Question, joint: JointSystem) -> list[Conclusi
         if key not in question.protocol.keys
     ]
     groups = [group for group in groups if all(claim.difference.known for claim in group)]
+    tested = [position for position, group in enumerate(groups) if _is_tested(group)]
 
-    def widened(group: list[Claim], comparisons: int) -> list[Claim]:
+    def widened(position: int, comparisons: int) -> list[Claim]:
         return [
             replace(claim, difference=claim.difference.within(comparisons), comparisons=comparisons)
-            for claim in group
+            for claim in groups[position]
         ]
 
     sizes = step_down(
-        len(groups), lambda index, size: _exceeds_all(widened(groups[index], size), joint)
+        len(tested), lambda index, size: _exceeds_all(widened(tested[index], size), joint)
     )
-    families = [
-        _joint_claims(question, joint, question.protocol.keys),
-        *(widened(group, size) for group, size in zip(groups, sizes, strict=True)),
-    ]
-    secondary = question.protocol.declared
+    decided = list(groups)
+    for position, size in zip(tested, sizes, strict=True):
+        decided[position] = widened(position, size)
+    primary = _joint_claims(question, joint, question.protocol.keys)
     return [
-        _joint_conclusion(question, joint, family, secondary=secondary and position > 0)
-        for position, family in enumerate(families)
+        _joint_conclusion(question, joint, primary, secondary=False),
+        *(
+            _joint_conclusion(question, joint, group, secondary=question.protocol.declared)
+            for group in decided
+        ),
     ]
 
 
@@ -374,13 +380,36 @@ def _exceeds_all(claims: Sequence[Claim], joint: JointSystem) -> bool:
     return all(claim.leader == joint.name for claim in claims)
 
 
+def _is_tested(claims: Sequence[Claim]) -> bool:
+    """Return True if a joint system and all of its members can be compared by an interval."""
+    return all(claim.difference.bounded for claim in claims)
+
+
+def _joint_errors(question: _Question, joint: JointSystem) -> str:
+    """Say how many errors a joint system and its members make at the threshold, if there is one."""
+    policies = [key.policy for key in question.figures.of(joint.name) if key.policy]
+    policy = question.protocol.main_policy(list(dict.fromkeys(policies)))
+    errors = {}
+    for name in (joint.name, *joint.members):
+        of_system = [question.figures.get(name, metric, policy) for metric in ("fp", "fn")]
+        if not all(figure.known for figure in of_system):
+            return ""
+        errors[name] = sum(figure.estimate for figure in of_system)
+    return sentences.joint_errors_sentence(errors, sentences.at_threshold(policy))
+
+
 def _joint_conclusion(
     question: _Question, joint: JointSystem, claims: list[Claim], *, secondary: bool
 ) -> Conclusion:
+    tested = _is_tested(claims)
     shown = _exceeds_all(claims, joint)
     at = question.at_threshold(joint.members, claims[0].key)
-    text = _marked(sentences.joint_sentence(joint.members, claims, at, shown=shown), secondary)
-    return Conclusion(text, "joint", tuple(claims), shown, secondary)
+    if joint.boxes_of and not tested and all(METRICS[claim.metric].boxed for claim in claims):
+        text = sentences.unchanged_boxes_sentence(joint.boxes_of, claims, at)
+    else:
+        text = sentences.joint_sentence(joint.members, claims, at, shown=shown)
+    text = _marked(text, secondary)
+    return Conclusion(text, "joint", tuple(claims), shown, secondary, tested=tested)
 
 
 def _marked(text: str, secondary: bool) -> str:

@@ -27,10 +27,14 @@ system, compared with its image-blind baseline.
 
 
 class JointSystem(NamedTuple):
-    """A compared system that joins the output of other compared systems."""
+    """A compared system that joins the output of other compared systems.
+
+    ``boxes_of`` is the member whose boxes it has unchanged; empty if it changes them or has none.
+    """
 
     name: str
     members: tuple[str, ...]
+    boxes_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Conclusion:
             comparison, so that the sentence confirms nothing.
         in_headline: True if the sentence belongs to the main one, because the primary figure is a
             localisation figure and this is its image-blind baseline.
+        tested: False if nothing was tested, because a joint system has the figure of a member by
+            construction, or a difference has no interval.
     """
 
     text: str
@@ -59,6 +65,7 @@ class Conclusion:
     decided: bool
     secondary: bool = False
     in_headline: bool = False
+    tested: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,8 @@ class Verdict:
             shown to be better, or if this is unknown.
         ranking: Sentence that names the systems which the main sentence only counts; empty with at
             most four systems.
+        joint_errors: Sentence on the errors of a joint system and of its members at the threshold;
+            empty without a joint system or without a threshold.
 
     Example:
         >>> verdict = Verdict("On 200 test images", "the AUROC of A was 0.8", "single", {}, [])
@@ -96,6 +105,7 @@ class Verdict:
     cautions: tuple[Note, ...] = ()
     chance: str = ""
     ranking: str = ""
+    joint_errors: str = ""
 
     @property
     def headline(self) -> str:
@@ -105,7 +115,8 @@ class Verdict:
         """
         parts = [part for part in (self.chance, self.answer) if part]
         image_blind = [each.text for each in self.conclusions if each.in_headline]
-        sentences = [f"{self.where}, {'; '.join(parts)}.", self.joint, *image_blind]
+        answer = f"{self.where}, {'; '.join(parts)}."
+        sentences = [answer, self.joint, self.joint_errors, *image_blind]
         return " ".join(text for text in sentences if text)
 
     @property
@@ -116,6 +127,17 @@ class Verdict:
         """
         texts = [conclusion.text for conclusion in self.conclusions if conclusion.kind == "joint"]
         return texts[0] if texts else ""
+
+    @property
+    def joint_families(self) -> tuple[list[Conclusion], list[Conclusion]]:
+        """Tested conclusions about a joint system: in the primary figure, and in further ones.
+
+        Each is one comparison, of the joint system with all of its members. The further ones are
+        corrected for their number by Holm's method.
+        """
+        joint = [conclusion for conclusion in self.conclusions if conclusion.kind == "joint"]
+        primary, further = joint[:1], joint[1:]
+        return [each for each in primary if each.tested], [each for each in further if each.tested]
 
     @property
     def further_claims(self) -> tuple[Claim, ...]:

@@ -6,7 +6,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
@@ -31,6 +34,7 @@ from cxr_compare.scripts.compare_inputs import (
 from cxr_compare.scripts.exposures import Exposures, read_exposures
 from cxr_compare.scripts.from_truth import (
     FromTruth,
+    GivenTruth,
     open_given_systems,
     open_truth,
     refuse_shared_patients,
@@ -45,11 +49,13 @@ from cxr_compare.scripts.options import Names, own_split, read_roles
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.result_columns import split_column_roles
 from cxr_compare.scripts.runner import command
+from cxr_compare.scripts.values_by_finding import SeveralFindings, several_findings
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.comparison import Comparison
     from cxr_compare.evaluation.groups.exposure import Exposure
-    from cxr_compare.evaluation.report.result import Result, ResultsByTarget
+    from cxr_compare.evaluation.report.result import Result
+    from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
     from cxr_compare.scripts.from_data_set import FromDataSet
     from cxr_compare.scripts.result_columns import ResultColumns
 
@@ -216,27 +222,23 @@ def compare(
         _refuse_options_of_truth(data, image_options, read_scales(scale))
         _refuse_columns_of_files(columns, compared)
     inputs: Sequence[FromDataSet | FromTruth]
+    left_out: dict[str, str] = {}  # findings that not all systems know
     if data is not None and truth is None and boxes is None and patients is None:
         inputs = _from_data_set(compared, data, target_names, split, result_columns, uncertain)
     elif truth is not None and data is None:
         if split not in (None, "default"):
             raise InputError(f"--split {split}: is for --data; name roles in the truth")
-        compared = _with_systems_of_truth(compared, truth, result_columns)
-        given = open_truth(truth, boxes, patients, columns_of_truth, target_names, uncertain)
-        first = next(iter(given.truths.values()))
-        pixels = None
-        if image_options.folder is not None:
-            from cxr_compare.evaluation.sources.pixels import pixels_of_folder
-
-            pixels = pixels_of_folder(first, image_options.folder, console.say)
-        refuse_shared_patients(first, truth, allowed=allow_shared_patients)
-        predictions = open_given_systems(compared, given, result_columns, read_scales(scale))
-        if not len(first.ids_of("val")):
+        inputs, left_out = _from_truth(
+            compared,
+            GivenTables(truth, boxes, patients, columns_of_truth, uncertain),
+            target_names,
+            result_columns,
+            read_scales(scale),
+            image_options.folder,
+            allow_shared_patients=allow_shared_patients,
+        )
+        if not len(inputs[0].truth.ids_of("val")):
             require_given_thresholds(policy)
-        inputs = [
-            FromTruth(predictions, labelled, given.of_finding, pixels)
-            for labelled in given.truths.values()
-        ]
     else:
         raise InputError(
             "compare: give --data SET, or --truth FILE with or without --boxes CSV, --patients CSV"
@@ -269,11 +271,100 @@ def compare(
         overwrite=overwrite,
         hide_names=hide_names,
     )
-    if not inputs[1:]:
+    if not inputs[1:] and not left_out:
         return request.report(inputs[0], out)
-    if out is None:
-        raise InputError("compare: several targets need a folder for their reports; give --out")
-    return _compare_targets(request, inputs, out)
+    if out is not None:
+        return _report_on_targets(request, inputs, left_out, out)
+    with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
+        predicted = _predicted_once(inputs, Path(folder))
+        inputs, unknown = _known_to_all(predicted)
+        left_out |= unknown
+        results = _compare_targets(request, inputs, Path(folder))
+    from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
+
+    titles = {each.truth.finding: each.truth.shown_name for each in inputs}
+    return ResultsByTarget.of_results(results, titles, left_out)
+
+
+class GivenTables(NamedTuple):
+    """Labels, true boxes and patients in files or in memory, and how their columns are read."""
+
+    truth: Any
+    boxes: Any
+    patients: Any
+    columns: tuple[str, ...]
+    uncertain: Literal["positive", "negative"] | None
+
+
+def _from_truth(
+    compared: Sequence[GivenSystem],
+    tables: GivenTables,
+    target_names: list[str] | None,
+    result_columns: ResultColumns,
+    scales: Mapping[str, float],
+    image_folder: Path | None,
+    *,
+    allow_shared_patients: bool,
+) -> tuple[list[FromTruth], dict[str, str]]:
+    """Return the systems on each target of a truth, and the findings that not all systems know."""
+    left_out: dict[str, str] = {}
+    opened: list[tuple[GivenTruth, Sequence[GivenSystem]]]
+    several = several_findings(tables.truth, target_names)
+    if several is None:
+        compared = _with_systems_of_truth(compared, tables.truth, result_columns)
+        given = open_truth(
+            tables.truth,
+            tables.boxes,
+            tables.patients,
+            tables.columns,
+            target_names,
+            uncertain=tables.uncertain,
+        )
+        opened = [(given, compared)]
+    else:
+        opened, left_out = _by_finding(several, compared, tables)
+    first = next(iter(opened[0][0].truths.values()))
+    pixels = None
+    if image_folder is not None:
+        from cxr_compare.evaluation.sources.pixels import pixels_of_folder
+
+        pixels = pixels_of_folder(first, image_folder, console.say)
+    refuse_shared_patients(first, tables.truth, allowed=allow_shared_patients)
+    inputs = []
+    for given, systems in opened:
+        predictions = open_given_systems(systems, given, result_columns, scales)
+        inputs += [
+            FromTruth(predictions, labelled, given.of_finding, pixels)
+            for labelled in given.truths.values()
+        ]
+    return inputs, left_out
+
+
+def _by_finding(
+    several: SeveralFindings, systems: Sequence[GivenSystem], tables: GivenTables
+) -> tuple[list[tuple[GivenTruth, Sequence[GivenSystem]]], dict[str, str]]:
+    """Return truth and systems of each finding, and the findings that not all systems know."""
+    opened: list[tuple[GivenTruth, Sequence[GivenSystem]]] = []
+    left_out = {}
+    for finding in several.names:
+        of_finding = several.systems_of(systems, finding)
+        if isinstance(of_finding, str):
+            left_out[finding] = f"{of_finding} says nothing about it"
+            continue
+        boxes = several.boxes_of(tables.boxes, finding)
+        label = several.label_of(finding)
+        given = open_truth(
+            several.truth_of(finding),
+            boxes,
+            tables.patients,
+            label=label,
+            uncertain=tables.uncertain,
+        )
+        opened.append((given, of_finding))
+    if not opened:
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise InputError(f"compare: no finding can be compared: {reasons}")
+    return opened, left_out
 
 
 def _from_data_set(
@@ -325,16 +416,20 @@ def _with_systems_of_truth(
     for system in compared:
         (first, *others) = system.members
         given = first.value if isinstance(first, GivenValues) else first
-        are_paths = isinstance(given, Path) and isinstance(truth, Path)
-        is_truth = given == truth if are_paths else given is truth and hasattr(given, "columns")
-        if others or not is_truth or columns.of_all or columns.of_one:
-            systems.append(system)
-            continue
-        found = systems_in_table(given)
+        found: dict[str, pd.DataFrame] = {}
+        is_plain = not (others or columns.of_all or columns.of_one)
+        if is_plain and isinstance(given, pd.DataFrame | Path) and _is_same(given, truth):
+            found = systems_in_table(given)
         systems += [GivenSystem(name, [GivenValues(table)]) for name, table in found.items()]
         if not found:
             systems.append(system)
     return systems
+
+
+def _is_same(given: pd.DataFrame | Path, truth: Any) -> bool:
+    if isinstance(given, Path):
+        return isinstance(truth, Path) and given == truth
+    return given is truth
 
 
 def _labelled_file(compared: Sequence[GivenSystem]) -> str:
@@ -446,7 +541,7 @@ class ReportRequest:
 
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-                return self._result(self._compare(inputs, Path(folder)), inputs)
+                return self.in_memory(inputs, Path(folder))
         if self.is_finished(inputs, out):
             console.say(f"{out}: this report exists already; --overwrite makes it anew")
             return Result.open(out)
@@ -454,9 +549,34 @@ class ReportRequest:
         with folder_lock(out):
             (out / files.ANSWER).unlink(missing_ok=True)  # it is incomplete until its last file
             result = self._result(self._compare(inputs, out), inputs)
-            with console.track("Drawing cases", None) as advance:
-                result.write(out, call=self._call(inputs), progress=advance)
+            self._write(result, inputs, out)
         return Result.open(out)
+
+    def in_memory(
+        self,
+        inputs: FromDataSet | FromTruth,
+        folder: Path,
+        patients: pd.Index | None = None,
+    ) -> Result:
+        """Compare the systems on one target, and write no report.
+
+        Args:
+            inputs: Systems to compare, and the ground truth of a target.
+            folder: Folder into which runs are predicted that were not predicted before.
+            patients: Patients that are resampled; None takes those of the test images.
+        """
+        return self._result(self._compare(inputs, folder, patients), inputs)
+
+    def write(self, result: Result, inputs: FromDataSet | FromTruth, out: Path) -> None:
+        """Write the report on a result that is in memory, in place of another of this folder."""
+        require_only_files(out, files.OF_ONE_TARGET, "report")
+        with folder_lock(out):
+            (out / files.ANSWER).unlink(missing_ok=True)
+            self._write(result, inputs, out)
+
+    def _write(self, result: Result, inputs: FromDataSet | FromTruth, out: Path) -> None:
+        with console.track("Drawing cases", None) as advance:
+            result.write(out, call=self._call(inputs), progress=advance)
 
     def _result(self, comparison: Comparison, inputs: FromDataSet | FromTruth) -> Result:
         """Return the result, with numbers in place of ids if they are hidden."""
@@ -501,7 +621,9 @@ class ReportRequest:
             **self.recorded,
         }
 
-    def _compare(self, inputs: FromDataSet | FromTruth, folder: Path) -> Comparison:
+    def _compare(
+        self, inputs: FromDataSet | FromTruth, folder: Path, patients: pd.Index | None = None
+    ) -> Comparison:
         """Read the systems and compare them; runs are predicted into the folder first."""
         metric = self.protocol.metric
         boxes_by = metric if metric in choosing_figures() else BOXES_BY
@@ -512,44 +634,87 @@ class ReportRequest:
                 protocol=self.protocol,
                 extra_policies=tuple(dict.fromkeys([*self.policies, *policies_of_rows])),
                 exposures=self.exposures,
+                patients=patients,
                 advance=advance,
                 **self.evaluated,
             )
 
 
+def _predicted_once(
+    inputs: Sequence[FromDataSet | FromTruth], folder: Path
+) -> Sequence[FromDataSet | FromTruth]:
+    """Predict runs of a data set once for all targets, into a folder."""
+    from cxr_compare.scripts.from_data_set import FromDataSet
+
+    first = inputs[0]
+    if not isinstance(first, FromDataSet):
+        return inputs
+    systems = first.predicted(folder).systems
+    return [replace(each, systems=systems) for each in inputs if isinstance(each, FromDataSet)]
+
+
+def _known_to_all(
+    inputs: Sequence[FromDataSet | FromTruth],
+) -> tuple[list[FromDataSet | FromTruth], dict[str, str]]:
+    """Return the targets that all systems know, and the reason for each that is left out."""
+    known: list[FromDataSet | FromTruth] = []
+    left_out = {}
+    for each in inputs:
+        truth = each.truth
+        findings = each.findings_of_systems()
+        silent = [name for name, of_one in findings.items() if of_one.isdisjoint(truth.findings)]
+        silent = [name for name in silent if findings[name]]
+        if silent:
+            left_out[truth.finding] = f"{silent[0]} says nothing about it"
+        elif truth.labels_of("test").dropna().nunique() < 2:
+            left_out[truth.finding] = "its test images are of one class"
+        else:
+            known.append(each)
+    if not known:
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        raise InputError(f"compare: no finding can be compared: {reasons}")
+    return known, left_out
+
+
 def _compare_targets(
-    request: ReportRequest, inputs: Sequence[FromDataSet | FromTruth], out: Path
+    request: ReportRequest, inputs: Sequence[FromDataSet | FromTruth], folder: Path
+) -> dict[str, Result]:
+    """Compare the same systems on every target, on the same resamples of the same patients."""
+    tested = [each.truth.patients_of(each.truth.ids_of("test")) for each in inputs]
+    patients = pd.Index(np.unique(np.concatenate(tested)))
+    return {
+        each.truth.finding: request.in_memory(each, folder / each.truth.finding, patients)
+        for each in inputs
+    }
+
+
+def _report_on_targets(
+    request: ReportRequest,
+    inputs: Sequence[FromDataSet | FromTruth],
+    left_out: Mapping[str, str],
+    out: Path,
 ) -> ResultsByTarget:
-    """Compare the same systems on every target, each into a folder of its own."""
-    from cxr_compare.evaluation.report.result import ResultsByTarget
-    from cxr_compare.evaluation.report.targets_page import write_targets_page
+    """Compare the same systems on every target, each into a folder of its own, with one page."""
+    from cxr_compare.evaluation.report.result import Result
+    from cxr_compare.evaluation.report.results_by_target import ResultsByTarget
 
     names = {each.truth.finding for each in inputs}
     require_only_files(out, files.OF_ALL_TARGETS.union(names), "report on these targets")
     if reserved := sorted({*files.OF_ALL_TARGETS, LOCK_NAME} & names):
         raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
+    titles = {each.truth.finding: each.truth.shown_name for each in inputs}
     with folder_lock(out):
-        from cxr_compare.scripts.from_data_set import FromDataSet
-
-        first = inputs[0]
-        if isinstance(first, FromDataSet):  # so that no run is predicted once per target
-            systems = first.predicted(out).systems
-            inputs = [
-                replace(each, systems=systems) for each in inputs if isinstance(each, FromDataSet)
-            ]
-        for each in inputs:
-            request.is_finished(each, out / each.truth.finding)
+        inputs, unknown = _known_to_all(_predicted_once(inputs, out))
+        left_out = {**left_out, **unknown}
+        finished = [request.is_finished(each, out / each.truth.finding) for each in inputs]
         # Without its page the folder is incomplete, whatever an earlier run had left.
         (out / files.PAGE).unlink(missing_ok=True)
-        results = {}
-        said: set[str] = set()  # how a file was read is said once, not for each target
-        for each in inputs:
-            console.say(f"{each.truth.shown_name}:")
+        results = _compare_targets(request, inputs, out)
+        answer = ResultsByTarget.of_results(results, titles, left_out)
+        for each, is_finished in zip(inputs, finished, strict=True):
             name = each.truth.finding
-            results[name] = request.report(each, out / name)
-            lines = [line for line in str(results[name]).split("\n") if line not in said]
-            console.say("\n".join(lines))
-            said.update(line for line in lines if line.startswith("Note: "))
-        titles = {each.truth.finding: each.truth.shown_name for each in inputs}
-        page = write_targets_page(out, titles, first.truth.title)
-        return ResultsByTarget(results, page)
+            if not is_finished:
+                console.say(f"{each.truth.shown_name}:")
+                request.write(results[name], each, out / name)
+        opened = {name: Result.open(out / name) for name in results}
+        return answer.with_results(opened).write(out, inputs[0].truth.title)

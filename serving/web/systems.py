@@ -72,7 +72,7 @@ class ServedSystem:
             probability = run.decision.probability(np.array([threshold]))
         self.facts = SystemFacts(
             system=run.name,
-            kind=run.model.kind,  # type: ignore[arg-type]
+            kind=run.model.kind,
             finding=run.target.display_name,
             findings=list(run.model.findings),
             policy=run.policy,
@@ -222,8 +222,8 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
             if figures:
                 return figures
     missed = [_missed_in_validation(run) for run in systems]
-    made_on = systems[0].model.info.data_set
-    return _together(systems[0], missed, "validation", made_on, [_FEW_MISSED])
+    learned_on = systems[0].model.info.data_set
+    return _together(systems[0], missed, "validation", learned_on, [_FEW_MISSED])
 
 
 def _missed(run: Run, rows: pd.DataFrame) -> pd.DataFrame | None:
@@ -276,7 +276,7 @@ def _together(
     )
     return ReportFigures(
         images=images,
-        data_set=made_on and made_on.name,
+        data_set=made_on.name if made_on else None,
         n_images=None,
         n_patients=count,
         n_positive=len(by_all),
@@ -310,7 +310,7 @@ def _validation_figures(run: Run) -> ReportFigures | None:
         )
     return ReportFigures(
         images="validation",
-        data_set=made_on and made_on.name,
+        data_set=made_on.name if made_on else None,
         n_images=chosen_on.get("n_images"),
         n_patients=chosen_on.get("n_patients"),
         n_positive=chosen_on.get("n_positive"),
@@ -359,9 +359,10 @@ def _figures_of(run: Run, content: AnswerInfo, figures: pd.DataFrame) -> ReportF
     cautions = [str(caution) for caution in content.cautions]
     if not _evaluated_itself(run, content):
         cautions.append(_SAME_TRAINING)
+    evaluated_on = content.provenance.data_set
     return ReportFigures(
         images="test",
-        data_set=content.provenance.data_set and content.provenance.data_set.name,
+        data_set=evaluated_on.name if evaluated_on else None,
         n_images=first.get("n_images"),
         n_patients=first.get("n_patients"),
         n_positive=first.get("n_positive"),

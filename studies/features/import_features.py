@@ -62,7 +62,8 @@ def import_features(
         revision: Revision of the encoder, such as a version or a commit; 'unknown' if nobody knows
             it.
         licence: Licence of the encoder, such as MIT; 'unknown' if nobody knows it.
-        image_column: Column of the file that names the images.
+        image_column: Column of the file that names the images. Names are ids of the data set, or
+            names of its files.
         target: Target (a finding, or a group of findings) that is learned. Needed only if the data
             set has several targets.
         split: Split (which images are for training, validation and test) of the fit. Each of its

@@ -167,7 +167,7 @@ prepare(source, Path(sys.argv[2]), options)
 def test_a_killed_run_goes_on_to_the_same_result(straight, tmp_path, decoded):
     source, whole = straight
     command = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "killed")]
-    home = Path(__file__).resolve().parents[3]
+    home = Path(__file__).resolve().parents[2]
     assert subprocess.run(command, check=False, cwd=home).returncode == 9
     journal = tmp_path / "killed" / "decoded.jsonl"
     assert len(journal.read_bytes().splitlines()) == 6

@@ -147,7 +147,7 @@ def test_it_prints_one_line_and_a_table():
     assert "patient" not in repr(shown) + shown._repr_html_() + shown.note + shown.method
     undefined = metrics.estimate("auroc", [1, 1], [0.2, 0.4])
     assert undefined.estimate is None
-    assert "undefined (there is no positive or no negative image), 2 images" in repr(undefined)
+    assert "undefined (no image is negative), 2 images" in repr(undefined)
     assert "patient" not in repr(metrics.estimate("accuracy", [1], [0.2], threshold=0.5))
 
 

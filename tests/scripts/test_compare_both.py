@@ -85,6 +85,29 @@ def test_the_figures_and_the_answer_without_it_stay_the_same(values, report):
     assert without.to_dict()["joint"] is None
 
 
+def test_p_values_of_its_claims_are_the_largest_of_the_members_and_corrected(report):
+    tests = report.tests
+    rows = tests[(tests["second"] == "D + C") & (tests["independent"] == "patients")]
+    rows = rows[(rows["subgroup"] == "all") & rows["p_holm"].notna()]
+    primary = rows[rows["metric"] == "auroc"]
+    assert len(primary) == 2
+    assert primary["p_holm"].tolist() == [primary["p_value"].max()] * 2
+    further = rows[rows["metric"] != "auroc"].groupby("metric")
+    assert set(further.groups) == {"average_precision"}  # C has no boxes
+    for _, group in further:
+        exceeds = (group["estimate"] < 0).all()  # member minus joint
+        assert group["p_holm"].tolist() == [group["p_value"].max() if exceeds else 1.0] * 2
+
+
+def test_errors_at_the_threshold_follow_the_claim_on_auroc(report):
+    decisions = report.decisions
+    wrong = decisions[f"decision_{report.policy}"].astype(bool) != (decisions["label"] == 1)
+    errors = wrong.groupby(decisions["system"]).sum()
+    assert f"D + C makes {errors['D + C']} errors, D {errors['D']} and C {errors['C']}" in str(
+        report.headline
+    )
+
+
 def test_counts_of_changed_decisions_are_those_of_the_decisions(report):
     decisions = report.decisions
     called = decisions.pivot(index="image_id", columns="system", values=f"decision_{report.policy}")

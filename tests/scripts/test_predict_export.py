@@ -82,7 +82,8 @@ def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_an_export_is_synthetic_where_its_run_says_so(made, synthetic):
     run = Run.open(made.export)
-    run.model = replace(run.model, spec=replace(run.model.spec, run={"synthetic": synthetic}))
+    origin = run.model.spec.run.with_values(synthetic=synthetic)
+    run.model = replace(run.model, spec=run.model.spec.with_values(run=origin))
     assert run.synthetic is synthetic
 
 

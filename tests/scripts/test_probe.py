@@ -84,7 +84,7 @@ def _aurocs(report: Any) -> pd.DataFrame:
     """The AUROC of all test images of each system and each pair."""
     figures = report.to_frame()
     return figures[(figures["metric"] == "auroc") & (figures["subgroup"] == "all")].set_index(
-        "system"
+        ["first", "second"]
     )
 
 
@@ -103,7 +103,7 @@ def test_a_probe_equals_a_trained_head_within_its_interval(
         out=tmp_path / "report",
         replicates=200,
     )
-    (row,) = _aurocs(report).loc[["Probe - Head"]].itertuples()
+    (row,) = _aurocs(report).loc[[("Probe", "Head")]].itertuples()
     assert row.ci_low < 0 < row.ci_high
 
 

@@ -31,6 +31,7 @@ from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.training.epoch_record import EpochRecord
 from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.run_info import StartedFrom
 from cxr_compare.training.start_weights import StartWeights
 from tests.stored_json import put_table
 
@@ -150,7 +151,7 @@ def test_chain_of_runs_forgets_nothing_and_is_told_beforehand(data, started, tmp
     weights = started.folder / "model.safetensors"  # a file in a run folder is that run
     run = _begun(data, tmp_path / "again", weights)
     assert set(run.seen["image_id"]) == set(started.seen["image_id"])
-    assert run.started["started_from"]["started_from"]["model_kind"] == "classifier"
+    assert run.started.started_from.started_from.model_kind == "classifier"
     said = capsys.readouterr().err
     assert f"{weights}: takes the detector\n" in said
     assert "validation figures will look better than they are" in said
@@ -162,7 +163,7 @@ def test_what_a_file_from_elsewhere_saw_is_unknown_and_recorded_so(data, classif
     state = load_file(classifier / "model.safetensors")
     save_file({k.replace("trunk.", "module."): v for k, v in state.items()}, file)
     run = _begun(data, tmp_path / "run", file)
-    assert run.started["started_from"] == {"weights": str(file), "trained_on": "unknown"}
+    assert run.started.started_from == StartedFrom(weights=str(file), trained_on="unknown")
     assert set(run.seen["role"]) == {"train", "val"}
 
 

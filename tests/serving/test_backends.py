@@ -17,7 +17,7 @@ from cxr_compare.data_prep.store.views import View
 from cxr_compare.serving import backends
 from cxr_compare.serving.backends import choose_backend, export_folder
 from cxr_compare.serving.export_graph import write_graph
-from cxr_compare.serving.export_spec import ExportSpec
+from cxr_compare.serving.export_spec import EXPORT_FILE, ExportSpec
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
@@ -65,7 +65,7 @@ def put(run: Path, spec: ExportSpec, *, card: bool = True) -> Path:
     folder = export_folder(run, spec.format, spec.precision)
     folder.mkdir(parents=True)
     (folder / "preprocess.json").write_bytes((run / "preprocess.json").read_bytes())
-    spec.write(folder)
+    spec.write(folder / EXPORT_FILE)
     if card:
         (folder / "card.json").write_text("{}")
     return folder
@@ -83,7 +83,7 @@ def test_auto_takes_openvino_before_onnx_before_torch(run: Path, spec: ExportSpe
     assert f"cxr export {run} --format openvino)" in engine.words
     onnx = put(run, spec)
     assert choose_backend(run, "auto")[:3] == (onnx, "onnx", "fp32")
-    openvino = put(run, replace(spec, format="openvino"))
+    openvino = put(run, spec.with_values(format="openvino"))
     engine = choose_backend(run, "auto")
     assert engine[:3] == (openvino, "openvino", "fp32")
     assert engine.words == f"Back end: openvino fp32 ({openvino})"
@@ -96,7 +96,7 @@ def test_auto_takes_torch_for_a_gpu_and_for_what_torch_alone_can(run, spec):
 
 
 def test_auto_leaves_out_a_runtime_that_is_not_installed(run, spec, monkeypatch):
-    put(run, replace(spec, format="openvino"))
+    put(run, spec.with_values(format="openvino"))
     onnx = put(run, spec)
     monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "openvino" else name)
     assert choose_backend(run, "auto").folder == onnx

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -285,7 +284,7 @@ def _of_age(pixels: np.ndarray, years: float | None) -> DecodedImage:
 def test_a_patient_of_an_age_that_the_run_never_saw_is_named(
     guard, unseen, learned, years, message, tmp_path
 ):
-    replace(guard, ages=learned).write(tmp_path / GUARD_NAME)
+    guard.with_values(ages=learned).write(tmp_path / GUARD_NAME)
     warnings = Guard.read(tmp_path / GUARD_NAME).warnings(_of_age(unseen[0], years))
     assert len(warnings) == (message is not None)
     assert message is None or re.search(message, warnings[0])

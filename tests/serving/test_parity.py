@@ -13,6 +13,7 @@ import torch
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
+from cxr_compare.data_prep.store.dataset_info import DataSetIds, SplitOrigin
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.frames import decode_boxes
 from cxr_compare.detection.model import build_detector
@@ -271,12 +272,12 @@ class Evaluated:
     def is_in_memory(self) -> bool:
         return False
 
-    def split_rule(self, name: str) -> dict[str, Any]:
-        return {}
+    def split_rule(self, name: str) -> SplitOrigin:
+        return SplitOrigin(method="by patient")
 
     @property
-    def ids(self) -> dict[str, Any]:
-        return {"content_id": "c", "labels_id": "l", "split_ids": {}}
+    def ids(self) -> DataSetIds:
+        return DataSetIds(content_id="c", labels_id="l", split_ids={})
 
     def split(self, name: str) -> pd.DataFrame:
         return pd.DataFrame({"image_id": NAMES, "role": "val"})

@@ -34,7 +34,8 @@ STORE = MemoryStore(dict.fromkeys(IDS, (64, 64)), SIZE, brightness=256)
 def run(tmp_path: Path) -> Any:
     for name in ("model.safetensors", "model.json", "preprocess.json"):
         (tmp_path / name).write_bytes(b"{}")
-    return SimpleNamespace(folder=tmp_path, info=RunInfo(name="run", findings=["opacity"]))
+    info = RunInfo(name="run", findings=["opacity"])
+    return SimpleNamespace(folder=tmp_path, info=info, require_weights=lambda: None)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from cxr_compare.configs.settings import TrainingSettings
 from cxr_compare.training.fit import FitResult, fit
 from cxr_compare.training.loading import BatchLoader
 from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.run_info import StartedRun
 from cxr_compare.training.sampling import SeededSampler
 
 
@@ -90,7 +91,9 @@ def run_in(folder: Path) -> RunFolder:
     started = RunFolder.started_in(folder)
     seen = pd.DataFrame({"image_id": ["image0"], "patient_id": ["p0"], "role": ["train"]})
     config = "[training]\nepochs = 3\n"
-    return started or RunFolder.create(folder, config=config, seen=seen, started={})
+    return started or RunFolder.create(
+        folder, config=config, seen=seen, started=StartedRun(name="small")
+    )
 
 
 @dataclass

@@ -7,10 +7,12 @@ import pytest
 import cxr_compare
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.figures import Figure, Figures, image_blind_name
+from cxr_compare.evaluation.groups import image_blind
 from cxr_compare.evaluation.groups.image_blind import learn_places
 from cxr_compare.evaluation.labelled_images import LabelledImages
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.protocol import Protocol
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.verdict.verdict import state_verdict
 
 PLACE = np.array([40.0, 80.0, 140.0, 220.0])
@@ -97,8 +99,8 @@ def test_a_baseline_that_learned_from_fewer_than_100_boxes_has_figures_and_gives
     p_values = [table.loc[("A", baseline), "p_value"] for table in rows]
     assert pd.notna(p_values[0])
     assert pd.isna(p_values[1])
-    assert any("constant boxes" in text for text in hand_made.findings)
-    assert not any("constant boxes" in text for text in few.findings)
+    assert any("constant positions" in text.lower() for text in hand_made.findings)
+    assert not any("constant positions" in text.lower() for text in few.findings)
     assert baseline not in set(few.tests["second"])
     notes = [note for note in few.answer.notes if "99 validation boxes" in note]
     assert any("claim" in note for note in notes)
@@ -114,7 +116,8 @@ def places_of(boxes, roles):
     ids = pd.Index(roles.index)
     images = pd.DataFrame({"image_id": ids, "patient_id": ids, "width": 400, "height": 400})
     labels = pd.DataFrame({"label": 1.0}, ids)
-    return learn_places(LabelledImages(images, labels, roles, true_boxes=boxes, boxes_trusted=ids))
+    truth = LabelledImages(images, labels, roles, true_boxes=boxes, boxes_trusted=ids)
+    return learn_places(truth, Resamples(len(ids), 50))
 
 
 def drawn_boxes(roles, seed):
@@ -129,26 +132,48 @@ def test_test_boxes_change_neither_the_point_nor_the_boxes():
     roles = pd.Series(["val", "train", "test"] * 80, index=names)
     boxes = drawn_boxes(roles, 0)
     places = places_of(boxes, roles)
-    assert (places.role, places.n_boxes) == ("val", 80)
+    assert places.n_boxes == {"val": 80, "train": 80}
     tested = boxes["image_id"].isin(roles.index[roles == "test"])
     exchanged = boxes.copy()
     exchanged.loc[tested, EDGES] = boxes.loc[tested, EDGES].to_numpy()[::-1]
     for other in (exchanged, boxes[~tested]):
         again = places_of(other, roles)
-        assert np.array_equal(again.point, places.point)
-        assert np.array_equal(again.boxes, places.boxes)
+        assert np.array_equal(again.learned.point, places.learned.point)
+        assert np.array_equal(again.learned.boxes, places.learned.boxes)
+        for one, other in zip(again.relearned, places.relearned, strict=True):
+            assert np.array_equal(one.boxes, other.boxes)
     shifted = boxes.copy()
     shifted.loc[~tested, EDGES] += 30.0
-    assert not np.array_equal(places_of(shifted, roles).point, places.point)
+    assert not np.array_equal(places_of(shifted, roles).learned.point, places.learned.point)
 
 
-def test_validation_boxes_are_taken_unless_they_are_few_and_training_boxes_more():
-    for n_val, n_train, role in ((100, 300, "val"), (60, 50, "val"), (60, 70, "train")):
-        names = [f"i{n:03d}" for n in range(n_val + n_train)]
-        roles = pd.Series(["val"] * n_val + ["train"] * n_train, index=names)
-        assert places_of(drawn_boxes(roles, 1), roles).role == role
+def test_validation_and_training_boxes_teach_together():
+    names = [f"i{n:03d}" for n in range(90)]
+    roles = pd.Series(["val"] * 20 + ["train"] * 70, index=names)
+    boxes = drawn_boxes(roles, 1)
+    boxes.loc[:19, EDGES] = PLACE  # those of training are twice as many at either place
+    boxes.loc[20:, EDGES] = np.where(np.arange(70)[:, None] < 35, PLACE, OTHER_LUNG)
+    places = places_of(boxes, roles)
+    assert places.n_boxes == {"val": 20, "train": 70}
+    assert np.allclose(places.learned.boxes, np.array([PLACE, OTHER_LUNG]) / 400)
+    assert places.no_claim  # 90 boxes
+    alone = places_of(boxes[:20], roles)
+    assert np.allclose(alone.learned.boxes, [PLACE / 400])
     roles[:] = "test"
-    assert places_of(drawn_boxes(roles, 1), roles) is None
+    assert places_of(boxes, roles) is None
+
+
+def test_positions_are_learned_again_on_resamples_of_patients():
+    names = [f"i{n:03d}" for n in range(12)]
+    roles = pd.Series("val", index=names)
+    places = places_of(drawn_boxes(roles, 3), roles)
+    assert len(places.relearned) == 50
+    assert len({tuple(each.point) for each in places.relearned}) > 5
+    again = places_of(drawn_boxes(roles, 3), roles)
+    assert all(
+        np.array_equal(one.point, other.point)
+        for one, other in zip(places.relearned, again.relearned, strict=True)
+    )
 
 
 def test_best_places_of_lesions_in_two_lungs():
@@ -157,8 +182,9 @@ def test_best_places_of_lesions_in_two_lungs():
     left = pd.DataFrame([box(name, PLACE) for name in names])
     right = pd.DataFrame([box(name, OTHER_LUNG) for name in names[:80]])
     places = places_of(pd.concat([left, right], ignore_index=True), roles)
-    assert np.allclose(places.boxes, np.array([PLACE, OTHER_LUNG]) / 400)
-    assert np.all((places.point > PLACE[:2] / 400) & (places.point < PLACE[2:] / 400))
+    assert np.allclose(places.learned.boxes, np.array([PLACE, OTHER_LUNG]) / 400)
+    point = places.learned.point * 400
+    assert np.all((point > PLACE[:2]) & (point < PLACE[2:]))
 
 
 def test_lesions_too_small_for_any_constant_box_still_give_one():
@@ -166,7 +192,7 @@ def test_lesions_too_small_for_any_constant_box_still_give_one():
     corners = np.array([[0, 0, 4, 4], [390, 11, 394, 15], [201, 7, 205, 11], [13, 371, 17, 375],
                         [389, 391, 393, 395]], dtype=float)  # fmt: skip
     boxes = pd.DataFrame([box(name, place) for name, place in zip(names, corners, strict=True)])
-    assert 1 <= len(places_of(boxes, pd.Series("val", index=names)).boxes) <= 4
+    assert 1 <= len(places_of(boxes, pd.Series("val", index=names)).learned.boxes) <= 4
 
 
 def test_sizes_that_are_unknown_leave_positions_in_px():
@@ -177,9 +203,9 @@ def test_sizes_that_are_unknown_leave_positions_in_px():
     labels = pd.DataFrame({"label": 1.0}, names)
     ids = pd.Index(names)
     truth = LabelledImages(images, labels, roles, true_boxes=boxes, boxes_trusted=ids)
-    places = learn_places(truth)
-    assert np.allclose(places.boxes, [PLACE])
-    on_test = places.boxes_on(pd.Series([0.7], ["i001"]), 1)
+    places = learn_places(truth, Resamples(20, 10))
+    assert np.allclose(places.learned.boxes, [PLACE])
+    on_test = places.boxes_on(places.learned, pd.Series([0.7], ["i001"]), 1)
     assert on_test[[*EDGES, "score"]].to_numpy().tolist() == [[*PLACE, 0.7]]
 
 
@@ -260,3 +286,49 @@ def test_without_validation_images_no_claim_rests_on_boxes(duplicated):
     assert "higher" not in of_boxes
     assert "no claim" in of_boxes
     assert "image_blind" in {note.kind for note in report.compared.comparison.notes}
+
+
+def with_boxes_an_image(per_image, positions=(PLACE, OTHER_LUNG)):
+    """Compare a detector that gives boxes at positions in turn, on 60 and 60 images."""
+    rng = np.random.default_rng(8)
+    names = [f"i{n:03d}" for n in range(120)]
+    truth = pd.DataFrame({"image_id": names, "patient_id": names, "width": 400, "height": 400})
+    truth["label"] = np.arange(120) % 2
+    truth["role"] = np.where(np.arange(120) < 60, "val", "test")
+    lesions = []
+    for number, name in enumerate(names[1::2]):
+        place = positions[number % 2] + np.tile(rng.normal(0, 25, 2), 2)
+        lesions.append(box(name, place))
+    score = rng.uniform(0.3, 0.6, 120) + 0.3 * truth["label"]
+    found = [
+        box(name, ELSEWHERE - [70 * rank, 0, 70 * rank, 0], score=score[number] - 0.01 * rank)
+        for number, name in enumerate(names)
+        for rank in range(per_image)
+    ]
+    systems = {"A": pd.DataFrame(found)}
+    return cxr_compare.compare(
+        systems, truth=truth, boxes=pd.DataFrame(lesions), scale={"A": 1}, replicates=100
+    )
+
+
+def test_the_baseline_has_as_many_boxes_an_image_as_the_system():
+    counts = []
+    for per_image in (1, 3):
+        (note,) = (
+            note
+            for note in with_boxes_an_image(per_image).compared.comparison.notes
+            if note.kind == "image_blind"
+        )
+        counts.append(note.values["boxes"]["A"])
+    assert counts == [1, 3]
+
+
+def test_an_interval_of_the_difference_includes_the_learning_of_positions(monkeypatch):
+    widths = []
+    for relearned in (image_blind.RELEARNED, 0):
+        monkeypatch.setattr(image_blind, "RELEARNED", relearned)
+        table = with_boxes_an_image(2).to_frame()
+        of_difference = (table["second"] == image_blind_name("A")) & (table["metric"] == "ap50")
+        (row,) = table[of_difference].to_dict("records")
+        widths.append(row["ci_high"] - row["ci_low"])
+    assert widths[0] > 1.1 * widths[1]

@@ -54,7 +54,7 @@ def test_decisions_paragraph_has_the_values_that_validation_chose(predict, test_
     (decision,) = comparison.systems["B"].decisions
     levels = len(set(decision.calibration.probabilities))
     assert f"{levels} levels" in classifier_text
-    assert "RSNA score" not in classifier_text
+    assert "in the RSNA score" not in classifier_text
 
 
 def test_a_further_policy_is_evaluated_beside_the_stored_ones(predict, test_set, evaluation_set):
@@ -243,12 +243,13 @@ def test_a_trained_system_is_described_from_its_run(comparison, image_set):
         "ImageNet [5]",
         "deepest 3 stages",
         "748 images for 7 of 12 epochs (stopped after 3",
+        "8 images",
         "AdamW [6]",
         "10 degrees",
         "10 % [",
         "AP50 on 188 validation images",
-        "(epoch 4)",
-        "seed 4",
+        "It was epoch 4.",
+        "The seed was 4.",
         "10 min",
         "CheXNet",
     ):
@@ -262,7 +263,7 @@ def test_seeds_ensembles_and_exports_have_their_own_descriptions(comparison, ima
     paragraph = systems_paragraph(comparison, image_set, RetinaNet=several, CheXNet=joined)
     assert "seeds 0, 1 and 2" in paragraph
     seeds, ensemble = paragraph.split("CheXNet combines")
-    assert "(epoch 4)" not in seeds  # each seed has its own epoch
+    assert "epoch 4." not in seeds  # each seed has its own epoch
     assert "A and B" in ensemble
     assert "A is a detector" in ensemble
     export = {
@@ -284,7 +285,7 @@ def test_keys_that_an_older_run_lacks_are_left_out(comparison, image_set):
     records = {"RetinaNet": {"recipe": old}, "CheXNet": {}}
     paragraph = systems_paragraph(comparison, image_set, **records)
     assert "not augmented" in paragraph
-    assert "arithmetic" not in paragraph
+    assert "Arithmetic" not in paragraph
     assert "None" not in paragraph
 
 

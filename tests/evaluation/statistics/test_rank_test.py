@@ -78,5 +78,5 @@ def test_many_patients_get_the_p_value_of_their_permutations(labels, monkeypatch
         y_true &= rng.random(len(patients)) < 0.8
     scores = rng.normal(size=len(patients)) + 0.05 * y_true
     by_normal = chance_p_value(y_true, [scores], patients, 2100)
-    monkeypatch.setattr(rank_test, "_MANY_PATIENTS", 10_000)
+    monkeypatch.setattr(rank_test, "MANY_PATIENTS", 10_000)
     assert chance_p_value(y_true, [scores], patients, 2100) == pytest.approx(by_normal, abs=0.04)

@@ -1,5 +1,6 @@
 """Training conditions in which systems differ."""
 
+from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.evaluation.verdict.unequal_recipes import unequal_conditions
 
 
@@ -13,8 +14,8 @@ def test_only_conditions_that_differ_are_named_with_the_value_of_each_system():
     records = {"A": record(128), "B": record(96, epochs=24), "C": record(96, weights="imagenet")}
     assert unequal_conditions(records) == {
         "input size": {"A": "128 px", "B": "96 px", "C": "96 px"},
-        "length of training": {"A": "6 epochs", "B": "24 epochs", "C": "6 epochs"},
         "first weights": {"A": "random", "B": "random", "C": "imagenet"},
+        "length of training": {"A": "6 epochs", "B": "24 epochs", "C": "6 epochs"},
     }
 
 
@@ -22,3 +23,56 @@ def test_equal_trainings_and_systems_without_a_recipe_name_nothing():
     assert unequal_conditions({"A": record(128), "B": record(128), "C": {}}) == {}
     assert unequal_conditions({"A": record(128), "C": {"backend": "onnx"}}) == {}
     assert unequal_conditions({"A": record(128), "B": {"recipe": {"run": {"epochs": 6}}}}) == {}
+
+
+def published(name, parameters, decision, **training):
+    """Return the record of a run of a configuration of this program."""
+    config = read_config(find_config(name)).model_dump()
+    config["training"] |= training
+    run = {"n_train": 20_000, "epochs": config["training"]["epochs"], "parameters": parameters}
+    preprocess = {"size": config["data"]["image_size"]}
+    network = config["model"]["backbone"]
+    recipe = {"config": config, "preprocess": preprocess, "run": run, "network": network}
+    return {"recipe": recipe, "decision": decision}
+
+
+RETINANET = {"tried": [{}] * 8, "boxes_tried": [{}] * 7}
+CHEXNET = {"tried": [], "boxes_tried": [{}] * 21}
+
+
+def test_the_two_full_recipes_differ_in_all_conditions_that_their_files_name():
+    records = {
+        "RetinaNet": published("retinanet", 34_000_000, RETINANET),
+        "CheXNet": published("chexnet", 7_000_000, CHEXNET),
+    }
+    unequal = unequal_conditions(records)
+    texts = {name: tuple(values.values()) for name, values in unequal.items()}
+    assert texts == {
+        "network": ("retinanet on resnet50", "densenet121"),
+        "parameters": ("34.0 million", "7.0 million"),
+        "input size": ("512 px", "224 px"),
+        "first weights": ("coco", "imagenet"),
+        "trained part": (
+            "the deepest 3 stages of the backbone without its batch norms",
+            "all of the backbone",
+        ),
+        "length of training": ("15 epochs, 37,500 steps", "15 epochs, 9,375 steps"),
+        "batch": ("8 images", "32 images"),
+        "sampling of positives": ("50 % of the drawn images", "as they come"),
+        "loss": ("focal loss", "cross-entropy, positives by the ratio of negatives to positives"),
+        "figure that chose the epoch": ("AP50", "AUROC"),
+        "settings tried on validation": ("8 image scores and 7 box rules", "21 box rules"),
+    }
+
+
+def test_any_setting_of_the_same_recipe_that_differs_is_named():
+    one = published("chexnet", 7_000_000, CHEXNET)
+    for setting, value, condition in (
+        ("learning_rate", 1e-3, "optimiser"),
+        ("ema_decay", 0.99, "averaged weights"),
+        ("patience", 0, "early stopping"),
+        ("label_smoothing", 0.1, "label smoothing"),
+        ("accumulate", 2, "batch"),
+    ):
+        other = published("chexnet", 7_000_000, CHEXNET, **{setting: value})
+        assert condition in unequal_conditions({"A": one, "B": other})

@@ -227,7 +227,7 @@ def report_of(folder: Path, **facts: Any) -> Path:
     """A report of one system, as far as it is read."""
     rows = [
         {"metric": metric, "policy": policy, "estimate": value, "ci_low": value - 0.1,
-         "ci_high": value + 0.1, "system": "A", "unit": "image", "subgroup": subgroup,
+         "ci_high": value + 0.1, "first": "A", "unit": "image", "subgroup": subgroup,
          "n_images": 50, "n_patients": 40, "n_positive": 9}
         for metric, policy, value, subgroup in (
             ("auroc", "", 0.75, "sex F"), ("auroc", "", 0.875, "all"),

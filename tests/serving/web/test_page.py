@@ -228,7 +228,9 @@ def test_list_gives_the_reason_of_missing_answers_and_continues_after_a_refusal(
 
 
 def test_list_has_a_reason_for_every_kind_of_warning(page: _Page) -> None:
-    aged = Guard(96, 1.0, 600, 0.0, None, (0, 0, 0, 600))  # type: ignore[arg-type]
+    aged = Guard.model_construct(
+        size=96, limit=1.0, images=600, ages=(0, 0, 0, 600)
+    )  # nothing was fitted
     infant = DecodedImage(np.zeros((90, 120), np.uint8), {}, header={"age_years": 1.0})
     turned = DecodedImage(np.zeros((90, 120), np.uint8), {"orientation": "R\\H"})
     kinds = {

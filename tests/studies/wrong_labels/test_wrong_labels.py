@@ -115,9 +115,9 @@ def test_labels_without_error_leave_every_figure_as_it_is():
     truth, good, poor = labels_and_scores()
     report = compared({"A": good, "B": poor}, truth)
     as_labelled = {
-        (row["first"], row["metric"]): row["estimate"]
+        (" - ".join(filter(None, (row["first"], row["second"]))), row["metric"]): row["estimate"]
         for row in report.figures.to_dict("records")
-        if row["second"] == "" and row["subgroup"] == "all" and row["policy"] in ("", POLICY)
+        if row["subgroup"] == "all" and row["policy"] in ("", POLICY)
     }
     for key, row in corrected(report, 0.0).items():
         assert row["estimate"] == pytest.approx(as_labelled[key])
