@@ -30,7 +30,8 @@ def with_evident_unit(
     """Return boxes in the only unit or order by which they fit their images.
 
     Whole numbers up to 1000 may be px or coordinates from 0 to 1000. Where boxes in px leave their
-    images, they are the latter, or y is written before x. Where all fit, the user is asked.
+    images, they are the latter, or y is written before x. Where both fit, or the size of an image
+    is unknown, the user is asked.
 
     Args:
         read: Boxes without scores, as corners in their own unit.
@@ -44,11 +45,16 @@ def with_evident_unit(
     reading = read.reading
     if reading.unit != "px" or reading.form != "xyxy" or reading.affirmed or read.rows.empty:
         return read
-    if np.isnan(sizes).any():
-        return read
     corners = read.rows[EDGES].to_numpy(np.float64)
     is_whole = bool((corners % 1 == 0).all()) and corners.min() >= 0
     may_be_steps = is_whole and _LEAST < corners.max() <= _STEPS
+    px_or_steps = f"{where}: are these boxes px, or coordinates from 0 to 1000? None exceeds 1000, "
+    px_or_steps_answers = f"If px, {answers['px']}; if not, {answers['thousandth']}"
+    if np.isnan(sizes).any():
+        if may_be_steps:
+            reason = "and no sizes of images are known"
+            raise InputError(f"{px_or_steps}{reason}. {px_or_steps_answers}")
+        return read
     fits = {
         "px": _fits(corners, sizes),
         "yxyx": _fits(in_order(corners, "yxyx"), sizes),
@@ -56,10 +62,7 @@ def with_evident_unit(
     }
     if fits["px"]:
         if may_be_steps and np.median(sizes) >= _ALIKE * _STEPS:
-            raise InputError(
-                f"{where}: are these boxes px, or coordinates from 0 to 1000? None exceeds 1000, "
-                f"and both fit the images. If px, {answers['px']}; if not, {answers['thousandth']}"
-            )
+            raise InputError(f"{px_or_steps}and both fit the images. {px_or_steps_answers}")
         return read
     if fits["yxyx"] and fits["thousandth"]:
         raise InputError(
