@@ -139,8 +139,10 @@ def compare(
         out: Report folder to make. Without it nothing is written, and each call predicts its runs
             again.
         target: Target (a finding, or a group of findings) to evaluate, if the data set has several.
-            Give the option several times, or give 'all', for one report on each target and a page
-            that links them. With --truth FILE also NAME=FINDING,FINDING, as in cxr prepare.
+            Give the option several times, or give 'all', for one page with a row for each target
+            and their mean, and a report on each (docs/questions/several-findings.md). With --truth
+            it takes the columns of the labels. With --truth FILE also NAME=FINDING,FINDING, as in
+            cxr prepare.
         split: Split (which images are for training, validation and test) whose test images are
             evaluated. By default it is the split that the systems were made on.
         images: What happens if the systems were run on different images. all, the default, refuses
