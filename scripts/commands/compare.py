@@ -98,6 +98,7 @@ def compare(
     exposure: Exposures = (),
     mapping: AnyPath | None = None,
     allow_shared_patients: bool = False,
+    uncertain: Literal["positive", "negative"] | None = None,
     both: bool = False,
     hide_names: bool = False,
     overwrite: bool = False,
@@ -138,8 +139,10 @@ def compare(
         out: Report folder to make. Without it nothing is written, and each call predicts its runs
             again.
         target: Target (a finding, or a group of findings) to evaluate, if the data set has several.
-            Give the option several times, or give 'all', for one report on each target and a page
-            that links them. With --truth FILE also NAME=FINDING,FINDING, as in cxr prepare.
+            Give the option several times, or give 'all', for one page with a row for each target
+            and their mean, and a report on each (docs/questions/several-findings.md). With --truth
+            it takes the columns of the labels. With --truth FILE also NAME=FINDING,FINDING, as in
+            cxr prepare.
         split: Split (which images are for training, validation and test) whose test images are
             evaluated. By default it is the split that the systems were made on.
         images: What happens if the systems were run on different images. all, the default, refuses
@@ -170,6 +173,10 @@ def compare(
         allow_shared_patients: Evaluate labels of --truth in which patients of test images have
             images in validation or training, too. Without it they are refused; with it the report
             says how many they are.
+        uncertain: Label that test images of uncertain label get, positive or negative, as a
+            sensitivity analysis: is the answer the same? Thresholds stay those of validation images
+            of certain label. By default these images are left out and counted. Uncertain is what
+            the labels call so, such as -1 beside 1 and 0.
         both: Also compare all systems together as one more system: an image score by logistic
             regression, fitted on validation images, that gates the detector's boxes. The report
             says whether it is better than each of them, and which decisions it changes
@@ -219,13 +226,13 @@ def compare(
     inputs: Sequence[FromDataSet | FromTruth]
     left_out: dict[str, str] = {}  # findings that not all systems know
     if data is not None and truth is None and boxes is None and patients is None:
-        inputs = _from_data_set(compared, data, target_names, split, result_columns)
+        inputs = _from_data_set(compared, data, target_names, split, result_columns, uncertain)
     elif truth is not None and data is None:
         if split not in (None, "default"):
             raise InputError(f"--split {split}: is for --data; name roles in the truth")
         inputs, left_out = _from_truth(
             compared,
-            GivenTables(truth, boxes, patients, columns_of_truth),
+            GivenTables(truth, boxes, patients, columns_of_truth, uncertain),
             target_names,
             result_columns,
             read_scales(scale),
@@ -255,6 +262,7 @@ def compare(
             "metrics": list(metrics),
             "exposure": _without_folders(exposure),
             "mapping": None if mapping is None else as_path(mapping).name,
+            "uncertain": uncertain,
             "both": both,
             "hide_names": hide_names,
             "image_folder": None if image_options.folder is None else image_options.folder.name,
@@ -281,12 +289,13 @@ def compare(
 
 
 class GivenTables(NamedTuple):
-    """Labels, true boxes and patients in files or in memory, and how the columns are named."""
+    """Labels, true boxes and patients in files or in memory, and how their columns are read."""
 
     truth: Any
     boxes: Any
     patients: Any
     columns: tuple[str, ...]
+    uncertain: Literal["positive", "negative"] | None
 
 
 def _from_truth(
@@ -305,7 +314,15 @@ def _from_truth(
     several = several_findings(tables.truth, target_names)
     if several is None:
         compared = _with_systems_of_truth(compared, tables.truth, result_columns)
-        opened = [(open_truth(*tables, target_names), compared)]
+        given = open_truth(
+            tables.truth,
+            tables.boxes,
+            tables.patients,
+            tables.columns,
+            target_names,
+            uncertain=tables.uncertain,
+        )
+        opened = [(given, compared)]
     else:
         opened, left_out = _by_finding(several, compared, tables)
     first = next(iter(opened[0][0].truths.values()))
@@ -338,7 +355,13 @@ def _by_finding(
             continue
         boxes = several.boxes_of(tables.boxes, finding)
         label = several.label_of(finding)
-        given = open_truth(several.truth_of(finding), boxes, tables.patients, label=label)
+        given = open_truth(
+            several.truth_of(finding),
+            boxes,
+            tables.patients,
+            label=label,
+            uncertain=tables.uncertain,
+        )
         opened.append((given, of_finding))
     if not opened:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
@@ -352,6 +375,7 @@ def _from_data_set(
     target_names: list[str] | None,
     split: str | None,
     columns: ResultColumns,
+    uncertain: Literal["positive", "negative"] | None,
 ) -> list[FromDataSet]:
     """Return the systems on each target of a data set."""
     # Values in memory do not need the readers of data sets and predictions folders.
@@ -364,7 +388,7 @@ def _from_data_set(
     split = own_split(split, [path for system in compared for path in system.paths], dataset)
     opened = [open_values(system, dataset, split, columns) for system in compared]
     return [
-        FromDataSet(opened, LabelledSplit(dataset, each, split))
+        FromDataSet(opened, LabelledSplit(dataset, each, split, uncertain))
         for each in chosen_targets(dataset, target_names)
     ]
 
