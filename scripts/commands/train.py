@@ -62,7 +62,12 @@ class TrainedRuns:
 
 def _read_names(value: str | Path | Sequence[str]) -> list[str]:
     """Return the names of configurations, which commas separate unless they are part of a path."""
-    texts = [str(value)] if isinstance(value, str | Path) else [str(text) for text in value]
+    given = [value] if isinstance(value, str | Path) else value
+    if not isinstance(given, Sequence) or not all(isinstance(one, str | Path) for one in given):
+        raise InputError(
+            f"config: expected the name of a configuration, got a {type(value).__name__}"
+        )
+    texts = [str(text) for text in given]
     parts = [[text] if Path(text).is_file() else text.split(",") for text in texts]
     names = [name.strip() for part in parts for name in part]
     if not all(names) or not names:
@@ -74,7 +79,7 @@ def _read_names(value: str | Path | Sequence[str]) -> list[str]:
 
 
 def _words_of_names(value: str | Path | Sequence[str]) -> list[str]:
-    return [str(value)] if isinstance(value, str | Path) else [",".join(map(str, value))]
+    return [",".join(map(str, value))] if isinstance(value, list | tuple) else [str(value)]
 
 
 Configurations = Annotated[
