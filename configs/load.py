@@ -450,11 +450,9 @@ def _suggestion(key: str, known: list[str]) -> str:
         if leaf.lower() in _SYNONYMS.get(candidate, ()):
             return f"; did you mean '{candidate}'?"
     siblings = [candidate for candidate in known if candidate.rpartition(".")[0] == section]
-    near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.7)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    key_by_leaf = {candidate.rpartition(".")[2]: candidate for candidate in known}
-    near = difflib.get_close_matches(leaf, key_by_leaf, n=1, cutoff=0.7)
-    if near:
-        return f"; did you mean '{key_by_leaf[near[0]]}'?"
+    for candidates in (siblings, known):
+        key_by_leaf = {candidate.rpartition(".")[2]: candidate for candidate in candidates}
+        near = difflib.get_close_matches(leaf, key_by_leaf, n=1, cutoff=0.7)
+        if near:
+            return f"; did you mean '{key_by_leaf[near[0]]}'?"
     return f"; known here: {', '.join(siblings or known)}"
