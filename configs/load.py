@@ -362,11 +362,13 @@ def _suggestion(key: str, known: list[str]) -> str:
     for candidate in known:
         if leaf.lower() in _SYNONYMS.get(candidate, ()):
             return f"; did you mean '{candidate}'?"
+    key_by_leaf = {candidate.rpartition(".")[2]: candidate for candidate in known}
+    if leaf in key_by_leaf:  # in another section
+        return f"; did you mean '{key_by_leaf[leaf]}'?"
     siblings = [candidate for candidate in known if candidate.rpartition(".")[0] == section]
     near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.7)
     if near:
         return f"; did you mean '{near[0]}'?"
-    key_by_leaf = {candidate.rpartition(".")[2]: candidate for candidate in known}
     near = difflib.get_close_matches(leaf, key_by_leaf, n=1, cutoff=0.7)
     if near:
         return f"; did you mean '{key_by_leaf[near[0]]}'?"
