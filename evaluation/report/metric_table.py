@@ -22,8 +22,8 @@ from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 MARKS = (
-    "● Shown to differ after correction for the number of comparisons. ○ Tested and not shown, which "
-    "is not the same as equal. No sign: not tested, whatever its interval and p."
+    "● Shown to differ after correction for the number of comparisons. ○ Tested and not shown, "
+    "which is not the same as equal. No sign: not tested, whatever its interval and p."
 )
 
 
