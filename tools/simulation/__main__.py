@@ -31,7 +31,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from tools.annexes import modules_of_annexes
-from tools.simulation import folds, rates
+from tools.simulation import findings, folds, rates
 from tools.simulation.claims import QUESTIONS, Question, measure
 from tools.simulation.designs import core_designs
 
@@ -50,7 +50,7 @@ name its mean and the number of sets in which it is defined."""
 
 def further_modules() -> list[Any]:
     """Return the modules of designs that call another function, with those of the annexes."""
-    return [folds, rates, *modules_of_annexes("simulation")]
+    return [findings, folds, rates, *modules_of_annexes("simulation")]
 
 
 @cache
