@@ -94,6 +94,12 @@ def test_only_what_the_answer_shows_is_marked_as_shown(nine):
     assert {text[:1] for text in differences} == {"●", "○", ""}
 
 
+def test_a_difference_that_the_answer_does_not_test_has_no_sign(nine):
+    differences = nine.table.droplevel(0)["M0 − M8"]
+    assert differences["AUROC"][0] in "●○"
+    assert differences["Accuracy"].lstrip("−")[0].isdigit()  # at a declared threshold
+
+
 def test_three_systems_and_more_are_rows_with_the_figures_of_the_other_layout(nine):
     comparison = nine.compared.comparison
     rows = main_table(comparison).frame

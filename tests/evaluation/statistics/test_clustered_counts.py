@@ -11,7 +11,11 @@ from cxr_compare.evaluation.statistics.clustered_counts import (
     function_over_seeds,
     jackknife,
 )
-from cxr_compare.evaluation.statistics.clustered_variance import without_leverage
+from cxr_compare.evaluation.statistics.clustered_variance import (
+    class_inflation,
+    effective_patients,
+    without_leverage,
+)
 
 RATES = ("accuracy", "precision", "recall", "specificity", "npv", "f1", "balanced_accuracy", "mcc")
 
@@ -110,3 +114,33 @@ def test_f1_has_the_interval_of_the_share_that_it_follows_from():
     jaccard = ShareParts.from_sums(np.r_[np.ones(15), np.zeros(11)], np.ones(26)).estimate()
     ends = [2 * end / (1 + end) for end in (jaccard.ci_low, jaccard.ci_high)]
     assert (found.ci_low, found.ci_high) == pytest.approx(tuple(ends))
+
+
+def test_one_image_each_inflates_no_variance():
+    assert class_inflation(np.array([1.0, 0, 0, 1]), np.ones(4)) == 1
+
+
+def test_few_patients_of_a_class_are_expected_to_be_as_unequal_as_all_patients():
+    rng = np.random.default_rng(8)
+    images = np.ceil(rng.pareto(1.2, 100_000)).clip(1, 60)
+    positive = np.where(rng.random(len(images)) < 0.05, images, 0.0)
+    expected = effective_patients(positive) / len(images)
+    ratios = []
+    for _ in range(200):
+        drawn_patients = rng.integers(len(images), size=300)
+        of_class, of_all = positive[drawn_patients], images[drawn_patients]
+        ratio = effective_patients(of_class) / (300 * expected)
+        ratios.append((ratio, ratio / class_inflation(of_class, of_all)))
+    found, corrected = np.array(ratios).T
+    assert np.mean(found) > 2  # samples look more even than the population
+    assert np.mean(corrected) < 1.2
+
+
+def test_an_inflated_variance_widens_the_interval_of_a_share():
+    hits, images = drawn(3)
+    plain = ShareParts.from_sums(hits, images).estimate()
+    wide = ShareParts.from_sums(hits, images, 2.0).estimate()
+    assert wide.estimate == plain.estimate
+    assert wide.error == pytest.approx(np.sqrt(2) * plain.error)
+    assert wide.ci_low < plain.ci_low
+    assert plain.ci_high < wide.ci_high
