@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -267,6 +267,24 @@ _Model = TypeVar("_Model")
 _COUNT = re.compile(r"\d{1,3}")
 
 
+MOST_LETTERS = 100
+"""Longest name of a system: it also names files and is a row of each table."""
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse a name of a system that is too long for tables and files, before anything is computed.
+
+    Raises:
+        InputError: A name has more than 100 letters.
+    """
+    for name in names:
+        if len(name) > MOST_LETTERS:
+            raise InputError(
+                f"compare: the name '{name[:30]}...' has {len(name)} letters; give the system a "
+                f"name of at most {MOST_LETTERS}: NAME=PATH"
+            )
+
+
 def name_models(
     systems: Mapping[str, _Model | Sequence[_Model]],
 ) -> dict[str, dict[str, _Model]]:
@@ -283,7 +301,8 @@ def name_models(
         For each system, a dictionary from the name of a model to the model.
 
     Raises:
-        InputError: A system has no model, or two models would get the same name, such as those of a
+        InputError: A name is too long, a system has no model, or two models would get the same
+            name, such as those of a
             system called ``A #1`` and of the first seed of a system called ``A``; or a system has
             the name of the image-blind baseline of another.
 
@@ -291,6 +310,7 @@ def name_models(
         >>> name_models({"A": ["first", "second"]})
         {'A': {'A #1': 'first', 'A #2': 'second'}}
     """
+    check_names(systems)
     named: dict[str, dict[str, _Model]] = {}
     for name, model_or_models in systems.items():
         if isinstance(model_or_models, Sequence):

@@ -72,6 +72,11 @@ class SystemFacts:
     notes: tuple[str, ...] = ()
 
 
+def made_here(record: Mapping[str, Any]) -> bool:
+    """Return True if this program trained, ran or joined a system, by the record on it."""
+    return any(record.get(key) for key in ("recipe", "backend", "members"))
+
+
 @dataclass(frozen=True)
 class System:
     """A trained model, a reader or other software, with its output for one finding.

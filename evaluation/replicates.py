@@ -97,11 +97,9 @@ def replicates(
 
     Example:
         >>> from cxr_compare.evaluation.choices import Choices
-        >>> from cxr_compare.evaluation.labelled_images import no_boxes
         >>> from cxr_compare.evaluation.output import Output
         >>> n = np.arange(60)
-        >>> images = LabelledImages(
-        ...     pd.Index(n), n % 2 == 0, n, 60, np.zeros(60, dtype=bool), no_boxes())
+        >>> images = LabelledImages.from_arrays(pd.Index(n).map("{:02d}".format), n % 2 == 0)
         >>> output = Output.from_scores(images.image_ids, (n * 7 % 10 + 3 * (n % 2 == 0)) / 20)
         >>> model = EvaluatedModel("A", images, output, Choices(target="opacity", chosen_on={}))
         >>> frame = replicates({"A": [model]}, Resamples(60, 200, 0))["A"][0]

@@ -89,8 +89,15 @@ def open_truth(
     """
     if isinstance(truth, Path):
         return _of_file(truth, boxes, patients, columns, target_names, uncertain)
+    from cxr_compare.evaluation.boxes.read_boxes import is_coco, is_detector_output
     from cxr_compare.evaluation.sources.from_frames import truth_from_values
 
+    if is_detector_output(truth):
+        if boxes is not None:
+            raise InputError("truth: holds true boxes itself; leave boxes out")
+        if is_coco(truth):
+            raise InputError("truth: a list of COCO annotations lacks the images; give the file")
+        truth, boxes = [int(len(target["boxes"]) > 0) for target in truth], truth
     labelled, order = truth_from_values(
         truth, boxes=boxes, patients=patients, label=label, uncertain=uncertain
     )

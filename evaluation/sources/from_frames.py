@@ -633,13 +633,21 @@ def _flat(value: Any, name: str) -> np.ndarray:
     """Convert values, also a tensor on any device, to an array of shape ``(N,)``."""
     if isinstance(value, Mapping):
         raise InputError(f"{name}: is a dict; give pd.Series(values, index=image_ids)")
+    if not hasattr(value, "__len__"):  # nor have a model and a function
+        raise InputError(
+            f"{name}: is a {type(value).__name__}; give what a model says of the images, scores or "
+            "boxes"
+        )
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
         raise InputError(f"{name}: has masked values; leave these images out, or give NaN")
     array = as_array(value)
     if array.ndim == 2 and array.shape[1] == 1:  # as a network with one output gives them
         array = array[:, 0]
     if array.ndim != 1:
-        raise InputError(f"{name}: expected one value for each image, got the shape {array.shape}")
+        advice = "; take one column, such as values[:, 1]" if array.ndim == 2 else ""
+        raise InputError(
+            f"{name}: expected one value for each image, got the shape {array.shape}{advice}"
+        )
     if np.iscomplexobj(array):
         raise InputError(f"{name}: has complex numbers; give real ones")
     return array

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cxr_compare.evaluation.statistics.intervals import Interval
-
 DASH = "–"
 """Text of a figure that is not defined."""
 ZERO = 1e-6
@@ -60,23 +55,6 @@ def _end_text(end: float | None, digits: int) -> str:
     while not float(f"{end:.{digits}f}"):
         digits += 1
     return number(end, digits)
-
-
-def interval_text(interval: Interval) -> str:
-    """Format both ends of an interval, such as ``0.100 to 0.200``; empty if there is no interval.
-
-    Args:
-        interval: An estimate and its interval, whose ends are NaN if there is no interval.
-
-    Returns:
-        The text, such as ``0.100 to 0.200``.
-
-    Example:
-        >>> from cxr_compare.evaluation.statistics.intervals import Interval
-        >>> interval_text(Interval(0.0, -0.1, 0.1))
-        '−0.100 to 0.100'
-    """
-    return range_text(interval.ci_low, interval.ci_high) if interval.bounded else ""
 
 
 def score_text(value: float) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy  # its parts load when they are first used
 
 from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.figure_text import ZERO
+from cxr_compare.evaluation.statistics.figure_text import ZERO, range_text
 
 LEVEL = 0.95
 """Coverage of every interval, unless another one is asked for."""
@@ -292,3 +292,19 @@ def expanded_level(level: float, patients: float | None) -> float:
     t = scipy.special.stdtrit(patients - 1, (1 + level) / 2)
     reach = math.sqrt(patients / (patients - 1)) * t
     return float(1 - 2 * scipy.special.ndtr(-reach))
+
+
+def interval_text(interval: Interval) -> str:
+    """Format both ends of an interval, such as ``0.100 to 0.200``; empty if there is no interval.
+
+    Args:
+        interval: An estimate and its interval, whose ends are NaN if there is no interval.
+
+    Returns:
+        The text, such as ``0.100 to 0.200``.
+
+    Example:
+        >>> interval_text(Interval(0.0, -0.1, 0.1))
+        '−0.100 to 0.100'
+    """
+    return range_text(interval.ci_low, interval.ci_high) if interval.bounded else ""

@@ -25,7 +25,8 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.output import System
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
-from cxr_compare.evaluation.statistics.figure_text import interval_text, number, p_equation
+from cxr_compare.evaluation.statistics.figure_text import number, p_equation
+from cxr_compare.evaluation.statistics.intervals import interval_text
 from cxr_compare.evaluation.verdict.background import Background
 from cxr_compare.evaluation.verdict.claims import against_chance
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.evaluated_model import EvaluatedModel, Models
 from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.output import made_here
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.thresholds import ValidationScores
@@ -135,7 +136,8 @@ def _notes_of_values(
     for name, model in named.items():
         values = scores[name]
         is_image_score = model.output.kind == "scores" and has_values[name] > 2
-        if is_image_score and values.min() >= 0.5 and values.max() <= 1:
+        is_foreign = not made_here(model.facts.record)
+        if is_foreign and is_image_score and values.min() >= 0.5 and values.max() <= 1:
             text = (
                 f"No score of {name} is below 0.5: if they are the confidence of the predicted "
                 "class, all its figures are wrong. Give the probability of the finding, 1 - "

@@ -112,8 +112,9 @@ def compare(
     Args:
         systems: Predictions folders (of cxr predict, import or ensemble) or runs (folders of cxr
             train), each as PATH or NAME=PATH. Several training seeds of one system are written
-            NAME=PATH,PATH,... A run is predicted and tuned first. The first system is the
-            reference, with which the others are compared. From Python you can also give scores or
+            NAME=PATH,PATH,... A folder of runs (cxr train NAME,NAME) stands for all runs in it. A
+            run is predicted and tuned first. The first system is the reference, with which the
+            others are compared. From Python you can also give scores or
             boxes by name, as arrays, Series or frames.
         data: Data set that cxr prepare made.
         truth: Labels, in place of --data: a CSV (image_id, label 0, 1 or empty, and if known
@@ -381,11 +382,15 @@ def _from_data_set(
     # Values in memory do not need the readers of data sets and predictions folders.
     from cxr_compare.data_prep.dataset import DataSet
     from cxr_compare.evaluation.sources.labelled_split import LabelledSplit
-    from cxr_compare.scripts.from_data_set import FromDataSet, open_values
-    from cxr_compare.scripts.targets import chosen_targets
+    from cxr_compare.scripts.from_data_set import FromDataSet, open_values, runs_inside
+    from cxr_compare.scripts.targets import chosen_targets, learned_target
 
     dataset = data if isinstance(data, DataSet) else DataSet.open(as_path(data))
-    split = own_split(split, [path for system in compared for path in system.paths], dataset)
+    compared = [each for system in compared for each in runs_inside(system)]
+    paths = [path for system in compared for path in system.paths]
+    split = own_split(split, paths, dataset)
+    if not target_names and (learned := learned_target(paths)) in dataset.targets:
+        target_names = [learned]
     opened = [open_values(system, dataset, split, columns) for system in compared]
     return [
         FromDataSet(opened, LabelledSplit(dataset, each, split, uncertain))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.scripts.small_sets import cxr
-from tests.test_documents import cxr_commands
+from tests.test_generated_documents import cxr_commands
 
 QUESTIONS = Path(__file__).resolve().parents[2] / "docs" / "questions"
 TESTED_ELSEWHERE = (

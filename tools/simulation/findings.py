@@ -60,8 +60,9 @@ def _measure(
             (first,) = seed_parts(each.models["A"], everything) or ()
             (second,) = seed_parts(each.models["B"], everything) or ()
             p_values.append((first - second).estimate().p_value)
-        own, gap = mean_of_auroc(evidence, ["A"]), mean_of_auroc(evidence, ["A", "B"])
-        is_missed = not own["ci_low"] <= truth <= own["ci_high"]
+        mean: Any = mean_of_auroc(evidence, ["A"])
+        gap: Any = mean_of_auroc(evidence, ["A", "B"])
+        is_missed = not mean["ci_low"] <= truth <= mean["ci_high"]
         return {
             "any finding": float(any(p is not None and p < 0.05 for p in holm(p_values))),
             "mean over findings": float(gap["p_value"] < 0.05),

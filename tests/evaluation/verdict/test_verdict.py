@@ -39,7 +39,7 @@ def two(make_metrics, difference):
         ((0.05, 0.01, 0.09), "A had the higher AUROC for", "interval above 0"),
         ((0.05, -0.01, 0.11), "not shown to differ", "interval holds 0"),
         ((0.05, 0.0, 0.11), "not shown to differ", "an end at 0 does not exclude it"),
-        ((0.05, 0.0004, 0.11), "not shown to differ", "printed as 0.000"),
+        ((0.05, 0.0004, 0.11), "interval 0.0004 to 0.110", "an end near 0 shows its side"),
         ((-0.05, -0.09, -0.01), "B had the higher AUROC for", "interval below 0"),
         ((0.05, float("nan"), float("nan")), "nothing can be claimed", "no interval"),
         ((0.0, -0.05, 0.05), "A and B had the same AUROC", "equal figures are no difference"),
