@@ -175,7 +175,8 @@ def _after_predictions(folder: Path, data: Path | None) -> list[str]:
         return next_steps(report, data)
     if not read_marker(folder).get("data_set"):  # of loose images: there is no truth to evaluate by
         return []
-    if not (folder / "decisions").is_dir():
+    has_scores = read_marker(folder).get("has_scores", True)
+    if has_scores and not (folder / "decisions").is_dir():
         return [f"cxr tune {_word(folder)} --data {_word(data or 'DATA')}"]
     rivals = [p for p in _beside(folder, "predictions") if _question(p) == _question(folder)]
     return [_comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)]

@@ -97,6 +97,11 @@ def tune(
     test_set = LabelledSplit(dataset, dataset.target(target), split)
     system = _open(predictions, test_set)
     read = read_system_of_split(system, test_set, ["val"])
+    if not read.has_scores:
+        raise InputError(
+            f"{predictions}: its boxes have no scores, so there is nothing to tune; cxr compare "
+            "takes it as it is"
+        )
     decision = choose.tune(read, test_set.truth, policies=policies, options=chosen)
     if not decision.chosen_on["n_images"]:
         raise InputError(
