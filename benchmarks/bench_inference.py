@@ -39,11 +39,11 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.finding_names import Target
 from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.detection.retinanet import LesionRetinaNet
+from cxr_compare.networks.model_files import load_model, save_model
 from cxr_compare.scripts.runtime import choose_device
 from cxr_compare.serving.export_graph import anchors_of, quantise, write_graph
 from cxr_compare.serving.export_spec import EXPORT_FILE, PREPROCESS_FILE, ExportSpec
 from cxr_compare.serving.trained_model import BUILDERS, TrainedModel
-from cxr_compare.training.model_files import load_model, save_model
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.run_info import StartedRun
 

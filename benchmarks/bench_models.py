@@ -38,10 +38,10 @@ from cxr_compare.detection.detector import training_losses as detector_losses
 from cxr_compare.detection.frames import CANDIDATES_PER_LEVEL, MIN_SCORE, NMS_IOU
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.retinanet import LesionRetinaNet
-from cxr_compare.scripts.runtime import choose_device, has_bf16_instructions
-from cxr_compare.training.cost import count_flops
-from cxr_compare.training.loop import SentNumbers
-from cxr_compare.training.optimisation import build_optimiser
+from cxr_compare.networks.cost import count_flops
+from cxr_compare.scripts.runtime import choose_device
+from cxr_compare.training.launch import has_bf16_instructions
+from cxr_compare.training.optim import build_optimiser
 
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding
@@ -268,12 +268,11 @@ def _our_step(
         moved = batch.to(device)
         with _autocast(device, precision):
             losses = losses_of(model, moved)
-        SentNumbers(losses)
         optimiser.zero_grad()
         torch.stack([*losses.values()]).sum().backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), how.clip or float("inf"))
         optimiser.step()
-        norm.item()  # waits for the norm, since `cxr train` checks that it is finite
+        norm.item()  # waits for the step
         return float(len(batch))
 
     return step

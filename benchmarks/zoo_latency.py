@@ -101,9 +101,9 @@ def prepare(
     import torch
 
     from cxr_compare.classification.model import build_classifier
+    from cxr_compare.networks.cost import count_flops
+    from cxr_compare.networks.model_files import save_model
     from cxr_compare.serving.export_graph import quantise, write_graph
-    from cxr_compare.training.cost import count_flops
-    from cxr_compare.training.model_files import save_model
 
     images = _images(_CALIBRATION_IMAGES, size)
     for name in network or NETWORKS:
@@ -395,7 +395,7 @@ def _load_torchvision(folder: Path, images: np.ndarray) -> dict[tuple[str, str],
     import torch
     from torchvision import models
 
-    from cxr_compare.training.model_files import load_model
+    from cxr_compare.networks.model_files import load_model
 
     torch.manual_seed(_SEED)
     floats = (torch.from_numpy(images).float() / 255).sub(0.449).div(0.226).repeat(1, 3, 1, 1)
@@ -426,8 +426,8 @@ def _load_torch(folder: Path, images: np.ndarray) -> dict[tuple[str, str], Work]
     tune_cpu()
     import torch
 
+    from cxr_compare.networks.model_files import load_model
     from cxr_compare.serving.trained_model import BUILDERS
-    from cxr_compare.training.model_files import load_model
 
     model: Any = load_model(folder / "torch", BUILDERS).to(memory_format=torch.channels_last)
 

@@ -283,9 +283,10 @@ def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE_SIZ
     """
     network = find_network(name, "classifier")
     if image_size < network.min_size:
+        smallest = -(-network.min_size // 32) * 32  # sizes of pixel stores are multiples of 32
         raise InputError(
             f"{name}: needs images of at least {network.min_size} px, but gets {image_size}; set "
-            "data.image_size"
+            f"data.image_size = {smallest}"
         )
     if network.family == "timm":
         trunk = _build_timm_trunk(name, image_size)
@@ -301,8 +302,8 @@ def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE_SIZ
         trunk = Trunk(layers, channels, grid)
     if last_stride not in (None, trunk.grid.stride):
         raise InputError(
-            f"last_stride: {name} has cells of {trunk.grid.stride} px, not {last_stride}; leave "
-            "model.last_stride out"
+            f"last_stride: {name} has cells of {trunk.grid.stride} px, not {last_stride}; set "
+            "model.last_stride = none, which takes the network's own"
         )
     return trunk
 

@@ -89,33 +89,12 @@ def _balancing_weights(targets: np.ndarray) -> Tensor:
     return torch.from_numpy(np.clip(weights, 0.01, 100).astype(np.float32))
 
 
-def _logits(
-    model: ImageClassifier, batch: LabelBatch, pooled_features: dict[str, Tensor] | None
-) -> Tensor:
-    """Compute the logits (B, K) of a batch.
-
-    `pooled_features`, for a frozen trunk, holds features (C,) by image id: those that it lacks are
-    computed and added. The pixels of an image must be the same each time.
-    """
-    if pooled_features is None:
-        logits: Tensor = model(batch.images)
-        return logits
-    new_rows = [row for row, name in enumerate(batch.image_ids) if name not in pooled_features]
-    if new_rows:
-        with torch.no_grad():
-            pooled = model.features(batch.images[new_rows]).mean(dim=(2, 3))  # (N, C)
-        new_ids = [batch.image_ids[row] for row in new_rows]
-        pooled_features.update(zip(new_ids, pooled, strict=True))
-    return model.head(torch.stack([pooled_features[name] for name in batch.image_ids]))
-
-
 def training_losses(
     model: ImageClassifier,
     batch: LabelBatch,
     criterion: Criterion = masked_cross_entropy,
     *,
     smoothing: float = 0.0,
-    pooled_features: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Compute the loss of a classifier on a training batch.
 
@@ -126,22 +105,18 @@ def training_losses(
             `build_criterion`.
         smoothing: Label smoothing: share of each label that is moved to one half (Szegedy et al.
             2016, with two classes for each finding), so that 0.1 turns 1 into 0.95.
-        pooled_features: Cache of the features before the last layer by image id, for a frozen
-            backbone and images without augmentation. Missing features are computed and added. None
-            keeps no cache.
 
     Returns:
         A dictionary with the scalar loss under the key ``classification``.
     """
     targets = batch.targets * (1 - smoothing) + smoothing / 2
-    return {"classification": criterion(_logits(model, batch, pooled_features), targets)}
+    return {"classification": criterion(model(batch.images), targets)}
 
 
 def validation_losses(
     model: ImageClassifier,
     batch: LabelBatch,
     criterion: Criterion = masked_cross_entropy,
-    pooled_features: dict[str, Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Compute the loss of a classifier on a validation batch, without gradient, and its scores.
 
@@ -153,15 +128,13 @@ def validation_losses(
         batch: Images and labels. All labels may be unknown.
         criterion: Function that computes the loss from logits and labels, such as the result of
             `build_criterion`.
-        pooled_features: Cache of the features before the last layer by image id, for a frozen
-            backbone. Missing features are computed and added. None keeps no cache.
 
     Returns:
         A dictionary with the scalar loss under the key ``classification``; and the scores of the B
         images for K findings, float64 (B, K) in [0, 1].
     """
     with evaluation_mode(model), torch.no_grad():
-        logits = _logits(model, batch, pooled_features)
+        logits: Tensor = model(batch.images)
     return {"classification": criterion(logits, batch.targets)}, sigmoid_scores(logits)
 
 

@@ -1,13 +1,20 @@
-"""The last layer of a probe: a logistic regression of standardised features for each finding."""
+"""A probe: features of a frozen network, and a logistic regression of them for each finding."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
+
+from cxr_compare.classification.inference import compute_features
+from cxr_compare.classification.model import ImageClassifier
+from cxr_compare.data_prep.store.pixel_store import PixelSource
+from cxr_compare.data_prep.work.background_threads import read_ahead
 
 _MOST_ITERATIONS = 2000
 _TOLERANCE = 1e-5  # largest component of the gradient of the mean loss at which a fit ends
@@ -28,6 +35,48 @@ class LabelledFeatures:
     features: np.ndarray  # float32 (N, C)
     targets: np.ndarray  # float32 (N, K): 1, 0 or NaN
     patients: Sequence[str]
+
+
+def compute_labelled_features(
+    model: ImageClassifier,
+    store: PixelSource,
+    labels: pd.DataFrame,
+    patients: Sequence[str],
+    *,
+    batch_size: int,
+    device: str = "cpu",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    advance: Callable[[int], None] = lambda n: None,
+) -> LabelledFeatures:
+    """Compute the pooled features of images, with the network in evaluation mode.
+
+    Args:
+        model: The network, which is moved to ``device``.
+        store: Object whose method `image` returns the pixels of an image id.
+        labels: Labels of the images by ``image_id``, with a column for each finding.
+        patients: Id of the patient of each image.
+        batch_size: Number of images that are computed together.
+        device: Device that computes.
+        precision: Number format of the network.
+        advance: Function that is called with the number of images of each batch.
+
+    Raises:
+        InputError: A feature is not finite; the message names the image.
+    """
+
+    def batches() -> Iterator[tuple[list[str], torch.Tensor]]:
+        for start in range(0, len(labels), batch_size):
+            ids = [str(name) for name in labels.index[start : start + batch_size]]
+            pixels = np.stack([store.image(image_id) for image_id in ids])
+            yield ids, torch.from_numpy(pixels).unsqueeze(1)  # (B, 1, S, S)
+
+    parts = []
+    for features in compute_features(
+        model, read_ahead(batches()), device=device, precision=precision
+    ):
+        parts.append(features)
+        advance(len(features))
+    return LabelledFeatures(np.concatenate(parts), labels.to_numpy(np.float32), list(patients))
 
 
 @dataclass(frozen=True)
@@ -151,6 +200,13 @@ def fit_layer(
         weights.append(kept.weight / std)
         biases.append(kept.bias - float(kept.weight @ (mean / std)))
     return FittedLayer(np.array(weights), np.array(biases), tuple(trials), tuple(constant))
+
+
+def load_layer(model: ImageClassifier, layer: FittedLayer) -> None:
+    """Put a fitted layer into a classifier, as its last layer."""
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.from_numpy(layer.weight))
+        model.classifier.bias.copy_(torch.from_numpy(layer.bias))
 
 
 def _fit_path(

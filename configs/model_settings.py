@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -88,6 +90,44 @@ Trainable = Annotated[
 ]
 
 
+def _none_as_left_out(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+LastStride = Annotated[Literal[16, 32] | None, BeforeValidator(_none_as_left_out)]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Metadata of a setting: what another value of it changes in a model.
+
+    Attributes:
+        shape: True if tensors get another shape, so that weights of another value do not fit.
+        loss: True if only the loss of a training changes; the weights fit.
+    """
+
+    shape: bool = False
+    loss: bool = False
+
+
+CHANGES_SHAPE = Changes(shape=True)
+CHANGES_LOSS = Changes(loss=True)
+
+
+def settings_that_change(settings: type[BaseModel], what: Literal["shape", "loss"]) -> set[str]:
+    """Return the keys of a section whose metadata says that they change the shape or the loss.
+
+    Example:
+        >>> settings_that_change(RetinaNetSettings, "loss")
+        {'box_loss'}
+    """
+    return {
+        name
+        for name, field in settings.model_fields.items()
+        if any(isinstance(entry, Changes) and getattr(entry, what) for entry in field.metadata)
+    }
+
+
 class ModelSettings(Section):
     """Keys of ``[model]`` that detectors and classifiers share.
 
@@ -100,9 +140,12 @@ class ModelSettings(Section):
             in the first epoch, then one more in each epoch, from the deepest), or the number of
             stages from the deepest. None trains the three deepest stages if `weights` are published
             ones, else all.
+        compile: True compiles the backbone by ``torch.compile`` while it is trained.
     """
 
-    backbone: str = Field(min_length=1, description="the network that the model is built on")
+    backbone: Annotated[str, CHANGES_SHAPE] = Field(
+        min_length=1, description="the network that the model is built on"
+    )
     weights: str = Field(
         default="none", description="imagenet, a file, or a run folder: docs/weights.md"
     )
@@ -110,6 +153,10 @@ class ModelSettings(Section):
         default=None,
         description="what learns; a number: so many stages of the backbone, from the deepest; left "
         "out: 3 with imagenet or coco, else all",
+    )
+    compile: bool = Field(
+        default=False,
+        description="torch.compile of the backbone: minutes at the start, then faster on a GPU",
     )
 
     @model_validator(mode="after")
@@ -143,7 +190,7 @@ class BackboneDetectorSettings(DetectorModelSettings):
             ``group`` norm.
     """
 
-    backbone: DetectorBackbone = Field(
+    backbone: Annotated[DetectorBackbone, CHANGES_SHAPE] = Field(
         default="resnet50", description="a network of docs/weights.md, or timm:NAME"
     )
     norm: Literal["frozen", "batch", "group"] = Field(
@@ -156,6 +203,11 @@ class BackboneDetectorSettings(DetectorModelSettings):
             raise ValueError(
                 "norm = 'frozen' keeps pretrained statistics, and weights = 'none' has none; "
                 "choose norm = 'batch' (or 'group' for batches below 8)"
+            )
+        if self.weights == "imagenet" and self.norm == "group":
+            raise ValueError(
+                "weights = 'imagenet' were made with batch norm; choose norm = 'frozen' or "
+                "'batch', not 'group'"
             )
         return self
 
@@ -170,14 +222,16 @@ class AnchorDetectorSettings(BackboneDetectorSettings):
         anchor_ratios: Ratios of height to width, of which each level has anchors.
     """
 
-    fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
+    fpn_channels: Annotated[int, CHANGES_SHAPE] = Field(
+        default=256, ge=8, le=1024, description="width of the pyramid"
+    )
     anchor_sizes: list[Side] | None = Field(
         default=None,
         min_length=5,
         max_length=5,
         description="px, the smallest on each level of the pyramid; left out: by image_size",
     )
-    anchor_ratios: list[Positive] = Field(
+    anchor_ratios: Annotated[list[Positive], CHANGES_SHAPE] = Field(
         default=[0.5, 1.0, 2.0], min_length=1, description="height over width"
     )
 
@@ -195,16 +249,18 @@ class RetinaNetSettings(AnchorDetectorSettings):
             ``v2``.
     """
 
-    head: Literal["v1", "v2"] = Field(
+    head: Annotated[Literal["v1", "v2"], CHANGES_SHAPE] = Field(
         default="v2", description="v2: group norm and GIoU, as torchvision's second version"
     )
-    head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
+    head_convs: Annotated[int, CHANGES_SHAPE] = Field(
+        default=4, ge=1, le=4, description="depth of the heads"
+    )
     weights: str = Field(
         default="none", description="imagenet, coco, a file, or a run folder: docs/weights.md"
     )
-    box_loss: Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"] = Field(
-        default="auto", description="auto: l1 in head v1, giou in v2"
-    )
+    box_loss: Annotated[
+        Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"], CHANGES_LOSS
+    ] = Field(default="auto", description="auto: l1 in head v1, giou in v2")
 
 
 class DeformableDetrSettings(BackboneDetectorSettings):
@@ -217,12 +273,18 @@ class DeformableDetrSettings(BackboneDetectorSettings):
         decoder_layers: Number of decoder layers, each with its own losses.
     """
 
-    queries: int = Field(default=300, ge=1, le=1000, description="boxes looked for in an image")
-    channels: int = Field(
+    queries: Annotated[int, CHANGES_SHAPE] = Field(
+        default=300, ge=1, le=1000, description="boxes looked for in an image"
+    )
+    channels: Annotated[int, CHANGES_SHAPE] = Field(
         default=256, ge=32, le=1024, multiple_of=32, description="width of the transformer"
     )
-    encoder_layers: int = Field(default=6, ge=1, le=12, description="on the maps of all levels")
-    decoder_layers: int = Field(default=6, ge=1, le=12, description="each with its own losses")
+    encoder_layers: Annotated[int, CHANGES_SHAPE] = Field(
+        default=6, ge=1, le=12, description="on the maps of all levels"
+    )
+    decoder_layers: Annotated[int, CHANGES_SHAPE] = Field(
+        default=6, ge=1, le=12, description="each with its own losses"
+    )
 
 
 class RtDetrSettings(DeformableDetrSettings):
@@ -234,8 +296,10 @@ class RtDetrSettings(DeformableDetrSettings):
             (denoising); 0 makes none.
     """
 
-    encoder_layers: int = Field(default=1, ge=1, le=12, description="on the deepest maps")
-    denoising: int = Field(
+    encoder_layers: Annotated[int, CHANGES_SHAPE] = Field(
+        default=1, ge=1, le=12, description="on the deepest maps"
+    )
+    denoising: Annotated[int, CHANGES_SHAPE] = Field(
         default=100, ge=0, le=500, description="queries made of the true boxes while it learns"
     )
 
@@ -249,10 +313,12 @@ class FCOSSettings(BackboneDetectorSettings):
             boxes.
     """
 
-    fpn_channels: int = Field(
+    fpn_channels: Annotated[int, CHANGES_SHAPE] = Field(
         default=256, ge=8, le=1024, multiple_of=8, description="width of the pyramid"
     )
-    head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
+    head_convs: Annotated[int, CHANGES_SHAPE] = Field(
+        default=4, ge=1, le=4, description="depth of the heads"
+    )
 
 
 class FasterRCNNSettings(AnchorDetectorSettings):
@@ -263,7 +329,7 @@ class FasterRCNNSettings(AnchorDetectorSettings):
             box.
     """
 
-    box_channels: int = Field(
+    box_channels: Annotated[int, CHANGES_SHAPE] = Field(
         default=1024, ge=8, le=4096, description="width of the layers that classify a proposal"
     )
 
@@ -279,7 +345,7 @@ _SETTINGS_BY_ARCHITECTURE: dict[str, type[DetectorModelSettings]] = {
 }
 
 
-_ENTRY_POINTS = "cxr_compare.detectors"  # each names a class with `Settings`
+_ENTRY_POINTS = "cxr_compare.detectors"  # each names a subclass of `detection.detector.Detector`
 
 
 def detector_names() -> list[str]:
@@ -355,11 +421,11 @@ class ClassifierModelSettings(ModelSettings):
             frozen features), which has its own keys.
     """
 
-    backbone: ClassifierBackbone = Field(
+    backbone: Annotated[ClassifierBackbone, CHANGES_SHAPE] = Field(
         default="densenet121", description="a network of docs/weights.md, or timm:NAME"
     )
-    last_stride: Literal[16, 32] | None = Field(
-        default=None, description="px a cell of the heat map; left out: the network's own"
+    last_stride: LastStride = Field(
+        default=None, description="px a cell of the heat map; none or left out: the network's own"
     )
     dropout: Fraction = Field(default=0.0, description="of the pooled features")
     trainable: Trainable = Field(
@@ -386,8 +452,8 @@ class ProbeModelSettings(Section):
         description="a network of docs/weights.md, or timm:NAME"
     )
     weights: str = Field(description="imagenet, a file, or a run folder: docs/weights.md")
-    last_stride: Literal[16, 32] | None = Field(
-        default=None, description="px a cell of the heat map; left out: the network's own"
+    last_stride: LastStride = Field(
+        default=None, description="px a cell of the heat map; none or left out: the network's own"
     )
     trainable: Literal["none"] = Field(
         default="none", description="the encoder stays as it is, and the last layer is fitted"

@@ -195,7 +195,7 @@ class TrainingSettings(Section):
     workers: _Workers = Field(
         default="auto",
         description="processes that load, a device; 0 loads in this one; auto: 0 on a CPU, for a "
-        "GPU what processors and shared memory allow, 8 at most",
+        "GPU its share of the processors, 8 at most",
     )
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
         default=[], description="beside metrics.csv; each needs its pip extra"

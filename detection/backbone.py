@@ -10,6 +10,7 @@ import torch
 from timm.layers import BatchNormAct2d, GroupNormAct
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
@@ -258,53 +259,63 @@ class DetectorStart(NamedTuple):
         Source:
             Lin et al. 2017, Feature Pyramid Networks for Object Detection.
         """
-        name = self.backbone
-        body = self.body
-        # The deepest stage (of timm) or layer of each stride, and its channels.
-        tap_by_stride: dict[int, tuple[Any, int]]
-        if name.startswith(TIMM):
-            info: Any = body.feature_info
-            tap_by_stride = {
-                stage["reduction"]: (number, stage["num_chs"]) for number, stage in enumerate(info)
-            }
-        else:
-            tap_by_stride = {
-                layer.stride: (layer.name, layer.channels) for layer in _body_layers(name)
-            }
-        if not tap_by_stride.keys() >= set(strides):
-            raise InputError(
-                f"backbone: a pyramid needs maps of {', '.join(map(str, strides))} px a cell, and "
-                f"{name} has {', '.join(map(str, sorted(tap_by_stride)))}; choose another network"
-            )
-        taps = [tap_by_stride[stride][0] for stride in strides]
-        widths = [tap_by_stride[stride][1] for stride in strides]
+        features, widths = self.maps(*strides)
         top: Any = LastLevelMaxPool()
         if not pooled_top:
             top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
             # torchvision guesses this from the channel counts, which may be equal by chance.
             top.use_P5 = not p6_from_c5
-        levels = {tap: str(level) for level, tap in enumerate(taps) if isinstance(tap, str)}
-        pyramid = BackboneWithFPN(body, levels, widths, channels, extra_blocks=top)
-        if name.startswith(TIMM):
-            pyramid.body = _TimmFeatures(body, taps)  # type: ignore[assignment]
-        elif NETWORKS[name].family == "densenet":
-            pyramid.body = _DenseFeatures(body, strides)  # type: ignore[assignment]
+        pyramid = BackboneWithFPN(self.body, {}, widths, channels, extra_blocks=top)
+        pyramid.body = features  # type: ignore[assignment]  # instead of torchvision's own
         return pyramid
 
     def maps(self, *strides: int) -> tuple[nn.Module, list[int]]:
         """Return the backbone as a network that outputs its feature maps of some strides.
 
         Args:
-            *strides: Strides of the maps, such as 8, 16 and 32: distance of neighbouring cells of a
-                map, in px of the input image.
+            *strides: Strides of the maps, one or several of 2, 4, 8, 16 and 32: distance of
+                neighbouring cells of a map, in px of the input image.
 
         Returns:
             The network, which returns a dictionary of maps from fine to coarse, and the number of
             channels of the maps of each stride.
 
         Raises:
-            InputError: The backbone has no maps of one of the strides.
+            InputError: The backbone has no maps of a stride, which the message names.
         """
-        # A pyramid is built although it is not used: its random values are part of a seed's.
-        pyramid: Any = self.pyramid(8, strides=strides)
-        return pyramid.body, [block[0].in_channels for block in pyramid.fpn.inner_blocks]
+        strides = tuple(sorted(set(strides)))
+        taps, widths = self._taps(strides)
+        if self.backbone.startswith(TIMM):
+            return _TimmFeatures(self.body, taps), widths
+        if NETWORKS[self.backbone].family == "densenet":
+            return _DenseFeatures(self.body, strides), widths
+        levels = {tap: str(level) for level, tap in enumerate(taps)}
+        return IntermediateLayerGetter(self.body, levels), widths
+
+    def _taps(self, strides: Sequence[int]) -> tuple[list[Any], list[int]]:
+        """Return the deepest stage (of timm) or layer of each stride, and its channels."""
+        name = self.backbone
+        by_stride: dict[int, tuple[Any, int]]
+        if name.startswith(TIMM):
+            info: Any = self.body.feature_info
+            by_stride = {
+                stage["reduction"]: (number, stage["num_chs"]) for number, stage in enumerate(info)
+            }
+        else:
+            layers = _body_layers(name)
+            if NETWORKS[name].family == "densenet":
+                layers = [layer for layer in layers if layer.stride in _DENSE_TAPS]
+            by_stride = {layer.stride: (layer.name, layer.channels) for layer in layers}
+        missing = [stride for stride in strides if stride not in by_stride]
+        if missing or not strides:
+            raise InputError(
+                f"backbone: {name} has no maps of {_listed(missing)} px a cell, only of "
+                f"{_listed(sorted(by_stride))}; choose another network"
+            )
+        chosen = [by_stride[stride] for stride in strides]
+        return [tap for tap, _ in chosen], [channels for _, channels in chosen]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Return numbers as text."""
+    return ", ".join(map(str, numbers)) or "0"

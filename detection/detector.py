@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, nms
 
+from cxr_compare.configs.model_settings import BackboneDetectorSettings, DetectorModelSettings
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.placement import Placement
@@ -60,6 +61,7 @@ class Detector(StoreModel):
     findings are 1 to K.
 
     Attributes:
+        Settings: Keys of the class in the section ``[model]``; a subclass inherits them.
         resolved: Values that were chosen for arguments of the constructor that the caller left out,
             by name of the argument, such as ``anchor_sizes``.
         class_layers: Parts of the names of those layers whose size depends on the number of
@@ -70,6 +72,7 @@ class Detector(StoreModel):
             receive weights of other networks.
     """
 
+    Settings: type[DetectorModelSettings] = BackboneDetectorSettings
     resolved: Mapping[str, Any] = MappingProxyType({})
     class_layers: tuple[str, ...] = ()
     coco_without_epsilon = False  # True if its COCO weights have a batch-norm epsilon of 0

@@ -7,7 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cxr_compare.configs.model_settings import foreign_detector
+from cxr_compare.configs.model_settings import (
+    detector_settings,
+    foreign_detector,
+    settings_that_change,
+)
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.backbone import DetectorStart, build_body
@@ -134,8 +138,6 @@ def build_detector(
 
 _BATCH_NORM_EPS = 1e-5
 _COCO_CLASSES = 91  # outputs of torchvision's COCO models, one of them background
-# Arguments that may differ between two runs of one architecture without changing a tensor's shape.
-_SHAPE_NEUTRAL = {"n_findings", "image_size", "mean", "std", "norm", "anchor_sizes", "box_loss"}
 
 
 def start_from(model: Detector, checkpoint: Checkpoint, findings: Sequence[str] = ()) -> str:
@@ -259,8 +261,8 @@ def _require_shapes(
         return
     before = checkpoint.arguments
     now = model.architecture["arguments"]
-    differing = [key for key in now if key in before.keys() - _SHAPE_NEUTRAL]
-    differing = [key for key in differing if before[key] != now[key]]
+    sized = settings_that_change(detector_settings(model.architecture["name"]), "shape")
+    differing = [key for key in now if key in before.keys() & sized and before[key] != now[key]]
     if differing:
         sizes = ", ".join(f"{key} {before[key]} instead of {now[key]}" for key in differing)
         keys = " and ".join(f"model.{key}" for key in differing)

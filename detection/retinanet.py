@@ -13,6 +13,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import sigmoid_focal_loss
 
+from cxr_compare.configs.model_settings import RetinaNetSettings
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.detection.backbone import DetectorStart, group_norm
 from cxr_compare.detection.dense import DenseDetector, HeadPass, decode_anchors
@@ -191,8 +192,6 @@ class _Head(RetinaNetHead):
             raise InputError(
                 f"box_loss: expected one of {', '.join(_BOX_LOSSES)}, but got {loss!r}"
             )
-        # Built although it is not used: its random values are part of a seed's.
-        RetinaNetHead(channels, anchors, n_classes)
         super().__init__(channels, anchors, n_classes, group_norm if version == "v2" else None)
         for head in (self.classification_head, self.regression_head):
             head.conv = head.conv[:convs]
@@ -268,6 +267,7 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         Lin et al. 2017, Focal Loss for Dense Object Detection.
     """
 
+    Settings = RetinaNetSettings
     class_layers = ("cls_logits",)
 
     def __init__(

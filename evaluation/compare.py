@@ -159,6 +159,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     seen = check_exposures(exposures, list(named), images)
     models, of_models = evaluate_models(named, images, policies, extra_policies, boxes_by=boxes_by)
     resamples = Resamples(test.n_patients, replicates, seed)
+    protocol = _without_ranking(protocol, models)
     check_protocol(protocol, models)
     places = learn_places(images, resamples)
     blind = (
@@ -383,6 +384,21 @@ def check_protocol(protocol: Protocol, models: Models) -> None:
                     f"on validation whose sampling error is in no interval ({listing(fixed)}): "
                     "fix another metric, or compare without a protocol"
                 )
+
+
+def _without_ranking(protocol: Protocol, models: Models) -> Protocol:
+    """Let F1 decide a comparison in which a system has no scores, unless a file fixed the figure.
+
+    F1 is taken at the first policy for which all systems have a threshold.
+    """
+    members = [model for of_one in models.values() for model in of_one]
+    if protocol.declared or all(model.output.has_scores for model in members):
+        return protocol
+    for policy in members[0].thresholds:
+        others = [model.thresholds.get(policy) for model in members]
+        if all(each is not None and each.threshold is not None for each in others):
+            return replace(protocol, metric="f1", policy=policy)
+    return protocol
 
 
 def _check_primary(protocol: Protocol, figures: Figures) -> None:

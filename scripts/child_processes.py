@@ -2,15 +2,14 @@
 
 If the parent command ends, all of its children end.
 
-`cxr train --devices N` starts one process for each device of this machine, sets the environment
-variables of torchrun, and watches the processes. All run the same command. The first process writes
-the run folder and prints to the terminal. The output of the others is kept in a file, and is shown
-only if one of them fails first.
+`cxr train --devices N` lets torchrun's launcher start one process for each device of this machine.
+All run the same command. The first process writes the run folder and prints to the terminal.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -18,23 +17,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Protocol
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts import console
-from cxr_compare.training.processes import GRACE
-from cxr_compare.training.rank import Rank
 
 _POLL = 0.2  # seconds
 _GRACE = 60.0  # seconds that a command has to end after Ctrl-C
-_REPORT_GRACE = GRACE / 3  # seconds: the first process may be about to report the same error
 _SAID = "cxr: "
 _PARENT = "CXR_ENDS_WITH"
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 _INTERRUPTED = 130
-_TERMINATED = 143
 
 
 class Child(Protocol):
@@ -152,90 +148,87 @@ def interrupt(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
 
 
-def own_rank(devices: int) -> Rank | None:
-    """Return the rank of this process (its number and address) among those of one training.
+def run_on_devices(words: Sequence[str], devices: int) -> None:
+    """Run one `cxr` command in several processes of this machine that form one training.
 
-    It is read from the environment variables of a launcher, such as torchrun or SLURM.
-
-    Args:
-        devices: Number of processes that the user requested with ``--devices``; 1 by default.
-
-    Returns:
-        The rank; None if this process trains alone.
-
-    Raises:
-        InputError: `devices` is neither 1 nor the number of processes that the launcher has
-            started, or the launcher's variables are incomplete or contradict each other.
-    """
-    rank = Rank.from_environment(os.environ)
-    if rank is None:
-        tasks = os.environ.get("SLURM_NTASKS", "1")
-        if tasks not in ("1", str(devices)) and "SLURM_STEP_NUM_TASKS" not in os.environ:
-            console.say(
-                f"note: this SLURM job has {tasks} tasks, and one of them trains; start it with "
-                "srun to use them all"
-            )
-        return None
-    if devices not in (1, rank.world_size):
-        raise InputError(
-            f"--devices {devices}: {rank.launcher} has started {rank.world_size} processes; "
-            "leave --devices out"
-        )
-    return rank
-
-
-def run_on_devices(arguments: Sequence[str], devices: int) -> int:
-    """Run one `cxr` command in several processes that form one training.
+    torchrun's launcher starts and watches them: if one fails, the others end. The first process
+    speaks; what the others write is shown only where one of them fails first.
 
     Args:
-        arguments: Words of the command line after ``cxr``.
+        words: Words of the command line after ``cxr``.
         devices: Number of processes, one for each device.
 
-    Returns:
-        The exit status of the command.
-
     Raises:
-        InputError: The command failed, and messages are switched off here; the message holds its
-            error.
+        InputError: A process failed; the message is its last line.
+        KeyboardInterrupt: The user interrupted.
     """
-    port = free_port()
-    silent = console.is_silent()
-    with ExitStack() as stack:
-        logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]
-        shown = [None if rank == 0 and not silent else log for rank, log in enumerate(logs)]
-        processes = [
-            start(arguments, _environment(rank, devices, port), log)
-            for rank, log in enumerate(shown)
-        ]
-        children = [_Process(process) for process in processes]
-        try:
-            status, error = wait_for_processes(processes, logs)
-            if status and silent:
-                raise InputError((error or _last_error_line(logs[0])).removeprefix(_SAID))
-            if error:
-                console.say(error)
-            return status
-        except KeyboardInterrupt:
-            end_children(children)
-            if (ended := processes[0].poll()) in (_INTERRUPTED, _TERMINATED):
-                return int(ended or 0)  # the first process has reported the interruption
-            raise
-        finally:
-            for child in children:
-                child.kill()
+    from torch.distributed.elastic.multiprocessing.api import (
+        DefaultLogsSpecs,
+        SignalException,
+        Std,
+    )
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    hidden = range(devices) if console.is_silent() else range(1, devices)
+    with tempfile.TemporaryDirectory() as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=devices,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            run_id=Path(folder).name,
+            max_restarts=0,
+            monitor_interval=_POLL,
+            logs_specs=DefaultLogsSpecs(folder, redirects=dict.fromkeys(hidden, Std.ALL)),
+        )
+        arguments = ["-P", "-m", "cxr_compare.scripts.cli", *words]
+        with _environment(PYTHONPATH=os.pathsep.join(path for path in sys.path if path)):
+            try:
+                elastic_launch(config, sys.executable)(*arguments)
+            except SignalException:
+                raise KeyboardInterrupt from None
+            except ChildFailedError as error:
+                rank, failure = error.get_first_failure()
+                raise _failure(rank, failure.exitcode, devices, Path(folder)) from None
 
 
-def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
-    return {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        InputError.variable: os.environ.get(InputError.variable, "2"),  # their status is ours
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(devices),
-        "LOCAL_WORLD_SIZE": str(devices),
-    }
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set environment variables, which processes that are started in the block get."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _failure(rank: int, status: int, devices: int, logs: Path) -> BaseException:
+    """Return what the first process that failed has said, as an error of this process."""
+    if status == _INTERRUPTED:
+        return KeyboardInterrupt()
+    if status < 0:
+        # Where memory runs out, the system sends signal 9, and the process cannot report it.
+        reason = " (out of memory? try a smaller training.batch_size)"
+        return InputError(
+            f"process {rank + 1} of {devices} was ended by signal {-status}"
+            f"{reason if status == -signal.SIGKILL else ''}; run the same command again to go on"
+        )
+    lines = []
+    for log in logs.glob(f"**/{rank}/stderr.log"):
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line]
+    if not lines:  # the first process has said it on this terminal
+        return SystemExit(status)
+    said = [line for line in lines if line.startswith(_SAID)] or lines
+    return InputError(said[-1].removeprefix(_SAID))
 
 
 def free_port() -> int:
@@ -243,49 +236,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_for_processes(
-    processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]
-) -> tuple[int, str]:
-    """Wait for the processes of one training, and return their exit status and an error text.
-
-    If one process fails, the function does not wait for the others; the caller ends them.
-
-    Args:
-        processes: Processes of the training; the first one reports errors that all have.
-        logs: Open log file of each process.
-
-    Returns:
-        The exit status of the training (0 if all processes succeeded), and the error of the process
-        that failed first. The text is empty if all succeeded, or if the first process has printed
-        it.
-    """
-    while True:
-        codes = [process.poll() for process in processes]
-        failed = next((rank for rank, code in enumerate(codes) if code), None)
-        if failed is not None:
-            break
-        if all(code == 0 for code in codes):
-            return 0, ""
-        time.sleep(_POLL)
-    if failed:
-        with suppress(subprocess.TimeoutExpired):
-            processes[0].wait(_REPORT_GRACE)
-            failed = 0
-    code = processes[failed].returncode
-    if code < 0:
-        # Where memory runs out, the system sends signal 9, and the process cannot report it.
-        line = f"cxr: process {failed + 1} of {len(processes)} was ended by signal {-code}"
-        if code == -signal.SIGKILL:
-            line += " (out of memory? try a smaller training.batch_size)"
-        return 2, f"{line}; run the same command again to go on"
-    return int(code), _last_error_line(logs[failed]) if failed else ""
-
-
-def _last_error_line(log: IO[bytes]) -> str:
-    """Return the last error line that a process wrote; all lines where there is none."""
-    log.seek(0)
-    text = log.read().decode(errors="replace").strip()
-    lines = [line for line in text.splitlines() if line.startswith(_SAID)]
-    return lines[-1] if lines else text

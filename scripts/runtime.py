@@ -1,4 +1,4 @@
-"""Memory, threads, device and number format of this process."""
+"""Memory, threads and device of this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # of glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 _NVIDIA_NODE = "/dev/nvidiactl"
 _GPU_NODES = (_NVIDIA_NODE, "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under WSL
 
@@ -161,49 +160,3 @@ def _too_old(torch: ModuleType) -> str | None:
         f"{torch.__version__} is built for {oldest / 10} and newer; "
         "pytorch.org/get-started/previous-versions has builds for it"
     )
-
-
-def choose_precision(
-    name: Literal["auto", "fp32", "bf16", "fp16"], device: Literal["cpu", "cuda"]
-) -> Literal["fp32", "bf16", "fp16"]:
-    """Return the number format in which a training computes.
-
-    Args:
-        name: ``fp32``, ``bf16`` or ``fp16``; or ``auto``, which takes ``bf16`` if the device has
-            instructions for it, else ``fp16`` on a GPU with tensor cores, else ``fp32``.
-        device: ``cpu`` or ``cuda``.
-
-    Returns:
-        ``fp32``, ``bf16`` or ``fp16``.
-
-    Raises:
-        InputError: ``fp16`` was chosen for a CPU.
-    """
-    if name == "fp16" and device == "cpu":
-        raise InputError(
-            "training.precision: fp16 is for CUDA devices, and this is the CPU; choose auto, fp32 "
-            "or bf16"
-        )
-    if name != "auto":
-        return name
-    if device == "cpu":
-        return "bf16" if has_bf16_instructions() else "fp32"
-    import torch
-
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16"
-    # Tensor cores of 7.0 and 7.5 compute in fp16 alone; before them convolutions in fp16 have none.
-    return "fp16" if torch.cuda.get_device_capability() >= (7, 0) else "fp32"
-
-
-def has_bf16_instructions() -> bool:
-    """Return True if the processor has instructions for bf16."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return False
-    flags = [
-        line.partition(":")[2].split()
-        for line in info.read_text(encoding="utf-8").splitlines()
-        if line.lower().startswith(("flags", "features"))
-    ]
-    return bool(flags) and bool(_BF16_FLAGS & set(flags[0]))

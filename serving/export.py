@@ -20,6 +20,7 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.networks.cost import count_flops
 from cxr_compare.serving.backends import CARD_FILE
 from cxr_compare.serving.export_graph import calibration_images, layout_of, quantise, write_graph
 from cxr_compare.serving.export_spec import (
@@ -36,7 +37,6 @@ from cxr_compare.serving.joint_model import member_folders
 from cxr_compare.serving.parity import Proof, prove
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
-from cxr_compare.training.cost import count_flops
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.run_info import RunInfo
 

@@ -531,7 +531,6 @@ class ExportedModel:
             "size_bytes": sum(file.stat().st_size for file in files),
             "train_seconds": trained.seconds,
             "train_device": trained.device_name,
-            "train_peak_memory_bytes": trained.peak_memory_bytes,
             "peak_memory_bytes": None,
             "flops": trained.flops,
             "latency_ms": float(median),

@@ -30,14 +30,14 @@ from cxr_compare.detection.detector import Detections, Detector, predict_boxes
 from cxr_compare.detection.frames import best_boxes
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.sources.box_fusion import NAME, OVERLAP, best_box_fusion
+from cxr_compare.networks.cost import count_flops, count_parameters, measure_latency
+from cxr_compare.networks.model_files import WEIGHTS_FILE, load_model
 from cxr_compare.serving.export_spec import (
     PREPROCESS_FILE,
     digest_files,
     require_names,
 )
-from cxr_compare.training.cost import count_flops, count_parameters, measure_latency
-from cxr_compare.training.model_files import WEIGHTS_FILE, load_model
-from cxr_compare.training.peak_memory import PeakMemory
+from cxr_compare.serving.peak_memory import PeakMemory
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.run_info import RunInfo
 
@@ -237,7 +237,6 @@ class TrainedModel:
             "size_bytes": (self.run.folder / WEIGHTS_FILE).stat().st_size,
             "train_seconds": trained.seconds,
             "train_device": trained.device_name,
-            "train_peak_memory_bytes": trained.peak_memory_bytes,
             "peak_memory_bytes": peak,
             "flops": count_flops(self.viewed, size),
             **latency,

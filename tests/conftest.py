@@ -20,10 +20,7 @@ _PRELOADED = [
     "cxr_compare.detection.detector",
     "cxr_compare.training.augment",
     "cxr_compare.training.datasets",
-    "cxr_compare.training.loading",
-    "cxr_compare.training.run",
-    "cxr_compare.training.classifier",
-    "cxr_compare.training.detector",
+    "cxr_compare.training.train",
     "cxr_compare.scripts.cli",
     "cxr_compare.scripts.commands.train",
     "cxr_compare.hospital.pacs.pacs",  # annex hospital

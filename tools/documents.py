@@ -2,7 +2,7 @@
 
     python tools/documents.py        writes all of them
 
-`tests/test_documents.py` checks that the documents are up to date.
+`tests/test_generated_documents.py` checks that the documents are up to date.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _key_lines(key: _Key) -> list[str]:
 
 def other_keys() -> str:
     """Return the keys that only other detectors than RetinaNet have, by architecture."""
-    common = ("backbone", "weights", "trainable", "architecture", "norm")
+    common = ("backbone", "weights", "trainable", "compile", "architecture", "norm")
     blocks: dict[str, list[str]] = {}
     for name in DETECTORS[1:]:
         keys = [key for key in _keys(config_class("detector", name)) if key.section == "model"]

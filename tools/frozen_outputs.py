@@ -41,7 +41,6 @@ VOLATILE = {
     "version",
     "git_revision",
     "revision",
-    "processor_seconds",
     "hardware",
     "command",
     "source",

@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from cxr_compare.data_prep.contracts.errors import require_packages
 from cxr_compare.training.run_folder import RunFolder
-
-_NOT_METRICS = (  # columns of an epoch that do not measure the model
-    "epoch",
-    "learning_rate",
-    "seconds",
-    "processor_seconds",
-    "seconds_validation",
-    "seconds_checkpoint",
-    "seconds_waiting",
-)
-
-
-def metrics_of(row: dict[str, Any]) -> dict[str, float]:
-    """Return those figures of an epoch that measure the model, without losses, times and the rate.
-
-    Args:
-        row: All figures of the epoch by their names in ``metrics.csv``.
-
-    Returns:
-        Metrics by name, such as ``auroc`` or ``ap50``.
-
-    Example:
-        >>> metrics_of({"epoch": 1, "train_loss": 0.7, "auroc": 0.8, "seconds": 3.0})
-        {'auroc': 0.8}
-    """
-    return {
-        name: value
-        for name, value in row.items()
-        if name not in _NOT_METRICS and not name.startswith(("train_", "val_"))
-    }
-
 
 _PROJECT = "cxr-compare"
 _EVENTS = "events"
@@ -85,13 +53,6 @@ def _mlflow(run: RunFolder) -> Logger:
 def _wandb(run: RunFolder) -> Logger:
     import wandb
 
-    class ClosingWandbLogger(WandbLogger):
-        """A logger that ends its run with the training: this process may train again."""
-
-        def finalize(self, status: str) -> None:
-            super().finalize(status)
-            self.experiment.finish(exit_code=int(status != "success"))
-
     folder = run.folder.resolve()
     mode = os.environ.get("WANDB_MODE", "offline")
     settings = wandb.Settings(
@@ -105,7 +66,7 @@ def _wandb(run: RunFolder) -> Logger:
         x_disable_stats=True,
         x_save_requirements=False,
     )
-    return ClosingWandbLogger(
+    return WandbLogger(
         folder.name,
         folder,
         project=_PROJECT,
@@ -114,40 +75,28 @@ def _wandb(run: RunFolder) -> Logger:
     )
 
 
-def log_start(loggers: Sequence[Logger], settings: dict[str, Any]) -> None:
-    """Log the settings of a training.
+def finish_loggers(loggers: Sequence[Logger]) -> None:
+    """End the runs of W&B, whose process may train again."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+
+
+_PACKAGES = {  # packages that each logger imports, from its pip extra
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "wandb": ("wandb",),
+}
+
+
+def require_loggers(names: Sequence[str]) -> None:
+    """Check that the packages of the loggers are installed, before the training starts.
 
     Args:
-        loggers: Loggers of the training; there may be none.
-        settings: Content of the configuration, by section and key.
+        names: Names of the loggers, such as ``tensorboard``.
+
+    Raises:
+        InputError: A package is missing; the message names the pip extra.
     """
-    for logger in loggers:
-        logger.log_hyperparams(settings)
-
-
-def log_row(loggers: Sequence[Logger], row: dict[str, Any]) -> None:
-    """Log the figures of an epoch with every logger: losses, metrics, learning rate and times.
-
-    Figures that are not finite are left out.
-
-    Args:
-        loggers: Loggers of the training; there may be none.
-        row: Values of the epoch, by their names in ``metrics.csv``.
-    """
-    for logger in loggers:
-        logger.log_metrics(_scalars(row), step=row["epoch"])
-        logger.save()
-
-
-def _scalars(row: dict[str, Any]) -> dict[str, float]:
-    """Return an epoch's finite figures as ``train/loss``, ``val/ap50``: TensorBoard groups them."""
-    named = {}
-    for key, value in row.items():
-        group, _, rest = key.partition("_")
-        if key == "epoch" or not math.isfinite(value):
-            continue
-        if group in ("train", "val") and rest:
-            named[f"{group}/{rest}"] = value
-        else:
-            named[key if key in _NOT_METRICS else f"val/{key}"] = value
-    return named
+    for name in names:
+        require_packages(f"training.loggers: {name}", name, _PACKAGES[name])

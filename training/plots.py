@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.training.loggers import metrics_of
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.training.run_folder import metrics_of
 
 _MOST_IMAGES = 16  # images of an example batch
 # Colours that colour-blind eyes can tell apart.
@@ -108,6 +109,34 @@ def draw_penalties(trials: Sequence[dict[str, Any]], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     save_figure(figure, path)
+
+
+def draw_training_batch(batch: Any, findings: Sequence[str], path: Path) -> None:
+    """Draw a training batch as the model reads it, with its boxes or its labels.
+
+    Args:
+        batch: A `LesionBatch`, or a `LabelBatch` with ``targets``.
+        findings: Names of the findings, in the order of the targets.
+        path: PNG file to write.
+    """
+    images = batch.images[:, 0].cpu().numpy()
+    boxes = getattr(batch, "boxes", None)
+    if boxes is not None:
+        captions = [
+            f"{image_id[:16]}: {counted(len(rows), 'box') if len(rows) else 'no lesion'}"
+            for image_id, rows in zip(batch.image_ids, boxes, strict=True)
+        ]
+        draw_batch(images, captions, path, boxes=[rows.cpu().numpy() for rows in boxes])
+        return
+    states = {1.0: "present", 0.0: "absent"}
+    captions = []
+    for image_id, targets in zip(batch.image_ids, batch.targets.tolist(), strict=True):
+        labels = [
+            f"{finding} {states.get(target, 'unknown')}"
+            for finding, target in zip(findings, targets, strict=False)
+        ]
+        captions.append(f"{image_id[:12]}: {', '.join(labels[:2])}")
+    draw_batch(images, captions, path)
 
 
 def draw_batch(

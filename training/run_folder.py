@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
+from cxr_compare.configs.load import first_difference, parse_config
+from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.checksums import file_digest, require_unchanged
 from cxr_compare.data_prep.contracts.csv_files import write_csv
@@ -18,14 +19,34 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import require_kind
-from cxr_compare.training.model_files import WEIGHTS_FILE, write_weights
+from cxr_compare.data_prep.store.prediction_info import MadeOn
+from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.networks.model_files import WEIGHTS_FILE
 from cxr_compare.training.run_info import RunInfo, StartedRun
 
 _CONFIG = "config.toml"
 _STARTED = "started.json"
 _RUN = "run.json"
 _SEEN = "seen.parquet"
+
+Row = dict[str, Any]
+"""Losses, metrics and learning rate of an epoch by name: a row of ``metrics.csv``."""
+
+
+def metrics_of(row: Row) -> dict[str, float]:
+    """Return those figures of an epoch that measure the model, without losses and the rate.
+
+    Example:
+        >>> metrics_of({"epoch": 1, "train_loss": 0.7, "auroc": 0.8, "learning_rate": 0.1})
+        {'auroc': 0.8}
+    """
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in ("epoch", "learning_rate") and not name.startswith(("train_", "val_"))
+    }
 
 
 @dataclass(frozen=True)
@@ -159,23 +180,13 @@ class RunFolder:
         """Path of the checkpoint of the last complete epoch."""
         return self.checkpoints / "last.ckpt"
 
-    def best_weights(self, epoch: int) -> Path:
+    def best_weights(self, epoch: float) -> Path:
         """Return the path of the weights of an epoch that was the best so far.
 
         Args:
             epoch: Number of the epoch, from 1.
         """
-        return self.checkpoints / f"best-{epoch:04d}.safetensors"
-
-    def write_best(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
-        """Write the weights of an epoch that is the best so far.
-
-        Args:
-            epoch: Number of the epoch, from 1.
-            weights: Tensors of the model by name.
-        """
-        state = {name: value.contiguous() for name, value in weights.items()}
-        write_weights(state, self.best_weights(epoch))
+        return self.checkpoints / f"best-{int(epoch):04d}.safetensors"
 
     @property
     def validation(self) -> Path:
@@ -238,11 +249,11 @@ class RunFolder:
         info = self.info if self.is_complete else self.started
         return info.synthetic
 
-    def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
+    def write_history(self, rows: Sequence[Row]) -> None:
         """Write ``metrics.csv``, with one row for each epoch.
 
         Args:
-            rows: Losses, metrics and times of each epoch, by column.
+            rows: Losses, metrics and learning rate of each epoch, by column.
         """
         write_csv(pd.DataFrame(list(rows)), self.folder / "metrics.csv", float_format="%.6g")
 
@@ -275,3 +286,52 @@ def _probe_line(info: RunInfo) -> str:
     ]
     penalties = ", ".join(f"{value:g}" for value in (info.penalties or {}).values())
     return f"Probe with penalty {penalties}: {', '.join(figures) or 'no figure'} on validation"
+
+
+def is_ended(settings: Config, dataset: DataSet, run: RunFolder, progress: Progress) -> bool:
+    """Return True if nothing is left to train; refuse what cannot be started or resumed."""
+    if RunFolder.started_in(run.folder) is None:
+        RunFolder.require_free(run.folder)
+        return False
+    before = parse_config(run.config, str(run.config_file))
+    difference = first_difference(resumable(before, settings), settings)
+    if difference:
+        raise InputError(
+            f"{run.folder}: cannot be resumed with another configuration: {difference}; give the "
+            "old value, or choose another --out"
+        )
+    began_on = run.started.data_set
+    now = made_on(settings, dataset)
+    for key in MadeOn.model_fields:
+        if getattr(began_on, key, None) != getattr(now, key):
+            raise InputError(
+                f"{run.folder}: cannot be resumed with other data: {key} was "
+                f"'{getattr(began_on, key, None)}', is now '{getattr(now, key)}'; give the old "
+                "--data, or choose another --out"
+            )
+    if run.is_complete:
+        progress.say(f"{run.folder}: this training has ended before")
+    return run.is_complete
+
+
+def resumable(before: Config, now: Config) -> Config:
+    """Return a stored configuration with those new settings that change no figure."""
+    keys = [key for key in ("workers", "loggers") if key in type(before.training).model_fields]
+    changed: dict[str, Any] = {
+        key: getattr(now.training, key, getattr(before.training, key)) for key in keys
+    }
+    return before.model_copy(update={"training": before.training.model_copy(update=changed)})
+
+
+def made_on(settings: Config, dataset: DataSet) -> MadeOn:
+    """Return the digests of a data set and its split, which a resumed training must find again."""
+    split = settings.data.split
+    dataset.split(split)  # refuses a name that it does not have
+    ids = dataset.ids
+    return MadeOn(
+        name=dataset.name,
+        content_id=ids.content_id,
+        labels_id=ids.labels_id,
+        split=split,
+        split_id=ids.split_ids[split],
+    )

@@ -110,6 +110,8 @@ class RunInfo(StartedRun, kind="run"):
         penalties: Penalty that was chosen for each finding of a probe; None for other models.
         n_train: Number of training images.
         n_val: Number of validation images.
+        n_boxes: Number of boxes of the training images, from which a detector learned.
+        n_labels: Number of known labels of the training images, from which a classifier learned.
         pretrained: Published weights that the training began with, or a file.
         parameters: Number of parameters.
         trainable_parameters: Number of parameters that were trained.
@@ -121,13 +123,7 @@ class RunInfo(StartedRun, kind="run"):
         seconds: Time of all epochs.
         seconds_training: Time of training.
         seconds_validation: Time of validation.
-        seconds_checkpoint: Time of writing checkpoints.
-        seconds_waiting: Time of waiting for images.
         seconds_features: Time of computing the features of a probe.
-        seconds_since_resumed: Time since the last start.
-        processor_seconds: Time of all processors.
-        peak_memory_bytes: Largest memory that was in use.
-        boxes: Number of boxes that augmentation dropped, by reason; None for a classifier.
         folder: Folder of the run, as an export records it; None in the run itself.
         inference_id: Digest of the run's predictions, as an export records it.
         flops: Floating-point operations for an image, as an export records them.
@@ -142,6 +138,8 @@ class RunInfo(StartedRun, kind="run"):
     penalties: dict[str, float] | None = None
     n_train: Whole | None = None
     n_val: Whole | None = None
+    n_boxes: Whole | None = None
+    n_labels: Whole | None = None
     pretrained: str | None = None
     parameters: Whole | None = None
     trainable_parameters: Whole | None = None
@@ -153,13 +151,7 @@ class RunInfo(StartedRun, kind="run"):
     seconds: float | None = None
     seconds_training: float | None = None
     seconds_validation: float | None = None
-    seconds_checkpoint: float | None = None
-    seconds_waiting: float | None = None
     seconds_features: float | None = None
-    seconds_since_resumed: float | None = None
-    processor_seconds: float | None = None
-    peak_memory_bytes: Whole | None = None
-    boxes: dict[str, Whole] | None = None
     folder: str | None = None
     inference_id: str | None = None
     flops: Whole | None = None

@@ -333,6 +333,7 @@ SCHEMAS: dict[str, Schema] = {
             "kind": _text(
                 allowed=(
                     "curve",
+                    "mark",
                     "points",
                     "band",
                     "image-blind",

@@ -17,6 +17,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block, _normal_init
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
+from cxr_compare.configs.model_settings import FasterRCNNSettings, FCOSSettings
 from cxr_compare.detection.backbone import DetectorStart, group_norm
 from cxr_compare.detection.dense import DenseDetector, HeadPass, image_list
 from cxr_compare.detection.detector import Detections, Detector, Targets
@@ -69,6 +70,7 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
     """
 
+    Settings = FCOSSettings
     class_layers = ("cls_logits",)
 
     def __init__(
@@ -276,6 +278,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
         Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
     """
 
+    Settings = FasterRCNNSettings
     class_layers = ("roi_heads.box_predictor",)
     coco_without_epsilon = True
     rpn: Any

@@ -50,11 +50,11 @@ def curve_table(comparison: Comparison) -> pd.DataFrame:
     Returns:
         One row for each point of a curve. ``chart`` is ``roc``, ``pr``, ``froc-iou``,
         ``froc-centre``, ``scores``, ``calibration`` or ``net-benefit``; ``system`` is a name, empty
-        for a line of orientation; ``kind`` is ``curve``, ``points`` (thresholds with their
-        ``policy``, or the rates of an FROC mean), ``band`` (ends ``low`` and ``high`` at ``x``),
-        ``image-blind``, ``guide``, or ``positive`` and ``negative`` (share ``y`` of the images of
-        this class whose score lies in the bin around ``x``). A chart that would be empty has no
-        rows.
+        for a line of orientation; ``kind`` is ``curve``, ``mark`` (the one operating point of a
+        system without scores), ``points`` (thresholds with their ``policy``, or the rates of an
+        FROC mean), ``band`` (ends ``low`` and ``high`` at ``x``), ``image-blind``, ``guide``, or
+        ``positive`` and ``negative`` (share ``y`` of the images of this class whose score lies in
+        the bin around ``x``). A chart that would be empty has no rows.
     """
     parts: list[pd.DataFrame] = []
     has_bands = len(comparison.systems) <= MOST_BANDS
@@ -167,6 +167,10 @@ def _threshold_curves(
     `images` are the rows of the system's test images; None leaves the band of the ROC curve out.
     """
     curve = result.curve
+    if not result.has_scores and result.confusion:
+        rates = _rates(**next(iter(result.confusion.values())))
+        yield _rows("roc", name, "mark", [rates["fpr"]], [rates["tpr"]])
+        yield _rows("pr", name, "mark", [rates["recall"]], [rates["precision"]])
     if not curve:
         return
     for chart, x, y in (("roc", "fpr", "tpr"), ("pr", "recall", "precision")):
@@ -206,6 +210,10 @@ def _froc_curves(
     result = comparison.systems[name]
     froc = result.froc.get(hit)
     if froc is None or not len(froc.sensitivity):
+        return
+    if not result.has_scores:  # all boxes count at once
+        marks, found = froc.false_positives_per_image[-1:], froc.sensitivity[-1:]
+        yield _rows(chart, name, "mark", marks, found)
         return
     yield _rows(chart, name, "curve", *_froc_steps(froc))
     yield _rows(chart, name, "points", FROC_RATES, froc_sensitivities(froc))

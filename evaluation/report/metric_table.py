@@ -22,8 +22,8 @@ from cxr_compare.evaluation.system_result import SystemResult
 from cxr_compare.evaluation.verdict.verdict_parts import JointSystem
 
 MARKS = (
-    "● Shown to differ after correction for the number of comparisons. ○ Not shown, or not tested "
-    "together with others; not shown is not the same as equal."
+    "● Shown to differ after correction for the number of comparisons. ○ Tested and not shown, "
+    "which is not the same as equal. No sign: not tested, whatever its interval and p."
 )
 
 
@@ -108,20 +108,17 @@ def _image_blind(comparison: Comparison, key: MetricKey) -> dict[str, list[str]]
     baselines = [figures.get(baseline, *figure_of(key)) for _, baseline in pairs]
     if not any(baseline.known for baseline in baselines):
         return {}
-    gaps = []
-    for pair in pairs:
-        gap = figures.difference(*pair, *figure_of(key))
-        p_value = "" if gap.p_value is None else f"; {p_equation(gap.p_value)}"
-        gaps.append(value_text(gap) + p_value)
+    gaps = [difference_text(comparison, pair, figure_of(key)) for pair in pairs]
     return {"image-blind": list(map(value_text, baselines)), "minus image-blind": gaps}
 
 
 def difference_text(comparison: Comparison, pair: tuple[str, str], figure: tuple[str, str]) -> str:
-    """Return a difference with its interval and p-value, marked ● if the answer shows it.
+    """Return a difference with its interval and p-value, marked by what the answer says of it.
 
-    Only a comparison of the answer, which corrects for the number of comparisons, is marked as
-    shown. † marks a difference whose own interval excludes 0, but which this correction withdraws.
-    A difference without an interval has no mark.
+    The answer corrects for the number of comparisons. ● marks a difference that it shows, ○ one
+    that it tests and does not show, and † a difference whose own interval excludes 0, but which
+    this correction withdraws. A difference that the answer does not test, or that has no interval,
+    has no mark.
 
     Args:
         comparison: The comparison.
@@ -131,17 +128,16 @@ def difference_text(comparison: Comparison, pair: tuple[str, str], figure: tuple
     gap = comparison.figures.difference(*pair, *figure)
     p_text = "" if gap.p_value is None else f"; {p_equation(gap.p_value)}"
     text = value_text(gap)
-    if not gap.bounded:
+    if not gap.bounded or comparison.figures is not comparison.answer_figures:
         return text + p_text
-    decides = None
-    if comparison.figures is comparison.answer_figures:
-        decides = comparison.answer.decides(*pair, *figure)
-        if decides is None:
-            decides = comparison.answer.decides(pair[1], pair[0], *figure)
+    decides = comparison.answer.decides(*pair, *figure)
+    if decides is None:
+        decides = comparison.answer.decides(pair[1], pair[0], *figure)
+    if decides is None:
+        return text + p_text
     if decides:
         return f"● {text}{p_text}"
-    is_withdrawn = decides is False and gap.excludes_zero
-    return f"○ {text}{' †' if is_withdrawn else ''}{p_text}"
+    return f"○ {text}{' †' if gap.excludes_zero else ''}{p_text}"
 
 
 def figure_notes(

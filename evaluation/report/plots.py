@@ -130,7 +130,8 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
             for system in facts["boxes_from_maps"]
             if system in set(rows["system"])
         ]
-        sentences.append("Points: the rates over which the mean is taken.")
+        if (rows["kind"] == "curve").any():
+            sentences.append("Points: the rates over which the mean is taken.")
         if has_bands:
             sentences.append("Bands: 95 % intervals at these rates.")
         if (rows["kind"] == "image-blind").any():
@@ -144,6 +145,11 @@ def chart_note(name: str, curves: pd.DataFrame, facts: Mapping[str, Any]) -> str
         sentences.append(
             "Not drawn, because scores that were not calibrated on validation images are no "
             f"probabilities: {listing(facts['without_net_benefit'])}."
+        )
+    if (rows["kind"] == "mark").any():
+        sentences.append(
+            "Diamonds: systems without scores, which are one operating point (horizontal, vertical "
+            "position)."
         )
     if name == "roc" and (rows["kind"] == "points").any():
         sentences.append(
@@ -222,6 +228,7 @@ def draw_roc(axes: Axes, curves: _Curves) -> None:
     share_axis(axes, "x")
     share_axis(axes, "y")
     _draw_systems(axes, curves)
+    _draw_marks(axes, curves, 0, 1)
     _draw_thresholds(axes, curves)
 
 
@@ -237,6 +244,7 @@ def draw_froc(axes: Axes, curves: _Curves) -> None:
     axes.minorticks_off()
     share_axis(axes, "y")
     _draw_systems(axes, curves, drawstyle="steps-post")
+    _draw_marks(axes, curves, FROC_RATES[0], FROC_RATES[-1])
     for position, name in enumerate(curves.systems):
         points = _rows_of(curves, name, "points")
         axes.plot(points["x"], points["y"], **marker_style(".", system_colour(position)))
@@ -340,6 +348,18 @@ def _strongest_baseline(curves: _Curves) -> str:
     """Return the system whose image-blind baseline finds most: one such curve says enough."""
     blind = curves.rows[curves.rows["kind"] == "image-blind"]
     return str(blind.groupby("system", sort=False)["y"].max().idxmax()) if len(blind) else ""
+
+
+def _draw_marks(axes: Axes, curves: _Curves, low: float, high: float) -> None:
+    """Draw the point of each system without scores; beyond the axis it lies at its end."""
+    for position, name in enumerate(curves.systems):
+        marks = _rows_of(curves, name, "mark")
+        if marks.empty:
+            continue
+        x, y = marks["x"].iloc[0], marks["y"].iloc[0]
+        label = f"{name}: one point ({number(x)}, {number(y)})"
+        style = marker_style("D", system_colour(position)) | {"markersize": 8}
+        axes.plot([min(max(x, low), high)], [y], **style, label=label)
 
 
 def _draw_thresholds(axes: Axes, curves: _Curves) -> None:

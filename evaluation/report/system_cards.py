@@ -55,7 +55,7 @@ def _card(
     points = [
         OperatingPoint(policy_text(policy), _threshold(value), policy == main)
         for policy, value in result.thresholds.items()
-        if value is not None
+        if value is not None and result.has_scores
     ]
     return ModelCard(
         name=name,

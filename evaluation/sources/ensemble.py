@@ -524,7 +524,7 @@ _SUMMED = (
     "train_seconds",
     "latency_ms",
 )
-_GREATEST = ("train_peak_memory_bytes", "peak_memory_bytes")
+_GREATEST = ("peak_memory_bytes",)
 _SAME_FOR_ALL = ("latency_device", "train_device", "precision", "image_size", "batch_size")
 
 

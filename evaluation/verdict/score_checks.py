@@ -42,7 +42,8 @@ def score_notes(models: Models) -> list[Note]:
     Returns:
         The notes, in the order of the systems.
     """
-    named = {model.name: model for members in models.values() for model in members}
+    of_all = {model.name: model for members in models.values() for model in members}
+    named = {name: model for name, model in of_all.items() if model.output.has_scores}
     if not named:
         return []
     labels = next(iter(named.values())).images.y_true
@@ -108,6 +109,16 @@ def _notes_of_values(
     notes += [
         _note(
             name,
+            f"All boxes of {name} have the score {number(_box_scores(model)[0])}: that is no "
+            "ranking, so its AUROC, average precision and FROC rest on ties alone. Leave the score "
+            "out: then it is compared as an operating point, by its decisions.",
+        )
+        for name, model in named.items()
+        if len(_box_scores(model)) >= _FEWEST and len(np.unique(_box_scores(model))) == 1
+    ]
+    notes += [
+        _note(
+            name,
             f"All scores of {name} are {number(float(scores[name][0]))}: they tell no image from "
             "another, so its figures say nothing of the images.",
         )
@@ -142,6 +153,13 @@ def _notes_of_values(
             )
             notes.append(Note("scores", text, {"systems": [first, second]}))
     return notes
+
+
+def _box_scores(model: EvaluatedModel) -> Floats:
+    """Return the scores of a detector's boxes; empty for a system of another kind."""
+    if not model.output.gives_boxes:
+        return np.zeros(0)
+    return model.output.predicted_boxes["score"].to_numpy(np.float64)
 
 
 def _note(system: str, text: str) -> Note:

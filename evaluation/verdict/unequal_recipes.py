@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ _PARTS = {
     "head_first": "no part of the backbone in the first epoch, then all of it",
     "stages": "one stage of the backbone more in each epoch",
 }
+_EQUAL_TIMES = 1.5  # two trainings of one recipe differ by less on one machine
 _FOCAL = ("retinanet", "fcos")
 """Detectors that learn classes by the focal loss, which weighs easy images down."""
 
@@ -43,7 +43,8 @@ def unequal_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, st
 
     Returns:
         By condition, such as ``input size``, and display name, the value of each system in words. A
-        condition is included if it is known for at least two systems and not equal for all of them.
+        condition is included if it is known for at least two systems and not equal for all of them;
+        the time of training, if the longest is 1.5 times the shortest.
 
     Example:
         >>> def record(size):
@@ -60,7 +61,22 @@ def unequal_conditions(records: Mapping[str, _Record]) -> dict[str, dict[str, st
         known = {name: text for name, text in texts.items() if text}
         if len(set(known.values())) > 1:
             unequal[condition] = known
+    seconds = {name: _run(record).get("seconds_training") for name, record in trained.items()}
+    known_seconds = {name: value for name, value in seconds.items() if value}
+    if len(known_seconds) > 1 and max(known_seconds.values()) > _EQUAL_TIMES * min(
+        known_seconds.values()
+    ):
+        unequal["time of training"] = {
+            name: _time(value, trained[name]) for name, value in known_seconds.items()
+        }
     return unequal
+
+
+def _time(seconds: float, record: _Record) -> str:
+    """Return a time and the device on which it was spent."""
+    text = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+    device = _run(record).get("device_name")
+    return f"{text} on {device}" if device else text
 
 
 def _run(record: _Record) -> _Record:
@@ -110,6 +126,14 @@ def _training_images(record: _Record) -> str:
     return "" if count is None else f"{count:,}"
 
 
+def _annotations(record: _Record) -> str:
+    """Return the number of boxes, or of known labels, from which a system learned."""
+    run = _run(record)
+    if run.get("n_boxes") is not None:
+        return counted(run["n_boxes"], "box")
+    return "" if run.get("n_labels") is None else counted(run["n_labels"], "image label")
+
+
 def _length(record: _Record) -> str:
     """Return the epochs of a training, and its optimiser steps where the batch size is known."""
     epochs = _run(record).get("epochs")
@@ -121,7 +145,7 @@ def _length(record: _Record) -> str:
     if batch is None or n_train is None:
         return text
     accumulated = _section(record, "training").get("accumulate", 1)
-    steps = epochs * math.ceil(math.ceil(n_train / batch) / accumulated)
+    steps = epochs * (n_train // (batch * accumulated))  # an epoch is of whole steps
     return f"{text}, {counted(steps, 'step')}"
 
 
@@ -220,6 +244,7 @@ _CONDITIONS: Mapping[str, Callable[[_Record], str]] = {
     "first weights": _first_weights,
     "trained part": _trained_part,
     "training images": _training_images,
+    "learned annotations": _annotations,
     "length of training": _length,
     "batch": _batch,
     "sampling of positives": _positives,

@@ -24,7 +24,7 @@ from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
-from cxr_compare.scripts.runtime import has_bf16_instructions
+from cxr_compare.training.launch import has_bf16_instructions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

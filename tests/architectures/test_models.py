@@ -21,12 +21,12 @@ from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.model import start_from as start_detector
 from cxr_compare.networks.checkpoints import Checkpoint
+from cxr_compare.networks.cost import count_flops, measure_latency
+from cxr_compare.networks.model_files import load_model, save_model
 from cxr_compare.networks.registry import DETECTORS
 from cxr_compare.serving.trained_model import MultiViewDetector
-from cxr_compare.training.cost import count_flops, measure_latency
-from cxr_compare.training.ema import RampedAverage
-from cxr_compare.training.model_files import load_model, save_model
-from cxr_compare.training.optimisation import build_optimiser
+from cxr_compare.training.callbacks import RampedAverage
+from cxr_compare.training.optim import build_optimiser
 from tests.architectures.model_cases import BOXES, MODEL_CASES, SIZE, ModelCase, patches
 from tools.pretended_device import pretended_cuda
 
@@ -59,12 +59,9 @@ def _learn(name: str) -> Any:
         epochs=1, batch_size=5, learning_rate=case.rate, weight_decay=0.0, monitor="val_loss"
     )
     optimiser = build_optimiser(model, settings)
-    features: dict[str, Any] = {}
-    if case.model.get("trainable") == "head":
-        features = {"pooled_features": {}}
     for _ in range(case.steps):
         optimiser.zero_grad()
-        sum(case.losses(model, batch, **features).values()).backward()
+        sum(case.losses(model, batch).values()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
     return model.eval()

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cxr_compare.scripts import child_processes  # annex studies
 from cxr_compare.scripts.commands.train import train
@@ -19,7 +20,6 @@ from cxr_compare.serving.guard import GUARD_NAME
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
-from cxr_compare.training.batch_norm import has_live_batch_norm
 from cxr_compare.training.run_folder import RunFolder
 from tests.architectures.model_cases import MODEL_CASES, ModelCase, example_toml
 from tests.scripts.launched import alone, launched, torchrun
@@ -82,7 +82,6 @@ def test_a_run_measures_its_memory_guards_and_answers_for_an_image(
 ):
     run = Run.open(run_folder(case.name), device="cpu").load()
     assert run.guard is not None
-    assert RunFolder.open(run_folder(case.name)).info.peak_memory_bytes > 0
     assert run.model.cost()["peak_memory_bytes"] > 0
     assert 0 <= run.predict(image).score <= 1
     assert cxr("predict", run_folder(case.name), image, "--out", tmp_path, "--device", "cpu") == 0
@@ -171,7 +170,8 @@ def test_a_curve_is_drawn_of_a_model(case, data, run_folder, tmp_path, in_this_p
 @pytest.mark.long
 def test_two_processes_learn_what_one_learns(case, data, run_folder, tmp_path):
     case = replace(case, model=case.model | dict(case.alone))
-    if has_live_batch_norm(case.build().train()):
+    layers = case.build().train().modules()
+    if any(isinstance(layer, _BatchNorm) and layer.training for layer in layers):
         pytest.skip("on a CPU a batch norm measures the images of its own process")
     how = {"optimiser": "sgd", "learning_rate": 1e-4, "epochs": 1}
     config = _write(case, tmp_path / "case.toml", run_folder, **how)

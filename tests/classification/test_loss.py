@@ -11,7 +11,6 @@ from cxr_compare.classification.loss import (
     masked_cross_entropy,
     sigmoid_scores,
     training_losses,
-    validation_losses,
 )
 
 
@@ -85,30 +84,3 @@ def test_smoothing_changes_the_loss_of_training(build_small, batch):
 def test_sure_scores_keep_their_order():
     scores = sigmoid_scores(torch.tensor([[18.0], [19.0], [20.0]]))
     assert (scores.diff(dim=0) > 0).all()  # in float32 all three are 1.0
-
-
-def test_pooled_features_give_the_same_losses_and_gradients_without_the_trunk(
-    build_small, batch, monkeypatch
-):
-    model = build_small()
-    pooled_features = {}
-    model.freeze_for_epoch("head")
-    expected = training_losses(model, batch)["classification"]
-    (plain,) = torch.autograd.grad(expected, model.classifier.weight)
-    training_losses(
-        model,
-        replace(
-            batch, image_ids=batch.image_ids[:1], images=batch.images[:1], targets=batch.targets[:1]
-        ),
-        pooled_features=pooled_features,
-    )
-    assert list(pooled_features) == batch.image_ids[:1]  # the others come with the next batch
-    first = training_losses(model, batch, pooled_features=pooled_features)["classification"]
-    monkeypatch.setattr(model, "trunk", None)
-    again = training_losses(model, batch, pooled_features=pooled_features)["classification"]
-    (gradient,) = torch.autograd.grad(again, model.classifier.weight)
-    assert torch.equal(first, again)
-    torch.testing.assert_close(first, expected, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(gradient, plain, atol=1e-6, rtol=1e-6)
-    losses, _ = validation_losses(model, batch, pooled_features=pooled_features)
-    torch.testing.assert_close(losses["classification"], expected.detach(), atol=1e-6, rtol=1e-6)

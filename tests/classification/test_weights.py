@@ -20,13 +20,13 @@ from cxr_compare.classification.model import (
 )
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.networks.checkpoints import Checkpoint
+from cxr_compare.networks.model_files import read_weights
 from cxr_compare.networks.public_checkpoints import (
     CHEXNET_FINDINGS,
     XRAYVISION_FINDINGS,
     PublicCheckpoint,
     recognise_public_checkpoint,
 )
-from cxr_compare.training.model_files import read_weights
 
 IMAGES = torch.randint(
     0, 256, (2, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)

@@ -16,9 +16,16 @@ from cxr_compare.configs.load import (
     parse_config,
     read_config,
 )
+from cxr_compare.configs.model_settings import (
+    RetinaNetSettings,
+    RtDetrSettings,
+    settings_that_change,
+)
 from cxr_compare.configs.protocol_file import read_protocol
 from cxr_compare.configs.settings import ProbeConfig
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.detection.model import build_detector
+from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.networks.registry import network_names
 
 
@@ -347,3 +354,25 @@ def test_a_detector_that_cannot_be_imported_is_one_line(monkeypatch):
     )
     with pytest.raises(InputError, match=r"--set model\.architecture: mine .*no_such_module"):
         read_config(find_config("retinanet_small"), ["model.architecture=mine"])
+
+
+def test_a_subclass_with_another_loss_has_the_keys_of_its_parent(monkeypatch):
+    loss = EntryPoint("heavy", "tests.configs.own_loss:HeavyBoxes", "cxr_compare.detectors")
+    monkeypatch.setattr(
+        "cxr_compare.configs.model_settings.entry_points",
+        lambda group, **by: EntryPoints([loss]).select(**by),
+    )
+    keys = ["model.architecture=heavy", "model.head_convs=2", "model.backbone=resnet18"]
+    config = read_config(find_config("retinanet_small"), keys)
+    assert (config.model.head_convs, config.name) == (2, "heavy")
+    settings = config.model.model_dump(exclude={"weights", "trainable", "compile"})
+    model = build_detector(**settings, image_size=96)
+    assert isinstance(model, LesionRetinaNet)
+    assert model.architecture["name"] == "heavy"
+
+
+def test_what_a_setting_changes_is_said_by_its_field():
+    sized = settings_that_change(RetinaNetSettings, "shape")
+    assert {"backbone", "fpn_channels", "head", "head_convs", "anchor_ratios"} == sized
+    assert settings_that_change(RetinaNetSettings, "loss") == {"box_loss"}
+    assert "queries" in settings_that_change(RtDetrSettings, "shape")

@@ -189,8 +189,23 @@ def test_a_pyramid_may_begin_at_another_stride_and_end_pooled(name):
     with torch.no_grad():
         levels = pyramid(torch.rand(1, 3, 64, 64)).values()
     assert [level.shape[-1] for level in levels] == [16, 8, 4, 2, 1]
-    with pytest.raises(InputError, match=f"backbone: .*8, 64 px.* {name} .*2, 4, 8, 16, 32"):
+    with pytest.raises(InputError, match=f"backbone: {name} has no maps of 64 px .*4, 8, 16, 32"):
         start_on(name).pyramid(8, strides=(8, 64))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small"])
+@pytest.mark.parametrize("strides", [(16,), (32, 8), (4, 8, 16, 32)])
+def test_maps_of_any_strides_of_a_backbone_come_from_fine_to_coarse(name, strides):
+    body, widths = start_on(name).maps(*strides)
+    with torch.no_grad():
+        maps = list(body.eval()(torch.rand(1, 3, 64, 64)).values())
+    assert [64 // level.shape[-1] for level in maps] == sorted(strides)
+    assert [level.shape[1] for level in maps] == widths
+
+
+def test_maps_that_a_backbone_lacks_are_named():
+    with pytest.raises(InputError, match=r"densenet121 has no maps of 2, 64 px .* 4, 8, 16, 32;"):
+        start_on("densenet121").maps(2, 8, 64)
 
 
 def test_densenet_under_a_pyramid_is_torchvisions_densenet():

@@ -10,7 +10,7 @@ from torch import nn
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.dataset import DataSet
-from cxr_compare.training.model_files import save_model
+from cxr_compare.networks.model_files import save_model
 from tests.scripts.small_sets import scored_images
 from tests.stored_json import bind_tables
 from tools.attacks import flips

@@ -5,7 +5,8 @@ import torch
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts import runtime
-from cxr_compare.scripts.runtime import choose_device, choose_precision, tune_cpu
+from cxr_compare.scripts.runtime import choose_device, tune_cpu
+from cxr_compare.training.launch import choose_precision
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_fp16_is_for_cuda_alone():
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "fp32")])
 def test_auto_precision_follows_the_hardware(monkeypatch, fast, chosen):
-    monkeypatch.setattr("cxr_compare.scripts.runtime.has_bf16_instructions", lambda: fast)
+    monkeypatch.setattr("cxr_compare.training.launch.has_bf16_instructions", lambda: fast)
     assert choose_precision("auto", "cpu") == chosen
     assert choose_precision("fp32", "cpu") == "fp32"
     assert choose_precision("bf16", "cpu") == "bf16"

@@ -29,10 +29,10 @@ from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
-from cxr_compare.training.epoch_record import EpochRecord
+from cxr_compare.training.callbacks import History
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.run_info import StartedFrom
-from cxr_compare.training.start_weights import StartWeights
+from cxr_compare.training.weights import StartWeights
 from tests.stored_json import put_table
 
 _DETECTOR = [
@@ -73,7 +73,7 @@ def _stop(*_: Any, **__: Any) -> None:
 def _begun(data: Path, out: Path, weights: Path) -> RunFolder:
     """A detector's run that was stopped before its first epoch."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cxr_compare.training.run.complete_run", _stop)
+        patch.setattr("cxr_compare.training.train.fit", _stop)
         with pytest.raises(KeyboardInterrupt):
             _detector(data, out, weights)
     run = RunFolder.started_in(out)
@@ -195,21 +195,18 @@ def test_folder_that_is_no_run_is_refused_and_nothing_is_left(data, tmp_path, ma
 def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it_saw(
     data, classifier, tmp_path, monkeypatch
 ):
-    def explode(record: EpochRecord, row: dict, losses: list[float]) -> None:
+    def explode(history: History, row: dict) -> None:
         if row["epoch"] == 2:
-            raise InputError(record.advice())
+            raise InputError("the training has diverged")
 
-    monkeypatch.setattr(EpochRecord, "_require_health", explode)
+    monkeypatch.setattr(History, "_require_finite", explode)
     first = tmp_path / "first"
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="diverged"):
         _detector(data, first, classifier, "training.epochs=2")
     monkeypatch.undo()
-    # The message's command, with its two blanks filled in.
-    words = shlex.split(str(caught.value).split("cxr train ")[1])
-    config, overrides = words[0], [words[n + 1] for n, word in enumerate(words) if word == "--set"]
     with pytest.raises(InputError, match=r"not ended .*--set model.weights=\S+best-0001.safetens"):
         _detector(data, tmp_path / "run", first)  # a folder stands for its end
-    train(config, data=data, out=tmp_path / "run", set_=overrides, device="cpu")
+    _detector(data, tmp_path / "run", RunFolder(first).best_weights(1))
 
     run = RunFolder.open(tmp_path / "run")
     assert len(run.seen) > 0

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,15 +18,17 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.records import write_json
 from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.sources.descriptions import public_sets
+from cxr_compare.networks.model_files import load_model
 from cxr_compare.networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.trained_model import BUILDERS
-from cxr_compare.training.classifier import ClassifierTask, ScoredBatch, score_metrics
 from cxr_compare.training.datasets import ImageLabelDataset, collate_labels
-from cxr_compare.training.model_files import load_model
+from cxr_compare.training.image_data import ImageData
+from cxr_compare.training.module import ClassifierModule, score_figures
 from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.weights import build_model
 from tests.memory_store import ImageStore
 from tests.scripts.small_sets import interrupted_after
 from tests.stored_json import stored_json
@@ -70,16 +73,6 @@ def test_a_head_learns_alone_on_the_features_of_a_run(data, before, tmp_path):
     assert rebuilt.architecture["arguments"]["channels"] == "imagenet"  # as its start had it
 
 
-@pytest.mark.parametrize(("rate", "diverges"), [(10, True), (0.001, False)])
-def test_training_whose_loss_was_wild_from_its_first_epoch_ends_with_a_caution(
-    data, tmp_path, capsys, rate, diverges
-):
-    run = _train(data, tmp_path / "run", "training.epochs=1", f"training.learning_rate={rate}")
-    (loss,) = pd.read_csv(run.folder / "metrics.csv")["val_loss"]
-    assert (loss > 100) == diverges
-    assert ("CAUTION: the validation loss" in capsys.readouterr().err) == diverges
-
-
 def _interrupted(data: Path, out: Path, after: int, *overrides: str) -> None:
     with interrupted_after(after):
         _train(data, out, *overrides)
@@ -112,25 +105,22 @@ _SOFT = (
 def test_loss_and_smoothing_reach_the_training_but_only_the_loss_validation(data):
     changes = [key for key in _SOFT if "monitor" not in key]
     settings = read_config(find_config("chexnet_quickstart"), [*_KEYS, *changes])
-    dataset = DataSet.open(data)
-    target = dataset.target(None)
-    store = dataset.make_store(64, console)
-    task = ClassifierTask(settings, dataset, target, store, None)
-    batch = task.collate([task.train[row] for row in range(8)])
-    task.model.eval()
-    logits = task.model(batch.images)
-    losses, _ = task.validation_step(task.model, batch)
+    images = ImageData(settings, DataSet.open(data), console)
+    images.setup("fit")
+    model, _ = build_model(settings, images.findings, console)
+    module = ClassifierModule(model, settings.training)
+    module.trainer = SimpleNamespace(datamodule=images)
+    module.setup("fit")
+    batch = images.collate([images.train[row] for row in range(8)])
+    model.eval()
+    logits = model(batch.images)
+    losses, _ = module.validate(batch)
     weight = torch.tensor([3.0])
     plain = masked_cross_entropy(logits, batch.targets, weight)
     assert losses["classification"].item() == pytest.approx(plain.item())
-    learned = task.training_losses(task.model, batch)["classification"]
+    learned = module.losses(batch)["classification"]
     expected = masked_cross_entropy(logits, batch.targets * 0.9 + 0.05, weight)
     assert learned.item() == pytest.approx(expected.item())
-
-
-def _figures(run: RunFolder) -> list[dict[str, float]]:
-    table = pd.read_csv(run.folder / "metrics.csv").filter(regex="^(?!.*seconds)")
-    return table.to_dict("records")
 
 
 def test_features_that_are_random_are_not_frozen(data: Path, tmp_path: Path) -> None:
@@ -177,6 +167,6 @@ def test_fourteen_findings_are_learned_and_measured_where_they_are_known() -> No
     assert not gradient[3].any()
     assert all(gradient[k].any() for k in range(14) if not np.isnan(table[:, k]).all())
     scores = rng.random((6, 14))
-    whole = score_metrics([ScoredBatch(scores, batch.targets.numpy())])
+    whole = score_figures(scores, batch.targets.numpy())
     spoiled = np.where(np.isnan(table), 1 - scores, scores)
-    assert score_metrics([ScoredBatch(spoiled, batch.targets.numpy())]) == whole
+    assert score_figures(spoiled, batch.targets.numpy()) == whole

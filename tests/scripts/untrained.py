@@ -11,7 +11,7 @@ from cxr_compare.data_prep.dataset import DataSet
 from cxr_compare.data_prep.store.prediction_info import MadeOn
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
-from cxr_compare.training.model_files import save_model
+from cxr_compare.networks.model_files import save_model
 from cxr_compare.training.run_info import RunInfo
 from tests.stored_json import bind_tables
 

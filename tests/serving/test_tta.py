@@ -13,8 +13,8 @@ from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.store.views import parse_views
 from cxr_compare.detection.model import build_detector
+from cxr_compare.networks.cost import count_flops
 from cxr_compare.serving.trained_model import MultiViewDetector, TrainedModel
-from cxr_compare.training.cost import count_flops
 from cxr_compare.training.run_info import RunInfo
 
 SIZE = 96

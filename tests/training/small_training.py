@@ -1,46 +1,49 @@
 """A training small enough to be exact about, without a configuration file."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from lightning.pytorch import Callback, LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cxr_compare.configs.settings import TrainingSettings
-from cxr_compare.training.fit import FitResult, fit
-from cxr_compare.training.loading import BatchLoader
+from cxr_compare.training.callbacks import History
+from cxr_compare.training.image_data import EpochSampler, LazyLoader, SeededRows
+from cxr_compare.training.module import TrainingModule
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.run_info import StartedRun
-from cxr_compare.training.sampling import SeededSampler
+from cxr_compare.training.train import fit
+
+N_IMAGES = 24
 
 
 def training_settings(**changes: Any) -> TrainingSettings:
-    """One epoch that monitors the validation loss, with some changes."""
-    usual = {"epochs": 1, "batch_size": 1, "learning_rate": 1e-3, "monitor": "val_loss"}
+    """Four epochs of five steps that monitor the validation loss, with some changes."""
+    usual = {"epochs": 4, "batch_size": 4, "learning_rate": 0.05, "monitor": "val_loss", "seed": 3}
     return TrainingSettings(**{**usual, **changes})
 
 
-@dataclass
 class Batch:
     """What a loader gives."""
 
-    image_ids: list[str]
-    x: Tensor
-    y: Tensor
+    def __init__(self, image_ids: list[str], x: Tensor, y: Tensor) -> None:
+        self.image_ids, self.x, self.y = image_ids, x, y
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
 
     def to(self, device, *, non_blocking=False):
-        x, y = (table.to(device, non_blocking=non_blocking) for table in (self.x, self.y))
-        return Batch(self.image_ids, x, y)
+        return Batch(self.image_ids, self.x.to(device), self.y.to(device))
 
 
 class Rows(Dataset):
-    """Rows whose noise is drawn from the pair's seed, as an augmentation's is."""
+    """Rows of somebody else, whose noise is drawn from torch's generator."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int = N_IMAGES) -> None:
         generator = torch.Generator().manual_seed(5)
         self.image_ids = [f"image{row}" for row in range(n)]
         self.x = torch.randn(n, 4, generator=generator)
@@ -49,16 +52,36 @@ class Rows(Dataset):
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> tuple[str, Tensor, Tensor]:
-        row, seed = index if isinstance(index, tuple) else (index, 0)
-        noise = torch.randn(4, generator=torch.Generator().manual_seed(seed)) * 0.1
-        return f"image{row}", self.x[row] + noise, self.y[row]
+    def __getitem__(self, row: int) -> tuple[str, Tensor, Tensor]:
+        return f"image{row}", self.x[row] + 0.1 * torch.randn(4), self.y[row]
 
 
 def collate(items: list[tuple[str, Tensor, Tensor]]) -> Batch:
     """A batch of rows."""
     ids, x, y = zip(*items, strict=True)
     return Batch(list(ids), torch.stack(x), torch.stack(y))
+
+
+class SmallData(LightningDataModule):
+    """Both roles have the same rows."""
+
+    def __init__(self, settings: TrainingSettings, workers: int = 0) -> None:
+        super().__init__()
+        self.settings, self.workers = settings, workers
+
+    def train_dataloader(self) -> LazyLoader:
+        step = self.settings.batch_size * self.settings.accumulate
+        return self._loader(EpochSampler(N_IMAGES, self.settings.seed, step))
+
+    def val_dataloader(self) -> LazyLoader:
+        return self._loader(range(N_IMAGES))
+
+    def _loader(self, sampler: Any) -> LazyLoader:
+        return LazyLoader(
+            SeededRows(Rows()), self.settings.batch_size, sampler=sampler, collate_fn=collate,
+            num_workers=self.workers, persistent_workers=self.workers > 0,
+            generator=torch.Generator(),
+        )  # fmt: skip
 
 
 def small_model() -> nn.Module:
@@ -70,66 +93,51 @@ def small_model() -> nn.Module:
         )
 
 
-def losses_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """The loss of a training step."""
-    return {"bce": nn.functional.binary_cross_entropy_with_logits(model(batch.x), batch.y)}
+class SmallModule(TrainingModule):
+    """A network of two layers; an own loss is this one method."""
 
+    factor: Callable[[Batch], float] = staticmethod(lambda batch: 1.0)
+    figure: Callable[[], float] | None = None
 
-def validate(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-    """The loss of a validation step, and which rows are right."""
-    logits = model(batch.x)
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.y)
-    return {"bce": loss}, (logits > 0) == (batch.y > 0)
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        loss = nn.functional.binary_cross_entropy_with_logits(self.model(batch.x), batch.y)
+        return {"bce": loss * self.factor(batch)}
 
+    def validate(self, batch: Batch) -> tuple[dict[str, Tensor], Any]:
+        logits = self.model(batch.x)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.y)
+        return {"bce": loss}, (logits > 0) == (batch.y > 0)
 
-def _accuracy(outputs: list[Tensor]) -> dict[str, float]:
-    return {"accuracy": torch.cat(outputs).float().mean().item()}
+    def figures(self, outputs: list[Any]) -> dict[str, float]:
+        if self.figure is not None:
+            return {"figure": self.figure()}
+        return {"accuracy": torch.cat(outputs).float().mean().item()}
 
 
 def run_in(folder: Path) -> RunFolder:
     """The run that was started in a folder, or a new one."""
-    started = RunFolder.started_in(folder)
     seen = pd.DataFrame({"image_id": ["image0"], "patient_id": ["p0"], "role": ["train"]})
     config = "[training]\nepochs = 3\n"
+    started = RunFolder.started_in(folder)
     return started or RunFolder.create(
         folder, config=config, seen=seen, started=StartedRun(name="small")
     )
 
 
-@dataclass
-class Task:
-    """What is trained."""
-
-    model: nn.Module
-    training_losses: Callable[..., Any] = losses_of
-    validation_step: Callable[..., Any] = validate
-    validation_metrics: Callable[..., Any] = _accuracy
-    callbacks: tuple[Any, ...] = ()
-
-    def loss_weight(self, batch: Batch) -> float:
-        return len(batch.image_ids)
-
-
-_TASK_OPTIONS = ("training_losses", "validation_step", "validation_metrics")
-_SETTING_NAMES = ("monitor", "epochs", "patience")
-
-
 def fit_small(
     folder: Path,
-    model: nn.Module | None = None,
-    settings: TrainingSettings = training_settings(learning_rate=0.05),  # noqa: B008  frozen
+    module: type[SmallModule] = SmallModule,
+    *,
+    callbacks: Sequence[Callback] = (),
+    workers: int = 0,
+    precision: Any = "fp32",
+    loggers: Sequence[Any] = (),
     **changes: Any,
-) -> FitResult:
-    """Four epochs on 24 rows; changes are of the task, of the settings, or arguments of `fit`."""
-    rows = Rows(24)
-    task = Task(
-        model or small_model(), **{k: changes.pop(k) for k in _TASK_OPTIONS if k in changes}
-    )
-    settings_here = {k: changes.pop(k) for k in _SETTING_NAMES if k in changes}
-    sampler = SeededSampler(24, seed=3)
-    loaders = {
-        "train_loader": BatchLoader(rows, collate, 5, sampler),
-        "val_loader": BatchLoader(rows, collate, 8, range(24)),
-    }
-    settings = settings.model_copy(update={"epochs": 4, **settings_here})
-    return fit(task, settings, run=run_in(folder), **{**loaders, **changes})
+) -> History:
+    """Train 24 rows; changes are of the settings."""
+    settings = training_settings(**changes)
+    history, _ = fit(
+        module(small_model(), settings), SmallData(settings, workers), run_in(folder),
+        callbacks=callbacks, loggers=loggers, precision=precision, accelerator="cpu",
+    )  # fmt: skip
+    return history

@@ -65,11 +65,9 @@ def data_set(folder: Path) -> Iterable[Any]:
 
 def run(folder: Path) -> Iterable[Any]:
     """Yield everything that a run contains, and what a resumed training reads."""
-    import torch
-
     from cxr_compare.serving.run import Run
-    from cxr_compare.training.checkpoint_file import require_same_architecture
     from cxr_compare.training.run_folder import RunFolder
+    from cxr_compare.training.weights import read_checkpoint
 
     opened = RunFolder.open(folder)
     yield from (opened.info, opened.started, opened.seen)
@@ -80,14 +78,7 @@ def run(folder: Path) -> Iterable[Any]:
     yield from (loaded.guard.to_json(),) if loaded.guard else ()
     last = opened.last_checkpoint
     if last.is_file():
-        module = torch.nn.Module()
-        module.model = loaded.model.model
-        try:
-            require_same_architecture(module, last)
-        except InputError as error:
-            if "is of another architecture" not in str(error):
-                raise
-        saved = torch.load(last, map_location="cpu", weights_only=True)
+        saved = read_checkpoint(last)
         yield from saved["state_dict"].values()
         yield str(saved["optimizer_states"])
     yield from predictions(opened.validation)

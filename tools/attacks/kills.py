@@ -36,12 +36,10 @@ _TIMES = {
     "cost",
     "images_per_second",
     "sha256_of_this_file",
-    "peak_memory_bytes",
 }
 _LONGEST_COMMAND = 1200.0  # seconds, after which a command counts as one that does not end
 # What says how long something took, or was written by the way.
 _ABOUT_TIME = (
-    "metrics.csv",
     "last.ckpt",
     "*.log",
     "*.html",

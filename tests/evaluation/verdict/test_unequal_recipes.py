@@ -76,3 +76,32 @@ def test_any_setting_of_the_same_recipe_that_differs_is_named():
     ):
         other = published("chexnet", 7_000_000, CHEXNET, **{setting: value})
         assert condition in unequal_conditions({"A": one, "B": other})
+
+
+def trained(**run):
+    return {"recipe": {"run": {"n_train": 500, **run}}}
+
+
+def test_boxes_of_one_side_stand_against_labels_of_the_other():
+    unequal = unequal_conditions({"A": trained(n_boxes=1_204), "B": trained(n_labels=500)})
+    assert unequal == {"learned annotations": {"A": "1,204 boxes", "B": "500 image labels"}}
+
+
+def test_times_of_training_are_named_where_they_differ_by_half():
+    short, longer = trained(seconds_training=100), trained(seconds_training=149)
+    assert unequal_conditions({"A": short, "B": longer}) == {}
+    longest = trained(seconds_training=600, device_name="GPU")
+    assert unequal_conditions({"A": short, "B": longest}) == {
+        "time of training": {"A": "100 s", "B": "10 min on GPU"}
+    }
+
+
+def test_an_epoch_is_of_whole_steps():
+    config = {"training": {"batch_size": 8, "accumulate": 2}}
+    records = {
+        name: {"recipe": {"run": {"n_train": 47, "epochs": epochs}, "config": config}}
+        for name, epochs in (("A", 3), ("B", 4))
+    }
+    assert unequal_conditions(records) == {
+        "length of training": {"A": "3 epochs, 6 steps", "B": "4 epochs, 8 steps"}
+    }

