@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.records import Digests, Items, NumbersByNam
 from cxr_compare.evaluation.comparison import Comparison
 from cxr_compare.evaluation.report.curves import chart_facts
 from cxr_compare.evaluation.report.given_thresholds import GIVEN_METRICS, declared_threshold_line
-from cxr_compare.evaluation.report.joint_table import joint_record
+from cxr_compare.evaluation.report.joint_changes import joint_record
 from cxr_compare.evaluation.report.unknown_patients import image_worded_record
 from cxr_compare.evaluation.thresholds import DECLARED
 from cxr_compare.evaluation.verdict.verdict_parts import Conclusion

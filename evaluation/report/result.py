@@ -33,7 +33,7 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.answer import AnswerInfo, AnswerTable, answer_record
 from cxr_compare.evaluation.report.compared import Compared
 from cxr_compare.evaluation.report.given_thresholds import given_threshold_lines
-from cxr_compare.evaluation.report.joint_table import joint_system
+from cxr_compare.evaluation.report.joint_changes import joint_system
 from cxr_compare.evaluation.report.metric_table import marks_note
 from cxr_compare.evaluation.report.summary_table import summary_frame
 from cxr_compare.evaluation.report.tidy_tables import tidy_table

@@ -118,7 +118,7 @@ def test_counts_of_changed_decisions_are_those_of_the_decisions(report):
     differing = (called["D + C"] != called["D"]).sum()
     assert sum(changes.values()) == differing
     kinds = report.cases()["kind"]
-    assert kinds.str.contains("D + C corrects D", regex=False).any()
+    assert kinds.str.contains("D + C is right where a member is wrong", regex=False).any()
 
 
 def counts_of_one_finds(report, first, second):

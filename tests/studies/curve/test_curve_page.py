@@ -26,7 +26,7 @@ def test_the_page_is_one_file_that_needs_no_other_and_escapes_what_it_shows(writ
     study, folder = written
     assert {path.name for path in folder.iterdir()} == FILES
     text = (folder / PAGE).read_text()
-    assert len(re.findall(r'<img src="data:image/svg', text)) == len(study.metrics)
+    assert len(re.findall(r'<figure class="chart"><svg', text)) == len(study.metrics)
     assert "RSNA &lt;b&gt;" in text
     assert "RSNA <b>" not in text
     assert "Small networks." in text
@@ -82,4 +82,4 @@ def test_a_study_of_one_model_still_has_a_page(tmp_path):
     study = example({"auroc": {"detector": (0.55, 0.18)}})
     text = write_curve(study, tmp_path).read_text()
     assert curve_sentences.NO_PAIR in text
-    assert len(re.findall(r'<img src="data:image/svg', text)) == 1
+    assert len(re.findall(r'<figure class="chart"><svg', text)) == 1
