@@ -156,6 +156,9 @@ class TrainingSettings(Section):
             process, and ``auto`` chooses the number.
         loggers: Names of programs that log the metrics in addition to the file ``metrics.csv``,
             such as ``tensorboard``.
+        module: ``MODULE:NAME`` of a class of the user's own that says how a step learns, such as
+            with another loss; None for the program's.
+        callbacks: ``MODULE:NAME`` of each Lightning callback of the user's own.
     """
 
     seed: int = Field(
@@ -199,6 +202,12 @@ class TrainingSettings(Section):
     )
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
         default=[], description="beside metrics.csv; each needs its pip extra"
+    )
+    module: str | None = Field(
+        default=None, description="MODULE:NAME of your class with another loss: docs/own-parts.md"
+    )
+    callbacks: list[str] = Field(
+        default=[], description="MODULE:NAME of Lightning callbacks of yours: docs/own-parts.md"
     )
 
     @model_validator(mode="after")

@@ -13,10 +13,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from cxr_compare import metrics
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.synth.phantom import write_phantom
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.commands.train import train
+from cxr_compare.serving.run import Run
 from tests.scripts.small_sets import tiny_training
+from tests.test_generated_documents import cxr_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,3 +120,53 @@ def test_the_page_of_classifiers_trains_nine_in_one_line_and_compares_them(share
     names = "CheXNet DenseNet-121 EfficientNet-Lite0 InceptionV3 MobileNetV3 ResNet-50 VGG16 VGG19"
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
     assert sorted(rows[2:]) == sorted([*names.split(), "Small CNN"])
+
+
+_SMALL = {
+    "chexnet_quickstart": ["model.backbone=small_cnn"],
+    "retinanet_quickstart": [
+        "model.backbone=mobilenet_v3_small", "model.fpn_channels=16", "model.head_convs=1",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_page_of_own_parts_is_followed(folder, capfd):
+    page = (ROOT / "docs/own-parts.md").read_text()
+    (folder / "myparts.py").write_text(
+        "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    )
+    (folder / "out").mkdir()
+    write_phantom(folder / "phantom", n_images=40, size=96, seed=3)
+    prepare(folder / "phantom", "out/data")
+    for line in cxr_commands(page):
+        _, _, name, *words = shlex.split(line)
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        keys = [options["--set"], "data.image_size=96", "training.epochs=1", *_SMALL[name]]
+        train(name, data=options["--data"], out=options["--out"], set_=keys)
+        assert bool(capfd.readouterr().out) == ("TellRate" in line)
+    runs = [Run.open(path.parent) for path in Path("out").rglob("run.json")]
+    assert {run.name for run in runs} == {"CheXNet", "RetinaNet"}
+    names = {}
+    exec((folder / "myparts.py").read_text(), names)  # noqa: S102  our own page
+    labels, scores = [0, 1] * 40, [number / 80 for number in range(80)]
+    share, (low, high) = names["sensitivity_interval"](labels, scores, range(80))
+    assert low < share < high
+    assert share == metrics.estimate("recall", labels, scores, threshold=0.5).estimate
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("training.module=nowhere:Loss", "training.module: nowhere cannot be imported"),
+        ("training.module=json:Loss", "json has no Loss"),
+        ("training.module=json:JSONDecoder", "no subclass of"),
+        ("training.module=focal", "is no MODULE:NAME"),
+    ],
+)
+def test_an_own_part_that_is_none_is_refused_in_one_line(folder, key, message):
+    (folder / "out").mkdir()
+    write_phantom(folder / "phantom", n_images=40, size=96, seed=3)
+    prepare(folder / "phantom", "out/data")
+    with pytest.raises(InputError, match=message):
+        train("chexnet_quickstart", data="out/data", out="out/run", set_=[key])

@@ -50,6 +50,7 @@ from cxr_compare.training.launch import Launch, Precision, choose_precision, rea
 from cxr_compare.training.loggers import build_loggers, finish_loggers, require_loggers
 from cxr_compare.training.module import ClassifierModule, DetectorModule, TrainingModule
 from cxr_compare.training.optim import monitor_mode
+from cxr_compare.training.own_parts import failed_part, own_class
 from cxr_compare.training.plots import draw_curves
 from cxr_compare.training.run_folder import RunFolder, is_ended, made_on, metrics_of
 from cxr_compare.training.run_info import StartedRun
@@ -88,7 +89,8 @@ def train(
         settings: Configuration of a detector or a classifier, from `configs.load.read_config`.
         data: Data set folder that `prepare` made.
         out: Folder of the training.
-        module: Subclass of `DetectorModule` or `ClassifierModule`, such as one with another loss.
+        module: Subclass of `DetectorModule` or `ClassifierModule`, such as one with another loss;
+            None takes that of the configuration.
         images: Subclass of `ImageData`, such as one with data sets of the user's own.
         callbacks: Further Lightning callbacks.
         loggers: Further Lightning loggers, beside those that the configuration names.
@@ -109,6 +111,11 @@ def train(
     training = settings.training
     launch = read_launch()
     require_shares(training.batch_size, launch.n_processes)
+    module = module or _module_of(settings)
+    callbacks = [
+        *(own_class(name, "training.callbacks", Callback)() for name in training.callbacks),
+        *callbacks,
+    ]
     device: Any = "cuda" if _is_cuda(trainer_options) else "cpu"
     number_format = precision or choose_precision(training.precision, device)
     run = RunFolder(out)
@@ -129,8 +136,7 @@ def train(
     if settings.model.compile:
         body = model.body if settings.kind == "detector" else model.trunk
         body.compile()
-    kind = DetectorModule if settings.kind == "detector" else ClassifierModule
-    learner = (module or kind)(model, training, trainable)
+    learner = module(model, training, trainable)
     parameters = count_parameters(model)
     with ExitStack() as stack:
         if launch.rank == 0:
@@ -162,9 +168,12 @@ def train(
                 **trainer_options,
             )
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if _is_out_of_memory(error):
+                raise _too_large_error(settings, launch.n_processes) from None
+            part = None if isinstance(error, InputError) else failed_part(error, callbacks)
+            if part is None:
                 raise
-            raise _too_large_error(settings, launch.n_processes) from None
+            raise InputError(f"training.callbacks: {part}") from error
         if launch.rank == 0:
             facts = {
                 **(datamodule.usable.counts() if images is ImageData else {}),
@@ -181,6 +190,13 @@ def train(
             }
             _complete(run, training, history, trainer, facts)
     return run
+
+
+def _module_of(settings: TrainedConfig) -> type[TrainingModule]:
+    """Return the class of a kind of network, or the one that the configuration names instead."""
+    kind = DetectorModule if settings.kind == "detector" else ClassifierModule
+    name = settings.training.module
+    return kind if name is None else own_class(name, "training.module", kind)
 
 
 def fit(
